@@ -1,0 +1,19 @@
+package dbfile
+
+import "errors"
+
+// What a watched file can be instead of what was hoped for. They come wrapped
+// with the path or the frame; test with errors.Is.
+var (
+	ErrNotRegular    = errors.New("not a regular file")
+	ErrNotDatabase   = errors.New("not an SQLite database")
+	ErrEmpty         = errors.New("empty database file")
+	ErrAlreadyOpen   = errors.New("database is already open in this process")
+	ErrNoWAL         = errors.New("no WAL file, or one without a header")
+	ErrNoWALIndex    = errors.New("no wal-index file")
+	ErrUninitialised = errors.New("wal-index is not initialised")
+	ErrTorn          = errors.New("wal-index header is being written, or its writer died")
+	ErrFormat        = errors.New("unknown magic number, version or page size")
+	ErrChecksum      = errors.New("checksum does not match")
+	ErrSalt          = errors.New("salt of another WAL generation")
+)
