@@ -1,0 +1,141 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// FreezeHooks are called from within CheckpointFrozen, on its goroutine. They
+// may use every connection but the one that checkpoints.
+type FreezeHooks struct {
+	// WriteGranted is called when the write lock is ours and nobody can
+	// commit: copy the tail of the WAL and make it durable. An error gives the
+	// checkpoint up at once; nothing was reset.
+	WriteGranted func() error
+	// BeforeReaders is called when every frame is in the database and SQLite is
+	// about to wait for the readers of the WAL: move the read mark to READ0
+	// now. An error gives the checkpoint up; nothing was reset. It is not
+	// called when SQLite does not get that far.
+	BeforeReaders func() error
+}
+
+// Checkpoint runs one checkpoint. The outcome is typed; the error is not nil
+// only with OutcomeFailed. While writers are held up, the stall budget runs:
+// when it is spent the checkpoint is interrupted, and that pass keeps no
+// progress. The connection must not be in a transaction.
+func (c *Conn) Checkpoint(ctx context.Context, mode Mode, budget Budget) (Result, error) {
+	return c.checkpoint(ctx, newRun(mode, budget, FreezeHooks{}))
+}
+
+// CheckpointFrozen runs a TRUNCATE checkpoint with the two pauses in which a
+// replicator makes sure that it loses nothing.
+func (c *Conn) CheckpointFrozen(ctx context.Context, budget Budget, hooks FreezeHooks) (Result, error) {
+	return c.checkpoint(ctx, newRun(Truncate, budget, hooks))
+}
+
+// tuple is what PRAGMA wal_checkpoint returns.
+type tuple struct{ busy, log, backfilled int }
+
+func (c *Conn) checkpoint(ctx context.Context, r *run) (Result, error) {
+	start := time.Now()
+	walBytes := fileSize(c.path + "-wal")
+	t, err := c.runCheckpoint(ctx, r)
+	result := Result{
+		Mode:        r.mode,
+		Frames:      t.log,
+		Backfilled:  t.backfilled,
+		WriterStall: r.writerStall,
+		Reclaimed:   max(0, walBytes-fileSize(c.path+"-wal")),
+	}
+	result.Outcome, err = outcome(r, t, err)
+	result.Duration = time.Since(start)
+	if err != nil {
+		return result, fmt.Errorf("%s checkpoint of %s: %w", r.mode, c.path, err)
+	}
+	return result, nil
+}
+
+// runCheckpoint runs the pragma with the gate set to r.
+func (c *Conn) runCheckpoint(ctx context.Context, r *run) (tuple, error) {
+	unknown := tuple{log: -1, backfilled: -1}
+	if err := ctx.Err(); err != nil {
+		return unknown, err
+	}
+	if c.readOnly {
+		return unknown, ErrReadOnly
+	}
+	c.gate.run = r
+	stop := r.watchContext(ctx)
+	// The driver's own handling of contexts is not used: it can lose an
+	// interrupt that comes before the first step. Ours is looked at again
+	// whenever SQLite asks for a lock.
+	row, err := c.queryRow(context.Background(), "PRAGMA wal_checkpoint("+r.mode.String()+")", 3)
+	stop()
+	r.end()
+	c.gate.run = nil
+	if err != nil {
+		return unknown, err
+	}
+	return parseTuple(row)
+}
+
+func parseTuple(row []driver.Value) (tuple, error) {
+	var n [3]int
+	for i := range n {
+		v, ok := row[i].(int64)
+		if !ok {
+			return tuple{log: -1, backfilled: -1}, fmt.Errorf("unexpected answer %v", row)
+		}
+		n[i] = int(v)
+	}
+	return tuple{busy: n[0], log: n[1], backfilled: n[2]}, nil
+}
+
+// outcome reads the pragma's answer in the light of what the gate saw. The
+// tuples alone do not tell a pinned reader from a busy writer.
+func outcome(r *run, t tuple, err error) (Outcome, error) {
+	cause := r.givenUp()
+	switch {
+	case err != nil && errors.Is(cause, errStallBudget):
+		return OutcomeBudgetSpent, nil
+	case err != nil && cause != nil:
+		return OutcomeFailed, cause
+	case err != nil:
+		return OutcomeFailed, classify(err)
+	case t.log < 0 && t.busy != 0:
+		return OutcomeContended, nil
+	case t.log < 0:
+		return OutcomeNotWAL, nil
+	case r.mode == Truncate && t.busy != 0:
+		return blockedOutcome(r, t), nil
+	case r.mode == Truncate:
+		return OutcomeTruncated, nil
+	case t.backfilled < t.log:
+		return OutcomePartial, nil
+	}
+	return OutcomeComplete, nil
+}
+
+// blockedOutcome says what a TRUNCATE ran into.
+func blockedOutcome(r *run, t tuple) Outcome {
+	switch {
+	case !r.writeGranted:
+		return OutcomeWriterBusy
+	case t.backfilled < t.log:
+		return OutcomePinned
+	}
+	return OutcomeNotReset
+}
+
+// fileSize returns a file's size, 0 where there is none.
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}

@@ -1,0 +1,171 @@
+/* The VFS "sqlwatch": the default VFS, except that every lock on the wal-index of
+** a main database file goes through Go. It exists for what no pragma tells or
+** does: how long the write lock was ours, the two moments within a checkpoint at
+** which a replicator has to act (CheckpointFrozen), and which read mark is ours. */
+#include <pthread.h>
+#include <string.h>
+
+#include "shim.h"
+
+#include "_cgo_export.h"
+
+/* A main database file. The wrapped VFS's own file follows in memory. */
+typedef struct shim_file {
+  sqlite3_file base;
+  sqlite3 *db;      /* the connection, once SQLite has told us */
+  uintptr_t handle; /* Go's handle of the connection */
+} shim_file;
+
+static sqlite3_vfs *realVfs;
+static sqlite3_vfs shimVfs;
+
+static sqlite3_file *real(sqlite3_file *f) {
+  return (sqlite3_file *)((shim_file *)f + 1);
+}
+
+/* Methods that only hand the call on. */
+static int shimRead(sqlite3_file *f, void *p, int n, sqlite3_int64 off) {
+  return real(f)->pMethods->xRead(real(f), p, n, off);
+}
+static int shimWrite(sqlite3_file *f, const void *p, int n, sqlite3_int64 off) {
+  return real(f)->pMethods->xWrite(real(f), p, n, off);
+}
+static int shimTruncate(sqlite3_file *f, sqlite3_int64 size) {
+  return real(f)->pMethods->xTruncate(real(f), size);
+}
+static int shimSync(sqlite3_file *f, int flags) {
+  return real(f)->pMethods->xSync(real(f), flags);
+}
+static int shimFileSize(sqlite3_file *f, sqlite3_int64 *size) {
+  return real(f)->pMethods->xFileSize(real(f), size);
+}
+static int shimLock(sqlite3_file *f, int level) {
+  return real(f)->pMethods->xLock(real(f), level);
+}
+static int shimUnlock(sqlite3_file *f, int level) {
+  return real(f)->pMethods->xUnlock(real(f), level);
+}
+static int shimCheckReservedLock(sqlite3_file *f, int *out) {
+  return real(f)->pMethods->xCheckReservedLock(real(f), out);
+}
+static int shimSectorSize(sqlite3_file *f) {
+  return real(f)->pMethods->xSectorSize(real(f));
+}
+static int shimDeviceCharacteristics(sqlite3_file *f) {
+  return real(f)->pMethods->xDeviceCharacteristics(real(f));
+}
+static int shimShmMap(sqlite3_file *f, int page, int size, int extend, void volatile **out) {
+  return real(f)->pMethods->xShmMap(real(f), page, size, extend, out);
+}
+static void shimShmBarrier(sqlite3_file *f) {
+  real(f)->pMethods->xShmBarrier(real(f));
+}
+static int shimShmUnmap(sqlite3_file *f, int delete) {
+  return real(f)->pMethods->xShmUnmap(real(f), delete);
+}
+static int shimFetch(sqlite3_file *f, sqlite3_int64 off, int n, void **out) {
+  return real(f)->pMethods->xFetch(real(f), off, n, out);
+}
+static int shimUnfetch(sqlite3_file *f, sqlite3_int64 off, void *p) {
+  return real(f)->pMethods->xUnfetch(real(f), off, p);
+}
+
+static int shimClose(sqlite3_file *f) {
+  int rc = real(f)->pMethods->xClose(real(f));
+  f->pMethods = 0;
+  return rc;
+}
+
+/* SQLite tells the VFS the connection while it opens it, before the connection
+** has read a byte: the moment to forbid it everything it must never do. Were
+** this done by pragmas later, an open that fails half-way could be the last
+** close, and would checkpoint and delete the application's WAL. */
+static int shimFileControl(sqlite3_file *f, int op, void *arg) {
+  if (op == SQLITE_FCNTL_PDB) {
+    sqlite3 *db = *(sqlite3 **)arg;
+    ((shim_file *)f)->db = db;
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)0);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)0);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)0);
+  }
+  return real(f)->pMethods->xFileControl(real(f), op, arg);
+}
+
+static int shimShmLock(sqlite3_file *f, int offset, int n, int flags) {
+  shim_file *s = (shim_file *)f;
+  return sqlwatchShmLock(s->handle, s->db, f, offset, n, flags);
+}
+
+int sqlwatch_real_shm_lock(sqlite3_file *f, int offset, int n, int flags) {
+  return real(f)->pMethods->xShmLock(real(f), offset, n, flags);
+}
+
+static const sqlite3_io_methods shimMethods = {
+  3,
+  shimClose, shimRead, shimWrite, shimTruncate, shimSync, shimFileSize,
+  shimLock, shimUnlock, shimCheckReservedLock, shimFileControl,
+  shimSectorSize, shimDeviceCharacteristics,
+  shimShmMap, shimShmLock, shimShmBarrier, shimShmUnmap,
+  shimFetch, shimUnfetch,
+};
+
+/* Only the main database file is wrapped; the WAL and the rest are opened by
+** the default VFS in the very memory SQLite gave us. */
+static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *outFlags) {
+  shim_file *s = (shim_file *)f;
+  int persist = 1;
+  int rc;
+  (void)vfs;
+  if (!(flags & SQLITE_OPEN_MAIN_DB)) {
+    return realVfs->xOpen(realVfs, name, f, flags, outFlags);
+  }
+  memset(s, 0, sizeof *s);
+  rc = realVfs->xOpen(realVfs, name, real(f), flags, outFlags);
+  if (rc != SQLITE_OK) {
+    return rc;
+  }
+  if (real(f)->pMethods->iVersion < 3) {
+    real(f)->pMethods->xClose(real(f));
+    return SQLITE_CANTOPEN;
+  }
+  real(f)->pMethods->xFileControl(real(f), SQLITE_FCNTL_PERSIST_WAL, &persist);
+  s->handle = (uintptr_t)sqlite3_uri_int64(name, "sqlwatch", 0);
+  s->base.pMethods = &shimMethods;
+  return SQLITE_OK;
+}
+
+/* A connection reserves some 160 kB before it is used: a lookaside buffer and
+** twenty pages. Of a thousand databases with three connections each that is half
+** a gigabyte for speed that nobody notices here. Where SQLite has been
+** initialized before, both calls fail and change nothing. */
+static void spareMemory(void) {
+  sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);
+  sqlite3_config(SQLITE_CONFIG_PAGECACHE, (void *)0, 0, 0);
+}
+
+/* The copy keeps the default VFS's pAppData and sizes, so its other methods
+** find in our structure what they would find in their own. */
+static void buildVfs(void) {
+  spareMemory();
+  if (sqlite3_initialize() != SQLITE_OK) {
+    return;
+  }
+  realVfs = sqlite3_vfs_find(0);
+  if (realVfs == 0) {
+    return;
+  }
+  shimVfs = *realVfs;
+  shimVfs.pNext = 0;
+  shimVfs.zName = "sqlwatch";
+  shimVfs.szOsFile = (int)sizeof(shim_file) + realVfs->szOsFile;
+  shimVfs.xOpen = shimOpen;
+}
+
+int sqlwatch_shim_register(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, buildVfs);
+  if (realVfs == 0) {
+    return SQLITE_CANTOPEN;
+  }
+  return sqlite3_vfs_register(&shimVfs, 0);
+}

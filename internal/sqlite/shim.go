@@ -1,0 +1,94 @@
+package sqlite
+
+/*
+// SQLite itself is linked into the binary by the driver's package; while this
+// package is built alone its symbols are still unknown.
+#cgo LDFLAGS: -Wl,--unresolved-symbols=ignore-in-object-files
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"runtime/cgo"
+)
+
+// Offsets of the locks in the wal-index, as xShmLock counts them.
+const (
+	lockWrite    = 0
+	lockRead0    = 3
+	lockReaders  = 4 // READ1; SQLite takes READ1 to READ4 in one call of n = 4 to reset the WAL
+	readersCount = 4
+)
+
+// registerShim makes the VFS "sqlwatch" known to SQLite. Repeating it is
+// harmless.
+func registerShim() error {
+	if rc := C.sqlwatch_shim_register(); rc != C.SQLITE_OK {
+		return fmt.Errorf("register SQLite VFS: result code %d", rc)
+	}
+	return nil
+}
+
+// gate stands between one connection and its wal-index locks. Only the goroutine
+// that calls SQLite touches it.
+type gate struct {
+	run  *run // the checkpoint under way, nil outside one
+	mark int  // which of READ0 to READ4 was taken last
+	shun bool // do not take READ1 if another will do
+}
+
+// lockCall is one call of xShmLock.
+type lockCall struct {
+	db               *C.sqlite3
+	file             *C.sqlite3_file
+	offset, n, flags C.int
+}
+
+// real makes the call that SQLite meant.
+func (l lockCall) real() C.int {
+	return C.sqlwatch_real_shm_lock(l.file, l.offset, l.n, l.flags)
+}
+
+// release undoes a lock that the call obtained.
+func (l lockCall) release() {
+	C.sqlwatch_real_shm_lock(l.file, l.offset, l.n, C.SQLITE_SHM_UNLOCK|C.SQLITE_SHM_EXCLUSIVE)
+}
+
+// unlocks reports whether the call gives a lock up.
+func (l lockCall) unlocks() bool { return l.flags&C.SQLITE_SHM_UNLOCK != 0 }
+
+// resets reports whether the call is the one that a checkpoint makes when
+// everything is backfilled and it wants to reset the WAL.
+func (l lockCall) resets() bool { return l.offset == lockReaders && l.n == readersCount }
+
+// sqlwatchShmLock is called by the shim for every exclusive lock and unlock of
+// the wal-index, on the goroutine that called SQLite.
+//
+//export sqlwatchShmLock
+func sqlwatchShmLock(handle C.uintptr_t, db *C.sqlite3, file *C.sqlite3_file, offset, n, flags C.int) C.int {
+	call := lockCall{db: db, file: file, offset: offset, n: n, flags: flags}
+	g := cgo.Handle(handle).Value().(*gate)
+	switch {
+	case flags&C.SQLITE_SHM_SHARED != 0:
+		rc := call.real()
+		if rc == C.SQLITE_OK && !call.unlocks() && offset >= lockRead0 {
+			g.mark = int(offset - lockRead0)
+		}
+		return rc
+	case g.shun && offset == lockReaders && n == 1 && !call.unlocks():
+		g.shun = false // once: it may be the only one left
+		return C.SQLITE_BUSY
+	}
+	return g.shmLock(call)
+}
+
+func (g *gate) shmLock(call lockCall) C.int {
+	if g.run == nil {
+		return call.real()
+	}
+	return g.run.shmLock(call)
+}
+
+// interrupt ends what the connection is doing at the next page.
+func interrupt(db *C.sqlite3) { C.sqlite3_interrupt(db) }

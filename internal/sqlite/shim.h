@@ -1,0 +1,99 @@
+/* The part of SQLite's public interface that shim.c needs, written out here
+** because the driver does not export its header. Layouts and values are fixed
+** by SQLite's compatibility promise. */
+#ifndef SQLWATCH_SHIM_H
+#define SQLWATCH_SHIM_H
+
+#include <stdint.h>
+
+#define SQLITE_OK 0
+#define SQLITE_BUSY 5
+#define SQLITE_INTERRUPT 9
+#define SQLITE_CANTOPEN 14
+
+#define SQLITE_CONFIG_PAGECACHE 7
+#define SQLITE_CONFIG_LOOKASIDE 13
+#define SQLITE_OPEN_MAIN_DB 0x00000100
+#define SQLITE_FCNTL_PERSIST_WAL 10
+#define SQLITE_FCNTL_PDB 30
+#define SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE 1006
+#define SQLITE_DBCONFIG_DEFENSIVE 1010
+#define SQLITE_DBCONFIG_TRUSTED_SCHEMA 1017
+
+#define SQLITE_SHM_UNLOCK 1
+#define SQLITE_SHM_LOCK 2
+#define SQLITE_SHM_SHARED 4
+#define SQLITE_SHM_EXCLUSIVE 8
+
+typedef struct sqlite3 sqlite3;
+typedef long long sqlite3_int64;
+typedef struct sqlite3_file sqlite3_file;
+typedef struct sqlite3_vfs sqlite3_vfs;
+typedef struct sqlite3_io_methods sqlite3_io_methods;
+
+struct sqlite3_file {
+  const sqlite3_io_methods *pMethods;
+};
+
+struct sqlite3_io_methods {
+  int iVersion;
+  int (*xClose)(sqlite3_file *);
+  int (*xRead)(sqlite3_file *, void *, int, sqlite3_int64);
+  int (*xWrite)(sqlite3_file *, const void *, int, sqlite3_int64);
+  int (*xTruncate)(sqlite3_file *, sqlite3_int64);
+  int (*xSync)(sqlite3_file *, int);
+  int (*xFileSize)(sqlite3_file *, sqlite3_int64 *);
+  int (*xLock)(sqlite3_file *, int);
+  int (*xUnlock)(sqlite3_file *, int);
+  int (*xCheckReservedLock)(sqlite3_file *, int *);
+  int (*xFileControl)(sqlite3_file *, int, void *);
+  int (*xSectorSize)(sqlite3_file *);
+  int (*xDeviceCharacteristics)(sqlite3_file *);
+  int (*xShmMap)(sqlite3_file *, int, int, int, void volatile **);
+  int (*xShmLock)(sqlite3_file *, int, int, int);
+  void (*xShmBarrier)(sqlite3_file *);
+  int (*xShmUnmap)(sqlite3_file *, int);
+  int (*xFetch)(sqlite3_file *, sqlite3_int64, int, void **);
+  int (*xUnfetch)(sqlite3_file *, sqlite3_int64, void *);
+};
+
+struct sqlite3_vfs {
+  int iVersion;
+  int szOsFile;
+  int mxPathname;
+  sqlite3_vfs *pNext;
+  const char *zName;
+  void *pAppData;
+  int (*xOpen)(sqlite3_vfs *, const char *, sqlite3_file *, int, int *);
+  int (*xDelete)(sqlite3_vfs *, const char *, int);
+  int (*xAccess)(sqlite3_vfs *, const char *, int, int *);
+  int (*xFullPathname)(sqlite3_vfs *, const char *, int, char *);
+  void *(*xDlOpen)(sqlite3_vfs *, const char *);
+  void (*xDlError)(sqlite3_vfs *, int, char *);
+  void (*(*xDlSym)(sqlite3_vfs *, void *, const char *))(void);
+  void (*xDlClose)(sqlite3_vfs *, void *);
+  int (*xRandomness)(sqlite3_vfs *, int, char *);
+  int (*xSleep)(sqlite3_vfs *, int);
+  int (*xCurrentTime)(sqlite3_vfs *, double *);
+  int (*xGetLastError)(sqlite3_vfs *, int, char *);
+  int (*xCurrentTimeInt64)(sqlite3_vfs *, sqlite3_int64 *);
+  int (*xSetSystemCall)(sqlite3_vfs *, const char *, void (*)(void));
+  void (*(*xGetSystemCall)(sqlite3_vfs *, const char *))(void);
+  const char *(*xNextSystemCall)(sqlite3_vfs *, const char *);
+};
+
+int sqlite3_config(int, ...);
+int sqlite3_initialize(void);
+sqlite3_vfs *sqlite3_vfs_find(const char *);
+int sqlite3_vfs_register(sqlite3_vfs *, int);
+sqlite3_int64 sqlite3_uri_int64(const char *, const char *, sqlite3_int64);
+int sqlite3_db_config(sqlite3 *, int, ...);
+void sqlite3_interrupt(sqlite3 *);
+
+/* sqlwatch_shim_register makes the VFS "sqlwatch" known, once a process. */
+int sqlwatch_shim_register(void);
+
+/* sqlwatch_real_shm_lock is the wrapped VFS's xShmLock for a file of ours. */
+int sqlwatch_real_shm_lock(sqlite3_file *, int offset, int n, int flags);
+
+#endif

@@ -1,0 +1,246 @@
+// Package sqlite is the only place of the project that runs SQL. It opens a
+// watched database under every guard that keeps the application safe from us,
+// holds read transactions, and runs checkpoints within a budget.
+//
+// A Conn is one connection of the driver, not a pool: what a checkpoint may
+// reset depends on which connection holds which lock. The database's
+// descriptors (internal/dbfile) are opened before the first Conn and closed
+// after the last, since any close of a descriptor drops the process's locks.
+package sqlite
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime/cgo"
+	"time"
+
+	sqlite3 "github.com/mattn/go-sqlite3"
+)
+
+// Errors to be told apart with errors.Is.
+var (
+	ErrBusy         = errors.New("database is locked by another connection")
+	ErrForeignOwner = errors.New("database belongs to another user")
+	ErrNotWAL       = errors.New("database is not in WAL mode")
+	ErrReadOnly     = errors.New("database cannot be written")
+	ErrCorrupt      = errors.New("database is damaged or no database")
+	ErrNotExist     = fs.ErrNotExist
+)
+
+// A database may be busy for a moment when it is opened: its last connection
+// is just closing, or its first one recovers the WAL. An application in
+// exclusive locking mode keeps it busy for ever.
+const (
+	openPatience = 100 * time.Millisecond
+	openPoll     = 10 * time.Millisecond
+)
+
+// Options says how a watched database is opened.
+type Options struct {
+	ReadOnly bool // for read transactions only: neither checkpoints nor write locks
+}
+
+// Conn is one connection to a watched database. It is not for concurrent use.
+type Conn struct {
+	path     string
+	readOnly bool
+	conn     *sqlite3.SQLiteConn
+	gate     *gate
+	handle   cgo.Handle // of gate, held by the shim
+	inRead   bool
+}
+
+// Open connects to the WAL database at path. It never creates it, changes
+// nothing in it, and waits at most a tenth of a second for a lock. The
+// connection never waits for a lock by itself, never checkpoints at commit or
+// close, leaves the WAL where it is, trusts nothing in the schema and attaches
+// nothing. Besides SQLite's errors it returns ErrNotExist, ErrForeignOwner,
+// ErrReadOnly, ErrBusy, ErrNotWAL and ErrCorrupt.
+func Open(ctx context.Context, path string, o Options) (*Conn, error) {
+	if err := registerShim(); err != nil {
+		return nil, err
+	}
+	resolved, err := guard(path, o.ReadOnly)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	deadline := time.Now().Add(openPatience)
+	for {
+		c, err := open(ctx, resolved, o)
+		if err == nil {
+			return c, nil
+		}
+		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
+			return nil, fmt.Errorf("open database %s: %w", path, err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("open database %s: %w", path, ctx.Err())
+		case <-time.After(openPoll):
+		}
+	}
+}
+
+func open(ctx context.Context, path string, o Options) (*Conn, error) {
+	g := &gate{}
+	handle := cgo.NewHandle(g)
+	conn, err := connect(watchedDSN(path, o.ReadOnly, uintptr(handle)))
+	if err != nil {
+		handle.Delete()
+		return nil, err
+	}
+	c := &Conn{path: path, readOnly: o.ReadOnly, conn: conn, gate: g, handle: handle}
+	if err := c.prepare(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// connect opens a connection of the driver that cannot attach.
+func connect(dsn string) (*sqlite3.SQLiteConn, error) {
+	opened, err := (&sqlite3.SQLiteDriver{}).Open(dsn)
+	if err != nil {
+		return nil, classify(err)
+	}
+	conn, ok := opened.(*sqlite3.SQLiteConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("unexpected connection type %T", opened), opened.Close())
+	}
+	conn.SetLimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+	return conn, nil
+}
+
+// prepare sets what the shim could not set, reads once (a checkpoint on a
+// connection that has read nothing does nothing), and asks for the mode.
+func (c *Conn) prepare(ctx context.Context) error {
+	if err := c.exec(ctx, "PRAGMA wal_autocheckpoint=0; PRAGMA cell_size_check=ON"); err != nil {
+		return err
+	}
+	row, err := c.queryRow(ctx, "PRAGMA journal_mode", 1)
+	if err != nil {
+		return classify(err)
+	}
+	if mode := fmt.Sprint(row[0]); mode != "wal" {
+		return fmt.Errorf("journal mode %q: %w", mode, ErrNotWAL)
+	}
+	return nil
+}
+
+// Close ends the connection and its transaction. It never checkpoints and
+// never deletes the WAL, even as the last connection of all.
+func (c *Conn) Close() error {
+	if err := c.conn.Close(); err != nil {
+		return fmt.Errorf("close database %s: %w", c.path, classify(err))
+	}
+	c.handle.Delete()
+	return nil
+}
+
+// BeginRead starts a read transaction at the newest commit and takes its read
+// mark. errors.Is(err, ErrBusy) when that is not possible now.
+func (c *Conn) BeginRead(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("begin read of %s: %w", c.path, err)
+	}
+	// Every transaction of another connection tries READ1 first. With our mark on
+	// it, each of them pays for a refusal.
+	c.gate.shun = true
+	defer func() { c.gate.shun = false }()
+	// schema_version is a number on page 1: reading it takes the read mark and
+	// neither parses the schema nor touches what the application made.
+	if err := c.exec(context.Background(), "BEGIN; PRAGMA schema_version"); err != nil {
+		return errors.Join(fmt.Errorf("begin read of %s: %w", c.path, err), c.rollback())
+	}
+	c.inRead = true
+	return nil
+}
+
+// EndRead ends the read transaction; without one it does nothing.
+func (c *Conn) EndRead() error {
+	if !c.inRead {
+		return nil
+	}
+	return c.Rollback()
+}
+
+// InRead reports whether a read transaction is open.
+func (c *Conn) InRead() bool { return c.inRead }
+
+// ReadMark returns which of READ0 to READ4 the last read transaction took.
+func (c *Conn) ReadMark() int { return c.gate.mark }
+
+// BeginImmediate takes the write lock, ErrBusy at once when another has it.
+// Nothing is ever written under it: it keeps others from committing.
+func (c *Conn) BeginImmediate(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("take write lock of %s: %w", c.path, err)
+	}
+	if c.readOnly {
+		return fmt.Errorf("take write lock of %s: %w", c.path, ErrReadOnly)
+	}
+	if err := c.exec(context.Background(), "BEGIN IMMEDIATE"); err != nil {
+		return errors.Join(fmt.Errorf("take write lock of %s: %w", c.path, err), c.rollback())
+	}
+	return nil
+}
+
+// Rollback ends the transaction, of whatever kind; without one it does
+// nothing.
+func (c *Conn) Rollback() error {
+	c.inRead = false
+	return c.rollback()
+}
+
+func (c *Conn) rollback() error {
+	if c.conn.AutoCommit() {
+		return nil
+	}
+	if err := c.exec(context.Background(), "ROLLBACK"); err != nil {
+		return fmt.Errorf("end transaction on %s: %w", c.path, err)
+	}
+	return nil
+}
+
+func (c *Conn) exec(ctx context.Context, statements string) error {
+	_, err := c.conn.ExecContext(ctx, statements, nil)
+	return classify(err)
+}
+
+// queryRow returns a statement's first row, which must have n columns. It does
+// not step beyond that: an interrupt that comes a moment too late would turn a
+// finished checkpoint into a failed one.
+func (c *Conn) queryRow(ctx context.Context, query string, n int) (_ []driver.Value, err error) {
+	rows, err := c.conn.QueryContext(ctx, query, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	row := make([]driver.Value, len(rows.Columns()))
+	if err := rows.Next(row); err != nil {
+		return nil, err
+	}
+	if len(row) != n {
+		return nil, fmt.Errorf("%s: unexpected answer %v", query, row)
+	}
+	return row, nil
+}
+
+// classify gives SQLite's result codes the names that callers decide on.
+func classify(err error) error {
+	var e sqlite3.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code {
+	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrProtocol:
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case sqlite3.ErrReadonly:
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	case sqlite3.ErrCorrupt, sqlite3.ErrNotADB:
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
+}
