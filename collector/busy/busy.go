@@ -1,0 +1,375 @@
+// Package busy counts the SQLITE_BUSY that unmodified applications meet. Two
+// processes that contend for a database do so through POSIX locks, and the
+// kernel's tracepoint posix_lock_inode tells each decision about one
+// with inode, byte and process. A small eBPF program, built here from
+// instructions without any compiler, counts the refusals of watched inodes in
+// the kernel; nothing is sent for each event.
+//
+// What is counted is refused attempts. An application without busy_timeout
+// sees one SQLITE_BUSY for each; one that has it retries, and each retry is
+// counted. This process's own attempts are left out: who makes them counts them.
+// Threads of one process contend inside SQLite's library and never reach the
+// kernel: for those there are Steps and Processes.
+//
+// It needs Linux 5.8 or newer with BPF and its type information, and CAP_BPF
+// with CAP_PERFMON. The program is attached to the tracepoint itself and reads
+// the kernel's structures: the record that tracefs describes costs a commit
+// several times as much.
+package busy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/sqlwatch/sqlwatch/collector"
+	"golang.org/x/sys/unix"
+)
+
+// Why refusals cannot be counted here. Their texts say what to do.
+var (
+	ErrPrivileges = errors.New("not permitted: give sqlwatch CAP_BPF and CAP_PERFMON")
+	ErrKernel     = errors.New("this kernel cannot do it (it takes Linux 5.8 with BPF and /sys/kernel/btf/vmlinux)")
+	ErrNoHolds    = errors.New("holds of the write lock are not timed")
+	ErrClosed     = errors.New("busy collector is closed")
+)
+
+const (
+	// tracepoint fires when the kernel has decided about a POSIX lock.
+	tracepoint = "posix_lock_inode"
+	// license of the programs, not of sqlwatch: the kernel lets only programs that
+	// are offered under the GPL as well read its structures.
+	license = "Dual BSD/GPL"
+)
+
+// maxInodes bounds the watched inodes, two of each database.
+const maxInodes = 1 << 17
+
+// Collector counts refused locks of watched databases. It implements
+// collector.BusySource, and all methods may be called concurrently.
+type Collector struct {
+	options Options
+	watched *ebpf.Map
+	holds   *ebpf.Map // nil: holds are not timed
+	program *ebpf.Program
+	link    link.Link
+
+	mu  sync.Mutex
+	dbs map[string]*database
+}
+
+// database is one database's inodes and what those it had before counted.
+type database struct {
+	inodes [2]key // main file and -shm; zero: none
+	before counts
+}
+
+// Options says what to count. The zero value counts refusals.
+type Options struct {
+	// Holds also times holds of the write lock, one of eight by lot.
+	Holds bool
+}
+
+// Open loads the program into the kernel and attaches it. Nothing is watched
+// yet. Errors: ErrPrivileges, ErrKernel, each wrapped with what
+// the kernel said; the caller goes on without this source.
+func Open(o Options) (*Collector, error) {
+	where, err := readLayout()
+	if err != nil {
+		return nil, fmt.Errorf("count busy locks: %w", err)
+	}
+	c := &Collector{options: o, dbs: make(map[string]*database)}
+	if err := c.load(where); err != nil {
+		c.release()
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("count busy locks: %w: %w", ErrPrivileges, err)
+		}
+		return nil, fmt.Errorf("count busy locks: %w: %w", ErrKernel, err)
+	}
+	return c, nil
+}
+
+func (c *Collector) load(where layout) error {
+	self, err := ownNamespace()
+	if err != nil {
+		return err
+	}
+	// Before 5.11 maps count against RLIMIT_MEMLOCK; afterwards this does nothing.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise RLIMIT_MEMLOCK: %w", err)
+	}
+	if c.watched, err = ebpf.NewMap(watchedMap(maxInodes)); err != nil {
+		return fmt.Errorf("create map: %w", err)
+	}
+	holds := -1
+	if c.options.Holds {
+		if c.holds, err = ebpf.NewMap(holdsMap()); err != nil {
+			return fmt.Errorf("create map of holds: %w", err)
+		}
+		holds = c.holds.FD()
+	}
+	c.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name:         "sqlwatch_locks",
+		Type:         ebpf.Tracing,
+		AttachType:   ebpf.AttachTraceRawTp,
+		AttachTo:     tracepoint,
+		Instructions: program(where, self, c.watched.FD(), holds),
+		License:      license,
+	})
+	if err != nil {
+		return fmt.Errorf("load program: %w", err)
+	}
+	if c.link, err = link.AttachTracing(link.TracingOptions{Program: c.program}); err != nil {
+		return fmt.Errorf("attach to tracepoint %s: %w", tracepoint, err)
+	}
+	return nil
+}
+
+// Close detaches the program and frees its memory. Counts stay readable.
+func (c *Collector) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.dbs {
+		d.before = c.total(d)
+		d.inodes = [2]key{}
+	}
+	return c.release()
+}
+
+func (c *Collector) release() error {
+	var errs []error
+	if c.link != nil {
+		errs = append(errs, c.link.Close())
+	}
+	if c.program != nil {
+		errs = append(errs, c.program.Close())
+	}
+	if c.watched != nil {
+		errs = append(errs, c.watched.Close())
+	}
+	if c.holds != nil {
+		errs = append(errs, c.holds.Close())
+	}
+	c.link, c.program, c.watched, c.holds = nil, nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// Watch counts refusals at the files of database db from now on: device and
+// inodes as stat tells them, an inode of 0 for a file that does not exist. It
+// is called again whenever the files are others; what was counted before
+// stays. On btrfs the device of stat is not the kernel's, and nothing is seen.
+func (c *Collector) Watch(db string, device, databaseInode, shmInode uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watched == nil {
+		return ErrClosed
+	}
+	d := c.dbs[db]
+	if d == nil {
+		d = new(database)
+		c.dbs[db] = d
+	}
+	var errs []error
+	for i, inode := range [2]uint64{databaseInode, shmInode} {
+		k := key{inode: inode, device: deviceNumber(device)}
+		if inode == 0 {
+			k = key{}
+		}
+		errs = append(errs, c.replace(d, i, k))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("watch the locks of %s: %w", db, err)
+	}
+	return nil
+}
+
+// replace makes k the inode of file i of d.
+func (c *Collector) replace(d *database, i int, k key) error {
+	if d.inodes[i] == k {
+		return nil
+	}
+	if old := d.inodes[i]; old != (key{}) {
+		d.before.add(c.read(old))
+		d.inodes[i] = key{}
+		if err := c.watched.Delete(unsafe.Pointer(&old)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return err
+		}
+	}
+	if k == (key{}) {
+		return nil
+	}
+	if err := c.watched.Update(unsafe.Pointer(&k), unsafe.Pointer(new(counts)), ebpf.UpdateNoExist); err != nil {
+		return err
+	}
+	d.inodes[i] = k
+	return nil
+}
+
+// Forget stops counting for database db and drops its counts.
+func (c *Collector) Forget(db string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := c.dbs[db]
+	delete(c.dbs, db)
+	if d == nil || c.watched == nil {
+		return nil
+	}
+	return errors.Join(c.replace(d, 0, key{}), c.replace(d, 1, key{}))
+}
+
+// read returns what the kernel counted at an inode.
+func (c *Collector) read(k key) counts {
+	var v counts
+	if k == (key{}) || c.watched == nil || c.watched.Lookup(unsafe.Pointer(&k), unsafe.Pointer(&v)) != nil {
+		return counts{}
+	}
+	return v
+}
+
+func (c *Collector) total(d *database) counts {
+	t := d.before
+	for _, k := range d.inodes {
+		t.add(c.read(k))
+	}
+	return t
+}
+
+// add sums up; of who was refused last it keeps the later.
+func (t *counts) add(v counts) {
+	for i, n := range v.refused {
+		t.refused[i] += n
+	}
+	for i, n := range v.holds {
+		t.holds[i] += n
+	}
+	t.holdSum += v.holdSum
+	if v.refusedAt > t.refusedAt {
+		t.refusedAt, t.pid, t.command = v.refusedAt, v.pid, v.command
+	}
+}
+
+func (c *Collector) of(db string) (counts, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var t counts
+	if d := c.dbs[db]; d != nil {
+		t = c.total(d)
+	}
+	if c.watched == nil {
+		return t, ErrClosed
+	}
+	return t, nil
+}
+
+// Counts implements collector.BusySource: refusals that an application without
+// busy_timeout sees as SQLITE_BUSY.
+func (c *Collector) Counts(db string) (collector.BusyCounts, error) {
+	t, err := c.of(db)
+	return t.busy(), err
+}
+
+// busy sums up what isBusy says is one.
+func (t *counts) busy() (c collector.BusyCounts) {
+	for i, n := range t.refused {
+		switch {
+		case isBusy>>i&1 == 0:
+		case i == shmWrite+exclusive:
+			c[collector.LockWrite] += n
+		default:
+			c[collector.LockOther] += n
+		}
+	}
+	return c
+}
+
+// Attempts returns every refused attempt by the name of its lock, also those
+// that are no SQLITE_BUSY: "read exclusive" is a checkpoint or a reset that met
+// a reader, "checkpoint exclusive" two checkpointers. Zeros are left out.
+func (c *Collector) Attempts(db string) (map[string]uint64, error) {
+	t, err := c.of(db)
+	all := make(map[string]uint64)
+	for i, n := range t.refused {
+		all[byteName(i)] += n
+	}
+	maps.DeleteFunc(all, func(_ string, n uint64) bool { return n == 0 })
+	return all, err
+}
+
+func byteName(i int) string {
+	mode := " shared"
+	if i >= exclusive {
+		i, mode = i-exclusive, " exclusive"
+	}
+	switch {
+	case i == shmWrite:
+		return "write" + mode
+	case i == shmCheckpoint:
+		return "checkpoint" + mode
+	case i == shmRecover:
+		return "recover" + mode
+	case i <= shmRead4:
+		return "read" + mode
+	case i == shmDMS:
+		return "dms" + mode
+	}
+	return "database" + mode
+}
+
+// Refusal is who met SQLITE_BUSY last. It is for the status page and
+// `blockers` only: no metric carries a pid or a command.
+type Refusal struct {
+	Age     time.Duration
+	PID     int
+	Command string
+}
+
+// Last returns who met SQLITE_BUSY at database db last, and false if nobody did.
+func (c *Collector) Last(db string) (Refusal, bool) {
+	t, _ := c.of(db) // what was counted stays true after Close
+	if t.refusedAt == 0 {
+		return Refusal{}, false
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return Refusal{}, false
+	}
+	name, _, _ := bytes.Cut(t.command[:], []byte{0})
+	age := time.Duration(max(0, now.Nano()-int64(t.refusedAt)))
+	return Refusal{Age: age, PID: int(t.pid), Command: string(name)}, true
+}
+
+// WriteHolds implements collector.HoldSource: how long the write lock was held,
+// by any process. One of eight holds is timed, by lot, and counts for eight: in
+// the long run count and sum are right, and so is the shape; of a hold that
+// happens once a week there is one chance in eight to see it. It returns
+// ErrNoHolds unless Options ask for it.
+func (c *Collector) WriteHolds(db string) (collector.Holds, error) {
+	if !c.options.Holds {
+		return collector.Holds{}, ErrNoHolds
+	}
+	t, err := c.of(db)
+	h := collector.Holds{Sum: time.Duration(t.holdSum), Buckets: make(map[time.Duration]uint64)}
+	h.Sum *= oneHoldOf
+	for i, n := range t.holds {
+		h.Count += n * oneHoldOf
+		if i >= shortestBound && i <= longestBound && (i-shortestBound)%2 == 0 {
+			h.Buckets[time.Duration(holdBound(i))] = h.Count
+		}
+	}
+	return h, err
+}
+
+// The bounds shown are 16 µs, 65 µs and so on by 4 to 4.3 s: one series each
+// for every database is enough of them.
+const (
+	shortestBound = 3
+	longestBound  = 21
+)

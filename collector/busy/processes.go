@@ -1,0 +1,182 @@
+package busy
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// findEvery is how often Processes looks for processes that came or went.
+const findEvery = 5 * time.Second
+
+// Processes follows the processes that have chosen databases open and counts
+// their calls of sqlite3_step that returned SQLITE_BUSY (Steps): contention
+// within one process, which Collector cannot see, too. Such a call does not say
+// what it was refused, nor at which database: a process that has several of the
+// chosen ones open counts for each. What a process met before it was found is
+// not counted. All methods may be called concurrently.
+type Processes struct {
+	log *slog.Logger
+
+	mu  sync.Mutex
+	dbs map[string]*stepped
+}
+
+// stepped is one chosen database.
+type stepped struct {
+	file   unix.Stat_t       // Dev and Ino of the main file; Ino is 0 until Watch
+	pids   map[uint64]*Steps // by process; nil for one that cannot be followed
+	before uint64            // counted in processes that have gone
+}
+
+// NewProcesses returns Processes for the databases of these names. Nothing is
+// followed before Run.
+func NewProcesses(dbs []string, log *slog.Logger) *Processes {
+	p := &Processes{log: log, dbs: make(map[string]*stepped)}
+	for _, db := range dbs {
+		p.dbs[db] = &stepped{pids: make(map[uint64]*Steps)}
+	}
+	return p
+}
+
+// Watch says which file database db is now, as stat tells it. Names that were
+// not chosen are ignored.
+func (p *Processes) Watch(db string, device, inode uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d := p.dbs[db]; d != nil {
+		d.file = unix.Stat_t{Dev: device, Ino: inode}
+	}
+}
+
+// Counts returns the calls that returned SQLITE_BUSY at database db so far, and
+// false if db was not chosen. They never decrease.
+func (p *Processes) Counts(db string) (n uint64, chosen bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.dbs[db]
+	if d == nil {
+		return 0, false
+	}
+	n = d.before
+	for _, s := range d.pids {
+		if s != nil {
+			count, _ := s.Count() // of an open map: cannot fail
+			n += count
+		}
+	}
+	return n, true
+}
+
+// Run finds processes and follows them until ctx ends.
+func (p *Processes) Run(ctx context.Context) error {
+	if len(p.dbs) == 0 {
+		return nil
+	}
+	defer p.leave(func(uint64) bool { return true })
+	tick := time.NewTicker(findEvery)
+	defer tick.Stop()
+	for {
+		p.find()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// find follows the processes that have a chosen database open now.
+func (p *Processes) find() {
+	dirs, err := filepath.Glob("/proc/[0-9]*/fd")
+	if err != nil {
+		return
+	}
+	alive := make(map[uint64]bool, len(dirs))
+	for _, dir := range dirs {
+		pid, err := strconv.ParseUint(filepath.Base(filepath.Dir(dir)), 10, 32)
+		if err != nil || int(pid) == os.Getpid() {
+			continue
+		}
+		alive[pid] = true
+		for _, db := range p.opened(dir) {
+			p.follow(db, pid)
+		}
+	}
+	p.leave(func(pid uint64) bool { return !alive[pid] })
+}
+
+// opened returns the chosen databases among the files of a directory /proc/PID/fd.
+// They are asked for with stat, which opens nothing.
+func (p *Processes) opened(dir string) (dbs []string) {
+	fds, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // gone, or another user's
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	found := make(map[string]bool)
+	for _, fd := range fds {
+		var st unix.Stat_t
+		if unix.Stat(filepath.Join(dir, fd.Name()), &st) != nil {
+			continue
+		}
+		for db, d := range p.dbs {
+			if d.file.Ino != 0 && st.Ino == d.file.Ino && st.Dev == d.file.Dev && !found[db] {
+				found[db] = true
+				dbs = append(dbs, db)
+			}
+		}
+	}
+	return dbs
+}
+
+// follow begins to count in a process, once.
+func (p *Processes) follow(db string, pid uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.dbs[db]
+	if _, known := d.pids[pid]; known {
+		return
+	}
+	steps, err := OpenSteps(int(pid))
+	if errors.Is(err, fs.ErrNotExist) {
+		return // it has ended meanwhile
+	}
+	d.pids[pid] = steps // nil as well: to try again would tell the same
+	if err != nil {
+		p.log.Warn("SQLITE_BUSY within this process is not counted; what it meets of other processes is", "db", db, "pid", pid, "err", err)
+		return
+	}
+	p.log.Info("counting the SQLITE_BUSY that sqlite3_step returns", "db", db, "pid", pid)
+}
+
+// leave lets go of processes and keeps what was counted there.
+func (p *Processes) leave(gone func(pid uint64) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for db, d := range p.dbs {
+		for pid, steps := range d.pids {
+			if !gone(pid) {
+				continue
+			}
+			delete(d.pids, pid)
+			if steps == nil {
+				continue
+			}
+			n, err := steps.Count()
+			if err := errors.Join(err, steps.Close()); err != nil {
+				p.log.Warn("the probe of a process did not close cleanly", "db", db, "pid", pid, "err", err)
+			}
+			d.before += n
+		}
+	}
+}

@@ -1,0 +1,313 @@
+package busy
+
+import (
+	"slices"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// key names a watched inode as the tracepoint does.
+type key struct {
+	inode  uint64
+	device uint64 // the kernel's own dev_t: major<<20 | minor
+}
+
+// deviceNumber translates the device that stat tells.
+func deviceNumber(dev uint64) uint64 {
+	return uint64(unix.Major(dev))<<20 | uint64(unix.Minor(dev))
+}
+
+// Lock bytes as indices of counts.refused; +exclusive for a write lock.
+const (
+	shmWrite      = 0
+	shmCheckpoint = 1
+	shmRecover    = 2
+	shmRead4      = 7 // READ0 is 3
+	shmDMS        = 8
+	pending       = 9
+	reserved      = 10
+	shared        = 11
+	exclusive     = 16
+)
+
+// isBusy has a bit for each index of counts.refused that an application without
+// busy_timeout sees as SQLITE_BUSY. It leaves out CKPT taken (another checkpointer
+// is at work), read marks (SQLite takes another one; to a checkpoint they mean a
+// reader in the way), and at the main file the question "am I the last one?" that
+// every close asks.
+const isBusy = 1<<(shmWrite+exclusive) |
+	1<<shmRecover | 1<<(shmRecover+exclusive) | 1<<shmDMS |
+	1<<pending | 1<<reserved | 1<<(reserved+exclusive) | 1<<shared
+
+// counts is what the program keeps for one watched inode; the map's value.
+type counts struct {
+	refused   [32]uint64 // by lock byte
+	refusedAt uint64     // CLOCK_MONOTONIC in ns; of the last SQLITE_BUSY, as what follows
+	pid       uint64     // who met it
+	command   [16]byte   // its name
+	holdSum   uint64     // in ns, of the timed holds that ended
+	holds     [32]uint64 // those holds by length: see holdBound
+}
+
+// hold is a hold of the write lock that is being timed. An inode has the one that
+// its number's last bits choose. Two databases may share one: when their holds
+// overlap, the time of one of them is lost.
+type hold struct {
+	owner    uint32 // the pid that has the lock; 0: nothing is being timed
+	lottery  uint32 // a random number; which holds are timed depends on it
+	acquired uint64 // CLOCK_MONOTONIC in ns
+}
+
+// holdSlots is how many holds can be timed at once: as many as one page of
+// memory has room for, because every page that an event touches costs it time.
+const holdSlots = 256
+
+// One of oneHoldOf holds is timed, by lot: to read the clock for each costs a
+// commit more than all the rest of the program.
+const (
+	holdLotBits = 3
+	oneHoldOf   = 1 << holdLotBits
+)
+
+// Where the fields of counts lie.
+const (
+	atRefusedAt = int16(unsafe.Offsetof(counts{}.refusedAt))
+	atPID       = int16(unsafe.Offsetof(counts{}.pid))
+	atCommand   = int32(unsafe.Offsetof(counts{}.command))
+	atHoldSum   = int32(unsafe.Offsetof(counts{}.holdSum))
+	atHolds     = int32(unsafe.Offsetof(counts{}.holds))
+
+	holdOwner    = int16(unsafe.Offsetof(hold{}.owner))
+	holdLottery  = int16(unsafe.Offsetof(hold{}.lottery))
+	holdAcquired = int16(unsafe.Offsetof(hold{}.acquired))
+)
+
+// The bytes SQLite locks, and the kernel's numbers for lock types.
+const (
+	firstShmByte  = 120
+	lastShmByte   = 128
+	pendingByte   = 0x40000000
+	writeLock     = 1
+	unlock        = 2
+	holdUnitShift = 10 // holds are counted in units of 1,024 ns
+)
+
+// holdBound returns the upper bound of counts.holds[i] in nanoseconds; the last
+// one has none.
+func holdBound(i int) uint64 { return 1 << (holdUnitShift + 1 + i) }
+
+// watchedMap describes the map: the filter and the counters in one, so that an
+// event of a file that nobody watches costs one lookup.
+func watchedMap(limit uint32) *ebpf.MapSpec {
+	return &ebpf.MapSpec{
+		Name:       "sqlwatch_locks",
+		Type:       ebpf.Hash,
+		KeySize:    uint32(unsafe.Sizeof(key{})),
+		ValueSize:  uint32(unsafe.Sizeof(counts{})),
+		MaxEntries: limit,
+		Flags:      unix.BPF_F_NO_PREALLOC,
+	}
+}
+
+// holdsMap describes the map of holds: one value, whose address stands in the
+// program, so that nothing needs to be looked up.
+func holdsMap() *ebpf.MapSpec {
+	return &ebpf.MapSpec{
+		Name:       "sqlwatch_holds",
+		Type:       ebpf.Array,
+		KeySize:    4,
+		ValueSize:  holdSlots * uint32(unsafe.Sizeof(hold{})),
+		MaxEntries: 1,
+	}
+}
+
+// The arguments of the tracepoint: struct inode *, struct file_lock *, int result.
+const inodeArg, lockArg, resultArg = 0, 8, 16
+
+// program returns the instructions that run at each event. In words:
+//
+//	refused (EAGAIN), and not to us: counts := watched[inode, device]; if there
+//	    are any, count it by byte and type, and remember who met SQLITE_BUSY
+//	granted, but not about WRITE, or holds (a map's descriptor) is negative: done
+//	WRITE granted: if the lot falls on it, remember when and to whom
+//	WRITE released by that one: count in watched[inode, device] how long it was held
+//
+// R6 is the file_lock, R7 the counts, R8 the lock's first byte, R9 the inode.
+// What is asked first decides most events: of the six that a commit makes, none
+// is refused and four are about read marks.
+func program(l layout, self pidNamespace, watched, holds int) asm.Instructions {
+	begin := asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, resultArg, asm.DWord),
+		asm.JEq.Imm32(asm.R2, -int32(unix.EAGAIN), "refused"),
+	}
+	if holds >= 0 {
+		begin = append(begin, timed(l, watched, holds)...)
+	}
+	return slices.Concat(begin, asm.Instructions{
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("done"),
+		asm.Return(),
+	}, refused(l, self, watched))
+}
+
+func load(to, from asm.Register, f field) asm.Instruction {
+	return asm.LoadMem(to, from, f.offset, f.size)
+}
+
+// arguments puts the event's inode and file_lock where the program wants them.
+func arguments() asm.Instructions {
+	return asm.Instructions{
+		asm.LoadMem(asm.R6, asm.R1, lockArg, asm.DWord),
+		asm.LoadMem(asm.R9, asm.R1, inodeArg, asm.DWord),
+		asm.JEq.Imm(asm.R6, 0, "done"),
+		asm.JEq.Imm(asm.R9, 0, "done"),
+	}
+}
+
+// lookup leaves in R7 the counts of the inode in R9, or is done.
+func lookup(l layout, watched int) asm.Instructions {
+	return asm.Instructions{
+		load(asm.R1, asm.R9, l.inode),
+		asm.StoreMem(asm.RFP, -16, asm.R1, asm.DWord),
+		load(asm.R1, asm.R9, l.superblock),
+		load(asm.R1, asm.R1, l.device),
+		asm.StoreMem(asm.RFP, -8, asm.R1, asm.DWord),
+		asm.LoadMapPtr(asm.R1, watched),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -16),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "done"),
+		asm.Mov.Reg(asm.R7, asm.R0),
+	}
+}
+
+// timed handles WRITE given and released, for sure or as part of more. R8 becomes
+// the hold of the inode.
+func timed(l layout, watched, holds int) asm.Instructions {
+	return slices.Concat(asm.Instructions{
+		asm.JNE.Imm32(asm.R2, 0, "done"),
+	}, arguments(), asm.Instructions{
+		load(asm.R2, asm.R6, l.start),
+		asm.JGT.Imm(asm.R2, firstShmByte, "done"), // about a read mark
+		load(asm.R3, asm.R6, l.end),
+		asm.JLT.Imm(asm.R3, firstShmByte, "done"),
+
+		load(asm.R1, asm.R9, l.inode),
+		asm.And.Imm(asm.R1, holdSlots-1),
+		asm.Mul.Imm(asm.R1, int32(unsafe.Sizeof(hold{}))),
+		asm.LoadMapValue(asm.R8, holds, 0),
+		asm.Add.Reg(asm.R8, asm.R1),
+		load(asm.R4, asm.R6, l.kind),
+		load(asm.R5, asm.R6, l.pid),
+		asm.JEq.Imm(asm.R4, unlock, "released"),
+		asm.JNE.Imm(asm.R4, writeLock, "done"),
+		asm.JNE.Imm(asm.R2, firstShmByte, "done"),
+
+		// The upper bits of a linear congruential generator are the lot.
+		asm.LoadMem(asm.R1, asm.R8, holdLottery, asm.Word),
+		asm.Mul.Imm32(asm.R1, 1664525),
+		asm.Add.Imm32(asm.R1, 1013904223),
+		asm.StoreMem(asm.R8, holdLottery, asm.R1, asm.Word),
+		asm.RSh.Imm(asm.R1, 32-holdLotBits),
+		asm.JNE.Imm(asm.R1, 0, "done"),
+		asm.StoreMem(asm.R8, holdOwner, asm.R5, asm.Word),
+		asm.FnKtimeGetNs.Call(),
+		asm.StoreMem(asm.R8, holdAcquired, asm.R0, asm.DWord),
+		asm.Ja.Label("done"),
+
+		// A closing process unlocks the whole file, holder or not.
+		asm.LoadMem(asm.R1, asm.R8, holdOwner, asm.Word).WithSymbol("released"),
+		asm.JEq.Imm(asm.R1, 0, "done"),
+		asm.JNE.Reg(asm.R1, asm.R5, "done"),
+		asm.StoreImm(asm.R8, holdOwner, 0, asm.Word),
+	}, lookup(l, watched), asm.Instructions{
+		asm.FnKtimeGetNs.Call(),
+		asm.LoadMem(asm.R1, asm.R8, holdAcquired, asm.DWord),
+		asm.Sub.Reg(asm.R0, asm.R1),
+		asm.Mov.Reg(asm.R2, asm.R7),
+		asm.Add.Imm(asm.R2, atHoldSum),
+		asm.StoreXAdd(asm.R2, asm.R0, asm.DWord),
+		asm.RSh.Imm(asm.R0, holdUnitShift),
+	}, log2(), asm.Instructions{
+		asm.LSh.Imm(asm.R1, 3),
+		asm.Add.Reg(asm.R7, asm.R1),
+		asm.Add.Imm(asm.R7, atHolds),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.StoreXAdd(asm.R7, asm.R1, asm.DWord),
+	})
+}
+
+// log2 leaves in R1 the position of R0's highest bit, 0 to 31. R0 is lost.
+func log2() asm.Instructions {
+	ins := asm.Instructions{
+		asm.Mov.Imm(asm.R1, 0),
+		asm.LoadImm(asm.R2, 1<<32-1, asm.DWord),
+		asm.JLE.Reg(asm.R0, asm.R2, "log2.16"),
+		asm.Mov.Reg(asm.R0, asm.R2),
+	}
+	next := map[int32]string{16: "log2.8", 8: "log2.4", 4: "log2.2", 2: "log2.1", 1: "log2.0"}
+	for _, bits := range []int32{16, 8, 4, 2, 1} {
+		here := asm.JLT.Imm(asm.R0, 1<<bits, next[bits])
+		if bits == 16 {
+			here = here.WithSymbol("log2.16")
+		} else {
+			here = here.WithSymbol(next[bits*2])
+		}
+		ins = append(ins, here, asm.RSh.Imm(asm.R0, bits), asm.Add.Imm(asm.R1, bits))
+	}
+	return append(ins, asm.And.Imm(asm.R1, 31).WithSymbol("log2.0"))
+}
+
+// refused counts one EAGAIN by its first byte: 120 to 128 of -shm, pending,
+// reserved and shared of the main file. Our own refusals are counted by those
+// who meet them (collector.Busy), and would be counted twice here.
+func refused(l layout, self pidNamespace, watched int) asm.Instructions {
+	head := arguments()
+	head[0] = head[0].WithSymbol("refused")
+	return slices.Concat(head, lookup(l, watched), asm.Instructions{
+		// The kernel's numbers of processes are not those of a container.
+		asm.LoadImm(asm.R1, int64(self.device), asm.DWord),
+		asm.LoadImm(asm.R2, int64(self.inode), asm.DWord),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, -8), // struct { u32 pid, tgid }
+		asm.Mov.Imm(asm.R4, 8),
+		asm.FnGetNsCurrentPidTgid.Call(),
+		asm.JNE.Imm(asm.R0, 0, "theirs"), // a process of another namespace
+		asm.LoadMem(asm.R1, asm.RFP, -4, asm.Word),
+		asm.JEq.Imm(asm.R1, int32(self.pid), "done"),
+
+		load(asm.R8, asm.R6, l.start).WithSymbol("theirs"),
+		load(asm.R9, asm.R6, l.kind),
+		asm.Sub.Imm(asm.R8, firstShmByte),
+		asm.JLE.Imm(asm.R8, lastShmByte-firstShmByte, "index"),
+		asm.Sub.Imm(asm.R8, pendingByte-firstShmByte),
+		asm.JGT.Imm(asm.R8, shared-pending, "done"),
+		asm.Add.Imm(asm.R8, pending),
+
+		asm.JNE.Imm(asm.R9, writeLock, "count").WithSymbol("index"),
+		asm.Add.Imm(asm.R8, exclusive),
+
+		asm.And.Imm(asm.R8, 31).WithSymbol("count"),
+		asm.Mov.Imm(asm.R9, isBusy),
+		asm.RSh.Reg(asm.R9, asm.R8),
+		asm.LSh.Imm(asm.R8, 3),
+		asm.Add.Reg(asm.R8, asm.R7),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.StoreXAdd(asm.R8, asm.R1, asm.DWord),
+		asm.And.Imm(asm.R9, 1),
+		asm.JEq.Imm(asm.R9, 0, "done"),
+
+		asm.FnKtimeGetNs.Call(),
+		asm.StoreMem(asm.R7, atRefusedAt, asm.R0, asm.DWord),
+		load(asm.R1, asm.R6, l.pid),
+		asm.StoreMem(asm.R7, atPID, asm.R1, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.R7),
+		asm.Add.Imm(asm.R1, atCommand),
+		asm.Mov.Imm(asm.R2, int32(len(counts{}.command))),
+		asm.FnGetCurrentComm.Call(),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	})
+}

@@ -1,0 +1,65 @@
+package collector
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// MetricType is a metric's Prometheus type.
+type MetricType string
+
+// The metric types in use.
+const (
+	Counter   MetricType = "counter"
+	Gauge     MetricType = "gauge"
+	Histogram MetricType = "histogram"
+)
+
+// Metric describes one exported metric. Every package that exports metrics
+// lists them as Metrics and makes its descriptors from the list, so that the
+// reference in docs/metrics.md cannot say anything else than /metrics does.
+type Metric struct {
+	Name   string
+	Type   MetricType
+	Labels []string
+	Help   string
+}
+
+// Desc returns the Prometheus descriptor of m.
+func (m Metric) Desc() *prometheus.Desc {
+	return prometheus.NewDesc(m.Name, m.Help, m.Labels, nil)
+}
+
+// Markdown returns metrics as a table of the metrics reference, in the order
+// given.
+func Markdown(metrics []Metric) string {
+	var b strings.Builder
+	b.WriteString("| metric | type | labels | meaning |\n|---|---|---|---|\n")
+	for _, m := range metrics {
+		labels := "none"
+		if len(m.Labels) > 0 {
+			labels = "`" + strings.Join(m.Labels, "`, `") + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labels, strings.ReplaceAll(m.Help, "|", `\|`))
+	}
+	return b.String()
+}
+
+// UpdateReference returns the text of docs/metrics.md with the table of section
+// (a package's name) made anew from metrics. Each package that exports metrics
+// has a test that does so and compares. An error says that the text has no
+// such section.
+func UpdateReference(text, section string, metrics []Metric) (string, error) {
+	begin, end := "<!-- begin: "+section+" -->\n", "<!-- end: "+section+" -->\n"
+	head, rest, ok := strings.Cut(text, begin)
+	if !ok {
+		return "", fmt.Errorf("metrics reference has no line %q", begin)
+	}
+	_, tail, ok := strings.Cut(rest, end)
+	if !ok {
+		return "", fmt.Errorf("metrics reference has no line %q after %q", end, begin)
+	}
+	return head + begin + Markdown(metrics) + end + tail, nil
+}

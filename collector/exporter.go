@@ -1,0 +1,283 @@
+package collector
+
+import (
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Exporter is a prometheus.Collector of every metric in Catalogue. A scrape
+// shows the latest published samples: it opens nothing, reads no file and waits
+// for no lock.
+type Exporter struct {
+	samples func() []*Sample
+	busy    []namedBusy
+	steps   func(db string) (n uint64, counted bool)
+	now     func() time.Time
+	descs   map[string]*prometheus.Desc
+	rows    atomic.Pointer[map[string]*row] // of the last scrape; nil while one is under way
+}
+
+type namedBusy struct {
+	name   string
+	source BusySource
+}
+
+// The values of sqlite_busy_total's source label.
+const (
+	SourceKernel = "ebpf"     // what the kernel saw every other process meet
+	SourceSelf   = "sqlwatch" // what this process's own operations met
+	SourceSteps  = "step"     // what sqlite3_step returned within the processes of chosen databases
+)
+
+// anyLock is the lock of SourceSteps: sqlite3_step does not tell which it was.
+const anyLock = "any"
+
+// NewExporter returns an Exporter of the samples that the function returns at
+// each scrape. Where two samples have the same DB, the first is shown: one
+// mistaken name must not cost the whole scrape.
+func NewExporter(samples func() []*Sample) *Exporter {
+	e := &Exporter{
+		samples: samples,
+		busy:    []namedBusy{{name: SourceKernel}, {name: SourceSelf}},
+		steps:   func(string) (uint64, bool) { return 0, false },
+		now:     time.Now,
+		descs:   make(map[string]*prometheus.Desc, len(catalogue)),
+	}
+	for _, m := range catalogue {
+		e.descs[m.Name] = m.Desc()
+	}
+	return e
+}
+
+// SetBusySource makes s the source of sqlite_busy_total{source=name}, where
+// name is SourceKernel or SourceSelf. It is called before the first scrape; a
+// name without a source is exported at 0.
+func (e *Exporter) SetBusySource(name string, s BusySource) {
+	for i := range e.busy {
+		if e.busy[i].name == name {
+			e.busy[i].source = s
+		}
+	}
+}
+
+// SetStepSource makes counts the source of sqlite_busy_total{source="step"},
+// which exists for the databases of which it says that they are counted. It is
+// called before the first scrape.
+func (e *Exporter) SetStepSource(counts func(db string) (n uint64, counted bool)) {
+	e.steps = counts
+}
+
+// Describe implements prometheus.Collector.
+func (e *Exporter) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range catalogue {
+		ch <- e.descs[m.Name]
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (e *Exporter) Collect(ch chan<- prometheus.Metric) {
+	began := e.now()
+	samples := e.samples()
+	out := &scrape{exporter: e, ch: ch, now: began, rows: make(map[string]*row, len(samples))}
+	before := e.rows.Swap(nil)
+	defer e.rows.Store(&out.rows)
+	var dbs []*row
+	for _, s := range samples {
+		db := validLabel(s.DB)
+		if out.rows[db] != nil {
+			continue
+		}
+		out.row = reused(before, db)
+		out.rows[db] = out.row
+		dbs = append(dbs, out.row)
+		out.database(s)
+		out.wal(s)
+		out.readersAndLocks(s)
+		out.disk(s.Disk)
+	}
+	out.collector("databases", began, true)
+	began = e.now()
+	works := out.refusals(dbs)
+	out.collector("busy", began, works)
+}
+
+// scrape is one answer under way.
+type scrape struct {
+	exporter *Exporter
+	ch       chan<- prometheus.Metric
+	now      time.Time
+	rows     map[string]*row
+	row      *row     // of the database being written
+	slab     []series // one allocation for many
+}
+
+// write sends one series of the present row.
+func (s *scrape) write(m Metric, value float64, labels ...string) {
+	pairs, err := s.row.pairs(s.exporter.descs, m, labels)
+	if err != nil {
+		s.ch <- prometheus.NewInvalidMetric(s.exporter.descs[m.Name], err)
+		return
+	}
+	if len(s.slab) == 0 {
+		s.slab = make([]series, 256)
+	}
+	one := &s.slab[0]
+	s.slab = s.slab[1:]
+	*one = series{desc: s.exporter.descs[m.Name], counter: m.Type == Counter, labels: pairs, value: value}
+	s.ch <- one
+}
+
+// collector writes how one of our collectors fared.
+func (s *scrape) collector(name string, began time.Time, works bool) {
+	s.row = new(row)
+	s.write(metricScrapeDuration, s.exporter.now().Sub(began).Seconds(), name)
+	s.write(metricScrapeSuccess, gaugeOf(works), name)
+}
+
+func (s *scrape) database(p *Sample) {
+	d := &p.Database
+	s.write(metricUp, gaugeOf(p.State == StateUp), s.row.db)
+	s.write(metricSampled, seconds(p.At), s.row.db)
+	s.write(metricDatabaseInfo, 1, s.row.db, validLabel(p.Path), d.JournalMode, p.State.String())
+	s.write(metricWALResetBug, gaugeOf(d.WALResetBug), s.row.db)
+	s.write(metricProcesses, float64(d.Processes), s.row.db)
+	if d.EngineVersion != "" {
+		s.write(metricEngineInfo, 1, s.row.db, d.EngineVersion)
+	}
+	if p.State == StateMissing || p.State == StateUnknown {
+		return
+	}
+	s.write(metricDatabaseSize, float64(d.SizeBytes), s.row.db)
+	if d.PageSize > 0 {
+		s.write(metricPageSize, float64(d.PageSize), s.row.db)
+		s.write(metricPages, float64(d.Pages), s.row.db)
+		s.write(metricFreelistPages, float64(d.FreelistPages), s.row.db)
+	}
+}
+
+func (s *scrape) wal(p *Sample) {
+	w := &p.WAL
+	s.write(metricCommits, float64(w.CommitsTotal), s.row.db)
+	s.write(metricFramesWritten, float64(w.FramesWrittenTotal), s.row.db)
+	s.write(metricResets, float64(w.ResetsTotal), s.row.db)
+	s.write(metricLastWrite, seconds(w.LastWrite), s.row.db)
+	s.write(metricLastCheckpoint, seconds(w.LastCompleteCheckpoint), s.row.db)
+	if !w.Known {
+		return
+	}
+	s.write(metricWALSize, float64(w.SizeBytes), s.row.db)
+	s.write(metricFrames, float64(w.Frames), s.row.db)
+	if w.Exclusive {
+		return
+	}
+	s.write(metricCheckpointed, float64(w.CheckpointedFrames), s.row.db)
+	lag := 0.0
+	if !w.OldestBacklog.IsZero() {
+		lag = max(0, s.now.Sub(w.OldestBacklog).Seconds())
+	}
+	s.write(metricCheckpointLag, lag, s.row.db)
+}
+
+func (s *scrape) readersAndLocks(p *Sample) {
+	s.write(metricLockHeld, p.Locks.WriteRatio, s.row.db, LockWrite.String())
+	s.write(metricLockHeld, p.Locks.CheckpointRatio, s.row.db, LockCheckpoint.String())
+	if p.State != StateUp {
+		return
+	}
+	oldest := 0.0
+	if p.Readers.Active > 0 {
+		oldest = float64(p.Readers.OldestFrame)
+	}
+	s.write(metricReaders, float64(p.Readers.Active), s.row.db)
+	s.write(metricOldestReader, oldest, s.row.db)
+	s.write(metricPinnedSince, seconds(p.Readers.PinnedSince), s.row.db)
+}
+
+func (s *scrape) disk(d Disk) {
+	if !d.Known {
+		return
+	}
+	s.write(metricFilesystemInfo, 1, s.row.db, validLabel(d.FSType), validLabel(d.Mountpoint))
+	s.write(metricAvail, float64(d.FreeBytes), s.row.db)
+	s.write(metricFilesystemSize, float64(d.SizeBytes), s.row.db)
+}
+
+// refusals writes sqlite_busy_total of every database, and the holds of its
+// write lock where a source times them. It reports whether the kernel's source
+// works.
+func (s *scrape) refusals(dbs []*row) bool {
+	works := false
+	for _, s.row = range dbs {
+		if n, counted := s.exporter.steps(s.row.db); counted {
+			s.write(metricBusy, float64(n), s.row.db, anyLock, SourceSteps)
+		}
+	}
+	for _, b := range s.exporter.busy {
+		for _, s.row = range dbs {
+			db := s.row.db
+			var counts BusyCounts
+			var err error
+			if b.source != nil {
+				counts, err = b.source.Counts(db)
+			}
+			for lock, n := range counts {
+				s.write(metricBusy, float64(n), db, Lock(lock).String(), b.name)
+			}
+			if timed, ok := b.source.(HoldSource); ok && err == nil {
+				s.holds(timed, db)
+			}
+		}
+		if b.name == SourceKernel && b.source != nil {
+			_, err := b.source.Counts("")
+			works = err == nil
+		}
+	}
+	return works
+}
+
+func (s *scrape) holds(source HoldSource, db string) {
+	h, err := source.WriteHolds(db)
+	if err != nil {
+		return
+	}
+	buckets := make(map[float64]uint64, len(h.Buckets))
+	for bound, n := range h.Buckets {
+		buckets[bound.Seconds()] = n
+	}
+	desc := s.exporter.descs[metricWriteHold.Name]
+	metric, err := prometheus.NewConstHistogram(desc, h.Count, h.Sum.Seconds(), buckets, db)
+	if err != nil {
+		metric = prometheus.NewInvalidMetric(desc, err)
+	}
+	s.ch <- metric
+}
+
+// seconds returns t as a Unix timestamp, 0 for the zero time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMicro()) / 1e6
+}
+
+func gaugeOf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// validLabel returns name as it may stand in a label: bytes that are not UTF-8
+// are escaped, because one of them would make the whole scrape fail (H12), and
+// escaped rather than replaced, so that two such names stay two.
+func validLabel(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return strings.Trim(strconv.Quote(name), `"`)
+}

@@ -1,0 +1,112 @@
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+)
+
+// currentIndex returns the wal-index, or what the WAL itself says where there
+// is none. exclusive says that the application keeps it in its own memory.
+func (r *Reader) currentIndex(now time.Time, l *dbfile.Locks) (x dbfile.WALIndex, exclusive bool, err error) {
+	// A -shm that a crash left behind is stale under an exclusive application:
+	// that one never opened it, so it does not hold its DMS byte.
+	exclusive = l.Shared.Held && l.Shared.Exclusive && !l.DMS.Held
+	if exclusive {
+		x, err = r.scanned()
+	} else {
+		x, err = r.files.WALIndex()
+		if errors.Is(err, dbfile.ErrNoWALIndex) || errors.Is(err, dbfile.ErrUninitialised) {
+			x, err = r.scanned()
+		} else if err == nil {
+			r.rebuilt = r.rebuilt || r.scanning
+			r.scanning = false
+			err = r.pair(x)
+		}
+	}
+	if err == nil {
+		r.indexSeen = now
+		return x, exclusive, nil
+	}
+	if !r.indexSeen.IsZero() && now.Sub(r.indexSeen) < indexGrace {
+		return r.index, r.sample.WAL.Exclusive, nil
+	}
+	return x, exclusive, err
+}
+
+// scanned counts the WAL's frames. A missing or empty WAL has none.
+func (r *Reader) scanned() (dbfile.WALIndex, error) {
+	x, err := r.scan.read(r.files, r.index)
+	if errors.Is(err, dbfile.ErrNoWAL) {
+		r.scan = walScan{}
+		x, err = dbfile.WALIndex{Change: r.index.Change}, nil
+	}
+	if err == nil {
+		r.scanning, r.rebuilt = true, false // it counts on from the last index
+	}
+	return x, err
+}
+
+// pair compares the wal-index with the WAL beside it, once for each
+// generation: files of two databases, or of two times, must not be read as one.
+func (r *Reader) pair(x dbfile.WALIndex) error {
+	if x.MaxFrame == 0 || r.paired && x.Salt1 == r.index.Salt1 && x.Salt2 == r.index.Salt2 {
+		return nil
+	}
+	h, err := r.files.WALHeader()
+	if err != nil {
+		return fmt.Errorf("wal-index speaks of %d frames: %w", x.MaxFrame, err)
+	}
+	if h.Salt1 != x.Salt1 || h.Salt2 != x.Salt2 {
+		// A reset between the two reads looks the same: only a wal-index that
+		// stands still is wrong.
+		if again, err := r.files.WALIndex(); err != nil || again.Salt1 != x.Salt1 || again.Salt2 != x.Salt2 {
+			return nil
+		}
+		return errMispaired
+	}
+	if size := r.sample.Database.PageSize; size != 0 && h.PageSize != size {
+		return fmt.Errorf("%w: its pages have %d bytes, the database's %d", errMispaired, h.PageSize, size)
+	}
+	r.paired = true
+	return nil
+}
+
+// observe takes note of a wal-index: the totals, the times and the backlog.
+func (r *Reader) observe(now time.Time, x dbfile.WALIndex) {
+	if x.Pages > 0 { // also where it stands still: the header is read again, and older
+		r.sample.Database.Pages = x.Pages
+	}
+	w := &r.sample.WAL
+	prev := r.index
+	if r.watching && x == prev {
+		return
+	}
+	var d delta
+	if r.watching {
+		d = advance(prev, x, r.rebuilt)
+	}
+	generation := !r.watching || x.Salt1 != prev.Salt1 || x.Salt2 != prev.Salt2
+	copied := min(x.Backfilled, x.MaxFrame) // above it for a moment of each reset
+	if generation {
+		r.backlog.clear()
+		w.Restarted = now
+	}
+	w.CommitsTotal += d.commits
+	w.FramesWrittenTotal += d.frames
+	w.ResetsTotal += d.resets
+	if d.commits > 0 {
+		w.LastWrite = now
+	}
+	moved := generation || x.MaxFrame != prev.MaxFrame || x.Backfilled != prev.Backfilled
+	if r.watching && (d.resets > 0 || moved && x.MaxFrame > 0 && copied == x.MaxFrame) {
+		w.LastCompleteCheckpoint = now
+	}
+	w.OldestBacklog = r.backlog.observe(now, x.MaxFrame, copied)
+	w.PageSize = x.PageSize
+	w.Frames, w.CheckpointedFrames = x.MaxFrame, copied
+	w.Salt1, w.Salt2, w.Change = x.Salt1, x.Salt2, x.Change
+	r.index, r.watching, r.rebuilt = x, true, false
+}

@@ -1,0 +1,331 @@
+// Package collector measures a watched database from its files alone and
+// exports what it measured to Prometheus. A Reader keeps what only a watcher sees
+// (totals over WAL restarts, since-times, lock ratios) and returns a Sample; the
+// Exporter turns published samples into metrics. Nothing here takes a lock,
+// runs SQL or decides.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"golang.org/x/sys/unix"
+)
+
+// ReaderOptions are a Reader's surroundings. The zero value is usable.
+type ReaderOptions struct {
+	// BeforeClose is called before the Reader closes the database's files because
+	// another file has taken their place or there is none any more: the owner
+	// closes its SQL connections there, else their locks would die.
+	BeforeClose func()
+	// OnFiles is called when the database's files are others than before, with
+	// their inodes, for those that watch them (collector/busy).
+	OnFiles func(dbfile.Stat)
+	// AllowNetworkFS samples databases on network file systems too.
+	AllowNetworkFS bool
+	// Refused returns the refused locks of all sources, for Locks.Busy.
+	Refused func() uint64
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Reader measures one database. It takes no lock and writes nothing. What only
+// someone who keeps looking can know lives here: totals that survive the WAL's
+// restarts, since-times, shares of time. One goroutine owns a Reader.
+type Reader struct {
+	path string
+	opts ReaderOptions
+
+	files    *dbfile.Files // nil while there is no database
+	inodes   inodes        // as told to OnFiles
+	wal, shm uint64        // inodes of the side files; 0: there is none
+	sample   Sample        // the one being filled
+
+	// The wal-index.
+	index       dbfile.WALIndex // as last seen
+	watching    bool            // index is a base to count from
+	rebuilt     bool            // a wal-index seen next counts from zero
+	scanning    bool            // index came from the scan
+	paired      bool            // the WAL's header was compared with index
+	indexSeen   time.Time       // when index was last confirmed
+	scan        walScan
+	backlog     backlog
+	locks       lockWatch
+	attached    dbfile.Locks // as of factsRead: Shared and DMS
+	engine      uint32       // LibraryVersion that sample.Database.EngineVersion stands for
+	factsRead   time.Time
+	diskRead    time.Time
+	mountLooked time.Time
+}
+
+type inodes struct{ dev, database, shm uint64 }
+
+// How often what changes slowly is looked at again.
+const (
+	factsEvery = time.Second      // which files there are, their sizes, the header, who is attached
+	diskEvery  = 10 * time.Second // space on its file system
+	mountEvery = 10 * time.Minute // type and mount point of that
+)
+
+// indexGrace is how long the last good wal-index stands in for one that cannot
+// be read: recovery by a connection that is just opening the database takes a
+// moment, and so may a writer that was stopped between the header's two copies.
+const indexGrace = 5 * time.Second
+
+// NewReader returns a Reader of the database at path, which is called name in
+// metrics. It touches no file before the first Sample.
+func NewReader(name, path string, opts ReaderOptions) *Reader {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	return &Reader{path: path, opts: opts, sample: Sample{DB: name, Path: path}, locks: lockWatch{self: os.Getpid()}}
+}
+
+// Files returns the database's open files, nil while there are none. They stay
+// the Reader's: whoever shares them stops when BeforeClose is called.
+func (r *Reader) Files() *dbfile.Files { return r.files }
+
+// Close closes the database's files. The owner has closed its SQL connections
+// before.
+func (r *Reader) Close() error {
+	if r.files == nil {
+		return nil
+	}
+	err := r.files.Close()
+	r.files = nil
+	return err
+}
+
+// Sample measures the database now. It never fails: what went wrong is the
+// Sample's State and Err. Once ctx is done it returns the last Sample again.
+func (r *Reader) Sample(ctx context.Context) Sample {
+	if ctx.Err() != nil {
+		return r.sample
+	}
+	now := r.opts.Now()
+	s := &r.sample
+	s.At = now
+	if err := r.look(now); err != nil {
+		s.State, s.Err = diagnose(r.path, err)
+		s.WAL.Known = false
+		s.Readers, s.Locks.WriteHeld, s.Locks.CheckpointHeld = Readers{}, false, false
+		if s.State == StateMissing || s.State == StateNotDatabase {
+			s.Database = Database{}
+		}
+	} else {
+		s.State, s.Err = StateUp, ""
+	}
+	if r.opts.Refused != nil {
+		s.Locks.Busy = r.opts.Refused()
+	}
+	return *s
+}
+
+// Poll looks at the wal-index and the locks only. Between two Samples it keeps
+// totals and shares of time true; it does nothing while the database is not up.
+func (r *Reader) Poll() {
+	if r.files == nil || r.sample.State != StateUp || r.sample.WAL.Exclusive {
+		return
+	}
+	now := r.opts.Now()
+	x, err := r.files.WALIndex()
+	if err != nil {
+		return // the next Sample finds out what is wrong
+	}
+	r.observe(now, x)
+	if l, err := r.lockState(false); err == nil {
+		r.observeLocks(now, &l)
+	}
+}
+
+// look measures everything, in the order in which it can go wrong. What changes
+// slowly is looked at where that is due, or where the wal-index shows that
+// somebody was at work; a sample that follows another closely costs two system
+// calls.
+func (r *Reader) look(now time.Time) (err error) {
+	defer func() {
+		if err != nil {
+			r.factsRead = time.Time{} // all of it again at the next sample
+		}
+	}()
+	if err := r.disk(now); err != nil {
+		return err
+	}
+	due := r.files == nil || r.scanning || now.Sub(r.factsRead) >= factsEvery
+	l, x, exclusive, err := r.measure(now, due)
+	if err == nil && !due && x != r.index {
+		l, x, exclusive, err = r.measure(now, true)
+	}
+	if err != nil {
+		return err
+	}
+	w := &r.sample.WAL
+	w.Known, w.Exclusive = true, exclusive
+	r.observe(now, x)
+	if exclusive {
+		w.CheckpointedFrames, w.OldestBacklog = w.Frames, time.Time{}
+		r.backlog.clear()
+	}
+	r.observeLocks(now, &l)
+	r.sample.Readers = r.locks.readers(now, &l, &x)
+	return nil
+}
+
+// measure reads the locks and the wal-index, and the facts before them.
+func (r *Reader) measure(now time.Time, facts bool) (l dbfile.Locks, x dbfile.WALIndex, exclusive bool, err error) {
+	if facts {
+		if err := r.facts(now); err != nil {
+			return l, x, false, err
+		}
+	}
+	if l, err = r.lockState(facts); err != nil {
+		return l, x, false, err
+	}
+	x, exclusive, err = r.currentIndex(now, &l)
+	return l, x, exclusive, err
+}
+
+// lockState asks for the locks; who is attached is remembered from the last
+// time that all were asked for.
+func (r *Reader) lockState(all bool) (dbfile.Locks, error) {
+	if all {
+		l, err := r.files.Locks()
+		r.attached = l
+		return l, err
+	}
+	l, err := r.files.WALLocks()
+	l.Shared, l.DMS = r.attached.Shared, r.attached.DMS
+	return l, err
+}
+
+// open opens the files where none are open, and follows what happened to them.
+func (r *Reader) open() (dbfile.Stat, error) {
+	if r.files != nil {
+		c, st, err := r.files.Look()
+		if err != nil {
+			return st, err
+		}
+		if !c.Database {
+			// By the inodes, not by c: whoever shares the files looks too, and each
+			// change is reported once.
+			r.paired = r.paired && st.WALInode == r.wal && st.ShmInode == r.shm
+			r.rebuilt = r.rebuilt || st.ShmInode != r.shm
+			r.wal, r.shm = st.WALInode, st.ShmInode
+			return st, nil
+		}
+		if r.opts.BeforeClose != nil {
+			r.opts.BeforeClose()
+		}
+		if err := r.Close(); err != nil {
+			return st, fmt.Errorf("close the files of %s, which were replaced: %w", r.path, err)
+		}
+		r.mountLooked = time.Time{}
+	}
+	r.forget()
+	f, err := dbfile.Open(r.path)
+	if err != nil {
+		return dbfile.Stat{}, err
+	}
+	r.files = f
+	r.sample.Path = f.Path()
+	st, err := f.Stat()
+	r.wal, r.shm = st.WALInode, st.ShmInode
+	return st, err
+}
+
+// forget drops what was known of the file that was at the path before. Totals
+// and times of what was seen stay.
+func (r *Reader) forget() {
+	r.watching, r.rebuilt, r.paired, r.scanning = false, false, false, false
+	r.index, r.indexSeen = dbfile.WALIndex{}, time.Time{}
+	r.scan = walScan{}
+	r.backlog.clear()
+	r.locks.pinned = false
+	r.sample.Database, r.engine = Database{}, 0
+	r.sample.WAL.Restarted = time.Time{}
+	r.factsRead = time.Time{}
+}
+
+// facts reads which files there are and what they themselves say, whatever the
+// state, and decides whether this is a database that may be watched.
+func (r *Reader) facts(now time.Time) error {
+	st, err := r.open()
+	if err != nil {
+		return err
+	}
+	if id := (inodes{st.Dev, st.DatabaseInode, st.ShmInode}); id != r.inodes {
+		r.inodes = id
+		if r.opts.OnFiles != nil {
+			r.opts.OnFiles(st)
+		}
+	}
+	d := &r.sample.Database
+	d.SizeBytes, r.sample.WAL.SizeBytes = st.DatabaseSize, st.WALSize
+	h, err := r.files.Header()
+	if errors.Is(err, dbfile.ErrEmpty) {
+		// Everything that is written from here on is written under our eyes.
+		r.index, r.watching, r.rebuilt = dbfile.WALIndex{}, true, true
+		*d = Database{}
+	}
+	if err != nil {
+		return err
+	}
+	d.PageSize, d.FreelistPages = h.PageSize, h.FreelistPages
+	d.Pages = uint32(st.DatabaseSize / int64(h.PageSize))
+	if h.PagesValid() {
+		d.Pages = h.Pages
+	}
+	d.JournalMode = "rollback"
+	if h.WAL() {
+		d.JournalMode = "wal"
+	}
+	if r.engine != h.LibraryVersion || d.EngineVersion == "" {
+		r.engine = h.LibraryVersion
+		d.EngineVersion = dbfile.EngineVersion(h.LibraryVersion)
+		d.WALResetBug = dbfile.HasWALResetBug(h.LibraryVersion)
+	}
+	if uid := os.Geteuid(); uid != 0 && uid != int(st.UID) {
+		return foreignOwnerError{owner: st.UID, uid: uid}
+	}
+	if !h.WAL() {
+		return errNotWAL
+	}
+	r.factsRead = now
+	return nil
+}
+
+// disk looks at the file system from time to time. A path without a file is
+// not its business.
+func (r *Reader) disk(now time.Time) error {
+	d := &r.sample.Disk
+	if !d.Known || now.Sub(r.mountLooked) >= mountEvery {
+		m, err := dbfile.Filesystem(r.path)
+		if err != nil {
+			*d = Disk{}
+			return nil
+		}
+		*d = Disk{Known: true, FreeBytes: m.Available, SizeBytes: m.Size, FSType: m.Type, Mountpoint: m.Point, Network: m.Network}
+		r.mountLooked, r.diskRead = now, now
+	}
+	if now.Sub(r.diskRead) >= diskEvery {
+		var st unix.Statfs_t
+		if err := unix.Statfs(r.path, &st); err == nil {
+			d.FreeBytes, d.SizeBytes = st.Bavail*uint64(st.Bsize), st.Blocks*uint64(st.Bsize)
+		}
+		r.diskRead = now
+	}
+	if d.Network && !r.opts.AllowNetworkFS {
+		return networkFSError{fstype: d.FSType}
+	}
+	return nil
+}
+
+func (r *Reader) observeLocks(now time.Time, l *dbfile.Locks) {
+	locks, processes := r.locks.observe(now, l)
+	locks.Busy = r.sample.Locks.Busy
+	r.sample.Locks, r.sample.Database.Processes = locks, processes
+}

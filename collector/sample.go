@@ -1,0 +1,156 @@
+package collector
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// State says whether a database could be read, and if not, why.
+// Only StateUp carries measurements in Sample.WAL, Readers and Locks.
+type State uint8
+
+// The states of a watched database.
+const (
+	StateUnknown      State = iota // not sampled yet
+	StateUp                        // header, WAL and wal-index read consistently
+	StateEmpty                     // a zero-byte database: nothing written yet
+	StateMissing                   // no file at the path
+	StateNotWAL                    // a database whose journal mode is not WAL
+	StateNotDatabase               // not a regular file, or not an SQLite header
+	StateForeignOwner              // another user's database; acting on it would create files the application cannot write
+	StateNetworkFS                 // on a file system whose locks cannot be trusted
+	StateUnreadable                // permission, I/O error, or no consistent wal-index
+)
+
+var stateNames = [...]string{"unknown", "up", "empty", "missing", "not_wal", "not_a_database", "foreign_owner", "network_fs", "unreadable"}
+
+// String returns the state's name as it stands in metrics and JSON.
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return "invalid"
+}
+
+// MarshalText encodes the state by its name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText decodes a state from its name.
+func (s *State) UnmarshalText(text []byte) error {
+	i := slices.Index(stateNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("decode state: %q is none", text)
+	}
+	*s = State(i)
+	return nil
+}
+
+// Sample is everything that was measured of one database at one instant.
+// A Sample is immutable once published: readers share it without a lock.
+type Sample struct {
+	At    time.Time `json:"at"`
+	DB    string    `json:"db"`   // configured name, the metrics label
+	Path  string    `json:"path"` // absolute, symbolic links resolved
+	State State     `json:"state"`
+	Err   string    `json:"error,omitempty"` // what happened and what to do, when State is not StateUp
+
+	Database Database  `json:"database"`
+	WAL      WAL       `json:"wal"`
+	Readers  Readers   `json:"readers"`
+	Locks    Locks     `json:"locks"`
+	Disk     Disk      `json:"disk"`
+	Replicas []Replica `json:"replicas,omitempty"`
+}
+
+// Database is what the first page and stat say of the main file. Source: the
+// 100-byte header, stat(2).
+type Database struct {
+	SizeBytes     int64  `json:"size_bytes"`
+	PageSize      int    `json:"page_size_bytes"`
+	Pages         uint32 `json:"pages"`          // from the wal-index where there is one, else the header
+	FreelistPages uint32 `json:"freelist_pages"` // as of the last checkpoint of page 1
+	JournalMode   string `json:"journal_mode"`   // "wal" or "rollback"
+	EngineVersion string `json:"engine_version"` // of the last writer of page 1, as "3.40.1"
+	WALResetBug   bool   `json:"wal_reset_bug"`  // EngineVersion has the WAL-reset bug
+	Processes     int    `json:"processes"`      // distinct processes seen holding a lock within the last minute: at least this many are attached
+}
+
+// WAL is what the wal-index header and the WAL file say. Known is false where
+// there was nothing consistent to read; the facts of the moment are then
+// meaningless, not zero. The totals and times go on meaning what they say.
+type WAL struct {
+	Known              bool   `json:"known"`
+	Exclusive          bool   `json:"exclusive,omitempty"` // the application holds EXCLUSIVE locking mode: there is no wal-index, Frames was counted in the WAL, and how much is checkpointed cannot be seen from outside (CheckpointedFrames equals Frames)
+	SizeBytes          int64  `json:"size_bytes"`          // of the file: a high-water mark
+	PageSize           int    `json:"page_size_bytes"`
+	Frames             uint32 `json:"frames"`              // mxFrame
+	CheckpointedFrames uint32 `json:"checkpointed_frames"` // nBackfill, at most Frames
+	Salt1              uint32 `json:"salt1"`
+	Salt2              uint32 `json:"salt2"`
+	Change             uint32 `json:"change"` // iChange: one more per commit
+
+	// Totals since this process began to watch; they survive WAL restarts and
+	// the wrap of the 32-bit counters they come from.
+	CommitsTotal       uint64 `json:"commits_total"`
+	FramesWrittenTotal uint64 `json:"frames_written_total"`
+	ResetsTotal        uint64 `json:"resets_total"`
+
+	// Zero times mean "not seen since this process began to watch".
+	LastWrite              time.Time `json:"last_write"`
+	OldestBacklog          time.Time `json:"oldest_backlog"`           // when the oldest frame not yet in the database was first seen; zero: no backlog
+	LastCompleteCheckpoint time.Time `json:"last_complete_checkpoint"` // when CheckpointedFrames last reached Frames
+	Restarted              time.Time `json:"restarted"`                // when the current WAL generation was first seen
+}
+
+// BacklogFrames returns the frames not yet copied into the database file.
+func (w WAL) BacklogFrames() uint32 {
+	if w.CheckpointedFrames >= w.Frames {
+		return 0
+	}
+	return w.Frames - w.CheckpointedFrames
+}
+
+// Readers is who keeps the WAL from being reset, this process excepted: our own
+// capture's mark moves by itself when it is in the way, and nobody need chase
+// it. Source: read-mark lock bytes.
+type Readers struct {
+	Active        int       `json:"active"`       // read marks that others hold
+	OldestFrame   uint32    `json:"oldest_frame"` // lowest held mark; meaningful when Active > 0
+	PinnedSince   time.Time `json:"pinned_since"` // since when such a mark has stood below the head; zero: nobody
+	OldestPID     int       `json:"oldest_pid,omitempty"`
+	OldestCommand string    `json:"oldest_command,omitempty"`
+}
+
+// Locks is what lock sampling found.
+type Locks struct {
+	WriteHeld       bool    `json:"write_held"`
+	CheckpointHeld  bool    `json:"checkpoint_held"`
+	WriteRatio      float64 `json:"write_held_ratio"` // share of recent samples, 0 to 1
+	CheckpointRatio float64 `json:"checkpoint_held_ratio"`
+	Busy            uint64  `json:"busy_total"` // refused locks of all sources
+}
+
+// Disk is the file system that holds the database. Source: statfs(2), mountinfo.
+type Disk struct {
+	Known      bool   `json:"known"`
+	FreeBytes  uint64 `json:"free_bytes"` // available to unprivileged users
+	SizeBytes  uint64 `json:"size_bytes"`
+	FSType     string `json:"fstype"`
+	Mountpoint string `json:"mountpoint"`
+	Network    bool   `json:"network,omitempty"`
+}
+
+// Replica is how far one replica has come. It is filled in by whoever runs the
+// replication; the collector itself measures none.
+type Replica struct {
+	Name         string    `json:"name"` // type and name, as "s3.main"
+	Healthy      bool      `json:"healthy"`
+	CaughtUp     time.Time `json:"caught_up"`     // every commit up to here is durable there
+	LagSeconds   float64   `json:"lag_seconds"`   // age of the oldest commit not durable there; 0: none
+	PendingBytes int64     `json:"pending_bytes"` // captured, not yet durable there
+	TXID         uint64    `json:"txid"`
+	LastVerified time.Time `json:"last_verified"` // zero: never
+	Err          string    `json:"error,omitempty"`
+	MonthlyUSD   *float64  `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
+}

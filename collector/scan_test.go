@@ -1,0 +1,138 @@
+package collector
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestReaderD15ShmDeletedWhileRunning(t *testing.T) {
+	t.Parallel()
+	path := tempDB(t)
+	a := walApp(t, path)
+	r, clock := newTestReader(t, path)
+	wantState(t, r, StateUp)
+	a.run(insert)
+	frames := wantState(t, r, StateUp).WAL.Frames
+	if err := os.Remove(path + "-shm"); err != nil {
+		t.Fatal(err)
+	}
+	a.run(insert) // goes on in the unlinked file
+	clock.forward(time.Minute)
+	s := wantState(t, r, StateUp)
+	if s.WAL.CommitsTotal != 2 || s.WAL.Frames <= frames {
+		t.Errorf("counted from the WAL: %+v", s.WAL)
+	}
+	if _, err := os.Stat(path + "-shm"); err == nil {
+		t.Error("the wal-index was created by us")
+	}
+	a.Kill()
+	b := startApp(t, path)
+	b.run("c = connect()", "c.execute('select * from t').fetchall()")
+	clock.forward(time.Second)
+	if s = wantState(t, r, StateUp); s.WAL.CommitsTotal != 2 {
+		t.Errorf("recovered by the next connection: %+v", s.WAL)
+	}
+	b.run(insert)
+	if s = wantState(t, r, StateUp); s.WAL.CommitsTotal != 3 {
+		t.Errorf("after a commit on the new wal-index: %+v", s.WAL)
+	}
+}
+
+func TestReaderD24ExclusiveLockingMode(t *testing.T) {
+	t.Parallel()
+	path := tempDB(t)
+	walApp(t, path).run(insert, "c.close()")
+	a := startApp(t, path)
+	a.run("c = sqlite3.connect(path, isolation_level=None)", "c.execute('pragma locking_mode=exclusive')", "c.execute('pragma wal_autocheckpoint=0')", insert)
+	if _, err := os.Stat(path + "-shm"); err == nil {
+		t.Fatal("no exclusive mode: there is a wal-index")
+	}
+	r, clock := newTestReader(t, path)
+	s := wantState(t, r, StateUp)
+	if !s.WAL.Exclusive || s.WAL.Frames == 0 || s.WAL.BacklogFrames() != 0 || !s.WAL.OldestBacklog.IsZero() || s.WAL.CommitsTotal != 0 {
+		t.Errorf("first look: %+v", s.WAL)
+	}
+	first := s.WAL.Frames
+	for range 7 {
+		a.run(insert)
+	}
+	clock.forward(time.Second)
+	s = wantState(t, r, StateUp)
+	if s.WAL.CommitsTotal != 7 || s.WAL.FramesWrittenTotal != uint64(s.WAL.Frames-first) || !s.WAL.LastWrite.Equal(clock.now) {
+		t.Errorf("after seven commits: %+v", s.WAL)
+	}
+	a.run("c.execute('pragma wal_checkpoint(truncate)')", insert)
+	clock.forward(time.Second)
+	if s = wantState(t, r, StateUp); s.WAL.CommitsTotal != 8 || s.WAL.ResetsTotal != 1 {
+		t.Errorf("after TRUNCATE and a commit: %+v", s.WAL)
+	}
+	a.run("c.execute('pragma locking_mode=normal')", insert, "c.close()", "c = connect()", insert)
+	clock.forward(time.Second)
+	if s = wantState(t, r, StateUp); s.WAL.Exclusive {
+		t.Errorf("back to normal: %+v", s.WAL)
+	}
+}
+
+// exclusiveApp starts an application that holds EXCLUSIVE locking mode from its
+// first access on, so that there is no -shm.
+func exclusiveApp(t *testing.T, path string) *app {
+	t.Helper()
+	walApp(t, path).run("c.close()")
+	a := startApp(t, path)
+	a.run("c = sqlite3.connect(path, isolation_level=None)", "c.execute('pragma locking_mode=exclusive')",
+		"c.execute('pragma wal_autocheckpoint=0')", "c.execute('pragma synchronous=off')", insert)
+	return a
+}
+
+func TestReaderScansALongWALInParts(t *testing.T) {
+	t.Parallel()
+	path := tempDB(t)
+	a := exclusiveApp(t, path)
+	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')", "c.execute('commit')")
+	r, clock := newTestReader(t, path)
+	if s := wantState(t, r, StateUnreadable); !strings.Contains(s.Err, "counted") {
+		t.Errorf("first look at 12 MB: %s", s.Err)
+	}
+	s := wantState(t, r, StateUp)
+	if s.WAL.Frames < 3000 || s.WAL.CommitsTotal != 0 {
+		t.Errorf("counted to the end: %+v", s.WAL)
+	}
+	// Once at the end, a burst that outruns the bound costs no state.
+	frames := s.WAL.Frames
+	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')", "c.execute('commit')", insert)
+	for range 3 {
+		clock.forward(time.Second)
+		s = wantState(t, r, StateUp)
+	}
+	if s.WAL.CommitsTotal != 2 || s.WAL.Frames < frames+3000 {
+		t.Errorf("after the burst: %+v", s.WAL)
+	}
+}
+
+func TestReaderD12SpilledRollbackIsNotCounted(t *testing.T) {
+	t.Parallel()
+	path := tempDB(t)
+	a := exclusiveApp(t, path)
+	r, clock := newTestReader(t, path)
+	before := wantState(t, r, StateUp).WAL
+	for range 3 {
+		a.run("c.execute('pragma cache_size=5')", "c.execute('begin')", "for i in range(200): c.execute('insert into t values(randomblob(3000))')")
+		clock.forward(time.Second)
+		s := wantState(t, r, StateUp)
+		if s.WAL.SizeBytes <= before.SizeBytes {
+			t.Fatal("nothing spilled: this test shows nothing")
+		}
+		if s.WAL.CommitsTotal != before.CommitsTotal || s.WAL.Frames != before.Frames {
+			t.Errorf("frames of an open transaction were counted: %+v", s.WAL)
+		}
+		a.run("c.execute('rollback')", insert)
+		clock.forward(time.Second)
+		s = wantState(t, r, StateUp)
+		if s.WAL.CommitsTotal != before.CommitsTotal+1 || s.WAL.Frames <= before.Frames || s.WAL.Frames > before.Frames+3 {
+			t.Errorf("after the rollback and a commit: %+v, before %+v", s.WAL, before)
+		}
+		before = s.WAL
+	}
+}

@@ -1,0 +1,120 @@
+package collector
+
+import (
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+)
+
+// delta is what the step from one look at a WAL to the next adds to the totals.
+type delta struct{ commits, frames, resets uint64 }
+
+// advance compares two looks at one database's wal-index. rebuilt says that
+// the wal-index was seen missing or without content in between, so that its
+// counters began anew. What cannot be proven is not counted: totals are exact
+// or too low, never too high (but that a TRUNCATE of an empty WAL may pass for
+// a reset when it happened beside others).
+//
+//	what happened               salts          Change             MaxFrame
+//	nothing                     same           same               same
+//	commits                     same           +1 each            grows
+//	reset by a writer, TRUNCATE salt-1 +1      goes on            from 0
+//	fresh connection begins an
+//	  empty WAL                 random         goes on            from 0
+//	wal-index rebuilt (crash)   same           from 0             same or more
+//	last close, then reopened   0, then random from 0             from 0
+//	older files put back        any            any                any
+func advance(prev, next dbfile.WALIndex, rebuilt bool) delta {
+	commits := next.Change - prev.Change // modulo 2^32, as the counter wraps
+	if prev.Salt1 == next.Salt1 && prev.Salt2 == next.Salt2 {
+		if next.MaxFrame < prev.MaxFrame {
+			return delta{} // frames of one generation never vanish: older files were put back
+		}
+		frames := next.MaxFrame - prev.MaxFrame
+		if rebuilt || commits > frames { // a commit has at least one frame
+			commits = min(next.Change, frames)
+		}
+		if frames > 0 {
+			commits = max(commits, 1)
+		}
+		return delta{commits: uint64(commits), frames: uint64(frames)}
+	}
+	if rebuilt || commits > 1<<31 { // backwards
+		commits = next.Change
+	}
+	if next.MaxFrame > 0 {
+		commits = max(commits, 1)
+	}
+	return delta{
+		commits: uint64(commits),
+		// The old generation may have grown before it ended, by at least one frame
+		// for each commit that is not in the new one.
+		frames: uint64(max(next.MaxFrame, commits)),
+		resets: resets(prev, next, commits),
+	}
+}
+
+// resets returns how often the WAL began anew between two looks that show
+// different salts. Salt-1 grows by one each time, but a fresh connection that
+// begins an empty WAL draws it at random: a step is only believed if there were
+// enough commits to fill that many generations.
+func resets(prev, next dbfile.WALIndex, commits uint32) uint64 {
+	least := uint64(0)
+	if prev.MaxFrame > 0 {
+		least = 1
+	}
+	step := uint64(next.Salt1 - prev.Salt1)
+	if step >= least && step <= uint64(commits)+least {
+		return step
+	}
+	return least
+}
+
+// backlog remembers when the frames that are not in the database yet were first
+// seen, so that their age is known after a checkpoint that copied only some.
+type backlog struct {
+	marks []backlogMark // ascending
+}
+
+type backlogMark struct {
+	upTo uint32 // frames up to here, from the mark before on
+	seen time.Time
+}
+
+// backlogMarks bounds the memory of a backlog. Beyond it every other mark is
+// merged into its successor, which makes frames older, never younger.
+const backlogMarks = 64
+
+// observe takes note of a WAL with so many frames, of which the first `copied`
+// are in the database, and returns when the oldest other frame was first seen;
+// the zero time where there is none.
+func (b *backlog) observe(now time.Time, frames, copied uint32) time.Time {
+	drop := 0
+	for drop < len(b.marks) && b.marks[drop].upTo <= copied {
+		drop++
+	}
+	b.marks = append(b.marks[:0], b.marks[drop:]...)
+	if copied >= frames {
+		return time.Time{}
+	}
+	if n := len(b.marks); n == 0 || b.marks[n-1].upTo < frames {
+		if n == backlogMarks {
+			b.halve()
+		}
+		b.marks = append(b.marks, backlogMark{upTo: frames, seen: now})
+	}
+	return b.marks[0].seen
+}
+
+// halve merges marks in pairs: both ranges get the older time.
+func (b *backlog) halve() {
+	kept := b.marks[:0]
+	for i := 0; i+1 < len(b.marks); i += 2 {
+		kept = append(kept, backlogMark{upTo: b.marks[i+1].upTo, seen: b.marks[i].seen})
+	}
+	b.marks = kept
+}
+
+// clear forgets all: a new generation of the WAL has begun, for which SQLite
+// had to copy every frame of the old one.
+func (b *backlog) clear() { b.marks = b.marks[:0] }
