@@ -1,0 +1,273 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+	"github.com/zclconf/go-cty/cty/gocty"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang"
+)
+
+// Decoder reads attributes strictly and collects what is wrong with them.
+type Decoder struct {
+	Scope *Scope
+	Extra map[string]cty.Value // variables beyond the scope's, as db in templates
+	Diags hcl.Diagnostics
+}
+
+// Errorf reports an error at a place.
+func (d *Decoder) Errorf(at hcl.Range, summary, format string, args ...any) {
+	d.Diags = append(d.Diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
+}
+
+// Warnf reports a warning at a place.
+func (d *Decoder) Warnf(at hcl.Range, summary, format string, args ...any) {
+	d.Diags = append(d.Diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
+}
+
+// Content reads a block's body by a schema of attribute and block names.
+func (d *Decoder) Content(body hcl.Body, schema *hcl.BodySchema) *hcl.BodyContent {
+	content, diags := body.Content(schema)
+	d.Diags = append(d.Diags, diags...)
+	return content
+}
+
+// Single returns the only block of a type, nil if there is none.
+func (d *Decoder) Single(blocks hcl.Blocks, typ string) *hcl.Block {
+	var found *hcl.Block
+	for _, b := range blocks.OfType(typ) {
+		if found != nil {
+			d.Errorf(b.DefRange, "Duplicate block", "There may be one %s block here; another stands at %s.", typ, found.DefRange)
+			continue
+		}
+		found = b
+	}
+	return found
+}
+
+// Value evaluates an attribute with constants, variables and functions only.
+// ok is false if there is none, it is null, or it is in error.
+func (d *Decoder) Value(a *hcl.Attribute) (v cty.Value, ok bool) {
+	v, ok = d.Probe(a)
+	if !ok {
+		return v, false
+	}
+	if !v.IsWhollyKnown() {
+		d.Errorf(a.Expr.Range(), "Not a constant", "The value of %s must be known when the configuration is read.", a.Name)
+		return cty.NilVal, false
+	}
+	plain, _ := v.Unmark()
+	return v, !plain.IsNull()
+}
+
+// Probe evaluates an attribute whose value may turn out unknown.
+func (d *Decoder) Probe(a *hcl.Attribute) (v cty.Value, ok bool) {
+	if a == nil {
+		return cty.NilVal, false
+	}
+	v, diags := d.Scope.Value(a.Expr, d.Extra)
+	d.Diags = append(d.Diags, diags...)
+	return v, !diags.HasErrors()
+}
+
+// Text reads a string; secret reports that it must never be shown.
+func (d *Decoder) Text(a *hcl.Attribute, def string) (s string, secret bool) {
+	v, ok := d.Value(a)
+	if !ok {
+		return def, false
+	}
+	v, marks := v.UnmarkDeep()
+	t, err := convert.Convert(v, cty.String)
+	if err != nil || t.IsNull() {
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be text.", a.Name)
+		return def, false
+	}
+	return t.AsString(), len(marks) > 0
+}
+
+// Plain reads a string that must not be a secret, since it will be shown.
+func (d *Decoder) Plain(a *hcl.Attribute, def string) string {
+	s, secret := d.Text(a, def)
+	if secret {
+		d.Errorf(a.Expr.Range(), "Secret out of place", "%s is shown in logs and metrics; a secret() cannot stand here.", a.Name)
+		return def
+	}
+	return s
+}
+
+// Choice reads one of a few words.
+func (d *Decoder) Choice(a *hcl.Attribute, def string, words ...string) string {
+	s := d.Plain(a, def)
+	for _, w := range words {
+		if s == w {
+			return s
+		}
+	}
+	if s != def {
+		d.Errorf(a.Expr.Range(), "Unknown word", "%s cannot be %q.%s", a.Name, s, lang.Suggest(s, words))
+	}
+	return def
+}
+
+// Flag reads a truth value.
+func (d *Decoder) Flag(a *hcl.Attribute, def bool) bool {
+	if v, ok := d.Value(a); ok {
+		v, _ = v.Unmark()
+		b, err := convert.Convert(v, cty.Bool)
+		if err == nil && gocty.FromCtyValue(b, &def) == nil {
+			return def
+		}
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be true or false.", a.Name)
+	}
+	return def
+}
+
+// Int reads a whole number between lo and hi.
+func (d *Decoder) Int(a *hcl.Attribute, def, lo, hi int) int {
+	v, ok := d.Value(a)
+	if !ok {
+		return def
+	}
+	v, _ = v.Unmark()
+	var n int64
+	num, err := convert.Convert(v, cty.Number)
+	if err != nil || gocty.FromCtyValue(num, &n) != nil || n < int64(lo) || n > int64(hi) {
+		d.Errorf(a.Expr.Range(), "Out of range", "%s must be a whole number from %d to %d.", a.Name, lo, hi)
+		return def
+	}
+	return int(n)
+}
+
+// Number reads any number.
+func (d *Decoder) Number(a *hcl.Attribute, def float64) float64 {
+	if v, ok := d.Value(a); ok {
+		v, _ = v.Unmark()
+		if v.Type() == cty.Number {
+			f, _ := v.AsBigFloat().Float64()
+			return f
+		}
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be a number.", a.Name)
+	}
+	return def
+}
+
+// Duration reads a duration between lo and hi, as text ("30s", "7d") or
+// seconds.
+func (d *Decoder) Duration(a *hcl.Attribute, def, lo, hi time.Duration) time.Duration {
+	v, ok := d.Value(a)
+	if !ok {
+		return def
+	}
+	got, err := lang.DurationValue(v)
+	switch {
+	case err != nil:
+		d.Errorf(a.Expr.Range(), "Not a duration", "%s: %v.", a.Name, err)
+	case got < lo || got > hi:
+		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, got, lang.HumanSeconds(lo.Seconds()), lang.HumanSeconds(hi.Seconds()))
+	default:
+		return got
+	}
+	return def
+}
+
+// Size reads an amount of bytes between lo and hi, as text ("32MB") or a number.
+func (d *Decoder) Size(a *hcl.Attribute, def, lo, hi int64) int64 {
+	s := d.Plain(a, "")
+	if s == "" {
+		return def
+	}
+	n, err := lang.ParseBytes(s)
+	switch {
+	case err != nil:
+		d.Errorf(a.Expr.Range(), "Not an amount of bytes", "%s: %v.", a.Name, err)
+	case n < float64(lo) || n > float64(hi):
+		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, lang.HumanBytes(n), lang.HumanBytes(float64(lo)), lang.HumanBytes(float64(hi)))
+	default:
+		return int64(n)
+	}
+	return def
+}
+
+// Texts reads a list of strings.
+func (d *Decoder) Texts(a *hcl.Attribute) []string {
+	v, ok := d.Value(a)
+	if !ok {
+		return nil
+	}
+	v, marks := v.UnmarkDeep()
+	list, err := convert.Convert(v, cty.List(cty.String))
+	var out []string
+	if err != nil || len(marks) > 0 || gocty.FromCtyValue(list, &out) != nil {
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be a list of text.", a.Name)
+	}
+	return out
+}
+
+// TextMap reads an object whose values are strings.
+func (d *Decoder) TextMap(a *hcl.Attribute) map[string]string {
+	v, ok := d.Value(a)
+	if !ok {
+		return nil
+	}
+	v, marks := v.UnmarkDeep()
+	m, err := convert.Convert(v, cty.Map(cty.String))
+	out := map[string]string{}
+	if err != nil || len(marks) > 0 || gocty.FromCtyValue(m, &out) != nil {
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be an object of text, without secrets.", a.Name)
+	}
+	return out
+}
+
+// Refs reads a list of references such as [replica.s3.main] and returns what
+// follows the root name: "s3.main". Every one must be among the known.
+func (d *Decoder) Refs(a *hcl.Attribute, root string, known []string) []string {
+	if a == nil {
+		return nil
+	}
+	list, diags := hcl.ExprList(a.Expr)
+	if diags.HasErrors() {
+		d.Errorf(a.Expr.Range(), "Not a list", "%s must be a list such as [%s.TYPE.NAME].", a.Name, root)
+		return nil
+	}
+	var out []string
+	for _, x := range list {
+		name := d.ref(a.Name, x, root, known)
+		if slices.Contains(out, name) {
+			d.Errorf(x.Range(), "Duplicate reference", "%s.%s is listed twice.", root, name)
+			continue
+		}
+		if name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// ref reads one reference and returns what follows the root name, "" in error.
+func (d *Decoder) ref(attr string, x hcl.Expression, root string, known []string) string {
+	t, diags := hcl.AbsTraversalForExpr(x)
+	var names []string
+	if !diags.HasErrors() && t.RootName() == root {
+		for _, s := range t[1:] {
+			if a, ok := s.(hcl.TraverseAttr); ok {
+				names = append(names, a.Name)
+			}
+		}
+	}
+	name := strings.Join(names, ".")
+	switch {
+	case name == "":
+		d.Errorf(x.Range(), "Not a reference", "%s takes references that begin with %s, such as %s.NAME.", attr, root, root)
+		return ""
+	case !slices.Contains(known, name):
+		d.Errorf(x.Range(), "Unknown "+root, "There is no %s.%s.%s", root, name, lang.Suggest(name, slices.Clone(known)))
+		return ""
+	}
+	return name
+}

@@ -1,0 +1,340 @@
+package policy
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/policy/lang"
+)
+
+// Evaluate decides what may be done to one database now. It is pure: the
+// states it is given are not changed, the new ones are in Decision.Next, and
+// the caller must call Finished when the Action it returned has ended.
+//
+// One policy on one database goes this way:
+//
+//	                when is false (or until is true)
+//	    ┌────────────────────────────────────────────────────────┐
+//	    ▼            │                  │                        │
+//	inactive ──────► pending ─────────► armed ─────────► running │
+//	    ▲   when is  ▲        held      ▲ │  every guard    │    │
+//	    │   true     │        for `for` │ │  lets it pass   │ Finished
+//	    │            │                  │ └─ first guard    ├──► cooldown (it succeeded)
+//	    │            │                  │    that refuses   │       │
+//	    │            │                  │    is reported    └──► backoff  (it did not)
+//	    └────────────┴──────────────────┴────────────────────────────┘
+//	             when the rest is over: where the condition says
+//
+// Guards are asked in the order of Guards(). An unknown condition holds the
+// policy where it is and never arms it; a condition that has not been seen to
+// hold for longer than `for` begins anew. A policy with `until` that has acted
+// is engaged: it runs its ladder again, at the pace of its backoff, without
+// `when` and `for`, until `until` is true.
+func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
+	e := s.newEvaluation(in)
+	d := Decision{DB: in.Sample.DB, At: in.Now, Next: map[string]PolicyState{}, Windows: map[string]Truth{}}
+	for name, w := range e.windows {
+		d.Windows[name] = w.Open
+	}
+	var steps []*step
+	for _, p := range s.Policies {
+		if !p.AppliesTo(in.Sample.DB) {
+			continue
+		}
+		st := &step{e: e, p: p, st: states[p.Name]}
+		st.st.Version = StateVersion
+		st.clamp(in.Now)
+		steps = append(steps, st)
+	}
+	floor := floorsOf(steps)
+	for _, st := range steps {
+		d.Tunes = append(d.Tunes, st.tune()...)
+		st.advance()
+		if st.st.Phase == Armed {
+			st.guard(floor)
+		}
+	}
+	d.Action = choose(steps)
+	for _, st := range steps {
+		d.Policies = append(d.Policies, st.decision())
+		d.Next[st.p.Name] = st.st
+	}
+	return d
+}
+
+// evaluation is one call of Evaluate.
+type evaluation struct {
+	set     *Set
+	in      Input
+	sample  *collector.Sample // Input's, or an empty one where that is too old
+	fresh   bool              // it is not
+	values  *lang.Evaluation  // without tunes
+	windows map[string]lang.WindowState
+}
+
+func (s *Set) newEvaluation(in Input) *evaluation {
+	e := &evaluation{set: s, in: in, sample: in.Sample, fresh: true}
+	replicas := in.Replicas
+	if off := in.Now.Sub(in.Sample.At); off > MaxSampleAge || off < -MaxSampleAge {
+		// Only a fresh sample may lead to an action. The name and path stay
+		// true; what was measured is not known any more.
+		e.sample = &collector.Sample{At: in.Now, DB: in.Sample.DB, Path: in.Sample.Path}
+		e.fresh = false
+		if len(in.Sample.Replicas) > 0 {
+			replicas = []string{"?"} // one that does not report: the worst of them is unknown
+		}
+	}
+	now := s.program.At(lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels, Replicas: replicas})
+	e.windows = s.windowStates(now, in.Now, in.History.Oldest())
+	e.values = now.WithWindows(e.windows)
+	return e
+}
+
+// step is one policy's part of an evaluation.
+type step struct {
+	e      *evaluation
+	p      *Policy
+	st     PolicyState
+	values *lang.Evaluation // with this policy's tune values
+	when   Truth            // whether it wants to act
+	why    string           // why when is unknown
+
+	stallBudget time.Duration
+	refusals    []Refusal
+	earliest    time.Time
+	reason      string
+}
+
+// clamp mends times that lie in the future because the clock was set back:
+// nothing may wait longer than it would have waited from now.
+func (s *step) clamp(now time.Time) {
+	st := &s.st
+	for _, t := range []*time.Time{&st.PendingSince, &st.Seen, &st.ArmedSince, &st.Started, &st.Ended} {
+		if t.After(now) {
+			*t = now
+		}
+	}
+	rest := max(s.p.backoff().After(st.Attempt), interruptedPause)
+	if st.Rest == Cooldown {
+		rest = s.p.Cooldown
+	}
+	if limit := now.Add(rest); st.ReadyAt.After(limit) {
+		st.ReadyAt = limit
+	}
+	if st.Phase == Running && now.Sub(st.Started) > MaxRunning {
+		st.Phase, st.Rest, st.Attempt, st.Outcome = Backing, Backing, st.Attempt+1, "lost"
+		st.ReadyAt = now.Add(s.p.backoff().After(st.Attempt))
+	}
+}
+
+// evidenceGap returns how long a condition may go unseen and still count as
+// having held throughout.
+func (p *Policy) evidenceGap() time.Duration { return max(p.For, 5*time.Minute) }
+
+// advance moves the policy through the phases up to armed.
+func (s *step) advance() {
+	st, now := &s.st, s.e.in.Now
+	if st.Engaged {
+		switch until, _ := s.values.Truth(s.p.until); {
+		case s.p.until == nil || until == True:
+			st.Engaged, st.Attempt = false, 0
+		case st.Rest == Cooldown && st.Phase != Running:
+			// The run succeeded but the goal is not reached: go on at the
+			// pace of the backoff, not of the cooldown.
+			if until == False {
+				st.Phase, st.Rest, st.Attempt = Backing, Backing, st.Attempt+1
+				st.ReadyAt = st.Ended.Add(s.p.backoff().After(st.Attempt))
+			}
+		}
+	}
+	s.want()
+	if st.Phase == Running {
+		return
+	}
+	resting := now.Before(st.ReadyAt)
+	switch s.when {
+	case False:
+		st.PendingSince, st.ArmedSince, st.Seen = time.Time{}, time.Time{}, time.Time{}
+		if !resting {
+			st.Phase, st.Attempt = Inactive, 0
+		}
+		s.reason = "the condition is false"
+		return
+	case Unknown:
+		if !resting {
+			st.Phase = Inactive
+			if !st.PendingSince.IsZero() {
+				st.Phase = Pending
+			}
+		}
+		s.reason = "the condition is unknown: " + s.why
+		return
+	}
+	if st.PendingSince.IsZero() || now.Sub(st.Seen) > s.p.evidenceGap() {
+		st.PendingSince, st.ArmedSince = now, time.Time{}
+	}
+	st.Seen = now
+	if armsAt := st.PendingSince.Add(s.p.For); !st.Engaged && now.Before(armsAt) {
+		if !resting {
+			st.Phase = Pending
+		}
+		s.earliest = armsAt
+		s.reason = fmt.Sprintf("the condition holds; it must hold for %s, until %s", s.p.For, armsAt.Format(time.TimeOnly))
+		return
+	}
+	if st.ArmedSince.IsZero() {
+		st.ArmedSince = now
+	}
+	st.Phase = Armed
+}
+
+// want finds whether the policy wants to act.
+func (s *step) want() {
+	if s.st.Engaged {
+		until, why := s.values.Truth(s.p.until)
+		s.when, s.why = until.Not(), why
+	} else {
+		s.when, s.why = s.values.Truth(s.p.when)
+	}
+	switch {
+	case s.when != Unknown || s.why != "":
+	case !s.e.fresh:
+		s.why = fmt.Sprintf("the last sample is from %s, not from now", s.e.in.Sample.At.Format(time.DateTime))
+	case s.e.in.Sample.Err != "":
+		s.why = s.e.in.Sample.Err
+	default:
+		s.why = "something it reads has not been measured yet"
+	}
+}
+
+// choose lets one of the policies that nothing refuses act: the one with the
+// highest priority, of equals the first in file order. A running action
+// keeps everyone else waiting.
+func choose(steps []*step) *Action {
+	var winner, running *step
+	for _, s := range steps {
+		if s.st.Phase == Running {
+			running = s
+			s.reason = "running since " + s.st.Started.Format(time.TimeOnly)
+		}
+		if s.ready() && (winner == nil || s.p.Priority > winner.p.Priority) {
+			winner = s
+		}
+	}
+	for _, s := range steps {
+		switch {
+		case !s.ready() || s == winner && running == nil:
+		case running != nil:
+			s.refuse(GuardTurn, fmt.Sprintf("policy %s is at work on this database", running.p.Name), time.Time{})
+		default:
+			s.refuse(GuardTurn, fmt.Sprintf("policy %s goes first: one action a database at a time", winner.p.Name), time.Time{})
+		}
+	}
+	if winner == nil || running != nil {
+		return nil
+	}
+	return winner.start()
+}
+
+func (s *step) ready() bool { return s.st.Phase == Armed && len(s.refusals) == 0 }
+
+// start begins the policy's action.
+func (s *step) start() *Action {
+	st, now := &s.st, s.e.in.Now
+	st.Phase, st.Started = Running, now
+	st.Truncated = s.p.Ladder != nil && s.p.Ladder.Truncates()
+	s.earliest = now
+	s.reason = "acts now: " + s.because()
+	a := &Action{Policy: s.p.Name, DB: s.e.in.Sample.DB, Kind: s.p.Kind, Notify: s.p.Notify, Severity: s.p.Severity, Why: s.because()}
+	if s.p.Ladder != nil {
+		l := *s.p.Ladder
+		l.StallBudget = s.stallBudget
+		a.Checkpoint = &l
+	}
+	if s.p.message != nil {
+		a.Message = s.values.Text(s.p.message)
+	} else {
+		a.Message = fmt.Sprintf("%s: policy %s: %s", a.DB, a.Policy, a.Why)
+	}
+	return a
+}
+
+// because says in one sentence why the policy acts.
+func (s *step) because() string {
+	x := s.p.when
+	what := "the condition holds"
+	if s.st.Engaged {
+		x, what = s.p.until, "it has not reached its goal"
+	}
+	return what + ": " + s.values.Tree(x).Summary()
+}
+
+// decision reports the step.
+func (s *step) decision() PolicyDecision {
+	d := PolicyDecision{Policy: s.p.Name, Phase: s.st.Phase, When: s.when, Reason: s.reason, Guards: s.refusals, Severity: s.p.Severity}
+	if s.st.Phase == Armed || len(s.refusals) > 0 {
+		d.Refused, d.Reason = s.refusals[0].Guard, s.refusals[0].Reason
+		s.earliest = s.letGo()
+		// A rest is where the policy stands, though it would like to act.
+		switch d.Refused {
+		case GuardCooldown:
+			s.st.Phase = Cooldown
+		case GuardBackoff:
+			s.st.Phase = Backing
+		}
+		d.Phase = s.st.Phase
+	}
+	d.Earliest = s.earliest
+	if !s.e.in.SkipTree {
+		d.Tree = s.explain()
+	}
+	return d
+}
+
+// letGo returns when the last of the refusing guards lets go, zero if that
+// cannot be told of one of them.
+func (s *step) letGo() time.Time {
+	latest := s.e.in.Now
+	for _, r := range s.refusals {
+		if r.until.IsZero() {
+			return time.Time{}
+		}
+		if r.until.After(latest) {
+			latest = r.until
+		}
+	}
+	return latest
+}
+
+func (s *step) refuse(g Guard, reason string, until time.Time) {
+	s.refusals = append(s.refusals, Refusal{g, reason, until})
+}
+
+// explain returns the trees of all the policy's expressions under one node.
+func (s *step) explain() *Node {
+	top := &Node{Label: "policy", Expr: s.p.Name, Value: string(s.st.Phase), Known: s.when != Unknown}
+	for _, x := range []struct {
+		label string
+		expr  hclsyntax.Expression
+	}{{"when", s.p.when}, {"until", s.p.until}, {"unless", s.p.unless}, {"window", s.p.window}} {
+		if x.expr == nil {
+			continue
+		}
+		n := s.values.Tree(x.expr)
+		n.Label = x.label
+		top.Children = append(top.Children, n)
+	}
+	return top
+}
+
+// seconds converts an expression's seconds to a duration, capped.
+func seconds(f float64) time.Duration {
+	if math.Abs(f) > math.MaxInt64/2e9 {
+		return math.MaxInt64 / 2
+	}
+	return time.Duration(f * float64(time.Second))
+}

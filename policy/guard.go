@@ -1,0 +1,192 @@
+package policy
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/policy/lang"
+)
+
+// guard asks every guard in order and keeps the refusals.
+func (s *step) guard(f floors) {
+	s.guardMode()
+	s.guardUnless()
+	s.guardWindow()
+	s.guardRest()
+	if s.p.Kind == ActCheckpoint {
+		s.guardReader()
+		s.guardStall()
+	}
+	s.guardFloor(f)
+}
+
+func (s *step) guardMode() {
+	if s.p.DryRun || s.e.set.DryRun {
+		s.refuse(GuardMode, fmt.Sprintf("dry run: it would %s now if no other guard refused", s.p.Kind), time.Time{})
+	}
+}
+
+func (s *step) guardUnless() {
+	if s.p.unless == nil {
+		return
+	}
+	switch t, why := s.values.Truth(s.p.unless); {
+	case t == True:
+		s.refuse(GuardUnless, "`unless` holds: "+s.values.Tree(s.p.unless).Summary(), time.Time{})
+	case t == Unknown:
+		s.refuse(GuardUnless, "`unless` is unknown, and an unknown never acts: "+orElse(why, s.values.Tree(s.p.unless).Summary()), time.Time{})
+	}
+}
+
+func orElse(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (s *step) guardWindow() {
+	if s.p.window == nil {
+		return
+	}
+	now := s.e.in.Now
+	st, why := s.values.Window(s.p.window)
+	if st.Open == True {
+		return
+	}
+	deadline := s.st.ArmedSince.Add(s.p.MaxDefer)
+	if s.p.MaxDefer > 0 && !now.Before(deadline) {
+		return // it has waited long enough: outside the window is better than never
+	}
+	until := time.Time{}
+	reason := "the window is not known to be open"
+	switch {
+	case st.Open == False && !math.IsNaN(st.OpensIn):
+		until = now.Add(seconds(st.OpensIn))
+		reason = "outside its window, which opens in " + lang.HumanSeconds(st.OpensIn)
+	case st.Open == False:
+		reason = "outside its window; when that opens is not known"
+	case why != "":
+		reason += ": " + why
+	}
+	if s.p.MaxDefer > 0 {
+		reason += fmt.Sprintf("; max_defer lets it act at %s whatever the window", deadline.Format(time.DateTime))
+		if until.IsZero() || deadline.Before(until) {
+			until = deadline
+		}
+	}
+	s.refuse(GuardWindow, reason, until)
+}
+
+// guardRest holds the policy back between two runs.
+func (s *step) guardRest() {
+	st := &s.st
+	if !s.e.in.Now.Before(st.ReadyAt) {
+		return
+	}
+	if st.Rest == Backing {
+		s.refuse(GuardBackoff, fmt.Sprintf("the last run ended as %s (%d in a row); next try at %s",
+			orElse(st.Outcome, "unknown"), st.Attempt, st.ReadyAt.Format(time.TimeOnly)), st.ReadyAt)
+		return
+	}
+	s.refuse(GuardCooldown, "cooling down until "+st.ReadyAt.Format(time.TimeOnly), st.ReadyAt)
+}
+
+// guardReader looks before locking: TRUNCATE takes the write lock and then
+// waits for readers, so with one in the way it would stall writers for nothing.
+func (s *step) guardReader() {
+	r, w := s.e.sample.Readers, s.e.sample.WAL
+	if !s.p.Ladder.Truncates() || r.Active == 0 || r.PinnedSince.IsZero() || r.OldestFrame >= w.Frames {
+		return
+	}
+	if held := s.e.in.Now.Sub(r.PinnedSince); held >= ReaderPatience {
+		s.refuse(GuardReader, fmt.Sprintf("%s keeps the WAL from frame %d of %d on, for %s; end that read transaction",
+			reader(r.OldestPID, r.OldestCommand), r.OldestFrame, w.Frames, lang.HumanSeconds(held.Seconds())), time.Time{})
+	}
+}
+
+func reader(pid int, command string) string {
+	if pid == 0 {
+		return "a reader"
+	}
+	return fmt.Sprintf("reader %d (%s)", pid, command)
+}
+
+func (s *step) guardStall() {
+	if !s.p.Ladder.Truncates() || s.stallBudget <= 0 {
+		return
+	}
+	w := s.e.sample.WAL
+	if stall := predictStall(s.p, s.st, w, s.e.in.Now); stall > s.stallBudget {
+		s.refuse(GuardStall, fmt.Sprintf("truncating a WAL of %s would hold writers up for about %s, the budget is %s; raise stall_budget or act at a smaller size",
+			lang.HumanBytes(float64(w.SizeBytes)), lang.HumanSeconds(stall.Seconds()), s.stallBudget), time.Time{})
+	}
+}
+
+// floors is what was last done to a database, over all policies.
+type floors struct{ checkpoint, truncate, backup time.Time }
+
+func floorsOf(steps []*step) (f floors) {
+	for _, s := range steps {
+		switch s.p.Kind {
+		case ActCheckpoint:
+			f.checkpoint = later(f.checkpoint, s.st.Started)
+			if s.st.Truncated {
+				f.truncate = later(f.truncate, s.st.Started)
+			}
+		case ActSnapshot, ActVerify:
+			f.backup = later(f.backup, s.st.Started)
+		}
+	}
+	return f
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// guardFloor keeps the promises no policy can undo.
+func (s *step) guardFloor(f floors) {
+	if s.blind() {
+		s.refuse(GuardFloor, "the database cannot be read now ("+orElse(s.e.in.Sample.Err, s.e.sample.State.String())+"): nothing is done to what is not known", time.Time{})
+		return
+	}
+	last, interval := s.st.Started, MinCheckpointInterval
+	switch s.p.Kind {
+	case ActCheckpoint:
+		last = f.checkpoint
+		if s.p.Ladder.Truncates() {
+			if size := s.e.sample.WAL.SizeBytes; size < MinTruncateBytes {
+				s.refuse(GuardFloor, fmt.Sprintf("a WAL of %s is not worth a TRUNCATE; the floor is %s", lang.HumanBytes(float64(size)), lang.HumanBytes(MinTruncateBytes)), time.Time{})
+				return
+			}
+			s.floor(f.truncate, MinTruncateInterval)
+		}
+	case ActSnapshot, ActVerify:
+		last, interval = f.backup, MinBackupInterval
+	case ActNotify:
+		interval = MinNotifyInterval
+	}
+	s.floor(last, interval)
+}
+
+// blind reports that the action's object is not known well enough to act,
+// whatever the condition says ("when = true" reads nothing).
+func (s *step) blind() bool {
+	r := s.e.sample
+	if s.p.Kind == ActCheckpoint {
+		return r.State != collector.StateUp || !r.WAL.Known
+	}
+	return !s.e.fresh
+}
+
+func (s *step) floor(last time.Time, interval time.Duration) {
+	if next := last.Add(interval); !last.IsZero() && s.e.in.Now.Before(next) {
+		s.refuse(GuardFloor, fmt.Sprintf("the last %s began less than %s ago", s.p.Kind, interval), next)
+	}
+}

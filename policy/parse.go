@@ -1,0 +1,319 @@
+package policy
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/sqlwatch/sqlwatch/examples"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/lang"
+)
+
+// Defaults of what a policy leaves out.
+const (
+	DefaultCheckpointCooldown = time.Minute
+	DefaultCooldown           = time.Hour // of every other action
+)
+
+var defaultBackoff = Backoff{Initial: 30 * time.Second, Max: 30 * time.Minute}
+
+const year = 366 * 24 * time.Hour
+
+// Blocks lists the top-level blocks that Parse reads.
+func Blocks() []hcl.BlockHeaderSchema {
+	return []hcl.BlockHeaderSchema{{Type: "engine"}, {Type: "window", LabelNames: []string{"name"}}, {Type: "policy", LabelNames: []string{"name"}}}
+}
+
+// Parse reads engine, window and policy blocks and checks every expression:
+// names, units, kinds, and what it might cost. The set is of use only if no
+// diagnostic is an error.
+func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
+	p := &parsing{Decoder: Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc, program: lang.NewProgram(sc)}}
+	if b := p.Single(blocks, "engine"); b != nil {
+		content := p.Content(b.Body, attributes("mode"))
+		p.set.DryRun = p.Choice(content.Attributes["mode"], "enforce", "enforce", "dry_run") == "dry_run"
+	}
+	p.windows(blocks.OfType("window"))
+	places := map[string]hcl.Range{}
+	for _, b := range blocks.OfType("policy") {
+		if first, dup := places[b.Labels[0]]; dup {
+			p.Errorf(b.DefRange, "Duplicate policy", "Policy %q is already defined at %s.", b.Labels[0], first)
+			continue
+		}
+		places[b.Labels[0]] = b.DefRange
+		p.name(b)
+		p.set.Policies = append(p.set.Policies, p.policy(b))
+	}
+	return p.set, p.Diags
+}
+
+// parsing is one call of Parse.
+type parsing struct {
+	Decoder
+	set *Set
+}
+
+func attributes(names ...string) *hcl.BodySchema {
+	s := &hcl.BodySchema{}
+	for _, n := range names {
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: strings.TrimSuffix(n, "!"), Required: strings.HasSuffix(n, "!")})
+	}
+	return s
+}
+
+// name checks that a block's name can stand in metrics and expressions.
+func (p *parsing) name(b *hcl.Block) {
+	if !hclsyntax.ValidIdentifier(b.Labels[0]) {
+		p.Errorf(b.LabelRanges[0], "Bad name", "A name consists of letters, digits, - and _, and begins with a letter; %q does not.", b.Labels[0])
+	}
+}
+
+// expression compiles an attribute's expression.
+func (p *parsing) expression(a *hcl.Attribute, want lang.Unit) hclsyntax.Expression {
+	if a == nil {
+		return nil
+	}
+	x, diags := p.set.program.Compile(a.Expr, want)
+	p.Diags = append(p.Diags, diags...)
+	return x
+}
+
+func (p *parsing) windows(blocks hcl.Blocks) {
+	places := map[string]hcl.Range{}
+	var names []string
+	for _, b := range blocks {
+		names = append(names, b.Labels[0])
+	}
+	for _, b := range blocks {
+		name := b.Labels[0]
+		if first, dup := places[name]; dup {
+			p.Errorf(b.DefRange, "Duplicate window", "Window %q is already defined at %s.", name, first)
+			continue
+		}
+		places[name] = b.DefRange
+		p.name(b)
+		p.set.Windows[name] = p.window(b, names)
+	}
+	for _, name := range names {
+		w := p.set.Windows[name]
+		if w.Learn == nil || w.Learn.Fallback == "" {
+			continue
+		}
+		if p.set.Windows[w.Learn.Fallback].Learn != nil {
+			p.Errorf(w.Range, "Bad fallback", "The fallback of a learned window must be a window with a cron schedule; window.%s is none.", w.Learn.Fallback)
+		}
+	}
+	p.set.program.Windows = names
+}
+
+func (p *parsing) window(b *hcl.Block, names []string) *Window {
+	w := &Window{Name: b.Labels[0], Range: b.DefRange, Location: time.UTC}
+	schema := attributes("cron", "duration", "timezone")
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "learn"}}
+	content := p.Content(b.Body, schema)
+	a := content.Attributes
+	if learn := p.Single(content.Blocks, "learn"); learn != nil {
+		if len(a) > 0 {
+			p.Errorf(b.DefRange, "Two kinds of window", "A window has either a cron schedule or a learn block.")
+		}
+		w.Learn = p.learn(learn, names)
+		return w
+	}
+	if a["cron"] == nil || a["duration"] == nil {
+		p.Errorf(b.DefRange, "Incomplete window", "A window needs cron and duration, or a learn block.")
+		return w
+	}
+	w.Cron = p.Plain(a["cron"], "")
+	w.Duration = p.Duration(a["duration"], time.Hour, time.Minute, MaxWindowDuration)
+	if tz := p.Plain(a["timezone"], "UTC"); tz != "" {
+		loc, err := time.LoadLocation(tz)
+		if err != nil {
+			p.Errorf(a["timezone"].Expr.Range(), "Unknown time zone", "There is no time zone %q; names are as in \"Europe/Berlin\".", tz)
+			loc = time.UTC
+		}
+		w.Location = loc
+	}
+	schedule, err := NewSchedule(w.Cron)
+	if err != nil {
+		p.Errorf(a["cron"].Expr.Range(), "Bad schedule", "%v.", err)
+		schedule, _ = NewSchedule("0 0 * * *")
+	}
+	w.schedule = schedule
+	return w
+}
+
+func (p *parsing) learn(b *hcl.Block, names []string) *Learn {
+	a := p.Content(b.Body, attributes("signal!", "quantile", "min_history", "fallback")).Attributes
+	l := &Learn{
+		Quantile:   p.Number(a["quantile"], 0.2),
+		MinHistory: p.Duration(a["min_history"], 72*time.Hour, time.Minute, lang.MaxWindow),
+	}
+	if f := a["fallback"]; f != nil {
+		l.Fallback = p.ref(f.Name, f.Expr, "window", names)
+	}
+	if l.Quantile <= 0 || l.Quantile >= 1 {
+		p.Errorf(a["quantile"].Expr.Range(), "Out of range", "quantile must be between 0 and 1.")
+		l.Quantile = 0.5
+	}
+	if signal := a["signal"]; signal != nil {
+		var diags hcl.Diagnostics
+		l.quiet, diags = p.set.program.CompileQuiet(signal.Expr, l.Quantile, max(l.MinHistory, learnedPast))
+		p.Diags = append(p.Diags, diags...)
+	}
+	return l
+}
+
+func (p *parsing) policy(b *hcl.Block) *Policy {
+	schema := attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority", "mode", "severity", "notify", "message", "databases")
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "checkpoint"}, {Type: "snapshot"}, {Type: "sync"}, {Type: "verify"}, {Type: "tune", LabelNames: []string{"name"}}}
+	content := p.Content(b.Body, schema)
+	a := content.Attributes
+	pol := &Policy{Name: b.Labels[0], Range: b.DefRange}
+	pol.Databases = p.Texts(a["databases"])
+	for _, pattern := range pol.Databases {
+		if _, err := path.Match(pattern, ""); err != nil {
+			p.Errorf(a["databases"].Expr.Range(), "Bad pattern", "%q is not a pattern of names.", pattern)
+		}
+	}
+	p.action(pol, content)
+	p.set.program.Tunes = map[string]lang.Unit{}
+	p.tunes(pol, content.Blocks.OfType("tune"))
+	pol.Priority = p.Int(a["priority"], 0, -1000, 1000)
+	pol.DryRun = p.Choice(a["mode"], "enforce", "enforce", "dry_run") == "dry_run"
+	pol.Severity = p.Choice(a["severity"], "warning", "info", "warning", "critical")
+	pol.For = p.Duration(a["for"], 0, 0, year)
+	pol.MaxDefer = p.Duration(a["max_defer"], 0, time.Second, year)
+	pol.Notify = p.Refs(a["notify"], "notifier", p.Scope.Notifiers)
+	cooldown := DefaultCooldown
+	if pol.Kind == ActCheckpoint {
+		cooldown = DefaultCheckpointCooldown
+	}
+	pol.Cooldown = p.Duration(a["cooldown"], cooldown, time.Second, year)
+	pol.when = p.expression(a["when"], lang.Bool)
+	pol.until = p.expression(a["until"], lang.Bool)
+	pol.unless = p.expression(a["unless"], lang.Bool)
+	pol.window = p.expression(a["window"], lang.WindowUnit)
+	pol.message = p.expression(a["message"], lang.AnyUnit)
+	if pol.window == nil && a["max_defer"] != nil {
+		p.Warnf(a["max_defer"].Range, "Nothing to defer", "max_defer has no effect without a window.")
+	}
+	if pol.until != nil && pol.Kind != ActCheckpoint {
+		p.Errorf(a["until"].Range, "until without checkpoint", "until goes with a checkpoint block; without it the policy rests for its cooldown and looks again.")
+	}
+	return pol
+}
+
+// action finds which one action the policy has.
+func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
+	for _, kind := range []ActionKind{ActCheckpoint, ActSnapshot, ActSync, ActVerify} {
+		b := p.Single(content.Blocks, string(kind))
+		switch {
+		case b == nil:
+			continue
+		case pol.Kind != "":
+			p.Errorf(b.DefRange, "Two actions", "A policy has one action; this one has %s already. Write a second policy.", pol.Kind)
+			continue
+		}
+		pol.Kind = kind
+		if kind == ActCheckpoint {
+			pol.Ladder = p.ladder(b)
+		} else {
+			p.Content(b.Body, attributes())
+		}
+	}
+	if pol.Kind == "" {
+		pol.Kind = ActNotify
+		if content.Attributes["notify"] == nil {
+			p.Errorf(pol.Range, "No action", "Policy %q does nothing: give it checkpoint {}, snapshot {}, sync {}, verify {} or notify.", pol.Name)
+		}
+	}
+}
+
+// ladder reads a checkpoint block. Without steps it is the gentle default:
+// passive to drain the bulk, then truncate for the tail.
+func (p *parsing) ladder(b *hcl.Block) *Ladder {
+	schema := attributes("stall_budget")
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "step", LabelNames: []string{"mode"}}, {Type: "on_busy"}}
+	content := p.Content(b.Body, schema)
+	l := &Ladder{OnBusy: defaultBackoff}
+	l.StallBudget = p.Duration(content.Attributes["stall_budget"], sqlite.DefaultStall, time.Millisecond, time.Minute)
+	for _, s := range content.Blocks.OfType("step") {
+		a := p.Content(s.Body, attributes("repeat", "busy_timeout")).Attributes
+		step := Step{Repeat: p.Int(a["repeat"], 1, 1, 100), BusyTimeout: p.Duration(a["busy_timeout"], 0, 0, 10*time.Second)}
+		switch s.Labels[0] {
+		case "passive":
+			if a["busy_timeout"] != nil {
+				p.Warnf(a["busy_timeout"].Range, "No effect", "A passive checkpoint waits for nobody.")
+			}
+		case "truncate":
+			step.Mode = sqlite.Truncate
+			if step.BusyTimeout > l.StallBudget {
+				p.Warnf(a["busy_timeout"].Range, "Beyond the budget", "The stall budget of %s ends the wait before busy_timeout does.", l.StallBudget)
+			}
+		default:
+			p.Errorf(s.LabelRanges[0], "Unknown step", "A step is \"passive\" or \"truncate\"; full and restart are not offered, they hold writers up like truncate and give less.%s", lang.Suggest(s.Labels[0], []string{"passive", "truncate"}))
+		}
+		l.Steps = append(l.Steps, step)
+	}
+	if len(l.Steps) == 0 {
+		l.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3}, {Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
+	}
+	if ob := p.Single(content.Blocks, "on_busy"); ob != nil {
+		a := p.Content(ob.Body, attributes("backoff", "max")).Attributes
+		l.OnBusy.Initial = p.Duration(a["backoff"], defaultBackoff.Initial, time.Second, 24*time.Hour)
+		l.OnBusy.Max = p.Duration(a["max"], max(defaultBackoff.Max, l.OnBusy.Initial), time.Second, 7*24*time.Hour)
+		if l.OnBusy.Max < l.OnBusy.Initial {
+			p.Errorf(ob.DefRange, "Out of range", "max is less than backoff.")
+		}
+	}
+	return l
+}
+
+func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
+	for _, b := range blocks {
+		a := p.Content(b.Body, attributes("goal!", "mode", "start", "min", "max")).Attributes
+		t := &Tune{Name: b.Labels[0], Auto: p.Choice(a["mode"], "suggest", "suggest", "auto") == "auto"}
+		if t.Name == "stall" && pol.Ladder != nil {
+			t.Start, t.Unit = pol.Ladder.StallBudget.Seconds(), lang.Seconds
+		} else if a["start"] == nil {
+			p.Errorf(b.DefRange, "Nothing to tune", "tune %q needs start: the value of tune.%s before anything is learned.", t.Name, t.Name)
+		} else {
+			t.Unit = lang.UnitOf(a["start"].Expr, p.Scope)
+		}
+		p.name(b)
+		t.Start = p.Number(a["start"], t.Start)
+		t.Min, t.Max = p.Number(a["min"], t.Start/4), p.Number(a["max"], t.Start)
+		if !(0 < t.Min && t.Min <= t.Start && t.Start <= t.Max) {
+			p.Errorf(b.DefRange, "Out of range", "0 < min ≤ start ≤ max must hold; they are %g, %g and %g.", t.Min, t.Start, t.Max)
+		}
+		t.goal = p.expression(a["goal"], lang.Bool)
+		if _, dup := p.set.program.Tunes[t.Name]; dup {
+			p.Errorf(b.DefRange, "Duplicate tune", "tune %q stands twice in this policy.", t.Name)
+			continue
+		}
+		p.set.program.Tunes[t.Name] = t.Unit
+		pol.Tunes = append(pol.Tunes, t)
+	}
+}
+
+// Defaults returns the policies for databases named on the command line without
+// a configuration, those of examples.Quickstart: a WAL above 64 MB for 30 seconds
+// is checkpointed until it is below 8 MB, at any time of day.
+func Defaults() *Set {
+	set, _ := builtIn() // without a mistake, as a test knows
+	return set
+}
+
+func builtIn() (*Set, hcl.Diagnostics) {
+	parser := hclparse.NewParser()
+	f, diags := parser.ParseHCL(examples.Quickstart, "quickstart.hcl")
+	content, _, more := f.Body.PartialContent(&hcl.BodySchema{Blocks: Blocks()})
+	set, mistakes := Parse(content.Blocks, &Scope{Files: parser.Files()})
+	return set, slices.Concat(diags, more, mistakes)
+}

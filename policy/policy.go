@@ -1,0 +1,227 @@
+// Package policy decides, from measurements alone, what may be done to a
+// database and when. It performs no I/O, reads no clock and starts no
+// goroutine: the same input always gives the same Decision. What is not known
+// stays unknown (Kleene logic), and an unknown never causes an action.
+package policy
+
+import (
+	"path"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/lang"
+)
+
+// The floors: no policy can make sqlwatch act more often, or on less, than this.
+const (
+	MinCheckpointInterval = time.Second      // between the starts of two checkpoints of a database
+	MinTruncateInterval   = 5 * time.Second  // between the starts of two ladders that truncate
+	MinTruncateBytes      = 128 << 10        // a smaller WAL is never truncated: it costs writers more than it frees
+	MinNotifyInterval     = 10 * time.Second // between two notifications of one policy
+	MinBackupInterval     = time.Minute      // between two snapshots, or two verifications, of a database
+	MaxSampleAge          = 30 * time.Second // an older sample (or one from the future) makes everything unknown
+	ReaderPatience        = time.Second      // a reader that pins the WAL for longer stops a TRUNCATE
+	MaxRunning            = 24 * time.Hour   // an action not finished by then is taken for lost
+)
+
+// Set is all policies and windows of one configuration, parsed and checked.
+// It is immutable and may be shared.
+type Set struct {
+	Policies []*Policy          // in file order
+	Windows  map[string]*Window // by name
+	DryRun   bool               // engine { mode = "dry_run" }: nothing acts
+
+	scope   *Scope        // what the expressions see
+	program *lang.Program // every expression
+}
+
+// What the expression language gives stands in this package's results.
+type (
+	Scope   = lang.Scope   // what expressions see beyond the measurements
+	History = lang.History // the recent past of one database
+	Node    = lang.Node    // an expression with its value
+	Truth   = lang.Truth   // a Kleene truth value
+)
+
+// The truth values. The zero value is Unknown.
+const (
+	Unknown = lang.Unknown
+	False   = lang.False
+	True    = lang.True
+)
+
+// NewHistory returns an empty history that keeps what the set's over-time
+// functions read, and nothing where they read nothing.
+func (s *Set) NewHistory() *History { return s.Retain(&History{}) }
+
+// Retain makes h keep what this set reads, for a set that replaces another,
+// and returns h. Values that stay keep their past.
+func (s *Set) Retain(h *History) *History { return s.program.Retain(h) }
+
+// Policy is one policy block.
+type Policy struct {
+	Name      string
+	Databases []string // patterns of database names (path.Match); empty: all
+	Priority  int      // higher goes first; equal: file order
+	DryRun    bool
+	For       time.Duration // how long When must hold before it arms
+	MaxDefer  time.Duration // armed for so long, it acts outside its window; 0: never
+	Cooldown  time.Duration // rest after a success
+	Severity  string        // info, warning or critical
+	Kind      ActionKind
+	Ladder    *Ladder // of a checkpoint action
+	Notify    []string
+	Tunes     []*Tune
+	Range     hcl.Range
+
+	when, until, unless, window, message hclsyntax.Expression
+}
+
+// AppliesTo reports whether the policy watches the named database.
+func (p *Policy) AppliesTo(db string) bool {
+	for _, pattern := range p.Databases {
+		if ok, _ := path.Match(pattern, db); ok {
+			return true
+		}
+	}
+	return len(p.Databases) == 0
+}
+
+// ActionKind is what a policy does.
+type ActionKind string
+
+// The kinds of action.
+const (
+	ActCheckpoint ActionKind = "checkpoint"
+	ActSnapshot   ActionKind = "snapshot"
+	ActSync       ActionKind = "sync"
+	ActVerify     ActionKind = "verify"
+	ActNotify     ActionKind = "notify"
+)
+
+// Ladder is a checkpoint: steps from gentle to thorough under one stall budget.
+type Ladder struct {
+	StallBudget time.Duration `json:"stall_budget"` // how long writers may be held up by one run
+	Steps       []Step        `json:"steps"`
+	OnBusy      Backoff       `json:"on_busy"`
+}
+
+// Truncates reports whether a step of the ladder takes the write lock.
+func (l *Ladder) Truncates() bool {
+	for _, s := range l.Steps {
+		if s.Mode == sqlite.Truncate {
+			return true
+		}
+	}
+	return false
+}
+
+// Step is one rung of a ladder.
+type Step struct {
+	Mode        sqlite.Mode   `json:"mode"`
+	Repeat      int           `json:"repeat"` // at least 1; a step that ends complete is not repeated
+	BusyTimeout time.Duration `json:"busy_timeout"`
+}
+
+// Backoff doubles the pause after each fruitless run, from Initial to Max.
+type Backoff struct {
+	Initial time.Duration `json:"backoff"`
+	Max     time.Duration `json:"max"`
+}
+
+// After returns the pause after the n-th fruitless run in a row (n from 1).
+func (b Backoff) After(n int) time.Duration {
+	d := b.Initial
+	for ; n > 1 && d < b.Max; n-- {
+		d *= 2
+	}
+	return min(d, b.Max)
+}
+
+// Input is what one evaluation may know.
+type Input struct {
+	Now      time.Time
+	Sample   *collector.Sample
+	History  *History          // nil: over-time functions are unknown
+	Labels   map[string]string // of the database
+	Replicas []string          // names of the database's replicas, as "s3.main"; one missing from Sample is unknown
+	SkipTree bool              // leave PolicyDecision.Tree nil
+}
+
+// Guard names what keeps an armed policy from acting.
+type Guard string
+
+// The guards, in the order in which they are asked.
+const (
+	GuardNone     Guard = ""
+	GuardMode     Guard = "mode"     // dry run
+	GuardUnless   Guard = "unless"   // the unless expression is true or unknown
+	GuardWindow   Guard = "window"   // outside its window
+	GuardCooldown Guard = "cooldown" // resting after a success
+	GuardBackoff  Guard = "backoff"  // resting after a fruitless run
+	GuardReader   Guard = "reader"   // a reader pins the WAL
+	GuardStall    Guard = "stall"    // predicted to hold writers up beyond the budget
+	GuardFloor    Guard = "floor"    // too soon or too little for the floors in the code
+	GuardTurn     Guard = "turn"     // another policy acts on this database
+)
+
+// Guards lists every guard in order, for metrics.
+func Guards() []Guard {
+	return []Guard{GuardMode, GuardUnless, GuardWindow, GuardCooldown, GuardBackoff, GuardReader, GuardStall, GuardFloor, GuardTurn}
+}
+
+// Decision is what an evaluation found for one database.
+type Decision struct {
+	DB       string                 `json:"db"`
+	At       time.Time              `json:"at"`
+	Policies []PolicyDecision       `json:"policies"`
+	Action   *Action                `json:"action,omitempty"` // to be run now; nil: none
+	Next     map[string]PolicyState `json:"-"`                // the new states, by policy
+	Windows  map[string]Truth       `json:"windows,omitempty"`
+	Tunes    []TuneDecision         `json:"tunes,omitempty"`
+}
+
+// PolicyDecision is what an evaluation found for one policy.
+type PolicyDecision struct {
+	Policy   string    `json:"policy"`
+	Phase    Phase     `json:"phase"`
+	When     Truth     `json:"when"` // of `when`, or of "until is not reached" once it has acted
+	Refused  Guard     `json:"refused,omitempty"`
+	Reason   string    `json:"reason"`             // one sentence for an operator
+	Earliest time.Time `json:"earliest,omitzero"`  // when it could act if the measurements stay; zero: cannot be told
+	Guards   []Refusal `json:"guards,omitempty"`   // every guard that refuses now, first first
+	Severity string    `json:"severity,omitempty"` // of the policy
+	Tree     *Node     `json:"tree,omitempty"`
+}
+
+// Refusal is one guard's answer.
+type Refusal struct {
+	Guard  Guard  `json:"guard"`
+	Reason string `json:"reason"`
+
+	until time.Time // when it would let go; zero: cannot be told
+}
+
+// Action is something to do to a database.
+type Action struct {
+	Policy     string     `json:"policy"`
+	DB         string     `json:"db"`
+	Kind       ActionKind `json:"kind"`
+	Checkpoint *Ladder    `json:"checkpoint,omitempty"`
+	Notify     []string   `json:"notify,omitempty"` // notifiers to tell, as "webhook.ops"; any kind may have some
+	Severity   string     `json:"severity"`
+	Message    string     `json:"message,omitempty"` // rendered
+	Why        string     `json:"why"`
+}
+
+// ActionResult is how an action ended.
+type ActionResult struct {
+	Outcome     sqlite.Outcome // of the last checkpoint step; OutcomeNone for other actions
+	WriterStall time.Duration  // longest of the steps
+	Reclaimed   int64          // bytes by which the WAL file shrank
+	Err         error
+}

@@ -1,0 +1,222 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+)
+
+const tested = `
+window "night" {
+  cron     = "0 2 * * *"
+  duration = "3h"
+}
+policy "shrink" {
+  when     = wal.bytes > bytes("100MB")
+  for      = "1m"
+  window   = window.night
+  cooldown = "10m"
+  checkpoint {
+    on_busy { backoff = "1m" }
+  }
+}
+policy "drain" {
+  databases = ["drained"]
+  when      = checkpoint.backlog_bytes > bytes("10MB")
+  checkpoint {
+    step "passive" {}
+  }
+}
+policy "tell" {
+  when     = replica.lag > duration("1m")
+  cooldown = "1h"
+  notify   = [notifier.webhook.ops]
+}
+policy "drill" {
+  databases = ["drilled"]
+  when      = coalesce(replica.last_verified_age, duration("365d")) > duration("7d")
+  cooldown  = "1h"
+  verify {}
+}
+`
+
+func parseTests(t *testing.T, src string) ([]*Test, hcl.Diagnostics) {
+	t.Helper()
+	set := mustParse(t, tested)
+	f, diags := hclparse.NewParser().ParseHCL([]byte(src), "x_test.hcl")
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return set.ParseTests(f.Body)
+}
+
+// night begins a test of a policy within the window, on a WAL of 200 MB.
+func night(policy, rest string) string {
+	return "test \"t\" {\n policy = \"" + policy + "\"\n start = \"2026-05-05T02:00:00Z\"\n" + rest + "\n}"
+}
+
+func TestSimulate(t *testing.T) {
+	t.Parallel()
+	const large = "database {\n wal = \"200MB\"\n}\n"
+	const drained = "database {\n name = \"drained\"\n wal = \"20MB\"\n}\n"
+	const replicated = "database {\n replicas = [replica.s3.main]\n}\n"
+	tests := []struct{ name, policy, script string }{
+		{"a truncation empties the WAL", "shrink", large + `during "1m" {}
+			expect {
+				runs  = 1
+				phase = "cooldown"
+				holds = wal.bytes == 0 && wal.resets == 1 && checkpoint.backlog_frames == 0 && checkpoint.stall > 0
+			}`},
+		{"writes grow it again", "shrink", large + `during "1m" {}
+			during "100s" { write = "1MB" }
+			expect { holds = wal.bytes > bytes("99MB") && wal.bytes < bytes("101MB") && rate(wal.frames_written, "1m") > 200 }`},
+		{"a reader forbids it", "shrink", large + `during "10m" {
+				write  = "1KB"
+				reader = true
+			}
+			expect {
+				runs       = 0
+				refused_by = "reader"
+				holds      = readers.active == 1 && readers.oldest_age > duration("9m")
+			}`},
+		{"a reader that came before the last write keeps its frames", "drain", drained + `during "1m" {
+				write  = "1MB"
+				reader = true
+			}
+			expect { holds = checkpoint.backlog_bytes > bytes("58MB") && wal.resets == 0 }`},
+		{"a passive checkpoint keeps the file, the next write begins it anew", "drain", drained + `during "10s" {}
+			expect {
+				runs  = 1
+				holds = wal.bytes == bytes("20MB") && checkpoint.backlog_frames == 0 && wal.resets == 0
+			}
+			during "10s" { write = "1KB" }
+			expect { holds = wal.bytes == bytes("20MB") && wal.frames == 2 && wal.resets == 1 }`},
+		{"the write lock makes it fail", "shrink", large + `during "1m" { write_lock = true }
+			expect {
+				runs  = 1
+				phase = "backoff"
+				holds = wal.bytes == bytes("200MB") && locks.writer_held
+			}`},
+		{"what cannot be read is not acted upon", "shrink", large + `during "10m" { readable = false }
+			expect {
+				runs       = 0
+				refused_by = "none"
+				phase      = "inactive"
+				holds      = coalesce(wal.bytes, bytes("7MB")) == bytes("7MB")
+			}`},
+		{"outside the window", "shrink", large + `during "10s" {}
+			during "4h" { readable = false }
+			during "30m" {}
+			expect { refused_by = "window" }`},
+		{"a lagging replica", "tell", replicated + `during "1m" { replica_lag = "1m" }
+			expect { runs = 0 }
+			during "10s" { replica_lag = "5m" }
+			expect {
+				runs  = 1
+				holds = replica.lag == duration("5m") && replica.healthy && replica["s3.main"].lag == replica.lag
+			}`},
+		{"a verification", "drill", "database {\n name = \"drilled\"\n replicas = [replica.s3.main]\n}\n" + `during "6h" {}
+			expect {
+				runs  = 1
+				holds = replica.last_verified_age == duration("6h")
+			}`},
+		{"disk", "shrink", "database {\n disk = \"10GB\"\n}\n" + `during "10s" { disk_free = "1GB" }
+			expect { holds = disk.free_ratio == percent("10%") && disk.free_bytes == bytes("1GB") }`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			parsed, diags := parseTests(t, night(test.policy, test.script))
+			if len(diags) > 0 {
+				t.Fatal(diags)
+			}
+			for range 2 { // a test can be run again
+				if r := parsed[0].Run(); len(r.Failures) > 0 {
+					t.Errorf("%+v", r.Failures)
+				}
+			}
+		})
+	}
+}
+
+func TestSimulateFails(t *testing.T) {
+	t.Parallel()
+	parsed, diags := parseTests(t, night("shrink", `database {
+  wal = "200MB"
+}
+during "1m" {}
+expect {
+  phase      = "armed"
+  refused_by = "window"
+  runs       = 0
+  holds      = wal.bytes > bytes("1MB")
+}
+during "1m" {}
+expect { runs = 0 }`))
+	if len(diags) > 0 {
+		t.Fatal(diags)
+	}
+	r := parsed[0].Run()
+	if len(r.Failures) != 1 || r.Runs != 1 || r.Length.String() != "2m0s" {
+		t.Fatalf("%+v", r)
+	}
+	f := r.Failures[0]
+	if f.Place != (Place{"x_test.hcl", 8, 1}) || f.After.String() != "1m0s" || !strings.Contains(f.Reason, "just acted") {
+		t.Errorf("%+v", f)
+	}
+	want := []Mismatch{{"phase", "armed", "cooldown"}, {"refused_by", "window", "none"}, {"runs", "0", "1"}}
+	if len(f.Mismatches) != 4 || f.Mismatches[0] != want[0] || f.Mismatches[1] != want[1] || f.Mismatches[2] != want[2] || !strings.HasPrefix(f.Mismatches[3].Got, "false: ") {
+		t.Errorf("%+v", f.Mismatches)
+	}
+}
+
+func TestParseTests(t *testing.T) {
+	t.Parallel()
+	const fine = "during \"1m\" {}\nexpect { runs = 0 }"
+	tests := []struct {
+		name, src, want string
+		line            int
+	}{
+		{"unknown policy", night("shrimp", fine), `Did you mean "shrink"?`, 2},
+		{"unknown attribute", night("shrink", "stepp = \"1s\"\n"+fine), `"step"`, 4},
+		{"unknown block", night("shrink", "durin \"1m\" {}\n"+fine), `"during"`, 4},
+		{"unknown in during", night("shrink", "during \"1m\" { wrte = 1 }\nexpect { runs = 0 }"), `"write"`, 4},
+		{"unknown in expect", night("shrink", "during \"1m\" {}\nexpect { fase = 1 }"), `"phase"`, 5},
+		{"unknown phase", night("shrink", "during \"1m\" {}\nexpect { phase = \"arm\" }"), `"armed"`, 5},
+		{"unknown guard", night("shrink", "during \"1m\" {}\nexpect { refused_by = \"windows\" }"), `"window"`, 5},
+		{"unknown name", night("shrink", "during \"1m\" {}\nexpect { holds = wal.byts > 1 }"), `"bytes"`, 5},
+		{"mixed units", night("shrink", "during \"1m\" {}\nexpect { holds = wal.bytes > replica.lag }"), "Units do not match", 5},
+		{"no truth", night("shrink", "during \"1m\" {}\nexpect { holds = wal.bytes }"), "must be true or false", 5},
+		{"unknown replica", night("shrink", "database { replicas = [replica.s3.mian] }\n"+fine), `"s3.main"`, 4},
+		{"unknown label", night("shrink", "database { labels = { teir = \"gold\" } }\n"+fine), `"tier"`, 4},
+		{"bad length", night("shrink", "during \"soon\" {}\nexpect { runs = 0 }"), "must be a duration", 4},
+		{"bad start", strings.Replace(night("shrink", fine), "T02:00:00Z", "", 1), "start must be as in", 3},
+		{"null start", strings.Replace(night("shrink", fine), "\"2026-05-05T02:00:00Z\"", "null", 1), "start must be as in", 3},
+		{"no start", "test \"t\" {\n policy = \"shrink\"\n" + fine + "\n}", `"start" is required`, 1},
+		{"expect first", night("shrink", "expect { runs = 0 }\n"+fine), "Nothing has happened", 4},
+		{"no expect", night("shrink", "during \"1m\" {}"), "no expect block", 1},
+		{"empty expect", night("shrink", "during \"1m\" {}\nexpect {}"), "at least one of", 5},
+		{"null expect", night("shrink", "during \"1m\" {}\nexpect { phase = null }"), "at least one of", 5},
+		{"not watched", night("drain", fine), "drained", 1},
+		{"lag of no replica", night("shrink", "during \"1m\" { replica_lag = \"5m\" }\nexpect { runs = 0 }"), "no replica that could lag", 4},
+		{"too long", night("shrink", "during \"360d\" {}\nexpect { runs = 0 }"), "Too long", 1},
+		{"duplicate", night("shrink", fine) + "\n" + night("shrink", fine), "already defined", 7},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			_, diags := parseTests(t, test.src)
+			if !diags.HasErrors() {
+				t.Fatal("no error")
+			}
+			for _, d := range diags {
+				if strings.Contains(d.Summary+" "+d.Detail, test.want) && d.Subject != nil && d.Subject.Start.Line == test.line && d.Subject.Start.Column > 0 {
+					return
+				}
+			}
+			t.Errorf("got %v, want %q in line %d", diags, test.want, test.line)
+		})
+	}
+}

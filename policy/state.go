@@ -1,0 +1,108 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Phase is where a policy stands with a database.
+type Phase string
+
+// The phases of a policy; Evaluate's comment draws how they follow each other.
+const (
+	Inactive Phase = "inactive"
+	Pending  Phase = "pending"
+	Armed    Phase = "armed"
+	Running  Phase = "running"
+	Cooldown Phase = "cooldown"
+	Backing  Phase = "backoff"
+)
+
+// Phases lists every phase, for metrics.
+func Phases() []Phase { return []Phase{Inactive, Pending, Armed, Running, Cooldown, Backing} }
+
+// StateVersion is the version of PolicyState's encoding.
+const StateVersion = 1
+
+// PolicyState is what must be remembered of a policy and a database between
+// two evaluations and over a restart. The zero value is a policy never seen.
+type PolicyState struct {
+	Version      int                  `json:"version"`
+	Phase        Phase                `json:"phase"`
+	PendingSince time.Time            `json:"pending_since,omitzero"` // since when the condition has held
+	Seen         time.Time            `json:"seen,omitzero"`          // when it was last seen to hold
+	ArmedSince   time.Time            `json:"armed_since,omitzero"`   // since when it would have acted
+	Engaged      bool                 `json:"engaged,omitempty"`      // it has acted and `until` is not reached
+	ReadyAt      time.Time            `json:"ready_at,omitzero"`      // end of the rest after a run
+	Rest         Phase                `json:"rest,omitempty"`         // what kind of rest: cooldown or backoff
+	Attempt      int                  `json:"attempt,omitempty"`      // fruitless runs in a row
+	Started      time.Time            `json:"started,omitzero"`       // of the last action
+	Truncated    bool                 `json:"truncated,omitempty"`    // the last action's ladder had a TRUNCATE
+	Ended        time.Time            `json:"ended,omitzero"`         // of the last action
+	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers were held up
+	StallCosts   stallCosts           `json:"stall_costs,omitzero"`   // of the last truncations
+	Outcome      string               `json:"outcome,omitempty"`      // of the last action, in a word
+	Tunes        map[string]TuneState `json:"tunes,omitempty"`
+}
+
+// UnmarshalJSON decodes a state and refuses versions it does not know. An
+// action that was running when the state was written died with its process:
+// it comes back as one that failed then.
+func (st *PolicyState) UnmarshalJSON(data []byte) error {
+	type plain PolicyState
+	var p plain
+	if err := json.Unmarshal(data, &p); err != nil {
+		return fmt.Errorf("decode policy state: %w", err)
+	}
+	if p.Version != StateVersion {
+		return fmt.Errorf("decode policy state: version %d is not %d: it was written by another release", p.Version, StateVersion)
+	}
+	if p.Phase == Running {
+		p.Phase, p.Rest, p.Attempt, p.Outcome = Backing, Backing, p.Attempt+1, "interrupted"
+		p.Ended = p.Started
+		p.ReadyAt = p.Started.Add(interruptedPause)
+	}
+	*st = PolicyState(p)
+	return nil
+}
+
+// interruptedPause is the rest after an action that a crash cut short.
+const interruptedPause = 30 * time.Second
+
+// Finished returns the state after an action started at st.Started has ended:
+// cooldown after a success, backoff after anything else.
+func (s *Set) Finished(st PolicyState, p *Policy, now time.Time, r ActionResult) PolicyState {
+	st.Version = StateVersion
+	st.Ended = now
+	st.Outcome = outcomeWord(p, r)
+	st.Stall = r.WriterStall
+	st.StallCosts.learn(r)
+	switch {
+	case succeeded(p, r):
+		st.Phase, st.Rest = Cooldown, Cooldown
+		st.ReadyAt = now.Add(p.Cooldown)
+		st.Engaged = p.until != nil
+		if !st.Engaged {
+			st.Attempt = 0
+		}
+		st.PendingSince, st.ArmedSince, st.Seen = time.Time{}, time.Time{}, time.Time{}
+	case contended(r):
+		// Another checkpointer was at work for a moment: no failed attempt.
+		st.Phase, st.Rest = Backing, Backing
+		st.ReadyAt = now.Add(MinCheckpointInterval)
+	default:
+		st.Phase, st.Rest = Backing, Backing
+		st.Attempt++
+		st.ReadyAt = now.Add(p.backoff().After(st.Attempt))
+	}
+	return st
+}
+
+// backoff returns the pauses after fruitless runs of the policy.
+func (p *Policy) backoff() Backoff {
+	if p.Ladder != nil {
+		return p.Ladder.OnBusy
+	}
+	return defaultBackoff
+}
