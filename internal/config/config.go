@@ -1,0 +1,138 @@
+// Package config turns configuration files into domain values, once and
+// strictly: what it returns has been checked for syntax, names, units, ranges
+// and contradictions, and every complaint carries its place in the file.
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Config is a checked configuration.
+type Config struct {
+	Server    Server
+	Databases []Database                 // in file order
+	Replicas  map[string]ReplicaTemplate // by "s3.main"
+	Notifiers map[string]Notifier        // by "webhook.ops"
+	Policies  *policy.Set
+	Files     map[string]*hcl.File // sources, for diagnostics
+
+	env *environment // what the configuration read of its surroundings; nil for Default
+}
+
+// Server is the daemon itself.
+type Server struct {
+	Listen   string `json:"listen"`    // TCP address of the read-only pages
+	Admin    string `json:"admin"`     // "unix://" and the path of the admin socket
+	StateDir string `json:"state_dir"` // absolute
+}
+
+// DefaultServer is the server where the configuration says nothing.
+func DefaultServer() Server {
+	return Server{Listen: "127.0.0.1:9942", Admin: "unix:///run/sqlwatch/admin.sock", StateDir: "/var/lib/sqlwatch"}
+}
+
+// Database is one database block: one file, or a pattern that names many.
+type Database struct {
+	Name        string            `json:"name"` // the block's label
+	Path        string            `json:"path,omitempty"`
+	Glob        string            `json:"glob,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	ReplicateTo []string          `json:"replicate_to,omitempty"` // replica names, as "s3.main"
+	Restart     Restart           `json:"restart"`
+	Range       hcl.Range         `json:"-"`
+
+	nameTemplate *template // of the databases of a glob; nil: made from the label and what the pattern matched
+}
+
+// Restart bounds the live WAL of a database that is replicated.
+type Restart struct {
+	At          int64         `json:"at"` // bytes
+	StallBudget time.Duration `json:"stall_budget"`
+}
+
+// DefaultRestart is the soft restart where the configuration says nothing.
+func DefaultRestart() Restart { return Restart{At: 32e6, StallBudget: 50 * time.Millisecond} }
+
+// Notifier is where notifications go.
+type Notifier struct {
+	Name      string    `json:"name"`                 // "webhook.ops"
+	Type      string    `json:"type"`                 // webhook
+	URL       Secret    `json:"url"`                  // webhook addresses carry tokens
+	AllowHTTP bool      `json:"allow_http,omitempty"` // unencrypted to other machines than this
+	Range     hcl.Range `json:"-"`
+}
+
+// DatabaseTarget is one database to watch: a path block, or one match of a glob.
+type DatabaseTarget struct {
+	Name     string            `json:"name"`
+	Path     string            `json:"path"`
+	Labels   map[string]string `json:"labels,omitempty"`
+	Restart  Restart           `json:"restart"`
+	Replicas []ReplicaTarget   `json:"replicas,omitempty"`
+	Range    hcl.Range         `json:"-"` // of the block it comes from
+}
+
+// ReplicaTarget is where one database is replicated to.
+type ReplicaTarget struct {
+	Name          string        `json:"name"` // "s3.main"
+	Type          string        `json:"type"` // s3 or file
+	SyncEvery     time.Duration `json:"sync_every"`
+	SnapshotEvery time.Duration `json:"snapshot_every"`
+	RetentionKeep time.Duration `json:"retention_keep"`
+	VerifyEvery   time.Duration `json:"verify_every"` // 0: never
+	S3            S3            `json:"s3,omitzero"`
+	File          File          `json:"file,omitzero"`
+}
+
+// S3 is an S3-compatible store.
+type S3 struct {
+	Bucket       string `json:"bucket"`
+	Prefix       string `json:"prefix"` // without slashes at its ends
+	Region       string `json:"region,omitempty"`
+	Endpoint     string `json:"endpoint,omitempty"` // "": the provider's own
+	PathStyle    bool   `json:"path_style,omitempty"`
+	CAFile       string `json:"ca_file,omitempty"`
+	AccessKey    Secret `json:"access_key,omitempty"` // "": the SDK's default chain
+	SecretKey    Secret `json:"secret_key,omitempty"`
+	SessionToken Secret `json:"session_token,omitempty"`
+}
+
+// File is a directory of this machine, or one mounted on it.
+type File struct {
+	Dir string `json:"dir"` // absolute
+}
+
+// Secret is text that prints as "(secret)" wherever it is printed.
+type Secret string
+
+const hidden = "(secret)"
+
+// Reveal returns the text itself, for the one place that needs it.
+func (s Secret) Reveal() string { return string(s) }
+
+// String hides the text.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return hidden
+}
+
+// GoString hides the text from %#v.
+func (s Secret) GoString() string { return fmt.Sprintf("%q", s.String()) }
+
+// Format hides the text from every verb, %x and %q too.
+func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
+
+// MarshalJSON hides the text.
+func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(s.String()) }
+
+// LogValue hides the text.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }

@@ -1,0 +1,58 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"testing"
+)
+
+// prelude is what the examples of the language reference refer to.
+const prelude = `
+database "app" {
+  path         = "/srv/app/app.db"
+  labels       = { tier = "gold" }
+  replicate_to = [replica.s3.main]
+}
+replica "s3" "main" {
+  bucket = "b"
+}
+notifier "webhook" "ops" {
+  url = "https://hooks.example.com/x"
+}
+window "night" {
+  cron     = "0 2 * * *"
+  duration = "3h"
+}
+`
+
+var fence = regexp.MustCompile("(?s)```(hcl|json)( test)?\n(.*?)```")
+
+func TestPolicyReferenceExamples(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := fence.FindAllStringSubmatch(string(text), -1)
+	if len(examples) < 7 {
+		t.Fatalf("%d examples", len(examples))
+	}
+	for i, e := range examples {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			name := map[string]string{"hcl": "example.hcl", "json": "example.hcl.json", "hcl test": "example_test.hcl"}[e[1]+e[2]]
+			dir, files := t.TempDir(), map[string]string{"prelude.hcl": prelude, name: e[3]}
+			if e[2] != "" {
+				files["policies.hcl"] = examples[0][3] // tests are of the first example
+			}
+			cfg, diags := loadIn(t, dir, files)
+			if len(diags) > 0 {
+				t.Fatalf("%s\n%s", e[3], show(cfg, diags))
+			}
+			if e[2] != "" {
+				playTests(t, cfg, dir)
+			}
+		})
+	}
+}

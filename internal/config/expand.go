@@ -1,0 +1,272 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// maxMatches bounds what one glob may match.
+const maxMatches = 20000
+
+func (l *loading) database(b *hcl.Block) {
+	if !l.define(b, "database "+b.Labels[0]) {
+		return
+	}
+	schema := attributes("path", "glob", "name", "labels", "replicate_to")
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "restart"}}
+	content := l.Content(b.Body, schema)
+	a := content.Attributes
+	d := Database{Name: b.Labels[0], Range: b.DefRange, Restart: DefaultRestart()}
+	d.Path, d.Glob = l.Plain(a["path"], ""), l.Plain(a["glob"], "")
+	d.Labels = l.TextMap(a["labels"])
+	d.ReplicateTo = l.Refs(a["replicate_to"], "replica", l.Scope.Replicas)
+	d.nameTemplate = l.template(a["name"])
+	if r := l.Single(content.Blocks, "restart"); r != nil {
+		ra := l.Content(r.Body, attributes("at", "stall_budget")).Attributes
+		d.Restart.At = l.Size(ra["at"], d.Restart.At, 1e6, 1e12)
+		d.Restart.StallBudget = l.Duration(ra["stall_budget"], d.Restart.StallBudget, 1e6, 60e9)
+	}
+	l.place(&d, a, b)
+	l.cfg.Databases = append(l.cfg.Databases, d)
+}
+
+// place checks path, glob and name against each other.
+func (l *loading) place(d *Database, a hcl.Attributes, b *hcl.Block) {
+	switch {
+	case (a["path"] == nil) == (a["glob"] == nil):
+		l.Errorf(b.DefRange, "No place", "A database has either path, one file, or glob, a pattern of files.")
+	case a["path"] != nil && d.Path != "" && !filepath.IsAbs(d.Path):
+		l.Errorf(a["path"].Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.", d.Path)
+	case a["glob"] != nil && d.Glob != "" && !filepath.IsAbs(d.Glob):
+		l.Errorf(a["glob"].Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.", d.Glob)
+	case strings.Contains(d.Glob, "**"):
+		l.Errorf(a["glob"].Expr.Range(), "Bad pattern", "** is not understood; * stands for one element of a path.")
+	}
+	if _, err := filepath.Match(d.Glob, ""); err != nil {
+		l.Errorf(a["glob"].Expr.Range(), "Bad pattern", "%q is not a pattern.", d.Glob)
+	}
+	if d.Path != "" {
+		if err := goodName(d.Name); err != nil && a["name"] == nil {
+			l.Errorf(b.LabelRanges[0], "Bad name", "%v.", err)
+		}
+	}
+}
+
+// goodName refuses names that would be trouble as a file name, a key in a
+// bucket or a metric's label.
+func goodName(name string) error {
+	bad := func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) || r == utf8.RuneError }
+	switch {
+	case name == "" || len(name) > 200:
+		return fmt.Errorf("a database name has 1 to 200 bytes, %q has %d", name, len(name))
+	case strings.HasPrefix(name, "."):
+		return fmt.Errorf("the database name %q begins with a dot", name)
+	case strings.ContainsFunc(name, bad):
+		return fmt.Errorf("the database name %q has a slash or a control character", name)
+	}
+	return nil
+}
+
+// Expand finds the databases that exist for the globs now, names each, and
+// renders its replicas. What is in contradiction is left out and reported in
+// the error; the targets returned beside it are good.
+func (c *Config) Expand() ([]DatabaseTarget, error) {
+	x := &expansion{cfg: c, names: map[string]string{}, inodes: map[inode]string{}, paths: map[string]bool{}, places: map[string]string{}, above: map[string]string{}}
+	for _, d := range c.Databases {
+		if d.Glob == "" {
+			x.add(d, d.Path)
+			continue
+		}
+		matches, err := c.matches(d.Glob)
+		if err != nil {
+			x.errs = append(x.errs, fmt.Errorf("database %q: %w", d.Name, err))
+		}
+		for _, path := range matches {
+			x.add(d, path)
+		}
+	}
+	return x.targets, errors.Join(x.errs...)
+}
+
+// Unmatched returns the globs that match no file now.
+func (c *Config) Unmatched() []Database {
+	var out []Database
+	for _, d := range c.Databases {
+		if d.Glob != "" {
+			if m, err := c.matches(d.Glob); err == nil && len(m) == 0 {
+				out = append(out, d)
+			}
+		}
+	}
+	return out
+}
+
+// matches returns the files a glob stands for, without SQLite's side files and
+// what lies in our own state directory.
+func (c *Config) matches(glob string) ([]string, error) {
+	all, err := filepath.Glob(glob)
+	if err != nil {
+		return nil, fmt.Errorf("glob %s: %w", glob, err)
+	}
+	var out []string
+	for _, path := range all {
+		if !c.ours(path) && !sideFile(path) {
+			out = append(out, path)
+		}
+	}
+	if len(out) > maxMatches {
+		return nil, fmt.Errorf("glob %s matches %d files; at most %d are watched", glob, len(out), maxMatches)
+	}
+	return out, nil
+}
+
+func (c *Config) ours(path string) bool {
+	rel, err := filepath.Rel(c.Server.StateDir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+func sideFile(path string) bool {
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		if strings.HasSuffix(path, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+type inode struct{ dev, ino uint64 }
+
+// expansion collects targets and what forbids others.
+type expansion struct {
+	cfg     *Config
+	targets []DatabaseTarget
+	errs    []error
+	names   map[string]string // name → path
+	inodes  map[inode]string  // file → path
+	paths   map[string]bool
+	places  map[string]string // location → database that replicates to it
+	above   map[string]string // location → a database that replicates to somewhere within it
+}
+
+// ancestors returns a location and everything that contains it.
+func ancestors(location string) []string {
+	var out []string
+	for i, c := range location {
+		if c == '/' {
+			out = append(out, location[:i+1])
+		}
+	}
+	return out
+}
+
+// conflict returns which database replicates to a location, above or below it.
+func (x *expansion) conflict(location string) string {
+	for _, l := range ancestors(location) {
+		if other, taken := x.places[l]; taken {
+			return other
+		}
+	}
+	return x.above[location]
+}
+
+func (x *expansion) occupy(location, database string) {
+	x.places[location] = database
+	for _, l := range ancestors(location) {
+		x.above[l] = database
+	}
+}
+
+func (x *expansion) add(d Database, path string) {
+	t := DatabaseTarget{Path: filepath.Clean(path), Labels: d.Labels, Restart: d.Restart, Range: d.Range}
+	if err := x.complete(&t, d); err != nil {
+		x.errs = append(x.errs, fmt.Errorf("database %q, %s: %w", d.Name, path, err))
+		return
+	}
+	x.targets = append(x.targets, t)
+}
+
+func (x *expansion) complete(t *DatabaseTarget, d Database) error {
+	name, err := d.nameOf(t.Path)
+	if err != nil {
+		return err
+	}
+	t.Name = name
+	if other, dup := x.names[name]; dup {
+		return fmt.Errorf("the name %q is taken by %s", name, other)
+	}
+	id, known := inodeOf(t.Path)
+	if other, dup := x.inodes[id]; known && dup {
+		return fmt.Errorf("this is the same file as %s, which is watched already", other)
+	}
+	if x.paths[t.Path] {
+		return errors.New("the path is watched already")
+	}
+	for _, ref := range d.ReplicateTo {
+		r, err := x.cfg.Replicas[ref].For(name, t.Path, d.Labels)
+		if err != nil {
+			return err
+		}
+		if other := x.conflict(r.location()); other != "" {
+			return fmt.Errorf("replica %s would go to %s, which is, contains or lies within the place of %s; put ${db.name} into its prefix or dir", ref, r.Place(), other)
+		}
+		for _, other := range t.Replicas {
+			if a, b := r.location(), other.location(); strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
+				return fmt.Errorf("replica %s would go to %s, which is, contains or lies within the place of %s", ref, r.Place(), other.Name)
+			}
+		}
+		t.Replicas = append(t.Replicas, r)
+	}
+	for _, r := range t.Replicas {
+		x.occupy(r.location(), name+" on "+r.Name)
+	}
+	x.paths[t.Path] = true
+	x.names[name] = t.Path
+	if known {
+		x.inodes[id] = t.Path
+	}
+	return nil
+}
+
+// nameOf names the database at a path.
+func (d Database) nameOf(path string) (string, error) {
+	name := d.Name
+	switch {
+	case d.nameTemplate != nil:
+		var err error
+		if name, err = d.nameTemplate.render(dbFacts(cty.StringVal(d.Name), cty.StringVal(path), d.Labels)); err != nil {
+			return "", err
+		}
+	case d.Glob != "":
+		// What the wildcards stood for tells the matches apart.
+		pattern, elements := strings.Split(filepath.Clean(d.Glob), "/"), strings.Split(path, "/")
+		for i := range min(len(pattern), len(elements)) {
+			if strings.ContainsAny(pattern[i], `*?[`) {
+				name += "-" + strings.TrimSuffix(elements[i], filepath.Ext(elements[i]))
+			}
+		}
+	}
+	return name, goodName(name)
+}
+
+// inodeOf looks without opening: closing a descriptor of a database would drop
+// this process's locks on it.
+func inodeOf(path string) (inode, bool) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return inode{}, false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return inode{}, false
+	}
+	return inode{st.Dev, st.Ino}, true
+}

@@ -1,0 +1,191 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// files makes empty files below a directory.
+func files(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	for _, n := range names {
+		path := filepath.Join(dir, n)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestExpand_F6_glob(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files(t, dir, "acme/data.db", "acme/data.db-wal", "acme/data.db-shm", "acme/data.db-journal", "zeta/data.db", "state/data.db")
+	cfg, diags := load(t, map[string]string{"a": fmt.Sprintf(`
+server {
+  state_dir = "%[1]s/state"
+}
+database "t" {
+  glob         = "%[1]s/*/data.db*"
+  name         = "tenant-${path_element(db.path, -2)}"
+  labels       = { tier = "gold" }
+  replicate_to = [replica.s3.m]
+}
+database "unnamed" {
+  glob = "%[1]s/none/*.db"
+}
+replica "s3" "m" {
+  bucket = "b"
+  prefix = "/v1/${db.name}/"
+}`, dir)})
+	if len(diags) > 0 {
+		t.Fatal(show(cfg, diags))
+	}
+	targets, err := cfg.Expand()
+	if err != nil || len(targets) != 2 {
+		t.Fatalf("%v %+v", err, targets)
+	}
+	if got := targets[0]; got.Name != "tenant-acme" || got.Replicas[0].S3.Prefix != "v1/tenant-acme" || got.Labels["tier"] != "gold" {
+		t.Errorf("%+v", got)
+	}
+	if u := cfg.Unmatched(); len(u) != 1 || u[0].Name != "unnamed" {
+		t.Errorf("unmatched %+v", u)
+	}
+}
+
+func TestExpandNamesWithoutTemplate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files(t, dir, "acme/x.db", "zeta/x.db", "zeta/y.db")
+	cfg, diags := load(t, map[string]string{"a": fmt.Sprintf("database \"t\" {\n  glob = \"%s/*/*.db\"\n}", dir)})
+	if len(diags) > 0 {
+		t.Fatal(show(cfg, diags))
+	}
+	targets, err := cfg.Expand()
+	if err != nil || len(targets) != 3 || targets[0].Name != "t-acme-x" || targets[2].Name != "t-zeta-y" {
+		t.Errorf("%v %+v", err, targets)
+	}
+}
+
+func TestExpand_F7_contradictions(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files(t, dir, "a.db", "b.db", "acme/data.db", "zeta/data.db")
+	if err := os.Link(filepath.Join(dir, "a.db"), filepath.Join(dir, "hard.db")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("a.db", filepath.Join(dir, "soft.db")); err != nil {
+		t.Fatal(err)
+	}
+	two := func(first, second string) string {
+		return fmt.Sprintf("database \"one\" {\n  path = \"%s/a.db\"\n  %s\n}\ndatabase \"two\" {\n  path = \"%s/%s\"\n}\n", dir, first, dir, second)
+	}
+	s3 := func(name, prefix string) string {
+		return fmt.Sprintf("replica \"s3\" %q {\n  bucket = \"b\"\n  prefix = %q\n}\n", name, prefix)
+	}
+	tests := []struct{ name, src, want string }{
+		{"same path", two("", "a.db"), "same file as"},
+		{"hard link", two("", "hard.db"), "same file as"},
+		{"symbolic link", two("", "soft.db"), "same file as"},
+		{"same missing path", "database \"one\" {\n  path = \"/none/x.db\"\n}\ndatabase \"two\" {\n  path = \"/none/./x.db\"\n}", "watched already"},
+		{"same name", fmt.Sprintf("database \"t\" {\n  glob = \"%s/*/data.db\"\n  name = \"t\"\n}", dir), `the name "t" is taken`},
+		{"same prefix", two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.x]\n  name = \"two") + s3("x", "v1"), "put ${db.name}"},
+		{"prefix of another's", two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.y]\n  name = \"two") + s3("x", "v1") + s3("y", "v1/two"), "one on s3.x"},
+		{"prefix around another's", two("replicate_to = [replica.s3.y]", "b.db\"\n  replicate_to = [replica.s3.x]\n  name = \"two") + s3("x", "v1") + s3("y", "v1/two"), "one on s3.y"},
+		{"two replicas of one database", two("replicate_to = [replica.s3.x, replica.s3.y]", "b.db") + s3("x", "v1") + s3("y", "v1"), ""},
+		{"dots in a prefix", two("replicate_to = [replica.s3.x]", "b.db") + s3("x", "v1/../v2"), "has an element"},
+		{"relative dir", two("replicate_to = [replica.file.x]", "b.db") + "replica \"file\" \"x\" {\n  dir = \"${db.name}\"\n}", "not absolute"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			cfg, diags := load(t, map[string]string{"a": test.src})
+			if diags.HasErrors() {
+				t.Fatal(show(cfg, diags))
+			}
+			targets, err := cfg.Expand()
+			if test.want == "" {
+				test.want = "within the place of"
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+			if len(targets) != 1 {
+				t.Errorf("%d targets, want the one that is in no contradiction", len(targets))
+			}
+		})
+	}
+	cfg, diags := load(t, map[string]string{"a": two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.y]\n  name = \"two") + s3("x", "v1") + s3("y", "v10")})
+	if _, err := cfg.Expand(); diags.HasErrors() || err != nil {
+		t.Errorf("v1 and v10 do not collide: %v %v", diags, err)
+	}
+}
+
+func TestExpandHostileNames_D23(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files(t, dir, "ok/data.db", "with space?#%/data.db", "ünï/data.db", "new\nline/data.db")
+	cfg, diags := load(t, map[string]string{"a": fmt.Sprintf("database \"t\" {\n  glob = \"%s/*/data.db\"\n  name = path_element(db.path, -2)\n}", dir)})
+	if len(diags) > 0 {
+		t.Fatal(show(cfg, diags))
+	}
+	targets, err := cfg.Expand()
+	if err == nil || !strings.Contains(err.Error(), "control character") || len(targets) != 3 {
+		t.Errorf("%v %+v", err, targets)
+	}
+}
+
+func TestDefault(t *testing.T) {
+	t.Parallel()
+	cfg, err := Default([]string{"/srv/a/app.db", "/srv/b/app.db"}, "file:///backups")
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets, err := cfg.Expand()
+	if err != nil || len(targets) != 2 || targets[0].Name != "app" || targets[1].Name != "app-2" || targets[1].Replicas[0].File.Dir != "/backups/app-2" {
+		t.Errorf("%v %+v", err, targets)
+	}
+	one, err := Default([]string{"x.db"}, "s3://bucket/some/prefix?endpoint=http://127.0.0.1:9000&region=r&path_style=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets, err = one.Expand()
+	want := S3{Bucket: "bucket", Prefix: "some/prefix", Region: "r", Endpoint: "http://127.0.0.1:9000", PathStyle: true}
+	if err != nil || targets[0].Replicas[0].S3 != want || !filepath.IsAbs(targets[0].Path) {
+		t.Errorf("%v %+v", err, targets)
+	}
+	if len(cfg.Policies.Policies) != 1 {
+		t.Error("no built-in policy")
+	}
+}
+
+func TestParseReplicaURL(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"http://x/y": "must be file or s3", "s3:///x": "no bucket", "file://host/x": "file:///dir", "s3://b/p?regoin=x": "unknown parameter", "/plain/path": "must be file or s3",
+		"s3://key:" + canary + "@b/p": "credentials do not belong", "s3://b/%zz" + canary: "not a URL", "s3://b/a/../b": "has an element",
+	} {
+		_, err := ParseReplicaURL(url)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: %v, want %q", url, err, want)
+		}
+	}
+}
+
+// TestExpand_F6_many: many databases are expanded in time near linear.
+func TestExpand_F6_many(t *testing.T) {
+	t.Parallel()
+	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{"file.x": {Type: "file", Name: "file.x", fixed: &ReplicaTarget{Name: "file.x", Type: "file", File: File{Dir: "/b"}}, perDatabase: true}}}
+	for i := range 10_000 {
+		cfg.Databases = append(cfg.Databases, Database{Name: fmt.Sprint("d", i), Path: fmt.Sprintf("/none/%d.db", i), ReplicateTo: []string{"file.x"}})
+	}
+	targets, err := cfg.Expand()
+	if err != nil || len(targets) != 10_000 {
+		t.Errorf("%d targets, %v", len(targets), err)
+	}
+}

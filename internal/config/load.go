@@ -1,0 +1,191 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sqlwatch/sqlwatch/internal/notify"
+	"github.com/sqlwatch/sqlwatch/policy"
+	"github.com/sqlwatch/sqlwatch/policy/lang"
+)
+
+// loading is one call of Load.
+type loading struct {
+	policy.Decoder
+	cfg    *Config
+	env    *environment
+	places map[string]hcl.Range // of every named block, by "database app"
+}
+
+// Load reads a configuration file or directory. env looks an environment
+// variable up. The configuration is of use only if no diagnostic is an error;
+// Files is filled in even then, for the snippets.
+func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostics) {
+	src, diags := read(path)
+	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{}, Files: src.files}
+	if diags.HasErrors() {
+		return cfg, diags
+	}
+	e := newEnvironment(env)
+	cfg.env = e
+	l := &loading{cfg: cfg, env: e, places: map[string]hcl.Range{}}
+	l.Scope = &policy.Scope{Variables: map[string]cty.Value{}, Units: map[string]lang.Unit{}, Functions: e.functions(), Files: src.files, Scrub: e.scrub}
+	content := l.Content(hcl.MergeBodies(src.bodies), topLevel())
+	l.load(content)
+	for _, name := range src.loose {
+		if literalSecret(src.files[name].Bytes) {
+			l.Warnf(hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "Secrets in a readable file",
+				"Other users can read %s, and it holds a secret: chmod 600, or take the secret from env() or file().", name)
+		}
+	}
+	e.sealed = true
+	return cfg, e.clean(append(diags, l.Diags...))
+}
+
+// LoadTests reads the policy tests of a configuration that Load has read from
+// path: of off-peak.hcl those in off-peak_test.hcl, of a directory those in every
+// *_test.hcl. Their sources are added to Files.
+func (c *Config) LoadTests(path string) ([]*policy.Test, hcl.Diagnostics) {
+	names, err := listTests(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	src := &source{files: c.Files}
+	parser := hclparse.NewParser()
+	var diags hcl.Diagnostics
+	for _, name := range names {
+		diags = append(diags, src.parse(parser, name)...)
+	}
+	c.env.sealed = false
+	defer func() { c.env.sealed = true }()
+	tests, more := c.Policies.ParseTests(hcl.MergeBodies(src.bodies))
+	return tests, c.env.clean(append(diags, more...))
+}
+
+func topLevel() *hcl.BodySchema {
+	return &hcl.BodySchema{Blocks: append(policy.Blocks(),
+		hcl.BlockHeaderSchema{Type: "server"},
+		hcl.BlockHeaderSchema{Type: "variable", LabelNames: []string{"name"}},
+		hcl.BlockHeaderSchema{Type: "locals"},
+		hcl.BlockHeaderSchema{Type: "database", LabelNames: []string{"name"}},
+		hcl.BlockHeaderSchema{Type: "replica", LabelNames: []string{"type", "name"}},
+		hcl.BlockHeaderSchema{Type: "notifier", LabelNames: []string{"type", "name"}},
+	)}
+}
+
+func attributes(names ...string) *hcl.BodySchema {
+	s := &hcl.BodySchema{}
+	for _, n := range names {
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: strings.TrimSuffix(n, "!"), Required: strings.HasSuffix(n, "!")})
+	}
+	return s
+}
+
+func (l *loading) load(content *hcl.BodyContent) {
+	blocks := content.Blocks
+	l.variables(blocks.OfType("variable"))
+	l.locals(blocks.OfType("locals"))
+	if b := l.Single(blocks, "server"); b != nil {
+		l.server(b)
+	}
+	for _, b := range blocks.OfType("replica") {
+		l.replica(b)
+	}
+	for _, b := range blocks.OfType("notifier") {
+		l.notifier(b)
+	}
+	l.Scope.Replicas = slices.Sorted(maps.Keys(l.cfg.Replicas))
+	l.Scope.Notifiers = slices.Sorted(maps.Keys(l.cfg.Notifiers))
+	for _, b := range blocks.OfType("database") {
+		l.database(b)
+	}
+	for _, d := range l.cfg.Databases {
+		for k := range d.Labels {
+			if !slices.Contains(l.Scope.Labels, k) {
+				l.Scope.Labels = append(l.Scope.Labels, k)
+			}
+		}
+	}
+	set, diags := policy.Parse(blocks, l.Scope)
+	l.Diags = append(l.Diags, diags...)
+	l.cfg.Policies = set
+}
+
+// define notes a named block and reports a second one of the same name.
+func (l *loading) define(b *hcl.Block, key string) bool {
+	if first, dup := l.places[key]; dup {
+		l.Errorf(b.DefRange, "Duplicate "+b.Type, "There is a %s already, at %s:%d.", key, first.Filename, first.Start.Line)
+		return false
+	}
+	l.places[key] = b.DefRange
+	return true
+}
+
+func (l *loading) server(b *hcl.Block) {
+	a := l.Content(b.Body, attributes("listen", "admin", "state_dir")).Attributes
+	s := &l.cfg.Server
+	s.Listen = l.Plain(a["listen"], s.Listen)
+	s.Admin = l.Plain(a["admin"], s.Admin)
+	s.StateDir = l.Plain(a["state_dir"], s.StateDir)
+	if !strings.HasPrefix(s.Admin, "unix:///") {
+		l.Errorf(a["admin"].Expr.Range(), "Bad address", "admin must be unix:// and an absolute path: actions are never offered over TCP.")
+	}
+	if !filepath.IsAbs(s.StateDir) {
+		l.Errorf(a["state_dir"].Expr.Range(), "Relative path", "state_dir must be absolute.")
+	}
+}
+
+func (l *loading) notifier(b *hcl.Block) {
+	name := strings.Join(b.Labels, ".")
+	if !l.define(b, "notifier "+name) {
+		return
+	}
+	if b.Labels[0] != "webhook" {
+		l.Errorf(b.LabelRanges[0], "Unknown notifier", "A notifier is of type \"webhook\", not %q.", b.Labels[0])
+		return
+	}
+	a := l.Content(b.Body, attributes("url!", "allow_http")).Attributes
+	url, _ := l.Text(a["url"], "")
+	n := Notifier{Name: name, Type: b.Labels[0], URL: Secret(url), AllowHTTP: l.Flag(a["allow_http"], false), Range: b.DefRange}
+	if err := (notify.Target{URL: url, AllowHTTP: n.AllowHTTP}).Validate(); url != "" && err != nil {
+		l.Errorf(a["url"].Expr.Range(), "Bad address", "This notifier cannot be used: %v.", err)
+	}
+	l.cfg.Notifiers[name] = n
+}
+
+// Default returns the configuration for bare paths: each watched with the
+// built-in policies and, if a URL is given, replicated there.
+func Default(paths []string, replicaURL string) (*Config, error) {
+	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{}, Policies: policy.Defaults(), Files: map[string]*hcl.File{}}
+	var replicas []string
+	if replicaURL != "" {
+		target, err := ParseReplicaURL(replicaURL)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Replicas[target.Name] = ReplicaTemplate{Type: target.Type, Name: target.Name, fixed: &target, perDatabase: len(paths) > 1}
+		replicas = []string{target.Name}
+	}
+	taken := map[string]bool{}
+	for _, p := range paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return nil, fmt.Errorf("resolve %s: %w", p, err)
+		}
+		base := strings.TrimSuffix(filepath.Base(abs), filepath.Ext(abs))
+		name := base
+		for n := 2; taken[name]; n++ {
+			name = fmt.Sprintf("%s-%d", base, n)
+		}
+		taken[name] = true
+		cfg.Databases = append(cfg.Databases, Database{Name: name, Path: abs, ReplicateTo: replicas, Restart: DefaultRestart()})
+	}
+	return cfg, nil
+}

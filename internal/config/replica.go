@@ -1,0 +1,265 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Defaults of what a replica block leaves out.
+const (
+	DefaultSyncEvery     = time.Second
+	DefaultSnapshotEvery = 24 * time.Hour
+	DefaultRetentionKeep = 30 * 24 * time.Hour
+)
+
+const year = 366 * 24 * time.Hour
+
+// ReplicaTemplate is one replica block: the same for every database but for
+// the prefix or directory, which may name the database.
+type ReplicaTemplate struct {
+	Type  string
+	Name  string // with the type: "s3.main"
+	Range hcl.Range
+
+	target      ReplicaTarget  // all that does not depend on the database
+	place       *template      // prefix or dir
+	fixed       *ReplicaTarget // from a URL
+	perDatabase bool           // a URL shared by several databases: each below it, by name
+}
+
+// template is text that depends on a database.
+type template struct {
+	attr  *hcl.Attribute
+	scope *policy.Scope
+}
+
+// dbFacts returns the object that templates see as db.
+func dbFacts(name, path cty.Value, labels map[string]string) map[string]cty.Value {
+	values := map[string]cty.Value{}
+	for k, v := range labels {
+		values[k] = cty.StringVal(v)
+	}
+	return map[string]cty.Value{"db": cty.ObjectVal(map[string]cty.Value{"name": name, "path": path, "labels": object(values)})}
+}
+
+// template checks an attribute that may read db.*.
+func (l *loading) template(a *hcl.Attribute) *template {
+	if a == nil {
+		return nil
+	}
+	unknown := cty.UnknownVal(cty.String)
+	d := policy.Decoder{Scope: l.Scope, Extra: dbFacts(unknown, unknown, nil)}
+	d.Extra["db"] = cty.ObjectVal(map[string]cty.Value{"name": unknown, "path": unknown, "labels": cty.DynamicVal})
+	if v, ok := d.Probe(a); ok && v.IsMarked() {
+		d.Errorf(a.Expr.Range(), "Secret out of place", "%s is shown in logs; a secret() cannot stand here.", a.Name)
+	}
+	l.Diags = append(l.Diags, d.Diags...)
+	return &template{attr: a, scope: l.Scope}
+}
+
+func (t *template) render(db map[string]cty.Value) (string, error) {
+	d := policy.Decoder{Scope: t.scope, Extra: db}
+	s := d.Plain(t.attr, "")
+	for _, diag := range d.Diags {
+		return "", fmt.Errorf("%s:%d: %s: %s", diag.Subject.Filename, diag.Subject.Start.Line, diag.Summary, t.scope.Scrub(diag.Detail))
+	}
+	return s, nil
+}
+
+func (l *loading) replica(b *hcl.Block) {
+	name := strings.Join(b.Labels, ".")
+	if !l.define(b, "replica "+name) {
+		return
+	}
+	var schema *hcl.BodySchema
+	switch b.Labels[0] {
+	case "s3":
+		schema = attributes("sync_every", "bucket!", "prefix", "region", "endpoint", "path_style", "ca_file")
+		schema.Blocks = []hcl.BlockHeaderSchema{{Type: "credentials"}}
+	case "file":
+		schema = attributes("sync_every", "dir!")
+	default:
+		l.Errorf(b.LabelRanges[0], "Unknown replica", "A replica is of type \"s3\" or \"file\", not %q.", b.Labels[0])
+		return
+	}
+	schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: "snapshot"}, hcl.BlockHeaderSchema{Type: "retention"}, hcl.BlockHeaderSchema{Type: "verify"})
+	content := l.Content(b.Body, schema)
+	a := content.Attributes
+	r := ReplicaTemplate{Type: b.Labels[0], Name: name, Range: b.DefRange}
+	r.target = ReplicaTarget{Name: name, Type: r.Type, SyncEvery: l.Duration(a["sync_every"], DefaultSyncEvery, 100*time.Millisecond, 24*time.Hour)}
+	l.schedules(&r, content, b)
+	if r.Type == "s3" {
+		r.place = l.template(a["prefix"])
+		r.target.S3 = l.s3(a, content)
+	} else {
+		r.place = l.template(a["dir"])
+	}
+	l.cfg.Replicas[name] = r
+}
+
+// schedules reads snapshot, retention and verify.
+func (l *loading) schedules(r *ReplicaTemplate, content *hcl.BodyContent, b *hcl.Block) {
+	every := func(typ, attr string, def, lo time.Duration) time.Duration {
+		inner := l.Single(content.Blocks, typ)
+		if inner == nil {
+			return def
+		}
+		return l.Duration(l.Content(inner.Body, attributes(attr+"!")).Attributes[attr], def, lo, 10*year)
+	}
+	t := &r.target
+	t.SnapshotEvery = every("snapshot", "every", DefaultSnapshotEvery, time.Minute)
+	t.RetentionKeep = every("retention", "keep", max(DefaultRetentionKeep, t.SnapshotEvery), time.Hour)
+	t.VerifyEvery = every("verify", "every", 0, time.Minute)
+	if t.RetentionKeep < t.SnapshotEvery {
+		l.Errorf(b.DefRange, "Retention too short", "retention.keep (%s) is less than snapshot.every (%s): there would be times that cannot be restored.", t.RetentionKeep, t.SnapshotEvery)
+	}
+}
+
+func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
+	s := S3{
+		Bucket:    l.Plain(a["bucket"], ""),
+		Region:    l.Plain(a["region"], ""),
+		Endpoint:  l.Plain(a["endpoint"], ""),
+		PathStyle: l.Flag(a["path_style"], false),
+		CAFile:    l.Plain(a["ca_file"], ""),
+	}
+	if s.Bucket == "" && a["bucket"] != nil && !l.Diags.HasErrors() {
+		l.Errorf(a["bucket"].Expr.Range(), "No bucket", "bucket must not be empty.")
+	}
+	if c := l.Single(content.Blocks, "credentials"); c != nil {
+		ca := l.Content(c.Body, attributes("access_key!", "secret_key!", "session_token")).Attributes
+		read := func(name string) Secret {
+			v, _ := l.Text(ca[name], "")
+			l.env.conceal(v)
+			return Secret(v)
+		}
+		s.AccessKey, s.SecretKey, s.SessionToken = read("access_key"), read("secret_key"), read("session_token")
+	}
+	return s
+}
+
+// For returns the replica of one database.
+func (r ReplicaTemplate) For(name, dbPath string, labels map[string]string) (ReplicaTarget, error) {
+	if r.fixed != nil {
+		t := *r.fixed
+		if r.perDatabase {
+			t.S3.Prefix, t.File.Dir = join(t.S3.Prefix, name), path.Join(t.File.Dir, name)
+		}
+		return t.normal()
+	}
+	t := r.target
+	if r.place == nil {
+		return t.normal()
+	}
+	place, err := r.place.render(dbFacts(cty.StringVal(name), cty.StringVal(dbPath), labels))
+	if err != nil {
+		return t, err
+	}
+	if r.Type == "s3" {
+		t.S3.Prefix = place
+	} else {
+		t.File.Dir = place
+	}
+	return t.normal()
+}
+
+func join(prefix, name string) string { return strings.Trim(prefix+"/"+name, "/") }
+
+// normal brings the place into one form, so that equal places are equal.
+func (t ReplicaTarget) normal() (ReplicaTarget, error) {
+	if t.Type == "file" {
+		t.S3 = S3{}
+		if !filepath.IsAbs(t.File.Dir) {
+			return t, fmt.Errorf("replica %s: the directory %q is not absolute", t.Name, t.File.Dir)
+		}
+		t.File.Dir = filepath.Clean(t.File.Dir)
+		return t, nil
+	}
+	t.File = File{}
+	t.S3.Prefix = strings.Trim(t.S3.Prefix, "/")
+	for _, element := range strings.Split(t.S3.Prefix, "/") {
+		if element == "." || element == ".." || element == "" && t.S3.Prefix != "" {
+			return t, fmt.Errorf("replica %s: the prefix %q has an element %q", t.Name, t.S3.Prefix, element)
+		}
+	}
+	return t, nil
+}
+
+// location returns what two replicas must not share: store and place, the
+// place ending in a slash so that one inside another shows as a prefix.
+func (t ReplicaTarget) location() string {
+	if t.Type == "file" {
+		return "file://" + strings.TrimSuffix(t.File.Dir, "/") + "/"
+	}
+	l := "s3://" + t.S3.Endpoint + "|" + t.S3.Bucket + "/"
+	if t.S3.Prefix != "" {
+		l += t.S3.Prefix + "/"
+	}
+	return l
+}
+
+// Place returns the replica's address for messages, as a URL without credentials.
+func (t ReplicaTarget) Place() string {
+	if t.Type == "file" {
+		return "file://" + t.File.Dir
+	}
+	return strings.TrimSuffix("s3://"+t.S3.Bucket+"/"+t.S3.Prefix, "/")
+}
+
+// ParseReplicaURL reads file:///dir or
+// s3://bucket/prefix?endpoint=…&region=…&path_style=true. The credentials are
+// those of the SDK's default chain.
+func ParseReplicaURL(s string) (ReplicaTarget, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return ReplicaTarget{}, errors.New("parse replica URL: it is not a URL") // the library's text would repeat a password in it
+	}
+	if u.User != nil {
+		return ReplicaTarget{}, errors.New("parse replica URL: credentials do not belong into it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	}
+	t := ReplicaTarget{Name: u.Scheme + ".cli", Type: u.Scheme, SyncEvery: DefaultSyncEvery, SnapshotEvery: DefaultSnapshotEvery, RetentionKeep: DefaultRetentionKeep}
+	switch u.Scheme {
+	case "file":
+		if u.Host != "" || u.Path == "" {
+			return t, fmt.Errorf("parse replica URL %s: a directory is written file:///dir", s)
+		}
+		t.File.Dir = u.Path
+	case "s3":
+		if u.Host == "" {
+			return t, fmt.Errorf("parse replica URL %s: no bucket", s)
+		}
+		t.S3 = S3{Bucket: u.Host, Prefix: u.Path}
+		if err := s3Query(&t.S3, u.Query()); err != nil {
+			return t, fmt.Errorf("parse replica URL %s: %w", s, err)
+		}
+	default:
+		return t, fmt.Errorf("parse replica URL %s: the scheme must be file or s3", s)
+	}
+	return t.normal()
+}
+
+func s3Query(s *S3, q url.Values) error {
+	for k, v := range q {
+		switch k {
+		case "endpoint":
+			s.Endpoint = v[0]
+		case "region":
+			s.Region = v[0]
+		case "path_style":
+			s.PathStyle = v[0] == "true" || v[0] == "1"
+		default:
+			return fmt.Errorf("unknown parameter %q; there is endpoint, region, path_style", k)
+		}
+	}
+	return nil
+}

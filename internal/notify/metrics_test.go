@@ -1,0 +1,127 @@
+package notify
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// Every way for a notification to end is counted once, and by its reason.
+func TestMetricsTellWhatBecameOfNotifications(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(slog.New(slog.DiscardHandler))
+		answers := map[string]error{"works": nil, "refuses": fmt.Errorf("%d: %w", 403, errRefused), "silent": io.ErrUnexpectedEOF}
+		n.webhooks = map[string]*webhook{}
+		for name, answer := range answers {
+			n.metrics.zero(name)
+			n.webhooks[name] = &webhook{target: Target{Name: name}, post: func(context.Context, Message) (time.Duration, error) { return 0, answer }}
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error)
+		go func() { ended <- n.Run(ctx) }()
+		for name := range answers {
+			if err := n.Send(name, Message{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		wantMetrics(t, n, "works 1 0 0 0 0 0", "refuses 0 1 0 0 0 0", "silent 0 0 0 0 0 1")
+
+		time.Sleep(keepTrying + 2*longWait) // of the bubble's clock
+		synctest.Wait()
+		wantMetrics(t, n, "silent 0 0 1 0 0 0")
+
+		for i := range queueLimit + 2 {
+			if err := n.Send("silent", Message{}); (err == nil) != (i < queueLimit) {
+				t.Fatalf("message %d: %v", i, err)
+			}
+		}
+		wantMetrics(t, n, fmt.Sprintf("silent 0 0 1 2 0 %d", queueLimit))
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		wantMetrics(t, n, fmt.Sprintf("silent 0 0 1 2 %d 0", queueLimit), "works 1 0 0 0 0 0")
+	})
+}
+
+// wantMetrics compares a notifier's series: its name, sent, lost by reason, waiting.
+func wantMetrics(t *testing.T, n *Notifiers, want ...string) {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(n)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			key := f.GetName()
+			for _, l := range m.GetLabel() {
+				key += " " + l.GetValue()
+			}
+			values[key] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	for _, w := range want {
+		name, _, _ := strings.Cut(w, " ")
+		got := fmt.Sprint(name, " ", values[metricSent.Name+" "+name])
+		for _, reason := range lostReasons {
+			got += fmt.Sprint(" ", values[metricFailures.Name+" "+name+" "+reason])
+		}
+		if got += fmt.Sprint(" ", values[metricWaiting.Name+" "+name]); got != w {
+			t.Errorf("got %q, want %q", got, w)
+		}
+	}
+}
+
+// Series exist from the configuration on, end with it, and carry no address.
+func TestMetricsFollowTheConfiguration(t *testing.T) {
+	n := New(slog.New(slog.DiscardHandler))
+	configure := func(names ...string) string {
+		var targets []Target
+		for _, name := range names {
+			targets = append(targets, Target{Name: name, URL: "https://hooks.example.org/" + canary})
+		}
+		if err := n.Configure(targets); err != nil {
+			t.Fatal(err)
+		}
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(n)
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(families)
+	}
+	page := configure("webhook.ops", "webhook.dev")
+	if series := len(lostReasons) + 2; strings.Count(page, `"webhook.ops"`) != series || strings.Count(page, `"webhook.dev"`) != series {
+		t.Errorf("want %d series of each notifier: %s", series, page)
+	}
+	if strings.Contains(page, canary) || strings.Contains(page, "example") {
+		t.Errorf("the address is shown: %s", page)
+	}
+	if page := configure("webhook.ops"); strings.Contains(page, "webhook.dev") || !strings.Contains(page, "webhook.ops") {
+		t.Errorf("after one was removed: %s", page)
+	}
+}
+
+func TestMetricsAreLintClean(t *testing.T) {
+	n := New(slog.New(slog.DiscardHandler))
+	if err := n.Configure([]Target{{Name: "webhook.ops", URL: "https://hooks.example.org/"}}); err != nil {
+		t.Fatal(err)
+	}
+	problems, err := testutil.CollectAndLint(n)
+	if err != nil || len(problems) > 0 {
+		t.Error(problems, err)
+	}
+}

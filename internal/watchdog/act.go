@@ -1,0 +1,307 @@
+package watchdog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Operator is the policy name under which actions stand that were asked for by hand.
+const Operator = "operator"
+
+const askedFor = "asked for by an operator"
+
+// ErrUnavailable is returned for an action that the database has no means for.
+var ErrUnavailable = errors.New("not available for this database")
+
+// act does what a decision asks for. A checkpoint is done here and now, by the
+// holder of the baton. The others may take minutes and touch nothing that a turn
+// owns: they run beside the turns, which go on measuring.
+func (d *database) act(ctx context.Context, action policy.Action) {
+	d.watchdog.options.Metrics.policyActions.WithLabelValues(d.target.Name, action.Policy, string(action.Kind)).Inc()
+	d.running = action.Policy + ": " + string(action.Kind)
+	began := time.Now()
+	notify := d.noticeOf(action)
+	if action.Kind == policy.ActCheckpoint {
+		d.finish(ctx, action, d.climb(ctx, *action.Checkpoint), time.Since(began))
+		d.measure(ctx)
+		d.beside.Go(func() { notify(ctx) })
+		return
+	}
+	do := d.actionFor(action)
+	d.beside.Go(func() {
+		err := guarded(func() error { return do(ctx) })
+		notify(ctx)
+		// Deaf to ctx: also an action cut short by the shutdown is finished in the books.
+		if d.acquire(context.WithoutCancel(ctx)) != nil {
+			return
+		}
+		defer d.release()
+		d.finish(ctx, action, policy.ActionResult{Err: err}, time.Since(began))
+	})
+}
+
+// actionFor returns what to call for an action that is not a checkpoint.
+func (d *database) actionFor(action policy.Action) func(context.Context) error {
+	var do func(context.Context) error
+	switch action.Kind {
+	case policy.ActSnapshot:
+		do = d.parts.Actions.Snapshot
+	case policy.ActSync:
+		do = d.parts.Actions.Sync
+	case policy.ActVerify:
+		do = d.parts.Actions.Verify
+	case policy.ActNotify:
+		if notify := d.parts.Actions.Notify; notify != nil {
+			do = func(ctx context.Context) error { return notify(ctx, action) }
+		}
+	}
+	if do == nil {
+		return func(context.Context) error { return fmt.Errorf("%s: %w", action.Kind, ErrUnavailable) }
+	}
+	return do
+}
+
+// noticeOf returns what sends the notices that an action of another kind carries.
+func (d *database) noticeOf(action policy.Action) func(context.Context) {
+	notify, log := d.parts.Actions.Notify, d.log()
+	if action.Kind == policy.ActNotify || len(action.Notify) == 0 || notify == nil {
+		return func(context.Context) {}
+	}
+	return func(ctx context.Context) {
+		if err := guarded(func() error { return notify(ctx, action) }); err != nil {
+			log.Error("a notice about an action could not be sent", "policy", action.Policy, "err", err)
+		}
+	}
+}
+
+// guarded turns a panic of an action that runs beside the turns into its error.
+func guarded(do func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("fault of sqlwatch: %v", cause)
+		}
+	}()
+	return do()
+}
+
+// finish books an action that ended: the policy's next state, the record, the
+// counters and the log line.
+func (d *database) finish(ctx context.Context, action policy.Action, result policy.ActionResult, took time.Duration) {
+	now := d.watchdog.options.Clock()
+	set := d.watchdog.policies.Load()
+	record := ActionRecord{
+		At: now, Policy: action.Policy, Action: string(action.Kind), Why: action.Why,
+		Duration: took, WriterStall: result.WriterStall, Reclaimed: result.Reclaimed,
+	}
+	record.Outcome, record.OK = outcomeOf(ctx, action.Kind, result)
+	if result.Err != nil {
+		record.Err = result.Err.Error()
+	}
+	if action.Kind == policy.ActCheckpoint {
+		d.history.ObserveStall(result.WriterStall)
+	}
+	if wrongMoment(record.Outcome) {
+		result.Outcome, result.Err = sqlite.OutcomeContended, nil // due again in a second, and no failed attempt
+	}
+	if p := policyNamed(set, action.Policy); p != nil {
+		// A map that was published is never changed.
+		states := maps.Clone(d.states)
+		states[p.Name] = set.Finished(states[p.Name], p, now, result)
+		d.states = states
+	}
+	d.running = ""
+	d.record(record, &action)
+	d.refresh()
+}
+
+// The outcomes that say no more than that the moment was wrong.
+const (
+	outcomeAway        = "unavailable" // ErrAway
+	outcomeInterrupted = "interrupted" // by the shutdown, or because the database was taken out of the configuration
+)
+
+func wrongMoment(outcome string) bool { return outcome == outcomeAway || outcome == outcomeInterrupted }
+
+// outcomeOf returns the word for how an action ended, and whether it did what was wanted.
+func outcomeOf(ctx context.Context, kind policy.ActionKind, r policy.ActionResult) (string, bool) {
+	switch {
+	case errors.Is(r.Err, ErrAway):
+		return outcomeAway, false
+	case r.Err != nil && ctx.Err() != nil:
+		return outcomeInterrupted, false
+	case kind == policy.ActCheckpoint:
+		_, failed := failureReasons[r.Outcome]
+		return r.Outcome.String(), r.Err == nil && !failed
+	case r.Err != nil:
+		return "failed", false
+	}
+	return "done", true
+}
+
+// policyNamed returns the policy of that name, nil where a reload removed it.
+func policyNamed(set *policy.Set, name string) *policy.Policy {
+	if i := slices.IndexFunc(set.Policies, func(p *policy.Policy) bool { return p.Name == name }); i >= 0 {
+		return set.Policies[i]
+	}
+	return nil
+}
+
+// record keeps an action's end where operators look for it: one line in the log,
+// the counters, the status. action is nil for one that no policy asked for.
+func (d *database) record(r ActionRecord, action *policy.Action) {
+	passing := wrongMoment(r.Outcome)
+	if !r.OK && !passing && r.Policy != Operator {
+		d.watchdog.options.Metrics.policyFailures.WithLabelValues(d.target.Name, r.Policy, r.Action).Inc()
+	}
+	if !r.OK {
+		r.Advice = adviceOn(r, d.target.Name)
+	}
+	d.actions = append([]ActionRecord{r}, d.actions[:min(len(d.actions), recordedActions-1)]...)
+	d.watchdog.dirty.Store(true)
+
+	message, level := r.Action+" "+r.Outcome, slog.LevelInfo
+	attrs := []any{"policy", r.Policy}
+	if action != nil && hasMessage(*action) {
+		message, level = action.Message, severityLevels[action.Severity]
+		attrs = append(attrs, "action", r.Action, "outcome", r.Outcome, "severity", action.Severity)
+	}
+	attrs = append(attrs, "why", r.Why, "took", r.Duration.Round(100*time.Microsecond))
+	if r.Action == string(policy.ActCheckpoint) {
+		attrs = append(attrs, "writer_stall", r.WriterStall.Round(100*time.Microsecond), "reclaimed", humanize.IBytes(uint64(max(r.Reclaimed, 0))))
+	}
+	if r.Err != "" {
+		attrs = append(attrs, "err", r.Err)
+	}
+	if r.Advice != "" {
+		attrs = append(attrs, "next", r.Advice)
+	}
+	if !r.OK && !passing {
+		level = max(level, slog.LevelWarn)
+	}
+	d.say(r.Policy+" "+r.Action, level, !r.OK, message, attrs...)
+}
+
+var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": slog.LevelWarn, "critical": slog.LevelError}
+
+// hasMessage reports whether the policy has words of its own to say. A policy
+// without gets a message made of its name and its reason, which stand in the
+// action's line anyhow.
+func hasMessage(a policy.Action) bool {
+	return a.Message != "" && (a.Kind == policy.ActNotify || !strings.HasSuffix(a.Message, ": "+a.Why))
+}
+
+// Checkpoint does one checkpoint now, at an operator's request, by the same safe
+// path as a policy's: look first, PASSIVE for the bulk, TRUNCATE for the tail.
+func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (ActionRecord, error) {
+	ladder, err := operatorLadder(mode)
+	if err != nil {
+		return ActionRecord{}, err
+	}
+	d, err := w.find(nameOrPath)
+	if err != nil {
+		return ActionRecord{}, err
+	}
+	if err := d.acquire(ctx); err != nil {
+		return ActionRecord{}, err
+	}
+	defer d.release()
+	if err := d.open(ctx); err != nil {
+		return ActionRecord{}, err
+	}
+	if sample := d.measure(ctx); sample.State != collector.StateUp {
+		return ActionRecord{}, fmt.Errorf("%s is %s: %s: %w", d.target.Name, sample.State, sample.Err, ErrUnavailable)
+	}
+	began := time.Now()
+	result := d.climb(ctx, ladder)
+	took := time.Since(began)
+	d.measure(ctx)
+	d.finish(ctx, policy.Action{Policy: Operator, Kind: policy.ActCheckpoint, Why: askedFor}, result, took)
+	return d.actions[0], nil
+}
+
+// operatorLadder is what `sqlwatch checkpoint` climbs.
+func operatorLadder(mode string) (policy.Ladder, error) {
+	ladder := policy.Ladder{StallBudget: sqlite.DefaultStall, Steps: []policy.Step{{Mode: sqlite.Passive, Repeat: 3}}}
+	switch mode {
+	case sqlite.Passive.String():
+	case sqlite.Truncate.String():
+		ladder.Steps = append(ladder.Steps, policy.Step{Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 100 * time.Millisecond})
+	default:
+		return ladder, fmt.Errorf("checkpoint mode %q: it is passive or truncate: %w", mode, ErrBadRequest)
+	}
+	return ladder, nil
+}
+
+// Do runs one action that is not a checkpoint (snapshot, sync, verify) now, at an
+// operator's request, and returns when it has ended.
+func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecord, error) {
+	d, err := w.find(nameOrPath)
+	if err != nil {
+		return ActionRecord{}, err
+	}
+	if err := d.acquire(ctx); err != nil {
+		return ActionRecord{}, err
+	}
+	err = d.open(ctx)
+	var do func(context.Context) error
+	if err == nil {
+		do = d.actionFor(policy.Action{Kind: policy.ActionKind(kind)})
+	}
+	d.release()
+	if err != nil {
+		return ActionRecord{}, err
+	}
+	began := time.Now()
+	err = guarded(func() error { return do(ctx) })
+	if errors.Is(err, ErrUnavailable) {
+		return ActionRecord{}, err
+	}
+	if lost := d.acquire(context.WithoutCancel(ctx)); lost != nil {
+		return ActionRecord{}, errors.Join(err, lost)
+	}
+	defer d.release()
+	record := ActionRecord{At: w.options.Clock(), Policy: Operator, Action: kind, Why: askedFor, Duration: time.Since(began)}
+	record.Outcome, record.OK = outcomeOf(ctx, policy.ActionKind(kind), policy.ActionResult{Err: err})
+	if err != nil {
+		record.Err = err.Error()
+	}
+	d.record(record, nil)
+	d.refresh()
+	return record, nil
+}
+
+// MaxPause is the longest pause: what is forgotten paused would stay paused.
+const MaxPause = 30 * 24 * time.Hour
+
+// Pause keeps the policies from acting on a database, or on all for "", for so
+// long. Measuring goes on. Zero ends a pause.
+func (w *Watchdog) Pause(nameOrPath string, length time.Duration) error {
+	if length < 0 || length > MaxPause {
+		return fmt.Errorf("pause for %s: it is at most %s: %w", length, MaxPause, ErrBadRequest)
+	}
+	databases := *w.databases.Load()
+	if nameOrPath != "" {
+		d, err := w.find(nameOrPath)
+		if err != nil {
+			return err
+		}
+		databases = []*database{d}
+	}
+	until := w.options.Clock().Add(length)
+	for _, d := range databases {
+		d.pauseUntil.Store(&until)
+	}
+	return nil
+}

@@ -1,0 +1,40 @@
+package watchdog
+
+import (
+	"fmt"
+
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// checkpointAdvice says what to do where a checkpoint did not reach its end; %s is
+// the database.
+var checkpointAdvice = map[string]string{
+	sqlite.OutcomePinned.String():      "a reader keeps frames back: see `sqlwatch blockers %s`",
+	sqlite.OutcomeNotReset.String():    "everything is in the database, but a reader keeps the WAL from being emptied: see `sqlwatch blockers %s`",
+	sqlite.OutcomeWriterBusy.String():  "a writer held its lock all the time: see `sqlwatch blockers %s`, or try again",
+	sqlite.OutcomeContended.String():   "another checkpointer of %s was at work all the time: try again",
+	sqlite.OutcomeBudgetSpent.String(): "writers of %s would have been held up for too long: a quieter window, or a larger stall_budget",
+	sqlite.OutcomeNotWAL.String():      "%s is not in WAL mode: see `sqlwatch doctor`",
+	sqlite.OutcomeFailed.String():      "see `sqlwatch doctor %s`",
+	outcomeAway:                        "%s has just been replaced or is being opened: it is tried again in a second",
+	outcomeInterrupted:                 "sqlwatch let go of %s meanwhile: it is done again when that is back",
+}
+
+// adviceOn says what to do next about an action that did not succeed.
+func adviceOn(r ActionRecord, db string) string {
+	advice := checkpointAdvice[r.Outcome]
+	switch policy.ActionKind(r.Action) {
+	case policy.ActCheckpoint:
+	case policy.ActNotify:
+		return "see the notifier's address and whether it answers; the message itself is in this log"
+	default:
+		if !wrongMoment(r.Outcome) {
+			advice = "see `sqlwatch status %[1]s` and `sqlwatch doctor %[1]s`"
+		}
+	}
+	if advice == "" {
+		return ""
+	}
+	return fmt.Sprintf(advice, db)
+}

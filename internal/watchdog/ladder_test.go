@@ -1,0 +1,73 @@
+package watchdog
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+func TestLadder(t *testing.T) {
+	t.Parallel()
+	const p, q = sqlite.Passive, sqlite.Truncate
+	contended := slices.Repeat([]sqlite.Outcome{sqlite.OutcomeContended}, contendedTries+1)
+	tests := []struct {
+		name     string
+		pinned   time.Duration // for how long a reader has held its mark; 0: none
+		outcomes []sqlite.Outcome
+		calls    []sqlite.Mode
+		want     string
+		ok       bool
+	}{
+		{name: "PASSIVE until complete, then TRUNCATE", outcomes: []sqlite.Outcome{sqlite.OutcomePartial, sqlite.OutcomeComplete}, calls: []sqlite.Mode{p, p, q}, want: "truncated", ok: true},
+		{name: "PASSIVE is not repeated for ever", outcomes: slices.Repeat([]sqlite.Outcome{sqlite.OutcomePartial}, 3), calls: []sqlite.Mode{p, p, p, q}, want: "truncated", ok: true},
+		{name: "D25_a_reader_that_stays_means_no_TRUNCATE", pinned: time.Minute, outcomes: slices.Repeat([]sqlite.Outcome{sqlite.OutcomePartial}, 3), calls: []sqlite.Mode{p, p, p}, want: "pinned"},
+		{name: "a reader that has just come is given its time", pinned: time.Millisecond, calls: []sqlite.Mode{p, q}, want: "truncated", ok: true},
+		{name: "another checkpointer is waited for", outcomes: []sqlite.Outcome{sqlite.OutcomeContended, sqlite.OutcomeContended}, calls: []sqlite.Mode{p, p, p, q}, want: "truncated", ok: true},
+		{name: "but not for ever", outcomes: contended, calls: slices.Repeat([]sqlite.Mode{p}, contendedTries+1), want: "contended"},
+		{name: "D31_a_busy_writer_ends_it", outcomes: []sqlite.Outcome{sqlite.OutcomeComplete, sqlite.OutcomeWriterBusy}, calls: []sqlite.Mode{p, q}, want: "writer_busy"},
+		{name: "a spent budget ends it", outcomes: []sqlite.Outcome{sqlite.OutcomeComplete, sqlite.OutcomeBudgetSpent}, calls: []sqlite.Mode{p, q}, want: "stall_budget"},
+		{name: "an error ends it", outcomes: []sqlite.Outcome{sqlite.OutcomeFailed}, calls: []sqlite.Mode{p}, want: "io"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &scene{walBytes: 8 << 20, outcomes: test.outcomes, failWith: errTorn}
+				w := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, "")})
+				time.Sleep(2 * time.Second)
+				if test.pinned > 0 {
+					s.set(func(s *scene) { s.pinned = time.Now().Add(-test.pinned) })
+				}
+				record, err := w.Checkpoint(context.Background(), "app", "truncate")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if record.Outcome != test.want || record.OK != test.ok {
+					t.Errorf("outcome %s, ok %v; want %s, %v", record.Outcome, record.OK, test.want, test.ok)
+				}
+				if got := get(s, func(s *scene) []sqlite.Mode { return s.calls }); !slices.Equal(got, test.calls) {
+					t.Errorf("checkpoints %v, want %v", got, test.calls)
+				}
+			})
+		})
+	}
+}
+
+func TestOperatorAsksForNonsense(t *testing.T) {
+	t.Parallel()
+	s := &scene{}
+	w := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, "")})
+	eventually(t, "ready", w.Ready)
+	for name, do := range map[string]func() error{
+		"mode":       func() error { _, err := w.Checkpoint(t.Context(), "app", "full"); return err },
+		"database":   func() error { _, err := w.Checkpoint(t.Context(), "nobody", "passive"); return err },
+		"no replica": func() error { _, err := w.Do(t.Context(), "app", "sync"); return err },
+	} {
+		if err := do(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}

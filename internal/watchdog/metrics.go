@@ -1,0 +1,231 @@
+package watchdog
+
+import (
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// The metrics of this package, in the order of the reference.
+var (
+	metricCheckpoints = collector.Metric{Name: "sqlwatch_checkpoints_total", Type: collector.Counter, Labels: []string{"db", "mode"},
+		Help: "Checkpoints that sqlwatch began, or refrained from after looking."}
+	metricCheckpointFailures = collector.Metric{Name: "sqlwatch_checkpoint_failures_total", Type: collector.Counter, Labels: []string{"db", "mode", "reason"},
+		Help: "Checkpoints that did not do what their mode asks for: busy = the write lock was taken, pinned = a reader was in the way, contended = another checkpointer was at work, stall_budget = it would have held writers up for too long, io = an error."}
+	metricCheckpointDuration = collector.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: collector.Histogram, Labels: []string{"db", "mode"},
+		Help: "How long checkpoints took."}
+	metricWriterStall = collector.Metric{Name: "sqlwatch_writer_stall_seconds", Type: collector.Histogram, Labels: []string{"db", "mode"},
+		Help: "How long checkpoints held the write lock, so that no writer could begin."}
+	metricReclaimed = collector.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: collector.Counter, Labels: []string{"db"},
+		Help: "Bytes of WAL files given back to the file system."}
+	metricPolicyState = collector.Metric{Name: "sqlwatch_policy_state", Type: collector.Gauge, Labels: []string{"db", "policy", "state"},
+		Help: "1 for the state that the policy is in for the database, 0 for the others."}
+	metricPolicyActions = collector.Metric{Name: "sqlwatch_policy_actions_total", Type: collector.Counter, Labels: []string{"db", "policy", "action"},
+		Help: "Actions that policies began."}
+	metricPolicyFailures = collector.Metric{Name: "sqlwatch_policy_action_failures_total", Type: collector.Counter, Labels: []string{"db", "policy", "action"},
+		Help: "Actions of policies that did not reach their end."}
+	metricPolicyRefusals = collector.Metric{Name: "sqlwatch_policy_refusals_total", Type: collector.Counter, Labels: []string{"db", "policy", "guard"},
+		Help: "Times a guard began to keep a policy from acting; a refusal that lasts is one."}
+	metricWindowOpen = collector.Metric{Name: "sqlwatch_policy_window_open", Type: collector.Gauge, Labels: []string{"db", "window"},
+		Help: "1 while the window is open."}
+	metricTuned = collector.Metric{Name: "sqlwatch_tuned_value", Type: collector.Gauge, Labels: []string{"db", "policy", "parameter"},
+		Help: "What a policy's tune block suggests for its parameter, in base units; it is in force where the block says so."}
+	metricPaused = collector.Metric{Name: "sqlwatch_policy_paused", Type: collector.Gauge, Labels: []string{"db"},
+		Help: "1 while an operator has paused the actions of all policies for the database."}
+	metricPanics = collector.Metric{Name: "sqlwatch_database_panics_total", Type: collector.Counter, Labels: []string{"db"},
+		Help: "Faults of sqlwatch itself while it was at work for the database; what was at work began anew."}
+	metricReloadSuccessful = collector.Metric{Name: "sqlwatch_config_last_reload_successful", Type: collector.Gauge,
+		Help: "1 if the last attempt to load the configuration succeeded; 0 if the one before it is still in force."}
+	metricReloadTime = collector.Metric{Name: "sqlwatch_config_last_reload_success_timestamp_seconds", Type: collector.Gauge,
+		Help: "When a configuration was last loaded with success."}
+	metricBuildInfo = collector.Metric{Name: "sqlwatch_build_info", Type: collector.Gauge, Labels: []string{"version", "commit", "goversion", "sqlite_version"},
+		Help: "Always 1: what this process was built from."}
+)
+
+var catalogue = []collector.Metric{
+	metricCheckpoints, metricCheckpointFailures, metricCheckpointDuration, metricWriterStall, metricReclaimed,
+	metricPolicyState, metricPolicyActions, metricPolicyFailures, metricPolicyRefusals, metricWindowOpen, metricTuned, metricPaused,
+	metricPanics, metricReloadSuccessful, metricReloadTime, metricBuildInfo,
+}
+
+// Catalogue returns every metric that Metrics exports.
+func Catalogue() []collector.Metric { return slices.Clone(catalogue) }
+
+// The upper bounds of the histograms' buckets. The stall's are dense where stall
+// budgets are set.
+var (
+	durationBuckets = []float64{0.001, 0.01, 0.05, 0.1, 0.25, 1, 5, 30}
+	stallBuckets    = []float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1}
+)
+
+var modes = []sqlite.Mode{sqlite.Passive, sqlite.Truncate}
+
+// failureReasons are the outcomes that count as failures, by their label.
+var failureReasons = map[sqlite.Outcome]string{
+	sqlite.OutcomeWriterBusy:  "busy",
+	sqlite.OutcomePinned:      "pinned",
+	sqlite.OutcomeNotReset:    "pinned",
+	sqlite.OutcomeContended:   "contended",
+	sqlite.OutcomeBudgetSpent: "stall_budget",
+	sqlite.OutcomeFailed:      "io",
+	sqlite.OutcomeNotWAL:      "io",
+}
+
+// refusedLocks are the locks that another process refused us, by the outcome.
+var refusedLocks = map[sqlite.Outcome]collector.Lock{
+	sqlite.OutcomeWriterBusy: collector.LockWrite,
+	sqlite.OutcomeContended:  collector.LockCheckpoint,
+	sqlite.OutcomeNotReset:   collector.LockRead,
+}
+
+// Metrics counts what the loop does. Every series of a database exists, at zero,
+// from the moment it is looked after, and is gone when a reload removes it.
+type Metrics struct {
+	checkpoints, checkpointFailures, reclaimed    *prometheus.CounterVec
+	policyActions, policyFailures, policyRefusals *prometheus.CounterVec
+	panics                                        *prometheus.CounterVec
+	checkpointDuration, writerStall               *prometheus.HistogramVec
+	policyState, windowOpen, tuned, paused        *prometheus.GaugeVec
+	buildInfo, reloadSuccessful, reloadTime       *prometheus.GaugeVec
+}
+
+// NewMetrics returns Metrics that count from zero.
+func NewMetrics() *Metrics {
+	return &Metrics{
+		checkpoints:        counters(metricCheckpoints),
+		checkpointFailures: counters(metricCheckpointFailures),
+		checkpointDuration: histograms(metricCheckpointDuration, durationBuckets),
+		writerStall:        histograms(metricWriterStall, stallBuckets),
+		reclaimed:          counters(metricReclaimed),
+		policyState:        gauges(metricPolicyState),
+		policyActions:      counters(metricPolicyActions),
+		policyFailures:     counters(metricPolicyFailures),
+		policyRefusals:     counters(metricPolicyRefusals),
+		windowOpen:         gauges(metricWindowOpen),
+		tuned:              gauges(metricTuned),
+		paused:             gauges(metricPaused),
+		panics:             counters(metricPanics),
+		reloadSuccessful:   gauges(metricReloadSuccessful),
+		reloadTime:         gauges(metricReloadTime),
+		buildInfo:          gauges(metricBuildInfo),
+	}
+}
+
+func counters(m collector.Metric) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help}, m.Labels)
+}
+
+func gauges(m collector.Metric) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: m.Name, Help: m.Help}, m.Labels)
+}
+
+func histograms(m collector.Metric, buckets []float64) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: buckets}, m.Labels)
+}
+
+func (m *Metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.checkpoints, m.checkpointFailures, m.checkpointDuration, m.writerStall, m.reclaimed,
+		m.policyState, m.policyActions, m.policyFailures, m.policyRefusals, m.windowOpen, m.tuned, m.paused,
+		m.panics, m.reloadSuccessful, m.reloadTime, m.buildInfo}
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range m.collectors() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range m.collectors() {
+		c.Collect(ch)
+	}
+}
+
+// Built says what this process was built from.
+func (m *Metrics) Built(version, commit, goVersion, sqliteVersion string) {
+	m.buildInfo.WithLabelValues(version, commit, goVersion, sqliteVersion).Set(1)
+}
+
+// Reloaded says how the attempt to load a configuration ended.
+func (m *Metrics) Reloaded(at time.Time, err error) {
+	if err != nil {
+		m.reloadSuccessful.WithLabelValues().Set(0)
+		return
+	}
+	m.reloadSuccessful.WithLabelValues().Set(1)
+	m.reloadTime.WithLabelValues().Set(float64(at.UnixNano()) / 1e9)
+}
+
+// Panicked counts a fault of sqlwatch in something done for a database.
+func (m *Metrics) Panicked(db string) { m.panics.WithLabelValues(db).Inc() }
+
+// zero brings every series of a database into being.
+func (m *Metrics) zero(db string, policies *policy.Set) {
+	for _, mode := range modes {
+		m.checkpoints.WithLabelValues(db, mode.String())
+		m.checkpointDuration.WithLabelValues(db, mode.String())
+		for _, reason := range failureReasons {
+			m.checkpointFailures.WithLabelValues(db, mode.String(), reason)
+		}
+	}
+	m.writerStall.WithLabelValues(db, sqlite.Truncate.String()) // PASSIVE never holds the write lock
+	m.reclaimed.WithLabelValues(db)
+	m.panics.WithLabelValues(db)
+	m.paused.WithLabelValues(db)
+	for _, p := range policies.Policies {
+		if p.AppliesTo(db) {
+			m.zeroPolicy(db, p, policies.DryRun)
+		}
+	}
+}
+
+// forgetPolicies drops the series of policies and windows that are no more.
+func (m *Metrics) forgetPolicies(before, now *policy.Set) {
+	for _, p := range before.Policies {
+		if policyNamed(now, p.Name) == nil {
+			deleteAll(prometheus.Labels{"policy": p.Name}, m.policyState, m.policyActions, m.policyFailures, m.policyRefusals, m.tuned)
+		}
+	}
+	for name := range before.Windows {
+		if now.Windows[name] == nil {
+			deleteAll(prometheus.Labels{"window": name}, m.windowOpen)
+		}
+	}
+}
+
+// forget drops every series of a database.
+func (m *Metrics) forget(db string) {
+	deleteAll(prometheus.Labels{"db": db}, m.policyState, m.policyActions, m.policyFailures, m.policyRefusals, m.windowOpen, m.tuned,
+		m.checkpoints, m.checkpointFailures, m.checkpointDuration, m.writerStall, m.reclaimed, m.paused, m.panics)
+}
+
+func deleteAll(match prometheus.Labels, vecs ...interface {
+	DeletePartialMatch(prometheus.Labels) int
+}) {
+	for _, vec := range vecs {
+		vec.DeletePartialMatch(match)
+	}
+}
+
+// checkpoint counts one checkpoint's result.
+func (m *Metrics) checkpoint(db string, r sqlite.Result) {
+	mode := r.Mode.String()
+	m.checkpoints.WithLabelValues(db, mode).Inc()
+	if reason, failed := failureReasons[r.Outcome]; failed {
+		m.checkpointFailures.WithLabelValues(db, mode, reason).Inc()
+	}
+	m.checkpointDuration.WithLabelValues(db, mode).Observe(r.Duration.Seconds())
+	if r.WriterStall > 0 {
+		m.writerStall.WithLabelValues(db, mode).Observe(r.WriterStall.Seconds())
+	}
+	if r.Reclaimed > 0 {
+		m.reclaimed.WithLabelValues(db).Add(float64(r.Reclaimed))
+	}
+}

@@ -1,0 +1,168 @@
+package watchdog
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Status is what the watchdog knows of all its databases, sorted by name.
+type Status struct {
+	At        time.Time         `json:"at"`
+	Started   time.Time         `json:"started"`
+	Databases []*DatabaseStatus `json:"databases"`
+}
+
+// DatabaseStatus is what one turn published. It is immutable.
+type DatabaseStatus struct {
+	Name        string            `json:"name"`
+	Path        string            `json:"path"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Err         string            `json:"error,omitempty"` // why the database could not be opened
+	Sample      *collector.Sample `json:"sample"`          // nil until the first turn
+	Decision    *policy.Decision  `json:"decision"`        // nil until the first turn
+	Running     string            `json:"running,omitempty"`
+	PausedUntil time.Time         `json:"paused_until,omitzero"`
+	Actions     []ActionRecord    `json:"actions"` // newest first, at most recordedActions
+	Changes     []ChangeRecord    `json:"changes"` // newest first, at most recordedChanges
+	Panics      int               `json:"panics,omitempty"`
+	LastBusy    *Refusal          `json:"last_busy,omitempty"` // who was refused a lock last, where the kernel tells
+
+	published time.Time // by the monotonic clock
+	saved     savedDatabase
+}
+
+// ActionRecord is one action that ended.
+type ActionRecord struct {
+	At          time.Time     `json:"at"`
+	Policy      string        `json:"policy"` // "operator" for one asked for by hand
+	Action      string        `json:"action"`
+	Why         string        `json:"why"`
+	Outcome     string        `json:"outcome"`
+	OK          bool          `json:"ok"`
+	Err         string        `json:"error,omitempty"`
+	Advice      string        `json:"advice,omitempty"` // what to do next, where it did not succeed
+	Duration    time.Duration `json:"duration"`
+	WriterStall time.Duration `json:"writer_stall"`
+	Reclaimed   int64         `json:"reclaimed"`
+}
+
+// ChangeRecord is one change of a policy's mind.
+type ChangeRecord struct {
+	At      time.Time `json:"at"`
+	Policy  string    `json:"policy"`
+	Phase   string    `json:"phase"`
+	Refused string    `json:"refused,omitempty"`
+	Reason  string    `json:"reason"`
+}
+
+const (
+	recordedActions = 20
+	recordedChanges = 30
+)
+
+// Status returns what every database published last. It waits for nobody.
+func (w *Watchdog) Status() *Status {
+	databases := *w.databases.Load()
+	status := &Status{At: w.options.Clock(), Started: w.options.Clock().Add(-time.Since(w.started)), Databases: make([]*DatabaseStatus, len(databases))}
+	for i, d := range databases {
+		status.Databases[i] = d.status.Load()
+	}
+	return status
+}
+
+// Database returns what the database with that name or path published last.
+func (w *Watchdog) Database(nameOrPath string) (*DatabaseStatus, error) {
+	d, err := w.find(nameOrPath)
+	if err != nil {
+		return nil, err
+	}
+	return d.status.Load(), nil
+}
+
+// Samples returns the latest sample of every database that has one.
+func (w *Watchdog) Samples() []*collector.Sample {
+	databases := *w.databases.Load()
+	samples := make([]*collector.Sample, 0, len(databases))
+	for _, d := range databases {
+		if s := d.status.Load().Sample; s != nil {
+			samples = append(samples, s)
+		}
+	}
+	return samples
+}
+
+// Ready reports whether every database has had its first turn.
+func (w *Watchdog) Ready() bool {
+	databases := *w.databases.Load()
+	return w.running.Load() && !slices.ContainsFunc(databases, func(d *database) bool { return d.status.Load().published.IsZero() })
+}
+
+// overdueAfter is how long a database may be silent before it counts as hung: a
+// read that never returns from a dead disk looks like this.
+const overdueAfter = time.Minute
+
+// Overdue returns the names of databases that have published nothing for a minute.
+func (w *Watchdog) Overdue() []string {
+	var names []string
+	for _, d := range *w.databases.Load() {
+		last := d.status.Load().published
+		if last.IsZero() {
+			last = w.started
+		}
+		if time.Since(last) > overdueAfter {
+			names = append(names, d.target.Name)
+		}
+	}
+	return names
+}
+
+// publish shows what a turn found. Everything reachable from the status is
+// handed over: nobody changes it any more.
+func (d *database) publish(sample collector.Sample, decision policy.Decision) {
+	now := d.watchdog.options.Clock()
+	before := d.status.Load()
+	s := &DatabaseStatus{
+		Name: d.target.Name, Path: d.target.Path, Labels: d.target.Labels,
+		Sample:    &sample,
+		Decision:  &decision,
+		Running:   d.running,
+		Actions:   d.actions,
+		Changes:   before.Changes,
+		Panics:    d.panics,
+		published: time.Now(),
+		saved:     savedDatabase{Policies: d.states},
+	}
+	if d.parts != nil && d.parts.LastBusy != nil {
+		s.LastBusy = d.parts.LastBusy()
+	}
+	if until := *d.pauseUntil.Load(); until.After(now) {
+		s.PausedUntil = until
+	}
+	s.Changes = d.noteChanges(before.Decision, decision, before.Changes)
+	d.status.Store(s)
+}
+
+// refresh shows what has changed since the last turn's publish.
+func (d *database) refresh() {
+	s := *d.status.Load()
+	if d.parts != nil {
+		last := d.last
+		s.Sample = &last
+	}
+	s.Actions, s.Running, s.Panics, s.published = d.actions, d.running, d.panics, time.Now()
+	s.saved = savedDatabase{Policies: d.states}
+	d.status.Store(&s)
+}
+
+// publishError shows why a database has no turns at the moment.
+func (d *database) publishError(reason string) {
+	s := *d.status.Load()
+	s.Err, s.Running, s.Panics, s.published = reason, "", d.panics, time.Now()
+	if s.Sample == nil {
+		s.Sample = &collector.Sample{At: d.watchdog.options.Clock(), DB: d.target.Name, Path: d.target.Path, State: collector.StateUnreadable, Err: reason}
+	}
+	d.status.Store(&s)
+}

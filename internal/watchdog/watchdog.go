@@ -1,0 +1,250 @@
+// Package watchdog runs the loop: it measures each database, lets the policies
+// decide, acts, and publishes what it saw and did.
+//
+// There is no scheduler here: a database that has nothing to do is one timer in
+// the Go runtime and no goroutine. When the timer fires, the runtime starts a
+// goroutine for one turn; the turn's last act is to set the timer again. So there
+// is at most one turn of a database at a time, a slow database delays nobody, and
+// ten thousand idle ones cost ten thousand timers.
+package watchdog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Sampler measures one database. Its owner calls it from one goroutine at a time.
+// Sample never fails: what went wrong is the sample's State. Poll is the cheap
+// look between two samples.
+type Sampler interface {
+	Sample(ctx context.Context) collector.Sample
+	Poll()
+	Close() error
+}
+
+// Checkpointer runs one checkpoint within a budget. The result's Outcome is
+// typed; an error is returned only beside sqlite.OutcomeFailed. It may be called
+// again after any outcome. One call at a time.
+type Checkpointer interface {
+	Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error)
+}
+
+// Actions are what else can be done for a database. A nil field is not available
+// for it. All may be called from any goroutine.
+type Actions struct {
+	Snapshot func(ctx context.Context) error
+	Sync     func(ctx context.Context) error
+	Verify   func(ctx context.Context) error
+	Notify   func(ctx context.Context, action policy.Action) error
+	Replicas func() []collector.Replica // how far each replica has come, for samples
+}
+
+// Parts serve one database from Open to Close.
+type Parts struct {
+	Sampler      Sampler
+	Checkpointer Checkpointer
+	Actions      Actions
+	LastBusy     func() *Refusal                 // who was refused a lock last, for operators; may be nil
+	Close        func(ctx context.Context) error // final sync within ctx, then everything is released; Sampler included
+}
+
+// Refusal is a process that met SQLITE_BUSY. It is shown to operators; no metric
+// carries a pid or a command.
+type Refusal struct {
+	At      time.Time `json:"at"`
+	PID     int       `json:"pid"`
+	Command string    `json:"command"`
+}
+
+// Target is one database to look after. Open is called at the first turn, and
+// again after a panic in one of its turns. Two targets with the same Name and
+// Identity are the same: a reload leaves such a database untouched.
+type Target struct {
+	Name     string
+	Path     string
+	Labels   map[string]string
+	Replicas []string // names of its replicas, as "s3.main"
+	Identity string
+	Open     func(ctx context.Context) (Parts, error)
+}
+
+// Options are what a Watchdog is made of. Clock, Interval and Poll have defaults.
+type Options struct {
+	Targets     []Target
+	Policies    *policy.Set
+	StateFile   string // where policy state survives restarts; "" keeps none
+	HistoryFile string // where the past that policies look back to does; "" keeps none
+	Metrics     *Metrics
+	Busy        *collector.Busy // counts the locks that others refused us; may be nil
+	Logger      *slog.Logger
+	Clock       func() time.Time
+	Interval    time.Duration // between two turns of a database; 0: one second
+	Poll        time.Duration // between two polls of a busy database; 0: a tenth of a second
+}
+
+// Watchdog looks after databases until its Run ends.
+type Watchdog struct {
+	options Options
+	started time.Time // all rhythms count from here, by the monotonic clock
+
+	databases atomic.Pointer[[]*database] // sorted by name; replaced as a whole by a reload
+	policies  atomic.Pointer[policy.Set]
+	dirty     atomic.Bool // policy state has changed since it was saved
+	reloads   chan reload
+	running   atomic.Bool
+	ended     chan struct{}
+}
+
+// ErrUnknownDatabase is returned for a name or path that is not looked after.
+var ErrUnknownDatabase = errors.New("no such database")
+
+// ErrAway is returned by actions that found the database's files just being
+// replaced or opened. Nothing has failed: it is tried again in a second.
+var ErrAway = errors.New("the database is just being replaced or opened")
+
+// ErrBadRequest is returned for a request that makes no sense.
+var ErrBadRequest = errors.New("bad request")
+
+// ErrEnded is returned by calls that come after Run has ended.
+var ErrEnded = errors.New("the daemon is shutting down")
+
+// New returns a Watchdog that does nothing until Run.
+func New(o Options) *Watchdog {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Interval == 0 {
+		o.Interval = time.Second
+	}
+	if o.Poll == 0 {
+		o.Poll = o.Interval / 10
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	w := &Watchdog{options: o, started: time.Now(), reloads: make(chan reload), ended: make(chan struct{})}
+	w.databases.Store(&[]*database{})
+	w.policies.Store(&policy.Set{}) // until Run
+	return w
+}
+
+// Run looks after the databases until ctx ends, then closes them, which may take
+// as long as grace for the last syncs, and saves the policies' state. It returns
+// nil when nothing was lost on the way.
+func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
+	defer close(w.ended)
+	saved, err := w.load()
+	if err != nil {
+		return err
+	}
+	w.swap(ctx, w.options.Targets, w.options.Policies, saved)
+
+	w.running.Store(true)
+	defer w.running.Store(false)
+	tick, history := time.NewTicker(saveInterval), time.NewTicker(historyInterval)
+	defer tick.Stop()
+	defer history.Stop()
+	for {
+		select {
+		case r := <-w.reloads:
+			w.swap(ctx, r.targets, r.policies, nil)
+			close(r.done)
+		case <-tick.C:
+			w.report(w.save())
+		case <-history.C:
+			brief, cancel := context.WithTimeout(ctx, time.Second)
+			w.report(w.saveHistory(brief))
+			cancel()
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+			defer cancel()
+			closed := closeAll(last, *w.databases.Load())
+			return errors.Join(closed, w.save(), w.saveHistory(last))
+		}
+	}
+}
+
+// wake is what a database's timer calls: a turn, or a mere poll between two
+// turns, and then the timer is set again. A panic costs this database a restart
+// and the others nothing.
+func (d *database) wake(ctx context.Context) {
+	if d.acquire(ctx) != nil {
+		return
+	}
+	defer d.release()
+	defer func() {
+		if cause := recover(); cause != nil {
+			d.timer.Load().Reset(d.restart(ctx, cause))
+		}
+	}()
+	if wanted := d.wanted.Swap(false); d.parts != nil && !wanted && time.Now().Before(d.nextTurn) {
+		d.parts.Sampler.Poll()
+	} else {
+		d.turn(ctx)
+		d.nextTurn = time.Now().Add(d.until(d.watchdog.options.Interval * d.pace()))
+	}
+	next := time.Until(d.nextTurn)
+	if !d.rests() {
+		next = min(next, d.until(d.watchdog.options.Poll))
+	}
+	if d.wanted.Load() {
+		next = 0
+	}
+	d.timer.Load().Reset(next)
+}
+
+// turn is the loop's body: measure, decide, act, publish.
+func (d *database) turn(ctx context.Context) {
+	if err := d.open(ctx); err != nil {
+		d.say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn", "err", err)
+		d.publishError(err.Error())
+		return
+	}
+	sample := d.measure(ctx)
+	policies := d.follow(d.watchdog.policies.Load())
+	d.history.Add(&sample)
+	decision := policies.Evaluate(d.input(sample), d.states)
+	if decision.Action == nil || d.mayAct() {
+		d.remember(decision.Next)
+	}
+	if decision.Action != nil && d.mayAct() {
+		d.publish(sample, decision)
+		d.act(ctx, *decision.Action)
+	}
+	if time.Since(d.panicked) > forgiveAfter {
+		d.panics = 0
+	}
+	d.publish(d.last, decision)
+}
+
+// Look gives a database its next turn at once: someone has noticed that its files
+// are others. It waits for nobody.
+func (w *Watchdog) Look(nameOrPath string) {
+	if d, err := w.find(nameOrPath); err == nil {
+		d.wanted.Store(true)
+		if timer := d.timer.Load(); timer != nil {
+			timer.Reset(0) // where a turn is under way, its end sees what is wanted
+		}
+	}
+}
+
+// find returns the database with the name, or the one at the path.
+func (w *Watchdog) find(nameOrPath string) (*database, error) {
+	for _, d := range *w.databases.Load() {
+		if d.target.Name == nameOrPath || d.target.Path == nameOrPath {
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("%q: %w", nameOrPath, ErrUnknownDatabase)
+}

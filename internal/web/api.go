@@ -1,0 +1,143 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+)
+
+// Databases is what /api/v1/databases answers.
+type Databases struct {
+	At        time.Time                  `json:"at"`
+	Started   time.Time                  `json:"started"`
+	Databases []*watchdog.DatabaseStatus `json:"databases"`
+}
+
+// Decisions is what /api/v1/decisions answers: for each database what every policy
+// says and why, what changed its mind lately, and what was done.
+type Decisions struct {
+	At        time.Time           `json:"at"`
+	Decisions []DatabaseDecisions `json:"decisions"`
+}
+
+// DatabaseDecisions is one database's share of Decisions. Asked for one database
+// (?db=NAME), the decision holds the tree of values.
+type DatabaseDecisions struct {
+	DB       string                  `json:"db"`
+	Decision any                     `json:"decision"` // a policy.Decision, or null before the first turn
+	Changes  []watchdog.ChangeRecord `json:"changes"`
+	Actions  []watchdog.ActionRecord `json:"actions"`
+}
+
+func healthy(w *watchdog.Watchdog) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		status, overdue := w.Status(), w.Overdue()
+		if len(overdue) > 0 && len(overdue) == len(status.Databases) {
+			http.Error(rw, "no database has answered for a minute: "+strings.Join(overdue, ", "), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(rw, "sqlwatch is healthy.")
+		for _, name := range overdue {
+			fmt.Fprintf(rw, "%s has not answered for a minute.\n", name)
+		}
+	}
+}
+
+func ready(w *watchdog.Watchdog) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		if !w.Ready() {
+			http.Error(rw, "sqlwatch is starting: not every database has been looked at.", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(rw, "sqlwatch is ready.")
+	}
+}
+
+func databases(w *watchdog.Watchdog) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		chosen, err := choose(w, r)
+		if err != nil {
+			refuse(rw, err)
+			return
+		}
+		status := w.Status()
+		reply(rw, Databases{At: status.At, Started: status.Started, Databases: chosen})
+	}
+}
+
+func decisions(w *watchdog.Watchdog) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		chosen, err := choose(w, r)
+		if err != nil {
+			refuse(rw, err)
+			return
+		}
+		out := Decisions{At: w.Status().At, Decisions: []DatabaseDecisions{}}
+		for _, d := range chosen {
+			one := DatabaseDecisions{DB: d.Name, Decision: d.Decision, Changes: d.Changes, Actions: d.Actions}
+			if r.FormValue("db") != "" && d.Decision != nil {
+				one.Decision = explain(r.Context(), w, d)
+			}
+			out.Decisions = append(out.Decisions, one)
+		}
+		reply(rw, out)
+	}
+}
+
+// explainWithin bounds how long a request waits for a database that is at work.
+const explainWithin = 2 * time.Second
+
+// explain returns the last decision with its tree of values, or without it while
+// the database is at work for longer.
+func explain(ctx context.Context, w *watchdog.Watchdog, d *watchdog.DatabaseStatus) any {
+	ctx, cancel := context.WithTimeout(ctx, explainWithin)
+	defer cancel()
+	if decision, err := w.Explain(ctx, d.Name); err == nil {
+		return decision
+	}
+	return d.Decision
+}
+
+// choose returns the database that the request names, or all. The name is looked
+// up among the configured ones; it reaches no file system.
+func choose(w *watchdog.Watchdog, r *http.Request) ([]*watchdog.DatabaseStatus, error) {
+	name := r.URL.Query().Get("db")
+	if name == "" {
+		return w.Status().Databases, nil
+	}
+	d, err := w.Database(name)
+	if err != nil {
+		return nil, err
+	}
+	return []*watchdog.DatabaseStatus{d}, nil
+}
+
+func reply(rw http.ResponseWriter, v any) {
+	rw.Header().Set("Content-Type", "application/json; charset=utf-8")
+	rw.Header().Set("Cache-Control", "no-store")
+	json.NewEncoder(rw).Encode(v) // an error here is the client gone
+}
+
+// refuse answers with an error as {"error": "…"}, which is what the commands read.
+func refuse(rw http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	switch {
+	case errors.Is(err, watchdog.ErrUnknownDatabase):
+		code = http.StatusNotFound
+	case errors.Is(err, watchdog.ErrUnavailable), errors.Is(err, watchdog.ErrBadRequest):
+		code = http.StatusBadRequest
+	case errors.Is(err, errPeer):
+		code = http.StatusForbidden
+	case errors.Is(err, watchdog.ErrEnded):
+		code = http.StatusServiceUnavailable
+	}
+	rw.Header().Set("Content-Type", "application/json; charset=utf-8")
+	rw.WriteHeader(code)
+	json.NewEncoder(rw).Encode(map[string]string{"error": err.Error()})
+}

@@ -1,0 +1,269 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// measured is a sampler of numbers.
+type measured struct{ db string }
+
+func (m measured) Sample(context.Context) collector.Sample {
+	s := collector.Sample{At: time.Unix(1, 0), DB: m.db, Path: "/srv/" + m.db, State: collector.StateUp}
+	s.Database = collector.Database{SizeBytes: 1 << 20, PageSize: 4096, Pages: 256, JournalMode: "wal", EngineVersion: "3.54.1"}
+	s.WAL = collector.WAL{Known: true, SizeBytes: 4096, PageSize: 4096, Frames: 1}
+	s.Disk = collector.Disk{Known: true, FSType: "ext4", Mountpoint: "/"}
+	return s
+}
+func (measured) Poll()        {}
+func (measured) Close() error { return nil }
+
+// watching returns a watchdog at work on so many databases, and its collectors.
+func watching(t testing.TB, names ...string) (*watchdog.Watchdog, []prometheus.Collector) {
+	t.Helper()
+	var targets []watchdog.Target
+	for _, name := range names {
+		targets = append(targets, watchdog.Target{Name: name, Path: "/srv/" + name, Open: func(context.Context) (watchdog.Parts, error) {
+			return watchdog.Parts{Sampler: measured{name}}, nil
+		}})
+	}
+	metrics := watchdog.NewMetrics()
+	metrics.Built("v1", "abc", "go1", "3.54.1")
+	metrics.Reloaded(time.Unix(1, 0), nil)
+	w := watchdog.New(watchdog.Options{Targets: targets, Policies: policy.Defaults(), Metrics: metrics})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Run(ctx, time.Second)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	for deadline := time.Now().Add(time.Minute); !w.Ready(); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the watchdog is not ready after a minute")
+		}
+	}
+	return w, []prometheus.Collector{collector.NewExporter(w.Samples), metrics}
+}
+
+func ourCatalogue() []collector.Metric {
+	return slices.Concat(collector.Catalogue(), watchdog.Catalogue())
+}
+
+// The short way shows what a pedantic registry shows, letter by letter.
+func TestGathererAgreesWithARegistry(t *testing.T) {
+	t.Parallel()
+	_, collectors := watching(t, "app", "b \"quoted\"", "ünïcode", "line\nbreak")
+	pedantic := prometheus.NewPedanticRegistry()
+	pedantic.MustRegister(collectors...)
+	ours, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), collectors...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := pageOf(t, ours), pageOf(t, pedantic)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("H12: -registry +ours:\n%s", diff)
+	}
+	if problems, err := testutil.GatherAndLint(ours); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v %v", problems, err)
+	}
+}
+
+// pageOf renders metrics, without how long each collector took.
+func pageOf(t *testing.T, g prometheus.Gatherer) string {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page strings.Builder
+	for _, f := range families {
+		if f.GetName() == "sqlwatch_scrape_collector_duration_seconds" {
+			continue
+		}
+		if _, err := expfmt.MetricFamilyToText(&page, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return page.String()
+}
+
+func TestGathererRefusesAndSurvives(t *testing.T) {
+	t.Parallel()
+	stranger := prometheus.NewGauge(prometheus.GaugeOpts{Name: "stranger", Help: "?"})
+	if _, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), stranger); err == nil {
+		t.Error("a metric outside the catalogue was accepted")
+	}
+	catalogue := []collector.Metric{{Name: "stranger", Type: collector.Gauge, Help: "?"}, {Name: "labelled", Type: collector.Gauge, Labels: []string{"x"}, Help: "?"}}
+	labelled := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "labelled", Help: "?"}, []string{"x"})
+	labelled.WithLabelValues("fine").Set(1)
+	g, err := NewGatherer(prometheus.NewRegistry(), catalogue, labelled, panicking{stranger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := g.Gather()
+	if err == nil || !strings.Contains(err.Error(), "torn out") || len(families) != 1 {
+		t.Errorf("a collector that panics: %d families, %v", len(families), err)
+	}
+}
+
+type panicking struct{ prometheus.Gauge }
+
+func (panicking) Collect(chan<- prometheus.Metric) { panic("torn out") }
+
+// A database whose disk hangs costs a scrape nothing: its last values are shown,
+// and when they were measured.
+func TestScrapeBesideAHungDisk_H9(t *testing.T) {
+	t.Parallel()
+	second, hung := make(chan struct{}), make(chan struct{})
+	first := make(chan struct{}, 1)
+	first <- struct{}{}
+	w := watchdog.New(watchdog.Options{Policies: policy.Defaults(), Interval: 10 * time.Millisecond, Targets: []watchdog.Target{{Name: "app", Path: "/srv/app", Open: func(context.Context) (watchdog.Parts, error) {
+		return watchdog.Parts{Sampler: hanging{measured{"app"}, first, second, hung}}, nil
+	}}}})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Run(ctx, time.Second)
+	}()
+	defer func() { cancel(); <-ended }()
+	defer close(hung)
+	for deadline := time.Now().Add(time.Minute); !w.Ready(); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no first sample within a minute")
+		}
+	}
+	<-second // now it hangs
+	g, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), collector.NewExporter(w.Samples))
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := pageOf(t, g) // or it waits as long as the disk hangs: for ever
+	for _, want := range []string{`sqlite_up{db="app"} 1`, `sqlite_last_sample_timestamp_seconds{db="app"} 1` + "\n"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("lacks %s", want)
+		}
+	}
+}
+
+// hanging is a sampler that answers once.
+type hanging struct {
+	measured
+	first  <-chan struct{}
+	second chan<- struct{} // closed when it hangs
+	hung   <-chan struct{}
+}
+
+func (h hanging) Sample(ctx context.Context) collector.Sample {
+	select {
+	case <-h.first:
+	default:
+		close(h.second)
+		<-h.hung
+	}
+	return h.measured.Sample(ctx)
+}
+
+// The page says in one line how all fare: its title, its colour and its words.
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	sample := func(state collector.State, pinned time.Duration) *collector.Sample {
+		s := &collector.Sample{DB: "x", State: state, Err: "why"}
+		if pinned > 0 {
+			s.Readers = collector.Readers{Active: 1, PinnedSince: time.Unix(1000, 0).Add(-pinned), OldestPID: 7, OldestCommand: "job"}
+		}
+		return s
+	}
+	up, short, long, gone := sample(collector.StateUp, 0), sample(collector.StateUp, time.Second), sample(collector.StateUp, time.Hour), sample(collector.StateMissing, 0)
+	stale := sample(collector.StateUp, 0)
+	stale.Replicas = []collector.Replica{{Name: "s3.main"}}
+	for _, test := range []struct {
+		samples []*collector.Sample
+		level   level
+		words   string
+	}{
+		{nil, warn, "No database is watched"},
+		{[]*collector.Sample{up}, good, "a is well"},
+		{[]*collector.Sample{up, short}, good, "All 2 databases are well"},
+		{[]*collector.Sample{up, long}, warn, "b is worth a look"},
+		{[]*collector.Sample{long, gone, stale}, bad, "b, c are in trouble"},
+		{[]*collector.Sample{gone, gone, gone, gone, up}, bad, "4 of 5 databases are in trouble"},
+	} {
+		var rows []row
+		for i, s := range test.samples {
+			rows = append(rows, newRow(&watchdog.DatabaseStatus{Name: string(rune('a' + i)), Sample: s}, time.Unix(1000, 0)))
+		}
+		sortRows(rows)
+		if l, words := verdict(rows); l != test.level || words != test.words {
+			t.Errorf("got %s, %q; want %s, %q", l, words, test.level, test.words)
+		}
+	}
+}
+
+// BenchmarkScrape is one answer to /metrics with so many databases: as text, and
+// as a scraper asks for it.
+func BenchmarkScrape(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		var names []string
+		for i := range n {
+			names = append(names, fmt.Sprint("db", i))
+		}
+		for _, encoding := range []string{"identity", "gzip"} {
+			b.Run(fmt.Sprint(n, "/", encoding), func(b *testing.B) {
+				w, collectors := watching(b, names...)
+				ours, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), collectors...)
+				if err != nil {
+					b.Fatal(err)
+				}
+				handler := Handler(Options{Watchdog: w, Gatherer: ours, Logger: slog.New(slog.DiscardHandler)})
+				request := httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil)
+				request.Header.Set("Accept-Encoding", encoding)
+				used, size := processorTime(b), 0
+				<-time.After(time.Second)
+				besides := processorTime(b) - used // of the watchdog at work, in a second
+				used = processorTime(b)
+				for b.Loop() {
+					answer := httptest.NewRecorder()
+					handler.ServeHTTP(answer, request)
+					if answer.Code != http.StatusOK || answer.Header().Get("Content-Encoding") == "gzip" != (encoding == "gzip") {
+						b.Fatalf("%d %v", answer.Code, answer.Header())
+					}
+					size = answer.Body.Len()
+				}
+				used = processorTime(b) - used - time.Duration(b.Elapsed().Seconds()*float64(besides))
+				b.ReportMetric(float64(used.Microseconds())/1000/float64(b.N), "cpu-ms/op")
+				b.ReportMetric(float64(size), "bytes")
+			})
+		}
+	}
+}
+
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
