@@ -1,0 +1,151 @@
+package requests_test
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/requests"
+)
+
+// exporter is a collector of two replicas, as a registry wants it.
+type exporter struct{ a, b *requests.Counts }
+
+// Describe implements prometheus.Collector.
+func (e exporter) Describe(descs chan<- *prometheus.Desc) { requests.Describe(descs) }
+
+// Collect implements prometheus.Collector.
+func (e exporter) Collect(metrics chan<- prometheus.Metric) {
+	e.a.Collect(metrics, "app", "s3.main")
+	e.b.Collect(metrics, "app", "file.local")
+}
+
+// gather proves with a pedantic registry that the series are well formed, and returns them by family.
+func gather(t *testing.T, e exporter) map[string][]*dto.Metric {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(e)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]*dto.Metric{}
+	for _, f := range families {
+		out[f.GetName()] = f.GetMetric()
+	}
+	return out
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}
+
+func TestCounts_zeroFromTheStart(t *testing.T) {
+	t.Parallel()
+	got := gather(t, exporter{&requests.Counts{}, &requests.Counts{}})
+	if n := len(got["sqlwatch_replica_operations_total"]); n != 2*6 {
+		t.Errorf("%d series of operations of two replicas, want 12", n)
+	}
+	if n := len(got["sqlwatch_replica_operation_failures_total"]); n != 2*6*11 {
+		t.Errorf("%d series of failures, want 132", n)
+	}
+	for name, series := range got {
+		for _, m := range series {
+			if m.GetCounter() == nil || m.GetCounter().GetValue() != 0 {
+				t.Errorf("%s is %v, want a counter at 0", name, m)
+			}
+		}
+	}
+}
+
+func TestCounts_Observe(t *testing.T) {
+	t.Parallel()
+	e := exporter{&requests.Counts{}, &requests.Counts{}}
+	for _, r := range []replicator.Request{
+		{Operation: "put", Duration: time.Millisecond},
+		{Operation: "put", Duration: 20 * time.Millisecond}, // on a bound: belongs below it
+		{Operation: "put", Duration: time.Hour, Reason: "timeout"},
+		{Operation: "put", Reason: "a word that was never heard"},
+		{Operation: "list", Reason: "auth"},
+		{Operation: "brew"},
+	} {
+		e.a.Observe(r)
+	}
+	got := gather(t, e)
+	for _, m := range got["sqlwatch_replica_operations_total"] {
+		want := map[string]float64{"put": 4, "list": 1}[label(m, "operation")]
+		if label(m, "replica") != "s3.main" {
+			want = 0
+		}
+		if m.GetCounter().GetValue() != want {
+			t.Errorf("%v, want %v", m, want)
+		}
+	}
+	for _, m := range got["sqlwatch_replica_operation_failures_total"] {
+		want := map[string]float64{"put timeout": 1, "put other": 1, "list auth": 1}[label(m, "operation")+" "+label(m, "reason")]
+		if label(m, "replica") != "s3.main" {
+			want = 0
+		}
+		if m.GetCounter().GetValue() != want {
+			t.Errorf("%v, want %v", m, want)
+		}
+	}
+	durations := got["sqlwatch_replica_operation_duration_seconds"]
+	i := slices.IndexFunc(durations, func(m *dto.Metric) bool { return label(m, "operation") == "put" })
+	if len(durations) != 2 || i < 0 {
+		t.Fatalf("durations of %v, want put and list", durations)
+	}
+	h := durations[i].GetHistogram()
+	if h.GetSampleCount() != 4 || math.Abs(h.GetSampleSum()-3600.021) > 1e-6 {
+		t.Errorf("%d durations of %v s together, want 4 of 3600.021", h.GetSampleCount(), h.GetSampleSum())
+	}
+	var below []uint64
+	for _, b := range h.GetBucket() {
+		below = append(below, b.GetCumulativeCount())
+	}
+	if want := []uint64{2, 3, 3, 3, 3, 3, 3}; !slices.Equal(below, want) {
+		t.Errorf("buckets %v, want %v", below, want)
+	}
+}
+
+// TestPrices_Monthly holds the table of docs/storage.md: 2.6 million PUTs a month
+// are 13 dollars at Amazon, and 15 GB 0.35, 0.23 and 0.09.
+func TestPrices_Monthly(t *testing.T) {
+	t.Parallel()
+	const gigabytes = 15_000_000_000
+	for provider, want := range map[string]float64{
+		"Amazon S3":     2.592*5 + 0.72*0.40 + 0.0072*5 + 0.345,
+		"Backblaze B2":  0.72*0.40 + 0.0072*4 + 0.09,
+		"Cloudflare R2": 2.592*4.5 + 0.72*0.36 + 0.0072*4.5 + 0.225,
+	} {
+		p, known := requests.PricesOf(provider)
+		if !known {
+			t.Fatalf("no prices of %s", provider)
+		}
+		c := &requests.Counts{}
+		if _, known := p.Monthly(c, 59*time.Minute, gigabytes); known {
+			t.Error("a cost was concluded from less than an hour")
+		}
+		for operation, n := range map[string]int{"put": 7000, "multipart": 200, "get": 1900, "head": 100, "list": 20, "delete": 5000} { // in two hours
+			for range n {
+				c.Observe(replicator.Request{Operation: operation})
+			}
+		}
+		if got, known := p.Monthly(c, 2*time.Hour, gigabytes); !known || math.Abs(got-want) > 1e-9 {
+			t.Errorf("%s: %v (%v) a month, want %v", provider, got, known, want)
+		}
+	}
+	if _, known := requests.PricesOf("this endpoint"); known {
+		t.Error("a server of one's own has prices")
+	}
+}

@@ -1,0 +1,62 @@
+package s3
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// provider is what is known about an S3 implementation before the first request.
+type provider struct {
+	name      string
+	region    string // when none is configured
+	pathStyle bool   // buckets are not host names here
+	oneDelete bool   // has no DeleteObjects
+	evenParts bool   // all parts of an upload but the last must be equally large
+}
+
+// providers is searched by the end of the endpoint's host name. Everything in
+// it comes from the providers' documentation; what none of them says is found
+// out by asking (a refused conditional write, a missing DeleteObjects).
+var providers = []struct {
+	suffix string
+	provider
+	regionLabel int // which dot-separated label of the host is the region; -1 none
+}{
+	{".amazonaws.com", provider{name: "Amazon S3", region: "us-east-1"}, 1},
+	{".backblazeb2.com", provider{name: "Backblaze B2", region: "us-west-004"}, 1}, // s3.us-west-004.backblazeb2.com
+	{".r2.cloudflarestorage.com", provider{name: "Cloudflare R2", region: "auto", evenParts: true}, -1},
+	{"storage.googleapis.com", provider{name: "Google Cloud Storage", region: "auto", oneDelete: true}, -1},
+	{".wasabisys.com", provider{name: "Wasabi", region: "us-east-1"}, 1},                       // s3.eu-central-1.wasabisys.com
+	{".digitaloceanspaces.com", provider{name: "DigitalOcean Spaces", region: "us-east-1"}, 0}, // nyc3.digitaloceanspaces.com
+	{".scw.cloud", provider{name: "Scaleway", region: "fr-par"}, 1},                            // s3.fr-par.scw.cloud
+	{".your-objectstorage.com", provider{name: "Hetzner", region: "fsn1"}, 0},                  // fsn1.your-objectstorage.com
+	{".cloud.ovh.net", provider{name: "OVHcloud", region: "gra"}, 1},                           // s3.gra.io.cloud.ovh.net
+	{".tigris.dev", provider{name: "Tigris", region: "auto"}, -1},
+	{".storage.dev", provider{name: "Tigris", region: "auto"}, -1},
+}
+
+func providerOf(endpoint string) provider {
+	if endpoint == "" {
+		return provider{name: "Amazon S3", region: "us-east-1"}
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return provider{name: "this endpoint", region: "us-east-1"}
+	}
+	host := strings.ToLower(u.Hostname())
+	for _, p := range providers {
+		if !strings.HasSuffix(host, p.suffix) {
+			continue
+		}
+		labels := strings.Split(host, ".")
+		if p.regionLabel >= 0 && len(labels) > p.regionLabel+2 {
+			p.region = labels[p.regionLabel]
+		}
+		return p.provider
+	}
+	// MinIO, Garage, Ceph, versitygw and others that people run themselves: a
+	// bucket as host name needs a wildcard DNS record, which few have.
+	_, err = netip.ParseAddr(host)
+	return provider{name: "this endpoint", region: "us-east-1", pathStyle: err == nil || !strings.Contains(host, ".") || u.Port() != ""}
+}

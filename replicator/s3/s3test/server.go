@@ -1,0 +1,127 @@
+// Package s3test gives tests a real S3 server on loopback (Start) and a proxy
+// before it that breaks requests in every way a network and a provider can
+// (NewProxy).
+package s3test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The keys of every Server.
+const (
+	AccessKey = "test-key-id"
+	SecretKey = "test-secret-key"
+	Region    = "us-east-1"
+	Bucket    = "replicas" // exists in every Server
+)
+
+// Server is a running versitygw that keeps its objects in a directory.
+type Server struct {
+	URL     string
+	Dir     string // the backend: each directory in it is a bucket
+	process *os.Process
+}
+
+// Start runs versitygw until the test ends. It is built from the module in
+// tools/; where that is impossible the test fails.
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	path := build(tb)
+	dir := tb.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, Bucket), 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	address := freeAddress(tb)
+	cmd := exec.Command(path, "--port", address, "--access", AccessKey, "--secret", SecretKey, "--region", Region, "--quiet", "--keep-alive", "posix", dir)
+	output := &tail{}
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		tb.Fatalf("start versitygw: %v", err)
+	}
+	tb.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if tb.Failed() {
+			tb.Logf("versitygw said: %s", output.text)
+		}
+	})
+	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		if err == nil {
+			conn.Close()
+			return &Server{URL: "http://" + address, Dir: dir, process: cmd.Process}
+		}
+		select {
+		case <-ctx.Done():
+			tb.Fatalf("versitygw does not listen on %s: %v: %s", address, err, output.text)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Stop and Continue suspend and resume the server: a peer that accepts and never answers.
+func (s *Server) Stop() error { return s.process.Signal(syscall.SIGSTOP) }
+
+// Continue ends what Stop began.
+func (s *Server) Continue() error { return s.process.Signal(syscall.SIGCONT) }
+
+// build returns the path of the server in Go's own cache of tools.
+func build(tb testing.TB) string {
+	tb.Helper()
+	_, self, _, ok := runtime.Caller(0)
+	if !ok {
+		tb.Fatal("cannot tell where the tools module is")
+	}
+	tools := filepath.Join(filepath.Dir(self), "..", "..", "..", "tools")
+	cmd := exec.Command("go", "tool", "-n", "versitygw")
+	cmd.Dir = tools
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatalf("build versitygw in %s: %v", tools, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func freeAddress(tb testing.TB) string {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// tail keeps the last output for the case of a failure.
+type tail struct{ text string }
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.text += string(p)
+	if len(t.text) > 4096 {
+		t.text = t.text[len(t.text)-4096:]
+	}
+	return len(p), nil
+}
+
+var _ io.Writer = (*tail)(nil)
+
+// URLFor returns the replica URL of a prefix, as the command line takes it.
+func (s *Server) URLFor(prefix string) string {
+	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=%s&path_style=true", Bucket, prefix, s.URL, Region)
+}

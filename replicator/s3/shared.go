@@ -1,0 +1,101 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+)
+
+// Shared is what stores with the same keys and certificates have in common:
+// connections, trusted certificates, credentials. A process with a thousand
+// databases has one of it. The zero value is ready.
+type Shared struct {
+	mu   sync.Mutex
+	made map[account]*access
+}
+
+// account is what must be equal for an access to be shared.
+type account struct {
+	endpoint, region                   string
+	accessKey, secretKey, sessionToken string
+	certificates                       string // PEM, not its file's name: files change
+	stall, backoff                     time.Duration
+}
+
+// access is how the requests of an account get through.
+type access struct {
+	loaded      aws.Config
+	credentials *aws.CredentialsCache // nil where the keys are fixed
+	signer      *signer
+}
+
+// access returns the one for c, which is complete. A nil Shared makes a new one.
+func (s *Shared) access(ctx context.Context, c Config) (*access, error) {
+	var pem []byte
+	if c.CAFile != "" {
+		var err error
+		if pem, err = os.ReadFile(c.CAFile); err != nil {
+			return nil, fmt.Errorf("read certificates for s3://%s: %w", c.Bucket, err)
+		}
+	}
+	if s == nil {
+		return newAccess(ctx, c, pem)
+	}
+	key := account{c.Endpoint, c.Region, c.AccessKey, c.SecretKey, c.SessionToken, string(pem), c.Stall, c.Backoff}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.made[key]; a != nil {
+		return a, nil
+	}
+	a, err := newAccess(ctx, c, pem)
+	if err != nil {
+		return nil, err
+	}
+	if s.made == nil {
+		s.made = map[account]*access{}
+	}
+	s.made[key] = a
+	return a, nil
+}
+
+func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
+	options := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(newHTTPClient(c.Stall)),
+		config.WithRetryer(c.newRetryer),
+	}
+	if c.Region != "" {
+		options = append(options, config.WithRegion(c.Region))
+	}
+	if c.AccessKey != "" {
+		options = append(options, config.WithCredentialsProvider(fixed(&c)))
+	}
+	if pem != nil {
+		options = append(options, func(o *config.LoadOptions) error {
+			o.CustomCABundle = bytes.NewReader(pem) // anew: credentials are loaded more than once
+			return nil
+		})
+	}
+	loaded, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return nil, fmt.Errorf("load settings for s3://%s: %w", c.Bucket, err)
+	}
+	if loaded.Region == "" || (c.Region == "" && c.Endpoint != "") {
+		loaded.Region = providerOf(c.Endpoint).region
+	}
+	if b, ok := loaded.HTTPClient.(*awshttp.BuildableClient); ok {
+		loaded.HTTPClient = b.Freeze() // each client of the SDK would build its own connections
+	}
+	a := &access{loaded: loaded, signer: newSigner()}
+	if c.AccessKey == "" {
+		a.credentials = aws.NewCredentialsCache(rereading{options})
+		a.loaded.Credentials = a.credentials
+	}
+	return a, nil
+}

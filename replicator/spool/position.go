@@ -1,0 +1,132 @@
+package spool
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+)
+
+// Position is where a capture stands: everything that is needed to prove that
+// nothing happened between it and what is found later. What it does not prove
+// is taken as lost and made good by a diff.
+//
+// The proof: the same file (device, inode, page size); then either the same WAL
+// generation, whose running checksum continues from Frames.Checksum, or a newer
+// one read from its first frame; and in both cases exactly as many commit
+// frames copied as Change has risen. While we hold the WAL the count alone finds a
+// commit that was missed. While nobody of us looked it does not: all who use
+// the wal-index may have been killed, and then it is made anew, in place, and
+// counts from 0. See Vouch.
+type Position struct {
+	TXID      ltx.TXID        `json:"txid"` // of the last segment
+	Lineage   string          `json:"lineage"`
+	Timestamp int64           `json:"timestamp"` // of the last segment, in milliseconds
+	PageSize  int             `json:"page_size"`
+	Pages     uint32          `json:"pages"`
+	Checksum  ltx.Checksum    `json:"checksum"` // of the database: the page-checksum map must agree
+	Device    uint64          `json:"device"`
+	Inode     uint64          `json:"inode"`
+	Change    uint32          `json:"change"` // the wal-index's commit counter
+	Salt1     uint32          `json:"salt1"`
+	Salt2     uint32          `json:"salt2"`
+	Frames    dbfile.Position `json:"frames"`
+
+	Main MainFile `json:"main"` // when all of Frames was known to be read and nothing newer was in it; zero: not known
+}
+
+// InGeneration says whether x is of the WAL generation that p stands in.
+func (p Position) InGeneration(x dbfile.WALIndex) bool {
+	return p.Salt1 == x.Salt1 && p.Salt2 == x.Salt2
+}
+
+// Current says whether nothing was committed since p. Each reset raises Salt1 by
+// one; one that has jumped was drawn for a WAL that somebody wrote to.
+func (p Position) Current(x dbfile.WALIndex) bool {
+	if x.MaxFrame == 0 {
+		return p.Change == x.Change && x.Salt1-p.Salt1 < 1<<16
+	}
+	return p.Change == x.Change && p.InGeneration(x) && p.Frames == x.Position()
+}
+
+// MainFile tells whether the main file was written to. Boot is part of it because
+// a power cut may keep what was written and lose the time of it.
+type MainFile struct {
+	Modified int64  `json:"modified,omitempty"` // in Unix nanoseconds
+	Size     int64  `json:"size,omitempty"`     // in bytes
+	Boot     string `json:"boot,omitempty"`
+}
+
+// Vouch says whether what x tells can be compared with p although nobody of us
+// held the WAL in between. In p's own generation the running checksum goes on or
+// does not. A newer one begins with a reset, and a reset needs every frame
+// before it in the main file: if that was not written to since all of it was
+// read, there were none, and all that was committed is in x's generation.
+// (Salts of 0 are no generation: the wal-index of an empty WAL.)
+func (p Position) Vouch(x dbfile.WALIndex, now MainFile) bool {
+	return p.InGeneration(x) && p.Salt2 != 0 || p.Main != MainFile{} && p.Main == now
+}
+
+// Moved returns p at the head that x describes.
+func (p Position) Moved(x dbfile.WALIndex) Position {
+	p.Change, p.Salt1, p.Salt2, p.Frames, p.Pages = x.Change, x.Salt1, x.Salt2, x.Position(), x.Pages
+	return p
+}
+
+// version is the version of the files in the state directory. Files of
+// another version are not touched: see ErrVersion.
+const version = 1
+
+// Record is what is written about one segment, and what remains of the last one
+// when the spool is empty. In the file a line of JSON is followed by a line with
+// its SHA-256, so that one flipped bit is not taken for a position.
+type Record struct {
+	Version  int      `json:"version"`
+	Segment  Segment  `json:"segment"`
+	Position Position `json:"position"`
+}
+
+var (
+	ErrDamaged = errors.New("damaged record")
+	// ErrVersion says that a state directory is of another version of sqlwatch.
+	ErrVersion = errors.New("written by another version of sqlwatch: use that version, or move the state directory away, which costs one comparison of the database with its replica")
+)
+
+func writeRecord(path string, r Record) error {
+	r.Version = version
+	line, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	sum := sha256.Sum256(line)
+	return durable.WriteFile(path, fmt.Appendf(line, "\n%x\n", sum), 0o600)
+}
+
+// readRecord reads a record. Errors: fs.ErrNotExist, ErrDamaged, ErrVersion.
+func readRecord(path string) (Record, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Record{}, err
+	}
+	line, rest, _ := bytes.Cut(b, []byte("\n"))
+	sum := sha256.Sum256(line)
+	if string(rest) != hex.EncodeToString(sum[:])+"\n" {
+		return Record{}, fmt.Errorf("%s: %w", path, ErrDamaged)
+	}
+	var r Record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return Record{}, fmt.Errorf("%s: %w: %w", path, ErrDamaged, err)
+	}
+	if r.Version != version {
+		return Record{}, fmt.Errorf("%s is of version %d: %w", path, r.Version, ErrVersion)
+	}
+	return r, nil
+}

@@ -1,0 +1,422 @@
+// Package spool keeps what was captured until every replica has it: LTX segments, each
+// durable before it counts, and with each the position that it leads to.
+package spool
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+)
+
+// Segment is one captured piece of history: an LTX file in the spool, durable
+// and immutable, that waits to be shipped.
+//
+// Its MinTXID is its MaxTXID, except where it is a whole database with
+// MaxTXID > 1: then MinTXID is 1, it is a snapshot by LTX's rules, and it begins
+// a chain of its own, because no earlier file may be combined with it. That
+// happens when the page size changed (ReasonPageSize).
+type Segment struct {
+	MinTXID   ltx.TXID     `json:"min_txid"`
+	MaxTXID   ltx.TXID     `json:"max_txid"`
+	Path      string       `json:"-"`
+	Size      int64        `json:"size"`
+	Timestamp time.Time    `json:"timestamp"` // strictly rising with the TXID, whatever the clock does
+	Checksum  ltx.Checksum `json:"checksum"`  // of the database after it
+	Lineage   string       `json:"lineage"`
+	Reason    string       `json:"reason,omitempty"` // why it is a diff or a whole database; "" when it is WAL
+	Commit    uint32       `json:"commit"`           // the database's size after it, in pages
+	PageSize  int          `json:"page_size"`
+	SHA256    string       `json:"sha256"` // of the file, in hex
+	Pages     int          `json:"pages"`  // how many it holds
+}
+
+// Snapshot says whether the segment holds every page of the database.
+func (s Segment) Snapshot() bool { return s.MinTXID == 1 }
+
+// Spool is the directory of captured segments. Capture appends, whoever ships
+// them reads and releases; all methods may be called from any goroutine.
+type Spool struct {
+	dir  string
+	base string // position.json: what remains when the spool is empty
+
+	releasing sync.Mutex               // held over fsyncs, which an append, perhaps under a writer's lock, must not wait for
+	settle    func() (ltx.TXID, error) // makes the page-checksum map durable, and says up to which segment
+
+	mu      sync.Mutex
+	records []Record // ascending, without gaps
+	bytes   int64
+	last    Record        // the newest ever, released or not
+	grown   chan struct{} // closed and replaced at every append
+}
+
+const (
+	segmentSuffix = ".ltx"
+	recordSuffix  = ".json"
+	segmentsName  = "spool"         // the directory of both
+	baseName      = "position.json" // the last record released
+)
+
+// Open reads the spool in dir and sweeps what a crash left: a segment
+// without its record, or the reverse, was never finished. found is false when
+// nothing was ever captured here. An error other than of the disk is ErrDamaged:
+// the state in this directory cannot be believed.
+func Open(dir string) (s *Spool, found bool, err error) {
+	s = &Spool{dir: filepath.Join(dir, segmentsName), base: filepath.Join(dir, baseName), grown: make(chan struct{})}
+	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, false, err
+	}
+	if err := errors.Join(durable.SweepTemp(dir), durable.SweepTemp(s.dir)); err != nil {
+		return nil, false, err
+	}
+	base, err := readRecord(s.base)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, false, err
+	}
+	found = err == nil
+	s.last = base
+	if err := s.load(base.Position.TXID); err != nil {
+		return nil, false, err
+	}
+	return s, found || len(s.records) > 0, nil
+}
+
+func (s *Spool) load(base ltx.TXID) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("read spool: %w", err)
+	}
+	names := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		names[e.Name()] = true
+	}
+	for _, e := range entries {
+		stem, isSegment := strings.CutSuffix(e.Name(), segmentSuffix)
+		if !isSegment || !names[stem+recordSuffix] {
+			continue
+		}
+		r, err := s.loadRecord(stem)
+		if err != nil {
+			return err
+		}
+		if r.Segment.MaxTXID <= base {
+			continue // released, then a crash before it was removed
+		}
+		if n := len(s.records); n > 0 && r.Segment.MaxTXID != s.records[n-1].Segment.MaxTXID+1 {
+			return fmt.Errorf("%w: spool has a gap before %s", ErrDamaged, e.Name())
+		}
+		s.append(r)
+		delete(names, e.Name())
+		delete(names, stem+recordSuffix)
+	}
+	for name := range names {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
+			return fmt.Errorf("sweep spool: %w", err)
+		}
+	}
+	return nil
+}
+
+func (s *Spool) loadRecord(stem string) (Record, error) {
+	r, err := readRecord(filepath.Join(s.dir, stem+recordSuffix))
+	if err != nil {
+		return Record{}, err
+	}
+	r.Segment.Path = s.path(r.Segment.MaxTXID, segmentSuffix)
+	info, err := os.Stat(r.Segment.Path)
+	if err != nil || r.Segment.MaxTXID.String() != stem || info.Size() != r.Segment.Size {
+		return Record{}, errors.Join(fmt.Errorf("%w: segment %s is not what its record says", ErrDamaged, stem), err)
+	}
+	return r, nil
+}
+
+func (s *Spool) path(txid ltx.TXID, suffix string) string {
+	return filepath.Join(s.dir, txid.String()+suffix)
+}
+
+func (s *Spool) append(r Record) {
+	s.records = append(s.records, r)
+	s.bytes += r.Segment.Size
+	s.last = r
+	close(s.grown)
+	s.grown = make(chan struct{})
+}
+
+// Begin makes a spool in dir, where none is, that goes on from p.
+func Begin(dir string, p Position) error {
+	return writeRecord(filepath.Join(dir, baseName), Record{Position: p})
+}
+
+// Discard removes a spool that cannot be believed, or shall not be.
+func Discard(dir string) error {
+	err := durable.Remove(filepath.Join(dir, baseName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, os.RemoveAll(filepath.Join(dir, segmentsName)))
+}
+
+// SettleBy tells what to ask before segments go: settle makes durable what they are
+// the redo log of, and says up to which one.
+func (s *Spool) SettleBy(settle func() (ltx.TXID, error)) {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
+	s.settle = settle
+}
+
+// Position returns that of the newest segment ever, released or not.
+func (s *Spool) Position() Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last.Position
+}
+
+// List returns the segments in the spool, oldest first.
+func (s *Spool) List() []Segment { return s.After(0) }
+
+// After returns the segments in the spool whose MaxTXID is above txid, oldest first.
+func (s *Spool) After(txid ltx.TXID) []Segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Segment
+	for _, r := range s.records[s.index(txid):] {
+		out = append(out, r.Segment)
+	}
+	return out
+}
+
+// index returns where the first segment above txid is.
+func (s *Spool) index(txid ltx.TXID) int {
+	i, _ := slices.BinarySearchFunc(s.records, txid+1, func(r Record, t ltx.TXID) int {
+		switch {
+		case r.Segment.MaxTXID < t:
+			return -1
+		case r.Segment.MaxTXID > t:
+			return 1
+		}
+		return 0
+	})
+	return i
+}
+
+// Bytes returns how much the segments in the spool take.
+func (s *Spool) Bytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}
+
+// Pressure returns the bytes that count against the limit: a whole database is
+// captured once and cannot be had in less.
+func (s *Spool) Pressure() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var n int64
+	for _, r := range s.records {
+		if !r.Segment.Snapshot() {
+			n += r.Segment.Size
+		}
+	}
+	return n
+}
+
+// Last returns the highest TXID ever captured, 0 when none was.
+func (s *Spool) Last() ltx.TXID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last.Position.TXID
+}
+
+// ChecksumAt returns the database's checksum after a TXID that is still known.
+func (s *Spool) ChecksumAt(txid ltx.TXID) (ltx.Checksum, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last.Position.TXID == txid {
+		return s.last.Position.Checksum, true
+	}
+	for _, r := range s.records {
+		if r.Segment.MaxTXID == txid {
+			return r.Segment.Checksum, true
+		}
+	}
+	return 0, false
+}
+
+// Wait returns when a segment above txid is there, or with ctx's error.
+func (s *Spool) Wait(ctx context.Context, txid ltx.TXID) error {
+	for {
+		s.mu.Lock()
+		last, grown := s.last.Position.TXID, s.grown
+		s.mu.Unlock()
+		if last > txid {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Release removes the segments up to and including upTo, which every replica
+// has. It may be repeated. The page-checksum map and the position are made
+// durable first, since the segments are their redo log.
+func (s *Spool) Release(upTo ltx.TXID) error {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
+	if held := s.List(); len(held) == 0 || held[0].MaxTXID > upTo {
+		return nil
+	}
+	settled, err := s.settle()
+	if err != nil {
+		return fmt.Errorf("release spool: %w", err)
+	}
+	s.mu.Lock()
+	gone := slices.Clone(s.records[:s.index(min(upTo, settled))])
+	s.mu.Unlock()
+	if len(gone) == 0 {
+		return nil
+	}
+	if err := writeRecord(s.base, gone[len(gone)-1]); err != nil {
+		return fmt.Errorf("release spool: %w", err)
+	}
+	for _, r := range gone {
+		if err := s.remove(r.Segment.MaxTXID); err != nil {
+			return fmt.Errorf("release segment %s: %w", r.Segment.MaxTXID, err)
+		}
+		s.mu.Lock()
+		s.records, s.bytes = s.records[1:], s.bytes-r.Segment.Size
+		s.mu.Unlock()
+	}
+	return nil
+}
+
+// remove unlinks a segment and its record. That this becomes durable late does
+// no harm: Open removes what position.json says was released.
+func (s *Spool) remove(txid ltx.TXID) error {
+	for _, path := range []string{s.path(txid, recordSuffix), s.path(txid, segmentSuffix)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Restate replaces the newest record's position, where a comparison found the
+// database to be what the last segment made it.
+func (s *Spool) Restate(p Position) error {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := Record{Segment: s.last.Segment, Position: p}
+	path := s.base
+	if n := len(s.records); n > 0 {
+		path = s.path(p.TXID, recordSuffix)
+		s.records[n-1] = r
+	}
+	s.last = r
+	return writeRecord(path, r)
+}
+
+// Writer writes one segment into the spool.
+type Writer struct {
+	spool  *Spool
+	file   *durable.File
+	buf    *bufio.Writer
+	enc    *ltx.Encoder
+	sha    hash.Hash
+	hasher hash.Hash64
+	pages  int
+	size   countWriter
+}
+
+type countWriter int64
+
+func (c *countWriter) Write(p []byte) (int, error) { *c += countWriter(len(p)); return len(p), nil }
+
+// Create begins the segment that h describes.
+func (s *Spool) Create(h ltx.Header) (*Writer, error) {
+	file, err := durable.Create(s.path(h.MaxTXID, segmentSuffix), 0o600)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{spool: s, file: file, sha: sha256.New(), hasher: ltx.NewHasher()}
+	w.buf = bufio.NewWriterSize(io.MultiWriter(file, w.sha, &w.size), 1<<18)
+	if w.enc, err = ltx.NewEncoder(w.buf); err == nil {
+		w.enc.SetSpillDir(s.dir)
+		h.Version, h.Flags = ltx.Version, ltx.HeaderFlagNoChecksum
+		err = w.enc.EncodeHeader(h)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("begin segment %s: %w", h.MaxTXID, err), file.Abort())
+	}
+	return w, nil
+}
+
+// Sum returns the page's checksum.
+func (w *Writer) Sum(page uint32, data []byte) ltx.Checksum {
+	return ltx.ChecksumPageWithHasher(w.hasher, page, data)
+}
+
+// Add writes the next page, in ascending order.
+func (w *Writer) Add(page uint32, data []byte) error {
+	w.pages++
+	if err := w.enc.EncodePage(ltx.PageHeader{Pgno: page}, data); err != nil {
+		return fmt.Errorf("encode page %d: %w", page, err)
+	}
+	return nil
+}
+
+// Pages returns how many pages were added.
+func (w *Writer) Pages() int { return w.pages }
+
+// Finish ends the file and returns what its record is to say; nothing is
+// durable yet.
+func (w *Writer) Finish(p Position, reason string) (Record, error) {
+	if err := w.enc.Close(); err != nil {
+		return Record{}, fmt.Errorf("end segment %s: %w", p.TXID, err)
+	}
+	if err := w.buf.Flush(); err != nil {
+		return Record{}, fmt.Errorf("write segment %s: %w", p.TXID, err)
+	}
+	return Record{Position: p, Segment: Segment{
+		MinTXID: w.enc.Header().MinTXID, MaxTXID: p.TXID,
+		Path: w.spool.path(p.TXID, segmentSuffix), Size: int64(w.size),
+		Timestamp: time.UnixMilli(p.Timestamp).UTC(), Checksum: p.Checksum, Lineage: p.Lineage, Reason: reason,
+		Commit: p.Pages, PageSize: p.PageSize, SHA256: hex.EncodeToString(w.sha.Sum(nil)), Pages: w.pages,
+	}}, nil
+}
+
+// Commit makes the segment and its record durable, side by side because a
+// writer may be waiting: either without the other counts as neither.
+func (w *Writer) Commit(r Record) error {
+	recorded := make(chan error, 1)
+	go func() { recorded <- writeRecord(w.spool.path(r.Segment.MaxTXID, recordSuffix), r) }()
+	if err := errors.Join(w.file.Commit(), <-recorded); err != nil {
+		return errors.Join(fmt.Errorf("commit segment %s: %w", r.Segment.MaxTXID, err), w.spool.remove(r.Segment.MaxTXID))
+	}
+	w.spool.mu.Lock()
+	defer w.spool.mu.Unlock()
+	w.spool.append(r)
+	return nil
+}
+
+// Abort throws the segment away.
+func (w *Writer) Abort() error { return errors.Join(w.enc.Cleanup(), w.file.Abort()) }
