@@ -1,0 +1,109 @@
+package capture
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// A disk that takes its time while the write lock is ours must not make the
+// application wait for it.
+func TestSlowDisk(t *testing.T) {
+	t.Parallel()
+	const slow = 600 * time.Millisecond
+	s := newScene(t)
+	s.options.RestartAt = 256 << 10
+	s.options.BatchAge = 20 * time.Millisecond
+	a := startApp(t, s.path)
+	a.do("schema()")
+	s.open()
+	s.settle()
+	var delayed atomic.Int32
+	s.capture.commit = func(p *pendingCommit) error {
+		if locks, err := s.files.Locks(); err == nil && locks.Write.PID == os.Getpid() && delayed.Add(1)%2 == 0 {
+			<-time.After(slow)
+		}
+		return p.run()
+	}
+	var restarts, n int
+	var worst time.Duration
+	for round := 0; round < 30 && delayed.Load() < 4; round++ {
+		a.during(flat(0.3), func() {
+			r := s.step(false)
+			if r.Restart {
+				restarts++
+			}
+			worst = max(worst, r.Stall)
+			if n++; n%10 == 0 {
+				worst = max(worst, s.truncate().WriterStall)
+			}
+		})
+	}
+	t.Logf("S25: %d restarts, %d flushes under the write lock, longest stall %v", restarts, delayed.Load(), worst)
+	if delayed.Load() < 2 {
+		t.Error("the disk was never slow under the write lock: this test proved nothing")
+	}
+	if worst >= slow {
+		t.Errorf("write lock held for %v, the disk's own %v", worst, slow)
+	}
+	s.capture.commit = (*pendingCommit).run
+	s.checkEqual()
+	s.wantLost(nil)
+}
+
+// A segment that cannot be made durable is tried again under the same TXID, and
+// nothing is lost meanwhile.
+func TestFailingDisk(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		left string // of the two files: the one that is there nevertheless
+	}{
+		{"S20 nothing stored", ""},
+		{"S21 record stored, segment not", ".json"},
+		{"S21 segment stored, record not", ".ltx"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			a := startApp(t, s.path)
+			a.do("schema()")
+			s.open()
+			s.settle()
+			errDisk := errors.New("no space left on device")
+			for round := range 6 {
+				last := s.capture.Spool().Last()
+				a.do("commit(20, 3)")
+				s.capture.commit = func(p *pendingCommit) error {
+					if c.left == "" {
+						return errDisk
+					}
+					name := filepath.Join(s.options.StateDir, "spool", p.record.Segment.MaxTXID.String()+c.left)
+					return errors.Join(errDisk, os.WriteFile(name, []byte("half of a commit"), 0o600))
+				}
+				if _, err := s.capture.Step(s.ctx, true); !errors.Is(err, errDisk) {
+					t.Fatalf("step with a failing disk: %v, want %v", err, errDisk)
+				}
+				if _, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, sqlite.Budget{}); !errors.Is(err, errDisk) {
+					t.Fatalf("checkpoint with a failing disk: %v, want %v", err, errDisk)
+				}
+				if round%2 == 1 {
+					s.crash()
+					s.open()
+				}
+				s.capture.commit = (*pendingCommit).run
+				a.do("commit(1)")
+				if r := s.step(true); r.TXID != last+1 {
+					t.Fatalf("txid %s after a failure at %s, want one more", r.TXID, last)
+				}
+			}
+			s.checkEqual()
+			s.wantLost(nil)
+		})
+	}
+}
