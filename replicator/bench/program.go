@@ -1,0 +1,262 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// program is one of the two that are compared.
+type program interface {
+	name() string
+	// daemon is the command that replicates databases, each to a prefix of its own, and
+	// listens (sqlwatch only) on an address.
+	daemon(st *stage, databases []string, syncEvery time.Duration) (*exec.Cmd, error)
+	// restore is the command that restores one database to out.
+	restore(st *stage, database, out string) *exec.Cmd
+}
+
+// sqlwatch is this tree's program.
+type sqlwatch struct{ path string }
+
+func newSqlwatch(o options) (*sqlwatch, error) {
+	if o.sqlwatch != "" {
+		path, err := filepath.Abs(o.sqlwatch)
+		return &sqlwatch{path}, err
+	}
+	path := filepath.Join(o.dir, "sqlwatch")
+	root, err := moduleRoot()
+	if err != nil {
+		return nil, err
+	}
+	if out, err := exec.Command("go", "build", "-C", root, "-trimpath", "-o", path, "./cmd/sqlwatch").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build sqlwatch: %w: %s", err, out)
+	}
+	return &sqlwatch{path}, nil
+}
+
+func (*sqlwatch) name() string { return "sqlwatch" }
+
+func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration) (*exec.Cmd, error) {
+	var err error
+	if st.listen, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "server {\n  listen = %q\n  admin = \"unix://%[2]s/admin.sock\"\n  state_dir = \"%[2]s/state\"\n}\n", st.listen, st.dir)
+	for _, db := range databases {
+		fmt.Fprintf(&text, "database %q {\n  path = %q\n  replicate_to = [replica.s3.r]\n}\n", nameOf(db), db)
+	}
+	fmt.Fprintf(&text, `replica "s3" "r" {
+  bucket     = %q
+  prefix     = "%s/${db.name}"
+  endpoint   = %q
+  region     = "us-east-1"
+  path_style = true
+  sync_every = %q
+}
+`, bucket, st.prefix, st.proxy.url, syncEvery)
+	config := filepath.Join(st.dir, "sqlwatch.hcl")
+	if err := write(config, text.String()); err != nil {
+		return nil, err
+	}
+	return exec.Command(s.path, "run", "--config", config), nil
+}
+
+func (s *sqlwatch) restore(st *stage, database, out string) *exec.Cmd {
+	return exec.Command(s.path, "restore", "-o", out, fmt.Sprintf("s3://%s/%s/%s?endpoint=%s&region=us-east-1&path_style=true", bucket, st.prefix, nameOf(database), st.proxy.url))
+}
+
+// litestream is the program of that name, version 0.5.
+type litestream struct{ path, version string }
+
+func findLitestream() (*litestream, error) {
+	path := os.Getenv("LITESTREAM")
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath("litestream"); err != nil {
+			return nil, errors.New("litestream is not installed: put litestream 0.5.18 into PATH, or name it with $LITESTREAM; only sqlwatch is measured")
+		}
+	}
+	out, err := exec.Command(path, "version").Output()
+	version := strings.TrimSpace(string(out))
+	if err != nil || !strings.HasPrefix(strings.TrimPrefix(version, "v"), "0.5.") {
+		return nil, fmt.Errorf("%s is version %q (%v), not 0.5; only sqlwatch is measured", path, version, err)
+	}
+	return &litestream{path, version}, nil
+}
+
+func (*litestream) name() string { return "litestream" }
+
+func (l *litestream) daemon(st *stage, databases []string, syncEvery time.Duration) (*exec.Cmd, error) {
+	config := filepath.Join(st.dir, "litestream.yml")
+	if err := write(config, l.config(st, databases, syncEvery)); err != nil {
+		return nil, err
+	}
+	return exec.Command(l.path, "replicate", "-config", config), nil
+}
+
+func (*litestream) config(st *stage, databases []string, syncEvery time.Duration) string {
+	var text strings.Builder
+	text.WriteString("dbs:\n")
+	for _, db := range databases {
+		fmt.Fprintf(&text, `  - path: %s
+    replica:
+      type: s3
+      bucket: %s
+      path: %s/%s
+      endpoint: %s
+      region: us-east-1
+      force-path-style: true
+      sync-interval: %s
+`, db, bucket, st.prefix, nameOf(db), st.proxy.url, syncEvery)
+	}
+	return text.String()
+}
+
+func (l *litestream) restore(st *stage, database, out string) *exec.Cmd {
+	return exec.Command(l.path, "restore", "-config", filepath.Join(st.dir, "litestream.yml"), "-o", out, database)
+}
+
+// environment has the credentials, and no certificates of its own: Litestream
+// 0.5.18 refuses to restore where AWS_CA_BUNDLE is set, and the server speaks HTTP.
+func environment() []string {
+	rest := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AWS_") })
+	return append(rest, "AWS_ACCESS_KEY_ID="+accessKey, "AWS_SECRET_ACCESS_KEY="+secretKey)
+}
+
+// nameOf is a database's name: that of its file.
+func nameOf(db string) string { return strings.TrimSuffix(filepath.Base(db), ".db") }
+
+// write puts text into a new scratch file.
+func write(path, text string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// stage is where one program performs one scene.
+type stage struct {
+	o           options
+	dir, prefix string
+	program     program
+	proxy       *proxy
+	listen      string // address of sqlwatch's pages
+	running     []*exec.Cmd
+}
+
+// start runs a command until the scene ends; its output goes to a file.
+func (st *stage) start(cmd *exec.Cmd) error {
+	log, err := os.OpenFile(filepath.Join(st.dir, filepath.Base(cmd.Path)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd.Env = environment()
+	if cmd.Stdout == nil {
+		cmd.Stdout = log
+	}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	st.running = append(st.running, cmd)
+	return nil
+}
+
+// replicate starts the program's daemon.
+func (st *stage) replicate(databases []string, syncEvery time.Duration) (*exec.Cmd, error) {
+	cmd, err := st.program.daemon(st, databases, syncEvery)
+	if err != nil {
+		return nil, err
+	}
+	return cmd, st.start(cmd)
+}
+
+// restore restores a database into a new file and says how long that took.
+func (st *stage) restore(database string) (out string, took time.Duration, err error) {
+	out = filepath.Join(st.dir, fmt.Sprintf("restored-%d.db", time.Now().UnixNano()))
+	cmd := st.program.restore(st, database, out)
+	cmd.Env = environment()
+	began := time.Now()
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("restore: %w: %s", err, text)
+	}
+	return out, time.Since(began), err
+}
+
+// end ends a command and waits for it.
+func (st *stage) end(cmd *exec.Cmd, sig syscall.Signal) {
+	if cmd.ProcessState != nil {
+		return
+	}
+	_ = cmd.Process.Signal(sig)
+	kill := time.AfterFunc(40*time.Second, func() { _ = cmd.Process.Kill() })
+	defer kill.Stop()
+	_ = cmd.Wait()
+}
+
+func (st *stage) clear() {
+	for _, cmd := range st.running {
+		st.end(cmd, syscall.SIGKILL)
+	}
+	_ = os.RemoveAll(st.dir)
+}
+
+// usage is what a process has taken.
+type usage struct {
+	cpu                  time.Duration
+	rss, peak            float64 // MB
+	threads, descriptors float64
+}
+
+// usageOf reads a process's account from /proc.
+func usageOf(cmd *exec.Cmd) (u usage, err error) {
+	base := fmt.Sprintf("/proc/%d/", cmd.Process.Pid)
+	text, err := os.ReadFile(base + "stat")
+	if err != nil {
+		return u, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	for _, i := range []int{11, 12} { // utime, stime in ticks of 10 ms
+		ticks, err := strconv.Atoi(fields[i])
+		if err != nil {
+			return u, fmt.Errorf("%sstat: %w", base, err)
+		}
+		u.cpu += time.Duration(ticks) * 10 * time.Millisecond
+	}
+	status, err := os.ReadFile(base + "status")
+	if err != nil {
+		return u, err
+	}
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		var n float64
+		if _, err := fmt.Sscan(value, &n); err != nil {
+			continue // a line of words
+		}
+		switch key {
+		case "VmRSS":
+			u.rss = n / 1024
+		case "VmHWM":
+			u.peak = n / 1024
+		case "Threads":
+			u.threads = n
+		}
+	}
+	open, err := os.ReadDir(base + "fd")
+	u.descriptors = float64(len(open))
+	return u, err
+}

@@ -1,0 +1,315 @@
+// Package catalog finds out what a replica holds: the states that can be restored,
+// the files that make each of them, and where its newest end is. A replica may have
+// 10^6 objects; a question costs O(log n) requests.
+package catalog
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// listWindow is how many keys one look into a level takes: what S3 answers with
+// in one request.
+const listWindow = 1000
+
+// catalog looks into a replica's listing by need. Keys sort by min TXID, so a
+// LIST that starts after a made-up key is a seek; that, and timestamps that
+// rise with the TXID, is all that a plan over 10^6 objects needs. One catalog
+// serves one plan: what it has seen it does not ask for again.
+type catalog struct {
+	store    replicator.Store
+	excluded map[string]bool // objects found to be damaged
+	times    map[string]time.Time
+}
+
+func newCatalog(store replicator.Store, excluded map[string]bool) *catalog {
+	return &catalog{store: store, excluded: excluded, times: make(map[string]time.Time)}
+}
+
+// keyWindow is a run of consecutive files of a level. Complete means that the
+// level ends with it.
+type keyWindow struct {
+	files    []replicator.LTXFile
+	complete bool
+}
+
+func (w keyWindow) last() replicator.LTXFile { return w.files[len(w.files)-1] }
+
+// after lists up to a window of the level's files whose keys sort after `after`.
+func (c *catalog) after(ctx context.Context, level int, after string) (keyWindow, error) {
+	w := keyWindow{complete: true}
+	seen := 0
+	for obj, err := range c.store.List(ctx, replicator.LevelPrefix(level), after) {
+		if err != nil {
+			return keyWindow{}, fmt.Errorf("list level %d of the replica: %w", level, err)
+		}
+		if f, ok := c.file(obj); ok {
+			w.files = append(w.files, f)
+		}
+		if seen++; seen >= listWindow {
+			w.complete = false
+			// Strangers fill whole windows only where somebody else writes here too.
+			if len(w.files) > 0 {
+				break
+			}
+		}
+	}
+	return w, nil
+}
+
+// file parses an object's key. Keys that are no LTX file's are none of ours.
+func (c *catalog) file(obj replicator.Object) (replicator.LTXFile, bool) {
+	level, min, max, err := replicator.ParseLTXKey(obj.Key)
+	if err != nil || c.excluded[obj.Key] {
+		return replicator.LTXFile{}, false
+	}
+	return replicator.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: obj}, true
+}
+
+// from lists up to a window of the level's files whose min TXID is at least min.
+func (c *catalog) from(ctx context.Context, level int, min ltx.TXID) (keyWindow, error) {
+	after := ""
+	if min > 1 {
+		after = replicator.LTXKey(level, min-1, math.MaxUint64)
+	}
+	return c.after(ctx, level, after)
+}
+
+// around lists a window that begins at or before the file that holds txid, if
+// the level has one: the listing only goes forward, so it steps back in growing
+// strides until it stands at or before txid.
+func (c *catalog) around(ctx context.Context, level int, txid ltx.TXID) (keyWindow, error) {
+	for stride := ltx.TXID(listWindow - 1); ; stride *= 32 {
+		start := ltx.TXID(1)
+		if txid > stride && stride < 1<<58 {
+			start = txid - stride
+		}
+		w, err := c.from(ctx, level, start)
+		if err != nil || start == 1 || len(w.files) > 0 && w.files[0].MinTXID <= txid {
+			return w, err
+		}
+	}
+}
+
+// levels returns the levels below SnapshotLevel that hold anything, highest first.
+func (c *catalog) levels(ctx context.Context) ([]int, error) {
+	var levels []int
+	for level := 0; level < replicator.SnapshotLevel; {
+		next := replicator.SnapshotLevel
+		for obj, err := range c.store.List(ctx, "000", replicator.LevelPrefix(level)) {
+			if err != nil {
+				return nil, fmt.Errorf("list the replica: %w", err)
+			}
+			if l, _, _, err := replicator.ParseLTXKey(obj.Key); err == nil && l >= level {
+				next = l
+				break
+			}
+		}
+		if next < replicator.SnapshotLevel {
+			levels = append(levels, next)
+		}
+		level = next + 1
+	}
+	slices.Reverse(levels)
+	return levels, nil
+}
+
+// snapshots returns every snapshot, of whatever level, by ascending max TXID.
+func (c *catalog) snapshots(ctx context.Context, levels []int) ([]replicator.LTXFile, error) {
+	var all []replicator.LTXFile
+	for _, level := range append([]int{replicator.SnapshotLevel}, levels...) {
+		for obj, err := range c.store.List(ctx, replicator.LevelPrefix(level)+ltx.TXID(1).String()+"-", "") {
+			if err != nil {
+				return nil, fmt.Errorf("list snapshots: %w", err)
+			}
+			if f, ok := c.file(obj); ok {
+				all = append(all, f)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b replicator.LTXFile) int {
+		switch {
+		case a.MaxTXID < b.MaxTXID:
+			return -1
+		case a.MaxTXID > b.MaxTXID:
+			return 1
+		}
+		return a.Level - b.Level
+	})
+	return all, nil
+}
+
+// search finds the last file of a level, from w on, for which holds is true.
+// It must be true up to some file and false from there on. Found is the window
+// with that file at index i, or nil files when there is none; next is the file after it.
+func (c *catalog) search(ctx context.Context, level int, w keyWindow, holds func(replicator.LTXFile) (bool, error)) (found keyWindow, i int, next *replicator.LTXFile, err error) {
+	if len(w.files) == 0 {
+		return keyWindow{}, 0, nil, nil
+	}
+	if ok, err := holds(w.files[0]); err != nil || !ok {
+		return keyWindow{}, 0, &w.files[0], err
+	}
+	bound, stride := ltx.TXID(0), ltx.TXID(listWindow) // a min TXID from which on nothing holds, once known
+	for !w.complete {
+		ok, err := holds(w.last())
+		if err != nil {
+			return keyWindow{}, 0, nil, err
+		}
+		if !ok {
+			break
+		}
+		probe, at := nextProbe(w.last().MinTXID, bound, stride)
+		stride *= 4
+		ahead, err := c.from(ctx, level, probe)
+		if err != nil {
+			return keyWindow{}, 0, nil, err
+		}
+		ok = false
+		if len(ahead.files) > 0 {
+			if ok, err = holds(ahead.files[0]); err != nil {
+				return keyWindow{}, 0, nil, err
+			}
+		}
+		switch {
+		case ok:
+			w = ahead
+		case at: // nothing is between the window and ahead
+			if len(ahead.files) > 0 {
+				next = &ahead.files[0]
+			}
+			return w, len(w.files) - 1, next, nil
+		default:
+			bound = probe
+		}
+	}
+	n := sort.Search(len(w.files), func(k int) bool {
+		if err != nil {
+			return false
+		}
+		ok, herr := holds(w.files[k])
+		err = herr
+		return !ok
+	})
+	if err != nil {
+		return keyWindow{}, 0, nil, err
+	}
+	if n < len(w.files) {
+		next = &w.files[n]
+	}
+	return w, n - 1, next, nil
+}
+
+// nextProbe chooses where to look next after `last`: in growing strides while there
+// is no bound, then half way to it. At is true when it is the very next place.
+func nextProbe(last, bound, stride ltx.TXID) (probe ltx.TXID, at bool) {
+	switch {
+	case bound == 0 && stride != 0 && last <= math.MaxUint64-stride:
+		probe = last + stride
+	case bound == 0:
+		probe = math.MaxUint64
+	default:
+		probe = last + (bound-last)/2
+	}
+	if probe <= last+1 {
+		return last + 1, true
+	}
+	return probe, false
+}
+
+// end returns the highest TXID that a level reaches, looking from txid on.
+func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (ltx.TXID, error) {
+	w, err := c.around(ctx, level, txid)
+	if err != nil {
+		return 0, err
+	}
+	w, _, _, err = c.search(ctx, level, w, func(replicator.LTXFile) (bool, error) { return true, nil })
+	var highest ltx.TXID
+	for _, f := range w.files {
+		highest = max(highest, f.MaxTXID)
+	}
+	return highest, err
+}
+
+// time returns when the newest batch in f was taken: as the metadata says, in
+// Litestream's own replicas as the file's header says.
+func (c *catalog) time(ctx context.Context, f replicator.LTXFile) (time.Time, error) {
+	if t, ok := replicator.MetadataTime(f.Object.Metadata); ok {
+		return t, nil
+	}
+	if t, ok := c.times[f.Object.Key]; ok {
+		return t, nil
+	}
+	obj, head, err := readRange(ctx, c.store, f.Object.Key, 0, ltx.HeaderSize)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read the time of %s: %w", f.Object.Key, err)
+	}
+	t, ok := replicator.MetadataTime(obj.Metadata)
+	if !ok {
+		if len(head) < ltx.HeaderSize || string(head[:4]) != ltx.Magic {
+			return time.Time{}, &replicator.CorruptError{Key: f.Object.Key, Err: errors.New("it does not begin with an ltx header")}
+		}
+		t = time.UnixMilli(int64(binary.BigEndian.Uint64(head[32:]))).UTC()
+	}
+	c.times[f.Object.Key] = t
+	return t, nil
+}
+
+// readRange reads a small range of an object at once.
+func readRange(ctx context.Context, store replicator.Store, key string, offset, length int64) (replicator.Object, []byte, error) {
+	r, obj, err := store.Get(ctx, key, offset, length)
+	if err != nil {
+		return replicator.Object{}, nil, err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(io.LimitReader(r, length))
+	return obj, data, err
+}
+
+// Snapshots returns every snapshot of a replica by ascending TXID, and when each was taken.
+func Snapshots(ctx context.Context, store replicator.Store) ([]replicator.LTXFile, []time.Time, error) {
+	c := newCatalog(store, nil)
+	levels, err := c.levels(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := c.snapshots(ctx, levels)
+	if err != nil {
+		return nil, nil, err
+	}
+	times := make([]time.Time, len(files))
+	for i, f := range files {
+		if times[i], err = c.time(ctx, f); err != nil {
+			return nil, nil, err
+		}
+	}
+	return files, times, nil
+}
+
+// Files yields every LTX file of a replica in the order of keys: by level, then
+// by TXID. The objects' metadata is there as far as the listing tells it.
+func Files(ctx context.Context, store replicator.Store) iter.Seq2[replicator.LTXFile, error] {
+	return func(yield func(replicator.LTXFile, error) bool) {
+		c := newCatalog(store, nil)
+		for obj, err := range store.List(ctx, "000", "") {
+			if err != nil {
+				yield(replicator.LTXFile{}, fmt.Errorf("list the replica: %w", err))
+				return
+			}
+			if f, ok := c.file(obj); ok && !yield(f, nil) {
+				return
+			}
+		}
+	}
+}

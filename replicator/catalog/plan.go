@@ -1,0 +1,369 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// Target says which state is wanted: the newest, when both fields are zero; the
+// one after exactly TXID; or the one after the newest batch taken at or before
+// Timestamp.
+type Target struct {
+	TXID      ltx.TXID
+	Timestamp time.Time
+}
+
+// Plan names the files that make one state, in the order of their application:
+// a snapshot first, then files without a gap.
+type Plan struct {
+	TXID      ltx.TXID  // the state's
+	Timestamp time.Time // when it was captured
+	Files     []replicator.LTXFile
+	Bytes     int64        // of all files
+	Checksum  ltx.Checksum // of the database in that state, 0 when the replica does not tell
+	Lineage   string
+}
+
+// ErrEmpty says that a replica holds no LTX file at all.
+var ErrEmpty = errors.New("the replica is empty: nothing was replicated to this place, or the URL is not the replica's")
+
+// GapError says that the files between two TXIDs are missing, so that no later
+// state can be had.
+type GapError struct {
+	From, To ltx.TXID // the first and last one missing
+	Reached  ltx.TXID // the newest state before the gap; 0: there is no snapshot
+}
+
+// Error names the missing TXIDs and what can be had.
+func (e *GapError) Error() string {
+	if e.Reached == 0 {
+		return fmt.Sprintf("txids %d to %d are missing: there is no snapshot to begin with", e.From, e.To)
+	}
+	return fmt.Sprintf("txids %d to %d are missing from the replica: the newest state before the gap is --txid %d", e.From, e.To, e.Reached)
+}
+
+// RestorePoint is a state that can be restored.
+type RestorePoint struct {
+	TXID      ltx.TXID
+	Timestamp time.Time
+}
+
+// RangeError says that the wanted state is not one that the replica can make.
+type RangeError struct {
+	Target      Target
+	First, Last RestorePoint // what it can make: the nearest two around a TXID inside a compacted file, else the whole range
+	Inside      bool
+}
+
+// Error names what was asked for and the range that can be had.
+func (e *RangeError) Error() string {
+	asked := fmt.Sprintf("txid %d", e.Target.TXID)
+	if !e.Target.Timestamp.IsZero() {
+		asked = e.Target.Timestamp.UTC().Format(time.RFC3339Nano)
+	}
+	if e.Inside {
+		return fmt.Sprintf("%s was compacted away: the restore points next to it are --txid %d and --txid %d", asked, e.First.TXID, e.Last.TXID)
+	}
+	return fmt.Sprintf("%s is outside of what can be restored: txid %d (%s) to txid %d (%s)", asked,
+		e.First.TXID, e.First.Timestamp.Format(time.RFC3339Nano), e.Last.TXID, e.Last.Timestamp.Format(time.RFC3339Nano))
+}
+
+// MakePlan finds the files that make the target's state: the newest
+// snapshot at or before it, then always the file that reaches farthest, high
+// levels first. It asks the store O(log n) times for n objects. A state that
+// cannot be made exactly is a *RangeError or *GapError, never another state.
+func MakePlan(ctx context.Context, store replicator.Store, target Target) (*Plan, error) {
+	return PlanWithout(ctx, store, target, nil)
+}
+
+// PlanWithout is MakePlan as if the excluded keys were not there. The levels are
+// listed one after the other: where the writer began a new chain in between, a
+// whole replica seems to have a gap, so a gap is only believed when it is found
+// twice.
+func PlanWithout(ctx context.Context, store replicator.Store, target Target, excluded map[string]bool) (*Plan, error) {
+	plan, err := planOnce(ctx, store, target, excluded)
+	if gap := (*GapError)(nil); errors.As(err, &gap) || errors.Is(err, ErrEmpty) {
+		return planOnce(ctx, store, target, excluded)
+	}
+	return plan, err
+}
+
+func planOnce(ctx context.Context, store replicator.Store, target Target, excluded map[string]bool) (*Plan, error) {
+	if target.TXID != 0 && !target.Timestamp.IsZero() {
+		return nil, errors.New("plan restore: give a txid or a timestamp, not both")
+	}
+	p := planner{catalog: newCatalog(store, excluded)}
+	if err := p.load(ctx); err != nil {
+		return nil, fmt.Errorf("plan restore: %w", err)
+	}
+	plan, err := p.plan(ctx, target)
+	if err != nil {
+		return nil, fmt.Errorf("plan restore: %w", err)
+	}
+	return plan, nil
+}
+
+// planner makes one plan.
+type planner struct {
+	*catalog
+	levels []int                // that hold anything, highest first, without SnapshotLevel
+	snaps  []replicator.LTXFile // ascending
+}
+
+func (p *planner) load(ctx context.Context) (err error) {
+	if p.levels, err = p.catalog.levels(ctx); err != nil {
+		return err
+	}
+	if p.snaps, err = p.catalog.snapshots(ctx, p.levels); err != nil {
+		return err
+	}
+	if len(p.snaps) > 0 {
+		return nil
+	}
+	gap := &GapError{From: 1}
+	for _, level := range p.levels {
+		w, err := p.from(ctx, level, 1)
+		if err != nil {
+			return err
+		}
+		if len(w.files) > 0 && (gap.To == 0 || w.files[0].MinTXID <= gap.To) {
+			gap.To = w.files[0].MinTXID - 1
+		}
+	}
+	if gap.To > 0 {
+		return gap
+	}
+	return ErrEmpty
+}
+
+func (p *planner) plan(ctx context.Context, target Target) (*Plan, error) {
+	txid, err := p.resolve(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	base := p.base(txid)
+	if base == nil {
+		return nil, p.outOfRange(ctx, target)
+	}
+	files, err := p.chain(ctx, *base, txid)
+	if err != nil {
+		return nil, err
+	}
+	return p.finish(ctx, files)
+}
+
+// base returns the newest snapshot at or before txid, nil when there is none.
+func (p *planner) base(txid ltx.TXID) *replicator.LTXFile {
+	for i := len(p.snaps) - 1; i >= 0; i-- {
+		if p.snaps[i].MaxTXID <= txid {
+			return &p.snaps[i]
+		}
+	}
+	return nil
+}
+
+// resolve turns the target into the TXID of an existing batch.
+func (p *planner) resolve(ctx context.Context, target Target) (ltx.TXID, error) {
+	if !target.Timestamp.IsZero() {
+		return p.resolveTime(ctx, target)
+	}
+	if target.TXID != 0 && target.TXID <= p.snaps[len(p.snaps)-1].MaxTXID {
+		return target.TXID, nil // before the newest snapshot: the end does not matter
+	}
+	end, err := p.newest(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if target.TXID > end {
+		return 0, p.outOfRange(ctx, target)
+	}
+	if target.TXID != 0 {
+		return target.TXID, nil
+	}
+	return end, nil
+}
+
+// newest returns the highest TXID of all levels. It is the state that was
+// promised, so a gap before it is an error and not a reason to take less.
+func (p *planner) newest(ctx context.Context) (ltx.TXID, error) {
+	var newest ltx.TXID
+	if n := len(p.snaps); n > 0 {
+		newest = p.snaps[n-1].MaxTXID
+	}
+	for _, level := range p.levels {
+		end, err := p.end(ctx, level, newest)
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, end)
+	}
+	return newest, nil
+}
+
+// resolveTime finds the newest batch taken at or before the target's time. Each
+// level is searched by itself: a lower one may be thinned out, a higher one
+// lags behind. When the next batch is known and later, nothing can be between.
+func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, error) {
+	exact := false // a batch was taken at this very time: whatever is missing came later
+	until := func(f replicator.LTXFile) (bool, error) {
+		t, err := p.time(ctx, f)
+		exact = exact || err == nil && t.Equal(target.Timestamp)
+		return !t.After(target.Timestamp), err
+	}
+	var best ltx.TXID
+	for i := len(p.snaps) - 1; i >= 0 && best == 0; i-- {
+		ok, err := until(p.snaps[i])
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			best = p.snaps[i].MaxTXID
+		}
+	}
+	later := false
+	for i := len(p.levels) - 1; i >= 0; i-- { // finest first
+		w, err := p.from(ctx, p.levels[i], 1)
+		if err != nil {
+			return 0, err
+		}
+		found, at, next, err := p.search(ctx, p.levels[i], w, until)
+		if err != nil {
+			return 0, err
+		}
+		later = later || next != nil
+		if len(found.files) == 0 {
+			continue
+		}
+		end := found.files[at].MaxTXID
+		best = max(best, end)
+		if next != nil && next.MinTXID == end+1 && best == end {
+			return best, nil
+		}
+	}
+	switch {
+	case best == 0:
+		return 0, p.outOfRange(ctx, target)
+	case exact:
+		return best, nil
+	case later || p.snaps[len(p.snaps)-1].MaxTXID > best:
+		return best, p.followed(ctx, best)
+	}
+	return best, p.notAfterTheEnd(ctx, target, best)
+}
+
+// followed refuses a batch behind which others are missing, while later ones are
+// there: somebody removed them, or retention kept an old chain for its own sake. The
+// wanted moment may have been in what is missing.
+func (p *planner) followed(ctx context.Context, best ltx.TXID) error {
+	gap := &GapError{From: best + 1, To: math.MaxUint64, Reached: best}
+	for _, s := range p.snaps {
+		if s.MaxTXID > best {
+			gap.To = min(gap.To, s.MaxTXID-1) // it tells one state, and not those before
+		}
+	}
+	for _, level := range p.levels {
+		w, err := p.around(ctx, level, best+1)
+		if err != nil {
+			return err
+		}
+		for _, f := range w.files {
+			if f.MaxTXID > best && !f.Snapshot() {
+				gap.To = min(gap.To, f.MinTXID-1)
+			}
+		}
+	}
+	if gap.To <= best || (gap.To+1)%ChainStep == 0 {
+		return nil
+	}
+	return gap
+}
+
+// ChainStep divides the first TXID of every chain that joins nothing before it, but the
+// first: a writer that cannot prove what a replica holds begins behind it, there. So
+// the TXIDs between are not missing; they never were.
+const ChainStep ltx.TXID = 1 << 20
+
+// notAfterTheEnd refuses a time later than the newest batch: whether the
+// database changed after it the replica cannot know.
+func (p *planner) notAfterTheEnd(ctx context.Context, target Target, best ltx.TXID) error {
+	plan, err := p.plan(ctx, Target{TXID: best})
+	if err != nil {
+		return err
+	}
+	if plan.Timestamp.Before(target.Timestamp) {
+		return p.outOfRange(ctx, target)
+	}
+	return nil
+}
+
+// outOfRange returns the *RangeError for a target before the first or after the last state.
+func (p *planner) outOfRange(ctx context.Context, target Target) error {
+	first, err := p.time(ctx, p.snaps[0])
+	if err != nil {
+		return err
+	}
+	end, err := p.newest(ctx)
+	if err != nil {
+		return err
+	}
+	e := &RangeError{Target: target, First: RestorePoint{p.snaps[0].MaxTXID, first}}
+	last, err := p.plan(ctx, Target{TXID: end})
+	if err != nil { // the end is behind a gap: say so as well
+		return errors.Join(fmt.Errorf("%v is outside of what can be restored", target.Timestamp), err)
+	}
+	e.Last = RestorePoint{last.TXID, last.Timestamp}
+	return e
+}
+
+// finish describes the state that the files make.
+func (p *planner) finish(ctx context.Context, files []replicator.LTXFile) (*Plan, error) {
+	plan := &Plan{Files: files}
+	for _, f := range files {
+		plan.Bytes += f.Object.Size
+	}
+	last := files[len(files)-1]
+	plan.TXID = last.MaxTXID
+	t, err := p.time(ctx, last)
+	if err != nil {
+		return nil, replicator.Unreadable(ctx, last.Object.Key, 1, err)
+	}
+	plan.Timestamp = t
+	meta := last.Object.Metadata
+	if meta == nil {
+		_, obj, err := p.store.Get(ctx, last.Object.Key, 0, 0)
+		if err != nil {
+			return nil, replicator.Unreadable(ctx, last.Object.Key, 1, err)
+		}
+		meta = obj.Metadata
+	}
+	plan.Lineage = meta[replicator.MetaLineage]
+	if sum, err := ltx.ParseChecksum(meta[replicator.MetaChecksum]); err == nil {
+		plan.Checksum = sum | ltx.ChecksumFlag
+	}
+	return plan, nil
+}
+
+// HighestTXID returns the highest TXID that any file of the replica reaches,
+// whether or not it can be restored: a writer goes on after it. 0 is an empty replica.
+func HighestTXID(ctx context.Context, store replicator.Store) (ltx.TXID, error) {
+	p := planner{catalog: newCatalog(store, nil)}
+	err := p.load(ctx)
+	var gap *GapError
+	if errors.Is(err, ErrEmpty) {
+		return 0, nil
+	}
+	if err == nil || errors.As(err, &gap) {
+		var txid ltx.TXID
+		if txid, err = p.newest(ctx); err == nil {
+			return txid, nil
+		}
+	}
+	return 0, fmt.Errorf("position of the replica: %w", err)
+}

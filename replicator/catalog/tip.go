@@ -1,0 +1,75 @@
+package catalog
+
+import (
+	"context"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// Tip is the newest file of a replica.
+type Tip struct {
+	TXID     ltx.TXID
+	At       time.Time
+	Checksum string             // "" where it does not tell
+	Lineage  string             // "" where it does not tell
+	Base     ltx.TXID           // of the newest snapshot
+	Oldest   replicator.LTXFile // snapshot; without a key where there is none
+	Newest   replicator.LTXFile
+	Levels   map[int]ltx.TXID // how far each reaches
+}
+
+// FindTip finds a replica's tip in O(log n) requests.
+func FindTip(ctx context.Context, store replicator.Store) (Tip, error) {
+	t := Tip{Levels: map[int]ltx.TXID{}}
+	c := newCatalog(store, nil)
+	levels, err := c.levels(ctx)
+	if err != nil {
+		return t, err
+	}
+	snapshots, err := c.snapshots(ctx, levels)
+	if err != nil {
+		return t, err
+	}
+	key := ""
+	if n := len(snapshots); n > 0 {
+		t.Base, t.TXID, key = snapshots[n-1].MaxTXID, snapshots[n-1].MaxTXID, snapshots[n-1].Object.Key
+		t.Oldest, t.Newest = snapshots[0], snapshots[n-1]
+	}
+	for _, level := range levels {
+		end, err := c.end(ctx, level, t.Base)
+		if err != nil {
+			return t, err
+		}
+		t.Levels[level] = end
+		if end > t.TXID {
+			w, err := c.around(ctx, level, end)
+			if err != nil {
+				return t, err
+			}
+			for _, f := range w.files {
+				if f.MaxTXID == end {
+					t.TXID, key = end, f.Object.Key
+				}
+			}
+		}
+	}
+	if key == "" {
+		return t, nil
+	}
+	_, object, err := store.Get(ctx, key, 0, 0)
+	if err != nil {
+		return t, err
+	}
+	t.Checksum, t.Lineage = object.Metadata[replicator.MetaChecksum], object.Metadata[replicator.MetaLineage]
+	t.At, err = c.time(ctx, replicator.LTXFile{Object: object})
+	return t, err
+}
+
+// TimeOf returns the time of a file's newest batch. Where its metadata does not
+// tell, the file's header does.
+func TimeOf(ctx context.Context, store replicator.Store, f replicator.LTXFile) (time.Time, error) {
+	return newCatalog(store, nil).time(ctx, f)
+}

@@ -1,0 +1,110 @@
+package catalog
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// Dated is a file with the time of its newest batch.
+type Dated struct {
+	replicator.LTXFile
+	At time.Time
+}
+
+// Unneeded returns the files that no promised restore uses, by ascending key
+// order of the input. It is pure.
+//
+// Promised is every restore point (the end of a file) younger than keep, the cutoff,
+// and the newest one at the cutoff itself, except points inside files that
+// thinning lets go. A restore begins at the newest snapshot at or before its
+// target; so what ends at or before the snapshot of the oldest promised point
+// is used by none, and neither is a thinned file whose span a higher file covers.
+//
+// Protected keys, those of the last verified chain, stay in any case.
+func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time, protected map[string]bool) []replicator.LTXFile {
+	base, ok := oldestBase(files, now.Add(-keep))
+	if !ok {
+		return nil // nothing promised is restorable: whatever is here may be all there is
+	}
+	runs := levelRuns(files)
+	var out []replicator.LTXFile
+	for _, f := range files {
+		switch {
+		case protected[f.Object.Key]:
+		case f.MaxTXID < base, f.MaxTXID == base && !f.Snapshot():
+			out = append(out, f.LTXFile)
+		case f.MaxTXID > base && thinned(f, runs, thin, now):
+			out = append(out, f.LTXFile)
+		}
+	}
+	return out
+}
+
+// oldestBase returns the TXID of the snapshot on which the oldest promised
+// restore point rests: the newest snapshot at or before the newest point that
+// is not younger than the cutoff.
+func oldestBase(files []Dated, cutoff time.Time) (base ltx.TXID, ok bool) {
+	var oldest ltx.TXID // the oldest promised point
+	for _, f := range files {
+		if !f.At.After(cutoff) {
+			oldest = max(oldest, f.MaxTXID)
+		}
+	}
+	for _, f := range files {
+		if f.Snapshot() && f.MaxTXID <= oldest {
+			base, ok = max(base, f.MaxTXID), true
+		}
+	}
+	return base, ok
+}
+
+// thinned says whether f may go because a higher level's file covers it. The
+// lowest file that does decides, and its age, which is that of the youngest it
+// covers: what lies under one file goes at one time, or the remaining would miss
+// a link. A file that no window merged (see NextWindow) stands in for the
+// levels up to its cover and is kept as long as they are.
+func thinned(f Dated, runs [][]Dated, thin []time.Duration, now time.Time) bool {
+	if f.Snapshot() || len(thin) == 0 {
+		return false
+	}
+	for _, run := range runs {
+		if run[0].Level <= f.Level {
+			continue
+		}
+		if g := cover(f, run); g != nil {
+			age := thin[min(g.Level-1, len(thin)-1)]
+			return g.Level <= len(thin) && age > 0 && now.Sub(g.At) >= age
+		}
+	}
+	return false
+}
+
+// cover returns a file of run, one level sorted by min TXID, that spans f. Of
+// overlapping files only the nearest few are looked at: to miss one keeps more.
+func cover(f Dated, run []Dated) *Dated {
+	i, _ := slices.BinarySearchFunc(run, f.MinTXID+1, func(g Dated, t ltx.TXID) int { return cmp.Compare(g.MinTXID, t) })
+	for k := i - 1; k >= max(0, i-4); k-- {
+		if !run[k].Snapshot() && run[k].MaxTXID >= f.MaxTXID {
+			return &run[k]
+		}
+	}
+	return nil
+}
+
+// levelRuns splits files, sorted by key, into levels.
+func levelRuns(files []Dated) (runs [][]Dated) {
+	for start := 0; start < len(files); {
+		end := start + 1
+		for end < len(files) && files[end].Level == files[start].Level {
+			end++
+		}
+		runs = append(runs, files[start:end])
+		start = end
+	}
+	return runs
+}

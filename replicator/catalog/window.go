@@ -1,0 +1,78 @@
+package catalog
+
+import (
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// Bounds of one merge: each input has buffers of its own.
+const (
+	maxMergeInputs = 256
+	maxMergeBytes  = 256 << 20
+)
+
+// Window is a run of files that become one file of a level.
+type Window struct {
+	Level  int
+	Inputs []replicator.LTXFile
+	Until  ltx.TXID  // the level is done up to here
+	Due    time.Time // nothing to do before; zero with nothing to wait for
+}
+
+// NextWindow decides what a level is to be made of files (of lower levels, in any
+// order), when everything up to done has been dealt with. A window is merged once
+// it is over, so that no file grows; a window of a single file is passed over,
+// since a copy of it would only cost.
+//
+// It is pure: when gives a file's time.
+func NextWindow(files []replicator.LTXFile, level int, done ltx.TXID, interval time.Duration, now time.Time, when func(replicator.LTXFile) time.Time) Window {
+	first := next(files, level, done)
+	if first == nil {
+		if first = nearest(files, level, done); first == nil {
+			return Window{Level: level, Until: done}
+		}
+		done = first.MinTXID - 1 // what lies between was a snapshot, or is lost
+	}
+	end := when(*first).Truncate(interval).Add(interval)
+	if now.Before(end) {
+		return Window{Level: level, Until: done, Due: end}
+	}
+	w := Window{Level: level, Until: done, Due: now}
+	var bytes int64
+	for f := first; f != nil; f = next(files, level, w.Until) {
+		bytes += f.Object.Size
+		if !when(*f).Before(end) || len(w.Inputs) == maxMergeInputs || len(w.Inputs) > 0 && bytes > maxMergeBytes {
+			break
+		}
+		w.Inputs = append(w.Inputs, *f)
+		w.Until = f.MaxTXID
+	}
+	if len(w.Inputs) == 0 { // a clock that went back: the file's window is over, the file is later
+		w.Inputs, w.Until = []replicator.LTXFile{*first}, first.MaxTXID
+	}
+	return w
+}
+
+// next returns the file below level that begins right after done and reaches
+// farthest; nil when there is none. Snapshots begin chains and join none.
+func next(files []replicator.LTXFile, level int, done ltx.TXID) (best *replicator.LTXFile) {
+	for i, f := range files {
+		if f.Level < level && f.MinTXID == done+1 && !f.Snapshot() && (best == nil || f.MaxTXID > best.MaxTXID) {
+			best = &files[i]
+		}
+	}
+	return best
+}
+
+// nearest returns the first file below level that begins after done+1.
+func nearest(files []replicator.LTXFile, level int, done ltx.TXID) (best *replicator.LTXFile) {
+	for i, f := range files {
+		if f.Level < level && f.MinTXID > done && !f.Snapshot() && (best == nil || f.MinTXID < best.MinTXID) {
+			best = &files[i]
+		}
+	}
+	return best
+}

@@ -1,0 +1,55 @@
+package lease
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// ThisProcess names this process in notes: its pid namespace, its pid there, and when
+// it was started, in ticks since the machine was. "" where /proc does not tell.
+func ThisProcess() string {
+	namespace, start := pidNamespace(), startOf(os.Getpid())
+	if namespace == 0 || start == "" {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d/%s", namespace, os.Getpid(), start)
+}
+
+// Gone says whether a process of this boot of the machine has ended for certain. Of
+// one in another container nothing is certain.
+func Gone(process string) bool {
+	var namespace uint64
+	var pid int
+	var start string
+	if n, err := fmt.Sscanf(process, "%d/%d/%s", &namespace, &pid, &start); err != nil || n != 3 {
+		return false
+	}
+	return namespace == pidNamespace() && startOf(pid) != start
+}
+
+// pidNamespace returns the inode of our pid namespace, 0 where it is not known.
+func pidNamespace() uint64 {
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/ns/pid", &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// startOf returns a process's start time, "" if there is no such process.
+func startOf(pid int) string {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The second field is the command in parentheses, which may hold anything.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	const start = 19 // of those after the command
+	if len(fields) <= start {
+		return ""
+	}
+	return fields[start]
+}

@@ -1,0 +1,477 @@
+package restore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/superfly/ltx"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+)
+
+// application is one plan being carried out. Files are taken from the newest
+// to the oldest and each page is written once, in its newest version:
+//
+//	fetcher ─ parts ─► walk (cuts frames, decides which are wanted) ─ batches ─► workers (decompress, sum, write)
+//	                                                                └─ in order ► fold (joins the sums into each file's checksum)
+//
+// walk is one goroutine and alone knows the bitmap; a batch belongs to one
+// goroutine at a time. Memory is bounded by the number of batches and parts.
+type application struct {
+	store    replicator.Store
+	plan     *catalog.Plan
+	out      io.WriterAt    // receives the pages; nil: nobody does
+	sums     []ltx.Checksum // of each page, when wanted is true
+	wantSums bool
+	inFull   bool                                   // read all of every file, to find out which one is damaged
+	prepare  func(pageSize int, pages uint32) error // before the first write; may be nil
+	progress func(done int64)                       // bytes of objects consumed; may be nil
+
+	pageSize int
+	pages    uint32 // of the state that is made
+	limit    uint32 // pages beyond it in older files were cut off in between
+	missing  int64  // pages not found yet
+	have     []uint64
+	shift    *crcShift
+
+	buffers           chan []byte // of fetchers
+	work, order, free chan *pageBatch
+	checksum          atomic.Uint64 // XOR of the written pages' checksums
+	announced         ltx.Checksum  // post-apply checksum of the newest file, where its format has one
+}
+
+const (
+	batchPages = 256 << 10 // decompressed bytes of a batch, at most: it stays in a processor's cache
+	rangedSize = 8 << 20   // objects from this size on are worth a look at their index
+)
+
+// pageBatch is a run of frames of one file.
+type pageBatch struct {
+	file   *fileState
+	before []byte // bytes of the file that precede the frames
+	raw    []byte
+	frames []frame
+	after  []byte // bytes of the file that follow them
+	ends   bool   // the file ends with this batch
+	pages  []byte // decompressed
+	crcs   []uint64
+	ready  chan struct{}
+	err    error
+}
+
+// fileState is one file while it is folded.
+type fileState struct {
+	replicator.LTXFile
+	header ltx.Header
+	verify bool // all of it passes by, so that its checksum can be
+	crc    uint64
+	tail   []byte // its last bytes so far
+}
+
+// apply carries a plan out. When it returns nil every page was found, every
+// file that was read in full is what its checksums say, and so is the database
+// where the replica knows its checksum.
+func (a *application) apply(ctx context.Context) error {
+	workers := runtime.GOMAXPROCS(0)
+	batches := 2*workers + 2
+	a.work, a.order, a.free = make(chan *pageBatch, batches), make(chan *pageBatch, batches), make(chan *pageBatch, batches)
+	for range batches {
+		a.free <- &pageBatch{}
+	}
+	a.buffers = make(chan []byte, partsAhead)
+	g, ctx := errgroup.WithContext(ctx)
+	for range workers {
+		g.Go(func() error { return a.decompress(ctx) })
+	}
+	g.Go(func() error { return a.fold(ctx) })
+	g.Go(func() error {
+		defer close(a.work)
+		defer close(a.order)
+		return a.walk(ctx)
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return a.verdict()
+}
+
+// verdict compares the database that was made with what is known about it.
+func (a *application) verdict() error {
+	if a.missing > 0 {
+		return fmt.Errorf("page %d of %d is in none of the %d planned files: %w", a.firstMissing(), a.pages, len(a.plan.Files), ErrIncomplete)
+	}
+	newest := a.plan.Files[len(a.plan.Files)-1].Object.Key
+	got := ltx.Checksum(a.checksum.Load()) | ltx.ChecksumFlag
+	for _, want := range []ltx.Checksum{a.plan.Checksum, a.announced} {
+		if want != 0 && want != got {
+			return &ChecksumError{Key: newest, Got: got, Want: want}
+		}
+	}
+	return nil
+}
+
+// ChecksumError says that files, each sound by itself, made another database
+// than the one that was replicated.
+type ChecksumError struct {
+	Key       string // of the newest file, which tells the checksum
+	Got, Want ltx.Checksum
+}
+
+// Error names both checksums.
+func (e *ChecksumError) Error() string {
+	return fmt.Sprintf("the restored pages have the checksum %s, %s says %s: one of the planned objects is not of this history", e.Got, e.Key, e.Want)
+}
+
+// walk goes through the files from the newest to the oldest. Small ones are
+// fetched in full ahead of time; for a large one it is decided when its turn
+// comes, by the pages that are still wanted of it.
+func (a *application) walk(ctx context.Context) error {
+	files := a.plan.Files
+	for end := len(files); end > 0; {
+		begin := end - 1
+		var err error
+		if a.ranged(begin) {
+			err = a.walkRanges(ctx, files[begin])
+		} else {
+			for begin > 0 && !a.ranged(begin-1) {
+				begin--
+			}
+			err = a.walkWhole(ctx, files[begin:end])
+		}
+		if err != nil {
+			return err
+		}
+		end = begin
+	}
+	return nil
+}
+
+// ErrIncomplete says that a page which must be there is in no file of the plan.
+var ErrIncomplete = errors.New("the replica is incomplete")
+
+// proven tells whether what is taken of a large file needs no proof beyond the
+// database's checksum, which is known. Then parts of it may be read, and where all of
+// it is, its own checksum is compared and its SHA-256, a fifth of the time of a
+// restore, is not. When damage was found it is read once more, and now everything
+// counts that tells which object is to blame.
+func (a *application) proven(f replicator.LTXFile) bool {
+	return !a.inFull && a.plan.Checksum != 0 && f.Object.Size >= rangedSize
+}
+
+// ranged tells whether only parts of file i may be read. Of the newest all is wanted.
+func (a *application) ranged(i int) bool {
+	return i < len(a.plan.Files)-1 && a.proven(a.plan.Files[i])
+}
+
+// walkWhole reads files in full, the last one first.
+func (a *application) walkWhole(ctx context.Context, files []replicator.LTXFile) error {
+	extents := make([]extent, 0, len(files))
+	for i := len(files) - 1; i >= 0; i-- {
+		extents = append(extents, whole(files[i]))
+	}
+	f := newFetcher(ctx, a.store, extents, a.buffers)
+	defer f.stop()
+	for _, e := range extents {
+		if err := a.walkFile(ctx, f, e); err != nil {
+			return blame(e.file, err)
+		}
+	}
+	return nil
+}
+
+// blame turns an error about a file's contents into one that names the file.
+// Errors of the store and of the context say enough themselves.
+func blame(f replicator.LTXFile, err error) error {
+	var bad *badFileError
+	if errors.As(err, &bad) {
+		return &replicator.CorruptError{Key: f.Object.Key, Err: bad.err}
+	}
+	return err
+}
+
+// badFileError marks an error as one of a file's contents.
+type badFileError struct{ err error }
+
+func (e *badFileError) Error() string { return e.err.Error() }
+
+func (a *application) walkFile(ctx context.Context, fetcher *fetcher, e extent) error {
+	if e.length < ltx.HeaderSize+ltx.TrailerSize {
+		return &badFileError{fmt.Errorf("it has %d bytes only", e.length)}
+	}
+	r := &objectReader{ctx: ctx, fetcher: fetcher, extent: e, hashed: !a.proven(e.file)}
+	defer r.close()
+	cut := &frameCutter{r: r}
+	head, err := cut.take(nil, ltx.HeaderSize)
+	if err != nil {
+		return frameError(err)
+	}
+	state, err := a.begin(e.file, head)
+	if err != nil {
+		return err
+	}
+	state.verify = true
+	cut.header = state.header
+	return a.cutPages(ctx, state, cut, head, e.length)
+}
+
+// begin checks a file's header against its key and the files before it.
+func (a *application) begin(f replicator.LTXFile, head []byte) (*fileState, error) {
+	h, err := checkHeader(f, head)
+	if err != nil {
+		return nil, &badFileError{err}
+	}
+	if a.have == nil {
+		if err := a.size(h); err != nil {
+			return nil, &badFileError{err}
+		}
+		if a.prepare != nil {
+			if err := a.prepare(a.pageSize, a.pages); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if int(h.PageSize) != a.pageSize {
+		return nil, &badFileError{fmt.Errorf("its pages have %d bytes, those of newer files %d", h.PageSize, a.pageSize)}
+	}
+	a.limit = min(a.limit, h.Commit)
+	return &fileState{LTXFile: f, header: h}, nil
+}
+
+// size takes the size of the database from the newest file, after a look
+// whether the files can hold so much.
+func (a *application) size(h ltx.Header) error {
+	if most := maxPages(a.plan.Bytes, int(h.PageSize)); int64(h.Commit) > most+1 {
+		return fmt.Errorf("its header claims %d pages, but all files together can hold %d", h.Commit, most)
+	}
+	a.pageSize, a.pages, a.limit = int(h.PageSize), h.Commit, h.Commit
+	a.missing = int64(h.Commit)
+	if h.LockPgno() <= h.Commit {
+		a.missing--
+	}
+	a.have = make([]uint64, int(h.Commit)/64+1)
+	a.shift = newCRCShift(a.pageSize)
+	if a.wantSums {
+		a.sums = make([]ltx.Checksum, h.Commit)
+	}
+	return nil
+}
+
+// claim tells whether this version of a page is the one to write.
+func (a *application) claim(pgno uint32) bool {
+	word, bit := pgno/64, uint64(1)<<(pgno%64)
+	if pgno > a.limit || a.have[word]&bit != 0 {
+		return false
+	}
+	a.have[word] |= bit
+	a.missing--
+	return true
+}
+
+func (a *application) firstMissing() uint32 {
+	for pgno := uint32(1); pgno <= a.pages; pgno++ {
+		if a.have[pgno/64]&(1<<(pgno%64)) == 0 && pgno != ltx.LockPgno(uint32(a.pageSize)) {
+			return pgno
+		}
+	}
+	return 0
+}
+
+// cutPages sends a file's frames to the workers, then what follows them.
+func (a *application) cutPages(ctx context.Context, state *fileState, cut *frameCutter, before []byte, size int64) error {
+	for last := false; !last; before = nil {
+		b, err := a.take(ctx, state)
+		if err != nil {
+			return err
+		}
+		b.before = append(b.before, before...)
+		for len(b.frames) < max(1, batchPages/a.pageSize) {
+			var f frame
+			if f, b.raw, err = cut.next(b.raw); err != nil {
+				return frameError(err)
+			}
+			if f.pgno == 0 {
+				b.after = append(b.after, b.raw[f.start:]...)
+				b.raw, last = b.raw[:f.start], true
+				break
+			}
+			f.wanted = a.claim(f.pgno)
+			b.frames = append(b.frames, f)
+		}
+		a.send(b)
+	}
+	return a.cutTail(ctx, state, cut, size)
+}
+
+// frameError marks errors of decoding, so that the file is blamed, and leaves
+// those of reading alone.
+func frameError(err error) error {
+	var fetch *fetchError
+	if errors.As(err, &fetch) {
+		return fetch.err
+	}
+	return &badFileError{err}
+}
+
+// cutTail passes on the page index, whose only use here is that the file's
+// checksum covers it, and the trailer.
+func (a *application) cutTail(ctx context.Context, state *fileState, cut *frameCutter, size int64) error {
+	if size-cut.offset < ltx.TrailerSize+8+1 {
+		return &badFileError{errors.New("it ends within its page index")}
+	}
+	for cut.offset < size {
+		b, err := a.take(ctx, state)
+		if err != nil {
+			return err
+		}
+		n := min(size-cut.offset, batchPages)
+		if b.after, err = cut.take(b.after, int(n)); err != nil {
+			return frameError(err)
+		}
+		b.ends = cut.offset == size
+		a.send(b)
+	}
+	return nil
+}
+
+// take waits for a free batch.
+func (a *application) take(ctx context.Context, state *fileState) (*pageBatch, error) {
+	select {
+	case b := <-a.free:
+		*b = pageBatch{file: state, before: b.before[:0], raw: b.raw[:0], frames: b.frames[:0], after: b.after[:0],
+			pages: b.pages, crcs: b.crcs, ready: make(chan struct{})}
+		return b, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// send hands a batch to a worker and to fold; both queues have room for all batches.
+func (a *application) send(b *pageBatch) {
+	a.work <- b
+	a.order <- b
+}
+
+// decompress is a worker.
+func (a *application) decompress(ctx context.Context) error {
+	for b := range a.work {
+		if ctx.Err() == nil {
+			b.err = a.decode(b)
+		}
+		close(b.ready)
+	}
+	return nil
+}
+
+// decode decompresses a batch's pages, sums them and writes the wanted ones.
+func (a *application) decode(b *pageBatch) error {
+	if n := len(b.frames) * a.pageSize; cap(b.pages) < n {
+		b.pages = make([]byte, n)
+	}
+	b.crcs = b.crcs[:0]
+	var sum ltx.Checksum
+	run := 0 // frames before it are written or not wanted
+	for i, f := range b.frames {
+		page := b.pages[i*a.pageSize : (i+1)*a.pageSize : (i+1)*a.pageSize]
+		if err := f.decompress(b.raw, page); err != nil {
+			return &replicator.CorruptError{Key: b.file.Object.Key, Err: fmt.Errorf("page %d: %w", f.pgno, err)}
+		}
+		crc := crcUpdate(0, page)
+		b.crcs = append(b.crcs, crc)
+		if f.wanted {
+			s := a.shift.pageChecksum(f.pgno, crc)
+			sum ^= s
+			if a.wantSums {
+				a.sums[f.pgno-1] = s
+			}
+		}
+		if i > 0 && (!f.wanted || !b.frames[i-1].wanted || f.pgno != b.frames[i-1].pgno+1) {
+			if err := a.write(b, run, i); err != nil {
+				return err
+			}
+			run = i
+		}
+	}
+	for old := a.checksum.Load(); !a.checksum.CompareAndSwap(old, old^uint64(sum)); old = a.checksum.Load() {
+	}
+	return a.write(b, run, len(b.frames))
+}
+
+// write writes the frames from..to of a batch, which are neighbours, if they are wanted.
+func (a *application) write(b *pageBatch, from, to int) error {
+	if a.out == nil || from == to || !b.frames[from].wanted {
+		return nil
+	}
+	_, err := a.out.WriteAt(b.pages[from*a.pageSize:to*a.pageSize], int64(b.frames[from].pgno-1)*int64(a.pageSize))
+	if err != nil {
+		return fmt.Errorf("write page %d: %w", b.frames[from].pgno, err)
+	}
+	return nil
+}
+
+// fold takes the batches in order, joins their sums into the file's checksum
+// and frees them.
+func (a *application) fold(ctx context.Context) error {
+	for b := range a.order {
+		select {
+		case <-b.ready:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := errors.Join(b.err, ctx.Err()); err != nil { // after the end of ctx nothing was decoded
+			return err
+		}
+		if b.file.verify {
+			a.foldSums(b)
+		}
+		if b.ends {
+			if err := a.endFile(b.file); err != nil {
+				return &replicator.CorruptError{Key: b.file.Object.Key, Err: err}
+			}
+		}
+		if a.progress != nil {
+			a.progress(int64(len(b.before) + len(b.raw) + len(b.after)))
+		}
+		a.free <- b
+	}
+	return nil
+}
+
+func (a *application) foldSums(b *pageBatch) {
+	s := b.file
+	s.crc = crcUpdate(s.crc, b.before)
+	for i, f := range b.frames {
+		s.crc = crcUpdate(s.crc, b.raw[f.start:f.start+f.header])
+		s.crc = a.shift.join(s.crc, b.crcs[i])
+	}
+	// The last 8 bytes of a file are its checksum and not covered by it; the 24
+	// before that are kept to be looked at.
+	s.tail = append(s.tail, b.after...)
+	if keep := len(s.tail) - 8 - ltx.TrailerSize; keep > 0 {
+		s.crc = crcUpdate(s.crc, s.tail[:keep])
+		s.tail = append(s.tail[:0], s.tail[keep:]...)
+	}
+}
+
+// endFile compares a file's checksum with its trailer. The page index need not
+// be looked at: nothing was found through it.
+func (a *application) endFile(s *fileState) error {
+	if len(s.tail) < 8+ltx.TrailerSize {
+		return errors.New("it ends within its page index")
+	}
+	s.crc = crcUpdate(s.crc, s.tail[:16])
+	post := ltx.Checksum(binary.BigEndian.Uint64(s.tail[8:]))
+	if got, want := ltx.Checksum(s.crc)|ltx.ChecksumFlag, ltx.Checksum(binary.BigEndian.Uint64(s.tail[16:])); got != want {
+		return fmt.Errorf("its checksum is %s, its trailer says %s", got, want)
+	}
+	if !s.header.NoChecksum() && s.MaxTXID == a.plan.TXID {
+		a.announced = post
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package restore
+
+import (
+	"bufio"
+	"io"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// Bounded passes on the bytes of f, read from r, for as long as they can be what
+// its key says: the decoder of superfly/ltx, which reads them then, allocates
+// what a page header claims.
+func Bounded(f replicator.LTXFile, r io.Reader) io.Reader {
+	return &boundedReader{file: f, cutter: frameCutter{r: bufio.NewReaderSize(r, 1<<15)}}
+}
+
+type boundedReader struct {
+	file    replicator.LTXFile
+	cutter  frameCutter
+	raw     []byte // one frame
+	pending []byte // what of it was not passed on
+	begun   bool
+	tail    bool // behind the pages nothing claims a size that is believed
+}
+
+// Read implements io.Reader.
+func (b *boundedReader) Read(p []byte) (int, error) {
+	for len(b.pending) == 0 {
+		if b.tail {
+			return b.cutter.r.Read(p)
+		}
+		if err := b.advance(); err != nil {
+			return 0, &replicator.CorruptError{Key: b.file.Object.Key, Err: err}
+		}
+	}
+	n := copy(p, b.pending)
+	b.pending = b.pending[n:]
+	return n, nil
+}
+
+// advance takes the header, or the next frame.
+func (b *boundedReader) advance() (err error) {
+	if b.begun {
+		var cut frame
+		cut, b.raw, err = b.cutter.next(b.raw[:0])
+		b.tail = cut.pgno == 0
+	} else {
+		if b.raw, err = b.cutter.take(b.raw, ltx.HeaderSize); err == nil {
+			b.cutter.header, err = checkHeader(b.file, b.raw)
+		}
+		b.begun = true
+	}
+	b.pending = b.raw
+	return err
+}

@@ -1,0 +1,84 @@
+package restore
+
+import (
+	"encoding/binary"
+	"hash/crc64"
+
+	"github.com/superfly/ltx"
+)
+
+var crcTable = crc64.MakeTable(crc64.ISO)
+
+// crcUpdate is crc64.Update with the polynomial of LTX files, some times faster:
+// every page goes through it, and it was a quarter of a restore.
+//
+// The polynomial x^64 + x^4 + x^3 + x + 1 has few terms, so that a CRC needs no
+// tables. Multiplied by x^256, which is what the 32 bytes that follow do to a
+// word, a word is its product with x^16 + x^12 + x^4 + 1 (the fourth power of
+// the polynomial without its first term): three shifts that stay in the word 32
+// bytes on, and the bits they lose, which go to the word before that one. Bits
+// are reflected: to multiply by x is to shift to the right.
+func crcUpdate(crc uint64, p []byte) uint64 {
+	if len(p) < 64 {
+		return crc64.Update(crc, crcTable, p)
+	}
+	w := binary.LittleEndian.Uint64
+	a, b, c, d := ^crc^w(p), w(p[8:]), w(p[16:]), w(p[24:])
+	for p = p[32:]; len(p) >= 32; p = p[32:] {
+		d ^= a<<60 ^ a<<52 ^ a<<48
+		a2 := w(p) ^ a ^ a>>4 ^ a>>12 ^ a>>16 ^ b<<60 ^ b<<52 ^ b<<48
+		b2 := w(p[8:]) ^ b ^ b>>4 ^ b>>12 ^ b>>16 ^ c<<60 ^ c<<52 ^ c<<48
+		c2 := w(p[16:]) ^ c ^ c>>4 ^ c>>12 ^ c>>16 ^ d<<60 ^ d<<52 ^ d<<48
+		d = w(p[24:]) ^ d ^ d>>4 ^ d>>12 ^ d>>16
+		a, b, c = a2, b2, c2
+	}
+	s := crcWord(crcWord(crcWord(crcWord(a)^b)^c) ^ d)
+	return crc64.Update(^s, crcTable, p)
+}
+
+// crcWord is what 8 bytes do to the CRC before them, to which they were added: it
+// is multiplied by x^64, which is x^4 + x^3 + x + 1.
+func crcWord(s uint64) uint64 {
+	lost := s<<63 ^ s<<61 ^ s<<60
+	return s ^ s>>1 ^ s>>3 ^ s>>4 ^ lost ^ lost>>1 ^ lost>>3 ^ lost>>4
+}
+
+// crcShift continues a CRC-64 over the page that follows, of which only its own
+// CRC is known: crc(a+b) = shift(crc(a)) ^ crc(b). So each page is summed once,
+// by whichever worker has it, for both the file's checksum and the database's.
+type crcShift [8][256]uint64
+
+// newCRCShift makes the table for pages of one size.
+func newCRCShift(pageSize int) *crcShift {
+	zeros := make([]byte, pageSize)
+	var bit [64]uint64 // what becomes of each bit of a CRC after a page of zeros
+	for i := range bit {
+		bit[i] = ^crcUpdate(^(uint64(1) << i), zeros)
+	}
+	var s crcShift
+	for i := range s {
+		for b := range 256 {
+			for k := range 8 {
+				if b&(1<<k) != 0 {
+					s[i][b] ^= bit[8*i+k]
+				}
+			}
+		}
+	}
+	return &s
+}
+
+// join returns the CRC of a+b, where b is a page.
+func (s *crcShift) join(a, b uint64) uint64 {
+	for i := range s {
+		b ^= s[i][byte(a>>(8*i))]
+	}
+	return b
+}
+
+// pageChecksum is ltx.ChecksumPage of a page whose own CRC is known.
+func (s *crcShift) pageChecksum(pgno uint32, crc uint64) ltx.Checksum {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], pgno)
+	return ltx.ChecksumFlag | ltx.Checksum(s.join(crc64.Checksum(b[:], crcTable), crc))
+}

@@ -1,0 +1,247 @@
+package restore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+const (
+	getTries   = 4
+	getBackoff = 200 * time.Millisecond
+)
+
+// How far fetchers read ahead: the size of one GET, and how many are in flight or
+// not yet decoded. Together that bounds the memory.
+const (
+	// A store across a network answers late: much is asked for, and early.
+	partSize   = 4 << 20
+	partsAhead = 6
+	// A directory answers at once. What is read there just ahead is still in the
+	// processor's cache when it is decoded, in memory that was used before.
+	nearPartSize   = 1 << 20
+	nearPartsAhead = 3
+)
+
+// readAhead tells how to read extents. Where the listing told the metadata of
+// objects requests are cheap.
+func readAhead(extents []extent) (size int64, parts int) {
+	if len(extents) > 0 && extents[0].file.Object.Metadata != nil {
+		return nearPartSize, nearPartsAhead
+	}
+	return partSize, partsAhead
+}
+
+// extent is a range of an object's bytes.
+type extent struct {
+	file           replicator.LTXFile
+	offset, length int64
+}
+
+// whole is all of a file.
+func whole(f replicator.LTXFile) extent { return extent{file: f, length: f.Object.Size} }
+
+// part is a piece of an extent, fetched by one GET.
+type part struct {
+	extent
+	done chan struct{}
+	data []byte
+	obj  replicator.Object
+	err  error
+}
+
+// fetcher reads extents one after the other while the next ones are already on
+// their way. It is for one reader; stop ends what is in flight.
+type fetcher struct {
+	store  replicator.Store
+	queue  chan *part
+	slots  chan struct{}
+	cancel context.CancelFunc
+	free   chan []byte // buffers to use again
+}
+
+// newFetcher begins to fetch extents.
+func newFetcher(ctx context.Context, store replicator.Store, extents []extent, free chan []byte) *fetcher {
+	ctx, cancel := context.WithCancel(ctx)
+	size, parts := readAhead(extents)
+	f := &fetcher{
+		store: store, cancel: cancel, free: free,
+		queue: make(chan *part, parts),
+		slots: make(chan struct{}, parts),
+	}
+	go f.run(ctx, extents, size)
+	return f
+}
+
+// run starts a GET per part, in order, as far ahead as there are slots.
+func (f *fetcher) run(ctx context.Context, extents []extent, partSize int64) {
+	defer close(f.queue)
+	for _, e := range extents {
+		for at := int64(0); at < e.length; at += partSize {
+			p := &part{extent: extent{e.file, e.offset + at, min(partSize, e.length-at)}, done: make(chan struct{})}
+			select {
+			case f.slots <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			go func() {
+				defer close(p.done)
+				p.data, p.obj, p.err = f.get(ctx, p.extent)
+			}()
+			f.queue <- p // never blocks: as many places as slots
+		}
+	}
+}
+
+// stop ends the fetcher. Parts in flight end by themselves.
+func (f *fetcher) stop() { f.cancel() }
+
+// next waits for the next part. The caller gives it back with release.
+func (f *fetcher) next(ctx context.Context) (*part, error) {
+	select {
+	case p, ok := <-f.queue:
+		if !ok {
+			return nil, errors.Join(ctx.Err(), io.ErrUnexpectedEOF)
+		}
+		select {
+		case <-p.done:
+			return p, p.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (f *fetcher) release(p *part) {
+	select {
+	case f.free <- p.data[:0]:
+	default:
+	}
+	<-f.slots
+}
+
+// get fetches one part. What may pass by itself is tried again.
+func (f *fetcher) get(ctx context.Context, e extent) ([]byte, replicator.Object, error) {
+	var buf []byte
+	select {
+	case buf = <-f.free:
+	default:
+	}
+	if int64(cap(buf)) < e.length {
+		buf = make([]byte, e.length)
+	}
+	buf = buf[:e.length]
+	for try := 1; ; try++ {
+		obj, err := getFull(ctx, f.store, e, buf)
+		if err == nil || try == getTries || final(err) || ctx.Err() != nil {
+			return buf, obj, replicator.Unreadable(ctx, e.file.Object.Key, try, err)
+		}
+		wait := time.NewTimer(time.Duration(float64(getBackoff<<(try-1)) * (0.5 + rand.Float64())))
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return buf, replicator.Object{}, ctx.Err()
+		}
+	}
+}
+
+// final tells errors that the next try will meet again.
+func final(err error) bool {
+	var corrupt *replicator.CorruptError
+	return errors.Is(err, replicator.ErrNotFound) || errors.Is(err, replicator.ErrAuth) || errors.Is(err, replicator.ErrMisplaced) || errors.As(err, &corrupt)
+}
+
+func getFull(ctx context.Context, store replicator.Store, e extent, buf []byte) (replicator.Object, error) {
+	r, obj, err := store.Get(ctx, e.file.Object.Key, e.offset, e.length)
+	if err != nil {
+		return replicator.Object{}, err
+	}
+	defer r.Close()
+	if obj.Size != e.file.Object.Size {
+		return replicator.Object{}, &replicator.CorruptError{Key: e.file.Object.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", obj.Size, e.file.Object.Size)}
+	}
+	if n, err := io.ReadFull(r, buf); err != nil {
+		return replicator.Object{}, fmt.Errorf("it ended after %d of %d bytes from offset %d: %w", n, e.length, e.offset, err)
+	}
+	return obj, nil
+}
+
+// objectReader reads one extent from a fetcher, which must be positioned at it.
+type objectReader struct {
+	ctx     context.Context // an io.Reader has no other way to get it, and this one lives for one call
+	fetcher *fetcher
+	extent  extent
+	hashed  bool  // compare a whole object with the SHA-256 that its metadata announces
+	read    int64 // of the extent, up to the end of the current part
+	part    *part
+	rest    []byte
+	sum     hash.Hash
+	want    string // announced SHA-256
+	etag    string
+}
+
+func (r *objectReader) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		if r.read == r.extent.length {
+			return 0, io.EOF
+		}
+		if err := r.load(); err != nil {
+			return 0, &fetchError{err}
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// load takes the next part over.
+func (r *objectReader) load() error {
+	r.close()
+	p, err := r.fetcher.next(r.ctx)
+	if err != nil {
+		return err
+	}
+	key := r.extent.file.Object.Key
+	if r.read == 0 {
+		r.etag, r.want = p.obj.ETag, p.obj.Metadata[replicator.MetaSHA256]
+		if r.hashed && r.want != "" && r.extent.length == p.obj.Size {
+			r.sum = sha256.New()
+		}
+	} else if p.obj.ETag != r.etag {
+		return &replicator.CorruptError{Key: key, Err: errors.New("it was replaced while it was read")}
+	}
+	r.part, r.rest = p, p.data
+	r.read += p.length
+	if r.sum == nil {
+		return nil
+	}
+	r.sum.Write(p.data)
+	if got := hex.EncodeToString(r.sum.Sum(nil)); r.read == r.extent.length && got != r.want {
+		return &replicator.CorruptError{Key: key, Err: fmt.Errorf("its sha256 is %s, want %s", got, r.want)}
+	}
+	return nil
+}
+
+// fetchError tells a reader of decoded data that reading failed, not decoding.
+type fetchError struct{ err error }
+
+func (e *fetchError) Error() string { return e.err.Error() }
+
+// close gives the current part back.
+func (r *objectReader) close() {
+	if r.part != nil {
+		r.fetcher.release(r.part)
+		r.part, r.rest = nil, nil
+	}
+}

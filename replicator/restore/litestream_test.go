@@ -1,0 +1,289 @@
+package restore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pierrec/lz4/v4"
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/file"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+)
+
+// litestream returns the path of a Litestream of the given version line, from
+// the environment variable or the PATH.
+func litestream(t testing.TB, variable, version string) string {
+	t.Helper()
+	path := os.Getenv(variable)
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath("litestream"); err != nil {
+			t.Skipf("Litestream %s is not installed: put litestream into PATH or name it with $%s", version, variable)
+		}
+	}
+	help, err := exec.Command(path, "restore", "-h").CombinedOutput()
+	if is05 := strings.Contains(string(help), "-txid"); is05 != (version == "0.5") {
+		t.Skipf("%s is not Litestream %s (%v)", path, version, err)
+	}
+	return path
+}
+
+// sqlite runs statements with the system's sqlite3.
+func runSQL(t testing.TB, path, sql string) string {
+	t.Helper()
+	out, err := exec.Command("sqlite3", path, sql).CombinedOutput()
+	if err != nil {
+		t.Fatalf("sqlite3 %s: %v\n%s", path, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// realHistory is a history whose states are those of a true database.
+func realHistory(t testing.TB, store replicator.Store) *history {
+	t.Helper()
+	h := newHistory(t, store, 4096, 1)
+	path := filepath.Join(t.TempDir(), "app.db")
+	for i, sql := range []string{
+		"PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB); CREATE INDEX i ON t(v)",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500) INSERT INTO t SELECT i, randomblob(300) FROM n",
+		"UPDATE t SET v = randomblob(100) WHERE id % 7 = 0", "DELETE FROM t WHERE id > 200", "VACUUM",
+		"INSERT INTO t VALUES (1000, 'last')",
+	} {
+		runSQL(t, path, sql)
+		data, err := os.ReadFile(path) // the last connection's close has checkpointed
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.commitState(data)
+		if i == 3 {
+			h.compact(1, 2, 4)
+			h.snapshot()
+		}
+	}
+	return h
+}
+
+func TestLitestream05RestoresOurs(t *testing.T) {
+	bin := litestream(t, "LITESTREAM", "0.5")
+	dir := t.TempDir()
+	s, err := file.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := realHistory(t, s)
+	for _, txid := range []ltx.TXID{2, 3, 6} {
+		out := filepath.Join(t.TempDir(), "theirs.db")
+		msg, err := exec.Command(bin, "restore", "-o", out, "-txid", txid.String(), "file://"+dir).CombinedOutput()
+		if err != nil {
+			t.Fatalf("litestream restore -txid %s: %v\n%s", txid, err, msg)
+		}
+		data, err := os.ReadFile(out)
+		if err != nil || !bytes.Equal(data, h.states[txid]) {
+			t.Errorf("txid %s: Litestream restored other bytes (%v)", txid, err)
+		}
+		h.want(catalog.Target{TXID: txid}, txid)
+	}
+	out := filepath.Join(t.TempDir(), "theirs.db")
+	when := h.times[5].Add(time.Millisecond).Format(time.RFC3339Nano)
+	if msg, err := exec.Command(bin, "restore", "-o", out, "-timestamp", when, "file://"+dir).CombinedOutput(); err != nil {
+		t.Fatalf("litestream restore -timestamp %s: %v\n%s", when, err, msg)
+	}
+	if data, err := os.ReadFile(out); err != nil || !bytes.Equal(data, h.states[5]) {
+		t.Errorf("time of txid 5: Litestream restored other bytes (%v)", err)
+	}
+}
+
+// replicated lets a Litestream replicate a database while it is written to, and
+// returns the replica's directory and the database.
+func replicated(t testing.TB, bin string) (dir, db string) {
+	t.Helper()
+	dir, db = t.TempDir(), filepath.Join(t.TempDir(), "app.db")
+	runSQL(t, db, "PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB)")
+	writer := exec.Command("python3", "-c", `
+import sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None)
+end = time.time() + 4
+n = 0
+while time.time() < end:
+    n += 1
+    c.execute("INSERT INTO t(v) VALUES (randomblob(2000))")
+    if n % 50 == 0: c.execute("DELETE FROM t WHERE id % 3 = 0")
+    time.sleep(0.002)
+`, db)
+	daemon := exec.Command(bin, "replicate", db, "file://"+dir)
+	var log bytes.Buffer
+	daemon.Stdout, daemon.Stderr = &log, &log
+	if err := errors.Join(daemon.Start(), writer.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Wait(); err != nil {
+		t.Errorf("writer: %v", err)
+	}
+	if err := daemon.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := daemon.Wait(); err != nil {
+		t.Logf("litestream replicate: %v\n%s", err, log.String())
+	}
+	return dir, db
+}
+
+func testTheirReplica(t *testing.T, bin string) {
+	dir, db := replicated(t, bin)
+	s, err := file.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := filepath.Join(t.TempDir(), "theirs.db")
+	if msg, err := exec.Command(bin, "restore", "-o", theirs, "file://"+dir).CombinedOutput(); err != nil {
+		t.Fatalf("litestream restore: %v\n%s", err, msg)
+	}
+	ours := filepath.Join(t.TempDir(), "ours.db")
+	result, err := restore.Run(context.Background(), s, restore.Options{Output: ours, Check: restore.CheckFull})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(ours)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes restored by us differ from %d by Litestream (%v)", len(got), len(want), err)
+	}
+	const sum = "SELECT count(*), sum(id), sum(length(v)) FROM t"
+	if got, want := runSQL(t, ours, sum), runSQL(t, db, sum); got != want {
+		t.Errorf("rows %s, the source has %s", got, want)
+	}
+	t.Logf("%d objects, %d pages, rows %s", len(result.Objects), result.Pages, runSQL(t, ours, sum))
+}
+
+func TestRestoreLitestream05(t *testing.T) { testTheirReplica(t, litestream(t, "LITESTREAM", "0.5")) }
+func TestRestoreLitestream03(t *testing.T) { testTheirReplica(t, litestream(t, "LITESTREAM3", "0.3")) }
+
+// v3Replica makes a replica of Litestream 0.3's layout: a snapshot, and WAL of
+// two indexes in segments.
+func v3Replica(t testing.TB) (m *storetest.Memory, states [][]byte) {
+	t.Helper()
+	m = storetest.NewMemory()
+	now := time.Date(2023, 5, 5, 0, 0, 0, 0, time.UTC)
+	m.SetClock(func() time.Time { now = now.Add(time.Minute); return now })
+	put := func(key string, data []byte) {
+		t.Helper()
+		var b bytes.Buffer
+		w := lz4.NewWriter(&b)
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Put(context.Background(), "generations/0123456789abcdef/"+key, storetest.Bytes(b.Bytes()), replicator.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "app.db")
+	runSQL(t, path, "PRAGMA journal_mode=wal; CREATE TABLE t(v)")
+	read := func(p string) []byte {
+		t.Helper()
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	snapshot := read(path)
+	put("snapshots/00000004.snapshot.lz4", snapshot)
+	states = append(states, snapshot)
+	for index := 4; index < 6; index++ {
+		wal := walOf(t, path, fmt.Sprintf("INSERT INTO t VALUES (randomblob(9000)), (%d); DELETE FROM t WHERE typeof(v) = 'integer'", index))
+		frames := (len(wal) - 32) / (24 + 4096)
+		for from, i := 0, 1; i <= 3; i++ {
+			to := 32 + frames*i/3*(24+4096)
+			put(fmt.Sprintf("wal/%08x_%08x.wal.lz4", index, from), wal[from:to])
+			from = to
+		}
+		states = append(states, read(path))
+	}
+	return m, states
+}
+
+// walOf runs statements and returns the WAL they made; the database is
+// checkpointed afterwards.
+func walOf(t testing.TB, path, sql string) []byte {
+	t.Helper()
+	kept := path + ".kept"
+	shell := exec.Command("sqlite3", path)
+	shell.Stdin = strings.NewReader("PRAGMA wal_autocheckpoint=0;\n" + sql + ";\n.shell cp " + path + "-wal " + kept + "\n")
+	if out, err := shell.CombinedOutput(); err != nil {
+		t.Fatalf("sqlite3: %v\n%s", err, out)
+	}
+	data, err := os.ReadFile(kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestRestoreGenerations(t *testing.T) {
+	m, states := v3Replica(t)
+	data, result, err := restored(t, m, catalog.Target{})
+	if err != nil || !bytes.Equal(data, states[2]) || len(result.Objects) != 7 {
+		t.Fatalf("newest: %v, as it was: %v, objects %q", err, bytes.Equal(data, states[2]), result.Objects)
+	}
+	data, _, err = restored(t, m, catalog.Target{Timestamp: time.Date(2023, 5, 5, 0, 4, 30, 0, time.UTC)})
+	if err != nil || !bytes.Equal(data, states[1]) {
+		t.Errorf("at the end of the first index: %v, as it was: %v", err, bytes.Equal(data, states[1]))
+	}
+	for name, target := range map[string]catalog.Target{"before": {Timestamp: time.Date(2023, 5, 5, 0, 0, 30, 0, time.UTC)}, "after": {Timestamp: time.Date(2023, 5, 6, 0, 0, 0, 0, time.UTC)}} {
+		var out *catalog.RangeError
+		if _, _, err := restored(t, m, target); !errors.As(err, &out) {
+			t.Errorf("%s: %v, want a *RangeError", name, err)
+		}
+	}
+	if _, _, err := restored(t, m, catalog.Target{TXID: 3}); err == nil {
+		t.Error("a txid: no error")
+	}
+	t.Run("R1_damage", func(t *testing.T) {
+		stride := 3989 // with SQLWATCH_TEST_EVERY_BYTE set, ten times as many places
+		if os.Getenv("SQLWATCH_TEST_EVERY_BYTE") != "" {
+			stride = 397
+		}
+		for _, key := range m.Keys() {
+			var original []byte
+			m.Tamper(key, func(data []byte) []byte { original = bytes.Clone(data); return data })
+			for i := 0; i < len(original); i += stride {
+				m.Tamper(key, func([]byte) []byte { flipped := bytes.Clone(original); flipped[i] ^= 0x20; return flipped })
+				if data, _, err := restored(t, m, catalog.Target{}); err == nil && !bytes.Equal(data, states[2]) {
+					t.Fatalf("%s, byte %d flipped: success with other contents", key, i)
+				}
+				m.Tamper(key, func([]byte) []byte { return original[:i] })
+				if data, _, err := restored(t, m, catalog.Target{}); err == nil && !bytes.Equal(data, states[2]) {
+					t.Fatalf("%s, cut to %d: success with other contents", key, i)
+				}
+			}
+			m.Tamper(key, func([]byte) []byte { return original })
+		}
+	})
+	t.Run("R2_gap", func(t *testing.T) {
+		keys := m.Keys()
+		if err := m.Delete(context.Background(), keys[2]); err != nil { // a segment in the middle
+			t.Fatal(err)
+		}
+		if _, _, err := restored(t, m, catalog.Target{}); err == nil || !strings.Contains(err.Error(), "missing") {
+			t.Errorf("%v, want the missing segment", err)
+		}
+	})
+}

@@ -1,0 +1,345 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/superfly/ltx"
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+)
+
+// Check says how SQLite is asked about a restored database. Checksums are
+// compared in any case.
+type Check string
+
+// The checks: of none, of the structure of every page, and that every index
+// agrees with its table.
+const (
+	CheckNone  Check = "none"
+	CheckQuick Check = "quick"
+	CheckFull  Check = "full"
+)
+
+// Options say what Restore makes, and where.
+type Options struct {
+	Output      string
+	Target      catalog.Target
+	Force       bool // replace an existing database and remove its side files
+	IfNotExists bool // do nothing, successfully, where Output exists
+	DryRun      bool // plan only
+	Check       Check
+	Progress    func(done, total int64) // bytes of the replica's objects, equal from when all is there and is checked; may be nil
+}
+
+// Result says what was made.
+type Result struct {
+	Output      string        `json:"output,omitempty"`
+	TXID        ltx.TXID      `json:"txid"`
+	Timestamp   time.Time     `json:"timestamp"`
+	Lineage     string        `json:"lineage,omitempty"`
+	Objects     []string      `json:"objects"` // keys, in the order of their application
+	ObjectBytes int64         `json:"object_bytes"`
+	PageSize    int           `json:"page_size,omitempty"`
+	Pages       uint32        `json:"pages,omitempty"`
+	Checksum    ltx.Checksum  `json:"checksum,omitempty"` // of the database, as computed
+	Compared    bool          `json:"checksum_compared"`  // the replica knew the checksum, and it is this one
+	Check       Check         `json:"check,omitempty"`
+	Skipped     bool          `json:"skipped,omitempty"` // IfNotExists, and it does
+	DryRun      bool          `json:"dry_run,omitempty"`
+	Replans     int           `json:"replans,omitempty"` // objects vanished or were damaged, and others served
+	Warnings    []string      `json:"warnings,omitempty"`
+	PlanTime    time.Duration `json:"plan_ns"`
+	ApplyTime   time.Duration `json:"apply_ns"`
+	FinishTime  time.Duration `json:"finish_ns"` // check and fsync
+}
+
+// Size returns the restored database's size in bytes.
+func (r Result) Size() int64 { return int64(r.PageSize) * int64(r.Pages) }
+
+// Run makes a database file from a replica: the target's state exactly,
+// checked, durable and under its name only when all of that is done. After an
+// error, or a crash at any moment, Output is as it was; only where Force
+// replaces a database its side files may already be gone.
+//
+// Replicas of Litestream are restored too, those of version 0.3 by snapshots
+// and WAL segments.
+func Run(ctx context.Context, store replicator.Store, o Options) (Result, error) {
+	r := restorer{store: store, o: o, result: Result{DryRun: o.DryRun, Check: o.Check}}
+	if err := r.run(ctx); err != nil {
+		return r.result, fmt.Errorf("restore: %w", err)
+	}
+	return r.result, nil
+}
+
+// restorer is one restore on its way.
+type restorer struct {
+	store  replicator.Store
+	o      Options
+	result Result
+	stage  *stage
+}
+
+func (r *restorer) run(ctx context.Context) error {
+	switch r.o.Check {
+	case "":
+		r.o.Check, r.result.Check = CheckQuick, CheckQuick
+	case CheckNone, CheckQuick, CheckFull:
+	default:
+		return fmt.Errorf("unknown check %q: it is none, quick or full", r.o.Check)
+	}
+	if r.o.DryRun {
+		return r.dryRun(ctx)
+	}
+	output, err := resolveOutput(r.o.Output)
+	if err != nil {
+		return err
+	}
+	r.result.Output = output
+	if done, err := r.lookAtOutput(output); done || err != nil {
+		return err
+	}
+	if r.stage, err = openStage(output); err != nil {
+		return err
+	}
+	defer r.stage.discard()
+	if err := r.build(ctx); err != nil {
+		return err
+	}
+	if err := r.finish(ctx); err != nil {
+		return err
+	}
+	// What came to the output's place meanwhile was not asked about.
+	if done, err := r.lookAtOutput(output); done || err != nil {
+		return err
+	}
+	return r.stage.publish()
+}
+
+func (r *restorer) dryRun(ctx context.Context) error {
+	start := time.Now()
+	plan, err := catalog.MakePlan(ctx, r.store, r.o.Target)
+	if errors.Is(err, catalog.ErrEmpty) {
+		return r.dryRunGenerations(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	r.describe(plan)
+	r.result.PlanTime = time.Since(start)
+	return nil
+}
+
+// lookAtOutput decides about what is at the output's place.
+func (r *restorer) lookAtOutput(output string) (skip bool, err error) {
+	o, err := occupied(output)
+	switch {
+	case err != nil || o == nil:
+		return false, err
+	case r.o.IfNotExists && o.Exists:
+		r.result.Skipped = true
+		return true, nil
+	case !r.o.Force:
+		return false, o
+	case len(o.Users) > 0 && len(r.result.Warnings) == 0:
+		r.result.Warnings = append(r.result.Warnings,
+			fmt.Sprintf("process %v has the replaced database open and goes on writing into a file without a name: restart it", o.Users))
+	}
+	return false, nil
+}
+
+func (r *restorer) describe(p *catalog.Plan) {
+	r.result.TXID, r.result.Timestamp, r.result.Lineage, r.result.ObjectBytes = p.TXID, p.Timestamp, p.Lineage, p.Bytes
+	r.result.Objects = nil
+	for _, f := range p.Files {
+		r.result.Objects = append(r.result.Objects, f.Object.Key)
+	}
+}
+
+const (
+	maxReplans = 16 // how often objects may vanish or prove damaged under us
+	maxRefused = 3  // objects that cannot be read: after as many it is the store, not the object
+)
+
+// build fills the stage. An object that vanished, because retention went by, is
+// a reason to plan again; so is a damaged one, without it.
+func (r *restorer) build(ctx context.Context) error {
+	o := oracle{target: r.o.Target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
+	for {
+		start := time.Now()
+		plan, err := catalog.PlanWithout(ctx, r.store, o.target, o.excluded)
+		if errors.Is(err, catalog.ErrEmpty) && o.damage == nil {
+			return r.buildGenerations(ctx)
+		}
+		r.result.PlanTime += time.Since(start)
+		if err == nil {
+			r.describe(plan)
+			start = time.Now()
+			err = r.apply(ctx, plan, o.inFull)
+			r.result.ApplyTime += time.Since(start)
+		} else {
+			err = o.explain(err)
+		}
+		if err == nil {
+			return nil
+		}
+		if r.result.Replans == maxReplans || !o.learn(err, plan) {
+			return err
+		}
+		r.result.Replans++
+	}
+}
+
+// oracle decides what a failed attempt means for the next one.
+type oracle struct {
+	target   catalog.Target
+	inFull   bool
+	excluded map[string]bool // damaged: plan without
+	suspects map[string]bool // read damaged once: perhaps the way here damaged it
+	damage   error
+	refused  int // objects that could not be read
+}
+
+// learn reports whether another attempt makes sense. Once anything is damaged
+// the TXID is fixed: without the newest file the newest state would be an older one.
+// Plan is nil when it is planning that failed.
+func (o *oracle) learn(err error, plan *catalog.Plan) bool {
+	var corrupt *replicator.CorruptError
+	var refused *replicator.UnreadableError
+	var sum *ChecksumError
+	switch {
+	case errors.Is(err, replicator.ErrNotFound):
+		return true
+	case errors.As(err, &refused):
+		return o.without(refused, plan)
+	case plan == nil:
+		return false
+	case errors.As(err, &corrupt):
+		o.target, o.damage = catalog.Target{TXID: plan.TXID}, err
+		if o.suspects[corrupt.Key] {
+			o.excluded[corrupt.Key] = true
+		}
+		o.suspects[corrupt.Key] = true
+		return true
+	case errors.As(err, &sum), errors.Is(err, ErrIncomplete):
+		again := !o.inFull
+		o.target, o.damage, o.inFull = catalog.Target{TXID: plan.TXID}, err, true
+		return again
+	}
+	return false
+}
+
+// without excludes an object that cannot be read. Others may hold the same TXIDs;
+// where none do, planning tells what can be had.
+func (o *oracle) without(e *replicator.UnreadableError, plan *catalog.Plan) bool {
+	_, _, end, err := replicator.ParseLTXKey(e.Key)
+	if o.refused++; o.refused == maxRefused || err != nil {
+		return false
+	}
+	switch {
+	case plan != nil:
+		o.target = catalog.Target{TXID: plan.TXID}
+	case o.target == catalog.Target{} || o.target == catalog.Target{TXID: end}:
+		o.target = catalog.Target{TXID: end} // a plan looks into its last file
+	default:
+		return false
+	}
+	o.excluded[e.Key] = true
+	if o.damage == nil {
+		o.damage = e
+	}
+	return true
+}
+
+// explain says why there is no plan: what was found damaged comes first.
+func (o *oracle) explain(err error) error {
+	if o.damage == nil {
+		return err
+	}
+	return fmt.Errorf("%w; without it: %w", o.damage, err)
+}
+
+// apply carries a plan out into the stage.
+func (r *restorer) apply(ctx context.Context, plan *catalog.Plan, inFull bool) error {
+	var done int64
+	a := &application{
+		store: r.store, plan: plan, out: r.stage, inFull: inFull,
+		prepare: func(pageSize int, pages uint32) error { return r.stage.reserve(int64(pageSize) * int64(pages)) },
+		progress: func(n int64) {
+			done += n
+			if r.o.Progress != nil {
+				r.o.Progress(done, plan.Bytes)
+			}
+		},
+	}
+	if err := a.apply(ctx); err != nil {
+		return err
+	}
+	r.result.PageSize, r.result.Pages = a.pageSize, a.pages
+	r.result.Checksum = ltx.Checksum(a.checksum.Load()) | ltx.ChecksumFlag
+	r.result.Compared = plan.Checksum != 0 || a.announced != 0
+	return nil
+}
+
+// finish checks the file and makes it durable, both at once: SQLite reads from
+// memory what the disk is still writing.
+func (r *restorer) finish(ctx context.Context) error {
+	start := time.Now()
+	defer func() { r.result.FinishTime = time.Since(start) }()
+	if r.o.Progress != nil {
+		r.o.Progress(r.result.ObjectBytes, r.result.ObjectBytes)
+	}
+	synced := make(chan error, 1)
+	go func() { synced <- unix.Fdatasync(int(r.stage.Fd())) }()
+	err := r.check(ctx)
+	if serr := <-synced; serr != nil {
+		return fmt.Errorf("sync %s: %w", r.stage.Name(), serr)
+	}
+	return err
+}
+
+func (r *restorer) check(ctx context.Context) error {
+	if r.result.Size() == 0 {
+		return nil
+	}
+	check := map[Check]func(context.Context, string) error{
+		CheckNone:  func(context.Context, string) error { return nil },
+		CheckQuick: sqlite.QuickCheck,
+		CheckFull:  sqlite.IntegrityCheck,
+	}[r.o.Check]
+	if err := check(ctx, r.stage.Name()); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil {
+		return fmt.Errorf("every page is as it was replicated, but SQLite finds the database damaged (--check none restores it nevertheless): %w", err)
+	}
+	return nil
+}
+
+// PageChecksums reads a replica and returns the target's TXID and the checksum
+// of each page of its state, so that a lost state directory costs a diff and not
+// a snapshot. An empty replica has TXID 0.
+func PageChecksums(ctx context.Context, store replicator.Store, target catalog.Target) (ltx.TXID, replicator.PageSums, error) {
+	o := oracle{target: target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
+	for try := 0; ; try++ {
+		plan, err := catalog.PlanWithout(ctx, store, o.target, o.excluded)
+		if errors.Is(err, catalog.ErrEmpty) && o.damage == nil {
+			return 0, replicator.PageSums{}, nil
+		}
+		if err == nil {
+			a := &application{store: store, plan: plan, wantSums: true, inFull: o.inFull}
+			if err = a.apply(ctx); err == nil {
+				return plan.TXID, replicator.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp, Lineage: plan.Lineage}, nil
+			}
+		} else {
+			err = o.explain(err)
+		}
+		if try == maxReplans || !o.learn(err, plan) {
+			return 0, replicator.PageSums{}, fmt.Errorf("page checksums of the replica: %w", err)
+		}
+	}
+}

@@ -1,0 +1,397 @@
+package restore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+)
+
+// restoreTo restores a real database's newest state to out.
+func restoreTo(store replicator.Store, out string, edit func(*restore.Options)) (restore.Result, error) {
+	o := restore.Options{Output: out}
+	if edit != nil {
+		edit(&o)
+	}
+	return restore.Run(context.Background(), store, o)
+}
+
+func force(o *restore.Options) { o.Force = true }
+
+func wantFile(t *testing.T, path string, want []byte) {
+	t.Helper()
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s has %d bytes (%v), want %d others", path, len(got), err, len(want))
+	}
+}
+
+// onlyFiles fails when the directory of a restore holds anything else.
+func onlyFiles(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if strings.Join(got, " ") != strings.Join(names, " ") {
+		t.Errorf("the directory holds %q, want %q", got, names)
+	}
+}
+
+func TestRestoreOutput(t *testing.T) {
+	m := storetest.NewMemory()
+	h := realHistory(t, m)
+	want := h.states[6]
+	old := []byte("an old database")
+
+	t.Run("R18_checked", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "out.db")
+		result, err := restoreTo(m, out, nil)
+		if err != nil || !result.Compared || result.Check != restore.CheckQuick || result.TXID != 6 {
+			t.Fatalf("%+v, %v", result, err)
+		}
+		if sum := h.checksum(6); result.Checksum != sum {
+			t.Errorf("checksum %s, want %s", result.Checksum, sum)
+		}
+		wantFile(t, out, want)
+		onlyFiles(t, filepath.Dir(out), "out.db")
+	})
+	t.Run("R14_mode", func(t *testing.T) {
+		defer syscall.Umask(syscall.Umask(0))
+		out := filepath.Join(t.TempDir(), "out.db")
+		if _, err := restoreTo(m, out, nil); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(out); err != nil || info.Mode() != 0o600 {
+			t.Errorf("mode %v, %v", info.Mode(), err)
+		}
+	})
+	t.Run("R4_exists", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "out.db")
+		write(t, out, old)
+		_, err := restoreTo(m, out, nil)
+		var occupied *restore.OccupiedError
+		if !errors.As(err, &occupied) || !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "--force") {
+			t.Errorf("without force: %v", err)
+		}
+		wantFile(t, out, old)
+		if r, err := restoreTo(m, out, func(o *restore.Options) { o.IfNotExists = true }); err != nil || !r.Skipped {
+			t.Errorf("if not exists: %+v, %v", r, err)
+		}
+		wantFile(t, out, old)
+		if _, err := restoreTo(m, out, force); err != nil {
+			t.Error(err)
+		}
+		wantFile(t, out, want)
+		onlyFiles(t, filepath.Dir(out), "out.db")
+	})
+	t.Run("R5_side files", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "out.db")
+		for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+			write(t, out+suffix, old)
+			if _, err := restoreTo(m, out, nil); err == nil || !strings.Contains(err.Error(), out+suffix) {
+				t.Errorf("a stale %s: %v", suffix, err)
+			}
+			onlyFiles(t, filepath.Dir(out), "out.db"+suffix)
+			if _, err := restoreTo(m, out, force); err != nil {
+				t.Error(err)
+			}
+			onlyFiles(t, filepath.Dir(out), "out.db")
+			wantFile(t, out, want)
+			if err := os.Remove(out); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("open elsewhere", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "out.db")
+		write(t, out, old)
+		holder := exec.Command("sleep", "600")
+		f, err := os.Open(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		holder.Stdin = f
+		if err := holder.Start(); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		defer func() { holder.Process.Kill(); holder.Wait() }()
+		var occupied *restore.OccupiedError
+		if _, err := restoreTo(m, out, nil); !errors.As(err, &occupied) || len(occupied.Users) != 1 || occupied.Users[0] != holder.Process.Pid {
+			t.Errorf("%v, want the holder %d", err, holder.Process.Pid)
+		}
+		if r, err := restoreTo(m, out, force); err != nil || len(r.Warnings) != 1 {
+			t.Errorf("with force: %+v, %v", r.Warnings, err)
+		}
+	})
+	t.Run("R8_places", func(t *testing.T) {
+		dir := t.TempDir()
+		real := filepath.Join(dir, "real")
+		if err := os.Mkdir(real, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(dir, "link.db")
+		if err := os.Symlink(filepath.Join(real, "out.db"), link); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restoreTo(m, link, nil); err == nil || !strings.Contains(err.Error(), "leads nowhere") {
+			t.Errorf("a link to nothing: %v", err)
+		}
+		write(t, filepath.Join(real, "out.db"), old)
+		if _, err := restoreTo(m, link, nil); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("a link to a database: %v", err)
+		}
+		if _, err := restoreTo(m, link, force); err != nil {
+			t.Error(err)
+		}
+		wantFile(t, filepath.Join(real, "out.db"), want)
+		if info, err := os.Lstat(link); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			t.Error("the link was replaced")
+		}
+		if _, err := restoreTo(m, filepath.Join(dir, "missing", "out.db"), nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "make it first") {
+			t.Errorf("no directory: %v", err)
+		}
+		if _, err := restoreTo(m, real, force); err == nil || !strings.Contains(err.Error(), "directory") {
+			t.Errorf("to a directory: %v", err)
+		}
+		fifo := filepath.Join(dir, "fifo")
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restoreTo(m, fifo, force); err == nil || !strings.Contains(err.Error(), "pipe") {
+			t.Errorf("to a pipe: %v", err)
+		}
+		trap := filepath.Join(dir, ".trap.db.sqlwatch-restore")
+		if err := os.Symlink(filepath.Join(real, "out.db"), trap); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restoreTo(m, filepath.Join(dir, "trap.db"), nil); err == nil {
+			t.Error("a link in the stage's place was followed")
+		}
+		wantFile(t, filepath.Join(real, "out.db"), want)
+	})
+	t.Run("R6_a killed restore's stage is taken over", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "out.db")
+		write(t, filepath.Join(filepath.Dir(out), ".out.db.sqlwatch-restore"), bytes.Repeat([]byte("half"), 1<<20))
+		if _, err := restoreTo(m, out, nil); err != nil {
+			t.Fatal(err)
+		}
+		wantFile(t, out, want)
+		onlyFiles(t, filepath.Dir(out), "out.db")
+	})
+	t.Run("damaged at the source", func(t *testing.T) {
+		broken := storetest.NewMemory()
+		b := newHistory(t, broken, 4096, 1)
+		state := bytes.Clone(want)
+		copy(state[2*4096:], bytes.Repeat([]byte{0xee}, 4096))
+		b.commitState(state)
+		out := filepath.Join(t.TempDir(), "out.db")
+		if _, err := restoreTo(broken, out, nil); !errors.Is(err, sqlite.ErrCorrupt) || !strings.Contains(err.Error(), "--check none") {
+			t.Errorf("%v, want ErrCorrupt", err)
+		}
+		onlyFiles(t, filepath.Dir(out))
+		if _, err := restoreTo(broken, out, func(o *restore.Options) { o.Check = restore.CheckNone }); err != nil {
+			t.Error(err)
+		}
+		wantFile(t, out, state)
+	})
+	t.Run("dry run", func(t *testing.T) {
+		r, err := restoreTo(m, "", func(o *restore.Options) { o.DryRun = true })
+		if err != nil || r.TXID != 6 || len(r.Objects) != 3 {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+}
+
+func write(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRestore_C7_twoAtATime(t *testing.T) {
+	m := storetest.NewMemory()
+	h := newHistory(t, m, 4096, 1)
+	for range 5 {
+		h.commit()
+	}
+	out := filepath.Join(scratch(t), "out.db")
+	reached, resume := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	slow := storetest.NewFaulty(m, func(op, key string, _ int) storetest.Fault {
+		if op == "get" && strings.HasSuffix(key, "1.ltx") {
+			once.Do(func() { close(reached); <-resume })
+		}
+		return storetest.None
+	})
+	unchecked := func(o *restore.Options) { o.Check = restore.CheckNone }
+	first := make(chan error, 1)
+	go func() { _, err := restoreTo(slow, out, unchecked); first <- err }()
+	<-reached
+	if _, err := restoreTo(m, out, unchecked); err == nil || !strings.Contains(err.Error(), "another restore") {
+		t.Errorf("the second restore: %v", err)
+	}
+	close(resume)
+	if err := <-first; err != nil {
+		t.Errorf("the first restore: %v", err)
+	}
+	wantFile(t, out, h.states[5])
+	onlyFiles(t, filepath.Dir(out), "out.db")
+}
+
+func TestRestore_R12_claims(t *testing.T) {
+	key := replicator.LTXKey(1, 2, 3)
+	for _, edit := range []func(data []byte){
+		func(data []byte) { copy(data[12:16], "\xff\xff\xff\xf0") },   // header: 2³² pages
+		func(data []byte) { copy(data[106:110], "\xff\xff\xff\xff") }, // page: 4 GiB compressed
+		func(data []byte) { copy(data[12:16], "\x00\x00\x01\x00") },
+	} {
+		m, _ := small(t, true)
+		if err := m.Delete(context.Background(), replicator.LTXKey(0, 2, 2), replicator.LTXKey(0, 3, 3)); err != nil {
+			t.Fatal(err)
+		}
+		m.Tamper(key, func(data []byte) []byte { edit(data); return data })
+		before := totalAlloc()
+		_, _, err := restored(t, m, catalog.Target{})
+		if err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("%v, want %s named", err, key)
+		}
+		if used := totalAlloc() - before; used > 64<<20 {
+			t.Errorf("a claim made us allocate %d bytes", used)
+		}
+	}
+}
+
+func TestRestore_R19_noSpace(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small tmpfs needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("mount tmpfs: %v", err)
+	}
+	defer unix.Unmount(dir, 0)
+	m := storetest.NewMemory()
+	h := newHistory(t, m, 4096, 1)
+	h.commitState(h.randomPages(100))
+	out := filepath.Join(dir, "out.db")
+	_, err := restoreTo(m, out, nil)
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "409600 bytes") {
+		t.Errorf("%v, want ENOSPC and the size", err)
+	}
+	if m.Requests()["get"] > 3 {
+		t.Errorf("%d objects were fetched for nothing", m.Requests()["get"])
+	}
+	onlyFiles(t, dir)
+}
+
+func TestDrill(t *testing.T) {
+	m := storetest.NewMemory()
+	h := realHistory(t, m)
+	dir := t.TempDir()
+	drill := func(source func(context.Context, ltxTXID) (ltxChecksum, bool, error)) (restore.DrillResult, error) {
+		return restore.Drill(context.Background(), m, restore.DrillOptions{Scratch: dir, Source: source})
+	}
+	r, err := drill(func(_ context.Context, txid ltxTXID) (ltxChecksum, bool, error) { return h.checksum(txid), true, nil })
+	if err != nil || !r.Compared || r.Restore.Check != restore.CheckFull {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := drill(func(context.Context, ltxTXID) (ltxChecksum, bool, error) { return 1, true, nil }); !errors.Is(err, restore.ErrDiffers) {
+		t.Errorf("%v, want ErrDiffers", err)
+	}
+	onlyFiles(t, dir)
+}
+
+func TestPageChecksums(t *testing.T) {
+	m := storetest.NewMemory()
+	h := layered(t, m, 1024, 8)
+	txid, sums, err := restore.PageChecksums(context.Background(), m, catalog.Target{})
+	if err != nil || txid != 60 || sums.PageSize != 1024 || len(sums.Sums) != len(h.states[60])/1024 || !sums.Timestamp.Equal(h.times[60]) || sums.Lineage == "" {
+		t.Fatalf("txid %d, %d sums of %d bytes, %v", txid, len(sums.Sums), sums.PageSize, err)
+	}
+	for i, sum := range sums.Sums {
+		if want := pageSum(uint32(i+1), h.states[60][i*1024:][:1024]); sum != want {
+			t.Errorf("page %d: %s, want %s", i+1, sum, want)
+		}
+	}
+	if txid, _, err := restore.PageChecksums(context.Background(), storetest.NewMemory(), catalog.Target{}); txid != 0 || err != nil {
+		t.Errorf("an empty replica: txid %d, %v", txid, err)
+	}
+}
+
+// TestRestore_R6_interrupted ends a restore at each of its steps, the check by
+// SQLite among them: what was there stays, nothing else does, and nothing is called
+// damaged.
+func TestRestore_R6_interrupted(t *testing.T) {
+	t.Parallel()
+	m := storetest.NewMemory()
+	realHistory(t, m)
+	dir := scratch(t)
+	out := filepath.Join(dir, "app.db")
+	old := []byte("the database before")
+	write(t, out, old)
+	whole := 0 // steps of a restore nobody interrupts
+	for stop := 0; stop <= whole; stop++ {
+		ctx, cancel := context.WithCancel(context.Background())
+		steps := 0
+		o := restore.Options{Output: out, Force: true, Progress: func(int64, int64) {
+			if steps++; steps == stop {
+				cancel()
+			}
+		}}
+		if stop == 0 {
+			o.Output = filepath.Join(scratch(t), "whole.db")
+		}
+		_, err := restore.Run(ctx, m, o)
+		cancel()
+		if stop == 0 {
+			if whole = steps; err != nil || whole < 2 {
+				t.Fatalf("uninterrupted: %d steps, %v", whole, err)
+			}
+			continue
+		}
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "damaged") {
+			t.Errorf("interrupted at step %d of %d: %v", stop, whole, err)
+		}
+		wantFile(t, out, old)
+		onlyFiles(t, dir, "app.db")
+	}
+}
+
+// What the application makes at the output's place during the download stays.
+func TestRestore_R4_appearsMeanwhile(t *testing.T) {
+	t.Parallel()
+	m := storetest.NewMemory()
+	realHistory(t, m)
+	out := filepath.Join(scratch(t), "app.db")
+	theirs := []byte("made by the application just now")
+	result, err := restore.Run(context.Background(), m, restore.Options{Output: out, IfNotExists: true, Progress: func(done, total int64) {
+		if done == total {
+			write(t, out, theirs)
+		}
+	}})
+	if err != nil || !result.Skipped {
+		t.Errorf("restored: %+v, %v; want it to be skipped", result, err)
+	}
+	wantFile(t, out, theirs)
+}

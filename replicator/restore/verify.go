@@ -1,0 +1,73 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+)
+
+// DrillOptions say how a restore is rehearsed.
+type DrillOptions struct {
+	Scratch  string // directory with room for the database; "" is the system's for temporary files
+	Target   catalog.Target
+	Check    Check // "" is CheckFull
+	Progress func(done, total int64)
+
+	// Source returns the checksum of the original database after a TXID, and
+	// whether it knows it. nil: there is no original to compare with.
+	Source func(ctx context.Context, txid ltx.TXID) (sum ltx.Checksum, known bool, err error)
+}
+
+// DrillResult is what a rehearsal proved.
+type DrillResult struct {
+	Restore  Result        `json:"restore"`
+	Compared bool          `json:"source_compared"` // with the original, which is the same
+	Time     time.Duration `json:"time_ns"`
+}
+
+// ErrDiffers says that a restored database is not what the original was.
+var ErrDiffers = errors.New("the restored database differs from the original")
+
+// Drill restores a replica into scratch, checks every page and every index,
+// compares the result with the original where that is known, and leaves nothing behind.
+func Drill(ctx context.Context, store replicator.Store, o DrillOptions) (result DrillResult, err error) {
+	start := time.Now()
+	dir, err := os.MkdirTemp(o.Scratch, "sqlwatch-drill-")
+	if err != nil {
+		return DrillResult{}, fmt.Errorf("restore drill: %w", err)
+	}
+	defer func() {
+		result.Time = time.Since(start)
+		err = errors.Join(err, os.RemoveAll(dir))
+	}()
+	if o.Check == "" {
+		o.Check = CheckFull
+	}
+	result.Restore, err = Run(ctx, store, Options{
+		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress,
+	})
+	result.Restore.Output = ""
+	if err != nil {
+		return result, fmt.Errorf("restore drill: %w", err)
+	}
+	if o.Source == nil {
+		return result, nil
+	}
+	want, known, err := o.Source(ctx, result.Restore.TXID)
+	if err != nil {
+		return result, fmt.Errorf("restore drill: checksum of the original: %w", err)
+	}
+	if known && want|ltx.ChecksumFlag != result.Restore.Checksum {
+		return result, fmt.Errorf("restore drill: txid %d: %w: checksum %s, the original's %s", result.Restore.TXID, ErrDiffers, result.Restore.Checksum, want)
+	}
+	result.Compared = known
+	return result, nil
+}

@@ -1,0 +1,181 @@
+package ship
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+)
+
+// compactionIntervals are the windows of levels 1, 2 and 3. Windows begin at
+// multiples of the interval since year 1, on every machine the same.
+var compactionIntervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour}
+
+// merged is an LTX file that was made of others, in a temporary file.
+type merged struct {
+	file     *durable.File
+	body     replicator.Body
+	min, max ltx.TXID
+}
+
+// merge combines contiguous LTX files into a temporary file in dir. Only one of
+// the inputs' pages is in memory at a time. The caller calls discard.
+func merge(ctx context.Context, dir, name string, inputs []io.Reader) (_ *merged, err error) {
+	file, err := durable.Create(filepath.Join(dir, name), 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("merge files: %w", err)
+	}
+	m := &merged{file: file}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("merge files: %w", err), m.discard())
+		}
+	}()
+	sha := sha256.New()
+	out := bufio.NewWriterSize(io.MultiWriter(file, sha), 1<<16)
+	c, err := ltx.NewCompactor(out, inputs)
+	if err != nil {
+		return nil, err
+	}
+	c.HeaderFlags = ltx.HeaderFlagNoChecksum
+	c.SetSpillDir(dir)
+	if err := c.Compact(ctx); err != nil {
+		return nil, err
+	}
+	if err := out.Flush(); err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(file.TempPath())
+	if err != nil {
+		return nil, err
+	}
+	m.min, m.max = c.Header().MinTXID, c.Header().MaxTXID
+	m.body = replicator.Body{Size: info.Size(), SHA256: hex.EncodeToString(sha.Sum(nil)), Open: func() (io.ReadCloser, error) { return os.Open(file.TempPath()) }}
+	return m, nil
+}
+
+func (m *merged) discard() error { return m.file.Abort() }
+
+// compact makes one file of w: reads the inputs, stores the output, reads it
+// back and decodes it. Only then may the inputs ever be deleted.
+func (p *replica) compact(ctx context.Context, w catalog.Window) (replicator.LTXFile, error) {
+	inputs := make([]io.Reader, len(w.Inputs))
+	var metadata map[string]string
+	for i, f := range w.Inputs {
+		body, object, err := p.store.Get(ctx, f.Object.Key, 0, -1)
+		if err != nil {
+			return replicator.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, p.blame(ctx, w.Inputs, err))
+		}
+		defer body.Close()
+		inputs[i], metadata = restore.Bounded(f, body), object.Metadata
+	}
+	m, err := merge(ctx, p.dir, fmt.Sprintf("compact-%d", w.Level), inputs)
+	if err != nil {
+		return replicator.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, p.blame(ctx, w.Inputs, err))
+	}
+	defer m.discard()
+	key := replicator.LTXKey(w.Level, m.min, m.max)
+	object, err := p.create(ctx, key, m.body, withSum(metadata, m.body.SHA256))
+	if err != nil {
+		return replicator.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, err)
+	}
+	f := replicator.LTXFile{Level: w.Level, MinTXID: m.min, MaxTXID: m.max, Object: object}
+	if err := p.readBack(ctx, f, m); err != nil {
+		return replicator.LTXFile{}, fmt.Errorf("compact level %d: read %s back: %w", w.Level, key, err)
+	}
+	return f, nil
+}
+
+// readBack decodes the stored file and compares its bytes with what was made.
+func (p *replica) readBack(ctx context.Context, f replicator.LTXFile, m *merged) error {
+	sum, err := p.decode(ctx, f)
+	if err == nil && sum != m.body.SHA256 {
+		err = fmt.Errorf("%w: its sha256 is %s, not %s", replicator.ErrDamaged, sum, m.body.SHA256)
+	}
+	return err
+}
+
+// decode reads a stored file to its end and returns its SHA-256. ErrDamaged: it was
+// all read and is no LTX file.
+func (p *replica) decode(ctx context.Context, f replicator.LTXFile) (string, error) {
+	body, _, err := p.store.Get(ctx, f.Object.Key, 0, -1)
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	sha := sha256.New()
+	in := &noting{Reader: io.TeeReader(body, sha)}
+	dec := ltx.NewDecoder(bufio.NewReaderSize(restore.Bounded(f, in), 1<<16))
+	dec.SetRetainPageIndex(false)
+	switch err := dec.Verify(); {
+	case in.err != nil:
+		return "", in.err
+	case err != nil:
+		return "", fmt.Errorf("%w: %w", replicator.ErrDamaged, err)
+	}
+	return hex.EncodeToString(sha.Sum(nil)), nil
+}
+
+// noting keeps the error with which a body broke off: decoders take it for damage.
+type noting struct {
+	io.Reader
+	err error
+}
+
+func (n *noting) Read(p []byte) (int, error) {
+	k, err := n.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		n.err = err
+	}
+	return k, err
+}
+
+// lostError says that an input of a compaction is gone or damaged.
+type lostError struct {
+	file replicator.LTXFile
+	err  error
+}
+
+func (e *lostError) Error() string {
+	return e.file.Object.Key + " is gone or damaged: " + e.err.Error()
+}
+func (e *lostError) Unwrap() error { return e.err }
+
+// blame reads inputs again, one by one, after compacting them failed with err: one
+// that is gone or damaged at the second reading too is lost.
+func (p *replica) blame(ctx context.Context, inputs []replicator.LTXFile, err error) error {
+	for _, f := range inputs {
+		_, again := p.decode(ctx, f)
+		if errors.Is(again, replicator.ErrNotFound) || errors.Is(again, replicator.ErrDamaged) {
+			return &lostError{f, again}
+		}
+		if again != nil {
+			return again
+		}
+	}
+	return err
+}
+
+// withSum copies an object's notes with another file's SHA-256.
+func withSum(metadata map[string]string, sha256 string) map[string]string {
+	out := map[string]string{replicator.MetaSHA256: sha256}
+	for _, k := range []string{replicator.MetaTimestamp, replicator.MetaChecksum, replicator.MetaLineage} {
+		if v := metadata[k]; v != "" {
+			out[k] = v
+		}
+	}
+	return out
+}

@@ -1,0 +1,156 @@
+package ship_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+)
+
+// TestShip_S2_slowBesideDead: the spool runs full because one replica is slow and the
+// other one gone. When the slow one has everything, capture goes on.
+func TestShip_S2_slowBesideDead(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	var slow sync.RWMutex
+	var dead atomic.Bool
+	_, gone := failing(t, &dead, "")
+	h := newHost(t, path, replica("memory.slow", storetest.NewFaulty(store, func(op, key string, _ int) storetest.Fault {
+		if op == "put" && strings.HasPrefix(key, "0000/") {
+			slow.RLock()
+			defer slow.RUnlock()
+		}
+		return storetest.None
+	})), replica("memory.gone", gone))
+	h.options.Capture.SpoolLimit = 1_000_000
+	h.options.Capture.BatchAge = time.Millisecond
+	h.options.FinalSync = time.Second
+	h.begin()
+	dead.Store(true)
+	slow.Lock()
+	h.eventually("the spool is full", func() bool {
+		w.commit(1)
+		h.r.Wake()
+		return h.r.Replicas()[0].PendingBytes >= h.options.Capture.SpoolLimit
+	})
+	slow.Unlock()
+	has := h.r.Replicas()[0].TXID
+	h.eventually("the slow one has what was spooled", func() bool {
+		s := h.r.Replicas()[0]
+		return s.TXID > has && s.PendingBytes == 0
+	})
+	w.commit(10)
+	h.eventually("capture goes on", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = h.r.SyncNow(ctx) // which the dead one lets nobody end
+		s := h.r.Replicas()[0]
+		return s.LagSeconds == 0 && s.PendingBytes == 0
+	})
+	wantRestored(t, store, path)
+}
+
+// captured are the keys of level 0.
+func captured(store *storetest.Memory) []string {
+	return slices.DeleteFunc(store.Keys(), func(k string) bool { return !strings.HasPrefix(k, "0000/") })
+}
+
+// TestShip_S16_damagedFile: one captured file is damaged, or does not come through at
+// once. Compaction goes around what is damaged, costs one snapshot, and does not call a
+// broken connection damage.
+func TestShip_S16_damagedFile(t *testing.T) {
+	t.Parallel()
+	for name, damaged := range map[string]bool{"damaged": true, "broken off": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, w := database(t)
+			store := storetest.NewMemory().Enforce(t)
+			var victim atomic.Pointer[string]
+			var breaks atomic.Int64
+			h := newHost(t, path, replica("memory.a", storetest.NewFaulty(store, func(op, key string, _ int) storetest.Fault {
+				if v := victim.Load(); op == "get" && v != nil && key == *v && breaks.Add(1) <= 4 {
+					return storetest.Truncated
+				}
+				return storetest.None
+			})))
+			h.begin()
+			for range 9 {
+				w.commit(3)
+				if err := h.sync(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			key := captured(store)[4]
+			if damaged {
+				store.Tamper(key, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
+			} else {
+				victim.Store(&key)
+			}
+			_, txid, _, err := replicator.ParseLTXKey(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, behind, over := false, false, false
+			h.eventually("compaction on both sides", func() bool {
+				h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
+				w.commit(1)
+				if h.sync() != nil {
+					return false
+				}
+				for _, k := range store.Keys() {
+					if level, low, high, err := replicator.ParseLTXKey(k); err == nil && level == 1 {
+						before, behind, over = before || high < txid, behind || low > txid, over || low <= txid && txid <= high
+					}
+				}
+				return behind && (before || over)
+			})
+			if over == damaged {
+				t.Errorf("level 1 covers the file: %v", over)
+			}
+			if got, want := count(store.Keys(), "0009/") > 1, damaged; got != want {
+				t.Errorf("a second snapshot: %v, want %v", got, want)
+			}
+			if n := count(store.Keys(), "0009/"); n > 2 {
+				t.Errorf("%d snapshots because of one file", n)
+			}
+			wantRestored(t, store, path)
+		})
+	}
+}
+
+// TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and with it the
+// times of what was captured. Snapshots and compaction go on by the clock as it is now.
+func TestShip_P8_clockWasAhead(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	o := replica("memory.a", store)
+	o.SnapshotEvery = 10 * time.Minute
+	h := newHost(t, path, o)
+	store.SetClock(h.clock)
+	h.skew.Store(int64(10 * 365 * 24 * time.Hour))
+	h.begin()
+	w.commit(3)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	h.halt()
+	h.skew.Store(0)
+	h.begin()
+	h.eventually("snapshots and compaction", func() bool {
+		h.skew.Add(int64(time.Minute / 4))
+		w.commit(1)
+		return h.sync() == nil && count(store.Keys(), "0009/") > 2 && count(store.Keys(), "0001/") > 1 && count(store.Keys(), "0002/") > 0
+	})
+	if s := h.r.Replicas()[0]; s.LastSnapshot.After(h.clock()) {
+		t.Errorf("the last snapshot is of %v", s.LastSnapshot)
+	}
+	wantRestored(t, store, path)
+}
