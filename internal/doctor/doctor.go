@@ -1,0 +1,103 @@
+// Package doctor finds what is wrong or risky about a database, its place, the
+// processes on it and its replicas, and names the exact cure.
+//
+// Reading order: the catalogue here, facts.go (what is known, as plain values),
+// the checks (file.go, wal.go, process.go, replica.go: pure functions from facts
+// to findings), gather.go (facts of a real database), probe.go (facts of a
+// real replica), settings.go (what to write into an application).
+//
+// Gathering never harms the application: it creates no file, holds no lock
+// beyond one read of the schema, and waits for nobody.
+package doctor
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Severity says how soon a finding wants a human.
+type Severity string
+
+// The severities. A note is worth knowing and no fault: it changes no exit code.
+const (
+	Critical Severity = "critical" // data is lost or unprotected, or sqlwatch cannot work
+	Warning  Severity = "warning"  // it works, and one day will not
+	Note     Severity = "note"
+)
+
+// Finding is one thing found: what is so, why it matters, what to do.
+type Finding struct {
+	ID       string   `json:"id"`
+	Severity Severity `json:"severity"`
+	Subject  string   `json:"subject"` // the database's name, and the replica's after a space
+	What     string   `json:"what"`
+	Why      string   `json:"why"`
+	Cure     string   `json:"cure"` // commands and settings, ready to be copied
+}
+
+// check looks at the facts for one fault; nothing found is an empty result.
+type check func(Facts) []Finding
+
+// checks are run in this order over each database's facts.
+var checks = []check{
+	missing, unreadable, notDatabase, emptyFile, // the others need a database
+	journalMode, walResetBug, networkFilesystem, volatileFilesystem, overlayFilesystem, readOnlyFilesystem,
+	foreignOwner, runningAsRoot, sideFileOwner, fileMode, directoryMode, hardLinks, symbolicLink, diskFree,
+	walSize, autocheckpoint, pinnedReader, longWriter, exclusiveLocking, unusableIndex, leftBehind, schemaUnreadable,
+	litestreamRunning, litestreamLeftovers, twoDaemons, tooManyProcesses, oldDeployment, overlappingDeployments, foreignProcess, hiddenProcesses,
+	replicas,
+}
+
+// Diagnose returns what is to be said about a database, the worst first.
+func Diagnose(f Facts) []Finding {
+	var all []Finding
+	for _, check := range checks {
+		for _, found := range check(f) {
+			found.Subject = joinSubject(f.Name, found.Subject)
+			all = append(all, found)
+		}
+	}
+	Sort(all)
+	return all
+}
+
+// DiagnoseHost returns what is to be said about the state directory and the
+// configuration.
+func DiagnoseHost(h Host) []Finding {
+	var all []Finding
+	for _, check := range []func(Host) []Finding{stateDirMissing, stateDirMode, stateDirVolatile, configuration} {
+		all = append(all, check(h)...)
+	}
+	Sort(all)
+	return all
+}
+
+// Sort puts the worst first and leaves equals in their order.
+func Sort(all []Finding) {
+	rank := []Severity{Critical, Warning, Note}
+	slices.SortStableFunc(all, func(a, b Finding) int {
+		return cmp.Compare(slices.Index(rank, a.Severity), slices.Index(rank, b.Severity))
+	})
+}
+
+// Faults returns how many findings are more than notes.
+func Faults(all []Finding) (n int) {
+	for _, f := range all {
+		if f.Severity != Note {
+			n++
+		}
+	}
+	return n
+}
+
+func joinSubject(database, part string) string {
+	if part == "" {
+		return database
+	}
+	return database + " " + part
+}
+
+// one is a check's result with a single finding.
+func one(id string, s Severity, what, why, cure string) []Finding {
+	return []Finding{{ID: id, Severity: s, What: what, Why: why, Cure: cure}}
+}

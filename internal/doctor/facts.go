@@ -1,0 +1,158 @@
+package doctor
+
+import (
+	"io/fs"
+	"time"
+)
+
+// Facts are what is known of one database and its replicas.
+type Facts struct {
+	Name string // as configured
+	Path string // as configured, absolute
+	Real string // with links resolved
+
+	State    State
+	StateErr string // why it is not StateDatabase
+	UID      int    // ours
+	CanChown bool
+
+	File      File
+	WAL       WAL
+	Place     Place
+	Processes []Process
+	Expected  int  // processes that may be attached; 0: any number
+	Hidden    bool // a process of another pid namespace holds a lock
+
+	Litestream Litestream
+	Replicas   []Replica
+}
+
+// State is what lies at the path.
+type State int
+
+// The states.
+const (
+	StateDatabase State = iota
+	StateMissing
+	StateNotDatabase
+	StateEmpty
+	StateUnreadable // to us
+)
+
+// File is the main file, its header, and its neighbours.
+type File struct {
+	Size, WALSize      int64
+	PageSize           int
+	WALMode            bool
+	Engine             string // of the last writer; "" where it is not known
+	WALResetBug        bool
+	UID, GID           int
+	Mode               fs.FileMode
+	Links              uint64
+	Symlink            string // where the last element of Path leads, "" for no link
+	SymlinkDirectory   bool   // a directory on the way is a link
+	Dir                string
+	DirUID, DirGID     int
+	DirMode            fs.FileMode
+	SideFiles          []SideFile
+	ReadOnlyFilesystem bool
+}
+
+// SideFile is a -wal, -shm or -journal that exists.
+type SideFile struct {
+	Path string
+	UID  int
+	Mode fs.FileMode
+}
+
+// WAL is what the wal-index and the locks said, at two moments a little apart.
+type WAL struct {
+	Known        bool
+	Frames       uint32 // in use
+	Backfilled   uint32
+	LargestEver  int64 // frames the file has room for: its high-water mark
+	IndexErr     string
+	Attached     bool // somebody is connected
+	Exclusive    bool // somebody holds it in exclusive locking mode
+	Pinned       bool // one mark below the newest frame was held at both moments
+	PinnedFrame  uint32
+	PinnedBy     Process
+	WriterStuck  bool // the write lock was held by one process at both moments, nothing committed
+	Writer       Process
+	ObservedOver time.Duration
+}
+
+// Place is the file system.
+type Place struct {
+	Type              string
+	Point             string
+	Size, Available   uint64
+	Network, Volatile bool
+}
+
+// Process is one that is connected to the database.
+type Process struct {
+	PID     int
+	Command string
+	Age     time.Duration
+	UID     int    // -1: not to be known
+	Cmdline string // "" where it is not to be known
+	Cgroup  string
+	Deleted bool // its program file has been replaced or removed
+}
+
+// Litestream is what shows that Litestream replicates, or once replicated, the database.
+type Litestream struct {
+	Tables    []string
+	TablesErr string // why the schema could not be read
+	Dirs      []string
+	Process   *Process // running with this database open
+	Elsewhere bool     // running, and what it has open is not to be known
+}
+
+// Host is what all databases share.
+type Host struct {
+	StateDir         string
+	StateDirErr      string // why it cannot be used
+	StateDirMode     fs.FileMode
+	StateDirExists   bool
+	StateDirPlace    Place
+	UID              int
+	ConfigurationTip []string // the configuration's warnings
+}
+
+// Replica is what a round trip told.
+type Replica struct {
+	Name  string // "s3.main"
+	Place string // its address, without credentials
+	Kind  string // s3, file
+
+	Skipped      string // why there was no round trip; the rest is then empty
+	ListErr      error
+	PutErr       error
+	GetErr       error
+	DeleteErr    error
+	Damaged      bool // what was read is not what was written
+	NotListed    bool // what was written did not show in the next listing
+	Conditional  Support
+	ProbeKey     string // left behind where it could not be deleted
+	Skew         time.Duration
+	SkewKnown    bool // Skew is the store's clock minus ours
+	Foreign      bool // another program's files are there, and none of ours
+	SameDisk     bool // a file replica on the database's own file system
+	Duration     time.Duration
+	DirUID       int  // of a file replica's directory
+	DirMissing   bool // it does not exist yet
+	DirForbidden bool // and cannot be made
+}
+
+// Support says whether a store honours conditional writes.
+type Support int
+
+// The answers.
+const (
+	Unknown Support = iota
+	Honoured
+	Ignored // accepts the header and overwrites
+	Refused // answers that it does not offer them
+)

@@ -1,0 +1,310 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// observation is the time between the two looks at the locks: a reader or
+// writer that is the same at both is no passing one.
+const observation = 300 * time.Millisecond
+
+// Gather looks at the database at path, once, for as long as observation. Replicas
+// and Expected are left to the caller.
+func Gather(ctx context.Context, name, path string) Facts {
+	f := Facts{Name: name, Path: path, Real: path, UID: os.Geteuid(), CanChown: canChown()}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		f.Real = real
+	}
+	f.place()
+	if f.Place.Network { // opening a file there may wait for ever
+		f.State = StateDatabase
+		return f
+	}
+	files, err := dbfile.Open(path)
+	if err != nil {
+		f.State, f.StateErr = StateNotDatabase, err.Error()
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			f.State = StateMissing
+		case errors.Is(err, fs.ErrPermission):
+			f.State = StateUnreadable
+		}
+		return f
+	}
+	defer files.Close()
+	f.header(files)
+	if f.State != StateDatabase {
+		return f
+	}
+	f.names()
+	f.sides()
+	f.processes(files)
+	f.wal(ctx, files)
+	f.litestream(ctx)
+	return f
+}
+
+func canChown() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_CHOWN) != 0
+}
+
+func (f *Facts) place() {
+	if m, err := dbfile.Filesystem(f.Real); err == nil {
+		f.Place = placeOf(m)
+	}
+}
+
+func placeOf(m dbfile.Mount) Place {
+	return Place{Type: m.Type, Point: m.Point, Size: m.Size, Available: m.Available, Network: m.Network, Volatile: m.Volatile}
+}
+
+func (f *Facts) header(files *dbfile.Files) {
+	h, err := files.Header()
+	if errors.Is(err, dbfile.ErrEmpty) {
+		f.State = StateEmpty
+		return
+	}
+	st, statErr := files.Stat()
+	if err = errors.Join(err, statErr); err != nil {
+		f.State, f.StateErr = StateNotDatabase, err.Error()
+		return
+	}
+	f.File = File{
+		Size: st.DatabaseSize, WALSize: st.WALSize, PageSize: h.PageSize, WALMode: h.WAL(),
+		Engine: dbfile.EngineVersion(h.LibraryVersion), WALResetBug: dbfile.HasWALResetBug(h.LibraryVersion),
+		UID: int(st.UID), GID: int(st.GID), Mode: st.Mode, Links: st.Links, Dir: filepath.Dir(f.Real),
+	}
+}
+
+// names looks at the path and the directory.
+func (f *Facts) names() {
+	if info, err := os.Lstat(f.Path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		f.File.Symlink = f.Real
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(f.Path)); err == nil {
+		f.File.SymlinkDirectory = dir != filepath.Clean(filepath.Dir(f.Path))
+	}
+	if info, err := os.Stat(f.File.Dir); err == nil {
+		f.File.DirMode = info.Mode()
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			f.File.DirUID, f.File.DirGID = int(st.Uid), int(st.Gid)
+		}
+	}
+	f.File.ReadOnlyFilesystem = errors.Is(unix.Access(f.Real, unix.W_OK), unix.EROFS)
+}
+
+// sides looks at the files beside the database, by name only.
+func (f *Facts) sides() {
+	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+		info, err := os.Lstat(f.Real + suffix)
+		if err != nil {
+			continue
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			f.File.SideFiles = append(f.File.SideFiles, SideFile{Path: f.Real + suffix, UID: int(st.Uid), Mode: info.Mode()})
+		}
+	}
+	base := filepath.Base(f.Real)
+	for _, name := range []string{"." + base + "-litestream", base + "-litestream"} {
+		dir := filepath.Join(f.File.Dir, name)
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			f.Litestream.Dirs = append(f.Litestream.Dirs, dir)
+		}
+	}
+}
+
+// processes asks who holds a lock: in WAL mode everybody who is connected.
+func (f *Facts) processes(files *dbfile.Files) {
+	holders, err := dbfile.LockHolders(files)
+	if err != nil {
+		return
+	}
+	for _, h := range holders {
+		if h.PID == 0 {
+			f.Hidden = true
+		}
+		if h.PID <= 0 || h.PID == os.Getpid() || slices.ContainsFunc(f.Processes, func(p Process) bool { return p.PID == h.PID }) {
+			continue
+		}
+		f.Processes = append(f.Processes, describe(h.PID, h.Command, h.Age))
+	}
+}
+
+// wal looks at the wal-index and the locks twice.
+func (f *Facts) wal(ctx context.Context, files *dbfile.Files) {
+	first, firstErr := files.WALIndex()
+	before, err := files.Locks()
+	if err != nil {
+		return
+	}
+	w := &f.WAL
+	w.Attached = before.DMS.Held
+	w.Exclusive = f.File.WALMode && before.Shared.Held && before.Shared.Exclusive && !before.DMS.Held
+	w.LargestEver = max(0, f.File.WALSize-dbfile.WALHeaderSize) / int64(dbfile.FrameHeaderSize+f.File.PageSize)
+	if firstErr != nil {
+		if w.Attached && (errors.Is(firstErr, dbfile.ErrTorn) || errors.Is(firstErr, dbfile.ErrFormat)) {
+			w.IndexErr = firstErr.Error()
+		}
+		return
+	}
+	w.Known, w.Frames, w.Backfilled = true, first.MaxFrame, first.Backfilled
+	if !w.Attached {
+		return
+	}
+	start := time.Now()
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(observation):
+	}
+	after, err := files.Locks()
+	if err != nil {
+		return
+	}
+	second, err := files.WALIndex()
+	if err != nil {
+		return
+	}
+	w.ObservedOver, w.Frames, w.Backfilled = time.Since(start), second.MaxFrame, second.Backfilled
+	if same(before.Write, after.Write) && first.Change == second.Change {
+		w.WriterStuck, w.Writer = true, f.process(after.Write.PID)
+	}
+	for i := range after.Read {
+		mark := second.ReadMarks[i]
+		if i == 0 || !same(before.Read[i], after.Read[i]) || mark != first.ReadMarks[i] || mark >= second.MaxFrame {
+			continue
+		}
+		if by := f.process(after.Read[i].PID); !w.Pinned || pinsRather(by, mark, w.PinnedBy, w.PinnedFrame) {
+			w.Pinned, w.PinnedFrame, w.PinnedBy = true, mark, by
+		}
+	}
+}
+
+// pinsRather says whether process a at its mark is the one to name, rather than b:
+// the lower mark, but any other process before sqlwatch, whose capture stays low
+// on purpose and moves when the others let it.
+func pinsRather(a Process, markA uint32, b Process, markB uint32) bool {
+	if a.isSqlwatch() != b.isSqlwatch() {
+		return b.isSqlwatch()
+	}
+	return markA < markB
+}
+
+// same tells a lock held by one process at two moments.
+func same(a, b dbfile.Holder) bool { return a.Held && b.Held && a.PID == b.PID }
+
+func (f *Facts) process(pid int) Process {
+	for _, p := range f.Processes {
+		if p.PID == pid {
+			return p
+		}
+	}
+	return Process{PID: pid, UID: -1}
+}
+
+func (f *Facts) litestream(ctx context.Context) {
+	l := &f.Litestream
+	tables, err := sqlite.TableNames(ctx, f.Real, "_litestream_", f.File.WALMode && f.WAL.Attached && !f.WAL.Exclusive)
+	if err != nil {
+		l.TablesErr = err.Error()
+	}
+	l.Tables = tables
+	for _, p := range f.Processes {
+		if p.Command == "litestream" {
+			l.Process = &p
+			return
+		}
+	}
+	for _, pid := range processesCalled("litestream") {
+		switch open, known := hasOpen(pid, f.Real); {
+		case open:
+			p := describe(pid, "litestream", 0)
+			l.Process = &p
+			return
+		case !known:
+			l.Elsewhere = true
+		}
+	}
+}
+
+// GatherHost looks at the state directory, of which the nearest existing parent
+// tells whether it could be made.
+func GatherHost(stateDir string, tips []string) Host {
+	h := Host{StateDir: stateDir, UID: os.Geteuid(), ConfigurationTip: tips}
+	info, err := os.Stat(stateDir)
+	switch {
+	case err == nil && !info.IsDir():
+		h.StateDirErr = "it is not a directory"
+		return h
+	case err == nil:
+		h.StateDirExists, h.StateDirMode = true, info.Mode()
+	case !errors.Is(err, fs.ErrNotExist):
+		h.StateDirErr = err.Error()
+		return h
+	}
+	at := existingParent(stateDir)
+	if err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		h.StateDirErr = at + " cannot be written: " + err.Error()
+	}
+	if m, err := dbfile.Filesystem(at); err == nil {
+		h.StateDirPlace = placeOf(m)
+	}
+	return h
+}
+
+// existingParent returns dir, or the nearest directory above it that exists.
+func existingParent(dir string) string {
+	for dir = filepath.Clean(dir); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil || dir == "/" || dir == "." {
+			return dir
+		}
+	}
+}
+
+// FileReplica looks at a replica's directory without touching it: whether a
+// round trip may be made there, and whether it shares the database's disk.
+// A probe under another uid would leave directories that the daemon cannot use.
+func FileReplica(dir, database string) Replica {
+	r := Replica{Kind: "file", SameDisk: sameDevice(existingParent(dir), database)}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.DirMissing = true
+		if unix.Faccessat(unix.AT_FDCWD, existingParent(dir), unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
+			r.DirForbidden = true
+		} else {
+			r.Skipped = "the directory does not exist yet"
+		}
+		return r
+	case err != nil:
+		r.ListErr = err
+		return r
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		r.DirUID = int(st.Uid)
+		if os.Geteuid() == 0 && r.DirUID != 0 {
+			r.Skipped = fmt.Sprintf("it belongs to uid %d, and what root writes there that user could not change", r.DirUID)
+		}
+	}
+	return r
+}
+
+func sameDevice(a, b string) bool {
+	var sa, sb unix.Stat_t
+	return unix.Stat(a, &sa) == nil && unix.Stat(b, &sb) == nil && sa.Dev == sb.Dev
+}

@@ -1,0 +1,80 @@
+package doctor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// describe returns what /proc tells of a process. What another user's process
+// does is partly hidden: those fields stay empty.
+func describe(pid int, command string, age time.Duration) Process {
+	p := Process{PID: pid, Command: command, Age: age, UID: -1}
+	dir := fmt.Sprintf("/proc/%d", pid)
+	if info, err := os.Stat(dir); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			p.UID = int(st.Uid)
+		}
+	}
+	if text, err := os.ReadFile(dir + "/cmdline"); err == nil {
+		p.Cmdline = strings.TrimSpace(strings.ReplaceAll(string(text), "\x00", " "))
+	}
+	if text, err := os.ReadFile(dir + "/cgroup"); err == nil {
+		p.Cgroup = lastCgroup(string(text))
+	}
+	if exe, err := os.Readlink(dir + "/exe"); err == nil {
+		p.Deleted = strings.HasSuffix(exe, " (deleted)")
+	}
+	return p
+}
+
+// lastCgroup returns the control group of the newest hierarchy, or of systemd's.
+func lastCgroup(text string) string {
+	group := ""
+	for line := range strings.Lines(text) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) == 3 && (fields[1] == "" || fields[1] == "name=systemd") {
+			group = fields[2]
+		}
+	}
+	return group
+}
+
+// processesCalled returns the processes of a name.
+func processesCalled(name string) []int {
+	paths, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil || strings.TrimSpace(string(text)) != name {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// hasOpen reports whether a process has a file open, and whether that is to be
+// known.
+func hasOpen(pid int, path string) (open, known bool) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return false, false
+	}
+	for _, e := range entries {
+		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && target == path {
+			return true, true
+		}
+	}
+	return false, true
+}

@@ -1,0 +1,190 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+func (p Process) name() string {
+	if p.PID <= 0 {
+		return "a process that is not visible here"
+	}
+	return fmt.Sprintf("%s (pid %d)", p.Command, p.PID)
+}
+
+// isSqlwatch recognizes our own daemon by its command.
+func (p Process) isSqlwatch() bool { return p.Command == "sqlwatch" }
+
+func names(all []Process) string {
+	var out []string
+	for i, p := range all {
+		if i == 8 {
+			out = append(out, fmt.Sprintf("%d more", len(all)-i))
+			break
+		}
+		out = append(out, fmt.Sprintf("%s, %s old", p.name(), p.Age.Round(time.Second)))
+	}
+	return strings.Join(out, "; ")
+}
+
+func litestreamRunning(f Facts) []Finding {
+	l := f.Litestream
+	if l.Process == nil {
+		return nil
+	}
+	severity, why := Warning, "two checkpointers disturb each other: Litestream answers a checkpoint that is not its own with a snapshot of the whole database"
+	if len(f.Replicas) > 0 {
+		severity, why = Critical, why+", and both of you replicate it"
+	}
+	return one("two-replicators", severity, fmt.Sprintf("%s has this database open", l.Process.name()), why,
+		"keep one of them: systemctl disable --now litestream, then sqlwatch import /etc/litestream.yml continues its replicas; or remove replicate_to and checkpoint policies here")
+}
+
+// twoDaemons finds a second sqlwatch. One state directory has one, so that two of
+// them have two, and neither knows of the other.
+func twoDaemons(f Facts) []Finding {
+	var ours []Process
+	for _, p := range f.Processes {
+		if p.isSqlwatch() {
+			ours = append(ours, p)
+		}
+	}
+	if len(ours) < 2 {
+		return nil
+	}
+	return one("two-sqlwatch", Critical, "several sqlwatch have this database open: "+names(ours),
+		"each holds the WAL for its own capture and checkpoints under the other: the WAL grows, and continuity is lost again and again",
+		"keep one: pgrep -a sqlwatch, then stop the others")
+}
+
+func litestreamLeftovers(f Facts) []Finding {
+	l := f.Litestream
+	if l.Process != nil {
+		return nil
+	}
+	var traces []string
+	if len(l.Tables) > 0 {
+		traces = append(traces, "tables "+strings.Join(l.Tables, ", "))
+	}
+	if len(l.Dirs) > 0 {
+		traces = append(traces, "directory "+strings.Join(l.Dirs, ", "))
+	}
+	if len(traces) == 0 {
+		return nil
+	}
+	severity, what := Note, "Litestream has been at work here: "+strings.Join(traces, "; ")
+	if l.Elsewhere {
+		severity, what = Warning, what+"; a Litestream runs on this machine, what it has open is not visible to this user"
+	}
+	cures := []string{"make sure that none runs: pgrep -a litestream"}
+	if len(l.Dirs) > 0 {
+		cures = append(cures, "rm -r "+quote(l.Dirs[0])+" when it will not come back")
+	}
+	if len(l.Tables) > 0 {
+		cures = append(cures, "the tables do no harm (to remove them: "+dropTables(l.Tables)+")")
+	}
+	return one("litestream-traces", severity, what, "if it still runs somewhere, two replicators work on one database", strings.Join(cures, "; "))
+}
+
+func schemaUnreadable(f Facts) []Finding {
+	if !f.readable() || f.Litestream.TablesErr == "" {
+		return nil
+	}
+	return one("schema-unreadable", Warning, "the schema cannot be read: "+f.Litestream.TablesErr,
+		"the database may be damaged; whether Litestream left tables in it is not known",
+		fmt.Sprintf("ask SQLite itself: sqlite3 %s 'PRAGMA integrity_check'; if it is damaged, restore it: sqlwatch restore", quote(f.Real)))
+}
+
+func dropTables(tables []string) string {
+	var out []string
+	for _, t := range tables {
+		out = append(out, "DROP TABLE "+t+";")
+	}
+	return strings.Join(out, " ")
+}
+
+func tooManyProcesses(f Facts) []Finding {
+	all := slices.DeleteFunc(slices.Clone(f.Processes), Process.isSqlwatch)
+	if f.Expected == 0 || len(all) <= f.Expected {
+		return nil
+	}
+	return one("too-many-processes", Warning, fmt.Sprintf("%d processes beside sqlwatch have the database open, %d are expected: %s", len(all), f.Expected, names(all)),
+		"an old release that still runs beside the new one writes with old code; a forgotten shell keeps the WAL from shrinking",
+		"stop those that should be gone: kill PID")
+}
+
+func oldDeployment(f Facts) []Finding {
+	var old []Process
+	for _, p := range f.Processes {
+		if p.Deleted {
+			old = append(old, p)
+		}
+	}
+	if len(old) == 0 {
+		return nil
+	}
+	return one("old-program", Warning, "a program that has been replaced on disk still has the database open: "+names(old),
+		"it is an earlier release, or one with libraries from before an upgrade: two versions write one schema",
+		"restart it; with systemd: systemctl restart the unit that `systemctl status "+fmt.Sprint(old[0].PID)+"` shows")
+}
+
+// overlappingDeployments finds one command line running in several control
+// groups: services or containers. Workers of one service share theirs.
+func overlappingDeployments(f Facts) []Finding {
+	groups := map[string][]string{}
+	var lines []string
+	for _, p := range f.Processes {
+		if p.Cmdline == "" || p.Cgroup == "" {
+			continue
+		}
+		if groups[p.Cmdline] == nil {
+			lines = append(lines, p.Cmdline)
+		}
+		if !slices.Contains(groups[p.Cmdline], p.Cgroup) {
+			groups[p.Cmdline] = append(groups[p.Cmdline], p.Cgroup)
+		}
+	}
+	var found []Finding
+	for _, line := range lines {
+		if len(groups[line]) < 2 {
+			continue
+		}
+		found = append(found, one("overlapping-deployments", Warning, fmt.Sprintf("%q runs in %d services or containers that share this database: %s", shorten(line), len(groups[line]), strings.Join(groups[line], ", ")),
+			"a rolling deploy that starts the new release before the old one ended has both writing; migrations meet old code",
+			"stop the old one before the new one starts (replicas: 1 with strategy Recreate; docker compose up --force-recreate), or ignore this if it is meant")...)
+	}
+	return found
+}
+
+func shorten(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "…"
+	}
+	return s
+}
+
+func foreignProcess(f Facts) []Finding {
+	var foreign []Process
+	for _, p := range f.Processes {
+		if p.UID > 0 && p.UID != f.File.UID {
+			foreign = append(foreign, p)
+		}
+	}
+	if len(foreign) == 0 {
+		return nil
+	}
+	return one("foreign-process", Warning, fmt.Sprintf("processes of another user than uid %d, the owner, have the database open: %s", f.File.UID, names(foreign)),
+		"when one of them opens it first, -wal and -shm become its own and the application cannot write",
+		"run all of them as one user; share with a group only if that user's umask keeps g+w")
+}
+
+func hiddenProcesses(f Facts) []Finding {
+	if !f.Hidden {
+		return nil
+	}
+	return one("hidden-processes", Note, "processes in another container (pid namespace) have the database open",
+		"it works; but who blocks whom can only be told as pid 0",
+		"share the namespace to see them: docker run --pid=host (or --pid=container:APP); Kubernetes: shareProcessNamespace: true")
+}
