@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+)
+
+// registerAdmin registers the commands that only a running daemon can carry out.
+func registerAdmin(app *kingpin.Application, env *environment) {
+	registerAction(app, env, "snapshot", "Write a snapshot of a database to its replicas now.")
+	sync := registerAction(app, env, "sync", "Send what was captured to the replicas now; returns when it is durable on every one.")
+	sync.Flag("wait", "Accepted for clarity: sync always waits.").Bool()
+
+	reload := app.Command("reload", "Have the daemon read its configuration again. On errors it keeps the one before.")
+	reload.Action(func(*kingpin.ParseContext) error {
+		if err := askAdmin(env, "/v1/reload", nil, 0, &struct{}{}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(env.Stdout, "The configuration was reloaded.")
+		return err
+	})
+
+	pause := app.Command("pause", "Keep the policies from acting for a while; measuring goes on.")
+	name := pause.Arg("db", "A configured name or a file; none is all databases.").String()
+	length := pause.Flag("for", "For how long; 0 ends a pause.").Default("1h").Duration()
+	pause.Action(func(*kingpin.ParseContext) error {
+		query := url.Values{"db": {absolute(*name)}, "for": {length.String()}}
+		if err := askAdmin(env, "/v1/pause", query, 0, &struct{}{}); err != nil {
+			return err
+		}
+		if *length == 0 {
+			_, err := fmt.Fprintln(env.Stdout, "Policies act again.")
+			return err
+		}
+		_, err := fmt.Fprintf(env.Stdout, "No policy acts until %s.\n", time.Now().Add(*length).Format(time.DateTime))
+		return err
+	})
+}
+
+func registerAction(app *kingpin.Application, env *environment, kind, help string) *kingpin.CmdClause {
+	cmd := app.Command(kind, help+" Exit code 2: it did not succeed.")
+	name := cmd.Arg("db", "A configured name or a file.").Required().String()
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	limit := cmd.Flag("timeout", "Give up after this time; 0 waits for as long as it takes.").Default("0").Duration()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		var record watchdog.ActionRecord
+		err := askAdmin(env, "/v1/"+kind, url.Values{"db": {absolute(*name)}}, *limit, &record)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return &exitError{code: exitFindings, err: fmt.Errorf("%s of %s was not done within %s; what was captured is kept, and the daemon goes on trying: see `sqlwatch status`", kind, *name, *limit)}
+		}
+		if err != nil {
+			return err
+		}
+		return report(env, *asJSON, *name, record)
+	})
+	return cmd
+}
+
+// askAdmin posts a request to the daemon. It ends with SIGINT or SIGTERM, and
+// after limit where that is not 0.
+func askAdmin(env *environment, path string, query url.Values, limit time.Duration, out any) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	err := newAdminClient(env).call(ctx, "POST", path, query, out)
+	if errors.Is(err, errNoDaemon) {
+		return fmt.Errorf("%w: start it with `sqlwatch run`, or name its socket with --admin", err)
+	}
+	return err
+}

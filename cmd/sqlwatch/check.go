@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/mattn/go-isatty"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+)
+
+// registerCheck adds `sqlwatch check`: exit 0 where the configuration is good, 2
+// where it is not (or, with --strict, has warnings), 1 where it cannot be read.
+func registerCheck(app *kingpin.Application, env *environment) {
+	cmd := app.Command("check", "Validate a configuration: syntax, names, units, ranges and contradictions.")
+	path := cmd.Arg("config", "File or directory; default as --config.").String()
+	asJSON := cmd.Flag("json", "Print the findings as JSON.").Bool()
+	strict := cmd.Flag("strict", "Make every warning an error.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		path, err := orConfig(*path, env)
+		if err != nil {
+			return err
+		}
+		c := checkRun{env: env, path: path, json: *asJSON, strict: *strict}
+		return c.run()
+	})
+}
+
+// orConfig returns the argument, else what --config, the environment and the
+// default give.
+func orConfig(arg string, env *environment) (string, error) {
+	if arg != "" {
+		return arg, nil
+	}
+	return configPath(env)
+}
+
+// checkRun is one run of check.
+type checkRun struct {
+	env          *environment
+	path         string
+	json, strict bool
+}
+
+func (c checkRun) run() error {
+	cfg, diags := config.Load(c.path, c.env.Getenv)
+	databases := 0
+	if !diags.HasErrors() {
+		targets, more := c.expand(cfg)
+		databases = targets
+		diags = append(diags, more...)
+	}
+	if c.strict {
+		for _, d := range diags {
+			d.Severity = hcl.DiagError
+		}
+	}
+	if c.json {
+		if err := config.WriteDiagnosticsJSON(c.env.Stdout, diags); err != nil {
+			return err
+		}
+	} else {
+		config.WriteDiagnostics(c.env.Stderr, cfg.Files, diags, isTerminal(c.env.Stderr))
+	}
+	switch {
+	case config.Unreadable(diags):
+		return &exitError{code: exitFailure}
+	case diags.HasErrors():
+		return &exitError{code: exitFindings}
+	}
+	if !c.json {
+		fmt.Fprintf(c.env.Stdout, "%s is good: %d databases, %d replicas, %d policies, %d windows\n",
+			c.path, databases, len(cfg.Replicas), len(cfg.Policies.Policies), len(cfg.Policies.Windows))
+	}
+	return nil
+}
+
+// expand looks for contradictions that show only with the databases at hand:
+// duplicate names and files, replicas that would overwrite each other.
+func (c checkRun) expand(cfg *config.Config) (databases int, diags hcl.Diagnostics) {
+	targets, err := cfg.Expand()
+	if err != nil {
+		for _, e := range unjoin(err) {
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Databases in contradiction", Detail: e.Error() + "."})
+		}
+	}
+	for _, d := range cfg.Unmatched() {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No database yet",
+			Detail: fmt.Sprintf("The glob %s matches no file now; files that appear later are picked up.", d.Glob), Subject: d.Range.Ptr()})
+	}
+	return len(targets), diags
+}
+
+// unjoin returns the errors that errors.Join put together.
+func unjoin(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd()) && os.Getenv("NO_COLOR") == ""
+}

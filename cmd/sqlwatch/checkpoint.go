@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+func registerCheckpoint(app *kingpin.Application, env *environment) {
+	cmd := app.Command("checkpoint", "Checkpoint a database now, by the same safe path as a policy: look for readers, PASSIVE for the bulk, TRUNCATE for the tail. Exit code 2: it could not be completed.")
+	name := cmd.Arg("db", "A configured name or a file.").Required().String()
+	mode := cmd.Flag("mode", "passive blocks nobody; truncate also empties the WAL file.").Default("truncate").Enum("passive", "truncate")
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		var record watchdog.ActionRecord
+		err := newAdminClient(env).call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {absolute(*name)}, "mode": {*mode}}, &record)
+		if errors.Is(err, errNoDaemon) || errors.Is(err, watchdog.ErrUnknownDatabase) {
+			record, err = checkpointOurselves(ctx, env, *name, *mode)
+		}
+		if err != nil {
+			return err
+		}
+		return report(env, *asJSON, *name, record)
+	})
+}
+
+// checkpointOurselves runs the loop's own checkpoint in this process, for a
+// database that no daemon looks after.
+func checkpointOurselves(ctx context.Context, env *environment, name, mode string) (watchdog.ActionRecord, error) {
+	targets, _, err := targetsOf(env, []string{name})
+	if err != nil {
+		return watchdog.ActionRecord{}, err
+	}
+	t := targets[0]
+	if len(t.Replicas) > 0 {
+		return watchdog.ActionRecord{}, fmt.Errorf("%s has replicas: a checkpoint beside them would cost a full comparison; start the daemon, then ask again", t.Name)
+	}
+	idle, _ := policy.Parse(nil, &policy.Scope{})
+	w := watchdog.New(watchdog.Options{
+		Targets: []watchdog.Target{{Name: t.Name, Path: t.Path, Open: func(context.Context) (watchdog.Parts, error) {
+			return plainParts(t, lockCounts{self: &collector.Busy{}}, nil), nil
+		}}},
+		Policies: idle,
+	})
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx, shutdownGrace) }()
+	record, err := awaitCheckpoint(ctx, w, t, mode)
+	cancel()
+	return record, errors.Join(err, <-ended)
+}
+
+func awaitCheckpoint(ctx context.Context, w *watchdog.Watchdog, t config.DatabaseTarget, mode string) (watchdog.ActionRecord, error) {
+	for !w.Ready() {
+		select {
+		case <-ctx.Done():
+			return watchdog.ActionRecord{}, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return w.Checkpoint(ctx, t.Name, mode)
+}
+
+// report prints how an action ended, and makes one that did not succeed exit code 2.
+func report(env *environment, asJSON bool, name string, r watchdog.ActionRecord) error {
+	var err error
+	if asJSON {
+		err = writeJSON(env.Stdout, r)
+	} else {
+		err = writeRecord(env.Stdout, name, r)
+	}
+	if err == nil && !r.OK {
+		return &exitError{code: exitFindings}
+	}
+	return err
+}
+
+func writeRecord(w io.Writer, name string, r watchdog.ActionRecord) error {
+	line := fmt.Sprintf("%s: %s %s in %s", name, r.Action, r.Outcome, r.Duration.Round(100*time.Microsecond))
+	if r.Action == string(policy.ActCheckpoint) {
+		line += fmt.Sprintf(", writers held up %s, gave back %s", r.WriterStall.Round(100*time.Microsecond), size(r.Reclaimed))
+	}
+	if r.Err != "" {
+		line += ": " + r.Err
+	}
+	if r.Advice != "" {
+		line += "\n  " + r.Advice
+	}
+	_, err := fmt.Fprintln(w, line)
+	return err
+}

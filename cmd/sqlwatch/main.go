@@ -1,0 +1,100 @@
+// Command sqlwatch stands beside an application that uses SQLite in WAL mode. It
+// measures the database from outside, exports what it measured to Prometheus,
+// decides by policies written in HCL, and acts: checkpoints off-peak, continuous
+// replication, notifications. The application is never changed.
+//
+// From start to loop in three opens: this file registers the commands, run.go
+// puts the daemon together, internal/watchdog/watchdog.go is the loop.
+//
+// Exit codes of all commands: 0 is success, 1 is an error, 2 means that there are
+// findings or differences, so that a build can be gated on it. A second SIGTERM
+// or SIGINT ends a running daemon at once.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// The exit codes of every command.
+const (
+	exitOK       = 0
+	exitFailure  = 1
+	exitFindings = 2
+)
+
+// environment is what a command may touch of the process it runs in.
+type environment struct {
+	Stdout, Stderr io.Writer
+	Getenv         func(string) (string, bool)
+	Config         *string // the value of --config; see configPath
+	Admin          *string // the value of --admin; see adminSocket
+}
+
+// exitError ends the process with a code of its own choice. A nil err says that
+// everything there is to say has been printed already.
+type exitError struct {
+	code int
+	err  error
+}
+
+// Error returns the message of the wrapped error.
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+// Unwrap returns the wrapped error.
+func (e *exitError) Unwrap() error { return e.err }
+
+func main() {
+	env := &environment{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv}
+	os.Exit(execute(env, os.Args[1:]))
+}
+
+// execute runs one command line and returns the process's exit code.
+func execute(env *environment, args []string) int {
+	_, err := newApplication(env).Parse(args)
+	if err == nil {
+		return exitOK
+	}
+	exit := &exitError{code: exitFailure, err: err}
+	errors.As(err, &exit)
+	if exit.err != nil {
+		fmt.Fprintf(env.Stderr, "sqlwatch: %v\n", err)
+	}
+	return exit.code
+}
+
+// newApplication registers every command. Each file of this package that brings
+// commands has one register function.
+func newApplication(env *environment) *kingpin.Application {
+	app := kingpin.New("sqlwatch", "Measures, exports, checkpoints and replicates SQLite databases in WAL mode, from outside the application.")
+	app.UsageWriter(env.Stdout).ErrorWriter(env.Stderr)
+	app.HelpFlag.Short('h')
+	env.Config = app.Flag("config", "Configuration: a file or a directory of *.hcl. Default: $SQLWATCH_CONFIG, then /etc/sqlwatch.").
+		PlaceHolder("PATH").String()
+	env.Admin = app.Flag("admin", "Admin socket of the daemon, where it differs from the configuration's.").
+		PlaceHolder("SOCKET").String()
+
+	for _, register := range []func(*kingpin.Application, *environment){
+		registerRun, registerDemo,
+		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers,
+		registerCheckpoint, registerAdmin,
+		registerCheck, registerFmt, registerTest,
+		registerRestore, registerSnapshots, registerVerify,
+		registerDoctor,
+		registerBench,
+		registerImport,
+		registerVersion,
+	} {
+		register(app, env)
+	}
+	return app
+}

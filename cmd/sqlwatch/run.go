@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// shutdownGrace is how long the last syncs may take after SIGTERM.
+const shutdownGrace = 30 * time.Second
+
+func registerRun(app *kingpin.Application, env *environment) {
+	cmd := app.Command("run", "Run the daemon: measure, export, decide, act. With database files as arguments and no configuration, it watches them with the built-in policies.")
+	paths := cmd.Arg("db", "Database files, or names of configured databases.").Strings()
+	replica := cmd.Flag("replica", "Replicate the database files given as arguments there (file:///dir or s3://bucket/prefix?endpoint=…).").PlaceHolder("URL").String()
+	flags := daemonFlags{web: kingpinflag.AddFlags(cmd, "")}
+	flags.hosts = cmd.Flag("web.allowed-host", "A further host name under which this server may be asked; * is any. IP addresses, localhost and this machine's name always are.").Strings()
+	flags.busy = cmd.Flag("collector.busy", "Have the kernel (eBPF) count the SQLITE_BUSY of all processes; needs CAP_BPF and CAP_PERFMON.").Default("true").Bool()
+	flags.steps = cmd.Flag("collector.busy.steps", "Also count, in every process that has this database open, the calls of sqlite3_step that return SQLITE_BUSY: contention between threads of one process. Costs that process a few microseconds a step. Repeatable.").PlaceHolder("DB").Strings()
+	flags.adopt = cmd.Flag("adopt", "Continue the history that another program, such as Litestream, began in this replica (s3.main), or in every replica of this database. Repeatable; needed once.").PlaceHolder("NAME").Strings()
+	level := cmd.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").Enum("debug", "info", "warn", "error")
+	format := cmd.Flag("log.format", "Format of the log: logfmt or json.").Default("logfmt").Enum("logfmt", "json")
+	cmd.Action(func(*kingpin.ParseContext) error {
+		log, err := newLogger(env, *level, *format)
+		if err != nil {
+			return err
+		}
+		load := func() (*config.Config, error) { return runConfig(env, *paths, *replica) }
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		if err := checkAdopt(cfg, *flags.adopt); err != nil {
+			return err
+		}
+		// The first signal begins the shutdown; from then on the next one has its
+		// default effect and ends the process at once.
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		context.AfterFunc(ctx, stop)
+		d, err := newDaemon(env, log, cfg, flags)
+		if err != nil {
+			return err
+		}
+		d.load = load
+		return d.run(ctx)
+	})
+}
+
+func newLogger(env *environment, level, format string) (*slog.Logger, error) {
+	c := &promslog.Config{Level: promslog.NewLevel(), Format: promslog.NewFormat(), Writer: env.Stderr}
+	if err := errors.Join(c.Level.Set(level), c.Format.Set(format)); err != nil {
+		return nil, err
+	}
+	return promslog.New(c), nil
+}
+
+// runConfig returns what `run` shall look after. Arguments are names of the
+// configuration where there is one, and files where there is none.
+func runConfig(env *environment, args []string, replicaURL string) (*config.Config, error) {
+	path, err := configPath(env)
+	if errors.Is(err, errNoConfig) && len(args) > 0 {
+		return bareConfig(env, args, replicaURL)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if *env.Config == "" && len(args) > 0 && allFiles(args) {
+		return bareConfig(env, args, replicaURL)
+	}
+	if replicaURL != "" {
+		return nil, fmt.Errorf("--replica goes with database files as arguments; %s names its replicas itself", path)
+	}
+	return loadConfigFrom(env, path)
+}
+
+func allFiles(args []string) bool {
+	for _, arg := range args {
+		if _, err := os.Stat(arg); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// bareConfig is the configuration for database files without one. What a user
+// other than root may write is in other places than root's.
+func bareConfig(env *environment, paths []string, replicaURL string) (*config.Config, error) {
+	cfg, err := config.Default(paths, replicaURL)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Server.Admin = "unix://" + filepath.Join(runtimeDir(env), "admin.sock")
+	cfg.Server.StateDir = stateDir(env, cfg.Server.StateDir)
+	return cfg, nil
+}
+
+// stateDir returns the first place for the state that may be written: systemd's,
+// the system's, the user's own.
+func stateDir(env *environment, system string) string {
+	if dir, ok := env.Getenv("STATE_DIRECTORY"); ok && dir != "" {
+		return dir
+	}
+	if os.Geteuid() == 0 {
+		return system
+	}
+	if dir, ok := env.Getenv("XDG_STATE_HOME"); ok && filepath.IsAbs(dir) {
+		return filepath.Join(dir, "sqlwatch")
+	}
+	if home, ok := env.Getenv("HOME"); ok && filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "state", "sqlwatch")
+	}
+	return system
+}
+
+// lockState makes the state directory and locks it, so that two daemons cannot
+// work on one state.
+func lockState(dir string) (*durable.Flock, error) {
+	err := durable.MkdirAll(dir, 0o700)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("the state directory %s cannot be made by uid %d: set server.state_dir, or make it and give it to this user: %w", dir, os.Geteuid(), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make the state directory: %w", err)
+	}
+	lock, err := durable.Lock(filepath.Join(dir, "lock"))
+	var held *durable.HeldError
+	if errors.As(err, &held) {
+		return nil, fmt.Errorf("another sqlwatch, pid %d, uses the state directory %s: stop it, or give this one its own server.state_dir: %w", held.PID, dir, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock the state directory: %w", err)
+	}
+	return lock, nil
+}
+
+// checkLibrary refuses to run on an SQLite that can lose commits.
+func checkLibrary() error {
+	if err := sqlite.CheckVersion(); err != nil {
+		return fmt.Errorf("this sqlwatch was built wrongly: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+)
+
+// listedFile is one line of snapshots or wal.
+type listedFile struct {
+	Replica   string     `json:"replica"`
+	Level     int        `json:"level"`
+	MinTXID   uint64     `json:"min_txid"`
+	MaxTXID   uint64     `json:"max_txid"`
+	Size      int64      `json:"size"`
+	Timestamp *time.Time `json:"timestamp,omitempty"` // of the newest batch inside, where known
+	Stored    time.Time  `json:"stored"`              // by the store's clock
+	Key       string     `json:"key"`
+}
+
+func registerSnapshots(app *kingpin.Application, env *environment) {
+	registerListing(app, env, "snapshots", "List the snapshots of a replica.", listSnapshots)
+	registerListing(app, env, "wal", "List every LTX file of a replica: what was captured from the WAL, compacted, and snapshots.", listAll)
+}
+
+// registerListing registers a command that prints files of one replica.
+func registerListing(app *kingpin.Application, env *environment, name, help string, list func(context.Context, replicator.Store, func(listedFile) error) error) {
+	cmd := app.Command(name, help)
+	source := cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String()
+	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		store, from, err := openStore(ctx, env, *source, *replica)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			files := []listedFile{}
+			err := list(ctx, store, func(f listedFile) error {
+				f.Replica = from.Name
+				files = append(files, f)
+				return nil
+			})
+			if err != nil {
+				return fmt.Errorf("%s: %w", from.Place(), err)
+			}
+			return writeJSON(env.Stdout, files)
+		}
+		if err := printListing(ctx, env.Stdout, store, from.Name, list); err != nil {
+			return fmt.Errorf("%s: %w", from.Place(), err)
+		}
+		return nil
+	})
+}
+
+func printListing(ctx context.Context, w io.Writer, store replicator.Store, name string, list func(context.Context, replicator.Store, func(listedFile) error) error) error {
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "replica\tlevel\tmin_txid\tmax_txid\tsize\ttimestamp")
+	err := list(ctx, store, func(f listedFile) error {
+		when := "-"
+		if f.Timestamp != nil {
+			when = f.Timestamp.UTC().Format(time.RFC3339Nano)
+		}
+		_, err := fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%s\n", name, f.Level, f.MinTXID, f.MaxTXID, f.Size, when)
+		return err
+	})
+	if ferr := table.Flush(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+func listed(f replicator.LTXFile) listedFile {
+	return listedFile{Level: f.Level, MinTXID: uint64(f.MinTXID), MaxTXID: uint64(f.MaxTXID), Size: f.Object.Size, Stored: f.Object.Modified, Key: f.Object.Key}
+}
+
+func listSnapshots(ctx context.Context, store replicator.Store, print func(listedFile) error) error {
+	files, times, err := catalog.Snapshots(ctx, store)
+	if err != nil {
+		return err
+	}
+	for i, f := range files {
+		line := listed(f)
+		line.Timestamp = &times[i]
+		if err := print(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listAll(ctx context.Context, store replicator.Store, print func(listedFile) error) error {
+	for f, err := range catalog.Files(ctx, store) {
+		if err != nil {
+			return err
+		}
+		line := listed(f)
+		if t, known := f.Time(); known {
+			line.Timestamp = &t
+		}
+		if err := print(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/dustin/go-humanize"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+)
+
+func registerVerify(app *kingpin.Application, env *environment) {
+	cmd := app.Command("verify", "Restore drill: restore a replica into scratch, compare checksums, run integrity_check, leave nothing. Exit 2 when the replica does not pass.")
+	source := cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String()
+	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
+	timestamp := cmd.Flag("timestamp", "Verify the state of this moment.").PlaceHolder("T").String()
+	txid := cmd.Flag("txid", "Verify the state after this TXID.").PlaceHolder("N").String()
+	scratch := cmd.Flag("scratch", "Directory with room for the database. Default: $TMPDIR.").PlaceHolder("DIR").String()
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		target, err := parseTarget(*txid, *timestamp)
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		store, from, err := openStore(ctx, env, *source, *replica)
+		if err != nil {
+			return err
+		}
+		progress, done := progressTo(env.Stderr, "verifying")
+		result, err := restore.Drill(ctx, store, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress})
+		done()
+		if err != nil {
+			return verifyFailure(fmt.Errorf("%s: %w", from.Place(), err))
+		}
+		if *asJSON {
+			return writeJSON(env.Stdout, newRestoreReport(result.Restore))
+		}
+		_, err = fmt.Fprintf(env.Stdout, "%s: %s restores: %s in %s; %s\n", from.Place(), restoredState(result.Restore),
+			humanize.IBytes(uint64(result.Restore.Size())), result.Time.Round(time.Millisecond), proofOf(result.Restore))
+		return err
+	})
+}
+
+// verifyFailure tells a replica that is no good (exit 2) from one that could
+// not be looked at (exit 1).
+func verifyFailure(err error) error {
+	for _, cause := range []error{context.Canceled, replicator.ErrAuth, replicator.ErrMisplaced, replicator.ErrUnavailable, os.ErrPermission, syscall.ENOSPC} {
+		if errors.Is(err, cause) {
+			return err
+		}
+	}
+	return &exitError{code: exitFindings, err: err}
+}

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+func registerWhy(app *kingpin.Application, env *environment) {
+	cmd := app.Command("why", "Explain what the policies say about a database: the values behind it, the first guard that refused, when it could act, what was decided lately.")
+	name := cmd.Arg("db", "A configured name or a file.").Required().String()
+	only := cmd.Arg("policy", "Only this policy.").String()
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		views, daemon, err := lookAt(context.Background(), env, []string{*name})
+		if err != nil {
+			return err
+		}
+		if err := keepPolicy(&views[0], *only); err != nil {
+			return err
+		}
+		if *asJSON {
+			return writeJSON(env.Stdout, views[0])
+		}
+		explain(env.Stdout, views[0], daemon, time.Now())
+		return nil
+	})
+}
+
+// keepPolicy drops all policies but one from what will be shown.
+func keepPolicy(v *databaseView, name string) error {
+	if name == "" || v.Decision == nil {
+		return nil
+	}
+	var known []string
+	for _, p := range v.Decision.Policies {
+		if p.Policy == name {
+			v.Decision.Policies = []policyView{p}
+			return nil
+		}
+		known = append(known, p.Policy)
+	}
+	return fmt.Errorf("no policy %q watches %s; those that do: %s", name, v.Name, strings.Join(known, ", "))
+}
+
+// explain writes the whole story of one database.
+func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
+	fmt.Fprintf(w, "%s (%s): %s\n", v.Name, v.Path, stateOf(v))
+	if !daemon {
+		fmt.Fprintln(w, "  No daemon answers: this is one look at the file, so that whatever needs a past is unknown.")
+	}
+	if problem := problemOf(v); problem != "" {
+		fmt.Fprintf(w, "  %s\n", problem)
+	}
+	if !v.PausedUntil.IsZero() {
+		fmt.Fprintf(w, "  Policies are paused until %s.\n", v.PausedUntil.Local().Format(time.DateTime))
+	}
+	explainPin(w, v, now)
+	if v.Decision == nil {
+		return
+	}
+	for _, p := range v.Decision.Policies {
+		explainPolicy(w, p, now)
+	}
+	explainTunes(w, v.Decision.Tunes)
+	if len(v.Actions) > 0 {
+		fmt.Fprintln(w, "\nLast actions:")
+	}
+	for _, a := range v.Actions {
+		fmt.Fprintf(w, "  %s  %s by %s: %s", a.At.Local().Format(time.DateTime), a.Action, a.Policy, a.Outcome)
+		if a.Err != "" {
+			fmt.Fprintf(w, ": %s", a.Err)
+		}
+		fmt.Fprintf(w, " (took %s, writers held up %s, gave back %s)\n", a.Duration.Round(100*time.Microsecond), a.WriterStall.Round(100*time.Microsecond), size(a.Reclaimed))
+	}
+	if len(v.Changes) > 0 {
+		fmt.Fprintln(w, "\nLast decisions:")
+	}
+	for _, c := range v.Changes {
+		fmt.Fprintf(w, "  %s  %s: %s", c.At.Local().Format(time.DateTime), c.Policy, c.Phase)
+		if c.Refused != "" {
+			fmt.Fprintf(w, ", refused by %s", c.Refused)
+		}
+		fmt.Fprintf(w, ": %s\n", c.Reason)
+	}
+}
+
+func explainPin(w io.Writer, v databaseView, now time.Time) {
+	if v.Sample == nil || v.Sample.Readers.PinnedSince.IsZero() {
+		return
+	}
+	r := v.Sample.Readers
+	fmt.Fprintf(w, "  The WAL is pinned at frame %d of %d for %s", r.OldestFrame, v.Sample.WAL.Frames, now.Sub(r.PinnedSince).Round(time.Second))
+	if r.OldestPID > 0 {
+		fmt.Fprintf(w, " by pid %d (%s)", r.OldestPID, r.OldestCommand)
+	}
+	fmt.Fprintf(w, ".\n  See `sqlwatch blockers %s`.\n", v.Name)
+}
+
+// explainTunes shows what the tune blocks suggest. Values are in base units.
+func explainTunes(w io.Writer, tunes []tuneView) {
+	if len(tunes) > 0 {
+		fmt.Fprintln(w, "\nTuning:")
+	}
+	for _, t := range tunes {
+		line := fmt.Sprintf("  %s %s: %.4g", t.Policy, t.Name, t.Value)
+		if t.Suggested != t.Value {
+			line += fmt.Sprintf(", suggested %.4g", t.Suggested)
+		}
+		fmt.Fprintf(w, "%s: %s\n", line, t.Reason)
+	}
+}
+
+func explainPolicy(w io.Writer, p policyView, now time.Time) {
+	fmt.Fprintf(w, "\npolicy %s: %s\n", p.Policy, p.Phase)
+	if p.Reason != "" {
+		fmt.Fprintf(w, "  %s\n", p.Reason)
+	}
+	if p.Refused != policy.GuardNone {
+		fmt.Fprintf(w, "  first guard that refuses: %s\n", p.Refused)
+	}
+	for _, g := range p.Guards {
+		fmt.Fprintf(w, "    %s: %s\n", g.Guard, g.Reason)
+	}
+	if !p.Earliest.IsZero() {
+		fmt.Fprintf(w, "  could act at the earliest: %s (%s)\n", p.Earliest.Local().Format(time.DateTime), fromNow(p.Earliest, now))
+	}
+	if p.Tree == nil {
+		return
+	}
+	for _, child := range p.Tree.Children {
+		for line := range strings.Lines(child.String()) {
+			fmt.Fprintf(w, "  %s", line)
+		}
+	}
+}
+
+func fromNow(t, now time.Time) string {
+	if wait := t.Sub(now).Round(time.Second); wait > 0 {
+		return "in " + wait.String()
+	}
+	return "now"
+}
+
+func registerPlan(app *kingpin.Application, env *environment) {
+	cmd := app.Command("plan", "Show what each policy would do now and why. With --new, show what another configuration would change. Exit code 2: something would be done, or would change.")
+	next := cmd.Flag("new", "Another configuration to compare with.").PlaceHolder("PATH").String()
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx := context.Background()
+		views, _, err := lookAt(ctx, env, nil)
+		if err != nil {
+			return err
+		}
+		plans := plansOf(views)
+		if *next != "" {
+			other := *env
+			other.Config = next
+			ours, err := lookOurselves(ctx, &other, nil)
+			if err != nil {
+				return err
+			}
+			plans = differences(plans, plansOf(ours))
+		}
+		if *asJSON {
+			err = writeJSON(env.Stdout, plans)
+		} else {
+			err = writePlans(env.Stdout, plans)
+		}
+		if err != nil {
+			return err
+		}
+		for _, p := range plans {
+			if p.Would != "" || p.Change != "" {
+				return &exitError{code: exitFindings}
+			}
+		}
+		return nil
+	})
+}
+
+// planned is what one policy would do to one database now.
+type planned struct {
+	DB     string `json:"db"`
+	Policy string `json:"policy"`
+	Phase  string `json:"phase"`
+	Would  string `json:"would,omitempty"` // the action that would begin now
+	Reason string `json:"reason"`
+	Change string `json:"change,omitempty"` // against another configuration: "added", "removed", or what was before
+}
+
+func plansOf(views []databaseView) []planned {
+	plans := []planned{}
+	for _, v := range views {
+		if v.Decision == nil {
+			continue
+		}
+		for _, p := range v.Decision.Policies {
+			plan := planned{DB: v.Name, Policy: p.Policy, Phase: string(p.Phase), Reason: p.Reason}
+			if a := v.Decision.Action; a != nil && a.Policy == p.Policy {
+				plan.Would = string(a.Kind)
+			}
+			plans = append(plans, plan)
+		}
+	}
+	return plans
+}
+
+// differences returns the plans that are not the same under both configurations.
+func differences(before, after []planned) []planned {
+	type key struct{ db, policy string }
+	old := make(map[key]planned)
+	for _, p := range before {
+		old[key{p.DB, p.Policy}] = p
+	}
+	changed := []planned{}
+	for _, p := range after {
+		was, known := old[key{p.DB, p.Policy}]
+		delete(old, key{p.DB, p.Policy})
+		switch {
+		case !known:
+			p.Change = "added"
+		case was.Phase != p.Phase || was.Would != p.Would:
+			p.Change = "was " + was.Phase + ": " + was.Reason
+		default:
+			continue
+		}
+		changed = append(changed, p)
+	}
+	for _, p := range before {
+		if _, gone := old[key{p.DB, p.Policy}]; gone {
+			p.Change = "removed"
+			changed = append(changed, p)
+		}
+	}
+	return changed
+}
+
+func writePlans(w io.Writer, plans []planned) error {
+	if len(plans) == 0 {
+		_, err := fmt.Fprintln(w, "Nothing to do, nothing to change.")
+		return err
+	}
+	for _, p := range plans {
+		would := "nothing now"
+		if p.Would != "" {
+			would = "would " + p.Would + " now"
+		}
+		line := fmt.Sprintf("%s  %s: %s (%s): %s", p.DB, p.Policy, would, p.Phase, p.Reason)
+		if p.Change != "" {
+			line += " [" + p.Change + "]"
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
