@@ -1,0 +1,93 @@
+package alerts_test
+
+import (
+	"flag"
+	"log/slog"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/notify"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/replicator/ship"
+)
+
+var update = flag.Bool("update", false, "rewrite the tables of docs/metrics.md")
+
+// The metrics reference says what the code exports: every section of it is
+// written from what the collectors describe, in their order.
+func TestMetricsReferenceIsInStep(t *testing.T) {
+	const name = "../docs/metrics.md"
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := string(text)
+	sections := 0
+	for section, metrics := range map[string][]collector.Metric{
+		"collector":  collector.Catalogue(),
+		"watchdog":   watchdog.Catalogue(),
+		"notify":     notify.Catalogue(),
+		"replicator": described(t, ship.NewMetrics()),
+	} {
+		if want, err = collector.UpdateReference(want, section, metrics); err != nil {
+			t.Fatal(err)
+		}
+		sections++
+	}
+	if *update {
+		if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if want != string(text) {
+		t.Errorf("%s is not what the code exports; go test ./alerts -update rewrites it", name)
+	}
+	if n := strings.Count(want, "<!-- begin: "); n != sections {
+		t.Errorf("%s has %d sections, %d are written from code", name, n, sections)
+	}
+}
+
+// description is how the client library prints a descriptor.
+var description = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "(.+?)", (?:unit: "", )?constLabels: \{\}, variableLabels: \{(.*)\}\}$`)
+
+// described returns what a collector describes. A descriptor has no type; the
+// names follow Prometheus' rules for them, and the one histogram is named here.
+func described(t *testing.T, c prometheus.Collector) []collector.Metric {
+	t.Helper()
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		c.Describe(descs)
+	}()
+	var all []collector.Metric
+	for desc := range descs {
+		m := description.FindStringSubmatch(desc.String())
+		if m == nil {
+			t.Errorf("cannot read %s", desc)
+			continue
+		}
+		metric := collector.Metric{Name: m[1], Type: collector.Gauge, Help: m[2], Labels: strings.Split(m[3], ",")}
+		switch {
+		case strings.HasSuffix(metric.Name, "_total"):
+			metric.Type = collector.Counter
+		case metric.Name == "sqlwatch_replica_operation_duration_seconds":
+			metric.Type = collector.Histogram
+		}
+		all = append(all, metric)
+	}
+	return all
+}
+
+// collectors are all of ours that are exported.
+func collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		collector.NewExporter(func() []*collector.Sample { return nil }),
+		watchdog.NewMetrics(),
+		notify.New(slog.New(slog.DiscardHandler)),
+		ship.NewMetrics(),
+	}
+}
