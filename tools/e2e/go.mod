@@ -1,0 +1,3 @@
+module github.com/sqlwatch/sqlwatch/tools/e2e
+
+go 1.26

@@ -1,0 +1,306 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// envRounds makes the fault tests complete: every system call, a hundred power cuts.
+const envRounds = "SQLWATCH_TEST_KILL_ROUNDS"
+
+// replicaOf makes a replica with a chain of several objects. It returns its
+// URL and what a restore of it is, as judged by the system's SQLite.
+func replicaOf(t *testing.T) (url string, want []byte) {
+	t.Helper()
+	dir := t.TempDir()
+	db, replica := filepath.Join(dir, "app.db"), filepath.Join(dir, "replica")
+	d := startDaemon(t, fmt.Sprintf(`
+database "app" {
+  path         = %q
+  replicate_to = [replica.file.r]
+}
+replica "file" "r" {
+  dir        = %q
+  sync_every = "100ms"
+}
+`, db, replica))
+	rows := runWriter(t, db, 2, 200).Rows
+	output(t, binary, "sync", "--wait", "--config", d.config, "app")
+	d.end(syscall.SIGTERM)
+
+	url = "file://" + replica
+	restored := filepath.Join(dir, "restored.db")
+	output(t, binary, "restore", "-o", restored, url)
+	if got := output(t, "sqlite3", "file:"+restored+"?immutable=1", "PRAGMA integrity_check; SELECT count(*) FROM t"); got != fmt.Sprintf("ok\n%d\n", rows) {
+		t.Fatalf("the restored database says %q, the writer made %d rows", got, rows)
+	}
+	want, err := os.ReadFile(restored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url, want
+}
+
+// A restore killed at any call that changes a file leaves the target absent,
+// old, or complete; and what it leaves beside the target does not hinder the
+// next one, which tidies up.
+func TestRestoreKilledAtEverySyscall(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("strace is not installed")
+	}
+	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch") // hundreds of starts: not with the race detector
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, want := replicaOf(t)
+	old := filepath.Join(t.TempDir(), "old.db")
+	output(t, "sqlite3", old, "PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES('old')")
+	before, err := os.ReadFile(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, class := range []string{"pwrite64", "write", "fsync,fdatasync", "ftruncate,fallocate", "rename,renameat,renameat2", "unlink,unlinkat,linkat", "fchmod,fchmodat,flock", "openat"} {
+		t.Run("R6_R7_"+class, func(t *testing.T) {
+			t.Parallel()
+			k := restoreKiller{program: program, class: class, url: url, want: want}
+			k.enumerate(t)
+			k.old = before
+			k.enumerate(t)
+			t.Logf("%d kills, %d ran through; target afterwards: %v", k.kills, k.through, k.left)
+		})
+	}
+}
+
+// restoreKiller kills restores at their N-th call of a class.
+type restoreKiller struct {
+	program, class, url string
+	want, old           []byte // old: what is at the target before; nil: nothing
+
+	kills, through int
+	left           [3]int // absent, old, complete
+}
+
+// enumerate counts N up until restores get through. strace counts per thread,
+// and Go spreads its calls over threads as it likes: one that got through does
+// not prove that N was beyond the last.
+func (k *restoreKiller) enumerate(t *testing.T) {
+	stride, through, limit := 3, 1, 12
+	if os.Getenv(envRounds) != "" {
+		stride, through, limit = 1, 6, 2000
+	}
+	dir := t.TempDir()
+	survived := 0
+	for n := 1; survived < through && n < limit; n += stride {
+		if k.round(t, dir, n) {
+			survived = 0
+		} else {
+			survived++
+		}
+	}
+	k.through += survived
+}
+
+func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
+	t.Helper()
+	target := filepath.Join(dir, "target.db")
+	args := []string{"restore", "-o", target}
+	if k.old != nil {
+		args = append(args, "--force")
+		if err := os.WriteFile(target, k.old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir, "target.db-journal", "") // of the old database: to be removed
+	}
+	args = append(args, k.url)
+	err := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + k.class,
+		"-e", "inject=" + k.class + ":signal=KILL:when=" + strconv.Itoa(n), k.program}, args...)...).Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled() {
+		killed = true
+		k.kills++
+	} else if err != nil {
+		t.Fatalf("%s %d: restore neither ended well nor was killed: %v", k.class, n, err)
+	}
+
+	got, err := os.ReadFile(target)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && k.old == nil && killed:
+		k.left[0]++
+	case err == nil && k.old != nil && bytes.Equal(got, k.old) && killed:
+		k.left[1]++
+	case err == nil && bytes.Equal(got, k.want):
+		k.left[2]++
+	default:
+		t.Errorf("%s %d: the target is %d bytes, neither old nor complete (%v)", k.class, n, len(got), err)
+	}
+
+	output(t, k.program, slices.Concat([]string{"restore", "--force", "-o", target}, []string{k.url})...)
+	if got, err := os.ReadFile(target); err != nil || !bytes.Equal(got, k.want) {
+		t.Errorf("%s %d: the restore after it made %d bytes, not the database (%v)", k.class, n, len(got), err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "target.db" {
+			t.Errorf("%s %d: %s was left behind by the restore after it", k.class, n, e.Name())
+		}
+	}
+	if err := os.Remove(target); err != nil {
+		t.Fatal(err)
+	}
+	return killed
+}
+
+// Two daemons on one state directory: the second says who is in the way and
+// ends; and a daemon that was killed is in nobody's way.
+func TestSecondDaemonIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	db := filepath.Join(dir, "app.db")
+	runWriter(t, db, 0.2, 50)
+	d := startDaemon(t, fmt.Sprintf("database \"app\" {\n  path = %q\n}\n", db))
+	t.Run("P14_C1", func(t *testing.T) {
+		text, err := exec.Command(binary, "run", "--config", d.config).CombinedOutput()
+		if err == nil {
+			t.Fatal("a second daemon ran on the same state directory")
+		}
+		if !strings.Contains(string(text), strconv.Itoa(d.cmd.Process.Pid)) {
+			t.Errorf("the refusal does not name the process in the way (%d):\n%s", d.cmd.Process.Pid, text)
+		}
+	})
+	t.Run("P2", func(t *testing.T) {
+		d.end(syscall.SIGKILL)
+		again := start(t, binary, "run", "--config", d.config)
+		eventually(t, 20*time.Second, "ready after a kill", func() error { _, err := get(d.url + "/-/ready"); return err })
+		again.end(syscall.SIGTERM)
+		if code := again.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("exit code %d after SIGTERM, want 0", code)
+		}
+	})
+}
+
+// killedApplication commits what it is told to, line by line.
+const killedApplication = `
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA journal_mode=WAL")
+db.execute("PRAGMA wal_autocheckpoint=0")
+for line in sys.stdin:
+    print(db.execute(line).fetchall(), flush=True)
+`
+
+// lineApplication is an application in a process of its own that does as told.
+type lineApplication struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stdin  io.Writer
+	stdout *bufio.Reader
+}
+
+func startLineApplication(t *testing.T, db string) *lineApplication {
+	t.Helper()
+	a := &lineApplication{t: t, cmd: exec.Command("python3", "-c", killedApplication, db)}
+	stdin, err1 := a.cmd.StdinPipe()
+	stdout, err2 := a.cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, a.cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	a.stdin, a.stdout = stdin, bufio.NewReader(stdout)
+	t.Cleanup(a.kill)
+	return a
+}
+
+func (a *lineApplication) do(statement string) string {
+	a.t.Helper()
+	if _, err := io.WriteString(a.stdin, statement+"\n"); err != nil {
+		a.t.Fatal(err)
+	}
+	answer, err := a.stdout.ReadString('\n')
+	if err != nil {
+		a.t.Fatalf("%s: %v", statement, err)
+	}
+	return answer
+}
+
+func (a *lineApplication) kill() {
+	if a.cmd.ProcessState == nil {
+		_ = a.cmd.Process.Kill()
+		_ = a.cmd.Wait()
+	}
+}
+
+// The wal-index counts commits, and everything rests on that count. Where all
+// who use it are killed it is made anew in the same file and counts from 0. An
+// application that then makes as many commits as sqlwatch's position had
+// counted, resets the WAL and commits once more has a counter and a WAL that
+// look as if one commit had happened since.
+func TestCounterCountsAgain(t *testing.T) {
+	for commits := 2; commits <= 4; commits++ {
+		t.Run(fmt.Sprintf("P2_D27_I6_%d", commits), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			db, replica := filepath.Join(dir, "app.db"), filepath.Join(dir, "replica")
+			app := startLineApplication(t, db)
+			app.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
+			app.do("INSERT INTO t VALUES(1, hex(randomblob(1000))), (2, hex(randomblob(1000))), (3, hex(randomblob(1000)))")
+			d := startDaemon(t, fmt.Sprintf(`
+database "app" {
+  path         = %q
+  replicate_to = [replica.file.r]
+}
+replica "file" "r" {
+  dir        = %q
+  sync_every = "100ms"
+}
+`, db, replica))
+			waitForSync(t, d.config)
+			app.do("UPDATE t SET body = hex(randomblob(1000)) WHERE id = 2") // the counter stands at 3
+			waitForSync(t, d.config)
+			d.end(syscall.SIGKILL)
+			app.kill()
+
+			app = startLineApplication(t, db)
+			for range commits {
+				app.do("UPDATE t SET body = hex(randomblob(1000)) WHERE id = 1")
+			}
+			if answer := app.do("PRAGMA wal_checkpoint(TRUNCATE)"); answer != "[(0, 0, 0)]\n" {
+				t.Fatalf("checkpoint: %s", answer)
+			}
+			app.do("UPDATE t SET body = hex(randomblob(1000)) WHERE id = 3")
+
+			start(t, binary, "run", "--config", d.config)
+			waitForSync(t, d.config)
+			restored := filepath.Join(dir, "restored.db")
+			output(t, binary, "restore", "-o", restored, "file://"+replica)
+			const dump = "SELECT id, body FROM t ORDER BY id"
+			if got, want := output(t, "sqlite3", "file:"+restored+"?immutable=1", dump), output(t, "sqlite3", db, dump); got != want {
+				t.Errorf("restored, with exit 0:\n%.100s…\nthe application has:\n%.100s…", got, want)
+			}
+		})
+	}
+}
+
+// waitForSync returns when everything committed before is acknowledged.
+func waitForSync(t *testing.T, config string) {
+	t.Helper()
+	eventually(t, 30*time.Second, "sync", func() error {
+		text, err := exec.Command(binary, "sync", "--wait", "--config", config, "app").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, text)
+		}
+		return nil
+	})
+}

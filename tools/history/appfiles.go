@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// What the application does to its file as a whole.
+
+// unsettling runs a statement that changes pages without changing the ledger.
+func (a *application) unsettling(q string, args ...any) error {
+	a.event(eventUnsettled, a.at)
+	_, err := a.db.Exec(q, args...)
+	return err
+}
+
+func (a *application) alter() error {
+	n := a.rng.IntN(20)
+	a.operation("alter", "ok")
+	if a.rng.IntN(3) == 0 {
+		return a.unsettling(fmt.Sprintf("DROP TABLE IF EXISTS extra%d", n))
+	}
+	if err := a.unsettling(fmt.Sprintf("CREATE TABLE IF NOT EXISTS extra%d(x)", n)); err != nil {
+		return err
+	}
+	return a.unsettling(fmt.Sprintf("ALTER TABLE extra%d ADD COLUMN c%d", n, a.rng.Uint32()))
+}
+
+// vacuum rewrites the database, sometimes with another auto_vacuum.
+func (a *application) vacuum() error {
+	ctx := context.Background()
+	conn, err := a.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if mode := a.rng.IntN(5); mode < 3 {
+		if _, err := conn.ExecContext(ctx, fmt.Sprintf("PRAGMA auto_vacuum=%d", mode)); err != nil {
+			return err
+		}
+	}
+	a.event(eventUnsettled, a.at)
+	a.operation("vacuum", "ok")
+	_, err = conn.ExecContext(ctx, "VACUUM")
+	return err
+}
+
+// look reads every page inside one read transaction and logs what they hash to.
+// Nobody else writes, so this is what the newest state looks like, byte for
+// byte. A connection of its own sees what is in the files, not in a cache.
+// Then the application rests, so that a batch is likely to end here.
+func (a *application) look() error {
+	if a.at.ID == 0 {
+		return nil
+	}
+	ctx := context.Background()
+	db, err := sql.Open("sqlite3", "file:"+a.path+"?_busy_timeout=5000")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	var pages []byte
+	err = conn.Raw(func(driver any) error {
+		var err error
+		pages, err = driver.(*sqlite3.SQLiteConn).Serialize("main")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.log, "%s %d %s %x\n", eventPages, a.at.ID, a.at.Hash, sha256.Sum256(pages))
+	time.Sleep(time.Duration(a.rng.IntN(500)) * time.Millisecond)
+	return nil
+}
+
+func (a *application) reopen() error {
+	if err := a.db.Close(); err != nil {
+		return err
+	}
+	return a.open()
+}
+
+// longRead keeps a read transaction open beside the writer for up to two seconds.
+func (a *application) longRead() error {
+	conn, err := a.db.Conn(context.Background())
+	if err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(context.Background(), "BEGIN DEFERRED; SELECT count(*) FROM account"); err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	hold := time.Duration(a.rng.IntN(2000)) * time.Millisecond
+	a.operation("long read", "ok")
+	a.readers.Go(func() {
+		time.Sleep(hold)
+		// The pool may have been closed meanwhile (reopen): then the transaction is gone already.
+		_, _ = conn.ExecContext(context.Background(), "ROLLBACK")
+		_ = conn.Close()
+	})
+	return nil
+}
+
+// replace puts a rewritten copy in the database's place, as a deployment or a
+// restore does: everything closed, the old side files removed, one rename. It
+// waits for its readers: a connection to the old file would delete the new
+// one's WAL when it closes. And it gives up where its WAL cannot be folded in
+// first: killed before the rename, it would have thrown commits away itself.
+func (a *application) replace() error {
+	copyPath := a.path + ".new"
+	if err := os.Remove(copyPath); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	a.readers.Wait()
+	a.event(eventUnsettled, a.at)
+	if _, err := a.db.Exec("VACUUM INTO ?", copyPath); err != nil {
+		return err
+	}
+	var busy, frames, copied int
+	for deadline := time.Now().Add(time.Second); ; {
+		if err := a.db.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &copied); err != nil {
+			return err
+		}
+		if busy == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			a.operation("replace file", "given up: the WAL is in use")
+			return nil
+		}
+	}
+	if err := a.db.Close(); err != nil {
+		return err
+	}
+	for _, side := range []string{"-wal", "-shm"} {
+		if err := os.Remove(a.path + side); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Rename(copyPath, a.path); err != nil {
+		return err
+	}
+	a.operation("replace file", "ok")
+	return a.open()
+}
+
+// leaveWAL switches to a rollback journal, works there, perhaps changes the page
+// size, and returns to WAL. While sqlwatch has a connection the switch is
+// refused, as with any other connection: then nothing happens.
+func (a *application) leaveWAL() (err error) {
+	a.readers.Wait()
+	if err := a.db.Close(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.open()) }()
+	db, err := sql.Open("sqlite3", "file:"+a.path+"?_busy_timeout=100&_synchronous=FULL&_txlock=immediate")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	a.event(eventUnsettled, a.at)
+	var mode string
+	for deadline := time.Now().Add(1500 * time.Millisecond); mode != "delete"; {
+		err := db.QueryRow("PRAGMA journal_mode=DELETE").Scan(&mode)
+		var code sqlite3.Error
+		switch {
+		case errors.As(err, &code) && code.Code == sqlite3.ErrBusy:
+		case err != nil:
+			return err
+		}
+		if time.Now().After(deadline) {
+			a.operation("leave WAL", "refused: the database is in use")
+			return nil
+		}
+	}
+	if _, err := db.Exec("PRAGMA busy_timeout=5000"); err != nil {
+		return err
+	}
+	outcome := "ok"
+	if a.rng.IntN(2) == 0 {
+		size := 512 << a.rng.IntN(6)
+		outcome = "ok, with another page size"
+		if _, err := db.Exec(fmt.Sprintf("PRAGMA page_size=%d; VACUUM", size)); err != nil {
+			return err
+		}
+	}
+	old := a.db
+	a.db = db
+	for range a.rng.IntN(4) {
+		if err := a.transaction(1+a.rng.IntN(50), false); err != nil {
+			return err
+		}
+	}
+	a.db = old
+	a.event(eventUnsettled, a.at)
+	a.operation("leave WAL", outcome)
+	return db.QueryRow("PRAGMA journal_mode=WAL").Scan(&mode)
+}

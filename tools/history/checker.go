@@ -1,0 +1,266 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ack is a promise that sqlwatch made at `at`: everything up to id is durable.
+type ack struct {
+	id int64
+	at time.Time
+}
+
+// version is what a TXID was restored to.
+type version struct {
+	state state
+	sum   string // sha256 of the file
+}
+
+// checker restores and judges, in several goroutines at once.
+type checker struct {
+	s         *scene
+	account   *account
+	startedAt time.Time
+
+	mu       sync.Mutex
+	acks     []ack
+	newest   int64  // highest id any latest-restore returned
+	newestTX uint64 // and the highest TXID
+	byTXID   map[uint64]version
+	restores map[string]int // by kind
+	exact    int            // restores that were compared with the application's own pages
+	syncs    int
+	refused  map[string]int // restores that ended with an error, by their last words
+	bad      []string
+}
+
+func newChecker(s *scene) *checker {
+	return &checker{s: s, account: newAccount(s.log), byTXID: map[uint64]version{},
+		restores: map[string]int{}, refused: map[string]int{}, startedAt: time.Now()}
+}
+
+func (c *checker) fault(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bad = append(c.bad, text)
+	fmt.Printf("history: BAD at %s: %s\n", time.Now().UTC().Format(time.RFC3339Nano), text)
+}
+
+// loop acknowledges and restores until ctx ends.
+func (c *checker) loop(ctx context.Context) {
+	var workers sync.WaitGroup
+	for n := range c.s.o.workers {
+		workers.Go(func() { c.work(ctx, newRestorer(c, n)) })
+	}
+	workers.Wait()
+}
+
+func (c *checker) work(ctx context.Context, r *restorer) {
+	rng := rand.New(rand.NewPCG(c.s.o.seed, uint64(100+r.n)))
+	for ctx.Err() == nil {
+		if err := c.account.read(); err != nil {
+			c.fault("%v", err)
+			return
+		}
+		switch n := rng.IntN(12); {
+		case n < 2:
+			c.sync(ctx, 5*time.Second)
+		case n < 3:
+			c.caughtUp()
+		case n < 7 || !c.acknowledged():
+			r.latest(ctx)
+		case n < 10:
+			r.moment(ctx, rng)
+		default:
+			r.again(ctx, rng)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (c *checker) acknowledged() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.acks) > 0
+}
+
+// promised notes that everything up to id was said to be durable.
+func (c *checker) promised(id int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.acks); n > 0 {
+		id = max(id, c.acks[n-1].id) // an answer that two workers waited for may arrive in either order
+	}
+	c.acks = append(c.acks, ack{id, time.Now()})
+}
+
+// floor is the least id and TXID that a restore begun now may return.
+func (c *checker) floor() (id int64, txid uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id, txid = c.newest, c.newestTX
+	if n := len(c.acks); n > 0 {
+		id = max(id, c.acks[n-1].id)
+	}
+	return id, txid
+}
+
+// sync asks for everything to be durable and remembers the answer.
+func (c *checker) sync(ctx context.Context, limit time.Duration) bool {
+	before := c.account.newest()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, c.s.o.sqlwatch, "sync", "--wait", "--config", c.s.config, "app").CombinedOutput()
+	if err != nil {
+		if c.s.o.verbose {
+			fmt.Printf("history: sync: %v: %s\n", err, bytes.TrimSpace(out))
+		}
+		return false
+	}
+	c.promised(before.ID)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.syncs++
+	return true
+}
+
+// caughtUp takes sqlwatch_replica_caught_up_timestamp_seconds by its word: every
+// commit that had returned by then is durable.
+func (c *checker) caughtUp() {
+	client := http.Client{Timeout: 2 * time.Second}
+	resp, err := client.Get("http://" + c.s.listen + "/metrics")
+	if err != nil {
+		return // it is dead just now
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(page)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		var seconds float64
+		if !strings.HasPrefix(name, "sqlwatch_replica_caught_up_timestamp_seconds{") {
+			continue
+		}
+		if _, err := fmt.Sscan(value, &seconds); err != nil {
+			c.fault("metric %q: %v", line, err)
+		}
+		// A float64 has no room for the nanoseconds of our time.
+		at := time.UnixMicro(int64(seconds*1e6) - 2)
+		if id := c.account.before(at); id > 0 {
+			c.promised(id)
+		}
+	}
+}
+
+// final lets everything come to rest and demands the whole truth: the last
+// commit, and a file that is byte for byte the application's.
+func (c *checker) final(ctx context.Context) {
+	c.s.endDaemon(syscall.SIGKILL)
+	c.s.o.killAt = ""
+	if err := c.s.startDaemon(); err != nil {
+		c.fault("last start: %v", err)
+		return
+	}
+	if err := c.s.daemonAnswers(10 * time.Second); err != nil {
+		c.fault("last start: %v", err)
+	}
+	c.s.stopApp(false)
+	deadline := time.Now().Add(30 * time.Second)
+	for c.account.read() != nil || !c.sync(ctx, 30*time.Second) {
+		if time.Now().After(deadline) {
+			c.fault("no sync within 30 s of the last fault")
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	r := newRestorer(c, 0)
+	r.latest(ctx)
+	if newest := c.account.newest().ID; c.newest != newest {
+		c.fault("the last restore has state %d, the application had committed %d", c.newest, newest)
+	}
+	for _, e := range c.account.errors {
+		c.fault("the application saw an error: %s", e)
+	}
+	c.s.endDaemon(syscall.SIGTERM)
+	c.sameBytes(r.target)
+}
+
+// sameBytes folds the application's WAL into its database with the system's
+// sqlite3 and compares that file with the restored one.
+func (c *checker) sameBytes(restored string) {
+	if out, err := exec.Command("sqlite3", c.s.db, "PRAGMA wal_checkpoint(TRUNCATE)").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "0|") {
+		c.fault("final checkpoint: %v: %s", err, out)
+		return
+	}
+	source, err1 := os.ReadFile(c.s.db)
+	copied, err2 := os.ReadFile(restored)
+	if err := errors.Join(err1, err2); err != nil {
+		c.fault("%v", err)
+		return
+	}
+	if !bytes.Equal(source, copied) {
+		c.keep(restored)
+		c.fault("the restored file (%d bytes) is not the application's (%d bytes)", len(copied), len(source))
+	}
+}
+
+// keep saves a restored file that was judged bad, with the replica and the state as they are now.
+func (c *checker) keep(target string) {
+	c.mu.Lock()
+	dir := filepath.Join(c.s.o.dir, fmt.Sprintf("bad%d", len(c.bad)))
+	c.mu.Unlock()
+	_ = os.MkdirAll(dir, 0o700)
+	for _, from := range []string{target, filepath.Join(c.s.o.dir, "replica"), filepath.Join(c.s.o.dir, "state")} {
+		_ = exec.Command("cp", "-a", from, dir).Run()
+	}
+}
+
+func (c *checker) report() {
+	for _, d := range c.s.deaths {
+		c.fault("sqlwatch ended by itself: %s", d)
+	}
+	all := 0
+	for _, n := range c.restores {
+		all += n
+	}
+	fmt.Printf("history: seed %d: %s, %d commits, %d kills of sqlwatch, harm %v, %d syncs, %d promises, %d restores %v, %d of them compared with the application's own pages, %d bad\n",
+		c.s.o.seed, time.Since(c.startedAt).Round(time.Second), c.account.newest().ID, c.s.kills, c.s.harms, c.syncs, len(c.acks), all, c.restores, c.exact, len(c.bad))
+	fmt.Printf("history: the application: %v\n", c.account.operations)
+	var took []time.Duration
+	for _, k := range c.account.commits {
+		if k.took > 0 {
+			took = append(took, k.took)
+		}
+	}
+	if slices.Sort(took); len(took) > 0 {
+		fmt.Printf("history: transactions, waiting included: p50 %s, p99 %s, longest %s\n", took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+	}
+	for what, n := range c.refused {
+		fmt.Printf("history: refused %d times: %s\n", n, what)
+	}
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}

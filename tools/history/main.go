@@ -1,0 +1,131 @@
+// Command history checks that sqlwatch loses nothing and invents nothing.
+//
+// An application in a process of its own keeps a ledger in SQLite and logs every
+// commit. A nemesis kills and stops sqlwatch and the application. Meanwhile the
+// checker restores (the latest state, a moment, a TXID) and judges each restore
+// against the ledger's log. The checker imports nothing of sqlwatch, and both the
+// application and the judge use another SQLite than sqlwatch does: build with
+//
+//	go build -tags libsqlite3,sqlite_serialize .
+//
+// so that the system's library is linked. Exit 0: nothing bad was found; 1: the
+// run itself could not be carried out; 2: a bad restore, or an application harmed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "app" {
+		os.Exit(applicationMain(os.Args[2:]))
+	}
+	var o options
+	flag.StringVar(&o.sqlwatch, "sqlwatch", "sqlwatch", "the program under test")
+	flag.StringVar(&o.dir, "dir", "", "scratch directory (default: a new one in $TMPDIR, removed when all is well)")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of application and nemesis")
+	flag.DurationVar(&o.duration, "duration", time.Minute, "how long to run at most")
+	flag.IntVar(&o.kills, "kills", 0, "end after this many kill -9 of sqlwatch (0: only the duration counts)")
+	flag.StringVar(&o.killAt, "kill-at", "", "comma-separated system calls: kill sqlwatch at the N-th of them, N counting up, with strace")
+	flag.DurationVar(&o.pause, "pause", 2*time.Millisecond, "the application's pause between transactions")
+	flag.StringVar(&o.replica, "replica", "", "HCL attributes of an S3 replica in a file, to use in place of a directory")
+	flag.StringVar(&o.url, "url", "", "the same replica as a URL for `sqlwatch restore`")
+	flag.IntVar(&o.workers, "workers", 2, "how many restores at once")
+	flag.StringVar(&o.only, "only", "", "comma-separated names of harms: do nothing else")
+	flag.BoolVar(&o.verbose, "v", false, "print every restore")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	bad, err := run(ctx, o)
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "history:", err)
+		os.Exit(1)
+	case bad > 0:
+		os.Exit(2)
+	}
+}
+
+// applicationMain is the other process: the application.
+func applicationMain(args []string) int {
+	set := flag.NewFlagSet("app", flag.ExitOnError)
+	db := set.String("db", "", "database")
+	log := set.String("log", "", "log of commits")
+	seed := set.Uint64("seed", 1, "seed")
+	opening := set.Int("opening", 0, "commits before a first checkpoint and a rest")
+	pause := set.Duration("pause", 0, "pause between transactions")
+	if err := set.Parse(args); err != nil {
+		return 1
+	}
+	stop := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // ends when the checker closes the pipe
+		close(stop)
+	}()
+	if err := runApplication(*db, *log, *seed, *pause, *opening, stop); err != nil {
+		fmt.Fprintln(os.Stderr, "application:", err)
+		return 1
+	}
+	return 0
+}
+
+type options struct {
+	sqlwatch, dir, killAt, replica, url, only string
+	seed                                      uint64
+	duration, pause                           time.Duration
+	kills, workers                            int
+	verbose                                   bool
+}
+
+// run sets the scene, lets nemesis and checker work, and closes with the final judgement.
+func run(ctx context.Context, o options) (bad int, err error) {
+	temporary := o.dir == ""
+	if temporary {
+		if o.dir, err = os.MkdirTemp("", "history"); err != nil {
+			return 0, err
+		}
+	} else if err := os.MkdirAll(o.dir, 0o700); err != nil {
+		return 0, err
+	}
+	for _, path := range []*string{&o.sqlwatch, &o.dir} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return 0, err
+		}
+	}
+	fmt.Printf("history: seed %d, in %s\n", o.seed, o.dir)
+	s, err := newScene(o)
+	if err != nil {
+		return 0, err
+	}
+	defer s.close()
+
+	timed, cancel := context.WithTimeout(ctx, o.duration)
+	defer cancel()
+	if err := s.begin(timed); err != nil {
+		return 0, err
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.nemesis(timed, cancel) }()
+	c := newChecker(s)
+	c.loop(timed)
+	if err := <-done; err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		return 0, err
+	}
+	if ctx.Err() == nil {
+		c.final(ctx)
+	}
+	c.report()
+	if temporary && len(c.bad) == 0 {
+		return 0, os.RemoveAll(o.dir)
+	}
+	return len(c.bad), nil
+}

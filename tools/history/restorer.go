@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sort"
+	"time"
+)
+
+// restorer restores to a file of its own, again and again.
+type restorer struct {
+	c      *checker
+	n      int
+	target string
+}
+
+func newRestorer(c *checker, n int) *restorer {
+	return &restorer{c: c, n: n, target: filepath.Join(c.s.o.dir, fmt.Sprintf("restored%d.db", n))}
+}
+
+// restored is what `sqlwatch restore --json` says of itself.
+type restored struct {
+	TXID      uint64    `json:"txid"`
+	Timestamp time.Time `json:"timestamp"`
+	version
+}
+
+// restore runs one restore and judges its result. ok is false when sqlwatch
+// itself said that it could not be done.
+func (r *restorer) restore(ctx context.Context, kind string, args ...string) (got restored, ok bool) {
+	c := r.c
+	for _, side := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(r.target + side); err != nil && !errors.Is(err, os.ErrNotExist) {
+			c.fault("remove %s: %v", r.target, err)
+			return got, false
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, c.s.o.sqlwatch, append(append([]string{"restore", "--json", "-o", r.target}, args...), c.s.url)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if _, err := os.Stat(r.target); err == nil {
+			c.fault("restore %v failed (%s) and left a file", args, lastLine(stderr.String()))
+		}
+		c.refuse(kind, lastLine(stderr.String()))
+		return got, false
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
+		c.fault("restore --json printed %q: %v", stdout.String(), err)
+	}
+	file, err := os.ReadFile(r.target)
+	if err != nil {
+		c.fault("restore %v: %v", args, err)
+		return got, false
+	}
+	got.sum = fmt.Sprintf("%x", sha256.Sum256(file))
+	if got.state, err = judge(r.target); err != nil {
+		c.keep(r.target)
+		c.fault("restore %v, TXID %d: state %d: %v", args, got.TXID, got.state.ID, err)
+		return got, true
+	}
+	r.compare(kind, args, got)
+	if c.s.o.verbose {
+		fmt.Printf("history: restore %v: TXID %d, state %d\n", args, got.TXID, got.state.ID)
+	}
+	return got, true
+}
+
+// compare holds a sound database against what the application did and against
+// what the same TXID was before.
+func (r *restorer) compare(kind string, args []string, got restored) {
+	c := r.c
+	if err := c.account.read(); err != nil {
+		c.fault("%v", err)
+		return
+	}
+	if !c.account.legal(got.state) {
+		c.keep(r.target)
+		c.fault("restore %v, TXID %d: state %d %.8s was never committed", args, got.TXID, got.state.ID, got.state.Hash)
+	}
+	same, known := c.account.samePages(got.state, got.sum)
+	if known && !same {
+		c.keep(r.target)
+		c.fault("restore %v, TXID %d: state %d is not, byte for byte, what the application saw", args, got.TXID, got.state.ID)
+	}
+	c.mu.Lock()
+	before, seen := c.byTXID[got.TXID]
+	c.byTXID[got.TXID] = got.version
+	c.restores[kind]++
+	if known {
+		c.exact++
+	}
+	c.mu.Unlock()
+	if seen && before != got.version {
+		c.keep(r.target)
+		c.fault("restore %v: TXID %d was state %d (%.8s) before, now it is %d (%.8s)", args, got.TXID, before.state.ID, before.sum, got.state.ID, got.sum)
+	}
+}
+
+var numbers = regexp.MustCompile(`[0-9a-fA-F:.TZ-]*[0-9]{2,}[0-9a-fA-F:.TZ-]*`)
+
+// refuse counts a refusal by its words, whatever numbers it names.
+func (c *checker) refuse(kind, words string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused[kind+": "+numbers.ReplaceAllString(words, "N")]++
+}
+
+// latest restores the newest state: at least all that was promised or restored before.
+func (r *restorer) latest(ctx context.Context) {
+	c := r.c
+	floor, floorTX := c.floor()
+	got, ok := r.restore(ctx, "latest")
+	if !ok {
+		if floor > 0 {
+			c.fault("a restore of the latest state was refused after a promise: %v", c.refused)
+		}
+		return
+	}
+	if got.state.ID < floor || got.TXID < floorTX {
+		c.keep(r.target)
+		c.fault("latest restore has state %d, TXID %d, but %d had been promised or restored before, and TXID %d", got.state.ID, got.TXID, floor, floorTX)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.newest, c.newestTX = max(c.newest, got.state.ID), max(c.newestTX, got.TXID)
+}
+
+// moment restores a random moment: nothing begun after it, everything promised
+// before it. It may be refused only where the newest batch may be older.
+func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
+	c := r.c
+	c.mu.Lock()
+	acks := slices.Clone(c.acks)
+	c.mu.Unlock()
+	t := acks[0].at.Add(time.Duration(rng.Int64N(int64(time.Since(acks[0].at)) + 1)))
+	when := t.UTC().Format(time.RFC3339Nano)
+	got, ok := r.restore(ctx, "timestamp", "--timestamp", when)
+	if !ok {
+		if last := acks[len(acks)-1].id; c.account.committedAfter(t, last) {
+			c.fault("restore at %s was refused, although a commit begun later, at most %d, had been promised", when, last)
+		}
+		return
+	}
+	if at, begun := c.account.begunAt(got.state); begun && at.After(t) {
+		c.keep(r.target)
+		c.fault("restore at %s has state %d, begun %s later", when, got.state.ID, at.Sub(t))
+	}
+	if got.Timestamp.After(t) {
+		c.fault("restore at %s says it is of %s", when, got.Timestamp)
+	}
+	i := sort.Search(len(acks), func(i int) bool { return acks[i].at.After(t) })
+	if i > 0 && got.state.ID < acks[i-1].id {
+		c.keep(r.target)
+		c.fault("restore at %s has state %d, but %d had been promised %s before", when, got.state.ID, acks[i-1].id, t.Sub(acks[i-1].at))
+	}
+}
+
+// again restores a TXID that was restored before, to the same bytes. Compaction
+// may have taken it away meanwhile: that is refused, with words.
+func (r *restorer) again(ctx context.Context, rng *rand.Rand) {
+	c := r.c
+	c.mu.Lock()
+	txids := make([]uint64, 0, len(c.byTXID))
+	for txid := range c.byTXID {
+		txids = append(txids, txid)
+	}
+	c.mu.Unlock()
+	if len(txids) == 0 {
+		return
+	}
+	slices.Sort(txids)
+	txid := txids[rng.IntN(len(txids))]
+	if got, ok := r.restore(ctx, "txid", "--txid", fmt.Sprint(txid)); ok && got.TXID != txid {
+		c.fault("restore --txid %d says it is TXID %d", txid, got.TXID)
+	}
+}
