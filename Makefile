@@ -1,0 +1,35 @@
+# make test   unit and process tests with the race detector
+# make lint   gofmt, vet, staticcheck, the rules of the house
+# make bench  every benchmark once, ratios included
+# make e2e    end-to-end checks with real Prometheus, S3 server, Litestream and browser
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+PKG     := github.com/prometheus/common/version
+LDFLAGS := -X $(PKG).Version=$(VERSION) -X $(PKG).Revision=$(COMMIT)
+
+.PHONY: build test lint bench e2e
+
+build:
+	go build -trimpath -ldflags '$(LDFLAGS)' -o sqlwatch ./cmd/sqlwatch
+
+test:
+	go test -race -timeout 30m ./...
+	go test -run F2 ./internal/config # with bombs as large as a file may be
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go build -C tools/lint -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck -checks 'inherit,ST1000,ST1020,ST1021,ST1022' ./...
+	go test ./internal/house
+
+bench:
+	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+
+LITESTREAM := github.com/benbjohnson/litestream/cmd/litestream
+
+e2e:
+	go build -C tools/litestream -o $(CURDIR)/bin/litestream $(LITESTREAM)
+	go build -C tools/litestream03 -o $(CURDIR)/bin/litestream03 $(LITESTREAM)
+	LITESTREAM=$(CURDIR)/bin/litestream LITESTREAM3=$(CURDIR)/bin/litestream03 go test -count=1 -run Litestream -v ./replicator/restore
+	LITESTREAM=$(CURDIR)/bin/litestream go test -C tools/e2e -count=1 -parallel 8 -timeout 30m ./...
