@@ -9,9 +9,13 @@ import (
 	"time"
 )
 
-// FreezeHooks are called from within CheckpointFrozen, on its goroutine. They
-// may use every connection but the one that checkpoints.
-type FreezeHooks struct {
+// Hooks are called from within a checkpoint, on its goroutine. They may use
+// every connection but the one that checkpoints.
+type Hooks struct {
+	// Granted is called when the checkpoint lock is ours and nobody else can
+	// checkpoint, before the marks of readers are looked at: a mark moved now
+	// counts, and only for us. An error gives the checkpoint up.
+	Granted func() error
 	// WriteGranted is called when the write lock is ours and nobody can
 	// commit: copy the tail of the WAL and make it durable. An error gives the
 	// checkpoint up at once; nothing was reset.
@@ -28,13 +32,13 @@ type FreezeHooks struct {
 // when it is spent the checkpoint is interrupted, and that pass keeps no
 // progress. The connection must not be in a transaction.
 func (c *Conn) Checkpoint(ctx context.Context, mode Mode, budget Budget) (Result, error) {
-	return c.checkpoint(ctx, newRun(mode, budget, FreezeHooks{}))
+	return c.checkpoint(ctx, newRun(mode, budget, Hooks{}))
 }
 
-// CheckpointFrozen runs a TRUNCATE checkpoint with the two pauses in which a
-// replicator makes sure that it loses nothing.
-func (c *Conn) CheckpointFrozen(ctx context.Context, budget Budget, hooks FreezeHooks) (Result, error) {
-	return c.checkpoint(ctx, newRun(Truncate, budget, hooks))
+// CheckpointHooked is Checkpoint with pauses: in them a replicator moves its read
+// mark, and before a TRUNCATE makes sure that it loses nothing.
+func (c *Conn) CheckpointHooked(ctx context.Context, mode Mode, budget Budget, hooks Hooks) (Result, error) {
+	return c.checkpoint(ctx, newRun(mode, budget, hooks))
 }
 
 // tuple is what PRAGMA wal_checkpoint returns.

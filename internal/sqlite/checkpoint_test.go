@@ -144,7 +144,7 @@ func TestCheckpointWaitsForReader(t *testing.T) {
 	pin(t, reader)
 	fill(t, app, 20)
 	c := mustOpen(t, path)
-	got, err := c.CheckpointFrozen(t.Context(), Budget{BusyTimeout: time.Minute, Stall: time.Minute}, FreezeHooks{
+	got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{BusyTimeout: time.Minute, Stall: time.Minute}, Hooks{
 		WriteGranted: func() error {
 			time.AfterFunc(30*time.Millisecond, func() { _ = reader.CloseInput() })
 			return nil
@@ -252,7 +252,7 @@ func TestCheckpointConcurrently(t *testing.T) {
 			}
 			for range 30 {
 				hooks := 0
-				got, err := c.CheckpointFrozen(t.Context(), Budget{Stall: patient}, FreezeHooks{
+				got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{Stall: patient}, Hooks{
 					WriteGranted:  func() error { hooks++; return nil },
 					BeforeReaders: func() error { hooks++; return nil },
 				})

@@ -127,7 +127,7 @@ func TestCheckpointFrozen(t *testing.T) {
 	enough, latest := time.Now().Add(3*time.Second), time.Now().Add(time.Minute)
 	for time.Now().Before(enough) || truncated == 0 && time.Now().Before(latest) {
 		var calls []string
-		got, err := checkpointer.CheckpointFrozen(t.Context(), budget, FreezeHooks{
+		got, err := checkpointer.CheckpointHooked(t.Context(), Truncate, budget, Hooks{
 			WriteGranted:  func() error { calls = append(calls, "write"); return f.hop(t) },
 			BeforeReaders: func() error { calls = append(calls, "readers"); return f.hop(t) },
 		})
@@ -190,7 +190,8 @@ func TestCheckpointFrozenHookFails(t *testing.T) {
 	broken := errors.New("spool is full")
 	fail := func() error { return broken }
 	pass := func() error { return nil }
-	tests := map[string]FreezeHooks{
+	tests := map[string]Hooks{
+		"Granted":       {Granted: fail, WriteGranted: pass, BeforeReaders: pass},
 		"WriteGranted":  {WriteGranted: fail, BeforeReaders: pass},
 		"BeforeReaders": {WriteGranted: pass, BeforeReaders: fail},
 	}
@@ -201,15 +202,15 @@ func TestCheckpointFrozenHookFails(t *testing.T) {
 			fill(t, app, 20)
 			c := mustOpen(t, path)
 			before := walHeader(t, path)
-			got, err := c.CheckpointFrozen(t.Context(), Budget{BusyTimeout: time.Minute, Stall: patient}, hooks)
-			if got.Outcome != OutcomeFailed || !errors.Is(err, broken) || got.WriterStall == 0 || got.Duration > patient {
+			got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{BusyTimeout: time.Minute, Stall: patient}, hooks)
+			if got.Outcome != OutcomeFailed || !errors.Is(err, broken) || (got.WriterStall == 0) != (hooks.Granted != nil) || got.Duration > patient {
 				t.Errorf("got %+v, %v", got, err)
 			}
 			if after := walHeader(t, path); after != before {
 				t.Error("the WAL was reset")
 			}
 			app.run(t, "INSERT INTO t(v) VALUES ('after')")
-			if got, err := c.CheckpointFrozen(t.Context(), Budget{Stall: patient}, FreezeHooks{}); err != nil || got.Outcome != OutcomeTruncated {
+			if got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{Stall: patient}, Hooks{}); err != nil || got.Outcome != OutcomeTruncated {
 				t.Errorf("next checkpoint: %+v, %v", got, err)
 			}
 		})
@@ -224,7 +225,7 @@ func TestCheckpointFrozenSlowHook(t *testing.T) {
 	fill(t, app, 20)
 	c := mustOpen(t, path)
 	budget := Budget{Stall: 10 * time.Millisecond}
-	got, err := c.CheckpointFrozen(t.Context(), budget, FreezeHooks{
+	got, err := c.CheckpointHooked(t.Context(), Truncate, budget, Hooks{
 		WriteGranted:  func() error { <-time.After(30 * time.Millisecond); return nil },
 		BeforeReaders: func() error { t.Error("went on after the budget was spent"); return nil },
 	})
@@ -232,6 +233,29 @@ func TestCheckpointFrozenSlowHook(t *testing.T) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	app.run(t, "INSERT INTO t(v) VALUES ('after')")
+}
+
+// A mark that moves while the checkpoint lock is ours counts for this checkpoint,
+// and no other checkpointer comes between.
+func TestCheckpointHookedHop(t *testing.T) {
+	t.Parallel()
+	path, app := newApp(t)
+	fill(t, app, 20)
+	f := newFollower(t, path) // its mark stops every backfill here
+	fill(t, app, 20)
+	c := mustOpen(t, path)
+	if got, err := c.Checkpoint(t.Context(), Passive, Budget{}); err != nil || got.Outcome != OutcomePartial {
+		t.Errorf("behind the mark: %+v, %v", got, err)
+	}
+	got, err := c.CheckpointHooked(t.Context(), Passive, Budget{}, Hooks{Granted: func() error {
+		if rows := app.run(t, "PRAGMA wal_checkpoint"); rows[0][0] != 1.0 {
+			t.Errorf("the application's checkpoint returned %v", rows)
+		}
+		return f.hop(t)
+	}})
+	if err != nil || got.Outcome != OutcomeComplete {
+		t.Errorf("with the mark moved: %+v, %v", got, err)
+	}
 }
 
 // walHeader returns the WAL's header: it changes whenever the WAL is reset.
@@ -266,7 +290,7 @@ func TestCheckpointFrozenBesideReaders(t *testing.T) {
 	})
 	for range 50 {
 		app.run(t, "INSERT INTO t(v) VALUES (1)")
-		if _, err := c.CheckpointFrozen(t.Context(), Budget{BusyTimeout: 50 * time.Millisecond}, FreezeHooks{}); err != nil {
+		if _, err := c.CheckpointHooked(t.Context(), Truncate, Budget{BusyTimeout: 50 * time.Millisecond}, Hooks{}); err != nil {
 			t.Error(err)
 		}
 	}

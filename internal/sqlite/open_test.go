@@ -504,7 +504,7 @@ func TestLocks(t *testing.T) {
 	if _, err := b.Checkpoint(t.Context(), Passive, Budget{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.CheckpointFrozen(t.Context(), Budget{}, FreezeHooks{}); err != nil {
+	if _, err := b.CheckpointHooked(t.Context(), Truncate, Budget{}, Hooks{}); err != nil {
 		t.Fatal(err)
 	}
 	expect("after checkpoints", open+1)

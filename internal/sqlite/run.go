@@ -28,7 +28,7 @@ const lockPoll = 100 * time.Microsecond
 type run struct {
 	mode  Mode
 	stall time.Duration
-	hooks FreezeHooks
+	hooks Hooks
 
 	patience     time.Duration // what is left of the busy timeout
 	granted      time.Time     // when WRITE became ours
@@ -42,7 +42,7 @@ type run struct {
 	cause error      // why the run was given up
 }
 
-func newRun(mode Mode, b Budget, hooks FreezeHooks) *run {
+func newRun(mode Mode, b Budget, hooks Hooks) *run {
 	if b.Stall <= 0 {
 		b.Stall = DefaultStall
 	}
@@ -66,10 +66,17 @@ func (r *run) shmLock(call lockCall) C.int {
 		return C.SQLITE_INTERRUPT
 	}
 	rc := r.acquire(call)
-	if rc != C.SQLITE_OK || call.offset != lockWrite {
+	if rc != C.SQLITE_OK {
 		return rc
 	}
-	r.afterWrite()
+	switch call.offset {
+	case lockCkpt:
+		r.afterCheckpointer()
+	case lockWrite:
+		r.afterWrite()
+	default:
+		return C.SQLITE_OK
+	}
 	if r.givenUp() != nil {
 		call.release()
 		r.writeReleased()
@@ -96,6 +103,16 @@ func (r *run) acquire(call lockCall) C.int {
 	}
 	r.patience -= time.Since(start)
 	return rc
+}
+
+// afterCheckpointer lets the replicator move its mark: SQLite reads the marks next.
+func (r *run) afterCheckpointer() {
+	if r.hooks.Granted == nil {
+		return
+	}
+	if err := r.hooks.Granted(); err != nil {
+		r.giveUp(fmt.Errorf("with the checkpoint lock held: %w", err))
+	}
 }
 
 // afterWrite starts the stall clock and lets the replicator copy the tail.

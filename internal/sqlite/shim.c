@@ -1,7 +1,7 @@
 /* The VFS "sqlwatch": the default VFS, except that every lock on the wal-index of
 ** a main database file goes through Go. It exists for what no pragma tells or
 ** does: how long the write lock was ours, the two moments within a checkpoint at
-** which a replicator has to act (CheckpointFrozen), and which read mark is ours. */
+** which a replicator has to act (CheckpointHooked), and which read mark is ours. */
 #include <pthread.h>
 #include <string.h>
 

@@ -16,6 +16,7 @@ import (
 // Offsets of the locks in the wal-index, as xShmLock counts them.
 const (
 	lockWrite    = 0
+	lockCkpt     = 1
 	lockRead0    = 3
 	lockReaders  = 4 // READ1; SQLite takes READ1 to READ4 in one call of n = 4 to reset the WAL
 	readersCount = 4

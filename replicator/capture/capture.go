@@ -204,6 +204,14 @@ func (c *Capture) distrust(r Reason, detail string) {
 	next[r]++
 	c.lost.Store(&next)
 	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums, nothing to do", "reason", string(r), "detail", detail)
+	if r == ReasonSpool || c.pos.Doubt != "" { // a full spool changes nothing about what the position proves
+		return
+	}
+	c.pos.Doubt = string(r)
+	c.head = c.pos
+	if err := c.spool.Restate(c.pos); err != nil {
+		c.log.Warn("the doubt could not be written down: should sqlwatch be killed before the comparison ends, run `sqlwatch verify`", "err", err)
+	}
 }
 
 // Close ends the hold and closes the connections and the state directory. What
@@ -213,7 +221,7 @@ func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.settleFlush()
-	if err == nil && c.hold.active() && c.batch.empty() && c.doubt == "" {
+	if err == nil && c.hold.active() && c.hold.proven && c.batch.empty() && c.doubt == "" {
 		err = c.rest()
 	}
 	err = errors.Join(err, c.hold.close())

@@ -95,7 +95,7 @@ func (c *Capture) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Resul
 func (c *Capture) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
 	var reason error
 	var start time.Time
-	hooks := sqlite.FreezeHooks{
+	hooks := sqlite.Hooks{
 		WriteGranted: func() error {
 			start = time.Now()
 			reason = c.copyTail(ctx, budget.Stall)
@@ -111,7 +111,7 @@ func (c *Capture) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.Re
 	if err := c.hop(ctx); err != nil { // the backfill is to find as much as possible done
 		return sqlite.Result{}, err
 	}
-	r, err := c.hold.work.CheckpointFrozen(ctx, budget, hooks)
+	r, err := c.hold.work.CheckpointHooked(ctx, sqlite.Truncate, budget, hooks)
 	if errors.Is(reason, errBudget) {
 		r.Mode, r.Outcome, r.WriterStall, err = sqlite.Truncate, sqlite.OutcomeBudgetSpent, time.Since(start), nil
 	} else if reason != nil {

@@ -242,6 +242,76 @@ func TestAtRest(t *testing.T) {
 	}
 }
 
+// TestKilledBeforeTheDiff_P12: what raised a doubt need not be there to be seen again
+// after a kill: the wal-index of an empty WAL looks like that of a position that a
+// replica told, and a file that was copied over looks like any.
+func TestKilledBeforeTheDiff_P12(t *testing.T) {
+	t.Parallel()
+	t.Run("state lost", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		s.open()
+		s.checkEqual()
+		s.close()
+		a.do("commit(50)")
+		a.quit()
+		if err := os.RemoveAll(s.options.StateDir); err != nil {
+			t.Fatal(err)
+		}
+		s.options.Recover = s.recoverFromCopy
+		s.open()
+		s.crash()
+		s.open()
+		if got := s.step(true); got.Reason != ReasonState || !got.Settled {
+			t.Errorf("after the kill: %+v, want the comparison", got)
+		}
+		s.checkEqual()
+	})
+	t.Run("an error before it was looked at", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		s.open()
+		s.checkEqual()
+		s.close()
+		a.do("commit(50)")
+		a.quit()
+		if err := os.RemoveAll(s.options.StateDir); err != nil {
+			t.Fatal(err)
+		}
+		s.options.Recover = s.recoverFromCopy
+		s.open()
+		s.capture.doubt = "" // as it was when nothing wrote it down
+		if err := s.capture.begin(s.ctx); err != nil {
+			t.Fatal(err)
+		}
+		s.checkEqual()
+	})
+	t.Run("doubted while running", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		s.open()
+		s.checkEqual()
+		s.capture.distrust(ReasonReplaced, "says a test")
+		s.crash()
+		s.open()
+		if got := s.step(true); got.Reason != ReasonReplaced || !got.Settled {
+			t.Errorf("after the kill: %+v, want the comparison", got)
+		}
+		s.crash()
+		s.open()
+		if got := s.step(true); got.Reason != "" {
+			t.Errorf("once compared: %+v, want no comparison", got)
+		}
+		s.checkEqual()
+	})
+}
+
 // recoverFromCopy is a replica that holds what was applied to the copy.
 func (s *scene) recoverFromCopy(context.Context) (ltx.TXID, replicator.PageSums, error) {
 	sums := replicator.PageSums{PageSize: 4096, Sums: make([]ltx.Checksum, len(s.copies.sums))}

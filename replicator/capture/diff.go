@@ -46,7 +46,7 @@ func (c *Capture) diff(ctx context.Context) (err error) {
 	if err := c.compare(ctx, v); err != nil {
 		return fmt.Errorf("compare database with its page checksums: %w", err)
 	}
-	c.tally.Reason, c.doubt = c.doubt, ""
+	c.tally.Reason, c.doubt, c.hold.proven = c.doubt, "", true
 	return nil
 }
 
@@ -123,6 +123,7 @@ func (c *Capture) afterDiff(v *view) (next spool.Position, whole bool, err error
 		return next, false, err
 	}
 	next = c.following(c.pos).Moved(v.x)
+	next.Doubt = ""
 	next.PageSize, next.Device, next.Inode = v.x.PageSize, st.Dev, st.DatabaseInode
 	if next.Main, err = c.mainFile(); err != nil {
 		return next, false, err

@@ -27,6 +27,7 @@ type hold struct {
 	work    *sqlite.Conn // runs checkpoints: a connection cannot while it reads
 	held    int          // which reader is in the transaction
 	zero    bool         // it is on READ0
+	proven  bool         // nothing was missed between the position and the moment it began
 	mark    uint32       // the head when it began, or a frame before
 	shm     uint64       // inode of the wal-index that the connections have mapped
 }
@@ -119,6 +120,7 @@ func (c *Capture) begin(ctx context.Context) error {
 			return err
 		}
 	}
+	c.hold.proven = false
 	return c.beginHeld(ctx)
 }
 
@@ -206,18 +208,15 @@ func (c *Capture) restart(ctx context.Context, bold bool) (done bool, err error)
 func (c *Capture) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready bool, err error) {
 	for range restartRounds {
 		start := time.Now()
-		if err := c.hop(ctx); err != nil {
-			return false, err
-		}
-		if c.hold.zero { // somebody backfilled everything: nothing is left to do
-			return false, nil
-		}
 		if err := c.absorbHead(); err != nil {
 			return false, err
 		}
-		outcome, err := c.copyAndBackfill(ctx, time.Minute)
-		if err != nil {
+		outcome, err := c.copyAndBackfill(ctx, time.Minute, c.hop)
+		if err != nil || c.hold.zero { // on READ0: somebody backfilled everything, nothing is left to do
 			return false, err
+		}
+		if outcome == sqlite.OutcomeContended { // the mark was not moved
+			continue
 		}
 		behind, err := c.backfillBehind()
 		if err != nil || behind && outcome == sqlite.OutcomePartial {
@@ -243,23 +242,30 @@ func (c *Capture) backfillBehind() (bool, error) {
 }
 
 // copyAndBackfill makes the batch durable and runs a PASSIVE checkpoint, side by
-// side: neither needs the other, and both wait for the disk.
-func (c *Capture) copyAndBackfill(ctx context.Context, budget time.Duration) (sqlite.Outcome, error) {
+// side: neither needs the other, and both wait for the disk. hop, if there is one,
+// moves the mark while nobody else can checkpoint: an application that does so at
+// each commit would else be the one that syncs and copies up to there.
+func (c *Capture) copyAndBackfill(ctx context.Context, budget time.Duration, hop func(context.Context) error) (sqlite.Outcome, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	if err := c.beginFlush(); err != nil {
 		return sqlite.OutcomeNone, err
 	}
-	r, err := c.hold.work.Checkpoint(ctx, sqlite.Passive, sqlite.Budget{})
+	var hopErr error
+	var hooks sqlite.Hooks
+	if hop != nil {
+		hooks.Granted = func() error { hopErr = hop(ctx); return hopErr }
+	}
+	r, err := c.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
 	for err == nil && r.Outcome == sqlite.OutcomeContended && time.Since(start) < restartContend {
 		time.Sleep(contendPoll)
-		r, err = c.hold.work.Checkpoint(ctx, sqlite.Passive, sqlite.Budget{})
+		r, err = c.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
 	}
-	if err != nil {
+	if err != nil && hopErr == nil {
 		c.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", err)
 	}
-	return r.Outcome, c.endFlush(budget - time.Since(start))
+	return r.Outcome, errors.Join(hopErr, c.endFlush(budget-time.Since(start)))
 }
 
 func takeWrite(ctx context.Context, conn *sqlite.Conn) (bool, error) {
@@ -291,7 +297,7 @@ func (c *Capture) restartFrozen(ctx context.Context, gate *sqlite.Conn, start ti
 	if err := c.absorbTail(c.o.StallBudget - time.Since(start)); err != nil {
 		return false, err
 	}
-	outcome, err := c.copyAndBackfill(ctx, c.o.StallBudget-time.Since(start))
+	outcome, err := c.copyAndBackfill(ctx, c.o.StallBudget-time.Since(start), nil)
 	if err != nil || outcome != sqlite.OutcomeComplete {
 		return false, err
 	}

@@ -31,6 +31,9 @@ func (c *Capture) load(ctx context.Context) error {
 	switch {
 	case err == nil && found:
 		c.use(s)
+		if why := c.pos.Doubt; why != "" {
+			c.distrust(Reason(why), "the comparison had not ended when sqlwatch did")
+		}
 		return nil
 	case err == nil:
 		return c.recover(ctx)
@@ -185,7 +188,7 @@ func (c *Capture) adoptReplica(last ltx.TXID, sums replicator.PageSums) error {
 	if err := pagesums.Write(c.sumsPath(), last, sums.PageSize, sums.Sums); err != nil {
 		return err
 	}
-	p := spool.Position{TXID: last, Lineage: sums.Lineage, PageSize: sums.PageSize, Pages: uint32(len(sums.Sums)), Checksum: ltx.ChecksumFlag}
+	p := spool.Position{TXID: last, Lineage: sums.Lineage, PageSize: sums.PageSize, Pages: uint32(len(sums.Sums)), Checksum: ltx.ChecksumFlag, Doubt: string(ReasonState)}
 	for _, sum := range sums.Sums {
 		p.Checksum = ltx.ChecksumFlag | (p.Checksum ^ sum)
 	}

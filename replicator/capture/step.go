@@ -152,17 +152,20 @@ func (c *Capture) ready(ctx context.Context) error {
 	if c.doubt != "" {
 		return c.diff(ctx)
 	}
-	if c.hold.active() {
+	if c.hold.active() && c.hold.proven {
 		return nil
 	}
-	if err := c.begin(ctx); err != nil {
-		return err
+	if !c.hold.active() {
+		if err := c.begin(ctx); err != nil {
+			return err
+		}
 	}
 	x, err := readIndex(c.files)
 	if err != nil {
 		return err
 	}
 	if err = c.vouch(x); err == nil {
+		c.hold.proven = true
 		err = c.absorb(x)
 	}
 	if doubt := (*doubtError)(nil); errors.As(err, &doubt) {

@@ -41,6 +41,10 @@ type Position struct {
 	Frames    dbfile.Position `json:"frames"`
 
 	Main MainFile `json:"main"` // when all of Frames was known to be read and nothing newer was in it; zero: not known
+
+	// Doubt is why nothing is proven from here and a diff is due; "" if none is. Whoever
+	// goes on after a crash need not see again what raised it.
+	Doubt string `json:"doubt,omitempty"`
 }
 
 // InGeneration says whether x is of the WAL generation that p stands in.
