@@ -405,13 +405,18 @@ func (f *Files) Stat() (s Stat, err error) {
 
 // SyncDatabase makes the main file's content durable (fdatasync). A checkpoint
 // that follows then has little left to sync while it holds locks.
-func (f *Files) SyncDatabase() error {
-	d, err := f.held(&f.database, ErrEmpty)
+func (f *Files) SyncDatabase() error { return f.sync(&f.database, ErrEmpty) }
+
+// SyncWAL does the same for the -wal file, which a checkpoint syncs first.
+func (f *Files) SyncWAL() error { return f.sync(&f.wal, ErrNoWAL) }
+
+func (f *Files) sync(which **descriptor, missing error) error {
+	d, err := f.held(which, missing)
 	if err != nil {
 		return err
 	}
 	if err := d.control(unix.Fdatasync); err != nil {
-		return fmt.Errorf("fdatasync %s: %w", f.path, err)
+		return fmt.Errorf("fdatasync %s: %w", d.Name(), err)
 	}
 	return nil
 }

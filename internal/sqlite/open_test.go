@@ -337,7 +337,7 @@ func testOpenAsRoot(t *testing.T) {
 			t.Errorf("the owner is locked out: %v", err)
 			return
 		}
-		if err := errors.Join(own.BeginImmediate(context.Background()), own.Rollback(), own.Close()); err != nil {
+		if err := errors.Join(own.BeginImmediate(context.Background(), 0), own.Rollback(), own.Close()); err != nil {
 			t.Errorf("the owner cannot write: %v", err)
 		}
 	})
@@ -382,7 +382,7 @@ func TestTransactions(t *testing.T) {
 	if err := c.EndRead(); err != nil || c.InRead() {
 		t.Fatalf("EndRead: %v", err)
 	}
-	if err := c.BeginImmediate(t.Context()); err != nil {
+	if err := c.BeginImmediate(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, failure := app.try(t, "INSERT INTO t(v) VALUES (1)"); !strings.Contains(failure, "locked") {
@@ -393,12 +393,12 @@ func TestTransactions(t *testing.T) {
 	}
 	app.run(t, "BEGIN IMMEDIATE")
 	start := time.Now()
-	if err := c.BeginImmediate(t.Context()); !errors.Is(err, ErrBusy) || time.Since(start) > patient {
+	if err := c.BeginImmediate(t.Context(), 0); !errors.Is(err, ErrBusy) || time.Since(start) > patient {
 		t.Errorf("beside a writer: %v after %v", err, time.Since(start))
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := errors.Join(c.BeginRead(cancelled), c.BeginImmediate(cancelled)); !errors.Is(err, context.Canceled) {
+	if err := errors.Join(c.BeginRead(cancelled), c.BeginImmediate(cancelled, 0)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -418,7 +418,7 @@ func TestClose_P16_leaves_the_WAL(t *testing.T) {
 	for _, use := range []func(c *Conn) error{
 		func(*Conn) error { return nil },
 		func(c *Conn) error { return c.BeginRead(t.Context()) },
-		func(c *Conn) error { return c.BeginImmediate(t.Context()) },
+		func(c *Conn) error { return c.BeginImmediate(t.Context(), 0) },
 		func(c *Conn) error { _, err := c.Checkpoint(t.Context(), Passive, Budget{}); return err },
 	} {
 		c, err := Open(t.Context(), path, Options{})
@@ -516,7 +516,7 @@ func TestLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("after reading", open)
-	if err := a.BeginImmediate(t.Context()); err != nil {
+	if err := a.BeginImmediate(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	expect("writing", open+2) // WRITE and a read mark

@@ -11,6 +11,7 @@ import "C"
 import (
 	"fmt"
 	"runtime/cgo"
+	"time"
 )
 
 // Offsets of the locks in the wal-index, as xShmLock counts them.
@@ -37,6 +38,43 @@ type gate struct {
 	run  *run // the checkpoint under way, nil outside one
 	mark int  // which of READ0 to READ4 was taken last
 	shun bool // do not take READ1 if another will do
+
+	file *C.sqlite3_file // the connection's, once it took a lock
+	has  bool            // the write lock was taken for the transaction that begins next
+}
+
+// takeWrite takes the write lock for a transaction that begins next. A writer at
+// full speed leaves it free for microseconds, and each time has committed: a
+// transaction that began before, and then waited for the lock, would be too old.
+// It is false when somebody held the lock all the time; any other trouble is for the
+// transaction to report.
+func (g *gate) takeWrite(patience time.Duration) bool {
+	if g.file == nil {
+		return true
+	}
+	call := lockCall{file: g.file, offset: lockWrite, n: 1, flags: C.SQLITE_SHM_LOCK | C.SQLITE_SHM_EXCLUSIVE}
+	for start := time.Now(); ; time.Sleep(spinFor) {
+		for round := time.Now(); time.Since(round) < spinFor; {
+			if rc := call.real(); rc != C.SQLITE_BUSY {
+				g.has = rc == C.SQLITE_OK
+				return true
+			}
+		}
+		if time.Since(start) >= patience {
+			return false
+		}
+	}
+}
+
+// spinFor is for how long a lock is tried without a pause: some cycles of a writer.
+const spinFor = 100 * time.Microsecond
+
+// giveBack releases a write lock that no transaction took over.
+func (g *gate) giveBack() {
+	if g.has {
+		g.has = false
+		lockCall{file: g.file, offset: lockWrite, n: 1}.release()
+	}
 }
 
 // lockCall is one call of xShmLock.
@@ -70,7 +108,11 @@ func (l lockCall) resets() bool { return l.offset == lockReaders && l.n == reade
 func sqlwatchShmLock(handle C.uintptr_t, db *C.sqlite3, file *C.sqlite3_file, offset, n, flags C.int) C.int {
 	call := lockCall{db: db, file: file, offset: offset, n: n, flags: flags}
 	g := cgo.Handle(handle).Value().(*gate)
+	g.file = file
 	switch {
+	case g.has && offset == lockWrite && !call.unlocks():
+		g.has = false
+		return C.SQLITE_OK
 	case flags&C.SQLITE_SHM_SHARED != 0:
 		rc := call.real()
 		if rc == C.SQLITE_OK && !call.unlocks() && offset >= lockRead0 {

@@ -40,8 +40,15 @@ type benchResult struct {
 }
 
 // BenchmarkWriter lets a writer of another process run at full speed for some
-// seconds without capture and for as many with it, each on a new database.
+// seconds without capture and for as many with it, each on a new database: the curve
+// of the restart bound against speed, longest commit and live WAL.
 func BenchmarkWriter(b *testing.B) {
+	for _, mb := range []int64{8, 16, 32, 64, 128} {
+		b.Run(fmt.Sprintf("restart_at=%dMB", mb), func(b *testing.B) { benchWriterAt(b, mb<<20) })
+	}
+}
+
+func benchWriterAt(b *testing.B, restartAt int64) {
 	const seconds = 5
 	var alone, with benchResult
 	var beside besideWriter
@@ -55,7 +62,7 @@ func BenchmarkWriter(b *testing.B) {
 			func() {
 				path := filepath.Join(b.TempDir(), "b.db")
 				runBenchWriter(b, path, 0, nil) // makes the database
-				add(&with, runBenchWriter(b, path, seconds, func(ctx context.Context) { beside.capture(b, ctx, path) }))
+				add(&with, runBenchWriter(b, path, seconds, func(ctx context.Context) { beside.capture(b, ctx, path, restartAt) }))
 			},
 		}
 		measure[i%2]()
@@ -65,7 +72,10 @@ func BenchmarkWriter(b *testing.B) {
 	b.ReportMetric(float64(with.Commits)/float64(alone.Commits), "ratio")
 	b.ReportMetric(float64(alone.Commits)/n/seconds, "alone/s")
 	b.ReportMetric(float64(with.Commits)/n/seconds, "with/s")
+	b.ReportMetric(alone.P99/n*1e3, "alone-p99-us")
 	b.ReportMetric(with.P99/alone.P99, "p99-ratio")
+	b.ReportMetric(alone.P999/n*1e3, "alone-p999-us")
+	b.ReportMetric(with.P999/alone.P999, "p999-ratio")
 	b.ReportMetric(alone.Worst, "alone-worst-ms")
 	b.ReportMetric(with.Worst, "worst-ms")
 	b.ReportMetric(float64(beside.live)/(1<<20), "live-wal-MB")
@@ -106,14 +116,14 @@ type besideWriter struct {
 }
 
 // capture captures until ctx ends.
-func (w *besideWriter) capture(b *testing.B, ctx context.Context, path string) {
+func (w *besideWriter) capture(b *testing.B, ctx context.Context, path string, restartAt int64) {
 	files, err := dbfile.Open(path)
 	if err != nil {
 		b.Error(err)
 		return
 	}
 	defer files.Close()
-	c := New(Options{Name: "bench", Files: files, StateDir: filepath.Join(filepath.Dir(path), "state"), SpoolLimit: 8 << 30, Logger: benchLogger()})
+	c := New(Options{Name: "bench", Files: files, StateDir: filepath.Join(filepath.Dir(path), "state"), SpoolLimit: 8 << 30, RestartAt: restartAt, Logger: benchLogger()})
 	if err := c.Open(context.Background()); err != nil {
 		b.Error(err)
 		return

@@ -167,8 +167,7 @@ func (c *Capture) hop(ctx context.Context) error {
 const (
 	restartRounds   = 5                     // of copying and backfilling beforehand
 	restartPatience = 20 * time.Millisecond // waiting for the write lock between two commits
-	restartPoll     = 50 * time.Microsecond
-	restartContend  = 5 * time.Millisecond // the application's own checkpointer is at work: it does what ours would
+	restartContend  = 5 * time.Millisecond  // the application's own checkpointer is at work: it does what ours would
 	contendPoll     = 500 * time.Microsecond
 	minRetry        = 25 * time.Millisecond
 	maxRetry        = 5 * time.Second
@@ -190,8 +189,14 @@ func (c *Capture) restart(ctx context.Context, bold bool) (done bool, err error)
 	if ready, err := c.rehearse(ctx, c.o.StallBudget/2, bold); !ready {
 		return false, err
 	}
+	// Once more what takes longest of a tail, so that the freeze meets a shorter one.
+	if err := errors.Join(c.absorbHead(), c.files.SyncWAL()); err != nil {
+		return false, err
+	}
 	gate := c.hold.free()
-	if ok, err := takeWrite(ctx, gate); !ok {
+	if err := gate.BeginImmediate(ctx, restartPatience); errors.Is(err, sqlite.ErrBusy) {
+		return false, nil
+	} else if err != nil {
 		return false, err
 	}
 	start := time.Now()
@@ -266,20 +271,6 @@ func (c *Capture) copyAndBackfill(ctx context.Context, budget time.Duration, hop
 		c.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", err)
 	}
 	return r.Outcome, errors.Join(hopErr, c.endFlush(budget-time.Since(start)))
-}
-
-func takeWrite(ctx context.Context, conn *sqlite.Conn) (bool, error) {
-	for deadline := time.Now().Add(restartPatience); time.Now().Before(deadline); {
-		err := conn.BeginImmediate(ctx)
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, sqlite.ErrBusy) {
-			return false, err
-		}
-		time.Sleep(restartPoll)
-	}
-	return false, nil
 }
 
 // restartFrozen does the part of a restart during which the write lock is ours.

@@ -13,6 +13,7 @@ import (
 const (
 	nextOnZero   = time.Millisecond
 	nextBusy     = 10 * time.Millisecond
+	nextFirst    = 20 * time.Millisecond  // after the first commits in a while: is it a rush?
 	nextActive   = 100 * time.Millisecond // for so long may a checkpoint of the application's wait for our mark
 	nextLevel    = 250 * time.Millisecond // on READ0 nobody waits for us
 	nextIdle     = time.Second
@@ -24,6 +25,8 @@ const (
 type pacing struct {
 	stepped        time.Time     // when the last Step began
 	frames         float64       // read by it, for each second since the one before
+	first          bool          // it read the first commits in a while
+	took           time.Duration // by the last restart, what went before it included
 	restart, level time.Time     // not before
 	restartGrown   time.Time     // not before, when there are
 	grown          int64         // so many bytes in the WAL
@@ -34,11 +37,13 @@ type pacing struct {
 	stayOpen       bool          // closing an idle database's connections once cost a diff: the application closes it too
 }
 
-// observe takes in what the Step that began at now did. A burst is remembered for a
-// second or two: the steps around a restart of the WAL find nothing.
-func (p *pacing) observe(now time.Time, did Progress) {
-	seconds := max(now.Sub(p.stepped), nextBusy).Seconds()
-	p.stepped = now
+// observe takes in what a Step read. A burst is remembered for a second or two: the
+// steps around a restart of the WAL find nothing.
+func (p *pacing) observe(did Progress) {
+	since := did.At.Sub(p.stepped)
+	seconds := max(since, nextBusy).Seconds()
+	p.first = did.Commits > 0 && since > 2*nextActive
+	p.stepped = did.At
 	p.frames = max(float64(did.Frames)/seconds, p.frames*math.Exp2(-2*seconds))
 }
 
@@ -62,7 +67,17 @@ func (p *pacing) next(frameSize int) time.Duration {
 	if portion := portionBytes / float64(frameSize); p.frames*nextActive.Seconds() > portion {
 		return max(nextBusy, time.Duration(portion/p.frames*float64(time.Second)))
 	}
+	if p.first {
+		return nextFirst
+	}
 	return nextActive
+}
+
+// growth is by how many bytes the WAL grows during the first half of a restart, or the
+// most that shall count: that much earlier it is begun, so that the bound is what the
+// WAL has, not where it starts out from.
+func (p *pacing) growth(frameSize int, most int64) int64 {
+	return min(int64(p.frames*p.took.Seconds()/2*float64(frameSize)), most)
 }
 
 // onZero is how soon READ0 is to be left once frames appear: while it is held, each
@@ -85,10 +100,12 @@ func untilIdle(now time.Time) time.Duration {
 // in the way is more often a slow moment than a reader who stays.
 func (c *Capture) tryRestart(ctx context.Context, live int64) error {
 	// No oftener than the delay allows: a freeze that is given up has held writers up.
-	bold := live >= 4*c.o.RestartAt && c.o.Clock().After(c.pace.restart)
+	start := c.o.Clock()
+	bold := live >= 4*c.o.RestartAt && start.After(c.pace.restart)
 	done, err := c.restart(ctx, bold)
 	now := c.o.Clock()
 	if done {
+		c.pace.took = now.Sub(start)
 		c.pace.delay = 0
 		c.tally.Next = nextOnZero
 		return err

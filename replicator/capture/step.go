@@ -41,7 +41,6 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 		err = errors.Join(err, c.rewind(), c.hold.close())
 	}
 	c.tally.TXID, c.tally.Pending = c.pos.TXID, c.pending
-	c.pace.observe(now, c.tally)
 	if err != nil {
 		return c.tally, fmt.Errorf("capture %s: %w", c.o.Name, err)
 	}
@@ -258,19 +257,22 @@ func (c *Capture) doubtOn(ctx context.Context, err error) error {
 // tend moves the hold to where it costs the application least.
 func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) error {
 	quiet := now.Sub(c.active)
-	c.tally.Next = c.pace.next(x.PageSize + dbfile.FrameHeaderSize)
+	c.pace.observe(c.tally)
+	frame := x.PageSize + dbfile.FrameHeaderSize
+	c.tally.Next = c.pace.next(frame)
 	level := x.Backfilled >= x.MaxFrame
 	if c.hold.zero && level {
-		c.tally.Next = c.pace.onZero(x.PageSize + dbfile.FrameHeaderSize)
+		c.tally.Next = c.pace.onZero(frame)
 	}
-	live := int64(x.MaxFrame) * int64(x.PageSize+dbfile.FrameHeaderSize)
+	live := int64(x.MaxFrame) * int64(frame)
+	large := live+c.pace.growth(frame, c.o.RestartAt/2) >= c.o.RestartAt
 	switch {
 	case c.tally.Commits == 0 && c.waitedFor():
 		c.tally.Next = nextOnZero
 		return c.makeWay(ctx)
 	case c.hold.zero && !level:
 		return c.hop(ctx)
-	case live >= c.o.RestartAt && !c.hold.zero && c.views.Load() == 0 && c.pace.restartDue(now, live):
+	case large && !c.hold.zero && c.views.Load() == 0 && c.pace.restartDue(now, live):
 		return c.tryRestart(ctx, live)
 	case quiet >= levelAfter && !c.hold.zero && now.After(c.pace.level):
 		c.pace.level = now.Add(levelRetry)
