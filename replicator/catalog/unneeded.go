@@ -45,6 +45,22 @@ func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.
 	return out
 }
 
+// Sift returns which files of a replica Unneeded has to see, given its snapshots, so
+// that a listing of millions need not be kept: what ends at or before the newest
+// snapshot beyond keep, and what is old enough to be thinned out, or to cover what is.
+func Sift(snapshots []Dated, keep time.Duration, thin []time.Duration, now time.Time) func(Dated) bool {
+	base, _ := oldestBase(snapshots, now.Add(-keep))
+	var soonest time.Duration
+	for _, age := range thin {
+		if age > 0 && (soonest == 0 || age < soonest) {
+			soonest = age
+		}
+	}
+	return func(f Dated) bool {
+		return f.MaxTXID <= base || soonest > 0 && now.Sub(f.At) >= soonest
+	}
+}
+
 // oldestBase returns the TXID of the snapshot on which the oldest promised
 // restore point rests: the newest snapshot at or before the newest point that
 // is not younger than the cutoff.

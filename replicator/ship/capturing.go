@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -120,6 +123,7 @@ func (r *Replicator) openLocked(ctx context.Context, from func(context.Context) 
 	if err := c.Open(ctx); err != nil {
 		return err
 	}
+	r.sweep()
 	r.reconsider(another, c.Spool().Last())
 	r.capture, r.files, r.released = c, files, nil
 	r.segments.Store(c.Spool())
@@ -129,6 +133,20 @@ func (r *Replicator) openLocked(ctx context.Context, from func(context.Context) 
 		p.kick()
 	}
 	return nil
+}
+
+// sweep removes what a crash left in the scratch directory: all that is older than
+// this Replicator. The caller holds the state directory for this process.
+func (r *Replicator) sweep() {
+	entries, err := os.ReadDir(r.scratchDir())
+	for _, e := range entries {
+		if info, statErr := e.Info(); statErr == nil && info.ModTime().Before(r.made) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(r.scratchDir(), e.Name())))
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("what a crash left could not be removed, nothing depends on it", "dir", r.scratchDir(), "err", err)
+	}
 }
 
 // reconsider lets replicas be looked at anew where another chain was begun, or where

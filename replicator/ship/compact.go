@@ -8,66 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/merge"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 )
 
 // compactionIntervals are the windows of levels 1, 2 and 3. Windows begin at
 // multiples of the interval since year 1, on every machine the same.
 var compactionIntervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour}
-
-// merged is an LTX file that was made of others, in a temporary file.
-type merged struct {
-	file     *durable.File
-	body     replicator.Body
-	min, max ltx.TXID
-}
-
-// merge combines contiguous LTX files into a temporary file in dir. Only one of
-// the inputs' pages is in memory at a time. The caller calls discard.
-func merge(ctx context.Context, dir, name string, inputs []io.Reader) (_ *merged, err error) {
-	file, err := durable.Create(filepath.Join(dir, name), 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("merge files: %w", err)
-	}
-	m := &merged{file: file}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("merge files: %w", err), m.discard())
-		}
-	}()
-	sha := sha256.New()
-	out := bufio.NewWriterSize(io.MultiWriter(file, sha), 1<<16)
-	c, err := ltx.NewCompactor(out, inputs)
-	if err != nil {
-		return nil, err
-	}
-	c.HeaderFlags = ltx.HeaderFlagNoChecksum
-	c.SetSpillDir(dir)
-	if err := c.Compact(ctx); err != nil {
-		return nil, err
-	}
-	if err := out.Flush(); err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(file.TempPath())
-	if err != nil {
-		return nil, err
-	}
-	m.min, m.max = c.Header().MinTXID, c.Header().MaxTXID
-	m.body = replicator.Body{Size: info.Size(), SHA256: hex.EncodeToString(sha.Sum(nil)), Open: func() (io.ReadCloser, error) { return os.Open(file.TempPath()) }}
-	return m, nil
-}
-
-func (m *merged) discard() error { return m.file.Abort() }
 
 // compact makes one file of w: reads the inputs, stores the output, reads it
 // back and decodes it. Only then may the inputs ever be deleted.
@@ -82,17 +35,17 @@ func (p *replica) compact(ctx context.Context, w catalog.Window) (replicator.LTX
 		defer body.Close()
 		inputs[i], metadata = restore.Bounded(f, body), object.Metadata
 	}
-	m, err := merge(ctx, p.dir, fmt.Sprintf("compact-%d", w.Level), inputs)
+	m, err := merge.Files(ctx, p.scratch, fmt.Sprintf("compact-%d", w.Level), inputs)
 	if err != nil {
 		return replicator.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, p.blame(ctx, w.Inputs, err))
 	}
-	defer m.discard()
-	key := replicator.LTXKey(w.Level, m.min, m.max)
-	object, err := p.create(ctx, key, m.body, withSum(metadata, m.body.SHA256))
+	defer m.Discard()
+	key := replicator.LTXKey(w.Level, m.Min, m.Max)
+	object, err := p.create(ctx, key, m.Body, withSum(metadata, m.Body.SHA256))
 	if err != nil {
 		return replicator.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, err)
 	}
-	f := replicator.LTXFile{Level: w.Level, MinTXID: m.min, MaxTXID: m.max, Object: object}
+	f := replicator.LTXFile{Level: w.Level, MinTXID: m.Min, MaxTXID: m.Max, Object: object}
 	if err := p.readBack(ctx, f, m); err != nil {
 		return replicator.LTXFile{}, fmt.Errorf("compact level %d: read %s back: %w", w.Level, key, err)
 	}
@@ -100,10 +53,10 @@ func (p *replica) compact(ctx context.Context, w catalog.Window) (replicator.LTX
 }
 
 // readBack decodes the stored file and compares its bytes with what was made.
-func (p *replica) readBack(ctx context.Context, f replicator.LTXFile, m *merged) error {
+func (p *replica) readBack(ctx context.Context, f replicator.LTXFile, m *merge.Merged) error {
 	sum, err := p.decode(ctx, f)
-	if err == nil && sum != m.body.SHA256 {
-		err = fmt.Errorf("%w: its sha256 is %s, not %s", replicator.ErrDamaged, sum, m.body.SHA256)
+	if err == nil && sum != m.Body.SHA256 {
+		err = fmt.Errorf("%w: its sha256 is %s, not %s", replicator.ErrDamaged, sum, m.Body.SHA256)
 	}
 	return err
 }

@@ -54,6 +54,7 @@ type Replicator struct {
 	log      *slog.Logger
 	replicas []*replica
 	wake     chan struct{}
+	made     time.Time // no file of ours is older, by the system's clock
 
 	// held for reading while the capture is used, for writing while it is opened or closed
 	life     sync.RWMutex
@@ -106,7 +107,7 @@ func New(o Options) (*Replicator, error) {
 		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, a lease of our own is waited for after a crash
 		o.Boot = strings.TrimSpace(string(id))
 	}
-	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), wake: make(chan struct{}, 1), counted: map[string]uint64{}, lost: map[string]uint64{}}
+	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), made: time.Now().Add(-time.Second), wake: make(chan struct{}, 1), counted: map[string]uint64{}, lost: map[string]uint64{}}
 	r.shipping = context.Background()
 	names := map[string]bool{}
 	for _, ro := range o.Replicas {
@@ -149,7 +150,7 @@ func (r *Replicator) Name() string { return r.o.Name }
 // Options.FinalSync, gives its leases up and returns nil. A second cancellation
 // is the caller's: it exits.
 func (r *Replicator) Run(ctx context.Context) error {
-	if err := durable.MkdirAll(r.replicaDir(), 0o700); err != nil {
+	if err := durable.MkdirAll(r.scratchDir(), 0o700); err != nil {
 		return fmt.Errorf("replicate %s: %w", r.o.Name, err)
 	}
 	for _, p := range r.replicas {
@@ -463,3 +464,6 @@ func (r *Replicator) Replicas() []ReplicaStatus {
 
 func (r *Replicator) captureDir() string { return filepath.Join(r.o.StateDir, "capture") }
 func (r *Replicator) replicaDir() string { return filepath.Join(r.o.StateDir, "replicas") }
+
+// scratchDir is for files and directories that nobody needs after a crash.
+func (r *Replicator) scratchDir() string { return filepath.Join(r.replicaDir(), "scratch") }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -25,10 +26,21 @@ type RetentionOptions struct {
 
 const defaultGrace = time.Hour
 
+// period is how often to look: a day at most, and oftener where files live less long.
+func (o RetentionOptions) period() time.Duration {
+	shortest := o.Keep
+	for _, age := range o.Thin {
+		if age > 0 {
+			shortest = min(shortest, age)
+		}
+	}
+	return min(max(shortest/24, retainEvery), 24*time.Hour)
+}
+
 // retain lists the replica, forgets what became needed again, and deletes what
-// has been unneeded for the grace period. It returns what the replica holds.
+// has been unneeded for the grace period.
 func (p *replica) retain(ctx context.Context) error {
-	files, err := p.listDated(ctx)
+	files, err := p.listOld(ctx)
 	if err != nil {
 		return fmt.Errorf("retention: %w", err)
 	}
@@ -46,7 +58,6 @@ func (p *replica) retain(ctx context.Context) error {
 		}
 	}
 	p.doomed = candidates
-	p.publishHoldings(files)
 	if len(gone) == 0 {
 		return nil
 	}
@@ -70,48 +81,63 @@ func (p *replica) retain(ctx context.Context) error {
 	return nil
 }
 
-// listDated lists every file. Where listing does not tell a file's time, it is
-// that of its upload: never earlier than its newest batch, so nothing is taken
-// for older than it is.
-func (p *replica) listDated(ctx context.Context) ([]catalog.Dated, error) {
-	var files []catalog.Dated
-	for object, err := range p.store.List(ctx, "0", "") {
+// listOld lists the files of which some may be unneeded, and tells Status what the
+// replica holds in all.
+func (p *replica) listOld(ctx context.Context) ([]catalog.Dated, error) {
+	var snapshots, old []catalog.Dated
+	for f, err := range p.listDated(ctx, replicator.LevelPrefix(replicator.SnapshotLevel)) {
 		if err != nil {
 			return nil, err
 		}
-		level, min, max, err := replicator.ParseLTXKey(object.Key)
-		if err != nil {
-			continue
-		}
-		f := catalog.Dated{LTXFile: replicator.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object}, At: object.Modified}
-		if t, ok := replicator.MetadataTime(object.Metadata); ok {
-			f.At = t
-		}
-		f.At = p.past(f.At, f.LTXFile)
-		files = append(files, f)
+		snapshots = append(snapshots, f)
 	}
-	return files, nil
-}
-
-// publishHoldings tells Status what the replica holds.
-func (p *replica) publishHoldings(files []catalog.Dated) {
 	var bytes int64
-	var oldest, newest time.Time
-	for _, f := range files {
+	wanted := catalog.Sift(snapshots, p.o.Retention.Keep, p.o.Retention.Thin, p.now())
+	for f, err := range p.listDated(ctx, "0") {
+		if err != nil {
+			return nil, err
+		}
 		bytes += f.Object.Size
-		if f.Snapshot() {
-			if oldest.IsZero() || f.At.Before(oldest) {
-				oldest = f.At
-			}
-			if f.At.After(newest) {
-				newest = f.At
-			}
+		if wanted(f) {
+			old = append(old, f)
 		}
 	}
 	p.update(func(s *ReplicaStatus) {
-		s.StoredBytes, s.OldestRestorePoint = bytes, oldest
-		if newest.After(s.LastSnapshot) {
-			s.LastSnapshot = newest
+		s.StoredBytes, s.OldestRestorePoint = bytes, time.Time{}
+		for _, f := range snapshots {
+			if s.OldestRestorePoint.IsZero() || f.At.Before(s.OldestRestorePoint) {
+				s.OldestRestorePoint = f.At
+			}
+			if f.At.After(s.LastSnapshot) {
+				s.LastSnapshot = f.At
+			}
 		}
 	})
+	return old, nil
+}
+
+// listDated lists the files whose key has the prefix. Where listing does not tell
+// a file's time, it is that of its upload: never earlier than its newest batch, so
+// nothing is taken for older than it is.
+func (p *replica) listDated(ctx context.Context, prefix string) iter.Seq2[catalog.Dated, error] {
+	return func(yield func(catalog.Dated, error) bool) {
+		for object, err := range p.store.List(ctx, prefix, "") {
+			if err != nil {
+				yield(catalog.Dated{}, err)
+				return
+			}
+			level, min, max, err := replicator.ParseLTXKey(object.Key)
+			if err != nil {
+				continue
+			}
+			f := catalog.Dated{LTXFile: replicator.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object}, At: object.Modified}
+			if t, ok := replicator.MetadataTime(object.Metadata); ok {
+				f.At = t
+			}
+			f.At, f.Object.Metadata = p.past(f.At, f.LTXFile), nil
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
 }

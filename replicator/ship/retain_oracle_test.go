@@ -117,6 +117,8 @@ func (m *model) retain() {
 		files = append(files, catalog.Dated{LTXFile: f, At: m.at[f.Object.Key]})
 	}
 	sort.Slice(files, func(i, j int) bool { return files[i].Object.Key < files[j].Object.Key })
+	wanted := catalog.Sift(slices.DeleteFunc(slices.Clone(files), func(f catalog.Dated) bool { return f.Level != replicator.SnapshotLevel }), m.options.Keep, m.options.Thin, m.now)
+	files = slices.DeleteFunc(files, func(f catalog.Dated) bool { return !wanted(f) })
 	doomed := map[string]time.Time{}
 	gone := map[string]bool{}
 	for _, f := range catalog.Unneeded(files, m.options.Keep, m.options.Thin, m.now, nil) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/merge"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
@@ -66,13 +67,14 @@ const (
 // replica is one place that the database is shipped to. One goroutine at a time
 // works for it (run); it ends when nothing is left to do and kick starts it again.
 type replica struct {
-	r     *Replicator
-	o     ReplicaOptions
-	store replicator.Store
-	log   *slog.Logger
-	dir   string // for its state and temporary files
-	began time.Time
-	lease *lease.Lease
+	r       *Replicator
+	o       ReplicaOptions
+	store   replicator.Store
+	log     *slog.Logger
+	dir     string // for its state
+	scratch string
+	began   time.Time
+	lease   *lease.Lease
 
 	unchecked atomic.Bool // a store without conditional writes: look before writing
 	tidying   atomic.Bool // its goroutine runs
@@ -93,7 +95,7 @@ type replica struct {
 
 	// These belong to the goroutine that tidies up.
 	doomed     map[string]time.Time // since when unneeded
-	retained   time.Time            // when retention last looked
+	retained   time.Time            // when retention is to look again
 	retainedAt ltx.TXID             // and up to where
 	snapped    time.Time            // when a scheduled snapshot was last tried
 	drilled    time.Time            // when a scheduled drill was
@@ -124,12 +126,12 @@ func newReplica(r *Replicator, o ReplicaOptions) *replica {
 		o.Requests = &requests.Counts{}
 	}
 	p := &replica{
-		r: r, o: o, store: o.Store, log: r.log.With("replica", o.Name), dir: r.replicaDir(),
+		r: r, o: o, store: o.Store, log: r.log.With("replica", o.Name), dir: r.replicaDir(), scratch: r.scratchDir(),
 		times: map[string]time.Time{}, done: map[int]ltx.TXID{}, doomed: map[string]time.Time{},
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), progress: make(chan struct{}),
 	}
 	p.began = p.now()
-	p.retained = p.began.Add(firstRetention - retainEvery)
+	p.retained = p.began.Add(firstRetention)
 	p.st = ReplicaStatus{Name: o.Name, Healthy: true, Objective: o.SyncEvery}
 	p.lease = lease.New(lease.Options{Store: o.Store, Owner: r.o.Owner, Boot: r.o.Boot, Self: lease.ThisProcess(), Clock: r.o.Clock, Save: p.saveNonces})
 	return p
@@ -363,19 +365,19 @@ func (p *replica) upload(ctx context.Context, batch []spool.Segment) (replicator
 	}
 	body := replicator.Body{Size: first.Size, SHA256: first.SHA256, Open: func() (io.ReadCloser, error) { return os.Open(first.Path) }}
 	if len(batch) > 1 {
-		m, err := mergeSegments(ctx, p.dir, "ship-"+p.fileName(), batch)
+		m, err := mergeSegments(ctx, p.scratch, "ship-"+p.fileName(), batch)
 		if err != nil {
 			return replicator.LTXFile{}, err
 		}
-		defer m.discard()
-		body = m.body
+		defer m.Discard()
+		body = m.Body
 	}
 	var err error
 	f.Object, err = p.create(ctx, replicator.LTXKey(f.Level, f.MinTXID, f.MaxTXID), body, notes(batch, body.SHA256))
 	return f, err
 }
 
-func mergeSegments(ctx context.Context, dir, name string, batch []spool.Segment) (*merged, error) {
+func mergeSegments(ctx context.Context, dir, name string, batch []spool.Segment) (*merge.Merged, error) {
 	inputs := make([]io.Reader, len(batch))
 	for i, s := range batch {
 		f, err := os.Open(s.Path)
@@ -385,7 +387,7 @@ func mergeSegments(ctx context.Context, dir, name string, batch []spool.Segment)
 		defer f.Close()
 		inputs[i] = f
 	}
-	return merge(ctx, dir, name, inputs)
+	return merge.Files(ctx, dir, name, inputs)
 }
 
 // notes are the metadata of a batch: of the state after it.

@@ -2,6 +2,8 @@ package ship_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -153,4 +155,34 @@ func TestShip_P8_clockWasAhead(t *testing.T) {
 		t.Errorf("the last snapshot is of %v", s.LastSnapshot)
 	}
 	wantRestored(t, store, path)
+}
+
+// TestShip_P1_scratch: what a kill left of a compaction or a drill is swept; what is
+// being made is not.
+func TestShip_P1_scratch(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	h := newHost(t, path, replica("memory", storetest.NewMemory().Enforce(t)))
+	scratch := filepath.Join(h.state, "replicas", "scratch")
+	for name, age := range map[string]time.Duration{"verify-old": time.Hour, "verify-new": -time.Hour} {
+		dir := filepath.Join(scratch, name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "drill.db"), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(dir, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.begin()
+	w.commit(1)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(scratch, "*"))
+	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "verify-new" {
+		t.Errorf("left: %v, %v", left, err)
+	}
 }

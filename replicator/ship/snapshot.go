@@ -52,7 +52,7 @@ func (p *replica) stream(ctx context.Context) (replicator.LTXFile, time.Time, er
 		f = replicator.LTXFile{Level: replicator.SnapshotLevel, MinTXID: 1, MaxTXID: h.MaxTXID}
 		body := replicator.Body{Size: -1, Open: func() (io.ReadCloser, error) {
 			pr, pw := io.Pipe()
-			go func() { pw.CloseWithError(r.WriteLTX(ctx, pw, p.dir)) }()
+			go func() { pw.CloseWithError(r.WriteLTX(ctx, pw, p.scratch)) }()
 			return pr, nil
 		}}
 		f.Object, err = p.create(ctx, replicator.LTXKey(replicator.SnapshotLevel, 1, h.MaxTXID), body, map[string]string{

@@ -14,8 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 )
 
-// retainEvery is how often a replica that is written to is looked through for
-// files that nobody needs.
+// retainEvery is how often, at the most, a replica that is written to is looked
+// through for files that nobody needs.
 const retainEvery = time.Hour
 
 // firstRetention is how soon after the start it is done: not when a hundred
@@ -100,22 +100,25 @@ func (p *replica) snapshotDue(ctx context.Context) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// retainDue looks for files that nobody needs, hourly while the replica is
-// written to. An idle one needs none: nothing new came.
+// retainDue looks for files that nobody needs while the replica is written to, and
+// again to delete those that it found. An idle one needs none: nothing new came.
 func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 	cursor, _ := p.position()
 	if cursor <= p.retainedAt && len(p.doomed) == 0 {
 		return time.Time{}, nil
 	}
-	if due := p.retained.Add(retainEvery); p.now().Before(due) {
-		return due, nil
+	if p.now().Before(p.retained) {
+		return p.retained, nil
 	}
-	p.retained = p.now() // also when it fails: a refused deletion must not cost a listing every few seconds
+	p.retained = p.now().Add(max(retainEvery, p.o.Retention.Grace)) // also when it fails: a refused deletion must not cost a listing every few seconds
 	if err := p.retain(ctx); err != nil {
 		return time.Time{}, err
 	}
 	p.retainedAt = cursor
-	return p.retained.Add(retainEvery), nil
+	if len(p.doomed) == 0 {
+		p.retained = p.now().Add(p.o.Retention.period())
+	}
+	return p.retained, nil
 }
 
 // drillDue runs the scheduled restore drill.
@@ -253,7 +256,7 @@ func (p *replica) forget(gone func(replicator.LTXFile) bool) {
 // directory, checks it in full and leaves nothing. A replica that cannot be restored gets a new snapshot at
 // once: what is broken in the past is reported, the future is made good.
 func (p *replica) verify(ctx context.Context) (err error) {
-	scratch, err := os.MkdirTemp(p.dir, "verify-")
+	scratch, err := os.MkdirTemp(p.scratch, "verify-")
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", p.o.Name, err)
 	}

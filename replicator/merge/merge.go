@@ -1,0 +1,65 @@
+// Package merge makes one LTX file of several.
+package merge
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// Merged is an LTX file that was made of others, in a temporary file.
+type Merged struct {
+	Body     replicator.Body
+	Min, Max ltx.TXID
+	file     *durable.File
+}
+
+// Files combines contiguous LTX files into a temporary file in dir. Only one of
+// the inputs' pages is in memory at a time. The caller calls Discard.
+func Files(ctx context.Context, dir, name string, inputs []io.Reader) (_ *Merged, err error) {
+	file, err := durable.Create(filepath.Join(dir, name), 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("merge files: %w", err)
+	}
+	m := &Merged{file: file}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("merge files: %w", err), m.Discard())
+		}
+	}()
+	sha := sha256.New()
+	out := bufio.NewWriterSize(io.MultiWriter(file, sha), 1<<16)
+	c, err := ltx.NewCompactor(out, inputs)
+	if err != nil {
+		return nil, err
+	}
+	c.HeaderFlags = ltx.HeaderFlagNoChecksum
+	c.SetSpillDir(dir)
+	if err := c.Compact(ctx); err != nil {
+		return nil, err
+	}
+	if err := out.Flush(); err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(file.TempPath())
+	if err != nil {
+		return nil, err
+	}
+	m.Min, m.Max = c.Header().MinTXID, c.Header().MaxTXID
+	m.Body = replicator.Body{Size: info.Size(), SHA256: hex.EncodeToString(sha.Sum(nil)), Open: func() (io.ReadCloser, error) { return os.Open(file.TempPath()) }}
+	return m, nil
+}
+
+// Discard removes the file.
+func (m *Merged) Discard() error { return m.file.Abort() }
