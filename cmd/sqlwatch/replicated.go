@@ -226,7 +226,7 @@ func (d *daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]shi
 		all = append(all, ship.ReplicaOptions{
 			Name: target.Name, Store: store, Requests: counts, Prices: pricesOf(store),
 			SyncEvery: target.SyncEvery, SnapshotEvery: target.SnapshotEvery, VerifyEvery: target.VerifyEvery,
-			Retention: ship.RetentionOptions{Keep: target.RetentionKeep},
+			Retention: ship.RetentionOptions{Keep: target.RetentionKeep, Thin: target.RetentionThin},
 			Adopt:     d.adopts(t.Name) || d.adopts(target.Name),
 		})
 	}

@@ -86,9 +86,12 @@ type ReplicaTarget struct {
 	SyncEvery     time.Duration `json:"sync_every"`
 	SnapshotEvery time.Duration `json:"snapshot_every"`
 	RetentionKeep time.Duration `json:"retention_keep"`
-	VerifyEvery   time.Duration `json:"verify_every"` // 0: never
-	S3            S3            `json:"s3,omitzero"`
-	File          File          `json:"file,omitzero"`
+	// The ages at which restore points of every sync, of every 30 s and of every 5 min
+	// may go, in this order; 0: not before RetentionKeep. nil: none goes.
+	RetentionThin []time.Duration `json:"retention_thin,omitempty"`
+	VerifyEvery   time.Duration   `json:"verify_every"` // 0: never
+	S3            S3              `json:"s3,omitzero"`
+	File          File            `json:"file,omitzero"`
 }
 
 // S3 is an S3-compatible store.

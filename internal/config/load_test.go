@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -78,6 +80,8 @@ func TestLoadErrors(t *testing.T) {
 		{"F8_nanosecond", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  sync_every = \"1ns\"\n}", "must be from"},
 		{"F8_overflow", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  sync_every = \"99999999999999h\"\n}", "not a duration"},
 		{"F8_retention", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  snapshot {\n    every = \"48h\"\n  }\n  retention {\n    keep = \"24h\"\n  }\n}", "cannot be restored"},
+		{"F8_thinning", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"240h\"\n    every_sync = \"48h\"\n    every_5m = \"24h\"\n  }\n}", "Retention out of order"},
+		{"F8_thinning_beyond_keep", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"24h\"\n    every_30s = \"48h\"\n  }\n}", "Retention out of order"},
 		{"F8_restart", "database \"a\" {\n  path = \"/a\"\n  restart {\n    at = \"-5MB\"\n  }\n}", "not an amount of bytes"},
 		{"admin over TCP", "server {\n  admin = \"127.0.0.1:9943\"\n}", "never offered over TCP"},
 		{"secret in a label", "database \"a\" {\n  path = \"/a\"\n  labels = { x = secret(\"s\") }\n}", "without secrets"},
@@ -111,6 +115,29 @@ func TestLoad_F2_CRLF(t *testing.T) {
 	cfg, diags := load(t, map[string]string{"a": "database \"a\" {\r\n  path = \"/srv/a.db\"\r\n}\r\n"})
 	if len(diags) > 0 || cfg.Databases[0].Path != "/srv/a.db" {
 		t.Errorf("%v %+v", diags, cfg.Databases)
+	}
+}
+
+func TestLoadThinning(t *testing.T) {
+	t.Parallel()
+	cfg, diags := load(t, map[string]string{"a": `
+replica "file" "a" {
+  dir = "/b"
+  retention {
+    every_sync = "24h"
+    every_5m   = "168h"
+  }
+}
+database "app" {
+  path         = "/app.db"
+  replicate_to = [replica.file.a]
+}`})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	targets, err := cfg.Replicas["file.a"].For("app", "/app.db", nil)
+	if err != nil || targets.RetentionKeep != DefaultRetentionKeep || !slices.Equal(targets.RetentionThin, []time.Duration{24 * time.Hour, 0, 168 * time.Hour}) {
+		t.Errorf("%+v, %v", targets, err)
 	}
 }
 

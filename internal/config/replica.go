@@ -118,10 +118,39 @@ func (l *loading) schedules(r *ReplicaTemplate, content *hcl.BodyContent, b *hcl
 	}
 	t := &r.target
 	t.SnapshotEvery = every("snapshot", "every", DefaultSnapshotEvery, time.Minute)
-	t.RetentionKeep = every("retention", "keep", max(DefaultRetentionKeep, t.SnapshotEvery), time.Hour)
+	l.retention(t, l.Single(content.Blocks, "retention"))
 	t.VerifyEvery = every("verify", "every", 0, time.Minute)
 	if t.RetentionKeep < t.SnapshotEvery {
 		l.Errorf(b.DefRange, "Retention too short", "retention.keep (%s) is less than snapshot.every (%s): there would be times that cannot be restored.", t.RetentionKeep, t.SnapshotEvery)
+	}
+}
+
+// thinning are the attributes of retention that let restore points become coarser
+// with age, in the order of ReplicaTarget.RetentionThin.
+var thinning = []string{"every_sync", "every_30s", "every_5m"}
+
+// retention reads the block, which may be nil.
+func (l *loading) retention(t *ReplicaTarget, b *hcl.Block) {
+	t.RetentionKeep = max(DefaultRetentionKeep, t.SnapshotEvery)
+	if b == nil {
+		return
+	}
+	a := l.Content(b.Body, attributes(append([]string{"keep"}, thinning...)...)).Attributes
+	t.RetentionKeep = l.Duration(a["keep"], t.RetentionKeep, time.Hour, 10*year)
+	var before time.Duration
+	for i, name := range thinning {
+		if a[name] == nil {
+			continue
+		}
+		age := l.Duration(a[name], 0, time.Hour, 10*year)
+		if age < before || age > t.RetentionKeep {
+			l.Errorf(a[name].Expr.Range(), "Retention out of order", "Restore points become coarser with age: %s <= keep, each that is given no shorter than the one before.", strings.Join(thinning, " <= "))
+		}
+		before = age
+		if t.RetentionThin == nil {
+			t.RetentionThin = make([]time.Duration, len(thinning))
+		}
+		t.RetentionThin[i] = age
 	}
 }
 
