@@ -403,6 +403,49 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
+// Two writers at full speed leave the write lock free for microseconds. It is ours
+// nevertheless, as a transaction that sees all that was committed; and one that does
+// not come about leaves it free.
+func TestBeginImmediateBesideWriters(t *testing.T) {
+	t.Parallel()
+	path, app := newApp(t)
+	fill(t, app, 1)
+	c := mustOpen(t, path)
+	if err := errors.Join(c.BeginRead(t.Context()), c.EndRead()); err != nil {
+		t.Fatal(err)
+	}
+	writers := []*python{startWriter(t, path), startWriter(t, path)}
+	f := newFollower(t, path)
+	for range 50 {
+		if err := c.BeginImmediate(t.Context(), patient); err != nil {
+			t.Fatal(err)
+		}
+		before, err := f.readIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		runtime.Gosched()
+		if after, err := f.readIndex(); err != nil || after != before {
+			t.Fatalf("somebody committed under our lock: %+v, then %+v, %v", before, after, err)
+		}
+		if err := c.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range finish(t, writers) {
+		if len(r.Errors) > 0 || r.Commits == 0 {
+			t.Errorf("writer: %+v", r)
+		}
+	}
+	if err := c.BeginRead(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.BeginImmediate(t.Context(), 0); err == nil {
+		t.Error("a transaction was begun within another one")
+	}
+	app.run(t, "INSERT INTO t(v) VALUES (1)")
+}
+
 // The application crashed; ours is the last close of all. The WAL stays, with
 // every frame and salt.
 func TestClose_P16_leaves_the_WAL(t *testing.T) {

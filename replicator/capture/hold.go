@@ -167,7 +167,10 @@ func (c *Capture) hop(ctx context.Context) error {
 const (
 	restartRounds   = 5                     // of copying and backfilling beforehand
 	restartPatience = 20 * time.Millisecond // waiting for the write lock between two commits
-	restartContend  = 5 * time.Millisecond  // the application's own checkpointer is at work: it does what ours would
+	handOverAt      = 8                     // times the bound in the WAL, before the application is left to restart it
+	handOverTime    = 2 * time.Second       // in which it must do so
+	handOverPoll    = 100 * time.Microsecond
+	restartContend  = 5 * time.Millisecond // the application's own checkpointer is at work: it does what ours would
 	contendPoll     = 500 * time.Microsecond
 	minRetry        = 25 * time.Millisecond
 	maxRetry        = 5 * time.Second
@@ -203,6 +206,9 @@ func (c *Capture) restart(ctx context.Context, bold bool) (done bool, err error)
 	done, err = c.restartFrozen(ctx, gate, start)
 	err = errors.Join(err, gate.Rollback())
 	c.tally.Restart, c.tally.Stall = done, time.Since(start)
+	if !done && err == nil && c.tally.Stall >= c.o.StallBudget/2 {
+		err = errBudget
+	}
 	c.log.Debug("soft restart", "done", done, "write_held", c.tally.Stall, "err", err)
 	return done, errors.Join(err, c.settleFlush())
 }
@@ -211,6 +217,7 @@ func (c *Capture) restart(ctx context.Context, bold bool) (done bool, err error)
 // little is left that a round takes no longer than allowed: the bulk is copied and
 // synced, and how slow this disk is today is known.
 func (c *Capture) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready bool, err error) {
+	var took time.Duration
 	for range restartRounds {
 		start := time.Now()
 		if err := c.absorbHead(); err != nil {
@@ -230,11 +237,14 @@ func (c *Capture) rehearse(ctx context.Context, allowed time.Duration, bold bool
 		if err := c.files.SyncDatabase(); err != nil {
 			return false, err
 		}
-		took := time.Since(start)
+		took = time.Since(start)
 		c.log.Debug("rehearsal of a soft restart", "took", took, "outcome", outcome)
 		if !behind && (took <= allowed || bold) {
 			return true, nil
 		}
+	}
+	if took > allowed {
+		return false, errBudget
 	}
 	return false, nil
 }
@@ -298,4 +308,37 @@ func (c *Capture) restartFrozen(ctx context.Context, gate *sqlite.Conn, start ti
 	}
 	err = c.beginHeld(ctx)
 	return c.hold.zero, err
+}
+
+// handOver lets go of the WAL for a while, so that the application restarts it by
+// itself: where a freeze never fits the stall budget, because of a slow disk, the
+// WAL would grow for ever. Nearly all is backfilled, so the application's own
+// checkpoint has little to do. Our connections stay open, so nobody makes the
+// wal-index anew, and its counter proves that nothing was missed or tells that it was:
+// commits that came and went between two looks cost a diff.
+func (c *Capture) handOver(ctx context.Context) error {
+	before, err := readIndex(c.files)
+	if err != nil {
+		return err
+	}
+	c.log.Info("the disk is too slow to restart the wal within the stall budget: leaving it to the application's own checkpoint", "stall_budget", c.o.StallBudget)
+	if err := errors.Join(c.catchUp(ctx), c.hold.reader().EndRead()); err != nil {
+		return err
+	}
+	for start := time.Now(); err == nil && ctx.Err() == nil && time.Since(start) < handOverTime; time.Sleep(handOverPoll) {
+		x, readErr := readIndex(c.files)
+		if readErr != nil {
+			continue
+		}
+		if x.Salt1 != before.Salt1 { // hold it first: what it has read may take long to store
+			break
+		}
+		if err = c.absorb(x); errors.Is(err, errUnsettled) {
+			err = nil
+		}
+	}
+	if err := errors.Join(err, c.beginHeld(ctx)); err != nil {
+		return err
+	}
+	return c.absorbHead()
 }

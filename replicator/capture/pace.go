@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -113,6 +114,9 @@ func (c *Capture) tryRestart(ctx context.Context, live int64) error {
 	c.pace.delay = min(max(2*c.pace.delay, minRetry), maxRetry)
 	c.pace.restart, c.pace.restartGrown = now.Add(c.pace.delay), now.Add(min(c.pace.delay, growthRetry))
 	c.pace.grown = live + c.o.RestartAt
+	if bold && live >= handOverAt*c.o.RestartAt && errors.Is(err, errBudget) {
+		return c.handOver(ctx)
+	}
 	return err
 }
 

@@ -56,6 +56,53 @@ func TestSlowDisk(t *testing.T) {
 	s.wantLost(nil)
 }
 
+// A disk on which no freeze ever fits the stall budget must not let the WAL grow
+// for ever: the application restarts it by itself. Here only our disk is slow, so
+// commits may come and go between two looks; that is noticed.
+func TestSlowDiskWALBounded(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.options.RestartAt = 1 << 20
+	s.options.StallBudget = 50 * time.Millisecond
+	a := startApp(t, s.path)
+	a.do("schema()")
+	s.open()
+	s.settle()
+	s.capture.commit = func(p *pendingCommit) error {
+		<-time.After(100 * time.Millisecond)
+		return p.run()
+	}
+	first, err := s.files.WALIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var largest uint32
+	var worst time.Duration
+	restarted := 0
+	for round := 0; round < 40 && restarted < 2; round++ {
+		a.during("flat(0.5, 0, 3)", func() {
+			r := s.step(false)
+			worst = max(worst, r.Stall)
+			if x, err := s.files.WALIndex(); err == nil {
+				largest = max(largest, x.MaxFrame)
+				if x.MaxFrame > 0 && x.Salt1 != first.Salt1 {
+					restarted++
+					first = x
+				}
+			}
+		})
+	}
+	t.Logf("S25: WAL of at most %d frames, restarted %d times, write lock held for %v at most", largest, restarted, worst)
+	if restarted < 2 {
+		t.Error("S25: the WAL was not restarted")
+	}
+	s.capture.commit = (*pendingCommit).run
+	s.checkEqual()
+	lost := s.capture.Discontinuities()
+	t.Logf("S25: %d times commits were missed", lost[string(ReasonWALReset)])
+	s.wantLost(map[Reason]uint64{ReasonWALReset: lost[string(ReasonWALReset)]})
+}
+
 // A segment that cannot be made durable is tried again under the same TXID, and
 // nothing is lost meanwhile.
 func TestFailingDisk(t *testing.T) {
