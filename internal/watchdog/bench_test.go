@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
 
 // idleTargets are n databases of real files that nobody uses.
@@ -94,4 +97,55 @@ func residentMB(b *testing.B) float64 {
 		b.Fatal(err)
 	}
 	return float64(resident*os.Getpagesize()) / 1e6
+}
+
+// flatOut commits for as many seconds as it is told, and says how often.
+const flatOut = `
+import sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
+c.execute("pragma journal_mode=wal"); c.execute("pragma synchronous=normal"); c.execute("create table t(v)")
+print("ready", flush=True)
+for seconds in sys.stdin:
+    end, commits = time.perf_counter() + float(seconds), 0
+    while time.perf_counter() < end:
+        c.execute("insert into t values (1)"); commits += 1
+    print(commits, flush=True)
+`
+
+// BenchmarkWriterBeside compares a writer at full speed in another process with itself
+// beside a watchdog that measures its database and decides about it, in turns.
+func BenchmarkWriterBeside(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "app.db")
+	writer := testapp.Start(b, flatOut, path)
+	writer.Line(b)
+	turn := func() (commits float64) {
+		writer.Send(b, "0.5")
+		if _, err := fmt.Sscan(writer.Line(b), &commits); err != nil {
+			b.Fatal(err)
+		}
+		return commits
+	}
+	target := Target{Name: "app", Path: path, Open: func(context.Context) (Parts, error) {
+		return Parts{Sampler: collector.NewReader("app", path, collector.ReaderOptions{})}, nil
+	}}
+	var ratios []float64
+	for b.Loop() {
+		for range 20 {
+			alone := turn()
+			w := New(Options{Targets: []Target{target}, Policies: policies(b, shrink)})
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- w.Run(ctx, time.Second) }()
+			for !w.Ready() {
+				<-time.After(time.Millisecond)
+			}
+			ratios = append(ratios, turn()/alone)
+			cancel()
+			if err := <-ended; err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	slices.Sort(ratios)
+	b.ReportMetric(ratios[len(ratios)/2], "ratio")
 }
