@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 )
 
@@ -35,6 +36,9 @@ type restored struct {
 	version
 }
 
+// storeTries is how often a restore is tried that the store does not answer.
+const storeTries = 5
+
 // restore runs one restore and judges its result. ok is false when sqlwatch
 // itself said that it could not be done.
 func (r *restorer) restore(ctx context.Context, kind string, args ...string) (got restored, ok bool) {
@@ -48,14 +52,23 @@ func (r *restorer) restore(ctx context.Context, kind string, args ...string) (go
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, c.s.o.sqlwatch, append(append([]string{"restore", "--json", "-o", r.target}, args...), c.s.url)...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	for try := 1; ; try++ {
+		stdout.Reset()
+		stderr.Reset()
+		cmd := exec.CommandContext(ctx, c.s.o.sqlwatch, append(append([]string{"restore", "--json", "-o", r.target}, args...), c.s.url)...)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		err := cmd.Run()
+		if err == nil {
+			break
+		}
 		if _, err := os.Stat(r.target); err == nil {
 			c.fault("restore %v failed (%s) and left a file", args, lastLine(stderr.String()))
 		}
 		c.refuse(kind, lastLine(stderr.String()))
-		return got, false
+		// A store that fails all attempts in a row is no fault of the replica: ask again, as people would.
+		if try == storeTries || !strings.Contains(stderr.String(), "store unavailable") {
+			return got, false
+		}
 	}
 	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
 		c.fault("restore --json printed %q: %v", stdout.String(), err)
