@@ -242,6 +242,25 @@ func TestAtRest(t *testing.T) {
 	}
 }
 
+// stateLost is a scene that just took its position from the replica; the database has
+// gone on since, and nobody has it open.
+func stateLost(t *testing.T) *scene {
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	s.open()
+	s.checkEqual()
+	s.close()
+	a.do("commit(50)")
+	a.quit()
+	if err := os.RemoveAll(s.options.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	s.options.Recover = s.recoverFromCopy
+	s.open()
+	return s
+}
+
 // TestKilledBeforeTheDiff_P12: what raised a doubt need not be there to be seen again
 // after a kill: the wal-index of an empty WAL looks like that of a position that a
 // replica told, and a file that was copied over looks like any.
@@ -249,19 +268,7 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 	t.Parallel()
 	t.Run("state lost", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t)
-		a := startApp(t, s.path)
-		a.do("schema()")
-		s.open()
-		s.checkEqual()
-		s.close()
-		a.do("commit(50)")
-		a.quit()
-		if err := os.RemoveAll(s.options.StateDir); err != nil {
-			t.Fatal(err)
-		}
-		s.options.Recover = s.recoverFromCopy
-		s.open()
+		s := stateLost(t)
 		s.crash()
 		s.open()
 		if got := s.step(true); got.Reason != ReasonState || !got.Settled {
@@ -271,19 +278,7 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 	})
 	t.Run("an error before it was looked at", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t)
-		a := startApp(t, s.path)
-		a.do("schema()")
-		s.open()
-		s.checkEqual()
-		s.close()
-		a.do("commit(50)")
-		a.quit()
-		if err := os.RemoveAll(s.options.StateDir); err != nil {
-			t.Fatal(err)
-		}
-		s.options.Recover = s.recoverFromCopy
-		s.open()
+		s := stateLost(t)
 		s.capture.doubt = "" // as it was when nothing wrote it down
 		if err := s.capture.begin(s.ctx); err != nil {
 			t.Fatal(err)
