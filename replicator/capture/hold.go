@@ -313,16 +313,19 @@ func (c *Capture) restartFrozen(ctx context.Context, gate *sqlite.Conn, start ti
 // handOver lets go of the WAL for a while, so that the application restarts it by
 // itself: where a freeze never fits the stall budget, because of a slow disk, the
 // WAL would grow for ever. Nearly all is backfilled, so the application's own
-// checkpoint has little to do. Our connections stay open, so nobody makes the
-// wal-index anew, and its counter proves that nothing was missed or tells that it was:
-// commits that came and went between two looks cost a diff.
+// checkpoint has little to do. Our connections stay open, so a first opener does not
+// make the wal-index anew, and its counter proves that nothing was missed or tells that
+// it was: commits that came and went between two looks cost a diff.
 func (c *Capture) handOver(ctx context.Context) error {
 	before, err := readIndex(c.files)
 	if err != nil {
 		return err
 	}
 	c.log.Info("the disk is too slow to restart the wal within the stall budget: leaving it to the application's own checkpoint", "stall_budget", c.o.StallBudget)
-	if err := errors.Join(c.catchUp(ctx), c.hold.reader().EndRead()); err != nil {
+	if err := c.catchUp(ctx); err != nil {
+		return err
+	}
+	if err := c.hold.reader().EndRead(); err != nil {
 		return err
 	}
 	for start := time.Now(); err == nil && ctx.Err() == nil && time.Since(start) < handOverTime; time.Sleep(handOverPoll) {
