@@ -28,6 +28,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -82,12 +83,13 @@ type Options struct {
 // yet. Errors: ErrPrivileges, ErrKernel, each wrapped with what
 // the kernel said; the caller goes on without this source.
 func Open(o Options) (*Collector, error) {
-	where, err := readLayout()
+	kernel := btf.NewCache() // to read it takes 15 ms of CPU, so once
+	where, err := readLayout(kernel)
 	if err != nil {
 		return nil, fmt.Errorf("count busy locks: %w", err)
 	}
 	c := &Collector{options: o, dbs: make(map[string]*database)}
-	if err := c.load(where); err != nil {
+	if err := c.load(where, kernel); err != nil {
 		c.release()
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("count busy locks: %w: %w", ErrPrivileges, err)
@@ -97,7 +99,7 @@ func Open(o Options) (*Collector, error) {
 	return c, nil
 }
 
-func (c *Collector) load(where layout) error {
+func (c *Collector) load(where layout, kernel *btf.Cache) error {
 	self, err := ownNamespace()
 	if err != nil {
 		return err
@@ -116,17 +118,19 @@ func (c *Collector) load(where layout) error {
 		}
 		holds = c.holds.FD()
 	}
-	c.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name:         "sqlwatch_locks",
+	const name = "sqlwatch_locks"
+	loaded, err := ebpf.NewCollectionWithOptions(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{name: {
+		Name:         name,
 		Type:         ebpf.Tracing,
 		AttachType:   ebpf.AttachTraceRawTp,
 		AttachTo:     tracepoint,
 		Instructions: program(where, self, c.watched.FD(), holds),
 		License:      license,
-	})
+	}}}, ebpf.CollectionOptions{Cache: kernel})
 	if err != nil {
 		return fmt.Errorf("load program: %w", err)
 	}
+	c.program = loaded.DetachProgram(name)
 	if c.link, err = link.AttachTracing(link.TracingOptions{Program: c.program}); err != nil {
 		return fmt.Errorf("attach to tracepoint %s: %w", tracepoint, err)
 	}

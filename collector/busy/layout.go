@@ -28,8 +28,8 @@ type field struct {
 }
 
 // readLayout reads the running kernel's type information (/sys/kernel/btf).
-func readLayout() (layout, error) {
-	spec, err := btf.LoadKernelSpec()
+func readLayout(kernel *btf.Cache) (layout, error) {
+	spec, err := kernel.Kernel()
 	if errors.Is(err, fs.ErrPermission) {
 		return layout{}, fmt.Errorf("%w: %w", ErrPrivileges, err)
 	}
