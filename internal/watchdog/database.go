@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	restartFirst = time.Second           // wait after the first panic, doubled after each further one
-	restartLast  = 5 * time.Minute       // the longest wait after a panic
-	forgiveAfter = time.Minute           // of turns without a panic, and the next one counts as the first
-	timerSlot    = 10 * time.Millisecond // the grid on which timers fall, so that many share a wake-up
+	restartFirst = time.Second            // wait after the first panic, doubled after each further one
+	restartLast  = 5 * time.Minute        // the longest wait after a panic
+	forgiveAfter = time.Minute            // of turns without a panic, and the next one counts as the first
+	timerSlot    = 100 * time.Millisecond // the grid on which turns fall, so that many share a wake-up
 )
 
 // database is one target at work. Whoever holds the baton owns the fields below
@@ -56,7 +56,7 @@ type database struct {
 func newDatabase(w *Watchdog, target Target, saved savedDatabase) *database {
 	name := fnv.New32a()
 	name.Write([]byte(target.Name))
-	slots := uint32(w.options.Interval/timerSlot) + 1
+	slots := uint32(max(1, w.options.Interval/timerSlot))
 	d := &database{
 		watchdog: w,
 		target:   target,

@@ -114,7 +114,7 @@ func (d *database) rests() bool { return time.Since(d.changed) > restAfter }
 // instants of the monotonic clock whatever a turn took, so that a stepped wall
 // clock, a stopped process or a slow turn shifts nothing.
 func (d *database) until(rhythm time.Duration) time.Duration {
-	since := time.Since(d.watchdog.started) - d.phase
+	since := time.Since(d.watchdog.beats) - d.phase
 	return rhythm - ((since%rhythm)+rhythm)%rhythm
 }
 

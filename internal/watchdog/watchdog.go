@@ -93,7 +93,8 @@ type Options struct {
 // Watchdog looks after databases until its Run ends.
 type Watchdog struct {
 	options Options
-	started time.Time // all rhythms count from here, by the monotonic clock
+	started time.Time
+	beats   time.Time // all rhythms count from here, by the monotonic clock
 
 	databases atomic.Pointer[[]*database] // sorted by name; replaced as a whole by a reload
 	policies  atomic.Pointer[policy.Set]
@@ -133,7 +134,10 @@ func New(o Options) *Watchdog {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics()
 	}
-	w := &Watchdog{options: o, started: time.Now(), reloads: make(chan reload), ended: make(chan struct{})}
+	now := time.Now()
+	// From a whole second, as replication does: what falls together wakes the machine once.
+	beats := now.Add(-now.Sub(now.Truncate(time.Second)))
+	w := &Watchdog{options: o, started: now, beats: beats, reloads: make(chan reload), ended: make(chan struct{})}
 	w.databases.Store(&[]*database{})
 	w.policies.Store(&policy.Set{}) // until Run
 	return w

@@ -137,7 +137,8 @@ type Capture struct {
 	broken   bool                       // the page-checksum map misses a segment: apply those in the spool again
 	doubt    Reason                     // why continuity from pos is not proven; "" when it is
 	pending  time.Time                  // when the oldest commit in batch was read
-	active   time.Time                  // when a commit was last seen
+	active   time.Time                  // when a commit was last read
+	whole    time.Time                  // when the last Step began that was more than a glance; zero: it failed
 	tally    Progress                   // of the Step under way
 	pace     pacing
 	still    levelFile    // the main file as last seen with all of the WAL in it

@@ -16,7 +16,7 @@ const (
 	nextBusy     = 10 * time.Millisecond
 	nextFirst    = 20 * time.Millisecond  // after the first commits in a while: is it a rush?
 	nextActive   = 100 * time.Millisecond // for so long may a checkpoint of the application's wait for our mark
-	nextLevel    = 250 * time.Millisecond // on READ0 nobody waits for us
+	nextLevel    = 200 * time.Millisecond // on READ0 nobody waits for us
 	nextIdle     = time.Second
 	portionBytes = 4 << 20
 )
@@ -26,7 +26,8 @@ const (
 type pacing struct {
 	stepped        time.Time     // when the last Step began
 	frames         float64       // read by it, for each second since the one before
-	first          bool          // it read the first commits in a while
+	busy           time.Time     // when commits were last seen
+	first          bool          // those read last were the first in a while
 	took           time.Duration // by the last restart, what went before it included
 	restart, level time.Time     // not before
 	restartGrown   time.Time     // not before, when there are
@@ -43,7 +44,9 @@ type pacing struct {
 func (p *pacing) observe(did Progress) {
 	since := did.At.Sub(p.stepped)
 	seconds := max(since, nextBusy).Seconds()
-	p.first = did.Commits > 0 && since > 2*nextActive
+	if p.first = did.Commits > 0 && did.At.Sub(p.busy) > 2*nextActive; did.Commits > 0 {
+		p.busy = did.At
+	}
 	p.stepped = did.At
 	p.frames = max(float64(did.Frames)/seconds, p.frames*math.Exp2(-2*seconds))
 }
@@ -90,10 +93,14 @@ func (p *pacing) onZero(frameSize int) time.Duration {
 	return nextLevel
 }
 
-// untilIdle is the time to the next whole second, at which all idle databases
-// are looked at, so that they wake the machine once.
-func untilIdle(now time.Time) time.Duration {
-	return now.Truncate(nextIdle).Add(nextIdle).Sub(now)
+// beat is the time to the next multiple of a rhythm, at which all databases of that
+// rhythm are looked at, so that they wake the machine once. Who is in a hurry has
+// no rhythm.
+func beat(now time.Time, rhythm time.Duration) time.Duration {
+	if rhythm < nextActive {
+		return rhythm
+	}
+	return now.Truncate(rhythm).Add(rhythm).Sub(now)
 }
 
 // tryRestart restarts the WAL, less and less often while something is in the way.

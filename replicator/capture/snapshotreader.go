@@ -108,7 +108,7 @@ const viewBlock = 1 << 20
 // during the call.
 func (v *view) each(ctx context.Context, f func(page uint32, data []byte) error) error {
 	size := v.x.PageSize
-	perBlock := uint32(max(1, viewBlock/size))
+	perBlock := max(1, min(uint32(viewBlock/size), v.x.Pages))
 	block := make([]byte, int(perBlock)*size)
 	lock := ltx.LockPgno(uint32(size))
 	refs := v.refs

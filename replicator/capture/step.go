@@ -19,10 +19,10 @@ const (
 	resumeShare = 2 // a full spool is resumed when it is down to this part of its limit
 )
 
-// Step looks for commits, 136 bytes when there are none, and copies them. It
-// puts them into the spool as one segment when force is set, when the oldest has
-// waited for BatchAge, or when memory for them is used up. It restarts the WAL
-// when that is due and lets an idle database alone.
+// Step looks for commits, 136 bytes when there are none, and copies them once that
+// is worth it. It puts them into the spool as one segment when force is set, when
+// the oldest has waited for BatchAge, or when memory for them is used up. It
+// restarts the WAL when that is due and lets an idle database alone.
 //
 // Errors: ErrReplaced, ErrSpoolFull, sqlite.ErrNotWAL and the others of
 // sqlite.Open, and errors of the disk. After each, Step may be called again; it
@@ -31,8 +31,18 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.o.Clock()
-	c.tally = Progress{At: now, Next: untilIdle(now)}
+	if !force {
+		if seen, enough := c.glance(now); enough {
+			seen.Next = beat(c.o.Clock(), seen.Next)
+			return seen, nil
+		}
+	}
+	c.whole = time.Time{}
+	c.tally = Progress{At: now, Next: nextIdle}
 	err := c.step(ctx, force)
+	if err == nil {
+		c.whole = now
+	}
 	if passing(err) {
 		err, c.tally.Next = nil, nextOnZero
 	}
@@ -41,6 +51,7 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 		err = errors.Join(err, c.rewind(), c.hold.close())
 	}
 	c.tally.TXID, c.tally.Pending = c.pos.TXID, c.pending
+	c.tally.Next = beat(c.o.Clock(), c.tally.Next)
 	if err != nil {
 		return c.tally, fmt.Errorf("capture %s: %w", c.o.Name, err)
 	}
@@ -261,25 +272,27 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	frame := x.PageSize + dbfile.FrameHeaderSize
 	c.tally.Next = c.pace.next(frame)
 	level := x.Backfilled >= x.MaxFrame
-	if c.hold.zero && level {
+	switch {
+	case c.hold.zero && level && c.rests(now):
+		c.tally.Next = nextIdle
+	case c.hold.zero && level:
 		c.tally.Next = c.pace.onZero(frame)
 	}
 	live := int64(x.MaxFrame) * int64(frame)
-	large := live+c.pace.growth(frame, c.o.RestartAt/2) >= c.o.RestartAt
 	switch {
 	case c.tally.Commits == 0 && c.waitedFor():
 		c.tally.Next = nextOnZero
 		return c.makeWay(ctx)
 	case c.hold.zero && !level:
 		return c.hop(ctx)
-	case large && !c.hold.zero && c.views.Load() == 0 && c.pace.restartDue(now, live):
+	case c.large(x, frame) && !c.hold.zero && c.views.Load() == 0 && c.pace.restartDue(now, live):
 		return c.tryRestart(ctx, live)
 	case quiet >= levelAfter && !c.hold.zero && now.After(c.pace.level):
 		c.pace.level = now.Add(levelRetry)
 		return c.level(ctx)
 	case quiet >= c.o.IdleAfter && c.hold.zero && level && c.batch.empty() && !c.pace.stayOpen && c.views.Load() == 0:
 		c.log.Debug("idle: connections closed")
-		c.tally.Next = untilIdle(now)
+		c.tally.Next = nextIdle
 		c.batch, c.scanner = batch{}, dbfile.FrameScanner{} // their memory is for those who write
 		return errors.Join(c.rest(), c.hold.close())
 	}

@@ -159,7 +159,11 @@ func fill(ctx context.Context, w io.Writer, body replicator.Body) (string, error
 	}
 	defer r.Close()
 	sum := sha256.New()
-	n, err := io.CopyBuffer(io.MultiWriter(w, sum), &contextReader{ctx: ctx, r: r}, make([]byte, 256<<10))
+	buffer := int64(256 << 10)
+	if body.Size >= 0 { // one byte more sees the end, or what should not be there
+		buffer = min(buffer, body.Size+1)
+	}
+	n, err := io.CopyBuffer(io.MultiWriter(w, sum), &contextReader{ctx: ctx, r: r}, make([]byte, buffer))
 	if err != nil {
 		return "", err
 	}

@@ -347,6 +347,10 @@ type Writer struct {
 	size   countWriter
 }
 
+// buffers are for segments: one is written each second, and 256 kB of garbage a time
+// would be most of what there is.
+var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 1<<18) }}
+
 type countWriter int64
 
 func (c *countWriter) Write(p []byte) (int, error) { *c += countWriter(len(p)); return len(p), nil }
@@ -358,7 +362,8 @@ func (s *Spool) Create(h ltx.Header) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{spool: s, file: file, sha: sha256.New(), hasher: ltx.NewHasher()}
-	w.buf = bufio.NewWriterSize(io.MultiWriter(file, w.sha, &w.size), 1<<18)
+	w.buf = buffers.Get().(*bufio.Writer)
+	w.buf.Reset(io.MultiWriter(file, w.sha, &w.size))
 	if w.enc, err = ltx.NewEncoder(w.buf); err == nil {
 		w.enc.SetSpillDir(s.dir)
 		h.Version, h.Flags = ltx.Version, ltx.HeaderFlagNoChecksum
@@ -396,6 +401,9 @@ func (w *Writer) Finish(p Position, reason string) (Record, error) {
 	if err := w.buf.Flush(); err != nil {
 		return Record{}, fmt.Errorf("write segment %s: %w", p.TXID, err)
 	}
+	w.buf.Reset(nil)
+	buffers.Put(w.buf)
+	w.buf = nil
 	return Record{Position: p, Segment: Segment{
 		MinTXID: w.enc.Header().MinTXID, MaxTXID: p.TXID,
 		Path: w.spool.path(p.TXID, segmentSuffix), Size: int64(w.size),

@@ -1,0 +1,167 @@
+package capture
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+)
+
+// moment is too short for a whole Step to come due.
+const moment = nextActive
+
+// clocked is a scene whose time the test moves, and where an application has written.
+func clocked(t *testing.T) (s *scene, a *app, pass func(time.Duration)) {
+	s = newScene(t)
+	now := time.Now()
+	s.options.Clock = func() time.Time { return now }
+	s.options.BatchAge = time.Hour
+	a = startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(20)")
+	s.open()
+	s.settle()
+	return s, a, func(d time.Duration) { now = now.Add(d) }
+}
+
+// Between whole Steps, commits stay unread where they are safe, behind the mark, but
+// the first of them is announced, and none is lost.
+func TestGlance(t *testing.T) {
+	t.Parallel()
+	t.Run("few commits wait", func(t *testing.T) {
+		t.Parallel()
+		s, a, pass := clocked(t)
+		a.do("commit(1)")
+		pass(moment)
+		if r := s.step(false); r.Commits != 1 || r.Pending.IsZero() || r.Settled {
+			t.Fatalf("step after the first commit: %+v, want it read and pending", r)
+		}
+		a.do("commit(3)")
+		pass(moment)
+		if r := s.step(false); r.Commits != 0 || r.Pending.IsZero() || r.Settled {
+			t.Errorf("step after three more: %+v, want them to wait and the first to be pending", r)
+		}
+		pass(wholeEvery)
+		if r := s.step(false); r.Commits != 3 {
+			t.Errorf("step a second later: %+v, want three commits", r)
+		}
+		a.do("commit(2)")
+		pass(moment)
+		if r := s.step(true); r.Commits != 2 || !r.Spooled || !r.Settled {
+			t.Errorf("forced step: %+v, want two commits, and all of them spooled", r)
+		}
+		s.checkEqual()
+		s.wantLost(nil)
+	})
+	t.Run("many do not", func(t *testing.T) {
+		t.Parallel()
+		s, a, pass := clocked(t)
+		a.do("commit(1)")
+		pass(moment)
+		s.step(false)
+		a.do("commit(1, 20, 200000)")
+		pass(moment)
+		if r := s.step(false); r.Commits != 1 {
+			t.Errorf("step after a commit of two megabytes: %+v, want it read", r)
+		}
+		s.checkEqual()
+		s.wantLost(nil)
+	})
+	t.Run("a checkpoint of the application's is let through", func(t *testing.T) {
+		t.Parallel()
+		s, a, pass := clocked(t)
+		a.do("commit(1)")
+		pass(moment)
+		s.step(false)
+		a.do("commit(3)")
+		answer := a.during("db.execute('pragma wal_checkpoint(truncate)').fetchone()[0]", func() {
+			pass(time.Millisecond) // no whole Step comes due
+			s.step(false)
+			time.Sleep(time.Millisecond)
+		})
+		if answer != "0" {
+			t.Errorf("wal_checkpoint(truncate) answered busy=%s, want 0", answer)
+		}
+		a.do("commit(3)")
+		s.checkEqual()
+		s.wantLost(nil)
+	})
+	t.Run("D15 the -shm file is removed", func(t *testing.T) {
+		t.Parallel()
+		s, a, pass := clocked(t)
+		pass(moment)
+		s.step(false)
+		a.kill()
+		if err := os.Remove(s.path + "-shm"); err != nil {
+			t.Fatal(err)
+		}
+		startApp(t, s.path).do("commit(5)")
+		pass(moment)
+		if r := s.step(false); r.Reason == "" {
+			t.Errorf("step after another -shm: %+v, want a diff", r)
+		}
+		s.checkEqual()
+	})
+}
+
+// Nobody may be told that all is captured while the files are others than those
+// that are looked at.
+func TestGlanceSeesOtherFiles(t *testing.T) {
+	t.Parallel()
+	t.Run("the application was closed and opened again", func(t *testing.T) {
+		t.Parallel()
+		s, a, pass := clocked(t)
+		for range 20 {
+			pass(wholeIdle)
+			s.mainFileAges()
+			s.step(false)
+		}
+		if s.capture.hold.isOpen() {
+			t.Fatal("connections are open after a hundred seconds")
+		}
+		last := s.capture.Spool().Last()
+		a.quit() // removes -wal and -shm
+		b := startApp(t, s.path)
+		b.do("commit(5)")
+		pass(moment)
+		if r := s.step(false); r.Settled && r.TXID == last {
+			t.Errorf("step after commits to new files: %+v claims that all is captured", r)
+		}
+		s.checkEqual()
+	})
+	t.Run("another database was moved here", func(t *testing.T) {
+		t.Parallel()
+		s, _, pass := clocked(t)
+		output(t, "sh", "-c", `cp "$0" "$0.new" && mv "$0" "$0.old" && mv "$0.new" "$0"`, s.path)
+		pass(moment)
+		if r, err := s.capture.Step(s.ctx, false); !errors.Is(err, ErrReplaced) {
+			t.Errorf("step after the file was replaced: %+v, %v, want ErrReplaced", r, err)
+		}
+	})
+}
+
+// A database at rest is looked at once a second, and its next commit is met then.
+func TestGlanceAtRest(t *testing.T) {
+	t.Parallel()
+	s, a, pass := clocked(t)
+	for range 20 {
+		pass(wholeEvery)
+		s.mainFileAges()
+		s.step(false)
+	}
+	if !s.capture.hold.isOpen() || !s.capture.hold.zero {
+		t.Fatal("after twenty quiet seconds, want connections that are open and on READ0")
+	}
+	whole := s.capture.whole
+	pass(nextLevel)
+	if r := s.step(false); !r.Settled || s.capture.whole != whole || r.Next != beat(s.options.Clock(), nextIdle) {
+		t.Errorf("step at rest: %+v, want a glance that finds everything spooled", r)
+	}
+	a.do("commit(7)")
+	pass(nextLevel)
+	if r := s.step(false); r.Commits != 7 || r.Pending.IsZero() {
+		t.Errorf("step after commits: %+v, want seven, pending", r)
+	}
+	s.checkEqual()
+	s.wantLost(nil)
+}
