@@ -46,10 +46,29 @@ func (p *replica) compact(ctx context.Context, w catalog.Window) (replicator.LTX
 		return replicator.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, err)
 	}
 	f := replicator.LTXFile{Level: w.Level, MinTXID: m.Min, MaxTXID: m.Max, Object: object}
-	if err := p.readBack(ctx, f, m); err != nil {
+	err = p.readBack(ctx, f, m)
+	if errors.Is(err, replicator.ErrDamaged) {
+		err = p.discard(ctx, f, m)
+	}
+	if err != nil {
 		return replicator.LTXFile{}, fmt.Errorf("compact level %d: read %s back: %w", w.Level, key, err)
 	}
 	return f, nil
+}
+
+// discard deletes a compacted file that is damaged at the second reading too, so that
+// the next attempt can store it under its key. Nothing is lost: all inputs were read
+// just now, and none is deleted before its output was read back.
+func (p *replica) discard(ctx context.Context, f replicator.LTXFile, m *merge.Merged) error {
+	err := p.readBack(ctx, f, m)
+	if !errors.Is(err, replicator.ErrDamaged) {
+		return err
+	}
+	p.log.Error("a compacted file came back damaged: deleting it, to make it again of its inputs, which are whole", "key", f.Object.Key, "err", err)
+	if held := p.lease.Hold(ctx); held != nil {
+		return errors.Join(err, held)
+	}
+	return errors.Join(err, p.store.Delete(ctx, f.Object.Key))
 }
 
 // readBack decodes the stored file and compares its bytes with what was made.

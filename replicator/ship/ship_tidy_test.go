@@ -2,6 +2,9 @@ package ship_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,6 +130,49 @@ func TestShip_S16_damagedFile(t *testing.T) {
 			wantRestored(t, store, path)
 		})
 	}
+}
+
+// TestShip_S16_damagedOutput: a compacted file comes back damaged. It is made again,
+// and until then nobody relies on it.
+func TestShip_S16_damagedOutput(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	var victim atomic.Pointer[string]
+	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(store, func(op, key string, _ int) storetest.Fault {
+		if op == "get" && strings.HasPrefix(key, "0001/") && victim.CompareAndSwap(nil, &key) { // stored, not read back yet
+			store.Tamper(key, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
+		}
+		return storetest.None
+	})))
+	h.begin()
+	h.eventually("a compaction", func() bool {
+		h.skew.Add(int64(10 * time.Second))
+		w.commit(1)
+		return h.sync() == nil && victim.Load() != nil
+	})
+	h.eventually("the damaged file is made again", func() bool { return whole(t, store, *victim.Load()) })
+	if n := count(store.Keys(), "0009/"); n != 1 {
+		t.Errorf("%d snapshots because of a file of which all inputs are there", n)
+	}
+	if err := h.r.VerifyNow(t.Context()); err != nil {
+		t.Error(err)
+	}
+	wantRestored(t, store, path)
+}
+
+// whole says whether an object is there, with the bytes that its metadata tell of.
+func whole(t *testing.T, store replicator.Store, key string) bool {
+	body, object, err := store.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		return false
+	}
+	defer body.Close()
+	sha := sha256.New()
+	if _, err := io.Copy(sha, body); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(sha.Sum(nil)) == object.Metadata[replicator.MetaSHA256]
 }
 
 // TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and with it the
