@@ -2,6 +2,10 @@
 ** a main database file goes through Go. It exists for what no pragma tells or
 ** does: how long the write lock was ours, the two moments within a checkpoint at
 ** which a replicator has to act (CheckpointHooked), and which read mark is ours. */
+#include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <string.h>
 
@@ -141,6 +145,13 @@ static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
 static void spareMemory(void) {
   sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);
   sqlite3_config(SQLITE_CONFIG_PAGECACHE, (void *)0, 0, 0);
+}
+
+/* glibc keeps what was freed, in an arena for each of a dozen threads. */
+void sqlwatch_return_memory(void) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 /* The copy keeps the default VFS's pAppData and sizes, so its other methods

@@ -96,4 +96,7 @@ int sqlwatch_shim_register(void);
 /* sqlwatch_real_shm_lock is the wrapped VFS's xShmLock for a file of ours. */
 int sqlwatch_real_shm_lock(sqlite3_file *, int offset, int n, int flags);
 
+/* sqlwatch_return_memory gives freed memory back to the kernel. */
+void sqlwatch_return_memory(void);
+
 #endif

@@ -294,7 +294,9 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 		c.log.Debug("idle: connections closed")
 		c.tally.Next = nextIdle
 		c.batch, c.scanner = batch{}, dbfile.FrameScanner{} // their memory is for those who write
-		return errors.Join(c.rest(), c.hold.close())
+		err := errors.Join(c.rest(), c.hold.close())
+		sqlite.ReturnMemory()
+		return err
 	}
 	return nil
 }
