@@ -1,16 +1,11 @@
 package ship
 
 import (
-	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"time"
-
-	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
@@ -73,46 +68,11 @@ func (p *replica) discard(ctx context.Context, f replicator.LTXFile, m *merge.Me
 
 // readBack decodes the stored file and compares its bytes with what was made.
 func (p *replica) readBack(ctx context.Context, f replicator.LTXFile, m *merge.Merged) error {
-	sum, err := p.decode(ctx, f)
+	sum, err := restore.VerifyObject(ctx, p.store, f)
 	if err == nil && sum != m.Body.SHA256 {
 		err = fmt.Errorf("%w: its sha256 is %s, not %s", replicator.ErrDamaged, sum, m.Body.SHA256)
 	}
 	return err
-}
-
-// decode reads a stored file to its end and returns its SHA-256. ErrDamaged: it was
-// all read and is no LTX file.
-func (p *replica) decode(ctx context.Context, f replicator.LTXFile) (string, error) {
-	body, _, err := p.store.Get(ctx, f.Object.Key, 0, -1)
-	if err != nil {
-		return "", err
-	}
-	defer body.Close()
-	sha := sha256.New()
-	in := &noting{Reader: io.TeeReader(body, sha)}
-	dec := ltx.NewDecoder(bufio.NewReaderSize(restore.Bounded(f, in), 1<<16))
-	dec.SetRetainPageIndex(false)
-	switch err := dec.Verify(); {
-	case in.err != nil:
-		return "", in.err
-	case err != nil:
-		return "", fmt.Errorf("%w: %w", replicator.ErrDamaged, err)
-	}
-	return hex.EncodeToString(sha.Sum(nil)), nil
-}
-
-// noting keeps the error with which a body broke off: decoders take it for damage.
-type noting struct {
-	io.Reader
-	err error
-}
-
-func (n *noting) Read(p []byte) (int, error) {
-	k, err := n.Reader.Read(p)
-	if err != nil && err != io.EOF {
-		n.err = err
-	}
-	return k, err
 }
 
 // lostError says that an input of a compaction is gone or damaged.
@@ -130,7 +90,7 @@ func (e *lostError) Unwrap() error { return e.err }
 // that is gone or damaged at the second reading too is lost.
 func (p *replica) blame(ctx context.Context, inputs []replicator.LTXFile, err error) error {
 	for _, f := range inputs {
-		_, again := p.decode(ctx, f)
+		_, again := restore.VerifyObject(ctx, p.store, f)
 		if errors.Is(again, replicator.ErrNotFound) || errors.Is(again, replicator.ErrDamaged) {
 			return &lostError{f, again}
 		}
