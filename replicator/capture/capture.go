@@ -102,8 +102,8 @@ type Progress struct {
 	Restart bool          // the WAL was made to begin again at its first frame
 	Stall   time.Duration // how long the write lock was ours for a restart, done or not; 0: not at all
 	Reason  Reason        // of the diff that was taken, if one was
-	Pending time.Time     // when the oldest commit that is not in the spool yet was read; zero: none is
-	At      time.Time     // every commit before was read
+	Pending time.Time     // when the oldest commit that is not in the spool yet was met; zero: there is none
+	At      time.Time     // every commit before was met
 	Next    time.Duration // when to call Step again, unless something wakes the caller
 }
 
@@ -136,7 +136,7 @@ type Capture struct {
 	flushing *flushing                  // a segment on its way to the disk, which outlasts a freeze that it would make too long
 	broken   bool                       // the page-checksum map misses a segment: apply those in the spool again
 	doubt    Reason                     // why continuity from pos is not proven; "" when it is
-	pending  time.Time                  // when the oldest commit in batch was read
+	pending  time.Time                  // when the oldest commit that is not in the spool was met, read or not
 	active   time.Time                  // when a commit was last read
 	whole    time.Time                  // when the last Step began that was more than a glance; zero: it failed
 	tally    Progress                   // of the Step under way

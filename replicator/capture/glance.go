@@ -67,22 +67,30 @@ func (c *Capture) glance(now time.Time) (Progress, bool) {
 		if current {
 			c.pace.observe(Progress{At: now})
 		} else {
-			c.pace.busy = now
+			c.met(now)
 		}
 		next = c.pace.next(frame)
 	}
 	return Progress{TXID: c.pos.TXID, Pending: c.pending, At: now, Next: next, Settled: current && c.batch.empty()}, true
 }
 
-// mayWait says whether what is in the WAL beyond what was read may stay there, the
-// replicas having been told of the first of it, and whether the hold may stay where
-// it is.
+// met notes commits that stay where they are for now. Who is told of pending ones
+// calls for them when a sync is due.
+func (c *Capture) met(now time.Time) {
+	c.pace.busy = now
+	if c.pending.IsZero() {
+		c.pending = now
+	}
+}
+
+// mayWait says whether what is in the WAL beyond what was read may stay there, and
+// the hold where it is.
 func (c *Capture) mayWait(now time.Time, x dbfile.WALIndex, frame int) bool {
 	if !c.head.InGeneration(x) || x.MaxFrame < c.head.Frames.Frame || int32(x.Change-c.head.Change) < 0 || x.PageSize != c.head.PageSize {
 		return false
 	}
 	unread := int64(x.MaxFrame-c.head.Frames.Frame) * int64(frame)
-	if unread >= glanceBytes || unread > 0 && c.pending.IsZero() || !c.pending.IsZero() && now.Sub(c.pending) >= c.o.BatchAge {
+	if unread >= glanceBytes || !c.pending.IsZero() && now.Sub(c.pending) >= c.o.BatchAge {
 		return false
 	}
 	if c.large(x, frame) || unread == 0 && now.Sub(c.active) >= levelAfter && now.After(c.pace.level) {

@@ -31,15 +31,12 @@ func TestGlance(t *testing.T) {
 	t.Run("few commits wait", func(t *testing.T) {
 		t.Parallel()
 		s, a, pass := clocked(t)
-		a.do("commit(1)")
-		pass(moment)
-		if r := s.step(false); r.Commits != 1 || r.Pending.IsZero() || r.Settled {
-			t.Fatalf("step after the first commit: %+v, want it read and pending", r)
-		}
-		a.do("commit(3)")
-		pass(moment)
-		if r := s.step(false); r.Commits != 0 || r.Pending.IsZero() || r.Settled {
-			t.Errorf("step after three more: %+v, want them to wait and the first to be pending", r)
+		for range 3 {
+			a.do("commit(1)")
+			pass(moment)
+			if r := s.step(false); r.Commits != 0 || r.Pending.IsZero() || r.Settled {
+				t.Errorf("step after a commit: %+v, want it to wait and to be pending", r)
+			}
 		}
 		pass(wholeEvery)
 		if r := s.step(false); r.Commits != 3 {
@@ -61,7 +58,7 @@ func TestGlance(t *testing.T) {
 		s.step(false)
 		a.do("commit(1, 20, 200000)")
 		pass(moment)
-		if r := s.step(false); r.Commits != 1 {
+		if r := s.step(false); r.Commits != 2 {
 			t.Errorf("step after a commit of two megabytes: %+v, want it read", r)
 		}
 		s.checkEqual()

@@ -76,7 +76,7 @@ type Replicator struct {
 	letGoAt  time.Time // when segments were last released
 	captured error     // of the last step
 	blocked  trouble   // what keeps it from advancing
-	gathers  bool      // commits were read that are not spooled yet
+	gathers  bool      // commits were met that are not spooled yet
 	shipping context.Context
 	workers  sync.WaitGroup
 }
@@ -255,12 +255,12 @@ func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 // told is what there is for the replicas to ship.
 type told struct {
 	txid    ltx.TXID // spooled
-	pending bool     // read and not spooled
+	pending bool     // met and not spooled
 }
 
 const tellAgain = time.Second
 
-// pending says whether commits were read that are not in the spool yet.
+// pending says whether commits were met that are not in the spool yet.
 func (r *Replicator) pending() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
