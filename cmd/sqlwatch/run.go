@@ -25,6 +25,10 @@ import (
 // shutdownGrace is how long the last syncs may take after SIGTERM.
 const shutdownGrace = 30 * time.Second
 
+// manyDatabases is from when on memory is worth more than the time it takes to collect
+// garbage twice as often. Of a few databases there is little memory to be had.
+const manyDatabases = 50
+
 func registerRun(app *kingpin.Application, env *environment) {
 	cmd := app.Command("run", "Run the daemon: measure, export, decide, act. With database files as arguments and no configuration, it watches them with the built-in policies.")
 	paths := cmd.Arg("db", "Database files, or names of configured databases.").Strings()
@@ -49,8 +53,8 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if err := checkAdopt(cfg, *flags.adopt); err != nil {
 			return err
 		}
-		if _, chosen := env.Getenv("GOGC"); !chosen {
-			debug.SetGCPercent(50) // so little garbage comes that memory is worth more than the processor's time
+		if _, chosen := env.Getenv("GOGC"); !chosen && len(cfg.Databases) >= manyDatabases {
+			debug.SetGCPercent(50)
 		}
 		// The first signal begins the shutdown; from then on the next one has its
 		// default effect and ends the process at once.
