@@ -4,7 +4,6 @@ import (
 	"flag"
 	"log/slog"
 	"os"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -32,7 +31,7 @@ func TestMetricsReferenceIsInStep(t *testing.T) {
 		"collector":  collector.Catalogue(),
 		"watchdog":   watchdog.Catalogue(),
 		"notify":     notify.Catalogue(),
-		"replicator": described(t, ship.NewMetrics()),
+		"replicator": ship.Catalogue(),
 	} {
 		if want, err = collector.UpdateReference(want, section, metrics); err != nil {
 			t.Fatal(err)
@@ -49,37 +48,6 @@ func TestMetricsReferenceIsInStep(t *testing.T) {
 	if n := strings.Count(want, "<!-- begin: "); n != sections {
 		t.Errorf("%s has %d sections, %d are written from code", name, n, sections)
 	}
-}
-
-// description is how the client library prints a descriptor.
-var description = regexp.MustCompile(`^Desc\{fqName: "([^"]+)", help: "(.+?)", (?:unit: "", )?constLabels: \{\}, variableLabels: \{(.*)\}\}$`)
-
-// described returns what a collector describes. A descriptor has no type; the
-// names follow Prometheus' rules for them, and the one histogram is named here.
-func described(t *testing.T, c prometheus.Collector) []collector.Metric {
-	t.Helper()
-	descs := make(chan *prometheus.Desc)
-	go func() {
-		defer close(descs)
-		c.Describe(descs)
-	}()
-	var all []collector.Metric
-	for desc := range descs {
-		m := description.FindStringSubmatch(desc.String())
-		if m == nil {
-			t.Errorf("cannot read %s", desc)
-			continue
-		}
-		metric := collector.Metric{Name: m[1], Type: collector.Gauge, Help: m[2], Labels: strings.Split(m[3], ",")}
-		switch {
-		case strings.HasSuffix(metric.Name, "_total"):
-			metric.Type = collector.Counter
-		case metric.Name == "sqlwatch_replica_operation_duration_seconds":
-			metric.Type = collector.Histogram
-		}
-		all = append(all, metric)
-	}
-	return all
 }
 
 // collectors are all of ours that are exported.

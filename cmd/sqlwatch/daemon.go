@@ -97,13 +97,13 @@ func newDaemon(env *environment, log *slog.Logger, cfg *config.Config, flags dae
 	if d.locks.kernel != nil {
 		exporter.SetBusySource(collector.SourceKernel, d.locks.kernel)
 	}
-	for _, c := range []prometheus.Collector{d.replication, d.notices, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+	for _, c := range []prometheus.Collector{d.notices, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
 		if err := d.registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	catalogue := slices.Concat(collector.Catalogue(), watchdog.Catalogue())
-	gatherer, err := web.NewGatherer(d.registry, catalogue, exporter, d.metrics)
+	catalogue := slices.Concat(collector.Catalogue(), watchdog.Catalogue(), ship.Catalogue())
+	gatherer, err := web.NewGatherer(d.registry, catalogue, exporter, d.metrics, d.replication)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"replicator/lease":     {"replicator"},
 	"replicator/restore":   {"replicator", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
 	"replicator/merge":     {"replicator", "internal/durable"},
-	"replicator/requests":  {"replicator"},
+	"replicator/requests":  {"replicator", "collector"},
 	"replicator/ship":      {"replicator", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool", "replicator/requests", "replicator/restore", "collector", "internal/dbfile", "internal/sqlite", "internal/durable"},
 	"replicator/s3":        {"replicator"},
 	"replicator/file":      {"replicator", "internal/durable"},

@@ -1,18 +1,27 @@
 package requests
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/sqlwatch/sqlwatch/collector"
 )
 
-var (
-	descOperations = prometheus.NewDesc("sqlwatch_replica_operations_total",
-		"Requests sent to the replica's store, retries included.", []string{"db", "replica", "operation"}, nil)
-	descFailures = prometheus.NewDesc("sqlwatch_replica_operation_failures_total",
-		"Requests to the replica's store that failed, by reason.", []string{"db", "replica", "operation", "reason"}, nil)
-	descDurations = prometheus.NewDesc("sqlwatch_replica_operation_duration_seconds",
-		"How long requests to the replica's store took.", []string{"db", "replica", "operation"}, nil)
-)
+var catalogue = []collector.Metric{
+	{Name: "sqlwatch_replica_operations_total", Type: collector.Counter, Labels: []string{"db", "replica", "operation"},
+		Help: "Requests sent to the replica's store, retries included."},
+	{Name: "sqlwatch_replica_operation_failures_total", Type: collector.Counter, Labels: []string{"db", "replica", "operation", "reason"},
+		Help: "Requests to the replica's store that failed, by reason."},
+	{Name: "sqlwatch_replica_operation_duration_seconds", Type: collector.Histogram, Labels: []string{"db", "replica", "operation"},
+		Help: "How long requests to the replica's store took."},
+}
+
+var descOperations, descFailures, descDurations = catalogue[0].Desc(), catalogue[1].Desc(), catalogue[2].Desc()
+
+// Catalogue returns every metric that Collect sends.
+func Catalogue() []collector.Metric { return slices.Clone(catalogue) }
 
 // Describe sends the descriptions of what Collect sends.
 func Describe(descs chan<- *prometheus.Desc) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 )
@@ -21,44 +22,66 @@ type Metrics struct {
 // NewMetrics returns metrics of no replicator yet; Options.Metrics adds them.
 func NewMetrics() *Metrics { return &Metrics{sources: map[string]*Replicator{}} }
 
+// The metrics of this package, in the order of the reference.
 var (
-	descUploaded        = replicaDesc("sqlwatch_replica_uploaded_bytes_total", "Bytes of objects stored in the replica.")
-	descVerifyFailures  = replicaDesc("sqlwatch_verify_failures_total", "Restore drills that failed.")
-	descSnapshotEvery   = replicaDesc("sqlwatch_replica_snapshot_interval_seconds", "Configured time between snapshots (snapshot every) of the replica.")
-	descVerifyEvery     = replicaDesc("sqlwatch_verify_interval_seconds", "Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
-	descDiscontinuities = prometheus.NewDesc("sqlwatch_replica_discontinuities_total",
-		"Times that continuity was not proven and a diff or snapshot was taken, by reason.", []string{"db", "reason"}, nil)
+	metricUploaded        = replicaMetric(collector.Counter, "sqlwatch_replica_uploaded_bytes_total", "Bytes of objects stored in the replica.")
+	metricVerifyFailures  = replicaMetric(collector.Counter, "sqlwatch_verify_failures_total", "Restore drills that failed.")
+	metricDiscontinuities = collector.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: collector.Counter, Labels: []string{"db", "reason"},
+		Help: "Times that continuity was not proven and a diff or snapshot was taken, by reason."}
+	metricSnapshotEvery = replicaMetric(collector.Gauge, "sqlwatch_replica_snapshot_interval_seconds", "Configured time between snapshots (snapshot every) of the replica.")
+	metricVerifyEvery   = replicaMetric(collector.Gauge, "sqlwatch_verify_interval_seconds", "Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
+
+	descUploaded, descVerifyFailures, descDiscontinuities = metricUploaded.Desc(), metricVerifyFailures.Desc(), metricDiscontinuities.Desc()
+	descSnapshotEvery, descVerifyEvery                    = metricSnapshotEvery.Desc(), metricVerifyEvery.Desc()
 )
 
 // replicaGauges are read from Replicator.Status at scrape.
-var replicaGauges = []struct {
-	desc  *prometheus.Desc
-	value func(ReplicaStatus) float64
-}{
-	{replicaDesc("sqlwatch_replica_caught_up_timestamp_seconds", "Latest instant up to which every commit is durable in the replica; moves on while idle."),
-		func(s ReplicaStatus) float64 { return seconds(s.CaughtUp) }},
-	{replicaDesc("sqlwatch_replica_lag_seconds", "Age of the oldest commit that is not durable in the replica; 0 when there is none."),
-		func(s ReplicaStatus) float64 { return s.LagSeconds }},
-	{replicaDesc("sqlwatch_replica_pending_bytes", "Bytes captured but not yet durable in the replica."),
-		func(s ReplicaStatus) float64 { return float64(s.PendingBytes) }},
-	{replicaDesc("sqlwatch_replica_txid", "Last capture number that is durable in the replica."),
-		func(s ReplicaStatus) float64 { return float64(s.TXID) }},
-	{replicaDesc("sqlwatch_replica_objective_seconds", "Configured bound of loss (sync_every) of the replica."),
-		func(s ReplicaStatus) float64 { return s.Objective.Seconds() }},
-	{replicaDesc("sqlwatch_replica_stored_bytes", "Bytes of all files that the replica holds, as last listed and since changed."),
-		func(s ReplicaStatus) float64 { return float64(s.StoredBytes) }},
-	{replicaDesc("sqlwatch_replica_snapshot_last_success_timestamp_seconds", "Time of the newest snapshot in the replica; 0 when there is none."),
-		func(s ReplicaStatus) float64 { return seconds(s.LastSnapshot) }},
-	{replicaDesc("sqlwatch_replica_restore_point_oldest_timestamp_seconds", "Earliest time that the replica can be restored to; 0 when unknown."),
-		func(s ReplicaStatus) float64 { return seconds(s.OldestRestorePoint) }},
-	{replicaDesc("sqlwatch_verify_last_success_timestamp_seconds", "Time of the last restore drill that succeeded; 0 when there is none."),
-		func(s ReplicaStatus) float64 { return seconds(s.LastVerified) }},
-	{replicaDesc("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover."),
-		func(s ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }},
+var replicaGauges = []replicaGauge{
+	gauge("sqlwatch_replica_caught_up_timestamp_seconds", "Latest instant up to which every commit is durable in the replica; moves on while idle.",
+		func(s ReplicaStatus) float64 { return seconds(s.CaughtUp) }),
+	gauge("sqlwatch_replica_lag_seconds", "Age of the oldest commit that is not durable in the replica; 0 when there is none.",
+		func(s ReplicaStatus) float64 { return s.LagSeconds }),
+	gauge("sqlwatch_replica_pending_bytes", "Bytes captured but not yet durable in the replica.",
+		func(s ReplicaStatus) float64 { return float64(s.PendingBytes) }),
+	gauge("sqlwatch_replica_txid", "Last capture number that is durable in the replica.",
+		func(s ReplicaStatus) float64 { return float64(s.TXID) }),
+	gauge("sqlwatch_replica_objective_seconds", "Configured bound of loss (sync_every) of the replica.",
+		func(s ReplicaStatus) float64 { return s.Objective.Seconds() }),
+	gauge("sqlwatch_replica_stored_bytes", "Bytes of all files that the replica holds, as last listed and since changed.",
+		func(s ReplicaStatus) float64 { return float64(s.StoredBytes) }),
+	gauge("sqlwatch_replica_snapshot_last_success_timestamp_seconds", "Time of the newest snapshot in the replica; 0 when there is none.",
+		func(s ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
+	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds", "Earliest time that the replica can be restored to; 0 when unknown.",
+		func(s ReplicaStatus) float64 { return seconds(s.OldestRestorePoint) }),
+	gauge("sqlwatch_verify_last_success_timestamp_seconds", "Time of the last restore drill that succeeded; 0 when there is none.",
+		func(s ReplicaStatus) float64 { return seconds(s.LastVerified) }),
+	gauge("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover.",
+		func(s ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }),
 }
 
-func replicaDesc(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, []string{"db", "replica"}, nil)
+// replicaGauge is a metric and where it stands in a status.
+type replicaGauge struct {
+	collector.Metric
+	desc  *prometheus.Desc
+	value func(ReplicaStatus) float64
+}
+
+func gauge(name, help string, value func(ReplicaStatus) float64) replicaGauge {
+	m := replicaMetric(collector.Gauge, name, help)
+	return replicaGauge{m, m.Desc(), value}
+}
+
+func replicaMetric(kind collector.MetricType, name, help string) collector.Metric {
+	return collector.Metric{Name: name, Type: kind, Labels: []string{"db", "replica"}, Help: help}
+}
+
+// Catalogue returns every metric that Metrics exports.
+func Catalogue() []collector.Metric {
+	all := append(requests.Catalogue(), metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery, metricVerifyEvery)
+	for _, g := range replicaGauges {
+		all = append(all, g.Metric)
+	}
+	return all
 }
 
 func seconds(t time.Time) float64 {
