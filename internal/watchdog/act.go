@@ -278,6 +278,9 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 		record.Err = err.Error()
 	}
 	d.record(record, nil)
+	if d.parts != nil {
+		d.measure(ctx) // who looks at the status now sees what came of it
+	}
 	d.refresh()
 	return record, nil
 }
