@@ -71,3 +71,21 @@ func TestOperatorAsksForNonsense(t *testing.T) {
 		}
 	}
 }
+
+// Whoever looks at the status right after an action sees what came of it, and need not
+// wait for the next turn.
+func TestStatusAfterAnAction(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scene{}
+		s.snapshot = func(context.Context) error { s.set(func(s *scene) { s.walBytes = 4096 }); return nil }
+		w := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, "")})
+		time.Sleep(1500 * time.Millisecond) // opened, and between two turns
+		if _, err := w.Do(t.Context(), "app", "snapshot"); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Status().Databases[0].Sample.WAL.SizeBytes; got != 4096 {
+			t.Errorf("the status shows a WAL of %d bytes after the snapshot, want 4096", got)
+		}
+	})
+}
