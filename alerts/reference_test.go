@@ -12,7 +12,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
-	"github.com/sqlwatch/sqlwatch/replicator/ship"
+	"github.com/sqlwatch/sqlwatch/replicator"
 )
 
 var update = flag.Bool("update", false, "rewrite the tables of docs/metrics.md")
@@ -31,7 +31,7 @@ func TestMetricsReferenceIsInStep(t *testing.T) {
 		"collector":  collector.Catalogue(),
 		"watchdog":   watchdog.Catalogue(),
 		"notify":     notify.Catalogue(),
-		"replicator": ship.Catalogue(),
+		"replicator": replicator.Catalogue(),
 	} {
 		if want, err = collector.UpdateReference(want, section, metrics); err != nil {
 			t.Fatal(err)
@@ -56,6 +56,6 @@ func collectors() []prometheus.Collector {
 		collector.NewExporter(func() []*collector.Sample { return nil }),
 		watchdog.NewMetrics(),
 		notify.New(slog.New(slog.DiscardHandler)),
-		ship.NewMetrics(),
+		replicator.NewMetrics(),
 	}
 }

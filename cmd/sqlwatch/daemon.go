@@ -29,8 +29,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/internal/web"
 	"github.com/sqlwatch/sqlwatch/policy"
-	"github.com/sqlwatch/sqlwatch/replicator/s3"
-	"github.com/sqlwatch/sqlwatch/replicator/ship"
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
 type daemonFlags struct {
@@ -56,7 +56,7 @@ type daemon struct {
 	watchdog *watchdog.Watchdog
 	notices  *notify.Notifiers
 
-	replication *ship.Metrics
+	replication *replicator.Metrics
 	stores      s3.Shared
 	reloads     chan chan error
 	leftOut     string                   // what the log said last of databases that are left out
@@ -77,7 +77,7 @@ func newDaemon(env *environment, log *slog.Logger, cfg *config.Config, flags dae
 		reloads:  make(chan chan error),
 		notices:  notify.New(log),
 
-		replication: ship.NewMetrics(),
+		replication: replicator.NewMetrics(),
 	}
 	if err := d.notices.Configure(notifiersOf(cfg)); err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func newDaemon(env *environment, log *slog.Logger, cfg *config.Config, flags dae
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	catalogue := slices.Concat(collector.Catalogue(), watchdog.Catalogue(), ship.Catalogue())
+	catalogue := slices.Concat(collector.Catalogue(), watchdog.Catalogue(), replicator.Catalogue())
 	gatherer, err := web.NewGatherer(d.registry, catalogue, exporter, d.metrics, d.replication)
 	if err != nil {
 		return nil, err

@@ -23,8 +23,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
-	"github.com/sqlwatch/sqlwatch/replicator/file"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 )
 
 // demoWriter is an application that has never heard of sqlwatch.

@@ -23,8 +23,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
-	"github.com/sqlwatch/sqlwatch/replicator/s3"
-	"github.com/sqlwatch/sqlwatch/replicator/ship"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
 const (
@@ -42,7 +42,7 @@ func (d *daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	if err != nil {
 		return watchdog.Parts{}, err
 	}
-	r, err := ship.New(ship.Options{
+	r, err := replicator.New(replicator.Options{
 		Name: t.Name,
 		Files: func() *dbfile.Files {
 			// Asked only while the capture is closed: the reader had better look.
@@ -102,7 +102,7 @@ func (d *daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 // the files are changing hands has failed with watchdog.ErrAway.
 type sharedDatabase struct {
 	*collector.Reader
-	*ship.Replicator
+	*replicator.Replicator
 	path  string
 	begin func() // starts the replication, once
 
@@ -152,7 +152,7 @@ func (s *sharedDatabase) onceOpen(ctx context.Context, do func(context.Context) 
 	defer tick.Stop()
 	for {
 		err := do(ctx)
-		if !errors.Is(err, ship.ErrNotOpen) || s.sampled.Load() && s.files.Load() == nil {
+		if !errors.Is(err, replicator.ErrNotOpen) || s.sampled.Load() && s.files.Load() == nil {
 			return s.explain(err)
 		}
 		select {
@@ -186,7 +186,7 @@ func (s *sharedDatabase) changing() bool {
 
 // replicate runs one database's replication until ctx ends. What fails as a whole,
 // or panics, begins again after a pause; the other databases go on meanwhile.
-func (d *daemon) replicate(ctx context.Context, r *ship.Replicator, log *slog.Logger) error {
+func (d *daemon) replicate(ctx context.Context, r *replicator.Replicator, log *slog.Logger) error {
 	for said := (time.Time{}); ; {
 		err := d.replicateOnce(ctx, r)
 		if ctx.Err() != nil {
@@ -204,7 +204,7 @@ func (d *daemon) replicate(ctx context.Context, r *ship.Replicator, log *slog.Lo
 	}
 }
 
-func (d *daemon) replicateOnce(ctx context.Context, r *ship.Replicator) (err error) {
+func (d *daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			d.metrics.Panicked(r.Name())
@@ -215,18 +215,18 @@ func (d *daemon) replicateOnce(ctx context.Context, r *ship.Replicator) (err err
 }
 
 // replicasOf opens the stores of a database's replicas. Opening sends no request.
-func (d *daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]ship.ReplicaOptions, error) {
-	var all []ship.ReplicaOptions
+func (d *daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]replicator.ReplicaOptions, error) {
+	var all []replicator.ReplicaOptions
 	for _, target := range t.Replicas {
 		counts := &requests.Counts{}
-		store, err := sharingStore(ctx, target, &d.stores, counts.Observe)
+		st, err := sharingStore(ctx, target, &d.stores, counts.Observe)
 		if err != nil {
 			return nil, fmt.Errorf("replica %s of %s: %w", target.Name, t.Name, err)
 		}
-		all = append(all, ship.ReplicaOptions{
-			Name: target.Name, Store: store, Requests: counts, Prices: pricesOf(store),
+		all = append(all, replicator.ReplicaOptions{
+			Name: target.Name, Store: st, Requests: counts, Prices: pricesOf(st),
 			SyncEvery: target.SyncEvery, SnapshotEvery: target.SnapshotEvery, VerifyEvery: target.VerifyEvery,
-			Retention: ship.RetentionOptions{Keep: target.RetentionKeep, Thin: target.RetentionThin},
+			Retention: replicator.RetentionOptions{Keep: target.RetentionKeep, Thin: target.RetentionThin},
 			Adopt:     d.adopts(t.Name) || d.adopts(target.Name),
 		})
 	}
@@ -234,8 +234,8 @@ func (d *daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]shi
 }
 
 // pricesOf returns what the store's provider asks for, nil where that is unknown.
-func pricesOf(store replicator.Store) *requests.Prices {
-	if s, ok := store.(*s3.Store); ok {
+func pricesOf(st store.Store) *requests.Prices {
+	if s, ok := st.(*s3.Store); ok {
 		if prices, known := requests.PricesOf(s.Provider()); known {
 			return &prices
 		}

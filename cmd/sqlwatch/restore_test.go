@@ -16,8 +16,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
-	"github.com/sqlwatch/sqlwatch/replicator/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 )
 
 // smallReplica replicates three states of a small database to a directory,
@@ -25,7 +25,7 @@ import (
 func smallReplica(t *testing.T) (url string) {
 	t.Helper()
 	dir := t.TempDir()
-	store, err := file.New(dir)
+	st, err := file.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,13 +38,13 @@ func smallReplica(t *testing.T) (url string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		putState(t, store, ltx.TXID(i+1), data)
+		putState(t, st, ltx.TXID(i+1), data)
 	}
 	return "file://" + dir
 }
 
 // putState puts a state as a file that holds all its pages.
-func putState(t *testing.T, store replicator.Store, txid ltx.TXID, data []byte) {
+func putState(t *testing.T, st store.Store, txid ltx.TXID, data []byte) {
 	t.Helper()
 	when := time.Date(2024, 3, 1, 12, int(txid), 0, 0, time.UTC)
 	var buf bytes.Buffer
@@ -59,9 +59,9 @@ func putState(t *testing.T, store replicator.Store, txid ltx.TXID, data []byte) 
 		err = enc.Close()
 	}
 	if err == nil {
-		body := replicator.Body{Size: int64(buf.Len()), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil }}
-		_, err = store.Put(context.Background(), replicator.LTXKey(0, txid, txid), body, replicator.PutOptions{Create: true,
-			Metadata: map[string]string{replicator.MetaTimestamp: when.Format(time.RFC3339Nano)}})
+		body := store.Body{Size: int64(buf.Len()), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil }}
+		_, err = st.Put(context.Background(), store.LTXKey(0, txid, txid), body, store.PutOptions{Create: true,
+			Metadata: map[string]string{store.MetaTimestamp: when.Format(time.RFC3339Nano)}})
 	}
 	if err != nil {
 		t.Fatal(err)

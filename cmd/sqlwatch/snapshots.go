@@ -12,8 +12,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // listedFile is one line of snapshots or wal.
@@ -34,7 +34,7 @@ func registerSnapshots(app *kingpin.Application, env *environment) {
 }
 
 // registerListing registers a command that prints files of one replica.
-func registerListing(app *kingpin.Application, env *environment, name, help string, list func(context.Context, replicator.Store, func(listedFile) error) error) {
+func registerListing(app *kingpin.Application, env *environment, name, help string, list func(context.Context, store.Store, func(listedFile) error) error) {
 	cmd := app.Command(name, help)
 	source := cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String()
 	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
@@ -42,13 +42,13 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		store, from, err := openStore(ctx, env, *source, *replica)
+		st, from, err := openStore(ctx, env, *source, *replica)
 		if err != nil {
 			return err
 		}
 		if *asJSON {
 			files := []listedFile{}
-			err := list(ctx, store, func(f listedFile) error {
+			err := list(ctx, st, func(f listedFile) error {
 				f.Replica = from.Name
 				files = append(files, f)
 				return nil
@@ -58,17 +58,17 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 			}
 			return writeJSON(env.Stdout, files)
 		}
-		if err := printListing(ctx, env.Stdout, store, from.Name, list); err != nil {
+		if err := printListing(ctx, env.Stdout, st, from.Name, list); err != nil {
 			return fmt.Errorf("%s: %w", from.Place(), err)
 		}
 		return nil
 	})
 }
 
-func printListing(ctx context.Context, w io.Writer, store replicator.Store, name string, list func(context.Context, replicator.Store, func(listedFile) error) error) error {
+func printListing(ctx context.Context, w io.Writer, st store.Store, name string, list func(context.Context, store.Store, func(listedFile) error) error) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "replica\tlevel\tmin_txid\tmax_txid\tsize\ttimestamp")
-	err := list(ctx, store, func(f listedFile) error {
+	err := list(ctx, st, func(f listedFile) error {
 		when := "-"
 		if f.Timestamp != nil {
 			when = f.Timestamp.UTC().Format(time.RFC3339Nano)
@@ -82,12 +82,12 @@ func printListing(ctx context.Context, w io.Writer, store replicator.Store, name
 	return err
 }
 
-func listed(f replicator.LTXFile) listedFile {
+func listed(f store.LTXFile) listedFile {
 	return listedFile{Level: f.Level, MinTXID: uint64(f.MinTXID), MaxTXID: uint64(f.MaxTXID), Size: f.Object.Size, Stored: f.Object.Modified, Key: f.Object.Key}
 }
 
-func listSnapshots(ctx context.Context, store replicator.Store, print func(listedFile) error) error {
-	files, times, err := catalog.Snapshots(ctx, store)
+func listSnapshots(ctx context.Context, st store.Store, print func(listedFile) error) error {
+	files, times, err := catalog.Snapshots(ctx, st)
 	if err != nil {
 		return err
 	}
@@ -101,8 +101,8 @@ func listSnapshots(ctx context.Context, store replicator.Store, print func(liste
 	return nil
 }
 
-func listAll(ctx context.Context, store replicator.Store, print func(listedFile) error) error {
-	for f, err := range catalog.Files(ctx, store) {
+func listAll(ctx context.Context, st store.Store, print func(listedFile) error) error {
+	for f, err := range catalog.Files(ctx, st) {
 		if err != nil {
 			return err
 		}

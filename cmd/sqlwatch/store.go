@@ -8,27 +8,27 @@ import (
 	"strings"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/file"
-	"github.com/sqlwatch/sqlwatch/replicator/s3"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
 // newStore returns the store of one replica. observe, which may be nil, is told
 // of every request.
-func newStore(ctx context.Context, t config.ReplicaTarget, observe func(replicator.Request)) (replicator.Store, error) {
+func newStore(ctx context.Context, t config.ReplicaTarget, observe func(store.Request)) (store.Store, error) {
 	return sharingStore(ctx, t, nil, observe)
 }
 
 // sharingStore is newStore for one of many: those in S3 have shared in common.
-func sharingStore(ctx context.Context, t config.ReplicaTarget, shared *s3.Shared, observe func(replicator.Request)) (replicator.Store, error) {
+func sharingStore(ctx context.Context, t config.ReplicaTarget, shared *s3.Shared, observe func(store.Request)) (store.Store, error) {
 	switch t.Type {
 	case "file":
-		store, err := file.New(t.File.Dir)
+		st, err := file.New(t.File.Dir)
 		if err != nil || observe == nil {
-			return store, err
+			return st, err
 		}
-		return replicator.Observed(store, observe), nil
+		return store.Observed(st, observe), nil
 	case "s3":
 		return s3.New(ctx, s3.Config{
 			Bucket: t.S3.Bucket, Prefix: t.S3.Prefix, Region: t.S3.Region, Endpoint: t.S3.Endpoint, PathStyle: t.S3.PathStyle,
@@ -42,7 +42,7 @@ func sharingStore(ctx context.Context, t config.ReplicaTarget, shared *s3.Shared
 // openStore returns the store that a command's DB/URL argument means: a
 // replica's URL, or the name or path of a configured database. Of several
 // replicas it takes the one called replica, or the one that reaches farthest.
-func openStore(ctx context.Context, env *environment, arg, replica string) (replicator.Store, config.ReplicaTarget, error) {
+func openStore(ctx context.Context, env *environment, arg, replica string) (store.Store, config.ReplicaTarget, error) {
 	targets, err := configuredReplicas(env, arg)
 	if err != nil {
 		return nil, config.ReplicaTarget{}, err
@@ -60,13 +60,13 @@ func openStore(ctx context.Context, env *environment, arg, replica string) (repl
 	if len(targets) > 1 {
 		return farthest(ctx, env, targets)
 	}
-	store, err := newStore(ctx, targets[0], nil)
-	return store, targets[0], err
+	st, err := newStore(ctx, targets[0], nil)
+	return st, targets[0], err
 }
 
 // farthest returns the replica that holds the newest state. One that cannot be
 // reached is told and left out.
-func farthest(ctx context.Context, env *environment, targets []config.ReplicaTarget) (store replicator.Store, target config.ReplicaTarget, err error) {
+func farthest(ctx context.Context, env *environment, targets []config.ReplicaTarget) (st store.Store, target config.ReplicaTarget, err error) {
 	var errs []error
 	best := int64(-1)
 	for _, t := range targets {
@@ -76,7 +76,7 @@ func farthest(ctx context.Context, env *environment, targets []config.ReplicaTar
 			if highest, herr := catalog.HighestTXID(ctx, s); herr != nil {
 				err = herr
 			} else if txid = int64(highest); txid > best {
-				best, store, target = txid, s, t
+				best, st, target = txid, s, t
 			}
 		}
 		if err != nil {
@@ -84,11 +84,11 @@ func farthest(ctx context.Context, env *environment, targets []config.ReplicaTar
 			errs = append(errs, fmt.Errorf("replica %s: %w", t.Name, err))
 		}
 	}
-	if store == nil {
+	if st == nil {
 		return nil, target, errors.Join(errs...)
 	}
 	fmt.Fprintf(env.Stderr, "sqlwatch: using replica %s, %s, which reaches farthest\n", target.Name, target.Place())
-	return store, target, nil
+	return st, target, nil
 }
 
 // configuredReplicas returns the replicas that an argument means, at least one.

@@ -12,8 +12,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/dustin/go-humanize"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 func registerVerify(app *kingpin.Application, env *environment) {
@@ -31,12 +31,12 @@ func registerVerify(app *kingpin.Application, env *environment) {
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		store, from, err := openStore(ctx, env, *source, *replica)
+		st, from, err := openStore(ctx, env, *source, *replica)
 		if err != nil {
 			return err
 		}
 		progress, done := progressTo(env.Stderr, "verifying")
-		result, err := restore.Drill(ctx, store, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress})
+		result, err := restore.Drill(ctx, st, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress})
 		done()
 		if err != nil {
 			return verifyFailure(fmt.Errorf("%s: %w", from.Place(), err))
@@ -53,7 +53,7 @@ func registerVerify(app *kingpin.Application, env *environment) {
 // verifyFailure tells a replica that is no good (exit 2) from one that could
 // not be looked at (exit 1).
 func verifyFailure(err error) error {
-	for _, cause := range []error{context.Canceled, replicator.ErrAuth, replicator.ErrMisplaced, replicator.ErrUnavailable, os.ErrPermission, syscall.ENOSPC} {
+	for _, cause := range []error{context.Canceled, store.ErrAuth, store.ErrMisplaced, store.ErrUnavailable, os.ErrPermission, syscall.ENOSPC} {
 		if errors.Is(err, cause) {
 			return err
 		}

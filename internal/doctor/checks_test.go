@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // healthy are the facts of a database with which nothing is wrong.
@@ -93,15 +93,15 @@ var faults = []struct {
 	{"hidden-processes", Note, "--pid=host", func(f *Facts) { f.Hidden = true }},
 	{"replica-not-probed", Note, "sudo -u '#33'", func(f *Facts) { f.Replicas[0] = Replica{Skipped: "it belongs to uid 33", DirUID: 33} }},
 	{"replica-unwritable", Critical, "install -d", func(f *Facts) { f.Replicas[0] = Replica{DirForbidden: true, Place: "file:///b"} }},
-	{"replica-misplaced", Critical, "check", func(f *Facts) { f.Replicas[0].ListErr = storeError(replicator.ErrMisplaced, "NoSuchBucket") }},
-	{"replica-credentials", Critical, "keys", func(f *Facts) { f.Replicas[0].ListErr = storeError(replicator.ErrAuth, "InvalidAccessKeyId") }},
-	{"replica-permission", Critical, "check", func(f *Facts) { f.Replicas[0].PutErr = storeError(replicator.ErrAuth, "AccessDenied") }},
-	{"replica-permission", Warning, "lifecycle rule", func(f *Facts) { f.Replicas[0].DeleteErr = storeError(replicator.ErrAuth, "AccessDenied") }},
+	{"replica-misplaced", Critical, "check", func(f *Facts) { f.Replicas[0].ListErr = storeError(store.ErrMisplaced, "NoSuchBucket") }},
+	{"replica-credentials", Critical, "keys", func(f *Facts) { f.Replicas[0].ListErr = storeError(store.ErrAuth, "InvalidAccessKeyId") }},
+	{"replica-permission", Critical, "check", func(f *Facts) { f.Replicas[0].PutErr = storeError(store.ErrAuth, "AccessDenied") }},
+	{"replica-permission", Warning, "lifecycle rule", func(f *Facts) { f.Replicas[0].DeleteErr = storeError(store.ErrAuth, "AccessDenied") }},
 	{"replica-permission", Critical, "chown -R", func(f *Facts) {
-		f.Replicas[0].Kind, f.Replicas[0].PutErr = "file", fmt.Errorf("%w: %w", replicator.ErrAuth, syscall.EACCES)
+		f.Replicas[0].Kind, f.Replicas[0].PutErr = "file", fmt.Errorf("%w: %w", store.ErrAuth, syscall.EACCES)
 	}},
 	{"replica-unreachable", Critical, "nothing listens", func(f *Facts) {
-		f.Replicas[0].ListErr = fmt.Errorf("%w: %w", replicator.ErrUnavailable, syscall.ECONNREFUSED)
+		f.Replicas[0].ListErr = fmt.Errorf("%w: %w", store.ErrUnavailable, syscall.ECONNREFUSED)
 	}},
 	{"replica-failed", Critical, "check", func(f *Facts) { f.Replicas[0].GetErr = errors.New("unheard of") }},
 	{"replica-conditional-writes", Warning, "one sqlwatch only", func(f *Facts) { f.Replicas[0].Conditional = Ignored }},
@@ -112,7 +112,7 @@ var faults = []struct {
 	{"replica-same-disk", Warning, "another disk", func(f *Facts) { f.Replicas[0].SameDisk = true }},
 	{"clock-skew", Warning, "set-ntp", func(f *Facts) { f.Replicas[0].Skew = -time.Minute }},
 	{"clock-skew", Critical, "set-ntp", func(f *Facts) { f.Replicas[0].Skew = time.Hour }},
-	{"clock-skew", Critical, "set-ntp", func(f *Facts) { f.Replicas[0].PutErr = storeError(replicator.ErrUnavailable, "RequestTimeTooSkewed") }},
+	{"clock-skew", Critical, "set-ntp", func(f *Facts) { f.Replicas[0].PutErr = storeError(store.ErrUnavailable, "RequestTimeTooSkewed") }},
 }
 
 func TestDiagnose(t *testing.T) {

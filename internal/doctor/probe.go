@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // probePrefix is where probes are written: readers of LTX files look elsewhere.
@@ -20,9 +20,9 @@ const probePrefix = "sqlwatch/doctor-"
 // Probe makes a real round trip: it lists, writes an object of a few bytes once
 // and once more on the condition that it does not exist, reads it back, lists
 // it, and deletes it. It adds to what known says of the replica.
-func Probe(ctx context.Context, store replicator.Store, known Replica) Replica {
+func Probe(ctx context.Context, st store.Store, known Replica) Replica {
 	start := time.Now()
-	p := &probe{store: store, key: probePrefix + rand.Text(), content: []byte(rand.Text()), found: known}
+	p := &probe{store: st, key: probePrefix + rand.Text(), content: []byte(rand.Text()), found: known}
 	p.run(ctx)
 	p.found.Duration = time.Since(start)
 	return p.found
@@ -34,7 +34,7 @@ func (r Replica) WentWell() bool {
 }
 
 type probe struct {
-	store   replicator.Store
+	store   store.Store
 	key     string
 	content []byte
 	found   Replica
@@ -79,27 +79,27 @@ func (p *probe) first(ctx context.Context, prefix string) (string, bool, error) 
 	return "", false, nil
 }
 
-func (p *probe) body() replicator.Body {
+func (p *probe) body() store.Body {
 	sum := sha256.Sum256(p.content)
-	return replicator.Body{Size: int64(len(p.content)), SHA256: hex.EncodeToString(sum[:]),
+	return store.Body{Size: int64(len(p.content)), SHA256: hex.EncodeToString(sum[:]),
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(p.content)), nil }}
 }
 
 // put writes the probe and finds out whether the store honours conditions.
 func (p *probe) put(ctx context.Context) error {
-	_, err := p.store.Put(ctx, p.key, p.body(), replicator.PutOptions{Create: true})
+	_, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Create: true})
 	if errors.Is(err, errors.ErrUnsupported) {
 		p.found.Conditional = Refused
-		_, err = p.store.Put(ctx, p.key, p.body(), replicator.PutOptions{})
+		_, err = p.store.Put(ctx, p.key, p.body(), store.PutOptions{})
 		return err
 	}
 	if err != nil {
 		return err
 	}
-	switch _, err := p.store.Put(ctx, p.key, p.body(), replicator.PutOptions{Create: true}); {
+	switch _, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Create: true}); {
 	case err == nil:
 		p.found.Conditional = Ignored
-	case errors.Is(err, replicator.ErrExists):
+	case errors.Is(err, store.ErrExists):
 		p.found.Conditional = Honoured
 	case errors.Is(err, errors.ErrUnsupported):
 		p.found.Conditional = Refused

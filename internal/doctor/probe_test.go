@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
-	"github.com/sqlwatch/sqlwatch/replicator/file"
-	"github.com/sqlwatch/sqlwatch/replicator/s3"
-	"github.com/sqlwatch/sqlwatch/replicator/s3/s3test"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // TestMain sends requests to names that do not exist here to a server that
@@ -43,11 +43,11 @@ func answer(status int, code string, header http.Header) http.Handler {
 }
 
 // probed makes a round trip and returns its findings.
-func probed(t *testing.T, store replicator.Store) (Replica, []Finding) {
+func probed(t *testing.T, st store.Store) (Replica, []Finding) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	r := Probe(ctx, store, Replica{Kind: "s3"})
+	r := Probe(ctx, st, Replica{Kind: "s3"})
 	r.Name, r.Place = "s3.main", "s3://backups/app"
 	found := replicas(Facts{Replicas: []Replica{r}})
 	for _, f := range found {
@@ -57,17 +57,17 @@ func probed(t *testing.T, store replicator.Store) (Replica, []Finding) {
 	return r, found
 }
 
-func s3Store(t *testing.T, c s3.Config) replicator.Store {
+func s3Store(t *testing.T, c s3.Config) store.Store {
 	t.Helper()
 	c.Bucket, c.Prefix, c.Backoff, c.Deadline = "backups", "app", time.Millisecond, 10*time.Second
 	if c.AccessKey == "" {
 		c.AccessKey, c.SecretKey = "id", "canary-secret"
 	}
-	store, err := s3.New(context.Background(), c)
+	st, err := s3.New(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store
+	return st
 }
 
 // Each way a replica is set up wrongly is one line with what to do next.
@@ -141,20 +141,20 @@ func wantFinding(t *testing.T, found []Finding, id, cure string) {
 
 // part lets a store deny operations and misbehave.
 type part struct {
-	replicator.Store
+	store.Store
 	deny                       string // operations
 	ignoresConditions, refuses bool
 	hides                      bool
 }
 
-var errDenied = storeError(replicator.ErrAuth, "AccessDenied")
+var errDenied = storeError(store.ErrAuth, "AccessDenied")
 
-func (p part) Put(ctx context.Context, key string, body replicator.Body, o replicator.PutOptions) (replicator.Object, error) {
+func (p part) Put(ctx context.Context, key string, body store.Body, o store.PutOptions) (store.Object, error) {
 	switch {
 	case strings.Contains(p.deny, "put"):
-		return replicator.Object{}, errDenied
+		return store.Object{}, errDenied
 	case p.refuses && o.Create:
-		return replicator.Object{}, fmt.Errorf("%w: NotImplemented", errors.ErrUnsupported)
+		return store.Object{}, fmt.Errorf("%w: NotImplemented", errors.ErrUnsupported)
 	case p.ignoresConditions:
 		o.Create = false
 	}
@@ -168,12 +168,12 @@ func (p part) Delete(ctx context.Context, keys ...string) error {
 	return p.Store.Delete(ctx, keys...)
 }
 
-func (p part) List(ctx context.Context, prefix, after string) iter.Seq2[replicator.Object, error] {
+func (p part) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	if strings.Contains(p.deny, "list") {
-		return func(yield func(replicator.Object, error) bool) { yield(replicator.Object{}, errDenied) }
+		return func(yield func(store.Object, error) bool) { yield(store.Object{}, errDenied) }
 	}
 	if p.hides {
-		return func(func(replicator.Object, error) bool) {}
+		return func(func(store.Object, error) bool) {}
 	}
 	return p.Store.List(ctx, prefix, after)
 }
@@ -182,38 +182,38 @@ func TestProbe(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name  string
-		store func(m *storetest.Memory) replicator.Store
+		store func(m *storetest.Memory) store.Store
 		ids   string
 		left  int // objects left behind
 	}{
-		{"all well", func(m *storetest.Memory) replicator.Store { return m }, "", 0},
-		{"read-only keys", func(m *storetest.Memory) replicator.Store { return part{Store: m, deny: "put"} }, "replica-permission", 0},
-		{"no delete", func(m *storetest.Memory) replicator.Store { return part{Store: m, deny: "delete"} }, "replica-permission", 1},
-		{"no list", func(m *storetest.Memory) replicator.Store { return part{Store: m, deny: "list"} }, "replica-permission", 0},
-		{"no list and no delete", func(m *storetest.Memory) replicator.Store { return part{Store: m, deny: "list delete"} }, "replica-permission replica-permission", 1},
-		{"conditions ignored", func(m *storetest.Memory) replicator.Store { return part{Store: m, ignoresConditions: true} }, "replica-conditional-writes", 0},
-		{"conditions refused", func(m *storetest.Memory) replicator.Store { return part{Store: m, refuses: true} }, "replica-conditional-writes", 0},
-		{"stale listing", func(m *storetest.Memory) replicator.Store { return part{Store: m, hides: true} }, "replica-stale-list", 0},
-		{"damaged", func(m *storetest.Memory) replicator.Store {
+		{"all well", func(m *storetest.Memory) store.Store { return m }, "", 0},
+		{"read-only keys", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "put"} }, "replica-permission", 0},
+		{"no delete", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "delete"} }, "replica-permission", 1},
+		{"no list", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "list"} }, "replica-permission", 0},
+		{"no list and no delete", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "list delete"} }, "replica-permission replica-permission", 1},
+		{"conditions ignored", func(m *storetest.Memory) store.Store { return part{Store: m, ignoresConditions: true} }, "replica-conditional-writes", 0},
+		{"conditions refused", func(m *storetest.Memory) store.Store { return part{Store: m, refuses: true} }, "replica-conditional-writes", 0},
+		{"stale listing", func(m *storetest.Memory) store.Store { return part{Store: m, hides: true} }, "replica-stale-list", 0},
+		{"damaged", func(m *storetest.Memory) store.Store {
 			return storetest.NewFaulty(m, storetest.Nth(0, storetest.Corrupt, "get"))
 		}, "replica-damaged", 0},
-		{"breaks off", func(m *storetest.Memory) replicator.Store {
+		{"breaks off", func(m *storetest.Memory) store.Store {
 			return storetest.NewFaulty(m, storetest.Nth(0, storetest.Truncated, "get"))
 		}, "replica-unreachable", 0},
-		{"clock behind", func(m *storetest.Memory) replicator.Store {
+		{"clock behind", func(m *storetest.Memory) store.Store {
 			m.SetClock(func() time.Time { return time.Now().Add(time.Hour) })
 			return m
 		}, "clock-skew", 0},
-		{"another program's", func(m *storetest.Memory) replicator.Store {
-			put(t, m, replicator.LTXKey(0, 1, 1))
+		{"another program's", func(m *storetest.Memory) store.Store {
+			put(t, m, store.LTXKey(0, 1, 1))
 			return m
 		}, "replica-foreign", 1},
-		{"Litestream 0.3's", func(m *storetest.Memory) replicator.Store {
+		{"Litestream 0.3's", func(m *storetest.Memory) store.Store {
 			put(t, m, "generations/0123456789abcdef/snapshots/00000000.snapshot.lz4")
 			return m
 		}, "replica-foreign", 1},
-		{"our own", func(m *storetest.Memory) replicator.Store {
-			put(t, m, replicator.LTXKey(0, 1, 1))
+		{"our own", func(m *storetest.Memory) store.Store {
+			put(t, m, store.LTXKey(0, 1, 1))
 			put(t, m, "sqlwatch/lease.json")
 			return m
 		}, "", 2},
@@ -240,10 +240,10 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-func put(t *testing.T, store replicator.Store, key string) {
+func put(t *testing.T, st store.Store, key string) {
 	t.Helper()
 	p := &probe{content: []byte("x")}
-	if _, err := store.Put(context.Background(), key, p.body(), replicator.PutOptions{}); err != nil {
+	if _, err := st.Put(context.Background(), key, p.body(), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -253,23 +253,23 @@ func TestProbeStores(t *testing.T) {
 	t.Parallel()
 	t.Run("file", func(t *testing.T) {
 		t.Parallel()
-		store, err := file.New(t.TempDir())
+		st, err := file.New(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r, found := probed(t, store); len(found) > 0 || r.Conditional != Honoured || !r.SkewKnown || !r.WentWell() {
+		if r, found := probed(t, st); len(found) > 0 || r.Conditional != Honoured || !r.SkewKnown || !r.WentWell() {
 			t.Errorf("%+v: %+v", r, found)
 		}
 	})
 	t.Run("s3", func(t *testing.T) {
 		t.Parallel()
 		server := s3test.Start(t)
-		store, err := s3.New(context.Background(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region, Endpoint: server.URL, PathStyle: true,
+		st, err := s3.New(context.Background(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region, Endpoint: server.URL, PathStyle: true,
 			AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r, found := probed(t, store); len(found) > 0 || r.Conditional != Honoured || !r.SkewKnown || !r.WentWell() {
+		if r, found := probed(t, st); len(found) > 0 || r.Conditional != Honoured || !r.SkewKnown || !r.WentWell() {
 			t.Errorf("%+v: %+v", r, found)
 		}
 	})

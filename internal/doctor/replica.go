@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
-	"github.com/sqlwatch/sqlwatch/replicator/s3"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
 // How far a store's clock may be from ours. S3 refuses requests at 15 minutes.
@@ -50,7 +50,7 @@ func (r Replica) diagnose() []Finding {
 		if step.err != nil {
 			found = append(found, r.failure(step.op, step.err)...)
 		}
-		if step.err != nil && (fatal(step.err) || !errors.Is(step.err, replicator.ErrAuth)) {
+		if step.err != nil && (fatal(step.err) || !errors.Is(step.err, store.ErrAuth)) {
 			return found
 		}
 	}
@@ -68,14 +68,14 @@ func (r Replica) skippedCure() string {
 
 // fatal tells what makes every further step fail the same way.
 func fatal(err error) bool {
-	return errors.Is(err, replicator.ErrMisplaced) || errors.Is(err, replicator.ErrUnavailable) || badKeys(err)
+	return errors.Is(err, store.ErrMisplaced) || errors.Is(err, store.ErrUnavailable) || badKeys(err)
 }
 
 // badKeys tells credentials that are wrong altogether from those that lack one permission.
 func badKeys(err error) bool {
 	var api interface{ ErrorCode() string }
-	if !errors.Is(err, replicator.ErrAuth) || !errors.As(err, &api) {
-		return errors.Is(err, replicator.ErrAuth) && !errors.Is(err, os.ErrPermission)
+	if !errors.Is(err, store.ErrAuth) || !errors.As(err, &api) {
+		return errors.Is(err, store.ErrAuth) && !errors.Is(err, os.ErrPermission)
 	}
 	switch api.ErrorCode() {
 	case "AccessDenied", "Forbidden", "UnauthorizedAccess", "AccessDeniedException", "AllAccessDisabled":
@@ -91,13 +91,13 @@ func (r Replica) failure(op string, err error) []Finding {
 	switch {
 	case errors.As(err, &api) && api.ErrorCode() == "RequestTimeTooSkewed":
 		return one("clock-skew", Critical, what, "S3 refuses requests that are 15 minutes off", cure+": timedatectl set-ntp true")
-	case errors.Is(err, replicator.ErrMisplaced):
+	case errors.Is(err, store.ErrMisplaced):
 		return one("replica-misplaced", Critical, what, "nothing is replicated there, and retrying will not help", cure)
-	case errors.Is(err, replicator.ErrAuth) && badKeys(err):
+	case errors.Is(err, store.ErrAuth) && badKeys(err):
 		return one("replica-credentials", Critical, what, "nothing is replicated there", cure)
-	case errors.Is(err, replicator.ErrAuth):
+	case errors.Is(err, store.ErrAuth):
 		return r.forbidden(op, what, cure)
-	case errors.Is(err, replicator.ErrUnavailable):
+	case errors.Is(err, store.ErrUnavailable):
 		return one("replica-unreachable", Critical, what, "commits wait in the state directory until it answers", cure)
 	}
 	return one("replica-failed", Critical, what, "replication will meet the same", cure)
@@ -127,9 +127,9 @@ func (r Replica) forbidden(op, what, cure string) []Finding {
 // explain returns what an error says and what to do about it.
 func (r Replica) explain(err error) (what, cure string) {
 	what = r.Place + ": " + err.Error()
-	var store *s3.Error
-	if errors.As(err, &store) && store.Hint != "" {
-		return strings.TrimSuffix(what, ": "+store.Hint), store.Hint
+	var st *s3.Error
+	if errors.As(err, &st) && st.Hint != "" {
+		return strings.TrimSuffix(what, ": "+st.Hint), st.Hint
 	}
 	var timeout net.Error
 	switch {

@@ -19,9 +19,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Reason says why a segment does not come from the WAL alone.
@@ -75,7 +75,7 @@ type Options struct {
 
 	// Recover is asked when the state directory holds nothing to start from:
 	// what does the replica hold? It returns TXID 0 for an empty replica. nil: there is none.
-	Recover func(ctx context.Context) (ltx.TXID, replicator.PageSums, error)
+	Recover func(ctx context.Context) (ltx.TXID, store.PageSums, error)
 }
 
 func (o *Options) setDefaults() {

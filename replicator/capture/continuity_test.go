@@ -13,7 +13,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Each case is something that happens behind the capture's back: what it costs
@@ -308,8 +308,8 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 }
 
 // recoverFromCopy is a replica that holds what was applied to the copy.
-func (s *scene) recoverFromCopy(context.Context) (ltx.TXID, replicator.PageSums, error) {
-	sums := replicator.PageSums{PageSize: 4096, Sums: make([]ltx.Checksum, len(s.copies.sums))}
+func (s *scene) recoverFromCopy(context.Context) (ltx.TXID, store.PageSums, error) {
+	sums := store.PageSums{PageSize: 4096, Sums: make([]ltx.Checksum, len(s.copies.sums))}
 	for page, sum := range s.copies.sums {
 		sums.Sums[page-1] = sum
 	}

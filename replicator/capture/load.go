@@ -16,9 +16,9 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // load finds the position that the state directory holds. Whatever in it cannot
@@ -149,7 +149,7 @@ func redoSegment(m *pagesums.Map, s spool.Segment) (err error) {
 // recover begins from the replica, or from nothing.
 func (c *Capture) recover(ctx context.Context) error {
 	var last ltx.TXID
-	var sums replicator.PageSums
+	var sums store.PageSums
 	if c.o.Recover != nil {
 		var err error
 		if last, sums, err = c.o.Recover(ctx); err != nil {
@@ -184,7 +184,7 @@ func (c *Capture) recover(ctx context.Context) error {
 }
 
 // adoptReplica writes the state that a replica at TXID last stands for.
-func (c *Capture) adoptReplica(last ltx.TXID, sums replicator.PageSums) error {
+func (c *Capture) adoptReplica(last ltx.TXID, sums store.PageSums) error {
 	if err := pagesums.Write(c.sumsPath(), last, sums.PageSize, sums.Sums); err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // listWindow is how many keys one look into a level takes: what S3 answers with
@@ -29,29 +29,29 @@ const listWindow = 1000
 // rise with the TXID, is all that a plan over 10^6 objects needs. One catalog
 // serves one plan: what it has seen it does not ask for again.
 type catalog struct {
-	store    replicator.Store
+	store    store.Store
 	excluded map[string]bool // objects found to be damaged
 	times    map[string]time.Time
 }
 
-func newCatalog(store replicator.Store, excluded map[string]bool) *catalog {
-	return &catalog{store: store, excluded: excluded, times: make(map[string]time.Time)}
+func newCatalog(st store.Store, excluded map[string]bool) *catalog {
+	return &catalog{store: st, excluded: excluded, times: make(map[string]time.Time)}
 }
 
 // keyWindow is a run of consecutive files of a level. Complete means that the
 // level ends with it.
 type keyWindow struct {
-	files    []replicator.LTXFile
+	files    []store.LTXFile
 	complete bool
 }
 
-func (w keyWindow) last() replicator.LTXFile { return w.files[len(w.files)-1] }
+func (w keyWindow) last() store.LTXFile { return w.files[len(w.files)-1] }
 
 // after lists up to a window of the level's files whose keys sort after `after`.
 func (c *catalog) after(ctx context.Context, level int, after string) (keyWindow, error) {
 	w := keyWindow{complete: true}
 	seen := 0
-	for obj, err := range c.store.List(ctx, replicator.LevelPrefix(level), after) {
+	for obj, err := range c.store.List(ctx, store.LevelPrefix(level), after) {
 		if err != nil {
 			return keyWindow{}, fmt.Errorf("list level %d of the replica: %w", level, err)
 		}
@@ -70,19 +70,19 @@ func (c *catalog) after(ctx context.Context, level int, after string) (keyWindow
 }
 
 // file parses an object's key. Keys that are no LTX file's are none of ours.
-func (c *catalog) file(obj replicator.Object) (replicator.LTXFile, bool) {
-	level, min, max, err := replicator.ParseLTXKey(obj.Key)
+func (c *catalog) file(obj store.Object) (store.LTXFile, bool) {
+	level, min, max, err := store.ParseLTXKey(obj.Key)
 	if err != nil || c.excluded[obj.Key] {
-		return replicator.LTXFile{}, false
+		return store.LTXFile{}, false
 	}
-	return replicator.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: obj}, true
+	return store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: obj}, true
 }
 
 // from lists up to a window of the level's files whose min TXID is at least min.
 func (c *catalog) from(ctx context.Context, level int, min ltx.TXID) (keyWindow, error) {
 	after := ""
 	if min > 1 {
-		after = replicator.LTXKey(level, min-1, math.MaxUint64)
+		after = store.LTXKey(level, min-1, math.MaxUint64)
 	}
 	return c.after(ctx, level, after)
 }
@@ -106,18 +106,18 @@ func (c *catalog) around(ctx context.Context, level int, txid ltx.TXID) (keyWind
 // levels returns the levels below SnapshotLevel that hold anything, highest first.
 func (c *catalog) levels(ctx context.Context) ([]int, error) {
 	var levels []int
-	for level := 0; level < replicator.SnapshotLevel; {
-		next := replicator.SnapshotLevel
-		for obj, err := range c.store.List(ctx, "000", replicator.LevelPrefix(level)) {
+	for level := 0; level < store.SnapshotLevel; {
+		next := store.SnapshotLevel
+		for obj, err := range c.store.List(ctx, "000", store.LevelPrefix(level)) {
 			if err != nil {
 				return nil, fmt.Errorf("list the replica: %w", err)
 			}
-			if l, _, _, err := replicator.ParseLTXKey(obj.Key); err == nil && l >= level {
+			if l, _, _, err := store.ParseLTXKey(obj.Key); err == nil && l >= level {
 				next = l
 				break
 			}
 		}
-		if next < replicator.SnapshotLevel {
+		if next < store.SnapshotLevel {
 			levels = append(levels, next)
 		}
 		level = next + 1
@@ -127,10 +127,10 @@ func (c *catalog) levels(ctx context.Context) ([]int, error) {
 }
 
 // snapshots returns every snapshot, of whatever level, by ascending max TXID.
-func (c *catalog) snapshots(ctx context.Context, levels []int) ([]replicator.LTXFile, error) {
-	var all []replicator.LTXFile
-	for _, level := range append([]int{replicator.SnapshotLevel}, levels...) {
-		for obj, err := range c.store.List(ctx, replicator.LevelPrefix(level)+ltx.TXID(1).String()+"-", "") {
+func (c *catalog) snapshots(ctx context.Context, levels []int) ([]store.LTXFile, error) {
+	var all []store.LTXFile
+	for _, level := range append([]int{store.SnapshotLevel}, levels...) {
+		for obj, err := range c.store.List(ctx, store.LevelPrefix(level)+ltx.TXID(1).String()+"-", "") {
 			if err != nil {
 				return nil, fmt.Errorf("list snapshots: %w", err)
 			}
@@ -139,7 +139,7 @@ func (c *catalog) snapshots(ctx context.Context, levels []int) ([]replicator.LTX
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b replicator.LTXFile) int {
+	slices.SortStableFunc(all, func(a, b store.LTXFile) int {
 		switch {
 		case a.MaxTXID < b.MaxTXID:
 			return -1
@@ -154,7 +154,7 @@ func (c *catalog) snapshots(ctx context.Context, levels []int) ([]replicator.LTX
 // search finds the last file of a level, from w on, for which holds is true.
 // It must be true up to some file and false from there on. Found is the window
 // with that file at index i, or nil files when there is none; next is the file after it.
-func (c *catalog) search(ctx context.Context, level int, w keyWindow, holds func(replicator.LTXFile) (bool, error)) (found keyWindow, i int, next *replicator.LTXFile, err error) {
+func (c *catalog) search(ctx context.Context, level int, w keyWindow, holds func(store.LTXFile) (bool, error)) (found keyWindow, i int, next *store.LTXFile, err error) {
 	if len(w.files) == 0 {
 		return keyWindow{}, 0, nil, nil
 	}
@@ -234,7 +234,7 @@ func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (ltx.TXID, 
 	if err != nil {
 		return 0, err
 	}
-	w, _, _, err = c.search(ctx, level, w, func(replicator.LTXFile) (bool, error) { return true, nil })
+	w, _, _, err = c.search(ctx, level, w, func(store.LTXFile) (bool, error) { return true, nil })
 	var highest ltx.TXID
 	for _, f := range w.files {
 		highest = max(highest, f.MaxTXID)
@@ -244,8 +244,8 @@ func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (ltx.TXID, 
 
 // time returns when the newest batch in f was taken: as the metadata says, in
 // Litestream's own replicas as the file's header says.
-func (c *catalog) time(ctx context.Context, f replicator.LTXFile) (time.Time, error) {
-	if t, ok := replicator.MetadataTime(f.Object.Metadata); ok {
+func (c *catalog) time(ctx context.Context, f store.LTXFile) (time.Time, error) {
+	if t, ok := store.MetadataTime(f.Object.Metadata); ok {
 		return t, nil
 	}
 	if t, ok := c.times[f.Object.Key]; ok {
@@ -255,10 +255,10 @@ func (c *catalog) time(ctx context.Context, f replicator.LTXFile) (time.Time, er
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read the time of %s: %w", f.Object.Key, err)
 	}
-	t, ok := replicator.MetadataTime(obj.Metadata)
+	t, ok := store.MetadataTime(obj.Metadata)
 	if !ok {
 		if len(head) < ltx.HeaderSize || string(head[:4]) != ltx.Magic {
-			return time.Time{}, &replicator.CorruptError{Key: f.Object.Key, Err: errors.New("it does not begin with an ltx header")}
+			return time.Time{}, &store.CorruptError{Key: f.Object.Key, Err: errors.New("it does not begin with an ltx header")}
 		}
 		t = time.UnixMilli(int64(binary.BigEndian.Uint64(head[32:]))).UTC()
 	}
@@ -267,10 +267,10 @@ func (c *catalog) time(ctx context.Context, f replicator.LTXFile) (time.Time, er
 }
 
 // readRange reads a small range of an object at once.
-func readRange(ctx context.Context, store replicator.Store, key string, offset, length int64) (replicator.Object, []byte, error) {
-	r, obj, err := store.Get(ctx, key, offset, length)
+func readRange(ctx context.Context, st store.Store, key string, offset, length int64) (store.Object, []byte, error) {
+	r, obj, err := st.Get(ctx, key, offset, length)
 	if err != nil {
-		return replicator.Object{}, nil, err
+		return store.Object{}, nil, err
 	}
 	defer r.Close()
 	data, err := io.ReadAll(io.LimitReader(r, length))
@@ -278,8 +278,8 @@ func readRange(ctx context.Context, store replicator.Store, key string, offset, 
 }
 
 // Snapshots returns every snapshot of a replica by ascending TXID, and when each was taken.
-func Snapshots(ctx context.Context, store replicator.Store) ([]replicator.LTXFile, []time.Time, error) {
-	c := newCatalog(store, nil)
+func Snapshots(ctx context.Context, st store.Store) ([]store.LTXFile, []time.Time, error) {
+	c := newCatalog(st, nil)
 	levels, err := c.levels(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -299,12 +299,12 @@ func Snapshots(ctx context.Context, store replicator.Store) ([]replicator.LTXFil
 
 // Files yields every LTX file of a replica in the order of keys: by level, then
 // by TXID. The objects' metadata is there as far as the listing tells it.
-func Files(ctx context.Context, store replicator.Store) iter.Seq2[replicator.LTXFile, error] {
-	return func(yield func(replicator.LTXFile, error) bool) {
-		c := newCatalog(store, nil)
-		for obj, err := range store.List(ctx, "000", "") {
+func Files(ctx context.Context, st store.Store) iter.Seq2[store.LTXFile, error] {
+	return func(yield func(store.LTXFile, error) bool) {
+		c := newCatalog(st, nil)
+		for obj, err := range st.List(ctx, "000", "") {
 			if err != nil {
-				yield(replicator.LTXFile{}, fmt.Errorf("list the replica: %w", err))
+				yield(store.LTXFile{}, fmt.Errorf("list the replica: %w", err))
 				return
 			}
 			if f, ok := c.file(obj); ok && !yield(f, nil) {

@@ -5,21 +5,21 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // chain returns base and the files that lead from it to exactly txid. At each
 // step the highest level that leads on is taken, and of it the file that
 // reaches farthest; a file may begin before the position. Any such choice ends
 // at txid if one does: whatever covered the next TXID still does.
-func (p *planner) chain(ctx context.Context, base replicator.LTXFile, txid ltx.TXID) ([]replicator.LTXFile, error) {
-	files := []replicator.LTXFile{base}
+func (p *planner) chain(ctx context.Context, base store.LTXFile, txid ltx.TXID) ([]store.LTXFile, error) {
+	files := []store.LTXFile{base}
 	cursors := make([]*levelCursor, len(p.levels))
 	for i, level := range p.levels {
 		cursors[i] = &levelCursor{level: level, until: txid}
 	}
 	for at := base.MaxTXID; at < txid; at = files[len(files)-1].MaxTXID {
-		var next *replicator.LTXFile
+		var next *store.LTXFile
 		for _, c := range cursors {
 			if err := c.advance(ctx, p.catalog, at); err != nil {
 				return nil, err
@@ -60,10 +60,10 @@ type levelCursor struct {
 	keyWindow
 	level   int
 	started bool
-	until   ltx.TXID            // files that reach past it are of no use
-	i       int                 // files[:i] begin at or before the position + 1
-	best    *replicator.LTXFile // of those, the one that reaches farthest, if it leads on
-	beyond  ltx.TXID            // the least TXID past until that a file leads to, 0: none does
+	until   ltx.TXID       // files that reach past it are of no use
+	i       int            // files[:i] begin at or before the position + 1
+	best    *store.LTXFile // of those, the one that reaches farthest, if it leads on
+	beyond  ltx.TXID       // the least TXID past until that a file leads to, 0: none does
 }
 
 // advance looks for the best file that leads on from the state `at`.
@@ -84,7 +84,7 @@ func (c *levelCursor) advance(ctx context.Context, catalog *catalog, at ltx.TXID
 	}
 }
 
-func (c *levelCursor) consider(f replicator.LTXFile, at ltx.TXID) {
+func (c *levelCursor) consider(f store.LTXFile, at ltx.TXID) {
 	switch {
 	case f.MaxTXID <= at:
 	case f.MaxTXID > c.until:

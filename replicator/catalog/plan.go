@@ -9,7 +9,7 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Target says which state is wanted: the newest, when both fields are zero; the
@@ -25,7 +25,7 @@ type Target struct {
 type Plan struct {
 	TXID      ltx.TXID  // the state's
 	Timestamp time.Time // when it was captured
-	Files     []replicator.LTXFile
+	Files     []store.LTXFile
 	Bytes     int64        // of all files
 	Checksum  ltx.Checksum // of the database in that state, 0 when the replica does not tell
 	Lineage   string
@@ -79,27 +79,27 @@ func (e *RangeError) Error() string {
 // snapshot at or before it, then always the file that reaches farthest, high
 // levels first. It asks the store O(log n) times for n objects. A state that
 // cannot be made exactly is a *RangeError or *GapError, never another state.
-func MakePlan(ctx context.Context, store replicator.Store, target Target) (*Plan, error) {
-	return PlanWithout(ctx, store, target, nil)
+func MakePlan(ctx context.Context, st store.Store, target Target) (*Plan, error) {
+	return PlanWithout(ctx, st, target, nil)
 }
 
 // PlanWithout is MakePlan as if the excluded keys were not there. The levels are
 // listed one after the other: where the writer began a new chain in between, a
 // whole replica seems to have a gap, so a gap is only believed when it is found
 // twice.
-func PlanWithout(ctx context.Context, store replicator.Store, target Target, excluded map[string]bool) (*Plan, error) {
-	plan, err := planOnce(ctx, store, target, excluded)
+func PlanWithout(ctx context.Context, st store.Store, target Target, excluded map[string]bool) (*Plan, error) {
+	plan, err := planOnce(ctx, st, target, excluded)
 	if gap := (*GapError)(nil); errors.As(err, &gap) || errors.Is(err, ErrEmpty) {
-		return planOnce(ctx, store, target, excluded)
+		return planOnce(ctx, st, target, excluded)
 	}
 	return plan, err
 }
 
-func planOnce(ctx context.Context, store replicator.Store, target Target, excluded map[string]bool) (*Plan, error) {
+func planOnce(ctx context.Context, st store.Store, target Target, excluded map[string]bool) (*Plan, error) {
 	if target.TXID != 0 && !target.Timestamp.IsZero() {
 		return nil, errors.New("plan restore: give a txid or a timestamp, not both")
 	}
-	p := planner{catalog: newCatalog(store, excluded)}
+	p := planner{catalog: newCatalog(st, excluded)}
 	if err := p.load(ctx); err != nil {
 		return nil, fmt.Errorf("plan restore: %w", err)
 	}
@@ -113,8 +113,8 @@ func planOnce(ctx context.Context, store replicator.Store, target Target, exclud
 // planner makes one plan.
 type planner struct {
 	*catalog
-	levels []int                // that hold anything, highest first, without SnapshotLevel
-	snaps  []replicator.LTXFile // ascending
+	levels []int           // that hold anything, highest first, without SnapshotLevel
+	snaps  []store.LTXFile // ascending
 }
 
 func (p *planner) load(ctx context.Context) (err error) {
@@ -160,7 +160,7 @@ func (p *planner) plan(ctx context.Context, target Target) (*Plan, error) {
 }
 
 // base returns the newest snapshot at or before txid, nil when there is none.
-func (p *planner) base(txid ltx.TXID) *replicator.LTXFile {
+func (p *planner) base(txid ltx.TXID) *store.LTXFile {
 	for i := len(p.snaps) - 1; i >= 0; i-- {
 		if p.snaps[i].MaxTXID <= txid {
 			return &p.snaps[i]
@@ -212,7 +212,7 @@ func (p *planner) newest(ctx context.Context) (ltx.TXID, error) {
 // lags behind. When the next batch is known and later, nothing can be between.
 func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, error) {
 	exact := false // a batch was taken at this very time: whatever is missing came later
-	until := func(f replicator.LTXFile) (bool, error) {
+	until := func(f store.LTXFile) (bool, error) {
 		t, err := p.time(ctx, f)
 		exact = exact || err == nil && t.Equal(target.Timestamp)
 		return !t.After(target.Timestamp), err
@@ -323,7 +323,7 @@ func (p *planner) outOfRange(ctx context.Context, target Target) error {
 }
 
 // finish describes the state that the files make.
-func (p *planner) finish(ctx context.Context, files []replicator.LTXFile) (*Plan, error) {
+func (p *planner) finish(ctx context.Context, files []store.LTXFile) (*Plan, error) {
 	plan := &Plan{Files: files}
 	for _, f := range files {
 		plan.Bytes += f.Object.Size
@@ -332,19 +332,19 @@ func (p *planner) finish(ctx context.Context, files []replicator.LTXFile) (*Plan
 	plan.TXID = last.MaxTXID
 	t, err := p.time(ctx, last)
 	if err != nil {
-		return nil, replicator.Unreadable(ctx, last.Object.Key, 1, err)
+		return nil, store.Unreadable(ctx, last.Object.Key, 1, err)
 	}
 	plan.Timestamp = t
 	meta := last.Object.Metadata
 	if meta == nil {
 		_, obj, err := p.store.Get(ctx, last.Object.Key, 0, 0)
 		if err != nil {
-			return nil, replicator.Unreadable(ctx, last.Object.Key, 1, err)
+			return nil, store.Unreadable(ctx, last.Object.Key, 1, err)
 		}
 		meta = obj.Metadata
 	}
-	plan.Lineage = meta[replicator.MetaLineage]
-	if sum, err := ltx.ParseChecksum(meta[replicator.MetaChecksum]); err == nil {
+	plan.Lineage = meta[store.MetaLineage]
+	if sum, err := ltx.ParseChecksum(meta[store.MetaChecksum]); err == nil {
 		plan.Checksum = sum | ltx.ChecksumFlag
 	}
 	return plan, nil
@@ -352,8 +352,8 @@ func (p *planner) finish(ctx context.Context, files []replicator.LTXFile) (*Plan
 
 // HighestTXID returns the highest TXID that any file of the replica reaches,
 // whether or not it can be restored: a writer goes on after it. 0 is an empty replica.
-func HighestTXID(ctx context.Context, store replicator.Store) (ltx.TXID, error) {
-	p := planner{catalog: newCatalog(store, nil)}
+func HighestTXID(ctx context.Context, st store.Store) (ltx.TXID, error) {
+	p := planner{catalog: newCatalog(st, nil)}
 	err := p.load(ctx)
 	var gap *GapError
 	if errors.Is(err, ErrEmpty) {

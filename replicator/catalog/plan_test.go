@@ -10,9 +10,9 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // start is when the generated replicas begin; batch n is taken n seconds later.
@@ -30,9 +30,9 @@ func putEmpty(t testing.TB, m *storetest.Memory, level int, min, max ltx.TXID, m
 	}
 	var meta map[string]string
 	if metadata {
-		meta = map[string]string{replicator.MetaTimestamp: batchTime(max).Format(time.RFC3339Nano)}
+		meta = map[string]string{store.MetaTimestamp: batchTime(max).Format(time.RFC3339Nano)}
 	}
-	if _, err := m.Put(context.Background(), replicator.LTXKey(level, min, max), storetest.Bytes(data), replicator.PutOptions{Metadata: meta}); err != nil {
+	if _, err := m.Put(context.Background(), store.LTXKey(level, min, max), storetest.Bytes(data), store.PutOptions{Metadata: meta}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -47,7 +47,7 @@ func busyReplica(t testing.TB, n ltx.TXID, metadata bool) *storetest.Memory {
 		}
 	}
 	for max := ltx.TXID(10_007); max <= n; max += 86_400 {
-		putEmpty(t, m, replicator.SnapshotLevel, 1, max, metadata)
+		putEmpty(t, m, store.SnapshotLevel, 1, max, metadata)
 	}
 	return m
 }
@@ -124,7 +124,7 @@ func TestPlan_R13_strangersKeys(t *testing.T) {
 	}
 	for i := range 2500 {
 		for _, format := range []string{"0000/../../etc/passwd%d", "0000/0000000000000002-x%d.ltx", "000a/%d", "0000/0000000000000002-0000000000000003.ltx.tmp%d", "a%d", "0001/%d"} {
-			if _, err := m.Put(ctx, fmt.Sprintf(format, i), storetest.Bytes(nil), replicator.PutOptions{}); err != nil {
+			if _, err := m.Put(ctx, fmt.Sprintf(format, i), storetest.Bytes(nil), store.PutOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -6,25 +6,25 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Tip is the newest file of a replica.
 type Tip struct {
 	TXID     ltx.TXID
 	At       time.Time
-	Checksum string             // "" where it does not tell
-	Lineage  string             // "" where it does not tell
-	Base     ltx.TXID           // of the newest snapshot
-	Oldest   replicator.LTXFile // snapshot; without a key where there is none
-	Newest   replicator.LTXFile
+	Checksum string        // "" where it does not tell
+	Lineage  string        // "" where it does not tell
+	Base     ltx.TXID      // of the newest snapshot
+	Oldest   store.LTXFile // snapshot; without a key where there is none
+	Newest   store.LTXFile
 	Levels   map[int]ltx.TXID // how far each reaches
 }
 
 // FindTip finds a replica's tip in O(log n) requests.
-func FindTip(ctx context.Context, store replicator.Store) (Tip, error) {
+func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 	t := Tip{Levels: map[int]ltx.TXID{}}
-	c := newCatalog(store, nil)
+	c := newCatalog(st, nil)
 	levels, err := c.levels(ctx)
 	if err != nil {
 		return t, err
@@ -59,17 +59,17 @@ func FindTip(ctx context.Context, store replicator.Store) (Tip, error) {
 	if key == "" {
 		return t, nil
 	}
-	_, object, err := store.Get(ctx, key, 0, 0)
+	_, object, err := st.Get(ctx, key, 0, 0)
 	if err != nil {
 		return t, err
 	}
-	t.Checksum, t.Lineage = object.Metadata[replicator.MetaChecksum], object.Metadata[replicator.MetaLineage]
-	t.At, err = c.time(ctx, replicator.LTXFile{Object: object})
+	t.Checksum, t.Lineage = object.Metadata[store.MetaChecksum], object.Metadata[store.MetaLineage]
+	t.At, err = c.time(ctx, store.LTXFile{Object: object})
 	return t, err
 }
 
 // TimeOf returns the time of a file's newest batch. Where its metadata does not
 // tell, the file's header does.
-func TimeOf(ctx context.Context, store replicator.Store, f replicator.LTXFile) (time.Time, error) {
-	return newCatalog(store, nil).time(ctx, f)
+func TimeOf(ctx context.Context, st store.Store, f store.LTXFile) (time.Time, error) {
+	return newCatalog(st, nil).time(ctx, f)
 }

@@ -7,12 +7,12 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Dated is a file with the time of its newest batch.
 type Dated struct {
-	replicator.LTXFile
+	store.LTXFile
 	At time.Time
 }
 
@@ -26,13 +26,13 @@ type Dated struct {
 // is used by none, and neither is a thinned file whose span a higher file covers.
 //
 // Protected keys, those of the last verified chain, stay in any case.
-func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time, protected map[string]bool) []replicator.LTXFile {
+func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time, protected map[string]bool) []store.LTXFile {
 	base, ok := oldestBase(files, now.Add(-keep))
 	if !ok {
 		return nil // nothing promised is restorable: whatever is here may be all there is
 	}
 	runs := levelRuns(files)
-	var out []replicator.LTXFile
+	var out []store.LTXFile
 	for _, f := range files {
 		switch {
 		case protected[f.Object.Key]:

@@ -5,7 +5,7 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Bounds of one merge: each input has buffers of its own.
@@ -17,7 +17,7 @@ const (
 // Window is a run of files that become one file of a level.
 type Window struct {
 	Level  int
-	Inputs []replicator.LTXFile
+	Inputs []store.LTXFile
 	Until  ltx.TXID  // the level is done up to here
 	Due    time.Time // nothing to do before; zero with nothing to wait for
 }
@@ -28,7 +28,7 @@ type Window struct {
 // since a copy of it would only cost.
 //
 // It is pure: when gives a file's time.
-func NextWindow(files []replicator.LTXFile, level int, done ltx.TXID, interval time.Duration, now time.Time, when func(replicator.LTXFile) time.Time) Window {
+func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.Duration, now time.Time, when func(store.LTXFile) time.Time) Window {
 	first := next(files, level, done)
 	if first == nil {
 		if first = nearest(files, level, done); first == nil {
@@ -51,14 +51,14 @@ func NextWindow(files []replicator.LTXFile, level int, done ltx.TXID, interval t
 		w.Until = f.MaxTXID
 	}
 	if len(w.Inputs) == 0 { // a clock that went back: the file's window is over, the file is later
-		w.Inputs, w.Until = []replicator.LTXFile{*first}, first.MaxTXID
+		w.Inputs, w.Until = []store.LTXFile{*first}, first.MaxTXID
 	}
 	return w
 }
 
 // next returns the file below level that begins right after done and reaches
 // farthest; nil when there is none. Snapshots begin chains and join none.
-func next(files []replicator.LTXFile, level int, done ltx.TXID) (best *replicator.LTXFile) {
+func next(files []store.LTXFile, level int, done ltx.TXID) (best *store.LTXFile) {
 	for i, f := range files {
 		if f.Level < level && f.MinTXID == done+1 && !f.Snapshot() && (best == nil || f.MaxTXID > best.MaxTXID) {
 			best = &files[i]
@@ -68,7 +68,7 @@ func next(files []replicator.LTXFile, level int, done ltx.TXID) (best *replicato
 }
 
 // nearest returns the first file below level that begins after done+1.
-func nearest(files []replicator.LTXFile, level int, done ltx.TXID) (best *replicator.LTXFile) {
+func nearest(files []store.LTXFile, level int, done ltx.TXID) (best *store.LTXFile) {
 	for i, f := range files {
 		if f.Level < level && f.MinTXID > done && !f.Snapshot() && (best == nil || f.MinTXID < best.MinTXID) {
 			best = &files[i]

@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // key is where a replica says who writes to it.
@@ -56,7 +56,7 @@ var (
 
 // Options of a lease. All but Boot and Self are needed.
 type Options struct {
-	Store replicator.Store
+	Store store.Store
 	Owner string                       // who writes
 	Boot  string                       // since when this machine runs; "": not known
 	Self  string                       // ThisProcess; "": not known
@@ -169,7 +169,7 @@ func (l *Lease) Unguarded() bool {
 // look reads the lease. It reports whether there is one.
 func (l *Lease) look(ctx context.Context) (bool, error) {
 	body, object, err := l.o.Store.Get(ctx, key, 0, -1)
-	if errors.Is(err, replicator.ErrNotFound) || errors.Is(err, replicator.ErrMisplaced) { // the first write makes the place, or says why not
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrMisplaced) { // the first write makes the place, or says why not
 		l.note, l.etag = Note{}, ""
 		return false, nil
 	}
@@ -183,7 +183,7 @@ func (l *Lease) look(ctx context.Context) (bool, error) {
 	}
 	var note Note
 	if err := json.Unmarshal(data, &note); err != nil {
-		return false, fmt.Errorf("read lease: %w: %w", replicator.ErrDamaged, err)
+		return false, fmt.Errorf("read lease: %w: %w", store.ErrDamaged, err)
 	}
 	// Not the nonce: a repeated write of the same one is a renewal too.
 	if object.ETag != l.etag || l.seen.IsZero() {
@@ -249,7 +249,7 @@ func (l *Lease) Hold(ctx context.Context) error {
 			l.until = start.Add(ttl - margin)
 			return l.probe(ctx)
 		}
-		if !errors.Is(err, replicator.ErrExists) {
+		if !errors.Is(err, store.ErrExists) {
 			return fmt.Errorf("take lease: %w", err)
 		}
 		found, err := l.look(ctx)
@@ -268,7 +268,7 @@ func (l *Lease) Hold(ctx context.Context) error {
 			return l.moved()
 		}
 	}
-	return fmt.Errorf("take lease: %w", replicator.ErrConflict)
+	return fmt.Errorf("take lease: %w", store.ErrConflict)
 }
 
 // moved notes that another writer came, or may have come, between our look and our
@@ -301,21 +301,21 @@ func (l *Lease) probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	object, err := l.o.Store.Put(ctx, key, body, replicator.PutOptions{Create: true})
+	object, err := l.o.Store.Put(ctx, key, body, store.PutOptions{Create: true})
 	switch {
 	case err == nil:
 		l.unlocked, l.etag = true, object.ETag
-	case !errors.Is(err, replicator.ErrExists):
+	case !errors.Is(err, store.ErrExists):
 		return fmt.Errorf("probe conditional writes: %w", err)
 	}
 	l.probed = true
 	return nil
 }
 
-func (n Note) body() (replicator.Body, error) {
+func (n Note) body() (store.Body, error) {
 	data, err := json.Marshal(n)
 	sum := sha256.Sum256(data)
-	return replicator.Body{Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }}, err
+	return store.Body{Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }}, err
 }
 
 // write stores note in place of what was last seen. The state directory knows
@@ -332,14 +332,14 @@ func (l *Lease) write(ctx context.Context, note Note) error {
 	if err != nil {
 		return err
 	}
-	opts := replicator.PutOptions{Create: l.etag == "", Match: l.etag}
+	opts := store.PutOptions{Create: l.etag == "", Match: l.etag}
 	if l.unlocked {
-		opts = replicator.PutOptions{}
+		opts = store.PutOptions{}
 	}
 	object, err := l.o.Store.Put(ctx, key, body, opts)
 	if errors.Is(err, errors.ErrUnsupported) && !l.unlocked {
 		l.unlocked = true
-		object, err = l.o.Store.Put(ctx, key, body, replicator.PutOptions{})
+		object, err = l.o.Store.Put(ctx, key, body, store.PutOptions{})
 	}
 	if err != nil {
 		return err
@@ -359,7 +359,7 @@ func (l *Lease) Release(ctx context.Context) error {
 	note := l.next(l.o.Clock(), true)
 	note.Released = true
 	l.until = time.Time{}
-	if err := l.write(ctx, note); err != nil && !errors.Is(err, replicator.ErrExists) {
+	if err := l.write(ctx, note); err != nil && !errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("release lease: %w", err)
 	}
 	return nil

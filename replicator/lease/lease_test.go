@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // cell is a store of one object with conditional writes, whose replies get lost.
@@ -26,46 +26,46 @@ type cell struct {
 	faults  bool
 }
 
-func (c *cell) Put(_ context.Context, _ string, body replicator.Body, o replicator.PutOptions) (replicator.Object, error) {
+func (c *cell) Put(_ context.Context, _ string, body store.Body, o store.PutOptions) (store.Object, error) {
 	fault := 0
 	if c.faults {
 		fault = c.rnd.IntN(6)
 	}
 	if fault == 1 {
-		return replicator.Object{}, replicator.ErrUnavailable
+		return store.Object{}, store.ErrUnavailable
 	}
 	if c.refuses && (o.Create || o.Match != "") {
-		return replicator.Object{}, errors.ErrUnsupported
+		return store.Object{}, errors.ErrUnsupported
 	}
 	if !c.ignores && (o.Create && c.version > 0 || o.Match != "" && o.Match != fmt.Sprint(c.version)) {
-		return replicator.Object{}, replicator.ErrExists
+		return store.Object{}, store.ErrExists
 	}
 	r, err := body.Open()
 	if err != nil {
-		return replicator.Object{}, err
+		return store.Object{}, err
 	}
 	if c.data, err = io.ReadAll(r); err != nil {
-		return replicator.Object{}, err
+		return store.Object{}, err
 	}
 	c.version++
 	if fault == 2 {
-		return replicator.Object{}, replicator.ErrUnavailable // done, but the reply is lost
+		return store.Object{}, store.ErrUnavailable // done, but the reply is lost
 	}
-	return replicator.Object{ETag: fmt.Sprint(c.version)}, nil
+	return store.Object{ETag: fmt.Sprint(c.version)}, nil
 }
 
-func (c *cell) Get(context.Context, string, int64, int64) (io.ReadCloser, replicator.Object, error) {
+func (c *cell) Get(context.Context, string, int64, int64) (io.ReadCloser, store.Object, error) {
 	if c.faults && c.rnd.IntN(6) == 1 {
-		return nil, replicator.Object{}, replicator.ErrUnavailable
+		return nil, store.Object{}, store.ErrUnavailable
 	}
 	if c.version == 0 {
-		return nil, replicator.Object{}, replicator.ErrNotFound
+		return nil, store.Object{}, store.ErrNotFound
 	}
-	return io.NopCloser(bytes.NewReader(c.data)), replicator.Object{ETag: fmt.Sprint(c.version)}, nil
+	return io.NopCloser(bytes.NewReader(c.data)), store.Object{ETag: fmt.Sprint(c.version)}, nil
 }
 
-func (c *cell) List(context.Context, string, string) iter.Seq2[replicator.Object, error] {
-	return func(func(replicator.Object, error) bool) {}
+func (c *cell) List(context.Context, string, string) iter.Seq2[store.Object, error] {
+	return func(func(store.Object, error) bool) {}
 }
 func (c *cell) Delete(context.Context, ...string) error { return nil }
 

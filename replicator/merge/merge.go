@@ -15,12 +15,12 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Merged is an LTX file that was made of others, in a temporary file.
 type Merged struct {
-	Body     replicator.Body
+	Body     store.Body
 	Min, Max ltx.TXID
 	file     *durable.File
 }
@@ -57,7 +57,7 @@ func Files(ctx context.Context, dir, name string, inputs []io.Reader) (_ *Merged
 		return nil, err
 	}
 	m.Min, m.Max = c.Header().MinTXID, c.Header().MaxTXID
-	m.Body = replicator.Body{Size: info.Size(), SHA256: hex.EncodeToString(sha.Sum(nil)), Open: func() (io.ReadCloser, error) { return os.Open(file.TempPath()) }}
+	m.Body = store.Body{Size: info.Size(), SHA256: hex.EncodeToString(sha.Sum(nil)), Open: func() (io.ReadCloser, error) { return os.Open(file.TempPath()) }}
 	return m, nil
 }
 

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // The words that Request.Operation and Request.Reason can be, in the order in
@@ -35,7 +35,7 @@ type counted struct {
 }
 
 // Observe counts one request. It is what stores call (s3.Config.Observe).
-func (c *Counts) Observe(r replicator.Request) {
+func (c *Counts) Observe(r store.Request) {
 	i := slices.Index(operations[:], r.Operation)
 	if i < 0 {
 		return // no store says any other word; the test of this package counts on it

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // exporter is a collector of two replicas, as a registry wants it.
@@ -71,7 +71,7 @@ func TestCounts_zeroFromTheStart(t *testing.T) {
 func TestCounts_Observe(t *testing.T) {
 	t.Parallel()
 	e := exporter{&requests.Counts{}, &requests.Counts{}}
-	for _, r := range []replicator.Request{
+	for _, r := range []store.Request{
 		{Operation: "put", Duration: time.Millisecond},
 		{Operation: "put", Duration: 20 * time.Millisecond}, // on a bound: belongs below it
 		{Operation: "put", Duration: time.Hour, Reason: "timeout"},
@@ -138,7 +138,7 @@ func TestPrices_Monthly(t *testing.T) {
 		}
 		for operation, n := range map[string]int{"put": 7000, "multipart": 200, "get": 1900, "head": 100, "list": 20, "delete": 5000} { // in two hours
 			for range n {
-				c.Observe(replicator.Request{Operation: operation})
+				c.Observe(store.Request{Operation: operation})
 			}
 		}
 		if got, known := p.Monthly(c, 2*time.Hour, gigabytes); !known || math.Abs(got-want) > 1e-9 {

@@ -12,8 +12,8 @@ import (
 	"github.com/superfly/ltx"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // application is one plan being carried out. Files are taken from the newest
@@ -25,7 +25,7 @@ import (
 // walk is one goroutine and alone knows the bitmap; a batch belongs to one
 // goroutine at a time. Memory is bounded by the number of batches and parts.
 type application struct {
-	store    replicator.Store
+	store    store.Store
 	plan     *catalog.Plan
 	out      io.WriterAt    // receives the pages; nil: nobody does
 	sums     []ltx.Checksum // of each page, when wanted is true
@@ -68,7 +68,7 @@ type pageBatch struct {
 
 // fileState is one file while it is folded.
 type fileState struct {
-	replicator.LTXFile
+	store.LTXFile
 	header ltx.Header
 	verify bool // all of it passes by, so that its checksum can be
 	crc    uint64
@@ -161,7 +161,7 @@ var ErrIncomplete = errors.New("the replica is incomplete")
 // it is, its own checksum is compared and its SHA-256, a fifth of the time of a
 // restore, is not. When damage was found it is read once more, and now everything
 // counts that tells which object is to blame.
-func (a *application) proven(f replicator.LTXFile) bool {
+func (a *application) proven(f store.LTXFile) bool {
 	return !a.inFull && a.plan.Checksum != 0 && f.Object.Size >= rangedSize
 }
 
@@ -171,7 +171,7 @@ func (a *application) ranged(i int) bool {
 }
 
 // walkWhole reads files in full, the last one first.
-func (a *application) walkWhole(ctx context.Context, files []replicator.LTXFile) error {
+func (a *application) walkWhole(ctx context.Context, files []store.LTXFile) error {
 	extents := make([]extent, 0, len(files))
 	for i := len(files) - 1; i >= 0; i-- {
 		extents = append(extents, whole(files[i]))
@@ -188,10 +188,10 @@ func (a *application) walkWhole(ctx context.Context, files []replicator.LTXFile)
 
 // blame turns an error about a file's contents into one that names the file.
 // Errors of the store and of the context say enough themselves.
-func blame(f replicator.LTXFile, err error) error {
+func blame(f store.LTXFile, err error) error {
 	var bad *badFileError
 	if errors.As(err, &bad) {
-		return &replicator.CorruptError{Key: f.Object.Key, Err: bad.err}
+		return &store.CorruptError{Key: f.Object.Key, Err: bad.err}
 	}
 	return err
 }
@@ -222,7 +222,7 @@ func (a *application) walkFile(ctx context.Context, fetcher *fetcher, e extent) 
 }
 
 // begin checks a file's header against its key and the files before it.
-func (a *application) begin(f replicator.LTXFile, head []byte) (*fileState, error) {
+func (a *application) begin(f store.LTXFile, head []byte) (*fileState, error) {
 	h, err := checkHeader(f, head)
 	if err != nil {
 		return nil, &badFileError{err}
@@ -380,7 +380,7 @@ func (a *application) decode(b *pageBatch) error {
 	for i, f := range b.frames {
 		page := b.pages[i*a.pageSize : (i+1)*a.pageSize : (i+1)*a.pageSize]
 		if err := f.decompress(b.raw, page); err != nil {
-			return &replicator.CorruptError{Key: b.file.Object.Key, Err: fmt.Errorf("page %d: %w", f.pgno, err)}
+			return &store.CorruptError{Key: b.file.Object.Key, Err: fmt.Errorf("page %d: %w", f.pgno, err)}
 		}
 		crc := crcUpdate(0, page)
 		b.crcs = append(b.crcs, crc)
@@ -432,7 +432,7 @@ func (a *application) fold(ctx context.Context) error {
 		}
 		if b.ends {
 			if err := a.endFile(b.file); err != nil {
-				return &replicator.CorruptError{Key: b.file.Object.Key, Err: err}
+				return &store.CorruptError{Key: b.file.Object.Key, Err: err}
 			}
 		}
 		if a.progress != nil {

@@ -6,18 +6,18 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Bounded passes on the bytes of f, read from r, for as long as they can be what
 // its key says: the decoder of superfly/ltx, which reads them then, allocates
 // what a page header claims.
-func Bounded(f replicator.LTXFile, r io.Reader) io.Reader {
+func Bounded(f store.LTXFile, r io.Reader) io.Reader {
 	return &boundedReader{file: f, cutter: frameCutter{r: bufio.NewReaderSize(r, 1<<15)}}
 }
 
 type boundedReader struct {
-	file    replicator.LTXFile
+	file    store.LTXFile
 	cutter  frameCutter
 	raw     []byte // one frame
 	pending []byte // what of it was not passed on
@@ -32,7 +32,7 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 			return b.cutter.r.Read(p)
 		}
 		if err := b.advance(); err != nil {
-			return 0, &replicator.CorruptError{Key: b.file.Object.Key, Err: err}
+			return 0, &store.CorruptError{Key: b.file.Object.Key, Err: err}
 		}
 	}
 	n := copy(p, b.pending)

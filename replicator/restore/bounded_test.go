@@ -9,7 +9,7 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // TestBounded_R13_claims: what is sound passes unchanged, a page that claims four
@@ -32,7 +32,7 @@ func TestBounded_R13_claims(t *testing.T) {
 	if err := enc.Close(); err != nil {
 		t.Fatal(err)
 	}
-	f := replicator.LTXFile{MinTXID: 2, MaxTXID: 5, Object: replicator.Object{Key: replicator.LTXKey(0, 2, 5)}}
+	f := store.LTXFile{MinTXID: 2, MaxTXID: 5, Object: store.Object{Key: store.LTXKey(0, 2, 5)}}
 	got, err := io.ReadAll(Bounded(f, bytes.NewReader(file.Bytes())))
 	if err != nil || !bytes.Equal(got, file.Bytes()) {
 		t.Fatalf("a sound file: %d of %d bytes, %v", len(got), file.Len(), err)
@@ -46,7 +46,7 @@ func TestBounded_R13_claims(t *testing.T) {
 		"it holds txids 2 to 5":       Bounded(other, bytes.NewReader(file.Bytes())),
 		"unexpected EOF":              Bounded(f, bytes.NewReader(file.Bytes()[:120])),
 	} {
-		var corrupt *replicator.CorruptError
+		var corrupt *store.CorruptError
 		if err := ltx.NewDecoder(r).Verify(); !errors.As(err, &corrupt) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%v, want a replicator.CorruptError that says %q", err, name)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // The decoder of superfly/ltx allocates as many bytes as a page header claims
@@ -27,7 +27,7 @@ const frameOverhead = ltx.PageHeaderSize + 4
 func maxPages(bytes int64, pageSize int) int64 { return bytes / int64(frameOverhead+pageSize/255) }
 
 // checkHeader tells whether the header is that of the file that its key names.
-func checkHeader(f replicator.LTXFile, data []byte) (ltx.Header, error) {
+func checkHeader(f store.LTXFile, data []byte) (ltx.Header, error) {
 	var h ltx.Header
 	if err := h.UnmarshalBinary(data); err != nil {
 		return h, err

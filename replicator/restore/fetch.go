@@ -11,7 +11,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 const (
@@ -42,26 +42,26 @@ func readAhead(extents []extent) (size int64, parts int) {
 
 // extent is a range of an object's bytes.
 type extent struct {
-	file           replicator.LTXFile
+	file           store.LTXFile
 	offset, length int64
 }
 
 // whole is all of a file.
-func whole(f replicator.LTXFile) extent { return extent{file: f, length: f.Object.Size} }
+func whole(f store.LTXFile) extent { return extent{file: f, length: f.Object.Size} }
 
 // part is a piece of an extent, fetched by one GET.
 type part struct {
 	extent
 	done chan struct{}
 	data []byte
-	obj  replicator.Object
+	obj  store.Object
 	err  error
 }
 
 // fetcher reads extents one after the other while the next ones are already on
 // their way. It is for one reader; stop ends what is in flight.
 type fetcher struct {
-	store  replicator.Store
+	store  store.Store
 	queue  chan *part
 	slots  chan struct{}
 	cancel context.CancelFunc
@@ -69,11 +69,11 @@ type fetcher struct {
 }
 
 // newFetcher begins to fetch extents.
-func newFetcher(ctx context.Context, store replicator.Store, extents []extent, free chan []byte) *fetcher {
+func newFetcher(ctx context.Context, st store.Store, extents []extent, free chan []byte) *fetcher {
 	ctx, cancel := context.WithCancel(ctx)
 	size, parts := readAhead(extents)
 	f := &fetcher{
-		store: store, cancel: cancel, free: free,
+		store: st, cancel: cancel, free: free,
 		queue: make(chan *part, parts),
 		slots: make(chan struct{}, parts),
 	}
@@ -131,7 +131,7 @@ func (f *fetcher) release(p *part) {
 }
 
 // get fetches one part. What may pass by itself is tried again.
-func (f *fetcher) get(ctx context.Context, e extent) ([]byte, replicator.Object, error) {
+func (f *fetcher) get(ctx context.Context, e extent) ([]byte, store.Object, error) {
 	var buf []byte
 	select {
 	case buf = <-f.free:
@@ -144,35 +144,35 @@ func (f *fetcher) get(ctx context.Context, e extent) ([]byte, replicator.Object,
 	for try := 1; ; try++ {
 		obj, err := getFull(ctx, f.store, e, buf)
 		if err == nil || try == getTries || final(err) || ctx.Err() != nil {
-			return buf, obj, replicator.Unreadable(ctx, e.file.Object.Key, try, err)
+			return buf, obj, store.Unreadable(ctx, e.file.Object.Key, try, err)
 		}
 		wait := time.NewTimer(time.Duration(float64(getBackoff<<(try-1)) * (0.5 + rand.Float64())))
 		select {
 		case <-wait.C:
 		case <-ctx.Done():
 			wait.Stop()
-			return buf, replicator.Object{}, ctx.Err()
+			return buf, store.Object{}, ctx.Err()
 		}
 	}
 }
 
 // final tells errors that the next try will meet again.
 func final(err error) bool {
-	var corrupt *replicator.CorruptError
-	return errors.Is(err, replicator.ErrNotFound) || errors.Is(err, replicator.ErrAuth) || errors.Is(err, replicator.ErrMisplaced) || errors.As(err, &corrupt)
+	var corrupt *store.CorruptError
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrAuth) || errors.Is(err, store.ErrMisplaced) || errors.As(err, &corrupt)
 }
 
-func getFull(ctx context.Context, store replicator.Store, e extent, buf []byte) (replicator.Object, error) {
-	r, obj, err := store.Get(ctx, e.file.Object.Key, e.offset, e.length)
+func getFull(ctx context.Context, st store.Store, e extent, buf []byte) (store.Object, error) {
+	r, obj, err := st.Get(ctx, e.file.Object.Key, e.offset, e.length)
 	if err != nil {
-		return replicator.Object{}, err
+		return store.Object{}, err
 	}
 	defer r.Close()
 	if obj.Size != e.file.Object.Size {
-		return replicator.Object{}, &replicator.CorruptError{Key: e.file.Object.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", obj.Size, e.file.Object.Size)}
+		return store.Object{}, &store.CorruptError{Key: e.file.Object.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", obj.Size, e.file.Object.Size)}
 	}
 	if n, err := io.ReadFull(r, buf); err != nil {
-		return replicator.Object{}, fmt.Errorf("it ended after %d of %d bytes from offset %d: %w", n, e.length, e.offset, err)
+		return store.Object{}, fmt.Errorf("it ended after %d of %d bytes from offset %d: %w", n, e.length, e.offset, err)
 	}
 	return obj, nil
 }
@@ -214,12 +214,12 @@ func (r *objectReader) load() error {
 	}
 	key := r.extent.file.Object.Key
 	if r.read == 0 {
-		r.etag, r.want = p.obj.ETag, p.obj.Metadata[replicator.MetaSHA256]
+		r.etag, r.want = p.obj.ETag, p.obj.Metadata[store.MetaSHA256]
 		if r.hashed && r.want != "" && r.extent.length == p.obj.Size {
 			r.sum = sha256.New()
 		}
 	} else if p.obj.ETag != r.etag {
-		return &replicator.CorruptError{Key: key, Err: errors.New("it was replaced while it was read")}
+		return &store.CorruptError{Key: key, Err: errors.New("it was replaced while it was read")}
 	}
 	r.part, r.rest = p, p.data
 	r.read += p.length
@@ -228,7 +228,7 @@ func (r *objectReader) load() error {
 	}
 	r.sum.Write(p.data)
 	if got := hex.EncodeToString(r.sum.Sum(nil)); r.read == r.extent.length && got != r.want {
-		return &replicator.CorruptError{Key: key, Err: fmt.Errorf("its sha256 is %s, want %s", got, r.want)}
+		return &store.CorruptError{Key: key, Err: fmt.Errorf("its sha256 is %s, want %s", got, r.want)}
 	}
 	return nil
 }

@@ -7,23 +7,23 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // FuzzRestore mutates the newest file of a small replica: whatever comes out
 // with success is the right state.
 func FuzzRestore(f *testing.F) {
 	m, h := small(f, true)
-	key := replicator.LTXKey(1, 2, 3)
+	key := store.LTXKey(1, 2, 3)
 	m.Tamper(key, func(data []byte) []byte { f.Add(bytes.Clone(data)); return data })
 	f.Add([]byte(ltx.Magic))
 	snapshot := h.encode(1, 1, nil)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := storetest.NewMemory()
-		for k, v := range map[string][]byte{replicator.LTXKey(0, 1, 1): snapshot, key: data} {
-			if _, err := m.Put(context.Background(), k, storetest.Bytes(v), replicator.PutOptions{}); err != nil {
+		for k, v := range map[string][]byte{store.LTXKey(0, 1, 1): snapshot, key: data} {
+			if _, err := m.Put(context.Background(), k, storetest.Bytes(v), store.PutOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}

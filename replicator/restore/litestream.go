@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Replicas of Litestream 0.3 hold generations: a copy of the database file for
@@ -41,7 +41,7 @@ var (
 // v3Object is a snapshot, whose offset is -1, or a WAL segment.
 type v3Object struct {
 	index, offset int64
-	obj           replicator.Object
+	obj           store.Object
 }
 
 // generation is an unbroken history, its objects in the order of index and offset.
@@ -70,9 +70,9 @@ func (g generation) last() (t time.Time) {
 }
 
 // generations lists what Litestream 0.3 left, by age of the newest object.
-func generations(ctx context.Context, store replicator.Store) ([]generation, error) {
+func generations(ctx context.Context, st store.Store) ([]generation, error) {
 	var all []generation
-	for obj, err := range store.List(ctx, "generations/", "") {
+	for obj, err := range st.List(ctx, "generations/", "") {
 		if err != nil {
 			return nil, fmt.Errorf("list generations: %w", err)
 		}
@@ -95,7 +95,7 @@ func generations(ctx context.Context, store replicator.Store) ([]generation, err
 	return all, nil
 }
 
-func parseV3(obj replicator.Object) (id string, o v3Object, ok bool) {
+func parseV3(obj store.Object) (id string, o v3Object, ok bool) {
 	o = v3Object{offset: -1, obj: obj}
 	m := v3Snapshot.FindStringSubmatch(obj.Key)
 	if m == nil {
@@ -115,8 +115,8 @@ type v3Plan struct {
 	segments   []v3Object
 }
 
-func (p *v3Plan) objects() []replicator.Object {
-	objects := []replicator.Object{p.snapshot.obj}
+func (p *v3Plan) objects() []store.Object {
+	objects := []store.Object{p.snapshot.obj}
 	for _, s := range p.segments {
 		objects = append(objects, s.obj)
 	}
@@ -125,8 +125,8 @@ func (p *v3Plan) objects() []replicator.Object {
 
 // planGenerations finds the newest state at or before the target's time, in the
 // newest generation that has one.
-func planGenerations(ctx context.Context, store replicator.Store, target catalog.Target) (*v3Plan, error) {
-	all, err := generations(ctx, store)
+func planGenerations(ctx context.Context, st store.Store, target catalog.Target) (*v3Plan, error) {
+	all, err := generations(ctx, st)
 	if err != nil {
 		return nil, err
 	}
@@ -231,14 +231,14 @@ type v3Restore struct {
 }
 
 // fetch decompresses one object into w.
-func (v *v3Restore) fetch(ctx context.Context, obj replicator.Object, w io.Writer) (int64, error) {
+func (v *v3Restore) fetch(ctx context.Context, obj store.Object, w io.Writer) (int64, error) {
 	r, got, err := v.store.Get(ctx, obj.Key, 0, -1)
 	if err != nil {
 		return 0, err
 	}
 	defer r.Close()
 	if got.Size != obj.Size {
-		return 0, &replicator.CorruptError{Key: obj.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", got.Size, obj.Size)}
+		return 0, &store.CorruptError{Key: obj.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", got.Size, obj.Size)}
 	}
 	counted := &io.LimitedReader{R: r, N: math.MaxInt64}
 	n, err := io.CopyBuffer(w, struct{ io.Reader }{lz4.NewReader(counted)}, make([]byte, 1<<20))
@@ -249,7 +249,7 @@ func (v *v3Restore) fetch(ctx context.Context, obj replicator.Object, w io.Write
 		err = fmt.Errorf("only %d of %d bytes are one lz4 frame", read, obj.Size)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, unix.ENOSPC) {
-		err = &replicator.CorruptError{Key: obj.Key, Err: err}
+		err = &store.CorruptError{Key: obj.Key, Err: err}
 	}
 	if v.done += obj.Size; v.o.Progress != nil {
 		v.o.Progress(v.done, v.result.ObjectBytes)
@@ -257,7 +257,7 @@ func (v *v3Restore) fetch(ctx context.Context, obj replicator.Object, w io.Write
 	return n, err
 }
 
-func (v *v3Restore) copySnapshot(ctx context.Context, obj replicator.Object) error {
+func (v *v3Restore) copySnapshot(ctx context.Context, obj store.Object) error {
 	if err := v.stage.Truncate(0); err != nil {
 		return err
 	}
@@ -270,14 +270,14 @@ func (v *v3Restore) copySnapshot(ctx context.Context, obj replicator.Object) err
 	}
 	head := make([]byte, 100)
 	if _, err := v.stage.ReadAt(head, 0); err != nil {
-		return &replicator.CorruptError{Key: obj.Key, Err: err}
+		return &store.CorruptError{Key: obj.Key, Err: err}
 	}
 	h, err := dbfile.ParseDatabaseHeader(head)
 	if err == nil && (size%int64(h.PageSize) != 0 || size/int64(h.PageSize) > math.MaxUint32) {
 		err = fmt.Errorf("%d bytes are no whole pages of %d", size, h.PageSize)
 	}
 	if err != nil {
-		return &replicator.CorruptError{Key: obj.Key, Err: err}
+		return &store.CorruptError{Key: obj.Key, Err: err}
 	}
 	v.pageSize, v.pages = h.PageSize, uint32(size/int64(h.PageSize))
 	return nil
@@ -306,7 +306,7 @@ func (v *v3Restore) replay(ctx context.Context, segments []v3Object) error {
 		size += n
 	}
 	if err := v.applyWAL(wal, size); err != nil {
-		return &replicator.CorruptError{Key: segments[0].obj.Key, Err: fmt.Errorf("the wal of this index: %w", err)}
+		return &store.CorruptError{Key: segments[0].obj.Key, Err: fmt.Errorf("the wal of this index: %w", err)}
 	}
 	return nil
 }

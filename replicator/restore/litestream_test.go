@@ -15,11 +15,11 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/file"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // litestream returns the path of a Litestream of the given version line, from
@@ -51,9 +51,9 @@ func runSQL(t testing.TB, path, sql string) string {
 }
 
 // realHistory is a history whose states are those of a true database.
-func realHistory(t testing.TB, store replicator.Store) *history {
+func realHistory(t testing.TB, st store.Store) *history {
 	t.Helper()
-	h := newHistory(t, store, 4096, 1)
+	h := newHistory(t, st, 4096, 1)
 	path := filepath.Join(t.TempDir(), "app.db")
 	for i, sql := range []string{
 		"PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB); CREATE INDEX i ON t(v)",
@@ -190,7 +190,7 @@ func v3Replica(t testing.TB) (m *storetest.Memory, states [][]byte) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.Put(context.Background(), "generations/0123456789abcdef/"+key, storetest.Bytes(b.Bytes()), replicator.PutOptions{}); err != nil {
+		if _, err := m.Put(context.Background(), "generations/0123456789abcdef/"+key, storetest.Bytes(b.Bytes()), store.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,13 +10,13 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // VerifyObject reads a stored file to its end and returns its SHA-256 in hex.
 // replicator.ErrDamaged: it was all read and is no LTX file.
-func VerifyObject(ctx context.Context, store replicator.Store, f replicator.LTXFile) (sum string, err error) {
-	body, _, err := store.Get(ctx, f.Object.Key, 0, -1)
+func VerifyObject(ctx context.Context, st store.Store, f store.LTXFile) (sum string, err error) {
+	body, _, err := st.Get(ctx, f.Object.Key, 0, -1)
 	if err != nil {
 		return "", err
 	}
@@ -29,7 +29,7 @@ func VerifyObject(ctx context.Context, store replicator.Store, f replicator.LTXF
 	case in.err != nil:
 		return "", in.err
 	case err != nil:
-		return "", fmt.Errorf("%w: %w", replicator.ErrDamaged, err)
+		return "", fmt.Errorf("%w: %w", store.ErrDamaged, err)
 	}
 	return hex.EncodeToString(sha.Sum(nil)), nil
 }

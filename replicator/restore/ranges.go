@@ -11,7 +11,7 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // rangeGap is how many unwanted bytes are cheaper to read than another request.
@@ -20,7 +20,7 @@ const rangeGap = 256 << 10
 // walkRanges reads of a large file only what is still wanted, if that is less
 // than half of it. Its page index says where the pages are; it is believed
 // because the database's checksum, which is known, is compared in the end.
-func (a *application) walkRanges(ctx context.Context, file replicator.LTXFile) error {
+func (a *application) walkRanges(ctx context.Context, file store.LTXFile) error {
 	head, wanted, err := a.wantedRanges(ctx, file)
 	if err != nil {
 		return blame(file, err)
@@ -30,7 +30,7 @@ func (a *application) walkRanges(ctx context.Context, file replicator.LTXFile) e
 		length += e.length
 	}
 	if length > file.Object.Size/2 {
-		return a.walkWhole(ctx, []replicator.LTXFile{file})
+		return a.walkWhole(ctx, []store.LTXFile{file})
 	}
 	state, err := a.begin(file, head)
 	if err != nil {
@@ -74,7 +74,7 @@ func (a *application) walkRange(ctx context.Context, state *fileState, f *fetche
 
 // wantedRanges reads a file's header and page index and returns the extents
 // that hold wanted pages, near ones as one.
-func (a *application) wantedRanges(ctx context.Context, file replicator.LTXFile) (head []byte, wanted []extent, err error) {
+func (a *application) wantedRanges(ctx context.Context, file store.LTXFile) (head []byte, wanted []extent, err error) {
 	size := file.Object.Size
 	const footer = 8 + ltx.TrailerSize
 	ends, err := a.read(ctx, extent{file, 0, ltx.HeaderSize}, extent{file, size - footer, footer})

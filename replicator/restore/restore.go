@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Check says how SQLite is asked about a restored database. Checksums are
@@ -69,8 +69,8 @@ func (r Result) Size() int64 { return int64(r.PageSize) * int64(r.Pages) }
 //
 // Replicas of Litestream are restored too, those of version 0.3 by snapshots
 // and WAL segments.
-func Run(ctx context.Context, store replicator.Store, o Options) (Result, error) {
-	r := restorer{store: store, o: o, result: Result{DryRun: o.DryRun, Check: o.Check}}
+func Run(ctx context.Context, st store.Store, o Options) (Result, error) {
+	r := restorer{store: st, o: o, result: Result{DryRun: o.DryRun, Check: o.Check}}
 	if err := r.run(ctx); err != nil {
 		return r.result, fmt.Errorf("restore: %w", err)
 	}
@@ -79,7 +79,7 @@ func Run(ctx context.Context, store replicator.Store, o Options) (Result, error)
 
 // restorer is one restore on its way.
 type restorer struct {
-	store  replicator.Store
+	store  store.Store
 	o      Options
 	result Result
 	stage  *stage
@@ -209,11 +209,11 @@ type oracle struct {
 // the TXID is fixed: without the newest file the newest state would be an older one.
 // Plan is nil when it is planning that failed.
 func (o *oracle) learn(err error, plan *catalog.Plan) bool {
-	var corrupt *replicator.CorruptError
-	var refused *replicator.UnreadableError
+	var corrupt *store.CorruptError
+	var refused *store.UnreadableError
 	var sum *ChecksumError
 	switch {
-	case errors.Is(err, replicator.ErrNotFound):
+	case errors.Is(err, store.ErrNotFound):
 		return true
 	case errors.As(err, &refused):
 		return o.without(refused, plan)
@@ -236,8 +236,8 @@ func (o *oracle) learn(err error, plan *catalog.Plan) bool {
 
 // without excludes an object that cannot be read. Others may hold the same TXIDs;
 // where none do, planning tells what can be had.
-func (o *oracle) without(e *replicator.UnreadableError, plan *catalog.Plan) bool {
-	_, _, end, err := replicator.ParseLTXKey(e.Key)
+func (o *oracle) without(e *store.UnreadableError, plan *catalog.Plan) bool {
+	_, _, end, err := store.ParseLTXKey(e.Key)
 	if o.refused++; o.refused == maxRefused || err != nil {
 		return false
 	}
@@ -323,23 +323,23 @@ func (r *restorer) check(ctx context.Context) error {
 // PageChecksums reads a replica and returns the target's TXID and the checksum
 // of each page of its state, so that a lost state directory costs a diff and not
 // a snapshot. An empty replica has TXID 0.
-func PageChecksums(ctx context.Context, store replicator.Store, target catalog.Target) (ltx.TXID, replicator.PageSums, error) {
+func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (ltx.TXID, store.PageSums, error) {
 	o := oracle{target: target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
 	for try := 0; ; try++ {
-		plan, err := catalog.PlanWithout(ctx, store, o.target, o.excluded)
+		plan, err := catalog.PlanWithout(ctx, st, o.target, o.excluded)
 		if errors.Is(err, catalog.ErrEmpty) && o.damage == nil {
-			return 0, replicator.PageSums{}, nil
+			return 0, store.PageSums{}, nil
 		}
 		if err == nil {
-			a := &application{store: store, plan: plan, wantSums: true, inFull: o.inFull}
+			a := &application{store: st, plan: plan, wantSums: true, inFull: o.inFull}
 			if err = a.apply(ctx); err == nil {
-				return plan.TXID, replicator.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp, Lineage: plan.Lineage}, nil
+				return plan.TXID, store.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp, Lineage: plan.Lineage}, nil
 			}
 		} else {
 			err = o.explain(err)
 		}
 		if try == maxReplans || !o.learn(err, plan) {
-			return 0, replicator.PageSums{}, fmt.Errorf("page checksums of the replica: %w", err)
+			return 0, store.PageSums{}, fmt.Errorf("page checksums of the replica: %w", err)
 		}
 	}
 }

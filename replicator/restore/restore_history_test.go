@@ -17,17 +17,17 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // history is a database that only a test knows, and the replica of it: it
 // remembers the bytes of every state.
 type history struct {
 	t        testing.TB
-	store    replicator.Store
+	store    store.Store
 	pageSize int
 	rnd      *rand.Rand
 	state    []byte
@@ -40,9 +40,9 @@ type history struct {
 	lz4Frame bool // pages in the older encoding
 }
 
-func newHistory(t testing.TB, store replicator.Store, pageSize int, seed uint64) *history {
+func newHistory(t testing.TB, st store.Store, pageSize int, seed uint64) *history {
 	return &history{
-		t: t, store: store, pageSize: pageSize, rnd: rand.New(rand.NewPCG(seed, 7)),
+		t: t, store: st, pageSize: pageSize, rnd: rand.New(rand.NewPCG(seed, 7)),
 		states: make(map[ltx.TXID][]byte), times: make(map[ltx.TXID]time.Time),
 		clock: time.Date(2024, 3, 1, 12, 0, 0, 123456789, time.UTC),
 	}
@@ -88,7 +88,7 @@ func (h *history) randomPages(n int) []byte {
 	return data
 }
 
-func (h *history) snapshot() { h.write(replicator.SnapshotLevel, 1, h.txid, nil) }
+func (h *history) snapshot() { h.write(store.SnapshotLevel, 1, h.txid, nil) }
 
 // compact writes the TXIDs from..to as one file of a level.
 func (h *history) compact(level int, from, to ltx.TXID) {
@@ -102,19 +102,19 @@ func (h *history) compact(level int, from, to ltx.TXID) {
 // write puts the file that leads from base to the state at max.
 func (h *history) write(level int, min, max ltx.TXID, base []byte) {
 	h.t.Helper()
-	h.put(replicator.LTXKey(level, min, max), h.encode(min, max, base), max)
+	h.put(store.LTXKey(level, min, max), h.encode(min, max, base), max)
 }
 
 func (h *history) put(key string, data []byte, max ltx.TXID) {
 	h.t.Helper()
-	opts := replicator.PutOptions{Create: true}
+	opts := store.PutOptions{Create: true}
 	body := storetest.Bytes(data)
 	if !h.plain {
 		opts.Metadata = map[string]string{
-			replicator.MetaTimestamp: h.times[max].Format(time.RFC3339Nano),
-			replicator.MetaChecksum:  h.checksum(max).String(),
-			replicator.MetaSHA256:    body.SHA256,
-			replicator.MetaLineage:   "0123abcd",
+			store.MetaTimestamp: h.times[max].Format(time.RFC3339Nano),
+			store.MetaChecksum:  h.checksum(max).String(),
+			store.MetaSHA256:    body.SHA256,
+			store.MetaLineage:   "0123abcd",
 		}
 	}
 	if _, err := h.store.Put(context.Background(), key, body, opts); err != nil {
@@ -216,10 +216,10 @@ func scratch(t testing.TB) string {
 }
 
 // restored restores to a fresh file and returns its bytes.
-func restored(t testing.TB, store replicator.Store, target catalog.Target) ([]byte, restore.Result, error) {
+func restored(t testing.TB, st store.Store, target catalog.Target) ([]byte, restore.Result, error) {
 	t.Helper()
 	out := filepath.Join(scratch(t), "out.db")
-	result, err := restore.Run(context.Background(), store, restore.Options{Output: out, Target: target, Check: restore.CheckNone})
+	result, err := restore.Run(context.Background(), st, restore.Options{Output: out, Target: target, Check: restore.CheckNone})
 	data, rerr := os.ReadFile(out)
 	if (err == nil) != (rerr == nil) {
 		t.Fatalf("Restore says %v, reading its output says %v", err, rerr)

@@ -17,13 +17,13 @@ import (
 	"github.com/superfly/ltx"
 	"golang.org/x/sys/unix"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/file"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
-	"github.com/sqlwatch/sqlwatch/replicator/s3"
-	"github.com/sqlwatch/sqlwatch/replicator/s3/s3test"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 type (
@@ -41,11 +41,11 @@ func totalAlloc() uint64 {
 
 // byteCounter counts the bytes that are read through it.
 type byteCounter struct {
-	replicator.Store
+	store.Store
 	bytes atomic.Int64
 }
 
-func (c *byteCounter) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, replicator.Object, error) {
+func (c *byteCounter) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	r, obj, err := c.Store.Get(ctx, key, offset, length)
 	if r == nil {
 		return r, obj, err
@@ -70,7 +70,7 @@ func TestRestoreFetchesOnlyNewestVersions(t *testing.T) {
 	m := storetest.NewMemory()
 	h := newHistory(t, m, 16384, 3)
 	h.commitState(h.randomPages(900)) // 11 MB compressed
-	snapshot := ltxSize(t, m, replicator.LTXKey(0, 1, 1))
+	snapshot := ltxSize(t, m, store.LTXKey(0, 1, 1))
 	next := append(h.randomPages(400), h.state[400*16384:450*16384]...)
 	next = append(next, h.randomPages(450)...)
 	h.commitState(next)
@@ -80,13 +80,13 @@ func TestRestoreFetchesOnlyNewestVersions(t *testing.T) {
 		if err != nil || !bytes.Equal(data, h.states[txid]) {
 			t.Fatalf("txid %d: %v, as it was: %v", txid, err, bytes.Equal(data, h.states[txid]))
 		}
-		of := c.bytes.Load() - ltxSize(t, m, replicator.LTXKey(0, txid, txid))
+		of := c.bytes.Load() - ltxSize(t, m, store.LTXKey(0, txid, txid))
 		if txid == 2 && of > snapshot/4 {
 			t.Errorf("%d bytes were fetched of a snapshot of %d, of which 50 pages in 900 are wanted", of, snapshot)
 		}
 	}
 	t.Run("R1_damage", func(t *testing.T) {
-		key := replicator.LTXKey(0, 1, 1)
+		key := store.LTXKey(0, 1, 1)
 		for i := int64(0); i < snapshot; i += snapshot / 6 {
 			m.Tamper(key, func(data []byte) []byte { data[i] ^= 0x10; return data })
 			if data, _, err := restored(t, m, catalog.Target{}); err == nil && !bytes.Equal(data, h.states[2]) {
@@ -97,7 +97,7 @@ func TestRestoreFetchesOnlyNewestVersions(t *testing.T) {
 	})
 }
 
-func ltxSize(t *testing.T, s replicator.Store, key string) int64 {
+func ltxSize(t *testing.T, s store.Store, key string) int64 {
 	t.Helper()
 	_, obj, err := s.Get(context.Background(), key, 0, 0)
 	if err != nil {
@@ -140,8 +140,8 @@ func TestRestore_D17_lockPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := storetest.NewMemory()
-	meta := map[string]string{replicator.MetaChecksum: (sum | ltx.ChecksumFlag).String()}
-	if _, err := m.Put(context.Background(), replicator.LTXKey(9, 1, 7), storetest.Bytes(buf.Bytes()), replicator.PutOptions{Metadata: meta}); err != nil {
+	meta := map[string]string{store.MetaChecksum: (sum | ltx.ChecksumFlag).String()}
+	if _, err := m.Put(context.Background(), store.LTXKey(9, 1, 7), storetest.Bytes(buf.Bytes()), store.PutOptions{Metadata: meta}); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "out.db")
@@ -190,7 +190,7 @@ func BenchmarkRestore(b *testing.B) {
 	})
 }
 
-func benchmarkRestore(b *testing.B, s replicator.Store) {
+func benchmarkRestore(b *testing.B, s store.Store) {
 	const pages = 317_000_000 / 4096
 	dir := b.TempDir()
 	h := newHistory(b, s, 4096, 1)

@@ -16,19 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // restoreTo restores a real database's newest state to out.
-func restoreTo(store replicator.Store, out string, edit func(*restore.Options)) (restore.Result, error) {
+func restoreTo(st store.Store, out string, edit func(*restore.Options)) (restore.Result, error) {
 	o := restore.Options{Output: out}
 	if edit != nil {
 		edit(&o)
 	}
-	return restore.Run(context.Background(), store, o)
+	return restore.Run(context.Background(), st, o)
 }
 
 func force(o *restore.Options) { o.Force = true }
@@ -260,14 +260,14 @@ func TestRestore_C7_twoAtATime(t *testing.T) {
 }
 
 func TestRestore_R12_claims(t *testing.T) {
-	key := replicator.LTXKey(1, 2, 3)
+	key := store.LTXKey(1, 2, 3)
 	for _, edit := range []func(data []byte){
 		func(data []byte) { copy(data[12:16], "\xff\xff\xff\xf0") },   // header: 2³² pages
 		func(data []byte) { copy(data[106:110], "\xff\xff\xff\xff") }, // page: 4 GiB compressed
 		func(data []byte) { copy(data[12:16], "\x00\x00\x01\x00") },
 	} {
 		m, _ := small(t, true)
-		if err := m.Delete(context.Background(), replicator.LTXKey(0, 2, 2), replicator.LTXKey(0, 3, 3)); err != nil {
+		if err := m.Delete(context.Background(), store.LTXKey(0, 2, 2), store.LTXKey(0, 3, 3)); err != nil {
 			t.Fatal(err)
 		}
 		m.Tamper(key, func(data []byte) []byte { edit(data); return data })

@@ -13,17 +13,17 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/file"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // layered is a replica as retention, compaction and snapshots leave one.
-func layered(t testing.TB, store replicator.Store, pageSize int, seed uint64, options ...func(*history)) *history {
+func layered(t testing.TB, st store.Store, pageSize int, seed uint64, options ...func(*history)) *history {
 	t.Helper()
-	h := newHistory(t, store, pageSize, seed)
+	h := newHistory(t, st, pageSize, seed)
 	for _, option := range options {
 		option(h)
 	}
@@ -82,7 +82,7 @@ func TestRestoreThinnedOut(t *testing.T) {
 	m := storetest.NewMemory()
 	h := layered(t, m, 512, 9)
 	for txid := ltx.TXID(1); txid <= 40; txid++ { // level 0 is kept for a while only
-		if err := m.Delete(context.Background(), replicator.LTXKey(0, txid, txid)); err != nil {
+		if err := m.Delete(context.Background(), store.LTXKey(0, txid, txid)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestRestore_R2_gap(t *testing.T) {
 	for range 20 {
 		h.commit()
 	}
-	if err := m.Delete(ctx, replicator.LTXKey(0, 8, 8), replicator.LTXKey(0, 9, 9)); err != nil {
+	if err := m.Delete(ctx, store.LTXKey(0, 8, 8), store.LTXKey(0, 9, 9)); err != nil {
 		t.Fatal(err)
 	}
 	for _, target := range []catalog.Target{{}, {TXID: 15}, {Timestamp: h.times[15]}} {
@@ -145,7 +145,7 @@ func TestRestore_R2_gap(t *testing.T) {
 		h.want(catalog.Target{TXID: 13}, 13)
 	})
 	t.Run("no snapshot", func(t *testing.T) {
-		if err := m.Delete(ctx, replicator.LTXKey(0, 1, 1)); err != nil {
+		if err := m.Delete(ctx, store.LTXKey(0, 1, 1)); err != nil {
 			t.Fatal(err)
 		}
 		var gap *catalog.GapError
@@ -231,7 +231,7 @@ func TestRestore_R1_everyDamage(t *testing.T) {
 
 func TestRestore_R1_otherPlan(t *testing.T) {
 	m, h := small(t, false)
-	m.Tamper(replicator.LTXKey(1, 2, 3), func(data []byte) []byte { data[len(data)/2] ^= 4; return data })
+	m.Tamper(store.LTXKey(1, 2, 3), func(data []byte) []byte { data[len(data)/2] ^= 4; return data })
 	data, result, err := restored(t, m, catalog.Target{})
 	if err != nil || !bytes.Equal(data, h.states[3]) {
 		t.Fatalf("with a damaged compaction and sound originals: %v", err)
@@ -258,7 +258,7 @@ func TestRestore_R3_swapped(t *testing.T) {
 		{"another txid's file", h.encode(4, 4, h.states[3])},
 		{"a file of another page size", (&history{t: t, pageSize: 1024, rnd: h.rnd, states: map[ltx.TXID][]byte{3: make([]byte, 4096)}, times: h.times}).encode(3, 3, nil)},
 	} {
-		key := replicator.LTXKey(0, 3, 3)
+		key := store.LTXKey(0, 3, 3)
 		var original []byte
 		m.Tamper(key, func(data []byte) []byte { original = bytes.Clone(data); return test.data })
 		if _, _, err := restored(t, m, catalog.Target{}); err == nil || !strings.Contains(err.Error(), key) {
@@ -268,11 +268,11 @@ func TestRestore_R3_swapped(t *testing.T) {
 	}
 	h.want(catalog.Target{}, 5)
 	t.Run("sound file, sound hash, wrong history", func(t *testing.T) {
-		if err := m.Delete(context.Background(), replicator.LTXKey(0, 3, 3)); err != nil {
+		if err := m.Delete(context.Background(), store.LTXKey(0, 3, 3)); err != nil {
 			t.Fatal(err)
 		}
 		o.store = m
-		o.put(replicator.LTXKey(0, 3, 3), o.encode(3, 3, o.states[2]), 3)
+		o.put(store.LTXKey(0, 3, 3), o.encode(3, 3, o.states[2]), 3)
 		found := 0
 		for txid := ltx.TXID(3); txid <= 5; txid++ {
 			data, _, err := restored(t, m, catalog.Target{TXID: txid})
@@ -295,7 +295,7 @@ func TestRestore_R10_vanished(t *testing.T) {
 	var once sync.Once
 	gone := false
 	f := storetest.NewFaulty(m, func(op, key string, _ int) storetest.Fault {
-		if op == "get" && key == replicator.LTXKey(2, 31, 60) {
+		if op == "get" && key == store.LTXKey(2, 31, 60) {
 			once.Do(func() { // retention goes by
 				gone = true
 				h.compact(3, 31, 60)

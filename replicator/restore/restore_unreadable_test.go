@@ -14,19 +14,19 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 // refusing never gives some objects out.
 type refusing struct {
-	replicator.Store
+	store.Store
 	refuses func(key string) bool
-	how     func(r io.ReadCloser, obj replicator.Object) (io.ReadCloser, replicator.Object, error)
+	how     func(r io.ReadCloser, obj store.Object) (io.ReadCloser, store.Object, error)
 }
 
-func (s *refusing) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, replicator.Object, error) {
+func (s *refusing) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	r, obj, err := s.Store.Get(ctx, key, offset, length)
 	if err != nil || !s.refuses(key) {
 		return r, obj, err
@@ -34,14 +34,14 @@ func (s *refusing) Get(ctx context.Context, key string, offset, length int64) (i
 	return s.how(r, obj)
 }
 
-var refusals = map[string]func(io.ReadCloser, replicator.Object) (io.ReadCloser, replicator.Object, error){
-	"EIO": func(io.ReadCloser, replicator.Object) (io.ReadCloser, replicator.Object, error) {
-		return nil, replicator.Object{}, fmt.Errorf("%w (%w)", replicator.ErrUnavailable, syscall.EIO)
+var refusals = map[string]func(io.ReadCloser, store.Object) (io.ReadCloser, store.Object, error){
+	"EIO": func(io.ReadCloser, store.Object) (io.ReadCloser, store.Object, error) {
+		return nil, store.Object{}, fmt.Errorf("%w (%w)", store.ErrUnavailable, syscall.EIO)
 	},
-	"403": func(io.ReadCloser, replicator.Object) (io.ReadCloser, replicator.Object, error) {
-		return nil, replicator.Object{}, replicator.ErrAuth
+	"403": func(io.ReadCloser, store.Object) (io.ReadCloser, store.Object, error) {
+		return nil, store.Object{}, store.ErrAuth
 	},
-	"a body that always ends early": func(r io.ReadCloser, obj replicator.Object) (io.ReadCloser, replicator.Object, error) {
+	"a body that always ends early": func(r io.ReadCloser, obj store.Object) (io.ReadCloser, store.Object, error) {
 		if r == nil {
 			return r, obj, nil
 		}
@@ -75,12 +75,12 @@ func TestRestore_R11_unreadable(t *testing.T) {
 			want   ltx.TXID // what is restored, 0: an error
 			before ltx.TXID // the restore point that the error names, 0: there is none
 		}{
-			{replicator.LTXKey(1, 4, 5), true, 6, 0},
-			{replicator.LTXKey(0, 3, 3), true, 0, 2},
-			{replicator.LTXKey(0, 3, 3), false, 0, 2},
-			{replicator.LTXKey(0, 6, 6), true, 0, 5},
-			{replicator.LTXKey(0, 6, 6), false, 0, 5},
-			{replicator.LTXKey(0, 1, 1), true, 0, 0},
+			{store.LTXKey(1, 4, 5), true, 6, 0},
+			{store.LTXKey(0, 3, 3), true, 0, 2},
+			{store.LTXKey(0, 3, 3), false, 0, 2},
+			{store.LTXKey(0, 6, 6), true, 0, 5},
+			{store.LTXKey(0, 6, 6), false, 0, 5},
+			{store.LTXKey(0, 1, 1), true, 0, 0},
 		} {
 			t.Run(fmt.Sprintf("%s/%s/%v", how, strings.ReplaceAll(test.key, "/", "_"), test.listed), func(t *testing.T) {
 				t.Parallel()
@@ -99,9 +99,9 @@ func TestRestore_R11_unreadable(t *testing.T) {
 	}
 }
 
-func wantUnreadable(t *testing.T, h *history, s replicator.Store, err error, key string, before ltx.TXID) {
+func wantUnreadable(t *testing.T, h *history, s store.Store, err error, key string, before ltx.TXID) {
 	t.Helper()
-	var unreadable *replicator.UnreadableError
+	var unreadable *store.UnreadableError
 	if !errors.As(err, &unreadable) || unreadable.Key != key || unreadable.Tries < 1 {
 		t.Fatalf("got %v, want an *UnreadableError of %s", err, key)
 	}
@@ -129,7 +129,7 @@ func TestRestore_R11_unreadableStates(t *testing.T) {
 	t.Parallel()
 	for _, listed := range []bool{true, false} {
 		h := shelf(t, listed)
-		for _, key := range []string{replicator.LTXKey(0, 1, 1), replicator.LTXKey(0, 3, 3), replicator.LTXKey(1, 4, 5), replicator.LTXKey(0, 5, 5), replicator.LTXKey(0, 6, 6)} {
+		for _, key := range []string{store.LTXKey(0, 1, 1), store.LTXKey(0, 3, 3), store.LTXKey(1, 4, 5), store.LTXKey(0, 5, 5), store.LTXKey(0, 6, 6)} {
 			s := &refusing{h.store, func(k string) bool { return k == key }, refusals["403"]}
 			for txid := ltx.TXID(1); txid <= 9; txid++ {
 				targets := []catalog.Target{{TXID: txid}}
@@ -153,8 +153,8 @@ func TestRestore_R11_nothingReadable(t *testing.T) {
 	h := shelf(t, true)
 	s := &refusing{h.store, func(string) bool { return true }, refusals["403"]}
 	_, result, err := restored(t, s, catalog.Target{})
-	var unreadable *replicator.UnreadableError
-	if !errors.As(err, &unreadable) || !errors.Is(err, replicator.ErrAuth) {
+	var unreadable *store.UnreadableError
+	if !errors.As(err, &unreadable) || !errors.Is(err, store.ErrAuth) {
 		t.Errorf("got %v, want an *UnreadableError that is ErrAuth", err)
 	}
 	if result.Replans > 2 {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // DrillOptions say how a restore is rehearsed.
@@ -38,7 +38,7 @@ var ErrDiffers = errors.New("the restored database differs from the original")
 
 // Drill restores a replica into scratch, checks every page and every index,
 // compares the result with the original where that is known, and leaves nothing behind.
-func Drill(ctx context.Context, store replicator.Store, o DrillOptions) (result DrillResult, err error) {
+func Drill(ctx context.Context, st store.Store, o DrillOptions) (result DrillResult, err error) {
 	start := time.Now()
 	dir, err := os.MkdirTemp(o.Scratch, "sqlwatch-drill-")
 	if err != nil {
@@ -51,7 +51,7 @@ func Drill(ctx context.Context, store replicator.Store, o DrillOptions) (result 
 	if o.Check == "" {
 		o.Check = CheckFull
 	}
-	result.Restore, err = Run(ctx, store, Options{
+	result.Restore, err = Run(ctx, st, Options{
 		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress,
 	})
 	result.Restore.Output = ""

@@ -1,0 +1,248 @@
+// Package archtest keeps the shape of the source tree: who imports whom, who
+// may open, rename and run SQL, and how long a file, a function and a package
+// may grow. A failure here is a design question, not a formality: answer it in
+// the table below or in the code.
+package archtest
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sqlwatch/sqlwatch"
+
+// arrows lists, for each package, the packages of this module that it may import.
+// "*" allows all.
+var arrows = map[string][]string{
+	"cmd/sqlwatch":               {"*"},
+	"internal/config":            {"policy", "policy/lang", "internal/notify"},
+	"internal/web":               {"internal/watchdog", "collector"},
+	"internal/watchdog":          {"collector", "policy", "internal/sqlite", "internal/durable"},
+	"policy":                     {"policy/lang", "collector", "internal/sqlite", "examples"}, // the built-in policies stand there
+	"policy/lang":                {"collector"},
+	"collector":                  {"internal/dbfile"},
+	"collector/busy":             {"collector"},
+	"replicator/store":           {},
+	"replicator/spool":           {"internal/dbfile", "internal/durable"},
+	"replicator/pagesums":        {"internal/durable"},
+	"replicator/capture":         {"replicator/store", "replicator/spool", "replicator/pagesums", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/catalog":         {"replicator/store"},
+	"replicator/lease":           {"replicator/store"},
+	"replicator/restore":         {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/merge":           {"replicator/store", "internal/durable"},
+	"replicator/requests":        {"replicator/store", "collector"},
+	"replicator":                 {"replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool", "replicator/requests", "replicator/restore", "collector", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/store/s3":        {"replicator/store"},
+	"replicator/store/file":      {"replicator/store", "internal/durable"},
+	"replicator/store/storetest": {"replicator/store"},
+	"internal/dbfile":            {},
+	"internal/durable":           {},
+	"internal/sqlite":            {},
+	"internal/doctor":            {"internal/dbfile", "internal/sqlite", "replicator/store", "replicator/store/s3"},
+	"internal/importer":          {},
+	"internal/testapp":           {},
+	"examples":                   {},
+	"internal/notify":            {"collector"},
+}
+
+type listedPackage struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	CgoFiles   []string
+	Imports    []string
+}
+
+// packages returns every package of the module, as `go list` sees it.
+func packages(t *testing.T) []listedPackage {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json", module+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listedPackage
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listedPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("decode go list: %v", err)
+		}
+		all = append(all, p)
+	}
+	if len(all) < 10 {
+		t.Fatalf("go list names %d packages: the test would prove nothing", len(all))
+	}
+	return all
+}
+
+func (p listedPackage) short() string {
+	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+}
+
+// files parses the package's own non-test files.
+func (p listedPackage) files(t *testing.T) (*token.FileSet, []*ast.File) {
+	t.Helper()
+	fset := token.NewFileSet()
+	var parsed []*ast.File
+	for _, name := range append(slices.Clone(p.GoFiles), p.CgoFiles...) {
+		f, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed = append(parsed, f)
+	}
+	return fset, parsed
+}
+
+func TestImportArrows(t *testing.T) {
+	for _, p := range packages(t) {
+		allowed, known := arrows[p.short()]
+		if !known && len(p.GoFiles)+len(p.CgoFiles) > 0 {
+			// Programs under testdata-like folders (bench/, gen/) may use what their parent may.
+			allowed, known = arrows[filepath.Dir(p.short())]
+			allowed = append(slices.Clone(allowed), filepath.Dir(p.short()))
+		}
+		for _, imp := range p.Imports {
+			rel, ours := strings.CutPrefix(imp, module+"/")
+			if !ours || slices.Contains(allowed, "*") || slices.Contains(allowed, rel) {
+				continue
+			}
+			t.Errorf("%s imports %s: no such arrow (package known: %v)", p.short(), rel, known)
+		}
+	}
+}
+
+// Calls and imports that belong to one package each.
+func TestWhoMayOpenRenameAndRunSQL(t *testing.T) {
+	const driver = "github.com/mattn/go-sqlite3"
+	renames := []string{"os.Rename", "os.Create", "os.WriteFile", "os.CreateTemp", "unix.Rename", "unix.Renameat2"}
+	for _, p := range packages(t) {
+		if slices.Contains(p.Imports, driver) && p.short() != "internal/sqlite" {
+			t.Errorf("%s imports the SQLite driver: only internal/sqlite runs SQL", p.short())
+		}
+		fset, files := p.files(t)
+		for _, f := range files {
+			ast.Inspect(f, func(n ast.Node) bool {
+				call, ok := n.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				pkg, ok := call.X.(*ast.Ident)
+				if !ok {
+					return true
+				}
+				name := pkg.Name + "." + call.Sel.Name
+				if slices.Contains(renames, name) && p.short() != "internal/durable" {
+					t.Errorf("%s: %s: only internal/durable creates and renames files", fset.Position(n.Pos()), name)
+				}
+				if strings.HasPrefix(p.short(), "policy") && (name == "time.Now" || name == "time.Since" || name == "time.Until") {
+					t.Errorf("%s: %s: policy has no clock", fset.Position(n.Pos()), name)
+				}
+				return true
+			})
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	const maxFile, maxFunc, maxPackage = 600, 80, 2500
+	for _, p := range packages(t) {
+		total := 0
+		fset, files := p.files(t)
+		for _, f := range files {
+			lines := fset.File(f.Pos()).LineCount()
+			total += lines
+			if lines > maxFile {
+				t.Errorf("%s has %d lines, over %d: the design asks for two", fset.Position(f.Pos()).Filename, lines, maxFile)
+			}
+			for _, d := range f.Decls {
+				fn, ok := d.(*ast.FuncDecl)
+				if !ok || fn.Body == nil {
+					continue
+				}
+				if n := fset.Position(fn.End()).Line - fset.Position(fn.Pos()).Line; n > maxFunc {
+					t.Errorf("%s: %s has %d lines, over %d", fset.Position(fn.Pos()), fn.Name.Name, n, maxFunc)
+				}
+			}
+		}
+		if total > maxPackage && p.short() != "cmd/sqlwatch" {
+			t.Errorf("%s has %d lines, over %d", p.short(), total, maxPackage)
+		}
+	}
+}
+
+// No init functions: constructors are called, so that a reader finds who starts what.
+func TestNoInit(t *testing.T) {
+	for _, p := range packages(t) {
+		fset, files := p.files(t)
+		for _, f := range files {
+			for _, d := range f.Decls {
+				if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil && fn.Name.Name == "init" {
+					t.Errorf("%s: init", fset.Position(fn.Pos()))
+				}
+			}
+		}
+	}
+}
+
+// The module allow-list: a new direct dependency is a decision.
+func TestDirectDependencies(t *testing.T) {
+	allowed := []string{
+		"github.com/agext/levenshtein", "github.com/alecthomas/kingpin/v2",
+		"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
+		"github.com/cilium/ebpf", "github.com/dustin/go-humanize", "github.com/google/go-cmp",
+		"github.com/hashicorp/hcl/v2", "github.com/mattn/go-isatty", "github.com/mattn/go-sqlite3",
+		"github.com/pierrec/lz4/v4", "github.com/prometheus/", "github.com/robfig/cron/v3",
+		"github.com/rogpeppe/go-internal", "github.com/superfly/ltx", "github.com/zclconf/go-cty",
+		"golang.org/x/", "go.yaml.in/yaml/", "gopkg.in/yaml.v3",
+	}
+	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Indirect .Main)}}{{.Path}}{{end}}", "all").Output()
+	if err != nil {
+		t.Fatalf("go list -m: %v", err)
+	}
+	for _, m := range strings.Fields(string(out)) {
+		if !slices.ContainsFunc(allowed, func(a string) bool { return strings.HasPrefix(m, a) }) {
+			t.Errorf("module %s is not on the allow-list", m)
+		}
+	}
+}
+
+// Documents name symbols, never line numbers, which move.
+func TestDocumentsNameNoLineNumbers(t *testing.T) {
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			if at := strings.Index(line, ".go:"); at >= 0 && at+4 < len(line) {
+				if _, err := strconv.Atoi(line[at+4 : at+5]); err == nil {
+					t.Errorf("%s, line %d: names a line of source: %s", path, i+1, line)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

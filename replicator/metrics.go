@@ -1,0 +1,149 @@
+package replicator
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/replicator/capture"
+	"github.com/sqlwatch/sqlwatch/replicator/requests"
+)
+
+// Metrics exports what replication does. All of it is kept by the replicators and
+// read at scrape, which sends no request and waits for no lock that is held across
+// I/O. One Metrics serves all replicators of a process; register it once.
+type Metrics struct {
+	mu      sync.Mutex
+	sources map[string]*Replicator // by database
+}
+
+// NewMetrics returns metrics of no replicator yet; Options.Metrics adds them.
+func NewMetrics() *Metrics { return &Metrics{sources: map[string]*Replicator{}} }
+
+// The metrics of this package, in the order of the reference.
+var (
+	metricUploaded        = replicaMetric(collector.Counter, "sqlwatch_replica_uploaded_bytes_total", "Bytes of objects stored in the replica.")
+	metricVerifyFailures  = replicaMetric(collector.Counter, "sqlwatch_verify_failures_total", "Restore drills that failed.")
+	metricDiscontinuities = collector.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: collector.Counter, Labels: []string{"db", "reason"},
+		Help: "Times that continuity was not proven and a diff or snapshot was taken, by reason."}
+	metricSnapshotEvery = replicaMetric(collector.Gauge, "sqlwatch_replica_snapshot_interval_seconds", "Configured time between snapshots (snapshot every) of the replica.")
+	metricVerifyEvery   = replicaMetric(collector.Gauge, "sqlwatch_verify_interval_seconds", "Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
+
+	descUploaded, descVerifyFailures, descDiscontinuities = metricUploaded.Desc(), metricVerifyFailures.Desc(), metricDiscontinuities.Desc()
+	descSnapshotEvery, descVerifyEvery                    = metricSnapshotEvery.Desc(), metricVerifyEvery.Desc()
+)
+
+// replicaGauges are read from Replicator.Status at scrape.
+var replicaGauges = []replicaGauge{
+	gauge("sqlwatch_replica_caught_up_timestamp_seconds", "Latest instant up to which every commit is durable in the replica; moves on while idle.",
+		func(s ReplicaStatus) float64 { return seconds(s.CaughtUp) }),
+	gauge("sqlwatch_replica_lag_seconds", "Age of the oldest commit that is not durable in the replica; 0 when there is none.",
+		func(s ReplicaStatus) float64 { return s.LagSeconds }),
+	gauge("sqlwatch_replica_pending_bytes", "Bytes captured but not yet durable in the replica.",
+		func(s ReplicaStatus) float64 { return float64(s.PendingBytes) }),
+	gauge("sqlwatch_replica_txid", "Last capture number that is durable in the replica.",
+		func(s ReplicaStatus) float64 { return float64(s.TXID) }),
+	gauge("sqlwatch_replica_objective_seconds", "Configured bound of loss (sync_every) of the replica.",
+		func(s ReplicaStatus) float64 { return s.Objective.Seconds() }),
+	gauge("sqlwatch_replica_stored_bytes", "Bytes of all files that the replica holds, as last listed and since changed.",
+		func(s ReplicaStatus) float64 { return float64(s.StoredBytes) }),
+	gauge("sqlwatch_replica_snapshot_last_success_timestamp_seconds", "Time of the newest snapshot in the replica; 0 when there is none.",
+		func(s ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
+	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds", "Earliest time that the replica can be restored to; 0 when unknown.",
+		func(s ReplicaStatus) float64 { return seconds(s.OldestRestorePoint) }),
+	gauge("sqlwatch_verify_last_success_timestamp_seconds", "Time of the last restore drill that succeeded; 0 when there is none.",
+		func(s ReplicaStatus) float64 { return seconds(s.LastVerified) }),
+	gauge("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover.",
+		func(s ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }),
+}
+
+// replicaGauge is a metric and where it stands in a status.
+type replicaGauge struct {
+	collector.Metric
+	desc  *prometheus.Desc
+	value func(ReplicaStatus) float64
+}
+
+func gauge(name, help string, value func(ReplicaStatus) float64) replicaGauge {
+	m := replicaMetric(collector.Gauge, name, help)
+	return replicaGauge{m, m.Desc(), value}
+}
+
+func replicaMetric(kind collector.MetricType, name, help string) collector.Metric {
+	return collector.Metric{Name: name, Type: kind, Labels: []string{"db", "replica"}, Help: help}
+}
+
+// Catalogue returns every metric that Metrics exports.
+func Catalogue() []collector.Metric {
+	all := append(requests.Catalogue(), metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery, metricVerifyEvery)
+	for _, g := range replicaGauges {
+		all = append(all, g.Metric)
+	}
+	return all
+}
+
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
+	requests.Describe(descs)
+	for _, d := range []*prometheus.Desc{descUploaded, descVerifyFailures, descDiscontinuities, descSnapshotEvery, descVerifyEvery} {
+		descs <- d
+	}
+	for _, g := range replicaGauges {
+		descs <- g.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
+	m.mu.Lock()
+	sources := make([]*Replicator, 0, len(m.sources))
+	for _, r := range m.sources {
+		sources = append(sources, r)
+	}
+	m.mu.Unlock()
+	for _, r := range sources {
+		r.collect(metrics)
+	}
+}
+
+func (r *Replicator) collect(metrics chan<- prometheus.Metric) {
+	for _, reason := range capture.Reasons() {
+		metrics <- prometheus.MustNewConstMetric(descDiscontinuities, prometheus.CounterValue, float64(r.discontinuities(string(reason))), r.o.Name, string(reason))
+	}
+	for _, p := range r.replicas {
+		p.o.Requests.Collect(metrics, r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descUploaded, prometheus.CounterValue, float64(p.uploaded.Load()), r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descVerifyFailures, prometheus.CounterValue, float64(p.failedDrills.Load()), r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descSnapshotEvery, prometheus.GaugeValue, p.o.SnapshotEvery.Seconds(), r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descVerifyEvery, prometheus.GaugeValue, p.o.VerifyEvery.Seconds(), r.o.Name, p.o.Name)
+		s := p.status()
+		for _, g := range replicaGauges {
+			metrics <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(s), r.o.Name, p.o.Name)
+		}
+	}
+}
+
+// add exports r from now on, its counters from zero.
+func (m *Metrics) add(r *Replicator) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sources[r.o.Name] = r // in place of a predecessor that was stopped for it
+}
+
+// remove ends the export of a database that is no longer replicated.
+func (m *Metrics) remove(r *Replicator) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sources[r.o.Name] == r {
+		delete(m.sources, r.o.Name)
+	}
+}

@@ -1,4 +1,0 @@
-// Package ship keeps replicas of a database: it runs a capture, uploads what that
-// spools, and keeps each replica small and proven with compaction, snapshots,
-// retention and restore drills. A lease keeps two writers of one replica apart.
-package ship

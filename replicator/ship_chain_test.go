@@ -1,0 +1,287 @@
+package replicator_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// A sync that is asked for while the replica is being looked at does not take another
+// writer's TXID, which is higher, for its own.
+func TestShip_C2_syncIsOfOneChain(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	var gate sync.Mutex
+	var refuse atomic.Bool
+	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(store, func(op, key string, _ int) storetest.Fault {
+		if op == "get" {
+			gate.Lock()
+			defer gate.Unlock()
+		}
+		if op == "put" && refuse.Load() && strings.HasSuffix(key, ".ltx") {
+			return storetest.NotStored
+		}
+		return storetest.None
+	})))
+	h.options.FinalSync = time.Second
+	h.begin()
+	h.halt()
+	other, _ := database(t)
+	b := newHost(t, other, replica("memory.a", store))
+	b.owner = "host-b"
+	b.begin()
+	b.halt()
+
+	w.commit(7)
+	refuse.Store(true)
+	gate.Lock()
+	h.start()
+	h.eventually("a segment waits", func() bool { return h.r.Replicas()[0].PendingBytes > 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	synced := make(chan error, 1)
+	go func() { synced <- h.r.SyncNow(ctx) }()
+	<-time.After(200 * time.Millisecond) // for the sync to begin to wait; if it has not, nothing is proven
+	gate.Unlock()
+	if err := <-synced; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a sync of which nothing could be stored: %v, want it to wait", err)
+	}
+	refuse.Store(false)
+	h.eventually("sync", func() bool { return h.sync() == nil })
+	wantRestored(t, store, path)
+}
+
+// reopen lets the host's capture begin anew in the living process, without its state.
+func (h *host) reopen() {
+	h.t.Helper()
+	if err := errors.Join(h.r.Release(), h.files.Load().Close(), os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
+		h.t.Fatal(err)
+	}
+	files, err := dbfile.Open(h.path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.files.Store(files)
+}
+
+// What a chain that began without the replica has spooled is not let go of as if the
+// replica, which holds the same numbers of another chain, had it.
+func TestShip_P12_stateLostWhileAway(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	var away atomic.Bool
+	store, faulty := failing(t, &away, "")
+	h := newHost(t, path, replica("memory.a", faulty))
+	h.begin()
+	for range 4 {
+		w.commit(1)
+		if err := h.sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := h.r.Replicas()[0].TXID
+	away.Store(true)
+	h.reopen()
+	spooled := func() (n int) {
+		names, _ := filepath.Glob(filepath.Join(h.state, "capture", "spool", "*.ltx"))
+		return len(names)
+	}
+	for n := 1; n <= int(has)+2; n++ {
+		h.skew.Add(int64(time.Minute)) // segments are let go of now and then
+		w.commit(1)
+		h.eventually("everything stays in the spool", func() bool { h.r.Wake(); return spooled() >= n })
+	}
+	away.Store(false)
+	w.commit(1)
+	h.eventually("sync", func() bool { return h.sync() == nil })
+	wantRestored(t, store, path)
+}
+
+// TestShip_P12_fartherReplicaAway: the state is lost while the replica that has come
+// farthest is away. Capture goes on from the other one; when the first is back, both
+// get a chain that joins nothing, and the two do not go on demanding new ones.
+func TestShip_P12_fartherReplicaAway(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	var aAway, bAway atomic.Bool
+	a, aFaulty := failing(t, &aAway, "")
+	b, bFaulty := failing(t, &bAway, "")
+	h := newHost(t, path, replica("memory.a", aFaulty), replica("memory.b", bFaulty))
+	h.begin()
+	txid := func(i int) uint64 { return uint64(h.r.Replicas()[i].TXID) }
+	bAway.Store(true)
+	for ahead := txid(1) + 5; txid(0) < ahead; {
+		w.commit(1)
+		h.eventually("a is up to date", func() bool { h.r.Wake(); return h.r.Replicas()[0].LagSeconds == 0 })
+	}
+	aAway.Store(true)
+	bAway.Store(false)
+	ahead := txid(0)
+	h.reopen()
+	for txid(1) < ahead+2 {
+		w.commit(1)
+		h.eventually("b is up to date", func() bool { h.r.Wake(); return h.r.Replicas()[1].LagSeconds == 0 })
+	}
+	aAway.Store(false)
+	w.commit(1)
+	h.eventually("sync", func() bool { return h.sync() == nil })
+	chains := count(a.Keys(), "0009/") + count(b.Keys(), "0009/")
+	for range 3 {
+		w.commit(1)
+		if err := h.sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := count(a.Keys(), "0009/") + count(b.Keys(), "0009/"); n != chains {
+		t.Errorf("%d snapshots, then %d: the replicas keep asking for new chains", chains, n)
+	}
+	wantRestored(t, a, path)
+	wantRestored(t, b, path)
+}
+
+// copyDatabase copies a database between two commits.
+func copyDatabase(t *testing.T, from, to string) {
+	t.Helper()
+	for _, suffix := range []string{"", "-wal"} {
+		data, err := os.ReadFile(from + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to+suffix, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestShip_C3_sameName: a container is made again under its old name and on the same
+// machine, with a state directory of its own, while the old one still runs. The new one
+// waits, and the two never write into one chain.
+func TestShip_C3_sameName(t *testing.T) {
+	t.Parallel()
+	path, wa := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	a := newHost(t, path, replica("memory.a", store))
+	a.begin()
+	wa.commit(3)
+	if err := a.sync(); err != nil {
+		t.Fatal(err)
+	}
+	b := newHost(t, filepath.Join(t.TempDir(), "app.db"), replica("memory.a", store))
+	copyDatabase(t, path, b.path)
+	wb := startWriter(t, b.path)
+	wb.commit(5)
+	b.start()
+	b.eventually("the second waits", func() bool { return strings.Contains(b.r.Replicas()[0].Err, lease.ErrHeld.Error()) })
+	wa.commit(2)
+	if err := a.sync(); err != nil {
+		t.Fatalf("the first beside it: %v", err)
+	}
+	wantRestored(t, store, path)
+	b.skew.Store(int64(time.Hour)) // the first says nothing for as long
+	b.eventually("the second takes over", func() bool { return b.sync() == nil })
+	wantRestored(t, store, b.path)
+	a.skew.Store(int64(2 * time.Hour))
+	wa.commit(1)
+	if err := a.sync(); !errors.Is(err, lease.ErrFenced) {
+		t.Errorf("sync of the first: %v, want ErrFenced", err)
+	}
+	wantRestored(t, store, b.path)
+}
+
+// TestShip_P1_crash: a process that was killed and has its state directory goes on at
+// once: nobody else can have its lease.
+func TestShip_P1_crash(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	h := newHost(t, path, replica("memory.a", store))
+	h.begin()
+	w.commit(3)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(t.TempDir(), "state")
+	if err := os.CopyFS(state, os.DirFS(h.state)); err != nil {
+		t.Fatal(err)
+	}
+	var held []byte
+	store.Tamper("sqlwatch/lease", func(data []byte) []byte { held = data; return data })
+	h.halt()
+	store.Tamper("sqlwatch/lease", func([]byte) []byte { return held })
+	h.state = state
+	w.commit(3)
+	h.begin() // within 20 s, where the lease runs for two minutes
+	if n := count(store.Keys(), "0009/"); n != 1 {
+		t.Errorf("a crash cost %d snapshots", n-1)
+	}
+	wantRestored(t, store, path)
+}
+
+// TestShip_S16_emptied: somebody empties the whole replica, the lease included. It is
+// noticed at the lease's next renewal, or at a restart, and made good.
+func TestShip_S16_emptied(t *testing.T) {
+	t.Parallel()
+	for name, notice := range map[string]func(h *host){
+		"renewal": func(h *host) { h.skew.Store(int64(5 * time.Minute)) },
+		"restart": func(h *host) { h.halt(); h.begin() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, w := database(t)
+			store := storetest.NewMemory().Enforce(t)
+			h := newHost(t, path, replica("memory.a", store))
+			h.begin()
+			if err := store.Delete(t.Context(), store.Keys()...); err != nil {
+				t.Fatal(err)
+			}
+			w.commit(3)
+			if err := h.sync(); err != nil { // beside no lease
+				t.Fatal(err)
+			}
+			notice(h)
+			w.commit(3)
+			h.eventually("a snapshot", func() bool { return h.sync() == nil && count(store.Keys(), "0009/") > 0 })
+			wantRestored(t, store, path)
+		})
+	}
+}
+
+// TestShip_S16_damagedSnapshot: the newest snapshot is damaged and the application
+// commits no more: what the drill finds is made good under another key.
+func TestShip_S16_damagedSnapshot(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	h := newHost(t, path, replica("memory.a", store))
+	h.begin()
+	w.commit(3)
+	if err := errors.Join(h.sync(), h.r.SnapshotNow(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	keys := store.Keys()
+	i, _ := slices.BinarySearch(keys, "sqlwatch/")
+	newest := keys[i-1]
+	store.Tamper(newest, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
+	for _, key := range keys[:i-1] { // no other way leads to the newest state
+		if err := store.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.r.VerifyNow(t.Context()); err == nil {
+		t.Fatalf("a drill of the damaged %s succeeded", newest)
+	}
+	h.eventually("made good", func() bool { return h.r.VerifyNow(t.Context()) == nil })
+	wantRestored(t, store, path)
+}

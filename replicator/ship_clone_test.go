@@ -1,0 +1,106 @@
+package replicator_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// TestShip_C3_clone: a machine is cloned while it replicates: database, state
+// directory and name are the same. The clone does not write while the original
+// may; when it takes over, the original stops and says so, and what either has
+// stored by then can be restored.
+func TestShip_C3_clone(t *testing.T) {
+	t.Parallel()
+	path, original := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	a := newHost(t, path, replica("memory.a", store))
+	a.begin()
+	original.commit(7)
+	if err := a.sync(); err != nil {
+		t.Fatal(err)
+	}
+	before := wantRestored(t, store, path)
+
+	// The clone's disk is that of a machine whose power was cut.
+	b := newHost(t, filepath.Join(t.TempDir(), "app.db"), replica("memory.a", store))
+	b.boot = "another"
+	for _, suffix := range []string{"", "-wal"} {
+		data, err := os.ReadFile(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(b.path+suffix, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.CopyFS(b.state, os.DirFS(a.state)); err != nil {
+		t.Fatal(err)
+	}
+	clone := startWriter(t, b.path)
+	b.start()
+	clone.commit(3)
+	b.eventually("the clone waits", func() bool { return strings.Contains(b.r.Replicas()[0].Err, "a clone of it") })
+	original.commit(5)
+	if err := a.sync(); err != nil {
+		t.Fatalf("the original beside its clone: %v", err)
+	}
+	wantRestored(t, store, path)
+
+	b.skew.Store(int64(time.Hour)) // the original says nothing for as long
+	b.eventually("the clone takes over", func() bool { return b.sync() == nil })
+	after := wantRestored(t, store, b.path)
+	if after.TXID < before.TXID+1000 {
+		t.Errorf("the clone begins at txid %d, close behind %d", after.TXID, before.TXID)
+	}
+	a.skew.Store(int64(2 * time.Hour))
+	original.commit(1)
+	if err := a.sync(); !errors.Is(err, lease.ErrFenced) {
+		t.Errorf("sync of the original: %v, want ErrFenced", err)
+	}
+	wantRestored(t, store, b.path)
+	out := filepath.Join(t.TempDir(), "before.db")
+	if _, err := restore.Run(t.Context(), store, restore.Options{Output: out, Target: catalog.Target{TXID: before.TXID}, Check: restore.CheckFull}); err != nil {
+		t.Errorf("the history before: %v", err)
+	}
+}
+
+// TestShip_P4_reboot: after a power cut, a machine waits for the end of its own
+// lease, and then goes on with its history: no new chain, no second snapshot.
+func TestShip_P4_reboot(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	store := storetest.NewMemory().Enforce(t)
+	a := newHost(t, path, replica("memory.a", store))
+	a.begin()
+	w.commit(7)
+	if err := a.sync(); err != nil {
+		t.Fatal(err)
+	}
+	before := wantRestored(t, store, path)
+	state := filepath.Join(t.TempDir(), "state") // as the power cut leaves it: nothing was given up
+	if err := os.CopyFS(state, os.DirFS(a.state)); err != nil {
+		t.Fatal(err)
+	}
+	var held []byte
+	store.Tamper("sqlwatch/lease", func(data []byte) []byte { held = data; return data })
+	a.halt()
+	store.Tamper("sqlwatch/lease", func([]byte) []byte { return held })
+	a.state, a.boot = state, "the next"
+	a.start()
+	w.commit(3)
+	a.eventually("it waits", func() bool { return strings.Contains(a.r.Replicas()[0].Err, "before the machine was booted") })
+	a.skew.Store(int64(3 * time.Minute))
+	a.eventually("it goes on", func() bool { return a.sync() == nil })
+	if after := wantRestored(t, store, path); after.TXID > before.TXID+10 {
+		t.Errorf("it goes on at txid %d, far behind %d", after.TXID, before.TXID)
+	}
+}

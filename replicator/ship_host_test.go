@@ -1,0 +1,231 @@
+package replicator_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// writer is an unmodified application in another process. It answers "n" by
+// committing n transactions.
+type writer struct {
+	t     *testing.T
+	path  string
+	stdin io.WriteCloser
+	lines *bufio.Scanner
+}
+
+const writerScript = `
+import sqlite3, sys, random
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+db.execute("pragma journal_mode=wal"); db.execute("pragma synchronous=normal")
+db.execute("create table if not exists t(id integer primary key, k int, v blob)")
+rnd = random.Random(5)
+print("ready", flush=True)
+for line in sys.stdin:
+    for _ in range(int(line)):
+        db.execute("begin immediate")
+        db.execute("insert into t(k,v) values(?,?)", (rnd.randrange(1000), rnd.randbytes(rnd.randrange(900))))
+        if rnd.random() < 0.2:
+            db.execute("delete from t where k=?", (rnd.randrange(1000),))
+        db.execute("commit")
+    print("done", flush=True)
+`
+
+func startWriter(t *testing.T, path string) *writer {
+	t.Helper()
+	cmd := exec.Command("python3", "-u", "-c", writerScript, path)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	w := &writer{t: t, path: path, stdin: stdin, lines: bufio.NewScanner(stdout)}
+	w.answer()
+	return w
+}
+
+func (w *writer) answer() {
+	w.t.Helper()
+	if !w.lines.Scan() {
+		w.t.Fatalf("application ended: %v", w.lines.Err())
+	}
+}
+
+func (w *writer) commit(n int) {
+	w.t.Helper()
+	if _, err := fmt.Fprintln(w.stdin, n); err != nil {
+		w.t.Fatal(err)
+	}
+	w.answer()
+}
+
+// dump is the content as another process's SQLite sees it.
+func dump(t *testing.T, path string) string {
+	t.Helper()
+	out, err := exec.Command("sqlite3", path, "select count(*), total(k), total(length(v)), total(id*k) from t; pragma integrity_check").Output()
+	if err != nil {
+		t.Fatalf("dump %s: %v", path, err)
+	}
+	return string(out)
+}
+
+// host is one machine's sqlwatch for one database.
+type host struct {
+	t       *testing.T
+	path    string
+	state   string
+	owner   string
+	boot    string       // of its machine; empty: of this one
+	skew    atomic.Int64 // of its clock
+	options replicator.Options
+	r       *replicator.Replicator
+	files   atomic.Pointer[dbfile.Files]
+	stop    func() error
+}
+
+func newHost(t *testing.T, path string, replicas ...replicator.ReplicaOptions) *host {
+	h := &host{t: t, path: path, state: filepath.Join(t.TempDir(), "state"), owner: "host-a"}
+	h.options.Replicas = replicas
+	t.Cleanup(func() {
+		if h.stop != nil {
+			h.halt()
+		}
+	})
+	return h
+}
+
+func (h *host) clock() time.Time { return time.Now().Add(time.Duration(h.skew.Load())) }
+
+func (h *host) start() {
+	h.t.Helper()
+	files, err := dbfile.Open(h.path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.files.Store(files)
+	o := h.options
+	o.Name, o.StateDir, o.Owner, o.Boot, o.Clock = "app", h.state, h.owner, h.boot, h.clock
+	o.Files = h.files.Load
+	if o.FinalSync == 0 {
+		o.FinalSync = 5 * time.Second
+	}
+	o.Logger = slog.New(slog.NewTextHandler(logOf{h.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	if h.r, err = replicator.New(o); err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.r.Run(ctx) }()
+	h.stop = func() error { cancel(); return <-done }
+}
+
+func (h *host) halt() {
+	h.t.Helper()
+	stop := h.stop
+	h.stop = nil
+	if err := errors.Join(stop(), h.files.Load().Close()); err != nil {
+		h.t.Errorf("Run: %v", err)
+	}
+}
+
+func (h *host) sync() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	return h.r.SyncNow(ctx)
+}
+
+// begin starts and waits until the first sync went through.
+func (h *host) begin() {
+	h.t.Helper()
+	h.start()
+	h.eventually("first sync", func() bool { return h.sync() == nil })
+}
+
+func (h *host) eventually(what string, ok func() bool) {
+	h.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%s: not within 20 s; status %+v", what, h.r.Replicas())
+		}
+		<-tick.C
+	}
+}
+
+// wantIdle demands that time passes, freshness with it, and no request is sent. A
+// window of compaction may end meanwhile, across two of the three looks, not more.
+func (h *host) wantIdle(requests func() string) {
+	h.t.Helper()
+	var before, after string
+	for range 3 {
+		caught := h.r.Replicas()[0].CaughtUp
+		before = requests()
+		h.eventually("caught up moves on while idle", func() bool { return h.r.Replicas()[0].CaughtUp.Sub(caught) > 2*time.Second })
+		if after = requests(); after == before {
+			return
+		}
+	}
+	h.t.Errorf("I11: idle requests: %s, then %s", before, after)
+}
+
+// wantRestored demands that the replica restores to what the application has.
+func wantRestored(t *testing.T, st store.Store, path string) restore.Result {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "restored.db")
+	result, err := restore.Run(t.Context(), st, restore.Options{Output: out, Check: restore.CheckFull})
+	if err != nil {
+		t.Fatalf("restore: %v", err)
+	}
+	if got, want := dump(t, out), dump(t, path); got != want {
+		t.Fatalf("restored to txid %d: %q, the application has %q", result.TXID, got, want)
+	}
+	return result
+}
+
+type logOf struct{ t *testing.T }
+
+func (l logOf) Write(p []byte) (int, error) {
+	if l.t.Context().Err() == nil {
+		l.t.Log(strings.TrimSpace(string(p)))
+	}
+	return len(p), nil
+}
+
+func database(t *testing.T) (string, *writer) {
+	path := filepath.Join(t.TempDir(), "app.db")
+	w := startWriter(t, path)
+	w.commit(50)
+	return path, w
+}
+
+const quick = 50 * time.Millisecond
+
+func replica(name string, st store.Store) replicator.ReplicaOptions {
+	return replicator.ReplicaOptions{Name: name, Store: st, SyncEvery: quick}
+}

@@ -1,0 +1,236 @@
+package replicator_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// TestShip_S2_slowBesideDead: the spool runs full because one replica is slow and the
+// other one gone. When the slow one has everything, capture goes on.
+func TestShip_S2_slowBesideDead(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	var slow sync.RWMutex
+	var dead atomic.Bool
+	_, gone := failing(t, &dead, "")
+	h := newHost(t, path, replica("memory.slow", storetest.NewFaulty(st, func(op, key string, _ int) storetest.Fault {
+		if op == "put" && strings.HasPrefix(key, "0000/") {
+			slow.RLock()
+			defer slow.RUnlock()
+		}
+		return storetest.None
+	})), replica("memory.gone", gone))
+	h.options.Capture.SpoolLimit = 1_000_000
+	h.options.Capture.BatchAge = time.Millisecond
+	h.options.FinalSync = time.Second
+	h.begin()
+	dead.Store(true)
+	slow.Lock()
+	h.eventually("the spool is full", func() bool {
+		w.commit(1)
+		h.r.Wake()
+		return h.r.Replicas()[0].PendingBytes >= h.options.Capture.SpoolLimit
+	})
+	slow.Unlock()
+	has := h.r.Replicas()[0].TXID
+	h.eventually("the slow one has what was spooled", func() bool {
+		s := h.r.Replicas()[0]
+		return s.TXID > has && s.PendingBytes == 0
+	})
+	w.commit(10)
+	h.eventually("capture goes on", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_ = h.r.SyncNow(ctx) // which the dead one lets nobody end
+		s := h.r.Replicas()[0]
+		return s.LagSeconds == 0 && s.PendingBytes == 0
+	})
+	wantRestored(t, st, path)
+}
+
+// captured are the keys of level 0.
+func captured(st *storetest.Memory) []string {
+	return slices.DeleteFunc(st.Keys(), func(k string) bool { return !strings.HasPrefix(k, "0000/") })
+}
+
+// TestShip_S16_damagedFile: one captured file is damaged, or does not come through at
+// once. Compaction goes around what is damaged, costs one snapshot, and does not call a
+// broken connection damage.
+func TestShip_S16_damagedFile(t *testing.T) {
+	t.Parallel()
+	for name, damaged := range map[string]bool{"damaged": true, "broken off": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path, w := database(t)
+			st := storetest.NewMemory().Enforce(t)
+			var victim atomic.Pointer[string]
+			var breaks atomic.Int64
+			h := newHost(t, path, replica("memory.a", storetest.NewFaulty(st, func(op, key string, _ int) storetest.Fault {
+				if v := victim.Load(); op == "get" && v != nil && key == *v && breaks.Add(1) <= 4 {
+					return storetest.Truncated
+				}
+				return storetest.None
+			})))
+			h.begin()
+			for range 9 {
+				w.commit(3)
+				if err := h.sync(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			key := captured(st)[4]
+			if damaged {
+				st.Tamper(key, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
+			} else {
+				victim.Store(&key)
+			}
+			_, txid, _, err := store.ParseLTXKey(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, behind, over := false, false, false
+			h.eventually("compaction on both sides", func() bool {
+				h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
+				w.commit(1)
+				if h.sync() != nil {
+					return false
+				}
+				for _, k := range st.Keys() {
+					if level, low, high, err := store.ParseLTXKey(k); err == nil && level == 1 {
+						before, behind, over = before || high < txid, behind || low > txid, over || low <= txid && txid <= high
+					}
+				}
+				return behind && (before || over)
+			})
+			if over == damaged {
+				t.Errorf("level 1 covers the file: %v", over)
+			}
+			if damaged {
+				h.eventually("a second snapshot", func() bool { return count(st.Keys(), "0009/") > 1 })
+			} else if n := count(st.Keys(), "0009/"); n > 1 {
+				t.Errorf("%d snapshots although a higher level covers the file", n)
+			}
+			if n := count(st.Keys(), "0009/"); n > 2 {
+				t.Errorf("%d snapshots because of one file", n)
+			}
+			wantRestored(t, st, path)
+		})
+	}
+}
+
+// TestShip_S16_damagedOutput: a compacted file comes back damaged. It is made again,
+// and until then nobody relies on it.
+func TestShip_S16_damagedOutput(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	var victim atomic.Pointer[string]
+	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(st, func(op, key string, _ int) storetest.Fault {
+		if op == "get" && strings.HasPrefix(key, "0001/") && victim.CompareAndSwap(nil, &key) { // stored, not read back yet
+			st.Tamper(key, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
+		}
+		return storetest.None
+	})))
+	h.begin()
+	h.eventually("a compaction", func() bool {
+		h.skew.Add(int64(10 * time.Second))
+		w.commit(1)
+		return h.sync() == nil && victim.Load() != nil
+	})
+	h.eventually("the damaged file is made again", func() bool { return whole(t, st, *victim.Load()) })
+	if n := count(st.Keys(), "0009/"); n != 1 {
+		t.Errorf("%d snapshots because of a file of which all inputs are there", n)
+	}
+	if err := h.r.VerifyNow(t.Context()); err != nil {
+		t.Error(err)
+	}
+	wantRestored(t, st, path)
+}
+
+// whole says whether an object is there, with the bytes that its metadata tell of.
+func whole(t *testing.T, st store.Store, key string) bool {
+	body, object, err := st.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		return false
+	}
+	defer body.Close()
+	sha := sha256.New()
+	if _, err := io.Copy(sha, body); err != nil {
+		t.Fatal(err)
+	}
+	return hex.EncodeToString(sha.Sum(nil)) == object.Metadata[store.MetaSHA256]
+}
+
+// TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and with it the
+// times of what was captured. Snapshots and compaction go on by the clock as it is now.
+func TestShip_P8_clockWasAhead(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	o := replica("memory.a", st)
+	o.SnapshotEvery = 10 * time.Minute
+	h := newHost(t, path, o)
+	st.SetClock(h.clock)
+	h.skew.Store(int64(10 * 365 * 24 * time.Hour))
+	h.begin()
+	w.commit(3)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	h.halt()
+	h.skew.Store(0)
+	h.begin()
+	h.eventually("snapshots and compaction", func() bool {
+		h.skew.Add(int64(time.Minute / 4))
+		w.commit(1)
+		return h.sync() == nil && count(st.Keys(), "0009/") > 2 && count(st.Keys(), "0001/") > 1 && count(st.Keys(), "0002/") > 0
+	})
+	if s := h.r.Replicas()[0]; s.LastSnapshot.After(h.clock()) {
+		t.Errorf("the last snapshot is of %v", s.LastSnapshot)
+	}
+	wantRestored(t, st, path)
+}
+
+// TestShip_P1_scratch: what a kill left of a compaction or a drill is swept; what is
+// being made is not.
+func TestShip_P1_scratch(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	h := newHost(t, path, replica("memory", storetest.NewMemory().Enforce(t)))
+	scratch := filepath.Join(h.state, "replicas", "scratch")
+	for name, age := range map[string]time.Duration{"verify-old": time.Hour, "verify-new": -time.Hour} {
+		dir := filepath.Join(scratch, name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "drill.db"), []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(dir, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.begin()
+	w.commit(1)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(scratch, "*"))
+	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "verify-new" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

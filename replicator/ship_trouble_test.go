@@ -1,0 +1,130 @@
+package replicator_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// failing is a memory store whose calls of one kind, or of all, fail while off is set.
+func failing(t *testing.T, off *atomic.Bool, kind string) (*storetest.Memory, *storetest.Faulty) {
+	m := storetest.NewMemory().Enforce(t)
+	return m, storetest.NewFaulty(m, func(op, _ string, _ int) storetest.Fault {
+		if off.Load() && (kind == "" || kind == op) {
+			return storetest.NotStored
+		}
+		return storetest.None
+	})
+}
+
+// Capture begins anew without its state while the store is away, in a process that
+// knew the replica: no sync succeeds without the store, and what comes then joins.
+func TestShip_P12_stateLostInProcess(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	var away atomic.Bool
+	store, faulty := failing(t, &away, "")
+	h := newHost(t, path, replica("memory.a", faulty))
+	h.begin()
+	for range 8 {
+		w.commit(1)
+		if err := h.sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away.Store(true)
+	if err := errors.Join(h.r.Release(), h.files.Load().Close(), os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
+		t.Fatal(err)
+	}
+	files, err := dbfile.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.files.Store(files)
+	w.commit(5)
+	synced := make(chan error, 1)
+	go func() {
+		err := h.sync()
+		for errors.Is(err, replicator.ErrNotOpen) {
+			err = h.sync()
+		}
+		synced <- err
+	}()
+	select {
+	case err := <-synced:
+		if err == nil {
+			t.Error("a sync succeeded without a store")
+		}
+	case <-time.After(time.Second): // it waits, as it should
+	}
+	away.Store(false)
+	for range 12 {
+		w.commit(1)
+		h.eventually("sync", func() bool { return h.sync() == nil })
+	}
+	wantRestored(t, store, path)
+}
+
+// A segment that somebody removed from the spool is made good by a snapshot.
+func TestShip_S26_segmentGone(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	var away atomic.Bool
+	store, err := file.New(filepath.Join(t.TempDir(), "copy")) // opens a body before it looks at the context
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, path, replica("file.a", storetest.NewFaulty(store, func(op, _ string, _ int) storetest.Fault {
+		if away.Load() && op == "put" {
+			return storetest.NotStored
+		}
+		return storetest.None
+	})))
+	h.begin()
+	away.Store(true)
+	w.commit(3)
+	var names []string
+	h.eventually("a segment in the spool", func() bool {
+		h.r.Wake()
+		names, _ = filepath.Glob(filepath.Join(h.state, "capture", "spool", "*.ltx"))
+		return h.r.Replicas()[0].PendingBytes > 0
+	})
+	for _, name := range names {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	away.Store(false)
+	h.eventually("sync", func() bool { return h.sync() == nil })
+	wantRestored(t, store, path)
+}
+
+// Between the tries of a replica whose every upload fails it is not called healthy.
+func TestShip_S1_failingUploadsAreNoHealth(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	var away atomic.Bool
+	_, faulty := failing(t, &away, "put")
+	a := replica("memory.a", faulty)
+	a.SyncEvery = 2 * time.Second
+	h := newHost(t, path, a)
+	h.begin()
+	away.Store(true)
+	w.commit(3)
+	h.eventually("a failure", func() bool { h.r.Wake(); return !h.r.Replicas()[0].Healthy })
+	before := faulty.Injected(storetest.NotStored)
+	h.eventually("further failures", func() bool {
+		if s := h.r.Replicas()[0]; s.Healthy {
+			t.Fatalf("healthy while every upload fails: %+v", s)
+		}
+		return faulty.Injected(storetest.NotStored) > before+3
+	})
+}

@@ -1,0 +1,305 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// errNotS3 says that something answered which is no object store: a captive
+// portal, a proxy's error page with status 200, a web console's port.
+var errNotS3 = errors.New("the answer does not come from an S3 store")
+
+// Error is a failed operation: what was done to what, why it failed, and what
+// the operator can do. errors.Is matches one of replicator's errors where the
+// cause is known, and errors.ErrUnsupported where the provider lacks the feature.
+type Error struct {
+	Op   string // put, get, list, delete
+	URL  string // s3://bucket/key
+	Kind error  // one of replicator's errors, or errors.ErrUnsupported; nil when unexpected
+	Hint string // what to do next; may be empty
+	Err  error
+}
+
+// Error is one line.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: ", e.Op, e.URL)
+	if e.Kind != nil {
+		fmt.Fprintf(&b, "%v: ", e.Kind)
+	}
+	b.WriteString(brief(e.Err))
+	if e.Hint != "" {
+		b.WriteString(": " + e.Hint)
+	}
+	return b.String()
+}
+
+// Unwrap gives errors.Is both the kind and the cause.
+func (e *Error) Unwrap() []error {
+	if e.Kind == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Kind, e.Err}
+}
+
+// fail wraps err; nil stays nil.
+func (s *Store) fail(op, key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{
+		Op: op, URL: s.url(key),
+		Kind: kindOf(err), Hint: s.hint(op, err), Err: err,
+	}
+}
+
+// brief leaves out the SDK's wrapping: code, message and status say it all.
+func brief(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		text := api.ErrorCode()
+		if m := strings.TrimSpace(api.ErrorMessage()); m != "" && m != text {
+			text += ": " + m
+		}
+		if status := statusOf(err); status != 0 {
+			text += fmt.Sprintf(" (status %d)", status)
+		}
+		return oneLine(text)
+	}
+	var network *url.Error // the SDK wraps what the connection said in four layers of its own
+	if errors.As(err, &network) {
+		return oneLine(network.Err.Error())
+	}
+	var cause *smithy.OperationError
+	if errors.As(err, &cause) {
+		return oneLine(cause.Err.Error())
+	}
+	return oneLine(err.Error())
+}
+
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > 400 {
+		text = text[:400] + "…"
+	}
+	return text
+}
+
+func statusOf(err error) int {
+	var response *awshttp.ResponseError
+	if errors.As(err, &response) {
+		return response.HTTPStatusCode()
+	}
+	return 0
+}
+
+func codeOf(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+func isDeserialization(err error) bool {
+	var broken *smithy.DeserializationError
+	return errors.As(err, &broken) && statusOf(err) < 300 || errors.Is(err, errNotS3)
+}
+
+// kinds sorts the error codes of S3 and its kin. Anything absent is judged by status.
+var kinds = map[string]error{
+	"NoSuchKey": store.ErrNotFound, "NotFound": store.ErrNotFound, "NoSuchUpload": store.ErrNotFound,
+	"PreconditionFailed":         store.ErrExists,
+	"ConditionalRequestConflict": store.ErrConflict, "OperationAborted": store.ErrConflict,
+	"AccessDenied": store.ErrAuth, "Forbidden": store.ErrAuth, "InvalidAccessKeyId": store.ErrAuth, "SignatureDoesNotMatch": store.ErrAuth,
+	"ExpiredToken": store.ErrAuth, "TokenRefreshRequired": store.ErrAuth, "InvalidToken": store.ErrAuth, "InvalidSecurity": store.ErrAuth,
+	"AccountProblem": store.ErrAuth, "AllAccessDisabled": store.ErrAuth, "Unauthorized": store.ErrAuth, "NotSignedUp": store.ErrAuth,
+	"XAdminUserNotFound": store.ErrAuth, // versitygw
+	"UnauthorizedAccess": store.ErrAuth, "AccessDeniedException": store.ErrAuth,
+	"NoSuchBucket": store.ErrMisplaced, "InvalidBucketName": store.ErrMisplaced, "PermanentRedirect": store.ErrMisplaced, "MovedPermanently": store.ErrMisplaced,
+	"AuthorizationHeaderMalformed": store.ErrMisplaced, "IllegalLocationConstraintException": store.ErrMisplaced, "InvalidRegion": store.ErrMisplaced,
+	"RequestTimeTooSkewed": store.ErrUnavailable, "SlowDown": store.ErrUnavailable, "RequestTimeout": store.ErrUnavailable,
+	"NotImplemented": errors.ErrUnsupported, "UnsupportedArgument": errors.ErrUnsupported,
+}
+
+// kindOf maps what the SDK returned to what a caller decides on.
+func kindOf(err error) error {
+	if err == nil {
+		return nil
+	}
+	if kind, known := kinds[codeOf(err)]; known {
+		return kind
+	}
+	switch status := statusOf(err); {
+	case status == http.StatusNotImplemented:
+		return errors.ErrUnsupported
+	case status >= 500, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
+		return store.ErrUnavailable
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return store.ErrAuth
+	case status == http.StatusNotFound:
+		return store.ErrNotFound
+	case status == http.StatusPreconditionFailed:
+		return store.ErrExists
+	case status == http.StatusConflict:
+		return store.ErrConflict
+	case status >= 300 && status < 400:
+		return store.ErrMisplaced
+	case status >= 400:
+		return nil // unexpected: the text says it
+	}
+	if noCredentials(err) {
+		return store.ErrAuth
+	}
+	var (
+		operation *smithy.OperationError
+		network   net.Error
+	)
+	if errors.As(err, &operation) || errors.As(err, &network) || errors.Is(err, errNotS3) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return store.ErrUnavailable // no answer at all, or one that made no sense
+	}
+	return nil
+}
+
+// noCredentials recognises the SDK's chain coming up empty: it has no error type for that.
+func noCredentials(err error) bool {
+	return strings.Contains(err.Error(), "get identity: ") || strings.Contains(err.Error(), "failed to refresh cached credentials")
+}
+
+// reason is the short word for metrics; empty is success.
+func reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	var timeout net.Error
+	switch kind := kindOf(err); {
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return "timeout"
+	case codeOf(err) == "SlowDown", statusOf(err) == http.StatusTooManyRequests:
+		return "throttled"
+	default:
+		return store.FailureReason(kind)
+	}
+}
+
+// hint says what to do next about err.
+func (s *Store) hint(op string, err error) string {
+	if text := s.hintForCode(op, codeOf(err), err); text != "" {
+		return text
+	}
+	var (
+		dns       *net.DNSError
+		authority x509.UnknownAuthorityError
+		hostname  x509.HostnameError
+		expired   x509.CertificateInvalidError
+		plain     tls.RecordHeaderError
+	)
+	switch {
+	case noCredentials(err):
+		return "no usable credentials were found: set access_key and secret_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
+	case errors.As(err, &dns):
+		if strings.HasPrefix(dns.Name, s.config.Bucket+".") {
+			return fmt.Sprintf("the host name %s does not resolve: check endpoint, or set path_style = true", dns.Name)
+		}
+		return fmt.Sprintf("the host name %s does not resolve: check endpoint and region", dns.Name)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens at the endpoint: check its host name and port, and that the server runs"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return "there is no route to the endpoint: check this machine's network, and HTTPS_PROXY if one is needed"
+	case errors.As(err, &authority):
+		return "the server's certificate is signed by an unknown authority: name its CA file, or set AWS_CA_BUNDLE"
+	case errors.As(err, &hostname):
+		return "the server's certificate is for another host name: check endpoint; a bucket with dots in its name needs path_style = true"
+	case errors.As(err, &expired):
+		return "the server's certificate is not valid now: check this machine's clock, then the server's certificate"
+	case strings.Contains(err.Error(), "TLS handshake timeout"):
+		return "the endpoint accepts connections but does not speak TLS, or is overloaded: write http:// in endpoint if that is meant"
+	case errors.As(err, &plain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+		return "the endpoint does not speak TLS: write http:// in endpoint if that is meant"
+	case isDeserialization(err):
+		return "something between here and the store answered (a proxy, a login page, a web console's port): check endpoint and HTTPS_PROXY"
+	}
+	return ""
+}
+
+func (s *Store) hintForCode(op, code string, err error) string {
+	where := s.where()
+	switch code {
+	case "NoSuchBucket", "InvalidBucketName":
+		text := fmt.Sprintf("there is no bucket %q at %s: check bucket and endpoint", s.config.Bucket, where)
+		if s.provider.name == "Backblaze B2" {
+			text += "; at Backblaze B2 a bucket is known only at its own region's endpoint, shown beside the bucket as s3.REGION.backblazeb2.com"
+		}
+		return text
+	case "PermanentRedirect", "MovedPermanently", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegion":
+		if region := bucketRegion(err); region != "" {
+			return fmt.Sprintf("the bucket is in another region: set region = %q", region)
+		}
+		return fmt.Sprintf("the bucket is in another region than %q: set region and endpoint to the bucket's own", s.client.Options().Region)
+	case "InvalidAccessKeyId", "InvalidSecurity", "XAdminUserNotFound":
+		return fmt.Sprintf("the key id is unknown at %s: check access_key and endpoint (keys of one provider or region do not work at another)", where)
+	case "SignatureDoesNotMatch":
+		return "the secret does not belong to the key id: check secret_key for a missing or extra character"
+	case "ExpiredToken", "TokenRefreshRequired", "InvalidToken":
+		return "the session token has expired: renew it; rotated environment files and instance roles are read again by themselves"
+	case "RequestTimeTooSkewed":
+		return "this machine's clock is wrong: set it (NTP); requests go on with a corrected time meanwhile"
+	case "AccessDenied", "Forbidden", "UnauthorizedAccess":
+		return deniedHint(op)
+	case "NotImplemented", "UnsupportedArgument":
+		return "this provider does not offer that"
+	}
+	if code == "" && statusOf(err) == http.StatusForbidden {
+		return deniedHint(op)
+	}
+	return ""
+}
+
+func deniedHint(op string) string {
+	switch op {
+	case "put":
+		return "the keys may not write here: they need s3:PutObject on this prefix (read-only keys can only restore)"
+	case "delete":
+		return "the keys or an object lock forbid deleting: retention cannot remove old files, replication goes on"
+	case "list":
+		return "the keys may not list the bucket: they need s3:ListBucket on it"
+	}
+	return "the keys may not read here: they need s3:GetObject on this prefix"
+}
+
+// where names the place that was asked, for messages.
+func (s *Store) where() string {
+	if s.config.Endpoint != "" {
+		return s.config.Endpoint
+	}
+	return "Amazon S3 in " + s.client.Options().Region
+}
+
+func bucketRegion(err error) string {
+	var response *awshttp.ResponseError
+	if errors.As(err, &response) && response.Response != nil {
+		return response.Response.Header.Get("X-Amz-Bucket-Region")
+	}
+	return ""
+}
+
+func (s *Store) url(key string) string {
+	return "s3://" + s.config.Bucket + "/" + s.objectKey(key)
+}

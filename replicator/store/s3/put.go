@@ -1,0 +1,207 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/middleware"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// maxWhole is the largest body of known size that goes out as one PUT: a retry
+// sends all of it again.
+const maxWhole = 64 << 20
+
+// metaUpload marks an upload, so that after a lost reply our own object can be
+// told from another writer's. It is not shown to callers.
+const metaUpload = "sqlwatch-upload"
+
+// Put implements replicator.Store. A small body is one PUT, a large or unsized one a
+// multipart upload of bounded memory that is aborted when it fails.
+//
+// When a precondition fails after one of our own attempts may have been applied
+// (its reply was lost), the stored object decides: if it is ours, Put succeeded.
+func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+	if err := checkKey(key); err != nil {
+		return store.Object{}, s.fail("put", key, err)
+	}
+	object, err := s.put(ctx, key, body, opts)
+	if opts.Match != "" && kindOf(err) == store.ErrNotFound {
+		// Amazon answers 404 where If-Match meets no object.
+		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: store.ErrExists, Err: err}
+	}
+	return object, s.fail("put", key, err)
+}
+
+func (s *Store) put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+	if body.Size >= 0 && body.Size <= maxWhole {
+		return s.putWhole(ctx, key, body, opts)
+	}
+	r, err := body.Open()
+	if err != nil {
+		return store.Object{}, err
+	}
+	defer r.Close()
+	first, err := fill(nil, s.config.PartSize, r)
+	if err != nil {
+		return store.Object{}, err
+	}
+	if int64(len(first)) < s.config.PartSize {
+		sum := sha256.Sum256(first)
+		return s.putWhole(ctx, key, store.Body{
+			Size: int64(len(first)), SHA256: hex.EncodeToString(sum[:]),
+			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(first)), nil },
+		}, opts)
+	}
+	return s.putParts(ctx, key, first, r, opts)
+}
+
+func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+	ctx, cancel := s.within(ctx, body.Size)
+	defer cancel()
+	stream := &reopening{body: body}
+	defer stream.Close()
+	mark := rand.Text()
+	attempts := 0
+	out, err := s.client.PutObject(ctx, &s3.PutObjectInput{
+		Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)),
+		Body: stream, ContentLength: &body.Size, ContentType: aws.String("application/octet-stream"),
+		Metadata: marked(opts.Metadata, mark), IfNoneMatch: ifNoneMatch(opts), IfMatch: ifMatch(opts),
+	}, counting(&attempts), signingHash(body.SHA256))
+	switch {
+	case err == nil && aws.ToString(out.ETag) == "":
+		return store.Object{}, errNotS3
+	case err == nil:
+		return store.Object{Key: key, Size: body.Size, ETag: *out.ETag, Metadata: maps.Clone(opts.Metadata)}, nil
+	case attempts > 1 && (kindOf(err) == store.ErrExists || kindOf(err) == store.ErrUnavailable):
+		if object, ours := s.isOurs(ctx, key, body.Size, mark); ours {
+			return object, nil
+		}
+	}
+	return store.Object{}, err
+}
+
+// isOurs tells whether the object under key came from the upload called mark.
+func (s *Store) isOurs(ctx context.Context, key string, size int64, mark string) (store.Object, bool) {
+	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key))})
+	if err != nil || out.Metadata[metaUpload] != mark || aws.ToInt64(out.ContentLength) != size {
+		return store.Object{}, false
+	}
+	return described(key, out), true
+}
+
+func ifNoneMatch(opts store.PutOptions) *string {
+	if opts.Create {
+		return aws.String("*")
+	}
+	return nil
+}
+
+func ifMatch(opts store.PutOptions) *string {
+	if opts.Match == "" {
+		return nil
+	}
+	return &opts.Match
+}
+
+func marked(metadata map[string]string, mark string) map[string]string {
+	m := make(map[string]string, len(metadata)+1)
+	maps.Copy(m, metadata)
+	m[metaUpload] = mark
+	return m
+}
+
+// counting counts the attempts of one call: only a repeated request can meet its own trace.
+func counting(attempts *int) func(*s3.Options) {
+	return func(o *s3.Options) {
+		o.APIOptions = append(o.APIOptions[:len(o.APIOptions):len(o.APIOptions)], func(stack *middleware.Stack) error {
+			return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchCount",
+				func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+					*attempts++
+					return next.HandleFinalize(ctx, in)
+				}), "Retry", middleware.After)
+		})
+	}
+}
+
+// signingHash signs the upload with a hash that is known already, so that the
+// file is not read twice and the store refuses bytes that changed on the way.
+func signingHash(sha256 string) func(*s3.Options) {
+	return func(o *s3.Options) {
+		if sha256 == "" {
+			return
+		}
+		o.APIOptions = append(o.APIOptions[:len(o.APIOptions):len(o.APIOptions)], func(stack *middleware.Stack) error {
+			return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("sqlwatchHash",
+				func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+					return next.HandleInitialize(v4.SetPayloadHash(ctx, sha256), in)
+				}), middleware.Before)
+		})
+	}
+}
+
+// reopening is a Body as the SDK wants it: seekable, though Seek only knows
+// the start (where a retry opens the body anew), the end and where it is.
+type reopening struct {
+	body    store.Body
+	current io.ReadCloser
+	offset  int64
+}
+
+// Read implements io.Reader.
+func (r *reopening) Read(p []byte) (int, error) {
+	if r.current == nil {
+		opened, err := r.body.Open()
+		if err != nil {
+			return 0, fmt.Errorf("open upload body: %w", err)
+		}
+		if _, err := io.CopyN(io.Discard, opened, r.offset); err != nil {
+			return 0, errors.Join(fmt.Errorf("reposition upload body: %w", err), opened.Close())
+		}
+		r.current = opened
+	}
+	n, err := r.current.Read(p)
+	r.offset += int64(n)
+	return n, err
+}
+
+// Seek implements io.Seeker.
+func (r *reopening) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.offset
+	case io.SeekEnd:
+		offset += r.body.Size
+	}
+	if offset < 0 || offset > r.body.Size {
+		return r.offset, fmt.Errorf("seek upload body to %d of %d", offset, r.body.Size)
+	}
+	if offset != r.offset {
+		if err := r.Close(); err != nil {
+			return r.offset, err
+		}
+		r.offset = offset
+	}
+	return offset, nil
+}
+
+// Close implements io.Closer.
+func (r *reopening) Close() error {
+	if r.current == nil {
+		return nil
+	}
+	err := r.current.Close()
+	r.current = nil
+	return err
+}

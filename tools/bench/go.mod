@@ -1,0 +1,3 @@
+module github.com/sqlwatch/sqlwatch/tools/bench
+
+go 1.26.0
