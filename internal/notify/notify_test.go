@@ -38,11 +38,15 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// running returns Notifiers at work until the test ends.
-func running(t *testing.T) (*Notifiers, *journal) {
+// running returns Notifiers at work until the test ends. Webhooks that a test
+// makes itself are handed over before Run begins: from then on they are Run's.
+func running(t *testing.T, own ...*webhook) (*Notifiers, *journal) {
 	t.Helper()
 	log := &journal{}
 	n := New(slog.New(slog.NewTextHandler(log, nil)))
+	for _, w := range own {
+		n.webhooks[w.target.Name] = w
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -181,23 +185,21 @@ func TestH6_Answers(t *testing.T) {
 // its queue is bounded.
 func TestRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n, log := running(t)
 		var down, up []time.Duration
 		began := time.Now()
 		fails := 6
-		n.webhooks = map[string]*webhook{
-			"down": {target: Target{Name: "down"}, post: func(context.Context, Message) (time.Duration, error) {
+		n, log := running(t,
+			&webhook{target: Target{Name: "down"}, post: func(context.Context, Message) (time.Duration, error) {
 				down = append(down, time.Since(began))
 				if len(down) <= fails {
 					return 0, fmt.Errorf("%w: reset", io.ErrUnexpectedEOF)
 				}
 				return 0, nil
 			}},
-			"up": {target: Target{Name: "up"}, post: func(context.Context, Message) (time.Duration, error) {
+			&webhook{target: Target{Name: "up"}, post: func(context.Context, Message) (time.Duration, error) {
 				up = append(up, time.Since(began))
 				return 0, nil
-			}},
-		}
+			}})
 		for i := range queueLimit {
 			if err := n.Send("down", Message{Message: fmt.Sprint(i)}); err != nil {
 				t.Fatal(err)
