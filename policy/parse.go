@@ -1,16 +1,16 @@
 package policy
 
 import (
+	_ "embed"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
-	"github.com/sqlwatch/sqlwatch/examples"
+	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
@@ -34,9 +34,9 @@ func Blocks() []hcl.BlockHeaderSchema {
 // names, units, kinds, and what it might cost. The set is of use only if no
 // diagnostic is an error.
 func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
-	p := &parsing{Decoder: Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc, program: lang.NewProgram(sc)}}
+	p := &parsing{Decoder: hcldecode.Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc, program: lang.NewProgram(sc)}}
 	if b := p.Single(blocks, "engine"); b != nil {
-		content := p.Content(b.Body, attributes("mode"))
+		content := p.Content(b.Body, hcldecode.Attributes("mode"))
 		p.set.DryRun = p.Choice(content.Attributes["mode"], "enforce", "enforce", "dry_run") == "dry_run"
 	}
 	p.windows(blocks.OfType("window"))
@@ -55,16 +55,8 @@ func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
 
 // parsing is one call of Parse.
 type parsing struct {
-	Decoder
+	hcldecode.Decoder
 	set *Set
-}
-
-func attributes(names ...string) *hcl.BodySchema {
-	s := &hcl.BodySchema{}
-	for _, n := range names {
-		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: strings.TrimSuffix(n, "!"), Required: strings.HasSuffix(n, "!")})
-	}
-	return s
 }
 
 // name checks that a block's name can stand in metrics and expressions.
@@ -114,7 +106,7 @@ func (p *parsing) windows(blocks hcl.Blocks) {
 
 func (p *parsing) window(b *hcl.Block, names []string) *Window {
 	w := &Window{Name: b.Labels[0], Range: b.DefRange, Location: time.UTC}
-	schema := attributes("cron", "duration", "timezone")
+	schema := hcldecode.Attributes("cron", "duration", "timezone")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "learn"}}
 	content := p.Content(b.Body, schema)
 	a := content.Attributes
@@ -149,13 +141,13 @@ func (p *parsing) window(b *hcl.Block, names []string) *Window {
 }
 
 func (p *parsing) learn(b *hcl.Block, names []string) *Learn {
-	a := p.Content(b.Body, attributes("signal!", "quantile", "min_history", "fallback")).Attributes
+	a := p.Content(b.Body, hcldecode.Attributes("signal!", "quantile", "min_history", "fallback")).Attributes
 	l := &Learn{
 		Quantile:   p.Number(a["quantile"], 0.2),
 		MinHistory: p.Duration(a["min_history"], 72*time.Hour, time.Minute, lang.MaxWindow),
 	}
 	if f := a["fallback"]; f != nil {
-		l.Fallback = p.ref(f.Name, f.Expr, "window", names)
+		l.Fallback = p.Ref(f.Name, f.Expr, "window", names)
 	}
 	if l.Quantile <= 0 || l.Quantile >= 1 {
 		p.Errorf(a["quantile"].Expr.Range(), "Out of range", "quantile must be between 0 and 1.")
@@ -170,7 +162,7 @@ func (p *parsing) learn(b *hcl.Block, names []string) *Learn {
 }
 
 func (p *parsing) policy(b *hcl.Block) *Policy {
-	schema := attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority", "mode", "severity", "notify", "message", "databases")
+	schema := hcldecode.Attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority", "mode", "severity", "notify", "message", "databases")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "checkpoint"}, {Type: "snapshot"}, {Type: "sync"}, {Type: "verify"}, {Type: "tune", LabelNames: []string{"name"}}}
 	content := p.Content(b.Body, schema)
 	a := content.Attributes
@@ -224,7 +216,7 @@ func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 		if kind == ActCheckpoint {
 			pol.Ladder = p.ladder(b)
 		} else {
-			p.Content(b.Body, attributes())
+			p.Content(b.Body, hcldecode.Attributes())
 		}
 	}
 	if pol.Kind == "" {
@@ -238,13 +230,13 @@ func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 // ladder reads a checkpoint block. Without steps it is the gentle default:
 // passive to drain the bulk, then truncate for the tail.
 func (p *parsing) ladder(b *hcl.Block) *Ladder {
-	schema := attributes("stall_budget")
+	schema := hcldecode.Attributes("stall_budget")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "step", LabelNames: []string{"mode"}}, {Type: "on_busy"}}
 	content := p.Content(b.Body, schema)
 	l := &Ladder{OnBusy: defaultBackoff}
 	l.StallBudget = p.Duration(content.Attributes["stall_budget"], sqlite.DefaultStall, time.Millisecond, time.Minute)
 	for _, s := range content.Blocks.OfType("step") {
-		a := p.Content(s.Body, attributes("repeat", "busy_timeout")).Attributes
+		a := p.Content(s.Body, hcldecode.Attributes("repeat", "busy_timeout")).Attributes
 		step := Step{Repeat: p.Int(a["repeat"], 1, 1, 100), BusyTimeout: p.Duration(a["busy_timeout"], 0, 0, 10*time.Second)}
 		switch s.Labels[0] {
 		case "passive":
@@ -265,7 +257,7 @@ func (p *parsing) ladder(b *hcl.Block) *Ladder {
 		l.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3}, {Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
 	}
 	if ob := p.Single(content.Blocks, "on_busy"); ob != nil {
-		a := p.Content(ob.Body, attributes("backoff", "max")).Attributes
+		a := p.Content(ob.Body, hcldecode.Attributes("backoff", "max")).Attributes
 		l.OnBusy.Initial = p.Duration(a["backoff"], defaultBackoff.Initial, time.Second, 24*time.Hour)
 		l.OnBusy.Max = p.Duration(a["max"], max(defaultBackoff.Max, l.OnBusy.Initial), time.Second, 7*24*time.Hour)
 		if l.OnBusy.Max < l.OnBusy.Initial {
@@ -277,7 +269,7 @@ func (p *parsing) ladder(b *hcl.Block) *Ladder {
 
 func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 	for _, b := range blocks {
-		a := p.Content(b.Body, attributes("goal!", "mode", "start", "min", "max")).Attributes
+		a := p.Content(b.Body, hcldecode.Attributes("goal!", "mode", "start", "min", "max")).Attributes
 		t := &Tune{Name: b.Labels[0], Auto: p.Choice(a["mode"], "suggest", "suggest", "auto") == "auto"}
 		if t.Name == "stall" && pol.Ladder != nil {
 			t.Start, t.Unit = pol.Ladder.StallBudget.Seconds(), lang.Seconds
@@ -302,17 +294,23 @@ func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 	}
 }
 
+//go:embed default.hcl
+var defaultSource []byte
+
 // Defaults returns the policies for databases named on the command line without
-// a configuration, those of examples.Quickstart: a WAL above 64 MB for 30 seconds
-// is checkpointed until it is below 8 MB, at any time of day.
+// a configuration, those of default.hcl: a WAL above 64 MB for 30 seconds is
+// checkpointed until it is below 8 MB, at any time of day.
 func Defaults() *Set {
 	set, _ := builtIn() // without a mistake, as a test knows
 	return set
 }
 
+// DefaultSource returns the text of the built-in policies.
+func DefaultSource() string { return string(defaultSource) }
+
 func builtIn() (*Set, hcl.Diagnostics) {
 	parser := hclparse.NewParser()
-	f, diags := parser.ParseHCL(examples.Quickstart, "quickstart.hcl")
+	f, diags := parser.ParseHCL(defaultSource, "default.hcl")
 	content, _, more := f.Body.PartialContent(&hcl.BodySchema{Blocks: Blocks()})
 	set, mistakes := Parse(content.Blocks, &Scope{Files: parser.Files()})
 	return set, slices.Concat(diags, more, mistakes)

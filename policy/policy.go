@@ -54,6 +54,12 @@ const (
 	True    = lang.True
 )
 
+// Scope returns what the set's expressions see beyond the measurements.
+func (s *Set) Scope() *Scope { return s.scope }
+
+// WindowStates returns the state of every window for one database at one moment.
+func (s *Set) WindowStates(in Input) map[string]lang.WindowState { return s.newEvaluation(in).windows }
+
 // NewHistory returns an empty history that keeps what the set's over-time
 // functions read, and nothing where they read nothing.
 func (s *Set) NewHistory() *History { return s.Retain(&History{}) }

@@ -9,7 +9,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
-	"github.com/sqlwatch/sqlwatch/policy"
+	"github.com/sqlwatch/sqlwatch/policy/policytest"
 )
 
 // registerTest adds `sqlwatch test`: plays the policy tests beside a configuration
@@ -29,7 +29,7 @@ func registerTest(app *kingpin.Application, env *environment) {
 
 func playTests(env *environment, path string, asJSON bool) error {
 	cfg, diags := config.Load(path, env.Getenv)
-	var tests []*policy.Test
+	var tests []*policytest.Test
 	if !diags.HasErrors() {
 		tests, diags = cfg.LoadTests(path) // warnings of the configuration are for check
 	}
@@ -42,7 +42,7 @@ func playTests(env *environment, path string, asJSON bool) error {
 	if len(tests) == 0 {
 		return errors.New("play the tests of " + path + ": there is none")
 	}
-	results := make([]policy.TestResult, len(tests))
+	results := make([]policytest.TestResult, len(tests))
 	failed := 0
 	for i, t := range tests {
 		results[i] = t.Run()
@@ -68,7 +68,7 @@ func playTests(env *environment, path string, asJSON bool) error {
 
 // writeTestResult writes a line for a test and, for every expectation that was
 // not met, what was expected (-) and what was found (+).
-func writeTestResult(w io.Writer, r policy.TestResult) {
+func writeTestResult(w io.Writer, r policytest.TestResult) {
 	word := "pass"
 	if len(r.Failures) > 0 {
 		word = "FAIL"

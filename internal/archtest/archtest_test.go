@@ -27,10 +27,12 @@ const module = "github.com/sqlwatch/sqlwatch"
 // "*" allows all.
 var arrows = map[string][]string{
 	"cmd/sqlwatch":               {"*"},
-	"internal/config":            {"policy", "policy/lang", "internal/notify"},
+	"internal/config":            {"policy", "policy/lang", "policy/policytest", "internal/hcldecode", "internal/notify"},
 	"internal/web":               {"internal/watchdog", "collector"},
 	"internal/watchdog":          {"collector", "policy", "internal/sqlite", "internal/durable"},
-	"policy":                     {"policy/lang", "collector", "internal/sqlite", "examples"}, // the built-in policies stand there
+	"policy":                     {"policy/lang", "collector", "internal/sqlite", "internal/hcldecode"},
+	"policy/policytest":          {"policy", "policy/lang", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
+	"internal/hcldecode":         {"policy/lang"},                                                                 // strict reading, for policies and the rest of the configuration
 	"policy/lang":                {"collector"},
 	"collector":                  {"internal/dbfile"},
 	"collector/busy":             {"collector"},

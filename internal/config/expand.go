@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 )
 
 // maxMatches bounds what one glob may match.
@@ -21,7 +23,7 @@ func (l *loading) database(b *hcl.Block) {
 	if !l.define(b, "database "+b.Labels[0]) {
 		return
 	}
-	schema := attributes("path", "glob", "name", "labels", "replicate_to")
+	schema := hcldecode.Attributes("path", "glob", "name", "labels", "replicate_to")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "restart"}}
 	content := l.Content(b.Body, schema)
 	a := content.Attributes
@@ -31,7 +33,7 @@ func (l *loading) database(b *hcl.Block) {
 	d.ReplicateTo = l.Refs(a["replicate_to"], "replica", l.Scope.Replicas)
 	d.nameTemplate = l.template(a["name"])
 	if r := l.Single(content.Blocks, "restart"); r != nil {
-		ra := l.Content(r.Body, attributes("at", "stall_budget")).Attributes
+		ra := l.Content(r.Body, hcldecode.Attributes("at", "stall_budget")).Attributes
 		d.Restart.At = l.Size(ra["at"], d.Restart.At, 1e6, 1e12)
 		d.Restart.StallBudget = l.Duration(ra["stall_budget"], d.Restart.StallBudget, 1e6, 60e9)
 	}

@@ -11,14 +11,16 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/policy"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/policytest"
 )
 
 // loading is one call of Load.
 type loading struct {
-	policy.Decoder
+	hcldecode.Decoder
 	cfg    *Config
 	env    *environment
 	places map[string]hcl.Range // of every named block, by "database app"
@@ -52,7 +54,7 @@ func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostic
 // LoadTests reads the policy tests of a configuration that Load has read from
 // path: of off-peak.hcl those in off-peak_test.hcl, of a directory those in every
 // *_test.hcl. Their sources are added to Files.
-func (c *Config) LoadTests(path string) ([]*policy.Test, hcl.Diagnostics) {
+func (c *Config) LoadTests(path string) ([]*policytest.Test, hcl.Diagnostics) {
 	names, err := listTests(path)
 	if err != nil {
 		return nil, unreadable(path, err)
@@ -65,7 +67,7 @@ func (c *Config) LoadTests(path string) ([]*policy.Test, hcl.Diagnostics) {
 	}
 	c.env.sealed = false
 	defer func() { c.env.sealed = true }()
-	tests, more := c.Policies.ParseTests(hcl.MergeBodies(src.bodies))
+	tests, more := policytest.Parse(c.Policies, hcl.MergeBodies(src.bodies))
 	return tests, c.env.clean(append(diags, more...))
 }
 
@@ -78,14 +80,6 @@ func topLevel() *hcl.BodySchema {
 		hcl.BlockHeaderSchema{Type: "replica", LabelNames: []string{"type", "name"}},
 		hcl.BlockHeaderSchema{Type: "notifier", LabelNames: []string{"type", "name"}},
 	)}
-}
-
-func attributes(names ...string) *hcl.BodySchema {
-	s := &hcl.BodySchema{}
-	for _, n := range names {
-		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: strings.TrimSuffix(n, "!"), Required: strings.HasSuffix(n, "!")})
-	}
-	return s
 }
 
 func (l *loading) load(content *hcl.BodyContent) {
@@ -129,7 +123,7 @@ func (l *loading) define(b *hcl.Block, key string) bool {
 }
 
 func (l *loading) server(b *hcl.Block) {
-	a := l.Content(b.Body, attributes("listen", "admin", "state_dir")).Attributes
+	a := l.Content(b.Body, hcldecode.Attributes("listen", "admin", "state_dir")).Attributes
 	s := &l.cfg.Server
 	s.Listen = l.Plain(a["listen"], s.Listen)
 	s.Admin = l.Plain(a["admin"], s.Admin)
@@ -151,7 +145,7 @@ func (l *loading) notifier(b *hcl.Block) {
 		l.Errorf(b.LabelRanges[0], "Unknown notifier", "A notifier is of type \"webhook\", not %q.", b.Labels[0])
 		return
 	}
-	a := l.Content(b.Body, attributes("url!", "allow_http")).Attributes
+	a := l.Content(b.Body, hcldecode.Attributes("url!", "allow_http")).Attributes
 	url, _ := l.Text(a["url"], "")
 	n := Notifier{Name: name, Type: b.Labels[0], URL: Secret(url), AllowHTTP: l.Flag(a["allow_http"], false), Range: b.DefRange}
 	if err := (notify.Target{URL: url, AllowHTTP: n.AllowHTTP}).Validate(); url != "" && err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -58,7 +59,7 @@ func (l *loading) template(a *hcl.Attribute) *template {
 		return nil
 	}
 	unknown := cty.UnknownVal(cty.String)
-	d := policy.Decoder{Scope: l.Scope, Extra: dbFacts(unknown, unknown, nil)}
+	d := hcldecode.Decoder{Scope: l.Scope, Extra: dbFacts(unknown, unknown, nil)}
 	d.Extra["db"] = cty.ObjectVal(map[string]cty.Value{"name": unknown, "path": unknown, "labels": cty.DynamicVal})
 	if v, ok := d.Probe(a); ok && v.IsMarked() {
 		d.Errorf(a.Expr.Range(), "Secret out of place", "%s is shown in logs; a secret() cannot stand here.", a.Name)
@@ -68,7 +69,7 @@ func (l *loading) template(a *hcl.Attribute) *template {
 }
 
 func (t *template) render(db map[string]cty.Value) (string, error) {
-	d := policy.Decoder{Scope: t.scope, Extra: db}
+	d := hcldecode.Decoder{Scope: t.scope, Extra: db}
 	s := d.Plain(t.attr, "")
 	for _, diag := range d.Diags {
 		return "", fmt.Errorf("%s:%d: %s: %s", diag.Subject.Filename, diag.Subject.Start.Line, diag.Summary, t.scope.Scrub(diag.Detail))
@@ -84,10 +85,10 @@ func (l *loading) replica(b *hcl.Block) {
 	var schema *hcl.BodySchema
 	switch b.Labels[0] {
 	case "s3":
-		schema = attributes("sync_every", "bucket!", "prefix", "region", "endpoint", "path_style", "ca_file")
+		schema = hcldecode.Attributes("sync_every", "bucket!", "prefix", "region", "endpoint", "path_style", "ca_file")
 		schema.Blocks = []hcl.BlockHeaderSchema{{Type: "credentials"}}
 	case "file":
-		schema = attributes("sync_every", "dir!")
+		schema = hcldecode.Attributes("sync_every", "dir!")
 	default:
 		l.Errorf(b.LabelRanges[0], "Unknown replica", "A replica is of type \"s3\" or \"file\", not %q.", b.Labels[0])
 		return
@@ -114,7 +115,7 @@ func (l *loading) schedules(r *ReplicaTemplate, content *hcl.BodyContent, b *hcl
 		if inner == nil {
 			return def
 		}
-		return l.Duration(l.Content(inner.Body, attributes(attr+"!")).Attributes[attr], def, lo, 10*year)
+		return l.Duration(l.Content(inner.Body, hcldecode.Attributes(attr+"!")).Attributes[attr], def, lo, 10*year)
 	}
 	t := &r.target
 	t.SnapshotEvery = every("snapshot", "every", DefaultSnapshotEvery, time.Minute)
@@ -135,7 +136,7 @@ func (l *loading) retention(t *ReplicaTarget, b *hcl.Block) {
 	if b == nil {
 		return
 	}
-	a := l.Content(b.Body, attributes(append([]string{"keep"}, thinning...)...)).Attributes
+	a := l.Content(b.Body, hcldecode.Attributes(append([]string{"keep"}, thinning...)...)).Attributes
 	t.RetentionKeep = l.Duration(a["keep"], t.RetentionKeep, time.Hour, 10*year)
 	var before time.Duration
 	for i, name := range thinning {
@@ -166,7 +167,7 @@ func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
 		l.Errorf(a["bucket"].Expr.Range(), "No bucket", "bucket must not be empty.")
 	}
 	if c := l.Single(content.Blocks, "credentials"); c != nil {
-		ca := l.Content(c.Body, attributes("access_key!", "secret_key!", "session_token")).Attributes
+		ca := l.Content(c.Body, hcldecode.Attributes("access_key!", "secret_key!", "session_token")).Attributes
 		read := func(name string) Secret {
 			v, _ := l.Text(ca[name], "")
 			l.env.conceal(v)

@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
@@ -23,7 +24,7 @@ func (l *loading) variables(blocks hcl.Blocks) {
 		if !l.define(b, "variable "+name) {
 			continue
 		}
-		a := l.Content(b.Body, attributes("type", "default", "description")).Attributes
+		a := l.Content(b.Body, hcldecode.Attributes("type", "default", "description")).Attributes
 		typ := cty.DynamicPseudoType
 		if t := a["type"]; t != nil {
 			var diags hcl.Diagnostics

@@ -1,4 +1,6 @@
-package policy
+// Package hcldecode reads HCL attributes strictly: each as the one kind of value
+// it must be, within its bounds, and with a complaint at its place where it is not.
+package hcldecode
 
 import (
 	"fmt"
@@ -16,7 +18,7 @@ import (
 
 // Decoder reads attributes strictly and collects what is wrong with them.
 type Decoder struct {
-	Scope *Scope
+	Scope *lang.Scope
 	Extra map[string]cty.Value // variables beyond the scope's, as db in templates
 	Diags hcl.Diagnostics
 }
@@ -29,6 +31,15 @@ func (d *Decoder) Errorf(at hcl.Range, summary, format string, args ...any) {
 // Warnf reports a warning at a place.
 func (d *Decoder) Warnf(at hcl.Range, summary, format string, args ...any) {
 	d.Diags = append(d.Diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
+}
+
+// Attributes returns a schema of attributes; a name that ends in "!" is required.
+func Attributes(names ...string) *hcl.BodySchema {
+	s := &hcl.BodySchema{}
+	for _, n := range names {
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: strings.TrimSuffix(n, "!"), Required: strings.HasSuffix(n, "!")})
+	}
+	return s
 }
 
 // Content reads a block's body by a schema of attribute and block names.
@@ -237,7 +248,7 @@ func (d *Decoder) Refs(a *hcl.Attribute, root string, known []string) []string {
 	}
 	var out []string
 	for _, x := range list {
-		name := d.ref(a.Name, x, root, known)
+		name := d.Ref(a.Name, x, root, known)
 		if slices.Contains(out, name) {
 			d.Errorf(x.Range(), "Duplicate reference", "%s.%s is listed twice.", root, name)
 			continue
@@ -249,8 +260,8 @@ func (d *Decoder) Refs(a *hcl.Attribute, root string, known []string) []string {
 	return out
 }
 
-// ref reads one reference and returns what follows the root name, "" in error.
-func (d *Decoder) ref(attr string, x hcl.Expression, root string, known []string) string {
+// Ref reads one reference and returns what follows the root name, "" in error.
+func (d *Decoder) Ref(attr string, x hcl.Expression, root string, known []string) string {
 	t, diags := hcl.AbsTraversalForExpr(x)
 	var names []string
 	if !diags.HasErrors() && t.RootName() == root {

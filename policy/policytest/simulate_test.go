@@ -1,4 +1,4 @@
-package policy
+package policytest
 
 import (
 	"strings"
@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
+
+	"github.com/sqlwatch/sqlwatch/policy"
 )
 
 const tested = `
@@ -42,6 +44,26 @@ policy "drill" {
 }
 `
 
+// mustParse parses policy blocks with one replica, one notifier and a label known.
+func mustParse(t testing.TB, src string) *policy.Set {
+	t.Helper()
+	parser := hclparse.NewParser()
+	f, diags := parser.ParseHCL([]byte(src), "test.hcl")
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	content, diags := f.Body.Content(&hcl.BodySchema{Blocks: policy.Blocks()})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	set, diags := policy.Parse(content.Blocks, &policy.Scope{Files: parser.Files(), Replicas: []string{"file.local", "s3.main"},
+		Notifiers: []string{"webhook.ops"}, Labels: []string{"tier"}})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	return set
+}
+
 func parseTests(t *testing.T, src string) ([]*Test, hcl.Diagnostics) {
 	t.Helper()
 	set := mustParse(t, tested)
@@ -49,12 +71,12 @@ func parseTests(t *testing.T, src string) ([]*Test, hcl.Diagnostics) {
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	return set.ParseTests(f.Body)
+	return Parse(set, f.Body)
 }
 
 // night begins a test of a policy within the window, on a WAL of 200 MB.
-func night(policy, rest string) string {
-	return "test \"t\" {\n policy = \"" + policy + "\"\n start = \"2026-05-05T02:00:00Z\"\n" + rest + "\n}"
+func night(name, rest string) string {
+	return "test \"t\" {\n policy = \"" + name + "\"\n start = \"2026-05-05T02:00:00Z\"\n" + rest + "\n}"
 }
 
 func TestSimulate(t *testing.T) {

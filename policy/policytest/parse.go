@@ -1,4 +1,4 @@
-package policy
+package policytest
 
 import (
 	"slices"
@@ -9,6 +9,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
+	"github.com/sqlwatch/sqlwatch/policy"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
@@ -18,10 +20,12 @@ const nobody = "none"
 // maxTicks bounds the evaluations of one test.
 const maxTicks = 200_000
 
-// ParseTests reads the test blocks of a file. The tests are of use only if no
-// diagnostic is an error.
-func (s *Set) ParseTests(body hcl.Body) ([]*Test, hcl.Diagnostics) {
-	d := &testDecoder{Decoder: Decoder{Scope: s.scope}, set: s}
+const year = 366 * 24 * time.Hour
+
+// Parse reads the test blocks of a file, for the policies of a set. The tests are
+// of use only if no diagnostic is an error.
+func Parse(set *policy.Set, body hcl.Body) ([]*Test, hcl.Diagnostics) {
+	d := &testDecoder{Decoder: hcldecode.Decoder{Scope: set.Scope()}, set: set}
 	content := d.Content(body, &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "test", LabelNames: []string{"name"}}}})
 	places := map[string]hcl.Range{}
 	var tests []*Test
@@ -35,14 +39,14 @@ func (s *Set) ParseTests(body hcl.Body) ([]*Test, hcl.Diagnostics) {
 	return tests, d.Diags
 }
 
-// testDecoder is one call of ParseTests.
+// testDecoder is one call of Parse.
 type testDecoder struct {
-	Decoder
-	set *Set
+	hcldecode.Decoder
+	set *policy.Set
 }
 
 func (d *testDecoder) test(b *hcl.Block) *Test {
-	schema := attributes("policy!", "start!", "step")
+	schema := hcldecode.Attributes("policy!", "start!", "step")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "database"}, {Type: "during", LabelNames: []string{"length"}}, {Type: "expect"}}
 	content := d.Content(b.Body, schema)
 	a := content.Attributes
@@ -61,14 +65,14 @@ func (d *testDecoder) test(b *hcl.Block) *Test {
 	}
 	d.database(t, d.Single(content.Blocks, "database"))
 	if t.policy != nil && !t.policy.AppliesTo(t.db.name) {
-		d.Errorf(b.DefRange, "Not watched", "Policy %q does not watch a database named %q; its databases are %s. Give the database block a name.", t.policy.Name, t.db.name, strings.Join(t.policy.Databases, ", "))
+		d.Errorf(b.DefRange, "Not watched", "policy.Policy %q does not watch a database named %q; its databases are %s. Give the database block a name.", t.policy.Name, t.db.name, strings.Join(t.policy.Databases, ", "))
 	}
 	d.script(t, content.Blocks, b)
 	return t
 }
 
 // policy finds the policy that a test is about.
-func (d *testDecoder) policy(a *hcl.Attribute) *Policy {
+func (d *testDecoder) policy(a *hcl.Attribute) *policy.Policy {
 	name := d.Plain(a, "")
 	var names []string
 	for _, p := range d.set.Policies {
@@ -89,7 +93,7 @@ func (d *testDecoder) database(t *Test, b *hcl.Block) {
 	if b == nil {
 		return
 	}
-	a := d.Content(b.Body, attributes("name", "labels", "bytes", "wal", "disk", "replicas")).Attributes
+	a := d.Content(b.Body, hcldecode.Attributes("name", "labels", "bytes", "wal", "disk", "replicas")).Attributes
 	t.db.name = d.Plain(a["name"], t.db.name)
 	t.db.bytes = d.Size(a["bytes"], t.db.bytes, 0, 1<<44)
 	t.db.firstWAL = d.Size(a["wal"], 0, 0, 1<<43)
@@ -136,7 +140,7 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 		d.Errorf(b.LabelRanges[0], "Not a duration", "%q must be a duration such as \"5m\", from 1s to 366d.", b.Labels[0])
 		length = time.Second
 	}
-	a := d.Content(b.Body, attributes("write", "reader", "write_lock", "readable", "disk_free", "replica_lag")).Attributes
+	a := d.Content(b.Body, hcldecode.Attributes("write", "reader", "write_lock", "readable", "disk_free", "replica_lag")).Attributes
 	sp.length = length
 	sp.write = d.Size(a["write"], 0, 0, 10e9)
 	sp.reader = d.Flag(a["reader"], false)
@@ -151,17 +155,17 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 }
 
 func (d *testDecoder) expect(t *Test, b *hcl.Block) *expectation {
-	a := d.Content(b.Body, attributes("phase", "refused_by", "runs", "holds")).Attributes
+	a := d.Content(b.Body, hcldecode.Attributes("phase", "refused_by", "runs", "holds")).Attributes
 	x := &expectation{at: b.DefRange, runs: -1}
 	before := len(d.Diags)
 	var phases []string
-	for _, p := range Phases() {
-		if p != Running { // an action takes no simulated time
+	for _, p := range policy.Phases() {
+		if p != policy.Running { // an action takes no simulated time
 			phases = append(phases, string(p))
 		}
 	}
 	guards := []string{nobody}
-	for _, g := range Guards() {
+	for _, g := range policy.Guards() {
 		guards = append(guards, string(g))
 	}
 	x.phase = d.Choice(a["phase"], "", phases...)

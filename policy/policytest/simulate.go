@@ -1,6 +1,9 @@
-package policy
+// Package policytest plays policies on a simulated clock against a simulated
+// database: what `sqlwatch test` does with the test blocks of *_test.hcl.
+package policytest
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
@@ -19,9 +23,9 @@ type Test struct {
 	Name  string
 	Range hcl.Range
 
-	set     *Set
+	set     *policy.Set
 	program *lang.Program // of the test's own expressions
-	policy  *Policy
+	policy  *policy.Policy
 	start   time.Time
 	step    time.Duration
 	db      simulated
@@ -87,7 +91,7 @@ func placeOf(r hcl.Range) Place { return Place{r.Filename, r.Start.Line, r.Start
 
 // Run plays the test. Nothing is slept, opened or changed.
 func (t *Test) Run() TestResult {
-	s := &simulation{test: t, db: t.db, now: t.start, states: map[string]PolicyState{}, past: t.set.NewHistory(), own: t.program.Retain(&History{})}
+	s := &simulation{test: t, db: t.db, now: t.start, states: map[string]policy.PolicyState{}, past: t.set.NewHistory(), own: t.program.Retain(&policy.History{})}
 	s.db.begin(t.start)
 	result := TestResult{Name: t.Name, Place: placeOf(t.Range), Failures: []TestFailure{}}
 	runs := 0
@@ -111,10 +115,10 @@ type simulation struct {
 	db     simulated
 	now    time.Time
 	begun  bool
-	states map[string]PolicyState
-	past   *History
-	own    *History // of the test's own expressions
-	last   PolicyDecision
+	states map[string]policy.PolicyState
+	past   *policy.History
+	own    *policy.History // of the test's own expressions
+	last   policy.PolicyDecision
 }
 
 // play lives through a span and returns how often the policy acted.
@@ -155,7 +159,7 @@ func (s *simulation) tick(step time.Duration) (runs int) {
 			s.states[p.Name] = s.test.set.Finished(s.states[p.Name], p, s.now, result)
 		}
 	}
-	if d.Action.Kind == ActCheckpoint {
+	if d.Action.Kind == policy.ActCheckpoint {
 		s.past.ObserveStall(result.WriterStall)
 		s.own.ObserveStall(result.WriterStall)
 	}
@@ -166,8 +170,8 @@ func (s *simulation) tick(step time.Duration) (runs int) {
 	return 1
 }
 
-func (s *simulation) input(sample *collector.Sample) Input {
-	return Input{Now: s.now, Sample: sample, History: s.past, Labels: s.test.labels, Replicas: s.db.replicaNames(), SkipTree: true}
+func (s *simulation) input(sample *collector.Sample) policy.Input {
+	return policy.Input{Now: s.now, Sample: sample, History: s.past, Labels: s.test.labels, Replicas: s.db.replicaNames(), SkipTree: true}
 }
 
 // compare returns what differs from the expectation now.
@@ -179,7 +183,7 @@ func (s *simulation) compare(x *expectation, runs int) (wrong []Mismatch) {
 	}
 	differ("phase", x.phase, string(s.last.Phase))
 	refused := string(s.last.Refused)
-	if s.last.Refused == GuardNone {
+	if s.last.Refused == policy.GuardNone {
 		refused = nobody
 	}
 	differ("refused_by", x.refusedBy, refused)
@@ -191,12 +195,19 @@ func (s *simulation) compare(x *expectation, runs int) (wrong []Mismatch) {
 	}
 	in := s.input(s.db.sample(s.now))
 	e := s.test.program.At(lang.Moment{Now: s.now, Sample: in.Sample, History: s.own, Labels: in.Labels, Replicas: in.Replicas})
-	e = e.WithWindows(s.test.set.newEvaluation(in).windows)
-	if truth, why := e.Truth(x.holds); truth != True {
-		wrong = append(wrong, Mismatch{"holds", "true", truth.String() + ": " + orElse(why, e.Tree(x.holds).Summary())})
+	e = e.WithWindows(s.test.set.WindowStates(in))
+	if truth, why := e.Truth(x.holds); truth != policy.True {
+		wrong = append(wrong, Mismatch{"holds", "true", truth.String() + ": " + cmp.Or(why, e.Tree(x.holds).Summary())})
 	}
 	return wrong
 }
+
+// What a TRUNCATE of the simulated database costs its writers, in nanoseconds a
+// byte: freeing the file's blocks, and copying what no PASSIVE has copied.
+const (
+	freeCost = 0.5
+	copyCost = 3.0
+)
 
 // The simulated database has pages of 4 KiB; a frame is a page and its header.
 const (
@@ -294,15 +305,15 @@ func (db *simulated) replicaNames() (names []string) {
 }
 
 // act carries an action out and says how it ended.
-func (db *simulated) act(a *Action, now time.Time) (r ActionResult) {
+func (db *simulated) act(a *policy.Action, now time.Time) (r policy.ActionResult) {
 	switch a.Kind {
-	case ActCheckpoint:
+	case policy.ActCheckpoint:
 		before := db.wal.SizeBytes
 		for _, s := range a.Checkpoint.Steps {
 			r.Outcome = db.checkpoint(s.Mode, now, &r.WriterStall)
 		}
 		r.Reclaimed = before - db.wal.SizeBytes
-	case ActVerify:
+	case policy.ActVerify:
 		for i := range db.replicas {
 			db.replicas[i].LastVerified = now
 		}
