@@ -22,3 +22,36 @@ func TestBeginReadShunsRead1(t *testing.T) {
 		}
 	}
 }
+
+// A transaction that lasts has a mark: where all of the WAL is in the database, where
+// the WAL is empty, and where frames wait.
+func TestBeginMarked_D71_neverRead0(t *testing.T) {
+	t.Parallel()
+	path, a := newApp(t)
+	holdOpen(t, path+"-shm")
+	c := mustOpen(t, path)
+	for _, state := range []struct{ name, sql string }{
+		{"frames wait", "INSERT INTO t(v) VALUES (randomblob(100))"},
+		{"level", "PRAGMA wal_checkpoint(PASSIVE)"},
+		{"empty", "PRAGMA wal_checkpoint(TRUNCATE)"},
+	} {
+		a.run(t, state.sql)
+		if err := c.BeginMarked(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ReadMark(); got == 0 {
+			t.Errorf("%s: a lasting transaction took READ0", state.name)
+		}
+		a.run(t, "UPDATE t SET v = randomblob(100)") // nobody waits for it
+		if err := c.EndRead(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.run(t, "PRAGMA wal_checkpoint(PASSIVE)")
+	if err := c.BeginRead(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.ReadMark(); got != 0 {
+		t.Errorf("a short transaction on a level WAL took READ%d", got)
+	}
+}

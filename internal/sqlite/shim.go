@@ -42,6 +42,7 @@ type gate struct {
 	run  *run // the checkpoint under way, nil outside one
 	mark int  // which of READ0 to READ4 was taken last
 	shun bool // do not take READ1 if another will do
+	some bool // never take READ0: a mark instead
 
 	file *C.sqlite3_file // the connection's, once it took a lock
 	has  bool            // the write lock was taken for the transaction that begins next
@@ -117,6 +118,8 @@ func sqlwatchShmLock(handle C.uintptr_t, db *C.sqlite3, file *C.sqlite3_file, of
 	case g.has && offset == lockWrite && !call.unlocks():
 		g.has = false
 		return C.SQLITE_OK
+	case g.some && offset == lockRead0 && flags&C.SQLITE_SHM_SHARED != 0 && !call.unlocks():
+		return C.SQLITE_BUSY // SQLite then sets a mark, as it does while a checkpoint has READ0
 	case flags&C.SQLITE_SHM_SHARED != 0:
 		rc := call.real()
 		if rc == C.SQLITE_OK && !call.unlocks() && offset >= lockRead0 {

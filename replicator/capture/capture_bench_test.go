@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
 // benchWriter commits one small row at a time, as fast as it goes, and prints
@@ -157,4 +158,45 @@ func benchLogger() *slog.Logger {
 		return nil
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// BenchmarkWriterBesideView lets a writer run at full speed alone and while a view of
+// its database is open, as one is for as long as a comparison takes.
+func BenchmarkWriterBesideView(b *testing.B) {
+	const seconds = 4
+	var alone, with int
+	for b.Loop() {
+		path := filepath.Join(b.TempDir(), "a.db")
+		runBenchWriter(b, path, 0.2, nil)
+		alone += runBenchWriter(b, path, seconds, nil).Commits
+		with += runBenchWriter(b, path, seconds, func(ctx context.Context) { viewOpen(b, ctx, path) }).Commits
+	}
+	b.ReportMetric(float64(with)/float64(alone), "ratio")
+	b.ReportMetric(float64(alone)/float64(b.N)/seconds, "alone/s")
+}
+
+// viewOpen holds a view of a level database until ctx ends.
+func viewOpen(b *testing.B, ctx context.Context, path string) {
+	files, err := dbfile.Open(path)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer files.Close()
+	conn, err := sqlite.Open(ctx, path, sqlite.Options{})
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer conn.Close()
+	if _, err := conn.Checkpoint(context.Background(), sqlite.Passive, sqlite.Budget{}); err != nil {
+		b.Error(err)
+	}
+	if _, err := files.Refresh(); err != nil { // the connection may have made the side files
+		b.Error(err)
+	}
+	if _, err := openView(context.Background(), files, conn); err != nil {
+		b.Error(err)
+	}
+	<-ctx.Done()
 }

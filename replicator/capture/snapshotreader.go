@@ -15,13 +15,10 @@ import (
 )
 
 // view is the database as one read transaction sees it, read past SQLite. As
-// long as the transaction lasts, nobody can change what it reads:
-//
-//   - with a mark, frames stay in the WAL, and nothing beyond the mark reaches
-//     the main file. So any commit at or behind the mark is readable: the newest
-//     frame of a page up to there, else the main file.
-//   - without frames to look at (everything was backfilled when it began), the
-//     main file alone is the database, and stays so.
+// long as the transaction lasts, nobody can change what it reads: frames stay in the
+// WAL, and nothing beyond the mark reaches the main file. So any commit at or behind
+// the mark is readable: the newest frame of a page up to there, else the main file.
+// Where everything was backfilled, the main file alone is the database, and stays so.
 type view struct {
 	files *dbfile.Files
 	x     dbfile.WALIndex // the commit that is seen
@@ -29,41 +26,32 @@ type view struct {
 	refs  []uint64 // page<<32 | frame, ascending, one a page
 }
 
-// viewTries bounds the wait for a moment in which it is clear what a new read
-// transaction sees. All but a few begin with frames that are not backfilled.
+// viewTries bounds how often a transaction is begun that others keep from its mark.
 const viewTries = 200
 
 var errNothing = errors.New("nothing was ever written to the database")
 
-var errNoView = errors.New("no moment found at which the read transaction's state was certain: try again")
+var errNoView = errors.New("no moment found at which a read mark was to be had: try again")
 
-// openView begins a read transaction on conn and a view of it.
+// openView begins a read transaction on conn and a view of it. It has a mark, never
+// READ0, which costs the application the more the longer it is held.
 func openView(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (*view, error) {
 	for range viewTries {
-		before, err := readIndex(files)
-		if err != nil {
-			return nil, err
-		}
-		x, marked, err := beginRead(ctx, files, conn)
+		err := conn.BeginMarked(ctx)
 		if errors.Is(err, sqlite.ErrBusy) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		v := &view{files: files, x: x}
-		if marked {
-			if err := v.mapFrames(ctx); err != nil {
-				return nil, errors.Join(err, conn.EndRead())
-			}
-			return v, nil
+		v := &view{files: files}
+		if v.x, err = readIndex(files); err == nil && v.x.Backfilled < v.x.MaxFrame {
+			err = v.mapFrames(ctx)
 		}
-		if before.Change == x.Change && before.Salt1 == x.Salt1 && before.Salt2 == x.Salt2 && before.MaxFrame == x.MaxFrame && x.Backfilled >= x.MaxFrame {
-			return v, nil
+		if err != nil {
+			return nil, errors.Join(err, conn.EndRead())
 		}
-		if err := conn.EndRead(); err != nil {
-			return nil, err
-		}
+		return v, nil
 	}
 	return nil, errNoView
 }
