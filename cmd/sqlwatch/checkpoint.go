@@ -12,8 +12,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -52,13 +52,13 @@ func checkpointOurselves(ctx context.Context, env *environment, name, mode strin
 	idle, _ := policy.Parse(nil, &policy.Scope{})
 	w := watchdog.New(watchdog.Options{
 		Targets: []watchdog.Target{{Name: t.Name, Path: t.Path, Open: func(context.Context) (watchdog.Parts, error) {
-			return plainParts(t, lockCounts{self: &collector.Busy{}}, nil), nil
+			return daemon.PlainParts(t), nil
 		}}},
 		Policies: idle,
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx, shutdownGrace) }()
+	go func() { ended <- w.Run(ctx, daemon.ShutdownGrace) }()
 	record, err := awaitCheckpoint(ctx, w, t, mode)
 	cancel()
 	return record, errors.Join(err, <-ended)

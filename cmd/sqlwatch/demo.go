@@ -19,6 +19,7 @@ import (
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
@@ -117,20 +118,14 @@ func demo(ctx context.Context, env *environment, listen string, length time.Dura
 	if err != nil {
 		return err
 	}
-	hosts := []string{}
-	none, all := false, true
-	addresses := []string{""}
-	noFile := ""
-	d, err := newDaemon(env, log, cfg, daemonFlags{
-		web:   &toolkit.FlagConfig{WebListenAddresses: &addresses, WebSystemdSocket: &none, WebConfigFile: &noFile},
-		hosts: &hosts,
-		busy:  &all,
+	d, err := daemon.New(daemon.Options{
+		Config: cfg, Load: load, Logger: log, Build: readBuildInfo(), CountBusy: true,
+		Web:   listeningAt(),
+		Ready: func(addresses []string) { introduce(env.Stdout, addresses, dir, writer) },
 	})
 	if err != nil {
 		return err
 	}
-	d.load = load
-	d.ready = func(addresses []string) { introduce(env.Stdout, addresses, dir, writer) }
 	if length > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, length)
@@ -138,14 +133,22 @@ func demo(ctx context.Context, env *environment, listen string, length time.Dura
 	}
 	// The application ends first, so that the last sync has its last commit.
 	defer context.AfterFunc(ctx, writer.stop)()
-	if err := d.run(ctx); err != nil {
+	if err := d.Run(ctx); err != nil {
 		return err
 	}
 	writer.stop()
-	if err := recount(env.Stdout, d.watchdog.Status()); err != nil {
+	if err := recount(env.Stdout, d.Status()); err != nil {
 		return err
 	}
 	return restoreDemo(env.Stdout, database, filepath.Join(dir, "replica"), filepath.Join(dir, "restored.db"))
+}
+
+// listeningAt are the flags of the listeners as `run` would have them by default.
+func listeningAt() *toolkit.FlagConfig {
+	var socket bool
+	var file string
+	addresses := []string{""}
+	return &toolkit.FlagConfig{WebListenAddresses: &addresses, WebSystemdSocket: &socket, WebConfigFile: &file}
 }
 
 // freeAddress returns the address, or one with any port if that one is taken.

@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/doctor"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
@@ -201,7 +202,7 @@ func roundTrip(ctx context.Context, t config.ReplicaTarget, database string) doc
 	if r.Skipped == "" && !r.DirForbidden && r.ListErr == nil {
 		ctx, cancel := context.WithTimeout(ctx, probeTime)
 		defer cancel()
-		store, err := newStore(ctx, t, nil)
+		store, err := daemon.NewStore(ctx, t, nil)
 		if err != nil {
 			r.ListErr = err
 		} else {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,10 +18,7 @@ import (
 	"testing"
 	"time"
 
-	toolkit "github.com/prometheus/exporter-toolkit/web"
-
-	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 )
 
 // output collects what a process writes while it runs.
@@ -227,7 +223,7 @@ replica "s3" "main" {
 		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 			t.Errorf("ended after the second SIGTERM with %v; want killed by it", err)
 		}
-	case <-time.After(shutdownGrace - 5*time.Second):
+	case <-time.After(daemon.ShutdownGrace - 5*time.Second):
 		t.Error("the second SIGTERM does not end the daemon before the last sync gives up")
 	}
 }
@@ -413,117 +409,6 @@ func walIdentity(t *testing.T, database string) walFile {
 		t.Fatalf("a WAL of %d bytes: %v", len(content), err)
 	}
 	return walFile{st.Ino, st.Size, binary.BigEndian.Uint64(content[16:]), uint64(binary.BigEndian.Uint32(content[12:])), st.Mode}
-}
-
-// inProcess is a daemon in this process, its watchdog at work, without listeners.
-func inProcess(t *testing.T, configuration string) (*daemon, *output) {
-	t.Helper()
-	dir := t.TempDir()
-	path := filepath.Join(dir, "sqlwatch.hcl")
-	server := fmt.Sprintf("server {\n  state_dir = %q\n}\n", dir)
-	if err := os.WriteFile(path, []byte(server+configuration), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	env := &environment{Stdout: io.Discard, Stderr: io.Discard, Getenv: os.LookupEnv, Config: &path, Admin: new(string)}
-	cfg, err := loadConfig(env)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := &output{}
-	off, hosts := false, []string{}
-	d, err := newDaemon(env, slog.New(slog.NewTextHandler(log, nil)), cfg, daemonFlags{web: &toolkit.FlagConfig{}, hosts: &hosts, busy: &off})
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.load = func() (*config.Config, error) { return loadConfig(env) }
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- d.watchdog.Run(ctx, 10*time.Second) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	poll(t, "the watchdog is ready", d.watchdog.Ready)
-	return d, log
-}
-
-// Databases of a glob come and go while it is looked through: each is taken in
-// and let go of once, and the log stays short.
-func TestGlobRescan_D40(t *testing.T) {
-	t.Parallel()
-	const databases = 200
-	files := t.TempDir()
-	template := filepath.Join(t.TempDir(), "template.db")
-	if err := exec.Command("sqlite3", template, "PRAGMA journal_mode=WAL; CREATE TABLE t (x)").Run(); err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(template)
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := func(i int) string { return filepath.Join(files, fmt.Sprintf("tenant%04d.db", i)) }
-	create := func(from, to int) {
-		for i := from; i < to; i++ {
-			if err := os.WriteFile(name(i), content, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	create(0, databases/2)
-	d, log := inProcess(t, fmt.Sprintf("database \"tenants\" {\n  glob = %q\n}\n", files+"/*.db"))
-	if got := len(d.watchdog.Targets()); got != databases/2 {
-		t.Fatalf("%d databases at the start, want %d", got, databases/2)
-	}
-	// Files appear and vanish under the scan.
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		flickering := filepath.Join(files, "flicker.db")
-		for {
-			select {
-			case <-stop:
-				os.Remove(flickering)
-				return
-			default:
-				os.WriteFile(flickering, content, 0o600)
-				os.Remove(flickering)
-			}
-		}
-	}()
-	create(databases/2, databases)
-	for i := range databases / 4 {
-		if err := os.Remove(name(i)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 5 {
-		if err := d.rescan(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	close(stop)
-	<-stopped
-	if err := d.rescan(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	const want = databases - databases/4
-	if got := len(d.watchdog.Targets()); got != want {
-		t.Errorf("%d databases in the end, want %d", got, want)
-	}
-	poll(t, "all are up", func() bool {
-		up := 0
-		for _, s := range d.watchdog.Samples() {
-			if s.State == collector.StateUp {
-				up++
-			}
-		}
-		return up == want
-	})
-	if text := log.String(); strings.Contains(text, "level=ERROR") || strings.Count(text, "\n") > 2*databases {
-		t.Errorf("%d lines of log:\n%.2000s", strings.Count(text, "\n"), text)
-	}
 }
 
 // Secrets of the configuration appear in nothing that anybody can read.

@@ -4,26 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/promslog"
 	"github.com/prometheus/exporter-toolkit/web/kingpinflag"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
-	"github.com/sqlwatch/sqlwatch/internal/durable"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 )
-
-// shutdownGrace is how long the last syncs may take after SIGTERM.
-const shutdownGrace = 30 * time.Second
 
 // manyDatabases is from when on memory is worth more than the time it takes to collect
 // garbage twice as often. Of a few databases there is little memory to be had.
@@ -33,11 +27,11 @@ func registerRun(app *kingpin.Application, env *environment) {
 	cmd := app.Command("run", "Run the daemon: measure, export, decide, act. With database files as arguments and no configuration, it watches them with the built-in policies.")
 	paths := cmd.Arg("db", "Database files, or names of configured databases.").Strings()
 	replica := cmd.Flag("replica", "Replicate the database files given as arguments there (file:///dir or s3://bucket/prefix?endpoint=…).").PlaceHolder("URL").String()
-	flags := daemonFlags{web: kingpinflag.AddFlags(cmd, "")}
-	flags.hosts = cmd.Flag("web.allowed-host", "A further host name under which this server may be asked; * is any. IP addresses, localhost and this machine's name always are.").Strings()
-	flags.busy = cmd.Flag("collector.busy", "Have the kernel (eBPF) count the SQLITE_BUSY of all processes; needs CAP_BPF and CAP_PERFMON.").Default("true").Bool()
-	flags.steps = cmd.Flag("collector.busy.steps", "Also count, in every process that has this database open, the calls of sqlite3_step that return SQLITE_BUSY: contention between threads of one process. Costs that process a few microseconds a step. Repeatable.").PlaceHolder("DB").Strings()
-	flags.adopt = cmd.Flag("adopt", "Continue the history that another program, such as Litestream, began in this replica (s3.main), or in every replica of this database. Repeatable; needed once.").PlaceHolder("NAME").Strings()
+	listeners := kingpinflag.AddFlags(cmd, "")
+	hosts := cmd.Flag("web.allowed-host", "A further host name under which this server may be asked; * is any. IP addresses, localhost and this machine's name always are.").Strings()
+	busy := cmd.Flag("collector.busy", "Have the kernel (eBPF) count the SQLITE_BUSY of all processes; needs CAP_BPF and CAP_PERFMON.").Default("true").Bool()
+	steps := cmd.Flag("collector.busy.steps", "Also count, in every process that has this database open, the calls of sqlite3_step that return SQLITE_BUSY: contention between threads of one process. Costs that process a few microseconds a step. Repeatable.").PlaceHolder("DB").Strings()
+	adopt := cmd.Flag("adopt", "Continue the history that another program, such as Litestream, began in this replica (s3.main), or in every replica of this database. Repeatable; needed once.").PlaceHolder("NAME").Strings()
 	level := cmd.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").Enum("debug", "info", "warn", "error")
 	format := cmd.Flag("log.format", "Format of the log: logfmt or json.").Default("logfmt").Enum("logfmt", "json")
 	cmd.Action(func(*kingpin.ParseContext) error {
@@ -50,8 +44,8 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		if err := checkAdopt(cfg, *flags.adopt); err != nil {
-			return err
+		if err := daemon.CheckAdopt(cfg, *adopt); err != nil {
+			return &exitError{code: exitFindings, err: err}
 		}
 		if _, chosen := env.Getenv("GOGC"); !chosen && len(cfg.Databases) >= manyDatabases {
 			debug.SetGCPercent(50)
@@ -61,12 +55,15 @@ func registerRun(app *kingpin.Application, env *environment) {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		context.AfterFunc(ctx, stop)
-		d, err := newDaemon(env, log, cfg, flags)
+		socket, _ := env.Getenv("NOTIFY_SOCKET")
+		d, err := daemon.New(daemon.Options{
+			Config: cfg, Load: load, Logger: log, Build: readBuildInfo(), NotifySocket: socket,
+			Web: listeners, AllowedHosts: *hosts, CountBusy: *busy, CountSteps: *steps, Adopt: *adopt,
+		})
 		if err != nil {
 			return err
 		}
-		d.load = load
-		return d.run(ctx)
+		return d.Run(ctx)
 	})
 }
 
@@ -134,33 +131,4 @@ func stateDir(env *environment, system string) string {
 		return filepath.Join(home, ".local", "state", "sqlwatch")
 	}
 	return system
-}
-
-// lockState makes the state directory and locks it, so that two daemons cannot
-// work on one state.
-func lockState(dir string) (*durable.Flock, error) {
-	err := durable.MkdirAll(dir, 0o700)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("the state directory %s cannot be made by uid %d: set server.state_dir, or make it and give it to this user: %w", dir, os.Geteuid(), err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("make the state directory: %w", err)
-	}
-	lock, err := durable.Lock(filepath.Join(dir, "lock"))
-	var held *durable.HeldError
-	if errors.As(err, &held) {
-		return nil, fmt.Errorf("another sqlwatch, pid %d, uses the state directory %s: stop it, or give this one its own server.state_dir: %w", held.PID, dir, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("lock the state directory: %w", err)
-	}
-	return lock, nil
-}
-
-// checkLibrary refuses to run on an SQLite that can lose commits.
-func checkLibrary() error {
-	if err := sqlite.CheckVersion(); err != nil {
-		return fmt.Errorf("this sqlwatch was built wrongly: %w", err)
-	}
-	return nil
 }

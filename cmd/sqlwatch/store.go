@@ -8,36 +8,10 @@ import (
 	"strings"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
-	"github.com/sqlwatch/sqlwatch/replicator/store/file"
-	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
-
-// newStore returns the store of one replica. observe, which may be nil, is told
-// of every request.
-func newStore(ctx context.Context, t config.ReplicaTarget, observe func(store.Request)) (store.Store, error) {
-	return sharingStore(ctx, t, nil, observe)
-}
-
-// sharingStore is newStore for one of many: those in S3 have shared in common.
-func sharingStore(ctx context.Context, t config.ReplicaTarget, shared *s3.Shared, observe func(store.Request)) (store.Store, error) {
-	switch t.Type {
-	case "file":
-		st, err := file.New(t.File.Dir)
-		if err != nil || observe == nil {
-			return st, err
-		}
-		return store.Observed(st, observe), nil
-	case "s3":
-		return s3.New(ctx, s3.Config{
-			Bucket: t.S3.Bucket, Prefix: t.S3.Prefix, Region: t.S3.Region, Endpoint: t.S3.Endpoint, PathStyle: t.S3.PathStyle,
-			AccessKey: t.S3.AccessKey.Reveal(), SecretKey: t.S3.SecretKey.Reveal(), SessionToken: t.S3.SessionToken.Reveal(),
-			CAFile: t.S3.CAFile, Observe: observe, Shared: shared,
-		})
-	}
-	return nil, fmt.Errorf("replica %s: unknown type %q", t.Name, t.Type)
-}
 
 // openStore returns the store that a command's DB/URL argument means: a
 // replica's URL, or the name or path of a configured database. Of several
@@ -60,7 +34,7 @@ func openStore(ctx context.Context, env *environment, arg, replica string) (stor
 	if len(targets) > 1 {
 		return farthest(ctx, env, targets)
 	}
-	st, err := newStore(ctx, targets[0], nil)
+	st, err := daemon.NewStore(ctx, targets[0], nil)
 	return st, targets[0], err
 }
 
@@ -70,7 +44,7 @@ func farthest(ctx context.Context, env *environment, targets []config.ReplicaTar
 	var errs []error
 	best := int64(-1)
 	for _, t := range targets {
-		s, err := newStore(ctx, t, nil)
+		s, err := daemon.NewStore(ctx, t, nil)
 		if err == nil {
 			var txid = int64(0)
 			if highest, herr := catalog.HighestTXID(ctx, s); herr != nil {

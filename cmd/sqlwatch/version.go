@@ -9,21 +9,14 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// buildFacts says what this binary was made of.
-type buildFacts struct {
-	Version string `json:"version"`
-	Commit  string `json:"commit"`
-	Go      string `json:"go"`
-	SQLite  string `json:"sqlite"`
-}
-
-// readBuildFacts takes version and commit from the linker (see the Makefile), or
+// readBuildInfo takes version and commit from the linker (see the Makefile), or
 // else from what the go command recorded, and SQLite's version from the library.
-func readBuildFacts() buildFacts {
-	facts := buildFacts{Version: version.Version, Commit: version.Revision, Go: runtime.Version(), SQLite: sqlite.Version()}
+func readBuildInfo() daemon.BuildInfo {
+	facts := daemon.BuildInfo{Version: version.Version, Commit: version.Revision, Go: runtime.Version(), SQLite: sqlite.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		facts.Version = cmp.Or(facts.Version, info.Main.Version)
 		for _, setting := range info.Settings {
@@ -40,7 +33,7 @@ func registerVersion(app *kingpin.Application, env *environment) {
 	cmd := app.Command("version", "Print the version, the commit, and the versions of Go and SQLite.")
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
-		facts := readBuildFacts()
+		facts := readBuildInfo()
 		if *asJSON {
 			return writeJSON(env.Stdout, facts)
 		}

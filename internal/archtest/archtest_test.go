@@ -26,26 +26,35 @@ const module = "github.com/sqlwatch/sqlwatch"
 // arrows lists, for each package, the packages of this module that it may import.
 // "*" allows all.
 var arrows = map[string][]string{
-	"cmd/sqlwatch":               {"*"},
-	"internal/config":            {"policy", "policy/lang", "policy/policytest", "internal/hcldecode", "internal/notify"},
-	"internal/web":               {"internal/watchdog", "collector"},
-	"internal/watchdog":          {"collector", "policy", "internal/sqlite", "internal/durable"},
-	"policy":                     {"policy/lang", "collector", "internal/sqlite", "internal/hcldecode"},
-	"policy/policytest":          {"policy", "policy/lang", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
-	"internal/hcldecode":         {"policy/lang"},                                                                 // strict reading, for policies and the rest of the configuration
-	"policy/lang":                {"collector"},
-	"collector":                  {"internal/dbfile"},
-	"collector/busy":             {"collector"},
-	"replicator/store":           {},
-	"replicator/spool":           {"internal/dbfile", "internal/durable"},
-	"replicator/pagesums":        {"internal/durable"},
-	"replicator/capture":         {"replicator/store", "replicator/spool", "replicator/pagesums", "internal/dbfile", "internal/sqlite", "internal/durable"},
-	"replicator/catalog":         {"replicator/store"},
-	"replicator/lease":           {"replicator/store"},
-	"replicator/restore":         {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
-	"replicator/merge":           {"replicator/store", "internal/durable"},
-	"replicator/requests":        {"replicator/store", "collector"},
-	"replicator":                 {"replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool", "replicator/requests", "replicator/restore", "collector", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"cmd/sqlwatch": {"*"},
+	"internal/daemon": {
+		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
+		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
+		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
+	}, // the composition root
+	"internal/config":     {"policy", "policy/lang", "policy/policytest", "internal/hcldecode", "internal/notify"},
+	"internal/web":        {"internal/watchdog", "collector"},
+	"internal/watchdog":   {"collector", "policy", "internal/sqlite", "internal/durable"},
+	"policy":              {"policy/lang", "collector", "internal/sqlite", "internal/hcldecode"},
+	"policy/policytest":   {"policy", "policy/lang", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
+	"internal/hcldecode":  {"policy/lang"},                                                                 // strict reading, for policies and the rest of the configuration
+	"policy/lang":         {"collector"},
+	"collector":           {"internal/dbfile"},
+	"collector/busy":      {"collector"},
+	"replicator/store":    {},
+	"replicator/spool":    {"internal/dbfile", "internal/durable"},
+	"replicator/pagesums": {"internal/durable"},
+	"replicator/capture":  {"replicator/store", "replicator/spool", "replicator/pagesums", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/catalog":  {"replicator/store"},
+	"replicator/lease":    {"replicator/store"},
+	"replicator/restore":  {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/merge":    {"replicator/store", "internal/durable"},
+	"replicator/requests": {"replicator/store", "collector"},
+	"replicator": {
+		"replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
+		"replicator/requests", "replicator/restore", "collector",
+		"internal/dbfile", "internal/sqlite", "internal/durable",
+	},
 	"replicator/store/s3":        {"replicator/store"},
 	"replicator/store/file":      {"replicator/store", "internal/durable"},
 	"replicator/store/storetest": {"replicator/store"},

@@ -239,11 +239,11 @@ func loadAverage() string {
 	return first
 }
 
-// moduleRoot is where this tree's go.mod lies.
+// moduleRoot returns the folder of the project, two above this module.
 func moduleRoot() (string, error) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", fmt.Errorf("find go.mod: %w", err)
 	}
-	return filepath.Dir(strings.TrimSpace(string(out))), nil
+	return filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "..", ".."), nil
 }

@@ -1,40 +1,14 @@
-package main
+package daemon
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/collector/busy"
-	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
-
-// plainParts serve a database without replicas: a reader, and a connection that
-// is open only while there is something to checkpoint.
-func plainParts(t config.DatabaseTarget, locks lockCounts, log *slog.Logger) watchdog.Parts {
-	plain := watchdog.NewPlain(t.Path)
-	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{
-		BeforeClose: func() {
-			if err := plain.Release(); err != nil && log != nil {
-				log.Warn("the connection to a replaced database did not close cleanly", "db", t.Name, "err", err)
-			}
-		},
-		OnFiles: locks.watch(t.Name, log),
-		Refused: locks.refused(t.Name),
-	})
-	return watchdog.Parts{
-		Sampler:      reader,
-		Checkpointer: plain,
-		LastBusy:     locks.last(t.Name),
-		Close: func(context.Context) error {
-			return errors.Join(plain.Release(), reader.Close(), locks.forget(t.Name))
-		},
-	}
-}
 
 // lockCounts is where refused locks are counted: those of our own operations,
 // and where the kernel lets us, those of all processes.
@@ -46,12 +20,8 @@ type lockCounts struct {
 
 // openLockCounts asks the kernel to count. Where it does not, or is not to be
 // asked, one line says so and the rest goes on without.
-func openLockCounts(wanted bool, steps *[]string, log *slog.Logger) lockCounts {
-	var chosen []string
-	if steps != nil {
-		chosen = *steps
-	}
-	counts := lockCounts{self: &collector.Busy{}, steps: busy.NewProcesses(chosen, log)}
+func openLockCounts(wanted bool, steps []string, log *slog.Logger) lockCounts {
+	counts := lockCounts{self: &collector.Busy{}, steps: busy.NewProcesses(steps, log)}
 	if !wanted {
 		return counts
 	}

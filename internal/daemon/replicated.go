@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -10,15 +10,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
@@ -28,14 +24,14 @@ import (
 )
 
 const (
-	finalSync       = shutdownGrace - 5*time.Second // the rest is for closing everything
+	finalSync       = ShutdownGrace - 5*time.Second // the rest is for closing everything
 	replicatorPause = 10 * time.Second              // before a replication that failed as a whole begins again
 )
 
 // replicatedParts serve a database with replicas. Its files are opened by the
 // reader, which the watchdog's turns own, and used by the replicator, which runs
 // beside them: before the reader closes files, the replicator lets go of them.
-func (d *daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (watchdog.Parts, error) {
+func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (watchdog.Parts, error) {
 	log := d.log.With("db", t.Name)
 	shared := &sharedDatabase{path: t.Path}
 	replicas, err := d.replicasOf(ctx, t)
@@ -98,95 +94,9 @@ func (d *daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	}, nil
 }
 
-// sharedDatabase is a reader and a replicator of one database. What fails while
-// the files are changing hands has failed with watchdog.ErrAway.
-type sharedDatabase struct {
-	*collector.Reader
-	*replicator.Replicator
-	path  string
-	begin func() // starts the replication, once
-
-	files   atomic.Pointer[dbfile.Files] // what the reader has open
-	since   atomic.Pointer[time.Time]    // when it opened them
-	sampled atomic.Bool                  // the reader has looked for them
-}
-
-// Close implements watchdog.Sampler. Parts.Close closes the reader, in its order.
-func (s *sharedDatabase) Close() error { return s.Reader.Close() }
-
-// Sample implements watchdog.Sampler.
-func (s *sharedDatabase) Sample(ctx context.Context) collector.Sample {
-	sample := s.Reader.Sample(ctx)
-	files := s.Reader.Files()
-	if before := s.files.Swap(files); files != nil && before != files {
-		now := time.Now()
-		s.since.Store(&now)
-		s.Wake()
-	}
-	s.sampled.Store(true)
-	s.begin()
-	return sample
-}
-
-// Checkpoint implements watchdog.Checkpointer.
-func (s *sharedDatabase) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
-	result, err := s.Replicator.Checkpoint(ctx, mode, b)
-	return result, s.explain(err)
-}
-
-// SyncNow is the replicator's, once it can, with typed errors.
-func (s *sharedDatabase) SyncNow(ctx context.Context) error {
-	return s.onceOpen(ctx, s.Replicator.SyncNow)
-}
-
-// SnapshotNow is the replicator's, once it can, with typed errors.
-func (s *sharedDatabase) SnapshotNow(ctx context.Context) error {
-	return s.onceOpen(ctx, s.Replicator.SnapshotNow)
-}
-
-// onceOpen does it, and again while capture has not begun: who asks as soon as the
-// daemon is ready need not know what is still missing. Where there are no files,
-// nothing is waited for.
-func (s *sharedDatabase) onceOpen(ctx context.Context, do func(context.Context) error) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := do(ctx)
-		if !errors.Is(err, replicator.ErrNotOpen) || s.sampled.Load() && s.files.Load() == nil {
-			return s.explain(err)
-		}
-		select {
-		case <-ctx.Done():
-			return s.explain(errors.Join(err, ctx.Err()))
-		case <-tick.C:
-		}
-	}
-}
-
-// settling is how long after its files were opened a capture may need to begin.
-const settling = 3 * time.Second
-
-// explain tells an error of files that are changing hands from any other.
-func (s *sharedDatabase) explain(err error) error {
-	if err == nil || !s.changing() {
-		return err
-	}
-	return fmt.Errorf("%w: %w", watchdog.ErrAway, err)
-}
-
-func (s *sharedDatabase) changing() bool {
-	files := s.files.Load()
-	if files == nil || time.Since(*s.since.Load()) < settling {
-		return true
-	}
-	held, heldErr := files.Stat()
-	var now unix.Stat_t
-	return heldErr != nil || unix.Stat(s.path, &now) != nil || now.Ino != held.DatabaseInode || now.Dev != held.Dev
-}
-
 // replicate runs one database's replication until ctx ends. What fails as a whole,
 // or panics, begins again after a pause; the other databases go on meanwhile.
-func (d *daemon) replicate(ctx context.Context, r *replicator.Replicator, log *slog.Logger) error {
+func (d *Daemon) replicate(ctx context.Context, r *replicator.Replicator, log *slog.Logger) error {
 	for said := (time.Time{}); ; {
 		err := d.replicateOnce(ctx, r)
 		if ctx.Err() != nil {
@@ -204,7 +114,7 @@ func (d *daemon) replicate(ctx context.Context, r *replicator.Replicator, log *s
 	}
 }
 
-func (d *daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) (err error) {
+func (d *Daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			d.metrics.Panicked(r.Name())
@@ -215,11 +125,11 @@ func (d *daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) (e
 }
 
 // replicasOf opens the stores of a database's replicas. Opening sends no request.
-func (d *daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]replicator.ReplicaOptions, error) {
+func (d *Daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]replicator.ReplicaOptions, error) {
 	var all []replicator.ReplicaOptions
 	for _, target := range t.Replicas {
 		counts := &requests.Counts{}
-		st, err := sharingStore(ctx, target, &d.stores, counts.Observe)
+		st, err := sharedStore(ctx, target, &d.stores, counts.Observe)
 		if err != nil {
 			return nil, fmt.Errorf("replica %s of %s: %w", target.Name, t.Name, err)
 		}
@@ -243,8 +153,8 @@ func pricesOf(st store.Store) *requests.Prices {
 	return nil
 }
 
-// checkAdopt refuses names that --adopt would wait for in vain.
-func checkAdopt(cfg *config.Config, names []string) error {
+// CheckAdopt refuses names that --adopt would wait for in vain.
+func CheckAdopt(cfg *config.Config, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
@@ -261,13 +171,13 @@ func checkAdopt(cfg *config.Config, names []string) error {
 			if len(known) == 0 {
 				there = "no database has one"
 			}
-			return &exitError{code: exitFindings, err: errors.Join(fmt.Errorf("--adopt=%s: no replica of that name, and no database with replicas; %s", name, there), err)}
+			return errors.Join(fmt.Errorf("--adopt=%s: no replica of that name, and no database with replicas; %s", name, there), err)
 		}
 	}
 	return nil
 }
 
 // adopts says whether --adopt names a database or a replica.
-func (d *daemon) adopts(name string) bool {
-	return d.flags.adopt != nil && slices.Contains(*d.flags.adopt, name)
+func (d *Daemon) adopts(name string) bool {
+	return slices.Contains(d.o.Adopt, name)
 }

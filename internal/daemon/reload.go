@@ -1,0 +1,102 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+)
+
+// rescanEvery is how often globs are looked through for databases that came or went.
+const rescanEvery = 15 * time.Second
+
+// reload waits for SIGHUP and for requests on the admin socket, and follows what
+// the globs match. A configuration with errors changes nothing.
+func (d *Daemon) reload(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	rescan := time.NewTicker(rescanEvery)
+	defer rescan.Stop()
+	for {
+		select {
+		case <-hangup:
+			d.reloadNow(ctx) // has logged and counted its own error
+		case reply := <-d.reloads:
+			reply <- d.reloadNow(ctx)
+		case <-rescan.C:
+			if err := d.rescan(ctx); err != nil && ctx.Err() == nil {
+				d.log.Error("the globs could not be looked through; the databases found before go on", "err", err)
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// rescan takes in the databases that came and lets go of those that went.
+func (d *Daemon) rescan(ctx context.Context) error {
+	if !slices.ContainsFunc(d.config.Databases, func(c config.Database) bool { return c.Glob != "" }) {
+		return nil
+	}
+	targets := d.targets(d.config)
+	if sameTargets(targets, d.watchdog.Targets()) {
+		return nil
+	}
+	return d.watchdog.Reload(ctx, targets, d.config.Policies)
+}
+
+func sameTargets(a, b []watchdog.Target) bool {
+	key := func(t watchdog.Target) string { return t.Name + "\x00" + t.Identity }
+	keys := make(map[string]bool, len(a))
+	for _, t := range a {
+		keys[key(t)] = true
+	}
+	return len(a) == len(b) && !slices.ContainsFunc(b, func(t watchdog.Target) bool { return !keys[key(t)] })
+}
+
+func (d *Daemon) requestReload(ctx context.Context) error {
+	reply := make(chan error, 1)
+	select {
+	case d.reloads <- reply:
+		return <-reply
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Daemon) reloadNow(ctx context.Context) error {
+	d.announce("RELOADING=1")
+	defer d.announce("READY=1")
+	err := d.swap(ctx)
+	d.metrics.Reloaded(time.Now(), err)
+	if err != nil {
+		d.log.Error("the new configuration was not taken over; the one before stays in force", "err", err)
+		return err
+	}
+	d.log.Info("the configuration was reloaded", "databases", len(d.watchdog.Status().Databases), "policies", len(d.config.Policies.Policies))
+	return nil
+}
+
+func (d *Daemon) swap(ctx context.Context) error {
+	cfg, err := d.o.Load()
+	if err != nil {
+		return err
+	}
+	if cfg.Server != d.config.Server {
+		d.log.Warn("changes in the server block take effect at the next start only")
+	}
+	if err := d.notices.Configure(notifiersOf(cfg)); err != nil {
+		return err
+	}
+	if err := d.watchdog.Reload(ctx, d.targets(cfg), cfg.Policies); err != nil {
+		return err
+	}
+	d.config = cfg
+	return nil
+}

@@ -1,0 +1,103 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/replicator"
+)
+
+// sharedDatabase is a reader and a replicator of one database. What fails while
+// the files are changing hands has failed with watchdog.ErrAway.
+type sharedDatabase struct {
+	*collector.Reader
+	*replicator.Replicator
+	path  string
+	begin func() // starts the replication, once
+
+	files   atomic.Pointer[dbfile.Files] // what the reader has open
+	since   atomic.Pointer[time.Time]    // when it opened them
+	sampled atomic.Bool                  // the reader has looked for them
+}
+
+// Close implements watchdog.Sampler. Parts.Close closes the reader, in its order.
+func (s *sharedDatabase) Close() error { return s.Reader.Close() }
+
+// Sample implements watchdog.Sampler.
+func (s *sharedDatabase) Sample(ctx context.Context) collector.Sample {
+	sample := s.Reader.Sample(ctx)
+	files := s.Reader.Files()
+	if before := s.files.Swap(files); files != nil && before != files {
+		now := time.Now()
+		s.since.Store(&now)
+		s.Wake()
+	}
+	s.sampled.Store(true)
+	s.begin()
+	return sample
+}
+
+// Checkpoint implements watchdog.Checkpointer.
+func (s *sharedDatabase) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
+	result, err := s.Replicator.Checkpoint(ctx, mode, b)
+	return result, s.explain(err)
+}
+
+// SyncNow is the replicator's, once it can, with typed errors.
+func (s *sharedDatabase) SyncNow(ctx context.Context) error {
+	return s.onceOpen(ctx, s.Replicator.SyncNow)
+}
+
+// SnapshotNow is the replicator's, once it can, with typed errors.
+func (s *sharedDatabase) SnapshotNow(ctx context.Context) error {
+	return s.onceOpen(ctx, s.Replicator.SnapshotNow)
+}
+
+// onceOpen does it, and again while capture has not begun: who asks as soon as the
+// daemon is ready need not know what is still missing. Where there are no files,
+// nothing is waited for.
+func (s *sharedDatabase) onceOpen(ctx context.Context, do func(context.Context) error) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := do(ctx)
+		if !errors.Is(err, replicator.ErrNotOpen) || s.sampled.Load() && s.files.Load() == nil {
+			return s.explain(err)
+		}
+		select {
+		case <-ctx.Done():
+			return s.explain(errors.Join(err, ctx.Err()))
+		case <-tick.C:
+		}
+	}
+}
+
+// settling is how long after its files were opened a capture may need to begin.
+const settling = 3 * time.Second
+
+// explain tells an error of files that are changing hands from any other.
+func (s *sharedDatabase) explain(err error) error {
+	if err == nil || !s.changing() {
+		return err
+	}
+	return fmt.Errorf("%w: %w", watchdog.ErrAway, err)
+}
+
+func (s *sharedDatabase) changing() bool {
+	files := s.files.Load()
+	if files == nil || time.Since(*s.since.Load()) < settling {
+		return true
+	}
+	held, heldErr := files.Stat()
+	var now unix.Stat_t
+	return heldErr != nil || unix.Stat(s.path, &now) != nil || now.Ino != held.DatabaseInode || now.Dev != held.Dev
+}
