@@ -1,5 +1,6 @@
 # Large WALs are truncated at night, or when the database is quiet by its own
-# standards; after a day of waiting, at any time.
+# standards; after a day of waiting, at any time. Until then a PASSIVE checkpoint,
+# which makes nobody wait, keeps them from growing.
 
 locals {
   limit = bytes("256MB")
@@ -43,6 +44,38 @@ policy "shrink-wal-off-peak" {
     stall_budget = "200ms"
     step "passive" { repeat = 3 }
     step "truncate" { busy_timeout = "100ms" }
+  }
+}
+
+# What waits for the night must not grow meanwhile. PASSIVE copies the WAL into the
+# database, so that the next writer begins it anew within its file.
+policy "keep-wal-from-growing" {
+  when     = checkpoint.backlog_bytes > local.limit * 0.5
+  cooldown = "10s"
+
+  checkpoint {
+    step "passive" { repeat = 3 }
+    on_busy {
+      backoff = "10s"
+      max     = "1m"
+    }
+  }
+}
+
+# The emergency: what has grown to twice the limit all the same is truncated at any
+# hour, and writers may be held up for longer.
+policy "wal-emergency" {
+  when     = wal.bytes > local.limit * 2
+  for      = "1m"
+  until    = wal.bytes < local.limit
+  priority = 50
+  cooldown = "5m"
+  severity = "critical"
+
+  checkpoint {
+    stall_budget = "2s"
+    step "passive" { repeat = 3 }
+    step "truncate" { busy_timeout = "500ms" }
   }
 }
 

@@ -9,10 +9,10 @@ test "a large WAL waits for the night" {
 
   database {
     name = "shop"
-    wal  = "200MB"
+    wal  = "300MB"
   }
 
-  during "1h" { write = "50KB" }
+  during "1h" { write = "5KB" }
   expect {
     phase      = "armed"
     refused_by = "window"
@@ -126,4 +126,42 @@ test "a filling disk does not wait for the night" {
   during "30m" { disk_free = "20GB" }
   during "30m" { disk_free = "15GB" }
   expect { runs = 1 }
+}
+
+# A day of 2 MB a second, 170 GB of it: the WAL stays below twice the limit, long
+# before the night.
+test "a busy day does not let the WAL grow" {
+  policy = "keep-wal-from-growing"
+  start  = "2026-03-27T06:00:00+01:00"
+
+  database { name = "shop" }
+
+  during "12h" { write = "2MB" }
+  expect {
+    holds = max_over(wal.bytes, "10h") < bytes("512MB") && max_over(wal.bytes, "10h") > bytes("100MB")
+  }
+}
+
+# A report of six hours keeps the WAL; nothing but its end helps. Then the emergency
+# does not wait for the night.
+test "after a long report the emergency truncates" {
+  policy = "wal-emergency"
+  start  = "2026-03-27T08:00:00+01:00"
+
+  database { name = "shop" }
+
+  during "6h" {
+    write  = "100KB"
+    reader = true
+  }
+  expect {
+    refused_by = "reader"
+    runs       = 0
+    holds      = wal.bytes > bytes("2GB")
+  }
+
+  during "10m" { write = "100KB" }
+  expect {
+    holds = wal.bytes < bytes("256MB")
+  }
 }

@@ -58,13 +58,25 @@ func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 			st.guard(floor)
 		}
 	}
-	d.Action = choose(steps)
+	for name, st := range states {
+		// The state of a policy that the configuration no longer has is kept for a
+		// while: one that comes back must not have lost its cooldown.
+		if _, known := d.Next[name]; !known && in.Now.Sub(later(st.Ended, st.Seen)) < rememberGone {
+			d.Next[name] = st
+		}
+	}
+	d.Actions = choose(steps)
+	d.Action = mainOf(d.Actions)
 	for _, st := range steps {
 		d.Policies = append(d.Policies, st.decision())
 		d.Next[st.p.Name] = st.st
 	}
 	return d
 }
+
+// rememberGone is how long the state of a policy is kept that has left the
+// configuration.
+const rememberGone = 30 * 24 * time.Hour
 
 // evaluation is one call of Evaluate.
 type evaluation struct {
@@ -105,6 +117,7 @@ type step struct {
 
 	stallBudget time.Duration
 	refusals    []Refusal
+	leftOut     string // why the ladder goes without its TRUNCATE; "": it does not
 	earliest    time.Time
 	reason      string
 }
@@ -113,14 +126,14 @@ type step struct {
 // nothing may wait longer than it would have waited from now.
 func (s *step) clamp(now time.Time) {
 	st := &s.st
-	for _, t := range []*time.Time{&st.PendingSince, &st.Seen, &st.ArmedSince, &st.Started, &st.Ended} {
+	for _, t := range []*time.Time{&st.PendingSince, &st.Seen, &st.ArmedSince, &st.Started, &st.Ended, &st.Truncation} {
 		if t.After(now) {
 			*t = now
 		}
 	}
-	rest := max(s.p.backoff().After(st.Attempt), interruptedPause)
-	if st.Rest == Cooldown {
-		rest = s.p.Cooldown
+	rest := s.p.rest(st)
+	if st.Outcome == interrupted && st.Rest == Backing && st.ReadyAt.IsZero() {
+		st.ReadyAt = st.Started.Add(rest)
 	}
 	if limit := now.Add(rest); st.ReadyAt.After(limit) {
 		st.ReadyAt = limit
@@ -211,15 +224,35 @@ func (s *step) want() {
 	}
 }
 
-// choose lets one of the policies that nothing refuses act: the one with the
-// highest priority, of equals the first in file order. A running action
-// keeps everyone else waiting.
-func choose(steps []*step) *Action {
-	var winner, running *step
+// choose lets the policies act that nothing refuses: every notice, and in each lane
+// the one with the highest priority, of equals the first in file order. A running
+// action keeps the others of its lane waiting. Notices come first: what is sent is
+// not to wait for what takes long.
+func choose(steps []*step) (actions []*Action) {
 	for _, s := range steps {
 		if s.st.Phase == Running {
-			running = s
 			s.reason = "running since " + s.st.Started.Format(time.TimeOnly)
+		}
+		if s.p.Kind.Lane() == LaneNone && s.ready() {
+			actions = append(actions, s.start())
+		}
+	}
+	for _, lane := range []Lane{LaneCheckpoint, LaneReplica} {
+		if a := chooseIn(lane, steps); a != nil {
+			actions = append(actions, a)
+		}
+	}
+	return actions
+}
+
+func chooseIn(lane Lane, steps []*step) *Action {
+	var winner, running *step
+	for _, s := range steps {
+		if s.p.Kind.Lane() != lane {
+			continue
+		}
+		if s.st.Phase == Running {
+			running = s
 		}
 		if s.ready() && (winner == nil || s.p.Priority > winner.p.Priority) {
 			winner = s
@@ -227,11 +260,11 @@ func choose(steps []*step) *Action {
 	}
 	for _, s := range steps {
 		switch {
-		case !s.ready() || s == winner && running == nil:
+		case s.p.Kind.Lane() != lane || !s.ready() || s == winner && running == nil:
 		case running != nil:
 			s.refuse(GuardTurn, fmt.Sprintf("policy %s is at work on this database", running.p.Name), time.Time{})
 		default:
-			s.refuse(GuardTurn, fmt.Sprintf("policy %s goes first: one action a database at a time", winner.p.Name), time.Time{})
+			s.refuse(GuardTurn, fmt.Sprintf("policy %s goes first: one %s action a database at a time", winner.p.Name, lane), time.Time{})
 		}
 	}
 	if winner == nil || running != nil {
@@ -240,20 +273,40 @@ func choose(steps []*step) *Action {
 	return winner.start()
 }
 
+// mainOf returns the action that a person asks about.
+func mainOf(actions []*Action) *Action {
+	for _, a := range actions {
+		if a.Kind.Lane() != LaneNone {
+			return a
+		}
+	}
+	if len(actions) > 0 {
+		return actions[0]
+	}
+	return nil
+}
+
 func (s *step) ready() bool { return s.st.Phase == Armed && len(s.refusals) == 0 }
 
 // start begins the policy's action.
 func (s *step) start() *Action {
 	st, now := &s.st, s.e.in.Now
 	st.Phase, st.Started = Running, now
-	st.Truncated = s.p.Ladder != nil && s.p.Ladder.Truncates()
+	st.Truncated = s.p.Ladder != nil && s.p.Ladder.Truncates() && s.leftOut == ""
+	if st.Truncated {
+		st.Truncation = now
+	}
 	s.earliest = now
 	s.reason = "acts now: " + s.because()
 	a := &Action{Policy: s.p.Name, DB: s.e.in.Sample.DB, Kind: s.p.Kind, Notify: s.p.Notify, Severity: s.p.Severity, Why: s.because()}
 	if s.p.Ladder != nil {
-		l := *s.p.Ladder
-		l.StallBudget = s.stallBudget
-		a.Checkpoint = &l
+		l := s.p.Ladder
+		if s.leftOut != "" {
+			l, a.LeftOut = l.gentle(), s.leftOut
+		}
+		budgeted := *l
+		budgeted.StallBudget = s.stallBudget
+		a.Checkpoint = &budgeted
 	}
 	if s.p.message != nil {
 		a.Message = s.values.Text(s.p.message)
@@ -288,11 +341,40 @@ func (s *step) decision() PolicyDecision {
 		}
 		d.Phase = s.st.Phase
 	}
-	d.Earliest = s.earliest
+	d.Earliest, d.Hindered = s.earliest, s.hindrance()
 	if !s.e.in.SkipTree {
 		d.Tree = s.explain()
 	}
 	return d
+}
+
+// stuckAfter is how long a policy may be armed and refused before it says that it
+// does not come to act.
+const stuckAfter = 24 * time.Hour
+
+// hindrance returns why the policy will not reach what it is for by waiting.
+func (s *step) hindrance() string {
+	switch {
+	case s.leftOut != "":
+		return s.leftOut
+	case s.st.Phase != Armed || len(s.refusals) == 0 || s.st.ArmedSince.IsZero():
+		return ""
+	}
+	first := s.refusals[0]
+	switch first.Guard {
+	case GuardStall:
+		return first.Reason
+	case GuardMode, GuardPause:
+		return ""
+	case GuardWindow:
+		if !first.until.IsZero() {
+			return ""
+		}
+	}
+	if waited := s.e.in.Now.Sub(s.st.ArmedSince); waited > stuckAfter+s.p.MaxDefer {
+		return fmt.Sprintf("it has waited to act for %s; refused by %s: %s", lang.HumanSeconds(waited.Seconds()), first.Guard, first.Reason)
+	}
+	return ""
 }
 
 // letGo returns when the last of the refusing guards lets go, zero if that

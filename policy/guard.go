@@ -12,6 +12,7 @@ import (
 // guard asks every guard in order and keeps the refusals.
 func (s *step) guard(f floors) {
 	s.guardMode()
+	s.guardPause()
 	s.guardUnless()
 	s.guardWindow()
 	s.guardRest()
@@ -25,6 +26,12 @@ func (s *step) guard(f floors) {
 func (s *step) guardMode() {
 	if s.p.DryRun || s.e.set.DryRun {
 		s.refuse(GuardMode, fmt.Sprintf("dry run: it would %s now if no other guard refused", s.p.Kind), time.Time{})
+	}
+}
+
+func (s *step) guardPause() {
+	if until := s.e.in.PausedUntil; s.p.Kind != ActNotify && s.e.in.Now.Before(until) {
+		s.refuse(GuardPause, "an operator has paused actions until "+until.Format(time.DateTime), until)
 	}
 }
 
@@ -114,15 +121,26 @@ func reader(pid int, command string) string {
 	return fmt.Sprintf("reader %d (%s)", pid, command)
 }
 
+// guardStall leaves the TRUNCATE out where it would hold writers up beyond the
+// budget. PASSIVE harms nobody: it empties the WAL into the database, so that the
+// next writer begins it anew and it grows no further. Only with nothing for PASSIVE
+// to do is the policy refused.
 func (s *step) guardStall() {
 	if !s.p.Ladder.Truncates() || s.stallBudget <= 0 {
 		return
 	}
 	w := s.e.sample.WAL
-	if stall := predictStall(s.p, s.st, w, s.e.in.Now); stall > s.stallBudget {
-		s.refuse(GuardStall, fmt.Sprintf("truncating a WAL of %s would hold writers up for about %s, the budget is %s; raise stall_budget or act at a smaller size",
-			lang.HumanBytes(float64(w.SizeBytes)), lang.HumanSeconds(stall.Seconds()), s.stallBudget), time.Time{})
+	stall := predictStall(s.p, s.st, w, s.e.in.Now)
+	if stall <= s.stallBudget {
+		return
 	}
+	reason := fmt.Sprintf("truncating a WAL of %s would hold writers up for about %s, the budget is %s; raise stall_budget or act at a smaller size",
+		lang.HumanBytes(float64(w.SizeBytes)), lang.HumanSeconds(stall.Seconds()), s.stallBudget)
+	if int64(w.BacklogFrames())*int64(w.PageSize) < MinTruncateBytes {
+		s.refuse(GuardStall, reason, time.Time{})
+		return
+	}
+	s.leftOut = reason
 }
 
 // floors is what was last done to a database, over all policies.
@@ -133,9 +151,7 @@ func floorsOf(steps []*step) (f floors) {
 		switch s.p.Kind {
 		case ActCheckpoint:
 			f.checkpoint = later(f.checkpoint, s.st.Started)
-			if s.st.Truncated {
-				f.truncate = later(f.truncate, s.st.Started)
-			}
+			f.truncate = later(f.truncate, s.st.Truncation)
 		case ActSnapshot, ActVerify:
 			f.backup = later(f.backup, s.st.Started)
 		}
@@ -160,7 +176,7 @@ func (s *step) guardFloor(f floors) {
 	switch s.p.Kind {
 	case ActCheckpoint:
 		last = f.checkpoint
-		if s.p.Ladder.Truncates() {
+		if s.p.Ladder.Truncates() && s.leftOut == "" {
 			if size := s.e.sample.WAL.SizeBytes; size < MinTruncateBytes {
 				s.refuse(GuardFloor, fmt.Sprintf("a WAL of %s is not worth a TRUNCATE; the floor is %s", lang.HumanBytes(float64(size)), lang.HumanBytes(MinTruncateBytes)), time.Time{})
 				return

@@ -26,6 +26,12 @@ func succeeded(p *Policy, r ActionResult) bool {
 	return false
 }
 
+// drained reports whether a ladder whose TRUNCATE was left out did what it could.
+func drained(p *Policy, st PolicyState, r ActionResult) bool {
+	return r.Err == nil && p.Ladder != nil && p.Ladder.Truncates() && !st.Truncated &&
+		(r.Outcome == sqlite.OutcomeComplete || r.Outcome == sqlite.OutcomePartial)
+}
+
 func contended(r ActionResult) bool {
 	return r.Err == nil && r.Outcome == sqlite.OutcomeContended
 }

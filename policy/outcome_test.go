@@ -48,8 +48,9 @@ func TestStallLearned_P4(t *testing.T) {
 				w.now = w.now.Add(2 * time.Minute)
 			}
 			w.states = map[string]PolicyState{p.Name: roundTrip(t, st)}
-			if d := w.tick(0, nil); d.Refused != test.want {
-				t.Errorf("refused by %q (%s), want %q", d.Refused, d.Reason, test.want)
+			d := w.tick(0, nil)
+			if a := w.last.Action; a == nil || (a.LeftOut != "") != (test.want == GuardStall) {
+				t.Errorf("refused by %q (%s), acts %+v, want the TRUNCATE left out by %q", d.Refused, d.Reason, a, test.want)
 			}
 		})
 	}

@@ -109,6 +109,28 @@ const (
 	ActNotify     ActionKind = "notify"
 )
 
+// Lane is what actions of a database contend for: of those in one lane one runs at
+// a time. A notice is in none: nothing holds it up.
+type Lane string
+
+// The lanes. A checkpoint runs beside an upload.
+const (
+	LaneNone       Lane = ""
+	LaneCheckpoint Lane = "checkpoint"
+	LaneReplica    Lane = "replica" // snapshots, syncs and drills
+)
+
+// Lane returns the lane of an action of this kind.
+func (k ActionKind) Lane() Lane {
+	switch k {
+	case ActCheckpoint:
+		return LaneCheckpoint
+	case ActNotify:
+		return LaneNone
+	}
+	return LaneReplica
+}
+
 // Ladder is a checkpoint: steps from gentle to thorough under one stall budget.
 type Ladder struct {
 	StallBudget time.Duration `json:"stall_budget"` // how long writers may be held up by one run
@@ -124,6 +146,22 @@ func (l *Ladder) Truncates() bool {
 		}
 	}
 	return false
+}
+
+// gentle returns the ladder without its TRUNCATE. Every ladder begins with what is
+// harmless, so that what is left to truncate gets no larger.
+func (l *Ladder) gentle() *Ladder {
+	g := *l
+	g.Steps = nil
+	for _, s := range l.Steps {
+		if s.Mode == sqlite.Passive {
+			g.Steps = append(g.Steps, s)
+		}
+	}
+	if len(g.Steps) == 0 {
+		g.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3}}
+	}
+	return &g
 }
 
 // Step is one rung of a ladder.
@@ -156,6 +194,8 @@ type Input struct {
 	Labels   map[string]string // of the database
 	Replicas []string          // names of the database's replicas, as "s3.main"; one missing from Sample is unknown
 	SkipTree bool              // leave PolicyDecision.Tree nil
+
+	PausedUntil time.Time // an operator lets no action begin before then; notices go on
 }
 
 // Guard names what keeps an armed policy from acting.
@@ -165,6 +205,7 @@ type Guard string
 const (
 	GuardNone     Guard = ""
 	GuardMode     Guard = "mode"     // dry run
+	GuardPause    Guard = "paused"   // an operator has paused the database's actions
 	GuardUnless   Guard = "unless"   // the unless expression is true or unknown
 	GuardWindow   Guard = "window"   // outside its window
 	GuardCooldown Guard = "cooldown" // resting after a success
@@ -172,12 +213,12 @@ const (
 	GuardReader   Guard = "reader"   // a reader pins the WAL
 	GuardStall    Guard = "stall"    // predicted to hold writers up beyond the budget
 	GuardFloor    Guard = "floor"    // too soon or too little for the floors in the code
-	GuardTurn     Guard = "turn"     // another policy acts on this database
+	GuardTurn     Guard = "turn"     // another policy acts on this database, in the same lane
 )
 
 // Guards lists every guard in order, for metrics.
 func Guards() []Guard {
-	return []Guard{GuardMode, GuardUnless, GuardWindow, GuardCooldown, GuardBackoff, GuardReader, GuardStall, GuardFloor, GuardTurn}
+	return []Guard{GuardMode, GuardPause, GuardUnless, GuardWindow, GuardCooldown, GuardBackoff, GuardReader, GuardStall, GuardFloor, GuardTurn}
 }
 
 // Decision is what an evaluation found for one database.
@@ -185,8 +226,9 @@ type Decision struct {
 	DB       string                 `json:"db"`
 	At       time.Time              `json:"at"`
 	Policies []PolicyDecision       `json:"policies"`
-	Action   *Action                `json:"action,omitempty"` // to be run now; nil: none
-	Next     map[string]PolicyState `json:"-"`                // the new states, by policy
+	Action   *Action                `json:"action,omitempty"`  // the first of Actions that is no notice, else the first; nil: none
+	Actions  []*Action              `json:"actions,omitempty"` // to be run now: at most one a lane, and every notice
+	Next     map[string]PolicyState `json:"-"`                 // the new states, by policy
 	Windows  map[string]Truth       `json:"windows,omitempty"`
 	Tunes    []TuneDecision         `json:"tunes,omitempty"`
 }
@@ -201,6 +243,7 @@ type PolicyDecision struct {
 	Earliest time.Time `json:"earliest,omitzero"`  // when it could act if the measurements stay; zero: cannot be told
 	Guards   []Refusal `json:"guards,omitempty"`   // every guard that refuses now, first first
 	Severity string    `json:"severity,omitempty"` // of the policy
+	Hindered string    `json:"hindered,omitempty"` // why it does not reach what it is for, and will not by waiting
 	Tree     *Node     `json:"tree,omitempty"`
 }
 
@@ -222,6 +265,7 @@ type Action struct {
 	Severity   string     `json:"severity"`
 	Message    string     `json:"message,omitempty"` // rendered
 	Why        string     `json:"why"`
+	LeftOut    string     `json:"left_out,omitempty"` // why Checkpoint is without the TRUNCATE that the policy asks for
 }
 
 // ActionResult is how an action ended.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,7 +216,7 @@ policy "p" {
 		{"reader is named", "checkpoint {}", pinned, GuardReader, "reader 4711 (python3)"},
 		{"a short reader is not", "checkpoint {}", func(s *collector.Sample) { pinned(s); s.Readers.PinnedSince = s.At }, GuardNone, ""},
 		{"a passive ladder minds no reader", "checkpoint {\nstep \"passive\" {}\n}", pinned, GuardNone, ""},
-		{"predicted stall", "checkpoint {\nstall_budget = \"10ms\"\n}", nil, GuardStall, "100ms"},
+		{"predicted stall, nothing to drain", "checkpoint {\nstall_budget = \"10ms\"\n}", func(s *collector.Sample) { s.WAL.CheckpointedFrames = s.WAL.Frames }, GuardStall, "100ms"},
 		{"floor", "priority = 1\ncheckpoint {}", func(s *collector.Sample) { s.WAL.SizeBytes = 100<<20 + 1 }, GuardNone, ""},
 		{"sync minds no reader", "sync {}", pinned, GuardNone, ""},
 	}
@@ -265,7 +266,7 @@ policy "p" {
 	}
 }
 
-func TestEvaluateOneActionPerDatabase(t *testing.T) {
+func TestEvaluateOneActionPerLane(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `
 policy "first" {
@@ -297,6 +298,95 @@ policy "third" {
 	w.states["third"] = w.set.Finished(w.states["third"], third, w.now, ActionResult{})
 	if w.tick(time.Second, nil); w.last.Action == nil || w.last.Action.Policy != "first" {
 		t.Errorf("action %+v, want the first in file order", w.last.Action)
+	}
+}
+
+// A running drill holds up neither a checkpoint nor a notice, a pause no notice.
+func TestEvaluateLanes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `
+policy "drill" {
+  when = true
+  verify {}
+}
+policy "shrink" {
+  when = wal.bytes > bytes("300MB")
+  checkpoint {}
+}
+policy "tell" {
+  when     = wal.bytes > bytes("300MB")
+  notify   = [notifier.webhook.ops]
+  cooldown = "1m"
+}
+policy "tell-too" {
+  when   = wal.bytes > bytes("300MB")
+  notify = [notifier.webhook.ops]
+}`)
+	acts := func() (names []string) {
+		for _, a := range w.last.Actions {
+			names = append(names, a.Policy)
+		}
+		return names
+	}
+	w.tick(0, nil)
+	if got := acts(); !slices.Equal(got, []string{"drill"}) {
+		t.Fatalf("acts: %v", got)
+	}
+	large := func(s *collector.Sample) { s.WAL.SizeBytes = 350e6 }
+	w.tick(time.Hour, large)
+	if got := acts(); !slices.Equal(got, []string{"tell", "tell-too", "shrink"}) {
+		t.Errorf("beside a drill act: %v", got)
+	}
+	if w.last.Action.Policy != "shrink" {
+		t.Errorf("the main action is %s", w.last.Action.Policy)
+	}
+	w.states["tell"] = w.set.Finished(w.states["tell"], w.set.Policies[2], w.now, ActionResult{})
+	w.now = w.now.Add(2 * time.Minute)
+	s := sample(w.now, 350e6)
+	d := w.set.Evaluate(Input{Now: w.now, Sample: s, PausedUntil: w.now.Add(time.Minute)}, w.states)
+	if len(d.Actions) != 1 || d.Actions[0].Policy != "tell" {
+		t.Errorf("in a pause act: %+v", d.Actions)
+	}
+	d = w.set.Evaluate(Input{Now: w.now, Sample: s, PausedUntil: w.now.Add(time.Minute)}, nil)
+	for _, p := range d.Policies[:2] {
+		if p.Refused != GuardPause || p.Phase == Running || !p.Earliest.Equal(w.now.Add(time.Minute)) {
+			t.Errorf("paused: %+v", p)
+		}
+	}
+}
+
+// A WAL too large to be truncated within the budget is drained all the same, again
+// and again without growing pauses, and the policy says what it does not reach.
+func TestEvaluateLeavesTruncateOut(t *testing.T) {
+	t.Parallel()
+	for name, ladder := range map[string]string{"default": "checkpoint {}", "truncate only": "checkpoint {\n step \"truncate\" {}\n }"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "policy \"p\" {\n when = wal.bytes > bytes(\"100MB\")\n until = wal.bytes < bytes(\"8MB\")\n cooldown = \"1h\"\n "+ladder+"\n}")
+			huge := func(s *collector.Sample) { s.WAL.SizeBytes, s.WAL.Frames = 4e9, 1e6 }
+			for round := range 5 {
+				d := w.tick(30*time.Second, huge)
+				a := w.last.Action
+				if a == nil {
+					t.Fatalf("round %d: nothing is done: %s", round, d.Reason)
+				}
+				if a.Checkpoint.Truncates() || len(a.Checkpoint.Steps) == 0 || a.LeftOut == "" || d.Hindered != a.LeftOut {
+					t.Fatalf("round %d: %+v, hindered %q", round, a, d.Hindered)
+				}
+				w.finish(sqlite.OutcomeComplete)
+				if st := w.states["p"]; st.Phase != Backing || st.Attempt != 0 || st.Engaged {
+					t.Fatalf("round %d: afterwards %+v", round, st)
+				}
+			}
+			d := w.tick(30*time.Second, func(s *collector.Sample) { huge(s); s.WAL.CheckpointedFrames = s.WAL.Frames })
+			if w.last.Action != nil || d.Refused != GuardStall || !strings.Contains(d.Hindered, "budget") {
+				t.Errorf("with nothing to drain: refused by %q, hindered %q", d.Refused, d.Hindered)
+			}
+			w.tick(30*time.Second, func(s *collector.Sample) { s.WAL.CheckpointedFrames = s.WAL.Frames })
+			if a := w.last.Action; a == nil || !a.Checkpoint.Truncates() {
+				t.Errorf("a WAL within the budget: %+v", a)
+			}
+		})
 	}
 }
 

@@ -2,7 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +87,7 @@ func runSeries(t *testing.T, r *rand.Rand, set *Set, seed int) (acted int) {
 	h := set.NewHistory()
 	states := map[string]PolicyState{}
 	last := map[string]time.Time{}
-	running := ""
+	running := map[Lane]string{}
 	for turn := range 12 {
 		now = now.Add(time.Duration(r.IntN(4000)) * time.Millisecond)
 		if r.IntN(6) == 0 {
@@ -102,19 +104,24 @@ func runSeries(t *testing.T, r *rand.Rand, set *Set, seed int) (acted int) {
 			t.Fatalf("seed %d: Evaluate changed its input", seed)
 		}
 		states = d.Next
-		if a := d.Action; a != nil {
+		for _, a := range d.Actions {
 			acted++
-			if running != "" {
-				t.Fatalf("seed %d: %s begins while %s runs", seed, a.Policy, running)
+			lane := a.Kind.Lane()
+			if lane == LaneNone {
+				lane = Lane("notice " + a.Policy)
 			}
-			running = a.Policy
-			mustHold(t, seed, set, d, s, now, last)
+			if running[lane] != "" {
+				t.Fatalf("seed %d: %s begins while %s runs", seed, a.Policy, running[lane])
+			}
+			running[lane] = a.Policy
+			mustHold(t, seed, set, d, a, s, now, last)
 		}
-		if running != "" && r.IntN(2) == 0 {
-			p := policyNamed(set, running)
-			result := ActionResult{Outcome: sqlite.Outcome(1 + r.IntN(9)), WriterStall: time.Duration(r.IntN(1e8)), Reclaimed: r.Int64N(1e8)}
-			states[running] = set.Finished(states[running], p, now, result)
-			running = ""
+		for _, lane := range slices.Sorted(maps.Keys(running)) {
+			if name := running[lane]; r.IntN(2) == 0 {
+				result := ActionResult{Outcome: sqlite.Outcome(1 + r.IntN(9)), WriterStall: time.Duration(r.IntN(1e8)), Reclaimed: r.Int64N(1e8)}
+				states[name] = set.Finished(states[name], policyNamed(set, name), now, result)
+				delete(running, lane)
+			}
 		}
 	}
 	return acted
@@ -130,9 +137,9 @@ func policyNamed(s *Set, name string) *Policy {
 }
 
 // mustHold checks what must be true of every action.
-func mustHold(t *testing.T, seed int, set *Set, d Decision, s *collector.Sample, now time.Time, last map[string]time.Time) {
+func mustHold(t *testing.T, seed int, set *Set, d Decision, a *Action, s *collector.Sample, now time.Time, last map[string]time.Time) {
 	t.Helper()
-	a, p := d.Action, policyNamed(set, d.Action.Policy)
+	p := policyNamed(set, a.Policy)
 	floor := func(what string, interval time.Duration) {
 		if prev, seen := last[what]; seen && now.Sub(prev) < interval {
 			t.Errorf("seed %d: %s again after %s, the floor is %s", seed, what, now.Sub(prev), interval)

@@ -39,6 +39,7 @@ type PolicyState struct {
 	Attempt      int                  `json:"attempt,omitempty"`      // fruitless runs in a row
 	Started      time.Time            `json:"started,omitzero"`       // of the last action
 	Truncated    bool                 `json:"truncated,omitempty"`    // the last action's ladder had a TRUNCATE
+	Truncation   time.Time            `json:"truncation,omitzero"`    // when the last ladder with a TRUNCATE began
 	Ended        time.Time            `json:"ended,omitzero"`         // of the last action
 	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers were held up
 	StallCosts   stallCosts           `json:"stall_costs,omitzero"`   // of the last truncations
@@ -46,9 +47,12 @@ type PolicyState struct {
 	Tunes        map[string]TuneState `json:"tunes,omitempty"`
 }
 
+// interrupted is the outcome of an action that died with its process.
+const interrupted = "interrupted"
+
 // UnmarshalJSON decodes a state and refuses versions it does not know. An
 // action that was running when the state was written died with its process:
-// it comes back as one that failed then.
+// it comes back as one that failed then. How long it rests, clamp says.
 func (st *PolicyState) UnmarshalJSON(data []byte) error {
 	type plain PolicyState
 	var p plain
@@ -59,16 +63,33 @@ func (st *PolicyState) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("decode policy state: version %d is not %d: it was written by another release", p.Version, StateVersion)
 	}
 	if p.Phase == Running {
-		p.Phase, p.Rest, p.Attempt, p.Outcome = Backing, Backing, p.Attempt+1, "interrupted"
-		p.Ended = p.Started
-		p.ReadyAt = p.Started.Add(interruptedPause)
+		p.Phase, p.Rest, p.Attempt, p.Outcome = Backing, Backing, p.Attempt+1, interrupted
+		p.Ended, p.ReadyAt = p.Started, time.Time{}
 	}
 	*st = PolicyState(p)
 	return nil
 }
 
-// interruptedPause is the rest after an action that a crash cut short.
+// interruptedPause is the least rest after an action that a crash cut short.
 const interruptedPause = 30 * time.Second
+
+// rest returns how long the policy rests at most, in the state it is in. An action
+// that a crash cut short may have been done, and may be what caused the crash: it
+// rests as after a success, and longer with each crash. A notice is sent again
+// soon: twice is better than never.
+func (p *Policy) rest(st *PolicyState) time.Duration {
+	switch {
+	case st.Rest == Cooldown:
+		return p.Cooldown
+	case st.Outcome != interrupted:
+		return max(p.backoff().After(st.Attempt), MinCheckpointInterval)
+	}
+	pause := Backoff{Initial: interruptedPause, Max: time.Hour}.After(st.Attempt)
+	if p.Kind == ActNotify {
+		return pause
+	}
+	return max(pause, p.Cooldown)
+}
 
 // Finished returns the state after an action started at st.Started has ended:
 // cooldown after a success, backoff after anything else.
@@ -79,6 +100,11 @@ func (s *Set) Finished(st PolicyState, p *Policy, now time.Time, r ActionResult)
 	st.Stall = r.WriterStall
 	st.StallCosts.learn(r)
 	switch {
+	case drained(p, st, r):
+		// The TRUNCATE was left out, PASSIVE has done its part: look again soon,
+		// without growing pauses, since this is what keeps the WAL from growing.
+		st.Phase, st.Rest = Backing, Backing
+		st.ReadyAt = now.Add(p.backoff().Initial)
 	case succeeded(p, r):
 		st.Phase, st.Rest = Cooldown, Cooldown
 		st.ReadyAt = now.Add(p.Cooldown)

@@ -125,6 +125,9 @@ func explainPolicy(w io.Writer, p policyView, now time.Time) {
 	if p.Refused != policy.GuardNone {
 		fmt.Fprintf(w, "  first guard that refuses: %s\n", p.Refused)
 	}
+	if p.Hindered != "" && p.Hindered != p.Reason {
+		fmt.Fprintf(w, "  hindered: %s\n", p.Hindered)
+	}
 	for _, g := range p.Guards {
 		fmt.Fprintf(w, "    %s: %s\n", g.Guard, g.Reason)
 	}

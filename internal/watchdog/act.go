@@ -30,7 +30,9 @@ var ErrUnavailable = errors.New("not available for this database")
 // owns: they run beside the turns, which go on measuring.
 func (d *database) act(ctx context.Context, action policy.Action) {
 	d.watchdog.options.Metrics.policyActions.WithLabelValues(d.target.Name, action.Policy, string(action.Kind)).Inc()
-	d.running = action.Policy + ": " + string(action.Kind)
+	if lane := action.Kind.Lane(); lane != policy.LaneNone {
+		d.running[lane] = action.Policy + ": " + string(action.Kind)
+	}
 	began := time.Now()
 	notify := d.noticeOf(action)
 	if action.Kind == policy.ActCheckpoint {
@@ -106,6 +108,7 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 		Duration: took, WriterStall: result.WriterStall, Reclaimed: result.Reclaimed,
 	}
 	record.Outcome, record.OK = outcomeOf(ctx, action.Kind, result)
+	record.LeftOut = action.LeftOut
 	if result.Err != nil {
 		record.Err = result.Err.Error()
 	}
@@ -121,9 +124,12 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 		states[p.Name] = set.Finished(states[p.Name], p, now, result)
 		d.states = states
 	}
-	d.running = ""
+	if action.Policy != Operator {
+		delete(d.running, action.Kind.Lane())
+	}
 	d.record(record, &action)
 	d.refresh()
+	d.saveNow()
 }
 
 // The outcomes that say no more than that the moment was wrong.
@@ -180,6 +186,9 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 	attrs = append(attrs, "why", r.Why, "took", r.Duration.Round(100*time.Microsecond))
 	if r.Action == string(policy.ActCheckpoint) {
 		attrs = append(attrs, "writer_stall", r.WriterStall.Round(100*time.Microsecond), "reclaimed", humanize.IBytes(uint64(max(r.Reclaimed, 0))))
+	}
+	if r.LeftOut != "" {
+		attrs = append(attrs, "truncate_left_out", r.LeftOut)
 	}
 	if r.Err != "" {
 		attrs = append(attrs, "err", r.Err)

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -46,7 +48,7 @@ type database struct {
 	history  *policy.History
 	reads    *policy.Set // whose variables the history keeps
 	states   map[string]policy.PolicyState
-	running  string // the action at work
+	running  map[policy.Lane]string // the actions at work
 	actions  []ActionRecord
 	panics   int                 // in a row
 	panicked time.Time           // when the last was
@@ -66,6 +68,7 @@ func newDatabase(w *Watchdog, target Target, saved savedDatabase) *database {
 		states:   saved.Policies,
 		changed:  time.Now(),
 		said:     map[string]repeated{},
+		running:  map[policy.Lane]string{},
 	}
 	if saved.history != nil {
 		d.history = saved.history
@@ -114,10 +117,31 @@ func (d *database) restart(ctx context.Context, cause any) time.Duration {
 	if err := d.shut(ctx); err != nil {
 		d.log().Error("the database did not close cleanly after the panic", "err", err)
 	}
-	d.running = ""
+	d.interrupted()
 	d.publishError(fmt.Sprintf("restarting after a fault of sqlwatch: %v", cause))
 	return wait
 }
+
+// interrupted books the checkpoint that a panic cut short: nobody else will. What
+// runs beside the turns ends on its own.
+func (d *database) interrupted() {
+	if d.running[policy.LaneCheckpoint] == "" {
+		return
+	}
+	delete(d.running, policy.LaneCheckpoint)
+	set := d.watchdog.policies.Load()
+	states := maps.Clone(d.states)
+	for _, p := range set.Policies {
+		if st := states[p.Name]; p.Kind == policy.ActCheckpoint && st.Phase == policy.Running {
+			states[p.Name] = set.Finished(st, p, d.watchdog.options.Clock(), policy.ActionResult{Outcome: sqlite.OutcomeFailed, Err: errFault})
+		}
+	}
+	d.states = states
+	d.saveNow()
+}
+
+// errFault ends an action that a panic cut short.
+var errFault = errors.New("fault of sqlwatch")
 
 // matterOpen is what the log's lines about opening are about.
 const matterOpen = "open"

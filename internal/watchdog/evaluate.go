@@ -2,6 +2,8 @@ package watchdog
 
 import (
 	"context"
+	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -55,14 +57,24 @@ func (d *database) input(sample collector.Sample) policy.Input {
 		Labels:   d.target.Labels,
 		Replicas: d.target.Replicas,
 		SkipTree: true,
+
+		PausedUntil: *d.pauseUntil.Load(),
 	}
 }
 
-// mayAct reports whether an action may begin: one at a time, and none while an
-// operator has paused them. The policies' states are then left as they were, so
-// that the same action is due again.
-func (d *database) mayAct() bool {
-	return d.running == "" && !d.closing && !d.watchdog.options.Clock().Before(*d.pauseUntil.Load())
+// due returns the actions of a decision that may begin: one a lane at a time, and
+// none of a database that is being let go. The states of the others' policies are
+// left as they were, so that the same action is due again.
+func (d *database) due(decision *policy.Decision) (actions []*policy.Action) {
+	for _, a := range decision.Actions {
+		if lane := a.Kind.Lane(); d.closing || lane != policy.LaneNone && d.running[lane] != "" {
+			decision.Next = maps.Clone(decision.Next)
+			decision.Next[a.Policy] = d.states[a.Policy]
+			continue
+		}
+		actions = append(actions, a)
+	}
+	return actions
 }
 
 // remember takes over the policies' new states and has them saved where some
@@ -95,7 +107,7 @@ func (w *Watchdog) Explain(ctx context.Context, nameOrPath string) (policy.Decis
 // pace returns how many intervals lie between two turns: more than one only
 // where nothing has happened for a while and no policy is waiting for anything.
 func (d *database) pace() time.Duration {
-	if !d.idle() || d.running != "" {
+	if !d.idle() || len(d.running) > 0 {
 		return 1
 	}
 	for _, state := range d.states {
@@ -140,6 +152,7 @@ func (d *database) noteChanges(before *policy.Decision, now policy.Decision, jou
 	var fresh []ChangeRecord
 	for _, p := range now.Policies {
 		was, known := old[p.Policy]
+		d.sayHindered(p)
 		if known && was.Phase == p.Phase && was.Refused == p.Refused {
 			continue
 		}
@@ -160,6 +173,18 @@ func (d *database) noteChanges(before *policy.Decision, now policy.Decision, jou
 		return journal
 	}
 	return append(fresh, journal[:min(len(journal), max(0, recordedChanges-len(fresh)))]...)
+}
+
+// sayHindered logs that a policy does not come to do what it is for, and that it
+// does again. One line, repeated every ten minutes while that lasts.
+func (d *database) sayHindered(p policy.PolicyDecision) {
+	matter := p.Policy + " hindered"
+	if p.Hindered != "" {
+		d.say(matter, slog.LevelWarn, true, "this policy cannot do all that it is for", "policy", p.Policy, "err", p.Hindered,
+			"next", "see `sqlwatch why "+d.target.Name+" "+p.Policy+"`")
+	} else if d.said[matter].failures > 0 {
+		d.say(matter, slog.LevelInfo, false, "this policy is no longer hindered", "policy", p.Policy)
+	}
 }
 
 // phase moves the one-hot state of a policy.

@@ -2,12 +2,18 @@ package watchdog
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/policy"
 )
+
+// rememberLeft is how long the state of a database is kept that a reload or a start
+// no longer names: a mistake in the configuration must not cost its cooldowns, nor
+// what its windows have learned.
+const rememberLeft = 30 * 24 * time.Hour
 
 // removeGrace is how long the last syncs of removed databases may take.
 const removeGrace = 30 * time.Second
@@ -43,18 +49,28 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	for _, d := range *w.databases.Load() {
 		before[d.target.Name] = d
 	}
+	at := w.options.Clock()
+	for name, one := range saved {
+		if one.Left.IsZero() {
+			one.Left = at
+		}
+		w.left[name] = one
+	}
 	var now, gone []*database
+	heirs := make(map[*database]*database) // who takes over from whom
 	for _, target := range targets {
 		old := before[target.Name]
 		switch {
 		case old == nil:
-			now = append(now, newDatabase(w, target, saved[target.Name]))
+			now = append(now, newDatabase(w, target, w.left[target.Name]))
 		case old.target.Identity == target.Identity:
 			now = append(now, old)
 			delete(before, target.Name)
 		default:
-			now = append(now, newDatabase(w, target, old.status.Load().saved))
+			heir := newDatabase(w, target, savedDatabase{})
+			now, heirs[old] = append(now, heir), heir
 		}
+		delete(w.left, target.Name)
 	}
 	for name, d := range before {
 		gone = append(gone, d)
@@ -66,6 +82,10 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	if err := closeAll(bounded, gone); err != nil {
 		w.options.Logger.Error("a database that the new configuration removes or changes did not close cleanly", "err", err)
 	}
+	for _, d := range gone {
+		w.inherit(d, heirs[d], at)
+	}
+	maps.DeleteFunc(w.left, func(_ string, s savedDatabase) bool { return at.Sub(s.Left) > rememberLeft })
 	slices.SortFunc(now, func(a, b *database) int { return strings.Compare(a.target.Name, b.target.Name) })
 	w.databases.Store(&now)
 	for _, d := range now {
@@ -73,6 +93,27 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 		d.start(ctx)
 	}
 	w.dirty.Store(true)
+}
+
+// inherit hands what a database has remembered to the one that takes its place, or
+// keeps it for when it comes back.
+func (w *Watchdog) inherit(old, heir *database, at time.Time) {
+	last := old.status.Load().saved
+	select {
+	case old.baton <- struct{}{}:
+		last.history = old.history
+		old.release()
+	default: // it did not close in time, and may still be at work
+	}
+	if heir == nil {
+		last.Left = at
+		w.left[old.target.Name] = last
+		return
+	}
+	heir.states = last.Policies
+	if last.history != nil {
+		heir.history = last.history
+	}
 }
 
 // Targets returns what is looked after, sorted by name.

@@ -1,7 +1,9 @@
 package watchdog
 
 import (
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -43,7 +45,8 @@ type ActionRecord struct {
 	Outcome     string        `json:"outcome"`
 	OK          bool          `json:"ok"`
 	Err         string        `json:"error,omitempty"`
-	Advice      string        `json:"advice,omitempty"` // what to do next, where it did not succeed
+	LeftOut     string        `json:"left_out,omitempty"` // why a checkpoint went without its TRUNCATE
+	Advice      string        `json:"advice,omitempty"`   // what to do next, where it did not succeed
 	Duration    time.Duration `json:"duration"`
 	WriterStall time.Duration `json:"writer_stall"`
 	Reclaimed   int64         `json:"reclaimed"`
@@ -128,7 +131,7 @@ func (d *database) publish(sample collector.Sample, decision policy.Decision) {
 		Name: d.target.Name, Path: d.target.Path, Labels: d.target.Labels,
 		Sample:    &sample,
 		Decision:  &decision,
-		Running:   d.running,
+		Running:   d.atWork(),
 		Actions:   d.actions,
 		Changes:   before.Changes,
 		Panics:    d.panics,
@@ -152,9 +155,14 @@ func (d *database) refresh() {
 		last := d.last
 		s.Sample = &last
 	}
-	s.Actions, s.Running, s.Panics, s.published = d.actions, d.running, d.panics, time.Now()
+	s.Actions, s.Running, s.Panics, s.published = d.actions, d.atWork(), d.panics, time.Now()
 	s.saved = savedDatabase{Policies: d.states}
 	d.status.Store(&s)
+}
+
+// atWork says which actions are under way.
+func (d *database) atWork() string {
+	return strings.Join(slices.Sorted(maps.Values(d.running)), ", ")
 }
 
 // publishError shows why a database has no turns at the moment.

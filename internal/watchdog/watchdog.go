@@ -98,7 +98,9 @@ type Watchdog struct {
 
 	databases atomic.Pointer[[]*database] // sorted by name; replaced as a whole by a reload
 	policies  atomic.Pointer[policy.Set]
-	dirty     atomic.Bool // policy state has changed since it was saved
+	dirty     atomic.Bool              // policy state has changed since it was saved
+	seq       atomic.Uint64            // of the state file written last
+	left      map[string]savedDatabase // what was let go of, for a while; only Run touches it
 	reloads   chan reload
 	running   atomic.Bool
 	ended     chan struct{}
@@ -137,7 +139,7 @@ func New(o Options) *Watchdog {
 	now := time.Now()
 	// From a whole second, as replication does: what falls together wakes the machine once.
 	beats := now.Add(-now.Sub(now.Truncate(time.Second)))
-	w := &Watchdog{options: o, started: now, beats: beats, reloads: make(chan reload), ended: make(chan struct{})}
+	w := &Watchdog{options: o, started: now, beats: beats, left: map[string]savedDatabase{}, reloads: make(chan reload), ended: make(chan struct{})}
 	w.databases.Store(&[]*database{})
 	w.policies.Store(&policy.Set{}) // until Run
 	return w
@@ -219,12 +221,14 @@ func (d *database) turn(ctx context.Context) {
 	policies := d.follow(d.watchdog.policies.Load())
 	d.history.Add(&sample)
 	decision := policies.Evaluate(d.input(sample), d.states)
-	if decision.Action == nil || d.mayAct() {
-		d.remember(decision.Next)
-	}
-	if decision.Action != nil && d.mayAct() {
+	actions := d.due(&decision)
+	d.remember(decision.Next)
+	if len(actions) > 0 {
 		d.publish(sample, decision)
-		d.act(ctx, *decision.Action)
+		d.saveNow() // before the action: a crash must not make it happen twice
+	}
+	for _, action := range actions {
+		d.act(ctx, *action)
 	}
 	if time.Since(d.panicked) > forgiveAfter {
 		d.panics = 0

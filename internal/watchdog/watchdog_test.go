@@ -464,18 +464,18 @@ func TestState(t *testing.T) {
 	t.Run("P13_every_flipped_byte_is_noticed", func(t *testing.T) {
 		t.Parallel()
 		saved := map[string]savedDatabase{"app": {Policies: map[string]policy.PolicyState{"shrink": {Version: policy.StateVersion, Phase: policy.Cooldown, Attempt: 3}}}}
-		data, err := encodeState(saved)
+		data, err := encodeState(saved, 7)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := decodeState[savedDatabase](data); err != nil || got["app"].Policies["shrink"].Attempt != 3 {
+		if got, seq, err := decodeState[savedDatabase](data); err != nil || seq != 7 || got["app"].Policies["shrink"].Attempt != 3 {
 			t.Fatalf("round trip: %+v, %v", got, err)
 		}
 		unexported := cmp.AllowUnexported(savedDatabase{})
 		for i := range data {
 			flipped := slices.Clone(data)
 			flipped[i] ^= 0x01
-			if got, err := decodeState[savedDatabase](flipped); err == nil && !cmp.Equal(got, saved, unexported) {
+			if got, seq, err := decodeState[savedDatabase](flipped); err == nil && (seq != 7 || !cmp.Equal(got, saved, unexported)) {
 				t.Errorf("byte %d (%q) flipped: decoded to %+v without an error", i, data[i], got)
 			}
 		}
