@@ -37,6 +37,9 @@ type Files struct {
 	wal      *descriptor   // nil while there is none
 	shm      *descriptor   // nil while there is none
 	retired  []*descriptor // wal-indexes no longer at their path; see sweepRetired
+	pinned   bool          // see Pin
+
+	company company
 }
 
 // Open opens the database at path, whose main file must exist; -wal and -shm
@@ -164,6 +167,9 @@ func (f *Files) refresh() (c Change, st stats, err error) {
 		c.Database = true
 		return c, st, nil
 	}
+	if f.pinned {
+		return f.compare(st)
+	}
 	old := f.wal
 	if f.wal, c.WAL, st.wal, err = replace(old, f.walPath); err != nil {
 		return c, st, err
@@ -177,6 +183,39 @@ func (f *Files) refresh() (c Change, st stats, err error) {
 	}
 	if c.Shm && old != nil {
 		f.retired = append(f.retired, old)
+	}
+	return c, st, nil
+}
+
+// Pin keeps the -wal and -shm that are held, also when others are at their paths,
+// until Unpin. SQLite's last close unlinks both: whoever has not read all of them then
+// still can. Refresh and Look report the change at each call meanwhile.
+func (f *Files) Pin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pinned = true
+}
+
+// Unpin lets the next Refresh take up what is at the paths.
+func (f *Files) Unpin() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pinned = false
+}
+
+// compare is refresh while the side files are pinned: it takes up nothing.
+func (f *Files) compare(st stats) (c Change, _ stats, err error) {
+	for _, side := range []struct {
+		path string
+		held *descriptor
+		st   *unix.Stat_t
+		is   *bool
+	}{{f.walPath, f.wal, &st.wal, &c.WAL}, {f.shmPath, f.shm, &st.shm, &c.Shm}} {
+		var ok bool
+		if *side.st, ok, err = statPath(side.path); err != nil {
+			return c, st, err
+		}
+		*side.is = ok != (side.held != nil) || ok && inodeOf(side.st) != side.held.id
 	}
 	return c, st, nil
 }
@@ -357,6 +396,7 @@ type Stat struct {
 	ShmInode                uint64
 	DatabaseSize, WALSize   int64 // in bytes; a WAL's size is its high-water mark
 	ModTime, WALModTime     time.Time
+	ChangeTime              time.Time   // of the main file: it rises also where ModTime is set back
 	UID, GID                uint32      // of the main file
 	Mode                    fs.FileMode // the permissions
 	Links                   uint64      // hard links; SQLite is only safe with 1
@@ -376,7 +416,8 @@ func (st *stats) facts() Stat {
 		Dev: uint64(st.database.Dev), DatabaseInode: st.database.Ino, WALInode: st.wal.Ino, ShmInode: st.shm.Ino,
 		DatabaseSize: st.database.Size, WALSize: st.wal.Size,
 		ModTime: modified(&st.database), WALModTime: modified(&st.wal),
-		UID: st.database.Uid, GID: st.database.Gid,
+		ChangeTime: time.Unix(st.database.Ctim.Unix()),
+		UID:        st.database.Uid, GID: st.database.Gid,
 		Mode: fs.FileMode(st.database.Mode & 0o777), Links: uint64(st.database.Nlink),
 	}
 }

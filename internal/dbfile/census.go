@@ -1,0 +1,180 @@
+package dbfile
+
+import (
+	"bufio"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// census is what was found among the open files of all processes, for all databases
+// that are open here: to look costs milliseconds, whatever their number.
+type census struct {
+	sync.Mutex
+	at    time.Time        // when it was begun
+	took  time.Duration    // to take it
+	known map[inode]string // the databases that were looked for, and where their WAL is
+	found map[inode]*ForeignError
+}
+
+// censusAge is how long a census may be used, as a multiple of the time it took: many
+// databases that are opened at once share it, and it never costs more than a tenth of a core.
+const censusAge = 9
+
+var lastCensus census // of the process, as is the registry
+
+// foreigner returns who writes to the database and is held by no lock, or has another
+// WAL than the one we see. A process that has the main file open alone is none: a
+// connection that has not read yet, or a copy under way. What may not be looked at is
+// taken for good: this finds what it can.
+func (f *Files) foreigner() (*ForeignError, error) {
+	f.mu.RLock()
+	database := f.database
+	f.mu.RUnlock()
+	if database == nil {
+		return nil, fs.ErrClosed
+	}
+	c := &lastCensus
+	c.Lock()
+	defer c.Unlock()
+	if c.known[database.id] != f.walPath || time.Since(c.at) > (censusAge+1)*c.took {
+		if err := c.take(f.pid); err != nil {
+			return nil, err
+		}
+	}
+	return c.found[database.id], nil
+}
+
+// take looks through all processes but this one.
+func (c *census) take(self int) error {
+	c.known, c.found = make(map[inode]string), make(map[inode]*ForeignError)
+	registry.Lock()
+	for id, path := range registry.open {
+		c.known[id] = path + "-wal"
+	}
+	registry.Unlock()
+	c.at = time.Now()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err == nil && pid != self {
+			c.look(pid)
+		}
+	}
+	c.took = time.Since(c.at)
+	return nil
+}
+
+// look looks at one process's open files.
+func (c *census) look(pid int) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
+	if err != nil {
+		return // gone, or another user's
+	}
+	open := make(map[inode]*opener)
+	for _, fd := range fds {
+		st, ok, err := statPath(filepath.Join(dir, "fd", fd.Name()))
+		id := inodeOf(&st)
+		if _, known := c.known[id]; !known || !ok || err != nil {
+			continue
+		}
+		if open[id] == nil {
+			open[id] = &opener{walPath: c.known[id]}
+		}
+		open[id].add(dir, fd.Name())
+	}
+	for id, o := range open {
+		if kind, found := o.judge(dir, fds); found {
+			c.found[id] = &ForeignError{Kind: kind, PID: pid}
+		}
+	}
+}
+
+// opener is a process that has a database open.
+type opener struct {
+	walPath string // where we see the WAL
+	path    string // of the main file, as that process sees it
+	locked  bool
+	writes  bool
+}
+
+// add takes in a descriptor of the main file.
+func (o *opener) add(dir, fd string) {
+	info, err := readFDInfo(filepath.Join(dir, "fdinfo", fd))
+	if err != nil {
+		o.locked = true // it is gone, or not to be looked at
+		return
+	}
+	if target, err := os.Readlink(filepath.Join(dir, "fd", fd)); err == nil {
+		o.path = target
+	}
+	o.locked, o.writes = o.locked || info.shared, o.writes || info.writes
+}
+
+// judge looks for the WAL that belongs to the main file.
+func (o *opener) judge(dir string, fds []os.DirEntry) (kind ForeignKind, found bool) {
+	if !o.writes {
+		return 0, false
+	}
+	for _, fd := range fds {
+		link := filepath.Join(dir, "fd", fd.Name())
+		target, err := os.Readlink(link)
+		if err != nil || strings.TrimSuffix(target, " (deleted)") != o.path+"-wal" {
+			continue
+		}
+		if !o.locked {
+			return ForeignUnlocked, true
+		}
+		if !o.same(link) {
+			return ForeignIndex, true
+		}
+	}
+	return 0, false
+}
+
+// same reports whether a process's open WAL is the one we see. It looks twice: a WAL
+// may be made anew between two calls.
+func (o *opener) same(link string) bool {
+	for range 2 {
+		theirs, open, err := statPath(link)
+		ours, there, err2 := statPath(o.walPath)
+		if err != nil || err2 != nil || !open || there && inodeOf(&theirs) == inodeOf(&ours) {
+			return true
+		}
+	}
+	return false
+}
+
+// fdInfo is what /proc/PID/fdinfo tells of a descriptor of a main file.
+type fdInfo struct{ writes, shared bool }
+
+func readFDInfo(path string) (i fdInfo, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return i, err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		switch name, value, _ := strings.Cut(lines.Text(), ":"); name {
+		case "flags":
+			flags, err := strconv.ParseUint(strings.TrimSpace(value), 8, 32)
+			i.writes = err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
+		case "lock":
+			l, ok := parseProcLock(strings.Fields(value))
+			i.shared = i.shared || ok && l.first <= sharedFirst+sharedSize && pendingByte <= l.last
+		}
+	}
+	return i, lines.Err()
+}

@@ -1,0 +1,240 @@
+package dbfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnclear says that somebody is just opening or closing the database: ask again.
+var ErrUnclear = errors.New("somebody is just opening or closing the database")
+
+// ForeignKind is a way of using a database that we cannot join.
+type ForeignKind uint8
+
+// The kinds of foreign use.
+const (
+	ForeignExclusive ForeignKind = iota // EXCLUSIVE locking mode, or the VFS unix-excl: the wal-index is in the process's own memory
+	ForeignIndex                        // another process has other -wal and -shm files than those beside the file
+	ForeignUnlocked                     // another process has the database open without a lock
+	ForeignMount                        // the file is a mount point: whoever has another path to it has other side files
+	ForeignLinks                        // several names lead to the file, each with side files of its own
+	ForeignWAL                          // the -wal beside the file is of another file
+)
+
+// ForeignError says that the WAL and the wal-index beside a database need not be
+// those that its users work with. While that is so nothing they tell is believed,
+// and no connection of ours may exist: it could lose the application's commits.
+type ForeignError struct {
+	Kind ForeignKind
+	PID  int // who it is; 0: not known, or of another pid namespace
+}
+
+var foreignTexts = [...]struct{ what, cure string }{
+	ForeignExclusive: {"another process%s keeps the database for itself (locking_mode=EXCLUSIVE or the VFS unix-excl), and its wal-index in its own memory",
+		"Have the application use locking_mode=NORMAL; until then only its end makes what it wrote visible."},
+	ForeignIndex: {"another process%s works with other -wal and -shm files than those beside the database",
+		"Where a container mounts the single file, mount its directory instead. Where -wal or -shm were removed under a running application, end it in order, now: its last close saves what it has."},
+	ForeignUnlocked: {"another process%s has the database open without any lock (nolock, unix-none, unix-dotfile, or it closed a copy of its own files and lost them)",
+		"Have the application use SQLite's default VFS, and restart it."},
+	ForeignMount: {"the file is itself a mount point: whoever reaches it by another path works with other -wal and -shm files%s",
+		"Mount the directory that holds it instead of the single file."},
+	ForeignLinks: {"the file has several names (hard links), each with -wal and -shm files of its own%s",
+		"Remove all names but the one that the application uses."},
+	ForeignWAL: {"the -wal beside the database is older than the file itself: it belongs to the file that was there before%s",
+		"If the database was put there to stay, remove its -wal and -shm before the application is started: it would replay them over it. If the -wal is right, start the application."},
+}
+
+// Error says what is the matter.
+func (e *ForeignError) Error() string {
+	who := ""
+	if e.PID > 0 {
+		who = fmt.Sprintf(" (pid %d)", e.PID)
+	}
+	return fmt.Sprintf(foreignTexts[e.Kind].what, who)
+}
+
+// Cure says what an operator can do about it.
+func (e *ForeignError) Cure() string { return foreignTexts[e.Kind].cure }
+
+// How long a user without the wal-index must have been seen before it is no
+// longer taken for one that is just opening or closing the database.
+const (
+	foreignAfter = 500 * time.Millisecond
+	foreignLooks = 3
+	slowEvery    = time.Second // what needs more than the locks is looked at so often
+)
+
+// company is what is known of others who use the database.
+type company struct {
+	mu     sync.Mutex
+	since  time.Time // when a user without the wal-index was met, at each look since then
+	looks  int
+	slowAt time.Time
+	found  *ForeignError // by a slow look
+}
+
+// Others reports whether another process uses the wal-index that we see. Where one
+// uses the database in another way, the error is a *ForeignError, or ErrUnclear
+// where that need not last. It costs two system calls, and a few more each second.
+func (f *Files) Others() (attached bool, err error) {
+	f.mu.RLock()
+	database, shm := f.database, f.shm
+	f.mu.RUnlock()
+	if database == nil {
+		return false, fmt.Errorf("%s: %w", f.path, fs.ErrClosed)
+	}
+	main, err := other(database, sharedFirst, sharedSize)
+	if err != nil {
+		return false, err
+	}
+	var dms Holder
+	if shm != nil {
+		if dms, err = other(shm, shmDMS, 1); err != nil {
+			return false, err
+		}
+	}
+	return f.company.judge(f, time.Now(), main, dms)
+}
+
+func (c *company) judge(f *Files, now time.Time, main, dms Holder) (attached bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.slowAt) >= slowEvery {
+		c.slowAt = now
+		if c.found, err = f.lookAgain(c.found, dms.Held); err != nil {
+			return false, err
+		}
+	}
+	if !main.Held || dms.Held {
+		c.since, c.looks = time.Time{}, 0
+		if c.found != nil {
+			return false, c.found
+		}
+		// DMS alone: it lost the lock of its main file, and is there nevertheless.
+		return dms.Held, nil
+	}
+	if c.looks++; c.looks == 1 {
+		c.since = now
+	}
+	if c.looks < foreignLooks || now.Sub(c.since) < foreignAfter {
+		return false, ErrUnclear
+	}
+	if c.found != nil {
+		return false, c.found
+	}
+	kind := ForeignIndex
+	if main.Exclusive {
+		kind = ForeignExclusive
+	}
+	return false, &ForeignError{Kind: kind, PID: max(0, main.PID)}
+}
+
+// lookAgain looks at what the locks do not tell: at the file's names, and whether
+// what was found before is still so.
+func (f *Files) lookAgain(found *ForeignError, attached bool) (*ForeignError, error) {
+	var st unix.Statx_t
+	err := retry(func() error { return unix.Statx(unix.AT_FDCWD, f.path, 0, unix.STATX_BASIC_STATS, &st) })
+	switch {
+	case err == unix.ENOENT:
+		return nil, nil // for Refresh to tell
+	case err != nil:
+		return nil, &fs.PathError{Op: "statx", Path: f.path, Err: err}
+	case st.Attributes&st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0:
+		return &ForeignError{Kind: ForeignMount}, nil
+	case st.Nlink > 1:
+		return &ForeignError{Kind: ForeignLinks}, nil
+	case found == nil:
+		return nil, nil
+	case found.Kind == ForeignUnlocked, found.Kind == ForeignIndex:
+		return f.foreigner()
+	case found.Kind == ForeignWAL && !attached:
+		return f.strangersWAL()
+	}
+	return nil, nil
+}
+
+// MayOpen returns nil where a connection of ours would share the WAL and the
+// wal-index with everybody who uses the database, as far as the kernel and /proc
+// tell; else ErrUnclear or a *ForeignError. It is to be asked before the first
+// connection of all is opened, and costs milliseconds: it looks at the open files of
+// all processes.
+func (f *Files) MayOpen() error {
+	attached, err := f.Others()
+	if err != nil {
+		return err
+	}
+	var found *ForeignError
+	if !attached {
+		found, err = f.strangersWAL()
+	}
+	if err == nil && found == nil {
+		found, err = f.foreigner()
+	}
+	if err != nil {
+		return fmt.Errorf("find out who uses %s: %w", f.path, err)
+	}
+	if found == nil {
+		return nil
+	}
+	f.company.mu.Lock()
+	defer f.company.mu.Unlock()
+	f.company.found, f.company.slowAt = found, time.Now()
+	return found
+}
+
+// strangersWAL finds a WAL that nobody uses and that is older than the main file. A
+// WAL is made, and written to, by those who have the main file open, so it is of a
+// file that was there before. Where the file system keeps no birth times, nothing is
+// found.
+func (f *Files) strangersWAL() (*ForeignError, error) {
+	var main, wal unix.Statx_t
+	for path, st := range map[string]*unix.Statx_t{f.path: &main, f.walPath: &wal} {
+		err := retry(func() error {
+			return unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, st)
+		})
+		if err == unix.ENOENT {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, &fs.PathError{Op: "statx", Path: path, Err: err}
+		}
+		if st.Mask&unix.STATX_BTIME == 0 {
+			return nil, nil
+		}
+	}
+	if wal.Size <= WALHeaderSize {
+		return nil, nil // no frames: it is of nobody
+	}
+	born := statxTime(main.Btime)
+	if statxTime(wal.Btime).Before(born) && statxTime(wal.Mtime).Before(born) {
+		return &ForeignError{Kind: ForeignWAL}, nil
+	}
+	return nil, nil
+}
+
+func statxTime(t unix.StatxTimestamp) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
+
+// other returns who else holds a lock in a range of bytes. The plain form of the
+// question leaves out the locks of this process.
+func other(d *descriptor, offset, size int64) (h Holder, err error) {
+	err = d.control(func(fd int) error {
+		lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: offset, Len: size}
+		if err := unix.FcntlFlock(uintptr(fd), unix.F_GETLK, &lk); err != nil {
+			return err
+		}
+		if lk.Type != unix.F_UNLCK {
+			h = Holder{Held: true, Exclusive: lk.Type == unix.F_WRLCK, PID: int(lk.Pid)}
+		}
+		return nil
+	})
+	if err != nil {
+		return h, fmt.Errorf("query locks of %s: %w", d.Name(), err)
+	}
+	return h, nil
+}

@@ -1,0 +1,298 @@
+package dbfile
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// foreign waits until Others tells of a foreign use.
+func foreign(t *testing.T, f *Files) *ForeignError {
+	t.Helper()
+	var found *ForeignError
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := f.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := f.Others()
+		if errors.As(err, &found) {
+			return found
+		}
+		if err != nil && !errors.Is(err, ErrUnclear) {
+			t.Fatal(err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no foreign use was told: %v", err)
+		}
+	}
+}
+
+// unopenable waits until MayOpen tells of a foreign use: it may have looked a moment ago.
+func unopenable(t *testing.T, f *Files, kind ForeignKind) *ForeignError {
+	t.Helper()
+	var found *ForeignError
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := f.MayOpen()
+		if errors.As(err, &found) {
+			if found.Kind != kind {
+				t.Fatalf("MayOpen: got %v, want kind %d", err, kind)
+			}
+			return found
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("MayOpen: got %v, want kind %d", err, kind)
+		}
+	}
+}
+
+// friendly fails the test where anything is foreign.
+func friendly(t *testing.T, f *Files, attached bool) {
+	t.Helper()
+	if err := f.MayOpen(); err != nil {
+		t.Fatalf("MayOpen: %v", err)
+	}
+	if got, err := f.Others(); err != nil || got != attached {
+		t.Fatalf("Others: got %v, %v, want %v", got, err, attached)
+	}
+}
+
+// TestOthers/D15 and D24: applications of every kind, as the kernel sees them.
+func TestOthers(t *testing.T) {
+	t.Parallel()
+	t.Run("ordinary", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		f := mustOpen(t, path)
+		friendly(t, f, true)
+		a.do("fill(c, 3)")
+		friendly(t, f, true)
+		a.do("c.close()")
+		refresh(t, f, Change{WAL: true, Shm: true})
+		friendly(t, f, false)
+		a.do("d = sqlite3.connect(path)") // has not read: no lock, and no WAL either
+		friendly(t, f, false)
+	})
+	t.Run("D24_exclusive", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("c.close(); c = sqlite3.connect(path, isolation_level=None)")
+		a.do("c.execute('pragma locking_mode=exclusive'); c.execute('insert into t(v) values(1)')")
+		f := mustOpen(t, path)
+		if got := foreign(t, f); got.Kind != ForeignExclusive || got.PID != a.PID {
+			t.Errorf("got %+v, want EXCLUSIVE by %d", got, a.PID)
+		}
+		a.do("c.close()")
+		friendly(t, f, false)
+	})
+	t.Run("D24_unix_excl", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("c.close(); c = sqlite3.connect('file:'+path+'?vfs=unix-excl', uri=True, isolation_level=None); c.execute('insert into t(v) values(1)')")
+		if got := foreign(t, mustOpen(t, path)); got.Kind != ForeignExclusive && got.Kind != ForeignIndex {
+			t.Errorf("got %+v", got)
+		}
+	})
+	for _, vfs := range []string{"unix-none", "unix-dotfile"} {
+		t.Run("D24_"+strings.ReplaceAll(vfs, "-", "_"), func(t *testing.T) {
+			t.Parallel()
+			a, path := newWAL(t, 4096)
+			a.do("c.close(); c = sqlite3.connect('file:'+path+'?vfs=%s', uri=True, isolation_level=None)", vfs)
+			a.do("c.execute('pragma locking_mode=exclusive'); c.execute('insert into t(v) values(1)')")
+			f := mustOpen(t, path)
+			if found := unopenable(t, f, ForeignUnlocked); found.PID != a.PID {
+				t.Errorf("got pid %d, want %d", found.PID, a.PID)
+			}
+			foreign(t, f) // for as long as it lasts
+			a.Kill()
+			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+				if _, err := f.Others(); err == nil {
+					break
+				} else if time.Now().After(deadline) {
+					t.Fatalf("told although it is gone: %v", err)
+				}
+			}
+		})
+	}
+	t.Run("D15_lost_locks", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 3); [open(path+s,'rb').read() for s in ('', '-wal', '-shm')]")
+		unopenable(t, mustOpen(t, path), ForeignUnlocked)
+	})
+	for _, rm := range []string{"-shm", "-shm -wal"} {
+		t.Run("D15_removed"+strings.ReplaceAll(rm, " ", ""), func(t *testing.T) {
+			t.Parallel()
+			a, path := newWAL(t, 4096)
+			f := mustOpen(t, path)
+			friendly(t, f, true)
+			for _, side := range strings.Fields(rm) {
+				if err := os.Remove(path + side); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.do("fill(c, 1)")
+			if got := foreign(t, f); got.Kind != ForeignIndex || got.PID != a.PID {
+				t.Errorf("got %+v, want another wal-index, of pid %d", got, a.PID)
+			}
+		})
+	}
+	t.Run("D15_two_apps_one_with_removed_files", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 1)")
+		if err := errors.Join(os.Remove(path+"-wal"), os.Remove(path+"-shm")); err != nil {
+			t.Fatal(err)
+		}
+		b := startApp(t, path)
+		b.do("c = connect(); c.execute('create table if not exists u(x)')")
+		unopenable(t, mustOpen(t, path), ForeignIndex)
+	})
+}
+
+// TestNamesOfAFile/D22 finds several names of one file, and a mount of a single file.
+func TestNamesOfAFile(t *testing.T) {
+	t.Parallel()
+	t.Run("D22_hard_link", func(t *testing.T) {
+		t.Parallel()
+		_, path := newWAL(t, 4096)
+		f := mustOpen(t, path)
+		friendly(t, f, true)
+		if err := os.Link(path, path+".link"); err != nil {
+			t.Fatal(err)
+		}
+		if got := foreign(t, f); got.Kind != ForeignLinks {
+			t.Errorf("got %+v, want hard links", got)
+		}
+		if err := os.Remove(path + ".link"); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			if _, err := f.Others(); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("D15_mount", func(t *testing.T) {
+		t.Parallel()
+		_, path := newWAL(t, 4096)
+		point := filepath.Join(t.TempDir(), "mounted.db")
+		writeFile(t, point, nil)
+		if err := unix.Mount(path, point, "", unix.MS_BIND, ""); err != nil {
+			t.Skipf("mounting needs root: %v", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(point, unix.MNT_DETACH) })
+		if got := foreign(t, mustOpen(t, point)); got.Kind != ForeignMount {
+			t.Errorf("got %+v, want a mount point", got)
+		}
+	})
+}
+
+// TestStrangersWAL/D5: a WAL that is older than the file beside it belongs to another.
+func TestStrangersWAL(t *testing.T) {
+	t.Parallel()
+	t.Run("D5", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 10)")
+		a.Kill()
+		f := mustOpen(t, path)
+		friendly(t, f, false)
+		time.Sleep(20 * time.Millisecond) // beyond the resolution of file times
+		other := startApp(t, path+".other")
+		other.do("c = wal(); fill(c, 3); c.close()")
+		if err := os.Rename(path+".other", path); err != nil {
+			t.Fatal(err)
+		}
+		g := mustOpen(t, path)
+		found := unopenable(t, g, ForeignWAL)
+		if foreign(t, g); found.Cure() == "" || found.Error() == "" {
+			t.Error("nothing is said of it")
+		}
+		// Whoever opens it takes it for its own, and then it is.
+		other.do("c = connect(path.removesuffix('.other')); c.execute('pragma schema_version')")
+		if _, err := g.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			if _, err := g.Others(); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("D5_both_copied", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 10)")
+		a.Kill()
+		to := filepath.Join(t.TempDir(), "app.db")
+		for _, side := range []string{"", "-wal"} {
+			copyFile(t, to+side, path+side)
+			old := time.Now().Add(-time.Hour) // as cp -p does
+			if err := os.Chtimes(to+side, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		friendly(t, mustOpen(t, to), false)
+	})
+}
+
+// TestPin reads a WAL to its end after SQLite has unlinked it.
+func TestPin(t *testing.T) {
+	t.Parallel()
+	a, path := newWAL(t, 4096)
+	a.do("fill(c, 5)")
+	f := mustOpen(t, path)
+	f.Pin()
+	a.do("fill(c, 5); c.close(); c = connect(); fill(c, 1)")
+	for range 2 {
+		refresh(t, f, Change{WAL: true, Shm: true})
+	}
+	x, err := f.WALIndex()
+	if err != nil || x.Change < 10 || x.Backfilled != x.MaxFrame {
+		t.Errorf("got %+v, %v, want the whole life that ended", x, err)
+	}
+	h, err := f.WALHeader()
+	if err != nil || h.Salt1 != x.Salt1 {
+		t.Errorf("got %+v, %v, want the WAL of the index", h, err)
+	}
+	f.Unpin()
+	refresh(t, f, Change{WAL: true, Shm: true})
+	refresh(t, f, Change{})
+	if x, err := f.WALIndex(); err != nil || x.Change != 1 {
+		t.Errorf("got %+v, %v, want the new life", x, err)
+	}
+}
+
+func BenchmarkMayOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "app.db")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	for _, c := range []struct {
+		name string
+		ask  func() error
+	}{{"Others", func() error { _, err := f.Others(); return err }}, {"MayOpen", f.MayOpen}} {
+		b.Run(fmt.Sprint(c.name), func(b *testing.B) {
+			for b.Loop() {
+				if err := c.ask(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
