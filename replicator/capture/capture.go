@@ -1,15 +1,11 @@
 package capture
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,9 +13,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
-	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -43,7 +37,9 @@ const (
 
 // Reasons returns every counted reason, so that each can be exported at 0.
 func Reasons() []Reason {
-	return []Reason{ReasonState, ReasonReplaced, ReasonPageSize, ReasonWALReset, ReasonWALIndex, ReasonFrames, ReasonGrowth, ReasonSpool}
+	return []Reason{
+		ReasonState, ReasonReplaced, ReasonPageSize, ReasonWALReset, ReasonWALIndex, ReasonFrames, ReasonGrowth, ReasonSpool,
+	}
 }
 
 // Errors of a Capture.
@@ -111,109 +107,96 @@ type Progress struct {
 // mark low in the WAL, so that nobody can reset it, and copies what comes
 // behind; it restarts the WAL itself before it grows too large.
 //
+// It is a mutex and the order of a step; each of its parts owns what it is named
+// for, and knows only those before it:
+//
+//	tail        what was read from the WAL and is not in the spool yet
+//	state       the state directory: spool, page-checksum map, position
+//	continuity  whether nothing was missed: proven, or lost for a Reason
+//	flusher     makes segments of the tail
+//	hold        the connections and the read mark
+//	comparer    makes good what was missed
+//	restarter   keeps the WAL bounded
+//	truncater   runs the TRUNCATE that loses nothing
+//
+// The order of a step:
+//
+//  1. The fast path: a few system calls find that nothing is to be done yet.
+//  2. Look at the files' names, at room for the spool, and at what an earlier step
+//     left behind.
+//  3. Without connections, and nothing written since: done.
+//  4. Hold the WAL, and prove continuity or compare the database.
+//  5. Read to the head of the WAL.
+//  6. When it is time, put what was read into the spool.
+//  7. Move the hold to where it costs the application least: make way for a
+//     checkpoint of its own, leave READ0, restart the WAL, level it, or close.
+//
 // All methods may be called from any goroutine; they take turns. A Capture has
 // no goroutine: somebody calls Step. On the way out, and after an error, every
 // lock of ours that a writer could wait for is released.
 type Capture struct {
 	o     Options
 	files *dbfile.Files
-	state *durable.Flock
-	spool *spool.Spool
-	sums  atomic.Pointer[pagesums.Map]
-	lost  atomic.Pointer[map[Reason]uint64]
-	// What Close made durable: segments up to there may still be released.
-	settled atomic.Uint64
-	log     *slog.Logger
-	boot    string // of the system: see mainFile
+	log   *slog.Logger
+	views atomic.Int32 // open SnapshotReaders: their marks keep the WAL from being restarted
 
-	mu       sync.Mutex
-	hold     hold
-	pos      spool.Position // of the last segment
-	head     spool.Position // of the last frame in batch; equals pos when that is empty
-	batch    batch
-	scanner  dbfile.FrameScanner
-	commit   func(*pendingCommit) error // (*pendingCommit).run, but for tests of a slow or failing disk
-	flushing *flushing                  // a segment on its way to the disk, which outlasts a freeze that it would make too long
-	broken   bool                       // the page-checksum map misses a segment: apply those in the spool again
-	doubt    Reason                     // why continuity from pos is not proven; "" when it is
-	pending  time.Time                  // when the oldest commit that is not in the spool was met, read or not
-	active   time.Time                  // when a commit was last read
-	whole    time.Time                  // when the last Step began that was more than a glance; zero: it failed
-	tally    Progress                   // of the Step under way
-	pace     pacing
-	still    levelFile    // the main file as last seen with all of the WAL in it
-	views    atomic.Int32 // open SnapshotReaders: their marks keep the WAL from being restarted
+	mu         sync.Mutex // guards all below and what the parts own; the Spool's locks come after it
+	tail       *tail
+	state      *state
+	continuity *continuity
+	flusher    *flusher
+	hold       *hold
+	comparer   *comparer
+	restarter  *restarter
+	truncater  *truncater
+	pace       pacing
+	whole      time.Time // when the last Step began that was more than the fast path; zero: it failed
+	tally      Progress  // of the Step under way
 }
 
 // New returns a Capture; Open starts it.
 func New(o Options) *Capture {
 	o.setDefaults()
-	c := &Capture{o: o, files: o.Files, log: o.Logger.With("db", o.Name), commit: (*pendingCommit).run}
-	c.lost.Store(&map[Reason]uint64{})
+	c := &Capture{o: o, files: o.Files, log: o.Logger.With("db", o.Name)}
+	c.tail = &tail{files: o.Files, clock: o.Clock}
+	c.state = &state{dir: o.StateDir, clock: o.Clock, log: c.log, recover: o.Recover, sums: &openSums{}}
+	c.continuity = newContinuity(o.Files, c.tail, c.state, c.log)
+	c.flusher = &flusher{files: o.Files, tail: c.tail, state: c.state, commit: (*pendingCommit).run}
+	c.hold = &hold{files: o.Files, flusher: c.flusher}
+	c.comparer = &comparer{files: o.Files, tail: c.tail, state: c.state, continuity: c.continuity, hold: c.hold}
+	c.restarter = &restarter{
+		files: o.Files, hold: c.hold, flusher: c.flusher,
+		restartAt: o.RestartAt, stallBudget: o.StallBudget, clock: o.Clock, log: c.log,
+	}
+	c.truncater = &truncater{files: o.Files, hold: c.hold, flusher: c.flusher}
 	return c
 }
 
 // Open takes the state directory for this process alone and loads the position.
 // With nothing there it asks o.Recover for the replica's. The database itself is
 // read by the first Step. *durable.HeldError: another process captures it.
-func (c *Capture) Open(ctx context.Context) (err error) {
+func (c *Capture) Open(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := durable.MkdirAll(c.o.StateDir, 0o700); err != nil {
-		return fmt.Errorf("open state of %s: %w", c.o.Name, err)
-	}
-	if c.state, err = durable.Lock(filepath.Join(c.o.StateDir, "capture.lock")); err != nil {
-		return fmt.Errorf("open state of %s: %w", c.o.Name, err)
-	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	why, detail, err := c.state.open(ctx)
 	if err != nil {
-		c.log.Warn("the system's boot id cannot be read; restarts cost a comparison of the database", "err", err)
+		return fmt.Errorf("open state of %s: %w", c.o.Name, err)
 	}
-	c.boot = string(bytes.TrimSpace(boot))
-	if err := c.load(ctx); err != nil {
-		return errors.Join(fmt.Errorf("open state of %s: %w", c.o.Name, err), c.state.Unlock())
+	c.continuity.readBoot()
+	c.tail.restart(c.state.pos)
+	if why != "" {
+		c.continuity.lose(why, detail)
 	}
-	c.head, c.active = c.pos, c.o.Clock()
+	c.pace.active = c.o.Clock()
 	return nil
 }
 
 // Spool returns the captured segments. It is nil before Open.
-func (c *Capture) Spool() *spool.Spool { return c.spool }
+func (c *Capture) Spool() *spool.Spool { return c.state.spool }
 
 // Discontinuities returns how often continuity was not proven, by reason, since
 // this Capture was made.
-func (c *Capture) Discontinuities() map[string]uint64 {
-	out := make(map[string]uint64)
-	for _, r := range Reasons() {
-		out[string(r)] = (*c.lost.Load())[r]
-	}
-	return out
-}
-
-// distrust notes that continuity is not proven, once until the diff is taken.
-func (c *Capture) distrust(r Reason, detail string) {
-	if c.doubt != "" {
-		return
-	}
-	c.doubt = r
-	c.batch.reset()
-	c.head, c.pending = c.pos, time.Time{}
-	if r == ReasonFirst {
-		return
-	}
-	next := maps.Clone(*c.lost.Load())
-	next[r]++
-	c.lost.Store(&next)
-	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums, nothing to do", "reason", string(r), "detail", detail)
-	if r == ReasonSpool || c.pos.Doubt != "" { // a full spool changes nothing about what the position proves
-		return
-	}
-	c.pos.Doubt = string(r)
-	c.head = c.pos
-	if err := c.spool.Restate(c.pos); err != nil {
-		c.log.Warn("the doubt could not be written down: should sqlwatch be killed before the comparison ends, run `sqlwatch verify`", "err", err)
-	}
-}
+func (c *Capture) Discontinuities() map[string]uint64 { return c.continuity.discontinuities() }
 
 // Close ends the hold and closes the connections and the state directory. What
 // was read and is not in the spool yet is read again after the next Open. The
@@ -221,27 +204,12 @@ func (c *Capture) distrust(r Reason, detail string) {
 func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.settleFlush()
-	if err == nil && c.hold.active() && c.hold.proven && c.batch.empty() && c.doubt == "" {
-		err = c.rest()
+	err := c.flusher.wait()
+	if err == nil && c.hold.active() && c.hold.proven && c.tail.batch.empty() && c.continuity.lost == "" {
+		err = c.continuity.rememberLevel()
 	}
-	err = errors.Join(err, c.hold.close())
-	if m := c.sums.Swap(nil); m != nil {
-		through, syncErr := m.Sync()
-		c.settled.Store(uint64(through))
-		err = errors.Join(err, syncErr, m.Close())
-	}
-	if c.state != nil {
-		err = errors.Join(err, c.state.Unlock())
-		c.state = nil
-	}
-	return err
+	return errors.Join(err, c.hold.close(), c.state.close())
 }
-
-// sumsName is the page-checksum map's file in the state directory.
-const sumsName = "pages.sum"
-
-func (c *Capture) sumsPath() string { return filepath.Join(c.o.StateDir, sumsName) }
 
 var _ interface {
 	Checkpoint(context.Context, sqlite.Mode, sqlite.Budget) (sqlite.Result, error)

@@ -203,8 +203,8 @@ func (s *scene) close() {
 func (s *scene) crash() {
 	s.t.Helper()
 	c := s.capture
-	err := errors.Join(c.hold.close(), c.state.Unlock(), s.files.Close())
-	if m := c.sums.Load(); m != nil {
+	err := errors.Join(c.hold.close(), c.state.lock.Unlock(), s.files.Close())
+	if m := c.state.sums.open(); m != nil {
 		err = errors.Join(err, m.Close())
 	}
 	if err != nil {
@@ -228,7 +228,7 @@ func (s *scene) settle() {
 	for range 100 {
 		s.step(true)
 		x, err := s.files.WALIndex()
-		if err == nil && s.capture.pos.Current(x) && s.capture.doubt == "" {
+		if err == nil && s.capture.state.pos.Current(x) && s.capture.continuity.lost == "" {
 			return
 		}
 	}

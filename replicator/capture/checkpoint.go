@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
@@ -37,29 +38,12 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	if err := c.ready(ctx); err != nil {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
-	r, err := c.drain(ctx, budget)
-	if err == nil && r.Outcome == sqlite.OutcomePartial {
-		if behind, err := c.backfillBehind(); err == nil && behind { // look before locking
-			r.Mode, r.Outcome = mode, sqlite.OutcomePinned
-			return r, nil
-		}
-	}
-	for try := 0; err == nil && mode == sqlite.Truncate && try < contendedTries; try++ {
-		r, err = c.truncate(ctx, budget)
-		if err != nil || r.Outcome != sqlite.OutcomeContended {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return r, nil
-		case <-time.After(contendedDelay):
-		}
-	}
+	r, err := c.truncater.run(ctx, mode, budget)
 	if passing(err) {
 		r.Mode, r.Outcome = mode, sqlite.OutcomeContended
 		return r, nil
 	}
-	if err = c.doubtOn(ctx, err); err != nil {
+	if err = c.compareIfLost(ctx, err); err != nil {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
 	return r, nil
@@ -76,59 +60,89 @@ func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, bu
 	return r, errors.Join(err, conn.Close())
 }
 
+// truncater runs the checkpoints of a database that is captured.
+type truncater struct {
+	files   *dbfile.Files
+	hold    *hold
+	flusher *flusher
+}
+
+// run drains the WAL and, for a TRUNCATE, empties it.
+func (t *truncater) run(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
+	r, err := t.drain(ctx, budget)
+	if err == nil && r.Outcome == sqlite.OutcomePartial {
+		if behind, err := t.hold.backfillBehind(); err == nil && behind { // look before locking
+			r.Mode, r.Outcome = mode, sqlite.OutcomePinned
+			return r, nil
+		}
+	}
+	for try := 0; err == nil && mode == sqlite.Truncate && try < contendedTries; try++ {
+		r, err = t.truncate(ctx, budget)
+		if err != nil || r.Outcome != sqlite.OutcomeContended {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return r, nil
+		case <-time.After(contendedDelay):
+		}
+	}
+	return r, err
+}
+
 // drain copies and backfills the bulk while nobody has to wait.
-func (c *Capture) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
-	if err := c.catchUp(ctx); err != nil {
+func (t *truncater) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
+	if err := t.flusher.captureHead(); err != nil {
 		return sqlite.Result{}, err
 	}
-	if err := c.hop(ctx); err != nil {
+	if err := t.hold.advance(ctx); err != nil {
 		return sqlite.Result{}, err
 	}
-	r, err := c.hold.work.Checkpoint(ctx, sqlite.Passive, budget)
+	r, err := t.hold.work.Checkpoint(ctx, sqlite.Passive, budget)
 	if err != nil {
 		return r, err
 	}
-	return r, errors.Join(c.files.SyncDatabase(), c.catchUp(ctx))
+	return r, errors.Join(t.files.SyncDatabase(), t.flusher.captureHead())
 }
 
 // truncate makes one attempt at a TRUNCATE, with copies under its write lock.
-func (c *Capture) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
+func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
 	var reason error
 	var start time.Time
 	hooks := sqlite.Hooks{
 		WriteGranted: func() error {
 			start = time.Now()
-			reason = c.copyTail(ctx, budget.Stall)
+			reason = t.copyTail(ctx, budget.Stall)
 			return reason
 		},
 		BeforeReaders: func() error {
-			if reason = c.endFlush(budget.Stall - time.Since(start)); reason == nil {
-				reason = c.hop(ctx)
+			if reason = t.flusher.end(budget.Stall - time.Since(start)); reason == nil {
+				reason = t.hold.advance(ctx)
 			}
 			return reason
 		},
 	}
-	if err := c.hop(ctx); err != nil { // the backfill is to find as much as possible done
+	if err := t.hold.advance(ctx); err != nil { // the backfill is to find as much as possible done
 		return sqlite.Result{}, err
 	}
-	r, err := c.hold.work.CheckpointHooked(ctx, sqlite.Truncate, budget, hooks)
+	r, err := t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, budget, hooks)
 	if errors.Is(reason, errBudget) {
 		r.Mode, r.Outcome, r.WriterStall, err = sqlite.Truncate, sqlite.OutcomeBudgetSpent, time.Since(start), nil
 	} else if reason != nil {
 		err = reason
 	}
-	return r, errors.Join(err, c.settleFlush())
+	return r, errors.Join(err, t.flusher.wait())
 }
 
 // copyTail copies the end of the WAL, sets out to make it durable while SQLite
 // backfills, and moves the mark to the head, where it does not hold the backfill
 // back. Writers are waiting.
-func (c *Capture) copyTail(ctx context.Context, budget time.Duration) error {
-	if err := c.absorbTail(budget); err != nil {
+func (t *truncater) copyTail(ctx context.Context, budget time.Duration) error {
+	if err := t.flusher.absorbTail(budget); err != nil {
 		return err
 	}
-	if err := c.beginFlush(); err != nil {
+	if err := t.flusher.begin(); err != nil {
 		return err
 	}
-	return c.hop(ctx)
+	return t.hold.advance(ctx)
 }

@@ -61,7 +61,7 @@ func TestContinuity(t *testing.T) {
 		}, nil},
 		{"everything killed, as many commits as the counter had said, a reset", func(s *scene, a *app) {
 			s.settle()
-			k := s.capture.pos.Change
+			k := s.capture.state.pos.Change
 			s.crash()
 			a.kill()
 			b := startApp(s.t, s.path) // makes the wal-index anew, in place
@@ -279,8 +279,8 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 	t.Run("an error before it was looked at", func(t *testing.T) {
 		t.Parallel()
 		s := stateLost(t)
-		s.capture.doubt = "" // as it was when nothing wrote it down
-		if err := s.capture.begin(s.ctx); err != nil {
+		s.capture.continuity.lost = "" // as it was when nothing wrote it down
+		if err := errors.Join(s.capture.hold.open(s.ctx), s.capture.hold.begin(s.ctx)); err != nil {
 			t.Fatal(err)
 		}
 		s.checkEqual()
@@ -292,7 +292,7 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 		a.do("schema()")
 		s.open()
 		s.checkEqual()
-		s.capture.distrust(ReasonReplaced, "says a test")
+		s.capture.continuity.lose(ReasonReplaced, "says a test")
 		s.crash()
 		s.open()
 		if got := s.step(true); got.Reason != ReasonReplaced || !got.Settled {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
@@ -23,6 +22,14 @@ import (
 //
 // To move, begin on the free connection and only then end the other.
 type hold struct {
+	files   *dbfile.Files
+	flusher *flusher // captures what would be lost by a move to READ0
+
+	connections
+}
+
+// connections are what a hold consists of while it is open.
+type connections struct {
 	readers [2]*sqlite.Conn
 	work    *sqlite.Conn // runs checkpoints: a connection cannot while it reads
 	held    int          // which reader is in the transaction
@@ -33,7 +40,8 @@ type hold struct {
 }
 
 // open opens the connections. The files must be open before.
-func (h *hold) open(ctx context.Context, files *dbfile.Files) (err error) {
+func (h *hold) open(ctx context.Context) (err error) {
+	files := h.files
 	// To ask SQLite for the mode takes a lock that keeps a rollback journal's writer out.
 	if header, err := files.Header(); err == nil && !header.WAL() {
 		return fmt.Errorf("open %s: %w", files.Path(), sqlite.ErrNotWAL)
@@ -97,7 +105,7 @@ func (h *hold) close() error {
 			errs = append(errs, conn.Close())
 		}
 	}
-	*h = hold{}
+	h.connections = connections{}
 	return errors.Join(errs...)
 }
 
@@ -114,234 +122,85 @@ func beginRead(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (x d
 }
 
 // begin starts holding where nothing is held.
-func (c *Capture) begin(ctx context.Context) error {
-	if !c.hold.isOpen() {
-		if err := c.hold.open(ctx, c.files); err != nil {
-			return err
-		}
-	}
-	c.hold.proven = false
-	return c.beginHeld(ctx)
+func (h *hold) begin(ctx context.Context) error {
+	h.proven = false
+	return h.beginHeld(ctx)
 }
 
 // beginHeld begins the read transaction of the connection that holds.
-func (c *Capture) beginHeld(ctx context.Context) error {
-	mark, err := c.files.WALIndex()
+func (h *hold) beginHeld(ctx context.Context) error {
+	mark, err := h.files.WALIndex()
 	if err != nil {
 		return err
 	}
-	_, marked, err := beginRead(ctx, c.files, c.hold.reader())
-	c.hold.zero, c.hold.mark = !marked, mark.MaxFrame
+	_, marked, err := beginRead(ctx, h.files, h.reader())
+	h.zero, h.mark = !marked, mark.MaxFrame
 	return err
 }
 
-// hop moves the hold to the head of the WAL. Where the new transaction may be on
-// READ0, the old generation may be reset as soon as the old one ends, so
+// advance moves the mark to the head of the WAL. Where the new transaction may be
+// on READ0, the old generation may be reset as soon as the old one ends, so
 // everything is made durable first.
-func (c *Capture) hop(ctx context.Context) error {
-	mark, err := c.files.WALIndex()
+func (h *hold) advance(ctx context.Context) error {
+	mark, err := h.files.WALIndex()
 	if err != nil {
 		return err
 	}
-	x, marked, err := beginRead(ctx, c.files, c.hold.free())
+	x, marked, err := beginRead(ctx, h.files, h.free())
 	if err != nil {
-		return fmt.Errorf("move read mark: %w", err)
+		return fmt.Errorf("advance the read mark: %w", err)
 	}
 	if !marked {
-		err := c.absorb(x)
-		if err == nil {
-			err = c.flush(ctx)
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("copy wal before its restart: %w", err), c.hold.free().EndRead())
+		if err := h.flusher.capture(x); err != nil {
+			return errors.Join(fmt.Errorf("copy wal before its restart: %w", err), h.free().EndRead())
 		}
 	}
-	if err := c.hold.reader().EndRead(); err != nil {
-		return errors.Join(err, c.hold.free().EndRead())
+	if err := h.reader().EndRead(); err != nil {
+		return errors.Join(err, h.free().EndRead())
 	}
-	c.hold.held, c.hold.zero, c.hold.mark = 1-c.hold.held, !marked, mark.MaxFrame
+	h.held, h.zero, h.mark = 1-h.held, !marked, mark.MaxFrame
 	return nil
 }
 
-// Bounds of a soft restart.
-const (
-	restartRounds   = 5                     // of copying and backfilling beforehand
-	restartPatience = 20 * time.Millisecond // waiting for the write lock between two commits
-	handOverAt      = 8                     // times the bound in the WAL, before the application is left to restart it
-	handOverTime    = 2 * time.Second       // in which it must do so
-	handOverPoll    = 100 * time.Microsecond
-	restartContend  = 5 * time.Millisecond // the application's own checkpointer is at work: it does what ours would
-	contendPoll     = 500 * time.Microsecond
-	minRetry        = 25 * time.Millisecond
-	maxRetry        = 5 * time.Second
-	growthRetry     = 200 * time.Millisecond // when the WAL has grown by its bound once more
-)
-
-// errBudget says that a freeze was given up because it would have taken longer
-// than the application may be held up.
-var errBudget = errors.New("stall budget spent")
-
-// restart lets the WAL begin again at its first frame, without anybody having
-// written anything: everything is copied, backfilled, and our mark moved to
-// READ0 while the write lock keeps new commits out. A reader in the way, or a
-// spent budget, leaves everything as it was; it is tried again later.
-func (c *Capture) restart(ctx context.Context, bold bool) (done bool, err error) {
-	// Half of what a freeze may take is for what differs from the rehearsal. Where
-	// the disk is never that quick, the WAL must not grow for ever because of it:
-	// then the freeze is tried, and given up in time if need be.
-	if ready, err := c.rehearse(ctx, c.o.StallBudget/2, bold); !ready {
-		return false, err
-	}
-	// Once more what takes longest of a tail, so that the freeze meets a shorter one.
-	if err := errors.Join(c.absorbHead(), c.files.SyncWAL()); err != nil {
-		return false, err
-	}
-	gate := c.hold.free()
-	if err := gate.BeginImmediate(ctx, restartPatience); errors.Is(err, sqlite.ErrBusy) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	start := time.Now()
-	done, err = c.restartFrozen(ctx, gate, start)
-	err = errors.Join(err, gate.Rollback())
-	c.tally.Restart, c.tally.Stall = done, time.Since(start)
-	if !done && err == nil && c.tally.Stall >= c.o.StallBudget/2 {
-		err = errBudget
-	}
-	c.log.Debug("soft restart", "done", done, "write_held", c.tally.Stall, "err", err)
-	return done, errors.Join(err, c.settleFlush())
+// backfillBehind reports whether the backfill has stopped short of our own mark.
+// When a PASSIVE checkpoint has just done what it could, a reader is in the way.
+func (h *hold) backfillBehind() (bool, error) {
+	x, err := h.files.WALIndex()
+	return !h.zero && x.Backfilled < h.mark, err
 }
 
-// rehearse does, while nobody has to wait, what the freeze will do, until so
-// little is left that a round takes no longer than allowed: the bulk is copied and
-// synced, and how slow this disk is today is known.
-func (c *Capture) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready bool, err error) {
-	var took time.Duration
-	for range restartRounds {
-		start := time.Now()
-		if err := c.absorbHead(); err != nil {
-			return false, err
-		}
-		outcome, err := c.copyAndBackfill(ctx, time.Minute, c.hop)
-		if err != nil || c.hold.zero { // on READ0: somebody backfilled everything, nothing is left to do
-			return false, err
-		}
-		if outcome == sqlite.OutcomeContended { // the mark was not moved
-			continue
-		}
-		behind, err := c.backfillBehind()
-		if err != nil || behind && outcome == sqlite.OutcomePartial {
-			return false, err // a reader is in the way: the freeze would be for nothing
-		}
-		if err := c.files.SyncDatabase(); err != nil {
-			return false, err
-		}
-		took = time.Since(start)
-		c.log.Debug("rehearsal of a soft restart", "took", took, "outcome", outcome)
-		if !behind && (took <= allowed || bold) {
-			return true, nil
-		}
-	}
-	if took > allowed {
-		return false, errBudget
-	}
-	return false, nil
+// waitedFor reports whether the application seems to run a FULL, RESTART or
+// TRUNCATE checkpoint of its own: it then holds both locks, nobody can commit, and
+// it waits for our mark for as long as its busy timeout lasts.
+func (h *hold) waitedFor() bool {
+	both, err := h.files.CheckpointHoldsWrite()
+	return err == nil && both
 }
 
-// backfillBehind says whether the backfill has stopped short of our own mark. When
-// a PASSIVE checkpoint has just done what it could, a reader is in the way.
-func (c *Capture) backfillBehind() (bool, error) {
-	x, err := c.files.WALIndex()
-	return !c.hold.zero && x.Backfilled < c.hold.mark, err
-}
-
-// copyAndBackfill makes the batch durable and runs a PASSIVE checkpoint, side by
-// side: neither needs the other, and both wait for the disk. hop, if there is one,
-// moves the mark while nobody else can checkpoint: an application that does so at
-// each commit would else be the one that syncs and copies up to there.
-func (c *Capture) copyAndBackfill(ctx context.Context, budget time.Duration, hop func(context.Context) error) (sqlite.Outcome, error) {
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, budget)
-	defer cancel()
-	if err := c.beginFlush(); err != nil {
-		return sqlite.OutcomeNone, err
+// makeWay moves to the head, so that such a checkpoint can backfill, and once it
+// has, to READ0, so that it can reset the WAL. Everything is captured before.
+func (h *hold) makeWay(ctx context.Context) error {
+	if h.zero {
+		return nil
 	}
-	var hopErr error
-	var hooks sqlite.Hooks
-	if hop != nil {
-		hooks.Granted = func() error { hopErr = hop(ctx); return hopErr }
-	}
-	r, err := c.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
-	for err == nil && r.Outcome == sqlite.OutcomeContended && time.Since(start) < restartContend {
-		time.Sleep(contendPoll)
-		r, err = c.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
-	}
-	if err != nil && hopErr == nil {
-		c.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", err)
-	}
-	return r.Outcome, errors.Join(hopErr, c.endFlush(budget-time.Since(start)))
-}
-
-// restartFrozen does the part of a restart during which the write lock is ours.
-// The gate, which holds it, reads too: at the head, with a mark that stops
-// neither the backfill nor us, but any reset. Our own reader follows it there,
-// and stays if not all of this comes about.
-func (c *Capture) restartFrozen(ctx context.Context, gate *sqlite.Conn, start time.Time) (bool, error) {
-	reader := c.hold.reader()
-	if err := reader.EndRead(); err != nil {
-		return false, err
-	}
-	if err := c.beginHeld(ctx); err != nil {
-		return false, err
-	}
-	if err := c.absorbTail(c.o.StallBudget - time.Since(start)); err != nil {
-		return false, err
-	}
-	outcome, err := c.copyAndBackfill(ctx, c.o.StallBudget-time.Since(start), nil)
-	if err != nil || outcome != sqlite.OutcomeComplete {
-		return false, err
-	}
-	// All is durable and level: from the mark to READ0.
-	if err := reader.EndRead(); err != nil {
-		return false, err
-	}
-	err = c.beginHeld(ctx)
-	return c.hold.zero, err
-}
-
-// handOver lets go of the WAL for a while, so that the application restarts it by
-// itself: where a freeze never fits the stall budget, because of a slow disk, the
-// WAL would grow for ever. Nearly all is backfilled, so the application's own
-// checkpoint has little to do. Our connections stay open, so a first opener does not
-// make the wal-index anew, and its counter proves that nothing was missed or tells that
-// it was: commits that came and went between two looks cost a diff.
-func (c *Capture) handOver(ctx context.Context) error {
-	before, err := readIndex(c.files)
-	if err != nil {
+	if err := h.flusher.captureHead(); err != nil {
 		return err
 	}
-	c.log.Info("the disk is too slow to restart the wal within the stall budget: leaving it to the application's own checkpoint", "stall_budget", c.o.StallBudget)
-	if err := c.catchUp(ctx); err != nil {
+	return h.advance(ctx)
+}
+
+// level backfills a quiet database's WAL and moves to READ0, so that the
+// application's next commit begins the WAL at its first frame.
+func (h *hold) level(ctx context.Context) error {
+	if err := h.flusher.flush(); err != nil {
 		return err
 	}
-	if err := c.hold.reader().EndRead(); err != nil {
+	if err := h.advance(ctx); err != nil || h.zero {
 		return err
 	}
-	for start := time.Now(); err == nil && ctx.Err() == nil && time.Since(start) < handOverTime; time.Sleep(handOverPoll) {
-		x, readErr := readIndex(c.files)
-		if readErr != nil {
-			continue
-		}
-		if x.Salt1 != before.Salt1 { // hold it first: what it has read may take long to store
-			break
-		}
-		if err = c.absorb(x); errors.Is(err, errUnsettled) {
-			err = nil
-		}
-	}
-	if err := errors.Join(err, c.beginHeld(ctx)); err != nil {
+	r, err := h.work.Checkpoint(ctx, sqlite.Passive, sqlite.Budget{})
+	if err != nil || r.Outcome != sqlite.OutcomeComplete {
 		return err
 	}
-	return c.absorbHead()
+	return h.advance(ctx)
 }

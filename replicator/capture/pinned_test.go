@@ -59,7 +59,7 @@ func TestBrokenSpoolHoldsNothing_S20(t *testing.T) {
 	a.do("schema()")
 	s.open()
 	s.settle()
-	s.capture.commit = func(*pendingCommit) error { return errors.New("read-only file system") }
+	s.capture.flusher.commit = func(*pendingCommit) error { return errors.New("read-only file system") }
 	for deadline := time.Now().Add(time.Minute); s.capture.hold.isOpen(); {
 		a.do("commit(1)")
 		if _, err := s.capture.Step(s.ctx, true); err == nil {
@@ -72,7 +72,7 @@ func TestBrokenSpoolHoldsNothing_S20(t *testing.T) {
 	if got := output(t, "sqlite3", s.path, "pragma wal_checkpoint(truncate)"); !strings.HasPrefix(string(got), "0|") {
 		t.Errorf("the application's checkpoint: %s", got)
 	}
-	s.capture.commit = (*pendingCommit).run
+	s.capture.flusher.commit = (*pendingCommit).run
 	s.settle()
 	s.checkEqual()
 }
@@ -90,7 +90,7 @@ func TestCopiedOver_D4(t *testing.T) {
 	output(t, "sqlite3", s.path, "vacuum into '"+s.path+".backup'")
 	a.do("commit(400, 5)")
 	s.settle()
-	for deadline := time.Now().Add(time.Minute); s.capture.still.main.Size == 0; <-time.After(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.capture.continuity.level.main.Size == 0; <-time.After(50 * time.Millisecond) {
 		s.step(false)
 		if time.Now().After(deadline) {
 			t.Fatal("the WAL is not level after a minute")

@@ -24,7 +24,7 @@ func TestSlowDisk(t *testing.T) {
 	s.open()
 	s.settle()
 	var delayed atomic.Int32
-	s.capture.commit = func(p *pendingCommit) error {
+	s.capture.flusher.commit = func(p *pendingCommit) error {
 		if locks, err := s.files.Locks(); err == nil && locks.Write.PID == os.Getpid() && delayed.Add(1)%2 == 0 {
 			<-time.After(slow)
 		}
@@ -51,7 +51,7 @@ func TestSlowDisk(t *testing.T) {
 	if worst >= slow {
 		t.Errorf("write lock held for %v, the disk's own %v", worst, slow)
 	}
-	s.capture.commit = (*pendingCommit).run
+	s.capture.flusher.commit = (*pendingCommit).run
 	s.checkEqual()
 	s.wantLost(nil)
 }
@@ -68,7 +68,7 @@ func TestSlowDiskWALBounded(t *testing.T) {
 	a.do("schema()")
 	s.open()
 	s.settle()
-	s.capture.commit = func(p *pendingCommit) error {
+	s.capture.flusher.commit = func(p *pendingCommit) error {
 		<-time.After(100 * time.Millisecond)
 		return p.run()
 	}
@@ -96,7 +96,7 @@ func TestSlowDiskWALBounded(t *testing.T) {
 	if restarted < 2 {
 		t.Error("S25: the WAL was not restarted")
 	}
-	s.capture.commit = (*pendingCommit).run
+	s.capture.flusher.commit = (*pendingCommit).run
 	s.checkEqual()
 	lost := s.capture.Discontinuities()
 	t.Logf("S25: %d times commits were missed", lost[string(ReasonWALReset)])
@@ -126,7 +126,7 @@ func TestFailingDisk(t *testing.T) {
 			for round := range 6 {
 				last := s.capture.Spool().Last()
 				a.do("commit(20, 3)")
-				s.capture.commit = func(p *pendingCommit) error {
+				s.capture.flusher.commit = func(p *pendingCommit) error {
 					if c.left == "" {
 						return errDisk
 					}
@@ -143,7 +143,7 @@ func TestFailingDisk(t *testing.T) {
 					s.crash()
 					s.open()
 				}
-				s.capture.commit = (*pendingCommit).run
+				s.capture.flusher.commit = (*pendingCommit).run
 				a.do("commit(1)")
 				if r := s.step(true); r.TXID != last+1 {
 					t.Fatalf("txid %s after a failure at %s, want one more", r.TXID, last)

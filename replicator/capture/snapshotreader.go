@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 
 	"github.com/superfly/ltx"
 
@@ -140,11 +141,11 @@ func (v *view) each(ctx context.Context, f func(page uint32, data []byte) error)
 //
 // Until Close its read mark keeps the WAL from being restarted: read on.
 type SnapshotReader struct {
-	capture *Capture
-	conn    *sqlite.Conn
-	view    *view
-	pos     spool.Position
-	closed  bool
+	views  *atomic.Int32 // how many are open, of the Capture
+	conn   *sqlite.Conn
+	view   *view
+	pos    spool.Position
+	closed bool
 }
 
 // OpenSnapshot captures to the head and returns a reader of the database at
@@ -170,21 +171,21 @@ func (c *Capture) OpenSnapshot(ctx context.Context) (_ *SnapshotReader, err erro
 		return nil, errors.Join(fmt.Errorf("open snapshot of %s: %w", c.o.Name, err), conn.Close())
 	}
 	c.views.Add(1)
-	return &SnapshotReader{capture: c, conn: conn, view: v, pos: c.pos}, nil
+	return &SnapshotReader{views: &c.views, conn: conn, view: v, pos: c.state.pos}, nil
 }
 
 // reach captures up to the commit that x describes, and no further.
 func (c *Capture) reach(ctx context.Context, x dbfile.WALIndex) error {
-	if err := c.doubtOn(ctx, c.absorb(x)); err != nil {
+	if err := c.compareIfLost(ctx, c.flusher.absorb(x)); err != nil {
 		return err
 	}
-	if err := c.doubtOn(ctx, c.flush(ctx)); err != nil {
+	if err := c.compareIfLost(ctx, c.flusher.flush()); err != nil {
 		return err
 	}
-	if c.pos.TXID == 0 {
+	if c.state.pos.TXID == 0 {
 		return errNothing
 	}
-	if c.pos.Change != x.Change {
+	if c.state.pos.Change != x.Change {
 		return errNoView
 	}
 	return nil
@@ -193,8 +194,10 @@ func (c *Capture) reach(ctx context.Context, x dbfile.WALIndex) error {
 // Header returns the LTX header of the snapshot: MinTXID 1, MaxTXID the captured
 // TXID, Commit the number of pages.
 func (r *SnapshotReader) Header() ltx.Header {
-	return ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: uint32(r.pos.PageSize), Commit: r.pos.Pages,
-		MinTXID: 1, MaxTXID: r.pos.TXID, Timestamp: r.pos.Timestamp}
+	return ltx.Header{
+		Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: uint32(r.pos.PageSize), Commit: r.pos.Pages,
+		MinTXID: 1, MaxTXID: r.pos.TXID, Timestamp: r.pos.Timestamp,
+	}
 }
 
 // Checksum returns the database checksum at the snapshot's TXID.
@@ -247,6 +250,6 @@ func (r *SnapshotReader) Close() error {
 		return nil
 	}
 	r.closed = true
-	r.capture.views.Add(-1)
+	r.views.Add(-1)
 	return r.conn.Close()
 }

@@ -71,9 +71,9 @@ func TestGrowth(t *testing.T) {
 		{"smaller", put(2, 1), 4, 2, false},
 	} {
 		err := c.b.grew(c.from, c.to)
-		var doubt *doubtError
-		if got := errors.As(err, &doubt) && doubt.reason == ReasonGrowth; got != c.missing {
-			t.Errorf("%s: %v, want a doubt: %v", c.name, err, c.missing)
+		var lost *discontinuityError
+		if got := errors.As(err, &lost) && lost.reason == ReasonGrowth; got != c.missing {
+			t.Errorf("%s: %v, want a discontinuity: %v", c.name, err, c.missing)
 		}
 	}
 }
@@ -144,8 +144,8 @@ db.execute("pragma journal_mode=wal")
 	a.do("commit(100, 200, 9000)")
 	s.checkEqual()
 	s.wantLost(nil)
-	if lock := ltx.LockPgno(65536); s.capture.pos.Pages <= lock || s.copies.sums[lock] != 0 {
-		t.Errorf("D17: %d pages, lock page %d captured: %v", s.capture.pos.Pages, lock, s.copies.sums[lock] != 0)
+	if lock := ltx.LockPgno(65536); s.capture.state.pos.Pages <= lock || s.copies.sums[lock] != 0 {
+		t.Errorf("D17: %d pages, lock page %d captured: %v", s.capture.state.pos.Pages, lock, s.copies.sums[lock] != 0)
 	}
 }
 

@@ -55,8 +55,8 @@ type Spool struct {
 	dir  string
 	base string // position.json: what remains when the spool is empty
 
-	releasing sync.Mutex               // held over fsyncs, which an append, perhaps under a writer's lock, must not wait for
-	settle    func() (ltx.TXID, error) // makes the page-checksum map durable, and says up to which segment
+	releasing sync.Mutex // held over fsyncs, which an append, perhaps under a writer's lock, must not wait for; before mu
+	sync      func() (ltx.TXID, error)
 
 	mu      sync.Mutex
 	records []Record // ascending, without gaps
@@ -171,12 +171,12 @@ func Discard(dir string) error {
 	return errors.Join(err, os.RemoveAll(filepath.Join(dir, segmentsName)))
 }
 
-// SettleBy tells what to ask before segments go: settle makes durable what they are
-// the redo log of, and says up to which one.
-func (s *Spool) SettleBy(settle func() (ltx.TXID, error)) {
+// AfterSync tells what to ask before segments go: sync makes durable what they are
+// the redo log of, the page-checksum map, and returns up to which one.
+func (s *Spool) AfterSync(sync func() (ltx.TXID, error)) {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
-	s.settle = settle
+	s.sync = sync
 }
 
 // Position returns that of the newest segment ever, released or not.
@@ -283,12 +283,12 @@ func (s *Spool) Release(upTo ltx.TXID) error {
 	if held := s.List(); len(held) == 0 || held[0].MaxTXID > upTo {
 		return nil
 	}
-	settled, err := s.settle()
+	through, err := s.sync()
 	if err != nil {
 		return fmt.Errorf("release spool: %w", err)
 	}
 	s.mu.Lock()
-	gone := slices.Clone(s.records[:s.index(min(upTo, settled))])
+	gone := slices.Clone(s.records[:s.index(min(upTo, through))])
 	s.mu.Unlock()
 	if len(gone) == 0 {
 		return nil

@@ -26,7 +26,7 @@ func clocked(t *testing.T) (s *scene, a *app, pass func(time.Duration)) {
 
 // Between whole Steps, commits stay unread where they are safe, behind the mark, but
 // the first of them is announced, and none is lost.
-func TestGlance(t *testing.T) {
+func TestFastPath(t *testing.T) {
 	t.Parallel()
 	t.Run("few commits wait", func(t *testing.T) {
 		t.Parallel()
@@ -103,7 +103,7 @@ func TestGlance(t *testing.T) {
 
 // Nobody may be told that all is captured while the files are others than those
 // that are looked at.
-func TestGlanceSeesOtherFiles(t *testing.T) {
+func TestFastPathSeesOtherFiles(t *testing.T) {
 	t.Parallel()
 	t.Run("the application was closed and opened again", func(t *testing.T) {
 		t.Parallel()
@@ -138,7 +138,7 @@ func TestGlanceSeesOtherFiles(t *testing.T) {
 }
 
 // A database at rest is looked at once a second, and its next commit is met then.
-func TestGlanceAtRest(t *testing.T) {
+func TestFastPathAtRest(t *testing.T) {
 	t.Parallel()
 	s, a, pass := clocked(t)
 	for range 20 {
@@ -151,8 +151,8 @@ func TestGlanceAtRest(t *testing.T) {
 	}
 	whole := s.capture.whole
 	pass(nextLevel)
-	if r := s.step(false); !r.Settled || s.capture.whole != whole || r.Next != beat(s.options.Clock(), nextIdle) {
-		t.Errorf("step at rest: %+v, want a glance that finds everything spooled", r)
+	if r := s.step(false); !r.Settled || s.capture.whole != whole || r.Next != rhythmic(s.options.Clock(), nextIdle) {
+		t.Errorf("step at rest: %+v, want the fast path, which finds everything spooled", r)
 	}
 	a.do("commit(7)")
 	pass(nextLevel)

@@ -1,0 +1,163 @@
+package capture
+
+import (
+	"bytes"
+	"log/slog"
+	"maps"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+)
+
+// continuity is whether nothing was missed between the position and what is found
+// now: proven, or lost for a reason until the comparison that is due has ended.
+type continuity struct {
+	files *dbfile.Files
+	tail  *tail
+	state *state
+	log   *slog.Logger
+	boot  string // of the system: see mainFile
+
+	lost   Reason // why continuity from the position is not proven; "" when it is
+	level  levelFile
+	counts atomic.Pointer[map[Reason]uint64] // replaced, never changed
+}
+
+// levelFile is the main file as last seen with all of the WAL in it.
+type levelFile struct {
+	change, salt, frames uint32
+	main                 spool.MainFile
+}
+
+func newContinuity(files *dbfile.Files, t *tail, s *state, log *slog.Logger) *continuity {
+	c := &continuity{files: files, tail: t, state: s, log: log}
+	c.counts.Store(&map[Reason]uint64{})
+	return c
+}
+
+// readBoot reads which boot of the system this is.
+func (c *continuity) readBoot() {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		c.log.Warn("the system's boot id cannot be read; restarts cost a comparison of the database", "err", err)
+	}
+	c.boot = string(bytes.TrimSpace(boot))
+}
+
+// discontinuities returns how often continuity was lost, by reason.
+func (c *continuity) discontinuities() map[string]uint64 {
+	out := make(map[string]uint64)
+	for _, r := range Reasons() {
+		out[string(r)] = (*c.counts.Load())[r]
+	}
+	return out
+}
+
+// lose notes that continuity is not proven, once until the comparison is made.
+func (c *continuity) lose(r Reason, detail string) {
+	if c.lost != "" {
+		return
+	}
+	c.lost = r
+	c.tail.rewind()
+	if r == ReasonFirst {
+		return
+	}
+	next := maps.Clone(*c.counts.Load())
+	next[r]++
+	c.counts.Store(&next)
+	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums, no action needed",
+		"reason", string(r), "detail", detail)
+	pos := c.state.pos
+	if r == ReasonSpool || pos.Doubt != "" { // a full spool changes nothing about what the position proves
+		return
+	}
+	pos.Doubt = string(r)
+	c.state.pos = pos
+	c.tail.restart(pos)
+	if err := c.state.restate(pos); err != nil {
+		c.log.Warn("the discontinuity could not be written down: should sqlwatch be killed before the comparison ends, run `sqlwatch verify`", "err", err)
+	}
+}
+
+// unheld returns a *discontinuityError where the wal-index proves nothing, because
+// the WAL was reset or the wal-index made anew while we did not hold them.
+func (c *continuity) unheld(x dbfile.WALIndex) error {
+	head := c.tail.head
+	main, err := c.mainFile()
+	if err != nil || head.Vouch(x, main) || x.PageSize != head.PageSize {
+		return err // another page size is a discontinuity of its own
+	}
+	if int32(x.Change-head.Change) < 0 {
+		return discontinuous(ReasonWALIndex, "commit counter went from %d to %d while nobody looked", head.Change, x.Change)
+	}
+	return discontinuous(ReasonWALReset, "the WAL was reset while nobody looked")
+}
+
+// clockTick is above the resolution of file times: a file written to within it
+// may be written to again and show the same time.
+const clockTick = 20 * time.Millisecond
+
+// mainFile describes the main file as it is now. It is zero where a later change
+// could not be told from it. The caller holds the WAL if it is to remember it.
+func (c *continuity) mainFile() (spool.MainFile, error) {
+	st, err := c.files.Stat()
+	if err != nil || c.boot == "" || time.Since(st.ModTime) < clockTick {
+		return spool.MainFile{}, err
+	}
+	return spool.MainFile{Modified: st.ModTime.UnixNano(), Size: st.DatabaseSize, Boot: c.boot}, nil
+}
+
+// overwritten returns a *discontinuityError where the main file was written to
+// although there was nothing to backfill: somebody put another database into the
+// same file, as cp does, and what the WAL tells is of the one before. held says
+// whether we hold the WAL.
+func (c *continuity) overwritten(x dbfile.WALIndex, held bool) error {
+	if !held || x.Backfilled < x.MaxFrame {
+		c.level = levelFile{}
+		return nil
+	}
+	main, err := c.mainFile()
+	if err != nil || main == (spool.MainFile{}) {
+		return err
+	}
+	again, err := c.files.WALIndex()
+	if err != nil || again.Change != x.Change || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled {
+		return err // a commit, and perhaps its checkpoint, came between
+	}
+	before := c.level
+	c.level = levelFile{x.Change, x.Salt1, x.MaxFrame, main}
+	same := before.change == x.Change && before.salt == x.Salt1 && before.frames == x.MaxFrame
+	if before.main != (spool.MainFile{}) && same && before.main != main {
+		return discontinuous(ReasonReplaced, "the file was written to, and not by a checkpoint")
+	}
+	return nil
+}
+
+// rememberLevel remembers a position that the main file holds all of, so that the
+// next generation of the WAL can be believed without anybody having held this one.
+func (c *continuity) rememberLevel() error {
+	p := c.tail.head
+	var err error
+	if p.Main, err = c.mainFile(); err != nil {
+		return err
+	}
+	// In this order: a commit that was backfilled before is one that was read.
+	if x, err := readIndex(c.files); err != nil || !p.Current(x) || p == c.state.pos {
+		return err
+	}
+	return c.confirm(p)
+}
+
+// confirm adopts a position whose content is what the last segment left.
+func (c *continuity) confirm(p spool.Position) error {
+	p.TXID, p.Timestamp = c.state.pos.TXID, c.state.pos.Timestamp
+	if err := c.state.restate(p); err != nil {
+		return err
+	}
+	c.tail.restart(p)
+	return nil
+}

@@ -1,0 +1,215 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+)
+
+// flusher turns the tail into segments of the spool.
+type flusher struct {
+	files *dbfile.Files
+	tail  *tail
+	state *state
+
+	commit   func(*pendingCommit) error // (*pendingCommit).run, but for tests of a slow or failing disk
+	flushing *flushing                  // a segment on its way to the disk, which outlasts a freeze that it would make too long
+}
+
+// flushing is a segment on its way to the disk.
+type flushing struct {
+	commit *pendingCommit
+	done   chan struct{}
+}
+
+// pendingCommit is an encoded segment that is not durable yet.
+type pendingCommit struct {
+	w       *spool.Writer
+	record  spool.Record
+	changes []pagesums.Change
+	err     error // of run
+}
+
+func (p *pendingCommit) run() error { return p.w.Commit(p.record) }
+
+// absorb reads to x's head, once what was read of an earlier generation is in the
+// spool. See tail.absorb.
+func (f *flusher) absorb(x dbfile.WALIndex) error {
+	if f.tail.otherGeneration(x) {
+		if err := f.tail.proves(x); err != nil {
+			return err
+		}
+		if err := f.flush(); err != nil {
+			return err
+		}
+	}
+	return f.tail.absorb(x)
+}
+
+// absorbHead reads to the head.
+func (f *flusher) absorbHead() error {
+	x, err := readIndex(f.files)
+	if err != nil {
+		return err
+	}
+	return f.absorb(x)
+}
+
+// tailRate is how many bytes of frames are read and encoded in a second, at the least.
+const tailRate = 400e6
+
+// absorbTail reads to the head while writers wait, or returns errBudget where that
+// much came meanwhile that it would take too long: a large transaction, say.
+func (f *flusher) absorbTail(budget time.Duration) error {
+	x, err := readIndex(f.files)
+	if err != nil {
+		return err
+	}
+	tail := x.MaxFrame
+	if head := f.tail.head; head.InGeneration(x) {
+		tail -= min(tail, head.Frames.Frame)
+	}
+	if float64(tail)*float64(x.PageSize+dbfile.FrameHeaderSize) > budget.Seconds()*tailRate {
+		return errBudget
+	}
+	return f.absorb(x)
+}
+
+// capture reads to x's head and makes it durable.
+func (f *flusher) capture(x dbfile.WALIndex) error {
+	if err := f.absorb(x); err != nil {
+		return err
+	}
+	return f.flush()
+}
+
+// captureHead reads to the head and makes it durable.
+func (f *flusher) captureHead() error {
+	if err := f.absorbHead(); err != nil {
+		return err
+	}
+	return f.flush()
+}
+
+// flush puts the batch into the spool.
+func (f *flusher) flush() error {
+	if err := f.wait(); err != nil {
+		return err
+	}
+	commit, err := f.encode()
+	if err != nil || commit == nil {
+		return err
+	}
+	commit.err = f.commit(commit)
+	return f.adopt(commit)
+}
+
+// begin encodes the batch and sets out to make it durable. end or wait must
+// follow before anything else is read.
+func (f *flusher) begin() error {
+	if err := f.wait(); err != nil {
+		return err
+	}
+	commit, err := f.encode()
+	if err != nil || commit == nil {
+		return err
+	}
+	done := make(chan struct{})
+	go func() { commit.err = f.commit(commit); close(done) }()
+	f.flushing = &flushing{commit, done}
+	return nil
+}
+
+// end waits so long for the flush under way. A caller that freezes the
+// application and gets errBudget must let writers go, and then call wait.
+func (f *flusher) end(budget time.Duration) error {
+	if f.flushing == nil {
+		return nil
+	}
+	timer := time.NewTimer(budget)
+	defer timer.Stop()
+	select {
+	case <-f.flushing.done:
+		return f.wait()
+	case <-timer.C:
+		return errBudget
+	}
+}
+
+// wait waits for the flush under way, however long it takes.
+func (f *flusher) wait() error {
+	flushing := f.flushing
+	if flushing == nil {
+		return nil
+	}
+	<-flushing.done
+	f.flushing = nil
+	return f.adopt(flushing.commit)
+}
+
+// encode writes the batch as a segment and works out the position after it; nil
+// if there is nothing to write.
+func (f *flusher) encode() (_ *pendingCommit, err error) {
+	b, head := &f.tail.batch, f.tail.head
+	if b.empty() {
+		return nil, nil
+	}
+	if err := b.grew(f.state.pos.Pages, head.Pages); err != nil {
+		return nil, err
+	}
+	next := f.state.following(head)
+	w, err := f.state.spool.Create(ltx.Header{
+		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
+		WALOffset: b.walHeader.FrameOffset(b.from.Frame + 1),
+		WALSize:   int64(head.Frames.Frame-b.from.Frame) * int64(b.walHeader.FrameSize()),
+		WALSalt1:  b.walHeader.Salt1, WALSalt2: b.walHeader.Salt2,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Abort())
+		}
+	}()
+	changes := make([]pagesums.Change, 0, len(b.refs))
+	for page, v := range b.pages(f.files.WAL(), next.Pages) {
+		if v.err != nil {
+			return nil, fmt.Errorf("read wal frame %d again: %w", v.frame, v.err)
+		}
+		sum := w.Sum(page, v.data)
+		if v.sum != 0 && v.sum != sum {
+			return nil, discontinuous(ReasonFrames, "frame %d changed after it was verified", v.frame)
+		}
+		if err := w.Add(page, v.data); err != nil {
+			return nil, err
+		}
+		changes = append(changes, pagesums.Change{Page: page, Sum: sum})
+	}
+	delta, err := f.state.sums.open().Delta(changes, next.Pages)
+	if err != nil {
+		return nil, err
+	}
+	next.Checksum = (next.Checksum ^ delta) | ltx.ChecksumFlag
+	r, err := w.Finish(next, "")
+	if err != nil {
+		return nil, err
+	}
+	return &pendingCommit{w: w, record: r, changes: changes}, nil
+}
+
+// adopt makes a durable segment the position. After an error of the commit
+// the batch is kept: the same commits go into another file.
+func (f *flusher) adopt(p *pendingCommit) error {
+	if p.err != nil {
+		return errors.Join(p.err, p.w.Abort())
+	}
+	f.tail.restart(p.record.Position)
+	return f.state.adopt(p.record.Position, p.changes)
+}

@@ -1,0 +1,245 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// restarter keeps the WAL bounded: our mark is what stops it from being restarted.
+type restarter struct {
+	files       *dbfile.Files
+	hold        *hold
+	flusher     *flusher
+	restartAt   int64         // bytes of live WAL
+	stallBudget time.Duration // how long writers may wait for us
+	clock       func() time.Time
+	log         *slog.Logger
+
+	took      time.Duration // by the last restart, what went before it included
+	delay     time.Duration // after the last failed one
+	notBefore time.Time     // the next
+	grown     int64         // bytes of live WAL at which the next is sooner
+	whenGrown time.Time     // not before, when there are so many
+}
+
+// restarted is what came of an attempt.
+type restarted struct {
+	done  bool
+	stall time.Duration // how long the write lock was ours, done or not; 0: not at all
+}
+
+// large reports whether the WAL is to be restarted. growing is by how many bytes it
+// grows in a second: that much earlier a restart is begun, so that the bound is what
+// the WAL has, not where it starts out from.
+func (r *restarter) large(x dbfile.WALIndex, frame int, growing float64) bool {
+	meanwhile := min(int64(growing*r.took.Seconds()/2), r.restartAt/2)
+	return int64(x.MaxFrame)*int64(frame)+meanwhile >= r.restartAt
+}
+
+// due reports whether a restart that failed is to be tried again.
+func (r *restarter) due(now time.Time, live int64) bool {
+	return now.After(r.notBefore) || live >= r.grown && now.After(r.whenGrown)
+}
+
+// try restarts the WAL, less and less often while something is in the way.
+// One that grows meanwhile does not wait that long: on a busy machine, what was
+// in the way is more often a slow moment than a reader who stays.
+func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
+	// No oftener than the delay allows: a freeze that is given up has held writers up.
+	start := r.clock()
+	bold := live >= 4*r.restartAt && start.After(r.notBefore)
+	did, err := r.restart(ctx, bold)
+	now := r.clock()
+	if did.done {
+		r.took, r.delay = now.Sub(start), 0
+		return did, err
+	}
+	r.delay = min(max(2*r.delay, minRetry), maxRetry)
+	r.notBefore, r.whenGrown = now.Add(r.delay), now.Add(min(r.delay, growthRetry))
+	r.grown = live + r.restartAt
+	if bold && live >= handOverAt*r.restartAt && errors.Is(err, errBudget) {
+		return did, r.handOver(ctx)
+	}
+	return did, err
+}
+
+// Bounds of a soft restart.
+const (
+	restartRounds   = 5                     // of copying and backfilling beforehand
+	restartPatience = 20 * time.Millisecond // waiting for the write lock between two commits
+	handOverAt      = 8                     // times the bound in the WAL, before the application is left to restart it
+	handOverTime    = 2 * time.Second       // in which it must do so
+	handOverPoll    = 100 * time.Microsecond
+	restartContend  = 5 * time.Millisecond // the application's own checkpointer is at work: it does what ours would
+	contendPoll     = 500 * time.Microsecond
+	minRetry        = 25 * time.Millisecond
+	maxRetry        = 5 * time.Second
+	growthRetry     = 200 * time.Millisecond // when the WAL has grown by its bound once more
+)
+
+// errBudget says that a freeze was given up because it would have taken longer
+// than the application may be held up.
+var errBudget = errors.New("stall budget spent")
+
+// restart lets the WAL begin again at its first frame, without anybody having
+// written anything: everything is copied, backfilled, and our mark moved to
+// READ0 while the write lock keeps new commits out. A reader in the way, or a
+// spent budget, leaves everything as it was; it is tried again later.
+func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err error) {
+	// Half of what a freeze may take is for what differs from the rehearsal. Where
+	// the disk is never that quick, the WAL must not grow for ever because of it:
+	// then the freeze is tried, and given up in time if need be.
+	if ready, err := r.rehearse(ctx, r.stallBudget/2, bold); !ready {
+		return did, err
+	}
+	// Once more what takes longest of a tail, so that the freeze meets a shorter one.
+	if err := errors.Join(r.flusher.absorbHead(), r.files.SyncWAL()); err != nil {
+		return did, err
+	}
+	gate := r.hold.free()
+	if err := gate.BeginImmediate(ctx, restartPatience); errors.Is(err, sqlite.ErrBusy) {
+		return did, nil
+	} else if err != nil {
+		return did, err
+	}
+	start := time.Now()
+	did.done, err = r.restartFrozen(ctx, gate, start)
+	err = errors.Join(err, gate.Rollback())
+	did.stall = time.Since(start)
+	if !did.done && err == nil && did.stall >= r.stallBudget/2 {
+		err = errBudget
+	}
+	r.log.Debug("soft restart", "done", did.done, "write_held", did.stall, "err", err)
+	return did, errors.Join(err, r.flusher.wait())
+}
+
+// rehearse does, while nobody has to wait, what the freeze will do, until so
+// little is left that a round takes no longer than allowed: the bulk is copied and
+// synced, and how slow this disk is today is known.
+func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready bool, err error) {
+	var took time.Duration
+	for range restartRounds {
+		start := time.Now()
+		if err := r.flusher.absorbHead(); err != nil {
+			return false, err
+		}
+		outcome, err := r.copyAndBackfill(ctx, time.Minute, r.hold.advance)
+		if err != nil || r.hold.zero { // on READ0: somebody backfilled everything, nothing is left to do
+			return false, err
+		}
+		if outcome == sqlite.OutcomeContended { // the mark was not moved
+			continue
+		}
+		behind, err := r.hold.backfillBehind()
+		if err != nil || behind && outcome == sqlite.OutcomePartial {
+			return false, err // a reader is in the way: the freeze would be for nothing
+		}
+		if err := r.files.SyncDatabase(); err != nil {
+			return false, err
+		}
+		took = time.Since(start)
+		r.log.Debug("rehearsal of a soft restart", "took", took, "outcome", outcome)
+		if !behind && (took <= allowed || bold) {
+			return true, nil
+		}
+	}
+	if took > allowed {
+		return false, errBudget
+	}
+	return false, nil
+}
+
+// copyAndBackfill makes the batch durable and runs a PASSIVE checkpoint, side by
+// side: neither needs the other, and both wait for the disk. move, if there is one,
+// advances the mark while nobody else can checkpoint: an application that does so at
+// each commit would else be the one that syncs and copies up to there.
+func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration, move func(context.Context) error) (sqlite.Outcome, error) {
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, budget)
+	defer cancel()
+	if err := r.flusher.begin(); err != nil {
+		return sqlite.OutcomeNone, err
+	}
+	var moveErr error
+	var hooks sqlite.Hooks
+	if move != nil {
+		hooks.Granted = func() error { moveErr = move(ctx); return moveErr }
+	}
+	did, err := r.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
+	for err == nil && did.Outcome == sqlite.OutcomeContended && time.Since(start) < restartContend {
+		time.Sleep(contendPoll)
+		did, err = r.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
+	}
+	if err != nil && moveErr == nil {
+		r.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", err)
+	}
+	return did.Outcome, errors.Join(moveErr, r.flusher.end(budget-time.Since(start)))
+}
+
+// restartFrozen does the part of a restart during which the write lock is ours.
+// The gate, which holds it, reads too: at the head, with a mark that stops
+// neither the backfill nor us, but any reset. Our own reader follows it there,
+// and stays if not all of this comes about.
+func (r *restarter) restartFrozen(ctx context.Context, gate *sqlite.Conn, start time.Time) (bool, error) {
+	reader := r.hold.reader()
+	if err := reader.EndRead(); err != nil {
+		return false, err
+	}
+	if err := r.hold.beginHeld(ctx); err != nil {
+		return false, err
+	}
+	if err := r.flusher.absorbTail(r.stallBudget - time.Since(start)); err != nil {
+		return false, err
+	}
+	outcome, err := r.copyAndBackfill(ctx, r.stallBudget-time.Since(start), nil)
+	if err != nil || outcome != sqlite.OutcomeComplete {
+		return false, err
+	}
+	// All is durable and level: from the mark to READ0.
+	if err := reader.EndRead(); err != nil {
+		return false, err
+	}
+	err = r.hold.beginHeld(ctx)
+	return r.hold.zero, err
+}
+
+// handOver lets go of the WAL for a while, so that the application restarts it by
+// itself: where a freeze never fits the stall budget, because of a slow disk, the
+// WAL would grow for ever. Nearly all is backfilled, so the application's own
+// checkpoint has little to do. Our connections stay open, so a first opener does not
+// make the wal-index anew, and its counter proves that nothing was missed or tells that
+// it was: commits that came and went between two looks cost a diff.
+func (r *restarter) handOver(ctx context.Context) error {
+	before, err := readIndex(r.files)
+	if err != nil {
+		return err
+	}
+	r.log.Info("the disk is too slow to restart the wal within the stall budget: leaving it to the application's own checkpoint", "stall_budget", r.stallBudget)
+	if err := r.flusher.captureHead(); err != nil {
+		return err
+	}
+	if err := r.hold.reader().EndRead(); err != nil {
+		return err
+	}
+	for start := time.Now(); err == nil && ctx.Err() == nil && time.Since(start) < handOverTime; time.Sleep(handOverPoll) {
+		x, readErr := readIndex(r.files)
+		if readErr != nil {
+			continue
+		}
+		if x.Salt1 != before.Salt1 { // hold it first: what it has read may take long to store
+			break
+		}
+		if err = r.flusher.absorb(x); errors.Is(err, errRestarting) {
+			err = nil
+		}
+	}
+	if err := errors.Join(err, r.hold.beginHeld(ctx)); err != nil {
+		return err
+	}
+	return r.flusher.absorbHead()
+}

@@ -1,0 +1,364 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/superfly/ltx"
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// sumsName is the page-checksum map's file in the state directory.
+const sumsName = "pages.sum"
+
+// state is the state directory: the spool, the page-checksum map that its segments
+// are the redo log of, and the position after the last of them.
+type state struct {
+	dir     string
+	clock   func() time.Time
+	log     *slog.Logger
+	recover func(context.Context) (ltx.TXID, store.PageSums, error) // Options.Recover
+
+	lock   *durable.Flock
+	spool  *spool.Spool
+	sums   *openSums
+	pos    spool.Position // of the last segment
+	broken bool           // the page-checksum map misses a segment: apply those in the spool again
+
+	diskAsked time.Time // when to ask for free space again
+	diskLow   bool      // what it answered
+}
+
+func (s *state) sumsPath() string { return filepath.Join(s.dir, sumsName) }
+
+// openSums is the page-checksum map while it is open, and afterwards how far it
+// was durable. The spool asks it before segments go, from any goroutine.
+type openSums struct {
+	current atomic.Pointer[pagesums.Map]
+	durable atomic.Uint64 // the TXID up to which the last sync made it so
+}
+
+func (o *openSums) open() *pagesums.Map { return o.current.Load() }
+
+// sync makes the map durable and says up to which segment.
+func (o *openSums) sync() (ltx.TXID, error) {
+	if m := o.open(); m != nil {
+		return m.Sync()
+	}
+	return ltx.TXID(o.durable.Load()), nil
+}
+
+// replace makes m the map, and closes the one before.
+func (o *openSums) replace(m *pagesums.Map) error {
+	if old := o.current.Swap(m); old != nil {
+		return old.Close()
+	}
+	return nil
+}
+
+// close makes the map durable and closes it.
+func (o *openSums) close() error {
+	m := o.current.Swap(nil)
+	if m == nil {
+		return nil
+	}
+	through, err := m.Sync()
+	o.durable.Store(uint64(through))
+	return errors.Join(err, m.Close())
+}
+
+// open takes the directory for this process alone and loads the position.
+// *durable.HeldError: another process has it. why is the reason for which a
+// comparison is due; "" when none is.
+func (s *state) open(ctx context.Context) (why Reason, detail string, err error) {
+	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
+		return "", "", err
+	}
+	if s.lock, err = durable.Lock(filepath.Join(s.dir, "capture.lock")); err != nil {
+		return "", "", err
+	}
+	if why, detail, err = s.load(ctx); err != nil {
+		err, s.lock = errors.Join(err, s.lock.Unlock()), nil
+		return "", "", err
+	}
+	return why, detail, nil
+}
+
+// close makes the map durable and gives the directory up.
+func (s *state) close() error {
+	err := s.sums.close()
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Unlock())
+		s.lock = nil
+	}
+	return err
+}
+
+// load finds the position that the state directory holds. Whatever in it cannot
+// be believed, all of it is given up for what the replica holds.
+func (s *state) load(ctx context.Context) (why Reason, detail string, err error) {
+	sp, found, err := spool.Open(s.dir)
+	if err == nil && found {
+		err = s.loadSums(sp)
+	}
+	switch {
+	case err == nil && found:
+		s.use(sp)
+		return Reason(s.pos.Doubt), "the comparison had not ended when sqlwatch did", nil
+	case err == nil:
+		return s.begin(ctx)
+	case errors.Is(err, spool.ErrDamaged), errors.Is(err, pagesums.ErrDamaged):
+		s.log.Warn("state directory is damaged; taking the position from the replica, no action needed", "err", err)
+		return s.begin(ctx)
+	}
+	return "", "", err
+}
+
+func (s *state) use(sp *spool.Spool) {
+	s.spool, s.pos = sp, sp.Position()
+	sp.AfterSync(s.sums.sync)
+}
+
+// loadSums opens the page-checksum map and applies the segments it may lack.
+func (s *state) loadSums(sp *spool.Spool) error {
+	m, err := pagesums.Open(s.sumsPath())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pagesums.ErrDamaged) {
+		// A crash between the first segment and its map leaves this.
+		if err := pagesums.Write(s.sumsPath(), 0, sp.Position().PageSize, nil); err != nil {
+			return err
+		}
+		m, err = pagesums.Open(s.sumsPath())
+	}
+	if err != nil {
+		return err
+	}
+	if err := redo(m, sp.After(m.Through())); err != nil {
+		return errors.Join(err, m.Close())
+	}
+	sum, err := m.Checksum()
+	if last := sp.Position(); err == nil && (sum != last.Checksum || m.Pages() != last.Pages) {
+		err = fmt.Errorf("%w: adds up to %s, want %s", pagesums.ErrDamaged, sum, last.Checksum)
+	}
+	if err != nil {
+		return errors.Join(err, m.Close())
+	}
+	m.Reaches(sp.Position().TXID)
+	return s.sums.replace(m)
+}
+
+// redo applies segments to the map.
+func redo(m *pagesums.Map, segments []spool.Segment) error {
+	for _, s := range segments {
+		if s.Snapshot() {
+			if err := m.Restart(s.PageSize); err != nil {
+				return err
+			}
+		}
+		if err := redoSegment(m, s); err != nil {
+			return fmt.Errorf("apply segment %s to page-checksum map: %w", s.MaxTXID, err)
+		}
+	}
+	return nil
+}
+
+// redoChunk is how many entries are applied at a time.
+const redoChunk = 1 << 14
+
+func redoSegment(m *pagesums.Map, s spool.Segment) (err error) {
+	file, err := os.Open(s.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	sha := sha256.New()
+	r := bufio.NewReaderSize(io.TeeReader(file, sha), 1<<18)
+	dec := ltx.NewDecoder(r)
+	dec.SetRetainPageIndex(false)
+	if err := dec.DecodeHeader(); err != nil {
+		return fmt.Errorf("%w: %w", spool.ErrDamaged, err)
+	}
+	data := make([]byte, dec.Header().PageSize)
+	var changes []pagesums.Change
+	for {
+		var h ltx.PageHeader
+		if err = dec.DecodePage(&h, data); err != nil {
+			break
+		}
+		changes = append(changes, pagesums.Change{Page: h.Pgno, Sum: ltx.ChecksumPage(h.Pgno, data)})
+		if len(changes) == redoChunk {
+			if err := m.Put(changes); err != nil {
+				return err
+			}
+			changes = changes[:0]
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = dec.Close()
+	}
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", spool.ErrDamaged, err)
+	}
+	if hex.EncodeToString(sha.Sum(nil)) != s.SHA256 {
+		return fmt.Errorf("%w: not the bytes that were captured", spool.ErrDamaged)
+	}
+	return errors.Join(m.Put(changes), m.Cut(s.MaxTXID, s.Commit))
+}
+
+// begin begins from the replica, or from nothing.
+func (s *state) begin(ctx context.Context) (why Reason, detail string, err error) {
+	var last ltx.TXID
+	var sums store.PageSums
+	if s.recover != nil {
+		if last, sums, err = s.recover(ctx); err != nil {
+			return "", "", fmt.Errorf("ask the replica for its position: %w", err)
+		}
+	}
+	if err := Discard(s.dir); err != nil {
+		return "", "", err
+	}
+	if last > 0 {
+		if err := s.adoptReplica(last, sums); err != nil {
+			return "", "", err
+		}
+	}
+	sp, found, err := spool.Open(s.dir)
+	if err == nil && found {
+		err = s.loadSums(sp)
+	}
+	if err != nil {
+		return "", "", err
+	}
+	s.use(sp)
+	if last == 0 {
+		return ReasonFirst, "", nil
+	}
+	return ReasonState, "position taken from the replica: " + last.String(), nil
+}
+
+// adoptReplica writes the state that a replica at TXID last stands for.
+func (s *state) adoptReplica(last ltx.TXID, sums store.PageSums) error {
+	if err := pagesums.Write(s.sumsPath(), last, sums.PageSize, sums.Sums); err != nil {
+		return err
+	}
+	p := spool.Position{
+		TXID: last, Lineage: sums.Lineage, PageSize: sums.PageSize, Pages: uint32(len(sums.Sums)),
+		Checksum: ltx.ChecksumFlag, Doubt: string(ReasonState),
+	}
+	for _, sum := range sums.Sums {
+		p.Checksum = ltx.ChecksumFlag | (p.Checksum ^ sum)
+	}
+	if !sums.Timestamp.IsZero() {
+		p.Timestamp = sums.Timestamp.UnixMilli() + 1 // above any fraction of the millisecond
+	}
+	return spool.Begin(s.dir, p)
+}
+
+// mend applies the segments in the spool again where the map misses one.
+func (s *state) mend() error {
+	if !s.broken {
+		return nil
+	}
+	if err := s.loadSums(s.spool); err != nil {
+		return err
+	}
+	s.broken = false
+	return nil
+}
+
+// following returns p as the position after a next segment: the next TXID, and a
+// time that has risen whatever the clock did.
+func (s *state) following(p spool.Position) spool.Position {
+	p.TXID = s.pos.TXID + 1
+	p.Timestamp = max(s.pos.Timestamp+1, s.clock().UnixMilli())
+	p.Main = spool.MainFile{}
+	return p
+}
+
+// adopt makes p, which a durable segment leads to, the position, and applies the
+// segment's changes to the map.
+func (s *state) adopt(p spool.Position, changes []pagesums.Change) error {
+	s.pos = p
+	m := s.sums.open()
+	err := m.Put(changes)
+	if err == nil { // or the map would claim to reach farther than it does
+		err = m.Cut(p.TXID, p.Pages)
+	}
+	if err != nil {
+		s.broken = true
+		return fmt.Errorf("apply segment %s: %w", p.TXID, err)
+	}
+	return nil
+}
+
+// adoptMap makes p the position; the map of it was written in the old one's place.
+func (s *state) adoptMap(p spool.Position, written *pagesums.Writer) error {
+	s.pos = p
+	err := written.Commit(p.TXID, p.PageSize)
+	if err == nil {
+		var m *pagesums.Map
+		if m, err = pagesums.Open(s.sumsPath()); err == nil {
+			return s.sums.replace(m)
+		}
+	}
+	s.broken = true // a crash before the map is there makes it again from the segment
+	return err
+}
+
+// restate makes p, of the same content, the position.
+func (s *state) restate(p spool.Position) error {
+	if err := s.spool.Restate(p); err != nil {
+		return err
+	}
+	s.pos = p
+	return nil
+}
+
+// diskFloor is what capture leaves free on the state directory's file system, in bytes.
+const diskFloor = 64 << 20
+
+// diskFull reports whether no more than that is free. It looks at most once a second.
+func (s *state) diskFull() bool {
+	if now := s.clock(); now.After(s.diskAsked) {
+		s.diskAsked = now.Add(time.Second)
+		var fs unix.Statfs_t
+		err := unix.Statfs(s.dir, &fs)
+		s.diskLow = err == nil && fs.Bavail*uint64(fs.Bsize) < diskFloor
+	}
+	return s.diskLow
+}
+
+// Discard removes a state that cannot be believed, or shall not be. No Capture may
+// have it open but the one that asks.
+func Discard(stateDir string) error {
+	err := durable.Remove(filepath.Join(stateDir, sumsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(spool.Discard(stateDir), err)
+}
+
+func newLineage() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

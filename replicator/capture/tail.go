@@ -1,0 +1,159 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+)
+
+// tail is what was read from the WAL and is not in the spool yet.
+type tail struct {
+	files *dbfile.Files
+	clock func() time.Time
+
+	spooled spool.Position // of the last segment: where a tail begins
+	head    spool.Position // of the last frame in batch; equals spooled when that is empty
+	batch   batch
+	scanner dbfile.FrameScanner
+	pending time.Time // when the oldest commit that is not in the spool was met, read or not
+	commits int       // read since reset to 0
+	frames  int       // likewise
+}
+
+// restart empties the tail: everything up to p is in the spool.
+func (t *tail) restart(p spool.Position) {
+	t.spooled = p
+	t.rewind()
+}
+
+// rewind forgets what was read and is not in the spool; it is read again.
+func (t *tail) rewind() {
+	t.batch.reset()
+	t.head, t.pending = t.spooled, time.Time{}
+}
+
+// release gives the memory of an idle database to those who write.
+func (t *tail) release() { t.batch, t.scanner = batch{}, dbfile.FrameScanner{} }
+
+// met notes commits that stay where they are for now.
+func (t *tail) met(now time.Time) {
+	if t.pending.IsZero() {
+		t.pending = now
+	}
+}
+
+// otherGeneration reports whether the batch is of a WAL generation before x's: it
+// must then be flushed before anything of x's is read.
+func (t *tail) otherGeneration(x dbfile.WALIndex) bool {
+	return !t.batch.empty() && !t.head.Current(x) && !t.head.InGeneration(x)
+}
+
+// discontinuityError says that continuity cannot be proven, and why.
+type discontinuityError struct {
+	reason Reason
+	detail string
+}
+
+func (e *discontinuityError) Error() string {
+	return fmt.Sprintf("continuity not proven (%s): %s", e.reason, e.detail)
+}
+
+func discontinuous(r Reason, format string, args ...any) error {
+	return &discontinuityError{r, fmt.Sprintf(format, args...)}
+}
+
+// errRestarting says that the WAL is being restarted at this very moment.
+var errRestarting = errors.New("wal is being restarted: look again")
+
+// proves returns a *discontinuityError where x does not follow from the head.
+func (t *tail) proves(x dbfile.WALIndex) error {
+	switch behind := x.Change - t.head.Change; {
+	case x.PageSize != t.head.PageSize:
+		return discontinuous(ReasonPageSize, "from %d to %d bytes", t.head.PageSize, x.PageSize)
+	case int32(behind) < 0:
+		return discontinuous(ReasonWALIndex, "commit counter went from %d to %d", t.head.Change, x.Change)
+	case x.MaxFrame == 0:
+		return discontinuous(ReasonWALReset, "%d commits are gone from the wal", behind)
+	}
+	return nil
+}
+
+// absorb reads the frames from where we are to x's head into the batch, which is
+// empty or of x's generation. The caller holds the WAL, and x was read after it
+// began to. A *discontinuityError says that something was missed; the batch is
+// then of no use.
+func (t *tail) absorb(x dbfile.WALIndex) error {
+	if t.head.Current(x) {
+		return nil
+	}
+	if err := t.proves(x); err != nil {
+		return err
+	}
+	h, err := t.files.WALHeader()
+	if err != nil {
+		return err
+	}
+	if h.Salt1 != x.Salt1 || h.Salt2 != x.Salt2 {
+		return errRestarting
+	}
+	from := h.Start()
+	switch same := t.head.InGeneration(x); {
+	case same && x.MaxFrame < t.head.Frames.Frame:
+		return discontinuous(ReasonFrames, "wal went back from frame %d to %d", t.head.Frames.Frame, x.MaxFrame)
+	case same && t.head.Frames.Frame > 0: // at frame 0 there is no checksum to go on from
+		from = t.head.Frames
+	}
+	return t.scan(h, from, x)
+}
+
+// scan reads frames up to x's head and proves that they are all that was committed.
+func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex) error {
+	b := &t.batch
+	if b.empty() {
+		b.walHeader, b.from, b.lowest = h, from, t.head.Pages
+	}
+	wal := t.files.WAL()
+	if wal == nil {
+		return dbfile.ErrNoWAL
+	}
+	t.scanner.Reset(wal, h, from, x.MaxFrame)
+	var commits, size uint32
+	for t.scanner.Next() {
+		f := t.scanner.Frame()
+		b.put(f.Page, t.scanner.Position().Frame, t.scanner.Page())
+		if size = f.Commit; size != 0 {
+			commits++
+			b.lowest = min(b.lowest, size)
+		}
+	}
+	switch err := t.scanner.Err(); {
+	case errors.Is(err, dbfile.ErrSalt), errors.Is(err, dbfile.ErrChecksum), errors.Is(err, io.ErrUnexpectedEOF):
+		return discontinuous(t.blame(x), "%v", err)
+	case err != nil:
+		t.rewind()
+		return err
+	case t.scanner.Position() != x.Position(), size != x.Pages:
+		return discontinuous(ReasonFrames, "wal and wal-index differ at frame %d", x.MaxFrame)
+	case commits != x.Change-t.head.Change:
+		return discontinuous(ReasonWALReset, "%d commits happened and %d are in the wal", x.Change-t.head.Change, commits)
+	}
+	t.frames += int(x.MaxFrame - from.Frame)
+	t.commits += int(commits)
+	t.head = t.head.Moved(x)
+	t.met(t.clock())
+	return nil
+}
+
+// blame tells frames that were reset while we read them, as may happen when all
+// were backfilled before our transaction began, from frames that are wrong.
+func (t *tail) blame(x dbfile.WALIndex) Reason {
+	now, err := t.files.WALIndex()
+	if err == nil && (now.Salt1 != x.Salt1 || now.Salt2 != x.Salt2) {
+		return ReasonWALReset
+	}
+	return ReasonFrames
+}
