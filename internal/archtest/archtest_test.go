@@ -44,12 +44,17 @@ var arrows = map[string][]string{
 	"replicator/store":    {},
 	"replicator/spool":    {"internal/dbfile", "internal/durable"},
 	"replicator/pagesums": {"internal/durable"},
-	"replicator/capture":  {"replicator/store", "replicator/spool", "replicator/pagesums", "internal/dbfile", "internal/sqlite", "internal/durable"},
-	"replicator/catalog":  {"replicator/store"},
-	"replicator/lease":    {"replicator/store"},
-	"replicator/restore":  {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
-	"replicator/merge":    {"replicator/store", "internal/durable"},
-	"replicator/requests": {"replicator/store", "collector"},
+	"replicator/capture": {
+		"replicator/capture/statedir", "replicator/store", "replicator/spool", "replicator/pagesums",
+		"internal/dbfile", "internal/sqlite", "internal/durable",
+	},
+	// What survives a restart, apart from how it comes about.
+	"replicator/capture/statedir": {"replicator/store", "replicator/spool", "replicator/pagesums", "internal/durable"},
+	"replicator/catalog":          {"replicator/store"},
+	"replicator/lease":            {"replicator/store"},
+	"replicator/restore":          {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/merge":            {"replicator/store", "internal/durable"},
+	"replicator/requests":         {"replicator/store", "collector"},
 	"replicator": {
 		"replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
 		"replicator/requests", "replicator/restore", "collector",

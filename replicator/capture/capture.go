@@ -14,6 +14,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -142,7 +143,7 @@ type Capture struct {
 
 	mu         sync.Mutex // guards all below and what the parts own; the Spool's locks come after it
 	tail       *tail
-	state      *state
+	state      *statedir.Dir
 	continuity *continuity
 	flusher    *flusher
 	hold       *hold
@@ -159,7 +160,7 @@ func New(o Options) *Capture {
 	o.setDefaults()
 	c := &Capture{o: o, files: o.Files, log: o.Logger.With("db", o.Name)}
 	c.tail = &tail{files: o.Files, clock: o.Clock}
-	c.state = &state{dir: o.StateDir, clock: o.Clock, log: c.log, recover: o.Recover, sums: &openSums{}}
+	c.state = &statedir.Dir{Path: o.StateDir, Clock: o.Clock, Log: c.log, Recover: o.Recover}
 	c.continuity = newContinuity(o.Files, c.tail, c.state, c.log)
 	c.flusher = &flusher{files: o.Files, tail: c.tail, state: c.state, commit: (*pendingCommit).run}
 	c.hold = &hold{files: o.Files, flusher: c.flusher}
@@ -178,21 +179,27 @@ func New(o Options) *Capture {
 func (c *Capture) Open(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	why, detail, err := c.state.open(ctx)
+	from, err := c.state.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("open state of %s: %w", c.o.Name, err)
 	}
 	c.continuity.readBoot()
-	c.tail.restart(c.state.pos)
-	if why != "" {
-		c.continuity.lose(why, detail)
+	pos := c.state.Position()
+	c.tail.restart(pos)
+	switch {
+	case from == statedir.FromNothing:
+		c.continuity.lose(ReasonFirst, "")
+	case from == statedir.FromReplica:
+		c.continuity.lose(ReasonState, "position taken from the replica: "+pos.TXID.String())
+	case pos.Doubt != "":
+		c.continuity.lose(Reason(pos.Doubt), "the comparison had not ended when sqlwatch did")
 	}
 	c.pace.active = c.o.Clock()
 	return nil
 }
 
 // Spool returns the captured segments. It is nil before Open.
-func (c *Capture) Spool() *spool.Spool { return c.state.spool }
+func (c *Capture) Spool() *spool.Spool { return c.state.Spool() }
 
 // Discontinuities returns how often continuity was not proven, by reason, since
 // this Capture was made.
@@ -208,9 +215,13 @@ func (c *Capture) Close() error {
 	if err == nil && c.hold.active() && c.hold.proven && c.tail.batch.empty() && c.continuity.lost == "" {
 		err = c.continuity.rememberLevel()
 	}
-	return errors.Join(err, c.hold.close(), c.state.close())
+	return errors.Join(err, c.hold.close(), c.state.Close())
 }
 
 var _ interface {
 	Checkpoint(context.Context, sqlite.Mode, sqlite.Budget) (sqlite.Result, error)
 } = (*Capture)(nil)
+
+// Discard removes a state that cannot be believed, or shall not be. No Capture may
+// have it open but the one that asks.
+func Discard(stateDir string) error { return statedir.Discard(stateDir) }

@@ -203,11 +203,7 @@ func (s *scene) close() {
 func (s *scene) crash() {
 	s.t.Helper()
 	c := s.capture
-	err := errors.Join(c.hold.close(), c.state.lock.Unlock(), s.files.Close())
-	if m := c.state.sums.open(); m != nil {
-		err = errors.Join(err, m.Close())
-	}
-	if err != nil {
+	if err := errors.Join(c.hold.close(), c.state.Abandon(), s.files.Close()); err != nil {
 		s.t.Fatal(err)
 	}
 	s.capture = nil
@@ -228,7 +224,7 @@ func (s *scene) settle() {
 	for range 100 {
 		s.step(true)
 		x, err := s.files.WALIndex()
-		if err == nil && s.capture.state.pos.Current(x) && s.capture.continuity.lost == "" {
+		if err == nil && s.capture.state.Position().Current(x) && s.capture.continuity.lost == "" {
 			return
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -17,7 +18,7 @@ import (
 type continuity struct {
 	files *dbfile.Files
 	tail  *tail
-	state *state
+	state *statedir.Dir
 	log   *slog.Logger
 	boot  string // of the system: see mainFile
 
@@ -32,7 +33,7 @@ type levelFile struct {
 	main                 spool.MainFile
 }
 
-func newContinuity(files *dbfile.Files, t *tail, s *state, log *slog.Logger) *continuity {
+func newContinuity(files *dbfile.Files, t *tail, s *statedir.Dir, log *slog.Logger) *continuity {
 	c := &continuity{files: files, tail: t, state: s, log: log}
 	c.counts.Store(&map[Reason]uint64{})
 	return c
@@ -71,14 +72,13 @@ func (c *continuity) lose(r Reason, detail string) {
 	c.counts.Store(&next)
 	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums, no action needed",
 		"reason", string(r), "detail", detail)
-	pos := c.state.pos
+	pos := c.state.Position()
 	if r == ReasonSpool || pos.Doubt != "" { // a full spool changes nothing about what the position proves
 		return
 	}
 	pos.Doubt = string(r)
-	c.state.pos = pos
 	c.tail.restart(pos)
-	if err := c.state.restate(pos); err != nil {
+	if err := c.state.Doubt(pos); err != nil {
 		c.log.Warn("the discontinuity could not be written down: should sqlwatch be killed before the comparison ends, run `sqlwatch verify`", "err", err)
 	}
 }
@@ -146,7 +146,7 @@ func (c *continuity) rememberLevel() error {
 		return err
 	}
 	// In this order: a commit that was backfilled before is one that was read.
-	if x, err := readIndex(c.files); err != nil || !p.Current(x) || p == c.state.pos {
+	if x, err := readIndex(c.files); err != nil || !p.Current(x) || p == c.state.Position() {
 		return err
 	}
 	return c.confirm(p)
@@ -154,8 +154,8 @@ func (c *continuity) rememberLevel() error {
 
 // confirm adopts a position whose content is what the last segment left.
 func (c *continuity) confirm(p spool.Position) error {
-	p.TXID, p.Timestamp = c.state.pos.TXID, c.state.pos.Timestamp
-	if err := c.state.restate(p); err != nil {
+	p.TXID, p.Timestamp = c.state.Position().TXID, c.state.Position().Timestamp
+	if err := c.state.Restate(p); err != nil {
 		return err
 	}
 	c.tail.restart(p)

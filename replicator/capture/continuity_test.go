@@ -61,7 +61,7 @@ func TestContinuity(t *testing.T) {
 		}, nil},
 		{"everything killed, as many commits as the counter had said, a reset", func(s *scene, a *app) {
 			s.settle()
-			k := s.capture.state.pos.Change
+			k := s.capture.state.Position().Change
 			s.crash()
 			a.kill()
 			b := startApp(s.t, s.path) // makes the wal-index anew, in place

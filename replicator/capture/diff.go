@@ -2,13 +2,15 @@ package capture
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -17,7 +19,7 @@ import (
 type comparer struct {
 	files      *dbfile.Files
 	tail       *tail
-	state      *state
+	state      *statedir.Dir
 	continuity *continuity
 	hold       *hold
 }
@@ -71,18 +73,18 @@ func (c *comparer) compare(ctx context.Context, v *view) (err error) {
 	if whole {
 		h.MinTXID = 1
 	}
-	w, err := c.state.spool.Create(h)
+	w, err := c.state.Spool().Create(h)
 	if err != nil {
 		return err
 	}
-	sums, err := pagesums.Create(c.state.sumsPath())
+	sums, err := c.state.CreateSums()
 	if err != nil {
 		return errors.Join(err, w.Abort())
 	}
 	defer func() { err = errors.Join(err, w.Abort(), sums.Abort()) }()
 	known := func() (ltx.Checksum, error) { return 0, nil }
 	if !whole {
-		known = c.state.sums.open().Entries()
+		known = c.state.Sums().Entries()
 	}
 	err = v.each(ctx, func(page uint32, data []byte) error {
 		for sums.Pages()+1 < page { // the lock page
@@ -101,7 +103,7 @@ func (c *comparer) compare(ctx context.Context, v *view) (err error) {
 		return err
 	}
 	next.Checksum = sums.Checksum()
-	if w.Pages() == 0 && next.Pages == c.state.pos.Pages {
+	if w.Pages() == 0 && next.Pages == c.state.Position().Pages {
 		return c.continuity.confirm(next)
 	}
 	r, err := w.Finish(next, string(c.continuity.lost))
@@ -112,7 +114,7 @@ func (c *comparer) compare(ctx context.Context, v *view) (err error) {
 		return err
 	}
 	c.tail.restart(next) // from here on the segment counts
-	return c.state.adoptMap(next, sums)
+	return c.state.AdoptMap(next, sums)
 }
 
 func discard(next func() (ltx.Checksum, error)) error {
@@ -127,17 +129,23 @@ func (c *comparer) afterComparison(v *view) (next spool.Position, whole bool, er
 	if err != nil {
 		return next, false, err
 	}
-	next = c.state.following(c.state.pos).Moved(v.x)
+	next = c.state.Following(c.state.Position()).Moved(v.x)
 	next.Doubt = ""
 	next.PageSize, next.Device, next.Inode = v.x.PageSize, st.Dev, st.DatabaseInode
 	if next.Main, err = c.continuity.mainFile(); err != nil {
 		return next, false, err
 	}
-	m := c.state.sums.open()
+	m := c.state.Sums()
 	whole = m == nil || m.PageSize() != next.PageSize
 	switch c.continuity.lost {
 	case ReasonFirst, ReasonState, ReasonReplaced, ReasonPageSize:
 		next.Lineage = newLineage()
 	}
 	return next, whole, nil
+}
+
+func newLineage() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
 }

@@ -30,12 +30,12 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	if c.rests(now) {
 		every = wholeIdle
 	}
-	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.broken || c.flusher.flushing != nil || c.tail.batch.spilled {
+	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil || c.tail.batch.spilled {
 		return Progress{}, false
 	}
 	// Whoever claims that all is captured knows that these are the files.
 	change, st, err := c.files.Look()
-	if err != nil || change.Database || st.DatabaseInode != c.state.pos.Inode || c.hold.isOpen() && st.ShmInode != c.hold.shm {
+	if err != nil || change.Database || st.DatabaseInode != c.state.Position().Inode || c.hold.isOpen() && st.ShmInode != c.hold.shm {
 		return Progress{}, false
 	}
 	x, err := readIndex(c.files)
@@ -74,7 +74,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		next = c.pace.next(frame)
 	}
 	return Progress{
-		TXID: c.state.pos.TXID, Pending: c.tail.pending, At: now, Next: next,
+		TXID: c.state.Position().TXID, Pending: c.tail.pending, At: now, Next: next,
 		Settled: current && c.tail.batch.empty(),
 	}, true
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
@@ -16,7 +17,7 @@ import (
 type flusher struct {
 	files *dbfile.Files
 	tail  *tail
-	state *state
+	state *statedir.Dir
 
 	commit   func(*pendingCommit) error // (*pendingCommit).run, but for tests of a slow or failing disk
 	flushing *flushing                  // a segment on its way to the disk, which outlasts a freeze that it would make too long
@@ -160,11 +161,11 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 	if b.empty() {
 		return nil, nil
 	}
-	if err := b.grew(f.state.pos.Pages, head.Pages); err != nil {
+	if err := b.grew(f.state.Position().Pages, head.Pages); err != nil {
 		return nil, err
 	}
-	next := f.state.following(head)
-	w, err := f.state.spool.Create(ltx.Header{
+	next := f.state.Following(head)
+	w, err := f.state.Spool().Create(ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
 		WALOffset: b.walHeader.FrameOffset(b.from.Frame + 1),
 		WALSize:   int64(head.Frames.Frame-b.from.Frame) * int64(b.walHeader.FrameSize()),
@@ -192,7 +193,7 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 		}
 		changes = append(changes, pagesums.Change{Page: page, Sum: sum})
 	}
-	delta, err := f.state.sums.open().Delta(changes, next.Pages)
+	delta, err := f.state.Sums().Delta(changes, next.Pages)
 	if err != nil {
 		return nil, err
 	}
@@ -211,5 +212,5 @@ func (f *flusher) adopt(p *pendingCommit) error {
 		return errors.Join(p.err, p.w.Abort())
 	}
 	f.tail.restart(p.record.Position)
-	return f.state.adopt(p.record.Position, p.changes)
+	return f.state.Adopt(p.record.Position, p.changes)
 }

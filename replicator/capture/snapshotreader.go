@@ -171,7 +171,7 @@ func (c *Capture) OpenSnapshot(ctx context.Context) (_ *SnapshotReader, err erro
 		return nil, errors.Join(fmt.Errorf("open snapshot of %s: %w", c.o.Name, err), conn.Close())
 	}
 	c.views.Add(1)
-	return &SnapshotReader{views: &c.views, conn: conn, view: v, pos: c.state.pos}, nil
+	return &SnapshotReader{views: &c.views, conn: conn, view: v, pos: c.state.Position()}, nil
 }
 
 // reach captures up to the commit that x describes, and no further.
@@ -182,10 +182,10 @@ func (c *Capture) reach(ctx context.Context, x dbfile.WALIndex) error {
 	if err := c.compareIfLost(ctx, c.flusher.flush()); err != nil {
 		return err
 	}
-	if c.state.pos.TXID == 0 {
+	if c.state.Position().TXID == 0 {
 		return errNothing
 	}
-	if c.state.pos.Change != x.Change {
+	if c.state.Position().Change != x.Change {
 		return errNoView
 	}
 	return nil

@@ -40,7 +40,7 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	c.whole = time.Time{}
 	c.tally = Progress{At: now, Next: nextIdle}
 	c.tail.commits, c.tail.frames = 0, 0
-	before := c.state.pos.TXID
+	before := c.state.Position().TXID
 	err := c.step(ctx, force)
 	if err == nil {
 		c.whole = now
@@ -54,7 +54,7 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 		err = errors.Join(err, c.hold.close())
 	}
 	c.tally.Commits, c.tally.Frames = c.tail.commits, c.tail.frames
-	c.tally.TXID, c.tally.Pending = c.state.pos.TXID, c.tail.pending
+	c.tally.TXID, c.tally.Pending = c.state.Position().TXID, c.tail.pending
 	c.tally.Spooled = c.tally.TXID != before
 	c.tally.Next = rhythmic(c.o.Clock(), c.tally.Next)
 	if err != nil {
@@ -101,13 +101,13 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 			return err
 		}
 	}
-	c.tally.Settled = c.tail.batch.empty() && (c.continuity.lost == "" || c.state.pos.TXID == 0 && x.Pages == 0)
+	c.tally.Settled = c.tail.batch.empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
 	return c.compareIfLost(ctx, c.tend(ctx, x, now))
 }
 
 // refresh looks at the files' names and at what an earlier step left behind.
 func (c *Capture) refresh() error {
-	if err := errors.Join(c.flusher.wait(), c.state.mend()); err != nil {
+	if err := errors.Join(c.flusher.wait(), c.state.Mend()); err != nil {
 		return err
 	}
 	change, err := c.files.Refresh()
@@ -121,7 +121,7 @@ func (c *Capture) refresh() error {
 	if err != nil {
 		return err
 	}
-	if pos := c.state.pos; pos.Inode != 0 && (pos.Inode != st.DatabaseInode || pos.Device != st.Dev) {
+	if pos := c.state.Position(); pos.Inode != 0 && (pos.Inode != st.DatabaseInode || pos.Device != st.Dev) {
 		c.continuity.lose(ReasonReplaced, "the file has another inode")
 	}
 	if c.hold.isOpen() && c.hold.shm != st.ShmInode {
@@ -139,14 +139,14 @@ func (c *Capture) checkSpool() error {
 	if c.continuity.lost == ReasonSpool {
 		limit /= resumeShare
 	}
-	full := c.state.spool.Pressure() >= limit
+	full := c.state.Spool().Pressure() >= limit
 	if !full && (c.hold.isOpen() || c.continuity.lost != "") { // an idle database fills no disk
-		full = c.state.diskFull()
+		full = c.state.DiskFull()
 	}
 	if !full {
 		return nil
 	}
-	c.continuity.lose(ReasonSpool, fmt.Sprintf("spool holds %d bytes", c.state.spool.Bytes()))
+	c.continuity.lose(ReasonSpool, fmt.Sprintf("spool holds %d bytes", c.state.Spool().Bytes()))
 	return errors.Join(ErrSpoolFull, c.hold.close())
 }
 

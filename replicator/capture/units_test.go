@@ -144,8 +144,8 @@ db.execute("pragma journal_mode=wal")
 	a.do("commit(100, 200, 9000)")
 	s.checkEqual()
 	s.wantLost(nil)
-	if lock := ltx.LockPgno(65536); s.capture.state.pos.Pages <= lock || s.copies.sums[lock] != 0 {
-		t.Errorf("D17: %d pages, lock page %d captured: %v", s.capture.state.pos.Pages, lock, s.copies.sums[lock] != 0)
+	if lock := ltx.LockPgno(65536); s.capture.state.Position().Pages <= lock || s.copies.sums[lock] != 0 {
+		t.Errorf("D17: %d pages, lock page %d captured: %v", s.capture.state.Position().Pages, lock, s.copies.sums[lock] != 0)
 	}
 }
 

@@ -30,7 +30,7 @@ func TestView_D71_neverOnRead0(t *testing.T) {
 		if s.capture.hold.free().ReadMark() == 0 {
 			t.Errorf("after %s: the view is on READ0", line)
 		}
-		want := s.capture.state.pos.Checksum
+		want := s.capture.state.Position().Checksum
 		a.do("commit(50, 5)")
 		a.do(`db.execute("pragma wal_checkpoint(passive)").fetchall()`)
 		if got := v.checksum(t); got != want {

@@ -1,9 +1,12 @@
-package capture
+// Package statedir is the state directory of one captured database: the spool of
+// segments, the page-checksum map that they are the redo log of, and the position
+// after the last of them. It says where capture goes on, from there, from what a
+// replica holds, or from nothing.
+package statedir
 
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -28,17 +31,20 @@ import (
 // sumsName is the page-checksum map's file in the state directory.
 const sumsName = "pages.sum"
 
-// state is the state directory: the spool, the page-checksum map that its segments
-// are the redo log of, and the position after the last of them.
-type state struct {
-	dir     string
-	clock   func() time.Time
-	log     *slog.Logger
-	recover func(context.Context) (ltx.TXID, store.PageSums, error) // Options.Recover
+// Dir is one open state directory. What it says may be asked for by its owner only;
+// the Spool it hands out may be used from any goroutine.
+type Dir struct {
+	Path  string
+	Clock func() time.Time
+	Log   *slog.Logger
+
+	// Recover is asked when the directory holds nothing to start from: what does the
+	// replica hold? It returns TXID 0 for an empty replica. nil: there is none.
+	Recover func(context.Context) (ltx.TXID, store.PageSums, error)
 
 	lock   *durable.Flock
 	spool  *spool.Spool
-	sums   *openSums
+	sums   openSums
 	pos    spool.Position // of the last segment
 	broken bool           // the page-checksum map misses a segment: apply those in the spool again
 
@@ -46,7 +52,32 @@ type state struct {
 	diskLow   bool      // what it answered
 }
 
-func (s *state) sumsPath() string { return filepath.Join(s.dir, sumsName) }
+// Spool returns the captured segments. It is nil before Open.
+func (s *Dir) Spool() *spool.Spool { return s.spool }
+
+// Sums returns the page-checksum map, nil where there is none.
+func (s *Dir) Sums() *pagesums.Map { return s.sums.open() }
+
+// Position returns the position after the last segment.
+func (s *Dir) Position() spool.Position { return s.pos }
+
+// Broken reports whether the map misses a segment: see Mend.
+func (s *Dir) Broken() bool { return s.broken }
+
+// CreateSums begins a new map, for AdoptMap.
+func (s *Dir) CreateSums() (*pagesums.Writer, error) { return pagesums.Create(s.sumsPath()) }
+
+func (s *Dir) sumsPath() string { return filepath.Join(s.Path, sumsName) }
+
+// Origin is what the position goes back to.
+type Origin int
+
+// The origins.
+const (
+	FromNothing Origin = iota // nothing was ever captured
+	FromReplica               // the directory held nothing to be believed, a replica does
+	FromHere                  // the directory
+)
 
 // openSums is the page-checksum map while it is open, and afterwards how far it
 // was durable. The spool asks it before segments go, from any goroutine.
@@ -84,60 +115,69 @@ func (o *openSums) close() error {
 	return errors.Join(err, m.Close())
 }
 
-// open takes the directory for this process alone and loads the position.
-// *durable.HeldError: another process has it. why is the reason for which a
-// comparison is due; "" when none is.
-func (s *state) open(ctx context.Context) (why Reason, detail string, err error) {
-	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
-		return "", "", err
+// Open takes the directory for this process alone and loads the position.
+// *durable.HeldError: another process has it.
+func (s *Dir) Open(ctx context.Context) (from Origin, err error) {
+	if err := durable.MkdirAll(s.Path, 0o700); err != nil {
+		return from, err
 	}
-	if s.lock, err = durable.Lock(filepath.Join(s.dir, "capture.lock")); err != nil {
-		return "", "", err
+	if s.lock, err = durable.Lock(filepath.Join(s.Path, "capture.lock")); err != nil {
+		return from, err
 	}
-	if why, detail, err = s.load(ctx); err != nil {
+	if from, err = s.load(ctx); err != nil {
 		err, s.lock = errors.Join(err, s.lock.Unlock()), nil
-		return "", "", err
 	}
-	return why, detail, nil
+	return from, err
 }
 
-// close makes the map durable and gives the directory up.
-func (s *state) close() error {
-	err := s.sums.close()
-	if s.lock != nil {
-		err = errors.Join(err, s.lock.Unlock())
-		s.lock = nil
+// Close makes the map durable and gives the directory up.
+func (s *Dir) Close() error { return errors.Join(s.sums.close(), s.unlock()) }
+
+// Abandon gives the directory up as a killed process does: nothing is made durable.
+func (s *Dir) Abandon() error {
+	m := s.sums.current.Swap(nil)
+	if m == nil {
+		return s.unlock()
 	}
-	return err
+	return errors.Join(m.Close(), s.unlock())
+}
+
+func (s *Dir) unlock() error {
+	if s.lock == nil {
+		return nil
+	}
+	lock := s.lock
+	s.lock = nil
+	return lock.Unlock()
 }
 
 // load finds the position that the state directory holds. Whatever in it cannot
 // be believed, all of it is given up for what the replica holds.
-func (s *state) load(ctx context.Context) (why Reason, detail string, err error) {
-	sp, found, err := spool.Open(s.dir)
+func (s *Dir) load(ctx context.Context) (Origin, error) {
+	sp, found, err := spool.Open(s.Path)
 	if err == nil && found {
 		err = s.loadSums(sp)
 	}
 	switch {
 	case err == nil && found:
 		s.use(sp)
-		return Reason(s.pos.Doubt), "the comparison had not ended when sqlwatch did", nil
+		return FromHere, nil
 	case err == nil:
 		return s.begin(ctx)
 	case errors.Is(err, spool.ErrDamaged), errors.Is(err, pagesums.ErrDamaged):
-		s.log.Warn("state directory is damaged; taking the position from the replica, no action needed", "err", err)
+		s.Log.Warn("state directory is damaged; taking the position from the replica, no action needed", "err", err)
 		return s.begin(ctx)
 	}
-	return "", "", err
+	return FromNothing, err
 }
 
-func (s *state) use(sp *spool.Spool) {
+func (s *Dir) use(sp *spool.Spool) {
 	s.spool, s.pos = sp, sp.Position()
 	sp.AfterSync(s.sums.sync)
 }
 
 // loadSums opens the page-checksum map and applies the segments it may lack.
-func (s *state) loadSums(sp *spool.Spool) error {
+func (s *Dir) loadSums(sp *spool.Spool) error {
 	m, err := pagesums.Open(s.sumsPath())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pagesums.ErrDamaged) {
 		// A crash between the first segment and its map leaves this.
@@ -225,44 +265,44 @@ func redoSegment(m *pagesums.Map, s spool.Segment) (err error) {
 }
 
 // begin begins from the replica, or from nothing.
-func (s *state) begin(ctx context.Context) (why Reason, detail string, err error) {
+func (s *Dir) begin(ctx context.Context) (from Origin, err error) {
 	var last ltx.TXID
 	var sums store.PageSums
-	if s.recover != nil {
-		if last, sums, err = s.recover(ctx); err != nil {
-			return "", "", fmt.Errorf("ask the replica for its position: %w", err)
+	if s.Recover != nil {
+		if last, sums, err = s.Recover(ctx); err != nil {
+			return from, fmt.Errorf("ask the replica for its position: %w", err)
 		}
 	}
-	if err := Discard(s.dir); err != nil {
-		return "", "", err
+	if err := Discard(s.Path); err != nil {
+		return from, err
 	}
 	if last > 0 {
+		from = FromReplica
 		if err := s.adoptReplica(last, sums); err != nil {
-			return "", "", err
+			return from, err
 		}
 	}
-	sp, found, err := spool.Open(s.dir)
+	sp, found, err := spool.Open(s.Path)
 	if err == nil && found {
 		err = s.loadSums(sp)
 	}
-	if err != nil {
-		return "", "", err
+	if err == nil {
+		s.use(sp)
 	}
-	s.use(sp)
-	if last == 0 {
-		return ReasonFirst, "", nil
-	}
-	return ReasonState, "position taken from the replica: " + last.String(), nil
+	return from, err
 }
 
+// doubtOfReplica is the Doubt of a position that was taken from a replica.
+const doubtOfReplica = "state"
+
 // adoptReplica writes the state that a replica at TXID last stands for.
-func (s *state) adoptReplica(last ltx.TXID, sums store.PageSums) error {
+func (s *Dir) adoptReplica(last ltx.TXID, sums store.PageSums) error {
 	if err := pagesums.Write(s.sumsPath(), last, sums.PageSize, sums.Sums); err != nil {
 		return err
 	}
 	p := spool.Position{
 		TXID: last, Lineage: sums.Lineage, PageSize: sums.PageSize, Pages: uint32(len(sums.Sums)),
-		Checksum: ltx.ChecksumFlag, Doubt: string(ReasonState),
+		Checksum: ltx.ChecksumFlag, Doubt: doubtOfReplica,
 	}
 	for _, sum := range sums.Sums {
 		p.Checksum = ltx.ChecksumFlag | (p.Checksum ^ sum)
@@ -270,11 +310,11 @@ func (s *state) adoptReplica(last ltx.TXID, sums store.PageSums) error {
 	if !sums.Timestamp.IsZero() {
 		p.Timestamp = sums.Timestamp.UnixMilli() + 1 // above any fraction of the millisecond
 	}
-	return spool.Begin(s.dir, p)
+	return spool.Begin(s.Path, p)
 }
 
-// mend applies the segments in the spool again where the map misses one.
-func (s *state) mend() error {
+// Mend applies the segments in the spool again where the map misses one.
+func (s *Dir) Mend() error {
 	if !s.broken {
 		return nil
 	}
@@ -285,18 +325,18 @@ func (s *state) mend() error {
 	return nil
 }
 
-// following returns p as the position after a next segment: the next TXID, and a
+// Following returns p as the position after a next segment: the next TXID, and a
 // time that has risen whatever the clock did.
-func (s *state) following(p spool.Position) spool.Position {
+func (s *Dir) Following(p spool.Position) spool.Position {
 	p.TXID = s.pos.TXID + 1
-	p.Timestamp = max(s.pos.Timestamp+1, s.clock().UnixMilli())
+	p.Timestamp = max(s.pos.Timestamp+1, s.Clock().UnixMilli())
 	p.Main = spool.MainFile{}
 	return p
 }
 
-// adopt makes p, which a durable segment leads to, the position, and applies the
+// Adopt makes p, which a durable segment leads to, the position, and applies the
 // segment's changes to the map.
-func (s *state) adopt(p spool.Position, changes []pagesums.Change) error {
+func (s *Dir) Adopt(p spool.Position, changes []pagesums.Change) error {
 	s.pos = p
 	m := s.sums.open()
 	err := m.Put(changes)
@@ -310,8 +350,8 @@ func (s *state) adopt(p spool.Position, changes []pagesums.Change) error {
 	return nil
 }
 
-// adoptMap makes p the position; the map of it was written in the old one's place.
-func (s *state) adoptMap(p spool.Position, written *pagesums.Writer) error {
+// AdoptMap makes p the position; the map of it was written in the old one's place.
+func (s *Dir) AdoptMap(p spool.Position, written *pagesums.Writer) error {
 	s.pos = p
 	err := written.Commit(p.TXID, p.PageSize)
 	if err == nil {
@@ -324,8 +364,14 @@ func (s *state) adoptMap(p spool.Position, written *pagesums.Writer) error {
 	return err
 }
 
-// restate makes p, of the same content, the position.
-func (s *state) restate(p spool.Position) error {
+// Doubt makes p the position even where that cannot be written down.
+func (s *Dir) Doubt(p spool.Position) error {
+	s.pos = p
+	return s.spool.Restate(p)
+}
+
+// Restate makes p, of the same content, the position.
+func (s *Dir) Restate(p spool.Position) error {
 	if err := s.spool.Restate(p); err != nil {
 		return err
 	}
@@ -336,12 +382,12 @@ func (s *state) restate(p spool.Position) error {
 // diskFloor is what capture leaves free on the state directory's file system, in bytes.
 const diskFloor = 64 << 20
 
-// diskFull reports whether no more than that is free. It looks at most once a second.
-func (s *state) diskFull() bool {
-	if now := s.clock(); now.After(s.diskAsked) {
+// DiskFull reports whether no more than that is free. It looks at most once a second.
+func (s *Dir) DiskFull() bool {
+	if now := s.Clock(); now.After(s.diskAsked) {
 		s.diskAsked = now.Add(time.Second)
 		var fs unix.Statfs_t
-		err := unix.Statfs(s.dir, &fs)
+		err := unix.Statfs(s.Path, &fs)
 		s.diskLow = err == nil && fs.Bavail*uint64(fs.Bsize) < diskFloor
 	}
 	return s.diskLow
@@ -355,10 +401,4 @@ func Discard(stateDir string) error {
 		err = nil
 	}
 	return errors.Join(spool.Discard(stateDir), err)
-}
-
-func newLineage() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }
