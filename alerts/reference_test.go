@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/replicator"
@@ -27,13 +28,13 @@ func TestMetricsReferenceIsInStep(t *testing.T) {
 	}
 	want := string(text)
 	sections := 0
-	for section, metrics := range map[string][]collector.Metric{
+	for section, metrics := range map[string][]metric.Metric{
 		"collector":  collector.Catalogue(),
 		"watchdog":   watchdog.Catalogue(),
 		"notify":     notify.Catalogue(),
 		"replicator": replicator.Catalogue(),
 	} {
-		if want, err = collector.UpdateReference(want, section, metrics); err != nil {
+		if want, err = metric.UpdateReference(want, section, metrics); err != nil {
 			t.Fatal(err)
 		}
 		sections++

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
 // Exporter is a prometheus.Collector of every metric in Catalogue. A scrape
@@ -117,7 +119,7 @@ type scrape struct {
 }
 
 // write sends one series of the present row.
-func (s *scrape) write(m Metric, value float64, labels ...string) {
+func (s *scrape) write(m metric.Metric, value float64, labels ...string) {
 	pairs, err := s.row.pairs(s.exporter.descs, m, labels)
 	if err != nil {
 		s.ch <- prometheus.NewInvalidMetric(s.exporter.descs[m.Name], err)
@@ -128,7 +130,7 @@ func (s *scrape) write(m Metric, value float64, labels ...string) {
 	}
 	one := &s.slab[0]
 	s.slab = s.slab[1:]
-	*one = series{desc: s.exporter.descs[m.Name], counter: m.Type == Counter, labels: pairs, value: value}
+	*one = series{desc: s.exporter.descs[m.Name], counter: m.Type == metric.Counter, labels: pairs, value: value}
 	s.ch <- one
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -284,12 +286,12 @@ func TestMetricsReferenceIsInStep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := UpdateReference(string(text), "collector", Catalogue())
+	want, err := metric.UpdateReference(string(text), "collector", Catalogue())
 	if err != nil {
 		t.Fatal(err)
 	}
 	compareGolden(t, name, want)
-	if _, err := UpdateReference("nothing", "collector", nil); err == nil {
+	if _, err := metric.UpdateReference("nothing", "collector", nil); err == nil {
 		t.Error("a text without the section was accepted")
 	}
 }

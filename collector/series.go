@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
 // series is one line of a scrape. Its labels are shared with the scrapes before.
@@ -57,7 +59,7 @@ func reused(before *map[string]*row, db string) *row {
 }
 
 // pairs returns the labels of the row's next series.
-func (r *row) pairs(descs map[string]*prometheus.Desc, m Metric, values []string) ([]*dto.LabelPair, error) {
+func (r *row) pairs(descs map[string]*prometheus.Desc, m metric.Metric, values []string) ([]*dto.LabelPair, error) {
 	if r.next == len(r.written) || r.written[r.next].metric != m.Name || !slices.Equal(r.written[r.next].values, values) {
 		values := append([]string(nil), values...)
 		// Checked by the library, once: later ones are the same.

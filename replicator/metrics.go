@@ -6,7 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 )
@@ -24,12 +24,12 @@ func NewMetrics() *Metrics { return &Metrics{sources: map[string]*Replicator{}} 
 
 // The metrics of this package, in the order of the reference.
 var (
-	metricUploaded        = replicaMetric(collector.Counter, "sqlwatch_replica_uploaded_bytes_total", "Bytes of objects stored in the replica.")
-	metricVerifyFailures  = replicaMetric(collector.Counter, "sqlwatch_verify_failures_total", "Restore drills that failed.")
-	metricDiscontinuities = collector.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: collector.Counter, Labels: []string{"db", "reason"},
+	metricUploaded        = replicaMetric(metric.Counter, "sqlwatch_replica_uploaded_bytes_total", "Bytes of objects stored in the replica.")
+	metricVerifyFailures  = replicaMetric(metric.Counter, "sqlwatch_verify_failures_total", "Restore drills that failed.")
+	metricDiscontinuities = metric.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: metric.Counter, Labels: []string{"db", "reason"},
 		Help: "Times that continuity was not proven and a diff or snapshot was taken, by reason."}
-	metricSnapshotEvery = replicaMetric(collector.Gauge, "sqlwatch_replica_snapshot_interval_seconds", "Configured time between snapshots (snapshot every) of the replica.")
-	metricVerifyEvery   = replicaMetric(collector.Gauge, "sqlwatch_verify_interval_seconds", "Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
+	metricSnapshotEvery = replicaMetric(metric.Gauge, "sqlwatch_replica_snapshot_interval_seconds", "Configured time between snapshots (snapshot every) of the replica.")
+	metricVerifyEvery   = replicaMetric(metric.Gauge, "sqlwatch_verify_interval_seconds", "Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
 
 	descUploaded, descVerifyFailures, descDiscontinuities = metricUploaded.Desc(), metricVerifyFailures.Desc(), metricDiscontinuities.Desc()
 	descSnapshotEvery, descVerifyEvery                    = metricSnapshotEvery.Desc(), metricVerifyEvery.Desc()
@@ -61,22 +61,22 @@ var replicaGauges = []replicaGauge{
 
 // replicaGauge is a metric and where it stands in a status.
 type replicaGauge struct {
-	collector.Metric
+	metric.Metric
 	desc  *prometheus.Desc
 	value func(ReplicaStatus) float64
 }
 
 func gauge(name, help string, value func(ReplicaStatus) float64) replicaGauge {
-	m := replicaMetric(collector.Gauge, name, help)
+	m := replicaMetric(metric.Gauge, name, help)
 	return replicaGauge{m, m.Desc(), value}
 }
 
-func replicaMetric(kind collector.MetricType, name, help string) collector.Metric {
-	return collector.Metric{Name: name, Type: kind, Labels: []string{"db", "replica"}, Help: help}
+func replicaMetric(kind metric.Type, name, help string) metric.Metric {
+	return metric.Metric{Name: name, Type: kind, Labels: []string{"db", "replica"}, Help: help}
 }
 
 // Catalogue returns every metric that Metrics exports.
-func Catalogue() []collector.Metric {
+func Catalogue() []metric.Metric {
 	all := append(requests.Catalogue(), metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery, metricVerifyEvery)
 	for _, g := range replicaGauges {
 		all = append(all, g.Metric)

@@ -27,19 +27,19 @@ const module = "github.com/sqlwatch/sqlwatch"
 // "*" allows all.
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
-	"internal/daemon": {
+	"internal/daemon": {"internal/metric",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
 	}, // the composition root
 	"internal/config":     {"policy", "policy/lang", "policy/policytest", "internal/hcldecode", "internal/notify"},
-	"internal/web":        {"internal/watchdog", "collector"},
-	"internal/watchdog":   {"collector", "policy", "internal/sqlite", "internal/durable"},
+	"internal/web":        {"internal/metric", "internal/watchdog", "collector"},
+	"internal/watchdog":   {"internal/metric", "collector", "policy", "internal/sqlite", "internal/durable"},
 	"policy":              {"policy/lang", "collector", "internal/sqlite", "internal/hcldecode"},
 	"policy/policytest":   {"policy", "policy/lang", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
 	"internal/hcldecode":  {"policy/lang"},                                                                 // strict reading, for policies and the rest of the configuration
 	"policy/lang":         {"collector"},
-	"collector":           {"internal/dbfile"},
+	"collector":           {"internal/metric", "internal/dbfile"},
 	"collector/busy":      {"collector"},
 	"replicator/store":    {},
 	"replicator/spool":    {"internal/dbfile", "internal/durable"},
@@ -54,15 +54,16 @@ var arrows = map[string][]string{
 	"replicator/lease":            {"replicator/store"},
 	"replicator/restore":          {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
 	"replicator/merge":            {"replicator/store", "internal/durable"},
-	"replicator/requests":         {"replicator/store", "collector"},
+	"replicator/requests":         {"replicator/store", "internal/metric"},
 	"replicator": {
 		"replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
-		"replicator/requests", "replicator/restore", "collector",
+		"replicator/requests", "replicator/restore", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
 	"replicator/store/s3":        {"replicator/store"},
 	"replicator/store/file":      {"replicator/store", "internal/durable"},
 	"replicator/store/storetest": {"replicator/store"},
+	"internal/metric":            {},
 	"internal/dbfile":            {},
 	"internal/durable":           {},
 	"internal/sqlite":            {},
@@ -70,7 +71,7 @@ var arrows = map[string][]string{
 	"internal/importer":          {},
 	"internal/testapp":           {},
 	"examples":                   {},
-	"internal/notify":            {"collector"},
+	"internal/notify":            {"internal/metric", "collector"},
 }
 
 type listedPackage struct {

@@ -5,22 +5,22 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
 var (
-	metricSent = collector.Metric{Name: "sqlwatch_notifications_total", Type: collector.Counter, Labels: []string{"notifier"},
+	metricSent = metric.Metric{Name: "sqlwatch_notifications_total", Type: metric.Counter, Labels: []string{"notifier"},
 		Help: "Notifications that a notifier has taken."}
-	metricFailures = collector.Metric{Name: "sqlwatch_notification_failures_total", Type: collector.Counter, Labels: []string{"notifier", "reason"},
+	metricFailures = metric.Metric{Name: "sqlwatch_notification_failures_total", Type: metric.Counter, Labels: []string{"notifier", "reason"},
 		Help: "Notifications that were lost: refused = the notifier will not have them, expired = it did not answer for an hour, queue_full = too many were waiting for it, shutdown = it did not answer while sqlwatch ended."}
-	metricWaiting = collector.Metric{Name: "sqlwatch_notifications_waiting", Type: collector.Gauge, Labels: []string{"notifier"},
+	metricWaiting = metric.Metric{Name: "sqlwatch_notifications_waiting", Type: metric.Gauge, Labels: []string{"notifier"},
 		Help: "Notifications that wait for the notifier; while it does not answer they are tried again for an hour."}
 )
 
-var catalogue = []collector.Metric{metricSent, metricFailures, metricWaiting}
+var catalogue = []metric.Metric{metricSent, metricFailures, metricWaiting}
 
 // Catalogue returns every metric that Notifiers export.
-func Catalogue() []collector.Metric { return slices.Clone(catalogue) }
+func Catalogue() []metric.Metric { return slices.Clone(catalogue) }
 
 // Why a notification was lost, as metricFailures tells it.
 const (
@@ -40,7 +40,7 @@ type metrics struct {
 }
 
 func newMetrics() metrics {
-	counters := func(m collector.Metric) *prometheus.CounterVec {
+	counters := func(m metric.Metric) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help}, m.Labels)
 	}
 	return metrics{sent: counters(metricSent), failures: counters(metricFailures), waiting: metricWaiting.Desc()}

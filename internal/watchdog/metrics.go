@@ -7,54 +7,55 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
 // The metrics of this package, in the order of the reference.
 var (
-	metricCheckpoints = collector.Metric{Name: "sqlwatch_checkpoints_total", Type: collector.Counter, Labels: []string{"db", "mode"},
+	metricCheckpoints = metric.Metric{Name: "sqlwatch_checkpoints_total", Type: metric.Counter, Labels: []string{"db", "mode"},
 		Help: "Checkpoints that sqlwatch began, or refrained from after looking."}
-	metricCheckpointFailures = collector.Metric{Name: "sqlwatch_checkpoint_failures_total", Type: collector.Counter, Labels: []string{"db", "mode", "reason"},
+	metricCheckpointFailures = metric.Metric{Name: "sqlwatch_checkpoint_failures_total", Type: metric.Counter, Labels: []string{"db", "mode", "reason"},
 		Help: "Checkpoints that did not do what their mode asks for: busy = the write lock was taken, pinned = a reader was in the way, contended = another checkpointer was at work, stall_budget = it would have held writers up for too long, io = an error."}
-	metricCheckpointDuration = collector.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: collector.Histogram, Labels: []string{"db", "mode"},
+	metricCheckpointDuration = metric.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: metric.Histogram, Labels: []string{"db", "mode"},
 		Help: "How long checkpoints took."}
-	metricWriterStall = collector.Metric{Name: "sqlwatch_writer_stall_seconds", Type: collector.Histogram, Labels: []string{"db", "mode"},
+	metricWriterStall = metric.Metric{Name: "sqlwatch_writer_stall_seconds", Type: metric.Histogram, Labels: []string{"db", "mode"},
 		Help: "How long checkpoints held the write lock, so that no writer could begin."}
-	metricReclaimed = collector.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: collector.Counter, Labels: []string{"db"},
+	metricReclaimed = metric.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: metric.Counter, Labels: []string{"db"},
 		Help: "Bytes of WAL files given back to the file system."}
-	metricPolicyState = collector.Metric{Name: "sqlwatch_policy_state", Type: collector.Gauge, Labels: []string{"db", "policy", "state"},
+	metricPolicyState = metric.Metric{Name: "sqlwatch_policy_state", Type: metric.Gauge, Labels: []string{"db", "policy", "state"},
 		Help: "1 for the state that the policy is in for the database, 0 for the others."}
-	metricPolicyActions = collector.Metric{Name: "sqlwatch_policy_actions_total", Type: collector.Counter, Labels: []string{"db", "policy", "action"},
+	metricPolicyActions = metric.Metric{Name: "sqlwatch_policy_actions_total", Type: metric.Counter, Labels: []string{"db", "policy", "action"},
 		Help: "Actions that policies began."}
-	metricPolicyFailures = collector.Metric{Name: "sqlwatch_policy_action_failures_total", Type: collector.Counter, Labels: []string{"db", "policy", "action"},
+	metricPolicyFailures = metric.Metric{Name: "sqlwatch_policy_action_failures_total", Type: metric.Counter, Labels: []string{"db", "policy", "action"},
 		Help: "Actions of policies that did not reach their end."}
-	metricPolicyRefusals = collector.Metric{Name: "sqlwatch_policy_refusals_total", Type: collector.Counter, Labels: []string{"db", "policy", "guard"},
+	metricPolicyRefusals = metric.Metric{Name: "sqlwatch_policy_refusals_total", Type: metric.Counter, Labels: []string{"db", "policy", "guard"},
 		Help: "Times a guard began to keep a policy from acting; a refusal that lasts is one."}
-	metricWindowOpen = collector.Metric{Name: "sqlwatch_policy_window_open", Type: collector.Gauge, Labels: []string{"db", "window"},
+	metricWindowOpen = metric.Metric{Name: "sqlwatch_policy_window_open", Type: metric.Gauge, Labels: []string{"db", "window"},
 		Help: "1 while the window is open."}
-	metricTuned = collector.Metric{Name: "sqlwatch_tuned_value", Type: collector.Gauge, Labels: []string{"db", "policy", "parameter"},
+	metricTuned = metric.Metric{Name: "sqlwatch_tuned_value", Type: metric.Gauge, Labels: []string{"db", "policy", "parameter"},
 		Help: "What a policy's tune block suggests for its parameter, in base units; it is in force where the block says so."}
-	metricPaused = collector.Metric{Name: "sqlwatch_policy_paused", Type: collector.Gauge, Labels: []string{"db"},
+	metricPaused = metric.Metric{Name: "sqlwatch_policy_paused", Type: metric.Gauge, Labels: []string{"db"},
 		Help: "1 while an operator has paused the actions of all policies for the database."}
-	metricPanics = collector.Metric{Name: "sqlwatch_database_panics_total", Type: collector.Counter, Labels: []string{"db"},
+	metricPanics = metric.Metric{Name: "sqlwatch_database_panics_total", Type: metric.Counter, Labels: []string{"db"},
 		Help: "Faults of sqlwatch itself while it was at work for the database; what was at work began anew."}
-	metricReloadSuccessful = collector.Metric{Name: "sqlwatch_config_last_reload_successful", Type: collector.Gauge,
+	metricReloadSuccessful = metric.Metric{Name: "sqlwatch_config_last_reload_successful", Type: metric.Gauge,
 		Help: "1 if the last attempt to load the configuration succeeded; 0 if the one before it is still in force."}
-	metricReloadTime = collector.Metric{Name: "sqlwatch_config_last_reload_success_timestamp_seconds", Type: collector.Gauge,
+	metricReloadTime = metric.Metric{Name: "sqlwatch_config_last_reload_success_timestamp_seconds", Type: metric.Gauge,
 		Help: "When a configuration was last loaded with success."}
-	metricBuildInfo = collector.Metric{Name: "sqlwatch_build_info", Type: collector.Gauge, Labels: []string{"version", "commit", "goversion", "sqlite_version"},
+	metricBuildInfo = metric.Metric{Name: "sqlwatch_build_info", Type: metric.Gauge, Labels: []string{"version", "commit", "goversion", "sqlite_version"},
 		Help: "Always 1: what this process was built from."}
 )
 
-var catalogue = []collector.Metric{
+var catalogue = []metric.Metric{
 	metricCheckpoints, metricCheckpointFailures, metricCheckpointDuration, metricWriterStall, metricReclaimed,
 	metricPolicyState, metricPolicyActions, metricPolicyFailures, metricPolicyRefusals, metricWindowOpen, metricTuned, metricPaused,
 	metricPanics, metricReloadSuccessful, metricReloadTime, metricBuildInfo,
 }
 
 // Catalogue returns every metric that Metrics exports.
-func Catalogue() []collector.Metric { return slices.Clone(catalogue) }
+func Catalogue() []metric.Metric { return slices.Clone(catalogue) }
 
 // The upper bounds of the histograms' buckets. The stall's are dense where stall
 // budgets are set.
@@ -116,15 +117,15 @@ func NewMetrics() *Metrics {
 	}
 }
 
-func counters(m collector.Metric) *prometheus.CounterVec {
+func counters(m metric.Metric) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help}, m.Labels)
 }
 
-func gauges(m collector.Metric) *prometheus.GaugeVec {
+func gauges(m metric.Metric) *prometheus.GaugeVec {
 	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: m.Name, Help: m.Help}, m.Labels)
 }
 
-func histograms(m collector.Metric, buckets []float64) *prometheus.HistogramVec {
+func histograms(m metric.Metric, buckets []float64) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: buckets}, m.Labels)
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
 // Gatherer gathers the metrics of our own collectors, whose names, labels and
@@ -22,13 +22,13 @@ import (
 type Gatherer struct {
 	rest       prometheus.Gatherer
 	collectors []prometheus.Collector
-	metrics    []collector.Metric
+	metrics    []metric.Metric
 	index      map[*prometheus.Desc]int // into metrics
 }
 
 // NewGatherer returns a Gatherer, or an error where a collector describes what is
 // not in the catalogue.
-func NewGatherer(rest prometheus.Gatherer, catalogue []collector.Metric, collectors ...prometheus.Collector) (*Gatherer, error) {
+func NewGatherer(rest prometheus.Gatherer, catalogue []metric.Metric, collectors ...prometheus.Collector) (*Gatherer, error) {
 	g := &Gatherer{rest: rest, collectors: collectors, metrics: catalogue, index: map[*prometheus.Desc]int{}}
 	for _, c := range collectors {
 		descs := make(chan *prometheus.Desc)
@@ -37,7 +37,7 @@ func NewGatherer(rest prometheus.Gatherer, catalogue []collector.Metric, collect
 			c.Describe(descs)
 		}()
 		for d := range descs {
-			i := slices.IndexFunc(catalogue, func(m collector.Metric) bool {
+			i := slices.IndexFunc(catalogue, func(m metric.Metric) bool {
 				return strings.HasPrefix(d.String(), "Desc{fqName: "+strconv.Quote(m.Name)+",")
 			})
 			g.index[d] = i
@@ -141,11 +141,11 @@ func compareLabels(a, b *dto.Metric, from int) int {
 	return len(a.Label) - len(b.Label)
 }
 
-func familyType(t collector.MetricType) *dto.MetricType {
+func familyType(t metric.Type) *dto.MetricType {
 	switch t {
-	case collector.Counter:
+	case metric.Counter:
 		return dto.MetricType_COUNTER.Enum()
-	case collector.Histogram:
+	case metric.Histogram:
 		return dto.MetricType_HISTOGRAM.Enum()
 	}
 	return dto.MetricType_GAUGE.Enum()

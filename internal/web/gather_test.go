@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -66,7 +67,7 @@ func watching(t testing.TB, names ...string) (*watchdog.Watchdog, []prometheus.C
 	return w, []prometheus.Collector{collector.NewExporter(w.Samples), metrics}
 }
 
-func ourCatalogue() []collector.Metric {
+func ourCatalogue() []metric.Metric {
 	return slices.Concat(collector.Catalogue(), watchdog.Catalogue())
 }
 
@@ -114,7 +115,7 @@ func TestGathererRefusesAndSurvives(t *testing.T) {
 	if _, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), stranger); err == nil {
 		t.Error("a metric outside the catalogue was accepted")
 	}
-	catalogue := []collector.Metric{{Name: "stranger", Type: collector.Gauge, Help: "?"}, {Name: "labelled", Type: collector.Gauge, Labels: []string{"x"}, Help: "?"}}
+	catalogue := []metric.Metric{{Name: "stranger", Type: metric.Gauge, Help: "?"}, {Name: "labelled", Type: metric.Gauge, Labels: []string{"x"}, Help: "?"}}
 	labelled := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "labelled", Help: "?"}, []string{"x"})
 	labelled.WithLabelValues("fine").Set(1)
 	g, err := NewGatherer(prometheus.NewRegistry(), catalogue, labelled, panicking{stranger})

@@ -6,22 +6,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
-var catalogue = []collector.Metric{
-	{Name: "sqlwatch_replica_operations_total", Type: collector.Counter, Labels: []string{"db", "replica", "operation"},
+var catalogue = []metric.Metric{
+	{Name: "sqlwatch_replica_operations_total", Type: metric.Counter, Labels: []string{"db", "replica", "operation"},
 		Help: "Requests sent to the replica's store, retries included."},
-	{Name: "sqlwatch_replica_operation_failures_total", Type: collector.Counter, Labels: []string{"db", "replica", "operation", "reason"},
+	{Name: "sqlwatch_replica_operation_failures_total", Type: metric.Counter, Labels: []string{"db", "replica", "operation", "reason"},
 		Help: "Requests to the replica's store that failed, by reason."},
-	{Name: "sqlwatch_replica_operation_duration_seconds", Type: collector.Histogram, Labels: []string{"db", "replica", "operation"},
+	{Name: "sqlwatch_replica_operation_duration_seconds", Type: metric.Histogram, Labels: []string{"db", "replica", "operation"},
 		Help: "How long requests to the replica's store took."},
 }
 
 var descOperations, descFailures, descDurations = catalogue[0].Desc(), catalogue[1].Desc(), catalogue[2].Desc()
 
 // Catalogue returns every metric that Collect sends.
-func Catalogue() []collector.Metric { return slices.Clone(catalogue) }
+func Catalogue() []metric.Metric { return slices.Clone(catalogue) }
 
 // Describe sends the descriptions of what Collect sends.
 func Describe(descs chan<- *prometheus.Desc) {

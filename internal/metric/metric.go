@@ -1,4 +1,6 @@
-package collector
+// Package metric describes exported metrics, so that what /metrics says and what the
+// reference in docs/metrics.md says come from one list.
+package metric
 
 import (
 	"fmt"
@@ -7,14 +9,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// MetricType is a metric's Prometheus type.
-type MetricType string
+// Type is a metric's Prometheus type.
+type Type string
 
 // The metric types in use.
 const (
-	Counter   MetricType = "counter"
-	Gauge     MetricType = "gauge"
-	Histogram MetricType = "histogram"
+	Counter   Type = "counter"
+	Gauge     Type = "gauge"
+	Histogram Type = "histogram"
 )
 
 // Metric describes one exported metric. Every package that exports metrics
@@ -22,7 +24,7 @@ const (
 // reference in docs/metrics.md cannot say anything else than /metrics does.
 type Metric struct {
 	Name   string
-	Type   MetricType
+	Type   Type
 	Labels []string
 	Help   string
 }
