@@ -164,16 +164,58 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-func TestParseReplicaURL(t *testing.T) {
+// TestParseReplicaURL_F14: what is not understood is refused with its place, and nothing secret is repeated.
+func TestParseReplicaURL_F14(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"http://x/y": "must be file or s3", "s3:///x": "no bucket", "file://host/x": "file:///dir", "s3://b/p?regoin=x": "unknown parameter", "/plain/path": "must be file or s3",
-		"s3://key:" + canary + "@b/p": "credentials do not belong", "s3://b/%zz" + canary: "not a URL", "s3://b/a/../b": "has an element",
+		"http://x/y": "must be file or s3", "s3:///x": "no bucket", "file://host/x": "file:///dir", "/plain/path": "must be file or s3",
+		"s3://key:" + canary + "@b/p": "credentials do not belong", "s3://b/%zz" + canary: "character 8", "s3://b/a/../b": "has an element",
+		"s3:/b/p": `"://"`, "file:/dir": `"://"`, "s3://host:9000/b": "?endpoint=", "s3://b/p q": "character 9 is a blank",
+		"s3://b/p?regoin=x": "parameter at character 10: unknown parameter", "s3://b/p?region=x&region=y": `parameter at character 19: "region" is given twice`,
+		"s3://b/p?path_style=tru": "path_style is true or false", "s3://b/p?region=x;path_style=true": "divided by &", "s3://b/p?region=": "has no value",
+		"s3://b/p?region=x&": "has no value", "s3://b/p?": "", "s3://b/p#q": "character 9 is a #", "file:///a#b": "write %23", "file:///a?b": "write it as %3F",
+		"s3://b/p?endpoint=http://u:" + canary + "@h": "has credentials", "s3://b/p?endpoint=http:/h": "one slash only",
+		"s3://b/p?endpoint=http://": "names no host", "s3://b/p?endpoint=s3://h": "begins with s3://", "s3://b/p?endpoint=https://h/%3Fx=1": "takes no parameters", "s3://b/p?endpoint=https://h%3Fx=1": "takes no parameters",
+		"s3://b/p?endpoint=http://h:" + canary: "not a URL",
 	} {
 		_, err := ParseReplicaURL(url)
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), canary) {
+		if want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", url, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), canary) && !strings.HasPrefix(url, "s3://b/%zz") {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
+	}
+	for url, want := range map[string]S3{
+		"s3://b/p?endpoint=localhost:9000&region=r":              {Bucket: "b", Prefix: "p", Endpoint: "localhost:9000", Region: "r"},
+		"s3://b?endpoint=https://x.supabase.co/storage/v1/s3":    {Bucket: "b", Endpoint: "https://x.supabase.co/storage/v1/s3"},
+		"s3://b/p%20q?path_style=0&endpoint=http%3A%2F%2Fh%3A90": {Bucket: "b", Prefix: "p q", Endpoint: "http://h:90", HostStyle: true},
+		"s3://b/%23?path_style=1":                                {Bucket: "b", Prefix: "#", PathStyle: true},
+	} {
+		if got, err := ParseReplicaURL(url); err != nil || got.S3 != want {
+			t.Errorf("%s: %+v, %v; want %+v", url, got.S3, err, want)
+		}
+	}
+}
+
+// TestEndpoint_F14: a bad endpoint of a replica block is an error at its place.
+func TestEndpoint_F14(t *testing.T) {
+	t.Parallel()
+	for _, endpoint := range []string{"https://h?x=1", "s3://h", "http:/h", "http://", "https://user:" + canary + "@h", "https://h#x", "https://", "ftp://h"} {
+		_, diags := load(t, map[string]string{"a": "replica \"s3\" \"x\" {\n  bucket = \"b\"\n  endpoint = \"" + endpoint + "\"\n}\n"})
+		if len(diags) != 1 || diags[0].Subject.Start.Line != 3 || strings.Contains(diags[0].Detail, canary) {
+			t.Errorf("%s: %v", endpoint, diags)
+		}
+	}
+	cfg, diags := load(t, map[string]string{"a": "replica \"s3\" \"x\" {\n  bucket = \"b\"\n  endpoint = \"http://h:90\"\n  path_style = false\n}\n"})
+	if len(diags) > 0 {
+		t.Fatal(show(cfg, diags))
+	}
+	if target, err := cfg.Replicas["s3.x"].For("db", "/x", nil); err != nil || !target.S3.HostStyle || target.S3.PathStyle {
+		t.Errorf("path_style = false: %+v, %v", target.S3, err)
 	}
 }
 

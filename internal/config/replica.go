@@ -1,9 +1,7 @@
 package config
 
 import (
-	"errors"
 	"fmt"
-	"net/url"
 	"path"
 	"path/filepath"
 	"strings"
@@ -163,6 +161,13 @@ func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
 		PathStyle: l.Flag(a["path_style"], false),
 		CAFile:    l.Plain(a["ca_file"], ""),
 	}
+	s.HostStyle = a["path_style"] != nil && !s.PathStyle
+	if err := checkEndpoint(s.Endpoint); err != nil {
+		l.Errorf(a["endpoint"].Expr.Range(), "Bad endpoint", "%v.", err)
+	}
+	if strings.ContainsAny(s.Bucket, "/?#") || strings.Contains(s.Bucket, "://") {
+		l.Errorf(a["bucket"].Expr.Range(), "Bad bucket", "bucket is a name alone: what follows it belongs into prefix, and the server's address into endpoint.")
+	}
 	if s.Bucket == "" && a["bucket"] != nil && !l.Diags.HasErrors() {
 		l.Errorf(a["bucket"].Expr.Range(), "No bucket", "bucket must not be empty.")
 	}
@@ -244,52 +249,4 @@ func (t ReplicaTarget) Place() string {
 		return "file://" + t.File.Dir
 	}
 	return strings.TrimSuffix("s3://"+t.S3.Bucket+"/"+t.S3.Prefix, "/")
-}
-
-// ParseReplicaURL reads file:///dir or
-// s3://bucket/prefix?endpoint=…&region=…&path_style=true. The credentials are
-// those of the SDK's default chain.
-func ParseReplicaURL(s string) (ReplicaTarget, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return ReplicaTarget{}, errors.New("parse replica URL: it is not a URL") // the library's text would repeat a password in it
-	}
-	if u.User != nil {
-		return ReplicaTarget{}, errors.New("parse replica URL: credentials do not belong into it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-	}
-	t := ReplicaTarget{Name: u.Scheme + ".cli", Type: u.Scheme, SyncEvery: DefaultSyncEvery, SnapshotEvery: DefaultSnapshotEvery, RetentionKeep: DefaultRetentionKeep}
-	switch u.Scheme {
-	case "file":
-		if u.Host != "" || u.Path == "" {
-			return t, fmt.Errorf("parse replica URL %s: a directory is written file:///dir", s)
-		}
-		t.File.Dir = u.Path
-	case "s3":
-		if u.Host == "" {
-			return t, fmt.Errorf("parse replica URL %s: no bucket", s)
-		}
-		t.S3 = S3{Bucket: u.Host, Prefix: u.Path}
-		if err := s3Query(&t.S3, u.Query()); err != nil {
-			return t, fmt.Errorf("parse replica URL %s: %w", s, err)
-		}
-	default:
-		return t, fmt.Errorf("parse replica URL %s: the scheme must be file or s3", s)
-	}
-	return t.normal()
-}
-
-func s3Query(s *S3, q url.Values) error {
-	for k, v := range q {
-		switch k {
-		case "endpoint":
-			s.Endpoint = v[0]
-		case "region":
-			s.Region = v[0]
-		case "path_style":
-			s.PathStyle = v[0] == "true" || v[0] == "1"
-		default:
-			return fmt.Errorf("unknown parameter %q; there is endpoint, region, path_style", k)
-		}
-	}
-	return nil
 }

@@ -27,10 +27,18 @@ func sharedStore(ctx context.Context, t config.ReplicaTarget, shared *s3.Shared,
 		return store.Observed(st, observe), nil
 	case "s3":
 		return s3.New(ctx, s3.Config{
-			Bucket: t.S3.Bucket, Prefix: t.S3.Prefix, Region: t.S3.Region, Endpoint: t.S3.Endpoint, PathStyle: t.S3.PathStyle,
+			Bucket: t.S3.Bucket, Prefix: t.S3.Prefix, Region: t.S3.Region, Endpoint: t.S3.Endpoint, PathStyle: pathStyle(t.S3),
 			AccessKey: t.S3.AccessKey.Reveal(), SecretKey: t.S3.SecretKey.Reveal(), SessionToken: t.S3.SessionToken.Reveal(),
 			CAFile: t.S3.CAFile, Observe: observe, Shared: shared,
 		})
 	}
 	return nil, fmt.Errorf("replica %s: unknown type %q", t.Name, t.Type)
+}
+
+// pathStyle is what the configuration says of it, nil where it says nothing.
+func pathStyle(s config.S3) *bool {
+	if s.PathStyle || s.HostStyle {
+		return &s.PathStyle
+	}
+	return nil
 }

@@ -95,7 +95,7 @@ func TestProbeErrors(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(tt.answer)
 			t.Cleanup(server.Close)
-			r, found := probed(t, s3Store(t, s3.Config{Endpoint: server.URL, PathStyle: true, Region: "us-east-1"}))
+			r, found := probed(t, s3Store(t, s3.Config{Endpoint: server.URL, PathStyle: new(true), Region: "us-east-1"}))
 			wantFinding(t, found, tt.id, tt.cure)
 			if r.WentWell() {
 				t.Error("and yet all went well")
@@ -106,12 +106,12 @@ func TestProbeErrors(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewServer(nil)
 		server.Close()
-		_, found := probed(t, s3Store(t, s3.Config{Endpoint: server.URL, PathStyle: true}))
+		_, found := probed(t, s3Store(t, s3.Config{Endpoint: server.URL, PathStyle: new(true)}))
 		wantFinding(t, found, "replica-unreachable", "nothing listens at the endpoint")
 	})
 	t.Run("B2 endpoint of another region", func(t *testing.T) {
 		t.Parallel()
-		_, found := probed(t, s3Store(t, s3.Config{Endpoint: "http://s3.us-west-004.backblazeb2.com", PathStyle: true}))
+		_, found := probed(t, s3Store(t, s3.Config{Endpoint: "http://s3.us-west-004.backblazeb2.com", PathStyle: new(true)}))
 		wantFinding(t, found, "replica-misplaced", "s3.REGION.backblazeb2.com")
 	})
 	t.Run("path style", func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestProbeErrors(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewServer(answer(404, "NoSuchBucket", nil))
 		t.Cleanup(server.Close)
-		_, found := probed(t, s3Store(t, s3.Config{Endpoint: strings.Replace(server.URL, "http", "https", 1), PathStyle: true}))
+		_, found := probed(t, s3Store(t, s3.Config{Endpoint: strings.Replace(server.URL, "http", "https", 1), PathStyle: new(true)}))
 		wantFinding(t, found, "replica-unreachable", "http://")
 	})
 }
@@ -264,7 +264,7 @@ func TestProbeStores(t *testing.T) {
 	t.Run("s3", func(t *testing.T) {
 		t.Parallel()
 		server := s3test.Start(t)
-		st, err := s3.New(context.Background(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region, Endpoint: server.URL, PathStyle: true,
+		st, err := s3.New(context.Background(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region, Endpoint: server.URL, PathStyle: new(true),
 			AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey})
 		if err != nil {
 			t.Fatal(err)

@@ -180,7 +180,7 @@ func BenchmarkRestore(b *testing.B) {
 	b.Run("s3", func(b *testing.B) {
 		server := s3test.Start(b)
 		s, err := s3.New(b.Context(), s3.Config{
-			Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region, Endpoint: server.URL, PathStyle: true,
+			Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region, Endpoint: server.URL, PathStyle: new(true),
 			AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey,
 		})
 		if err != nil {

@@ -20,6 +20,7 @@ var (
 	ErrMisplaced   = errors.New("no such bucket or directory") // configuration: retrying will not help
 	ErrUnavailable = errors.New("store unavailable")           // worth retrying later
 	ErrDamaged     = errors.New("stored object is damaged")    // its bytes are not those that were stored
+	ErrListing     = errors.New("listing cannot be trusted")   // out of order, endless, or without what is there
 )
 
 // Store keeps immutable objects under short keys in one replica's own space (a
@@ -47,11 +48,12 @@ type Store interface {
 	// List yields the objects whose key begins with prefix and sorts after
 	// `after`, in ascending order of key. Object.Metadata and Timestamp may be
 	// missing where the store would need a request per object: Get with
-	// length 0 tells. Iteration ends after the first error.
+	// length 0 tells. Iteration ends after the first error. A listing that cannot be
+	// the whole one is ErrListing, where that shows.
 	List(ctx context.Context, prefix, after string) iter.Seq2[Object, error]
 
-	// Delete removes keys. A key that is not there is no error. On an error
-	// some may be gone.
+	// Delete removes keys. A key that is not there is no error, and one that cannot be
+	// removed keeps no other: a *DeleteError names those that are left.
 	Delete(ctx context.Context, keys ...string) error
 }
 
@@ -59,6 +61,7 @@ type Store interface {
 // be read once; otherwise Open may be called again for each retry.
 type Body struct {
 	Size   int64
+	AtMost int64  // of a stream: about what it cannot exceed, 0 when not known. Decides how it is cut into parts
 	SHA256 string // hex; "" when not known beforehand
 	Open   func() (io.ReadCloser, error)
 }

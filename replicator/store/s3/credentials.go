@@ -2,12 +2,9 @@ package s3
 
 import (
 	"context"
-	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
@@ -42,26 +39,4 @@ func (r rereading) Retrieve(ctx context.Context) (aws.Credentials, error) {
 		c.CanExpire, c.Expires = true, time.Now().Add(reread)
 	}
 	return c, nil
-}
-
-// signer is the SDK's signer, replaceable: that one keeps the key it derived
-// from a secret under the key id alone, so a corrected secret of the same id
-// would be ignored until the next day.
-type signer struct {
-	current atomic.Pointer[v4.Signer]
-}
-
-func newSigner() *signer {
-	s := &signer{}
-	s.forget()
-	return s
-}
-
-func (s *signer) forget() {
-	s.current.Store(v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }))
-}
-
-// SignHTTP implements s3.HTTPSignerV4.
-func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string, at time.Time, options ...func(*v4.SignerOptions)) error {
-	return s.current.Load().SignHTTP(ctx, c, r, hash, service, region, at, options...)
 }

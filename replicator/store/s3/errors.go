@@ -18,11 +18,13 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/foreign"
 )
 
-// errNotS3 says that something answered which is no object store: a captive
-// portal, a proxy's error page with status 200, a web console's port.
-var errNotS3 = errors.New("the answer does not come from an S3 store")
+var errNotS3 = foreign.ErrNotS3
+
+// errRange says that a part of an object was answered in another form than HTTP's.
+var errRange = errors.New("the answer to a range is not that range")
 
 // Error is a failed operation: what was done to what, why it failed, and what
 // the operator can do. errors.Is matches one of replicator's errors where the
@@ -70,34 +72,30 @@ func (s *Store) fail(op, key string, err error) error {
 
 // brief leaves out the SDK's wrapping: code, message and status say it all.
 func brief(err error) string {
+	var part *partError
+	if errors.As(err, &part) {
+		return fmt.Sprintf("part %d of %d bytes: %s", part.number, part.size, brief(part.err))
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		text := api.ErrorCode()
 		if m := strings.TrimSpace(api.ErrorMessage()); m != "" && m != text {
-			text += ": " + m
+			text = strings.TrimPrefix(text+": "+m, ": ")
 		}
 		if status := statusOf(err); status != 0 {
 			text += fmt.Sprintf(" (status %d)", status)
 		}
-		return oneLine(text)
+		return foreign.OneLine(text)
 	}
 	var network *url.Error // the SDK wraps what the connection said in four layers of its own
 	if errors.As(err, &network) {
-		return oneLine(network.Err.Error())
+		return foreign.OneLine(network.Err.Error())
 	}
 	var cause *smithy.OperationError
 	if errors.As(err, &cause) {
-		return oneLine(cause.Err.Error())
+		return foreign.OneLine(cause.Err.Error())
 	}
-	return oneLine(err.Error())
-}
-
-func oneLine(text string) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > 400 {
-		text = text[:400] + "…"
-	}
-	return text
+	return foreign.OneLine(err.Error())
 }
 
 func statusOf(err error) int {
@@ -135,6 +133,7 @@ var kinds = map[string]error{
 	"AuthorizationHeaderMalformed": store.ErrMisplaced, "IllegalLocationConstraintException": store.ErrMisplaced, "InvalidRegion": store.ErrMisplaced,
 	"RequestTimeTooSkewed": store.ErrUnavailable, "SlowDown": store.ErrUnavailable, "RequestTimeout": store.ErrUnavailable,
 	"NotImplemented": errors.ErrUnsupported, "UnsupportedArgument": errors.ErrUnsupported,
+	"BadDigest": store.ErrUnavailable, "XAmzContentSHA256Mismatch": store.ErrUnavailable, "XAmzContentChecksumMismatch": store.ErrUnavailable, // changed on the way: again
 }
 
 // kindOf maps what the SDK returned to what a caller decides on.
@@ -142,8 +141,11 @@ func kindOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	if kind, known := kinds[codeOf(err)]; known {
+	if kind, known := kinds[codeOf(err)]; known && !IsFull(err) {
 		return kind
+	}
+	if IsFull(err) {
+		return store.ErrUnavailable
 	}
 	switch status := statusOf(err); {
 	case status == http.StatusNotImplemented:
@@ -233,6 +235,12 @@ func (s *Store) hint(op string, err error) string {
 		return "the endpoint accepts connections but does not speak TLS, or is overloaded: write http:// in endpoint if that is meant"
 	case errors.As(err, &plain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return "the endpoint does not speak TLS: write http:// in endpoint if that is meant"
+	case errors.Is(err, errRange):
+		return "something before the store rewrites answers to requests for a range (Content-Range): let it pass them on as they are"
+	case errors.Is(err, store.ErrListing):
+		return "the store's listings cannot be relied on (directory buckets are not in order, caches are stale): use another bucket or store, or turn the cache before it off"
+	case strings.Contains(err.Error(), "FIPS and custom endpoint"), strings.Contains(err.Error(), "Dualstack and custom endpoint"):
+		return "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT (or use_fips_endpoint, use_dualstack_endpoint of the shared configuration) are for Amazon: unset them, or remove endpoint"
 	case isDeserialization(err):
 		return "something between here and the store answered (a proxy, a login page, a web console's port): check endpoint and HTTPS_PROXY"
 	}
@@ -241,6 +249,9 @@ func (s *Store) hint(op string, err error) string {
 
 func (s *Store) hintForCode(op, code string, err error) string {
 	where := s.where()
+	if IsFull(err) {
+		return s.hintForStatus(op, code, err)
+	}
 	switch code {
 	case "NoSuchBucket", "InvalidBucketName":
 		text := fmt.Sprintf("there is no bucket %q at %s: check bucket and endpoint", s.config.Bucket, where)
@@ -256,7 +267,10 @@ func (s *Store) hintForCode(op, code string, err error) string {
 	case "InvalidAccessKeyId", "InvalidSecurity", "XAdminUserNotFound":
 		return fmt.Sprintf("the key id is unknown at %s: check access_key and endpoint (keys of one provider or region do not work at another)", where)
 	case "SignatureDoesNotMatch":
-		return "the secret does not belong to the key id: check secret_key for a missing or extra character"
+		if header, sent, got := foreign.Rewritten(err); header != "" {
+			return fmt.Sprintf("something between here and the store rewrites the header %s, which is signed, from %.60q to %.60q: let the proxy pass it on as it is", header, sent, got)
+		}
+		return "the secret does not belong to the key id: check secret_key for a missing or extra character; where it is right, a proxy before the store rewrites a signed header (Host, x-amz-*, Content-MD5)"
 	case "ExpiredToken", "TokenRefreshRequired", "InvalidToken":
 		return "the session token has expired: renew it; rotated environment files and instance roles are read again by themselves"
 	case "RequestTimeTooSkewed":
@@ -266,10 +280,36 @@ func (s *Store) hintForCode(op, code string, err error) string {
 	case "NotImplemented", "UnsupportedArgument":
 		return "this provider does not offer that"
 	}
-	if code == "" && statusOf(err) == http.StatusForbidden {
+	return s.hintForStatus(op, code, err)
+}
+
+func (s *Store) hintForStatus(op, code string, err error) string {
+	switch status := statusOf(err); {
+	case IsFull(err):
+		return "the store is full, or a quota is used up: free space there, raise the quota or cap, or keep less (retention.keep)"
+	case status == http.StatusRequestEntityTooLarge, code == "EntityTooLarge":
+		return fmt.Sprintf("something before the store takes no body of this size; uploads are in parts of %d MiB and more: raise its limit (nginx: client_max_body_size 0;)", s.config.PartSize>>20)
+	case status == http.StatusExpectationFailed:
+		return "a proxy before the store does not know Expect: 100-continue: name the endpoint in the configuration, then none is sent"
+	case status == http.StatusLengthRequired:
+		return "a proxy before the store takes the Content-Length away: let it pass the header on"
+	case status == http.StatusUpgradeRequired, status == http.StatusHTTPVersionNotSupported:
+		return "a proxy before the store does not speak HTTP/1.1"
+	case code == "" && status == http.StatusForbidden:
 		return deniedHint(op)
 	}
 	return ""
+}
+
+// IsFull tells the error of a store that has no room, or whose quota is used up.
+func IsFull(err error) bool {
+	switch codeOf(err) {
+	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull", "StorageQuotaExceeded":
+		return true
+	}
+	var api smithy.APIError
+	capped := errors.As(err, &api) && strings.Contains(api.ErrorMessage(), "cap exceeded") // Backblaze B2, as AccessDenied
+	return capped || statusOf(err) == http.StatusInsufficientStorage
 }
 
 func deniedHint(op string) string {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +25,7 @@ import (
 // maxResumes is how often in a row a body may break off without a byte of progress.
 const maxResumes = 5
 
-// Get implements replicator.Store. A whole object is compared with the SHA-256 in its metadata.
+// Get implements store.Store. A whole object is compared with the SHA-256 in its metadata.
 func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	if err := checkKey(key); err != nil {
 		return nil, store.Object{}, s.fail("get", key, err)
@@ -61,21 +63,65 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 func (s *Store) head(ctx context.Context, key string) (store.Object, error) {
 	ctx, cancel := s.within(ctx, 0)
 	defer cancel()
-	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key))})
-	if err != nil {
-		return store.Object{}, err
-	}
-	if aws.ToString(out.ETag) == "" {
-		return store.Object{}, errNotS3
-	}
-	return described(key, out), nil
+	head, err := s.describe(ctx, key)
+	return head.object, err
 }
 
-func described(key string, out *s3.HeadObjectOutput) store.Object {
-	return store.Object{
-		Key: key, Size: aws.ToInt64(out.ContentLength), ETag: aws.ToString(out.ETag),
-		Modified: aws.ToTime(out.LastModified), Metadata: unmarked(out.Metadata),
+// description is what a store says of an object without its bytes.
+type description struct {
+	object store.Object
+	mark   string // of the upload that it came from; "" where the store drops metadata
+}
+
+// describe asks what an object is: by HEAD, or where that is refused by a GET of one
+// byte, from then on at once. A refusal of HEAD has no body to say why, so the GET's
+// answer is the better one too.
+func (s *Store) describe(ctx context.Context, key string) (description, error) {
+	if !s.headless.Load() {
+		out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key))})
+		switch {
+		case err == nil && aws.ToString(out.ETag) != "" && out.ContentLength != nil:
+			return description{store.Object{
+				Key: key, Size: *out.ContentLength, ETag: canonicalETag(out.ETag),
+				Modified: aws.ToTime(out.LastModified), Metadata: unmarked(out.Metadata),
+			}, out.Metadata[metaUpload]}, nil
+		case err != nil && !headRefused(err):
+			return description{}, err
+		}
 	}
+	d, err := s.describeByByte(ctx, key)
+	if err == nil {
+		s.headless.Store(true)
+	}
+	return d, err
+}
+
+func headRefused(err error) bool {
+	switch statusOf(err) {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusUnsupportedMediaType:
+		return true
+	}
+	return false
+}
+
+func (s *Store) describeByByte(ctx context.Context, key string) (description, error) {
+	input := &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)), Range: aws.String("bytes=0-0")}
+	out, err := s.client.GetObject(ctx, input)
+	ranged := true
+	if statusOf(err) == http.StatusRequestedRangeNotSatisfiable { // an empty object has no first byte
+		input.Range, ranged = nil, false
+		out, err = s.client.GetObject(ctx, input)
+	}
+	if err != nil {
+		return description{}, err
+	}
+	defer out.Body.Close()
+	object := store.Object{Key: key, ETag: canonicalETag(out.ETag), Modified: aws.ToTime(out.LastModified), Metadata: unmarked(out.Metadata)}
+	object.Size, err = wholeSize(out, ranged, 0)
+	if err == nil && object.ETag == "" {
+		err = errNotS3
+	}
+	return description{object, out.Metadata[metaUpload]}, err
 }
 
 func unmarked(metadata map[string]string) map[string]string {
@@ -119,11 +165,14 @@ func (r *reader) open() (store.Object, error) {
 		return store.Object{}, err
 	}
 	object := store.Object{
-		Key: r.key, ETag: aws.ToString(out.ETag), Modified: aws.ToTime(out.LastModified), Metadata: unmarked(out.Metadata),
+		Key: r.key, ETag: canonicalETag(out.ETag), Modified: aws.ToTime(out.LastModified), Metadata: unmarked(out.Metadata),
 	}
 	object.Size, err = wholeSize(out, ranged, r.next)
 	if err == nil && object.ETag == "" {
 		err = errNotS3
+	}
+	if err == nil && ranged && out.ContentRange == nil { // the whole, though a part was asked for
+		_, err = io.CopyN(io.Discard, out.Body, r.next)
 	}
 	if err != nil {
 		cancel()
@@ -141,20 +190,32 @@ func lastByte(end int64) string {
 }
 
 // wholeSize is the size of the object whose part came back, or an error where
-// the reply is not the part that was asked for.
+// the reply is not the part that was asked for. A store may ignore Range and answer
+// with the whole: then there is no Content-Range.
 func wholeSize(out *s3.GetObjectOutput, ranged bool, offset int64) (int64, error) {
-	if !ranged {
-		if out.ContentLength == nil {
+	if !ranged || out.ContentRange == nil {
+		if out.ContentLength == nil || *out.ContentLength < offset {
 			return 0, errNotS3
 		}
 		return *out.ContentLength, nil
 	}
-	var first, last, size int64
-	if _, err := fmt.Sscanf(aws.ToString(out.ContentRange), "bytes %d-%d/%d", &first, &last, &size); err != nil || first != offset || last >= size {
-		return 0, fmt.Errorf("%w: asked for bytes from %d, got %q", errNotS3, offset, aws.ToString(out.ContentRange))
+	text := *out.ContentRange
+	match := contentRange.FindStringSubmatch(text)
+	if match == nil {
+		return 0, fmt.Errorf("%w (bytes from %d were asked for, and the Content-Range of the answer is %q)", errRange, offset, text)
+	}
+	first, err1 := strconv.ParseInt(match[1], 10, 64)
+	last, err2 := strconv.ParseInt(match[2], 10, 64)
+	size, err3 := strconv.ParseInt(match[3], 10, 64)
+	if errors.Join(err1, err2, err3) != nil || first != offset || last < first || last >= size {
+		return 0, fmt.Errorf("%w (bytes from %d were asked for, and the Content-Range of the answer is %q)", errRange, offset, text)
 	}
 	return size, nil
 }
+
+// contentRange is the header as RFC 9110 has it, and as gateways write it: "bytes=",
+// capital letters, more blanks.
+var contentRange = regexp.MustCompile(`(?i)^\s*bytes[ =]+(\d+)-(\d+)\s*/\s*(\d+)\s*$`)
 
 // Read implements io.Reader.
 func (r *reader) Read(p []byte) (int, error) {

@@ -6,164 +6,276 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
-	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// List implements replicator.Store: one request for each thousand objects, no
-// metadata. Each page starts after the last key seen, not at a continuation
-// token: a token can expire under a slow consumer.
+// maxEmptyPages is how many pages in a row may hold nothing new before a listing is
+// called endless. Stores that hide deleted versions send empty pages.
+const maxEmptyPages = 1000
+
+// List implements store.Store: one request for each thousand objects, no
+// metadata. A listing decides what is restored and what is deleted, so what is not
+// in order, ends nowhere, or lacks what this process has stored there is
+// store.ErrListing, and never taken for a shorter history.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
-		last := ""
+		l := &listing{store: s, prefix: s.objectKey(prefix), must: s.newest.between(prefix, after)}
 		if after != "" {
-			last = s.objectKey(after)
+			l.last = s.objectKey(after)
 		}
 		for {
-			page, err := s.listPage(ctx, s.objectKey(prefix), last)
-			if err != nil {
-				yield(store.Object{}, s.fail("list", prefix, err))
-				return
-			}
-			progress := false
-			for _, item := range page.Contents {
-				objectKey := aws.ToString(item.Key)
-				key, inside := s.canonicalKey(objectKey)
-				if !inside || key == "" || objectKey <= last {
-					continue // repeated by a store that is still settling
-				}
-				last, progress = objectKey, true
-				object := store.Object{Key: key, Size: aws.ToInt64(item.Size), ETag: aws.ToString(item.ETag), Modified: aws.ToTime(item.LastModified)}
+			items, more, err := l.next(ctx)
+			for _, object := range items {
 				if !yield(object, nil) {
 					return
 				}
 			}
-			if !aws.ToBool(page.IsTruncated) {
+			if err == nil && !more {
+				err = l.complete(ctx)
+			}
+			if err != nil {
+				yield(store.Object{}, s.fail("list", prefix, err))
 				return
 			}
-			if !progress {
-				yield(store.Object{}, s.fail("list", prefix, fmt.Errorf("%w: a truncated page after %q holds nothing new", errNotS3, last)))
+			if !more {
 				return
 			}
 		}
 	}
 }
 
-func (s *Store) listPage(ctx context.Context, prefix, after string) (*s3.ListObjectsV2Output, error) {
-	ctx, cancel := s.within(ctx, 0)
-	defer cancel()
-	input := &s3.ListObjectsV2Input{Bucket: &s.config.Bucket, Prefix: &prefix}
-	if after != "" {
-		input.StartAfter = &after
-	}
-	page, err := s.client.ListObjectsV2(ctx, input)
+// paging is how the next page of a listing is asked for. Each is tried where the one
+// before shows itself not to work.
+type paging int
+
+const (
+	byStartAfter paging = iota // survives a slow consumer, under whom a token expires
+	byToken                    // where start-after is not heeded
+	byMarker                   // version 1 of the API, where version 2 is not known
+)
+
+// listing is one listing under way. All pages together are one ascending sequence
+// of keys, of which those up to last are passed over.
+type listing struct {
+	store  *Store
+	prefix string // of the bucket's keys
+	last   string // the bucket's key that was yielded last, or that the caller has already
+	paging paging
+	token  *string
+	top    string // the first key of the first page
+	marker string // the last key of the page before, whether it was yielded or not
+	empty  int
+	must   map[string]bool // what was stored before the listing began and has not been met yet
+}
+
+// page is what both versions of the API answer.
+type page struct {
+	items     []types.Object
+	truncated bool
+	token     *string
+	full      bool // it holds as many as a page can
+}
+
+// next returns what the next page adds, and whether there is another.
+func (l *listing) next(ctx context.Context) (items []store.Object, more bool, err error) {
+	got, err := l.ask(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	before := l.last
+	first := true
+	for _, item := range got.items {
+		objectKey := aws.ToString(item.Key)
+		if !l.follows(objectKey, first) {
+			return items, false, fmt.Errorf("%w: %q comes after %q", store.ErrListing, objectKey, max(l.marker, l.last))
+		}
+		l.marker, first = objectKey, false
+		key, inside := l.store.canonicalKey(objectKey)
+		if !inside || key == "" || objectKey <= l.last || !strings.HasPrefix(objectKey, l.prefix) {
+			continue
+		}
+		l.last = objectKey
+		delete(l.must, key)
+		items = append(items, store.Object{
+			Key: key, Size: aws.ToInt64(item.Size), ETag: canonicalETag(item.ETag), Modified: aws.ToTime(item.LastModified),
+		})
+	}
+	progress := l.last > before
+	more, err = l.turn(got, progress)
+	return items, more, err
+}
+
+// follows tells whether a key is in its place. Only where start-after is not heeded
+// does a page begin before the end of the last one: at the top again.
+func (l *listing) follows(objectKey string, first bool) bool {
+	switch {
+	case !first:
+		return objectKey > l.marker
+	case l.top == "":
+		l.top = objectKey
+		return true
+	case l.paging == byStartAfter:
+		return objectKey > l.last || objectKey == l.top
+	}
+	return objectKey >= l.marker || objectKey == l.top
+}
+
+// turn decides how to go on after a page.
+func (l *listing) turn(got page, progress bool) (more bool, err error) {
+	hasToken := aws.ToString(got.token) != ""
+	if !got.truncated && !hasToken {
+		// A full page that calls itself the last may be a store's own limit: asking once
+		// more behind it costs one request in a thousand objects.
+		return got.full && progress && l.paging != byToken, nil
+	}
+	if l.empty++; progress {
+		l.empty = 0
+	}
+	if l.empty > maxEmptyPages {
+		return false, fmt.Errorf("%w: %d pages in a row hold nothing new after %q", store.ErrListing, l.empty, l.last)
+	}
+	stuck := l.paging == byToken && hasToken && aws.ToString(l.token) == *got.token
+	l.token = got.token
+	switch {
+	case progress && l.paging == byStartAfter:
+	case progress && l.paging == byMarker:
+	case hasToken && !stuck:
+		l.paging = byToken
+	case !hasToken && l.paging != byMarker && len(got.items) > 0:
+		l.paging = byMarker // an answer of version 1, or one that cannot be continued otherwise
+	case l.paging == byMarker && l.marker > l.last:
+	default:
+		return false, fmt.Errorf("%w: a truncated page after %q holds nothing new", store.ErrListing, l.last)
+	}
+	return true, nil
+}
+
+func (l *listing) ask(ctx context.Context) (page, error) {
+	ctx, cancel := l.store.within(ctx, 0)
+	defer cancel()
+	if l.paging != byMarker {
+		got, err := l.askV2(ctx)
+		if !lacksVersion2(err) {
+			return got, err
+		}
+		l.paging, l.marker = byMarker, ""
+	}
+	return l.askV1(ctx)
+}
+
+func (l *listing) askV2(ctx context.Context) (page, error) {
+	input := &s3.ListObjectsV2Input{Bucket: &l.store.config.Bucket, Prefix: &l.prefix}
+	switch {
+	case l.paging == byToken:
+		input.ContinuationToken = l.token
+	case l.last != "":
+		input.StartAfter = &l.last
+	}
+	out, err := l.store.client.ListObjectsV2(ctx, input)
+	if err != nil {
+		return page{}, err
 	}
 	// The XML decoder makes an empty listing of any well-formed page.
-	if aws.ToString(page.Name) != s.config.Bucket && page.KeyCount == nil {
-		return nil, errNotS3
+	if aws.ToString(out.Name) != l.store.config.Bucket && out.KeyCount == nil {
+		return page{}, errNotS3
 	}
-	return page, nil
+	return page{out.Contents, aws.ToBool(out.IsTruncated), out.NextContinuationToken, isFull(len(out.Contents), out.MaxKeys)}, nil
 }
 
-// deleteBatch is the most keys that DeleteObjects takes.
-const deleteBatch = 1000
-
-// Delete implements replicator.Store: a thousand keys a request, or one where
-// the provider lacks that.
-func (s *Store) Delete(ctx context.Context, keys ...string) error {
-	for _, key := range keys {
-		if err := checkKey(key); err != nil {
-			return s.fail("delete", key, err)
-		}
+func (l *listing) askV1(ctx context.Context) (page, error) {
+	input := &s3.ListObjectsInput{Bucket: &l.store.config.Bucket, Prefix: &l.prefix}
+	if from := max(l.last, l.marker); from != "" {
+		input.Marker = &from
 	}
-	for batch := range slices.Chunk(keys, deleteBatch) {
-		if err := s.deleteBatch(ctx, batch); err != nil {
-			return s.fail("delete", batch[0], err)
+	out, err := l.store.client.ListObjects(ctx, input)
+	if err != nil {
+		return page{}, err
+	}
+	if aws.ToString(out.Name) != l.store.config.Bucket && out.MaxKeys == nil {
+		return page{}, errNotS3
+	}
+	return page{out.Contents, aws.ToBool(out.IsTruncated), nil, isFull(len(out.Contents), out.MaxKeys)}, nil
+}
+
+// isFull tells a page of as many objects as the store gives at a time: what it says,
+// or else a round number.
+func isFull(n int, limit *int32) bool {
+	return n > 0 && (n == int(aws.ToInt32(limit)) || n >= 1000 || n%100 == 0)
+}
+
+// lacksVersion2 tells a store that knows the first version of listing only.
+func lacksVersion2(err error) bool {
+	if err == nil || codeOf(err) == "InvalidRange" {
+		return false
+	}
+	return errors.Is(kindOf(err), errors.ErrUnsupported) || codeOf(err) == "InvalidArgument" || statusOf(err) == http.StatusMethodNotAllowed
+}
+
+// complete compares a listing that has ended with what this process had stored: of
+// each directory the newest object. One that was not met is asked for itself; where
+// the store has it, the listing is not the whole one.
+func (l *listing) complete(ctx context.Context) error {
+	for key := range l.must {
+		looking, cancel := l.store.within(ctx, 0)
+		head, err := l.store.describe(looking, key)
+		cancel()
+		if kindOf(err) == store.ErrNotFound {
+			l.store.newest.forget(key)
+			continue
 		}
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: it ends at %q and lacks %s, which was stored at %s", store.ErrListing, l.last, key, head.object.Modified.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-func (s *Store) deleteBatch(ctx context.Context, keys []string) error {
-	ctx, cancel := s.within(ctx, 0)
-	defer cancel()
-	if len(keys) == 1 || s.provider.oneDelete {
-		return s.deleteSingly(ctx, keys)
+// newest remembers of every directory of keys the highest that this process has
+// stored: what a listing must show.
+type newest struct {
+	mu   sync.Mutex
+	keys map[string]string // by directory: "0000/"
+}
+
+func directory(key string) string { return key[:strings.LastIndexByte(key, '/')+1] }
+
+func (n *newest) stored(key string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.keys == nil {
+		n.keys = map[string]string{}
 	}
-	ids := make([]types.ObjectIdentifier, len(keys))
-	for i, key := range keys {
-		ids[i].Key = aws.String(s.objectKey(key))
+	if dir := directory(key); key > n.keys[dir] {
+		n.keys[dir] = key
 	}
-	out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
-		Bucket: &s.config.Bucket, Delete: &types.Delete{Objects: ids},
-	}, s3.WithAPIOptions(smithyhttp.AddContentChecksumMiddleware)) // older implementations want Content-MD5
-	if err != nil {
-		if lacksDeleteObjects(err) {
-			return s.deleteSingly(ctx, keys)
+}
+
+func (n *newest) forget(key string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if dir := directory(key); n.keys[dir] == key {
+		delete(n.keys, dir)
+	}
+}
+
+// between returns those with the prefix and behind after.
+func (n *newest) between(prefix, after string) map[string]bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	found := make(map[string]bool, len(n.keys))
+	for _, key := range n.keys {
+		if strings.HasPrefix(key, prefix) && key > after {
+			found[key] = true
 		}
-		return err
 	}
-	if len(out.Deleted)+len(out.Errors) < len(keys) {
-		return s.deleteSingly(ctx, keys) // an answer that accounts for less than was asked
-	}
-	var failures []error
-	for _, e := range out.Errors {
-		if kind := kinds[aws.ToString(e.Code)]; kind != store.ErrNotFound {
-			failures = append(failures, keyError{e})
-		}
-	}
-	return errors.Join(failures...)
+	return found
 }
-
-func lacksDeleteObjects(err error) bool {
-	if errors.Is(kindOf(err), errors.ErrUnsupported) {
-		return true
-	}
-	switch statusOf(err) {
-	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusLengthRequired:
-		return true
-	}
-	return false
-}
-
-func (s *Store) deleteSingly(ctx context.Context, keys []string) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(8)
-	for _, key := range keys {
-		group.Go(func() error {
-			_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key))})
-			if kindOf(err) == store.ErrNotFound && codeOf(err) != "" {
-				return nil
-			}
-			return err
-		})
-	}
-	return group.Wait()
-}
-
-// keyError is one refusal inside a DeleteObjects reply, as a smithy.APIError.
-type keyError struct{ refusal types.Error }
-
-// Error implements error.
-func (e keyError) Error() string {
-	return fmt.Sprintf("%s: %s: %s", aws.ToString(e.refusal.Key), e.ErrorCode(), e.ErrorMessage())
-}
-
-// ErrorCode implements smithy.APIError.
-func (e keyError) ErrorCode() string { return aws.ToString(e.refusal.Code) }
-
-// ErrorMessage implements smithy.APIError.
-func (e keyError) ErrorMessage() string { return aws.ToString(e.refusal.Message) }
-
-// ErrorFault implements smithy.APIError.
-func (e keyError) ErrorFault() smithy.ErrorFault { return smithy.FaultUnknown }

@@ -18,75 +18,94 @@ import (
 )
 
 const (
-	partBuffers = 2    // one fills while one goes out: what an upload of any size costs in memory
-	growEvery   = 2000 // parts after which their size doubles, so that 10,000 parts reach 240 GB and more
-	maxParts    = 10000
+	partBuffers  = 2       // one fills while one goes out: what an upload of any size costs in memory
+	maxParts     = 10000   // of one upload, at every provider
+	planParts    = 9000    // so that a database that grows meanwhile still fits
+	largestPart  = 5 << 30 // at every provider
+	partRounding = 1 << 20
 )
 
-// putParts uploads first and then all of r.
-func (s *Store) putParts(ctx context.Context, key string, first []byte, r io.Reader, opts store.PutOptions) (store.Object, error) {
+// parts is a body on its way out in pieces of size, the last one smaller; first is
+// full already.
+type parts struct {
+	size  int64
+	first []byte
+	rest  io.Reader
+}
+
+// partSize is how large the parts of a body of at most atMost bytes are: all of one
+// size, as Cloudflare R2 demands, and so large that their number does not run out.
+func (s *Store) partSize(atMost int64) (int64, error) {
+	size := max(s.config.PartSize, (atMost+planParts-1)/planParts)
+	if size > s.config.PartSize {
+		size = (size + partRounding - 1) / partRounding * partRounding
+	}
+	if size > largestPart {
+		return 0, fmt.Errorf("%d bytes are more than %d parts of 5 GiB: S3 cannot hold that in one object", atMost, planParts)
+	}
+	return size, nil
+}
+
+// putParts uploads all of body.
+func (s *Store) putParts(ctx context.Context, key string, body parts, opts store.PutOptions) (store.Object, error) {
 	mark := rand.Text()
 	opening, cancel := s.within(ctx, 0)
 	defer cancel()
-	created, err := s.client.CreateMultipartUpload(opening, &s3.CreateMultipartUploadInput{
+	input := &s3.CreateMultipartUploadInput{
 		Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)),
-		ContentType: aws.String("application/octet-stream"), Metadata: marked(opts.Metadata, mark),
-	})
+		ContentType: aws.String(contentType), Metadata: marked(opts.Metadata, mark),
+	}
+	if s.provider.amazon() {
+		input.ChecksumAlgorithm, input.ChecksumType = types.ChecksumAlgorithmSha256, types.ChecksumTypeComposite
+	}
+	created, err := s.client.CreateMultipartUpload(opening, input)
 	if err != nil {
 		return store.Object{}, err
 	}
 	if aws.ToString(created.UploadId) == "" {
 		return store.Object{}, errNotS3
 	}
-	u := &upload{store: s, key: s.objectKey(key), id: created.UploadId}
-	if err := u.send(ctx, first, r); err != nil {
+	u := &upload{store: s, key: s.objectKey(key), id: created.UploadId, partSize: body.size}
+	s.uploads.Store(*u.id, true)
+	defer s.uploads.Delete(*u.id)
+	if err := u.send(ctx, body); err != nil {
 		return store.Object{}, errors.Join(err, u.abort(ctx))
 	}
-	completing, cancel := s.within(ctx, 0)
-	defer cancel()
-	failure := u.complete(completing, opts)
-	// Whatever the answer was (a lost reply, "no such upload" to a repeated
-	// request), the object itself tells.
-	if object, ours := s.isOurs(completing, key, u.size, mark); ours {
-		return object, nil
-	}
-	if failure == nil {
-		failure = fmt.Errorf("completed upload of %d bytes is not what the store shows", u.size)
-	}
-	return store.Object{}, errors.Join(failure, u.abort(ctx))
+	return u.finish(ctx, key, mark, opts)
 }
 
 // upload is one multipart upload under way.
 type upload struct {
-	store *Store
-	key   string
-	id    *string
-	parts []types.CompletedPart
-	size  int64
+	store    *Store
+	key      string
+	id       *string
+	partSize int64
+	parts    []types.CompletedPart
+	size     int64
 }
 
-// send uploads the parts. They are equally large, as Cloudflare demands, until
-// their number would run out.
-func (u *upload) send(ctx context.Context, first []byte, r io.Reader) error {
+// send uploads the parts.
+func (u *upload) send(ctx context.Context, body parts) error {
 	group, ctx := errgroup.WithContext(ctx)
 	free := make(chan []byte, partBuffers)
 	for range partBuffers - 1 {
 		free <- nil // allocated when needed
 	}
-	u.parts = make([]types.CompletedPart, 0, 16)
-	etags := make(chan types.CompletedPart, maxParts)
-	part, number := first, int32(1)
+	stored := make(chan types.CompletedPart, maxParts)
+	part, number := body.first, int32(1)
 	var readErr error
 	for len(part) > 0 {
 		if number > maxParts {
-			readErr = fmt.Errorf("more than %d parts of %d bytes: set a larger part size", maxParts, u.store.config.PartSize)
+			readErr = fmt.Errorf("the body is longer than %d parts of %d bytes: nothing announced its size", maxParts, u.partSize)
 			break
 		}
 		u.size += int64(len(part))
 		sending, n := part, number
 		group.Go(func() error {
-			etag, err := u.sendPart(ctx, n, sending)
-			etags <- types.CompletedPart{PartNumber: &n, ETag: etag}
+			done, err := u.sendPart(ctx, n, sending)
+			if err == nil {
+				stored <- done
+			}
 			free <- sending[:0]
 			return err
 		})
@@ -99,24 +118,17 @@ func (u *upload) send(ctx context.Context, first []byte, r io.Reader) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if part, readErr = fill(buffer, u.partSize(number), r); readErr != nil {
+		if part, readErr = fill(buffer, u.partSize, body.rest); readErr != nil {
 			break
 		}
 	}
 	err := group.Wait()
-	close(etags)
+	close(stored)
 	u.parts = make([]types.CompletedPart, number-1)
-	for p := range etags {
+	for p := range stored {
 		u.parts[*p.PartNumber-1] = p
 	}
 	return errors.Join(readErr, err)
-}
-
-func (u *upload) partSize(number int32) int64 {
-	if u.store.provider.evenParts {
-		return u.store.config.PartSize
-	}
-	return u.store.config.PartSize << ((number - 1) / growEvery)
 }
 
 // fill reads the next part into buffer; an empty one is the end. The buffer grows
@@ -141,29 +153,83 @@ func fill(buffer []byte, size int64, r io.Reader) ([]byte, error) {
 	return part, nil
 }
 
-func (u *upload) sendPart(ctx context.Context, number int32, part []byte) (*string, error) {
+func (u *upload) sendPart(ctx context.Context, number int32, part []byte) (types.CompletedPart, error) {
 	ctx, cancel := u.store.within(ctx, int64(len(part)))
 	defer cancel()
+	guard := u.store.guardOf(part)
 	out, err := u.store.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &u.store.config.Bucket, Key: &u.key, UploadId: u.id, PartNumber: &number,
 		Body: bytes.NewReader(part), ContentLength: aws.Int64(int64(len(part))),
-	})
+		ChecksumSHA256: guard.sha256, ContentMD5: guard.md5,
+	}, guard.signed)
 	if err != nil {
-		return nil, fmt.Errorf("part %d: %w", number, err)
+		return types.CompletedPart{}, &partError{number, len(part), err}
 	}
 	if aws.ToString(out.ETag) == "" {
-		return nil, fmt.Errorf("part %d: %w", number, errNotS3)
+		return types.CompletedPart{}, &partError{number, len(part), errNotS3}
 	}
-	return out.ETag, nil
+	return types.CompletedPart{PartNumber: &number, ETag: aws.String(canonicalETag(out.ETag)), ChecksumSHA256: guard.sha256}, nil
 }
 
-func (u *upload) complete(ctx context.Context, opts store.PutOptions) error {
-	_, err := u.store.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+// finish completes the upload. Whatever the answer is (a lost reply, "no such upload"
+// to a repeated request, none before the store has put a hundred GB together), the
+// object itself tells: it is looked for until it is there, the answer is a refusal,
+// or Config.Settle is over. Only then is the upload given up.
+func (u *upload) finish(ctx context.Context, key, mark string, opts store.PutOptions) (store.Object, error) {
+	etag, failure := u.complete(ctx, opts)
+	s := u.store
+	end := time.Now().Add(s.config.Settle)
+	if kindOf(failure) == store.ErrNotFound { // completed by an earlier request, or aborted by somebody
+		end = time.Now().Add(min(s.config.Settle, time.Minute))
+	}
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 15*time.Second) {
+		looking, cancel := s.within(ctx, 0)
+		object, ours := s.isOurs(looking, key, u.size, mark, etag)
+		cancel()
+		if ours {
+			return object, nil
+		}
+		if refused(failure) || time.Now().After(end) {
+			break
+		}
+		select {
+		case <-ctx.Done(): // the store may be at work on it still: nothing is aborted
+			return store.Object{}, errors.Join(failure, ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+	if failure == nil {
+		failure = fmt.Errorf("the completed upload of %d bytes is not what the store shows", u.size)
+	}
+	aborted := u.abort(ctx)
+	if object, ours := s.isOurs(ctx, key, u.size, mark, etag); ours {
+		return object, nil // it was put together at the last moment
+	}
+	return store.Object{}, errors.Join(failure, aborted)
+}
+
+// refused tells an answer that will not become another by waiting.
+func refused(err error) bool {
+	switch kindOf(err) {
+	case store.ErrUnavailable, store.ErrNotFound, nil:
+		status := statusOf(err)
+		return status >= 400 && status < 500 && kindOf(err) == nil
+	}
+	return true
+}
+
+func (u *upload) complete(ctx context.Context, opts store.PutOptions) (etag string, err error) {
+	ctx, cancel := u.store.within(ctx, 0)
+	defer cancel()
+	out, err := u.store.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 		Bucket: &u.store.config.Bucket, Key: &u.key, UploadId: u.id,
 		MultipartUpload: &types.CompletedMultipartUpload{Parts: u.parts},
 		IfNoneMatch:     ifNoneMatch(opts), IfMatch: ifMatch(opts),
 	})
-	return err
+	if err != nil {
+		return "", err
+	}
+	return canonicalETag(out.ETag), nil
 }
 
 // abort frees the parts, which would be stored and billed for ever. It is deaf
@@ -171,9 +237,67 @@ func (u *upload) complete(ctx context.Context, opts store.PutOptions) error {
 func (u *upload) abort(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	_, err := u.store.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.store.config.Bucket, Key: &u.key, UploadId: u.id})
-	if err == nil || kindOf(err) == store.ErrNotFound {
+	err := u.store.abortUpload(ctx, u.key, *u.id)
+	if err != nil {
+		return fmt.Errorf("abort the upload (its parts stay until it is swept): %s", brief(err))
+	}
+	return nil
+}
+
+// partError says which part of an upload failed.
+type partError struct {
+	number int32
+	size   int
+	err    error
+}
+
+// Error names the part.
+func (e *partError) Error() string {
+	return fmt.Sprintf("part %d of %d bytes: %v", e.number, e.size, e.err)
+}
+
+// Unwrap returns why it failed.
+func (e *partError) Unwrap() error { return e.err }
+
+func (s *Store) abortUpload(ctx context.Context, objectKey, id string) error {
+	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &s.config.Bucket, Key: &objectKey, UploadId: &id})
+	if kindOf(err) == store.ErrNotFound {
 		return nil
 	}
-	return fmt.Errorf("abort the upload (its parts stay until the bucket's lifecycle rule removes them): %s", brief(err))
+	return err
+}
+
+// SweepUploads aborts the multipart uploads below the prefix that were begun before
+// a time and that no Store of this process has under way: a crash leaves them, they
+// are invisible, and they are billed. It returns how many it aborted. A store that
+// cannot list uploads, or forbids it, has nothing swept.
+func (s *Store) SweepUploads(ctx context.Context, before time.Time) (swept int, err error) {
+	ctx, cancel := s.within(ctx, 0)
+	defer cancel()
+	input := &s3.ListMultipartUploadsInput{Bucket: &s.config.Bucket, Prefix: aws.String(s.objectKey(""))}
+	for range maxEmptyPages {
+		page, err := s.client.ListMultipartUploads(ctx, input)
+		if err != nil {
+			if kind := kindOf(err); kind == store.ErrAuth || errors.Is(kind, errors.ErrUnsupported) || kind == store.ErrNotFound {
+				return swept, nil
+			}
+			return swept, s.fail("list", "", fmt.Errorf("unfinished uploads: %w", err))
+		}
+		for _, left := range page.Uploads {
+			key, id := aws.ToString(left.Key), aws.ToString(left.UploadId)
+			_, ours := s.uploads.Load(id)
+			if _, inside := s.canonicalKey(key); !inside || ours || left.Initiated == nil || !left.Initiated.Before(before) {
+				continue
+			}
+			if err := s.abortUpload(ctx, key, id); err != nil {
+				return swept, s.fail("delete", "", fmt.Errorf("abort an upload that was begun at %s: %w", left.Initiated.UTC().Format(time.RFC3339), err))
+			}
+			swept++
+		}
+		if !aws.ToBool(page.IsTruncated) || aws.ToString(page.NextKeyMarker) == "" {
+			return swept, nil
+		}
+		input.KeyMarker, input.UploadIdMarker = page.NextKeyMarker, page.NextUploadIdMarker
+	}
+	return swept, nil
 }

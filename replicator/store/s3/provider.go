@@ -12,7 +12,6 @@ type provider struct {
 	region    string // when none is configured
 	pathStyle bool   // buckets are not host names here
 	oneDelete bool   // has no DeleteObjects
-	evenParts bool   // all parts of an upload but the last must be equally large
 }
 
 // providers is searched by the end of the endpoint's host name. Everything in
@@ -23,9 +22,9 @@ var providers = []struct {
 	provider
 	regionLabel int // which dot-separated label of the host is the region; -1 none
 }{
-	{".amazonaws.com", provider{name: "Amazon S3", region: "us-east-1"}, 1},
+	{".amazonaws.com", provider{name: amazonS3, region: "us-east-1"}, 1},
 	{".backblazeb2.com", provider{name: "Backblaze B2", region: "us-west-004"}, 1}, // s3.us-west-004.backblazeb2.com
-	{".r2.cloudflarestorage.com", provider{name: "Cloudflare R2", region: "auto", evenParts: true}, -1},
+	{".r2.cloudflarestorage.com", provider{name: "Cloudflare R2", region: "auto"}, -1},
 	{"storage.googleapis.com", provider{name: "Google Cloud Storage", region: "auto", oneDelete: true}, -1},
 	{".wasabisys.com", provider{name: "Wasabi", region: "us-east-1"}, 1},                       // s3.eu-central-1.wasabisys.com
 	{".digitaloceanspaces.com", provider{name: "DigitalOcean Spaces", region: "us-east-1"}, 0}, // nyc3.digitaloceanspaces.com
@@ -36,9 +35,14 @@ var providers = []struct {
 	{".storage.dev", provider{name: "Tigris", region: "auto"}, -1},
 }
 
+// amazon tells the one provider that knows x-amz-checksum headers by their contract.
+func (p provider) amazon() bool { return p.name == amazonS3 }
+
+const amazonS3 = "Amazon S3"
+
 func providerOf(endpoint string) provider {
 	if endpoint == "" {
-		return provider{name: "Amazon S3", region: "us-east-1"}
+		return provider{name: amazonS3, region: "us-east-1"}
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil {

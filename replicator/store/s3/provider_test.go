@@ -12,7 +12,7 @@ func TestProviders(t *testing.T) {
 		"":                                       {name: "Amazon S3", region: "us-east-1"},
 		"https://s3.eu-west-3.amazonaws.com":     {name: "Amazon S3", region: "eu-west-3"},
 		"https://s3.us-east-005.backblazeb2.com": {name: "Backblaze B2", region: "us-east-005"},
-		"https://0123.r2.cloudflarestorage.com":  {name: "Cloudflare R2", region: "auto", evenParts: true},
+		"https://0123.r2.cloudflarestorage.com":  {name: "Cloudflare R2", region: "auto"},
 		"https://storage.googleapis.com":         {name: "Google Cloud Storage", region: "auto", oneDelete: true},
 		"https://s3.fr-par.scw.cloud":            {name: "Scaleway", region: "fr-par"},
 		"https://nyc3.digitaloceanspaces.com":    {name: "DigitalOcean Spaces", region: "nyc3"},

@@ -4,15 +4,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/middleware"
 
@@ -23,11 +23,13 @@ import (
 // sends all of it again.
 const maxWhole = 64 << 20
 
+const contentType = "application/octet-stream"
+
 // metaUpload marks an upload, so that after a lost reply our own object can be
 // told from another writer's. It is not shown to callers.
 const metaUpload = "sqlwatch-upload"
 
-// Put implements replicator.Store. A small body is one PUT, a large or unsized one a
+// Put implements store.Store. A small body is one PUT, a large or unsized one a
 // multipart upload of bounded memory that is aborted when it fails.
 //
 // When a precondition fails after one of our own attempts may have been applied
@@ -37,37 +39,64 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 		return store.Object{}, s.fail("put", key, err)
 	}
 	object, err := s.put(ctx, key, body, opts)
+	if err == nil {
+		s.newest.stored(key)
+	}
 	if opts.Match != "" && kindOf(err) == store.ErrNotFound {
 		// Amazon answers 404 where If-Match meets no object.
 		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: store.ErrExists, Err: err}
 	}
+	if (opts.Create || opts.Match != "") && refusesCondition(err) {
+		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: errors.ErrUnsupported, Hint: "this store takes no conditional writes", Err: err}
+	}
 	return object, s.fail("put", key, err)
+}
+
+// refusesCondition tells a store, or something before it, that calls a conditional
+// PUT a bad request. Where it was bad for another reason, it is so without the
+// condition too.
+func refusesCondition(err error) bool {
+	if statusOf(err) != http.StatusBadRequest || kindOf(err) != nil {
+		return false
+	}
+	switch codeOf(err) {
+	case "", "InvalidArgument", "InvalidRequest", "BadRequest", "Bad Request", "InvalidHeader", "UnsupportedHeader":
+		return true
+	}
+	return false
 }
 
 func (s *Store) put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	if body.Size >= 0 && body.Size <= maxWhole {
 		return s.putWhole(ctx, key, body, opts)
 	}
+	size, err := s.partSize(max(body.Size, body.AtMost))
+	if err != nil {
+		return store.Object{}, err
+	}
 	r, err := body.Open()
 	if err != nil {
 		return store.Object{}, err
 	}
 	defer r.Close()
-	first, err := fill(nil, s.config.PartSize, r)
+	first, err := fill(nil, size, r)
 	if err != nil {
 		return store.Object{}, err
 	}
-	if int64(len(first)) < s.config.PartSize {
-		sum := sha256.Sum256(first)
+	if int64(len(first)) < size {
 		return s.putWhole(ctx, key, store.Body{
-			Size: int64(len(first)), SHA256: hex.EncodeToString(sum[:]),
+			Size: int64(len(first)),
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(first)), nil },
 		}, opts)
 	}
-	return s.putParts(ctx, key, first, r, opts)
+	return s.putParts(ctx, key, parts{size: size, first: first, rest: r}, opts)
 }
 
 func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+	guard, err := s.guardBody(body)
+	if err != nil {
+		return store.Object{}, err
+	}
 	ctx, cancel := s.within(ctx, body.Size)
 	defer cancel()
 	stream := &reopening{body: body}
@@ -76,29 +105,53 @@ func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts 
 	attempts := 0
 	out, err := s.client.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)),
-		Body: stream, ContentLength: &body.Size, ContentType: aws.String("application/octet-stream"),
+		Body: stream, ContentLength: &body.Size, ContentType: aws.String(contentType),
 		Metadata: marked(opts.Metadata, mark), IfNoneMatch: ifNoneMatch(opts), IfMatch: ifMatch(opts),
-	}, counting(&attempts), signingHash(body.SHA256))
+		ChecksumSHA256: guard.sha256, ContentMD5: guard.md5,
+	}, counting(&attempts), guard.signed)
 	switch {
-	case err == nil && aws.ToString(out.ETag) == "":
-		return store.Object{}, errNotS3
-	case err == nil:
-		return store.Object{Key: key, Size: body.Size, ETag: *out.ETag, Metadata: maps.Clone(opts.Metadata)}, nil
+	case err == nil && aws.ToString(out.ETag) != "":
+		return store.Object{Key: key, Size: body.Size, ETag: canonicalETag(out.ETag), Metadata: maps.Clone(opts.Metadata)}, nil
+	case err == nil: // no ETag: a store that keeps it for itself, or no store at all
+		object, ours := s.isOurs(ctx, key, body.Size, mark, "")
+		if !ours {
+			return store.Object{}, errNotS3
+		}
+		return object, nil
 	case attempts > 1 && (kindOf(err) == store.ErrExists || kindOf(err) == store.ErrUnavailable):
-		if object, ours := s.isOurs(ctx, key, body.Size, mark); ours {
+		if object, ours := s.isOurs(ctx, key, body.Size, mark, ""); ours {
 			return object, nil
 		}
 	}
 	return store.Object{}, err
 }
 
-// isOurs tells whether the object under key came from the upload called mark.
-func (s *Store) isOurs(ctx context.Context, key string, size int64, mark string) (store.Object, bool) {
-	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key))})
-	if err != nil || out.Metadata[metaUpload] != mark || aws.ToInt64(out.ContentLength) != size {
+// isOurs tells whether the object under key came from the upload called mark, whose
+// answer named etag, "" where it did not. Where the store drops what we note with
+// an object, the ETag of the answer has to do.
+func (s *Store) isOurs(ctx context.Context, key string, size int64, mark, etag string) (store.Object, bool) {
+	head, err := s.describe(ctx, key)
+	if err != nil || head.object.Size != size {
 		return store.Object{}, false
 	}
-	return described(key, out), true
+	if head.mark == "" && etag != "" {
+		return head.object, head.object.ETag == etag
+	}
+	return head.object, head.mark == mark
+}
+
+// canonicalETag brings an ETag into one form: some stores spell it otherwise in the
+// answer to a PUT than in that to a GET (no quotes, a weak one, capital letters).
+func canonicalETag(etag *string) string {
+	text := strings.Trim(strings.TrimPrefix(strings.TrimSpace(aws.ToString(etag)), "W/"), `"`)
+	if text == "" {
+		return ""
+	}
+	digest, _, _ := strings.Cut(text, "-")
+	if _, err := hex.DecodeString(digest); err == nil {
+		text = strings.ToLower(text)
+	}
+	return `"` + text + `"`
 }
 
 func ifNoneMatch(opts store.PutOptions) *string {
@@ -131,22 +184,6 @@ func counting(attempts *int) func(*s3.Options) {
 					*attempts++
 					return next.HandleFinalize(ctx, in)
 				}), "Retry", middleware.After)
-		})
-	}
-}
-
-// signingHash signs the upload with a hash that is known already, so that the
-// file is not read twice and the store refuses bytes that changed on the way.
-func signingHash(sha256 string) func(*s3.Options) {
-	return func(o *s3.Options) {
-		if sha256 == "" {
-			return
-		}
-		o.APIOptions = append(o.APIOptions[:len(o.APIOptions):len(o.APIOptions)], func(stack *middleware.Stack) error {
-			return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("sqlwatchHash",
-				func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
-					return next.HandleInitialize(v4.SetPayloadHash(ctx, sha256), in)
-				}), middleware.Before)
 		})
 	}
 }

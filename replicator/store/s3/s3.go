@@ -1,18 +1,22 @@
 // Package s3 keeps a replica in an S3-compatible bucket: Amazon S3, Backblaze
 // B2, Cloudflare R2, MinIO and their kin.
 //
-// Reading order: Store and Config here, put.go (single and multipart uploads),
-// get.go (a body that breaks off is resumed), list.go (List and Delete),
-// errors.go (what a provider's answer means and what to do next), provider.go
-// (what is known about each provider), shared.go (what the stores of one process
-// have in common), transport.go (deadlines and counting).
+// Reading order: Store and Config here, put.go and multipart.go (uploads), digest.go
+// (what guards their bytes), get.go (a body that breaks off is resumed), list.go and
+// delete.go, errors.go (what a provider's answer means and what to do next),
+// provider.go (what is known about each provider), shared.go (what the stores of one
+// process have in common), sign.go and transport.go (signatures, deadlines, counting).
 package s3
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -27,9 +31,10 @@ const (
 	DefaultStall    = 20 * time.Second // no byte moved in either direction
 	DefaultDeadline = 2 * time.Minute  // one operation with all its attempts
 	DefaultBackoff  = 5 * time.Second  // the longest pause between attempts
-	DefaultPartSize = 8 << 20          // of multipart uploads; also the largest single PUT of a stream
+	DefaultPartSize = 8 << 20          // of multipart uploads, the least; also the largest single PUT of a stream
+	DefaultSettle   = 10 * time.Minute // a completed upload may take to appear
 
-	slowestLink = 32 << 10 // bytes per second: a body extends its operation's deadline by this
+	slowestLink = 4 << 10 // bytes per second: a body extends its operation's deadline by this
 	maxAttempts = 4
 )
 
@@ -40,8 +45,8 @@ type Config struct {
 	Bucket    string // required
 	Prefix    string // of every key, without slashes at its ends
 	Region    string
-	Endpoint  string // URL; empty is Amazon
-	PathStyle bool   // force http://endpoint/bucket/key; some providers imply it
+	Endpoint  string // URL; empty: that of the SDK's environment (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL), or Amazon
+	PathStyle *bool  // http://endpoint/bucket/key, or the bucket as host name; nil: as the provider wants it
 
 	AccessKey    string // with SecretKey; both empty is the SDK's chain, re-read when it changes
 	SecretKey    string
@@ -52,21 +57,27 @@ type Config struct {
 	Stall    time.Duration // an attempt fails after this long without a byte; 0 is DefaultStall
 	Deadline time.Duration // of one operation with its retries, plus what its body needs; 0 is DefaultDeadline
 	Backoff  time.Duration // the longest pause between attempts (full jitter); 0 is DefaultBackoff
-	PartSize int64         // at least 5 MiB; 0 is DefaultPartSize
+	PartSize int64         // at least 5 MiB; 0 is DefaultPartSize. Larger where the parts would run out
+	Settle   time.Duration // how long a completed upload is looked for before it is given up; 0 is DefaultSettle
 
 	// Observe is told of every request sent, each retry included. It must not block.
 	Observe func(store.Request)
 
-	Shared *Shared // with other stores of this process; nil: with none
+	Shared *Shared      // with other stores of this process; nil: with none
+	Log    *slog.Logger // for what the SDK has to say; nil: nobody hears it
 }
 
-// Store is a replicator.Store in a bucket. See that interface for its promises.
+// Store is a store.Store in a bucket. See that interface for its promises.
 // The key of an object is Config.Prefix + "/" + the canonical key.
 type Store struct {
 	client   *s3.Client
 	access   *access
 	provider provider
 	config   Config
+	uploads  sync.Map // ids of multipart uploads under way, so that none is swept
+	newest   newest
+	singly   atomic.Bool // DeleteObjects is not known here
+	headless atomic.Bool // HEAD is refused here: GET of one byte tells as much
 }
 
 var _ store.Store = (*Store)(nil)
@@ -79,6 +90,10 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	a, err := c.Shared.access(ctx, c)
 	if err != nil {
 		return nil, err
+	}
+	c.Endpoint = a.endpoint
+	if err := checkEndpoint(c.Endpoint); err != nil {
+		return nil, fmt.Errorf("s3 replica s3://%s: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or endpoint_url of the shared configuration: %w", c.Bucket, err)
 	}
 	st := &Store{access: a, provider: providerOf(c.Endpoint), config: c}
 	st.client = s3.NewFromConfig(a.loaded, st.clientOptions)
@@ -99,6 +114,9 @@ func (c *Config) complete() error {
 	if c.Endpoint != "" && !strings.Contains(c.Endpoint, "://") {
 		c.Endpoint = "https://" + c.Endpoint
 	}
+	if err := checkEndpoint(c.Endpoint); err != nil {
+		return fmt.Errorf("s3 replica s3://%s: %w", c.Bucket, err)
+	}
 	c.Prefix = strings.Trim(c.Prefix, "/")
 	if c.PartSize == 0 {
 		c.PartSize = DefaultPartSize
@@ -115,6 +133,9 @@ func (c *Config) complete() error {
 	if c.Backoff <= 0 {
 		c.Backoff = DefaultBackoff
 	}
+	if c.Settle <= 0 {
+		c.Settle = DefaultSettle
+	}
 	if c.Observe == nil {
 		c.Observe = func(store.Request) {}
 	}
@@ -122,14 +143,20 @@ func (c *Config) complete() error {
 }
 
 func (s *Store) clientOptions(o *s3.Options) {
-	o.UsePathStyle = s.config.PathStyle || s.provider.pathStyle
+	o.UsePathStyle = s.provider.pathStyle
+	if s.config.PathStyle != nil {
+		o.UsePathStyle = *s.config.PathStyle
+	}
 	if s.config.Endpoint != "" {
 		o.BaseEndpoint = aws.String(s.config.Endpoint)
-		// Providers other than Amazon refuse or ignore the newer checksum
-		// headers; the signed SHA-256 of the payload guards the upload.
-		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
-		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	}
+	if !s.provider.amazon() {
+		o.ContinueHeaderThresholdBytes = -1 // proxies answer 417 to Expect: 100-continue
+	}
+	// The checksums are ours (see guard): the SDK's own go into trailers, which
+	// providers other than Amazon refuse, and over TLS it would sign no payload.
+	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
+	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	o.HTTPSignerV4 = s.access.signer
 	o.DisableLogOutputChecksumValidationSkipped = true
 	o.APIOptions = append(o.APIOptions, s.watchRequests)
@@ -144,9 +171,24 @@ func (c *Config) newRetryer() aws.Retryer {
 		o.MaxBackoff = c.Backoff
 		o.Backoff = retry.NewExponentialJitterBackoff(c.Backoff)
 		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{
-			Codes: map[string]struct{}{"ConditionalRequestConflict": {}, "OperationAborted": {}},
+			Codes: map[string]struct{}{"ConditionalRequestConflict": {}, "OperationAborted": {}, "BadDigest": {}, "XAmzContentSHA256Mismatch": {}},
 		}, retryableNonsense{})
 	})
+}
+
+// checkEndpoint refuses what would stand in messages or be dropped in silence. The
+// configuration has checked its own with more words; the environment's is checked here.
+func checkEndpoint(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	switch {
+	case endpoint == "":
+		return nil
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return errors.New("the endpoint is not http://HOST or https://HOST")
+	case u.User != nil || strings.ContainsAny(endpoint, "?#"):
+		return errors.New("the endpoint has credentials or parameters in it, which do not belong there")
+	}
+	return nil
 }
 
 // objectKey maps a canonical key to the bucket's.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -11,6 +12,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/foreign"
 )
 
 // Shared is what stores with the same keys and certificates have in common:
@@ -32,6 +38,7 @@ type account struct {
 // access is how the requests of an account get through.
 type access struct {
 	loaded      aws.Config
+	endpoint    string                // configured, or what the SDK's environment says; "" is Amazon
 	credentials *aws.CredentialsCache // nil where the keys are fixed
 	signer      *signer
 }
@@ -69,6 +76,7 @@ func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(newHTTPClient(c.Stall)),
 		config.WithRetryer(c.newRetryer),
+		config.WithLogger(sdkLog(c.Log)),
 	}
 	if c.Region != "" {
 		options = append(options, config.WithRegion(c.Region))
@@ -86,16 +94,41 @@ func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load settings for s3://%s: %w", c.Bucket, err)
 	}
-	if loaded.Region == "" || (c.Region == "" && c.Endpoint != "") {
-		loaded.Region = providerOf(c.Endpoint).region
+	a := &access{loaded: loaded, endpoint: c.Endpoint}
+	if a.endpoint == "" {
+		a.endpoint = aws.ToString(s3.NewFromConfig(loaded).Options().BaseEndpoint)
+	}
+	p := providerOf(a.endpoint)
+	if loaded.Region == "" || (c.Region == "" && a.endpoint != "") {
+		a.loaded.Region = p.region
 	}
 	if b, ok := loaded.HTTPClient.(*awshttp.BuildableClient); ok {
-		loaded.HTTPClient = b.Freeze() // each client of the SDK would build its own connections
+		a.loaded.HTTPClient = b.Freeze() // each client of the SDK would build its own connections
 	}
-	a := &access{loaded: loaded, signer: newSigner()}
+	a.signer = newSigner(p.amazon())
 	if c.AccessKey == "" {
+		if !p.amazon() && os.Getenv("AWS_EC2_METADATA_DISABLED") == "" {
+			// A machine's role is Amazon's: nobody else knows it, and asking for one
+			// where nothing answers takes seconds each time.
+			options = append(options, config.WithEC2IMDSClientEnableState(imds.ClientDisabled))
+		}
 		a.credentials = aws.NewCredentialsCache(rereading{options})
 		a.loaded.Credentials = a.credentials
 	}
 	return a, nil
+}
+
+// sdkLog leads what the SDK has to say into log, where it would write to standard
+// error past it.
+func sdkLog(log *slog.Logger) logging.Logger {
+	if log == nil {
+		return logging.Nop{}
+	}
+	return logging.LoggerFunc(func(class logging.Classification, format string, v ...any) {
+		level := slog.LevelDebug
+		if class == logging.Warn {
+			level = slog.LevelWarn
+		}
+		log.Log(context.Background(), level, "the S3 library says", "text", foreign.OneLine(fmt.Sprintf(format, v...)))
+	})
 }

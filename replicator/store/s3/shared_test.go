@@ -36,7 +36,7 @@ func TestShared(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(n int, c s3.Config) error {
-		c.Bucket, c.Prefix, c.Endpoint, c.Region, c.PathStyle = "b", fmt.Sprint("p", n), server.URL, "us-east-1", true
+		c.Bucket, c.Prefix, c.Endpoint, c.Region, c.PathStyle = "b", fmt.Sprint("p", n), server.URL, "us-east-1", new(true)
 		c.AccessKey, c.SecretKey = "id", "secret"
 		st, err := s3.New(t.Context(), c)
 		if err != nil {

@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go/middleware"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/foreign"
 )
 
 // newHTTPClient has one deadline that covers every way an attempt can hang
@@ -78,7 +77,7 @@ func (s *Store) watchRequests(stack *middleware.Stack) error {
 	return errors.Join(
 		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchLastCause", keepLastCause), "Retry", middleware.Before),
 		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchObserve", s.observeAttempt), "Retry", middleware.After),
-		stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("sqlwatchRefuseHTML", refuseHTML), middleware.After),
+		stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("sqlwatchForeignAnswer", foreign.Refuse), middleware.After),
 	)
 }
 
@@ -112,16 +111,6 @@ func keepLastCause(ctx context.Context, in middleware.FinalizeInput, next middle
 	return out, metadata, err
 }
 
-// refuseHTML fails an attempt that a login page or a proxy answered with success.
-func refuseHTML(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
-	out, metadata, err := next.HandleDeserialize(ctx, in)
-	response, ok := out.RawResponse.(*smithyhttp.Response)
-	if err == nil && ok && response.StatusCode < 300 && strings.HasPrefix(response.Header.Get("Content-Type"), "text/html") {
-		err = errNotS3
-	}
-	return out, metadata, err
-}
-
 // operationName is the word that metrics use for an SDK operation.
 func operationName(sdk string) string {
 	switch sdk {
@@ -131,7 +120,7 @@ func operationName(sdk string) string {
 		return "get"
 	case "HeadObject":
 		return "head"
-	case "ListObjectsV2":
+	case "ListObjectsV2", "ListObjects", "ListMultipartUploads", "ListObjectVersions", "GetBucketVersioning":
 		return "list"
 	case "DeleteObject", "DeleteObjects":
 		return "delete"

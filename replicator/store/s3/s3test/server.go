@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,11 +81,7 @@ func (s *Server) Continue() error { return s.process.Signal(syscall.SIGCONT) }
 // build returns the path of the server in Go's own cache of tools.
 func build(tb testing.TB) string {
 	tb.Helper()
-	_, self, _, ok := runtime.Caller(0)
-	if !ok {
-		tb.Fatal("cannot tell where the tools module is")
-	}
-	tools := filepath.Join(filepath.Dir(self), "..", "..", "..", "tools")
+	tools := toolsModule(tb)
 	cmd := exec.Command("go", "tool", "-n", "versitygw")
 	cmd.Dir = tools
 	cmd.Stderr = os.Stderr
@@ -95,6 +90,25 @@ func build(tb testing.TB) string {
 		tb.Fatalf("build versitygw in %s: %v", tools, err)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// toolsModule returns the directory of the module in tools/, from wherever in the
+// tree the test runs.
+func toolsModule(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		tools := filepath.Join(dir, "tools")
+		if _, err := os.Stat(filepath.Join(tools, "go.mod")); err == nil {
+			return tools
+		}
+		if dir == filepath.Dir(dir) {
+			tb.Fatal("there is no tools/go.mod above the test's directory")
+		}
+	}
 }
 
 func freeAddress(tb testing.TB) string {

@@ -1,0 +1,19 @@
+package s3
+
+import "github.com/aws/aws-sdk-go-v2/service/s3"
+
+// PretendAmazon makes the store behave as it does at Amazon, whose host names no test reaches.
+func (s *Store) PretendAmazon() {
+	s.provider = provider{name: amazonS3, pathStyle: true}
+	s.access.signer = newSigner(true)
+	s.client = s3.NewFromConfig(s.access.loaded, s.clientOptions)
+}
+
+// PartSize is how large the parts of a body of at most so many bytes are.
+func (s *Store) PartSize(atMost int64) (int64, error) { return s.partSize(atMost) }
+
+// ForgetStored makes the store know nothing of what it has stored, as after a start.
+func (s *Store) ForgetStored() { s.newest.keys = nil }
+
+// UsesPathStyle reports whether the bucket is a part of the path.
+func (s *Store) UsesPathStyle() bool { return s.client.Options().UsePathStyle }

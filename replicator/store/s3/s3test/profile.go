@@ -1,0 +1,130 @@
+package s3test
+
+import "time"
+
+// Conditions says how a store takes a condition of a write.
+type Conditions int
+
+// The ways to take If-None-Match and If-Match.
+const (
+	Honoured       Conditions = iota // 412, decided in the moment of writing
+	NotKnown                         // 501
+	BadRequest                       // 400
+	Ignored                          // overwritten all the same
+	CheckedTooSoon                   // looked at before the body is read: two writers may both pass
+)
+
+// Listing says what is odd about a store's listings.
+type Listing int
+
+// The oddities of listings.
+const (
+	Plain          Listing = iota
+	NoStartAfter           // start-after is not heeded, continuation tokens are
+	VersionOne             // list-type=2 is taken for the first version of the API: markers
+	TokenOnly              // a token stands beside IsTruncated=false
+	EmptyPages             // a page in between holds nothing but a token
+	Unsorted               // not in order of key
+	Capped                 // ends after a full page as if there were no more
+	Short                  // ends after Profile.Short objects as if there were no more
+	RepeatingToken         // the same token for ever
+)
+
+// Profile is how one provider answers, as far as it, or those who met it, say so in
+// public. The zero value answers everything as Amazon does, without its checksums.
+type Profile struct {
+	Name    string
+	Sources []string // where it stands
+
+	Create, Match    Conditions // of PUT
+	Completion       Conditions // of CompleteMultipartUpload, both
+	MatchNothing     int        // the status of If-Match where nothing is; 0: 412
+	Checksums        bool       // x-amz-checksum headers: checked, and wanted again to complete an upload
+	ChecksumsRefused bool       // x-amz-checksum headers are a bad request
+	EvenParts        bool       // all parts but the last must be of one size
+	NoDeleteObjects  bool       // one object a request
+	AppendsEncoding  string     // to Accept-Encoding, before the signature is checked
+	RewritesType     string     // replaces Content-Type, before the signature is checked
+	IgnoresPayload   bool       // the signed hash of the body is not compared with the body
+	Versioned        bool       // deleted objects stay as versions
+	DropsMetadata    bool
+	RefusesHead      bool
+	ETag             func(etag, operation string) string // how it is spelled in an answer
+	Listing          Listing
+	PageSize, Short  int                                 // of listings; 0: 1000
+	MaxBody          int64                               // 413 with a web page above
+	IgnoresRange     bool                                // answers with the whole object
+	ContentRange     string                              // format of the header, given first, last and size
+	RefusesExpect    bool                                // 417
+	Locked           func(key string) bool               // cannot be deleted
+	DeletesNothing   bool                                // says it has deleted, and has not
+	Completing       time.Duration                       // how long an upload takes to be put together, after which it is there
+	Flips            func(operation string, body []byte) // what happens to a body on its way in
+}
+
+// Profiles are the providers that sqlwatch knows, each with what its documentation or
+// its users say. None of them was met by these tests.
+func Profiles() []Profile {
+	return []Profile{
+		{
+			Name: "Amazon S3", Checksums: true, MatchNothing: 404,
+			Sources: []string{
+				"https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html (If-Match where nothing is: 404)",
+				"https://github.com/aws/aws-sdk-go-v2/issues/3005 (a part that came with a checksum is completed with it, or InvalidPart)",
+			},
+		},
+		{
+			Name: "Backblaze B2", Create: NotKnown, Match: NotKnown, Completion: NotKnown, ChecksumsRefused: true, Versioned: true,
+			Sources: []string{
+				"https://github.com/sathinduga/obsidian-s3-sync-and-backup/pull/84 (conditional PUT: NotImplemented)",
+				"https://github.com/iterate-ch/cyberduck/issues/16107 (Unsupported header 'x-amz-checksum-sha256')",
+				"https://www.backblaze.com/docs/cloud-storage-s3-compatible-api (all versions are kept unless the lifecycle says otherwise)",
+			},
+		},
+		{
+			Name: "Cloudflare R2", EvenParts: true, Completion: Ignored,
+			Sources: []string{
+				"https://developers.cloudflare.com/r2/objects/multipart-objects/ (all parts except the last one must be the same size)",
+				"https://developers.cloudflare.com/r2/api/s3/api/ (PutObject has conditional operations; CompleteMultipartUpload names none)",
+			},
+		},
+		{
+			Name: "Google Cloud Storage", Create: Ignored, Match: Ignored, Completion: Ignored, NoDeleteObjects: true, AppendsEncoding: ",gzip(gfe)",
+			Sources: []string{
+				"https://github.com/aws/aws-sdk-go-v2/issues/1816 (Accept-Encoding is rewritten before the signature is checked)",
+				"https://github.com/minio/mc/issues/4778 (POST ?delete is not implemented for objects; since 2026 it is)",
+				"https://github.com/gaul/undocumented-s3-apis/issues/4 (conditions are on generations, not ETags)",
+			},
+		},
+		{
+			Name: "Ceph RGW (Hetzner, DigitalOcean)", Completion: Ignored,
+			Sources: []string{
+				"https://github.com/ceph/s3-tests/issues/218 (conditional PUT is an extension of Ceph since before Amazon had it)",
+				"https://github.com/ceph/s3-tests/pull/693 (conditions of CompleteMultipartUpload since 2025)",
+			},
+		},
+		{
+			Name: "Wasabi", Create: Ignored, Match: Ignored, Completion: Ignored,
+			Sources: []string{"nothing is said of conditions in public: taken to be ignored"},
+		},
+		{
+			Name: "Garage", Create: Ignored, Match: Ignored, Completion: Ignored,
+			Sources: []string{"https://garagehq.deuxfleurs.fr/documentation/reference-manual/s3-compatibility/ (PutObject names no conditions; no versions)"},
+		},
+		{
+			Name: "SeaweedFS", Create: CheckedTooSoon, Match: CheckedTooSoon, Completion: CheckedTooSoon,
+			Sources: []string{"https://github.com/seaweedfs/seaweedfs/issues/8800 (concurrent If-None-Match: * all succeed, up to 4.16)"},
+		},
+		{
+			Name:    "Tigris",
+			Sources: []string{"https://www.tigrisdata.com/docs/objects/conditionals/ (If-Match and If-None-Match, 412)"},
+		},
+		{
+			Name: "MinIO",
+			Sources: []string{
+				"https://github.com/minio/minio/pull/19448 (412 for If-None-Match of a PUT)",
+				"https://github.com/minio/minio/pull/19713 (conditions of CompleteMultipartUpload)",
+			},
+		},
+	}
+}

@@ -1,0 +1,57 @@
+package s3
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+)
+
+// neverSigned are headers that say nothing about the request and that proxies
+// rewrite: Google's front end appends ",gzip(gfe)" to Accept-Encoding before the
+// signature is checked (aws-sdk-go-v2 #1816), others count attempts anew. They are
+// sent, but the signature does not cover them.
+var neverSigned = []string{"Accept-Encoding", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Content-Type"}
+
+// signer is the SDK's signer, replaceable: that one keeps the key it derived
+// from a secret under the key id alone, so a corrected secret of the same id
+// would be ignored until the next day.
+type signer struct {
+	current atomic.Pointer[v4.Signer]
+	signed  http.Header // of neverSigned those that are signed nevertheless; not changed
+}
+
+// newSigner returns a signer for Amazon, which demands that a Content-Type is
+// signed, or for everybody else.
+func newSigner(amazon bool) *signer {
+	s := &signer{}
+	if amazon {
+		s.signed = http.Header{"Content-Type": nil}
+	}
+	s.forget()
+	return s
+}
+
+func (s *signer) forget() {
+	s.current.Store(v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }))
+}
+
+// SignHTTP implements s3.HTTPSignerV4.
+func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string, at time.Time, options ...func(*v4.SignerOptions)) error {
+	aside := http.Header{}
+	for _, name := range neverSigned {
+		if _, signed := s.signed[name]; signed || len(r.Header[name]) == 0 {
+			continue
+		}
+		aside[name] = r.Header[name]
+		delete(r.Header, name)
+	}
+	err := s.current.Load().SignHTTP(ctx, c, r, hash, service, region, at, options...)
+	for name, values := range aside {
+		r.Header[name] = values
+	}
+	return err
+}
