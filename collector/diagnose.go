@@ -7,27 +7,13 @@ import (
 	"os"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/owner"
 )
 
 var (
 	errNotWAL    = errors.New("not in WAL mode")
 	errMispaired = errors.New("the WAL is not the one its wal-index speaks of")
 )
-
-// foreignOwnerError says that the database is another user's. Its bytes could
-// be read, for a Reader takes no locks and creates nothing; but everything else
-// we do with a database opens it with SQLite, which creates -wal and -shm under
-// our uid when we come first, and from then on the application cannot write.
-// A database that is watched but never acted on would look cared for, so it
-// counts as not up.
-type foreignOwnerError struct {
-	owner uint32
-	uid   int
-}
-
-func (e foreignOwnerError) Error() string {
-	return fmt.Sprintf("owned by uid %d while sqlwatch runs as uid %d", e.owner, e.uid)
-}
 
 type networkFSError struct{ fstype string }
 
@@ -36,7 +22,7 @@ func (e networkFSError) Error() string { return "on the network file system " + 
 // diagnose turns what went wrong with the database at path into its state and
 // a message for the operator: what happened, what we do, what to do next.
 func diagnose(path string, err error) (State, string) {
-	var foreign foreignOwnerError
+	var foreign *owner.ForeignError
 	var network networkFSError
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -52,7 +38,7 @@ func diagnose(path string, err error) (State, string) {
 	case errors.Is(err, errNotWAL):
 		return StateNotWAL, fmt.Sprintf("%s is in rollback journal mode: its size is measured, checkpoints and replication are off. Have the application run PRAGMA journal_mode=WAL once, or run `sqlwatch doctor --fix`.", path)
 	case errors.As(err, &foreign):
-		return StateForeignOwner, fmt.Sprintf("%s is %v: only its size is measured, nothing acts on it. Run sqlwatch as uid %d, or as root.", path, err, foreign.owner)
+		return StateForeignOwner, fmt.Sprintf("%s %s: only its size is measured, nothing acts on it. To change that, %s.", path, foreign.What, foreign.Cure)
 	case errors.As(err, &network):
 		return StateNetworkFS, fmt.Sprintf("%s is %v, where WAL mode can lose commits: it is not opened. Move it to a local disk.", path, err)
 	case errors.Is(err, fs.ErrPermission):

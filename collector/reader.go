@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/owner"
 	"golang.org/x/sys/unix"
 )
 
@@ -288,8 +289,10 @@ func (r *Reader) facts(now time.Time) error {
 		d.EngineVersion = dbfile.EngineVersion(h.LibraryVersion)
 		d.WALResetBug = dbfile.HasWALResetBug(h.LibraryVersion)
 	}
-	if uid := os.Geteuid(); uid != 0 && uid != int(st.UID) {
-		return foreignOwnerError{owner: st.UID, uid: uid}
+	if os.Geteuid() != 0 { // as root we give away what we make, or do not open it
+		if err := owner.Check(r.files.Path()); err != nil {
+			return err
+		}
 	}
 	if !h.WAL() {
 		return errNotWAL

@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"policy/policytest":   {"policy", "policy/lang", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
 	"internal/hcldecode":  {"policy/lang"},                                                                 // strict reading, for policies and the rest of the configuration
 	"policy/lang":         {"collector"},
-	"collector":           {"internal/metric", "internal/dbfile"},
+	"collector":           {"internal/metric", "internal/dbfile", "internal/owner"},
 	"collector/busy":      {"collector"},
 	"replicator/store":    {},
 	"replicator/spool":    {"internal/dbfile", "internal/durable"},
@@ -65,9 +65,10 @@ var arrows = map[string][]string{
 	"replicator/store/file":       {"replicator/store", "internal/durable"},
 	"replicator/store/storetest":  {"replicator/store"},
 	"internal/metric":             {},
+	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
 	"internal/dbfile":             {},
 	"internal/durable":            {},
-	"internal/sqlite":             {},
+	"internal/sqlite":             {"internal/owner"},
 	"internal/doctor":             {"internal/dbfile", "internal/sqlite", "replicator/store", "replicator/store/s3"},
 	"internal/importer":           {},
 	"internal/testapp":            {},

@@ -184,3 +184,13 @@ func shell(t testing.TB, path, sql string) string {
 	}
 	return strings.TrimSpace(string(out))
 }
+
+// output runs a command: another process, whose opens and closes cost us no lock.
+func output(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", name, err, out)
+	}
+	return string(out)
+}

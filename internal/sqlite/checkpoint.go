@@ -72,6 +72,9 @@ func (c *Conn) runCheckpoint(ctx context.Context, r *run) (tuple, error) {
 	if c.readOnly {
 		return unknown, ErrReadOnly
 	}
+	if err := c.resume(); err != nil {
+		return unknown, err
+	}
 	c.gate.run = r
 	stop := r.watchContext(ctx)
 	// The driver's own handling of contexts is not used: it can lose an

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/owner"
 )
 
 // maxPath is SQLite's limit for a path with the longest suffix of a side file.
@@ -17,10 +20,8 @@ const maxPath = 512 - len("-journal")
 // guard looks at a database with stat alone, before SQLite sees it, and
 // returns its path with all links resolved.
 //
-// A connection creates the -wal and -shm files that are missing. Under another
-// uid than the database's owner they would lock the application out, so only
-// the owner may open it, or root, as which SQLite gives the files that it
-// creates to the owner. Root without CAP_CHOWN cannot do that.
+// A connection creates the -wal and -shm files that are missing. Made wrongly they
+// would lock the application out: see internal/owner.
 func guard(path string, readOnly bool) (string, error) {
 	path, err := resolve(path)
 	if err != nil {
@@ -67,37 +68,11 @@ func resolve(path string) (string, error) {
 }
 
 func checkOwner(path string) error {
-	var stat unix.Stat_t
-	if err := unix.Stat(path, &stat); err != nil {
-		return fmt.Errorf("owner of %s: %w", path, err)
+	err := owner.Check(path)
+	if foreign := (*owner.ForeignError)(nil); errors.As(err, &foreign) {
+		return fmt.Errorf("%w; nothing was opened: %w", foreign, ErrForeignOwner)
 	}
-	owner, euid := int(stat.Uid), os.Geteuid()
-	if euid == owner {
-		return nil
-	}
-	if euid != 0 {
-		return fmt.Errorf("%s belongs to uid %d and we run as uid %d; nothing was opened: run as its owner: %w", path, owner, euid, ErrForeignOwner)
-	}
-	if exists(path+"-wal") && exists(path+"-shm") {
-		return nil
-	}
-	can, err := canChown()
-	if err != nil {
-		return err
-	}
-	if !can {
-		return fmt.Errorf("%s belongs to uid %d and we are root without CAP_CHOWN; nothing was opened: run as its owner or grant CAP_CHOWN: %w", path, owner, ErrForeignOwner)
-	}
-	return nil
-}
-
-func canChown() (bool, error) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return false, fmt.Errorf("read own capabilities: %w", err)
-	}
-	return data[0].Effective&(1<<unix.CAP_CHOWN) != 0, nil
+	return err
 }
 
 // exists reports whether path is there; a doubt counts as no.

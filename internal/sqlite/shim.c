@@ -104,6 +104,47 @@ int sqlwatch_real_shm_lock(sqlite3_file *f, int offset, int n, int flags) {
   return real(f)->pMethods->xShmLock(real(f), offset, n, flags);
 }
 
+void sqlwatch_close_last(sqlite3_file *f) {
+  int persist = 0;
+  real(f)->pMethods->xFileControl(real(f), SQLITE_FCNTL_PERSIST_WAL, &persist);
+  sqlite3_db_config(((shim_file *)f)->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, (int *)0);
+}
+
+int sqlwatch_shed(sqlite3_file *f) {
+  return real(f)->pMethods->xUnlock(real(f), SQLITE_LOCK_NONE);
+}
+
+int sqlwatch_resume(sqlite3_file *f) {
+  return real(f)->pMethods->xLock(real(f), SQLITE_LOCK_SHARED);
+}
+
+/* The header's two copies are cleared under every lock that a reader, a writer or a
+** checkpoint may hold: what SQLite finds is what it finds after a crash of another
+** process, and it makes the header anew from the WAL, of which there is nothing. */
+#define INDEX_SIZE 32768
+#define HEADER_COPIES 96
+int sqlwatch_forget(sqlite3_file *f, uint32_t change) {
+  sqlite3_file *r = real(f);
+  void volatile *region = 0;
+  int rc = r->pMethods->xShmMap(r, 0, INDEX_SIZE, 0, &region);
+  if (rc != SQLITE_OK || region == 0) {
+    return rc != SQLITE_OK ? rc : SQLITE_BUSY;
+  }
+  rc = r->pMethods->xShmLock(r, 0, SQLITE_SHM_NLOCK, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+  if (rc != SQLITE_OK) {
+    return rc;
+  }
+  /* iChange at 8, mxFrame at 16 */
+  if (((uint32_t volatile *)region)[2] == change && ((uint32_t volatile *)region)[4] == 0) {
+    memset((void *)region, 0, HEADER_COPIES);
+  } else {
+    rc = SQLITE_BUSY;
+  }
+  r->pMethods->xShmBarrier(r);
+  r->pMethods->xShmLock(r, 0, SQLITE_SHM_NLOCK, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+  return rc;
+}
+
 static const sqlite3_io_methods shimMethods = {
   3,
   shimClose, shimRead, shimWrite, shimTruncate, shimSync, shimFileSize,

@@ -13,6 +13,8 @@
 
 #define SQLITE_CONFIG_PAGECACHE 7
 #define SQLITE_CONFIG_LOOKASIDE 13
+#define SQLITE_LOCK_NONE 0
+#define SQLITE_LOCK_SHARED 1
 #define SQLITE_OPEN_MAIN_DB 0x00000100
 #define SQLITE_FCNTL_PERSIST_WAL 10
 #define SQLITE_FCNTL_PDB 30
@@ -20,6 +22,7 @@
 #define SQLITE_DBCONFIG_DEFENSIVE 1010
 #define SQLITE_DBCONFIG_TRUSTED_SCHEMA 1017
 
+#define SQLITE_SHM_NLOCK 8
 #define SQLITE_SHM_UNLOCK 1
 #define SQLITE_SHM_LOCK 2
 #define SQLITE_SHM_SHARED 4
@@ -95,6 +98,19 @@ int sqlwatch_shim_register(void);
 
 /* sqlwatch_real_shm_lock is the wrapped VFS's xShmLock for a file of ours. */
 int sqlwatch_real_shm_lock(sqlite3_file *, int offset, int n, int flags);
+
+/* sqlwatch_close_last lets the connection's close be an ordinary one: the last of
+** all then checkpoints, and removes the WAL and the wal-index. */
+void sqlwatch_close_last(sqlite3_file *);
+
+/* sqlwatch_shed gives up the lock on the main file, sqlwatch_resume takes it again. */
+int sqlwatch_shed(sqlite3_file *);
+int sqlwatch_resume(sqlite3_file *);
+
+/* sqlwatch_forget makes the wal-index of an empty WAL unknown, so that the next
+** reader makes it anew; SQLITE_BUSY where anybody holds one of its locks, or where
+** it is not as expected: no frames, and so many commits. */
+int sqlwatch_forget(sqlite3_file *, uint32_t change);
 
 /* sqlwatch_return_memory gives freed memory back to the kernel. */
 void sqlwatch_return_memory(void);

@@ -28,6 +28,7 @@ var (
 	ErrReadOnly     = errors.New("database cannot be written")
 	ErrCorrupt      = errors.New("database is damaged or no database")
 	ErrNotExist     = fs.ErrNotExist
+	ErrReplaced     = errors.New("other files are at the database's paths than the connection's")
 )
 
 // A database may be busy for a moment when it is opened: its last connection
@@ -51,6 +52,8 @@ type Conn struct {
 	gate     *gate
 	handle   cgo.Handle // of gate, held by the shim
 	inRead   bool
+	files    identity // that the connection has open
+	shed     bool     // see Shed
 }
 
 // Open connects to the WAL database at path. It never creates it, changes
@@ -94,6 +97,10 @@ func open(ctx context.Context, path string, o Options) (*Conn, error) {
 	}
 	c := &Conn{path: path, readOnly: o.ReadOnly, conn: conn, gate: g, handle: handle}
 	if err := c.prepare(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	// With its lock held nobody but a hand removes the files under a connection.
+	if c.files, err = identify(path); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -142,7 +149,7 @@ func (c *Conn) Close() error {
 // BeginRead starts a read transaction at the newest commit and takes its read
 // mark. errors.Is(err, ErrBusy) when that is not possible now.
 func (c *Conn) BeginRead(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), c.resume()); err != nil {
 		return fmt.Errorf("begin read of %s: %w", c.path, err)
 	}
 	// Every transaction of another connection tries READ1 first. With our mark on
@@ -184,7 +191,7 @@ func (c *Conn) ReadMark() int { return c.gate.mark }
 // BeginImmediate takes the write lock, ErrBusy when others hold it for so long.
 // Nothing is ever written under it: it keeps others from committing.
 func (c *Conn) BeginImmediate(ctx context.Context, patience time.Duration) error {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), c.resume()); err != nil {
 		return fmt.Errorf("take write lock of %s: %w", c.path, err)
 	}
 	if c.readOnly {

@@ -1,0 +1,116 @@
+package sqlite
+
+/*
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// A connection of ours keeps an application's last close from being the last: the
+// WAL stays, and what is in it would be replayed over whatever file is put in the
+// database's place next. So it must be possible to leave as SQLite leaves, to stand
+// back while others are there, and to be there without knowing anything.
+
+// CloseLast closes the connection as an application's is closed. If nobody else is
+// connected to the database, in any process, SQLite checkpoints the WAL and removes
+// it and the wal-index; else it is Close.
+func (c *Conn) CloseLast() error {
+	if !c.readOnly && c.gate.file != nil {
+		if err := c.resume(); err != nil {
+			return errors.Join(fmt.Errorf("close database %s: %w", c.path, err), c.Close())
+		}
+		C.sqlwatch_close_last(c.gate.file)
+	}
+	return c.Close()
+}
+
+// Shed gives up the lock on the main file until the connection is used again: a
+// read transaction keeps its read mark. Nobody who wants the file for himself is
+// refused then: not a last close, which checkpoints and removes the WAL, not
+// journal_mode=DELETE, not EXCLUSIVE locking mode. Each of them does as if we were
+// not there: they disregard our mark, and may unlink the WAL; but the bytes in it
+// stay what they are for whoever has it open.
+func (c *Conn) Shed() error {
+	if c.shed || c.gate.file == nil {
+		return nil
+	}
+	if rc := C.sqlwatch_shed(c.gate.file); rc != C.SQLITE_OK {
+		return fmt.Errorf("stand back from %s: result code %d", c.path, rc)
+	}
+	c.shed = true
+	return nil
+}
+
+// resume makes sure that the connection's lock on the main file is held, and that
+// its files are those that others find. Errors: ErrBusy where somebody has the file for
+// himself, ErrReplaced.
+func (c *Conn) resume() error {
+	if c.shed {
+		switch rc := C.sqlwatch_resume(c.gate.file); rc {
+		case C.SQLITE_OK:
+			c.shed = false
+		case C.SQLITE_BUSY:
+			return ErrBusy
+		default:
+			return fmt.Errorf("use %s again: result code %d", c.path, rc)
+		}
+	}
+	now, err := identify(c.path)
+	if err == nil && now != c.files {
+		err = ErrReplaced
+	}
+	return err
+}
+
+// Forget makes the wal-index of an empty WAL know nothing of the database, neither
+// its size nor its salts, as if it had just been made. A file that is put in the
+// database's place is then found by whoever opens it as it is, even while we are
+// connected. change is the number of commits that it speaks of. ErrBusy when anybody
+// is at work, a read transaction of ours included.
+func (c *Conn) Forget(change uint32) error {
+	if err := c.resume(); err != nil {
+		return fmt.Errorf("clear the wal-index of %s: %w", c.path, err)
+	}
+	switch rc := C.sqlwatch_forget(c.gate.file, C.uint32_t(change)); rc {
+	case C.SQLITE_OK:
+		return nil
+	case C.SQLITE_BUSY:
+		return fmt.Errorf("clear the wal-index of %s: %w", c.path, ErrBusy)
+	default:
+		return fmt.Errorf("clear the wal-index of %s: result code %d", c.path, rc)
+	}
+}
+
+// identity names the files that a connection works with.
+type identity struct{ database, shm inode }
+
+type inode struct{ dev, ino uint64 }
+
+func identify(path string) (id identity, err error) {
+	if id.database, err = inodeOf(path); err == nil {
+		id.shm, err = inodeOf(path + "-shm")
+	}
+	return id, err
+}
+
+// inodeOf returns the zero inode where there is no file.
+func inodeOf(path string) (inode, error) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	for err == unix.EINTR {
+		err = unix.Stat(path, &st)
+	}
+	if err == unix.ENOENT {
+		return inode{}, nil
+	}
+	if err != nil {
+		return inode{}, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return inode{uint64(st.Dev), st.Ino}, nil
+}
