@@ -96,7 +96,7 @@ func TestShed(t *testing.T) {
 		}
 	})
 	for name, last := range map[string][]string{
-		"D73_last_close":       nil,
+		"D73_last_close":        nil,
 		"D73_journal_mode":      {"PRAGMA journal_mode=DELETE"},
 		"D73_exclusive_locking": {"PRAGMA locking_mode=EXCLUSIVE", "INSERT INTO t(v) VALUES(1)"},
 	} {
