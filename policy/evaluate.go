@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
 // Evaluate decides what may be done to one database now. It is pure: the
@@ -36,42 +37,86 @@ import (
 // `when` and `for`, until `until` is true.
 func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 	e := s.newEvaluation(in)
-	d := Decision{DB: in.Sample.DB, At: in.Now, Next: map[string]PolicyState{}, Windows: map[string]Truth{}}
-	for name, w := range e.windows {
-		d.Windows[name] = w.Open
-	}
-	var steps []*step
+	d := Decision{DB: in.Sample.DB, At: in.Now, Windows: s.truths(e.windows)}
+	steps := make([]step, 0, len(s.Policies))
 	for _, p := range s.Policies {
-		if !p.AppliesTo(in.Sample.DB) {
-			continue
+		if p.AppliesTo(in.Sample.DB, in.Labels) {
+			steps = append(steps, step{e: e, p: p, st: states[p.Name]})
 		}
-		st := &step{e: e, p: p, st: states[p.Name]}
-		st.st.Version = StateVersion
-		st.clamp(in.Now)
-		steps = append(steps, st)
 	}
-	floor := floorsOf(steps)
-	for _, st := range steps {
+	floor := floors{}
+	for i := range steps {
+		steps[i].st.Version = StateVersion
+		steps[i].clamp(in.Now)
+		floor.add(&steps[i])
+	}
+	for i := range steps {
+		st := &steps[i]
 		d.Tunes = append(d.Tunes, st.tune()...)
 		st.advance()
 		if st.st.Phase == Armed {
 			st.guard(floor)
 		}
 	}
+	d.Actions = choose(steps)
+	d.Action = mainOf(d.Actions)
+	d.Policies = make([]PolicyDecision, len(steps))
+	for i := range steps {
+		d.Policies[i] = steps[i].decision()
+	}
+	d.Next = next(steps, states, in.Now)
+	return d
+}
+
+// next returns the new states: the old ones themselves where nothing has changed, as
+// is so at most ticks.
+func next(steps []step, states map[string]PolicyState, now time.Time) map[string]PolicyState {
+	changed, gone := false, len(states)
+	for i := range steps {
+		old, known := states[steps[i].p.Name]
+		changed = changed || !known || !steps[i].st.equal(&old)
+		if known {
+			gone--
+		}
+	}
+	if !changed {
+		return states
+	}
+	out := make(map[string]PolicyState, len(states))
+	for i := range steps {
+		out[steps[i].p.Name] = steps[i].st
+	}
+	if gone == 0 {
+		return out
+	}
 	for name, st := range states {
 		// The state of a policy that the configuration no longer has is kept for a
 		// while: one that comes back must not have lost its cooldown.
-		if _, known := d.Next[name]; !known && in.Now.Sub(later(st.Ended, st.Seen)) < rememberGone {
-			d.Next[name] = st
+		if _, known := out[name]; !known && now.Sub(later(st.Ended, st.Seen)) < rememberGone {
+			out[name] = st
 		}
 	}
-	d.Actions = choose(steps)
-	d.Action = mainOf(d.Actions)
-	for _, st := range steps {
-		d.Policies = append(d.Policies, st.decision())
-		d.Next[st.p.Name] = st.st
+	return out
+}
+
+// truths returns which windows are open. The map is shared by the decisions that find
+// the same; nobody changes it.
+func (s *Set) truths(states []lang.WindowState) map[string]Truth {
+	if last := s.shown.Load(); last != nil {
+		same := true
+		for i, w := range s.order {
+			same = same && (*last)[w.Name] == states[i].Open
+		}
+		if same {
+			return *last
+		}
 	}
-	return d
+	m := make(map[string]Truth, len(s.order))
+	for i, w := range s.order {
+		m[w.Name] = states[i].Open
+	}
+	s.shown.Store(&m)
+	return m
 }
 
 // rememberGone is how long the state of a policy is kept that has left the
@@ -82,10 +127,10 @@ const rememberGone = 30 * 24 * time.Hour
 type evaluation struct {
 	set     *Set
 	in      Input
-	sample  *collector.Sample // Input's, or an empty one where that is too old
-	fresh   bool              // it is not
-	values  *lang.Evaluation  // without tunes
-	windows map[string]lang.WindowState
+	sample  *collector.Sample  // Input's, or an empty one where that is too old
+	fresh   bool               // it is not
+	values  *lang.Evaluation   // without tunes
+	windows []lang.WindowState // in the order of the set's
 }
 
 func (s *Set) newEvaluation(in Input) *evaluation {
@@ -101,8 +146,9 @@ func (s *Set) newEvaluation(in Input) *evaluation {
 		}
 	}
 	now := s.program.At(lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels, Replicas: replicas})
-	e.windows = s.windowStates(now, in.Now, in.History.Oldest())
-	e.values = now.WithWindows(e.windows)
+	e.windows = s.windowStates(now, in.Now)
+	now.SetWindows(e.windows)
+	e.values = now
 	return e
 }
 
@@ -148,6 +194,30 @@ func (s *step) clamp(now time.Time) {
 // having held throughout.
 func (p *Policy) evidenceGap() time.Duration { return max(p.For, 5*time.Minute) }
 
+// see takes in that the condition holds now. Time in which nobody looked does not
+// count, and after too much of it the condition begins anew.
+func (s *step) see(now time.Time) {
+	st := &s.st
+	gap := now.Sub(st.Seen)
+	switch {
+	case st.PendingSince.IsZero() || gap > s.p.evidenceGap():
+		st.PendingSince, st.ArmedSince = now, time.Time{}
+	case gap > s.e.maxGap():
+		st.PendingSince = st.PendingSince.Add(gap)
+	case !st.ArmedSince.IsZero() && gap < s.e.maxGap()/2:
+		return // it is armed: when it was last seen matters by the half minute only
+	}
+	st.Seen = now
+}
+
+// maxGap is how far apart two samples may be for the time between them to count.
+func (e *evaluation) maxGap() time.Duration {
+	if e.in.Gap > 0 {
+		return e.in.Gap
+	}
+	return time.Minute
+}
+
 // advance moves the policy through the phases up to armed.
 func (s *step) advance() {
 	st, now := &s.st, s.e.in.Now
@@ -187,10 +257,7 @@ func (s *step) advance() {
 		s.reason = "the condition is unknown: " + s.why
 		return
 	}
-	if st.PendingSince.IsZero() || now.Sub(st.Seen) > s.p.evidenceGap() {
-		st.PendingSince, st.ArmedSince = now, time.Time{}
-	}
-	st.Seen = now
+	s.see(now)
 	if armsAt := st.PendingSince.Add(s.p.For); !st.Engaged && now.Before(armsAt) {
 		if !resting {
 			st.Phase = Pending
@@ -228,8 +295,9 @@ func (s *step) want() {
 // the one with the highest priority, of equals the first in file order. A running
 // action keeps the others of its lane waiting. Notices come first: what is sent is
 // not to wait for what takes long.
-func choose(steps []*step) (actions []*Action) {
-	for _, s := range steps {
+func choose(steps []step) (actions []*Action) {
+	for i := range steps {
+		s := &steps[i]
 		if s.st.Phase == Running {
 			s.reason = "running since " + s.st.Started.Format(time.TimeOnly)
 		}
@@ -245,9 +313,10 @@ func choose(steps []*step) (actions []*Action) {
 	return actions
 }
 
-func chooseIn(lane Lane, steps []*step) *Action {
+func chooseIn(lane Lane, steps []step) *Action {
 	var winner, running *step
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		if s.p.Kind.Lane() != lane {
 			continue
 		}
@@ -258,7 +327,8 @@ func chooseIn(lane Lane, steps []*step) *Action {
 			winner = s
 		}
 	}
-	for _, s := range steps {
+	for i := range steps {
+		s := &steps[i]
 		switch {
 		case s.p.Kind.Lane() != lane || !s.ready() || s == winner && running == nil:
 		case running != nil:
@@ -372,7 +442,7 @@ func (s *step) hindrance() string {
 		}
 	}
 	if waited := s.e.in.Now.Sub(s.st.ArmedSince); waited > stuckAfter+s.p.MaxDefer {
-		return fmt.Sprintf("it has waited to act for %s; refused by %s: %s", lang.HumanSeconds(waited.Seconds()), first.Guard, first.Reason)
+		return fmt.Sprintf("it has waited to act for %s; refused by %s: %s", amounts.HumanSeconds(waited.Seconds()), first.Guard, first.Reason)
 	}
 	return ""
 }

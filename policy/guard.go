@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
 // guard asks every guard in order and keeps the refusals.
@@ -72,7 +72,7 @@ func (s *step) guardWindow() {
 	switch {
 	case st.Open == False && !math.IsNaN(st.OpensIn):
 		until = now.Add(seconds(st.OpensIn))
-		reason = "outside its window, which opens in " + lang.HumanSeconds(st.OpensIn)
+		reason = "outside its window, which opens in " + amounts.HumanSeconds(st.OpensIn)
 	case st.Open == False:
 		reason = "outside its window; when that opens is not known"
 	case why != "":
@@ -110,7 +110,7 @@ func (s *step) guardReader() {
 	}
 	if held := s.e.in.Now.Sub(r.PinnedSince); held >= ReaderPatience {
 		s.refuse(GuardReader, fmt.Sprintf("%s keeps the WAL from frame %d of %d on, for %s; end that read transaction",
-			reader(r.OldestPID, r.OldestCommand), r.OldestFrame, w.Frames, lang.HumanSeconds(held.Seconds())), time.Time{})
+			reader(r.OldestPID, r.OldestCommand), r.OldestFrame, w.Frames, amounts.HumanSeconds(held.Seconds())), time.Time{})
 	}
 }
 
@@ -135,7 +135,7 @@ func (s *step) guardStall() {
 		return
 	}
 	reason := fmt.Sprintf("truncating a WAL of %s would hold writers up for about %s, the budget is %s; raise stall_budget or act at a smaller size",
-		lang.HumanBytes(float64(w.SizeBytes)), lang.HumanSeconds(stall.Seconds()), s.stallBudget)
+		amounts.HumanBytes(float64(w.SizeBytes)), amounts.HumanSeconds(stall.Seconds()), s.stallBudget)
 	if int64(w.BacklogFrames())*int64(w.PageSize) < MinTruncateBytes {
 		s.refuse(GuardStall, reason, time.Time{})
 		return
@@ -146,17 +146,14 @@ func (s *step) guardStall() {
 // floors is what was last done to a database, over all policies.
 type floors struct{ checkpoint, truncate, backup time.Time }
 
-func floorsOf(steps []*step) (f floors) {
-	for _, s := range steps {
-		switch s.p.Kind {
-		case ActCheckpoint:
-			f.checkpoint = later(f.checkpoint, s.st.Started)
-			f.truncate = later(f.truncate, s.st.Truncation)
-		case ActSnapshot, ActVerify:
-			f.backup = later(f.backup, s.st.Started)
-		}
+func (f *floors) add(s *step) {
+	switch s.p.Kind {
+	case ActCheckpoint:
+		f.checkpoint = later(f.checkpoint, s.st.Started)
+		f.truncate = later(f.truncate, s.st.Truncation)
+	case ActSnapshot, ActVerify:
+		f.backup = later(f.backup, s.st.Started)
 	}
-	return f
 }
 
 func later(a, b time.Time) time.Time {
@@ -178,7 +175,7 @@ func (s *step) guardFloor(f floors) {
 		last = f.checkpoint
 		if s.p.Ladder.Truncates() && s.leftOut == "" {
 			if size := s.e.sample.WAL.SizeBytes; size < MinTruncateBytes {
-				s.refuse(GuardFloor, fmt.Sprintf("a WAL of %s is not worth a TRUNCATE; the floor is %s", lang.HumanBytes(float64(size)), lang.HumanBytes(MinTruncateBytes)), time.Time{})
+				s.refuse(GuardFloor, fmt.Sprintf("a WAL of %s is not worth a TRUNCATE; the floor is %s", amounts.HumanBytes(float64(size)), amounts.HumanBytes(MinTruncateBytes)), time.Time{})
 				return
 			}
 			s.floor(f.truncate, MinTruncateInterval)

@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -92,23 +93,23 @@ func (p *parsing) windows(blocks hcl.Blocks) {
 		p.name(b)
 		p.set.Windows[name] = p.window(b, names)
 	}
-	for _, name := range names {
-		w := p.set.Windows[name]
-		if w.Learn == nil || w.Learn.Fallback == "" {
-			continue
-		}
-		if p.set.Windows[w.Learn.Fallback].Learn != nil {
-			p.Errorf(w.Range, "Bad fallback", "The fallback of a learned window must be a window with a cron schedule; window.%s is none.", w.Learn.Fallback)
+	for _, b := range blocks {
+		if w := p.set.Windows[b.Labels[0]]; w.Learn != nil && w.Range == b.DefRange {
+			p.finishLearn(w, b)
 		}
 	}
-	p.set.program.Windows = names
+	for name := range places {
+		p.set.program.Windows = append(p.set.program.Windows, name)
+	}
+	slices.Sort(p.set.program.Windows)
+	for _, name := range p.set.program.Windows {
+		p.set.order = append(p.set.order, p.set.Windows[name])
+	}
 }
 
 func (p *parsing) window(b *hcl.Block, names []string) *Window {
 	w := &Window{Name: b.Labels[0], Range: b.DefRange, Location: time.UTC}
-	schema := hcldecode.Attributes("cron", "duration", "timezone")
-	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "learn"}}
-	content := p.Content(b.Body, schema)
+	content := p.Content(b.Body, windowSchema())
 	a := content.Attributes
 	if learn := p.Single(content.Blocks, "learn"); learn != nil {
 		if len(a) > 0 {
@@ -124,12 +125,7 @@ func (p *parsing) window(b *hcl.Block, names []string) *Window {
 	w.Cron = p.Plain(a["cron"], "")
 	w.Duration = p.Duration(a["duration"], time.Hour, time.Minute, MaxWindowDuration)
 	if tz := p.Plain(a["timezone"], "UTC"); tz != "" {
-		loc, err := time.LoadLocation(tz)
-		if err != nil {
-			p.Errorf(a["timezone"].Expr.Range(), "Unknown time zone", "There is no time zone %q; names are as in \"Europe/Berlin\".", tz)
-			loc = time.UTC
-		}
-		w.Location = loc
+		w.Location = p.location(a["timezone"], tz)
 	}
 	schedule, err := NewSchedule(w.Cron)
 	if err != nil {
@@ -141,7 +137,7 @@ func (p *parsing) window(b *hcl.Block, names []string) *Window {
 }
 
 func (p *parsing) learn(b *hcl.Block, names []string) *Learn {
-	a := p.Content(b.Body, hcldecode.Attributes("signal!", "quantile", "min_history", "fallback")).Attributes
+	a := p.Content(b.Body, hcldecode.Attributes("signal!", "quantile", "min_history", "fallback", "except", "timezone")).Attributes
 	l := &Learn{
 		Quantile:   p.Number(a["quantile"], 0.2),
 		MinHistory: p.Duration(a["min_history"], 72*time.Hour, time.Minute, lang.MaxWindow),
@@ -153,26 +149,62 @@ func (p *parsing) learn(b *hcl.Block, names []string) *Learn {
 		p.Errorf(a["quantile"].Expr.Range(), "Out of range", "quantile must be between 0 and 1.")
 		l.Quantile = 0.5
 	}
-	if signal := a["signal"]; signal != nil {
-		var diags hcl.Diagnostics
-		l.quiet, diags = p.set.program.CompileQuiet(signal.Expr, l.Quantile, max(l.MinHistory, learnedPast))
-		p.Diags = append(p.Diags, diags...)
+	l.Except = p.Refs(a["except"], "window", names)
+	if tz := p.Plain(a["timezone"], ""); tz != "" {
+		l.Location = p.location(a["timezone"], tz)
 	}
 	return l
 }
 
+// finishLearn reads what needs every window: the clock by which the week goes is
+// that of the fallback where nothing else is said.
+func (p *parsing) finishLearn(w *Window, b *hcl.Block) {
+	l := w.Learn
+	for _, name := range append([]string{l.Fallback}, l.Except...) {
+		if other := p.set.Windows[name]; other != nil && other.Learn != nil {
+			p.Errorf(w.Range, "Bad fallback", "fallback and except of a learned window must be windows with a cron schedule; window.%s is none.", name)
+			l.Fallback, l.Except = "", nil
+		}
+	}
+	if l.Location == nil {
+		l.Location = time.UTC
+		if fallback := p.set.Windows[l.Fallback]; fallback != nil {
+			l.Location = fallback.Location
+		}
+	}
+	learn := p.Single(p.Content(b.Body, windowSchema()).Blocks, "learn")
+	attrs, _, _ := learn.Body.PartialContent(hcldecode.Attributes("signal"))
+	if signal := attrs.Attributes["signal"]; signal != nil {
+		var diags hcl.Diagnostics
+		l.signal, diags = p.set.program.CompileLearned(signal.Expr, l.Location)
+		p.Diags = append(p.Diags, diags...)
+	}
+}
+
+func windowSchema() *hcl.BodySchema {
+	schema := hcldecode.Attributes("cron", "duration", "timezone")
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "learn"}}
+	return schema
+}
+
+// location finds a time zone.
+func (p *parsing) location(a *hcl.Attribute, name string) *time.Location {
+	loc, err := time.LoadLocation(name)
+	if err != nil {
+		p.Errorf(a.Expr.Range(), "Unknown time zone", "There is no time zone %q; names are as in \"Europe/Berlin\".", name)
+		return time.UTC
+	}
+	return loc
+}
+
 func (p *parsing) policy(b *hcl.Block) *Policy {
-	schema := hcldecode.Attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority", "mode", "severity", "notify", "message", "databases")
+	schema := hcldecode.Attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority", "mode", "severity", "notify", "message", "databases", "exclude", "labels")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "checkpoint"}, {Type: "snapshot"}, {Type: "sync"}, {Type: "verify"}, {Type: "tune", LabelNames: []string{"name"}}}
 	content := p.Content(b.Body, schema)
 	a := content.Attributes
 	pol := &Policy{Name: b.Labels[0], Range: b.DefRange}
 	pol.Databases = p.Texts(a["databases"])
-	for _, pattern := range pol.Databases {
-		if _, err := path.Match(pattern, ""); err != nil {
-			p.Errorf(a["databases"].Expr.Range(), "Bad pattern", "%q is not a pattern of names.", pattern)
-		}
-	}
+	p.selection(pol, a)
 	p.action(pol, content)
 	p.set.program.Tunes = map[string]lang.Unit{}
 	p.tunes(pol, content.Blocks.OfType("tune"))
@@ -199,6 +231,38 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 		p.Errorf(a["until"].Range, "until without checkpoint", "until goes with a checkpoint block; without it the policy rests for its cooldown and looks again.")
 	}
 	return pol
+}
+
+// selection checks which databases the policy is for.
+func (p *parsing) selection(pol *Policy, a hcl.Attributes) {
+	if x := a["databases"]; x != nil && len(pol.Databases) == 0 {
+		p.Errorf(x.Expr.Range(), "No databases", "An empty list names no database; leave databases out for all of them.")
+	}
+	for i, pattern := range pol.Databases {
+		if name, negated := strings.CutPrefix(pattern, "!"); negated {
+			p.Errorf(a["databases"].Expr.Range(), "Not a pattern", "A pattern is not negated by \"!\"; write exclude = [%q].", name)
+		}
+		if slices.Contains(pol.Databases[:i], pattern) {
+			p.Warnf(a["databases"].Expr.Range(), "Duplicate pattern", "%q is listed twice.", pattern)
+		}
+	}
+	pol.Exclude = p.Texts(a["exclude"])
+	for attr, patterns := range map[string][]string{"databases": pol.Databases, "exclude": pol.Exclude} {
+		for _, pattern := range patterns {
+			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+				p.Errorf(a[attr].Expr.Range(), "Bad pattern", "%q is not a pattern of names.", pattern)
+			}
+		}
+	}
+	if slices.Contains(pol.Exclude, "*") {
+		p.Errorf(a["exclude"].Expr.Range(), "Everything excluded", "Policy %q would watch no database.", pol.Name)
+	}
+	pol.Labels = p.TextMap(a["labels"])
+	for name := range pol.Labels {
+		if !slices.Contains(p.Scope.Labels, name) {
+			p.Errorf(a["labels"].Expr.Range(), "Unknown label", "No database has a label %q.%s", name, lang.Suggest(name, slices.Clone(p.Scope.Labels)))
+		}
+	}
 }
 
 // action finds which one action the policy has.

@@ -6,6 +6,7 @@ package policy
 
 import (
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -35,8 +36,10 @@ type Set struct {
 	Windows  map[string]*Window // by name
 	DryRun   bool               // engine { mode = "dry_run" }: nothing acts
 
-	scope   *Scope        // what the expressions see
-	program *lang.Program // every expression
+	scope   *Scope                           // what the expressions see
+	program *lang.Program                    // every expression
+	order   []*Window                        // the windows in file order, as the program numbers them
+	shown   atomic.Pointer[map[string]Truth] // the windows' truths of the last decision: mostly the next one's too
 }
 
 // What the expression language gives stands in this package's results.
@@ -58,7 +61,13 @@ const (
 func (s *Set) Scope() *Scope { return s.scope }
 
 // WindowStates returns the state of every window for one database at one moment.
-func (s *Set) WindowStates(in Input) map[string]lang.WindowState { return s.newEvaluation(in).windows }
+func (s *Set) WindowStates(in Input) map[string]lang.WindowState {
+	states := make(map[string]lang.WindowState, len(s.order))
+	for i, st := range s.newEvaluation(in).windows {
+		states[s.order[i].Name] = st
+	}
+	return states
+}
 
 // NewHistory returns an empty history that keeps what the set's over-time
 // functions read, and nothing where they read nothing.
@@ -71,8 +80,10 @@ func (s *Set) Retain(h *History) *History { return s.program.Retain(h) }
 // Policy is one policy block.
 type Policy struct {
 	Name      string
-	Databases []string // patterns of database names (path.Match); empty: all
-	Priority  int      // higher goes first; equal: file order
+	Databases []string          // patterns of database names (path.Match); empty: all
+	Exclude   []string          // patterns of names it does not watch
+	Labels    map[string]string // labels that its databases carry
+	Priority  int               // higher goes first; equal: file order
 	DryRun    bool
 	For       time.Duration // how long When must hold before it arms
 	MaxDefer  time.Duration // armed for so long, it acts outside its window; 0: never
@@ -87,14 +98,25 @@ type Policy struct {
 	when, until, unless, window, message hclsyntax.Expression
 }
 
-// AppliesTo reports whether the policy watches the named database.
-func (p *Policy) AppliesTo(db string) bool {
-	for _, pattern := range p.Databases {
-		if ok, _ := path.Match(pattern, db); ok {
+// AppliesTo reports whether the policy watches the database of that name with these
+// labels: one of its patterns matches the name, none of those it excludes does, and
+// every label it selects by has its value.
+func (p *Policy) AppliesTo(db string, labels map[string]string) bool {
+	for key, value := range p.Labels {
+		if got, set := labels[key]; !set || got != value {
+			return false
+		}
+	}
+	return (len(p.Databases) == 0 || matchAny(p.Databases, db)) && !matchAny(p.Exclude, db)
+}
+
+func matchAny(patterns []string, name string) bool {
+	for _, pattern := range patterns {
+		if ok, _ := path.Match(pattern, name); ok {
 			return true
 		}
 	}
-	return len(p.Databases) == 0
+	return false
 }
 
 // ActionKind is what a policy does.
@@ -195,7 +217,8 @@ type Input struct {
 	Replicas []string          // names of the database's replicas, as "s3.main"; one missing from Sample is unknown
 	SkipTree bool              // leave PolicyDecision.Tree nil
 
-	PausedUntil time.Time // an operator lets no action begin before then; notices go on
+	Gap         time.Duration // so far apart two samples may be for a condition to have held between them; 0: a minute
+	PausedUntil time.Time     // an operator lets no action begin before then; notices go on
 }
 
 // Guard names what keeps an armed policy from acting.

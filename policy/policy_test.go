@@ -73,7 +73,7 @@ func (w *world) tick(d time.Duration, edit func(*collector.Sample)) PolicyDecisi
 		edit(s)
 	}
 	w.hist.Add(s)
-	w.last = w.set.Evaluate(Input{Now: w.now, Sample: s, History: w.hist}, w.states)
+	w.last = w.set.Evaluate(Input{Now: w.now, Sample: s, History: w.hist, Gap: 5 * time.Minute}, w.states)
 	w.states = w.last.Next
 	return w.last.Policies[0]
 }

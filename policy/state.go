@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -45,6 +46,15 @@ type PolicyState struct {
 	StallCosts   stallCosts           `json:"stall_costs,omitzero"`   // of the last truncations
 	Outcome      string               `json:"outcome,omitempty"`      // of the last action, in a word
 	Tunes        map[string]TuneState `json:"tunes,omitempty"`
+}
+
+// equal reports whether two states are the same; it may miss that.
+func (st *PolicyState) equal(o *PolicyState) bool {
+	return st.Version == o.Version && st.Phase == o.Phase && st.PendingSince == o.PendingSince && st.Seen == o.Seen &&
+		st.ArmedSince == o.ArmedSince && st.Engaged == o.Engaged && st.ReadyAt == o.ReadyAt && st.Rest == o.Rest &&
+		st.Attempt == o.Attempt && st.Started == o.Started && st.Truncated == o.Truncated && st.Truncation == o.Truncation &&
+		st.Ended == o.Ended && st.Stall == o.Stall && st.StallCosts == o.StallCosts && st.Outcome == o.Outcome &&
+		maps.Equal(st.Tunes, o.Tunes)
 }
 
 // interrupted is the outcome of an action that died with its process.

@@ -56,6 +56,10 @@ func (s *step) tune() []TuneDecision {
 	if s.p.Ladder != nil {
 		s.stallBudget = s.p.Ladder.StallBudget
 	}
+	if len(s.p.Tunes) == 0 {
+		s.st.Tunes, s.values = nil, s.e.values
+		return nil
+	}
 	values := map[string]float64{}
 	states := map[string]TuneState{}
 	var out []TuneDecision
@@ -84,9 +88,6 @@ func (s *step) tune() []TuneDecision {
 		out = append(out, d)
 	}
 	s.st.Tunes = states
-	if len(states) == 0 {
-		s.st.Tunes = nil
-	}
 	s.values = s.e.values.WithTunes(values)
 	return out
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -25,16 +26,19 @@ type Window struct {
 	Range    hcl.Range
 
 	schedule cron.Schedule
+	edges    atomic.Pointer[edges]
 }
 
-// Learn describes a window that is open while its signal is among its lowest
-// values of the recent past.
+// Learn describes a window that is open at the times of the week at which its
+// signal has been among its lowest values, as long as it is low now.
 type Learn struct {
 	Quantile   float64
 	MinHistory time.Duration
-	Fallback   string // name of the window that holds until MinHistory is reached; "": unknown
+	Fallback   string         // name of the window that holds until MinHistory is reached; "": unknown
+	Except     []string       // names of windows during which it is closed
+	Location   *time.Location // by whose clock the week goes
 
-	quiet hclsyntax.Expression // quiet(signal, quantile, …)
+	signal hclsyntax.Expression
 }
 
 // MaxWindowDuration bounds a scheduled window.
@@ -156,8 +160,39 @@ func realOf(wall time.Time, loc *time.Location) time.Time {
 	return t
 }
 
-// at returns the state of a scheduled window.
+// edges is what is known of a schedule around a moment: from one change to the next.
+type edges struct {
+	from  time.Time
+	state Truth
+	next  time.Time // of the change that ends it; zero: none is near
+}
+
+// at returns the state of a scheduled window. A schedule is searched at its changes
+// only: of a thousand databases that ask at each tick, one pays.
 func (w *Window) at(now time.Time) lang.WindowState {
+	e := w.edges.Load()
+	if e == nil || now.Before(e.from) || !now.Before(e.next) {
+		st := w.find(now)
+		e = &edges{from: now, state: st.Open}
+		change := st.OpensIn
+		if st.Open == True {
+			change = st.ClosesIn
+		}
+		if math.IsNaN(change) {
+			return st
+		}
+		e.next = now.Add(seconds(change))
+		w.edges.Store(e)
+	}
+	rest := e.next.Sub(now).Seconds()
+	if e.state == True {
+		return lang.WindowState{Open: True, ClosesIn: rest}
+	}
+	return lang.WindowState{Open: False, OpensIn: rest}
+}
+
+// find searches the schedule.
+func (w *Window) find(now time.Time) lang.WindowState {
 	if sp, ok := w.current(now); ok {
 		return lang.WindowState{Open: True, ClosesIn: sp.close.Sub(now).Seconds()}
 	}
@@ -177,33 +212,51 @@ func (w *Window) Open(now time.Time) Truth {
 	return w.at(now).Open
 }
 
-// learnedPast is how much of the past a learned window looks at, unless its
-// min_history is longer.
-const learnedPast = 7 * 24 * time.Hour
-
-// windowStates returns the state of every window. Learned ones come last: they
-// fall back on the others.
-func (s *Set) windowStates(e *lang.Evaluation, now time.Time, oldest time.Time) map[string]lang.WindowState {
-	states := make(map[string]lang.WindowState, len(s.Windows))
-	for name, w := range s.Windows {
+// windowStates returns the states of the windows in the order of s.order. Learned ones
+// come last: they fall back on the others.
+func (s *Set) windowStates(e *lang.Evaluation, now time.Time) []lang.WindowState {
+	states := make([]lang.WindowState, len(s.order))
+	for i, w := range s.order {
 		if w.Learn == nil {
-			states[name] = w.at(now)
+			states[i] = w.at(now)
 		}
 	}
-	for name, w := range s.Windows {
-		if w.Learn == nil {
-			continue
-		}
-		learning := oldest.IsZero() || now.Sub(oldest) < w.Learn.MinHistory
-		fallback, ok := states[w.Learn.Fallback]
-		switch {
-		case !learning:
-			states[name], _ = e.Window(w.Learn.quiet)
-		case ok:
-			states[name] = fallback
-		default:
-			states[name] = lang.UnknownWindow()
+	for i, w := range s.order {
+		if w.Learn != nil {
+			states[i] = s.learnedState(e, w.Learn, now)
 		}
 	}
 	return states
+}
+
+func (s *Set) learnedState(e *lang.Evaluation, l *Learn, now time.Time) lang.WindowState {
+	st, ok := e.Learned(l.signal, l.Location, l.Quantile, l.MinHistory)
+	if fallback := s.Windows[l.Fallback]; !ok && fallback != nil {
+		st = fallback.at(now)
+	}
+	for _, name := range l.Except {
+		except := s.Windows[name].at(now)
+		switch {
+		case except.Open == True:
+			st.Open = False
+			st.OpensIn = max(except.ClosesIn, st.OpensIn)
+			if math.IsNaN(st.OpensIn) {
+				st.OpensIn = except.ClosesIn
+			}
+		case st.Open == True && !(st.ClosesIn < except.OpensIn):
+			st.ClosesIn = except.OpensIn
+		}
+	}
+	return st
+}
+
+// Learning tells what a learned window knows of a database, and its state; ok is false
+// for any other window.
+func (s *Set) Learning(name string, in Input) (st lang.WindowState, l lang.Learning, ok bool) {
+	w := s.Windows[name]
+	if w == nil || w.Learn == nil {
+		return lang.UnknownWindow(), lang.Learning{}, false
+	}
+	e := s.newEvaluation(in)
+	return s.learnedState(e.values, w.Learn, in.Now), e.values.Learning(w.Learn.signal, w.Learn.Location, w.Learn.Quantile), true
 }

@@ -133,48 +133,6 @@ policy "p" {
 	}
 }
 
-func TestWindowLearns(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, `
-window "quiet" {
-  learn {
-    signal      = rate(wal.frames_written, "1m")
-    quantile    = 0.2
-    min_history = "1h"
-  }
-}
-policy "p" {
-  when   = true
-  window = window.quiet
-  sync {}
-}`)
-	written := uint64(0)
-	busy := func(perTick uint64) PolicyDecision {
-		written += perTick
-		s := sample(w.now.Add(10*time.Second), 1e6)
-		s.WAL.FramesWrittenTotal = written
-		w.now = s.At
-		w.hist.Add(s)
-		w.last = w.set.Evaluate(Input{Now: w.now, Sample: s, History: w.hist}, nil)
-		return w.last.Policies[0]
-	}
-	if d := busy(0); d.Refused != GuardWindow || w.last.Windows["quiet"] != Unknown {
-		t.Fatalf("before it has learned: %q %s", d.Refused, w.last.Windows["quiet"])
-	}
-	for range 500 {
-		busy(1000)
-	}
-	if d := busy(3000); d.Refused != GuardWindow {
-		t.Errorf("at a peak: refused by %q", d.Refused)
-	}
-	for range 10 {
-		busy(0)
-	}
-	if busy(0); w.last.Action == nil {
-		t.Errorf("while quiet: %s", w.last.Policies[0].Reason)
-	}
-}
-
 func FuzzSchedule(f *testing.F) {
 	for _, s := range []string{"0 2 * * *", "TZ=", "TZ=UTC", "@daily", "@every 1h", "0 0 30 2 *", "*/0 * * * *", "1-2-3 * * * *", "* * * * * *", "", "9999999999 * * * *"} {
 		f.Add(s, uint16(60))

@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
-	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
 // Bounds of what is parsed. The parser recurses: deep nesting overflows the
@@ -199,7 +199,7 @@ func sane(name string, data []byte) hcl.Diagnostics {
 		return nil // what its strings hold is judged when they are parsed
 	}
 	tokens, _ := hclsyntax.LexConfig(data, name, hcl.InitialPos)
-	return lang.CheckDepth(tokens)
+	return limits.CheckDepth(tokens)
 }
 
 // position returns the line and column of a byte.

@@ -14,6 +14,7 @@ import (
 	"github.com/zclconf/go-cty/cty/gocty"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
 // Decoder reads attributes strictly and collects what is wrong with them.
@@ -175,12 +176,12 @@ func (d *Decoder) Duration(a *hcl.Attribute, def, lo, hi time.Duration) time.Dur
 	if !ok {
 		return def
 	}
-	got, err := lang.DurationValue(v)
+	got, err := amounts.DurationValue(v)
 	switch {
 	case err != nil:
 		d.Errorf(a.Expr.Range(), "Not a duration", "%s: %v.", a.Name, err)
 	case got < lo || got > hi:
-		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, got, lang.HumanSeconds(lo.Seconds()), lang.HumanSeconds(hi.Seconds()))
+		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, got, amounts.HumanSeconds(lo.Seconds()), amounts.HumanSeconds(hi.Seconds()))
 	default:
 		return got
 	}
@@ -193,12 +194,12 @@ func (d *Decoder) Size(a *hcl.Attribute, def, lo, hi int64) int64 {
 	if s == "" {
 		return def
 	}
-	n, err := lang.ParseBytes(s)
+	n, err := amounts.ParseBytes(s)
 	switch {
 	case err != nil:
 		d.Errorf(a.Expr.Range(), "Not an amount of bytes", "%s: %v.", a.Name, err)
 	case n < float64(lo) || n > float64(hi):
-		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, lang.HumanBytes(n), lang.HumanBytes(float64(lo)), lang.HumanBytes(float64(hi)))
+		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, amounts.HumanBytes(n), amounts.HumanBytes(float64(lo)), amounts.HumanBytes(float64(hi)))
 	default:
 		return int64(n)
 	}

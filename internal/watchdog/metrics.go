@@ -168,7 +168,7 @@ func (m *Metrics) Reloaded(at time.Time, err error) {
 func (m *Metrics) Panicked(db string) { m.panics.WithLabelValues(db).Inc() }
 
 // zero brings every series of a database into being.
-func (m *Metrics) zero(db string, policies *policy.Set) {
+func (m *Metrics) zero(db string, labels map[string]string, policies *policy.Set) {
 	for _, mode := range modes {
 		m.checkpoints.WithLabelValues(db, mode.String())
 		m.checkpointDuration.WithLabelValues(db, mode.String())
@@ -181,7 +181,7 @@ func (m *Metrics) zero(db string, policies *policy.Set) {
 	m.panics.WithLabelValues(db)
 	m.paused.WithLabelValues(db)
 	for _, p := range policies.Policies {
-		if p.AppliesTo(db) {
+		if p.AppliesTo(db, labels) {
 			m.zeroPolicy(db, p, policies.DryRun)
 		}
 	}

@@ -89,7 +89,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	slices.SortFunc(now, func(a, b *database) int { return strings.Compare(a.target.Name, b.target.Name) })
 	w.databases.Store(&now)
 	for _, d := range now {
-		w.options.Metrics.zero(d.target.Name, policies)
+		w.options.Metrics.zero(d.target.Name, d.target.Labels, policies)
 		d.start(ctx)
 	}
 	w.dirty.Store(true)

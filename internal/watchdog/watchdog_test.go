@@ -364,7 +364,7 @@ func TestMetricsAreClean(t *testing.T) {
 	m := NewMetrics()
 	m.Built("v1", "abc", "go1", "3.54.1")
 	m.Reloaded(time.Unix(1, 0), nil)
-	m.zero("app", policies(t, shrink+tuned))
+	m.zero("app", nil, policies(t, shrink+tuned))
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(m); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,9 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
 // checker finds unknown names, mixed units and wrong kinds of value in one
@@ -98,7 +101,7 @@ func (c *checker) infer(x hclsyntax.Expression) Unit {
 			c.unit(item.ValueExpr)
 		}
 	default:
-		for _, p := range children(x) {
+		for _, p := range limits.Children(x) {
 			c.unit(p)
 		}
 	}
@@ -140,7 +143,7 @@ func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 			return l
 		}
 		return AnyUnit
-	case divide, hclsyntax.OpDivide:
+	case limits.Divide, hclsyntax.OpDivide:
 		if v, ok := literal(x.RHS); ok && v.Type() == cty.Number && v.RawEquals(cty.Zero) {
 			c.errorf(x.RHS, "Division by zero", "Nothing can be divided by zero.")
 		}
@@ -151,7 +154,7 @@ func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 			return Ratio
 		}
 		return AnyUnit
-	case modulo, hclsyntax.OpModulo:
+	case limits.Modulo, hclsyntax.OpModulo:
 		return l
 	}
 	u := c.mix(x, l, r)
@@ -188,7 +191,7 @@ func (c *checker) bare(x *hclsyntax.BinaryOpExpr, l Unit) {
 	name := c.scope.source(x.LHS)
 	switch {
 	case l == Bytes && n >= 1000:
-		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in bytes: did you mean bytes(%q)?", name, HumanBytes(n))
+		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in bytes: did you mean bytes(%q)?", name, amounts.HumanBytes(n))
 	case l == Bytes:
 		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in bytes: did you mean bytes(\"%gMB\")?", name, n)
 	case l == Seconds:
@@ -261,23 +264,9 @@ func (c *checker) overTime(x *hclsyntax.FunctionCallExpr, args int) Unit {
 	if len(c.bound) > 0 || c.over >= 2 {
 		c.errorf(x, "Too deeply nested", "A function over time may stand in one other, and not in a for expression.")
 	}
-	c.over++
-	u := c.unit(x.Args[0])
-	c.over--
-	for _, t := range x.Args[0].Variables() {
-		switch i := variableIndex(t); {
-		case i >= 0:
-			c.series[i] = true
-		case t.RootName() == "window" || t.RootName() == "tune" || t.RootName() == "replica":
-			c.errorf(x.Args[0], "No past values", "The past of %s is not kept; functions over time read measured names such as wal.bytes or replica.lag.", t.RootName())
-		}
-	}
+	u := c.overTimeOf(x.Args[0])
 	for _, a := range x.Args[1:] {
 		c.unit(a)
-	}
-	if u == Text || u == WindowUnit {
-		c.errorf(x.Args[0], "Not a number", "A function over time needs a number; this is %s.", u)
-		return AnyUnit
 	}
 	if len(x.Variables()) == len(x.Args[0].Variables()) {
 		probe := *x
@@ -287,6 +276,31 @@ func (c *checker) overTime(x *hclsyntax.FunctionCallExpr, args int) Unit {
 	}
 	if u == Bool {
 		return Ratio
+	}
+	return u
+}
+
+// overTimeOf checks an expression whose past values are read, and has them kept.
+func (c *checker) overTimeOf(x hclsyntax.Expression) Unit {
+	c.over++
+	u := c.unit(x)
+	c.over--
+	past := true
+	for _, t := range x.Variables() {
+		switch i := variableIndex(t); {
+		case i >= 0:
+			c.series[i] = true
+		case t.RootName() == "window" || t.RootName() == "tune" || t.RootName() == "replica":
+			c.errorf(x, "No past values", "The past of %s is not kept; functions over time read measured names such as wal.bytes or replica.lag.", t.RootName())
+			past = false
+		}
+	}
+	if u == Text || u == WindowUnit {
+		c.errorf(x, "Not a number", "A function over time needs a number; this is %s.", u)
+		return AnyUnit
+	}
+	if past {
+		c.keep(x)
 	}
 	return u
 }

@@ -3,6 +3,7 @@ package lang
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -25,50 +26,49 @@ type Moment struct {
 // Evaluation is a program at a moment.
 type Evaluation struct {
 	program *Program
-	moment  Moment
-	reading *reading
-	ctx     *hcl.EvalContext
+	frame   *frame
+	ctx     *hcl.EvalContext // for what is not code; made when it is needed
 }
 
 // At makes the program's expressions evaluable at a moment.
 func (p *Program) At(m Moment) *Evaluation {
-	e := &Evaluation{program: p, moment: m}
-	e.reading = &reading{Sample: m.Sample, stall: m.History.Stall(), replicas: m.Replicas}
-	e.ctx = e.context(func(i int) float64 { return variables[i].read(e.reading) }, m.Now, 0)
-	return e
+	return &Evaluation{program: p, frame: &frame{
+		reading: reading{Sample: m.Sample, stall: m.History.Stall(), replicas: m.Replicas},
+		now:     m.Now, history: m.History, labels: m.Labels,
+	}}
 }
 
 // WithWindows returns the evaluation with window.NAME for each state.
 func (e *Evaluation) WithWindows(states map[string]WindowState) *Evaluation {
-	values := make(map[string]cty.Value, len(states))
-	for name, st := range states {
-		values[name] = st.value()
+	windows := make([]WindowState, len(e.program.Windows))
+	for i, name := range e.program.Windows {
+		windows[i] = UnknownWindow()
+		if st, ok := states[name]; ok {
+			windows[i] = st
+		}
 	}
-	return e.with("window", values)
+	e.SetWindows(windows)
+	return e
 }
+
+// SetWindows gives the evaluation the states of Program.Windows, in that order.
+func (e *Evaluation) SetWindows(states []WindowState) { e.frame.windows, e.ctx = states, nil }
 
 // WithTunes returns the evaluation with tune.NAME for each value.
 func (e *Evaluation) WithTunes(tunes map[string]float64) *Evaluation {
-	values := make(map[string]cty.Value, len(tunes))
-	for name, v := range tunes {
-		values[name] = cty.NumberFloatVal(v)
-	}
-	return e.with("tune", values)
-}
-
-func (e *Evaluation) with(root string, values map[string]cty.Value) *Evaluation {
-	if !e.program.uses[root] {
+	if len(tunes) == 0 {
 		return e
 	}
-	more := *e
-	more.ctx = e.ctx.NewChild()
-	more.ctx.Variables = map[string]cty.Value{root: cty.ObjectVal(values)}
-	return &more
+	f := *e.frame
+	f.tunes = tunes
+	return &Evaluation{program: e.program, frame: &f}
 }
 
-// context builds the values that expressions see at one instant, from a
-// function that reads variables[i] at that instant.
-func (e *Evaluation) context(read func(int) float64, now time.Time, depth int) *hcl.EvalContext {
+// context returns the values that expressions see, for the library.
+func (e *Evaluation) context() *hcl.EvalContext {
+	if e.ctx != nil {
+		return e.ctx
+	}
 	groups := map[string]map[string]cty.Value{}
 	set := func(group, name string, v cty.Value) {
 		if groups[group] == nil {
@@ -76,16 +76,16 @@ func (e *Evaluation) context(read func(int) float64, now time.Time, depth int) *
 		}
 		groups[group][name] = v
 	}
-	uses, scope := e.program.uses, e.program.scope
-	for i, v := range variables {
+	uses, scope, r := e.program.uses, e.program.scope, &e.frame.reading
+	for _, v := range variables {
 		if uses[v.group] {
-			set(v.group, v.name, value(read(i), v.unit))
+			set(v.group, v.name, value(v.read(r), v.unit))
 		}
 	}
 	for _, t := range texts {
 		if uses[t.group] {
 			set(t.group, t.name, cty.UnknownVal(cty.String))
-			if s, ok := t.read(e.reading); ok {
+			if s, ok := t.read(r); ok {
 				set(t.group, t.name, cty.StringVal(s))
 			}
 		}
@@ -98,14 +98,29 @@ func (e *Evaluation) context(read func(int) float64, now time.Time, depth int) *
 			set("replica", name, e.replica(name))
 		}
 	}
+	if uses["window"] {
+		for i, name := range e.program.Windows {
+			st := UnknownWindow()
+			if i < len(e.frame.windows) {
+				st = e.frame.windows[i]
+			}
+			set("window", name, st.value())
+		}
+	}
+	if uses["tune"] {
+		for name, v := range e.frame.tunes {
+			set("tune", name, cty.NumberFloatVal(v))
+		}
+	}
 	ctx := &hcl.EvalContext{Variables: map[string]cty.Value{}, Functions: scope.funcs}
 	maps.Copy(ctx.Variables, scope.Variables)
 	for name, attrs := range groups {
 		ctx.Variables[name] = cty.ObjectVal(attrs)
 	}
-	if e.moment.History != nil && len(e.program.series) > 0 {
-		ctx.Variables[pastName] = cty.CapsuleVal(pastType, &past{e: e, now: now, depth: depth})
+	if e.frame.history != nil {
+		ctx.Variables[pastName] = cty.CapsuleVal(pastType, &past{e: e})
 	}
+	e.ctx = ctx
 	return ctx
 }
 
@@ -114,7 +129,7 @@ func (e *Evaluation) labels() cty.Value {
 	for _, k := range e.program.scope.Labels {
 		labels[k] = cty.NullVal(cty.String)
 	}
-	for k, v := range e.moment.Labels {
+	for k, v := range e.frame.labels {
 		labels[k] = cty.StringVal(v)
 	}
 	return cty.ObjectVal(labels)
@@ -122,14 +137,7 @@ func (e *Evaluation) labels() cty.Value {
 
 // replica returns the values of one replica; a database without it has them unknown.
 func (e *Evaluation) replica(name string) cty.Value {
-	one := *e.reading
-	one.replicas = []string{name}
-	one.Sample = &collector.Sample{At: e.reading.At}
-	for _, r := range e.reading.Replicas {
-		if r.Name == name {
-			one.Sample.Replicas = []collector.Replica{r}
-		}
-	}
+	one := e.frame.reading.only(name)
 	attrs := map[string]cty.Value{}
 	for _, v := range variables {
 		if v.group == "replica" {
@@ -139,9 +147,9 @@ func (e *Evaluation) replica(name string) cty.Value {
 	return cty.ObjectVal(attrs)
 }
 
-// eval evaluates an expression. An error makes it unknown and is returned as
-// a sentence without secrets.
-func (e *Evaluation) eval(x hcl.Expression, ctx *hcl.EvalContext) (v cty.Value, why string) {
+// eval evaluates an expression by the library. An error makes it unknown and is
+// returned as a sentence without secrets.
+func (e *Evaluation) eval(x hcl.Expression) (v cty.Value, why string) {
 	defer func() {
 		// The expression library panics on some odd combinations of values;
 		// one policy's oddity must not stop the watch of a database.
@@ -149,15 +157,22 @@ func (e *Evaluation) eval(x hcl.Expression, ctx *hcl.EvalContext) (v cty.Value, 
 			v, why = cty.DynamicVal, e.program.scope.scrub(fmt.Sprintf("evaluation failed: %v", r))
 		}
 	}()
-	v, diags := x.Value(ctx)
-	if diags.HasErrors() {
-		for _, d := range diags {
-			if d.Severity == hcl.DiagError {
-				return cty.DynamicVal, e.program.scope.scrub(d.Summary + ": " + d.Detail)
-			}
-		}
+	v, diags := x.Value(e.context())
+	if i := slices.IndexFunc(diags, func(d *hcl.Diagnostic) bool { return d.Severity == hcl.DiagError }); i >= 0 {
+		return cty.DynamicVal, e.program.scope.scrub(diags[i].Summary + ": " + diags[i].Detail)
 	}
 	return v, ""
+}
+
+// number evaluates an expression whose value is a number or a truth.
+func (e *Evaluation) number(x hclsyntax.Expression) (v float64, why string) {
+	if code := e.program.codes[x]; code != nil {
+		if v = code(e.frame); v == v || !e.program.canFail[x] {
+			return v, ""
+		}
+	}
+	got, why := e.eval(x)
+	return toFloat(got), why
 }
 
 // Truth evaluates a condition; where it is unknown because of an error, why says
@@ -166,7 +181,12 @@ func (e *Evaluation) Truth(x hclsyntax.Expression) (t Truth, why string) {
 	if x == nil {
 		return Unknown, ""
 	}
-	v, why := e.eval(x, e.ctx)
+	if code := e.program.codes[x]; code != nil {
+		if t = truthOf(code(e.frame)); t != Unknown || !e.program.canFail[x] {
+			return t, ""
+		}
+	}
+	v, why := e.eval(x)
 	v, _ = v.Unmark()
 	b, err := convert.Convert(v, cty.Bool)
 	switch {
@@ -181,7 +201,10 @@ func (e *Evaluation) Truth(x hclsyntax.Expression) (t Truth, why string) {
 // Window evaluates an expression that stands for a window; where its state is
 // unknown because of an error, why says which.
 func (e *Evaluation) Window(x hclsyntax.Expression) (st WindowState, why string) {
-	v, why := e.eval(x, e.ctx)
+	if code := e.program.windows[x]; code != nil {
+		return code(e.frame), ""
+	}
+	v, why := e.eval(x)
 	return stateOf(v), why
 }
 
@@ -194,7 +217,7 @@ func (e *Evaluation) Text(x hclsyntax.Expression) string {
 		}
 		return out
 	}
-	v, why := e.eval(x, e.ctx)
+	v, why := e.eval(x)
 	switch {
 	case why != "":
 		return "(" + why + ")"

@@ -4,110 +4,105 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
-// History is the recent past of one database: the numbers of every sample for
-// ten minutes, then every 15 seconds for 4 hours, 2 minutes for 32 hours, 15
-// minutes for 10 days. It never grows beyond that. The zero value keeps every
-// variable; one that went through Program.Retain keeps those that over-time functions read.
-// One goroutine owns it.
-type History struct {
-	keep  []int // indexes into variables, ascending; nil with all set: every one
-	some  bool  // keep is meant, even when empty
-	tiers [len(tierSteps)]tier
-	stall float64 // seconds, of the last checkpoint
-	acted bool    // stall is meant
-}
-
-var tierSteps = [...]struct {
-	step  time.Duration
-	limit int
-}{{0, 600}, {15 * time.Second, 960}, {2 * time.Minute, 960}, {15 * time.Minute, 960}}
-
 // MaxWindow is how far back a History can look.
-const MaxWindow = 10 * 24 * time.Hour
+const MaxWindow = series.MaxWindow
 
-type tier struct {
-	points  []point
-	dropped bool // older points have been let go
-}
-
-type point struct {
-	at     time.Time
-	values []float64 // parallel to History.keep
+// History is the recent past of one database, in bounded space. The zero value keeps
+// every measured name; one that went through Program.Retain keeps what over-time
+// functions read: measured names, and signals, which are evaluated once at each
+// sample; and of what learned windows look at a profile of the week. One goroutine
+// owns it.
+type History struct {
+	program *Program // what evaluates the signals; nil: there are none
+	reads   []int    // indexes into variables of the first columns
+	store   series.Store
+	stall   float64 // seconds, of the last checkpoint
+	acted   bool    // stall is meant
+	row     []float64
 }
 
 // Retain makes h keep what the program's over-time functions read, and nothing
-// where they read nothing, and returns h. Variables that stay keep their past.
+// where they read nothing, and returns h. What stays keeps its past.
 func (p *Program) Retain(h *History) *History {
-	old := *h
-	*h = History{keep: slices.Sorted(maps.Keys(p.series)), some: true, stall: old.stall, acted: old.acted}
-	from := old.indexes()
-	for i, t := range old.tiers {
-		h.tiers[i].dropped = t.dropped
-		for _, p := range t.points {
-			h.tiers[i].points = append(h.tiers[i].points, point{p.at, project(p.values, from, h.keep)})
-		}
+	h.program, h.reads = p, slices.Sorted(maps.Keys(p.series))
+	names := namesOf(h.reads)
+	for _, s := range p.signals {
+		names = append(names, s.name)
 	}
+	var profiles []string
+	for _, l := range p.learned {
+		profiles = append(profiles, l.profile)
+	}
+	h.store.Keep(names, profiles)
 	return h
 }
 
-func project(values []float64, from, to []int) []float64 {
-	out := make([]float64, len(to))
-	for i, v := range to {
-		out[i] = unknown
-		if j := slices.Index(from, v); j >= 0 {
-			out[i] = values[j]
-		}
+func namesOf(reads []int) (names []string) {
+	for _, i := range reads {
+		names = append(names, variables[i].group+"."+variables[i].name)
 	}
-	return out
-}
-
-func (h *History) indexes() []int {
-	if h.keep == nil && !h.some {
-		h.keep = make([]int, len(variables))
-		for i := range h.keep {
-			h.keep[i] = i
-		}
-	}
-	return h.keep
+	return names
 }
 
 // Add takes a sample in. A sample older than those kept means that the clock
 // was set back: what lies in its future is forgotten.
 func (h *History) Add(s *collector.Sample) {
-	keep := h.indexes()
-	if len(keep) == 0 {
+	if h.program == nil && h.store.Names() == nil {
+		for i := range variables {
+			h.reads = append(h.reads, i)
+		}
+		h.store.Keep(namesOf(h.reads), nil)
+	}
+	if len(h.store.Names()) == 0 {
 		return
 	}
-	r := &reading{Sample: s, stall: h.Stall()}
-	values := make([]float64, len(keep))
-	for i, v := range keep {
-		values[i] = variables[v].read(r)
+	f := &frame{reading: reading{Sample: s, stall: h.Stall()}, now: s.At, history: h}
+	h.row = h.row[:0]
+	for _, i := range h.reads {
+		h.row = append(h.row, variables[i].read(&f.reading))
 	}
-	for i := range h.tiers {
-		h.tiers[i].add(point{s.At, values}, tierSteps[i].step, tierSteps[i].limit)
+	h.store.Begin(s.At, h.row)
+	if h.program != nil {
+		h.addSignals(f)
 	}
+	h.store.End()
 }
 
-func (t *tier) add(p point, step time.Duration, limit int) {
-	n := len(t.points)
-	for n > 0 && !t.points[n-1].at.Before(p.at) {
-		n--
+// addSignals evaluates the signals on the sample under way, each after those within it.
+func (h *History) addSignals(f *frame) {
+	var e *Evaluation // for those that are not code
+	values := make(map[string]float64, len(h.program.learned))
+	for j, s := range h.program.signals {
+		var v float64
+		if s.code != nil {
+			v = s.code(f)
+		} else {
+			if e == nil {
+				e = &Evaluation{program: h.program, frame: f}
+			}
+			got, _ := e.eval(s.expr)
+			v = toFloat(got)
+		}
+		h.store.Set(len(h.reads)+j, v)
+		if len(h.program.learned) > 0 {
+			values[s.name] = v
+		}
 	}
-	t.points = t.points[:n]
-	if n > 0 && p.at.Sub(t.points[n-1].at) < step {
-		return
-	}
-	t.points = append(t.points, p)
-	if len(t.points) >= 2*limit {
-		t.points = append(make([]point, 0, 2*limit), t.points[len(t.points)-limit:]...)
-		t.dropped = true
+	for _, l := range h.program.learned {
+		v, ok := values[h.program.columnOf(l.signal)]
+		if i := indexOf(l.signal); !ok && i >= 0 {
+			v = variables[i].read(&f.reading)
+		}
+		h.store.Profile(l.profile).Add(f.now, v, l.location)
 	}
 }
 
@@ -124,117 +119,104 @@ func (h *History) Stall() float64 {
 	return h.stall
 }
 
-// since returns the kept points from start to end, oldest first, from the
-// finest tier that reaches back to start.
-func (h *History) since(start, end time.Time) []point {
-	if h == nil {
+// dots returns the known values of a series within the window.
+func (h *History) dots(column string, now time.Time, window time.Duration) []series.Dot {
+	if h == nil || column == "" {
 		return nil
 	}
-	for i := range h.tiers {
-		t := &h.tiers[i]
-		if t.dropped && i+1 < len(h.tiers) && t.points[0].at.After(start) {
-			continue
-		}
-		lo, _ := slices.BinarySearchFunc(t.points, start, byTime)
-		hi, found := slices.BinarySearchFunc(t.points, end, byTime)
-		if found {
-			hi++
-		}
-		return t.points[lo:max(lo, hi)]
-	}
-	return nil
+	return h.store.Dots(nil, column, now, window)
 }
 
-func byTime(p point, at time.Time) int { return p.at.Compare(at) }
+// ask answers a query, once a tick for all who ask the same.
+func (h *History) ask(q *series.Query, now time.Time) float64 {
+	if h == nil {
+		return unknown
+	}
+	return h.store.Ask(q, now)
+}
 
-// Oldest returns the time of the oldest kept point, zero if there is none.
+// Oldest returns the time of the oldest kept value, zero if there is none.
 func (h *History) Oldest() time.Time {
 	if h == nil {
 		return time.Time{}
 	}
-	for i := len(h.tiers) - 1; i >= 0; i-- {
-		if points := h.tiers[i].points; len(points) > 0 {
-			return points[0].at
-		}
-	}
-	return time.Time{}
-}
-
-const historyVersion = 1
-
-// historyJSON is the encoding of a History: values by variable name, NaN as null.
-type historyJSON struct {
-	Version int           `json:"version"`
-	Names   []string      `json:"names"`
-	Stall   *float64      `json:"stall,omitempty"`
-	Tiers   [][]pointJSON `json:"tiers"`
-}
-
-type pointJSON struct {
-	At     time.Time  `json:"t"`
-	Values []*float64 `json:"v"`
+	return h.store.Oldest()
 }
 
 // MarshalJSON encodes the history so that it survives a restart.
 func (h *History) MarshalJSON() ([]byte, error) {
-	j := historyJSON{Version: historyVersion, Names: []string{}}
-	for _, v := range h.indexes() {
-		j.Names = append(j.Names, variables[v].group+"."+variables[v].name)
-	}
+	j := h.store.Encode()
 	if h.acted {
 		j.Stall = &h.stall
-	}
-	for _, t := range h.tiers {
-		points := []pointJSON{}
-		for _, p := range t.points {
-			q := pointJSON{At: p.at, Values: make([]*float64, len(p.values))}
-			for i := range p.values {
-				if !math.IsNaN(p.values[i]) && !math.IsInf(p.values[i], 0) {
-					q.Values[i] = &p.values[i]
-				}
-			}
-			points = append(points, q)
-		}
-		j.Tiers = append(j.Tiers, points)
 	}
 	return json.Marshal(j)
 }
 
-// UnmarshalJSON decodes a history; variables this release does not know are
-// left out, samples out of order are refused.
+// UnmarshalJSON decodes a history. Columns that a program does not read go with the
+// next Retain.
 func (h *History) UnmarshalJSON(data []byte) error {
-	var j historyJSON
+	var j series.Encoded
 	if err := json.Unmarshal(data, &j); err != nil {
 		return fmt.Errorf("decode history: %w", err)
 	}
-	if j.Version != historyVersion || len(j.Tiers) != len(h.tiers) {
-		return fmt.Errorf("decode history: version %d with %d tiers was written by another release", j.Version, len(j.Tiers))
-	}
-	*h = History{some: true}
-	from := make([]int, len(j.Names))
-	for i, name := range j.Names {
-		from[i] = slices.IndexFunc(variables, func(v variable) bool { return v.group+"."+v.name == name })
-		if from[i] >= 0 {
-			h.keep = append(h.keep, from[i])
-		}
-	}
+	*h = History{}
 	if j.Stall != nil {
 		h.stall, h.acted = *j.Stall, true
 	}
-	for i, points := range j.Tiers {
-		for _, q := range points {
-			if len(q.Values) != len(from) {
-				return fmt.Errorf("decode history: a sample has %d values for %d names", len(q.Values), len(from))
-			}
-			values := make([]float64, len(from))
-			for k, v := range q.Values {
-				values[k] = unknown
-				if v != nil {
-					values[k] = *v
-				}
-			}
-			h.tiers[i].add(point{q.At, project(values, from, h.keep)}, tierSteps[i].step, tierSteps[i].limit)
+	return h.store.Decode(j)
+}
+
+// Learning says how far a learned window has come.
+type Learning struct {
+	Seen     time.Duration // how much of the week, by quarters of an hour
+	Since    time.Time     // of the first value; zero: none yet
+	Level    float64       // up to here the signal counts as quiet
+	Expected float64       // what it is like at this time of the week
+	Live     float64       // what it is now
+	Week     []float64     // what it is like in each quarter of an hour from Monday 00:00; NaN: not known
+}
+
+// profile returns the profile of a learned window's signal, nil if there is none.
+func (e *Evaluation) profile(signal hclsyntax.Expression, location *time.Location) *series.Profile {
+	if e.frame.history == nil {
+		return nil
+	}
+	for _, l := range e.program.learned {
+		if l.signal == signal && l.location == location {
+			return e.frame.history.store.Profile(l.profile)
 		}
 	}
 	return nil
+}
+
+// Learned returns the state of a learned window; ok is false as long as it has not
+// learned enough. It is open where its week expects quiet and the signal is quiet now.
+func (e *Evaluation) Learned(signal hclsyntax.Expression, location *time.Location, q float64, minHistory time.Duration) (st WindowState, ok bool) {
+	p := e.profile(signal, location)
+	if p == nil || !p.Learned(e.frame.now, minHistory) {
+		return UnknownWindow(), false
+	}
+	live, _ := e.number(signal)
+	expected, quiet, change, known := p.State(e.frame.now, location, q, live)
+	st = UnknownWindow()
+	switch {
+	case !known:
+	case quiet:
+		st.Open, st.OpensIn, st.ClosesIn = True, 0, change
+	case expected:
+		st.Open = False // not as it should be at this time; nobody knows for how long
+	default:
+		st.Open, st.OpensIn = False, change
+	}
+	return st, true
+}
+
+// Learning tells what a learned window knows.
+func (e *Evaluation) Learning(signal hclsyntax.Expression, location *time.Location, q float64) Learning {
+	p := e.profile(signal, location)
+	if p == nil {
+		return Learning{Level: unknown, Expected: unknown, Live: unknown}
+	}
+	live, _ := e.number(signal)
+	return Learning{Seen: p.Covered(), Since: p.Began(), Level: p.Level(q), Expected: p.Now(e.frame.now, location), Live: live, Week: p.Week()}
 }

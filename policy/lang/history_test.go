@@ -55,57 +55,11 @@ func TestOverTime(t *testing.T) {
 				now = s.At
 			}
 			e := p.At(Moment{Now: now, Sample: sample(now, 11e6), History: h})
-			v, why := e.eval(x, e.ctx)
+			v, why := e.eval(x)
 			if got := toFloat(v); math.Abs(got-test.want) > 1e-6*math.Abs(test.want) || why != "" {
 				t.Errorf("got %v %s, want %v", got, why, test.want)
 			}
 		})
-	}
-}
-
-func TestEWMALeansToTheRecent(t *testing.T) {
-	t.Parallel()
-	d := []dot{{-60, 0}, {-30, 0}, {0, 10}}
-	if got := ewma(d, 60, nil); got <= 10.0/3 || got >= 10 {
-		t.Errorf("got %v, want between the mean and the last value", got)
-	}
-}
-
-func TestHistoryBounded(t *testing.T) {
-	t.Parallel()
-	h := &History{}
-	for i := range 200_000 {
-		h.Add(sample(start.Add(time.Duration(i)*10*time.Second), int64(i)))
-	}
-	for i, tier := range h.tiers {
-		if got := len(tier.points); got >= 2*tierSteps[i].limit {
-			t.Errorf("tier %d holds %d points", i, got)
-		}
-	}
-	now := start.Add(199_999 * 10 * time.Second)
-	for _, window := range []time.Duration{time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour} {
-		points := h.since(now.Add(-window), now)
-		if len(points) < 5 {
-			t.Fatalf("window %s: %d points", window, len(points))
-		}
-		if reach := now.Sub(points[0].at); reach < window*9/10 {
-			t.Errorf("window %s reaches back %s only", window, reach)
-		}
-	}
-	if got := now.Sub(h.Oldest()); got < MaxWindow-time.Hour {
-		t.Errorf("reaches back %s", got)
-	}
-}
-
-func TestHistoryClockBack(t *testing.T) {
-	t.Parallel()
-	h := &History{}
-	for i := range 100 {
-		h.Add(sample(start.Add(time.Duration(i)*time.Minute), 1))
-	}
-	h.Add(sample(start.Add(10*time.Minute), 1))
-	if points := h.since(start, start.Add(time.Hour)); len(points) != 11 {
-		t.Errorf("%d points, want the 11 up to the new time", len(points))
 	}
 }
 

@@ -5,6 +5,7 @@
 package lang
 
 import (
+	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -13,6 +14,10 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
+	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
 // Scope is what expressions see beyond the measurements. The caller fills it
@@ -33,7 +38,7 @@ type Scope struct {
 // functions returns every function an expression may call.
 func (sc *Scope) functions() map[string]function.Function {
 	if sc.funcs == nil {
-		sc.funcs = plainFunctions()
+		sc.funcs = amounts.Functions()
 		maps.Copy(sc.funcs, overTimeFunctions())
 		maps.Copy(sc.funcs, windowFunctions())
 		maps.Copy(sc.funcs, sc.Functions)
@@ -57,6 +62,16 @@ func (sc *Scope) source(x hcl.Expression) string {
 	return "expression"
 }
 
+// signalName names the series of an expression: its source, or its place where
+// that is not at hand.
+func (sc *Scope) signalName(x hcl.Expression) string {
+	r := x.Range()
+	if f := sc.Files[r.Filename]; f != nil && r.CanSliceBytes(f.Bytes) {
+		return strings.Join(strings.Fields(string(r.SliceBytes(f.Bytes))), " ")
+	}
+	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Byte)
+}
+
 // Value evaluates an expression that reads no measurement: it sees variables,
 // locals, functions and what extra adds.
 func (sc *Scope) Value(x hcl.Expression, extra map[string]cty.Value) (cty.Value, hcl.Diagnostics) {
@@ -67,7 +82,7 @@ func (sc *Scope) Value(x hcl.Expression, extra map[string]cty.Value) (cty.Value,
 	maps.Copy(vars, extra)
 	e, diags := native(x)
 	if !diags.HasErrors() {
-		diags = append(diags, checkCost(e, vars)...)
+		diags = append(diags, limits.CheckCost(e, vars)...)
 	}
 	if diags.HasErrors() {
 		return cty.NilVal, diags
@@ -82,16 +97,40 @@ type Program struct {
 	Windows []string        // names of windows that the expressions compiled next may read
 	Tunes   map[string]Unit // tune values that the expressions compiled next may read
 
-	scope  *Scope
-	units  map[hclsyntax.Expression]Unit // of every sub-expression
-	uses   map[string]bool               // root names that some expression reads
-	series map[int]bool                  // indexes into variables that over-time functions read
+	scope   *Scope
+	units   map[hclsyntax.Expression]Unit // of every sub-expression
+	uses    map[string]bool               // root names that some expression reads
+	series  map[int]bool                  // indexes into variables that over-time functions read
+	signals []*signal                     // what else they read, inner ones first
+	slots   map[string]int                // of the History's answers, by what is asked
+	learned []learned                     // signals of learned windows
+
+	codes   map[hclsyntax.Expression]code
+	windows map[hclsyntax.Expression]windowCode
+	canFail map[hclsyntax.Expression]bool // where it is unknown, an error may be why
+}
+
+// signal is an expression that functions over time read. It is evaluated once at
+// each sample, and its values are kept as a series of their own: they cannot be
+// had from thinned samples afterwards.
+type signal struct {
+	name string // its source
+	expr hclsyntax.Expression
+	code code // nil: through the library
+}
+
+// learned is a signal of which a week's profile is kept.
+type learned struct {
+	signal   hclsyntax.Expression
+	location *time.Location
+	profile  string // its name in a History
 }
 
 // NewProgram returns a program without expressions.
 func NewProgram(sc *Scope) *Program {
 	sc.functions() // evaluations share them, and must not make them
-	return &Program{scope: sc, units: map[hclsyntax.Expression]Unit{}, uses: map[string]bool{}, series: map[int]bool{}}
+	return &Program{scope: sc, units: map[hclsyntax.Expression]Unit{}, uses: map[string]bool{}, series: map[int]bool{}, slots: map[string]int{},
+		codes: map[hclsyntax.Expression]code{}, windows: map[hclsyntax.Expression]windowCode{}, canFail: map[hclsyntax.Expression]bool{}}
 }
 
 // Compile checks names, units, kinds and cost of an expression whose value
@@ -106,26 +145,82 @@ func (p *Program) Compile(x hcl.Expression, want Unit) (hclsyntax.Expression, hc
 }
 
 func (p *Program) compile(e hclsyntax.Expression, want Unit) (hclsyntax.Expression, hcl.Diagnostics) {
-	if diags := checkCost(e, p.scope.Variables); diags.HasErrors() {
+	if diags := limits.CheckCost(e, p.scope.Variables); diags.HasErrors() {
 		return nil, diags
 	}
 	c := &checker{Program: p}
 	c.expect(e, want)
+	if !c.diags.HasErrors() {
+		p.translate(e)
+	}
 	return e, c.diags
 }
 
-// CompileQuiet compiles `quiet(signal, quantile, over)`.
-func (p *Program) CompileQuiet(signal hcl.Expression, quantile float64, over time.Duration) (hclsyntax.Expression, hcl.Diagnostics) {
+// translate makes code of a checked expression, where it can be.
+func (p *Program) translate(e hclsyntax.Expression) {
+	c := &coder{Program: p}
+	if p.units[e] == WindowUnit {
+		if w := c.window(e); w != nil {
+			p.windows[e] = w
+		}
+		return
+	}
+	if n := c.number(e); n != nil {
+		p.codes[e], p.canFail[e] = n, c.canFail
+	}
+}
+
+// columnOf returns the name of the series that an expression's values are kept in,
+// "" if there is none.
+func (p *Program) columnOf(x hclsyntax.Expression) string {
+	if i := indexOf(x); i >= 0 {
+		return variables[i].group + "." + variables[i].name
+	}
+	name := p.scope.signalName(x)
+	for _, s := range p.signals {
+		if s.name == name {
+			return name
+		}
+	}
+	return ""
+}
+
+// keep makes the expression a series.
+func (p *Program) keep(x hclsyntax.Expression) {
+	if indexOf(x) >= 0 || p.columnOf(x) != "" {
+		return
+	}
+	p.signals = append(p.signals, &signal{name: p.scope.signalName(x), expr: x, code: (&coder{Program: p}).number(x)})
+}
+
+// slot returns the place of a query's answer, the same for queries that ask the same.
+func (p *Program) slot(function string, q *series.Query) int {
+	key := fmt.Sprint(function, "\x00", q.Column, "\x00", q.Window, q.Extra)
+	n, ok := p.slots[key]
+	if !ok {
+		n = len(p.slots)
+		p.slots[key] = n
+	}
+	return n
+}
+
+// CompileLearned compiles the signal of a learned window, of which a profile of the
+// week is kept by the clock of a place.
+func (p *Program) CompileLearned(signal hcl.Expression, location *time.Location) (hclsyntax.Expression, hcl.Diagnostics) {
 	e, diags := native(signal)
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	at := e.Range()
-	constant := func(f float64) hclsyntax.Expression {
-		return &hclsyntax.LiteralValueExpr{Val: cty.NumberFloatVal(f), SrcRange: at}
+	if diags := limits.CheckCost(e, p.scope.Variables); diags.HasErrors() {
+		return nil, diags
 	}
-	return p.compile(&hclsyntax.FunctionCallExpr{Name: "quiet", NameRange: at, OpenParenRange: at, CloseParenRange: at,
-		Args: []hclsyntax.Expression{e, constant(quantile), constant(over.Seconds())}}, WindowUnit)
+	c := &checker{Program: p}
+	c.overTimeOf(e)
+	if !c.diags.HasErrors() {
+		p.translate(e)
+		p.learned = append(p.learned, learned{signal: e, location: location, profile: p.scope.signalName(e) + " in " + location.String()})
+	}
+	return e, c.diags
 }
 
 // UnitOf returns the unit of an expression's value as far as it can be told.
@@ -160,6 +255,28 @@ func (t Truth) String() string {
 
 // MarshalText encodes the value by its name.
 func (t Truth) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// float returns 1, 0 or, for Unknown, NaN.
+func (t Truth) float() float64 {
+	switch t {
+	case True:
+		return 1
+	case False:
+		return 0
+	}
+	return unknown
+}
+
+// truthOf returns what float returned.
+func truthOf(f float64) Truth {
+	switch {
+	case f != f:
+		return Unknown
+	case f == 0:
+		return False
+	}
+	return True
+}
 
 // Not returns Kleene's negation.
 func (t Truth) Not() Truth {

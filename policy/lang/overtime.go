@@ -2,10 +2,8 @@ package lang
 
 import (
 	"errors"
-	"math"
 	"reflect"
 	"slices"
-	"sort"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -13,110 +11,49 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
 // past travels in the evaluation context under a name no expression can
 // write: it is how an over-time function finds the history and the instant it
 // is evaluated for.
-type past struct {
-	e     *Evaluation
-	now   time.Time
-	depth int // over-time functions around this one
-}
+type past struct{ e *Evaluation }
 
 const pastName = " past"
 
 var pastType = cty.Capsule("past", reflect.TypeFor[past]())
 
-// maxEvaluations bounds how often one over-time function evaluates an
-// expression that is more than a variable's name, an eighth of it within
-// another such function; of more samples it takes evenly spaced ones.
-const maxEvaluations = 240
-
-// dot is one value in time: seconds before now (negative), and the value.
-type dot struct{ t, v float64 }
-
-// overTime is one function over time: parameters beyond the expression and
-// the window, and what it makes of at least two values, oldest first. extra
-// holds those parameters, durations in seconds.
+// overTime is one function over time: parameters beyond the expression and the window
+// (the names of which they are), and the unit of its result.
 type overTime struct {
-	extra []string // names of further parameters: "quantile" or "ahead"
+	series.Function
+	extra []string // "quantile" or "ahead"
 	unit  func(Unit) Unit
-	apply func(dots []dot, window float64, extra []float64) float64
 }
 
 func sameUnit(u Unit) Unit { return u }
 func noUnit(Unit) Unit     { return AnyUnit }
 
 // overTimes is every function over time.
-var overTimes = map[string]overTime{
-	"rate":          {unit: noUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return increase(d) / (d[len(d)-1].t - d[0].t) }},
-	"increase":      {unit: sameUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return increase(d) }},
-	"delta":         {unit: sameUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return d[len(d)-1].v - d[0].v }},
-	"avg_over":      {unit: sameUnit, apply: average},
-	"min_over":      {unit: sameUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return quantile(d, 0) }},
-	"max_over":      {unit: sameUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return quantile(d, 1) }},
-	"p50_over":      {unit: sameUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return quantile(d, 0.50) }},
-	"p95_over":      {unit: sameUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return quantile(d, 0.95) }},
-	"p99_over":      {unit: sameUnit, apply: func(d []dot, _ float64, _ []float64) float64 { return quantile(d, 0.99) }},
-	"quantile_over": {extra: []string{"quantile"}, unit: sameUnit, apply: func(d []dot, _ float64, x []float64) float64 { return quantile(d, x[0]) }},
-	"ewma":          {unit: sameUnit, apply: ewma},
-	"predict":       {extra: []string{"ahead"}, unit: sameUnit, apply: predict},
-}
+var overTimes = overTimesOf(series.Functions)
 
-// increase adds up what a counter gained; a fall means it began anew from 0.
-func increase(d []dot) float64 {
-	sum := 0.0
-	for i := 1; i < len(d); i++ {
-		if d[i].v >= d[i-1].v {
-			sum += d[i].v - d[i-1].v
-		} else {
-			sum += d[i].v
+func overTimesOf(functions map[string]series.Function) map[string]overTime {
+	out := make(map[string]overTime, len(functions))
+	for name, f := range functions {
+		o := overTime{Function: f, unit: sameUnit}
+		switch name {
+		case "rate":
+			o.unit = noUnit
+		case "quantile_over":
+			o.extra = []string{"quantile"}
+		case "predict":
+			o.extra = []string{"ahead"}
 		}
+		out[name] = o
 	}
-	return sum
-}
-
-// average weighs each value by how long it held.
-func average(d []dot, _ float64, _ []float64) float64 {
-	sum := 0.0
-	for i := 1; i < len(d); i++ {
-		sum += d[i-1].v * (d[i].t - d[i-1].t)
-	}
-	return sum / (d[len(d)-1].t - d[0].t)
-}
-
-// quantile interpolates between the two nearest values.
-func quantile(d []dot, q float64) float64 {
-	values := make([]float64, len(d))
-	for i := range d {
-		values[i] = d[i].v
-	}
-	sort.Float64s(values)
-	rank := min(max(q, 0), 1) * float64(len(values)-1)
-	lo := int(rank)
-	hi := min(lo+1, len(values)-1)
-	return values[lo] + (values[hi]-values[lo])*(rank-float64(lo))
-}
-
-// ewma is the mean with weights that halve every window's half.
-func ewma(d []dot, window float64, _ []float64) float64 {
-	sum, weights := 0.0, 0.0
-	for _, x := range d {
-		w := math.Exp2(2 * x.t / window)
-		sum, weights = sum+w*x.v, weights+w
-	}
-	return sum / weights
-}
-
-// predict continues the least-squares line through the values.
-func predict(d []dot, _ float64, x []float64) float64 {
-	var n, st, sv, stt, stv float64
-	for _, p := range d {
-		n, st, sv, stt, stv = n+1, st+p.t, sv+p.v, stt+p.t*p.t, stv+p.t*p.v
-	}
-	slope := (n*stv - st*sv) / (n*stt - st*st)
-	return (sv-slope*st)/n + slope*x[0]
+	return out
 }
 
 // overTimeFunctions makes the language's functions from the table.
@@ -140,7 +77,7 @@ func overTimeFunctions() map[string]function.Function {
 				if len(dots) < 2 {
 					return cty.UnknownVal(cty.Number), nil
 				}
-				return value(f.apply(dots, window.Seconds(), extra), Count), nil
+				return value(f.Apply(dots, window.Seconds(), extra), Count), nil
 			},
 		})
 	}
@@ -149,15 +86,15 @@ func overTimeFunctions() map[string]function.Function {
 
 // arguments reads the window and what follows it.
 func (f overTime) arguments(args []cty.Value) (window time.Duration, extra []float64, err error) {
-	if window, err = DurationValue(args[0]); err != nil {
+	if window, err = amounts.DurationValue(args[0]); err != nil {
 		return 0, nil, err
 	}
-	if window < time.Second || window > MaxWindow {
+	if window < time.Second || window > series.MaxWindow {
 		return 0, nil, errors.New("the window must be between 1s and 10d")
 	}
 	for i, name := range f.extra {
 		if name == "ahead" {
-			d, err := DurationValue(args[i+1])
+			d, err := amounts.DurationValue(args[i+1])
 			if err != nil {
 				return 0, nil, err
 			}
@@ -193,53 +130,13 @@ func pastOf(ctx *hcl.EvalContext) *past {
 	return nil
 }
 
-// seriesOf evaluates x at the samples of the window; those where it is
-// unknown are left out.
-func seriesOf(x hcl.Expression, p *past, window time.Duration) []dot {
-	if p == nil {
+// seriesOf returns the values that x had within the window.
+func seriesOf(x hcl.Expression, p *past, window time.Duration) []series.Dot {
+	e, ok := x.(hclsyntax.Expression)
+	if p == nil || !ok {
 		return nil
 	}
-	h := p.e.moment.History
-	points := h.since(p.now.Add(-window), p.now)
-	dots := make([]dot, 0, len(points))
-	add := func(at time.Time, v float64) {
-		if !math.IsNaN(v) && !math.IsInf(v, 0) {
-			dots = append(dots, dot{at.Sub(p.now).Seconds(), v})
-		}
-	}
-	if i := indexOf(x); i >= 0 {
-		k, ok := slices.BinarySearch(h.indexes(), i)
-		if !ok {
-			return nil
-		}
-		for _, pt := range points {
-			add(pt.at, pt.values[k])
-		}
-		return dots
-	}
-	for _, pt := range thin(points, maxEvaluations>>(3*p.depth)) {
-		ctx := p.e.context(func(i int) float64 {
-			if k, ok := slices.BinarySearch(h.indexes(), i); ok {
-				return pt.values[k]
-			}
-			return unknown
-		}, pt.at, p.depth+1)
-		v, _ := p.e.eval(x, ctx)
-		add(pt.at, toFloat(v))
-	}
-	return dots
-}
-
-// thin returns at most n of the points, evenly spaced, with the first and the last.
-func thin(points []point, n int) []point {
-	if len(points) <= n {
-		return points
-	}
-	out := make([]point, n)
-	for i := range out {
-		out[i] = points[i*(len(points)-1)/(n-1)]
-	}
-	return out
+	return p.e.frame.history.dots(p.e.program.columnOf(e), p.e.frame.now, window)
 }
 
 // indexOf returns the index of the variable that x names, -1 if x is more.

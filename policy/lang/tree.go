@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
 // Node is one expression with its value: what `why` shows.
@@ -68,7 +70,7 @@ func (e *Evaluation) Tree(x hclsyntax.Expression) *Node {
 	if p, ok := x.(*hclsyntax.ParenthesesExpr); ok {
 		return e.Tree(p.Expression)
 	}
-	v, why := e.eval(x, e.ctx)
+	v, why := e.eval(x)
 	scope := e.program.scope
 	n := &Node{Expr: scope.scrub(scope.source(x)), Value: why, Known: v.IsKnown()}
 	if why == "" {
@@ -132,9 +134,9 @@ func render(v cty.Value, u Unit) string {
 func renderNumber(f float64, u Unit) string {
 	switch u {
 	case Bytes:
-		return HumanBytes(f)
+		return amounts.HumanBytes(f)
 	case Seconds:
-		return HumanSeconds(f)
+		return amounts.HumanSeconds(f)
 	case Ratio:
 		return fmt.Sprintf("%.3g%%", f*100)
 	}
@@ -147,11 +149,11 @@ func renderNumber(f float64, u Unit) string {
 func renderWindow(st WindowState) string {
 	switch {
 	case st.Open == True && !math.IsNaN(st.ClosesIn):
-		return "open, closes in " + HumanSeconds(st.ClosesIn)
+		return "open, closes in " + amounts.HumanSeconds(st.ClosesIn)
 	case st.Open == True:
 		return "open"
 	case st.Open == False && !math.IsNaN(st.OpensIn):
-		return "closed, opens in " + HumanSeconds(st.OpensIn)
+		return "closed, opens in " + amounts.HumanSeconds(st.OpensIn)
 	case st.Open == False:
 		return "closed"
 	}

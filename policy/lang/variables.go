@@ -46,6 +46,22 @@ type reading struct {
 	*collector.Sample
 	stall    float64  // seconds writers were held up by the last checkpoint; NaN: none yet
 	replicas []string // names that ought to be in Sample.Replicas
+
+	one     bool               // of one replica only
+	replica *collector.Replica // which; nil: it has not reported
+}
+
+// only returns the reading of one replica alone.
+func (r *reading) only(replica string) reading {
+	one := *r
+	for i := range r.Sample.Replicas {
+		if r.Sample.Replicas[i].Name == replica {
+			one.replica, one.one = &r.Sample.Replicas[i], true
+			return one
+		}
+	}
+	one.replica, one.one = nil, true
+	return one
 }
 
 var unknown = math.NaN()
@@ -182,6 +198,12 @@ func replicaVerifiedAge(at time.Time, x *collector.Replica) float64 { return age
 // worst returns the largest of f over the replicas, none if there are none,
 // and unknown as long as a replica that ought to be there has not reported.
 func (r *reading) worst(none float64, f func(time.Time, *collector.Replica) float64) float64 {
+	if r.one {
+		if r.replica == nil {
+			return unknown
+		}
+		return f(r.At, r.replica)
+	}
 	for _, name := range r.replicas {
 		if !slices.ContainsFunc(r.Replicas, func(x collector.Replica) bool { return x.Name == name }) {
 			return unknown

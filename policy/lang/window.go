@@ -7,6 +7,8 @@ import (
 	"github.com/hashicorp/hcl/v2/ext/customdecode"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
 // WindowState is a window at one instant.
@@ -47,17 +49,36 @@ func stateOf(v cty.Value) WindowState {
 
 // windowFunctions returns any_of, all_of and quiet.
 func windowFunctions() map[string]function.Function {
-	return map[string]function.Function{
-		"any_of": combine(func(a, b WindowState) WindowState {
-			return WindowState{a.Open.or(b.Open), earlier(a.OpensIn, b.OpensIn), math.Max(a.ClosesIn, b.ClosesIn)}
-		}),
-		"all_of": combine(func(a, b WindowState) WindowState {
-			// Both being open at the later opening is a guess that holds for
-			// windows that overlap at all; the guard asks again then.
-			return WindowState{a.Open.and(b.Open), math.Max(a.OpensIn, b.OpensIn), math.Min(a.ClosesIn, b.ClosesIn)}
-		}),
-		"quiet": quiet(),
+	out := map[string]function.Function{"quiet": quiet()}
+	for name, f := range combinations {
+		out[name] = combine(f)
 	}
+	return out
+}
+
+// combinations are the functions that make one window of two.
+var combinations = map[string]func(a, b WindowState) WindowState{
+	"any_of": func(a, b WindowState) WindowState {
+		return WindowState{a.Open.or(b.Open), earlier(a.OpensIn, b.OpensIn), math.Max(a.ClosesIn, b.ClosesIn)}
+	},
+	"all_of": bothOpen,
+}
+
+// bothOpen is open while both are. When it opens is known where one of them is open
+// until the other opens; where both are closed, or one closes first, their next
+// openings need not meet, and it is not known.
+func bothOpen(a, b WindowState) WindowState {
+	st := WindowState{a.Open.and(b.Open), unknown, math.Min(a.ClosesIn, b.ClosesIn)}
+	if a.Open == True && b.Open == False {
+		a, b = b, a
+	}
+	switch {
+	case st.Open != False:
+		st.OpensIn = math.Max(a.OpensIn, b.OpensIn)
+	case b.Open == True && a.OpensIn < b.ClosesIn:
+		st.OpensIn = a.OpensIn
+	}
+	return st
 }
 
 // quiet is a window that is open while its signal is at most the given quantile
@@ -81,11 +102,11 @@ func quiet() function.Function {
 			st := UnknownWindow()
 			closure := customdecode.ExpressionClosureFromVal(args[0])
 			if p := pastOf(closure.EvalContext); p != nil {
-				v, _ := p.e.eval(closure.Expression, closure.EvalContext)
+				v, _ := p.e.eval(closure.Expression)
 				now, dots := toFloat(v), seriesOf(closure.Expression, p, over)
 				switch {
 				case math.IsNaN(now) || len(dots) < 2:
-				case now <= quantile(dots, q):
+				case now <= series.Quantile(dots, q):
 					st.Open, st.OpensIn = True, 0
 				default:
 					st.Open = False

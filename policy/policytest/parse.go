@@ -12,6 +12,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/policy"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
 // nobody is how a test says that no guard refuses.
@@ -64,7 +65,7 @@ func (d *testDecoder) test(b *hcl.Block) *Test {
 		t.start = start
 	}
 	d.database(t, d.Single(content.Blocks, "database"))
-	if t.policy != nil && !t.policy.AppliesTo(t.db.name) {
+	if t.policy != nil && !t.policy.AppliesTo(t.db.name, t.labels) {
 		d.Errorf(b.DefRange, "Not watched", "policy.Policy %q does not watch a database named %q; its databases are %s. Give the database block a name.", t.policy.Name, t.db.name, strings.Join(t.policy.Databases, ", "))
 	}
 	d.script(t, content.Blocks, b)
@@ -129,13 +130,13 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 		d.Errorf(test.DefRange, "Nothing expected", "Test %q has no expect block that could fail.", t.Name)
 	}
 	if length/t.step > maxTicks {
-		d.Errorf(test.DefRange, "Too long a test", "%s in steps of %s are more than %d evaluations; a step may be up to 5m.", lang.HumanSeconds(length.Seconds()), t.step, maxTicks)
+		d.Errorf(test.DefRange, "Too long a test", "%s in steps of %s are more than %d evaluations; a step may be up to 5m.", amounts.HumanSeconds(length.Seconds()), t.step, maxTicks)
 	}
 }
 
 func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 	sp := &stretch{diskFree: t.db.disk / 2}
-	length, err := lang.DurationValue(cty.StringVal(b.Labels[0]))
+	length, err := amounts.DurationValue(cty.StringVal(b.Labels[0]))
 	if err != nil || length < time.Second || length > year {
 		d.Errorf(b.LabelRanges[0], "Not a duration", "%q must be a duration such as \"5m\", from 1s to 366d.", b.Labels[0])
 		length = time.Second

@@ -171,7 +171,7 @@ func (s *simulation) tick(step time.Duration) (runs int) {
 }
 
 func (s *simulation) input(sample *collector.Sample) policy.Input {
-	return policy.Input{Now: s.now, Sample: sample, History: s.past, Labels: s.test.labels, Replicas: s.db.replicaNames(), SkipTree: true}
+	return policy.Input{Now: s.now, Sample: sample, History: s.past, Labels: s.test.labels, Replicas: s.db.replicaNames(), SkipTree: true, Gap: 2 * s.test.step}
 }
 
 // compare returns what differs from the expectation now.

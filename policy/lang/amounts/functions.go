@@ -1,4 +1,6 @@
-package lang
+// Package amounts turns text into amounts and back, "64MB" and "1h30m", and holds the
+// functions of the expression language that need nothing but their arguments.
+package amounts
 
 import (
 	"errors"
@@ -18,9 +20,9 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
-// plainFunctions returns the functions that need neither a database nor the
+// Functions returns the functions that need neither a database nor the
 // environment.
-func plainFunctions() map[string]function.Function {
+func Functions() map[string]function.Function {
 	return map[string]function.Function{
 		"bytes":          parser("text such as \"64MB\" or a number of bytes", ParseBytes),
 		"duration":       parser("text such as \"90s\" or \"7d\", or a number of seconds", parseSeconds),
@@ -69,15 +71,15 @@ func ParseBytes(s string) (float64, error) {
 }
 
 func parseSeconds(s string) (float64, error) {
-	d, err := parseDuration(s)
+	d, err := ParseDuration(s)
 	return d.Seconds(), err
 }
 
 var dayParts = regexp.MustCompile(`^(\d+(?:\.\d+)?)(w|d)`)
 
-// parseDuration parses a duration as time.ParseDuration does, with days (d)
+// ParseDuration parses a duration as time.ParseDuration does, with days (d)
 // and weeks (w) before the rest, or a bare number of seconds.
-func parseDuration(s string) (time.Duration, error) {
+func ParseDuration(s string) (time.Duration, error) {
 	if n, err := strconv.ParseFloat(s, 64); err == nil {
 		s = strconv.FormatFloat(n, 'f', -1, 64) + "s"
 	}
@@ -113,7 +115,7 @@ func DurationValue(v cty.Value) (time.Duration, error) {
 	if err != nil || !s.IsKnown() || s.IsNull() {
 		return 0, errors.New("text such as \"30s\" or a number of seconds is needed")
 	}
-	return parseDuration(s.AsString())
+	return ParseDuration(s.AsString())
 }
 
 func parsePercent(s string) (float64, error) {

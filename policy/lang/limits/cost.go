@@ -1,4 +1,6 @@
-package lang
+// Package limits refuses expressions that would take too long or too deep a stack:
+// an evaluation cannot be interrupted, and an overflowing stack ends the process.
+package limits
 
 import (
 	"fmt"
@@ -14,9 +16,9 @@ import (
 // short list would run for days.
 const maxCost = 4 << 20
 
-// checkCost refuses an expression that may take too long, given the values it
+// CheckCost refuses an expression that may take too long, given the values it
 // can read.
-func checkCost(x hclsyntax.Expression, variables map[string]cty.Value) hcl.Diagnostics {
+func CheckCost(x hclsyntax.Expression, variables map[string]cty.Value) hcl.Diagnostics {
 	sizes := map[string]float64{}
 	for name, v := range variables {
 		sizes[name] = sizeOf(v)
@@ -94,7 +96,7 @@ func cost(x hclsyntax.Expression, sizes map[string]float64) float64 {
 	case *hclsyntax.FunctionCallExpr:
 		return 2 * sum(x.Args...)
 	}
-	return sum(children(x)...)
+	return sum(Children(x)...)
 }
 
 func bind(sizes map[string]float64, size float64, names ...string) map[string]float64 {
@@ -105,8 +107,8 @@ func bind(sizes map[string]float64, size float64, names ...string) map[string]fl
 	return inner
 }
 
-// children returns the direct sub-expressions of the operators.
-func children(x hclsyntax.Expression) []hclsyntax.Expression {
+// Children returns the direct sub-expressions of the operators.
+func Children(x hclsyntax.Expression) []hclsyntax.Expression {
 	switch x := x.(type) {
 	case *hclsyntax.BinaryOpExpr:
 		return []hclsyntax.Expression{x.LHS, x.RHS}

@@ -1,0 +1,164 @@
+package policy
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// weekly is an application with a rhythm: a batch at night that a cron window hits,
+// office hours, evenings, and quiet between them.
+func weekly(at time.Time) float64 {
+	switch h := at.Hour(); {
+	case h >= 2 && h < 4:
+		return 5000
+	case at.Weekday() >= time.Monday && at.Weekday() <= time.Friday && h >= 9 && h < 18:
+		return 800
+	case h >= 18 && h < 23:
+		return 100
+	}
+	return 5
+}
+
+// rhythm writes as its rate says, with noise, and has it measured every ten seconds.
+type rhythm struct {
+	set     *Set
+	past    *History
+	now     time.Time
+	rate    func(time.Time) float64
+	written float64
+	random  *rand.Rand
+}
+
+func newRhythm(t *testing.T, src string) *rhythm {
+	set := mustParse(t, src)
+	monday := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
+	return &rhythm{set: set, past: set.NewHistory(), now: monday, rate: weekly, random: rand.New(rand.NewPCG(1, 2))}
+}
+
+// run lives for so long and shows the decisions of every fifth minute.
+func (r *rhythm) run(length time.Duration, show func(at time.Time, d Decision)) {
+	noise := 1.0
+	for end := r.now.Add(length); r.now.Before(end); r.now = r.now.Add(10 * time.Second) {
+		if r.now.Second() == 0 {
+			noise = 0.7 + 0.6*r.random.Float64()
+		}
+		r.written += 10 * r.rate(r.now) * noise
+		s := sample(r.now, 1e6)
+		s.WAL.FramesWrittenTotal = uint64(r.written)
+		r.past.Add(s)
+		if show != nil && r.now.Unix()%300 == 0 {
+			show(r.now, r.set.Evaluate(Input{Now: r.now, Sample: s, History: r.past, SkipTree: true}, nil))
+		}
+	}
+}
+
+const learning = `
+window "night" {
+  cron     = "0 2 * * *"
+  duration = "3h"
+}
+window "month-end" {
+  cron     = "0 0 14 * *"
+  duration = "24h"
+}
+window "quiet" {
+  learn {
+    signal      = rate(wal.frames_written, "1m")
+    quantile    = 0.20
+    min_history = "72h"
+    fallback    = window.night
+    except      = [window.month-end]
+  }
+}
+policy "p" {
+  when   = min_over(rate(wal.frames_written, "1m"), "7d") < 100
+  window = window.quiet
+  sync {}
+}`
+
+// After eight days the window covers the quiet hours of the week and nothing of the
+// busy ones, through a restart.
+func TestWindowLearnsTheWeek(t *testing.T) {
+	t.Parallel()
+	r := newRhythm(t, learning)
+	r.run(8*24*time.Hour, nil)
+	r.past = roundTrip(t, r.past)
+	r.set.Retain(r.past)
+	count := map[bool]int{}
+	open := map[bool]int{}
+	unknown := 0
+	r.run(7*24*time.Hour, func(at time.Time, d Decision) {
+		if at.Day() == 14 {
+			if d.Windows["quiet"] == True {
+				t.Errorf("open at %s, which is excepted", at)
+			}
+			return
+		}
+		quiet := weekly(at) == 5
+		count[quiet]++
+		if d.Windows["quiet"] == True {
+			open[quiet]++
+		}
+		if d.Policies[0].When != True {
+			unknown++
+		}
+	})
+	if share := float64(open[true]) / float64(count[true]); share < 0.9 {
+		t.Errorf("covers %.1f%% of the quiet hours, want 90", 100*share)
+	}
+	if share := float64(open[false]) / float64(count[false]); share > 0.01 {
+		t.Errorf("covers %.1f%% of the busy hours, want at most 1", 100*share)
+	}
+	if unknown > 0 {
+		t.Errorf("what a week of a rate says is unknown in %d of %d decisions", unknown, count[true]+count[false])
+	}
+	// Quiet by the week, but not now.
+	r.rate = func(time.Time) float64 { return 800 }
+	r.run(time.Hour, func(at time.Time, d Decision) {
+		if at.Hour() == 0 && at.Minute() > 5 && d.Windows["quiet"] != False {
+			t.Errorf("%s at %s, though there is an unusual load", d.Windows["quiet"], at)
+		}
+	})
+}
+
+// Until it has seen three days the fallback holds; then the batch is avoided that
+// the fallback would have hit.
+func TestWindowLearnsInThreeDays(t *testing.T) {
+	t.Parallel()
+	r := newRhythm(t, learning)
+	r.run(72*time.Hour, func(at time.Time, d Decision) {
+		if night := at.Hour() >= 2 && at.Hour() < 5; (d.Windows["quiet"] == True) != night {
+			t.Errorf("%s at %s before it has learned, the fallback is open: %v", d.Windows["quiet"], at, night)
+		}
+	})
+	r.run(24*time.Hour, func(at time.Time, d Decision) {
+		got, batch := d.Windows["quiet"], at.Hour() >= 2 && at.Hour() < 4
+		switch {
+		case batch && got != False:
+			t.Errorf("%s at %s, in the batch", got, at)
+		case at.Hour() == 5 && got != True:
+			t.Errorf("%s at %s, which is quiet", got, at)
+		}
+		if at.Hour() == 12 && at.Minute() == 0 {
+			if w := d.Policies[0]; w.Refused != GuardWindow || w.Earliest.Hour() != 23 {
+				t.Errorf("at noon it opens at %s: %s", w.Earliest, w.Reason)
+			}
+		}
+	})
+}
+
+// A database that was watched for an hour of each of three days has not shown its week.
+func TestWindowLearnsFromWhatItSaw(t *testing.T) {
+	t.Parallel()
+	r := newRhythm(t, learning)
+	for range 4 {
+		r.run(time.Hour, nil)
+		r.now = r.now.Add(23 * time.Hour)
+	}
+	r.run(time.Hour, func(at time.Time, d Decision) {
+		if d.Windows["quiet"] != False { // the fallback's, at midnight
+			t.Errorf("%s at %s after four hours in four days", d.Windows["quiet"], at)
+		}
+	})
+}
