@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/asuser"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
@@ -48,6 +50,15 @@ func checkpointOurselves(ctx context.Context, env *environment, name, mode strin
 	t := targets[0]
 	if len(t.Replicas) > 0 {
 		return watchdog.ActionRecord{}, fmt.Errorf("%s has replicas: a checkpoint beside them would cost a full comparison; start the daemon, then ask again", t.Name)
+	}
+	if os.Geteuid() == 0 {
+		owner, known, err := asuser.OwnerOf([]string{t.Path})
+		if err != nil {
+			return watchdog.ActionRecord{}, err
+		}
+		if known && owner.UID != 0 {
+			return watchdog.ActionRecord{}, asuser.Become(owner, os.Environ())
+		}
 	}
 	idle, _ := policy.Parse(nil, &policy.Scope{})
 	w := watchdog.New(watchdog.Options{

@@ -47,6 +47,9 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if err := daemon.CheckAdopt(cfg, *adopt); err != nil {
 			return &exitError{code: exitFindings, err: err}
 		}
+		if err := workAsOwner(env, cfg); err != nil {
+			return err
+		}
 		if _, chosen := env.Getenv("GOGC"); !chosen && len(cfg.Databases) >= manyDatabases {
 			debug.SetGCPercent(50)
 		}

@@ -68,6 +68,7 @@ var arrows = map[string][]string{
 	"replicator/store/file":       {"replicator/store", "internal/durable"},
 	"replicator/store/storetest":  {"replicator/store"},
 	"internal/metric":             {},
+	"internal/asuser":             {"internal/durable"},
 	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
 	"internal/dbfile":             {},
 	"internal/durable":            {},

@@ -93,6 +93,10 @@ func (c *Config) Expand() ([]DatabaseTarget, error) {
 			x.errs = append(x.errs, fmt.Errorf("database %q: %w", d.Name, err))
 		}
 		for _, path := range matches {
+			if err := within(d.Glob, path); err != nil {
+				x.errs = append(x.errs, fmt.Errorf("database %q, %s: %w", d.Name, path, err))
+				continue
+			}
 			x.add(d, path)
 		}
 	}
@@ -129,6 +133,28 @@ func (c *Config) matches(glob string) ([]string, error) {
 		return nil, fmt.Errorf("glob %s matches %d files; at most %d are watched", glob, len(out), maxMatches)
 	}
 	return out, nil
+}
+
+// within refuses a match that a link leads out of its directory: who may write there
+// could otherwise have any file watched, and replicated, under a name of theirs.
+func within(glob, path string) error {
+	fixed := filepath.Dir(glob)
+	for strings.ContainsAny(fixed, `*?[\`) {
+		fixed = filepath.Dir(fixed)
+	}
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil // gone, or not to be read: told when it is opened
+	}
+	resolved, err := filepath.EvalSymlinks(fixed)
+	if err != nil {
+		return nil
+	}
+	rel, err := filepath.Rel(fixed, filepath.Dir(path))
+	if err != nil || filepath.Join(resolved, rel) != filepath.Dir(target) {
+		return fmt.Errorf("a link leads to %s, and a glob follows none out of a file's directory: give that file a block with path", target)
+	}
+	return nil
 }
 
 func (c *Config) ours(path string) bool {

@@ -58,6 +58,46 @@ replica "s3" "m" {
 	}
 }
 
+// A tenant's link to another's file, or to anybody's, has nothing watched under the
+// tenant's name; links within a directory, and above the glob, are the operator's.
+func TestExpand_X11_links(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files(t, dir, "real/victim/data.db", "real/inside/v2.db", "elsewhere/secret.db", "real/evil/none", "real/worse/none")
+	for link, target := range map[string]string{
+		"tenants":             "real",
+		"real/evil/data.db":   "../victim/data.db",
+		"real/worse/data.db":  dir + "/elsewhere/secret.db",
+		"real/inside/data.db": "v2.db",
+		"real/dirlink":        "victim",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg, diags := load(t, map[string]string{"a": fmt.Sprintf(`
+database "t" {
+  glob = "%s/tenants/*/data.db"
+  name = "tenant-${path_element(db.path, -2)}"
+}`, dir)})
+	if len(diags) > 0 {
+		t.Fatal(show(cfg, diags))
+	}
+	targets, err := cfg.Expand()
+	var got []string
+	for _, target := range targets {
+		got = append(got, target.Name)
+	}
+	if want := "tenant-inside tenant-victim"; strings.Join(got, " ") != want {
+		t.Errorf("watched: %q, want %q", got, want)
+	}
+	for _, name := range []string{"evil", "worse", "dirlink"} {
+		if err == nil || !strings.Contains(err.Error(), "/"+name+"/data.db: a link leads to") {
+			t.Errorf("%s is not told of: %v", name, err)
+		}
+	}
+}
+
 func TestExpandNamesWithoutTemplate(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
