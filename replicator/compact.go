@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/merge"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -21,14 +22,17 @@ var compactionIntervals = []time.Duration{30 * time.Second, 5 * time.Minute, tim
 // back and decodes it. Only then may the inputs ever be deleted.
 func (p *replica) compact(ctx context.Context, w catalog.Window) (store.LTXFile, error) {
 	inputs := make([]io.Reader, len(w.Inputs))
-	var metadata map[string]string
+	var metadata map[string]string // of the last input
+	var first moment.Stamp
 	for i, f := range w.Inputs {
 		body, object, err := p.store.Get(ctx, f.Object.Key, 0, -1)
 		if err != nil {
 			return store.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, p.blame(ctx, w.Inputs, err))
 		}
 		defer body.Close()
-		inputs[i], metadata = restore.Bounded(f, body), object.Metadata
+		if inputs[i], metadata = restore.Bounded(f, body), object.Metadata; i == 0 {
+			first = moment.Of(metadata)
+		}
 	}
 	m, err := merge.Files(ctx, p.scratch, fmt.Sprintf("compact-%d", w.Level), inputs)
 	if err != nil {
@@ -36,7 +40,7 @@ func (p *replica) compact(ctx context.Context, w catalog.Window) (store.LTXFile,
 	}
 	defer m.Discard()
 	key := store.LTXKey(w.Level, m.Min, m.Max)
-	object, err := p.create(ctx, key, m.Body, withSum(metadata, m.Body.SHA256))
+	object, err := p.create(ctx, key, m.Body, merge.Notes(first, metadata, m.Body.SHA256))
 	if err != nil {
 		return store.LTXFile{}, fmt.Errorf("compact level %d: %w", w.Level, err)
 	}
@@ -99,15 +103,4 @@ func (p *replica) blame(ctx context.Context, inputs []store.LTXFile, err error) 
 		}
 	}
 	return err
-}
-
-// withSum copies an object's notes with another file's SHA-256.
-func withSum(metadata map[string]string, sha256 string) map[string]string {
-	out := map[string]string{store.MetaSHA256: sha256}
-	for _, k := range []string{store.MetaTimestamp, store.MetaChecksum, store.MetaLineage} {
-		if v := metadata[k]; v != "" {
-			out[k] = v
-		}
-	}
-	return out
 }

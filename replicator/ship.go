@@ -19,6 +19,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/merge"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -399,6 +400,7 @@ func notes(batch []spool.Segment, sha256 string) map[string]string {
 		store.MetaLineage:   last.Lineage,
 		store.MetaSHA256:    sha256,
 	}
+	moment.Merged(batch[0].Stamp(), last.Stamp()).Put(m)
 	for _, s := range batch {
 		if s.Reason != "" {
 			m[store.MetaReason] = s.Reason

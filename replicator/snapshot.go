@@ -55,11 +55,13 @@ func (p *replica) stream(ctx context.Context) (store.LTXFile, time.Time, error) 
 			go func() { pw.CloseWithError(r.WriteLTX(ctx, pw, p.scratch)) }()
 			return pr, nil
 		}}
-		f.Object, err = p.create(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, map[string]string{
+		metadata := map[string]string{
 			store.MetaTimestamp: at.Format(time.RFC3339Nano),
 			store.MetaChecksum:  r.Checksum().String(),
 			store.MetaLineage:   r.Lineage(),
-		})
+		}
+		r.Taken().Put(metadata)
+		f.Object, err = p.create(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
 		return err
 	})
 	if err != nil {

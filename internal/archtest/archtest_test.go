@@ -44,22 +44,23 @@ var arrows = map[string][]string{
 	"policy/lang/limits":  {}, // what is refused before it is evaluated
 	"collector":           {"internal/metric", "internal/dbfile", "internal/owner"},
 	"collector/busy":      {"collector"},
-	"replicator/store":    {},
-	"replicator/spool":    {"internal/dbfile", "internal/durable"},
+	"replicator/moment":   {},
+	"replicator/store":    {"replicator/moment"}, // page sums carry the time of what they sum
+	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable"},
 	"replicator/pagesums": {"internal/durable"},
 	"replicator/capture": {
-		"replicator/capture/statedir", "replicator/store", "replicator/spool", "replicator/pagesums",
+		"replicator/capture/statedir", "replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
 	// What survives a restart, apart from how it comes about.
-	"replicator/capture/statedir": {"replicator/store", "replicator/spool", "replicator/pagesums", "internal/durable"},
-	"replicator/catalog":          {"replicator/store"},
+	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums", "internal/durable"},
+	"replicator/catalog":          {"replicator/moment", "replicator/store"},
 	"replicator/lease":            {"replicator/store"},
 	"replicator/restore":          {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
-	"replicator/merge":            {"replicator/store", "internal/durable"},
+	"replicator/merge":            {"replicator/moment", "replicator/store", "internal/durable"},
 	"replicator/requests":         {"replicator/store", "internal/metric"},
 	"replicator": {
-		"replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
+		"replicator/moment", "replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
 		"replicator/requests", "replicator/restore", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},

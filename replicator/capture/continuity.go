@@ -154,7 +154,8 @@ func (c *continuity) rememberLevel() error {
 
 // confirm adopts a position whose content is what the last segment left.
 func (c *continuity) confirm(p spool.Position) error {
-	p.TXID, p.Timestamp = c.state.Position().TXID, c.state.Position().Timestamp
+	at := c.state.Position()
+	p.TXID, p.Timestamp, p.Taken = at.TXID, at.Timestamp, at.Taken
 	if err := c.state.Restate(p); err != nil {
 		return err
 	}

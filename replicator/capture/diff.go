@@ -29,6 +29,7 @@ type comparer struct {
 // one of another page size, that is every page. It returns why that was due.
 func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	c.tail.rewind()
+	c.state.Seen(c.state.Clock(), false)
 	conn, old := c.hold.reader(), c.hold.free()
 	if c.hold.active() {
 		conn, old = old, conn
@@ -129,7 +130,7 @@ func (c *comparer) afterComparison(v *view) (next spool.Position, whole bool, er
 	if err != nil {
 		return next, false, err
 	}
-	next = c.state.Following(c.state.Position()).Moved(v.x)
+	next = c.state.Following(c.state.Position(), false).Moved(v.x)
 	next.Doubt = ""
 	next.PageSize, next.Device, next.Inode = v.x.PageSize, st.Dev, st.DatabaseInode
 	if next.Main, err = c.continuity.mainFile(); err != nil {

@@ -73,9 +73,13 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		}
 		next = c.pace.next(frame)
 	}
+	settled := current && c.tail.batch.empty()
+	if settled {
+		c.state.Seen(now, true)
+	}
 	return Progress{
 		TXID: c.state.Position().TXID, Pending: c.tail.pending, At: now, Next: next,
-		Settled: current && c.tail.batch.empty(),
+		Settled: settled,
 	}, true
 }
 

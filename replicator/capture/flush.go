@@ -164,7 +164,7 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 	if err := b.grew(f.state.Position().Pages, head.Pages); err != nil {
 		return nil, err
 	}
-	next := f.state.Following(head)
+	next := f.state.Following(head, true)
 	w, err := f.state.Spool().Create(ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
 		WALOffset: b.walHeader.FrameOffset(b.from.Frame + 1),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -202,6 +203,9 @@ func (r *SnapshotReader) Header() ltx.Header {
 
 // Checksum returns the database checksum at the snapshot's TXID.
 func (r *SnapshotReader) Checksum() ltx.Checksum { return r.pos.Checksum }
+
+// Taken returns when the last segment that the snapshot holds was taken.
+func (r *SnapshotReader) Taken() moment.Stamp { return r.pos.Stamp() }
 
 // Lineage returns the lineage that the snapshot belongs to.
 func (r *SnapshotReader) Lineage() string { return r.pos.Lineage }

@@ -76,6 +76,7 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 		// Nobody wrote since the connections were closed: leave it so.
 		if x, err := readIndex(c.files); err == nil && c.tail.head.Current(x) && c.continuity.unheld(x) == nil {
 			c.tally.Settled = c.tail.batch.empty()
+			c.state.Seen(c.tally.At, c.tally.Settled)
 			return nil
 		}
 	}
@@ -92,6 +93,7 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 	if err := c.compareIfLost(ctx, c.flusher.absorb(x)); err != nil {
 		return err
 	}
+	c.state.Seen(c.tally.At, false)
 	now := c.o.Clock()
 	if c.tail.commits > 0 {
 		c.pace.active = now
@@ -102,6 +104,9 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 		}
 	}
 	c.tally.Settled = c.tail.batch.empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
+	if c.tally.Settled {
+		c.state.Seen(c.tally.At, true)
+	}
 	return c.compareIfLost(ctx, c.tend(ctx, x, now))
 }
 

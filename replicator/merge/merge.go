@@ -15,6 +15,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -63,3 +64,16 @@ func Files(ctx context.Context, dir, name string, inputs []io.Reader) (_ *Merged
 
 // Discard removes the file.
 func (m *Merged) Discard() error { return m.file.Abort() }
+
+// Notes are the metadata of a file made of several: of the state after the last
+// one, and since when the first one covers.
+func Notes(first moment.Stamp, last map[string]string, sha256 string) map[string]string {
+	out := map[string]string{store.MetaSHA256: sha256}
+	for _, k := range []string{store.MetaTimestamp, store.MetaChecksum, store.MetaLineage} {
+		if v := last[k]; v != "" {
+			out[k] = v
+		}
+	}
+	moment.Merged(first, moment.Of(last)).Put(out)
+	return out
+}

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
 
 // Position is where a capture stands: everything that is needed to prove that
@@ -40,12 +42,18 @@ type Position struct {
 	Salt2     uint32          `json:"salt2"`
 	Frames    dbfile.Position `json:"frames"`
 
+	Taken *moment.Stamp `json:"taken,omitempty"` // of the last segment; never changed in place, nil where not known
+	Read  time.Time     `json:"read"`            // by the clock: what was committed before is in the segments; zero: not known
+
 	Main MainFile `json:"main"` // when all of Frames was known to be read and nothing newer was in it; zero: not known
 
 	// Doubt is why nothing is proven from here and a diff is due; "" if none is. Whoever
 	// goes on after a crash need not see again what raised it.
 	Doubt string `json:"doubt,omitempty"`
 }
+
+// Stamp returns when the last segment was taken.
+func (p Position) Stamp() moment.Stamp { return moment.Known(p.Taken) }
 
 // InGeneration says whether x is of the WAL generation that p stands in.
 func (p Position) InGeneration(x dbfile.WALIndex) bool {

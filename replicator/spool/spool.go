@@ -22,6 +22,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
 
 // Segment is one captured piece of history: an LTX file in the spool, durable
@@ -44,7 +45,12 @@ type Segment struct {
 	PageSize  int          `json:"page_size"`
 	SHA256    string       `json:"sha256"` // of the file, in hex
 	Pages     int          `json:"pages"`  // how many it holds
+
+	Taken *moment.Stamp `json:"taken,omitempty"` // by the clock as it was; never changed in place, nil where not known
 }
+
+// Stamp returns when the segment was taken.
+func (s Segment) Stamp() moment.Stamp { return moment.Known(s.Taken) }
 
 // Snapshot says whether the segment holds every page of the database.
 func (s Segment) Snapshot() bool { return s.MinTXID == 1 }
@@ -409,6 +415,7 @@ func (w *Writer) Finish(p Position, reason string) (Record, error) {
 		Path: w.spool.path(p.TXID, segmentSuffix), Size: int64(w.size),
 		Timestamp: time.UnixMilli(p.Timestamp).UTC(), Checksum: p.Checksum, Lineage: p.Lineage, Reason: reason,
 		Commit: p.Pages, PageSize: p.PageSize, SHA256: hex.EncodeToString(w.sha.Sum(nil)), Pages: w.pages,
+		Taken: p.Taken,
 	}}, nil
 }
 

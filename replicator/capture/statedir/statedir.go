@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -47,6 +48,10 @@ type Dir struct {
 	sums   openSums
 	pos    spool.Position // of the last segment
 	broken bool           // the page-checksum map misses a segment: apply those in the spool again
+
+	started time.Time   // what passes is counted from here
+	read    time.Time   // by the clock: what was committed before was met
+	mark    moment.Mark // since when the next segment covers
 
 	diskAsked time.Time // when to ask for free space again
 	diskLow   bool      // what it answered
@@ -127,11 +132,20 @@ func (s *Dir) Open(ctx context.Context) (from Origin, err error) {
 	if from, err = s.load(ctx); err != nil {
 		err, s.lock = errors.Join(err, s.lock.Unlock()), nil
 	}
+	s.started, s.read, s.mark = time.Now(), s.pos.Read, moment.Mark{Since: s.pos.Read}
 	return from, err
 }
 
-// Close makes the map durable and gives the directory up.
-func (s *Dir) Close() error { return errors.Join(s.sums.close(), s.unlock()) }
+// Close makes the map durable and gives the directory up. Of the time until the next
+// Open nothing is known: the position tells when it began.
+func (s *Dir) Close() error {
+	var err error
+	if p := s.pos; s.lock != nil && p.TXID > 0 && s.mark.Since.After(p.Read) {
+		p.Read = s.mark.Since
+		err = s.Restate(p)
+	}
+	return errors.Join(err, s.sums.close(), s.unlock())
+}
 
 // Abandon gives the directory up as a killed process does: nothing is made durable.
 func (s *Dir) Abandon() error {
@@ -307,6 +321,9 @@ func (s *Dir) adoptReplica(last ltx.TXID, sums store.PageSums) error {
 	for _, sum := range sums.Sums {
 		p.Checksum = ltx.ChecksumFlag | (p.Checksum ^ sum)
 	}
+	if !sums.Taken.Time.IsZero() {
+		p.Taken = &sums.Taken
+	}
 	if !sums.Timestamp.IsZero() {
 		p.Timestamp = sums.Timestamp.UnixMilli() + 1 // above any fraction of the millisecond
 	}
@@ -326,18 +343,35 @@ func (s *Dir) Mend() error {
 }
 
 // Following returns p as the position after a next segment: the next TXID, and a
-// time that has risen whatever the clock did.
-func (s *Dir) Following(p spool.Position) spool.Position {
+// time that has risen whatever the clock did. Unless continuity is proven, nobody knows
+// since when the segment covers.
+func (s *Dir) Following(p spool.Position, proven bool) spool.Position {
+	mark, now := s.mark, s.Clock()
+	if !proven {
+		mark = moment.Mark{}
+	}
 	p.TXID = s.pos.TXID + 1
-	p.Timestamp = max(s.pos.Timestamp+1, s.Clock().UnixMilli())
+	p.Timestamp = max(s.pos.Timestamp+1, now.UnixMilli())
+	taken := s.pos.Stamp().Next(p.TXID, now.UTC().Round(0), time.UnixMilli(p.Timestamp).UTC(), mark)
+	p.Taken = &taken
 	p.Main = spool.MainFile{}
 	return p
+}
+
+// Seen notes that everything committed before now, when a look began, was met; where
+// settled, that all of it is in the spool.
+func (s *Dir) Seen(now time.Time, settled bool) {
+	s.read = now.UTC().Round(0)
+	if settled {
+		s.mark.Look(s.read, time.Since(s.started))
+	}
 }
 
 // Adopt makes p, which a durable segment leads to, the position, and applies the
 // segment's changes to the map.
 func (s *Dir) Adopt(p spool.Position, changes []pagesums.Change) error {
 	s.pos = p
+	s.mark.Taken(s.read, time.Since(s.started))
 	m := s.sums.open()
 	err := m.Put(changes)
 	if err == nil { // or the map would claim to reach farther than it does
@@ -353,6 +387,7 @@ func (s *Dir) Adopt(p spool.Position, changes []pagesums.Change) error {
 // AdoptMap makes p the position; the map of it was written in the old one's place.
 func (s *Dir) AdoptMap(p spool.Position, written *pagesums.Writer) error {
 	s.pos = p
+	s.mark.Taken(s.read, time.Since(s.started))
 	err := written.Commit(p.TXID, p.PageSize)
 	if err == nil {
 		var m *pagesums.Map
