@@ -26,7 +26,7 @@ type restoreCommand struct {
 	env *environment
 
 	source, replica, output, timestamp, txid, check *string
-	dryRun, force, ifNotExists, asJSON              *bool
+	dryRun, force, ifNotExists, exact, asJSON       *bool
 }
 
 func registerRestore(app *kingpin.Application, env *environment) {
@@ -41,6 +41,7 @@ func registerRestore(app *kingpin.Application, env *environment) {
 		dryRun:      cmd.Flag("dry-run", "Say what would be restored from which objects.").Bool(),
 		force:       cmd.Flag("force", "Replace an existing database, and remove its -wal, -shm and -journal.").Bool(),
 		ifNotExists: cmd.Flag("if-not-exists", "Do nothing if the file exists: for the start of a service.").Bool(),
+		exact:       cmd.Flag("exact", "Fail where the state at --timestamp is not known for sure, instead of a warning that names the restore points before and after it.").Bool(),
 		replica:     cmd.Flag("replica", "Which of the database's replicas, such as s3.main. Default: the one that reaches farthest.").PlaceHolder("NAME").String(),
 		asJSON:      cmd.Flag("json", "Print JSON.").Bool(),
 	}
@@ -64,7 +65,7 @@ func (c *restoreCommand) run() error {
 	progress, done := progressTo(c.env.Stderr, "restoring")
 	result, err := restore.Run(ctx, store, restore.Options{
 		Output: *c.output, Target: target, Force: *c.force, IfNotExists: *c.ifNotExists, DryRun: *c.dryRun,
-		Check: restore.Check(*c.check), Progress: progress,
+		Check: restore.Check(*c.check), Progress: progress, Exact: *c.exact, SyncEvery: from.SyncEvery,
 	})
 	done()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {

@@ -36,10 +36,13 @@ func registerVerify(app *kingpin.Application, env *environment) {
 			return err
 		}
 		progress, done := progressTo(env.Stderr, "verifying")
-		result, err := restore.Drill(ctx, st, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress})
+		result, err := restore.Drill(ctx, st, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress, SyncEvery: from.SyncEvery})
 		done()
 		if err != nil {
 			return verifyFailure(fmt.Errorf("%s: %w", from.Place(), err))
+		}
+		for _, w := range result.Restore.Warnings {
+			fmt.Fprintf(env.Stderr, "sqlwatch: %s\n", w)
 		}
 		if *asJSON {
 			return writeJSON(env.Stdout, newRestoreReport(result.Restore))

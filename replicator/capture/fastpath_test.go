@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// moment is too short for a whole Step to come due.
-const moment = nextActive
+// oneMoment is too short for a whole Step to come due.
+const oneMoment = nextActive
 
 // clocked is a scene whose time the test moves, and where an application has written.
 func clocked(t *testing.T) (s *scene, a *app, pass func(time.Duration)) {
@@ -33,7 +33,7 @@ func TestFastPath(t *testing.T) {
 		s, a, pass := clocked(t)
 		for range 3 {
 			a.do("commit(1)")
-			pass(moment)
+			pass(oneMoment)
 			if r := s.step(false); r.Commits != 0 || r.Pending.IsZero() || r.Settled {
 				t.Errorf("step after a commit: %+v, want it to wait and to be pending", r)
 			}
@@ -43,7 +43,7 @@ func TestFastPath(t *testing.T) {
 			t.Errorf("step a second later: %+v, want three commits", r)
 		}
 		a.do("commit(2)")
-		pass(moment)
+		pass(oneMoment)
 		if r := s.step(true); r.Commits != 2 || !r.Spooled || !r.Settled {
 			t.Errorf("forced step: %+v, want two commits, and all of them spooled", r)
 		}
@@ -54,10 +54,10 @@ func TestFastPath(t *testing.T) {
 		t.Parallel()
 		s, a, pass := clocked(t)
 		a.do("commit(1)")
-		pass(moment)
+		pass(oneMoment)
 		s.step(false)
 		a.do("commit(1, 20, 200000)")
-		pass(moment)
+		pass(oneMoment)
 		if r := s.step(false); r.Commits != 2 {
 			t.Errorf("step after a commit of two megabytes: %+v, want it read", r)
 		}
@@ -68,7 +68,7 @@ func TestFastPath(t *testing.T) {
 		t.Parallel()
 		s, a, pass := clocked(t)
 		a.do("commit(1)")
-		pass(moment)
+		pass(oneMoment)
 		s.step(false)
 		a.do("commit(3)")
 		answer := a.during("db.execute('pragma wal_checkpoint(truncate)').fetchone()[0]", func() {
@@ -86,14 +86,14 @@ func TestFastPath(t *testing.T) {
 	t.Run("D15 the -shm file is removed", func(t *testing.T) {
 		t.Parallel()
 		s, a, pass := clocked(t)
-		pass(moment)
+		pass(oneMoment)
 		s.step(false)
 		a.kill()
 		if err := os.Remove(s.path + "-shm"); err != nil {
 			t.Fatal(err)
 		}
 		startApp(t, s.path).do("commit(5)")
-		pass(moment)
+		pass(oneMoment)
 		if r := s.step(false); r.Reason == "" {
 			t.Errorf("step after another -shm: %+v, want a diff", r)
 		}
@@ -120,7 +120,7 @@ func TestFastPathSeesOtherFiles(t *testing.T) {
 		a.quit() // removes -wal and -shm
 		b := startApp(t, s.path)
 		b.do("commit(5)")
-		pass(moment)
+		pass(oneMoment)
 		if r := s.step(false); r.Settled && r.TXID == last {
 			t.Errorf("step after commits to new files: %+v claims that all is captured", r)
 		}
@@ -130,7 +130,7 @@ func TestFastPathSeesOtherFiles(t *testing.T) {
 		t.Parallel()
 		s, _, pass := clocked(t)
 		output(t, "sh", "-c", `cp "$0" "$0.new" && mv "$0" "$0.old" && mv "$0.new" "$0"`, s.path)
-		pass(moment)
+		pass(oneMoment)
 		if r, err := s.capture.Step(s.ctx, false); !errors.Is(err, ErrReplaced) {
 			t.Errorf("step after the file was replaced: %+v, %v, want ErrReplaced", r, err)
 		}

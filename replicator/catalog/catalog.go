@@ -17,6 +17,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -31,11 +32,11 @@ const listWindow = 1000
 type catalog struct {
 	store    store.Store
 	excluded map[string]bool // objects found to be damaged
-	times    map[string]time.Time
+	times    map[string]taking
 }
 
 func newCatalog(st store.Store, excluded map[string]bool) *catalog {
-	return &catalog{store: st, excluded: excluded, times: make(map[string]time.Time)}
+	return &catalog{store: st, excluded: excluded, times: make(map[string]taking)}
 }
 
 // keyWindow is a run of consecutive files of a level. Complete means that the
@@ -228,42 +229,71 @@ func nextProbe(last, bound, stride ltx.TXID) (probe ltx.TXID, at bool) {
 	return probe, false
 }
 
-// end returns the highest TXID that a level reaches, looking from txid on.
-func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (ltx.TXID, error) {
+// end returns a file that ends at the highest TXID that a level reaches, looking from
+// txid on; one without a key where the level holds nothing.
+func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (end store.LTXFile, err error) {
 	w, err := c.around(ctx, level, txid)
 	if err != nil {
-		return 0, err
+		return end, err
 	}
 	w, _, _, err = c.search(ctx, level, w, func(store.LTXFile) (bool, error) { return true, nil })
-	var highest ltx.TXID
 	for _, f := range w.files {
-		highest = max(highest, f.MaxTXID)
+		if f.MaxTXID > end.MaxTXID {
+			end = f
+		}
 	}
-	return highest, err
+	return end, err
 }
 
-// time returns when the newest batch in f was taken: as the metadata says, in
+// taking is when the newest batch of a file was taken.
+type taking struct {
+	at    time.Time // rises with the TXID
+	stamp moment.Stamp
+}
+
+// taken returns when the newest batch in f was taken: as the metadata says, in
 // Litestream's own replicas as the file's header says.
-func (c *catalog) time(ctx context.Context, f store.LTXFile) (time.Time, error) {
+func (c *catalog) taken(ctx context.Context, f store.LTXFile) (time.Time, moment.Stamp, error) {
 	if t, ok := store.MetadataTime(f.Object.Metadata); ok {
-		return t, nil
+		return t, moment.Of(f.Object.Metadata), nil
 	}
 	if t, ok := c.times[f.Object.Key]; ok {
-		return t, nil
+		return t.at, t.stamp, nil
 	}
 	obj, head, err := readRange(ctx, c.store, f.Object.Key, 0, ltx.HeaderSize)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read the time of %s: %w", f.Object.Key, err)
+		return time.Time{}, moment.Stamp{}, fmt.Errorf("read the time of %s: %w", f.Object.Key, err)
 	}
 	t, ok := store.MetadataTime(obj.Metadata)
 	if !ok {
 		if len(head) < ltx.HeaderSize || string(head[:4]) != ltx.Magic {
-			return time.Time{}, &store.CorruptError{Key: f.Object.Key, Err: errors.New("it does not begin with an ltx header")}
+			return t, moment.Stamp{}, &store.CorruptError{Key: f.Object.Key, Err: errors.New("it does not begin with an ltx header")}
 		}
 		t = time.UnixMilli(int64(binary.BigEndian.Uint64(head[32:]))).UTC()
 	}
-	c.times[f.Object.Key] = t
-	return t, nil
+	stamp := moment.Of(obj.Metadata)
+	c.times[f.Object.Key] = taking{t, stamp}
+	return t, stamp, nil
+}
+
+// time returns the timestamp of the newest batch in f, which rises with the TXID.
+func (c *catalog) time(ctx context.Context, f store.LTXFile) (time.Time, error) {
+	t, _, err := c.taken(ctx, f)
+	return t, err
+}
+
+// clock returns what the clock showed when the newest batch in f was taken.
+func (c *catalog) clock(ctx context.Context, f store.LTXFile) (time.Time, error) {
+	t, stamp, err := c.taken(ctx, f)
+	return shown(t, stamp), err
+}
+
+// shown is what the clock showed, where that is known.
+func shown(at time.Time, stamp moment.Stamp) time.Time {
+	if stamp.Time.IsZero() {
+		return at
+	}
+	return stamp.Time
 }
 
 // readRange reads a small range of an object at once.
@@ -277,7 +307,8 @@ func readRange(ctx context.Context, st store.Store, key string, offset, length i
 	return obj, data, err
 }
 
-// Snapshots returns every snapshot of a replica by ascending TXID, and when each was taken.
+// Snapshots returns every snapshot of a replica by ascending TXID, and what the clock
+// showed when each was taken.
 func Snapshots(ctx context.Context, st store.Store) ([]store.LTXFile, []time.Time, error) {
 	c := newCatalog(st, nil)
 	levels, err := c.levels(ctx)
@@ -290,7 +321,7 @@ func Snapshots(ctx context.Context, st store.Store) ([]store.LTXFile, []time.Tim
 	}
 	times := make([]time.Time, len(files))
 	for i, f := range files {
-		if times[i], err = c.time(ctx, f); err != nil {
+		if times[i], err = c.clock(ctx, f); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -23,13 +23,22 @@ type Target struct {
 // Plan names the files that make one state, in the order of their application:
 // a snapshot first, then files without a gap.
 type Plan struct {
-	TXID      ltx.TXID  // the state's
-	Timestamp time.Time // when it was captured
+	TXID      ltx.TXID     // the state's
+	Timestamp time.Time    // when it was captured; rises with the TXID
+	Taken     moment.Stamp // and what the clock showed, where that is known
 	Files     []store.LTXFile
 	Bytes     int64        // of all files
 	Checksum  ltx.Checksum // of the database in that state, 0 when the replica does not tell
 	Lineage   string
+
+	Asked time.Time      // the moment it is for, if it is for one
+	Next  *Batch         // the next restore point; nil where none was asked for
+	Steps []moment.Step  // of the clock, as far as the replica tells
+	Rival []RestorePoint // what a clock that was set also showed Asked at
 }
+
+// Time returns when the state was captured, by the clock where it is known.
+func (p *Plan) Time() time.Time { return shown(p.Timestamp, p.Taken) }
 
 // ErrEmpty says that a replica holds no LTX file at all.
 var ErrEmpty = errors.New("the replica is empty: nothing was replicated to this place, or the URL is not the replica's")
@@ -51,8 +60,8 @@ func (e *GapError) Error() string {
 
 // RestorePoint is a state that can be restored.
 type RestorePoint struct {
-	TXID      ltx.TXID
-	Timestamp time.Time
+	TXID      ltx.TXID  `json:"txid"`
+	Timestamp time.Time `json:"timestamp"` // by the clock where it is known
 }
 
 // RangeError says that the wanted state is not one that the replica can make.
@@ -144,6 +153,9 @@ func (p *planner) load(ctx context.Context) (err error) {
 }
 
 func (p *planner) plan(ctx context.Context, target Target) (*Plan, error) {
+	if !target.Timestamp.IsZero() {
+		return p.planMoment(ctx, target)
+	}
 	txid, err := p.resolve(ctx, target)
 	if err != nil {
 		return nil, err
@@ -171,9 +183,6 @@ func (p *planner) base(txid ltx.TXID) *store.LTXFile {
 
 // resolve turns the target into the TXID of an existing batch.
 func (p *planner) resolve(ctx context.Context, target Target) (ltx.TXID, error) {
-	if !target.Timestamp.IsZero() {
-		return p.resolveTime(ctx, target)
-	}
 	if target.TXID != 0 && target.TXID <= p.snaps[len(p.snaps)-1].MaxTXID {
 		return target.TXID, nil // before the newest snapshot: the end does not matter
 	}
@@ -193,134 +202,31 @@ func (p *planner) resolve(ctx context.Context, target Target) (ltx.TXID, error) 
 // newest returns the highest TXID of all levels. It is the state that was
 // promised, so a gap before it is an error and not a reason to take less.
 func (p *planner) newest(ctx context.Context) (ltx.TXID, error) {
-	var newest ltx.TXID
+	tip, err := p.tip(ctx)
+	return tip.MaxTXID, err
+}
+
+// tip returns a file that ends at the highest TXID of all levels.
+func (p *planner) tip(ctx context.Context) (tip store.LTXFile, err error) {
 	if n := len(p.snaps); n > 0 {
-		newest = p.snaps[n-1].MaxTXID
+		tip = p.snaps[n-1]
 	}
 	for _, level := range p.levels {
-		end, err := p.end(ctx, level, newest)
+		end, err := p.end(ctx, level, tip.MaxTXID)
 		if err != nil {
-			return 0, err
+			return tip, err
 		}
-		newest = max(newest, end)
-	}
-	return newest, nil
-}
-
-// resolveTime finds the newest batch taken at or before the target's time. Each
-// level is searched by itself: a lower one may be thinned out, a higher one
-// lags behind. When the next batch is known and later, nothing can be between.
-func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, error) {
-	exact := false // a batch was taken at this very time: whatever is missing came later
-	until := func(f store.LTXFile) (bool, error) {
-		t, err := p.time(ctx, f)
-		exact = exact || err == nil && t.Equal(target.Timestamp)
-		return !t.After(target.Timestamp), err
-	}
-	var best ltx.TXID
-	for i := len(p.snaps) - 1; i >= 0 && best == 0; i-- {
-		ok, err := until(p.snaps[i])
-		if err != nil {
-			return 0, err
-		}
-		if ok {
-			best = p.snaps[i].MaxTXID
+		if end.MaxTXID > tip.MaxTXID {
+			tip = end
 		}
 	}
-	later := false
-	for i := len(p.levels) - 1; i >= 0; i-- { // finest first
-		w, err := p.from(ctx, p.levels[i], 1)
-		if err != nil {
-			return 0, err
-		}
-		found, at, next, err := p.search(ctx, p.levels[i], w, until)
-		if err != nil {
-			return 0, err
-		}
-		later = later || next != nil
-		if len(found.files) == 0 {
-			continue
-		}
-		end := found.files[at].MaxTXID
-		best = max(best, end)
-		if next != nil && next.MinTXID == end+1 && best == end {
-			return best, nil
-		}
-	}
-	switch {
-	case best == 0:
-		return 0, p.outOfRange(ctx, target)
-	case exact:
-		return best, nil
-	case later || p.snaps[len(p.snaps)-1].MaxTXID > best:
-		return best, p.followed(ctx, best)
-	}
-	return best, p.notAfterTheEnd(ctx, target, best)
-}
-
-// followed refuses a batch behind which others are missing, while later ones are
-// there: somebody removed them, or retention kept an old chain for its own sake. The
-// wanted moment may have been in what is missing.
-func (p *planner) followed(ctx context.Context, best ltx.TXID) error {
-	gap := &GapError{From: best + 1, To: math.MaxUint64, Reached: best}
-	for _, s := range p.snaps {
-		if s.MaxTXID > best {
-			gap.To = min(gap.To, s.MaxTXID-1) // it tells one state, and not those before
-		}
-	}
-	for _, level := range p.levels {
-		w, err := p.around(ctx, level, best+1)
-		if err != nil {
-			return err
-		}
-		for _, f := range w.files {
-			if f.MaxTXID > best && !f.Snapshot() {
-				gap.To = min(gap.To, f.MinTXID-1)
-			}
-		}
-	}
-	if gap.To <= best || (gap.To+1)%ChainStep == 0 {
-		return nil
-	}
-	return gap
+	return tip, nil
 }
 
 // ChainStep divides the first TXID of every chain that joins nothing before it, but the
 // first: a writer that cannot prove what a replica holds begins behind it, there. So
 // the TXIDs between are not missing; they never were.
 const ChainStep ltx.TXID = 1 << 20
-
-// notAfterTheEnd refuses a time later than the newest batch: whether the
-// database changed after it the replica cannot know.
-func (p *planner) notAfterTheEnd(ctx context.Context, target Target, best ltx.TXID) error {
-	plan, err := p.plan(ctx, Target{TXID: best})
-	if err != nil {
-		return err
-	}
-	if plan.Timestamp.Before(target.Timestamp) {
-		return p.outOfRange(ctx, target)
-	}
-	return nil
-}
-
-// outOfRange returns the *RangeError for a target before the first or after the last state.
-func (p *planner) outOfRange(ctx context.Context, target Target) error {
-	first, err := p.time(ctx, p.snaps[0])
-	if err != nil {
-		return err
-	}
-	end, err := p.newest(ctx)
-	if err != nil {
-		return err
-	}
-	e := &RangeError{Target: target, First: RestorePoint{p.snaps[0].MaxTXID, first}}
-	last, err := p.plan(ctx, Target{TXID: end})
-	if err != nil { // the end is behind a gap: say so as well
-		return errors.Join(fmt.Errorf("%v is outside of what can be restored", target.Timestamp), err)
-	}
-	e.Last = RestorePoint{last.TXID, last.Timestamp}
-	return e
-}
 
 // finish describes the state that the files make.
 func (p *planner) finish(ctx context.Context, files []store.LTXFile) (*Plan, error) {
@@ -330,11 +236,10 @@ func (p *planner) finish(ctx context.Context, files []store.LTXFile) (*Plan, err
 	}
 	last := files[len(files)-1]
 	plan.TXID = last.MaxTXID
-	t, err := p.time(ctx, last)
-	if err != nil {
+	var err error
+	if plan.Timestamp, plan.Taken, err = p.taken(ctx, last); err != nil {
 		return nil, store.Unreadable(ctx, last.Object.Key, 1, err)
 	}
-	plan.Timestamp = t
 	meta := last.Object.Metadata
 	if meta == nil {
 		_, obj, err := p.store.Get(ctx, last.Object.Key, 0, 0)

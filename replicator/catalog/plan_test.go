@@ -80,13 +80,13 @@ func TestPlan_S30_requests(t *testing.T) {
 			t.Fatalf("%s %d: planned %d", kind, txid, plan.TXID)
 		}
 		checkChain(t, plan)
-		if requests > 80 {
+		if requests > 96 {
 			t.Errorf("%s %d: %d requests", kind, txid, requests)
 		}
 		most = max(most, requests)
 	}
 	plan, requests := count(catalog.Target{})
-	if plan.TXID != n || requests > 80 {
+	if plan.TXID != n || requests > 96 {
 		t.Errorf("latest: txid %d, %d requests", plan.TXID, requests)
 	}
 	t.Logf("%d objects: latest in %d requests, a txid or timestamp in at most %d; the plan has %d files", len(m.Keys()), requests, most, len(plan.Files))

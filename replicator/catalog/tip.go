@@ -6,13 +6,15 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Tip is the newest file of a replica.
 type Tip struct {
 	TXID     ltx.TXID
-	At       time.Time
+	At       time.Time     // rises with the TXID
+	Taken    moment.Stamp  // by the clock
 	Checksum string        // "" where it does not tell
 	Lineage  string        // "" where it does not tell
 	Base     ltx.TXID      // of the newest snapshot
@@ -43,17 +45,9 @@ func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 		if err != nil {
 			return t, err
 		}
-		t.Levels[level] = end
-		if end > t.TXID {
-			w, err := c.around(ctx, level, end)
-			if err != nil {
-				return t, err
-			}
-			for _, f := range w.files {
-				if f.MaxTXID == end {
-					t.TXID, key = end, f.Object.Key
-				}
-			}
+		t.Levels[level] = end.MaxTXID
+		if end.MaxTXID > t.TXID {
+			t.TXID, key = end.MaxTXID, end.Object.Key
 		}
 	}
 	if key == "" {
@@ -64,7 +58,7 @@ func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 		return t, err
 	}
 	t.Checksum, t.Lineage = object.Metadata[store.MetaChecksum], object.Metadata[store.MetaLineage]
-	t.At, err = c.time(ctx, store.LTXFile{Object: object})
+	t.At, t.Taken, err = c.taken(ctx, store.LTXFile{Object: object})
 	return t, err
 }
 

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,29 +35,32 @@ type Options struct {
 	IfNotExists bool // do nothing, successfully, where Output exists
 	DryRun      bool // plan only
 	Check       Check
+	Exact       bool                    // a moment whose state is not known for sure is an error
+	SyncEvery   time.Duration           // of the replica, to judge by; 0: 1 s
 	Progress    func(done, total int64) // bytes of the replica's objects, equal from when all is there and is checked; may be nil
 }
 
 // Result says what was made.
 type Result struct {
-	Output      string        `json:"output,omitempty"`
-	TXID        ltx.TXID      `json:"txid"`
-	Timestamp   time.Time     `json:"timestamp"`
-	Lineage     string        `json:"lineage,omitempty"`
-	Objects     []string      `json:"objects"` // keys, in the order of their application
-	ObjectBytes int64         `json:"object_bytes"`
-	PageSize    int           `json:"page_size,omitempty"`
-	Pages       uint32        `json:"pages,omitempty"`
-	Checksum    ltx.Checksum  `json:"checksum,omitempty"` // of the database, as computed
-	Compared    bool          `json:"checksum_compared"`  // the replica knew the checksum, and it is this one
-	Check       Check         `json:"check,omitempty"`
-	Skipped     bool          `json:"skipped,omitempty"` // IfNotExists, and it does
-	DryRun      bool          `json:"dry_run,omitempty"`
-	Replans     int           `json:"replans,omitempty"` // objects vanished or were damaged, and others served
-	Warnings    []string      `json:"warnings,omitempty"`
-	PlanTime    time.Duration `json:"plan_ns"`
-	ApplyTime   time.Duration `json:"apply_ns"`
-	FinishTime  time.Duration `json:"finish_ns"` // check and fsync
+	Output      string         `json:"output,omitempty"`
+	TXID        ltx.TXID       `json:"txid"`
+	Timestamp   time.Time      `json:"timestamp"`       // by the clock where it is known
+	Doubt       *catalog.Doubt `json:"doubt,omitempty"` // why this need not be the state of the moment asked for
+	Lineage     string         `json:"lineage,omitempty"`
+	Objects     []string       `json:"objects"` // keys, in the order of their application
+	ObjectBytes int64          `json:"object_bytes"`
+	PageSize    int            `json:"page_size,omitempty"`
+	Pages       uint32         `json:"pages,omitempty"`
+	Checksum    ltx.Checksum   `json:"checksum,omitempty"` // of the database, as computed
+	Compared    bool           `json:"checksum_compared"`  // the replica knew the checksum, and it is this one
+	Check       Check          `json:"check,omitempty"`
+	Skipped     bool           `json:"skipped,omitempty"` // IfNotExists, and it does
+	DryRun      bool           `json:"dry_run,omitempty"`
+	Replans     int            `json:"replans,omitempty"` // objects vanished or were damaged, and others served
+	Warnings    []string       `json:"warnings,omitempty"`
+	PlanTime    time.Duration  `json:"plan_ns"`
+	ApplyTime   time.Duration  `json:"apply_ns"`
+	FinishTime  time.Duration  `json:"finish_ns"` // check and fsync
 }
 
 // Size returns the restored database's size in bytes.
@@ -83,6 +87,7 @@ type restorer struct {
 	o      Options
 	result Result
 	stage  *stage
+	told   bool // who has the replaced database open
 }
 
 func (r *restorer) run(ctx context.Context) error {
@@ -132,6 +137,22 @@ func (r *restorer) dryRun(ctx context.Context) error {
 	}
 	r.describe(plan)
 	r.result.PlanTime = time.Since(start)
+	return r.judge(plan)
+}
+
+// judge says, or refuses, where the planned state need not be that of the moment.
+func (r *restorer) judge(p *catalog.Plan) error {
+	d := p.Doubt(3*cmp.Or(r.o.SyncEvery, time.Second), time.Now())
+	if d == nil {
+		return nil
+	}
+	if r.o.Exact {
+		return d
+	}
+	if r.result.Doubt == nil {
+		r.result.Warnings = append(r.result.Warnings, d.Error())
+	}
+	r.result.Doubt = d
 	return nil
 }
 
@@ -146,7 +167,8 @@ func (r *restorer) lookAtOutput(output string) (skip bool, err error) {
 		return true, nil
 	case !r.o.Force:
 		return false, o
-	case len(o.Users) > 0 && len(r.result.Warnings) == 0:
+	case len(o.Users) > 0 && !r.told:
+		r.told = true
 		r.result.Warnings = append(r.result.Warnings,
 			fmt.Sprintf("process %v has the replaced database open and goes on writing into a file without a name: restart it", o.Users))
 	}
@@ -154,7 +176,7 @@ func (r *restorer) lookAtOutput(output string) (skip bool, err error) {
 }
 
 func (r *restorer) describe(p *catalog.Plan) {
-	r.result.TXID, r.result.Timestamp, r.result.Lineage, r.result.ObjectBytes = p.TXID, p.Timestamp, p.Lineage, p.Bytes
+	r.result.TXID, r.result.Timestamp, r.result.Lineage, r.result.ObjectBytes = p.TXID, p.Time(), p.Lineage, p.Bytes
 	r.result.Objects = nil
 	for _, f := range p.Files {
 		r.result.Objects = append(r.result.Objects, f.Object.Key)
@@ -179,6 +201,9 @@ func (r *restorer) build(ctx context.Context) error {
 		r.result.PlanTime += time.Since(start)
 		if err == nil {
 			r.describe(plan)
+			if err := r.judge(plan); err != nil {
+				return err
+			}
 			start = time.Now()
 			err = r.apply(ctx, plan, o.inFull)
 			r.result.ApplyTime += time.Since(start)
@@ -333,7 +358,7 @@ func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (
 		if err == nil {
 			a := &application{store: st, plan: plan, wantSums: true, inFull: o.inFull}
 			if err = a.apply(ctx); err == nil {
-				return plan.TXID, store.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp, Lineage: plan.Lineage}, nil
+				return plan.TXID, store.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp, Lineage: plan.Lineage, Taken: plan.Taken}, nil
 			}
 		} else {
 			err = o.explain(err)

@@ -16,10 +16,12 @@ import (
 
 // DrillOptions say how a restore is rehearsed.
 type DrillOptions struct {
-	Scratch  string // directory with room for the database; "" is the system's for temporary files
-	Target   catalog.Target
-	Check    Check // "" is CheckFull
-	Progress func(done, total int64)
+	Scratch   string // directory with room for the database; "" is the system's for temporary files
+	Target    catalog.Target
+	Check     Check // "" is CheckFull
+	Exact     bool
+	SyncEvery time.Duration // see Options
+	Progress  func(done, total int64)
 
 	// Source returns the checksum of the original database after a TXID, and
 	// whether it knows it. nil: there is no original to compare with.
@@ -52,7 +54,7 @@ func Drill(ctx context.Context, st store.Store, o DrillOptions) (result DrillRes
 		o.Check = CheckFull
 	}
 	result.Restore, err = Run(ctx, st, Options{
-		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress,
+		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress, Exact: o.Exact, SyncEvery: o.SyncEvery,
 	})
 	result.Restore.Output = ""
 	if err != nil {

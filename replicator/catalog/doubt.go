@@ -1,0 +1,66 @@
+package catalog
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Doubt says why the state that was found for a moment need not be the one that was
+// then. It is an error for who wants no other.
+type Doubt struct {
+	Asked  time.Time      `json:"asked"`
+	Before RestorePoint   `json:"before"`           // what was taken
+	After  RestorePoint   `json:"after"`            // the next one
+	Since  *time.Time     `json:"since,omitempty"`  // what is in After and not in Before was committed later; nil: not known
+	Clock  bool           `json:"clock"`            // the clock was set, or was wrong
+	Rivals []RestorePoint `json:"rivals,omitempty"` // which that clock showed at the moment as well
+}
+
+// ahead is how far behind us a batch may be taken before its clock counts as wrong.
+const ahead = time.Minute
+
+// Doubt returns why the plan's state need not be that of the moment asked for; nil
+// where it is, give or take tolerance. It is pure: now is the time of asking.
+func (p *Plan) Doubt(tolerance time.Duration, now time.Time) *Doubt {
+	if p.Asked.IsZero() || p.Next == nil {
+		return nil
+	}
+	next := p.Next.Point()
+	d := &Doubt{Asked: p.Asked.UTC(), Before: RestorePoint{p.TXID, p.Time()}, After: next, Rivals: p.Rival}
+	d.Clock = p.Taken.Skew(p.Timestamp) > 0 || next.Timestamp.After(now.Add(ahead))
+	for _, s := range p.Steps {
+		d.Clock = d.Clock || s.Holds(p.Asked) || next.TXID < s.TXID && s.Holds(next.Timestamp)
+	}
+	since := d.Before.Timestamp
+	if covered := p.Next.Taken.Since; !covered.IsZero() {
+		d.Since, since = &covered, covered
+	}
+	if !d.Clock && p.Asked.Sub(since) <= tolerance {
+		return nil
+	}
+	return d
+}
+
+// Error names the restore points on both sides of the moment.
+func (d *Doubt) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the state of %s is not known for sure: ", stamped(d.Asked))
+	switch {
+	case d.Clock:
+		b.WriteString("the clock of the machine was wrong or was set around then; ")
+	case d.Since == nil:
+		b.WriteString("the replica does not tell since when its next restore point covers; ")
+	}
+	fmt.Fprintf(&b, "before it is txid %d (%s), after it txid %d (%s)", d.Before.TXID, stamped(d.Before.Timestamp), d.After.TXID, stamped(d.After.Timestamp))
+	if d.Since != nil && !d.Clock {
+		fmt.Fprintf(&b, ", which holds what was committed since %s", stamped(*d.Since))
+	}
+	for _, r := range d.Rivals {
+		fmt.Fprintf(&b, "; the clock showed that time also at txid %d (%s)", r.TXID, stamped(r.Timestamp))
+	}
+	b.WriteString("; choose one with --txid")
+	return b.String()
+}
+
+func stamped(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }

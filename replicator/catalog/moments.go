@@ -1,0 +1,275 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// Batch is a restore point and how it was taken.
+type Batch struct {
+	TXID      ltx.TXID
+	Timestamp time.Time // rises with the TXID
+	Taken     moment.Stamp
+}
+
+// Point returns the batch as a restore point, by the clock where it is known.
+func (b Batch) Point() RestorePoint { return RestorePoint{b.TXID, shown(b.Timestamp, b.Taken)} }
+
+// near is how close to the asked moment two readings of a clock must be to count the
+// same: then the one that came later is taken.
+const near = 3 * time.Second
+
+// planMoment plans the state of a moment: of the newest batch taken at or before it.
+//
+// Timestamps that rise with the TXID are searched. They are the clock's but for
+// stretches where it was set back, and those the newest batch names: a moment in one
+// is searched between every two steps of the clock, where it rises as well, and
+// the reading nearest before it is taken.
+func (p *planner) planMoment(ctx context.Context, target Target) (*Plan, error) {
+	tip, err := p.tip(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, stamp, err := p.taken(ctx, tip)
+	if err != nil {
+		return nil, store.Unreadable(ctx, tip.Object.Key, 1, err)
+	}
+	var best ltx.TXID
+	var rivals []RestorePoint
+	if slices.ContainsFunc(stamp.Steps, func(s moment.Step) bool { return s.Holds(target.Timestamp) }) {
+		best, rivals, err = p.resolveDisputed(ctx, target, stamp.Steps)
+	} else {
+		best, err = p.resolveTime(ctx, target)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if best == 0 || p.base(best) == nil {
+		return nil, p.outOfRange(ctx, target)
+	}
+	plan, err := p.plan(ctx, Target{TXID: best})
+	if err != nil {
+		return nil, err
+	}
+	plan.Asked, plan.Steps, plan.Rival = target.Timestamp, stamp.Steps, rivals
+	plan.Next, err = p.following(ctx, best)
+	return plan, err
+}
+
+// span is a run of TXIDs in which a clock rises.
+type span struct {
+	from, to ltx.TXID // to is behind the last; 0: there is none
+	until    time.Time
+	clock    func(context.Context, store.LTXFile) (time.Time, error)
+}
+
+// holds reports whether f ends before the span, or in it and was taken until its time.
+func (s *span) holds(ctx context.Context, f store.LTXFile) (bool, error) {
+	if f.MaxTXID < s.from {
+		return true, nil
+	}
+	if s.to != 0 && f.MaxTXID >= s.to {
+		return false, nil
+	}
+	t, err := s.clock(ctx, f)
+	return !t.After(s.until), err
+}
+
+// latest returns the end of the newest file for which s holds, 0 when there is none.
+// Each level is searched by itself: a lower one may be thinned out, a higher one lags
+// behind. When the next batch is known and later, nothing can be between.
+func (p *planner) latest(ctx context.Context, s span) (best ltx.TXID, followed bool, err error) {
+	holds := func(f store.LTXFile) (bool, error) { return s.holds(ctx, f) }
+	for i := len(p.snaps) - 1; i >= 0 && best == 0; i-- {
+		ok, err := holds(p.snaps[i])
+		if err != nil {
+			return 0, false, err
+		}
+		if ok {
+			best = p.snaps[i].MaxTXID
+		}
+	}
+	for i := len(p.levels) - 1; i >= 0; i-- { // finest first
+		w, err := p.from(ctx, p.levels[i], 1)
+		if err != nil {
+			return 0, false, err
+		}
+		found, at, next, err := p.search(ctx, p.levels[i], w, holds)
+		if err != nil {
+			return 0, false, err
+		}
+		if len(found.files) == 0 {
+			continue
+		}
+		end := found.files[at].MaxTXID
+		best = max(best, end)
+		if next != nil && next.MinTXID == end+1 && best == end {
+			followed = true
+			break
+		}
+	}
+	if best < s.from {
+		return 0, false, nil
+	}
+	return best, followed, nil
+}
+
+// resolveTime finds the newest batch taken at or before the target's time.
+func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, error) {
+	exact := false // a batch was taken at this very time: whatever is missing came later
+	best, followed, err := p.latest(ctx, span{until: target.Timestamp, clock: func(ctx context.Context, f store.LTXFile) (time.Time, error) {
+		t, err := p.time(ctx, f)
+		exact = exact || err == nil && t.Equal(target.Timestamp)
+		return t, err
+	}})
+	if err != nil || best == 0 || followed || exact {
+		return best, err
+	}
+	plan, err := p.plan(ctx, Target{TXID: best})
+	if err != nil {
+		return 0, err
+	}
+	return best, p.mayEnd(ctx, target, RestorePoint{best, plan.Timestamp})
+}
+
+// resolveDisputed finds the newest batch at or before the target's time between every
+// two steps of the clock, and chooses of those.
+func (p *planner) resolveDisputed(ctx context.Context, target Target, steps []moment.Step) (ltx.TXID, []RestorePoint, error) {
+	var found []RestorePoint
+	s := span{until: target.Timestamp, clock: p.clock}
+	for i := 0; i <= len(steps); i++ {
+		if s.to = 0; i < len(steps) {
+			s.to = steps[i].TXID
+		}
+		end, _, err := p.latest(ctx, s)
+		if err != nil {
+			return 0, nil, err
+		}
+		if s.from = s.to; end == 0 || p.base(end) == nil {
+			continue
+		}
+		plan, err := p.plan(ctx, Target{TXID: end})
+		if err != nil {
+			return 0, nil, err
+		}
+		found = append(found, RestorePoint{end, plan.Time()})
+	}
+	if len(found) == 0 {
+		return 0, nil, nil
+	}
+	best := found[0]
+	for _, point := range found[1:] {
+		if target.Timestamp.Sub(point.Timestamp) <= max(near, target.Timestamp.Sub(best.Timestamp)) {
+			best = point
+		}
+	}
+	rivals := slices.DeleteFunc(found, func(r RestorePoint) bool { return r == best })
+	if best.Timestamp.Equal(target.Timestamp) {
+		return best.TXID, rivals, nil
+	}
+	return best.TXID, rivals, p.mayEnd(ctx, target, best)
+}
+
+// mayEnd refuses a moment behind the batch best, if it is the newest one, since whether
+// the database changed after it the replica cannot know; or if others are missing behind it.
+func (p *planner) mayEnd(ctx context.Context, target Target, best RestorePoint) error {
+	end, err := p.newest(ctx)
+	switch {
+	case err != nil:
+		return err
+	case end > best.TXID:
+		return p.followed(ctx, best.TXID)
+	case best.Timestamp.Before(target.Timestamp):
+		return p.outOfRange(ctx, target)
+	}
+	return nil
+}
+
+// followed refuses a batch behind which others are missing, while later ones are
+// there: somebody removed them, or retention kept an old chain for its own sake. The
+// wanted moment may have been in what is missing.
+func (p *planner) followed(ctx context.Context, best ltx.TXID) error {
+	gap := &GapError{From: best + 1, To: math.MaxUint64, Reached: best}
+	err := p.behind(ctx, best, func(f store.LTXFile) {
+		if f.Snapshot() {
+			gap.To = min(gap.To, f.MaxTXID-1) // it tells one state, and not those before
+		} else {
+			gap.To = min(gap.To, f.MinTXID-1)
+		}
+	})
+	if err != nil || gap.To <= best || (gap.To+1)%ChainStep == 0 {
+		return err
+	}
+	return gap
+}
+
+// behind calls f with the snapshots behind best, and of each level with the files around it
+// that lead farther.
+func (p *planner) behind(ctx context.Context, best ltx.TXID, f func(store.LTXFile)) error {
+	for _, s := range p.snaps {
+		if s.MaxTXID > best {
+			f(s)
+		}
+	}
+	for _, level := range p.levels {
+		w, err := p.around(ctx, level, best+1)
+		if err != nil {
+			return err
+		}
+		for _, file := range w.files {
+			if file.MaxTXID > best && !file.Snapshot() {
+				f(file)
+			}
+		}
+	}
+	return nil
+}
+
+// following returns the next restore point behind best, nil when there is none.
+func (p *planner) following(ctx context.Context, best ltx.TXID) (*Batch, error) {
+	var next store.LTXFile
+	err := p.behind(ctx, best, func(f store.LTXFile) {
+		if next.MaxTXID == 0 || f.MaxTXID < next.MaxTXID || f.MaxTXID == next.MaxTXID && f.MinTXID > next.MinTXID {
+			next = f
+		}
+	})
+	if err != nil || next.MaxTXID == 0 {
+		return nil, err
+	}
+	at, stamp, err := p.taken(ctx, next)
+	if err != nil {
+		return nil, store.Unreadable(ctx, next.Object.Key, 1, err)
+	}
+	if next.MinTXID != best+1 && next.MaxTXID != best+1 {
+		stamp.Since = time.Time{} // of what is behind best it does not tell
+	}
+	return &Batch{next.MaxTXID, at, stamp}, nil
+}
+
+// outOfRange returns the *RangeError for a target before the first or after the last state.
+func (p *planner) outOfRange(ctx context.Context, target Target) error {
+	first, err := p.clock(ctx, p.snaps[0])
+	if err != nil {
+		return err
+	}
+	end, err := p.newest(ctx)
+	if err != nil {
+		return err
+	}
+	e := &RangeError{Target: target, First: RestorePoint{p.snaps[0].MaxTXID, first}}
+	last, err := p.plan(ctx, Target{TXID: end})
+	if err != nil { // the end is behind a gap: say so as well
+		return errors.Join(fmt.Errorf("%v is outside of what can be restored", target.Timestamp), err)
+	}
+	e.Last = RestorePoint{last.TXID, last.Time()}
+	return e
+}

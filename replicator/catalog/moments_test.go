@@ -1,0 +1,390 @@
+package catalog_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/merge"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// machine is a host whose clock is set now and then, with an application that commits,
+// a capture that looks, and a replica that is compacted. It knows what was when.
+type machine struct {
+	t       *testing.T
+	rnd     *rand.Rand
+	store   *storetest.Memory
+	now     time.Time // in truth
+	offset  time.Duration
+	offsets []setting // of the clock, ever
+
+	commits []time.Time       // in truth
+	holds   map[ltx.TXID]int  // how many commits each restore point has
+	taken   map[ltx.TXID]bool // restore points of batches, not of snapshots
+
+	// The capture's.
+	txid    ltx.TXID
+	rising  time.Time
+	stamp   moment.Stamp
+	mark    moment.Mark
+	started time.Time
+	read    time.Time
+
+	// The replica's.
+	queue  []queued // not uploaded
+	files  []store.LTXFile
+	at     map[string]time.Time
+	done   map[int]ltx.TXID
+	backed bool // uploads wait
+	steady bool // the clock is never set
+}
+
+type setting struct {
+	since  time.Time // in truth
+	offset time.Duration
+}
+
+type queued struct {
+	txid   ltx.TXID
+	rising time.Time
+	stamp  moment.Stamp
+}
+
+func newMachine(t *testing.T, seed uint64) *machine {
+	m := &machine{
+		t: t, rnd: rand.New(rand.NewPCG(seed, 7)), store: storetest.NewMemory(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+		holds: map[ltx.TXID]int{}, at: map[string]time.Time{}, done: map[int]ltx.TXID{},
+	}
+	m.started, m.steady, m.store.ListMetadata = m.now, seed%2 == 0, seed%3 == 0
+	m.set(0)
+	m.commit()
+	m.capture(moment.Mark{})
+	m.upload()
+	m.snapshot()
+	return m
+}
+
+func (m *machine) clock() time.Time { return m.now.Add(m.offset) }
+
+func (m *machine) set(offset time.Duration) {
+	m.offset = offset
+	m.offsets = append(m.offsets, setting{m.now, offset})
+}
+
+func (m *machine) commit() { m.commits = append(m.commits, m.now) }
+
+// capture takes what was committed as one batch.
+func (m *machine) capture(mark moment.Mark) {
+	m.read = m.clock()
+	m.now = m.now.Add(time.Duration(m.rnd.IntN(20)) * time.Millisecond)
+	m.txid++
+	m.rising = m.rising.Add(time.Millisecond)
+	if now := m.clock().Truncate(time.Millisecond); now.After(m.rising) {
+		m.rising = now
+	}
+	m.stamp = m.stamp.Next(m.txid, m.clock(), m.rising, mark)
+	m.mark.Taken(m.read, m.now.Sub(m.started))
+	m.holds[m.txid] = len(m.commits)
+	m.queue = append(m.queue, queued{m.txid, m.rising, m.stamp})
+}
+
+func (m *machine) put(level int, low, high ltx.TXID, rising time.Time, notes map[string]string) {
+	f := store.LTXFile{Level: level, MinTXID: low, MaxTXID: high, Object: store.Object{Key: store.LTXKey(level, low, high), Size: 1000}}
+	if notes[store.MetaTimestamp] == "" {
+		notes[store.MetaTimestamp] = rising.UTC().Format(time.RFC3339Nano)
+	}
+	if _, err := m.store.Put(m.t.Context(), f.Object.Key, storetest.Bytes(nil), store.PutOptions{Metadata: notes}); err != nil {
+		m.t.Fatal(err)
+	}
+	f.Object.Metadata = notes
+	if !f.Snapshot() {
+		m.files = append(m.files, f)
+	}
+	if now := m.clock(); rising.After(now) {
+		rising = now
+	}
+	m.at[f.Object.Key] = rising
+}
+
+// upload stores what waits as one file.
+func (m *machine) upload() {
+	if len(m.queue) == 0 {
+		return
+	}
+	first, last := m.queue[0], m.queue[len(m.queue)-1]
+	notes := map[string]string{}
+	moment.Merged(first.stamp, last.stamp).Put(notes)
+	m.put(0, first.txid, last.txid, last.rising, notes)
+	m.queue = nil
+}
+
+func (m *machine) snapshot() {
+	if len(m.queue) > 0 {
+		return
+	}
+	notes := map[string]string{}
+	m.stamp.Put(notes)
+	m.put(store.SnapshotLevel, 1, m.txid, m.rising, notes)
+}
+
+func (m *machine) compact() {
+	for i, interval := range []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour} {
+		for level := i + 1; ; {
+			w := catalog.NextWindow(m.files, level, m.done[level], interval, m.clock(), func(f store.LTXFile) time.Time { return m.at[f.Object.Key] })
+			m.done[level] = w.Until
+			if len(w.Inputs) == 0 {
+				break
+			}
+			if len(w.Inputs) > 1 {
+				first, last := w.Inputs[0], w.Inputs[len(w.Inputs)-1]
+				m.put(level, first.MinTXID, last.MaxTXID, m.at[last.Object.Key], merge.Notes(moment.Of(first.Object.Metadata), last.Object.Metadata, ""))
+			}
+		}
+	}
+}
+
+// thin removes files that a higher level covers.
+func (m *machine) thin() {
+	covered := func(f store.LTXFile) bool {
+		return slices.ContainsFunc(m.files, func(g store.LTXFile) bool {
+			return g.Level == f.Level+1 && g.MinTXID <= f.MinTXID && f.MaxTXID <= g.MaxTXID
+		})
+	}
+	gone := slices.DeleteFunc(slices.Clone(m.files), func(f store.LTXFile) bool { return !covered(f) })
+	m.files = slices.DeleteFunc(m.files, covered)
+	for _, f := range gone {
+		if err := m.store.Delete(m.t.Context(), f.Object.Key); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// live lets d pass with the capture looking once a second.
+func (m *machine) live(d, betweenCommits time.Duration) {
+	end, next := m.now.Add(d), m.now.Add(m.exp(betweenCommits))
+	for m.now.Before(end) {
+		look := m.now.Add(time.Second + time.Duration(m.rnd.IntN(int(time.Second/4))))
+		for !next.After(look) {
+			m.now = next
+			m.commit()
+			next = m.now.Add(m.exp(betweenCommits))
+		}
+		if look.After(m.now) {
+			m.now = look
+		}
+		if len(m.commits) > m.holds[m.txid] {
+			m.capture(m.mark)
+		} else {
+			m.mark.Look(m.clock(), m.now.Sub(m.started))
+		}
+		if !m.backed {
+			m.upload()
+		}
+		if m.rnd.IntN(20) == 0 {
+			m.compact()
+		}
+	}
+}
+
+func (m *machine) exp(mean time.Duration) time.Duration {
+	return time.Millisecond + time.Duration(m.rnd.ExpFloat64()*float64(mean))
+}
+
+// down lets d pass without a capture: it was ended in order, or was killed.
+func (m *machine) down(d, betweenCommits time.Duration) {
+	since := m.mark.Since
+	if m.rnd.IntN(2) == 0 {
+		since = time.Time{}
+	}
+	end := m.now.Add(d)
+	for next := m.now.Add(m.exp(betweenCommits)); next.Before(end); next = m.now.Add(m.exp(betweenCommits)) {
+		m.now = next
+		m.commit()
+	}
+	m.now, m.started, m.mark = end, end, moment.Mark{Since: since}
+	if m.rnd.IntN(4) == 0 && !m.steady {
+		m.step()
+	}
+	if len(m.commits) > m.holds[m.txid] {
+		mark := m.mark
+		if m.rnd.IntN(3) == 0 { // continuity is not proven: a comparison
+			mark = moment.Mark{}
+		}
+		m.capture(mark)
+	}
+}
+
+// leap begins a chain that joins nothing: the state was lost, with a replica that cannot be read.
+func (m *machine) leap() {
+	m.upload()
+	m.commit()
+	m.txid = m.txid/catalog.ChainStep*catalog.ChainStep + 2*catalog.ChainStep - 1
+	if m.rnd.IntN(2) == 0 {
+		m.stamp = moment.Stamp{}
+	}
+	m.capture(moment.Mark{})
+	m.queue = nil
+	m.snapshot()
+}
+
+// step sets the clock: wrong, or right again.
+func (m *machine) step() {
+	sizes := []time.Duration{time.Hour, 10 * 365 * 24 * time.Hour, 5 * time.Second, 24 * time.Hour}
+	size := sizes[m.rnd.IntN(len(sizes))]
+	switch n := m.rnd.IntN(5); {
+	case m.offset != 0 && n < 4:
+		m.set(0)
+	case n%2 == 0:
+		m.set(m.offset - size)
+	default:
+		m.set(m.offset + size)
+	}
+}
+
+func (m *machine) run() {
+	for range 6 + m.rnd.IntN(10) {
+		pace := []time.Duration{time.Second, 20 * time.Second, 10 * time.Minute}[m.rnd.IntN(3)]
+		switch n := m.rnd.IntN(10); {
+		case n < 5:
+			m.backed = m.rnd.IntN(5) == 0
+			m.live(m.exp(2*time.Minute), pace)
+			m.backed = false
+		case n < 6:
+			m.down(m.exp(5*time.Minute), pace)
+		case n < 8 && !m.steady:
+			m.step()
+			m.live(m.exp(time.Minute), pace)
+		case n < 9:
+			m.snapshot()
+			m.live(m.exp(5*time.Minute), 10*pace)
+		default:
+			m.leap()
+		}
+		m.upload()
+		m.compact()
+		if m.rnd.IntN(8) == 0 {
+			m.thin()
+		}
+	}
+	m.live(10*time.Second, time.Second)
+	m.upload()
+}
+
+// tolerance is three times the second in which replicas are synced, and grain is how
+// long an instant takes here.
+const (
+	tolerance = 3 * time.Second
+	grain     = 50 * time.Millisecond
+)
+
+// was reports whether a state with n commits was there at the instant t, in truth, give or take tolerance.
+func (m *machine) was(n int, t time.Time) bool {
+	committed := func(t time.Time) int {
+		i, _ := slices.BinarySearchFunc(m.commits, t, func(c, t time.Time) int {
+			if c.After(t) {
+				return 1
+			}
+			return -1
+		})
+		return i
+	}
+	return committed(t.Add(-tolerance-grain)) <= n && n <= committed(t.Add(grain))
+}
+
+// right reports whether a state with n commits was there when it was asked o'clock, in
+// truth or, where the machine's clock was wrong at that time, by that clock.
+func (m *machine) right(n int, asked time.Time) bool {
+	during := func(i int, t time.Time) bool {
+		return !t.Before(m.offsets[i].since) && (i+1 == len(m.offsets) || !t.After(m.offsets[i+1].since))
+	}
+	for i, s := range m.offsets {
+		if during(i, asked) && s.offset == 0 || m.was(n, asked) {
+			return m.was(n, asked)
+		}
+	}
+	for i, s := range m.offsets {
+		if t := asked.Add(-s.offset); during(i, t) && m.was(n, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// ask asks for a moment and judges the answer.
+func (m *machine) ask(asked time.Time) (verdict string, err error) {
+	plan, err := catalog.MakePlan(m.t.Context(), m.store, catalog.Target{Timestamp: asked})
+	var outside *catalog.RangeError
+	var gap *catalog.GapError
+	switch {
+	case errors.As(err, &outside), errors.As(err, &gap):
+		return "refused", nil
+	case err != nil:
+		return "", err
+	}
+	right := m.right(m.holds[plan.TXID], asked)
+	if d := plan.Doubt(tolerance, m.now.Add(time.Second)); d != nil {
+		if d.Before.TXID != plan.TXID || d.After.TXID <= plan.TXID || d.Error() == "" {
+			return "", fmt.Errorf("doubt %+v of %+v", d, plan)
+		}
+		if right {
+			return "doubted and right", nil
+		}
+		return "doubted and wrong", nil
+	}
+	if !right {
+		return "", fmt.Errorf("%s: txid %d of %s holds %d commits, and nothing was said; next %+v", asked, plan.TXID, plan.Time(), m.holds[plan.TXID], plan.Next)
+	}
+	return "right", nil
+}
+
+// TestMoments_R21 asks random histories of machines whose clocks are set, that are down
+// or lose continuity, for random moments: the state is the one that was, or its doubt or
+// refusal is told.
+func TestMoments_R21(t *testing.T) {
+	t.Parallel()
+	count := map[string]int{}
+	histories, questions := 120, 90
+	for seed := range uint64(histories) {
+		m := newMachine(t, seed)
+		m.run()
+		first := m.offsets[0].since
+		for range questions {
+			asked := first.Add(time.Duration(m.rnd.Int64N(int64(m.now.Sub(first)))))
+			if s := m.offsets[m.rnd.IntN(len(m.offsets))]; m.rnd.IntN(3) == 0 {
+				asked = asked.Add(s.offset) // as that clock showed it
+			}
+			verdict, err := m.ask(asked)
+			if err != nil {
+				t.Fatalf("seed %d: %v\n%s", seed, err, m)
+			}
+			count[verdict]++
+		}
+	}
+	t.Log(count)
+	if count["right"] < histories*questions/4 || count["doubted and wrong"] == 0 || count["refused"] == 0 {
+		t.Errorf("%v: the test asks too little", count)
+	}
+}
+
+// String lists the restore points of the finest level, and the clock.
+func (m *machine) String() string {
+	s := ""
+	for _, o := range m.offsets {
+		s += fmt.Sprintf("clock %s: %s\n", o.since.Format(time.RFC3339Nano), o.offset)
+	}
+	for _, f := range m.files {
+		stamp := moment.Of(f.Object.Metadata)
+		s += fmt.Sprintf("L%d %d-%d %s since %s at %s, %d commits, steps %+v\n", f.Level, f.MinTXID, f.MaxTXID, f.Object.Metadata[store.MetaTimestamp],
+			stamp.Since.Format(time.RFC3339Nano), stamp.Time.Format(time.RFC3339Nano), m.holds[f.MaxTXID], stamp.Steps)
+	}
+	return s
+}
