@@ -27,9 +27,8 @@ type machine struct {
 	offset  time.Duration
 	offsets []setting // of the clock, ever
 
-	commits []time.Time       // in truth
-	holds   map[ltx.TXID]int  // how many commits each restore point has
-	taken   map[ltx.TXID]bool // restore points of batches, not of snapshots
+	commits []time.Time      // in truth
+	holds   map[ltx.TXID]int // how many commits each restore point has
 
 	// The capture's.
 	txid    ltx.TXID

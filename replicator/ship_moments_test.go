@@ -1,0 +1,104 @@
+package replicator_test
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// stateAt restores the state of a moment.
+func stateAt(t *testing.T, s store.Store, at time.Time, exact bool) (content string, doubt *catalog.Doubt, err error) {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "then.db")
+	result, err := restore.Run(t.Context(), s, restore.Options{Output: out, Target: catalog.Target{Timestamp: at}, Exact: exact})
+	if err != nil {
+		return "", nil, err
+	}
+	return dump(t, out), result.Doubt, nil
+}
+
+// TestShip_R21_whileDown: sqlwatch was stopped, the application went on. Of the time
+// between, nobody knows the states: asking for one is answered with a warning, and
+// with an error where no other state will do.
+func TestShip_R21_whileDown(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	s := storetest.NewMemory().Enforce(t)
+	h := newHost(t, path, replica("memory.a", s))
+	h.skew.Store(int64(-2 * time.Minute)) // so that it ends at our own time
+	h.begin()
+	w.commit(3)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	before := dump(t, path)
+	known := h.clock()
+	h.eventually("a look behind it", func() bool { return h.r.Replicas()[0].CaughtUp.After(known) })
+	h.halt()
+	h.skew.Store(int64(-time.Minute))
+	w.commit(5)
+	unknown := h.clock()
+	h.skew.Store(0)
+	h.begin()
+	w.commit(1)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	if got, doubt, err := stateAt(t, s, known, true); err != nil || doubt != nil || got != before {
+		t.Errorf("before the stop: %q, %v, %v; want %q", got, doubt, err, before)
+	}
+	got, doubt, err := stateAt(t, s, unknown, false)
+	if err != nil || doubt == nil || got != before {
+		t.Errorf("meanwhile: %q, %v, %v; want %q and its doubt", got, doubt, err, before)
+	}
+	if doubt != nil && (doubt.After.TXID != doubt.Before.TXID+1 || doubt.Since == nil || doubt.Since.After(unknown) || doubt.After.Timestamp.Before(unknown)) {
+		t.Errorf("the restore points around it: %+v", doubt)
+	}
+	if _, _, err := stateAt(t, s, unknown, true); !errors.As(err, &doubt) {
+		t.Errorf("exactly then: %v", err)
+	}
+}
+
+// TestShip_R21_clockWasAhead: the clock was ten years ahead for one commit. The moments
+// of the days that follow are not those of before.
+func TestShip_R21_clockWasAhead(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	s := storetest.NewMemory().Enforce(t)
+	h := newHost(t, path, replica("memory.a", s))
+	h.begin()
+	h.skew.Store(int64(10 * 365 * 24 * time.Hour))
+	w.commit(1)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	h.halt()
+	h.skew.Store(0)
+	h.begin()
+	moments := map[time.Time]string{}
+	for i := range 3 {
+		h.skew.Store(int64(i) * int64(time.Minute))
+		w.commit(2)
+		if err := h.sync(); err != nil {
+			t.Fatal(err)
+		}
+		moments[h.clock().Add(30*time.Second)] = dump(t, path)
+	}
+	h.skew.Store(int64(4 * time.Minute))
+	w.commit(1)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	for at, want := range moments {
+		got, doubt, err := stateAt(t, s, at, false)
+		if err != nil || got != want || doubt == nil || !doubt.Clock {
+			t.Errorf("%s: %q, %v, %v; want %q and a word about the clock", at, got, doubt, err, want)
+		}
+	}
+}
