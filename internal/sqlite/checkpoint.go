@@ -9,36 +9,90 @@ import (
 	"time"
 )
 
-// Hooks are called from within a checkpoint, on its goroutine. They may use
-// every connection but the one that checkpoints.
+// Hooks are called from within a checkpoint, on its goroutine, at the moments that
+// SQLite's locks mark. They may use every connection but the one that checkpoints. An
+// error, or a panic, gives the checkpoint up; nothing was reset.
 type Hooks struct {
-	// Granted is called when the checkpoint lock is ours and nobody else can
-	// checkpoint, before the marks of readers are looked at: a mark moved now
-	// counts, and only for us. An error gives the checkpoint up.
-	Granted func() error
-	// WriteGranted is called when the write lock is ours and nobody can
-	// commit: copy the tail of the WAL and make it durable. An error gives the
-	// checkpoint up at once; nothing was reset.
-	WriteGranted func() error
-	// BeforeReaders is called when every frame is in the database and SQLite is
-	// about to wait for the readers of the WAL: move the read mark to READ0
-	// now. An error gives the checkpoint up; nothing was reset. It is not
-	// called when SQLite does not get that far.
-	BeforeReaders func() error
+	// CheckpointLocked is called when the checkpoint lock is ours and nobody else can
+	// checkpoint, before the marks of readers are looked at.
+	CheckpointLocked func() error
+	// WriteLocked is called when the write lock is ours as well: of a TRUNCATE only.
+	WriteLocked func() error
+	// BeforeReset is called when every frame is in the database and the WAL is about
+	// to be reset. It is not called when SQLite does not get that far.
+	BeforeReset func() error
 }
 
 // Checkpoint runs one checkpoint. The outcome is typed; the error is not nil
-// only with OutcomeFailed. While writers are held up, the stall budget runs:
-// when it is spent the checkpoint is interrupted, and that pass keeps no
-// progress. The connection must not be in a transaction.
+// only with OutcomeFailed. While others are held up, the stall budget runs: when it
+// is spent the checkpoint is interrupted, and that pass keeps no progress. The
+// connection must not be in a transaction.
+//
+// A TRUNCATE runs in a Freeze, which it takes where the caller has not: it is tried for
+// the busy timeout. All that can be backfilled is backfilled before.
 func (c *Conn) Checkpoint(ctx context.Context, mode Mode, budget Budget) (Result, error) {
-	return c.checkpoint(ctx, newRun(mode, budget, Hooks{}))
+	return c.CheckpointHooked(ctx, mode, budget, Hooks{})
 }
 
-// CheckpointHooked is Checkpoint with pauses: in them a replicator moves its read
-// mark, and before a TRUNCATE makes sure that it loses nothing.
+// CheckpointHooked is Checkpoint with hooks: in them a replicator moves its read
+// mark, and makes sure that a TRUNCATE loses nothing.
 func (c *Conn) CheckpointHooked(ctx context.Context, mode Mode, budget Budget, hooks Hooks) (Result, error) {
-	return c.checkpoint(ctx, newRun(mode, budget, hooks))
+	if budget.Stall <= 0 {
+		budget.Stall = DefaultStall
+	}
+	if mode != Truncate || c.gate.freeze != nil || c.readOnly || ctx.Err() != nil {
+		return c.checkpoint(ctx, newRun(mode, budget, hooks))
+	}
+	for portion := 1; ; portion++ {
+		r, err := c.truncate(ctx, budget, hooks)
+		if err != nil || r.Outcome != OutcomeShortened || portion == truncatePortions {
+			return r, err
+		}
+		time.Sleep(portionPause) // others had to wait
+	}
+}
+
+// A WAL file that is too long to be cut within the stall budget is cut in portions.
+const (
+	truncatePortions = 32
+	portionPause     = 20 * time.Millisecond
+)
+
+// truncate runs a TRUNCATE in a freeze of its own.
+func (c *Conn) truncate(ctx context.Context, budget Budget, hooks Hooks) (Result, error) {
+	start := time.Now()
+	// What is backfilled now, while nobody waits, need not be in the freeze.
+	drained, err := c.checkpoint(ctx, newRun(Passive, budget, Hooks{}))
+	drained.Mode = Truncate
+	if err != nil || drained.Outcome != OutcomeComplete && drained.Outcome != OutcomePartial {
+		return drained, err
+	}
+	freeze, err := c.Freeze(ctx, budget, nil)
+	if err != nil {
+		return c.notFrozen(drained, budget, start, err)
+	}
+	stalled := c.gate.stalled
+	budget.Stall = max(budget.Stall-stalled-freeze.Stall(), time.Microsecond)
+	r, err := c.checkpoint(ctx, newRun(Truncate, budget, hooks))
+	r.WriterStall, r.Duration = stalled+freeze.End(), time.Since(start)
+	return r, err
+}
+
+// notFrozen says what a TRUNCATE ran into that found transactions open all the time.
+func (c *Conn) notFrozen(r Result, budget Budget, start time.Time, err error) (Result, error) {
+	r.WriterStall, r.Duration = c.gate.stalled, time.Since(start)
+	switch {
+	case !errors.Is(err, ErrBusy):
+		r.Outcome, r.Frames, r.Backfilled = OutcomeFailed, -1, -1
+		return r, err
+	case r.WriterStall >= budget.Stall/2:
+		r.Outcome = OutcomeBudgetSpent
+	case r.Backfilled < r.Frames:
+		r.Outcome = OutcomePinned
+	default:
+		r.Outcome = OutcomeWriterBusy
+	}
+	return r, nil
 }
 
 // tuple is what PRAGMA wal_checkpoint returns.
@@ -75,7 +129,7 @@ func (c *Conn) runCheckpoint(ctx context.Context, r *run) (tuple, error) {
 	if err := c.resume(); err != nil {
 		return unknown, err
 	}
-	c.gate.run = r
+	c.gate.run, r.cut = r, &c.gate.cut
 	stop := r.watchContext(ctx)
 	// The driver's own handling of contexts is not used: it can lose an
 	// interrupt that comes before the first step. Ours is looked at again
@@ -119,6 +173,8 @@ func outcome(r *run, t tuple, err error) (Outcome, error) {
 		return OutcomeNotWAL, nil
 	case r.mode == Truncate && t.busy != 0:
 		return blockedOutcome(r, t), nil
+	case r.mode == Truncate && r.left > 0:
+		return OutcomeShortened, nil
 	case r.mode == Truncate:
 		return OutcomeTruncated, nil
 	case t.backfilled < t.log:

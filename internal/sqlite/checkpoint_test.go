@@ -31,7 +31,7 @@ func TestCheckpoint(t *testing.T) {
 		budget    Budget
 		want      Outcome
 		reclaimed bool
-		maxStall  time.Duration // 0: the write lock is never ours
+		maxStall  time.Duration // 0: nobody waits
 	}{
 		{name: "passive copies everything", mode: Passive, want: OutcomeComplete,
 			prepare: func(t *testing.T, _ string, app *python) { fill(t, app, 50) }},
@@ -51,12 +51,13 @@ func TestCheckpoint(t *testing.T) {
 				pin(t, second(t, path))
 				fill(t, app, 20)
 			}},
-		{name: "truncate behind a reader at the head", mode: Truncate, want: OutcomeNotReset, maxStall: patient,
+		{name: "truncate behind a reader at the head", mode: Truncate, want: OutcomeWriterBusy, maxStall: patient,
 			prepare: func(t *testing.T, path string, app *python) {
 				fill(t, app, 20)
 				pin(t, second(t, path))
 			}},
-		{name: "D26 truncate beside a writer", mode: Truncate, want: OutcomeWriterBusy, budget: Budget{BusyTimeout: 20 * time.Millisecond},
+		{name: "D26 truncate beside a writer", mode: Truncate, want: OutcomeWriterBusy, maxStall: patient,
+			budget: Budget{BusyTimeout: 20 * time.Millisecond},
 			prepare: func(t *testing.T, path string, app *python) {
 				fill(t, app, 20)
 				second(t, path).run(t, "BEGIN IMMEDIATE")
@@ -74,9 +75,6 @@ func TestCheckpoint(t *testing.T) {
 				fill(t, app, 20)
 				pin(t, second(t, path))
 			}},
-		{name: "stall budget ends the copying", mode: Truncate, want: OutcomeBudgetSpent, maxStall: patient,
-			budget:  Budget{Stall: 100 * time.Microsecond},
-			prepare: func(t *testing.T, _ string, app *python) { fill(t, app, 5000) }},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -105,6 +103,22 @@ func TestCheckpoint(t *testing.T) {
 				t.Errorf("reclaimed %d, want %d", got.Reclaimed, want)
 			}
 		})
+	}
+}
+
+func TestStallBudgetEndsTheCopying(t *testing.T) {
+	t.Parallel()
+	path, app := newApp(t)
+	fill(t, app, 5000)
+	c := mustOpen(t, path)
+	freeze, err := c.Freeze(t.Context(), Budget{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer freeze.End()
+	got, err := c.Checkpoint(t.Context(), Truncate, Budget{Stall: 100 * time.Microsecond})
+	if err != nil || got.Outcome != OutcomeBudgetSpent || got.Reclaimed != 0 {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
@@ -144,16 +158,12 @@ func TestCheckpointWaitsForReader(t *testing.T) {
 	pin(t, reader)
 	fill(t, app, 20)
 	c := mustOpen(t, path)
-	got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{BusyTimeout: time.Minute, Stall: time.Minute}, Hooks{
-		WriteGranted: func() error {
-			time.AfterFunc(30*time.Millisecond, func() { _ = reader.CloseInput() })
-			return nil
-		},
-	})
+	time.AfterFunc(30*time.Millisecond, func() { _ = reader.CloseInput() })
+	got, err := c.Checkpoint(t.Context(), Truncate, Budget{BusyTimeout: time.Minute, Stall: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Outcome != OutcomeTruncated || got.WriterStall < 20*time.Millisecond {
+	if got.Outcome != OutcomeTruncated || got.Duration < 20*time.Millisecond {
 		t.Errorf("got %+v, want a truncation after the reader's end", got)
 	}
 }
@@ -246,17 +256,17 @@ func TestCheckpointConcurrently(t *testing.T) {
 		}
 		c := mustOpen(t, path)
 		group.Go(func() {
-			want := OutcomeTruncated
+			want, calls := OutcomeTruncated, 2
 			if pinned {
-				want = OutcomeNotReset
+				want, calls = OutcomeWriterBusy, 0
 			}
 			for range 30 {
 				hooks := 0
 				got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{Stall: patient}, Hooks{
-					WriteGranted:  func() error { hooks++; return nil },
-					BeforeReaders: func() error { hooks++; return nil },
+					WriteLocked: func() error { hooks++; return nil },
+					BeforeReset: func() error { hooks++; return nil },
 				})
-				if err != nil || got.Outcome != want || hooks != 2 || got.WriterStall == 0 {
+				if err != nil || got.Outcome != want || hooks != calls || got.WriterStall == 0 {
 					t.Errorf("database %d: %+v, %v, %d hooks, want %s", i, got, err, hooks, want)
 				}
 			}

@@ -337,8 +337,8 @@ func testOpenAsRoot(t *testing.T) {
 			t.Errorf("the owner is locked out: %v", err)
 			return
 		}
-		if err := errors.Join(own.BeginImmediate(context.Background(), 0), own.Rollback(), own.Close()); err != nil {
-			t.Errorf("the owner cannot write: %v", err)
+		if err := errors.Join(own.BeginRead(context.Background()), own.Rollback(), own.Close()); err != nil {
+			t.Errorf("the owner cannot read: %v", err)
 		}
 	})
 	if err := c.BeginRead(t.Context()); err != nil {
@@ -382,68 +382,11 @@ func TestTransactions(t *testing.T) {
 	if err := c.EndRead(); err != nil || c.InRead() {
 		t.Fatalf("EndRead: %v", err)
 	}
-	if err := c.BeginImmediate(t.Context(), 0); err != nil {
-		t.Fatal(err)
-	}
-	if _, failure := app.try(t, "INSERT INTO t(v) VALUES (1)"); !strings.Contains(failure, "locked") {
-		t.Errorf("the application could write under our write lock: %q", failure)
-	}
-	if err := c.Rollback(); err != nil {
-		t.Fatal(err)
-	}
-	app.run(t, "BEGIN IMMEDIATE")
-	start := time.Now()
-	if err := c.BeginImmediate(t.Context(), 0); !errors.Is(err, ErrBusy) || time.Since(start) > patient {
-		t.Errorf("beside a writer: %v after %v", err, time.Since(start))
-	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := errors.Join(c.BeginRead(cancelled), c.BeginImmediate(cancelled, 0)); !errors.Is(err, context.Canceled) {
+	if err := c.BeginRead(cancelled); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-}
-
-// Two writers at full speed leave the write lock free for microseconds. It is ours
-// nevertheless, as a transaction that sees all that was committed; and one that does
-// not come about leaves it free.
-func TestBeginImmediateBesideWriters(t *testing.T) {
-	t.Parallel()
-	path, app := newApp(t)
-	fill(t, app, 1)
-	c := mustOpen(t, path)
-	if err := errors.Join(c.BeginRead(t.Context()), c.EndRead()); err != nil {
-		t.Fatal(err)
-	}
-	writers := []*python{startWriter(t, path), startWriter(t, path)}
-	f := newFollower(t, path)
-	for range 50 {
-		if err := c.BeginImmediate(t.Context(), patient); err != nil {
-			t.Fatal(err)
-		}
-		before, err := f.readIndex()
-		if err != nil {
-			t.Fatal(err)
-		}
-		runtime.Gosched()
-		if after, err := f.readIndex(); err != nil || after != before {
-			t.Fatalf("somebody committed under our lock: %+v, then %+v, %v", before, after, err)
-		}
-		if err := c.Rollback(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, r := range finish(t, writers) {
-		if len(r.Errors) > 0 || r.Commits == 0 {
-			t.Errorf("writer: %+v", r)
-		}
-	}
-	if err := c.BeginRead(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.BeginImmediate(t.Context(), 0); err == nil {
-		t.Error("a transaction was begun within another one")
-	}
-	app.run(t, "INSERT INTO t(v) VALUES (1)")
 }
 
 // The application crashed; ours is the last close of all. The WAL stays, with
@@ -461,7 +404,6 @@ func TestClose_P16_leaves_the_WAL(t *testing.T) {
 	for _, use := range []func(c *Conn) error{
 		func(*Conn) error { return nil },
 		func(c *Conn) error { return c.BeginRead(t.Context()) },
-		func(c *Conn) error { return c.BeginImmediate(t.Context(), 0) },
 		func(c *Conn) error { _, err := c.Checkpoint(t.Context(), Passive, Budget{}); return err },
 	} {
 		c, err := Open(t.Context(), path, Options{})
@@ -559,14 +501,13 @@ func TestLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("after reading", open)
-	if err := a.BeginImmediate(t.Context(), 0); err != nil {
+	freeze, err := a.Freeze(t.Context(), Budget{}, nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	expect("writing", open+2) // WRITE and a read mark
-	if err := a.Rollback(); err != nil {
-		t.Fatal(err)
-	}
-	expect("after writing", open)
+	expect("frozen", open+1) // five neighbouring bytes
+	freeze.End()
+	expect("after the freeze", open)
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -41,14 +41,15 @@ const (
 	OutcomePartial                    // some frames remain; nothing was in the way for long
 	OutcomePinned                     // a reader's mark keeps frames back
 	OutcomeContended                  // another checkpointer was at work: retry in milliseconds, no failed attempt
-	OutcomeWriterBusy                 // the write lock was not to be had within the busy timeout
+	OutcomeWriterBusy                 // for all of the busy timeout a transaction of another process was open
 	OutcomeNotReset                   // every frame is in the database, but a reader keeps the WAL from being emptied
 	OutcomeBudgetSpent                // interrupted: writers had been held up for the whole stall budget
 	OutcomeNotWAL                     // the database is not in WAL mode
 	OutcomeFailed                     // an error: see the error returned beside it
+	OutcomeShortened                  // the WAL is reset, and its file shorter: to cut off all would have passed the stall budget
 )
 
-var outcomeNames = [...]string{"none", "truncated", "complete", "partial", "pinned", "contended", "writer_busy", "not_reset", "stall_budget", "not_wal", "io"}
+var outcomeNames = [...]string{"none", "truncated", "complete", "partial", "pinned", "contended", "writer_busy", "not_reset", "stall_budget", "not_wal", "io", "shortened"}
 
 // String returns the outcome as it stands in logs and JSON.
 func (o Outcome) String() string {

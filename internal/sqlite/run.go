@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -33,9 +34,11 @@ type run struct {
 	patience     time.Duration // what is left of the busy timeout
 	granted      time.Time     // when WRITE became ours
 	writeGranted bool
-	hopped       bool          // BeforeReaders was called
+	resetting    bool          // BeforeReset was called
 	writerStall  time.Duration // how long WRITE was ours
 	timer        *time.Timer
+	left         int64    // bytes of the WAL file that a truncation left for the next one
+	cut          *cutting // of the connection
 
 	mu    sync.Mutex
 	db    *C.sqlite3 // set while interrupting it makes sense
@@ -46,11 +49,12 @@ func newRun(mode Mode, b Budget, hooks Hooks) *run {
 	if b.Stall <= 0 {
 		b.Stall = DefaultStall
 	}
-	return &run{mode: mode, stall: b.Stall, patience: b.BusyTimeout, hooks: hooks}
+	return &run{mode: mode, stall: b.Stall, patience: b.BusyTimeout, hooks: hooks, cut: &cutting{}}
 }
 
 // shmLock stands for xShmLock while the checkpoint runs.
 func (r *run) shmLock(call lockCall) C.int {
+	r.measureCut()
 	if call.unlocks() {
 		rc := call.real()
 		if call.offset == lockWrite {
@@ -60,7 +64,7 @@ func (r *run) shmLock(call lockCall) C.int {
 	}
 	r.watch(call.db)
 	if call.resets() {
-		r.beforeReaders()
+		r.beforeReset()
 	}
 	if r.givenUp() != nil {
 		return C.SQLITE_INTERRUPT
@@ -105,39 +109,42 @@ func (r *run) acquire(call lockCall) C.int {
 	return rc
 }
 
-// afterCheckpointer lets the replicator move its mark: SQLite reads the marks next.
-func (r *run) afterCheckpointer() {
-	if r.hooks.Granted == nil {
+// call runs a hook, and gives the checkpoint up where it fails or panics: the locks
+// that SQLite has by now are released as after any error.
+func (r *run) call(hook func() error, when string) {
+	if hook == nil {
 		return
 	}
-	if err := r.hooks.Granted(); err != nil {
-		r.giveUp(fmt.Errorf("with the checkpoint lock held: %w", err))
+	defer func() {
+		if p := recover(); p != nil {
+			r.giveUp(fmt.Errorf("%s: panic: %v\n%s", when, p, debug.Stack()))
+		}
+	}()
+	if err := hook(); err != nil {
+		r.giveUp(fmt.Errorf("%s: %w", when, err))
 	}
 }
 
-// afterWrite starts the stall clock and lets the replicator copy the tail.
+func (r *run) afterCheckpointer() {
+	r.call(r.hooks.CheckpointLocked, "with the checkpoint lock held")
+}
+
+// afterWrite starts the stall clock.
 func (r *run) afterWrite() {
 	r.writeGranted = true
 	r.granted = time.Now()
 	r.timer = time.AfterFunc(r.stall, func() { r.giveUp(errStallBudget) })
-	if r.hooks.WriteGranted == nil {
-		return
-	}
-	if err := r.hooks.WriteGranted(); err != nil {
-		r.giveUp(fmt.Errorf("with the write lock held: %w", err))
-	}
+	r.call(r.hooks.WriteLocked, "with the write lock held")
 }
 
-// beforeReaders lets the replicator hop to READ0. SQLite may try the same lock
-// more than once, the hop is made once.
-func (r *run) beforeReaders() {
-	if r.hopped || r.hooks.BeforeReaders == nil || r.givenUp() != nil {
+// beforeReset is for the moment before the WAL is reset. SQLite may try the same
+// lock more than once, the hook is called once.
+func (r *run) beforeReset() {
+	if r.resetting || r.givenUp() != nil {
 		return
 	}
-	r.hopped = true
-	if err := r.hooks.BeforeReaders(); err != nil {
-		r.giveUp(fmt.Errorf("before waiting for readers: %w", err))
-	}
+	r.resetting = true
+	r.call(r.hooks.BeforeReset, "before the wal is reset")
 }
 
 func (r *run) writeReleased() {
@@ -187,4 +194,44 @@ func (r *run) givenUp() error {
 // that.
 func (r *run) watchContext(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { r.giveUp(ctx.Err()) })
+}
+
+// firstCutRate is how many bytes a second a slow file system frees: what is believed
+// until it was measured.
+const firstCutRate = 500e6
+
+// cutting is a truncation of the WAL file, which cannot be interrupted.
+type cutting struct {
+	rate  float64 // bytes a second, as last measured on this connection
+	bytes int64
+	began time.Time
+}
+
+// truncateTo returns to how many bytes the WAL file is cut. What would take longer than
+// half of what is left of the stall budget is cut in portions, from the end, one a
+// checkpoint: the WAL is reset by then, and what stays in the file is of no generation.
+func (r *run) truncateTo(size, to int64) int64 {
+	left := r.stall
+	if !r.granted.IsZero() {
+		left -= time.Since(r.granted)
+	}
+	if r.cut.rate == 0 {
+		r.cut.rate = firstCutRate
+	}
+	portion := max(int64(left.Seconds()/2*r.cut.rate), 1<<20)
+	r.left = max(0, size-portion-to)
+	r.cut.bytes, r.cut.began = size-to-r.left, time.Now()
+	return to + r.left
+}
+
+// measureCut takes in how long the truncation took: SQLite's next call is after it. A
+// small one tells nothing.
+func (r *run) measureCut() {
+	if r.cut.began.IsZero() {
+		return
+	}
+	if took := time.Since(r.cut.began); r.cut.bytes >= 8<<20 {
+		r.cut.rate = min(float64(r.cut.bytes)/max(took, time.Millisecond).Seconds(), 4*r.cut.rate)
+	}
+	r.cut.began = time.Time{}
 }

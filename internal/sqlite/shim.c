@@ -1,7 +1,8 @@
 /* The VFS "sqlwatch": the default VFS, except that every lock on the wal-index of
 ** a main database file goes through Go. It exists for what no pragma tells or
-** does: how long the write lock was ours, the two moments within a checkpoint at
-** which a replicator has to act (CheckpointHooked), and which read mark is ours. */
+** does: how long the write lock was ours, the moments within a checkpoint at which a
+** replicator has to act (CheckpointHooked), which read mark is ours, and to keep new
+** transactions out (Freeze). */
 #include <stdlib.h>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -154,20 +155,45 @@ static const sqlite3_io_methods shimMethods = {
   shimFetch, shimUnfetch,
 };
 
-/* Only the main database file is wrapped; the WAL and the rest are opened by
-** the default VFS in the very memory SQLite gave us. */
+/* The WAL file: freeing a long one takes long, so Go says how much of it goes. */
+static int shimWalTruncate(sqlite3_file *f, sqlite3_int64 to) {
+  sqlite3_int64 size = 0;
+  if (real(f)->pMethods->xFileSize(real(f), &size) == SQLITE_OK && size > to) {
+    to = sqlwatchWALTruncate(((shim_file *)f)->handle, size, to);
+  }
+  return real(f)->pMethods->xTruncate(real(f), to);
+}
+static int shimWalFileControl(sqlite3_file *f, int op, void *arg) {
+  return real(f)->pMethods->xFileControl(real(f), op, arg);
+}
+
+static const sqlite3_io_methods shimWalMethods = {
+  1,
+  shimClose, shimRead, shimWrite, shimWalTruncate, shimSync, shimFileSize,
+  shimLock, shimUnlock, shimCheckReservedLock, shimWalFileControl,
+  shimSectorSize, shimDeviceCharacteristics,
+  0, 0, 0, 0, 0, 0,
+};
+
+/* The main database file and its WAL are wrapped; the rest is opened by the default
+** VFS in the very memory SQLite gave us. */
 static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *outFlags) {
   shim_file *s = (shim_file *)f;
   int persist = 1;
   int rc;
   (void)vfs;
-  if (!(flags & SQLITE_OPEN_MAIN_DB)) {
+  if (!(flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL))) {
     return realVfs->xOpen(realVfs, name, f, flags, outFlags);
   }
   memset(s, 0, sizeof *s);
   rc = realVfs->xOpen(realVfs, name, real(f), flags, outFlags);
   if (rc != SQLITE_OK) {
     return rc;
+  }
+  if (flags & SQLITE_OPEN_WAL) {
+    s->handle = (uintptr_t)sqlite3_uri_int64(sqlite3_filename_database(name), "sqlwatch", 0);
+    s->base.pMethods = &shimWalMethods;
+    return SQLITE_OK;
   }
   if (real(f)->pMethods->iVersion < 3) {
     real(f)->pMethods->xClose(real(f));

@@ -19,6 +19,7 @@ const (
 	lockWrite    = 0
 	lockCkpt     = 1
 	lockRead0    = 3
+	lockSlots    = 5 // READ0 to READ4
 	lockReaders  = 4 // READ1; SQLite takes READ1 to READ4 in one call of n = 4 to reset the WAL
 	readersCount = 4
 )
@@ -39,47 +40,16 @@ func ReturnMemory() { C.sqlwatch_return_memory() }
 // gate stands between one connection and its wal-index locks. Only the goroutine
 // that calls SQLite touches it.
 type gate struct {
-	run  *run // the checkpoint under way, nil outside one
-	mark int  // which of READ0 to READ4 was taken last
-	shun bool // do not take READ1 if another will do
-	some bool // never take READ0: a mark instead
+	run    *run    // the checkpoint under way, nil outside one
+	mark   int     // which of READ0 to READ4 was taken last
+	shun   bool    // do not take READ1 if another will do
+	some   bool    // never take READ0: a mark instead
+	freeze *Freeze // whose locks are this connection's already
+	inside *Freeze // of another connection of ours: it gives up what this one needs
 
-	file *C.sqlite3_file // the connection's, once it took a lock
-	has  bool            // the write lock was taken for the transaction that begins next
-}
-
-// takeWrite takes the write lock for a transaction that begins next. A writer at
-// full speed leaves it free for microseconds, and each time has committed: a
-// transaction that began before, and then waited for the lock, would be too old.
-// It is false when somebody held the lock all the time; any other trouble is for the
-// transaction to report.
-func (g *gate) takeWrite(patience time.Duration) bool {
-	if g.file == nil {
-		return true
-	}
-	call := lockCall{file: g.file, offset: lockWrite, n: 1, flags: C.SQLITE_SHM_LOCK | C.SQLITE_SHM_EXCLUSIVE}
-	for start := time.Now(); ; time.Sleep(spinFor) {
-		for round := time.Now(); time.Since(round) < spinFor; {
-			if rc := call.real(); rc != C.SQLITE_BUSY {
-				g.has = rc == C.SQLITE_OK
-				return true
-			}
-		}
-		if time.Since(start) >= patience {
-			return false
-		}
-	}
-}
-
-// spinFor is for how long a lock is tried without a pause: some cycles of a writer.
-const spinFor = 100 * time.Microsecond
-
-// giveBack releases a write lock that no transaction took over.
-func (g *gate) giveBack() {
-	if g.has {
-		g.has = false
-		lockCall{file: g.file, offset: lockWrite, n: 1}.release()
-	}
+	file    *C.sqlite3_file // the connection's, once it took a lock
+	stalled time.Duration   // by attempts at a freeze that came to nothing
+	cut     cutting
 }
 
 // lockCall is one call of xShmLock.
@@ -87,10 +57,14 @@ type lockCall struct {
 	db               *C.sqlite3
 	file             *C.sqlite3_file
 	offset, n, flags C.int
+	freeze           *Freeze // what it has needs no call
 }
 
 // real makes the call that SQLite meant.
 func (l lockCall) real() C.int {
+	if l.freeze.has(l.offset, l.n) {
+		return C.SQLITE_OK // to lock or to unlock: the freeze has it for as long as it lasts
+	}
 	return C.sqlwatch_real_shm_lock(l.file, l.offset, l.n, l.flags)
 }
 
@@ -106,21 +80,31 @@ func (l lockCall) unlocks() bool { return l.flags&C.SQLITE_SHM_UNLOCK != 0 }
 // everything is backfilled and it wants to reset the WAL.
 func (l lockCall) resets() bool { return l.offset == lockReaders && l.n == readersCount }
 
-// sqlwatchShmLock is called by the shim for every exclusive lock and unlock of
-// the wal-index, on the goroutine that called SQLite.
+// sqlwatchShmLock is called by the shim for every lock and unlock of the wal-index,
+// on the goroutine that called SQLite. A panic must not leave through C: it would end
+// the process's goroutine with the locks still held.
 //
 //export sqlwatchShmLock
-func sqlwatchShmLock(handle C.uintptr_t, db *C.sqlite3, file *C.sqlite3_file, offset, n, flags C.int) C.int {
+func sqlwatchShmLock(handle C.uintptr_t, db *C.sqlite3, file *C.sqlite3_file, offset, n, flags C.int) (rc C.int) {
 	call := lockCall{db: db, file: file, offset: offset, n: n, flags: flags}
+	defer func() {
+		if recover() != nil {
+			rc = C.SQLITE_INTERRUPT
+			if call.unlocks() {
+				rc = call.real()
+			}
+		}
+	}()
 	g := cgo.Handle(handle).Value().(*gate)
-	g.file = file
+	g.file, call.freeze = file, g.freeze
+	if !call.unlocks() && g.inside != nil {
+		g.inside.giveUp(offset, n)
+	}
+	shared := flags&C.SQLITE_SHM_SHARED != 0
 	switch {
-	case g.has && offset == lockWrite && !call.unlocks():
-		g.has = false
-		return C.SQLITE_OK
-	case g.some && offset == lockRead0 && flags&C.SQLITE_SHM_SHARED != 0 && !call.unlocks():
+	case g.some && offset == lockRead0 && shared && !call.unlocks():
 		return C.SQLITE_BUSY // SQLite then sets a mark, as it does while a checkpoint has READ0
-	case flags&C.SQLITE_SHM_SHARED != 0:
+	case shared:
 		rc := call.real()
 		if rc == C.SQLITE_OK && !call.unlocks() && offset >= lockRead0 {
 			g.mark = int(offset - lockRead0)
@@ -138,6 +122,18 @@ func (g *gate) shmLock(call lockCall) C.int {
 		return call.real()
 	}
 	return g.run.shmLock(call)
+}
+
+// sqlwatchWALTruncate is called by the shim when SQLite truncates the WAL file of size
+// bytes, and returns to how many.
+//
+//export sqlwatchWALTruncate
+func sqlwatchWALTruncate(handle C.uintptr_t, size, to C.sqlite3_int64) C.sqlite3_int64 {
+	g, ok := cgo.Handle(handle).Value().(*gate)
+	if !ok || g.run == nil {
+		return to
+	}
+	return C.sqlite3_int64(g.run.truncateTo(int64(size), int64(to)))
 }
 
 // interrupt ends what the connection is doing at the next page.

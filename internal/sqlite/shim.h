@@ -16,6 +16,7 @@
 #define SQLITE_LOCK_NONE 0
 #define SQLITE_LOCK_SHARED 1
 #define SQLITE_OPEN_MAIN_DB 0x00000100
+#define SQLITE_OPEN_WAL 0x00080000
 #define SQLITE_FCNTL_PERSIST_WAL 10
 #define SQLITE_FCNTL_PDB 30
 #define SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE 1006
@@ -90,6 +91,7 @@ int sqlite3_initialize(void);
 sqlite3_vfs *sqlite3_vfs_find(const char *);
 int sqlite3_vfs_register(sqlite3_vfs *, int);
 sqlite3_int64 sqlite3_uri_int64(const char *, const char *, sqlite3_int64);
+const char *sqlite3_filename_database(const char *);
 int sqlite3_db_config(sqlite3 *, int, ...);
 void sqlite3_interrupt(sqlite3 *);
 

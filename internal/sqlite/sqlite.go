@@ -188,25 +188,6 @@ func (c *Conn) InRead() bool { return c.inRead }
 // ReadMark returns which of READ0 to READ4 the last read transaction took.
 func (c *Conn) ReadMark() int { return c.gate.mark }
 
-// BeginImmediate takes the write lock, ErrBusy when others hold it for so long.
-// Nothing is ever written under it: it keeps others from committing.
-func (c *Conn) BeginImmediate(ctx context.Context, patience time.Duration) error {
-	if err := errors.Join(ctx.Err(), c.resume()); err != nil {
-		return fmt.Errorf("take write lock of %s: %w", c.path, err)
-	}
-	if c.readOnly {
-		return fmt.Errorf("take write lock of %s: %w", c.path, ErrReadOnly)
-	}
-	if !c.gate.takeWrite(patience) {
-		return fmt.Errorf("take write lock of %s: %w", c.path, ErrBusy)
-	}
-	defer c.gate.giveBack()
-	if err := c.exec(context.Background(), "BEGIN IMMEDIATE"); err != nil {
-		return errors.Join(fmt.Errorf("take write lock of %s: %w", c.path, err), c.rollback())
-	}
-	return nil
-}
-
 // Rollback ends the transaction, of whatever kind; without one it does
 // nothing.
 func (c *Conn) Rollback() error {

@@ -166,7 +166,7 @@ func TestWorkload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Reads == 0 || r.Writes == 0 || r.Elapsed < time.Second || r.LongestWrite == 0 {
+		if r.Reads == 0 || r.Writes == 0 || r.Elapsed < time.Second/2 || r.LongestWrite == 0 {
 			t.Errorf("WAL %v: %+v", wal, r)
 		}
 		if after := shell(t, path, `SELECT count(*) FROM "sqlwatch bench"`); after == before {

@@ -17,12 +17,17 @@ const (
 	contendedDelay = 2 * time.Millisecond
 )
 
-// Checkpoint runs a checkpoint that loses no commit. Before a TRUNCATE resets the
-// WAL, under the write lock that keeps new commits out, the tail is copied and
-// made durable; and the read mark that would stop it moves to READ0 for its last
-// moment, so that the next generation's first frames are held too. Where that
-// does not work out in the budget, nothing was reset and nothing is lost. No
-// database is read again because of it.
+// A WAL file that is too long to be cut within the stall budget is cut in portions.
+const (
+	truncatePortions = 32
+	portionPause     = 20 * time.Millisecond
+)
+
+// Checkpoint runs a checkpoint that loses no commit. Before a TRUNCATE resets the WAL,
+// while nobody can commit, the tail is copied and made durable; afterwards our mark is
+// on READ0 before anybody else can begin, so that the next generation's first frames
+// are held too. Where that does not work out in the budget, nothing was reset and
+// nothing is lost. No database is read again because of it.
 func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,18 +81,28 @@ func (t *truncater) run(ctx context.Context, mode sqlite.Mode, budget sqlite.Bud
 			return r, nil
 		}
 	}
-	for try := 0; err == nil && mode == sqlite.Truncate && try < contendedTries; try++ {
+	if err != nil || mode != sqlite.Truncate {
+		return r, err
+	}
+	for try, portion := 1, 1; ; {
 		r, err = t.truncate(ctx, budget)
-		if err != nil || r.Outcome != sqlite.OutcomeContended {
-			break
+		wait := contendedDelay
+		switch {
+		case err != nil:
+			return r, err
+		case r.Outcome == sqlite.OutcomeContended && try < contendedTries:
+			try++
+		case r.Outcome == sqlite.OutcomeShortened && portion < truncatePortions:
+			portion, wait = portion+1, portionPause
+		default:
+			return r, nil
 		}
 		select {
 		case <-ctx.Done():
 			return r, nil
-		case <-time.After(contendedDelay):
+		case <-time.After(wait):
 		}
 	}
-	return r, err
 }
 
 // drain copies and backfills the bulk while nobody has to wait.
@@ -102,47 +117,41 @@ func (t *truncater) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Res
 	if err != nil {
 		return r, err
 	}
-	return r, errors.Join(t.files.SyncDatabase(), t.flusher.captureHead())
+	return r, errors.Join(t.files.SyncDatabase(), t.files.ForgetWAL(), t.flusher.captureHead())
 }
 
-// truncate makes one attempt at a TRUNCATE, with copies under its write lock.
+// truncate makes one attempt at a TRUNCATE, in a freeze: nobody can commit. The tail is
+// copied and made durable while SQLite backfills; what is not durable in time is not
+// reset. A WAL file that is too long for the budget is cut in portions.
 func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
+	freeze, err := t.hold.freeze(ctx, budget)
+	if errors.Is(err, sqlite.ErrBusy) {
+		return sqlite.Result{Mode: sqlite.Truncate, Outcome: sqlite.OutcomeWriterBusy, Frames: -1, Backfilled: -1}, nil
+	} else if err != nil {
+		return sqlite.Result{}, err
+	}
+	left := func() time.Duration { return budget.Stall - freeze.Stall() }
 	var reason error
-	var start time.Time
 	hooks := sqlite.Hooks{
-		WriteGranted: func() error {
-			start = time.Now()
-			reason = t.copyTail(ctx, budget.Stall)
-			return reason
-		},
-		BeforeReaders: func() error {
-			if reason = t.flusher.end(budget.Stall - time.Since(start)); reason == nil {
-				reason = t.hold.advance(ctx)
+		WriteLocked: func() error {
+			defer t.flusher.hurry(left())()
+			if reason = t.flusher.absorbTail(); reason == nil {
+				reason = t.flusher.begin()
 			}
 			return reason
 		},
+		BeforeReset: func() error {
+			reason = t.flusher.end(left())
+			return reason
+		},
 	}
-	if err := t.hold.advance(ctx); err != nil { // the backfill is to find as much as possible done
-		return sqlite.Result{}, err
-	}
-	r, err := t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, budget, hooks)
+	r, err := t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, sqlite.Budget{Stall: max(left(), time.Millisecond)}, hooks)
 	if errors.Is(reason, errBudget) {
-		r.Mode, r.Outcome, r.WriterStall, err = sqlite.Truncate, sqlite.OutcomeBudgetSpent, time.Since(start), nil
+		r.Mode, r.Outcome, err = sqlite.Truncate, sqlite.OutcomeBudgetSpent, nil
 	} else if reason != nil {
 		err = reason
 	}
-	return r, errors.Join(err, t.flusher.wait())
-}
-
-// copyTail copies the end of the WAL, sets out to make it durable while SQLite
-// backfills, and moves the mark to the head, where it does not hold the backfill
-// back. Writers are waiting.
-func (t *truncater) copyTail(ctx context.Context, budget time.Duration) error {
-	if err := t.flusher.absorbTail(budget); err != nil {
-		return err
-	}
-	if err := t.flusher.begin(); err != nil {
-		return err
-	}
-	return t.hold.advance(ctx)
+	reset := err == nil && (r.Outcome == sqlite.OutcomeTruncated || r.Outcome == sqlite.OutcomeShortened)
+	r.WriterStall = freeze.Stall()
+	return r, errors.Join(err, t.hold.thaw(ctx, freeze, reset), t.flusher.wait())
 }

@@ -62,21 +62,25 @@ func (f *flusher) absorbHead() error {
 	return f.absorb(x)
 }
 
-// tailRate is how many bytes of frames are read and encoded in a second, at the least.
-const tailRate = 400e6
+// hurry sets how long what follows may take, because others wait: reading and encoding
+// then end in errBudget, and nothing is lost. The function returned ends the hurry.
+func (f *flusher) hurry(budget time.Duration) (end func()) {
+	f.tail.deadline = time.Now().Add(budget)
+	return func() { f.tail.deadline = time.Time{} }
+}
 
-// absorbTail reads to the head while writers wait, or returns errBudget where that
-// much came meanwhile that it would take too long: a large transaction, say.
-func (f *flusher) absorbTail(budget time.Duration) error {
+// absorbTail reads to the head in a hurry, or returns errBudget where that much came
+// meanwhile that it would take too long, as measured on what was read before.
+func (f *flusher) absorbTail() error {
 	x, err := readIndex(f.files)
 	if err != nil {
 		return err
 	}
-	tail := x.MaxFrame
+	frames := x.MaxFrame
 	if head := f.tail.head; head.InGeneration(x) {
-		tail -= min(tail, head.Frames.Frame)
+		frames -= min(frames, head.Frames.Frame)
 	}
-	if float64(tail)*float64(x.PageSize+dbfile.FrameHeaderSize) > budget.Seconds()*tailRate {
+	if f.tail.takes(frames, x.PageSize) > time.Until(f.tail.deadline) {
 		return errBudget
 	}
 	return f.absorb(x)
@@ -190,6 +194,9 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 		}
 		if err := w.Add(page, v.data); err != nil {
 			return nil, err
+		}
+		if f.tail.late(len(changes)) {
+			return nil, errBudget
 		}
 		changes = append(changes, pagesums.Change{Page: page, Sum: sum})
 	}

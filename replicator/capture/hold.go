@@ -162,6 +162,46 @@ func (h *hold) advance(ctx context.Context) error {
 	return nil
 }
 
+// advanceIfLevel advances the mark where everything is backfilled, and mostly to READ0:
+// if no commit comes between.
+func (h *hold) advanceIfLevel(ctx context.Context) error {
+	if x, err := h.files.WALIndex(); err != nil || x.Backfilled < x.MaxFrame {
+		return err
+	}
+	if err := h.flusher.captureHead(); err != nil { // or it would be made durable on READ0
+		return err
+	}
+	return h.advance(ctx)
+}
+
+// freeze keeps the transactions of others out; all of the read marks are then ours.
+// thaw must follow, unless there is an error, after which the hold is as it was, or its
+// mark at the head.
+func (h *hold) freeze(ctx context.Context, budget sqlite.Budget) (*sqlite.Freeze, error) {
+	f, err := h.work.Freeze(ctx, budget, h.reader())
+	if err != nil {
+		h.zero = h.active() && h.reader().ReadMark() == 0
+	}
+	return f, err
+}
+
+// thaw ends a freeze, and holds the WAL as before: on READ0 where all of it is durable
+// and backfilled, else by a mark at the head.
+func (h *hold) thaw(ctx context.Context, f *sqlite.Freeze, level bool) error {
+	defer f.End()
+	mark, err := h.files.WALIndex()
+	if err != nil {
+		return err
+	}
+	begin := f.BeginMarked
+	if level {
+		begin = f.BeginRead
+	}
+	err = begin(ctx, h.reader())
+	h.zero, h.mark = err == nil && h.reader().ReadMark() == 0, mark.MaxFrame
+	return err
+}
+
 // backfillBehind reports whether the backfill has stopped short of our own mark.
 // When a PASSIVE checkpoint has just done what it could, a reader is in the way.
 func (h *hold) backfillBehind() (bool, error) {

@@ -52,7 +52,7 @@ func (r *restarter) due(now time.Time, live int64) bool {
 func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
 	// No oftener than the delay allows: a freeze that is given up has held writers up.
 	start := r.clock()
-	bold := live >= 4*r.restartAt && start.After(r.notBefore)
+	bold := live >= boldAt*r.restartAt && start.After(r.notBefore)
 	did, err := r.restart(ctx, bold)
 	now := r.clock()
 	if did.done {
@@ -71,8 +71,10 @@ func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
 // Bounds of a soft restart.
 const (
 	restartRounds   = 5                     // of copying and backfilling beforehand
-	restartPatience = 20 * time.Millisecond // waiting for the write lock between two commits
-	handOverAt      = 8                     // times the bound in the WAL, before the application is left to restart it
+	restartPatience = 20 * time.Millisecond // waiting for the transactions of others to end
+	denseCommits    = 3                     // in one round: there is no calm to be waited for
+	boldAt          = 2                     // times the bound in the WAL, before calm is waited for no longer
+	handOverAt      = 4                     // times the bound, before the application is left to restart it
 	handOverTime    = 2 * time.Second       // in which it must do so
 	handOverPoll    = 100 * time.Microsecond
 	restartContend  = 5 * time.Millisecond // the application's own checkpointer is at work: it does what ours would
@@ -87,71 +89,88 @@ const (
 var errBudget = errors.New("stall budget spent")
 
 // restart lets the WAL begin again at its first frame, without anybody having
-// written anything: everything is copied, backfilled, and our mark moved to
-// READ0 while the write lock keeps new commits out. A reader in the way, or a
-// spent budget, leaves everything as it was; it is tried again later.
+// written anything: everything is copied and backfilled, and our mark moved to READ0.
+// That needs a moment without a commit. Where commits are few there is one, and nobody
+// notices; else new transactions are kept waiting for as long as it takes: see
+// sqlite.Freeze. A reader in the way, or a spent budget, leaves everything as it was;
+// it is tried again later.
 func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err error) {
 	// Half of what a freeze may take is for what differs from the rehearsal. Where
 	// the disk is never that quick, the WAL must not grow for ever because of it:
 	// then the freeze is tried, and given up in time if need be.
-	if ready, err := r.rehearse(ctx, r.stallBudget/2, bold); !ready {
+	ready, dense, err := r.rehearse(ctx, r.stallBudget/2, bold)
+	if err != nil || r.hold.zero {
+		did.done = err == nil
 		return did, err
+	}
+	if !ready || !dense && !bold {
+		return did, nil
 	}
 	// Once more what takes longest of a tail, so that the freeze meets a shorter one.
 	if err := errors.Join(r.flusher.absorbHead(), r.files.SyncWAL()); err != nil {
 		return did, err
 	}
-	gate := r.hold.free()
-	if err := gate.BeginImmediate(ctx, restartPatience); errors.Is(err, sqlite.ErrBusy) {
+	freeze, err := r.hold.freeze(ctx, sqlite.Budget{BusyTimeout: restartPatience, Stall: r.stallBudget})
+	if errors.Is(err, sqlite.ErrBusy) {
 		return did, nil
 	} else if err != nil {
 		return did, err
 	}
-	start := time.Now()
-	did.done, err = r.restartFrozen(ctx, gate, start)
-	err = errors.Join(err, gate.Rollback())
-	did.stall = time.Since(start)
+	level, err := r.levelFrozen(ctx, freeze)
+	did.stall, err = freeze.Stall(), errors.Join(err, r.hold.thaw(ctx, freeze, level))
+	did.done = level && r.hold.zero
 	if !did.done && err == nil && did.stall >= r.stallBudget/2 {
 		err = errBudget
 	}
-	r.log.Debug("soft restart", "done", did.done, "write_held", did.stall, "err", err)
+	r.log.Debug("soft restart", "done", did.done, "stall", did.stall, "err", err)
 	return did, errors.Join(err, r.flusher.wait())
 }
 
 // rehearse does, while nobody has to wait, what the freeze will do, until so
 // little is left that a round takes no longer than allowed: the bulk is copied and
-// synced, and how slow this disk is today is known.
-func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready bool, err error) {
+// synced, and how slow this disk is today is known. Where no commit comes between, it
+// ends on READ0 and nothing is left to do. dense says that commits came too often for
+// that.
+func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready, dense bool, err error) {
 	var took time.Duration
 	for range restartRounds {
 		start := time.Now()
 		if err := r.flusher.absorbHead(); err != nil {
-			return false, err
+			return false, false, err
 		}
+		before := r.flusher.tail.head.Change
 		outcome, err := r.copyAndBackfill(ctx, time.Minute, r.hold.advance)
-		if err != nil || r.hold.zero { // on READ0: somebody backfilled everything, nothing is left to do
-			return false, err
+		if err != nil || r.hold.zero { // on READ0: somebody backfilled everything
+			return false, false, err
 		}
 		if outcome == sqlite.OutcomeContended { // the mark was not moved
 			continue
 		}
 		behind, err := r.hold.backfillBehind()
 		if err != nil || behind && outcome == sqlite.OutcomePartial {
-			return false, err // a reader is in the way: the freeze would be for nothing
+			return false, false, err // a reader is in the way: the freeze would be for nothing
 		}
 		if err := r.files.SyncDatabase(); err != nil {
-			return false, err
+			return false, false, err
+		}
+		if err := r.hold.advanceIfLevel(ctx); err != nil || r.hold.zero {
+			return false, false, err
 		}
 		took = time.Since(start)
-		r.log.Debug("rehearsal of a soft restart", "took", took, "outcome", outcome)
-		if !behind && (took <= allowed || bold) {
-			return true, nil
+		x, err := r.files.WALIndex()
+		if err != nil {
+			return false, false, err
+		}
+		dense = x.Change-before >= denseCommits
+		r.log.Debug("rehearsal of a soft restart", "took", took, "outcome", outcome, "dense", dense)
+		if !behind && (dense && took <= allowed || bold) {
+			return true, dense, nil
 		}
 	}
 	if took > allowed {
-		return false, errBudget
+		return false, dense, errBudget
 	}
-	return false, nil
+	return false, dense, nil
 }
 
 // copyAndBackfill makes the batch durable and runs a PASSIVE checkpoint, side by
@@ -168,7 +187,7 @@ func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration, m
 	var moveErr error
 	var hooks sqlite.Hooks
 	if move != nil {
-		hooks.Granted = func() error { moveErr = move(ctx); return moveErr }
+		hooks.CheckpointLocked = func() error { moveErr = move(ctx); return moveErr }
 	}
 	did, err := r.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
 	for err == nil && did.Outcome == sqlite.OutcomeContended && time.Since(start) < restartContend {
@@ -181,31 +200,15 @@ func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration, m
 	return did.Outcome, errors.Join(moveErr, r.flusher.end(budget-time.Since(start)))
 }
 
-// restartFrozen does the part of a restart during which the write lock is ours.
-// The gate, which holds it, reads too: at the head, with a mark that stops
-// neither the backfill nor us, but any reset. Our own reader follows it there,
-// and stays if not all of this comes about.
-func (r *restarter) restartFrozen(ctx context.Context, gate *sqlite.Conn, start time.Time) (bool, error) {
-	reader := r.hold.reader()
-	if err := reader.EndRead(); err != nil {
+// levelFrozen copies and backfills all there is while nobody can commit, and reports
+// whether it is.
+func (r *restarter) levelFrozen(ctx context.Context, freeze *sqlite.Freeze) (bool, error) {
+	defer r.flusher.hurry(r.stallBudget - freeze.Stall())()
+	if err := r.flusher.absorbTail(); err != nil {
 		return false, err
 	}
-	if err := r.hold.beginHeld(ctx); err != nil {
-		return false, err
-	}
-	if err := r.flusher.absorbTail(r.stallBudget - time.Since(start)); err != nil {
-		return false, err
-	}
-	outcome, err := r.copyAndBackfill(ctx, r.stallBudget-time.Since(start), nil)
-	if err != nil || outcome != sqlite.OutcomeComplete {
-		return false, err
-	}
-	// All is durable and level: from the mark to READ0.
-	if err := reader.EndRead(); err != nil {
-		return false, err
-	}
-	err = r.hold.beginHeld(ctx)
-	return r.hold.zero, err
+	outcome, err := r.copyAndBackfill(ctx, r.stallBudget-freeze.Stall(), nil)
+	return err == nil && outcome == sqlite.OutcomeComplete, err
 }
 
 // handOver lets go of the WAL for a while, so that the application restarts it by

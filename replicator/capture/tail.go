@@ -22,6 +22,36 @@ type tail struct {
 	pending time.Time // when the oldest commit that is not in the spool was met, read or not
 	commits int       // read since reset to 0
 	frames  int       // likewise
+
+	deadline time.Time // while others wait: to be read by then, or not; zero: there is none
+	rate     float64   // bytes of frames read in a second, as last measured
+}
+
+// firstRate is believed of a machine on which nothing was measured yet, in bytes a second.
+const firstRate = 100e6
+
+// takes returns how long it takes to read so many frames.
+func (t *tail) takes(frames uint32, pageSize int) time.Duration {
+	rate := t.rate
+	if rate == 0 {
+		rate = firstRate
+	}
+	bytes := float64(frames) * float64(pageSize+dbfile.FrameHeaderSize)
+	return time.Duration(bytes / rate * float64(time.Second))
+}
+
+// measure takes in how long it took to read so many bytes. Few tell nothing; a slow
+// moment counts at once, a quick one little by little.
+func (t *tail) measure(bytes int64, took time.Duration) {
+	if bytes < 1<<18 {
+		return
+	}
+	rate := float64(bytes) / max(took, time.Microsecond).Seconds()
+	if t.rate == 0 || rate < t.rate {
+		t.rate = rate
+		return
+	}
+	t.rate += (rate - t.rate) / 4
 }
 
 // restart empties the tail: everything up to p is in the spool.
@@ -110,6 +140,14 @@ func (t *tail) absorb(x dbfile.WALIndex) error {
 	return t.scan(h, from, x)
 }
 
+// clockEvery is after how many pages the clock is looked at.
+const clockEvery = 64
+
+// late reports whether the deadline has passed, if there is one.
+func (t *tail) late(pages int) bool {
+	return pages%clockEvery == 0 && !t.deadline.IsZero() && time.Now().After(t.deadline)
+}
+
 // scan reads frames up to x's head and proves that they are all that was committed.
 func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex) error {
 	b := &t.batch
@@ -121,8 +159,13 @@ func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 		return dbfile.ErrNoWAL
 	}
 	t.scanner.Reset(wal, h, from, x.MaxFrame)
+	began := time.Now()
 	var commits, size uint32
 	for t.scanner.Next() {
+		if t.late(int(b.frames)) {
+			t.rewind()
+			return errBudget
+		}
 		f := t.scanner.Frame()
 		b.put(f.Page, t.scanner.Position().Frame, t.scanner.Page())
 		if size = f.Commit; size != 0 {
@@ -141,6 +184,7 @@ func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 	case commits != x.Change-t.head.Change:
 		return discontinuous(ReasonWALReset, "%d commits happened and %d are in the wal", x.Change-t.head.Change, commits)
 	}
+	t.measure(int64(x.MaxFrame-from.Frame)*int64(h.FrameSize()), time.Since(began))
 	t.frames += int(x.MaxFrame - from.Frame)
 	t.commits += int(commits)
 	t.head = t.head.Moved(x)
