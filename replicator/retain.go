@@ -1,78 +1,51 @@
 package replicator
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"iter"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/retention"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // RetentionOptions say what a replica keeps.
-type RetentionOptions struct {
-	// Keep is the time for which every restore point stays reachable.
-	Keep time.Duration
-	// Grace is how long an unneeded file stays for restores under way. 0: one hour.
-	Grace time.Duration
-	// Thin gives, by level, the age at which a file may go although it is inside
-	// Keep, once a higher level's file covers it: restore points become coarser
-	// with age. 0, or a missing level, keeps the level's files for all of Keep.
-	Thin []time.Duration
-}
-
-const defaultGrace = time.Hour
-
-// period is how often to look: a day at most, and oftener where files live less long.
-func (o RetentionOptions) period() time.Duration {
-	shortest := o.Keep
-	for _, age := range o.Thin {
-		if age > 0 {
-			shortest = min(shortest, age)
-		}
-	}
-	return min(max(shortest/24, retainEvery), 24*time.Hour)
-}
+type RetentionOptions = retention.Options
 
 // retain lists the replica, forgets what became needed again, and deletes what
-// has been unneeded for the grace period.
+// has been unneeded for the grace period, by a clock that the store agrees with.
 func (p *replica) retain(ctx context.Context) error {
-	files, err := p.listOld(ctx)
+	now, o := p.now(), p.o.Retention
+	files, total, err := p.listOld(ctx, now)
 	if err != nil {
 		return fmt.Errorf("retention: %w", err)
 	}
-	now := p.now()
-	candidates := make(map[string]time.Time)
-	var gone []string
-	for _, f := range catalog.Unneeded(files, p.o.Retention.Keep, p.o.Retention.Thin, now, p.remembered().verifiedKeys()) {
-		since, known := p.doomed[f.Object.Key]
-		if !known {
-			since = now
-		}
-		candidates[f.Object.Key] = since
-		if now.Sub(since) >= p.o.Retention.Grace {
-			gone = append(gone, f.Object.Key)
-		}
-	}
-	p.doomed = candidates
+	gone := p.ledger.Due(catalog.Unneeded(files, o.Keep, o.Thin, now, p.remembered().verifiedKeys()), total, o.Grace, now)
 	if len(gone) == 0 {
 		return nil
 	}
-	if err := p.lease.Hold(ctx); err != nil {
+	stores, err := p.storeTime(ctx)
+	if err == nil {
+		_, err = retention.Now(p.now(), stores)
+	}
+	if err == nil {
+		err = p.lease.Hold(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("retention: %w", err)
 	}
-	// Oldest first: a crash half way leaves a shorter past, never a gap in it.
-	slices.SortFunc(gone, func(a, b string) int { return cmp.Compare(a[5:], b[5:]) })
-	if err := p.store.Delete(ctx, gone...); err != nil {
-		return fmt.Errorf("retention: %w", err)
+	err = p.store.Delete(ctx, gone...)
+	p.ledger.Deleted(gone, err != nil)
+	if err != nil {
+		return fmt.Errorf("retention: %w; what could be deleted is", err)
 	}
 	deleted := make(map[string]bool, len(gone))
 	for _, key := range gone {
 		deleted[key] = true
-		delete(p.doomed, key)
 	}
 	p.work.Lock()
 	p.forget(func(f store.LTXFile) bool { return deleted[f.Object.Key] })
@@ -81,23 +54,39 @@ func (p *replica) retain(ctx context.Context) error {
 	return nil
 }
 
+// storeTime returns what the store's clock shows, by writing a note and asking for its
+// time. Zero: it does not tell.
+func (p *replica) storeTime(ctx context.Context) (time.Time, error) {
+	const key = "sqlwatch/clock"
+	body := store.Body{Size: 1, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("\n")), nil }}
+	if _, err := p.store.Put(ctx, key, body, store.PutOptions{}); err != nil {
+		return time.Time{}, fmt.Errorf("ask the store for its time: %w", err)
+	}
+	_, object, err := p.store.Get(ctx, key, 0, 0)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask the store for its time: %w", err)
+	}
+	return object.Modified, nil
+}
+
 // listOld lists the files of which some may be unneeded, and tells Status what the
 // replica holds in all.
-func (p *replica) listOld(ctx context.Context) ([]catalog.Dated, error) {
-	var snapshots, old []catalog.Dated
+func (p *replica) listOld(ctx context.Context, now time.Time) (old []catalog.Dated, total int, err error) {
+	var snapshots []catalog.Dated
 	for f, err := range p.listDated(ctx, store.LevelPrefix(store.SnapshotLevel)) {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		snapshots = append(snapshots, f)
 	}
 	var bytes int64
-	wanted := catalog.Sift(snapshots, p.o.Retention.Keep, p.o.Retention.Thin, p.now())
+	wanted := catalog.Sift(snapshots, p.o.Retention.Keep, p.o.Retention.Thin, now)
 	for f, err := range p.listDated(ctx, "0") {
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		bytes += f.Object.Size
+		total++
 		if wanted(f) {
 			old = append(old, f)
 		}
@@ -113,12 +102,12 @@ func (p *replica) listOld(ctx context.Context) ([]catalog.Dated, error) {
 			}
 		}
 	})
-	return old, nil
+	return old, total, nil
 }
 
-// listDated lists the files whose key has the prefix. Where listing does not tell
-// a file's time, it is that of its upload: never earlier than its newest batch, so
-// nothing is taken for older than it is.
+// listDated lists the files whose key has the prefix. Their time is that of the upload by
+// the store's clock: never earlier than the newest batch, so nothing is taken for older
+// than it is, and never the clock's that may have been ahead when a batch was taken.
 func (p *replica) listDated(ctx context.Context, prefix string) iter.Seq2[catalog.Dated, error] {
 	return func(yield func(catalog.Dated, error) bool) {
 		for object, err := range p.store.List(ctx, prefix, "") {
@@ -131,9 +120,6 @@ func (p *replica) listDated(ctx context.Context, prefix string) iter.Seq2[catalo
 				continue
 			}
 			f := catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object}, At: object.Modified}
-			if t, ok := store.MetadataTime(object.Metadata); ok {
-				f.At = t
-			}
 			f.At, f.Object.Metadata = p.past(f.At, f.LTXFile), nil
 			if !yield(f, nil) {
 				return

@@ -21,6 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/merge"
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
+	"github.com/sqlwatch/sqlwatch/replicator/retention"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -95,12 +96,12 @@ type replica struct {
 	untidy   int              // failures in a row
 
 	// These belong to the goroutine that tidies up.
-	doomed     map[string]time.Time // since when unneeded
-	retained   time.Time            // when retention is to look again
-	retainedAt ltx.TXID             // and up to where
-	snapped    time.Time            // when a scheduled snapshot was last tried
-	drilled    time.Time            // when a scheduled drill was
-	messy      trouble              // what keeps it from being tidied up
+	ledger   retention.Ledger // of what is unneeded
+	retained time.Time        // when retention is to look again
+	looked   time.Time        // when the newest state's files were looked for
+	snapped  time.Time        // when a scheduled snapshot was last tried
+	drilled  time.Time        // when a scheduled drill was
+	messy    trouble          // what keeps it from being tidied up
 
 	mu       sync.Mutex
 	st       ReplicaStatus
@@ -122,17 +123,17 @@ func newReplica(r *Replicator, o ReplicaOptions) *replica {
 	o.SyncEvery = cmp.Or(o.SyncEvery, time.Second)
 	o.SnapshotEvery = cmp.Or(o.SnapshotEvery, 24*time.Hour)
 	o.Retention.Keep = cmp.Or(o.Retention.Keep, 720*time.Hour)
-	o.Retention.Grace = cmp.Or(o.Retention.Grace, defaultGrace)
+	o.Retention.Grace = cmp.Or(o.Retention.Grace, retention.DefaultGrace)
 	if o.Requests == nil {
 		o.Requests = &requests.Counts{}
 	}
 	p := &replica{
 		r: r, o: o, store: o.Store, log: r.log.With("replica", o.Name), dir: r.replicaDir(), scratch: r.scratchDir(),
-		times: map[string]time.Time{}, done: map[int]ltx.TXID{}, doomed: map[string]time.Time{},
+		times: map[string]time.Time{}, done: map[int]ltx.TXID{},
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), progress: make(chan struct{}),
 	}
 	p.began = p.now()
-	p.retained = p.began.Add(firstRetention)
+	p.retained, p.looked = p.began.Add(firstRetention), p.began
 	p.st = ReplicaStatus{Name: o.Name, Healthy: true, Objective: o.SyncEvery}
 	p.lease = lease.New(lease.Options{Store: o.Store, Owner: r.o.Owner, Boot: r.o.Boot, Self: lease.ThisProcess(), Clock: r.o.Clock, Save: p.saveNonces})
 	return p

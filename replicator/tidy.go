@@ -11,12 +11,13 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/retention"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// retainEvery is how often, at the most, a replica that is written to is looked
-// through for files that nobody needs.
-const retainEvery = time.Hour
+// lookEvery is how often it is looked whether the newest state can still be restored, of
+// an idle database too: a lifecycle rule, or a person, may have removed what it rests on.
+const lookEvery = 24 * time.Hour
 
 // firstRetention is how soon after the start it is done: not when a hundred
 // databases start at once, but also where sqlwatch never runs for an hour.
@@ -58,7 +59,7 @@ func (p *replica) tidy(ctx context.Context) {
 // tasks does everything that is due and returns when the next thing is; zero is
 // never.
 func (p *replica) tasks(ctx context.Context) (next time.Time, err error) {
-	for _, task := range []func(context.Context) (time.Time, error){p.compactAll, p.snapshotDue, p.retainDue, p.drillDue} {
+	for _, task := range []func(context.Context) (time.Time, error){p.lookDue, p.compactAll, p.snapshotDue, p.retainDue, p.drillDue} {
 		due, failed := task(ctx)
 		err = errors.Join(err, failed) // the others are due nevertheless
 		next = sooner(next, due)
@@ -100,23 +101,42 @@ func (p *replica) snapshotDue(ctx context.Context) (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// retainDue looks for files that nobody needs while the replica is written to, and
-// again to delete those that it found. An idle one needs none: nothing new came.
-func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
+// lookDue makes a plan for the newest state. Where there is none, that state is stored anew.
+func (p *replica) lookDue(ctx context.Context) (time.Time, error) {
 	cursor, _ := p.position()
-	if cursor <= p.retainedAt && len(p.doomed) == 0 {
+	if cursor == 0 {
+		return time.Time{}, nil
+	}
+	if due := p.looked.Add(lookEvery); p.now().Before(due) && !p.looked.After(p.now()) {
+		return due, nil
+	}
+	p.looked = p.now()
+	plan, err := catalog.MakePlan(ctx, p.store, catalog.Target{})
+	if err == nil && plan.TXID < cursor {
+		err = &catalog.GapError{From: plan.TXID + 1, To: cursor, Reached: plan.TXID}
+	}
+	if beyondRepair(err) {
+		p.log.Error("somebody removed what the newest state rests on (a lifecycle rule?): taking a new snapshot at once", "err", err)
+		return time.Time{}, errors.Join(fmt.Errorf("look at %s: %w", p.o.Name, err), p.repair(ctx))
+	}
+	return p.now().Add(lookEvery), err
+}
+
+// retainDue looks for files that nobody needs, now and then: they grow old on an idle
+// replica too.
+func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
+	if cursor, _ := p.position(); cursor == 0 {
 		return time.Time{}, nil
 	}
 	if p.now().Before(p.retained) {
 		return p.retained, nil
 	}
-	p.retained = p.now().Add(max(retainEvery, p.o.Retention.Grace)) // also when it fails: a refused deletion must not cost a listing every few seconds
+	p.retained = p.now().Add(max(retention.Often, p.o.Retention.Grace)) // also when it fails: a refused deletion must not cost a listing every few seconds
 	if err := p.retain(ctx); err != nil {
 		return time.Time{}, err
 	}
-	p.retainedAt = cursor
-	if len(p.doomed) == 0 {
-		p.retained = p.now().Add(p.o.Retention.period())
+	if !p.ledger.Waits() {
+		p.retained = p.now().Add(p.o.Retention.Period())
 	}
 	return p.retained, nil
 }

@@ -56,11 +56,12 @@ var arrows = map[string][]string{
 	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums", "internal/durable"},
 	"replicator/catalog":          {"replicator/moment", "replicator/store"},
 	"replicator/lease":            {"replicator/store"},
+	"replicator/retention":        {"replicator/catalog"}, // what may be deleted, apart from deleting it
 	"replicator/restore":          {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
 	"replicator/merge":            {"replicator/moment", "replicator/store", "internal/durable"},
 	"replicator/requests":         {"replicator/store", "internal/metric"},
 	"replicator": {
-		"replicator/moment", "replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
+		"replicator/moment", "replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
 		"replicator/requests", "replicator/restore", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},

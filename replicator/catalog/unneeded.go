@@ -13,7 +13,8 @@ import (
 // Dated is a file with the time of its newest batch.
 type Dated struct {
 	store.LTXFile
-	At time.Time
+	At    time.Time
+	Until ltx.TXID // of an unneeded file: the end of what goes together with it
 }
 
 // Unneeded returns the files that no promised restore uses, by ascending key
@@ -26,21 +27,27 @@ type Dated struct {
 // is used by none, and neither is a thinned file whose span a higher file covers.
 //
 // Protected keys, those of the last verified chain, stay in any case.
-func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time, protected map[string]bool) []store.LTXFile {
+func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time, protected map[string]bool) []Dated {
 	base, ok := oldestBase(files, now.Add(-keep))
 	if !ok {
 		return nil // nothing promised is restorable: whatever is here may be all there is
 	}
 	runs := levelRuns(files)
-	var out []store.LTXFile
+	var out []Dated
 	for _, f := range files {
+		f.Until = f.MaxTXID
 		switch {
 		case protected[f.Object.Key]:
+			continue
 		case f.MaxTXID < base, f.MaxTXID == base && !f.Snapshot():
-			out = append(out, f.LTXFile)
-		case f.MaxTXID > base && thinned(f, runs, thin, now):
-			out = append(out, f.LTXFile)
+		case f.MaxTXID <= base:
+			continue
+		default:
+			if f.Until = thinned(f, runs, thin, now); f.Until == 0 {
+				continue
+			}
 		}
+		out = append(out, f)
 	}
 	return out
 }
@@ -79,14 +86,14 @@ func oldestBase(files []Dated, cutoff time.Time) (base ltx.TXID, ok bool) {
 	return base, ok
 }
 
-// thinned says whether f may go because a higher level's file covers it. The
-// lowest file that does decides, and its age, which is that of the youngest it
+// thinned returns the end of the higher level's file that covers f and lets it go, 0
+// where none does. The lowest file that does decides, and its age, which is that of the youngest it
 // covers: what lies under one file goes at one time, or the remaining would miss
 // a link. A file that no window merged (see NextWindow) stands in for the
 // levels up to its cover and is kept as long as they are.
-func thinned(f Dated, runs [][]Dated, thin []time.Duration, now time.Time) bool {
+func thinned(f Dated, runs [][]Dated, thin []time.Duration, now time.Time) ltx.TXID {
 	if f.Snapshot() || len(thin) == 0 {
-		return false
+		return 0
 	}
 	for _, run := range runs {
 		if run[0].Level <= f.Level {
@@ -94,10 +101,13 @@ func thinned(f Dated, runs [][]Dated, thin []time.Duration, now time.Time) bool 
 		}
 		if g := cover(f, run); g != nil {
 			age := thin[min(g.Level-1, len(thin)-1)]
-			return g.Level <= len(thin) && age > 0 && now.Sub(g.At) >= age
+			if g.Level <= len(thin) && age > 0 && now.Sub(g.At) >= age {
+				return g.MaxTXID
+			}
+			return 0
 		}
 	}
-	return false
+	return 0
 }
 
 // cover returns a file of run, one level sorted by min TXID, that spans f. Of

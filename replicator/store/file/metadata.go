@@ -122,9 +122,19 @@ func (s *Store) describe(path string, info fs.FileInfo, getxattr func([]byte) (i
 		// The hash is part of the tag because an inode number is used again at
 		// once, and two replacements may fall into one tick of the clock.
 		ETag:     fmt.Sprintf("%x-%x-%x-%.16s", sys.Ino, info.Size(), info.ModTime().UnixNano(), meta[store.MetaSHA256]),
-		Modified: info.ModTime(),
+		Modified: modified(info, sys),
 		Metadata: meta,
 	}, nil
+}
+
+// modified is when a file was put here, by the clock of the file system. The time that a
+// file of ours shows is its batch's, which a clock that was ahead may have told; what we did
+// not write, as Litestream 0.3's files, has no other.
+func modified(info fs.FileInfo, sys *syscall.Stat_t) time.Time {
+	if !strings.HasSuffix(info.Name(), ".ltx") {
+		return info.ModTime()
+	}
+	return time.Unix(sys.Ctim.Unix())
 }
 
 // metadata returns what was noted with a file, nil when nothing readable was:

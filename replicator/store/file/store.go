@@ -311,25 +311,37 @@ type section struct {
 // Close closes the file.
 func (s *section) Close() error { return s.f.Close() }
 
-// Delete implements replicator.Store.
+// Delete implements store.Store. A file that cannot be removed does not save the others.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
+	var errs []error
 	for _, key := range keys {
-		path, err := s.path(key)
-		if err != nil {
-			return err
-		}
 		if err := ctx.Err(); err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
-		old, _ := os.Lstat(path) // nil when there is none
-		if err := durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("delete %s: %w", key, classify(err))
+		if err := s.remove(key); err != nil {
+			errs = append(errs, err)
 		}
-		if err := s.removeSidecar(path, old); err != nil {
-			return fmt.Errorf("delete metadata of %s: %w", key, classify(err))
-		}
-		s.lists.forget(filepath.Dir(path))
 	}
+	const enough = 3 // to know what is wrong
+	if n := len(errs); n > enough {
+		errs = append(errs[:enough], fmt.Errorf("and %d more of %d", n-enough, len(keys)))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Store) remove(key string) error {
+	path, err := s.path(key)
+	if err != nil {
+		return err
+	}
+	old, _ := os.Lstat(path) // nil when there is none
+	if err := durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete %s: %w", key, classify(err))
+	}
+	if err := s.removeSidecar(path, old); err != nil {
+		return fmt.Errorf("delete metadata of %s: %w", key, classify(err))
+	}
+	s.lists.forget(filepath.Dir(path))
 	return nil
 }
 

@@ -1,0 +1,105 @@
+package retention
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func dated(level int, txid, until ltx.TXID, at time.Time) catalog.Dated {
+	return catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: txid, MaxTXID: txid, Object: store.Object{Key: store.LTXKey(level, txid, txid)}}, At: at, Until: until}
+}
+
+func TestNow_P9(t *testing.T) {
+	t.Parallel()
+	for _, away := range []time.Duration{0, 9 * time.Minute, -9 * time.Minute} {
+		if got, err := Now(noon.Add(away), noon); err != nil || !got.Equal(noon.Add(away)) {
+			t.Errorf("%s: %v, %v", away, got, err)
+		}
+	}
+	for _, away := range []time.Duration{11 * time.Minute, -11 * time.Minute, 60 * 24 * time.Hour} {
+		var clock *ClockError
+		if _, err := Now(noon.Add(away), noon); !errors.As(err, &clock) {
+			t.Errorf("%s: %v", away, err)
+		}
+	}
+	if got, err := Now(noon, time.Time{}); err != nil || !got.Equal(noon) {
+		t.Errorf("a store without a clock: %v, %v", got, err)
+	}
+}
+
+// TestDue_P8: a run that believes all to be old does not delete all.
+func TestDue_P8(t *testing.T) {
+	t.Parallel()
+	var files []catalog.Dated
+	for i := range 1000 {
+		files = append(files, dated(0, ltx.TXID(i+1), ltx.TXID(i+1), noon.Add(time.Duration(i)*2*time.Minute)))
+	}
+	var l Ledger
+	later := noon.Add(1000 * time.Hour)
+	if keys := l.Due(files, 1000, time.Hour, later); len(keys) != 0 || !l.Waits() {
+		t.Fatalf("%d keys within the grace period", len(keys))
+	}
+	keys := l.Due(files, 1000, time.Hour, later.Add(time.Hour))
+	if len(keys) != 100 || keys[0] != files[0].Object.Key {
+		t.Errorf("%d keys of 1000, want a tenth, the oldest", len(keys))
+	}
+	if keys := l.Due(files[:90], 90, time.Hour, later.Add(2*time.Hour)); len(keys) != 31 {
+		t.Errorf("%d keys, want an hour's worth", len(keys))
+	}
+}
+
+// TestDue_S15: what somebody keeps does not hold the rest up.
+func TestDue_S15(t *testing.T) {
+	t.Parallel()
+	var files []catalog.Dated
+	for i := range 100 {
+		files = append(files, dated(0, ltx.TXID(i+1), ltx.TXID(i+1), noon.Add(time.Duration(i)*time.Hour)))
+	}
+	kept := map[string]bool{}
+	for _, f := range files[:20] {
+		kept[f.Object.Key] = true
+	}
+	var l Ledger
+	now := noon.Add(1000 * time.Hour)
+	l.Due(files, len(files), time.Hour, now)
+	for run := 0; len(files) > len(kept); run++ {
+		now = now.Add(time.Hour)
+		keys := l.Due(files, len(files), time.Hour, now)
+		if run == 100 {
+			t.Fatalf("%d files are left beside those that are kept", len(files)-len(kept))
+		}
+		l.Deleted(keys, slices.ContainsFunc(keys, func(k string) bool { return kept[k] }))
+		files = slices.DeleteFunc(files, func(f catalog.Dated) bool { return slices.Contains(keys, f.Object.Key) && !kept[f.Object.Key] })
+	}
+}
+
+// TestDue_I9: what goes together is not divided.
+func TestDue_I9(t *testing.T) {
+	t.Parallel()
+	var files []catalog.Dated
+	for i := range 200 {
+		files = append(files, dated(0, ltx.TXID(i+1), ltx.TXID(i/50*50+50), noon.Add(time.Duration(i)*time.Hour)))
+	}
+	var l Ledger
+	l.Due(files, 700, 0, noon.Add(999*time.Hour))
+	if keys := l.Due(files, 700, 0, noon.Add(1000*time.Hour)); len(keys) != 100 {
+		t.Errorf("%d keys, want two groups of fifty for a limit of seventy", len(keys))
+	}
+}
+
+func TestClockErrorSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	if got := fmt.Sprint(&ClockError{noon, noon.Add(time.Hour)}); got != "this machine's clock says 2026-03-01T12:00:00Z, the store's 2026-03-01T13:00:00Z: nothing is deleted until they agree; set the clock that is wrong" {
+		t.Error(got)
+	}
+}
