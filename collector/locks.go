@@ -38,6 +38,7 @@ func (h *heldRatio) observe(now time.Time, held bool) float64 {
 // lockWatch is what only someone who keeps looking at the locks knows.
 type lockWatch struct {
 	write, checkpoint heldRatio
+	share             heldRatio // of readers
 	processes         map[int]time.Time // pid → last seen holding a lock
 
 	// The lowest held read mark below the head, as of the last look.
@@ -46,15 +47,25 @@ type lockWatch struct {
 	pinnedMark  uint32
 	pinnedSalt  uint32
 
-	pid     int // whose command is known
+	// The transaction that holds the write lock, as of the last look.
+	writeSince  time.Time // zero: nobody holds it
+	writeChange uint32    // the database's change counter meanwhile
+
+	reader, writer process
+	self           int // our own pid
+}
+
+// process is one whose name was looked up.
+type process struct {
+	pid     int
 	command string
-	self    int // our own pid
 }
 
 // processLimit bounds the processes remembered for one database.
 const processLimit = 1024
 
-func (w *lockWatch) observe(now time.Time, l *dbfile.Locks) (locks Locks, processes int) {
+func (w *lockWatch) observe(now time.Time, l *dbfile.Locks, change uint32) (locks Locks, processes int) {
+	w.hold(now, l.Write, change, &locks)
 	locks.WriteHeld, locks.CheckpointHeld = l.Write.Held, l.Checkpoint.Held
 	locks.WriteRatio = w.write.observe(now, l.Write.Held)
 	locks.CheckpointRatio = w.checkpoint.observe(now, l.Checkpoint.Held)
@@ -73,6 +84,27 @@ func (w *lockWatch) observe(now time.Time, l *dbfile.Locks) (locks Locks, proces
 	}
 	return locks, len(w.processes)
 }
+
+// hold keeps the time since when one transaction has held the write lock. A commit
+// or another holder in between makes it another transaction. Our own holds are
+// bounded and nobody's trouble.
+func (w *lockWatch) hold(now time.Time, h dbfile.Holder, change uint32, locks *Locks) {
+	if !h.Held || h.PID == w.self {
+		w.writeSince = time.Time{}
+		return
+	}
+	if w.writeSince.IsZero() || change != w.writeChange || h.PID != w.writer.pid {
+		w.writeSince, w.writeChange, w.writer = now, change, process{pid: h.PID}
+	}
+	locks.WriteSince, locks.WriterPID = w.writeSince, max(0, h.PID)
+	if now.Sub(w.writeSince) >= namedAfter {
+		locks.WriterCommand = w.writer.name()
+	}
+}
+
+// namedAfter is how long a transaction lasts before anybody wants to know whose
+// it is.
+const namedAfter = time.Second
 
 // readers finds who keeps the WAL from being reset. A mark counts only while
 // its lock byte is held, and shared: exclusively held, it is being moved. Our
@@ -93,16 +125,20 @@ func (w *lockWatch) readers(now time.Time, l *dbfile.Locks, x *dbfile.WALIndex) 
 			r.OldestFrame, oldest = mark, h
 		}
 	}
+	r.Share = w.share.observe(now, r.Active > 0)
 	if r.Active == 0 {
 		w.pinned = false
-		return Readers{}
+		return Readers{Share: r.Share}
 	}
 	w.pin(now, r.OldestFrame, x)
 	if w.pinned {
 		r.PinnedSince = w.pinnedSince
 	}
 	r.OldestPID = max(0, oldest.PID)
-	r.OldestCommand = w.commandOf(oldest.PID)
+	if oldest.PID != w.reader.pid {
+		w.reader = process{pid: oldest.PID}
+	}
+	r.OldestCommand = w.reader.name()
 	return r
 }
 
@@ -116,22 +152,19 @@ func (w *lockWatch) pin(now time.Time, mark uint32, x *dbfile.WALIndex) {
 	}
 	if !w.pinned || mark > w.pinnedMark || x.Salt1 != w.pinnedSalt {
 		w.pinnedSince = now
-		w.pid = 0 // pids are reused: look again
+		w.reader = process{} // pids are reused: look again
 	}
 	w.pinned, w.pinnedMark, w.pinnedSalt = true, mark, x.Salt1
 }
 
-// commandOf returns the name of a process, looked up when the process is not
-// the one of the last call. The name only: an argument may be a secret.
-func (w *lockWatch) commandOf(pid int) string {
-	if pid <= 0 {
-		return ""
+// name returns the name of the process, looked up once. The name only: an
+// argument may be a secret.
+func (p *process) name() string {
+	if p.pid <= 0 || p.command != "" {
+		return p.command
 	}
-	if pid != w.pid {
-		w.pid, w.command = pid, ""
-		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil {
-			w.command = strings.TrimSuffix(string(name), "\n")
-		}
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.pid)); err == nil {
+		p.command = strings.TrimSuffix(string(name), "\n")
 	}
-	return w.command
+	return p.command
 }

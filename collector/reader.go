@@ -113,7 +113,7 @@ func (r *Reader) Sample(ctx context.Context) Sample {
 	if err := r.look(now); err != nil {
 		s.State, s.Err = diagnose(r.path, err)
 		s.WAL.Known = false
-		s.Readers, s.Locks.WriteHeld, s.Locks.CheckpointHeld = Readers{}, false, false
+		s.Readers, s.Locks = Readers{}, Locks{WriteRatio: s.Locks.WriteRatio, CheckpointRatio: s.Locks.CheckpointRatio, Busy: s.Locks.Busy}
 		if s.State == StateMissing || s.State == StateNotDatabase {
 			s.Database = Database{}
 		}
@@ -328,7 +328,7 @@ func (r *Reader) disk(now time.Time) error {
 }
 
 func (r *Reader) observeLocks(now time.Time, l *dbfile.Locks) {
-	locks, processes := r.locks.observe(now, l)
+	locks, processes := r.locks.observe(now, l, r.index.Change)
 	locks.Busy = r.sample.Locks.Busy
 	r.sample.Locks, r.sample.Database.Processes = locks, processes
 }

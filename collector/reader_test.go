@@ -105,7 +105,7 @@ func TestReaderFindsWhoPins(t *testing.T) {
 	wantState(t, r, StateUp)
 	clock.forward(3 * time.Hour)
 	s = wantState(t, r, StateUp)
-	want := Readers{Active: 1, OldestFrame: mark, PinnedSince: since, OldestPID: reader.PID, OldestCommand: s.Readers.OldestCommand}
+	want := Readers{Active: 1, OldestFrame: mark, PinnedSince: since, OldestPID: reader.PID, OldestCommand: s.Readers.OldestCommand, Share: 1}
 	if diff := cmp.Diff(want, s.Readers); diff != "" {
 		t.Errorf("D25 a reader pins for hours:\n%s", diff)
 	}
@@ -124,7 +124,7 @@ func TestReaderFindsWhoPins(t *testing.T) {
 		t.Errorf("pinned since %v, the mark moved at %v", s.Readers.PinnedSince, clock.now)
 	}
 	reader.run("c.execute('commit')")
-	if s = wantState(t, r, StateUp); s.Readers != (Readers{}) {
+	if s = wantState(t, r, StateUp); s.Readers != (Readers{Share: s.Readers.Share}) || s.Readers.Share >= 1 {
 		t.Errorf("nobody reads: %+v", s.Readers)
 	}
 }
@@ -241,7 +241,7 @@ func TestReaderOwnMarkPinsNothing(t *testing.T) {
 	for range 2 {
 		writer.run(insert)
 		clock.forward(time.Second)
-		if s := wantState(t, r, StateUp); s.Readers != (Readers{}) {
+		if s := wantState(t, r, StateUp); s.Readers != (Readers{Share: s.Readers.Share}) || s.Readers.Share >= 1 {
 			t.Errorf("our own marks show as %+v", s.Readers)
 		}
 	}

@@ -60,7 +60,8 @@ type Sample struct {
 	Readers  Readers   `json:"readers"`
 	Locks    Locks     `json:"locks"`
 	Disk     Disk      `json:"disk"`
-	Replicas []Replica `json:"replicas,omitempty"`
+	Capture  *Capture  `json:"capture,omitempty"` // nil where nothing is captured
+	Replicas []Replica `json:"replicas"`
 }
 
 // Database is what the first page and stat say of the main file. Source: the
@@ -97,10 +98,10 @@ type WAL struct {
 	ResetsTotal        uint64 `json:"resets_total"`
 
 	// Zero times mean "not seen since this process began to watch".
-	LastWrite              time.Time `json:"last_write"`
-	OldestBacklog          time.Time `json:"oldest_backlog"`           // when the oldest frame not yet in the database was first seen; zero: no backlog
-	LastCompleteCheckpoint time.Time `json:"last_complete_checkpoint"` // when CheckpointedFrames last reached Frames
-	Restarted              time.Time `json:"restarted"`                // when the current WAL generation was first seen
+	LastWrite              time.Time `json:"last_write,omitzero"`
+	OldestBacklog          time.Time `json:"oldest_backlog,omitzero"`           // when the oldest frame not yet in the database was first seen; zero: no backlog
+	LastCompleteCheckpoint time.Time `json:"last_complete_checkpoint,omitzero"` // when CheckpointedFrames last reached Frames
+	Restarted              time.Time `json:"restarted,omitzero"`                // when the current WAL generation was first seen
 }
 
 // BacklogFrames returns the frames not yet copied into the database file.
@@ -115,11 +116,12 @@ func (w WAL) BacklogFrames() uint32 {
 // capture's mark moves by itself when it is in the way, and nobody need chase
 // it. Source: read-mark lock bytes.
 type Readers struct {
-	Active        int       `json:"active"`       // read marks that others hold
-	OldestFrame   uint32    `json:"oldest_frame"` // lowest held mark; meaningful when Active > 0
-	PinnedSince   time.Time `json:"pinned_since"` // since when such a mark has stood below the head; zero: nobody
+	Active        int       `json:"active"`                // read marks that others hold
+	OldestFrame   uint32    `json:"oldest_frame"`          // lowest held mark; meaningful when Active > 0
+	PinnedSince   time.Time `json:"pinned_since,omitzero"` // since when such a mark has stood below the head; zero: nobody
 	OldestPID     int       `json:"oldest_pid,omitempty"`
 	OldestCommand string    `json:"oldest_command,omitempty"`
+	Share         float64   `json:"share"` // of recent samples, 0 to 1, that found such a mark held
 }
 
 // Locks is what lock sampling found.
@@ -129,6 +131,11 @@ type Locks struct {
 	WriteRatio      float64 `json:"write_held_ratio"` // share of recent samples, 0 to 1
 	CheckpointRatio float64 `json:"checkpoint_held_ratio"`
 	Busy            uint64  `json:"busy_total"` // refused locks of all sources
+
+	// One transaction that holds the write lock: since when it was seen to, and whose it is.
+	WriteSince    time.Time `json:"write_since,omitzero"`
+	WriterPID     int       `json:"writer_pid,omitempty"`
+	WriterCommand string    `json:"writer_command,omitempty"`
 }
 
 // Disk is the file system that holds the database. Source: statfs(2), mountinfo.
@@ -146,11 +153,39 @@ type Disk struct {
 type Replica struct {
 	Name         string    `json:"name"` // type and name, as "s3.main"
 	Healthy      bool      `json:"healthy"`
-	CaughtUp     time.Time `json:"caught_up"`     // every commit up to here is durable there
-	LagSeconds   float64   `json:"lag_seconds"`   // age of the oldest commit not durable there; 0: none
-	PendingBytes int64     `json:"pending_bytes"` // captured, not yet durable there
+	CaughtUp     time.Time `json:"caught_up,omitzero"` // every commit up to here is durable there
+	LagSeconds   float64   `json:"lag_seconds"`        // age of the oldest commit not durable there; 0: none
+	PendingBytes int64     `json:"pending_bytes"`      // captured, not yet durable there
 	TXID         uint64    `json:"txid"`
-	LastVerified time.Time `json:"last_verified"` // zero: never
+	LastVerified time.Time `json:"last_verified,omitzero"` // zero: never
 	Err          string    `json:"error,omitempty"`
-	MonthlyUSD   *float64  `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
+	Reason       string    `json:"reason,omitempty"` // of Err, one word; see replicator.FailureReason
+	FailingSince time.Time `json:"failing_since,omitzero"`
+
+	ObjectiveSeconds     float64   `json:"objective_seconds"`      // the configured bound of loss
+	SnapshotEverySeconds float64   `json:"snapshot_every_seconds"` // 0: not known
+	VerifyEverySeconds   float64   `json:"verify_every_seconds"`   // 0: no drills but by hand
+	StoredBytes          int64     `json:"stored_bytes"`
+	LastSnapshot         time.Time `json:"last_snapshot,omitzero"`
+	OldestRestorePoint   time.Time `json:"oldest_restore_point,omitzero"`
+	DrillSeconds         float64   `json:"drill_seconds,omitempty"` // how long the last restore drill took: the measured time to recover
+	DrillErr             string    `json:"drill_error,omitempty"`   // why the last drill failed
+
+	MonthlyUSD *float64 `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
 }
+
+// Capture is how the capture of commits fares. It is filled in by whoever runs
+// the replication.
+type Capture struct {
+	SpoolBytes      int64     `json:"spool_bytes"`
+	SpoolLimitBytes int64     `json:"spool_limit_bytes"`
+	Reason          string    `json:"reason,omitempty"` // why commits are not captured, one word; empty: they are
+	Err             string    `json:"error,omitempty"`
+	Since           time.Time `json:"since,omitzero"` // of Reason
+}
+
+// Reasons for which commits are not captured. Any other word is a failure.
+const (
+	CaptureWaiting   = "waiting"    // the database's files are not open
+	CaptureSpoolFull = "spool_full" // no replica takes what was captured
+)

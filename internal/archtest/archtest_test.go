@@ -27,14 +27,14 @@ const module = "github.com/sqlwatch/sqlwatch"
 // "*" allows all.
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
-	"internal/daemon": {"internal/metric",
+	"internal/daemon": {"internal/health", "internal/metric",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
 	}, // the composition root
 	"internal/config":     {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/policytest", "internal/hcldecode", "internal/notify"},
-	"internal/web":        {"internal/metric", "internal/watchdog", "collector"},
-	"internal/watchdog":   {"internal/metric", "collector", "policy", "internal/sqlite", "internal/durable"},
+	"internal/web":        {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
+	"internal/watchdog":   {"internal/health", "internal/metric", "collector", "policy", "internal/sqlite", "internal/durable"},
 	"policy":              {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	"policy/policytest":   {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
 	"internal/hcldecode":  {"policy/lang", "policy/lang/amounts"},                                                                 // strict reading, for policies and the rest of the configuration
@@ -79,6 +79,8 @@ var arrows = map[string][]string{
 	"internal/importer":           {},
 	"internal/testapp":            {},
 	"examples":                    {},
+	"internal/health":             {"internal/show", "internal/metric", "collector"}, // one judge for page, commands, metrics and alerts
+	"internal/show":               {},
 	"internal/notify":             {"internal/metric", "collector"},
 }
 

@@ -16,11 +16,11 @@ var update = flag.Bool("update", false, "rewrite the test column of docs/faults.
 const faultTable = "../../docs/faults.md"
 
 var (
-	faultID  = regexp.MustCompile(`[PDSCFHRXI][0-9]{1,2}`)
-	inName   = regexp.MustCompile(`(?:[a-z]|_|\b)([PDSCFHRXI][0-9]{1,2})(?:[A-Z]|_|\b)`)
+	faultID  = regexp.MustCompile(`[PDSCFHRXIV][0-9]{1,2}`)
+	inName   = regexp.MustCompile(`(?:[a-z]|_|\b)([PDSCFHRXIV][0-9]{1,2})(?:[A-Z]|_|\b)`)
 	testFunc = regexp.MustCompile(`^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 	storeS3  = regexp.MustCompile(`S3\b|S3[A-Z_]`) // in a function's name it is the store, not the fault
-	subtest  = regexp.MustCompile(`"([PDSCFHRXI][0-9]{1,2}(?:[ _/:,][^"]*)?)"`)
+	subtest  = regexp.MustCompile(`"([PDSCFHRXIV][0-9]{1,2}(?:[ _/:,][^"]*)?)"`)
 )
 
 // docs/faults.md says of each fault which tests cover it. Tests carry the

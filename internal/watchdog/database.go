@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -45,6 +46,7 @@ type database struct {
 	nextTurn time.Time
 	last     collector.Sample // of the last turn or look
 	changed  time.Time        // when the database was last seen to change
+	found    bool             // it was up once, in this life or an earlier one
 	history  *policy.History
 	reads    *policy.Set // whose variables the history keeps
 	states   map[string]policy.PolicyState
@@ -67,6 +69,7 @@ func newDatabase(w *Watchdog, target Target, saved savedDatabase) *database {
 		history:  &policy.History{},
 		states:   saved.Policies,
 		changed:  time.Now(),
+		found:    saved.Found,
 		said:     map[string]repeated{},
 		running:  map[policy.Lane]string{},
 	}
@@ -74,7 +77,7 @@ func newDatabase(w *Watchdog, target Target, saved savedDatabase) *database {
 		d.history = saved.history
 	}
 	d.pauseUntil.Store(&time.Time{})
-	d.status.Store(&DatabaseStatus{Name: target.Name, Path: target.Path, Labels: target.Labels})
+	d.status.Store(&DatabaseStatus{Name: target.Name, Path: target.Path, Labels: target.Labels, Conditions: []health.Condition{}, saved: saved})
 	return d
 }
 

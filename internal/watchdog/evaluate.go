@@ -25,6 +25,9 @@ func (d *database) measure(ctx context.Context) collector.Sample {
 	if replicas := d.parts.Actions.Replicas; replicas != nil {
 		sample.Replicas = replicas()
 	}
+	if capture := d.parts.Actions.Capture; capture != nil {
+		sample.Capture = capture()
+	}
 	if sample.WAL.Change != d.last.WAL.Change || sample.WAL.Salt1 != d.last.WAL.Salt1 ||
 		sample.WAL.CheckpointedFrames != d.last.WAL.CheckpointedFrames || sample.State != d.last.State {
 		d.changed = time.Now()

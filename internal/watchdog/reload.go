@@ -75,6 +75,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	for name, d := range before {
 		gone = append(gone, d)
 		w.options.Metrics.forget(name)
+		w.options.Health.Forget(name)
 	}
 	// Close first: what is new may lead to a file that can be open only once.
 	bounded, cancel := context.WithTimeout(ctx, removeGrace)

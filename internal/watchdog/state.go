@@ -55,7 +55,8 @@ func (f *stateFile) sum() uint32 {
 // savedDatabase is what survives a restart of one database.
 type savedDatabase struct {
 	Policies map[string]policy.PolicyState `json:"policies"`
-	Left     time.Time                     `json:"left,omitzero"` // when the configuration let go of it
+	Left     time.Time                     `json:"left,omitzero"`   // when the configuration let go of it
+	Found    bool                          `json:"found,omitempty"` // it was up once
 
 	history *policy.History // kept in its own file; nil: none
 }

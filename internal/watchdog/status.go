@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -19,18 +20,19 @@ type Status struct {
 
 // DatabaseStatus is what one turn published. It is immutable.
 type DatabaseStatus struct {
-	Name        string            `json:"name"`
-	Path        string            `json:"path"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Err         string            `json:"error,omitempty"` // why the database could not be opened
-	Sample      *collector.Sample `json:"sample"`          // nil until the first turn
-	Decision    *policy.Decision  `json:"decision"`        // nil until the first turn
-	Running     string            `json:"running,omitempty"`
-	PausedUntil time.Time         `json:"paused_until,omitzero"`
-	Actions     []ActionRecord    `json:"actions"` // newest first, at most recordedActions
-	Changes     []ChangeRecord    `json:"changes"` // newest first, at most recordedChanges
-	Panics      int               `json:"panics,omitempty"`
-	LastBusy    *Refusal          `json:"last_busy,omitempty"` // who was refused a lock last, where the kernel tells
+	Name        string             `json:"name"`
+	Path        string             `json:"path"`
+	Labels      map[string]string  `json:"labels,omitempty"`
+	Err         string             `json:"error,omitempty"` // why the database could not be opened
+	Conditions  []health.Condition `json:"conditions"`      // the worst first; empty: it is all right
+	Sample      *collector.Sample  `json:"sample"`          // nil until the first turn
+	Decision    *policy.Decision   `json:"decision"`        // nil until the first turn
+	Running     string             `json:"running,omitempty"`
+	PausedUntil time.Time          `json:"paused_until,omitzero"`
+	Actions     []ActionRecord     `json:"actions"` // newest first, at most recordedActions
+	Changes     []ChangeRecord     `json:"changes"` // newest first, at most recordedChanges
+	Panics      int                `json:"panics,omitempty"`
+	LastBusy    *Refusal           `json:"last_busy,omitempty"` // who was refused a lock last, where the kernel tells
 
 	published time.Time // by the monotonic clock
 	saved     savedDatabase
@@ -71,7 +73,7 @@ func (w *Watchdog) Status() *Status {
 	databases := *w.databases.Load()
 	status := &Status{At: w.options.Clock(), Started: w.options.Clock().Add(-time.Since(w.started)), Databases: make([]*DatabaseStatus, len(databases))}
 	for i, d := range databases {
-		status.Databases[i] = d.status.Load()
+		status.Databases[i] = d.shown()
 	}
 	return status
 }
@@ -82,7 +84,7 @@ func (w *Watchdog) Database(nameOrPath string) (*DatabaseStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.status.Load(), nil
+	return d.shown(), nil
 }
 
 // Samples returns the latest sample of every database that has one.
@@ -136,7 +138,7 @@ func (d *database) publish(sample collector.Sample, decision policy.Decision) {
 		Changes:   before.Changes,
 		Panics:    d.panics,
 		published: time.Now(),
-		saved:     savedDatabase{Policies: d.states},
+		saved:     savedDatabase{Policies: d.states, Found: d.found},
 	}
 	if d.parts != nil && d.parts.LastBusy != nil {
 		s.LastBusy = d.parts.LastBusy()
@@ -145,6 +147,7 @@ func (d *database) publish(sample collector.Sample, decision policy.Decision) {
 		s.PausedUntil = until
 	}
 	s.Changes = d.noteChanges(before.Decision, decision, before.Changes)
+	s.Conditions = d.judge(s)
 	d.status.Store(s)
 }
 
@@ -156,7 +159,8 @@ func (d *database) refresh() {
 		s.Sample = &last
 	}
 	s.Actions, s.Running, s.Panics, s.published = d.actions, d.atWork(), d.panics, time.Now()
-	s.saved = savedDatabase{Policies: d.states}
+	s.saved = savedDatabase{Policies: d.states, Found: d.found}
+	s.Conditions = d.judge(&s)
 	d.status.Store(&s)
 }
 
@@ -172,5 +176,6 @@ func (d *database) publishError(reason string) {
 	if s.Sample == nil {
 		s.Sample = &collector.Sample{At: d.watchdog.options.Clock(), DB: d.target.Name, Path: d.target.Path, State: collector.StateUnreadable, Err: reason}
 	}
+	s.Conditions = d.judge(&s)
 	d.status.Store(&s)
 }

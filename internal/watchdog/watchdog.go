@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -45,6 +46,7 @@ type Actions struct {
 	Verify   func(ctx context.Context) error
 	Notify   func(ctx context.Context, action policy.Action) error
 	Replicas func() []collector.Replica // how far each replica has come, for samples
+	Capture  func() *collector.Capture  // how capture fares, for samples
 }
 
 // Parts serve one database from Open to Close.
@@ -83,6 +85,7 @@ type Options struct {
 	StateFile   string // where policy state survives restarts; "" keeps none
 	HistoryFile string // where the past that policies look back to does; "" keeps none
 	Metrics     *Metrics
+	Health      *health.Board   // where the databases' conditions are put up; nil: one of its own
 	Busy        *collector.Busy // counts the locks that others refused us; may be nil
 	Logger      *slog.Logger
 	Clock       func() time.Time
@@ -136,6 +139,9 @@ func New(o Options) *Watchdog {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics()
 	}
+	if o.Health == nil {
+		o.Health = health.NewBoard()
+	}
 	now := time.Now()
 	// From a whole second, as replication does: what falls together wakes the machine once.
 	beats := now.Add(-now.Sub(now.Truncate(time.Second)))
@@ -167,6 +173,7 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 			w.swap(ctx, r.targets, r.policies, nil)
 			close(r.done)
 		case <-tick.C:
+			w.watchSilent()
 			w.report(w.save())
 		case <-history.C:
 			brief, cancel := context.WithTimeout(ctx, time.Second)

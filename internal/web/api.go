@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
@@ -49,13 +51,67 @@ func healthy(w *watchdog.Watchdog) http.HandlerFunc {
 	}
 }
 
-func ready(w *watchdog.Watchdog) http.HandlerFunc {
+// Health is what /api/v1/health answers: every condition of the daemon and of each
+// database. Lists are never null.
+type Health struct {
+	At         time.Time          `json:"at"`
+	Started    time.Time          `json:"started"`
+	Severity   health.Severity    `json:"severity"`   // the worst of all; "": none
+	Conditions []health.Condition `json:"conditions"` // of the daemon itself
+	LeftOut    []health.LeftOut   `json:"left_out"`
+	Databases  []DatabaseHealth   `json:"databases"`
+}
+
+// DatabaseHealth is one database's share of Health.
+type DatabaseHealth struct {
+	Name       string             `json:"name"`
+	Severity   health.Severity    `json:"severity"`
+	Conditions []health.Condition `json:"conditions"`
+}
+
+// healthNow gathers what holds now.
+func healthNow(w *watchdog.Watchdog, chosen []*watchdog.DatabaseStatus, itself Itself) Health {
+	status := w.Status()
+	h := Health{
+		At: status.At, Started: status.Started, Databases: []DatabaseHealth{},
+		Conditions: append([]health.Condition{}, itself.Conditions...), LeftOut: append([]health.LeftOut{}, itself.LeftOut...),
+	}
+	all := h.Conditions
+	for _, d := range chosen {
+		h.Databases = append(h.Databases, DatabaseHealth{Name: d.Name, Severity: health.Worst(d.Conditions), Conditions: d.Conditions})
+		all = append(all, d.Conditions...)
+	}
+	h.Severity = health.Worst(all)
+	return h
+}
+
+func healthOf(w *watchdog.Watchdog, itself func() Itself) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		chosen, err := choose(w, r)
+		if err != nil {
+			refuse(rw, err)
+			return
+		}
+		reply(rw, healthNow(w, chosen, itself()))
+	}
+}
+
+func ready(w *watchdog.Watchdog, itself func() Itself) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		if !w.Ready() {
 			http.Error(rw, "sqlwatch is starting: not every database has been looked at.", http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(rw, "sqlwatch is ready.")
+		h := healthNow(w, w.Status().Databases, itself())
+		for _, c := range h.Conditions {
+			fmt.Fprintf(rw, "sqlwatch: %s\n", c)
+		}
+		for _, d := range h.Databases {
+			for _, c := range d.Conditions {
+				fmt.Fprintf(rw, "%s: %s\n", show.Text(d.Name), c)
+			}
+		}
 	}
 }
 

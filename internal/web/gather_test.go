@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
@@ -189,34 +190,31 @@ func (h hanging) Sample(ctx context.Context) collector.Sample {
 // The page says in one line how all fare: its title, its colour and its words.
 func TestVerdict(t *testing.T) {
 	t.Parallel()
-	sample := func(state collector.State, pinned time.Duration) *collector.Sample {
-		s := &collector.Sample{DB: "x", State: state, Err: "why"}
-		if pinned > 0 {
-			s.Readers = collector.Readers{Active: 1, PinnedSince: time.Unix(1000, 0).Add(-pinned), OldestPID: 7, OldestCommand: "job"}
-		}
-		return s
+	sick := func(severity health.Severity) []health.Condition {
+		return []health.Condition{{ID: "write_lock_held", Severity: severity, What: "Somebody writes."}}
 	}
-	up, short, long, gone := sample(collector.StateUp, 0), sample(collector.StateUp, time.Second), sample(collector.StateUp, time.Hour), sample(collector.StateMissing, 0)
-	stale := sample(collector.StateUp, 0)
-	stale.Replicas = []collector.Replica{{Name: "s3.main"}}
+	well, noted, late, gone := []health.Condition{}, sick(health.Info), sick(health.Warning), sick(health.Critical)
 	for _, test := range []struct {
-		samples []*collector.Sample
-		level   level
-		words   string
+		databases [][]health.Condition
+		itself    []health.Condition
+		level     level
+		words     string
 	}{
-		{nil, warn, "No database is watched"},
-		{[]*collector.Sample{up}, good, "a is well"},
-		{[]*collector.Sample{up, short}, good, "All 2 databases are well"},
-		{[]*collector.Sample{up, long}, warn, "b is worth a look"},
-		{[]*collector.Sample{long, gone, stale}, bad, "b, c are in trouble"},
-		{[]*collector.Sample{gone, gone, gone, gone, up}, bad, "4 of 5 databases are in trouble"},
+		{nil, nil, warn, "No database is watched"},
+		{[][]health.Condition{well}, nil, good, "a is well"},
+		{[][]health.Condition{well, noted}, nil, good, "All 2 databases are well"},
+		{[][]health.Condition{late}, nil, warn, "a is worth a look"},
+		{[][]health.Condition{gone, gone, well}, nil, bad, "a, b are in trouble"},
+		{[][]health.Condition{gone, gone, gone, gone, well}, nil, bad, "4 of 5 databases are in trouble"},
+		{[][]health.Condition{well}, late, warn, "Somebody writes"},
+		{[][]health.Condition{gone}, late, bad, "a is in trouble"},
+		{nil, gone, bad, "Somebody writes"},
 	} {
 		var rows []row
-		for i, s := range test.samples {
-			rows = append(rows, newRow(&watchdog.DatabaseStatus{Name: string(rune('a' + i)), Sample: s}, time.Unix(1000, 0)))
+		for i, c := range test.databases {
+			rows = append(rows, newRow(&watchdog.DatabaseStatus{Name: string(rune('a' + i)), Sample: &collector.Sample{}, Conditions: c}, false, false))
 		}
-		sortRows(rows)
-		if l, words := verdict(rows); l != test.level || words != test.words {
+		if l, words := verdict(rows, test.itself); l != test.level || words != test.words {
 			t.Errorf("got %s, %q; want %s, %q", l, words, test.level, test.words)
 		}
 	}

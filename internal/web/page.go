@@ -3,61 +3,84 @@ package web
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"html/template"
 	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
 //go:embed page.html
 var pageText string
 
-// maxRows is how many databases the page shows; those with something to say come first.
+// maxRows is how many databases the page shows; those in trouble come first.
 const maxRows = 300
 
 // statusPage is the page at /. It is complete without scripts; the one script
-// only fetches it again and swaps its main part.
+// asks /page for the rows that have changed and swaps them in place.
 type statusPage struct {
 	watchdog      *watchdog.Watchdog
+	itself        func() Itself
 	version       string
 	template      *template.Template
 	contentPolicy string
+
+	mu   sync.Mutex
+	rows map[string]rendered // by name, and whether it is unfolded; as last rendered for anybody
 }
 
-func newStatusPage(w *watchdog.Watchdog, version string) *statusPage {
+// rendered is when a row became what it is.
+type rendered struct {
+	hash  uint64
+	since time.Time
+}
+
+func newStatusPage(w *watchdog.Watchdog, itself func() Itself, version string) *statusPage {
 	funcs := template.FuncMap{
-		"bytes":  func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) },
-		"free":   humanize.IBytes,
-		"count":  func(n uint32) string { return humanize.Comma(int64(n)) },
-		"number": func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) },
-		"ago":    ago,
-		"span":   rounded,
-		"short":  func(d time.Duration) string { return d.Round(100 * time.Microsecond).String() },
-		"clock":  func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") },
-		"hour":   func(t time.Time) string { return t.Local().Format("Mon 15:04:05") },
-		"lag":    func(seconds float64) string { return rounded(time.Duration(seconds * float64(time.Second))) },
+		"bytes":   show.Bytes,
+		"free":    func(n uint64) string { return show.Bytes(int64(n)) },
+		"count":   func(n uint32) string { return humanize.Comma(int64(n)) },
+		"number":  func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) },
+		"dollars": func(v *float64) string { return fmt.Sprintf("%.2f $", *v) },
+		"when":    when,
+		"span":    show.Span,
+		"seconds": show.Seconds,
+		"clock":   show.Clock,
+		"hour":    func(t time.Time) string { return t.Local().Format("Mon 15:04:05 MST") },
+		"level":   levelOf,
+		"runbook": runbookOf,
 	}
-	return &statusPage{
-		watchdog:      w,
-		version:       version,
-		template:      template.Must(template.New("page").Funcs(funcs).Parse(pageText)),
-		contentPolicy: contentPolicy(pageText),
+	p := &statusPage{
+		watchdog: w, itself: itself, version: version, rows: map[string]rendered{},
+		template: template.Must(template.New("page").Funcs(funcs).Parse(pageText)),
 	}
+	// The template's engine drops comments and may drop more: what counts is what is served.
+	var served bytes.Buffer
+	if err := p.template.Execute(&served, pageData{}); err != nil {
+		panic(fmt.Sprintf("the status page's template is wrong: %v", err)) // as template.Must
+	}
+	p.contentPolicy = contentPolicy(served.String())
+	return p
 }
 
-// contentPolicy allows the page's own style and script by their hash, and nothing else.
+// contentPolicy allows the page's own style and script, as served, by their hash,
+// and nothing else.
 func contentPolicy(page string) string {
 	hash := func(element string) string {
 		inner := regexp.MustCompile(`(?s)<` + element + `>(.*?)</` + element + `>`).FindStringSubmatch(page)
@@ -68,92 +91,202 @@ func contentPolicy(page string) string {
 		return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 	}
 	return "default-src 'none'; style-src " + hash("style") + "; script-src " + hash("script") +
-		"; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		"; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+}
+
+// when shows how long ago t was. A browser with scripts goes on counting by itself,
+// so that a row is not another one only because time passes.
+func when(t time.Time, after string) template.HTML {
+	if t.IsZero() {
+		return "not seen"
+	}
+	return template.HTML(fmt.Sprintf(`<time datetime="%s" data-t="%d" data-after="%s">%s</time>`,
+		t.UTC().Format(time.RFC3339), t.UnixMilli(), template.HTMLEscapeString(after), show.Span(time.Since(t).Round(time.Second))+template.HTMLEscapeString(after)))
+}
+
+var ages = regexp.MustCompile(`>[^<]*</time>`)
+
+// runbooks is where the alerts' runbooks are read.
+const runbooks = "https://github.com/sqlwatch/sqlwatch/blob/main/docs/conditions.md#"
+
+func runbookOf(c health.Condition) string {
+	if c.Severity == health.Info {
+		return ""
+	}
+	return runbooks + c.ID
 }
 
 type pageData struct {
-	Version       string
-	Title         string
-	Verdict       string // what a person wants to know first
-	Level         level  // of the worst database
-	At            time.Time
-	Up            time.Duration
-	Total, Hidden int
-	One           bool // a single database was asked for
-	Open          bool // also what is well is shown in full
-	Rows          []row
+	Version              string
+	Title                string
+	Verdict              string // what a person wants to know first
+	Level                level  // of the worst
+	At                   time.Time
+	Since                string // what a browser says when it asks for what has changed
+	Order                string // stands for the names shown, in their order
+	Total, Shown, Hidden int
+	Query                string // only names that contain it
+	One                  string // the database that was asked for
+	Trouble              bool   // only databases in trouble
+	Itself               []health.Condition
+	LeftOut              []health.LeftOut
+	Rows                 []row
 }
-
-// level is how a database fares.
-type level string
-
-const (
-	good level = "good"
-	warn level = "warn" // somebody should look, at daytime
-	bad  level = "bad"
-)
-
-var badness = map[level]int{good: 0, warn: 1, bad: 2}
-
-// row is one database on the page.
-type row struct {
-	*watchdog.DatabaseStatus
-	State    string
-	Level    level
-	Problems []string
-	Warnings []string
-	Summary  string // at the end of its line
-
-	InUse, Moved, Backlog int64 // bytes of WAL frames: all, in the database already, and not yet
-
-	UsedPercent, MovedPercent, BacklogPercent float64 // of the WAL file
-}
-
-// openRows is up to how many databases are all shown in full.
-const openRows = 6
 
 // ServeHTTP shows all databases, or with ?db=NAME one of them.
 func (p *statusPage) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	chosen, err := choose(p.watchdog, r)
+	data, err := p.data(r)
 	if err != nil {
 		http.Error(rw, err.Error(), http.StatusNotFound)
 		return
 	}
 	var page bytes.Buffer
-	if err := p.template.Execute(&page, p.data(chosen, r.URL.Query().Get("db") != "")); err != nil {
+	if err := p.template.Execute(&page, data); err != nil {
 		http.Error(rw, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	rw.Header().Set("Content-Type", "text/html; charset=utf-8")
-	rw.Header().Set("Cache-Control", "no-store")
-	page.WriteTo(rw)
+	send(rw, r, "text/html; charset=utf-8", page.Bytes())
+}
+
+// changes is what /page answers: what differs from what the browser shows.
+type changes struct {
+	At       time.Time                `json:"at"`
+	Since    string                   `json:"since"`
+	Title    string                   `json:"title"`
+	Head     string                   `json:"head"`
+	Count    string                   `json:"count"`
+	OrderTag string                   `json:"order_tag"`
+	Order    []string                 `json:"order,omitempty"` // ids of all rows, where they are others or in another order
+	Rows     map[string]template.HTML `json:"rows"`            // by id: those that have changed
+}
+
+// refresh answers the page's script.
+func (p *statusPage) refresh(rw http.ResponseWriter, r *http.Request) {
+	data, err := p.data(r)
+	if err != nil {
+		refuse(rw, err)
+		return
+	}
+	out := changes{At: data.At, Since: data.Since, Title: data.Title, OrderTag: data.Order, Rows: map[string]template.HTML{}}
+	seen, _ := strconv.ParseInt(r.FormValue("since"), 10, 64) // nonsense is 0: all of it
+	anew := r.FormValue("order") != data.Order
+	for _, row := range data.Rows {
+		if anew {
+			out.Order = append(out.Order, row.ID)
+		}
+		if row.since.UnixNano() > seen || slices.Contains(r.Form["anew"], row.Name) {
+			out.Rows[row.ID] = row.HTML
+		}
+	}
+	for name, text := range map[string]*string{"head": &out.Head, "count": &out.Count} {
+		var b strings.Builder
+		if err := p.template.ExecuteTemplate(&b, name, data); err != nil {
+			refuse(rw, err)
+			return
+		}
+		*text = b.String()
+	}
+	text, err := json.Marshal(out)
+	if err != nil {
+		refuse(rw, err)
+		return
+	}
+	send(rw, r, "application/json; charset=utf-8", text)
+}
+
+// send answers with a text, compressed where the browser can read that: rows in
+// the same trouble read nearly the same.
+func send(rw http.ResponseWriter, r *http.Request, kind string, text []byte) {
+	h := rw.Header()
+	h.Set("Content-Type", kind)
+	h.Set("Cache-Control", "no-store")
+	h.Set("Vary", "Accept-Encoding")
+	if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		rw.Write(text) // an error here is the client gone
+		return
+	}
+	h.Set("Content-Encoding", "gzip")
+	packed := gzip.NewWriter(rw)
+	packed.Write(text)
+	packed.Close()
 }
 
 // data is what the template shows.
-func (p *statusPage) data(chosen []*watchdog.DatabaseStatus, one bool) pageData {
-	status := p.watchdog.Status()
-	data := pageData{Version: p.version, At: status.At, Up: status.At.Sub(status.Started).Round(time.Second), Total: len(chosen), One: one, Open: len(chosen) <= openRows}
-	for _, d := range chosen {
-		data.Rows = append(data.Rows, newRow(d, status.At))
+func (p *statusPage) data(r *http.Request) (*pageData, error) {
+	chosen, err := choose(p.watchdog, r)
+	if err != nil {
+		return nil, err
 	}
-	sortRows(data.Rows)
-	data.Level, data.Verdict = verdict(data.Rows)
-	data.Title = map[level]string{good: "✔", warn: "▲", bad: "✖"}[data.Level] + " sqlwatch: " + data.Verdict
-	if len(data.Rows) > maxRows {
-		data.Hidden = len(data.Rows) - maxRows
-		data.Rows = data.Rows[:maxRows]
+	status, itself := p.watchdog.Status(), p.itself()
+	now := time.Now()
+	d := &pageData{
+		Version: p.version, At: status.At, Since: strconv.FormatInt(now.UnixNano(), 10), Total: len(chosen),
+		Query: r.FormValue("q"), One: r.URL.Query().Get("db"), Trouble: r.FormValue("trouble") != "",
+		Itself: itself.Conditions, LeftOut: itself.LeftOut[:min(len(itself.LeftOut), maxRows)],
 	}
-	return data
+	open := r.Form["open"]
+	for _, s := range chosen {
+		d.Rows = append(d.Rows, newRow(s, d.One != "", d.One != "" || slices.Contains(open, s.Name)))
+	}
+	slices.SortStableFunc(d.Rows, func(a, b row) int { return cmp.Compare(badness[b.Level], badness[a.Level]) })
+	d.Level, d.Verdict = verdict(d.Rows, itself.Conditions)
+	d.Title = map[level]string{good: "✔", warn: "▲", bad: "✖"}[d.Level] + " sqlwatch: " + d.Verdict
+	d.Rows = slices.DeleteFunc(d.Rows, func(r row) bool {
+		return d.Trouble && r.Level == good || !strings.Contains(strings.ToLower(r.Name), strings.ToLower(d.Query))
+	})
+	if len(d.Rows) > maxRows {
+		d.Hidden = len(d.Rows) - maxRows
+		d.Rows = d.Rows[:maxRows]
+	}
+	d.Shown = len(d.Rows)
+	if err := p.render(d.Rows, now); err != nil {
+		return nil, err
+	}
+	order := fnv.New64a()
+	for _, r := range d.Rows {
+		order.Write([]byte(r.ID + "\x00"))
+	}
+	d.Order = strconv.FormatUint(order.Sum64(), 36)
+	return d, nil
 }
 
-// sortRows puts what is worst first.
-func sortRows(rows []row) {
-	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(badness[b.Level], badness[a.Level]) })
+// render makes the rows' HTML and notes since when each is what it is. Everybody
+// who asks looks at all rows of a kind, so that whoever asked before a row changed
+// finds it younger than his question.
+func (p *statusPage) render(rows []row, now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.rows) > 16*maxRows { // names that are long gone
+		p.rows = map[string]rendered{}
+	}
+	var b bytes.Buffer
+	for i := range rows {
+		r := &rows[i]
+		b.Reset()
+		if err := p.template.ExecuteTemplate(&b, "row", r); err != nil {
+			return err
+		}
+		r.HTML = template.HTML(b.String())
+		hash := fnv.New64a()
+		hash.Write(ages.ReplaceAll(b.Bytes(), nil))
+		key := fmt.Sprint(r.Open, r.One, r.Name)
+		last := p.rows[key]
+		if last.hash != hash.Sum64() {
+			last = rendered{hash.Sum64(), now}
+			p.rows[key] = last
+		}
+		r.since = last.since
+	}
+	return nil
 }
 
 // verdict sums up the rows, the worst first, in one line.
-func verdict(rows []row) (level, string) {
-	if len(rows) == 0 {
+func verdict(rows []row, itself []health.Condition) (level, string) {
+	own := levelOf(health.Worst(itself))
+	if len(rows) == 0 || badness[own] > badness[rows[0].Level] {
+		if health.Wrong(itself) {
+			return own, strings.TrimSuffix(itself[0].What, ".")
+		}
 		return warn, "No database is watched"
 	}
 	worst := rows[0].Level
@@ -177,87 +310,4 @@ func verdict(rows []row) (level, string) {
 		return worst, names[0] + " is " + what
 	}
 	return worst, strings.Join(names, ", ") + " are " + what
-}
-
-func newRow(d *watchdog.DatabaseStatus, now time.Time) row {
-	r := row{DatabaseStatus: d, State: "starting", Level: good}
-	if d.Err != "" {
-		r.Problems = append(r.Problems, d.Err)
-	}
-	if s := d.Sample; s != nil {
-		r.State = s.State.String()
-		r.measure(s, now)
-	}
-	if !d.PausedUntil.IsZero() {
-		r.Warnings = append(r.Warnings, "Policies are paused until "+d.PausedUntil.Local().Format(time.DateTime)+".")
-	}
-	if len(d.Actions) > 0 && !d.Actions[0].OK {
-		a := d.Actions[0]
-		r.Warnings = append(r.Warnings, strings.TrimSpace(fmt.Sprintf("The last %s ended %s. %s", a.Action, a.Outcome, a.Advice)))
-	}
-	r.Summary = "last write " + "not seen"
-	if d.Running != "" {
-		r.Summary = "running " + d.Running
-	} else if d.Sample != nil {
-		r.Summary = "last write " + ago(now, d.Sample.WAL.LastWrite)
-	}
-	switch {
-	case len(r.Problems) > 0:
-		r.Level = bad
-	case len(r.Warnings) > 0:
-		r.Level = warn
-	}
-	return r
-}
-
-// measure takes over what the sample says.
-func (r *row) measure(s *collector.Sample, now time.Time) {
-	if len(r.Problems) == 0 && s.State != collector.StateUp {
-		r.Problems = append(r.Problems, s.Err)
-	}
-	r.InUse = int64(s.WAL.Frames) * int64(s.WAL.PageSize)
-	r.Backlog = int64(s.WAL.BacklogFrames()) * int64(s.WAL.PageSize)
-	r.Moved = r.InUse - r.Backlog
-	file := float64(max(s.WAL.SizeBytes, r.InUse, 1))
-	r.UsedPercent, r.MovedPercent, r.BacklogPercent = 100*float64(r.InUse)/file, 100*float64(r.Moved)/file, 100*float64(r.Backlog)/file
-	for _, replica := range s.Replicas {
-		if !replica.Healthy {
-			r.Problems = append(r.Problems, strings.TrimSpace("Replica "+replica.Name+" does not advance. "+replica.Err))
-		}
-	}
-	if pinned := now.Sub(s.Readers.PinnedSince); !s.Readers.PinnedSince.IsZero() && pinned >= pinnedWorth {
-		who := "A reader"
-		if s.Readers.OldestPID > 0 {
-			who = strings.TrimSpace(fmt.Sprintf("pid %d %s", s.Readers.OldestPID, s.Readers.OldestCommand))
-		}
-		r.Warnings = append(r.Warnings, fmt.Sprintf("%s has pinned the WAL at frame %d for %s: end its read transaction, or see sqlwatch blockers %s.",
-			who, s.Readers.OldestFrame, rounded(pinned), s.DB))
-	}
-}
-
-// pinnedWorth is how long a reader pins the WAL before it is worth a word:
-// ordinary queries are over by then.
-const pinnedWorth = 5 * time.Second
-
-// ago says how long ago t was.
-func ago(now, t time.Time) string {
-	if t.IsZero() {
-		return "not seen"
-	}
-	return rounded(now.Sub(t)) + " ago"
-}
-
-// rounded shows a duration with the precision that a person wants.
-func rounded(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
-	case d >= time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-	case d >= time.Minute:
-		return d.Round(time.Second).String()
-	case d >= time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Millisecond).String()
 }

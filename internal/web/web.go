@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
@@ -34,14 +35,24 @@ const (
 type Options struct {
 	Watchdog     *watchdog.Watchdog
 	Gatherer     prometheus.Gatherer
+	Itself       func() Itself // how the daemon itself fares; nil: well
 	Version      string
 	AllowedHosts []string // host names besides localhost, IP addresses and this machine's; "*" is any
 	Logger       *slog.Logger
 }
 
+// Itself is how the daemon itself fares.
+type Itself struct {
+	Conditions []health.Condition
+	LeftOut    []health.LeftOut
+}
+
 // Handler returns the routes of the TCP side. All of them answer GET and HEAD
 // only, and none of them changes anything.
 func Handler(o Options) http.Handler {
+	if o.Itself == nil {
+		o.Itself = func() Itself { return Itself{} }
+	}
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(o.Logger.Handler(), slog.LevelError),
@@ -52,10 +63,12 @@ func Handler(o Options) http.Handler {
 		EnableOpenMetrics:   true,
 	}))
 	mux.HandleFunc("/-/healthy", healthy(o.Watchdog))
-	mux.HandleFunc("/-/ready", ready(o.Watchdog))
+	mux.HandleFunc("/-/ready", ready(o.Watchdog, o.Itself))
 	mux.HandleFunc("/api/v1/databases", databases(o.Watchdog))
 	mux.HandleFunc("/api/v1/decisions", decisions(o.Watchdog))
-	page := newStatusPage(o.Watchdog, o.Version)
+	mux.HandleFunc("/api/v1/health", healthOf(o.Watchdog, o.Itself))
+	page := newStatusPage(o.Watchdog, o.Itself, o.Version)
+	mux.HandleFunc("/page", page.refresh)
 	mux.Handle("/{$}", page)
 	return guard(mux, newHosts(o.AllowedHosts), page.contentPolicy)
 }

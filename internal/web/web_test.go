@@ -43,7 +43,13 @@ func start(t testing.TB, samples ...collector.Sample) *watchdog.Watchdog {
 			return watchdog.Parts{Sampler: fixed{s}}, nil
 		}})
 	}
-	w := watchdog.New(watchdog.Options{Targets: targets, Policies: policies, Interval: 20 * time.Millisecond})
+	return run(t, watchdog.Options{Targets: targets, Policies: policies, Interval: 20 * time.Millisecond})
+}
+
+// run runs a watchdog until the test ends, and returns it when it is ready.
+func run(t testing.TB, o watchdog.Options) *watchdog.Watchdog {
+	t.Helper()
+	w := watchdog.New(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx, time.Second) }()
@@ -98,7 +104,7 @@ func TestRoutes(t *testing.T) {
 		{"one metric by name", "/metrics?name[]=sqlite_up", 200, []string{`sqlite_up{db="app"} 1`}, []string{"sqlite_wal"}},
 		{"healthy", "/-/healthy", 200, []string{"healthy"}, nil},
 		{"ready", "/-/ready", 200, []string{"ready"}, nil},
-		{"status page", "/", 200, []string{"<title>✖ sqlwatch: bad &lt;b&gt; is in trouble</title>", "no file &amp; no hope", "bad &lt;b&gt;", "pid 4711 &lt;python3&gt;", `<rect class="backlog" x="0" width="25" height="10"/>`, "prefers-color-scheme: dark", "v1.2.3"}, []string{"<python3>", "<b>bad"}},
+		{"status page", "/", 200, []string{"<title>▲ sqlwatch: bad &lt;b&gt; is worth a look</title>", "No file &amp; no hope.", "bad &lt;b&gt;", "Process 4711 (&lt;python3&gt;)", `<rect class="backlog" x="0" width="25" height="10"/>`, "id=\"db-app\"", "prefers-color-scheme: dark", "v1.2.3"}, []string{"<python3>", "<b>bad"}},
 		{"one database", "/?db=app", 200, []string{"app"}, []string{"no hope"}},
 		{"H3_unknown_database", "/?db=../../etc/passwd", 404, []string{"no such database"}, []string{"root:"}},
 		{"H3_traversal_is_cleaned", "/../../etc/passwd", 307, nil, []string{"root:"}},

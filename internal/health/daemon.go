@@ -1,0 +1,89 @@
+package health
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/show"
+)
+
+// Daemon is what is known of the daemon itself.
+type Daemon struct {
+	Down        string // why nobody answers; empty: it does
+	ReloadErr   string // why the last reload was refused
+	Databases   int    // watched
+	LeftOut     []LeftOut
+	Faults      int // panics of request handlers since the start
+	LostNotices map[string]string
+}
+
+// LeftOut is a database of the configuration that is not watched, or a glob that
+// stands for too many.
+type LeftOut struct {
+	Place string `json:"place"` // the path, or the glob
+	Why   string `json:"why"`
+	Count int    `json:"count"` // of files, where there is more than one
+}
+
+// OfDaemon returns the conditions of the daemon, the worst first.
+func OfDaemon(d Daemon) []Condition {
+	f := &findings{}
+	if d.Down != "" {
+		f.add("daemon_down", Critical, sentence("No daemon answers: "+d.Down),
+			"Nothing is measured, replicated or checkpointed; what is shown is one look at the files.", "systemctl status sqlwatch, then: sqlwatch run")
+		return f.sorted()
+	}
+	if d.ReloadErr != "" {
+		f.add("reload_failed", Warning, sentence("The new configuration was refused: "+firstLine(d.ReloadErr)),
+			"The one before stays in force; the next start will fail unless the files are corrected.", "sqlwatch check, then: sqlwatch reload")
+	}
+	if d.Databases == 0 {
+		f.add("no_databases", Warning, "No database is watched.", "The configuration names none, or its globs match no file.", "sqlwatch check")
+	}
+	f.leftOut(d.LeftOut)
+	if d.Faults > 0 {
+		f.add("handler_panicked", Warning, fmt.Sprintf("%d requests since the start ended in a fault of sqlwatch.", d.Faults),
+			"Everything else goes on.", "report the stack that stands in sqlwatch's log")
+	}
+	for name, err := range d.LostNotices {
+		f.about("notification_failed", name, Warning, sentence("Notifier "+name+" lost a message: "+err),
+			"What a policy had to say reached nobody; it stands in sqlwatch's log.", "correct the notifier's block, then: sqlwatch reload")
+	}
+	return f.sorted()
+}
+
+func (f *findings) leftOut(all []LeftOut) {
+	files := 0
+	for _, l := range all {
+		files += max(1, l.Count)
+	}
+	if files == 0 {
+		return
+	}
+	what := fmt.Sprintf("%s is not watched: %s", all[0].Place, all[0].Why)
+	if files > 1 {
+		what = fmt.Sprintf("%d databases are not watched, the first: %s", files, what)
+	}
+	f.add("left_out", Warning, sentence(what), "What is watched already keeps its name, its replica and its place; a newcomer does not take them.",
+		"correct path, glob or name in the configuration, then: sqlwatch reload")
+}
+
+// firstLine returns the first line of text that says something.
+func firstLine(text string) string {
+	for i, r := range text {
+		if r == '\n' && i > 0 {
+			return text[:i]
+		}
+	}
+	return text
+}
+
+// Unreachable returns the daemon's conditions where nobody answers, for a command
+// that looked at now.
+func Unreachable(why string, now time.Time) []Condition {
+	all := OfDaemon(Daemon{Down: show.Text(why)})
+	for i := range all {
+		all[i].Since = now
+	}
+	return all
+}

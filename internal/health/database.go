@@ -1,0 +1,239 @@
+package health
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+)
+
+// Database is what is known of one database, whoever found it out.
+type Database struct {
+	Name        string
+	Path        string
+	Now         time.Time
+	Replicated  bool              // it has replicas by configuration
+	Found       bool              // it was there before, by this daemon or an earlier one
+	OpenErr     string            // why what serves it could not be started
+	Sample      *collector.Sample // nil before the first look
+	SilentFor   time.Duration     // since the last turn ended
+	PausedUntil time.Time
+	Faults      int // of sqlwatch, in a row
+	Failed      *Attempt
+}
+
+// Attempt is an action that did not reach its end and was not followed by one of
+// its kind that did.
+type Attempt struct {
+	Action, Policy, Outcome, Err, Advice string
+}
+
+// The limits beyond which something is a condition. Those that alerts have too
+// are the same there.
+const (
+	hungAfter       = time.Minute
+	writerWarning   = 10 * time.Second
+	writerCritical  = time.Minute
+	saturated       = 0.8
+	pinnedInfo      = 30 * time.Second
+	pinnedWarning   = 10 * time.Minute
+	pinnedReplicaOK = 64e6 // bytes of WAL in use: our own capture lets it reach restart.at
+	overlapBytes    = 16e6
+	overlapAfter    = time.Minute
+	overlapShare    = 0.9
+	walLimit        = 512e6
+	starvedAfter    = 15 * time.Minute
+	starvedBytes    = 64e6
+	diskWarning     = 0.10
+	diskWarningAt   = 20e9
+	diskCritical    = 0.03
+	diskCriticalAt  = 5e9
+)
+
+// OfDatabase returns the conditions of one database, the worst first.
+func OfDatabase(d Database) []Condition {
+	f := &findings{db: d.Name}
+	if d.SilentFor > hungAfter {
+		f.add("hung", Critical, fmt.Sprintf("Nothing was heard of %s for %s.", d.Name, show.Span(d.SilentFor)),
+			"A read of its disk does not return, or an action does not end; what is shown is as old as that.",
+			"dmesg, and the state of the disk under "+d.Path)
+	}
+	if d.Faults > 0 {
+		f.add("restarted", Warning, fmt.Sprintf("A fault of sqlwatch ended what was at work for the database, %d times in a row.", d.Faults),
+			"It began anew by itself; the other databases went on.", "report the stack that stands in sqlwatch's log")
+	}
+	f.opening(&d)
+	if s := d.Sample; s != nil {
+		if d.OpenErr == "" {
+			f.state(&d, s)
+		}
+		f.disk(s.Disk)
+		if s.State == collector.StateUp {
+			f.writers(s, d.Now)
+			f.readers(&d, s)
+			f.wal(s, d.Now)
+		}
+		if s.Database.WALResetBug {
+			f.add("wal_reset_bug", Warning, fmt.Sprintf("%s was last written by SQLite %s.", d.Name, s.Database.EngineVersion),
+				"That version can lose commits when a checkpoint meets a WAL reset (3.7.0 to 3.51.2, except 3.44.6 and 3.50.7).",
+				"update the application's SQLite to 3.51.3 or later")
+		}
+		f.capture(s.Capture, d.Now)
+		for i := range s.Replicas {
+			f.replica(&s.Replicas[i], s, d.Now)
+		}
+	}
+	f.policies(&d)
+	return f.sorted()
+}
+
+// opening says why the database has no turns.
+func (f *findings) opening(d *Database) {
+	if d.OpenErr != "" && d.Faults == 0 {
+		f.add("open_failed", Critical, sentence("What serves "+d.Name+" could not be started: "+d.OpenErr),
+			"It is tried again at every turn; until then nothing is replicated and no policy acts.", "sqlwatch doctor DB")
+	}
+}
+
+// state says what is wrong with the files.
+func (f *findings) state(d *Database, s *collector.Sample) {
+	what, severity := sentence(s.Err), Critical
+	if what == "" {
+		what = sentence(d.Path + " is " + s.State.String())
+	}
+	switch s.State {
+	case collector.StateUp, collector.StateUnknown:
+	case collector.StateEmpty:
+		f.add("empty", Info, what, "The application has created the file and not written to it yet.", "nothing to do")
+	case collector.StateMissing:
+		if !d.Found {
+			severity = Warning
+		}
+		f.add("missing", severity, what, "It was deleted or moved, its disk is not mounted, or the application has not run yet; its replicas stay as they are.",
+			"sqlwatch restore DB, or if it is to stay away: sqlwatch forget DB")
+	case collector.StateNotWAL:
+		if !d.Replicated {
+			severity = Warning
+		}
+		f.add("not_wal", severity, what, "Checkpoints and replication need WAL mode.", "sqlwatch doctor --fix DB")
+	case collector.StateNotDatabase:
+		f.add("not_a_database", Critical, what, "Only a regular file that begins as an SQLite database does is opened.", "correct path or glob in the configuration")
+	case collector.StateForeignOwner:
+		f.add("foreign_owner", Critical, what, "Side files made by another user would lock the application out.", "run sqlwatch as the database's owner")
+	case collector.StateNetworkFS:
+		f.add("network_filesystem", Critical, what, "Locks and shared memory do not reach across a network, and WAL mode can lose commits there.", "move the database to a local disk")
+	default:
+		f.unreadable(s, what)
+	}
+}
+
+func (f *findings) unreadable(s *collector.Sample, what string) {
+	if s.State.String() == "foreign_wal" {
+		f.add("foreign_wal", Critical, what, "The application writes to side files that are not those at this path: its commits cannot be seen, and nothing of ours may connect.",
+			"restart the application, or watch the path under which it opens the database")
+		return
+	}
+	f.add("unreadable", Critical, what, "Nothing is measured, and if the database has replicas they fall behind.", "sqlwatch doctor DB")
+}
+
+func (f *findings) disk(d collector.Disk) {
+	if !d.Known || d.SizeBytes == 0 {
+		return
+	}
+	free, share := float64(d.FreeBytes), float64(d.FreeBytes)/float64(d.SizeBytes)
+	what := fmt.Sprintf("%s of %s are free on %s.", show.Bytes(int64(d.FreeBytes)), show.Bytes(int64(d.SizeBytes)), d.Mountpoint)
+	const why = "On a full disk every write of the application fails."
+	switch {
+	case share < diskCritical && free < diskCriticalAt:
+		f.add("disk_low", Critical, what, why, "make room on "+d.Mountpoint)
+	case share < diskWarning && free < diskWarningAt:
+		f.add("disk_low", Warning, what, why, "make room on "+d.Mountpoint)
+	}
+}
+
+func (f *findings) writers(s *collector.Sample, now time.Time) {
+	if held := now.Sub(s.Locks.WriteSince); !s.Locks.WriteSince.IsZero() && held >= writerWarning {
+		severity := Warning
+		if held >= writerCritical {
+			severity = Critical
+		}
+		f.add("write_lock_held", severity, fmt.Sprintf("%s has held the write lock for %s.", process(s.Locks.WriterPID, s.Locks.WriterCommand), show.Span(held)),
+			"One write transaction has been open all that time: every other writer waits or fails with \"database is locked\".", "sqlwatch blockers DB, then end that transaction")
+	}
+	if s.Locks.WriteRatio > saturated && s.Locks.WriteSince.IsZero() {
+		f.add("write_lock_saturated", Warning, fmt.Sprintf("The write lock was held %.0f %% of the last minute.", 100*s.Locks.WriteRatio),
+			"SQLite has one writer at a time, and there is hardly any time left for another.", "write in fewer, larger transactions; sqlwatch blockers DB shows who writes")
+	}
+}
+
+// process names a process, as far as the kernel tells.
+func process(pid int, command string) string {
+	switch {
+	case pid <= 0:
+		return "A process"
+	case command == "":
+		return fmt.Sprintf("Process %d", pid)
+	}
+	return fmt.Sprintf("Process %d (%s)", pid, command)
+}
+
+func (f *findings) readers(d *Database, s *collector.Sample) {
+	inUse := float64(s.WAL.Frames) * float64(s.WAL.PageSize)
+	pinned := d.Now.Sub(s.Readers.PinnedSince)
+	if !s.Readers.PinnedSince.IsZero() && pinned >= pinnedInfo {
+		severity := Info
+		if pinned >= pinnedWarning && (!d.Replicated || inUse > pinnedReplicaOK) {
+			severity = Warning
+		}
+		f.add("reader_pinning", severity,
+			fmt.Sprintf("%s has pinned the WAL at frame %d of %d for %s.", process(s.Readers.OldestPID, s.Readers.OldestCommand), s.Readers.OldestFrame, s.WAL.Frames, show.Span(pinned)),
+			"One read transaction has been open all that time, and until it ends the WAL grows with every write.", "sqlwatch blockers DB, then end that transaction")
+	}
+	if s.Readers.Share >= overlapShare && pinnedShort(s, d.Now) && inUse > overlapBytes && d.Now.Sub(s.WAL.Restarted) > overlapAfter &&
+		s.WAL.LastWrite.After(d.Now.Add(-overlapAfter)) {
+		f.add("overlapping_readers", Warning,
+			fmt.Sprintf("Readers were there %.0f %% of the last minute, none of them for long, and %s of WAL cannot be reset.", 100*s.Readers.Share, show.Bytes(int64(inUse))),
+			"The WAL begins anew only in a moment without a reader on it, and there is none.",
+			"sqlwatch checkpoint DB at a quieter time, or have the application's readers pause now and then")
+	}
+}
+
+// pinnedShort reports whether no single reader pins the WAL for long.
+func pinnedShort(s *collector.Sample, now time.Time) bool {
+	return s.Readers.PinnedSince.IsZero() || now.Sub(s.Readers.PinnedSince) < pinnedInfo
+}
+
+func (f *findings) wal(s *collector.Sample, now time.Time) {
+	if !s.WAL.Known {
+		return
+	}
+	if s.WAL.SizeBytes > walLimit {
+		inUse := int64(s.WAL.Frames) * int64(s.WAL.PageSize)
+		f.add("wal_oversized", Warning, fmt.Sprintf("The WAL file has %s, of which %s are in use.", show.Bytes(s.WAL.SizeBytes), show.Bytes(inUse)),
+			"A reader, a window that is not open or a missing policy keeps it from being emptied; reads become slow and the disk fills.", "sqlwatch checkpoint DB")
+	}
+	waits := float64(s.WAL.BacklogFrames()) * float64(s.WAL.PageSize)
+	if lag := now.Sub(s.WAL.OldestBacklog); !s.WAL.OldestBacklog.IsZero() && lag > starvedAfter && waits > starvedBytes {
+		f.add("checkpoint_starved", Warning, fmt.Sprintf("%s of commits have not reached the database file for up to %s.", show.Bytes(int64(waits)), show.Span(lag)),
+			"No checkpoint finishes: a reader is in the way, or nobody runs one. Nothing is lost, but the WAL grows.", "sqlwatch why DB")
+	}
+}
+
+func (f *findings) policies(d *Database) {
+	if d.PausedUntil.After(d.Now) {
+		f.add("paused", Info, fmt.Sprintf("No policy acts until %s.", show.Time(d.PausedUntil)),
+			"An operator paused them; measuring and replication go on.", "sqlwatch resume DB")
+	}
+	if a := d.Failed; a != nil {
+		what := fmt.Sprintf("The last %s of %s ended %s", a.Action, a.Policy, a.Outcome)
+		if a.Err != "" {
+			what += ": " + a.Err
+		}
+		cure := a.Advice
+		if cure == "" {
+			cure = "sqlwatch why DB"
+		}
+		f.add("action_failed", Warning, sentence(what), "It is tried again after its backoff.", cure)
+	}
+}

@@ -1,0 +1,75 @@
+package health
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Kind is one of the conditions that there are.
+type Kind struct {
+	ID       string
+	Severity Severity // the worst that it takes
+	Meaning  string
+}
+
+// kinds is every condition, in the order of the reference.
+var kinds = []Kind{
+	{"daemon_down", Critical, "No daemon answers: nothing is measured, replicated or checkpointed. Only the commands can show it."},
+	{"reload_failed", Warning, "The configuration's last reload was refused; the one before stays in force."},
+	{"left_out", Warning, "Databases of the configuration are not watched."},
+	{"no_databases", Warning, "The configuration names no database that exists."},
+	{"handler_panicked", Warning, "A request of the page, the API or the admin socket ended in a fault of sqlwatch."},
+	{"notification_failed", Warning, "A notifier lost a message."},
+
+	{"missing", Critical, "There is no file at the database's path."},
+	{"empty", Info, "The database is an empty file: the application has written nothing yet."},
+	{"not_wal", Critical, "The database is not in WAL mode."},
+	{"not_a_database", Critical, "What is at the path is no SQLite database."},
+	{"foreign_owner", Critical, "The database belongs to another user."},
+	{"foreign_wal", Critical, "The WAL that the application writes is not the one beside the database."},
+	{"network_filesystem", Critical, "The database is on a network file system."},
+	{"unreadable", Critical, "The database cannot be read."},
+	{"open_failed", Critical, "What serves the database could not be started."},
+	{"hung", Critical, "Nothing was heard of the database for a minute: its disk may not answer."},
+	{"restarted", Warning, "A fault of sqlwatch ended what was at work for the database; it began anew."},
+
+	{"write_lock_held", Critical, "One process holds the write lock for long: nobody else can write."},
+	{"write_lock_saturated", Warning, "Writers use nearly all of the time that there is."},
+	{"reader_pinning", Warning, "One read transaction keeps the WAL from being reset."},
+	{"overlapping_readers", Warning, "Short readers overlap without a pause: together they keep the WAL from being reset."},
+	{"wal_oversized", Warning, "The WAL file is large."},
+	{"checkpoint_starved", Warning, "Commits wait long to be copied into the database file."},
+	{"wal_reset_bug", Warning, "The application's SQLite can lose commits when a checkpoint meets a WAL reset."},
+	{"disk_low", Critical, "The database's file system is nearly full."},
+	{"paused", Info, "An operator has paused the policies."},
+	{"action_failed", Warning, "The last action of a policy did not reach its end."},
+
+	{"capture_stopped", Critical, "Commits are not captured."},
+	{"spool_full", Critical, "The spool is full: commits are not captured."},
+	{"spool_filling", Warning, "Three quarters of the spool are used."},
+	{"replica_fenced", Critical, "Another writer has taken the replica over."},
+	{"replica_held", Warning, "Another writer holds the replica's lease."},
+	{"replica_foreign", Critical, "The replica's place holds another history."},
+	{"replica_auth_failed", Critical, "The store refuses the credentials."},
+	{"replica_misplaced", Critical, "The bucket or directory does not exist."},
+	{"replica_unavailable", Critical, "The store cannot be reached."},
+	{"replica_failing", Critical, "Uploads fail."},
+	{"replica_lagging", Critical, "Commits are not in the replica yet, for longer than its objective."},
+	{"replica_incomplete", Info, "The replica's first snapshot is not complete."},
+	{"snapshot_too_old", Warning, "Two snapshots in a row were missed."},
+	{"drill_failed", Critical, "The last restore drill failed."},
+	{"drill_overdue", Warning, "No restore was proven for longer than configured."},
+}
+
+// Kinds returns every condition that there is, in the order of the reference.
+func Kinds() []Kind { return append([]Kind(nil), kinds...) }
+
+// Markdown returns the conditions as a table of the reference.
+func Markdown() string {
+	var b strings.Builder
+	b.WriteString("| condition | at worst | meaning |\n|---|---|---|\n")
+	for _, k := range kinds {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", k.ID, k.Severity, k.Meaning)
+	}
+	return b.String()
+}

@@ -1,0 +1,129 @@
+package health
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+)
+
+const (
+	spoolFilling    = 0.75
+	lagAtLeast      = time.Minute // as the alert SqlwatchReplicaStale
+	lagObjectives   = 10
+	unavailableTill = time.Minute // an outage this short is repaired by itself
+	snapshotSlack   = 2 * time.Hour
+	drillSlack      = 24 * time.Hour
+)
+
+// capture says what keeps commits from being captured.
+func (f *findings) capture(c *collector.Capture, now time.Time) {
+	if c == nil {
+		return
+	}
+	used := float64(c.SpoolBytes) / float64(max(c.SpoolLimitBytes, 1))
+	full := fmt.Sprintf("The spool holds %s of at most %s", show.Bytes(c.SpoolBytes), show.Bytes(c.SpoolLimitBytes))
+	switch {
+	case c.Reason == collector.CaptureSpoolFull:
+		f.add("spool_full", Critical, full+": commits are not captured.",
+			"No replica could be reached for long; when one answers again, the difference is taken, but the states in between are lost.",
+			"repair the replica: sqlwatch status DB says what it answers")
+	case c.Reason != "" && c.Reason != collector.CaptureWaiting && now.Sub(c.Since) > unavailableTill/4:
+		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
+			"It is tried again every two seconds; what is missed meanwhile is found by a comparison of the whole database.", "sqlwatch doctor DB")
+	case c.SpoolLimitBytes > 0 && used > spoolFilling:
+		f.add("spool_filling", Warning, full+".", "A replica does not take what is captured; when the spool is full, capture stops.",
+			"repair the replica: sqlwatch status DB says what it answers")
+	}
+}
+
+// trouble is what an operator needs to know of one reason for which a replica
+// does not advance.
+type trouble struct {
+	id       string
+	severity Severity
+	patience time.Duration // for so long it is a warning only
+	why      string
+	cure     string
+}
+
+// troubles is by collector.Replica.Reason; any other word is replica_failing.
+var troubles = map[string]trouble{
+	"fenced":       {"replica_fenced", Critical, 0, "This daemon no longer writes there; commits are kept in the spool.", "stop the other writer, then: sqlwatch run --adopt=%s"},
+	"held":         {"replica_held", Warning, 0, "Another sqlwatch, or one that was killed, holds the lease; it is waited for, and commits are kept in the spool.", "stop the other writer, or wait until its lease ends"},
+	"foreign":      {"replica_foreign", Critical, 0, "Going on would mix two histories in one place.", "an empty prefix or dir for this database, or to go on with what is there: sqlwatch run --adopt=%s"},
+	"auth":         {"replica_auth_failed", Critical, 0, "The key, the secret or the permission is wrong or was withdrawn; commits are kept in the spool.", "correct the replica's credentials, then: sqlwatch reload"},
+	"misplaced":    {"replica_misplaced", Critical, 0, "The place in the configuration is not there; trying again does not help.", "make the bucket or directory, or correct the replica's block"},
+	"unavailable":  {"replica_unavailable", Critical, time.Minute, "The network, the name or the service does not answer; commits are kept in the spool and the attempt is repeated.", "sqlwatch doctor DB"},
+	"timeout":      {"replica_unavailable", Critical, time.Minute, "The store answers too slowly; commits are kept in the spool and the attempt is repeated.", "sqlwatch doctor DB"},
+	"looking_anew": {"replica_failing", Critical, time.Minute, "What the replica holds is not what was left there; it is looked at anew.", "sqlwatch doctor DB"},
+	"":             {"replica_failing", Critical, time.Minute, "Commits are kept in the spool and the attempt is repeated.", "sqlwatch doctor DB"},
+}
+
+// replica says what is wrong with one replica.
+func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.Time) {
+	if !r.Healthy {
+		t, known := troubles[r.Reason]
+		if !known {
+			t = troubles[""]
+		}
+		severity := t.severity
+		if now.Sub(r.FailingSince) < t.patience {
+			severity = Warning
+		}
+		cure := t.cure
+		if t.id == "replica_fenced" || t.id == "replica_foreign" {
+			cure = fmt.Sprintf(t.cure, show.Quote(r.Name))
+		}
+		what := r.Err
+		if what == "" {
+			what = "the last attempt failed"
+		}
+		f.about(t.id, r.Name, severity, "Replica "+r.Name+" does not advance: "+sentence(what), t.why, cure)
+	}
+	f.freshness(r, now)
+	f.snapshot(r, s, now)
+	f.drill(r, now)
+}
+
+func (f *findings) freshness(r *collector.Replica, now time.Time) {
+	lag := time.Duration(r.LagSeconds * float64(time.Second))
+	objective := time.Duration(r.ObjectiveSeconds * float64(time.Second))
+	late := lag > lagAtLeast && lag > lagObjectives*objective
+	switch {
+	case r.CaughtUp.IsZero() && r.Healthy:
+		severity := Info
+		if lag > time.Hour {
+			severity = Warning
+		}
+		f.about("replica_incomplete", r.Name, severity, fmt.Sprintf("Replica %s has never been complete since sqlwatch started, %s ago.", r.Name, show.Span(lag)),
+			"Its first snapshot is on its way; until it is there, nothing newer can be restored from it.", "wait; sqlwatch status DB shows how it advances")
+	case late && !r.CaughtUp.IsZero():
+		f.about("replica_lagging", r.Name, Critical, fmt.Sprintf("Replica %s lacks the commits of the last %s.", r.Name, show.Span(lag)),
+			"They exist on this machine only: if it is lost now, they are lost.", "sqlwatch sync DB")
+	}
+}
+
+func (f *findings) snapshot(r *collector.Replica, s *collector.Sample, now time.Time) {
+	every := time.Duration(r.SnapshotEverySeconds * float64(time.Second))
+	age := now.Sub(r.LastSnapshot)
+	if every == 0 || r.LastSnapshot.IsZero() || age <= 2*every+snapshotSlack || !s.WAL.LastWrite.After(r.LastSnapshot) {
+		return
+	}
+	f.about("snapshot_too_old", r.Name, Warning, fmt.Sprintf("The newest snapshot in %s is %s old.", r.Name, show.Span(age)),
+		"Two in a row were missed: a restore reads an ever longer chain of files, and old files cannot be deleted.", "sqlwatch snapshot DB")
+}
+
+func (f *findings) drill(r *collector.Replica, now time.Time) {
+	if r.DrillErr != "" {
+		f.about("drill_failed", r.Name, Critical, sentence("The last restore drill from "+r.Name+" failed: "+r.DrillErr),
+			"What is stored there could not be restored to a sound database that equals the original.", "sqlwatch verify DB")
+		return
+	}
+	every := time.Duration(r.VerifyEverySeconds * float64(time.Second))
+	if age := now.Sub(r.LastVerified); every > 0 && !r.LastVerified.IsZero() && age > every+drillSlack {
+		f.about("drill_overdue", r.Name, Warning, fmt.Sprintf("The last restore from %s that was proven is %s ago.", r.Name, show.Span(age)),
+			"A backup that nobody has restored is a hope.", "sqlwatch verify DB")
+	}
+}
