@@ -77,6 +77,8 @@ type DatabaseTarget struct {
 	Restart  Restart           `json:"restart"`
 	Replicas []ReplicaTarget   `json:"replicas,omitempty"`
 	Range    hcl.Range         `json:"-"` // of the block it comes from
+	Block    string            `json:"-"` // that block's label
+	Glob     bool              `json:"-"` // the block has a glob
 }
 
 // ReplicaTarget is where one database is replicated to.

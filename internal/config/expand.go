@@ -3,8 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode"
@@ -82,25 +84,72 @@ func goodName(name string) error {
 // renders its replicas. What is in contradiction is left out and reported in
 // the error; the targets returned beside it are good.
 func (c *Config) Expand() ([]DatabaseTarget, error) {
+	targets, leftOut := c.ExpandAround(nil)
+	var errs []error
+	for _, l := range leftOut {
+		errs = append(errs, fmt.Errorf("%s: %s", l.Place, l.Why))
+	}
+	return targets, errors.Join(errs...)
+}
+
+// Known is a database that a glob found earlier.
+type Known struct {
+	Name  string `json:"name"`
+	Path  string `json:"path"`
+	Block string `json:"block"` // the label of the block with the glob
+}
+
+// LeftOut is what the configuration names and nobody watches.
+type LeftOut struct {
+	Place string // a path, or a directory of too many files
+	Why   string
+	Count int // of files
+}
+
+// ExpandAround is Expand where some databases are watched already. Each of them
+// stays, by its name and whether its file is there or not, while its block's glob
+// could have found it; newcomers that are in contradiction to it are left out.
+func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 	x := &expansion{cfg: c, names: map[string]string{}, inodes: map[inode]string{}, paths: map[string]bool{}, places: map[string]string{}, above: map[string]string{}}
 	for _, d := range c.Databases {
 		if d.Glob == "" {
 			x.add(d, d.Path)
+		}
+	}
+	for _, d := range c.Databases {
+		for _, k := range known {
+			if name, err := d.nameOf(k.Path); d.Glob != "" && k.Block == d.Name && err == nil && name == k.Name && x.fits(d, k.Path) {
+				x.add(d, k.Path)
+			}
+		}
+	}
+	for _, d := range c.Databases {
+		if d.Glob == "" {
 			continue
 		}
-		matches, err := c.matches(d.Glob)
+		matches, leftOut, err := c.matches(d.Glob)
+		x.leftOut = append(x.leftOut, leftOut...)
 		if err != nil {
-			x.errs = append(x.errs, fmt.Errorf("database %q: %w", d.Name, err))
+			x.leftOut = append(x.leftOut, LeftOut{Place: d.Glob, Why: err.Error(), Count: 1})
 		}
 		for _, path := range matches {
+			if x.paths[filepath.Clean(path)] {
+				continue
+			}
 			if err := within(d.Glob, path); err != nil {
-				x.errs = append(x.errs, fmt.Errorf("database %q, %s: %w", d.Name, path, err))
+				x.leftOut = append(x.leftOut, LeftOut{Place: path, Why: fmt.Sprintf("database %q: %v", d.Name, err), Count: 1})
 				continue
 			}
 			x.add(d, path)
 		}
 	}
-	return x.targets, errors.Join(x.errs...)
+	return x.targets, x.leftOut
+}
+
+// fits reports whether the block's glob stands for a path that nobody else has.
+func (x *expansion) fits(d Database, path string) bool {
+	match, err := filepath.Match(d.Glob, path)
+	return err == nil && match && !x.paths[filepath.Clean(path)]
 }
 
 // Unmatched returns the globs that match no file now.
@@ -108,7 +157,7 @@ func (c *Config) Unmatched() []Database {
 	var out []Database
 	for _, d := range c.Databases {
 		if d.Glob != "" {
-			if m, err := c.matches(d.Glob); err == nil && len(m) == 0 {
+			if m, _, err := c.matches(d.Glob); err == nil && len(m) == 0 {
 				out = append(out, d)
 			}
 		}
@@ -118,10 +167,10 @@ func (c *Config) Unmatched() []Database {
 
 // matches returns the files a glob stands for, without SQLite's side files and
 // what lies in our own state directory.
-func (c *Config) matches(glob string) ([]string, error) {
+func (c *Config) matches(glob string) ([]string, []LeftOut, error) {
 	all, err := filepath.Glob(glob)
 	if err != nil {
-		return nil, fmt.Errorf("glob %s: %w", glob, err)
+		return nil, nil, fmt.Errorf("glob %s: %w", glob, err)
 	}
 	var out []string
 	for _, path := range all {
@@ -129,10 +178,43 @@ func (c *Config) matches(glob string) ([]string, error) {
 			out = append(out, path)
 		}
 	}
-	if len(out) > maxMatches {
-		return nil, fmt.Errorf("glob %s matches %d files; at most %d are watched", glob, len(out), maxMatches)
+	kept, leftOut := share(out, maxMatches)
+	return kept, leftOut, nil
+}
+
+// share keeps at most limit of the paths. Where there are more, each directory has
+// the same share, so that one full of files takes nothing from the others.
+func share(paths []string, limit int) (kept []string, leftOut []LeftOut) {
+	if len(paths) <= limit {
+		return paths, nil
 	}
-	return out, nil
+	count := map[string]int{}
+	for _, path := range paths {
+		count[filepath.Dir(path)]++
+	}
+	// What small directories do not use is for the larger ones.
+	sizes := slices.Sorted(maps.Values(count))
+	quota, room := 0, limit
+	for i, n := range sizes {
+		if quota = max(1, room/(len(sizes)-i)); n > quota {
+			break
+		}
+		room -= n
+	}
+	taken := map[string]int{}
+	for _, path := range paths {
+		if dir := filepath.Dir(path); taken[dir] < quota && len(kept) < limit {
+			taken[dir]++
+			kept = append(kept, path)
+		}
+	}
+	for _, dir := range slices.Sorted(maps.Keys(count)) {
+		if n := count[dir] - taken[dir]; n > 0 {
+			why := fmt.Sprintf("the glob matches %d files, of which at most %d are watched, and %d of this directory", len(paths), limit, quota)
+			leftOut = append(leftOut, LeftOut{Place: dir, Why: why, Count: n})
+		}
+	}
+	return kept, leftOut
 }
 
 // within refuses a match that a link leads out of its directory: who may write there
@@ -177,7 +259,7 @@ type inode struct{ dev, ino uint64 }
 type expansion struct {
 	cfg     *Config
 	targets []DatabaseTarget
-	errs    []error
+	leftOut []LeftOut
 	names   map[string]string // name → path
 	inodes  map[inode]string  // file → path
 	paths   map[string]bool
@@ -214,9 +296,9 @@ func (x *expansion) occupy(location, database string) {
 }
 
 func (x *expansion) add(d Database, path string) {
-	t := DatabaseTarget{Path: filepath.Clean(path), Labels: d.Labels, Restart: d.Restart, Range: d.Range}
+	t := DatabaseTarget{Path: filepath.Clean(path), Labels: d.Labels, Restart: d.Restart, Range: d.Range, Block: d.Name, Glob: d.Glob != ""}
 	if err := x.complete(&t, d); err != nil {
-		x.errs = append(x.errs, fmt.Errorf("database %q, %s: %w", d.Name, path, err))
+		x.leftOut = append(x.leftOut, LeftOut{Place: path, Why: fmt.Sprintf("database %q: %v", d.Name, err), Count: 1})
 		return
 	}
 	x.targets = append(x.targets, t)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
@@ -70,8 +71,13 @@ type Daemon struct {
 
 	replication *replicator.Metrics
 	stores      s3.Shared
-	reloads     chan chan error
-	leftOut     string // what the log said last of databases that are left out
+	requests    chan request
+	itself      *itself
+
+	// The reload loop's.
+	watched  *watched
+	expanded []config.DatabaseTarget // what the configuration in force stands for
+	leftOut  string                  // what the log said last of databases that are left out
 }
 
 // New puts the parts together. It opens no file.
@@ -87,12 +93,17 @@ func New(o Options) (*Daemon, error) {
 		registry: prometheus.NewRegistry(),
 		metrics:  watchdog.NewMetrics(),
 		locks:    openLockCounts(o.CountBusy, o.CountSteps, o.Logger),
-		reloads:  make(chan chan error),
+		requests: make(chan request),
+		itself:   newItself(),
 		notices:  notify.New(o.Logger),
 
 		replication: replicator.NewMetrics(),
 	}
 	if err := d.notices.Configure(notifiersOf(d.config)); err != nil {
+		return nil, err
+	}
+	var err error
+	if d.watched, err = loadWatched(d.config.Server.StateDir); err != nil {
 		return nil, err
 	}
 	d.watchdog = watchdog.New(watchdog.Options{
@@ -102,6 +113,7 @@ func New(o Options) (*Daemon, error) {
 		HistoryFile: filepath.Join(d.config.Server.StateDir, "policy-history.json"),
 		Metrics:     d.metrics,
 		Busy:        d.locks.self,
+		Health:      d.itself.board,
 		Logger:      o.Logger,
 	})
 	return d, d.collect()
@@ -124,8 +136,8 @@ func (d *Daemon) collect() error {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	catalogue := slices.Concat(collector.Catalogue(), watchdog.Catalogue(), replicator.Catalogue())
-	gatherer, err := web.NewGatherer(d.registry, catalogue, exporter, d.metrics, d.replication)
+	catalogue := slices.Concat(collector.Catalogue(), watchdog.Catalogue(), replicator.Catalogue(), health.Catalogue())
+	gatherer, err := web.NewGatherer(d.registry, catalogue, exporter, d.metrics, d.replication, d.itself)
 	if err != nil {
 		return err
 	}
@@ -162,7 +174,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.locks.steps.Run(ctx) })
 	group.Go(func() error { return d.serve(ctx, listeners) })
 	group.Go(func() error {
-		handler := web.AdminHandler(web.AdminOptions{Watchdog: d.watchdog, Reload: d.requestReload, Logger: d.log})
+		handler := web.AdminHandler(web.AdminOptions{
+			Watchdog: d.watchdog, Reload: d.requestReload, Forget: d.requestForget, Itself: d.itself.now, Faults: d.itself.faults, Logger: d.log,
+		})
 		return web.ServeAdmin(ctx, admin, handler, d.log)
 	})
 	group.Go(func() error { return d.reload(ctx) })
@@ -228,6 +242,8 @@ func (d *Daemon) serve(ctx context.Context, listeners []net.Listener) error {
 	server := web.NewServer(web.Handler(web.Options{
 		Watchdog:     d.watchdog,
 		Gatherer:     d.gatherer,
+		Itself:       d.itself.now,
+		Faults:       d.itself.faults,
 		Version:      d.o.Build.Version,
 		AllowedHosts: d.o.AllowedHosts,
 		Logger:       d.log,

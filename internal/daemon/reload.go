@@ -27,8 +27,8 @@ func (d *Daemon) reload(ctx context.Context) error {
 		select {
 		case <-hangup:
 			d.reloadNow(ctx) // has logged and counted its own error
-		case reply := <-d.reloads:
-			reply <- d.reloadNow(ctx)
+		case r := <-d.requests:
+			r.done <- r.do(ctx)
 		case <-rescan.C:
 			if err := d.rescan(ctx); err != nil && ctx.Err() == nil {
 				d.log.Error("the globs could not be looked through; the databases found before go on", "err", err)
@@ -39,11 +39,12 @@ func (d *Daemon) reload(ctx context.Context) error {
 	}
 }
 
-// rescan takes in the databases that came and lets go of those that went.
+// rescan takes in the databases that came. Those that went stay, missing.
 func (d *Daemon) rescan(ctx context.Context) error {
 	if !slices.ContainsFunc(d.config.Databases, func(c config.Database) bool { return c.Glob != "" }) {
 		return nil
 	}
+	d.learn()
 	targets := d.targets(d.config)
 	if sameTargets(targets, d.watchdog.Targets()) {
 		return nil
@@ -60,21 +61,12 @@ func sameTargets(a, b []watchdog.Target) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(b, func(t watchdog.Target) bool { return !keys[key(t)] })
 }
 
-func (d *Daemon) requestReload(ctx context.Context) error {
-	reply := make(chan error, 1)
-	select {
-	case d.reloads <- reply:
-		return <-reply
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 func (d *Daemon) reloadNow(ctx context.Context) error {
 	d.announce("RELOADING=1")
 	defer d.announce("READY=1")
 	err := d.swap(ctx)
 	d.metrics.Reloaded(time.Now(), err)
+	d.itself.reloaded(err)
 	if err != nil {
 		d.log.Error("the new configuration was not taken over; the one before stays in force", "err", err)
 		return err
@@ -94,6 +86,7 @@ func (d *Daemon) swap(ctx context.Context) error {
 	if err := d.notices.Configure(notifiersOf(cfg)); err != nil {
 		return err
 	}
+	d.learn()
 	if err := d.watchdog.Reload(ctx, d.targets(cfg), cfg.Policies); err != nil {
 		return err
 	}

@@ -19,11 +19,14 @@ import (
 // targets returns what the watchdog shall look after. A database that cannot be
 // looked after is reported and left out; it does not stop the others.
 func (d *Daemon) targets(cfg *config.Config) []watchdog.Target {
-	expanded, err := cfg.Expand()
-	if err != nil && err.Error() != d.leftOut {
-		d.log.Error("some databases are left out; the others go on", "err", err)
-		d.leftOut = err.Error() // a rescan does not say the same again
+	expanded, leftOut := cfg.ExpandAround(d.watched.list())
+	if text := fmt.Sprint(leftOut); text != d.leftOut && len(leftOut) > 0 {
+		first := leftOut[0]
+		d.log.Error("some databases are left out; the others go on", "left_out", len(leftOut), "first", first.Place, "err", first.Why)
+		d.leftOut = text // a rescan does not say the same again
 	}
+	d.expanded = expanded
+	d.itself.expanded(len(expanded), leftOut)
 	targets := make([]watchdog.Target, len(expanded))
 	for i, t := range expanded {
 		targets[i] = watchdog.Target{

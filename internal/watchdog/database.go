@@ -77,7 +77,7 @@ func newDatabase(w *Watchdog, target Target, saved savedDatabase) *database {
 		d.history = saved.history
 	}
 	d.pauseUntil.Store(&time.Time{})
-	d.status.Store(&DatabaseStatus{Name: target.Name, Path: target.Path, Labels: target.Labels, Conditions: []health.Condition{}, saved: saved})
+	d.status.Store(&DatabaseStatus{Name: target.Name, Path: target.Path, Labels: target.Labels, Found: saved.Found, Conditions: []health.Condition{}, saved: saved})
 	return d
 }
 

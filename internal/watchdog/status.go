@@ -24,6 +24,7 @@ type DatabaseStatus struct {
 	Path        string             `json:"path"`
 	Labels      map[string]string  `json:"labels,omitempty"`
 	Err         string             `json:"error,omitempty"` // why the database could not be opened
+	Found       bool               `json:"found"`           // it was up once, in this life of the daemon or an earlier one
 	Conditions  []health.Condition `json:"conditions"`      // the worst first; empty: it is all right
 	Sample      *collector.Sample  `json:"sample"`          // nil until the first turn
 	Decision    *policy.Decision   `json:"decision"`        // nil until the first turn
@@ -147,6 +148,7 @@ func (d *database) publish(sample collector.Sample, decision policy.Decision) {
 		s.PausedUntil = until
 	}
 	s.Changes = d.noteChanges(before.Decision, decision, before.Changes)
+	s.Found = d.found || sample.State == collector.StateUp
 	s.Conditions = d.judge(s)
 	d.status.Store(s)
 }

@@ -22,6 +22,9 @@ import (
 type AdminOptions struct {
 	Watchdog *watchdog.Watchdog
 	Reload   func(ctx context.Context) error
+	Forget   func(ctx context.Context, db string) error // may be nil
+	Itself   func() Itself                              // how the daemon itself fares; nil: well
+	Faults   *Faults                                    // counts faults of handlers; may be nil
 	Logger   *slog.Logger
 }
 
@@ -40,6 +43,9 @@ type peerKey struct{}
 // AdminHandler returns the routes of the admin socket: everything that changes
 // something, and the profiler. Each request is logged with the peer's uid and pid.
 func AdminHandler(o AdminOptions) http.Handler {
+	if o.Itself == nil {
+		o.Itself = func() Itself { return Itself{} }
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/checkpoint", func(rw http.ResponseWriter, r *http.Request) {
 		record, err := o.Watchdog.Checkpoint(r.Context(), r.FormValue("db"), r.FormValue("mode"))
@@ -54,6 +60,13 @@ func AdminHandler(o AdminOptions) http.Handler {
 	mux.HandleFunc("POST /v1/reload", func(rw http.ResponseWriter, r *http.Request) {
 		answer(rw, map[string]bool{"reloaded": true}, o.Reload(r.Context()))
 	})
+	mux.HandleFunc("POST /v1/forget", func(rw http.ResponseWriter, r *http.Request) {
+		err := fmt.Errorf("forget: %w", watchdog.ErrUnavailable)
+		if o.Forget != nil {
+			err = o.Forget(r.Context(), r.FormValue("db"))
+		}
+		answer(rw, map[string]bool{"forgotten": true}, err)
+	})
 	mux.HandleFunc("POST /v1/pause", func(rw http.ResponseWriter, r *http.Request) {
 		length, err := time.ParseDuration(r.FormValue("for"))
 		if err != nil {
@@ -63,13 +76,14 @@ func AdminHandler(o AdminOptions) http.Handler {
 		}
 		answer(rw, map[string]string{"paused_for": length.String()}, err)
 	})
+	mux.HandleFunc("GET /api/v1/health", healthOf(o.Watchdog, o.Itself))
 	mux.HandleFunc("GET /api/v1/databases", databases(o.Watchdog))
 	mux.HandleFunc("GET /api/v1/decisions", decisions(o.Watchdog))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	return audit(mux, o.Logger)
+	return audit(recovering(mux, o.Faults, o.Logger), o.Logger)
 }
 
 func answer(rw http.ResponseWriter, v any, err error) {

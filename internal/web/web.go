@@ -36,6 +36,7 @@ type Options struct {
 	Watchdog     *watchdog.Watchdog
 	Gatherer     prometheus.Gatherer
 	Itself       func() Itself // how the daemon itself fares; nil: well
+	Faults       *Faults       // counts faults of handlers; may be nil
 	Version      string
 	AllowedHosts []string // host names besides localhost, IP addresses and this machine's; "*" is any
 	Logger       *slog.Logger
@@ -70,7 +71,7 @@ func Handler(o Options) http.Handler {
 	page := newStatusPage(o.Watchdog, o.Itself, o.Version)
 	mux.HandleFunc("/page", page.refresh)
 	mux.Handle("/{$}", page)
-	return guard(mux, newHosts(o.AllowedHosts), page.contentPolicy)
+	return guard(recovering(mux, o.Faults, o.Logger), newHosts(o.AllowedHosts), page.contentPolicy)
 }
 
 // NewServer returns a server with every timeout and limit set.

@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/web"
+)
+
+// itself is what the daemon knows of how it fares itself. Anybody may look.
+type itself struct {
+	board  *health.Board
+	faults *web.Faults
+
+	mu      sync.Mutex
+	reload  string // why the last reload was refused
+	watched int
+	leftOut []health.LeftOut
+}
+
+func newItself() *itself { return &itself{board: health.NewBoard(), faults: &web.Faults{}} }
+
+// reloaded notes how the last reload ended.
+func (i *itself) reloaded(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.reload = ""; err != nil {
+		i.reload = err.Error()
+	}
+}
+
+// expanded notes what the configuration stands for now.
+func (i *itself) expanded(watched int, leftOut []config.LeftOut) {
+	all := make([]health.LeftOut, len(leftOut))
+	for n, l := range leftOut {
+		all[n] = health.LeftOut{Place: l.Place, Why: l.Why, Count: l.Count}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.watched, i.leftOut = watched, all
+}
+
+// now returns the conditions that hold now, and puts them up.
+func (i *itself) now() web.Itself {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	found := health.OfDaemon(health.Daemon{ReloadErr: i.reload, Databases: i.watched, LeftOut: i.leftOut, Faults: i.faults.Count()})
+	return web.Itself{Conditions: i.board.Note(health.Itself, time.Now(), found), LeftOut: i.leftOut}
+}
+
+// Describe implements prometheus.Collector.
+func (i *itself) Describe(ch chan<- *prometheus.Desc) { i.board.Describe(ch) }
+
+// Collect implements prometheus.Collector.
+func (i *itself) Collect(ch chan<- prometheus.Metric) {
+	i.now()
+	i.board.Collect(ch)
+}
