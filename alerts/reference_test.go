@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
@@ -31,6 +32,7 @@ func TestMetricsReferenceIsInStep(t *testing.T) {
 	for section, metrics := range map[string][]metric.Metric{
 		"collector":  collector.Catalogue(),
 		"watchdog":   watchdog.Catalogue(),
+		"health":     health.Catalogue(),
 		"notify":     notify.Catalogue(),
 		"replicator": replicator.Catalogue(),
 	} {
@@ -56,6 +58,7 @@ func collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		collector.NewExporter(func() []*collector.Sample { return nil }),
 		watchdog.NewMetrics(),
+		health.NewBoard(),
 		notify.New(slog.New(slog.DiscardHandler)),
 		replicator.NewMetrics(),
 	}

@@ -64,9 +64,6 @@ func (r *Replicator) note(err error) {
 	case r.blocked.met(err.Error(), r.o.Clock()):
 		r.log.Error("capture does not advance; trying again by itself", "err", err)
 	}
-	if err != nil && r.captured == nil {
-		r.capturedAt = r.o.Clock()
-	}
 	r.captured = err
 }
 

@@ -3,7 +3,6 @@ package replicator
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/superfly/ltx"
 
@@ -59,14 +58,9 @@ func (p *replica) record(err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil && p.failed == nil {
-		p.st.FailingSince = p.now()
-	}
 	p.failed = err
-	p.st.Healthy, p.st.Err, p.st.Reason = err == nil, "", reasonOf(err)
-	if err == nil {
-		p.st.FailingSince = time.Time{}
-	} else {
+	p.st.Healthy, p.st.Err = err == nil, ""
+	if err != nil {
 		p.st.Err = err.Error()
 		p.tell()
 	}
@@ -80,21 +74,6 @@ func (p *replica) record(err error) {
 	case err != nil && p.late.met(store.FailureReason(err), p.now()):
 		p.log.Error("the replica cannot be brought up to date; commits are kept in the spool and the attempt is repeated", "err", err)
 	}
-}
-
-// reasonOf returns the word for what keeps a replica back, "" for nil.
-func reasonOf(err error) string {
-	switch {
-	case errors.Is(err, lease.ErrFenced):
-		return "fenced"
-	case errors.Is(err, lease.ErrHeld):
-		return "held"
-	case errors.Is(err, lease.ErrMoved):
-		return "looking_anew"
-	case errors.Is(err, ErrForeign):
-		return "foreign"
-	}
-	return store.FailureReason(err)
 }
 
 // update changes the published status.

@@ -71,15 +71,14 @@ type Replicator struct {
 	told   told // Run's: the last news for the replicas
 	toldAt time.Time
 
-	mu         sync.Mutex
-	marks      []mark    // ascending
-	letGoAt    time.Time // when segments were last released
-	captured   error     // of the last step
-	capturedAt time.Time // since when steps have failed
-	blocked    trouble   // what keeps it from advancing
-	gathers    bool      // commits were met that are not spooled yet
-	shipping   context.Context
-	workers    sync.WaitGroup
+	mu       sync.Mutex
+	marks    []mark    // ascending
+	letGoAt  time.Time // when segments were last released
+	captured error     // of the last step
+	blocked  trouble   // what keeps it from advancing
+	gathers  bool      // commits were met that are not spooled yet
+	shipping context.Context
+	workers  sync.WaitGroup
 }
 
 // mark says that every commit before at has a TXID of at most txid.
@@ -444,39 +443,14 @@ func (r *Replicator) each(ctx context.Context, f func(*replica) error) error {
 
 // Status returns how far each replica has come, for samples.
 func (r *Replicator) Status() []collector.Replica {
-	out := []collector.Replica{}
-	for i, s := range r.Replicas() {
+	var out []collector.Replica
+	for _, s := range r.Replicas() {
 		out = append(out, collector.Replica{
 			Name: s.Name, Healthy: s.Healthy, CaughtUp: s.CaughtUp, LagSeconds: s.LagSeconds, PendingBytes: s.PendingBytes,
 			TXID: uint64(s.TXID), LastVerified: s.LastVerified, Err: s.Err, MonthlyUSD: s.MonthlyUSD,
-			Reason: s.Reason, FailingSince: s.FailingSince, DrillErr: s.DrillErr, DrillSeconds: s.VerifyDuration.Seconds(),
-			ObjectiveSeconds: s.Objective.Seconds(), SnapshotEverySeconds: r.replicas[i].o.SnapshotEvery.Seconds(),
-			VerifyEverySeconds: r.replicas[i].o.VerifyEvery.Seconds(), StoredBytes: s.StoredBytes,
-			LastSnapshot: s.LastSnapshot, OldestRestorePoint: s.OldestRestorePoint,
 		})
 	}
 	return out
-}
-
-// CaptureStatus returns how capture fares, for samples.
-func (r *Replicator) CaptureStatus() *collector.Capture {
-	c := &collector.Capture{SpoolLimitBytes: cmp.Or(r.o.Capture.SpoolLimit, capture.DefaultSpoolLimit)}
-	if spool := r.spool(); spool != nil {
-		c.SpoolBytes = spool.Bytes()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.captured == nil {
-		return c
-	}
-	c.Err, c.Since, c.Reason = r.captured.Error(), r.capturedAt, "failed"
-	switch {
-	case errors.Is(r.captured, ErrNotOpen):
-		c.Reason = collector.CaptureWaiting
-	case errors.Is(r.captured, capture.ErrSpoolFull):
-		c.Reason = collector.CaptureSpoolFull
-	}
-	return c
 }
 
 // Replicas returns everything known about each replica, without a request.

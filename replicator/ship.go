@@ -47,9 +47,6 @@ type ReplicaStatus struct {
 	Name               string        `json:"name"`
 	Healthy            bool          `json:"healthy"` // the last attempt at anything succeeded
 	Err                string        `json:"error,omitempty"`
-	Reason             string        `json:"reason,omitempty"` // of Err, one word
-	FailingSince       time.Time     `json:"failing_since,omitzero"`
-	DrillErr           string        `json:"drill_error,omitempty"` // why the last drill failed
 	TXID               ltx.TXID      `json:"txid"`
 	CaughtUp           time.Time     `json:"caught_up"`
 	LagSeconds         float64       `json:"lag_seconds"`

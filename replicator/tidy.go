@@ -289,7 +289,6 @@ func (p *replica) verify(ctx context.Context) (err error) {
 	if err != nil {
 		if ctx.Err() == nil {
 			p.failedDrills.Add(1)
-			p.update(func(s *ReplicaStatus) { s.DrillErr = err.Error() })
 		}
 		if beyondRepair(err) {
 			p.log.Error("the replica cannot be restored: taking a new snapshot at once", "err", err)
@@ -298,7 +297,7 @@ func (p *replica) verify(ctx context.Context) (err error) {
 		return fmt.Errorf("verify %s: %w", p.o.Name, err)
 	}
 	took := p.now().Sub(start)
-	p.update(func(s *ReplicaStatus) { s.LastVerified, s.VerifyDuration, s.DrillErr = start, took, "" })
+	p.update(func(s *ReplicaStatus) { s.LastVerified, s.VerifyDuration = start, took })
 	p.log.Info("the replica was restored in a drill", "txid", result.TXID, "took", took)
 	return p.save(func(s *saved) { s.Verified, s.At = result.Objects, start.UTC() })
 }

@@ -86,7 +86,7 @@ func inProcess(t *testing.T, configuration string) (*Daemon, *output) {
 
 // Databases of a glob come and go while it is looked through: each is taken in
 // and let go of once, and the log stays short.
-func TestGlobRescan_D40(t *testing.T) {
+func TestGlobRescan_D40_V4(t *testing.T) {
 	t.Parallel()
 	const databases = 200
 	files := t.TempDir()

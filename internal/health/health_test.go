@@ -1,0 +1,189 @@
+package health
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// up is a database that is all right.
+func up() Database {
+	return Database{Name: "app", Path: "/srv/app.db", Now: now, Replicated: true, Sample: &collector.Sample{
+		DB: "app", State: collector.StateUp,
+		WAL:     collector.WAL{Known: true, PageSize: 4096, Frames: 100, CheckpointedFrames: 100, LastWrite: now, Restarted: now.Add(-time.Hour)},
+		Capture: &collector.Capture{SpoolLimitBytes: 1e9},
+		Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: now, ObjectiveSeconds: 1, SnapshotEverySeconds: 86400,
+			VerifyEverySeconds: 604800, LastSnapshot: now.Add(-time.Hour), LastVerified: now.Add(-time.Hour)}},
+	}}
+}
+
+// in is a database in the given state.
+func in(state collector.State) func(*Database) {
+	return func(d *Database) { d.Sample.State, d.Found = state, true }
+}
+
+// failing is a replica that fails for a reason.
+func failing(reason string) func(*Database) {
+	return func(d *Database) {
+		r := &d.Sample.Replicas[0]
+		r.Healthy, r.Reason, r.Err, r.FailingSince = false, reason, "the store says no", now.Add(-time.Hour)
+	}
+}
+
+// scenes is what brings each condition about.
+var scenes = map[string]func(*Database){
+	"missing": in(collector.StateMissing), "empty": in(collector.StateEmpty), "not_wal": in(collector.StateNotWAL),
+	"not_a_database": in(collector.StateNotDatabase), "foreign_owner": in(collector.StateForeignOwner),
+	"network_filesystem": in(collector.StateNetworkFS), "unreadable": in(collector.StateUnreadable),
+	"open_failed":          func(d *Database) { d.OpenErr = "no such bucket" },
+	"hung":                 func(d *Database) { d.SilentFor = time.Hour },
+	"restarted":            func(d *Database) { d.Faults = 2 },
+	"write_lock_held":      func(d *Database) { d.Sample.Locks.WriteSince = now.Add(-78 * time.Second) },
+	"write_lock_saturated": func(d *Database) { d.Sample.Locks.WriteRatio = 0.9 },
+	"reader_pinning": func(d *Database) {
+		d.Replicated, d.Sample.Readers.Active, d.Sample.Readers.PinnedSince = false, 1, now.Add(-time.Hour)
+	},
+	"overlapping_readers": func(d *Database) {
+		d.Sample.Readers.Share, d.Sample.WAL.Frames, d.Sample.WAL.CheckpointedFrames = 1, 5000, 5000
+	},
+	"wal_oversized": func(d *Database) { d.Sample.WAL.SizeBytes = 600e6 },
+	"checkpoint_starved": func(d *Database) {
+		d.Sample.WAL.Frames, d.Sample.WAL.OldestBacklog = 50000, now.Add(-time.Hour)
+	},
+	"wal_reset_bug":   func(d *Database) { d.Sample.Database.WALResetBug = true },
+	"disk_low":        func(d *Database) { d.Sample.Disk = collector.Disk{Known: true, SizeBytes: 100e9, FreeBytes: 1e9} },
+	"paused":          func(d *Database) { d.PausedUntil = now.Add(time.Hour) },
+	"action_failed":   func(d *Database) { d.Failed = &Attempt{Action: "checkpoint", Policy: "shrink", Outcome: "pinned"} },
+	"capture_stopped": func(d *Database) { d.Sample.Capture.Reason, d.Sample.Capture.Err = "failed", "disk I/O error" },
+	"spool_full":      func(d *Database) { d.Sample.Capture.Reason = collector.CaptureSpoolFull },
+	"spool_filling":   func(d *Database) { d.Sample.Capture.SpoolBytes = 8e8 },
+	"replica_fenced":  failing("fenced"), "replica_held": failing("held"), "replica_foreign": failing("foreign"), "replica_auth_failed": failing("auth"),
+	"replica_misplaced": failing("misplaced"), "replica_unavailable": failing("unavailable"), "replica_failing": failing("other"),
+	"replica_lagging":    func(d *Database) { d.Sample.Replicas[0].LagSeconds = 600 },
+	"replica_incomplete": func(d *Database) { d.Sample.Replicas[0].CaughtUp = time.Time{} },
+	"snapshot_too_old":   func(d *Database) { d.Sample.Replicas[0].LastSnapshot = now.Add(-100 * time.Hour) },
+	"drill_failed":       func(d *Database) { d.Sample.Replicas[0].DrillErr = "row 17 differs" },
+	"drill_overdue":      func(d *Database) { d.Sample.Replicas[0].LastVerified = now.Add(-1000 * time.Hour) },
+}
+
+// itselves is what brings each condition of the daemon itself about.
+var itselves = map[string]Daemon{
+	"daemon_down":         {Down: "no socket at /run/sqlwatch/admin.sock"},
+	"reload_failed":       {Databases: 1, ReloadErr: "app.hcl:3: no such block"},
+	"left_out":            {Databases: 1, LeftOut: []LeftOut{{Place: "/srv/b.db", Why: "the name is taken", Count: 1}}},
+	"no_databases":        {},
+	"handler_panicked":    {Databases: 1, Faults: 1},
+	"notification_failed": {Databases: 1, LostNotices: map[string]string{"webhook.ops": "404"}},
+}
+
+func TestEveryCondition_V3(t *testing.T) {
+	t.Parallel()
+	if found := OfDatabase(up()); len(found) != 0 {
+		t.Errorf("a database that is all right has %v", found)
+	}
+	if found := OfDaemon(Daemon{Databases: 1}); len(found) != 0 {
+		t.Errorf("a daemon that is all right has %v", found)
+	}
+	for _, kind := range Kinds() {
+		found := OfDaemon(itselves[kind.ID])
+		if change := scenes[kind.ID]; change != nil {
+			d := up()
+			change(&d)
+			found = OfDatabase(d)
+		}
+		i := slices.IndexFunc(found, func(c Condition) bool { return c.ID == kind.ID })
+		if i < 0 {
+			if kind.ID != "foreign_wal" { // a state that the collector does not know yet
+				t.Errorf("nothing brings %s about: %v", kind.ID, found)
+			}
+			continue
+		}
+		c := found[i]
+		if c.Severity != kind.Severity {
+			t.Errorf("%s is %s, the reference says %s at worst", c.ID, c.Severity, kind.Severity)
+		}
+		for _, text := range []string{c.What, c.Why} {
+			if !strings.HasSuffix(text, ".") || strings.Contains(text, "%!") || strings.ContainsAny(text, "\n\t") {
+				t.Errorf("%s: %q is not a sentence", c.ID, text)
+			}
+		}
+		if c.Cure == "" || strings.Contains(c.Cure, "DB") || strings.Contains(c.Cure, "%") {
+			t.Errorf("%s: cure %q", c.ID, c.Cure)
+		}
+	}
+}
+
+// Every state that is not up, and every reason for which a replica fails, has a condition.
+func TestEveryStateAndReason_V3(t *testing.T) {
+	t.Parallel()
+	for state := collector.StateUp + 1; state.String() != "invalid"; state++ {
+		d := up()
+		in(state)(&d)
+		if found := OfDatabase(d); len(found) == 0 {
+			t.Errorf("state %s has no condition", state)
+		}
+	}
+	for reason, trouble := range troubles {
+		if !slices.ContainsFunc(kinds, func(k Kind) bool { return k.ID == trouble.id }) {
+			t.Errorf("%s leads to %s, which is none", reason, trouble.id)
+		}
+	}
+}
+
+func TestBoard(t *testing.T) {
+	t.Parallel()
+	b := NewBoard()
+	lag := func(s Severity) []Condition {
+		return []Condition{{ID: "replica_lagging", Subject: "s3.main", Severity: s}}
+	}
+	b.Note("app", now, lag(Warning))
+	if got := b.Note("app", now.Add(time.Minute), lag(Critical)); !got[0].Since.Equal(now) {
+		t.Errorf("since %v, want %v: it was there before, at another severity", got[0].Since, now)
+	}
+	if held := b.held[series{"app", "replica_lagging", Warning}]; held {
+		t.Error("the severity before still holds")
+	}
+	b.Note("app", now.Add(2*time.Minute), nil)
+	if got := b.Note("app", now.Add(3*time.Minute), lag(Warning)); !got[0].Since.Equal(now.Add(3 * time.Minute)) {
+		t.Errorf("since %v: it had ended", got[0].Since)
+	}
+	b.Forget("app")
+	if len(b.held) != 0 || len(b.Of("app")) != 0 {
+		t.Error("something is left of what was forgotten")
+	}
+}
+
+// What a process or a table is called does not steer a terminal, and is one word of a cure.
+func TestConditions_V6_names(t *testing.T) {
+	t.Parallel()
+	d := up()
+	d.Name = "a;reboot"
+	d.Sample.Locks.WriteSince, d.Sample.Locks.WriterPID, d.Sample.Locks.WriterCommand = now.Add(-time.Hour), 7, "\x1b[2Jls"
+	c := OfDatabase(d)[0]
+	if strings.Contains(c.What, "\x1b") || !strings.Contains(c.Cure, "'a;reboot'") {
+		t.Errorf("%+v", c)
+	}
+}
+
+// The reference lists every condition.
+func TestReferenceIsInStep(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/conditions.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range Kinds() {
+		if !strings.Contains(string(text), "\n## "+k.ID+"\n") && !strings.Contains(string(text), "\n### "+k.ID+"\n") {
+			t.Errorf("docs/conditions.md has no section %s", k.ID)
+		}
+	}
+	if !strings.Contains(string(text), Markdown()) {
+		t.Errorf("docs/conditions.md does not hold this table:\n%s", Markdown())
+	}
+}
