@@ -38,7 +38,7 @@ func (h *heldRatio) observe(now time.Time, held bool) float64 {
 // lockWatch is what only someone who keeps looking at the locks knows.
 type lockWatch struct {
 	write, checkpoint heldRatio
-	share             heldRatio // of readers
+	share             heldRatio         // of readers
 	processes         map[int]time.Time // pid → last seen holding a lock
 
 	// The lowest held read mark below the head, as of the last look.
