@@ -32,6 +32,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 	busy := cmd.Flag("collector.busy", "Have the kernel (eBPF) count the SQLITE_BUSY of all processes; needs CAP_BPF and CAP_PERFMON.").Default("true").Bool()
 	steps := cmd.Flag("collector.busy.steps", "Also count, in every process that has this database open, the calls of sqlite3_step that return SQLITE_BUSY: contention between threads of one process. Costs that process a few microseconds a step. Repeatable.").PlaceHolder("DB").Strings()
 	adopt := cmd.Flag("adopt", "Continue the history that another program, such as Litestream, began in this replica (s3.main), or in every replica of this database. Repeatable; needed once.").PlaceHolder("NAME").Strings()
+	beside := cmd.Flag("exec", "Run this command beside the daemon: absent databases are restored first, signals are its own, and the last sync comes after its end. Its exit code is this program's.").PlaceHolder("CMD").String()
 	level := cmd.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").Enum("debug", "info", "warn", "error")
 	format := cmd.Flag("log.format", "Format of the log: logfmt or json.").Default("logfmt").Enum("logfmt", "json")
 	cmd.Action(func(*kingpin.ParseContext) error {
@@ -53,16 +54,20 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if _, chosen := env.Getenv("GOGC"); !chosen && len(cfg.Databases) >= manyDatabases {
 			debug.SetGCPercent(50)
 		}
+		socket, _ := env.Getenv("NOTIFY_SOCKET")
+		o := daemon.Options{
+			Config: cfg, Load: load, Logger: log, Build: readBuildInfo(), NotifySocket: socket,
+			Web: listeners, AllowedHosts: *hosts, CountBusy: *busy, CountSteps: *steps, Adopt: *adopt,
+		}
+		if *beside != "" {
+			return runBeside(context.Background(), env, o, *beside)
+		}
 		// The first signal begins the shutdown; from then on the next one has its
 		// default effect and ends the process at once.
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		context.AfterFunc(ctx, stop)
-		socket, _ := env.Getenv("NOTIFY_SOCKET")
-		d, err := daemon.New(daemon.Options{
-			Config: cfg, Load: load, Logger: log, Build: readBuildInfo(), NotifySocket: socket,
-			Web: listeners, AllowedHosts: *hosts, CountBusy: *busy, CountSteps: *steps, Adopt: *adopt,
-		})
+		d, err := daemon.New(o)
 		if err != nil {
 			return err
 		}

@@ -70,6 +70,7 @@ var arrows = map[string][]string{
 	"replicator/store/file":       {"replicator/store", "internal/durable"},
 	"replicator/store/storetest":  {"replicator/store"},
 	"internal/metric":             {},
+	"internal/supervise":          {},
 	"internal/asuser":             {"internal/durable"},
 	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
 	"internal/dbfile":             {},
