@@ -1,6 +1,7 @@
 # make test   unit and process tests with the race detector
 # make lint   gofmt, vet, staticcheck, the rules of the house
 # make bench  every benchmark once, ratios included
+# make release  binaries for amd64, arm64 and armv7, .deb, .rpm, SBOM, checksums
 # make e2e    end-to-end checks with real Prometheus, S3 server, Litestream and browser
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -33,3 +34,7 @@ e2e:
 	go build -C tools/litestream03 -o $(CURDIR)/bin/litestream03 $(LITESTREAM)
 	LITESTREAM=$(CURDIR)/bin/litestream LITESTREAM3=$(CURDIR)/bin/litestream03 go test -count=1 -run Litestream -v ./replicator/restore
 	LITESTREAM=$(CURDIR)/bin/litestream go test -C tools/e2e -count=1 -parallel 8 -timeout 30m ./...
+
+.PHONY: release
+release: # static programs, packages, SBOM and checksums in dist/
+	tools/release/release.sh $(ARCH)

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Makes dist/: static programs for each architecture, packages, a bill of materials,
+# the licences of what is linked, checksums. The same commit gives the same bytes.
+#
+#   tools/release/release.sh [ARCH...]     amd64 arm64 armv7; default: all
+#
+# It needs Debian's musl-tools for amd64, and for the others a cross compiler with
+# that architecture's musl-dev: gcc-aarch64-linux-gnu and musl-dev:arm64,
+# gcc-arm-linux-gnueabihf and musl-dev:armhf (dpkg --add-architecture first).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+archs=("$@")
+[ ${#archs[@]} -gt 0 ] || archs=(amd64 arm64 armv7)
+version=${VERSION:-$(git describe --tags --always --dirty)}
+commit=$(git rev-parse --short HEAD)
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+dist=$PWD/dist
+rm -rf "$dist"
+mkdir -p "$dist/completions"
+
+# A package's version begins with a digit.
+packaged=${version#v}
+[[ $packaged =~ ^[0-9] ]] || packaged=0.0.0~$packaged
+
+pkg=github.com/prometheus/common/version
+ldflags="-s -w -buildid= -linkmode external -extldflags -static -X $pkg.Version=$version -X $pkg.Revision=$commit"
+build() { # build ARCH GOARCH CC [GOARM]
+	CGO_ENABLED=1 GOOS=linux GOARCH=$2 GOARM=${4:-} CC=$3 CGO_CFLAGS="-O2" GOFLAGS=-buildvcs=false \
+		go build -trimpath -tags 'netgo osusergo sqlite_omit_load_extension' -ldflags "$ldflags" \
+		-o "$dist/sqlwatch-linux-$1" ./cmd/sqlwatch
+}
+cross() { echo "$PWD/tools/release/musl-cc $1 $2"; }
+go build -C tools/release -o "$dist/.nfpm" github.com/goreleaser/nfpm/v2/cmd/nfpm
+go build -C tools/release -o "$dist/.cyclonedx" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+for arch in "${archs[@]}"; do
+	case $arch in
+	amd64) build amd64 amd64 "$(cross x86_64-linux-gnu x86_64-linux-musl)" ;;
+	arm64) build arm64 arm64 "$(cross aarch64-linux-gnu aarch64-linux-musl)" ;;
+	armv7) build armv7 arm "$(cross arm-linux-gnueabihf arm-linux-musleabihf)" 7 ;;
+	*) echo "unknown architecture $arch" >&2 && exit 1 ;;
+	esac
+done
+
+# What this machine can run says the rest: completions and the manual.
+native="$dist/sqlwatch-linux-${archs[0]}"
+"$native" --completion-script-bash >"$dist/completions/sqlwatch.bash"
+"$native" --completion-script-zsh >"$dist/completions/_sqlwatch"
+"$native" --help-man 2>&1 | gzip -9n >"$dist/sqlwatch.1.gz"
+tools/release/notice.sh >"$dist/NOTICE"
+cp /etc/ssl/certs/ca-certificates.crt "$dist/"
+
+for arch in "${archs[@]}"; do
+	cp "$dist/sqlwatch-linux-$arch" "$dist/sqlwatch"
+	for kind in deb rpm; do
+		DIST=$dist VERSION=$packaged ARCH=${arch/armv7/arm7} "$dist/.nfpm" package -f packaging/nfpm.yaml -p $kind -t "$dist/"
+	done
+	"$dist/.cyclonedx" bin -json -noserial -output "$dist/sqlwatch-linux-$arch.cdx.json" "$dist/sqlwatch-linux-$arch"
+done
+rm -f "$dist/sqlwatch" "$dist/.nfpm" "$dist/.cyclonedx"
+(cd "$dist" && sha256sum -- *.deb *.rpm *.cdx.json NOTICE sqlwatch-linux-* | sort -k2 -u >SHA256SUMS)
