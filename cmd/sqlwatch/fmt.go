@@ -78,7 +78,7 @@ func (f *formatter) file(name string) error {
 	}
 	if diags.HasErrors() {
 		// Formatting a file that does not parse would guess at its meaning.
-		config.WriteDiagnostics(f.env.Stderr, map[string]*hcl.File{name: {Bytes: before}}, diags, isTerminal(f.env.Stderr))
+		config.WriteDiagnostics(f.env.Stderr, map[string]*hcl.File{name: config.Quotable(name, before)}, diags, isTerminal(f.env.Stderr))
 		if config.Unreadable(diags) {
 			return &exitError{code: exitFailure}
 		}
@@ -91,7 +91,7 @@ func (f *formatter) file(name string) error {
 	f.changed++
 	fmt.Fprintln(f.env.Stdout, name)
 	if f.diff {
-		writeLineDiff(f.env.Stdout, string(before), string(after))
+		writeLineDiff(f.env.Stdout, config.Redact(name, before), config.Redact(name, after))
 	}
 	if f.check {
 		return nil

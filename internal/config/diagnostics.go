@@ -53,8 +53,13 @@ func writeSnippet(w io.Writer, f *hcl.File, r hcl.Range) {
 	if r.Start.Line < 1 || r.Start.Line > len(lines) {
 		return
 	}
-	raw := printable(string(lines[r.Start.Line-1]))
-	line := redact(raw)
+	from := 0
+	for _, l := range lines[:r.Start.Line-1] {
+		from += len(l) + 1
+	}
+	text := lines[r.Start.Line-1]
+	raw := printable(string(text))
+	line := printable(redactRange(f.Bytes, hidingOf(f).regions, from, from+len(text)))
 	number := fmt.Sprint(r.Start.Line)
 	fmt.Fprintf(w, "  %s | %s\n", number, line)
 	if line != raw {

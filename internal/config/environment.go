@@ -4,19 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
 const nonblock = syscall.O_NONBLOCK
-
-// secretMark marks values that came through secret().
-const secretMark = "secret"
 
 // environment is what env, file and secret reach, and the values that must
 // not be shown in a diagnostic.
@@ -24,13 +23,14 @@ type environment struct {
 	lookup func(string) (string, bool)
 	files  map[string]string // by path: a file is read once
 	hide   []string
+	hidden map[string]bool // the same
 	// sealed ends the loading: expressions evaluated later, by many databases
 	// at once, get what has been read and change nothing.
 	sealed bool
 }
 
 func newEnvironment(lookup func(string) (string, bool)) *environment {
-	return &environment{lookup: lookup, files: map[string]string{}}
+	return &environment{lookup: lookup, files: map[string]string{}, hidden: map[string]bool{}}
 }
 
 func (e *environment) functions() map[string]function.Function {
@@ -54,8 +54,11 @@ func (e *environment) env() function.Function {
 			}
 			name := args[0].AsString()
 			if v, ok := e.lookup(name); ok {
+				if err := bounded(v); err != nil {
+					return cty.NilVal, err
+				}
 				e.conceal(v)
-				return cty.StringVal(v), nil
+				return cty.StringVal(v).Mark(lang.EnvironmentMark), nil
 			}
 			if len(args) == 2 {
 				return args[1], nil
@@ -73,7 +76,7 @@ func (e *environment) file() function.Function {
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 			path := args[0].AsString()
 			if s, ok := e.files[path]; ok {
-				return cty.StringVal(s), nil
+				return cty.StringVal(s).Mark(lang.EnvironmentMark), nil
 			}
 			if e.sealed {
 				return cty.NilVal, fmt.Errorf("read %s: the path must be known when the configuration is read", path)
@@ -84,8 +87,11 @@ func (e *environment) file() function.Function {
 			}
 			s := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 			e.files[path] = s
+			if err := bounded(s); err != nil {
+				return cty.NilVal, err
+			}
 			e.conceal(s)
-			return cty.StringVal(s), nil
+			return cty.StringVal(s).Mark(lang.EnvironmentMark), nil
 		},
 	})
 }
@@ -98,7 +104,7 @@ func (e *environment) secret() function.Function {
 			if !args[0].IsNull() {
 				e.conceal(args[0].AsString())
 			}
-			return args[0].Mark(secretMark), nil
+			return args[0].Mark(lang.SecretMark), nil
 		},
 	})
 }
@@ -106,7 +112,8 @@ func (e *environment) secret() function.Function {
 // conceal keeps a value out of diagnostics. Very short ones would take
 // harmless letters with them and are no secrets.
 func (e *environment) conceal(s string) {
-	if !e.sealed && len(s) >= 4 && !slices.Contains(e.hide, s) {
+	if !e.sealed && len(s) >= 4 && !e.hidden[s] {
+		e.hidden[s] = true
 		e.hide = append(e.hide, s)
 	}
 }
@@ -119,28 +126,45 @@ func (e *environment) scrub(s string) string {
 	return s
 }
 
+// bounded refuses text that would be a number of more digits than memory holds, were
+// it taken for one.
+func bounded(s string) error {
+	if limits.HugeNumber(s) {
+		return errors.New("its value is a number beyond all bounds")
+	}
+	return nil
+}
+
 // clean takes secrets out of diagnostics: from their text, and the values of
 // variables that the library would print with them.
 func (e *environment) clean(diags hcl.Diagnostics) hcl.Diagnostics {
 	for _, d := range diags {
+		explainDollar(d)
 		d.Summary, d.Detail = e.scrub(d.Summary), e.scrub(d.Detail)
 		d.Expression, d.EvalContext = nil, nil
 	}
 	return diags
 }
 
-// secretLiterals finds secrets written into a file: the argument of secret(),
-// and literal credentials.
-var secretLiterals = regexp.MustCompile(`(\bsecret\(\s*|"?\b(?:access_key|secret_key|session_token|url)"?\s*[=:]\s*)"(?:[^"\\]|\\.)*"?`)
+// explainDollar adds how a literal ${ is written to errors that come of one.
+func explainDollar(d *hcl.Diagnostic) {
+	text := strings.ToLower(d.Summary + " " + d.Detail)
+	if strings.Contains(text, "template") || strings.Contains(text, "interpolation") || strings.Contains(text, "unclosed") || strings.Contains(text, "unterminated") {
+		if !strings.Contains(d.Detail, "$${") {
+			d.Detail = strings.TrimSpace(d.Detail + " A literal ${ is written $${, and %{ is written %%{.")
+		}
+	}
+}
 
-func literalSecret(data []byte) bool {
-	for _, m := range secretLiterals.FindAllString(string(data), -1) {
-		if !strings.Contains(m, "url") && !strings.Contains(m, "${") {
+// literalSecret reports whether a secret is written into a file, rather than looked up.
+func literalSecret(f *hcl.File) bool {
+	for _, text := range hidingOf(f).literals {
+		if !envName.MatchString(text) && !strings.Contains(text, "://") && !strings.HasPrefix(text, "/") && !strings.Contains(text, "secret(") {
 			return true
 		}
 	}
 	return false
 }
 
-// redact hides the secrets of a source line.
-func redact(line string) string { return secretLiterals.ReplaceAllString(line, `$1"…"`) }
+// envName is what env() is called with.
+var envName = regexp.MustCompile(`^[A-Z][A-Z0-9_]*$`)

@@ -31,24 +31,42 @@ type loading struct {
 // Files is filled in even then, for the snippets.
 func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostics) {
 	src, diags := read(path)
+	e := newEnvironment(env)
+	for _, f := range src.files {
+		for _, text := range hidingOf(f).literals {
+			if !envName.MatchString(text) {
+				e.conceal(text)
+			}
+		}
+	}
 	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{}, Files: src.files}
 	if diags.HasErrors() {
-		return cfg, diags
+		return cfg, e.clean(diags)
 	}
-	e := newEnvironment(env)
 	cfg.env = e
 	l := &loading{cfg: cfg, env: e, places: map[string]hcl.Range{}}
-	l.Scope = &policy.Scope{Variables: map[string]cty.Value{}, Units: map[string]lang.Unit{}, Functions: e.functions(), Files: src.files, Scrub: e.scrub}
+	l.Scope = &policy.Scope{Variables: map[string]cty.Value{}, Units: map[string]lang.Unit{}, Functions: e.functions(), Files: src.files, Scrub: e.scrub, Source: sourceOf(src.files)}
 	content := l.Content(hcl.MergeBodies(src.bodies), topLevel())
 	l.load(content)
 	for _, name := range src.loose {
-		if literalSecret(src.files[name].Bytes) {
+		if literalSecret(src.files[name]) {
 			l.Warnf(hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}, "Secrets in a readable file",
 				"Other users can read %s, and it holds a secret: chmod 600, or take the secret from env() or file().", name)
 		}
 	}
 	e.sealed = true
 	return cfg, e.clean(append(diags, l.Diags...))
+}
+
+// sourceOf returns what quotes a range of a file, without the secrets in it.
+func sourceOf(files map[string]*hcl.File) func(hcl.Range) (string, bool) {
+	return func(r hcl.Range) (string, bool) {
+		f := files[r.Filename]
+		if f == nil || !r.CanSliceBytes(f.Bytes) {
+			return "", false
+		}
+		return redactRange(f.Bytes, hidingOf(f).regions, r.Start.Byte, r.End.Byte), true
+	}
 }
 
 // LoadTests reads the policy tests of a configuration that Load has read from

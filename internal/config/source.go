@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -117,9 +118,10 @@ func (src *source) parse(parser *hclparse.Parser, name string) hcl.Diagnostics {
 	if err != nil {
 		return unreadable(name, err)
 	}
-	if diags := sane(name, data); diags.HasErrors() {
+	tokens, insane := sane(name, data)
+	if insane.HasErrors() {
 		src.files[name] = &hcl.File{Bytes: data}
-		return diags
+		return insane
 	}
 	if mode.Perm()&0o044 != 0 {
 		src.loose = append(src.loose, name)
@@ -132,6 +134,7 @@ func (src *source) parse(parser *hclparse.Parser, name string) hcl.Diagnostics {
 		f, diags = parser.ParseHCL(data, name)
 	}
 	if f != nil {
+		f.Nav = hide(name, data, tokens)
 		src.files[name] = f
 		src.bodies = append(src.bodies, f.Body)
 	}
@@ -165,10 +168,10 @@ func readFile(name string) ([]byte, os.FileMode, error) {
 
 // sane judges a file before it is parsed: text, not nested too deep. Brackets
 // in strings and comments are counted too, which errs on the safe side.
-func sane(name string, data []byte) hcl.Diagnostics {
-	at := func(i int, summary, format string, args ...any) hcl.Diagnostics {
+func sane(name string, data []byte) (hclsyntax.Tokens, hcl.Diagnostics) {
+	at := func(i int, summary, format string, args ...any) (hclsyntax.Tokens, hcl.Diagnostics) {
 		pos := position(data, i)
-		return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &hcl.Range{Filename: name, Start: pos, End: pos}}}
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &hcl.Range{Filename: name, Start: pos, End: pos}}}
 	}
 	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
 		return at(0, "Byte order mark", "Save the file as UTF-8 without a byte order mark.")
@@ -196,10 +199,28 @@ func sane(name string, data []byte) hcl.Diagnostics {
 		}
 	}
 	if strings.HasSuffix(name, ".json") {
-		return nil // what its strings hold is judged when they are parsed
+		return nil, saneJSON(name, data) // what its strings hold is judged when they are parsed
 	}
 	tokens, _ := hclsyntax.LexConfig(data, name, hcl.InitialPos)
-	return limits.CheckDepth(tokens)
+	return tokens, limits.CheckDepth(tokens)
+}
+
+// saneJSON refuses numbers beyond all bounds.
+func saneJSON(name string, data []byte) hcl.Diagnostics {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return nil // the parser says it better
+		}
+		text := fmt.Sprint(token)
+		if limits.HugeNumber(text) {
+			at := position(data, int(d.InputOffset())-1)
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Number out of range", Detail: "A number has at most 3 digits in its exponent and 1,000 in all.",
+				Subject: &hcl.Range{Filename: name, Start: at, End: at}}}
+		}
+	}
 }
 
 // position returns the line and column of a byte.
@@ -215,5 +236,6 @@ func ReadSource(name string) ([]byte, os.FileMode, hcl.Diagnostics) {
 	if err != nil {
 		return nil, 0, unreadable(name, err)
 	}
-	return data, mode, sane(name, data)
+	_, diags := sane(name, data)
+	return data, mode, diags
 }

@@ -36,8 +36,12 @@ func (l *loading) variables(blocks hcl.Blocks) {
 			l.Scope.Units["var."+name] = lang.UnitOf(a["default"].Expr, l.Scope)
 		}
 		if s, set := l.env.lookup(variablePrefix + name); set {
-			l.env.conceal(s)
-			v, ok = cty.StringVal(s), true
+			if err := bounded(s); err != nil {
+				l.Errorf(b.DefRange, "Out of range", "The environment variable %s%s: %v.", variablePrefix, name, err)
+			} else {
+				l.env.conceal(s)
+				v, ok = cty.StringVal(s).Mark(lang.EnvironmentMark), true
+			}
 		}
 		if !ok {
 			values[name] = cty.DynamicVal

@@ -94,13 +94,14 @@ func (d *Decoder) Text(a *hcl.Attribute, def string) (s string, secret bool) {
 	if !ok {
 		return def, false
 	}
-	v, marks := v.UnmarkDeep()
+	secret = lang.Secret(v)
+	v, _ = v.UnmarkDeep()
 	t, err := convert.Convert(v, cty.String)
 	if err != nil || t.IsNull() {
 		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be text.", a.Name)
 		return def, false
 	}
-	return t.AsString(), len(marks) > 0
+	return t.AsString(), secret
 }
 
 // Plain reads a string that must not be a secret, since it will be shown.
@@ -212,10 +213,11 @@ func (d *Decoder) Texts(a *hcl.Attribute) []string {
 	if !ok {
 		return nil
 	}
-	v, marks := v.UnmarkDeep()
+	hidden := lang.Secret(v)
+	v, _ = v.UnmarkDeep()
 	list, err := convert.Convert(v, cty.List(cty.String))
 	var out []string
-	if err != nil || len(marks) > 0 || gocty.FromCtyValue(list, &out) != nil {
+	if err != nil || hidden || gocty.FromCtyValue(list, &out) != nil {
 		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be a list of text.", a.Name)
 	}
 	return out
@@ -227,10 +229,11 @@ func (d *Decoder) TextMap(a *hcl.Attribute) map[string]string {
 	if !ok {
 		return nil
 	}
-	v, marks := v.UnmarkDeep()
+	hidden := lang.Secret(v)
+	v, _ = v.UnmarkDeep()
 	m, err := convert.Convert(v, cty.Map(cty.String))
 	out := map[string]string{}
-	if err != nil || len(marks) > 0 || gocty.FromCtyValue(m, &out) != nil {
+	if err != nil || hidden || gocty.FromCtyValue(m, &out) != nil {
 		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be an object of text, without secrets.", a.Name)
 	}
 	return out

@@ -99,9 +99,10 @@ func (c *coder) constantValue(x hclsyntax.Expression) (cty.Value, bool) {
 		}
 	}
 	v, diags := x.Value(&hcl.EvalContext{Variables: c.scope.Variables, Functions: c.scope.functions()})
-	if diags.HasErrors() || v.IsMarked() || !v.IsWhollyKnown() {
+	if diags.HasErrors() || !v.IsWhollyKnown() {
 		return cty.NilVal, false
 	}
+	v, _ = v.UnmarkDeep() // it is compared here, and shown by nobody
 	return v, true
 }
 

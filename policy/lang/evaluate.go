@@ -221,8 +221,11 @@ func (e *Evaluation) Text(x hclsyntax.Expression) string {
 	switch {
 	case why != "":
 		return "(" + why + ")"
-	case v.IsMarked():
+	case Secret(v):
 		return secret
+	}
+	v, _ = v.UnmarkDeep()
+	switch {
 	case !v.IsKnown():
 		return "unknown"
 	case v.IsNull():

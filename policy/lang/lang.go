@@ -32,6 +32,8 @@ type Scope struct {
 	Files     map[string]*hcl.File         // sources, to quote expressions from
 	Scrub     func(string) string          // takes secrets out of a message; nil: there are none
 
+	Source func(hcl.Range) (string, bool) // quotes a place without its secrets; nil: Files are quoted as they are
+
 	funcs map[string]function.Function
 }
 
@@ -55,19 +57,27 @@ func (sc *Scope) scrub(s string) string {
 
 // source returns an expression as it is written, on one line.
 func (sc *Scope) source(x hcl.Expression) string {
-	r := x.Range()
-	if f := sc.Files[r.Filename]; f != nil && r.CanSliceBytes(f.Bytes) {
-		return strings.Join(strings.Fields(string(r.SliceBytes(f.Bytes))), " ")
+	if s, ok := sc.text(x.Range()); ok {
+		return s
 	}
 	return "expression"
+}
+
+func (sc *Scope) text(r hcl.Range) (s string, ok bool) {
+	if sc.Source != nil {
+		s, ok = sc.Source(r)
+	} else if f := sc.Files[r.Filename]; f != nil && r.CanSliceBytes(f.Bytes) {
+		s, ok = string(r.SliceBytes(f.Bytes)), true
+	}
+	return strings.Join(strings.Fields(s), " "), ok
 }
 
 // signalName names the series of an expression: its source, or its place where
 // that is not at hand.
 func (sc *Scope) signalName(x hcl.Expression) string {
 	r := x.Range()
-	if f := sc.Files[r.Filename]; f != nil && r.CanSliceBytes(f.Bytes) {
-		return strings.Join(strings.Fields(string(r.SliceBytes(f.Bytes))), " ")
+	if s, ok := sc.text(r); ok {
+		return s
 	}
 	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Byte)
 }

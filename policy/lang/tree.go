@@ -108,11 +108,36 @@ func parts(x hclsyntax.Expression) []hclsyntax.Expression {
 // secret stands where a secret would.
 const secret = "(secret)"
 
+// mark says why a value is not shown.
+type mark string
+
+// The marks. What came through secret() is shown nowhere; what came out of the
+// environment or a file is left out where values are explained.
+const (
+	SecretMark      = mark("secret")
+	EnvironmentMark = mark("environment")
+)
+
+// Secret reports whether a value, or one within it, came through secret().
+func Secret(v cty.Value) bool {
+	_, marks := v.UnmarkDeep()
+	_, is := marks[SecretMark]
+	return is
+}
+
+// hides reports whether a value is not shown where values are explained: numbers and
+// truths out of the environment are.
+func hides(v cty.Value) bool {
+	return Secret(v) || v.IsMarked() && v.Type() != cty.Number && v.Type() != cty.Bool
+}
+
 // render writes a value for a person.
 func render(v cty.Value, u Unit) string {
-	switch {
-	case v.IsMarked():
+	if hides(v) {
 		return secret
+	}
+	v, _ = v.UnmarkDeep()
+	switch {
 	case !v.IsKnown():
 		return "unknown"
 	case v.IsNull():

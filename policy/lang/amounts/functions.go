@@ -48,6 +48,9 @@ func parser(want string, parse func(string) (float64, error)) function.Function 
 		Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType}},
 		Type:   function.StaticReturnType(cty.Number),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if enormous(args[0]) {
+				return cty.NilVal, fmt.Errorf("the number is beyond all bounds: %s is needed", want)
+			}
 			s, err := convert.Convert(args[0], cty.String)
 			if err != nil {
 				return cty.NilVal, fmt.Errorf("%s is needed", want)
@@ -111,11 +114,24 @@ func ParseDuration(s string) (time.Duration, error) {
 // DurationValue converts text or a number of seconds to a duration.
 func DurationValue(v cty.Value) (time.Duration, error) {
 	v, _ = v.Unmark()
+	if enormous(v) {
+		return 0, errors.New("the number is beyond all bounds")
+	}
 	s, err := convert.Convert(v, cty.String)
 	if err != nil || !s.IsKnown() || s.IsNull() {
 		return 0, errors.New("text such as \"30s\" or a number of seconds is needed")
 	}
 	return ParseDuration(s.AsString())
+}
+
+// enormous reports whether a number is so large, or so near to zero, that to write it
+// out would take more time and memory than there is.
+func enormous(v cty.Value) bool {
+	if v.Type() != cty.Number || !v.IsKnown() || v.IsNull() {
+		return false
+	}
+	exponent := v.AsBigFloat().MantExp(nil)
+	return exponent > 4096 || exponent < -4096
 }
 
 func parsePercent(s string) (float64, error) {

@@ -2,6 +2,7 @@ package limits
 
 import (
 	"fmt"
+	"regexp"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -13,6 +14,12 @@ const (
 	maxNesting   = 200
 	maxOperators = 1000
 )
+
+var huge = regexp.MustCompile(`^\s*[+-]?[0-9]*\.?[0-9]*[eE][+-]?0*[1-9][0-9]{3,}\s*$|^\s*[+-]?[0-9.]{1000,}`)
+
+// HugeNumber reports whether text, taken for a number, would be one whose digits take
+// more time and memory than there is: 1e99999999.
+func HugeNumber(s string) bool { return huge.MatchString(s) }
 
 // CheckDepth refuses tokens that would parse into too deep a tree: brackets
 // within brackets, and long chains such as 1+1+1+…, a[0][0][0]… or nested
@@ -39,7 +46,12 @@ func CheckDepth(tokens hclsyntax.Tokens) hcl.Diagnostics {
 			if len(levels) > 1 {
 				levels = levels[:len(levels)-1]
 			}
-		case hclsyntax.TokenIdent, hclsyntax.TokenNumberLit, hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit, hclsyntax.TokenComment:
+		case hclsyntax.TokenNumberLit, hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit:
+			if HugeNumber(string(t.Bytes)) {
+				return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Number out of range", Subject: t.Range.Ptr(),
+					Detail: "A number has at most 3 digits in its exponent and 1,000 in all: more would fill memory when it is written out."}}
+			}
+		case hclsyntax.TokenIdent, hclsyntax.TokenComment:
 		default:
 			top.count++
 		}
