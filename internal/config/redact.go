@@ -138,8 +138,8 @@ func merge(regions []region) (merged []region) {
 	return merged
 }
 
-// within reports whether a byte lies in one of the merged regions.
-func within(regions []region, at int) bool {
+// inRegions reports whether a byte lies in one of the merged regions.
+func inRegions(regions []region, at int) bool {
 	i := sort.Search(len(regions), func(i int) bool { return regions[i].to > at })
 	return i < len(regions) && regions[i].from <= at
 }
@@ -299,7 +299,7 @@ func literals(data []byte, tokens hclsyntax.Tokens, regions []region) (texts []s
 		}
 	}
 	for _, t := range tokens {
-		if (t.Type == hclsyntax.TokenQuotedLit || t.Type == hclsyntax.TokenStringLit) && within(regions, t.Range.Start.Byte) {
+		if (t.Type == hclsyntax.TokenQuotedLit || t.Type == hclsyntax.TokenStringLit) && inRegions(regions, t.Range.Start.Byte) {
 			texts = append(texts, strings.TrimSpace(string(t.Bytes)))
 		}
 	}
