@@ -32,16 +32,17 @@ var arrows = map[string][]string{
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
 	}, // the composition root
-	"internal/config":     {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/policytest", "internal/hcldecode", "internal/notify"},
+	"internal/config":     {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks", "policy/policytest", "internal/hcldecode", "internal/notify"},
 	"internal/web":        {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
 	"internal/watchdog":   {"internal/health", "internal/metric", "collector", "policy", "internal/sqlite", "internal/durable"},
 	"policy":              {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	"policy/policytest":   {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
-	"internal/hcldecode":  {"policy/lang", "policy/lang/amounts"},                                                                 // strict reading, for policies and the rest of the configuration
-	"policy/lang":         {"collector", "policy/lang/series", "policy/lang/amounts", "policy/lang/limits"},
+	"internal/hcldecode":  {"policy/lang", "policy/lang/amounts", "policy/lang/marks"},                                            // strict reading, for policies and the rest of the configuration
+	"policy/lang":         {"collector", "policy/lang/series", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks"},
 	"policy/lang/series":  {}, // the past, in bounded space
 	"policy/lang/amounts": {}, // text and amounts
 	"policy/lang/limits":  {}, // what is refused before it is evaluated
+	"policy/lang/marks":   {}, // which values are not shown
 	"collector":           {"internal/metric", "internal/dbfile", "internal/owner"},
 	"collector/busy":      {"collector"},
 	"replicator/moment":   {},

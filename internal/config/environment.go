@@ -11,8 +11,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 
-	"github.com/sqlwatch/sqlwatch/policy/lang"
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
+	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
 const nonblock = syscall.O_NONBLOCK
@@ -58,7 +58,7 @@ func (e *environment) env() function.Function {
 					return cty.NilVal, err
 				}
 				e.conceal(v)
-				return cty.StringVal(v).Mark(lang.EnvironmentMark), nil
+				return cty.StringVal(v).Mark(marks.Environment), nil
 			}
 			if len(args) == 2 {
 				return args[1], nil
@@ -76,7 +76,7 @@ func (e *environment) file() function.Function {
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 			path := args[0].AsString()
 			if s, ok := e.files[path]; ok {
-				return cty.StringVal(s).Mark(lang.EnvironmentMark), nil
+				return cty.StringVal(s).Mark(marks.Environment), nil
 			}
 			if e.sealed {
 				return cty.NilVal, fmt.Errorf("read %s: the path must be known when the configuration is read", path)
@@ -91,7 +91,7 @@ func (e *environment) file() function.Function {
 				return cty.NilVal, err
 			}
 			e.conceal(s)
-			return cty.StringVal(s).Mark(lang.EnvironmentMark), nil
+			return cty.StringVal(s).Mark(marks.Environment), nil
 		},
 	})
 }
@@ -104,7 +104,7 @@ func (e *environment) secret() function.Function {
 			if !args[0].IsNull() {
 				e.conceal(args[0].AsString())
 			}
-			return args[0].Mark(lang.SecretMark), nil
+			return args[0].Mark(marks.Secret), nil
 		},
 	})
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/policy"
-	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
 // Defaults of what a replica block leaves out.
@@ -60,7 +60,7 @@ func (l *loading) template(a *hcl.Attribute) *template {
 	unknown := cty.UnknownVal(cty.String)
 	d := hcldecode.Decoder{Scope: l.Scope, Extra: dbFacts(unknown, unknown, nil)}
 	d.Extra["db"] = cty.ObjectVal(map[string]cty.Value{"name": unknown, "path": unknown, "labels": cty.DynamicVal})
-	if v, ok := d.Probe(a); ok && lang.Secret(v) {
+	if v, ok := d.Probe(a); ok && marks.IsSecret(v) {
 		d.Errorf(a.Expr.Range(), "Secret out of place", "%s is shown in logs; a secret() cannot stand here.", a.Name)
 	}
 	l.Diags = append(l.Diags, d.Diags...)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
 // variablePrefix begins the environment variables that set a variable block.
@@ -40,7 +41,7 @@ func (l *loading) variables(blocks hcl.Blocks) {
 				l.Errorf(b.DefRange, "Out of range", "The environment variable %s%s: %v.", variablePrefix, name, err)
 			} else {
 				l.env.conceal(s)
-				v, ok = cty.StringVal(s).Mark(lang.EnvironmentMark), true
+				v, ok = cty.StringVal(s).Mark(marks.Environment), true
 			}
 		}
 		if !ok {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
 // Decoder reads attributes strictly and collects what is wrong with them.
@@ -94,7 +95,7 @@ func (d *Decoder) Text(a *hcl.Attribute, def string) (s string, secret bool) {
 	if !ok {
 		return def, false
 	}
-	secret = lang.Secret(v)
+	secret = marks.IsSecret(v)
 	v, _ = v.UnmarkDeep()
 	t, err := convert.Convert(v, cty.String)
 	if err != nil || t.IsNull() {
@@ -213,7 +214,7 @@ func (d *Decoder) Texts(a *hcl.Attribute) []string {
 	if !ok {
 		return nil
 	}
-	hidden := lang.Secret(v)
+	hidden := marks.IsSecret(v)
 	v, _ = v.UnmarkDeep()
 	list, err := convert.Convert(v, cty.List(cty.String))
 	var out []string
@@ -229,7 +230,7 @@ func (d *Decoder) TextMap(a *hcl.Attribute) map[string]string {
 	if !ok {
 		return nil
 	}
-	hidden := lang.Secret(v)
+	hidden := marks.IsSecret(v)
 	v, _ = v.UnmarkDeep()
 	m, err := convert.Convert(v, cty.Map(cty.String))
 	out := map[string]string{}

@@ -12,6 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
 // Moment is what expressions are evaluated against: one database at one instant.
@@ -221,7 +222,7 @@ func (e *Evaluation) Text(x hclsyntax.Expression) string {
 	switch {
 	case why != "":
 		return "(" + why + ")"
-	case Secret(v):
+	case marks.IsSecret(v):
 		return secret
 	}
 	v, _ = v.UnmarkDeep()

@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
 // Node is one expression with its value: what `why` shows.
@@ -108,32 +109,9 @@ func parts(x hclsyntax.Expression) []hclsyntax.Expression {
 // secret stands where a secret would.
 const secret = "(secret)"
 
-// mark says why a value is not shown.
-type mark string
-
-// The marks. What came through secret() is shown nowhere; what came out of the
-// environment or a file is left out where values are explained.
-const (
-	SecretMark      = mark("secret")
-	EnvironmentMark = mark("environment")
-)
-
-// Secret reports whether a value, or one within it, came through secret().
-func Secret(v cty.Value) bool {
-	_, marks := v.UnmarkDeep()
-	_, is := marks[SecretMark]
-	return is
-}
-
-// hides reports whether a value is not shown where values are explained: numbers and
-// truths out of the environment are.
-func hides(v cty.Value) bool {
-	return Secret(v) || v.IsMarked() && v.Type() != cty.Number && v.Type() != cty.Bool
-}
-
 // render writes a value for a person.
 func render(v cty.Value, u Unit) string {
-	if hides(v) {
+	if marks.Hides(v) {
 		return secret
 	}
 	v, _ = v.UnmarkDeep()
