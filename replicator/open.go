@@ -96,10 +96,11 @@ func (p *replica) owned(ctx context.Context) (t catalog.Tip, ours bool, err erro
 	}
 	// Where somebody emptied the replica, what we uploaded since is there without a lease.
 	late := len(remembered) > 0 && t.Lineage != ""
-	if !found && t.TXID > 0 && !late && !p.o.Adopt {
-		return t, false, fmt.Errorf("%s: %w", p.o.Name, ErrForeign)
+	taken, err := catalog.Taken(ctx, p.store, t)
+	if err == nil && taken && !found && !late && !p.o.Adopt {
+		err = fmt.Errorf("%s: %w", p.o.Name, ErrForeign)
 	}
-	return t, ours, nil
+	return t, ours && err == nil, err
 }
 
 // recoverable returns the TXID that capture may go on from when its own state

@@ -2,6 +2,7 @@ package replicator_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,4 +78,34 @@ func TestShip_S16_baseExpired(t *testing.T) {
 		return h.sync() == nil && count(st.Keys(), "0009/") > 0
 	})
 	wantRestored(t, st, path)
+}
+
+// TestShip_R24_litestream03: a place where Litestream 0.3 wrote is not written to unless
+// that is asked for; what is there stays.
+func TestShip_R24_litestream03(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	const theirs = "generations/0123456789abcdef/snapshots/00000000.snapshot.lz4"
+	if _, err := st.Put(t.Context(), theirs, storetest.Bytes([]byte("x")), store.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	o := replica("memory.a", st)
+	h := newHost(t, path, o)
+	h.start()
+	h.eventually("refused", func() bool { return strings.Contains(h.r.Replicas()[0].Err, "--adopt") })
+	if keys := st.Keys(); len(keys) != 1 {
+		t.Errorf("it was written to: %q", keys)
+	}
+	h.halt()
+	o.Adopt = true
+	h.options.Replicas[0] = o
+	h.begin()
+	w.commit(1)
+	if err := h.sync(); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(st.Keys(), theirs) {
+		t.Error("what Litestream wrote is gone")
+	}
 }

@@ -17,8 +17,10 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // restoreCommand holds the flags of restore.
@@ -27,23 +29,25 @@ type restoreCommand struct {
 
 	source, replica, output, timestamp, txid, check *string
 	dryRun, force, ifNotExists, exact, asJSON       *bool
+	ifReplicaExists                                 *bool
 }
 
 func registerRestore(app *kingpin.Application, env *environment) {
 	cmd := app.Command("restore", "Make a database file from a replica: the newest state, or the one of a moment. Nothing is there until all of it is checked.")
 	c := &restoreCommand{
-		env:         env,
-		source:      cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String(),
-		output:      cmd.Flag("output", "File to make.").Short('o').PlaceHolder("FILE").String(),
-		timestamp:   cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z: the newest batch at or before it.").PlaceHolder("T").String(),
-		txid:        cmd.Flag("txid", "State after this TXID: a number, or 16 hex digits as in the names of LTX files.").PlaceHolder("N").String(),
-		check:       cmd.Flag("check", "How SQLite checks the result: none, quick or full. Checksums are always compared.").Default("quick").Enum("none", "quick", "full"),
-		dryRun:      cmd.Flag("dry-run", "Say what would be restored from which objects.").Bool(),
-		force:       cmd.Flag("force", "Replace an existing database, and remove its -wal, -shm and -journal.").Bool(),
-		ifNotExists: cmd.Flag("if-not-exists", "Do nothing if the file exists: for the start of a service.").Bool(),
-		exact:       cmd.Flag("exact", "Fail where the state at --timestamp is not known for sure, instead of a warning that names the restore points before and after it.").Bool(),
-		replica:     cmd.Flag("replica", "Which of the database's replicas, such as s3.main. Default: the one that reaches farthest.").PlaceHolder("NAME").String(),
-		asJSON:      cmd.Flag("json", "Print JSON.").Bool(),
+		env:             env,
+		source:          cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String(),
+		output:          cmd.Flag("output", "File to make.").Short('o').PlaceHolder("FILE").String(),
+		timestamp:       cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z: the newest batch at or before it.").PlaceHolder("T").String(),
+		txid:            cmd.Flag("txid", "State after this TXID: a number, or 16 hex digits as in the names of LTX files.").PlaceHolder("N").String(),
+		check:           cmd.Flag("check", "How SQLite checks the result: none, quick or full. Checksums are always compared.").Default("quick").Enum("none", "quick", "full"),
+		dryRun:          cmd.Flag("dry-run", "Say what would be restored from which objects.").Bool(),
+		force:           cmd.Flag("force", "Replace an existing database, unless anybody uses it. It and its side files are set aside under another name.").Bool(),
+		ifNotExists:     cmd.Flag("if-not-exists", "Do nothing if the file exists: for the start of a service.").Bool(),
+		ifReplicaExists: cmd.Flag("if-replica-exists", "Do nothing, successfully, where nothing was replicated yet: for the first start of a service.").Bool(),
+		exact:           cmd.Flag("exact", "Fail where the state at --timestamp is not known for sure, instead of a warning that names the restore points before and after it.").Bool(),
+		replica:         cmd.Flag("replica", "Which of the database's replicas, such as s3.main. Default: the one that reaches farthest.").PlaceHolder("NAME").String(),
+		asJSON:          cmd.Flag("json", "Print JSON.").Bool(),
 	}
 	cmd.Action(func(*kingpin.ParseContext) error { return c.run() })
 }
@@ -71,6 +75,10 @@ func (c *restoreCommand) run() error {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return fmt.Errorf("%s: restore: interrupted: nothing was left behind, and what was at the output's place still is", from.Place())
 	}
+	if *c.ifReplicaExists && nothingYet(from, err) {
+		_, err := fmt.Fprintf(c.env.Stdout, "%s: nothing was replicated yet: nothing to do\n", from.Place())
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", from.Place(), err)
 	}
@@ -81,6 +89,12 @@ func (c *restoreCommand) run() error {
 		return writeJSON(c.env.Stdout, newRestoreReport(result))
 	}
 	return printRestore(c.env.Stdout, result)
+}
+
+// nothingYet reports whether a replica is empty, or its directory was not made yet. A
+// bucket is there before anything is replicated to it.
+func nothingYet(from config.ReplicaTarget, err error) bool {
+	return errors.Is(err, catalog.ErrEmpty) || from.Type == "file" && errors.Is(err, store.ErrMisplaced)
 }
 
 // restoreReport is a restore's result in JSON: TXIDs are numbers there, as in metrics.
@@ -119,6 +133,9 @@ func printRestore(w io.Writer, r restore.Result) error {
 		fmt.Fprintf(&out, "restored %s to %s: %s\n", restoredState(r), r.Output, humanize.IBytes(uint64(r.Size())))
 		fmt.Fprintf(&out, "  from %d objects, %s, in %s; %s\n", len(r.Objects), humanize.IBytes(uint64(r.ObjectBytes)),
 			(r.PlanTime + r.ApplyTime + r.FinishTime).Round(time.Millisecond), proofOf(r))
+		for _, name := range r.Aside {
+			fmt.Fprintf(&out, "  what was there is now %s\n", name)
+		}
 	}
 	_, err := io.WriteString(w, out.String())
 	return err

@@ -151,6 +151,23 @@ func TestRestoreCommandRefusals_R9(t *testing.T) {
 	}
 }
 
+// TestRestoreCommandFirstStart: nothing was replicated yet.
+func TestRestoreCommandFirstStart(t *testing.T) {
+	dir := t.TempDir()
+	for _, url := range []string{"file://" + dir, "file://" + dir + "/not/made/yet"} {
+		out := filepath.Join(t.TempDir(), "out.db")
+		if _, stderr, code := runCommand("restore", "-o", out, url); code != exitFailure {
+			t.Errorf("%s: exit %d, %s", url, code, stderr)
+		}
+		if stdout, stderr, code := runCommand("restore", "--if-replica-exists", "-o", out, url); code != exitOK || !strings.Contains(stdout, "nothing to do") {
+			t.Errorf("%s with --if-replica-exists: exit %d, %s%s", url, code, stdout, stderr)
+		}
+		if _, err := os.Stat(out); err == nil {
+			t.Error("a file was made of nothing")
+		}
+	}
+}
+
 func TestRestoreCommandJSON(t *testing.T) {
 	url := smallReplica(t)
 	stdout, stderr, code := runCommand("restore", "--dry-run", "--json", url)

@@ -29,3 +29,15 @@ func Replace(temp, path string) error {
 	}
 	return syncDir(filepath.Dir(path))
 }
+
+// Move gives the file at path another name in its directory, where nothing may be yet,
+// and makes that durable.
+func Move(path, name string) error {
+	if _, err := os.Lstat(name); err == nil {
+		return fmt.Errorf("move %s: %s exists", path, name)
+	}
+	if err := os.Rename(path, name); err != nil {
+		return fmt.Errorf("move %s: %w", path, err)
+	}
+	return syncDir(filepath.Dir(name))
+}

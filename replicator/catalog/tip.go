@@ -67,3 +67,15 @@ func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 func TimeOf(ctx context.Context, st store.Store, f store.LTXFile) (time.Time, error) {
 	return newCatalog(st, nil).time(ctx, f)
 }
+
+// Taken reports whether the place with that tip holds anything of a replica's, be it
+// what Litestream 0.3 wrote.
+func Taken(ctx context.Context, st store.Store, tip Tip) (bool, error) {
+	if tip.TXID > 0 {
+		return true, nil
+	}
+	for _, err := range st.List(ctx, "generations/", "") {
+		return err == nil, err
+	}
+	return false, nil
+}

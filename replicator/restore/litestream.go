@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pierrec/lz4/v4"
@@ -25,7 +26,7 @@ import (
 // some WAL indexes, and each index's WAL in segments, all LZ4 frames.
 //
 //	generations/<16 hex>/snapshots/<index %08x>.snapshot.lz4
-//	generations/<16 hex>/wal/<index %08x>_<offset %08x>.wal.lz4
+//	generations/<16 hex>/wal/<index %08x>_<offset, 8 to 16 digits>.wal.lz4
 //
 // An index ends where the WAL restarts. The state is the copy, with the
 // WAL of its index and of all later ones applied as SQLite's recovery would.
@@ -34,8 +35,9 @@ import (
 // somebody removed is missed only where it does not begin with a transaction.
 
 var (
-	v3Snapshot = regexp.MustCompile(`^generations/([0-9a-f]{16})/snapshots/([0-9a-f]{8})\.snapshot\.lz4$`)
-	v3Segment  = regexp.MustCompile(`^generations/([0-9a-f]{16})/wal/([0-9a-f]{8})_([0-9a-f]{8})\.wal\.lz4$`)
+	v3Snapshot = regexp.MustCompile(`^generations/([0-9a-f]{16})/snapshots/([0-9a-f]{8,16})\.snapshot\.lz4$`)
+	v3Segment  = regexp.MustCompile(`^generations/([0-9a-f]{16})/wal/([0-9a-f]{8,16})_([0-9a-f]{8,16})\.wal\.lz4$`)
+	v3Inside   = regexp.MustCompile(`^generations/[0-9a-f]{16}/(wal|snapshots)/`)
 )
 
 // v3Object is a snapshot, whose offset is -1, or a WAL segment.
@@ -77,6 +79,10 @@ func generations(ctx context.Context, st store.Store) ([]generation, error) {
 			return nil, fmt.Errorf("list generations: %w", err)
 		}
 		id, o, ok := parseV3(obj)
+		if !ok && v3Inside.MatchString(obj.Key) && !strings.HasSuffix(obj.Key, ".tmp") {
+			// It may be a part of the history, and what lacks a part is another one.
+			return nil, fmt.Errorf("list generations: %s is not a name that Litestream 0.3 gives: move it away if it is nothing of a replica's", obj.Key)
+		}
 		if !ok {
 			continue
 		}
@@ -102,10 +108,14 @@ func parseV3(obj store.Object) (id string, o v3Object, ok bool) {
 		if m = v3Segment.FindStringSubmatch(obj.Key); m == nil {
 			return "", o, false
 		}
-		o.offset, _ = strconv.ParseInt(m[3], 16, 64) // 8 hex digits always parse
+		var err error
+		if o.offset, err = strconv.ParseInt(m[3], 16, 64); err != nil {
+			return "", o, false // beyond 63 bits
+		}
 	}
-	o.index, _ = strconv.ParseInt(m[2], 16, 64)
-	return m[1], o, true
+	var err error
+	o.index, err = strconv.ParseInt(m[2], 16, 64)
+	return m[1], o, err == nil
 }
 
 // v3Plan is a snapshot and the segments to apply to it.
@@ -176,33 +186,67 @@ func (g generation) plan(until time.Time) (*v3Plan, error) {
 	return p, nil
 }
 
-func (r *restorer) dryRunGenerations(ctx context.Context) error {
-	p, err := planGenerations(ctx, r.store, r.o.Target)
-	if err == nil {
-		r.describeV3(p)
+// time returns when the store got the newest of the plan's objects.
+func (p *v3Plan) time() (t time.Time) {
+	for _, obj := range p.objects() {
+		if obj.Modified.After(t) {
+			t = obj.Modified.UTC()
+		}
 	}
-	return err
+	return t
+}
+
+// plan plans in both histories that one place may hold: LTX files, and generations of
+// Litestream 0.3 from before an upgrade or after one was taken back. Of two states the
+// newer one is meant, as long as it is not behind the moment asked for.
+func (r *restorer) plan(ctx context.Context, target catalog.Target, excluded map[string]bool) (*catalog.Plan, *v3Plan, error) {
+	plan, err := catalog.PlanWithout(ctx, r.store, target, excluded)
+	if target.TXID != 0 && !errors.Is(err, catalog.ErrEmpty) {
+		return plan, nil, err
+	}
+	old, oldErr := planGenerations(ctx, r.store, target)
+	var outside *catalog.RangeError
+	switch {
+	case errors.Is(oldErr, catalog.ErrEmpty):
+		return plan, nil, err
+	case errors.Is(err, catalog.ErrEmpty):
+		return nil, old, oldErr
+	case oldErr != nil && !errors.As(oldErr, &outside):
+		if err == nil && r.newer(ctx, plan.Time()) {
+			err = oldErr // what is wrong there may have been the newer state
+		}
+		return plan, nil, err
+	case oldErr == nil && (errors.As(err, &outside) || err == nil && old.time().After(plan.Time())):
+		r.result.Warnings = append(r.result.Warnings, fmt.Sprintf(
+			"this place holds two histories: the state of %s is of Litestream 0.3's generation %s; the other one's states are chosen by --txid",
+			old.time().Format(time.RFC3339Nano), old.generation))
+		return nil, old, nil
+	}
+	return plan, nil, err
+}
+
+// newer reports whether Litestream 0.3 may have stored anything after t.
+func (r *restorer) newer(ctx context.Context, t time.Time) bool {
+	for obj, err := range r.store.List(ctx, "generations/", "") {
+		if err != nil || obj.Modified.After(t) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *restorer) describeV3(p *v3Plan) {
-	r.result.Lineage, r.result.Objects, r.result.ObjectBytes = p.generation, nil, 0
+	r.result.Lineage, r.result.Objects, r.result.ObjectBytes, r.result.Timestamp = p.generation, nil, 0, p.time()
 	for _, obj := range p.objects() {
 		r.result.Objects = append(r.result.Objects, obj.Key)
 		r.result.ObjectBytes += obj.Size
-		if obj.Modified.After(r.result.Timestamp) {
-			r.result.Timestamp = obj.Modified.UTC()
-		}
 	}
 }
 
 // buildGenerations fills the stage from a replica of Litestream 0.3.
-func (r *restorer) buildGenerations(ctx context.Context) error {
+func (r *restorer) buildGenerations(ctx context.Context, p *v3Plan) error {
 	start := time.Now()
 	defer func() { r.result.ApplyTime = time.Since(start) }()
-	p, err := planGenerations(ctx, r.store, r.o.Target)
-	if err != nil {
-		return err
-	}
 	r.describeV3(p)
 	v := v3Restore{restorer: r}
 	if err := v.copySnapshot(ctx, p.snapshot.obj); err != nil {
@@ -241,7 +285,7 @@ func (v *v3Restore) fetch(ctx context.Context, obj store.Object, w io.Writer) (i
 		return 0, &store.CorruptError{Key: obj.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", got.Size, obj.Size)}
 	}
 	counted := &io.LimitedReader{R: r, N: math.MaxInt64}
-	n, err := io.CopyBuffer(w, struct{ io.Reader }{lz4.NewReader(counted)}, make([]byte, 1<<20))
+	n, err := io.CopyBuffer(&roomy{w, v.stage}, struct{ io.Reader }{lz4.NewReader(counted)}, make([]byte, 1<<20))
 	if err == nil && n == 0 {
 		err = errors.New("it is empty")
 	}
@@ -255,6 +299,21 @@ func (v *v3Restore) fetch(ctx context.Context, obj store.Object, w io.Writer) (i
 		v.o.Progress(v.done, v.result.ObjectBytes)
 	}
 	return n, err
+}
+
+// roomy writes while the disk has room to leave: a compressed object does not tell how
+// large it is.
+type roomy struct {
+	io.Writer
+	stage *stage
+}
+
+// Write implements io.Writer.
+func (w *roomy) Write(p []byte) (int, error) {
+	if err := w.stage.room(int64(len(p))); err != nil {
+		return 0, err
+	}
+	return w.Writer.Write(p)
 }
 
 func (v *v3Restore) copySnapshot(ctx context.Context, obj store.Object) error {
@@ -286,7 +345,7 @@ func (v *v3Restore) copySnapshot(ctx context.Context, obj store.Object) error {
 // replay applies the WAL of one index.
 func (v *v3Restore) replay(ctx context.Context, segments []v3Object) error {
 	name := v.stage.Name() + "-segments"
-	wal, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	wal, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

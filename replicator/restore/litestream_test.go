@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -286,4 +287,88 @@ func TestRestoreGenerations(t *testing.T) {
 			t.Errorf("%v, want the missing segment", err)
 		}
 	})
+}
+
+// TestRestoreGenerations_R22: a WAL beyond 4 GiB gives offsets of nine digits, and a name
+// that Litestream does not give may be a part of the history.
+func TestRestoreGenerations_R22(t *testing.T) {
+	const generation = "generations/0123456789abcdef/"
+	m, states := v3Replica(t)
+	rename := func(from, to string) {
+		t.Helper()
+		body, _, err := m.Get(t.Context(), from, 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(body)
+		if err == nil {
+			_, err = m.Put(t.Context(), to, storetest.Bytes(data), store.PutOptions{})
+		}
+		if err == nil {
+			err = m.Delete(t.Context(), from)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range m.Keys() {
+		if name, ok := strings.CutPrefix(key, generation+"wal/00000005_"); ok {
+			rename(key, generation+"wal/00000005_0"+name)
+		}
+	}
+	data, _, err := restored(t, m, catalog.Target{})
+	if err != nil || !bytes.Equal(data, states[2]) {
+		t.Errorf("offsets of nine digits: %v, as it was: %v", err, bytes.Equal(data, states[2]))
+	}
+	for _, name := range []string{"wal/00000006_00000000.wal.zst", "wal/6_0.wal.lz4", "snapshots/00000006.snapshot"} {
+		if _, err := m.Put(t.Context(), generation+name, storetest.Bytes([]byte("?")), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := restored(t, m, catalog.Target{}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := m.Delete(t.Context(), generation+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestRestore_R23_twoHistories: one place holds LTX files and what Litestream 0.3 wrote,
+// before an upgrade or after one was taken back. Both are restored, by time.
+func TestRestore_R23_twoHistories(t *testing.T) {
+	for name, year := range map[string]int{"taken back": 2022, "upgraded": 2024} {
+		t.Run(name, func(t *testing.T) {
+			m, states := v3Replica(t) // of 2023
+			h := newHistory(t, m, 4096, 1)
+			h.clock = time.Date(year, 3, 1, 12, 0, 0, 0, time.UTC)
+			for range 3 {
+				h.commit()
+			}
+			read := func(target catalog.Target) []byte {
+				t.Helper()
+				out := filepath.Join(t.TempDir(), "out.db")
+				if _, err := restore.Run(t.Context(), m, restore.Options{Output: out, Target: target, Check: restore.CheckNone}); err != nil {
+					t.Fatalf("%+v: %v", target, err)
+				}
+				data, err := os.ReadFile(out)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return data
+			}
+			newest := states[2]
+			if year == 2024 {
+				newest = h.states[3]
+			}
+			if !bytes.Equal(read(catalog.Target{}), newest) {
+				t.Error("the newest state is not the newer history's")
+			}
+			if !bytes.Equal(read(catalog.Target{Timestamp: time.Date(2023, 5, 5, 0, 4, 30, 0, time.UTC)}), states[1]) {
+				t.Error("a moment of Litestream 0.3's")
+			}
+			if !bytes.Equal(read(catalog.Target{Timestamp: h.times[2]}), h.states[2]) || !bytes.Equal(read(catalog.Target{TXID: 2}), h.states[2]) {
+				t.Error("a moment, or a txid, of the LTX files")
+			}
+		})
+	}
 }

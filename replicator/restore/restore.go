@@ -10,6 +10,7 @@ import (
 	"github.com/superfly/ltx"
 	"golang.org/x/sys/unix"
 
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -31,9 +32,10 @@ const (
 type Options struct {
 	Output      string
 	Target      catalog.Target
-	Force       bool // replace an existing database and remove its side files
-	IfNotExists bool // do nothing, successfully, where Output exists
-	DryRun      bool // plan only
+	Force       bool  // set an existing database and its side files aside, unless somebody uses it
+	IfNotExists bool  // do nothing, successfully, where Output exists
+	Leave       int64 // bytes of disk that must stay free
+	DryRun      bool  // plan only
 	Check       Check
 	Exact       bool                    // a moment whose state is not known for sure is an error
 	SyncEvery   time.Duration           // of the replica, to judge by; 0: 1 s
@@ -56,7 +58,8 @@ type Result struct {
 	Check       Check          `json:"check,omitempty"`
 	Skipped     bool           `json:"skipped,omitempty"` // IfNotExists, and it does
 	DryRun      bool           `json:"dry_run,omitempty"`
-	Replans     int            `json:"replans,omitempty"` // objects vanished or were damaged, and others served
+	Replans     int            `json:"replans,omitempty"`   // objects vanished or were damaged, and others served
+	Aside       []string       `json:"set_aside,omitempty"` // what was there, under its new names
 	Warnings    []string       `json:"warnings,omitempty"`
 	PlanTime    time.Duration  `json:"plan_ns"`
 	ApplyTime   time.Duration  `json:"apply_ns"`
@@ -69,7 +72,7 @@ func (r Result) Size() int64 { return int64(r.PageSize) * int64(r.Pages) }
 // Run makes a database file from a replica: the target's state exactly,
 // checked, durable and under its name only when all of that is done. After an
 // error, or a crash at any moment, Output is as it was; only where Force
-// replaces a database its side files may already be gone.
+// replaces a database its side files may already be set aside.
 //
 // Replicas of Litestream are restored too, those of version 0.3 by snapshots
 // and WAL segments.
@@ -87,7 +90,6 @@ type restorer struct {
 	o      Options
 	result Result
 	stage  *stage
-	told   bool // who has the replaced database open
 }
 
 func (r *restorer) run(ctx context.Context) error {
@@ -112,6 +114,7 @@ func (r *restorer) run(ctx context.Context) error {
 	if r.stage, err = openStage(output); err != nil {
 		return err
 	}
+	r.stage.leave = r.o.Leave
 	defer r.stage.discard()
 	if err := r.build(ctx); err != nil {
 		return err
@@ -123,17 +126,35 @@ func (r *restorer) run(ctx context.Context) error {
 	if done, err := r.lookAtOutput(output); done || err != nil {
 		return err
 	}
-	return r.stage.publish()
+	if err := r.stage.inherit(); err != nil {
+		r.result.Warnings = append(r.result.Warnings, "the restored database keeps mode 0600 and belongs to you: "+err.Error())
+	}
+	claim, err := r.claim(output)
+	if err != nil {
+		return err
+	}
+	r.result.Aside, err = r.stage.publish()
+	return errors.Join(err, claim.Release())
+}
+
+// claim makes sure that nobody uses the database that is about to be replaced.
+func (r *restorer) claim(output string) (*dbfile.Claim, error) {
+	claim, err := dbfile.Replacing(output)
+	if errors.Is(err, dbfile.ErrInUse) {
+		return nil, &OccupiedError{Path: output, Exists: true, Locked: true}
+	}
+	return claim, err
 }
 
 func (r *restorer) dryRun(ctx context.Context) error {
 	start := time.Now()
-	plan, err := catalog.MakePlan(ctx, r.store, r.o.Target)
-	if errors.Is(err, catalog.ErrEmpty) {
-		return r.dryRunGenerations(ctx)
-	}
+	plan, old, err := r.plan(ctx, r.o.Target, nil)
 	if err != nil {
 		return err
+	}
+	if old != nil {
+		r.describeV3(old)
+		return nil
 	}
 	r.describe(plan)
 	r.result.PlanTime = time.Since(start)
@@ -167,12 +188,11 @@ func (r *restorer) lookAtOutput(output string) (skip bool, err error) {
 		return true, nil
 	case !r.o.Force:
 		return false, o
-	case len(o.Users) > 0 && !r.told:
-		r.told = true
-		r.result.Warnings = append(r.result.Warnings,
-			fmt.Sprintf("process %v has the replaced database open and goes on writing into a file without a name: restart it", o.Users))
+	case len(o.Users) > 0:
+		return false, o
 	}
-	return false, nil
+	claim, err := r.claim(output)
+	return false, errors.Join(err, claim.Release())
 }
 
 func (r *restorer) describe(p *catalog.Plan) {
@@ -194,9 +214,9 @@ func (r *restorer) build(ctx context.Context) error {
 	o := oracle{target: r.o.Target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
 	for {
 		start := time.Now()
-		plan, err := catalog.PlanWithout(ctx, r.store, o.target, o.excluded)
-		if errors.Is(err, catalog.ErrEmpty) && o.damage == nil {
-			return r.buildGenerations(ctx)
+		plan, old, err := r.plan(ctx, o.target, o.excluded)
+		if old != nil && o.damage == nil {
+			return r.buildGenerations(ctx, old)
 		}
 		r.result.PlanTime += time.Since(start)
 		if err == nil {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
@@ -40,7 +41,8 @@ func wantFile(t *testing.T, path string, want []byte) {
 	}
 }
 
-// onlyFiles fails when the directory of a restore holds anything else.
+// onlyFiles fails when the directory of a restore holds anything else, but for what
+// was set aside.
 func onlyFiles(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -49,7 +51,9 @@ func onlyFiles(t *testing.T, dir string, names ...string) {
 	}
 	var got []string
 	for _, e := range entries {
-		got = append(got, e.Name())
+		if !strings.Contains(e.Name(), ".replaced-") {
+			got = append(got, e.Name())
+		}
 	}
 	if strings.Join(got, " ") != strings.Join(names, " ") {
 		t.Errorf("the directory holds %q, want %q", got, names)
@@ -97,10 +101,12 @@ func TestRestoreOutput(t *testing.T) {
 			t.Errorf("if not exists: %+v, %v", r, err)
 		}
 		wantFile(t, out, old)
-		if _, err := restoreTo(m, out, force); err != nil {
-			t.Error(err)
+		r, err := restoreTo(m, out, force)
+		if err != nil || len(r.Aside) != 1 {
+			t.Fatalf("with force: set aside %v, %v", r.Aside, err)
 		}
 		wantFile(t, out, want)
+		wantFile(t, r.Aside[0], old)
 		onlyFiles(t, filepath.Dir(out), "out.db")
 	})
 	t.Run("R5_side files", func(t *testing.T) {
@@ -139,9 +145,10 @@ func TestRestoreOutput(t *testing.T) {
 		if _, err := restoreTo(m, out, nil); !errors.As(err, &occupied) || len(occupied.Users) != 1 || occupied.Users[0] != holder.Process.Pid {
 			t.Errorf("%v, want the holder %d", err, holder.Process.Pid)
 		}
-		if r, err := restoreTo(m, out, force); err != nil || len(r.Warnings) != 1 {
-			t.Errorf("with force: %+v, %v", r.Warnings, err)
+		if _, err := restoreTo(m, out, force); !errors.As(err, &occupied) {
+			t.Errorf("with force: %v", err)
 		}
+		wantFile(t, out, old)
 	})
 	t.Run("R8_places", func(t *testing.T) {
 		dir := t.TempDir()
@@ -184,10 +191,84 @@ func TestRestoreOutput(t *testing.T) {
 		if err := os.Symlink(filepath.Join(real, "out.db"), trap); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := restoreTo(m, filepath.Join(dir, "trap.db"), nil); err == nil {
-			t.Error("a link in the stage's place was followed")
+		if _, err := restoreTo(m, filepath.Join(dir, "trap.db"), nil); err != nil {
+			t.Errorf("a link like a stage: %v", err)
 		}
-		wantFile(t, filepath.Join(real, "out.db"), want)
+		wantFile(t, filepath.Join(real, "out.db"), want) // the link was not followed
+	})
+	t.Run("R14_owner", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("only root gives files away")
+		}
+		dir := t.TempDir()
+		out := filepath.Join(dir, "out.db")
+		owner := func(path string, uid, gid int, mode fs.FileMode) {
+			t.Helper()
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sys := info.Sys().(*syscall.Stat_t); int(sys.Uid) != uid || int(sys.Gid) != gid || info.Mode().Perm() != mode {
+				t.Errorf("%s has uid %d, gid %d, mode %v; want %d, %d, %v", path, sys.Uid, sys.Gid, info.Mode(), uid, gid, mode)
+			}
+		}
+		if err := os.Chown(dir, 1234, 2345); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restoreTo(m, out, nil); err != nil {
+			t.Fatal(err)
+		}
+		owner(out, 1234, 2345, 0o600)
+		if err := errors.Join(os.Chown(out, 4321, 5432), os.Chmod(out, 0o660)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restoreTo(m, out, force); err != nil {
+			t.Fatal(err)
+		}
+		owner(out, 4321, 5432, 0o660)
+		if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restoreTo(m, out, force); err != nil {
+			t.Fatal(err)
+		}
+		owner(out, 0, 0, 0o600) // of what others may have put there
+	})
+	t.Run("R4_in use", func(t *testing.T) {
+		out := filepath.Join(t.TempDir(), "out.db")
+		user := exec.Command("python3", "-c", `
+import sqlite3, sys, os
+db = sqlite3.connect(sys.argv[1]); db.execute("pragma journal_mode=wal"); db.execute("create table t(v)")
+print("ready", flush=True); sys.stdin.read()`, out)
+		in, err := user.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready, err := user.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := user.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ready.Read(make([]byte, 6)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dbfile.Replacing(out); !errors.Is(err, dbfile.ErrInUse) {
+			t.Errorf("claimed beside a connection: %v", err)
+		}
+		var occupied *restore.OccupiedError
+		if _, err := restoreTo(m, out, force); !errors.As(err, &occupied) {
+			t.Errorf("with force beside a connection: %v", err)
+		}
+		in.Close()
+		if err := user.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := restoreTo(m, out, force); err != nil {
+			t.Errorf("after it: %v", err)
+		}
+		wantFile(t, out, want)
 	})
 	t.Run("R6_a killed restore's stage is taken over", func(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out.db")

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +28,7 @@ type OccupiedError struct {
 	Side   []string // of Path's side files those that are there
 	Exists bool     // Path itself is there
 	Users  []int    // processes that have it open
+	Locked bool     // somebody has a connection to it, whoever that is
 }
 
 // Error says what is in the way and what to do.
@@ -32,10 +36,12 @@ func (e *OccupiedError) Error() string {
 	switch {
 	case len(e.Users) > 0:
 		return fmt.Sprintf("%s exists and process %v has it open: stop it, then restore with --force to replace the database", e.Path, e.Users)
+	case e.Locked:
+		return fmt.Sprintf("%s exists and somebody has a connection to it, perhaps in a container: stop it, then restore with --force to replace the database", e.Path)
 	case e.Exists:
 		return fmt.Sprintf("%s exists: restore to another path, or use --force to replace it", e.Path)
 	}
-	return fmt.Sprintf("%s belongs to a database that is gone, and SQLite would replay it into the restored one: remove it, or use --force to have it removed", e.Side[0])
+	return fmt.Sprintf("%s belongs to a database that is gone, and SQLite would replay it into the restored one: remove it, or use --force to have it set aside", e.Side[0])
 }
 
 // Is makes errors.Is(err, fs.ErrExist) true.
@@ -118,13 +124,14 @@ func resolveOutput(output string) (string, error) {
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// stage is the file in which a database is put together, beside its final
-// place. Its name is fixed and its lock goes with the process: what a killed
-// restore leaves behind is taken over by the next one, and two at a time are
-// not possible.
+// stage is the file in which a database is put together, beside its final place.
+// Its name is random, so that nobody can have put a file of theirs there, and its lock
+// goes with the process: what a killed restore left behind is removed by the next one,
+// and two at a time are not possible.
 type stage struct {
 	*os.File
 	output   string
+	leave    int64 // bytes of disk that must stay free
 	written  atomic.Int64
 	flushing atomic.Bool
 }
@@ -151,50 +158,72 @@ func (s *stage) flush() {
 	}
 }
 
-// openStage makes or takes over the stage for an output file.
+// stageName is what the names of stages for an output begin with.
+func stageName(output string) string { return "." + filepath.Base(output) + ".sqlwatch-restore" }
+
+// openStage makes the stage for an output file.
 func openStage(output string) (*stage, error) {
-	path := filepath.Join(filepath.Dir(output), "."+filepath.Base(output)+".sqlwatch-restore")
-	for range 8 {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("restore beside %s: %w", output, err)
-		}
-		err = lockStage(f)
-		if err == nil {
-			return &stage{File: f, output: output}, nil
-		}
-		f.Close()
-		if !errors.Is(err, errStageMoved) {
-			return nil, fmt.Errorf("restore to %s: %w", output, err)
-		}
+	path := filepath.Join(filepath.Dir(output), stageName(output)+"-"+rand.Text())
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("restore beside %s: %w", output, err)
 	}
-	return nil, fmt.Errorf("restore to %s: other restores to it come and go", output)
+	s := &stage{File: f, output: output}
+	err = errors.Join(f.Chmod(0o600), unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+	if err == nil {
+		err = s.sweep()
+	}
+	if err != nil {
+		s.discard()
+		return nil, fmt.Errorf("restore to %s: %w", output, err)
+	}
+	return s, nil
 }
 
-// errStageMoved says that another restore finished with the file between our
-// open and our lock: it may be the restored database now.
-var errStageMoved = errors.New("the file was moved")
+// sweep removes the stages that killed restores of ours left, and refuses beside a
+// living one. Other users' files are no business of ours.
+func (s *stage) sweep() error {
+	dir := filepath.Dir(s.output)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if !strings.HasPrefix(e.Name(), stageName(s.output)) || path == s.Name() || !e.Type().IsRegular() {
+			continue
+		}
+		if err := sweepStage(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
-func lockStage(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+func sweepStage(path string) error {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil // gone, or not ours to look at
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if sys, ok := info.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Geteuid() || !info.Mode().IsRegular() {
+		return nil
+	}
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
 		return errors.New("another restore to the same file is running: wait for it")
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
-	ours, err := f.Stat()
-	if err != nil {
-		return err
+	there, err := os.Lstat(path)
+	if err != nil || !os.SameFile(info, there) {
+		return nil
 	}
-	there, err := os.Lstat(f.Name())
-	if err != nil || !os.SameFile(ours, there) {
-		return errStageMoved
-	}
-	if !ours.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", f.Name())
-	}
-	return f.Chmod(0o600)
+	return os.Remove(path)
 }
 
 // reserve empties the stage and takes size bytes of disk, so that a disk that
@@ -206,12 +235,8 @@ func (s *stage) reserve(size int64) error {
 	if size == 0 {
 		return nil
 	}
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(s.Fd()), &fs); err != nil {
-		return fmt.Errorf("free space beside %s: %w", s.output, err)
-	}
-	if free := int64(fs.Bavail) * int64(fs.Bsize); free < size {
-		return fmt.Errorf("the database needs %d bytes, the file system of %s has %d left: %w", size, s.output, free, syscall.ENOSPC)
+	if err := s.room(size); err != nil {
+		return err
 	}
 	err := unix.Fallocate(int(s.Fd()), 0, 0, size)
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
@@ -223,15 +248,71 @@ func (s *stage) reserve(size int64) error {
 	return nil
 }
 
-// publish gives the finished file its name. Side files of the database that it
-// replaces go first: SQLite would replay them into the new one.
-func (s *stage) publish() error {
+// room returns an error where size bytes more would take what is to stay free.
+func (s *stage) room(size int64) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(s.Fd()), &fs); err != nil {
+		return fmt.Errorf("free space beside %s: %w", s.output, err)
+	}
+	if free := int64(fs.Bavail) * int64(fs.Bsize); free < size+s.leave {
+		return fmt.Errorf("%d bytes are needed, the file system of %s has %d left, of which %d stay free: %w", size, s.output, free, s.leave, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// publish gives the finished file its name. What it replaces, side files first because
+// SQLite would replay them into the new database, is set aside under another name that
+// SQLite understands. It returns those names.
+func (s *stage) publish() (aside []string, err error) {
+	beside := s.output + ".replaced-" + time.Now().UTC().Format("20060102T150405.000Z")
 	for _, suffix := range sideFiles {
-		if err := durable.Remove(s.output + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove the replaced database's %s: %w", s.output+suffix, err)
+		err := durable.Move(s.output+suffix, beside+suffix)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return aside, fmt.Errorf("set the replaced database's %s aside: %w", s.output+suffix, err)
+		}
+		aside = append(aside, beside+suffix)
+	}
+	err = os.Link(s.output, beside) // so that something is always there
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) {
+		err = durable.Move(s.output, beside)
+	}
+	if err == nil {
+		aside = append(aside, beside)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return aside, fmt.Errorf("set the replaced database aside: %w", err)
+	}
+	return aside, durable.Replace(s.Name(), s.output)
+}
+
+// inherit gives the stage the owner and mode of the database that it replaces, or else
+// the owner of the directory, as far as we may. Where others may put files into the
+// directory, what they put there says nothing.
+func (s *stage) inherit() error {
+	dir, err := os.Stat(filepath.Dir(s.output))
+	if err != nil {
+		return err
+	}
+	like, mode := dir, fs.FileMode(0o600)
+	shared := dir.Mode()&0o002 != 0
+	if old, err := os.Lstat(s.output); err == nil && old.Mode().IsRegular() {
+		if sys, ok := old.Sys().(*syscall.Stat_t); ok && (!shared || int(sys.Uid) == os.Geteuid()) {
+			like, mode, shared = old, old.Mode().Perm(), false
 		}
 	}
-	return durable.Replace(s.Name(), s.output)
+	sys, ok := like.Sys().(*syscall.Stat_t)
+	if !ok || shared {
+		return nil
+	}
+	if like == dir && os.Geteuid() != 0 {
+		return nil
+	}
+	if err := s.Chown(int(sys.Uid), int(sys.Gid)); err != nil {
+		return fmt.Errorf("give it to uid %d, gid %d, as what it replaces: %w", sys.Uid, sys.Gid, err)
+	}
+	return s.Chmod(mode)
 }
 
 // discard removes the stage, still locked. After publish it only closes it.

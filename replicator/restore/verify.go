@@ -14,6 +14,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
+// DrillLeaves is how much of the disk a drill does not take: others need it.
+const DrillLeaves = 256 << 20
+
 // DrillOptions say how a restore is rehearsed.
 type DrillOptions struct {
 	Scratch   string // directory with room for the database; "" is the system's for temporary files
@@ -55,6 +58,7 @@ func Drill(ctx context.Context, st store.Store, o DrillOptions) (result DrillRes
 	}
 	result.Restore, err = Run(ctx, st, Options{
 		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress, Exact: o.Exact, SyncEvery: o.SyncEvery,
+		Leave: DrillLeaves,
 	})
 	result.Restore.Output = ""
 	if err != nil {
