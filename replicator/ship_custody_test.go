@@ -1,11 +1,13 @@
 package replicator_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -107,5 +109,32 @@ func TestShip_R24_litestream03(t *testing.T) {
 	}
 	if !slices.Contains(st.Keys(), theirs) {
 		t.Error("what Litestream wrote is gone")
+	}
+}
+
+// TestShip_S10_shortListing: a store leaves the newest files out of its listings. A drill
+// does not take the older state for the newest.
+func TestShip_S10_shortListing(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	h := newHost(t, path, replica("memory.a", st))
+	h.begin()
+	for range 3 {
+		w.commit(1)
+		if err := h.sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.r.VerifyNow(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	txid := h.r.Replicas()[0].TXID
+	if err := st.Delete(t.Context(), store.LTXKey(0, txid, txid)); err != nil {
+		t.Fatal(err)
+	}
+	var gap *catalog.GapError
+	if err := h.r.VerifyNow(t.Context()); !errors.As(err, &gap) || gap.To != txid {
+		t.Errorf("%v, want a gap up to %d", err, txid)
 	}
 }

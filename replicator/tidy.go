@@ -282,7 +282,8 @@ func (p *replica) verify(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	start := p.now()
-	result, err := restore.Run(ctx, p.store, restore.Options{Output: filepath.Join(scratch, "drill.db"), Check: restore.CheckFull, Leave: restore.DrillLeaves})
+	cursor, _ := p.position()
+	result, err := restore.Run(ctx, p.store, restore.Options{Output: filepath.Join(scratch, "drill.db"), Check: restore.CheckFull, Leave: restore.DrillLeaves, Reach: cursor})
 	if err == nil && !result.Compared {
 		p.log.Warn("the drill restored a database whose checksum the replica does not tell: integrity was checked, identity was not")
 	}

@@ -168,6 +168,27 @@ func TestRestoreCommandFirstStart(t *testing.T) {
 	}
 }
 
+// TestListingsOfNothing: a list without a line says why.
+func TestListingsOfNothing(t *testing.T) {
+	dir, old := t.TempDir(), t.TempDir()
+	generation := filepath.Join(old, "generations/0123456789abcdef/snapshots")
+	if err := os.MkdirAll(generation, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(generation, "00000000.snapshot.lz4"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"snapshots", "wal"} {
+		for place, says := range map[string]string{dir: "the replica is empty", old: "Litestream 0.3"} {
+			for _, format := range []string{"--json", "--no-json"} {
+				if _, stderr, code := runCommand(command, format, "file://"+place); code != exitFindings || !strings.Contains(stderr, says) {
+					t.Errorf("%s %s: exit %d, %s; want %q", command, format, code, stderr, says)
+				}
+			}
+		}
+	}
+}
+
 func TestRestoreCommandJSON(t *testing.T) {
 	url := smallReplica(t)
 	stdout, stderr, code := runCommand("restore", "--dry-run", "--json", url)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -34,7 +36,7 @@ func registerSnapshots(app *kingpin.Application, env *environment) {
 }
 
 // registerListing registers a command that prints files of one replica.
-func registerListing(app *kingpin.Application, env *environment, name, help string, list func(context.Context, store.Store, func(listedFile) error) error) {
+func registerListing(app *kingpin.Application, env *environment, name, help string, list lister) {
 	cmd := app.Command(name, help)
 	source := cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String()
 	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
@@ -46,40 +48,80 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 		if err != nil {
 			return err
 		}
-		if *asJSON {
-			files := []listedFile{}
-			err := list(ctx, st, func(f listedFile) error {
-				f.Replica = from.Name
-				files = append(files, f)
-				return nil
+		files := 0
+		counted := func(ctx context.Context, st store.Store, print func(listedFile) error) error {
+			return list(ctx, st, func(f listedFile) error {
+				files, f.Replica = files+1, from.Name
+				return print(f)
 			})
-			if err != nil {
-				return fmt.Errorf("%s: %w", from.Place(), err)
-			}
-			return writeJSON(env.Stdout, files)
 		}
-		if err := printListing(ctx, env.Stdout, st, from.Name, list); err != nil {
+		if *asJSON {
+			err = printJSONListing(ctx, env.Stdout, st, counted)
+		} else {
+			err = printListing(ctx, env.Stdout, st, counted)
+		}
+		if err == nil && files == 0 {
+			err = nothingListed(ctx, st)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", from.Place(), err)
 		}
 		return nil
 	})
 }
 
-func printListing(ctx context.Context, w io.Writer, st store.Store, name string, list func(context.Context, store.Store, func(listedFile) error) error) error {
+// lister calls print with each file.
+type lister func(ctx context.Context, st store.Store, print func(listedFile) error) error
+
+func printJSONListing(ctx context.Context, w io.Writer, st store.Store, list lister) error {
+	files := []listedFile{}
+	err := list(ctx, st, func(f listedFile) error {
+		files = append(files, f)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, files)
+}
+
+func printListing(ctx context.Context, w io.Writer, st store.Store, list lister) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "replica\tlevel\tmin_txid\tmax_txid\tsize\ttimestamp")
+	header := "replica\tlevel\tmin_txid\tmax_txid\tsize\tstored\ttimestamp\n"
 	err := list(ctx, st, func(f listedFile) error {
 		when := "-"
 		if f.Timestamp != nil {
 			when = f.Timestamp.UTC().Format(time.RFC3339Nano)
 		}
-		_, err := fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%s\n", name, f.Level, f.MinTXID, f.MaxTXID, f.Size, when)
+		_, err := fmt.Fprintf(table, "%s%s\t%d\t%d\t%d\t%d\t%s\t%s\n", header,
+			f.Replica, f.Level, f.MinTXID, f.MaxTXID, f.Size, f.Stored.UTC().Format(time.RFC3339), when)
+		header = ""
 		return err
 	})
 	if ferr := table.Flush(); err == nil {
 		err = ferr
 	}
 	return err
+}
+
+// nothingListed says why there was nothing to list: a finding.
+func nothingListed(ctx context.Context, st store.Store) error {
+	tip, err := catalog.FindTip(ctx, st)
+	if err != nil {
+		return err
+	}
+	taken, err := catalog.Taken(ctx, st, tip)
+	switch {
+	case err != nil:
+		return err
+	case tip.TXID > 0:
+		err = errors.New("it holds no snapshot: nothing can be restored from what is there")
+	case taken:
+		err = errors.New("it holds generations of Litestream 0.3 only: sqlwatch restore --timestamp restores them, and a list of them is not made")
+	default:
+		err = catalog.ErrEmpty
+	}
+	return &exitError{code: exitFindings, err: err}
 }
 
 func listed(f store.LTXFile) listedFile {
@@ -108,6 +150,9 @@ func listAll(ctx context.Context, st store.Store, print func(listedFile) error) 
 		}
 		line := listed(f)
 		if t, known := f.Time(); known {
+			if shown := moment.Of(f.Object.Metadata).Time; !shown.IsZero() {
+				t = shown
+			}
 			line.Timestamp = &t
 		}
 		if err := print(line); err != nil {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/url"
+	"os"
 	"strings"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
@@ -40,11 +42,27 @@ func check(ctx context.Context, path, query string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
+	if err := limitValues(conn, resolved); err != nil {
+		return err
+	}
 	// The file may come from anywhere, and its index expressions run here.
 	if _, err := conn.ExecContext(ctx, "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON", nil); err != nil {
 		return classify(err)
 	}
 	return verdict(ctx, conn, query)
+}
+
+// largestValue is what any database may hold in one value while it is checked.
+const largestValue = 64 << 20
+
+// limitValues keeps a crafted schema from making values of a gigabyte out of nothing:
+// no true one is larger than the file that holds it.
+func limitValues(conn *sqlite3.SQLiteConn, path string) error {
+	info, err := os.Stat(path)
+	if err == nil {
+		conn.SetLimit(sqlite3.SQLITE_LIMIT_LENGTH, int(min(max(info.Size(), largestValue), math.MaxInt32)))
+	}
+	return err
 }
 
 // verdict runs the check: one row that says ok, or the problems found.

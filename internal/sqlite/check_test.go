@@ -106,6 +106,20 @@ func TestChecks_D36_endless(t *testing.T) {
 	}
 }
 
+// A crafted index expression makes a hundred megabytes out of a few bytes: not here.
+func TestChecks_D36_huge(t *testing.T) {
+	t.Parallel()
+	path := copyDatabase(t, "CREATE TABLE bomb(v); INSERT INTO bomb VALUES (1);"+
+		"CREATE INDEX huge ON bomb(length(zeroblob(v)), instr(zeroblob(v), x'01')); UPDATE bomb SET v = 100000000;")
+	if err := IntegrityCheck(t.Context(), path); err == nil || !strings.Contains(err.Error(), "too big") {
+		t.Errorf("got %v", err)
+	}
+	honest := copyDatabase(t, "CREATE TABLE large(v); INSERT INTO large VALUES (randomblob(70000000)); CREATE INDEX by_length ON large(length(v));")
+	if err := IntegrityCheck(t.Context(), honest); err != nil {
+		t.Errorf("a value of 70 MB in a file of 70 MB: %v", err)
+	}
+}
+
 func TestSetJournalModeWAL(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")

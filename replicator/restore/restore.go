@@ -32,10 +32,11 @@ const (
 type Options struct {
 	Output      string
 	Target      catalog.Target
-	Force       bool  // set an existing database and its side files aside, unless somebody uses it
-	IfNotExists bool  // do nothing, successfully, where Output exists
-	Leave       int64 // bytes of disk that must stay free
-	DryRun      bool  // plan only
+	Force       bool     // set an existing database and its side files aside, unless somebody uses it
+	IfNotExists bool     // do nothing, successfully, where Output exists
+	Leave       int64    // bytes of disk that must stay free
+	Reach       ltx.TXID // the newest state must be this one or a later one
+	DryRun      bool     // plan only
 	Check       Check
 	Exact       bool                    // a moment whose state is not known for sure is an error
 	SyncEvery   time.Duration           // of the replica, to judge by; 0: 1 s
@@ -163,6 +164,9 @@ func (r *restorer) dryRun(ctx context.Context) error {
 
 // judge says, or refuses, where the planned state need not be that of the moment.
 func (r *restorer) judge(p *catalog.Plan) error {
+	if r.o.Target == (catalog.Target{}) && p.TXID < r.o.Reach {
+		return &catalog.GapError{From: p.TXID + 1, To: r.o.Reach, Reached: p.TXID}
+	}
 	d := p.Doubt(3*cmp.Or(r.o.SyncEvery, time.Second), time.Now())
 	if d == nil {
 		return nil
