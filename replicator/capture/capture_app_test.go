@@ -30,7 +30,10 @@ type app struct {
 	lines *bufio.Scanner
 }
 
-// appScript defines what the lines may use: db, commit(n, rows), flat(seconds).
+// appScript defines what the lines may use: db, commit(n, rows), flat(seconds), and
+// deferred(seconds, think, pause): transactions that read, think and write on a
+// connection without a busy timeout, as most libraries begin them. They never meet a
+// lock alone.
 const appScript = `
 import sqlite3, sys, time, os, random
 path = sys.argv[1]
@@ -58,6 +61,22 @@ def flat(seconds, pause, rows=1, size=200):
         if pause: time.sleep(pause)
         t = time.time(); n += commit(1, rows, size); worst = max(worst, time.time() - t)
     return n, worst
+def deferred(seconds, think, pause):
+    c = sqlite3.connect(path, isolation_level=None, timeout=0)
+    c.execute("pragma synchronous=normal")
+    end = time.time() + seconds; n = 0; errors = []; worst = 0
+    while time.time() < end:
+        a = time.time()
+        try:
+            c.execute("begin"); c.execute("select count(*) from (select 1 from t limit 10)").fetchone()
+            if think: time.sleep(think)
+            c.execute("insert into t(k,v) values(?,?)", (n, rnd.randbytes(3000))); c.execute("commit"); n += 1
+        except sqlite3.OperationalError as e:
+            errors.append(str(e)); c.in_transaction and c.execute("rollback")
+        worst = max(worst, time.time() - a)
+        if pause: time.sleep(pause)
+    c.close()
+    return "%d commits, %d errors %s, longest %.3f s" % (n, len(errors), errors[:1], worst)
 connect()
 print("ready", flush=True)
 for line in sys.stdin:

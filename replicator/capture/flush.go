@@ -168,6 +168,7 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 	if err := b.grew(f.state.Position().Pages, head.Pages); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	next := f.state.Following(head, true)
 	w, err := f.state.Spool().Create(ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
@@ -209,6 +210,7 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 	if err != nil {
 		return nil, err
 	}
+	f.tail.measure(time.Since(began))
 	return &pendingCommit{w: w, record: r, changes: changes}, nil
 }
 

@@ -23,14 +23,15 @@ type tail struct {
 	commits int       // read since reset to 0
 	frames  int       // likewise
 
-	deadline time.Time // while others wait: to be read by then, or not; zero: there is none
-	rate     float64   // bytes of frames read in a second, as last measured
+	deadline time.Time     // while others wait: to be read by then, or not; zero: there is none
+	spent    time.Duration // reading what is in batch
+	rate     float64       // bytes of frames read and encoded in a second, as last measured
 }
 
 // firstRate is believed of a machine on which nothing was measured yet, in bytes a second.
 const firstRate = 100e6
 
-// takes returns how long it takes to read so many frames.
+// takes returns how long it takes to read and encode so many frames.
 func (t *tail) takes(frames uint32, pageSize int) time.Duration {
 	rate := t.rate
 	if rate == 0 {
@@ -40,13 +41,14 @@ func (t *tail) takes(frames uint32, pageSize int) time.Duration {
 	return time.Duration(bytes / rate * float64(time.Second))
 }
 
-// measure takes in how long it took to read so many bytes. Few tell nothing; a slow
-// moment counts at once, a quick one little by little.
-func (t *tail) measure(bytes int64, took time.Duration) {
+// measure takes in how long it took to encode what is in the batch. Few frames tell
+// nothing; a slow moment counts at once, a quick one little by little.
+func (t *tail) measure(encoding time.Duration) {
+	bytes := int64(t.batch.frames) * int64(t.batch.walHeader.FrameSize())
 	if bytes < 1<<18 {
 		return
 	}
-	rate := float64(bytes) / max(took, time.Microsecond).Seconds()
+	rate := float64(bytes) / max(t.spent+encoding, time.Microsecond).Seconds()
 	if t.rate == 0 || rate < t.rate {
 		t.rate = rate
 		return
@@ -63,7 +65,7 @@ func (t *tail) restart(p spool.Position) {
 // rewind forgets what was read and is not in the spool; it is read again.
 func (t *tail) rewind() {
 	t.batch.reset()
-	t.head, t.pending = t.spooled, time.Time{}
+	t.head, t.pending, t.spent = t.spooled, time.Time{}, 0
 }
 
 // release gives the memory of an idle database to those who write.
@@ -184,7 +186,7 @@ func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 	case commits != x.Change-t.head.Change:
 		return discontinuous(ReasonWALReset, "%d commits happened and %d are in the wal", x.Change-t.head.Change, commits)
 	}
-	t.measure(int64(x.MaxFrame-from.Frame)*int64(h.FrameSize()), time.Since(began))
+	t.spent += time.Since(began)
 	t.frames += int(x.MaxFrame - from.Frame)
 	t.commits += int(commits)
 	t.head = t.head.Moved(x)

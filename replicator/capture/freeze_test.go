@@ -1,0 +1,99 @@
+package capture
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// An application that never meets a lock alone meets none while its WAL is restarted
+// and truncated: not when its commits are rare, when a moment between two of them is
+// found, and not when they are dense, when it is kept waiting.
+func TestRestart_D81_neverBusy(t *testing.T) {
+	t.Parallel()
+	for name, rate := range map[string]string{
+		"tens a second":     "0.002, 0.02",
+		"hundreds a second": "0.0005, 0.002",
+		"flat out":          "0, 0",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.options.RestartAt = 128 << 10
+			s.options.StallBudget = 5 * time.Second
+			a := startApp(t, s.path)
+			a.do("schema()")
+			s.open()
+			s.settle()
+			restarts, truncated, still := 0, 0, 0
+			for round := 0; round < 3 || round < 20 && (restarts == 0 || truncated == 0); round++ {
+				n := 0
+				answer := a.during(fmt.Sprintf("deferred(0.8, %s)", rate), func() {
+					if r := s.step(false); r.Restart {
+						restarts++
+						if r.Stall == 0 {
+							still++
+						}
+					}
+					if n++; round%2 == 1 && n%40 == 0 && s.truncate().Outcome == sqlite.OutcomeTruncated {
+						truncated++
+					}
+				})
+				if !strings.Contains(answer, " 0 errors") {
+					t.Fatalf("D81: the application beside us: %s", answer)
+				}
+				t.Log(answer)
+			}
+			t.Logf("%d restarts, %d of them without anybody waiting, %d truncations", restarts, still, truncated)
+			if restarts == 0 || truncated == 0 {
+				t.Error("D81: no restart or no truncation: this test proved nothing")
+			}
+			s.checkEqual()
+			s.wantLost(nil)
+		})
+	}
+}
+
+// A commit that comes just before a freeze and is larger than can be read in the budget
+// is not read in it, and is lost to nobody.
+func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
+	t.Parallel()
+	const budget = 50 * time.Millisecond
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(20)")
+	s.open()
+	s.settle()
+	s.capture.flusher.tail.rate = 4e9 // as if nothing had told that it takes long
+	for range 2 {
+		a.do(`(db.execute("begin immediate"), [db.execute("insert into t(k,v) values(1,?)", (rnd.randbytes(100000),)) for _ in range(400)], db.execute("commit"))`)
+		freeze, err := s.capture.hold.freeze(s.ctx, sqlite.Budget{BusyTimeout: time.Second, Stall: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		end := s.capture.flusher.hurry(budget)
+		err = s.capture.flusher.absorbTail()
+		if err == nil {
+			err = s.capture.flusher.begin()
+		}
+		took := time.Since(start)
+		end()
+		if thawed := s.capture.hold.thaw(s.ctx, freeze, false); thawed != nil {
+			t.Fatal(thawed)
+		}
+		t.Logf("C11: %v after %v", err, took)
+		if took > 4*budget {
+			t.Errorf("C11: %v of a budget of %v", took, budget)
+		}
+		if !s.capture.hold.active() || s.capture.hold.zero {
+			t.Error("C11: the WAL is not held any more")
+		}
+		s.checkEqual()
+	}
+	s.wantLost(nil)
+}
