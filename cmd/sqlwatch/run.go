@@ -67,6 +67,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		context.AfterFunc(ctx, stop)
+		go daemon.Suspend(ctx)
 		d, err := daemon.New(o)
 		if err != nil {
 			return err

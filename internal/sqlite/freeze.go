@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -26,6 +27,17 @@ type Freeze struct {
 	conn  *Conn
 	slots [lockSlots]bool // READ0 to READ4: ours
 	began time.Time
+	ended bool
+}
+
+// freezes is held for reading by each freeze of this process, and by nobody longer.
+var freezes sync.RWMutex
+
+// HoldFreezes returns when no freeze lasts, and keeps new ones from beginning until
+// release is called: for whoever is about to stop the process.
+func HoldFreezes() (release func()) {
+	freezes.Lock()
+	return freezes.Unlock
 }
 
 // How a freeze is come by. Whoever is inside a transaction may finish it meanwhile.
@@ -56,6 +68,7 @@ func (c *Conn) Freeze(ctx context.Context, budget Budget, holder *Conn) (*Freeze
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("keep transactions out of %s: %w", c.path, err)
 		}
+		freezes.RLock()
 		f := &Freeze{conn: c, began: time.Now()}
 		err := f.close(holder)
 		if err == nil {
@@ -167,7 +180,11 @@ func (f *Freeze) Stall() time.Duration { return time.Since(f.began) }
 // End lets everybody in, and returns for how long they have waited. It may be called
 // again.
 func (f *Freeze) End() time.Duration {
-	f.conn.gate.freeze = nil
-	f.giveUp(lockRead0, lockSlots)
+	if !f.ended {
+		f.ended = true
+		f.conn.gate.freeze = nil
+		f.giveUp(lockRead0, lockSlots)
+		freezes.RUnlock()
+	}
 	return f.Stall()
 }

@@ -150,6 +150,44 @@ func TestFreezeBesideATransaction(t *testing.T) {
 	}
 }
 
+// Whoever stops the process waits for the end of a freeze, and none begins meanwhile.
+func TestHoldFreezes_D83(t *testing.T) {
+	path, app := newApp(t)
+	fill(t, app, 1)
+	c, other := mustOpen(t, path), mustOpen(t, path)
+	freeze, err := c.Freeze(t.Context(), Budget{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := make(chan func())
+	go func() { held <- HoldFreezes() }()
+	select {
+	case <-held:
+		t.Fatal("held while a freeze lasts")
+	case <-time.After(20 * time.Millisecond):
+	}
+	freeze.End()
+	release := <-held
+	began := make(chan error)
+	go func() {
+		freeze, err := other.Freeze(t.Context(), Budget{}, nil)
+		if err == nil {
+			freeze.End()
+		}
+		began <- err
+	}()
+	select {
+	case err := <-began:
+		t.Fatalf("a freeze began while they are held: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	app.run(t, "INSERT INTO t(v) VALUES ('nobody waits')")
+	release()
+	if err := <-began; err != nil {
+		t.Error(err)
+	}
+}
+
 // A WAL file that is too long to be cut in the budget is cut in portions, each of which
 // leaves a database as good as before.
 func TestTruncateInPortions_D82(t *testing.T) {
