@@ -35,6 +35,16 @@ func TestCheckBlocks(t *testing.T) {
 		{"unknown fallback", "window \"w\" {\n learn {\n signal = wal.frames\n fallback = window.v\n }\n}", "There is no window.v"},
 		{"tune without start", "policy \"p\" {\n when = true\n tune \"x\" {\n goal = true\n }\n sync {}\n}", "needs start"},
 		{"tune out of range", "policy \"p\" {\n when = true\n tune \"x\" {\n goal = true\n start = 5\n max = 1\n }\n sync {}\n}", "must hold"},
+		{"when null", "policy \"p\" {\n when = null\n sync {}\n}", "no value"},
+		{"when false", "policy \"p\" {\n when = 1 > 2\n sync {}\n}", "always false"},
+		{"unless true", "policy \"p\" {\n when = true\n unless = !false\n sync {}\n}", "always true"},
+		{"unless null", "policy \"p\" {\n when = true\n unless = null\n sync {}\n}", "no value"},
+		{"window list", "window \"w\" {\n cron = \"0 0 * * *\"\n duration = \"1h\"\n}\npolicy \"p\" {\n when = true\n window = [window.w]\n sync {}\n}", "any_of"},
+		{"window null", "policy \"p\" {\n when = true\n window = null\n sync {}\n}", "never act"},
+		{"no databases", "policy \"p\" {\n when = true\n databases = []\n sync {}\n}", "names no database"},
+		{"negated pattern", "policy \"p\" {\n when = true\n databases = [\"*\", \"!app\"]\n sync {}\n}", "exclude = [\"app\"]"},
+		{"everything excluded", "policy \"p\" {\n when = true\n exclude = [\"*\"]\n sync {}\n}", "no database"},
+		{"unknown label", "policy \"p\" {\n when = true\n labels = { teir = \"gold\" }\n sync {}\n}", "tier"},
 		{"two engines", "engine {}\nengine {}", "may be one engine"},
 	}
 	for _, test := range tests {

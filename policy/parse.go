@@ -224,6 +224,7 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 	pol.unless = p.expression(a["unless"], lang.Bool)
 	pol.window = p.expression(a["window"], lang.WindowUnit)
 	pol.message = p.expression(a["message"], lang.AnyUnit)
+	p.neverActs(pol, a)
 	if pol.window == nil && a["max_defer"] != nil {
 		p.Warnf(a["max_defer"].Range, "Nothing to defer", "max_defer has no effect without a window.")
 	}
@@ -231,6 +232,31 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 		p.Errorf(a["until"].Range, "until without checkpoint", "until goes with a checkpoint block; without it the policy rests for its cooldown and looks again.")
 	}
 	return pol
+}
+
+// neverActs reports what can be proven of a policy that will not do what it is for.
+func (p *parsing) neverActs(pol *Policy, a hcl.Attributes) {
+	for name, x := range map[string]hclsyntax.Expression{"when": pol.when, "until": pol.until, "unless": pol.unless} {
+		v, constant := p.set.program.Constant(x)
+		switch {
+		case x == nil || !constant:
+		case v == Unknown:
+			p.Errorf(a[name].Expr.Range(), "Never known", "%s has no value, and an unknown never causes an action.", name)
+		case name == "when" && v == False:
+			p.Errorf(a[name].Expr.Range(), "Never true", "Policy %q would never act: when is always false.", pol.Name)
+		case name == "unless" && v == True:
+			p.Errorf(a[name].Expr.Range(), "Always true", "Policy %q would never act: unless is always true.", pol.Name)
+		case name == "until" && v == False:
+			p.Warnf(a[name].Expr.Range(), "Never true", "Policy %q would act again and again: until is always false.", pol.Name)
+		}
+	}
+	if x := a["window"]; x != nil {
+		if _, tuple := x.Expr.(*hclsyntax.TupleConsExpr); tuple {
+			p.Errorf(x.Expr.Range(), "Not a window", "A list is no window; write any_of(window.A, window.B).")
+		} else if v, diags := x.Expr.Value(nil); !diags.HasErrors() && v.IsNull() {
+			p.Errorf(x.Expr.Range(), "Not a window", "null is no window, and the policy would never act; leave window out for any time.")
+		}
+	}
 }
 
 // selection checks which databases the policy is for.

@@ -209,8 +209,8 @@ policy "p" {
 		want        Guard
 		reason      string
 	}{
-		{"dry run comes first", "mode = \"dry_run\"\nunless = true\nwindow = window.night\ncheckpoint {}", pinned, GuardMode, "dry run"},
-		{"unless before window", "unless = true\nwindow = window.night\ncheckpoint {}", pinned, GuardUnless, "holds"},
+		{"dry run comes first", "mode = \"dry_run\"\nunless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned, GuardMode, "dry run"},
+		{"unless before window", "unless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned, GuardUnless, "holds"},
 		{"unknown unless refuses", "unless = checkpoint.stall > duration(\"1s\")\ncheckpoint {}", nil, GuardUnless, "unknown"},
 		{"window before reader", "window = window.night\ncheckpoint {}", pinned, GuardWindow, "opens in 14h00m"},
 		{"reader is named", "checkpoint {}", pinned, GuardReader, "reader 4711 (python3)"},

@@ -31,6 +31,8 @@ type Server struct {
 	Listen   string `json:"listen"`    // TCP address of the read-only pages
 	Admin    string `json:"admin"`     // "unix://" and the path of the admin socket
 	StateDir string `json:"state_dir"` // absolute
+
+	AllowEmpty bool `json:"allow_empty,omitempty"` // a reload may leave no database
 }
 
 // DefaultServer is the server where the configuration says nothing.

@@ -48,6 +48,8 @@ func (l *loading) place(d *Database, a hcl.Attributes, b *hcl.Block) {
 	switch {
 	case (a["path"] == nil) == (a["glob"] == nil):
 		l.Errorf(b.DefRange, "No place", "A database has either path, one file, or glob, a pattern of files.")
+	case a["path"] != nil && d.Path == "" && !l.Diags.HasErrors(), a["glob"] != nil && d.Glob == "" && !l.Diags.HasErrors():
+		l.Errorf(b.DefRange, "No place", "The path or glob of this database is empty.")
 	case a["path"] != nil && d.Path != "" && !filepath.IsAbs(d.Path):
 		l.Errorf(a["path"].Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.", d.Path)
 	case a["glob"] != nil && d.Glob != "" && !filepath.IsAbs(d.Glob):

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -141,13 +142,17 @@ func (l *loading) define(b *hcl.Block, key string) bool {
 }
 
 func (l *loading) server(b *hcl.Block) {
-	a := l.Content(b.Body, hcldecode.Attributes("listen", "admin", "state_dir")).Attributes
+	a := l.Content(b.Body, hcldecode.Attributes("listen", "admin", "state_dir", "allow_empty")).Attributes
 	s := &l.cfg.Server
 	s.Listen = l.Plain(a["listen"], s.Listen)
 	s.Admin = l.Plain(a["admin"], s.Admin)
 	s.StateDir = l.Plain(a["state_dir"], s.StateDir)
+	s.AllowEmpty = l.Flag(a["allow_empty"], false)
 	if !strings.HasPrefix(s.Admin, "unix:///") {
 		l.Errorf(a["admin"].Expr.Range(), "Bad address", "admin must be unix:// and an absolute path: actions are never offered over TCP.")
+	}
+	if _, port, err := net.SplitHostPort(s.Listen); a["listen"] != nil && (err != nil || port == "") {
+		l.Errorf(a["listen"].Expr.Range(), "Bad address", "listen must be host:port, such as \"127.0.0.1:9942\" or \":9942\".")
 	}
 	if !filepath.IsAbs(s.StateDir) {
 		l.Errorf(a["state_dir"].Expr.Range(), "Relative path", "state_dir must be absolute.")
@@ -165,6 +170,9 @@ func (l *loading) notifier(b *hcl.Block) {
 	}
 	a := l.Content(b.Body, hcldecode.Attributes("url!", "allow_http")).Attributes
 	url, _ := l.Text(a["url"], "")
+	if url == "" && a["url"] != nil && !l.Diags.HasErrors() {
+		l.Errorf(a["url"].Expr.Range(), "Bad address", "A notifier needs an address; this one is empty.")
+	}
 	n := Notifier{Name: name, Type: b.Labels[0], URL: Secret(url), AllowHTTP: l.Flag(a["allow_http"], false), Range: b.DefRange}
 	if err := (notify.Target{URL: url, AllowHTTP: n.AllowHTTP}).Validate(); url != "" && err != nil {
 		l.Errorf(a["url"].Expr.Range(), "Bad address", "This notifier cannot be used: %v.", err)

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"slices"
@@ -80,6 +82,9 @@ func (d *Daemon) swap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := emptied(d.config, cfg); err != nil {
+		return err
+	}
 	if cfg.Server != d.config.Server {
 		d.log.Warn("changes in the server block take effect at the next start only")
 	}
@@ -90,6 +95,22 @@ func (d *Daemon) swap(ctx context.Context) error {
 	if err := d.watchdog.Reload(ctx, d.targets(cfg), cfg.Policies); err != nil {
 		return err
 	}
+	if changes := config.Changes(d.config, cfg); len(changes) > 0 {
+		d.log.Info("the configuration has changed", "changes", changes)
+	}
 	d.config = cfg
 	return nil
+}
+
+// errEmptied is returned for a configuration that takes every database away.
+var errEmptied = errors.New("the new configuration names no database; where that is meant, write server { allow_empty = true }")
+
+// emptied refuses a configuration that leaves nothing of what is watched: a file that
+// is empty, half written or not mounted yet looks like that, and what it would stop
+// could not be begun again where it was.
+func emptied(before, after *config.Config) error {
+	if len(after.Databases) > 0 || len(before.Databases) == 0 || after.Server.AllowEmpty {
+		return nil
+	}
+	return fmt.Errorf("%d databases are watched: %w", len(before.Databases), errEmptied)
 }

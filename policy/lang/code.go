@@ -83,13 +83,25 @@ func (c *coder) number(x hclsyntax.Expression) code {
 	return nil
 }
 
-// constant evaluates what reads nothing that changes.
 func (c *coder) constant(x hclsyntax.Expression) (float64, bool) {
 	v, ok := c.constantValue(x)
 	if !ok || v.IsNull() || v.Type() != cty.Number && v.Type() != cty.Bool {
 		return 0, false
 	}
 	return toFloat(v), true
+}
+
+// Constant returns the truth of a compiled condition that reads nothing measured; ok
+// is false for any other.
+func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {
+	if x == nil {
+		return Unknown, false
+	}
+	v, ok := (&coder{Program: p}).constantValue(x)
+	if !ok {
+		return Unknown, false
+	}
+	return truthOf(toFloat(v)), (v.IsNull() || v.Type() == cty.Bool)
 }
 
 func (c *coder) constantValue(x hclsyntax.Expression) (cty.Value, bool) {
@@ -106,7 +118,6 @@ func (c *coder) constantValue(x hclsyntax.Expression) (cty.Value, bool) {
 	return v, true
 }
 
-// name translates a measured name, a window's state or a tune value.
 func (c *coder) name(t hcl.Traversal) code {
 	if i := variableIndex(t); i >= 0 && len(t) == 2 {
 		read := variables[i].read
@@ -151,7 +162,6 @@ func (c *coder) name(t hcl.Traversal) code {
 	return nil
 }
 
-// binary translates an operator.
 func (c *coder) binary(x *hclsyntax.BinaryOpExpr) code {
 	if x.Op == hclsyntax.OpEqual || x.Op == hclsyntax.OpNotEqual {
 		if eq := c.textEqual(x); eq != nil {
@@ -290,7 +300,6 @@ func (c *coder) text(x hclsyntax.Expression) textOf {
 	return nil
 }
 
-// call translates the functions of numbers.
 func (c *coder) call(x *hclsyntax.FunctionCallExpr) code {
 	if f, ok := overTimes[x.Name]; ok {
 		return c.overTime(f, x)
@@ -354,7 +363,12 @@ func (c *coder) overTime(f overTime, x *hclsyntax.FunctionCallExpr) code {
 	}
 	q := &series.Query{Function: f.Function, Column: column, Window: window, Extra: extra}
 	q.Slot = c.slot(x.Name, q)
-	return func(fr *frame) float64 { return fr.history.ask(q, fr.now) }
+	return func(fr *frame) float64 {
+		if fr.history == nil {
+			return unknown
+		}
+		return fr.history.store.Ask(q, fr.now)
+	}
 }
 
 // window translates an expression that stands for a window.

@@ -127,14 +127,6 @@ func (h *History) dots(column string, now time.Time, window time.Duration) []ser
 	return h.store.Dots(nil, column, now, window)
 }
 
-// ask answers a query, once a tick for all who ask the same.
-func (h *History) ask(q *series.Query, now time.Time) float64 {
-	if h == nil {
-		return unknown
-	}
-	return h.store.Ask(q, now)
-}
-
 // Oldest returns the time of the oldest kept value, zero if there is none.
 func (h *History) Oldest() time.Time {
 	if h == nil {
