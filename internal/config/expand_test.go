@@ -92,7 +92,7 @@ database "t" {
 		t.Errorf("watched: %q, want %q", got, want)
 	}
 	for _, name := range []string{"evil", "worse", "dirlink"} {
-		if err == nil || !strings.Contains(err.Error(), "/"+name+"/data.db: a link leads to") {
+		if err == nil || !strings.Contains(err.Error(), "/"+name+"/data.db: database \"t\": a link leads to") {
 			t.Errorf("%s is not told of: %v", name, err)
 		}
 	}
