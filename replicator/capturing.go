@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -54,14 +57,14 @@ func (r *Replicator) note(err error) {
 	defer r.mu.Unlock()
 	switch {
 	case err == nil:
-		if r.blocked.over() {
+		if r.blocked.Over() {
 			r.log.Info("capture advances again")
 		}
 	case errors.Is(err, ErrNotOpen):
 		if !errors.Is(r.captured, ErrNotOpen) {
 			r.log.Info("capture waits until the database's files are open", "err", err)
 		}
-	case r.blocked.met(err.Error(), r.o.Clock()):
+	case r.blocked.Met(err.Error(), r.o.Clock()):
 		r.log.Error("capture does not advance; trying again by itself", "err", err)
 	}
 	r.captured = err
@@ -114,6 +117,7 @@ func (r *Replicator) openLocked(ctx context.Context, from func(context.Context) 
 			}
 		}
 	}
+	r.identify(files.Path())
 	another := false
 	o.Recover = func(ctx context.Context) (ltx.TXID, store.PageSums, error) {
 		another = true
@@ -130,7 +134,7 @@ func (r *Replicator) openLocked(ctx context.Context, from func(context.Context) 
 	r.counted = map[string]uint64{}
 	r.views, r.endView = context.WithCancel(context.Background())
 	for _, p := range r.replicas {
-		p.kick()
+		p.worker.Kick()
 	}
 	return nil
 }
@@ -154,9 +158,9 @@ func (r *Replicator) sweep() {
 // and what comes need not join what the replica holds.
 func (r *Replicator) reconsider(another bool, last ltx.TXID) {
 	for _, p := range r.replicas {
-		if cursor, _ := p.position(); another || cursor > last {
+		if cursor, _ := p.progress.position(); another || cursor > last {
 			another = true
-			p.doubt()
+			p.progress.doubt(r.caughtUp)
 		}
 	}
 	if another {
@@ -224,11 +228,12 @@ const recoverTimeout = 20 * time.Second
 // that turns out to be farther is dealt with when it is (see replica.open).
 func (r *Replicator) recover(ctx context.Context) (ltx.TXID, store.PageSums, error) {
 	var best *replica
-	var end ltx.TXID
+	var end, behind ltx.TXID
+	var at time.Time
 	for _, p := range r.replicas {
-		p.recovered(0)
+		p.from.Store(0)
 		asking, cancel := context.WithTimeout(ctx, recoverTimeout)
-		txid, err := p.recoverable(asking)
+		tip, ours, err := p.recoverable(asking)
 		cancel()
 		if ctx.Err() != nil {
 			return 0, store.PageSums{}, ctx.Err()
@@ -237,18 +242,67 @@ func (r *Replicator) recover(ctx context.Context) (ltx.TXID, store.PageSums, err
 			r.log.Warn("replica cannot be asked for its position: beginning without it", "replica", p.o.Name, "err", err)
 			continue
 		}
-		if txid > end {
-			best, end = p, txid
+		switch {
+		case ours && tip.TXID > end:
+			best, end = p, tip.TXID
+		case !ours && tip.TXID > 0 && leapOver(tip.TXID) > behind:
+			behind, at = leapOver(tip.TXID), tip.At
 		}
 	}
 	if best == nil {
-		return 0, store.PageSums{}, nil
+		return behind, store.PageSums{Timestamp: at}, nil
 	}
 	txid, sums, err := restore.PageChecksums(ctx, best.store, catalog.Target{})
 	if err != nil {
 		r.log.Warn("replica's last state cannot be read: beginning with the whole database behind it", "replica", best.o.Name, "err", err)
-		return end, store.PageSums{}, nil
+		return leapOver(max(end, behind)), store.PageSums{Timestamp: at}, nil
 	}
-	best.recovered(txid)
+	best.from.Store(uint64(txid))
 	return txid, sums, nil
+}
+
+// begins returns the TXID of the first state that capture has, or will have.
+func (r *Replicator) begins() ltx.TXID {
+	spool := r.spool()
+	if held := spool.List(); len(held) > 0 {
+		return held[0].MaxTXID
+	}
+	return spool.Last() + 1
+}
+
+// identity is which database file is replicated.
+type identity struct {
+	path  string
+	file  string       // see dbfile.Identity
+	note  lineage.Note // that a restore left beside it
+	noted bool
+}
+
+// identify notes the file before anything is concluded from it.
+func (r *Replicator) identify(path string) {
+	id := identity{path: path, file: dbfile.Identity(path)}
+	id.note, id.noted = lineage.Find(path)
+	r.which.Store(&id)
+}
+
+// identity returns the file of the capture that was opened last.
+func (r *Replicator) identity() identity {
+	if id := r.which.Load(); id != nil {
+		return *id
+	}
+	return identity{}
+}
+
+// clearNote removes the note of a restore once the state directory knows what it says.
+func (r *Replicator) clearNote(log *slog.Logger) {
+	id := r.identity()
+	if mine := r.custody.Get(); !id.noted || mine.ID != id.note.Lineage || mine.Reached < id.note.TXID {
+		return
+	}
+	if err := lineage.Clear(id.path); err != nil {
+		log.Debug("the note of a restore stays; it counts no more", "err", err)
+		return
+	}
+	id.noted = false
+	r.which.Store(&id)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 )
 
@@ -53,6 +54,12 @@ var replicaGauges = []replicaGauge{
 		func(s ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
 	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds", "Earliest time that the replica can be restored to; 0 when unknown.",
 		func(s ReplicaStatus) float64 { return seconds(s.OldestRestorePoint) }),
+	gauge("sqlwatch_replica_conditional_writes", "1 when the store was found to refuse a second writer (If-None-Match and If-Match); 0 when it does not, or nothing was written yet.",
+		func(s ReplicaStatus) float64 { return truth(s.Guard == lease.GuardConditional) }),
+	gauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see sqlwatch status.",
+		func(s ReplicaStatus) float64 { return truth(s.Custody != "" && !s.Custody.Writes()) }),
+	gauge("sqlwatch_replica_lost_files", "Files of the replica that were found gone, damaged or unreadable since the start; a new snapshot was taken.",
+		func(s ReplicaStatus) float64 { return float64(s.LostFiles) }),
 	gauge("sqlwatch_verify_last_success_timestamp_seconds", "Time of the last restore drill that succeeded; 0 when there is none.",
 		func(s ReplicaStatus) float64 { return seconds(s.LastVerified) }),
 	gauge("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover.",
@@ -82,6 +89,13 @@ func Catalogue() []metric.Metric {
 		all = append(all, g.Metric)
 	}
 	return all
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func seconds(t time.Time) float64 {
@@ -121,7 +135,7 @@ func (r *Replicator) collect(metrics chan<- prometheus.Metric) {
 	}
 	for _, p := range r.replicas {
 		p.o.Requests.Collect(metrics, r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descUploaded, prometheus.CounterValue, float64(p.uploaded.Load()), r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descUploaded, prometheus.CounterValue, float64(p.uploader.Bytes()), r.o.Name, p.o.Name)
 		metrics <- prometheus.MustNewConstMetric(descVerifyFailures, prometheus.CounterValue, float64(p.failedDrills.Load()), r.o.Name, p.o.Name)
 		metrics <- prometheus.MustNewConstMetric(descSnapshotEvery, prometheus.GaugeValue, p.o.SnapshotEvery.Seconds(), r.o.Name, p.o.Name)
 		metrics <- prometheus.MustNewConstMetric(descVerifyEvery, prometheus.GaugeValue, p.o.VerifyEvery.Seconds(), r.o.Name, p.o.Name)

@@ -3,16 +3,38 @@ package replicator
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
+
+// progress is how far a replica has come and how it fares: what Status tells and what
+// a sync waits for.
+type progress struct {
+	log   *slog.Logger
+	clock func() time.Time
+
+	mu     sync.Mutex // guards what follows; held over nothing, no other lock is taken under it
+	st     ReplicaStatus
+	cursor ltx.TXID // everything up to here is durable in the replica
+	known  bool     // what the replica holds was found out, and holds still: see doubt
+	line   lineage.Lineage
+	failed error
+	late   worker.Trouble // of failed
+	moved  chan struct{}  // closed and replaced when cursor or an error moves
+}
 
 // position returns the cursor. While it is not known it is 0: of the chain that
 // capture is on, the replica may have nothing.
-func (p *replica) position() (cursor ltx.TXID, known bool) {
+func (p *progress) position() (cursor ltx.TXID, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.known {
@@ -21,97 +43,146 @@ func (p *replica) position() (cursor ltx.TXID, known bool) {
 	return p.cursor, true
 }
 
-// healthy says whether the last attempt at anything succeeded.
-func (p *replica) healthy() bool {
+// healthy reports whether the last attempt at anything succeeded.
+func (p *progress) healthy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed == nil && p.known
 }
 
-// doubt makes the next turn find out anew what the replica holds.
-func (p *replica) doubt() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.known {
-		p.known, p.st.CaughtUp = false, p.r.caughtUp(p.cursor)
-	}
-}
-
-// doubtAfter does so where err says that the replica is not what it was.
-func (p *replica) doubtAfter(err error) {
-	if errors.Is(err, lease.ErrMoved) || errors.Is(err, store.ErrMisplaced) {
-		p.doubt()
-	}
-}
-
-// behind says whether the replica lacks anything up to txid, or may.
-func (p *replica) behind(txid ltx.TXID) bool {
+// behind reports whether the replica lacks anything up to txid, or may.
+func (p *progress) behind(txid ltx.TXID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.known || p.cursor < txid
 }
 
+// found sets the cursor to what the replica was found to hold.
+func (p *progress) found(txid ltx.TXID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cursor, p.known = txid, true
+	p.tell() // a sync may have been asked for before: perhaps nothing is left to store
+}
+
+// doubt makes the next turn find out anew what the replica holds.
+func (p *progress) doubt(caughtUp func(ltx.TXID) time.Time) {
+	cursor, known := p.position()
+	if !known {
+		return
+	}
+	at := caughtUp(cursor)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known, p.st.CaughtUp = false, at
+}
+
+// claimed notes the lineage that is written to.
+func (p *progress) claimed(l lineage.Lineage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.line, p.st.Lineage = l, l.ID
+}
+
+// lineage returns the lineage that is written to.
+func (p *progress) lineage() lineage.Lineage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.line
+}
+
+// advance moves the cursor over f, which is of the moment at, and tells who waits for it.
+func (p *progress) advance(f store.LTXFile, at, past time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cursor = max(p.cursor, f.MaxTXID)
+	p.st.StoredBytes += f.Object.Size
+	if f.Snapshot() {
+		p.st.LastSnapshot = past
+		if p.st.OldestRestorePoint.IsZero() {
+			p.st.OldestRestorePoint = at
+		}
+	}
+	p.tell()
+}
+
+// tell wakes who waits, under mu.
+func (p *progress) tell() {
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
+// awaited returns whether txid is there, what ends the wait for more, and the last error.
+func (p *progress) awaited(txid ltx.TXID) (done bool, moved <-chan struct{}, failed error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known && p.cursor >= txid, p.moved, p.failed
+}
+
+// failure returns the last error, nil after a success.
+func (p *progress) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed
+}
+
 // record publishes how the last turn went, and logs when that changes.
-func (p *replica) record(err error) {
+func (p *progress) record(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.failed = err
-	p.st.Healthy, p.st.Err = err == nil, ""
-	if err != nil {
-		p.st.Err = err.Error()
+	p.st.Healthy, p.st.Err, p.st.Reason = err == nil, "", ""
+	if err == nil {
+		p.st.FailingSince = time.Time{}
+	} else {
+		p.st.Err, p.st.Reason = err.Error(), reasonOf(err)
+		if p.st.FailingSince.IsZero() {
+			p.st.FailingSince = p.clock()
+		}
 		p.tell()
 	}
 	switch {
-	case err == nil && p.late.over():
+	case err == nil && p.late.Over():
 		p.log.Info("the replica works again")
+	case errors.Is(err, lease.ErrConfirming): // for a few seconds
 	case errors.Is(err, lease.ErrHeld):
-		if p.late.met("held", p.now()) {
+		if p.late.Met("held", p.clock()) {
 			p.log.Warn("the replica is not written to yet; commits are kept in the spool", "err", err)
 		}
-	case err != nil && p.late.met(store.FailureReason(err), p.now()):
+	case err != nil && p.late.Met(reasonOf(err), p.clock()):
 		p.log.Error("the replica cannot be brought up to date; commits are kept in the spool and the attempt is repeated", "err", err)
 	}
 }
 
+// reasonOf names the kind of a failure, so that another kind is logged as well.
+func reasonOf(err error) string {
+	var claim *custody.ClaimError
+	switch {
+	case errors.As(err, &claim) && claim.Verdict != lineage.Diverged:
+		return "foreign"
+	case errors.Is(err, lease.ErrFenced):
+		return "fenced"
+	case errors.Is(err, lease.ErrHeld):
+		return "held"
+	case errors.Is(err, lease.ErrMoved):
+		return "looking_anew"
+	}
+	return store.FailureReason(err)
+}
+
 // update changes the published status.
-func (p *replica) update(f func(*ReplicaStatus)) {
+func (p *progress) update(f func(*ReplicaStatus)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f(&p.st)
 }
 
-// status composes what is known now.
-func (p *replica) status() ReplicaStatus {
+// status returns what was published last.
+func (p *progress) status() (s ReplicaStatus, cursor ltx.TXID, known bool) {
 	p.mu.Lock()
-	s, cursor, known := p.st, p.cursor, p.known
-	p.mu.Unlock()
-	s.TXID = cursor
-	if !known {
-		cursor = 0
-	} else if at := p.r.caughtUp(cursor); !at.IsZero() {
-		s.CaughtUp = at
-	}
-	if p.o.Prices != nil {
-		if dollars, known := p.o.Prices.Monthly(p.o.Requests, p.now().Sub(p.began), s.StoredBytes); known {
-			s.MonthlyUSD = &dollars
-		}
-	}
-	since := s.CaughtUp
-	if since.IsZero() {
-		since = p.began // nothing is known of before: the lag is at least this
-	}
-	spool := p.r.spool()
-	if spool == nil {
-		return s
-	}
-	for _, segment := range spool.After(cursor) {
-		s.PendingBytes += segment.Size
-	}
-	if !known || spool.Last() > cursor || p.r.pending() || p.r.stuck() {
-		s.LagSeconds = max(0, p.now().Sub(since).Seconds())
-	}
-	return s
+	defer p.mu.Unlock()
+	return p.st, p.cursor, p.known
 }

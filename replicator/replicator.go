@@ -21,7 +21,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // Options are what a Replicator is made of.
@@ -55,6 +57,8 @@ type Replicator struct {
 	replicas []*replica
 	wake     chan struct{}
 	made     time.Time // no file of ours is older, by the system's clock
+	custody  *custody.Custody
+	which    atomic.Pointer[identity]
 
 	// held for reading while the capture is used, for writing while it is opened or closed
 	life     sync.RWMutex
@@ -72,11 +76,11 @@ type Replicator struct {
 	toldAt time.Time
 
 	mu       sync.Mutex
-	marks    []mark    // ascending
-	letGoAt  time.Time // when segments were last released
-	captured error     // of the last step
-	blocked  trouble   // what keeps it from advancing
-	gathers  bool      // commits were met that are not spooled yet
+	marks    []mark         // ascending
+	letGoAt  time.Time      // when segments were last released
+	captured error          // of the last step
+	blocked  worker.Trouble // what keeps it from advancing
+	gathers  bool           // commits were met that are not spooled yet
 	shipping context.Context
 	workers  sync.WaitGroup
 }
@@ -109,6 +113,7 @@ func New(o Options) (*Replicator, error) {
 	}
 	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), made: time.Now().Add(-time.Second), wake: make(chan struct{}, 1), counted: map[string]uint64{}, lost: map[string]uint64{}}
 	r.shipping = context.Background()
+	r.custody = custody.New(o.StateDir)
 	names := map[string]bool{}
 	for _, ro := range o.Replicas {
 		if ro.Name == "" || ro.Store == nil || names[ro.Name] {
@@ -153,10 +158,13 @@ func (r *Replicator) Run(ctx context.Context) error {
 	if err := durable.MkdirAll(r.scratchDir(), 0o700); err != nil {
 		return fmt.Errorf("replicate %s: %w", r.o.Name, err)
 	}
+	err := r.custody.Load()
 	for _, p := range r.replicas {
-		if err := p.load(); err != nil {
-			return fmt.Errorf("replicate %s: %w", r.o.Name, err)
-		}
+		err = errors.Join(err, p.saved.Load())
+		p.progress.update(func(s *ReplicaStatus) { s.LastVerified = p.saved.Get().At })
+	}
+	if err != nil {
+		return fmt.Errorf("replicate %s: %w", r.o.Name, err)
 	}
 	shipping, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -164,7 +172,7 @@ func (r *Replicator) Run(ctx context.Context) error {
 	r.shipping = shipping
 	r.mu.Unlock()
 	for _, p := range r.replicas {
-		p.kick()
+		p.worker.Kick()
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -178,13 +186,25 @@ func (r *Replicator) Run(ctx context.Context) error {
 		next, err := r.turn(ctx)
 		if r.note(err); err != nil {
 			failures++
-			next = min(backoff(failures), captureRetry)
+			next = min(worker.Backoff(failures), captureRetry)
 		} else {
 			failures = 0
 		}
 		timer.Reset(next)
 	}
 	return r.finish(ctx, stop)
+}
+
+// startWorker runs a replica's goroutine, unless there are to be none any more.
+func (r *Replicator) startWorker(run func(context.Context)) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ctx := r.shipping
+	if ctx.Err() != nil {
+		return false
+	}
+	r.workers.Go(func() { run(ctx) })
+	return true
 }
 
 // captureRetry is how long capture waits at most after an error: a look costs
@@ -244,8 +264,8 @@ func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 	if now := r.o.Clock(); news != r.told || now.Sub(r.toldAt) >= tellAgain {
 		r.told, r.toldAt = news, now
 		for _, p := range r.replicas {
-			if news.pending || p.behind(news.txid) {
-				p.kick()
+			if news.pending || p.progress.behind(news.txid) {
+				p.worker.Kick()
 			}
 		}
 	}
@@ -329,8 +349,8 @@ func (r *Replicator) release(spool *spool.Spool) error {
 	crowded := stopped || spool.Bytes() > limit/4*3
 	upTo, some := ltx.TXID(0), false
 	for _, p := range r.replicas {
-		cursor, _ := p.position()
-		if crowded && !p.healthy() {
+		cursor, _ := p.progress.position()
+		if crowded && !p.progress.healthy() {
 			continue
 		}
 		if !some || cursor < upTo {
@@ -360,7 +380,7 @@ func (r *Replicator) caughtUp(txid ltx.TXID) time.Time {
 func (r *Replicator) forget() {
 	least := ltx.TXID(0)
 	for i, p := range r.replicas {
-		if cursor, _ := p.position(); i == 0 || cursor < least {
+		if cursor, _ := p.progress.position(); i == 0 || cursor < least {
 			least = cursor
 		}
 	}
@@ -444,8 +464,12 @@ func (r *Replicator) each(ctx context.Context, f func(*replica) error) error {
 // Status returns how far each replica has come, for samples.
 func (r *Replicator) Status() []collector.Replica {
 	var out []collector.Replica
-	for _, s := range r.Replicas() {
+	for i, s := range r.Replicas() {
+		o := r.replicas[i].o
 		out = append(out, collector.Replica{
+			Reason: s.Reason, FailingSince: s.FailingSince, DrillErr: s.DrillErr, DrillSeconds: s.VerifyDuration.Seconds(),
+			ObjectiveSeconds: s.Objective.Seconds(), SnapshotEverySeconds: o.SnapshotEvery.Seconds(), VerifyEverySeconds: o.VerifyEvery.Seconds(),
+			StoredBytes: s.StoredBytes, LastSnapshot: s.LastSnapshot, OldestRestorePoint: s.OldestRestorePoint,
 			Name: s.Name, Healthy: s.Healthy, CaughtUp: s.CaughtUp, LagSeconds: s.LagSeconds, PendingBytes: s.PendingBytes,
 			TXID: uint64(s.TXID), LastVerified: s.LastVerified, Err: s.Err, MonthlyUSD: s.MonthlyUSD,
 		})

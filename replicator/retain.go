@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,11 @@ func (p *replica) retain(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("retention: %w", err)
 	}
-	gone := p.ledger.Due(catalog.Unneeded(files, o.Keep, o.Thin, now, p.remembered().verifiedKeys()), total, o.Grace, now)
+	line := p.progress.lineage()
+	unneeded := slices.DeleteFunc(catalog.Unneeded(files, o.Keep, o.Thin, now, p.saved.Get().VerifiedKeys()), func(f catalog.Dated) bool {
+		return line.Spared(f.MaxTXID, now) // of another lineage, which is kept for its own time
+	})
+	gone := p.ledger.Due(unneeded, total, o.Grace, now)
 	if len(gone) == 0 {
 		return nil
 	}
@@ -47,9 +52,7 @@ func (p *replica) retain(ctx context.Context) error {
 	for _, key := range gone {
 		deleted[key] = true
 	}
-	p.work.Lock()
-	p.forget(func(f store.LTXFile) bool { return deleted[f.Object.Key] })
-	p.work.Unlock()
+	p.compactor.Forget(func(f store.LTXFile) bool { return deleted[f.Object.Key] })
 	p.log.Info("retention removed files", "files", len(gone))
 	return nil
 }
@@ -91,7 +94,7 @@ func (p *replica) listOld(ctx context.Context, now time.Time) (old []catalog.Dat
 			old = append(old, f)
 		}
 	}
-	p.update(func(s *ReplicaStatus) {
+	p.progress.update(func(s *ReplicaStatus) {
 		s.StoredBytes, s.OldestRestorePoint = bytes, time.Time{}
 		for _, f := range snapshots {
 			if s.OldestRestorePoint.IsZero() || f.At.Before(s.OldestRestorePoint) {
@@ -120,7 +123,7 @@ func (p *replica) listDated(ctx context.Context, prefix string) iter.Seq2[catalo
 				continue
 			}
 			f := catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object}, At: object.Modified}
-			f.At, f.Object.Metadata = p.past(f.At, f.LTXFile), nil
+			f.At, f.Object.Metadata = catalog.Past(p.now(), f.At, f.LTXFile), nil
 			if !yield(f, nil) {
 				return
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/compact"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -90,7 +91,7 @@ func (m *model) ship() {
 }
 
 func (m *model) compact() {
-	for i, interval := range compactionIntervals {
+	for i, interval := range compact.Intervals() {
 		level := i + 1
 		for {
 			w := catalog.NextWindow(m.files, level, m.done[level], interval, m.now.Add(-2*time.Second), func(f store.LTXFile) time.Time { return m.at[f.Object.Key] })
@@ -176,7 +177,7 @@ func (m *model) coarseness(age time.Duration) time.Duration {
 	var coarse time.Duration
 	for i, thin := range m.options.Thin {
 		if thin > 0 && age >= thin {
-			coarse = max(coarse, compactionIntervals[i])
+			coarse = max(coarse, compact.Intervals()[i])
 		}
 	}
 	return coarse

@@ -8,22 +8,26 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/compact"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/merge"
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/retention"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/upload"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // ReplicaOptions say where one replica is and how it is kept. Zero values take
@@ -58,6 +62,16 @@ type ReplicaStatus struct {
 	LastVerified       time.Time     `json:"last_verified"`
 	VerifyDuration     time.Duration `json:"verify_duration_ns"`
 	MonthlyUSD         *float64      `json:"monthly_usd,omitempty"` // see requests.Prices.Monthly; nil: not known
+
+	Reason       string    `json:"reason,omitempty"` // of Err, one word
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	DrillErr     string    `json:"drill_error,omitempty"` // why the last drill failed
+
+	Guard          lease.Guard     `json:"guard,omitempty"`             // what the store offers against a second writer
+	Custody        lineage.Verdict `json:"custody,omitempty"`           // why it is not written to, or that it is
+	Lineage        string          `json:"lineage,omitempty"`           // that is written to
+	LostFiles      int             `json:"lost_files,omitempty"`        // gone or unreadable since the start: the past has gaps
+	MaintenanceErr string          `json:"maintenance_error,omitempty"` // the kind of what keeps compaction, retention, snapshots or drills from going on
 }
 
 // Bounds of one upload of merged segments.
@@ -66,57 +80,41 @@ const (
 	maxBatchBytes    = 64 << 20
 )
 
-// replica is one place that the database is shipped to. One goroutine at a time
-// works for it (run); it ends when nothing is left to do and kick starts it again.
+// replica is one place that the database is shipped to. Its parts own what they are
+// named for: worker the goroutine that ships, progress what is told, uploader what is
+// stored, compactor the files that may be merged, saved the state directory.
+//
+// Locks: work before those of the parts, which are taken one at a time and held over no
+// request; Replicator's own come after. The lease has its own, held over its requests.
 type replica struct {
 	r       *Replicator
 	o       ReplicaOptions
 	store   store.Store
 	log     *slog.Logger
-	dir     string // for its state
 	scratch string
 	began   time.Time
-	lease   *lease.Lease
 
-	unchecked atomic.Bool // a store without conditional writes: look before writing
-	tidying   atomic.Bool // its goroutine runs
+	worker    *worker.Worker
+	progress  *progress
+	uploader  *upload.Uploader
+	compactor *compact.Compactor
+	lease     *lease.Lease
+	saved     *custody.StateFile
+	lanes     []*lane // the short first
 
-	uploaded     atomic.Int64 // bytes
 	failedDrills atomic.Uint64
 
-	// What follows belongs to whoever holds work: the goroutine that ships, for
-	// as long as it ships, and for moments the one that tidies up.
-	work     sync.Mutex
-	lastPut  time.Time
-	recent   []store.LTXFile // files that compaction may still merge
-	times    map[string]time.Time
-	done     map[int]ltx.TXID // by level: compacted up to here
-	base     ltx.TXID         // of the newest snapshot
-	nextTidy time.Time        // zero: nothing to tidy up
-	untidy   int              // failures in a row
+	from atomic.Uint64 // capture's position was taken from this replica, at this TXID
 
-	// These belong to the goroutine that tidies up.
-	ledger   retention.Ledger // of what is unneeded
+	work    sync.Mutex // held by the goroutine that ships, for as long as it ships, and for moments by maintenance; guards the next two and the lanes
+	lastPut time.Time
+	base    ltx.TXID // of the newest snapshot
+
+	ledger   retention.Ledger // of what is unneeded; with the next two, the short lane's
 	retained time.Time        // when retention is to look again
 	looked   time.Time        // when the newest state's files were looked for
-	snapped  time.Time        // when a scheduled snapshot was last tried
+	snapped  time.Time        // when a scheduled snapshot was last tried; with the next, the long lane's
 	drilled  time.Time        // when a scheduled drill was
-	messy    trouble          // what keeps it from being tidied up
-
-	mu       sync.Mutex
-	st       ReplicaStatus
-	saved    saved
-	cursor   ltx.TXID // everything up to here is durable in the replica
-	known    bool     // what the replica holds was found out, and holds still: see doubt
-	from     ltx.TXID // capture's position was taken from this replica
-	running  bool
-	urgent   bool // do not wait for SyncEvery
-	failed   error
-	late     trouble // of failed
-	timer    *time.Timer
-	wake     chan struct{}
-	hurry    chan struct{} // ends a backoff
-	progress chan struct{} // closed and replaced when cursor or an error moves
 }
 
 func newReplica(r *Replicator, o ReplicaOptions) *replica {
@@ -127,119 +125,30 @@ func newReplica(r *Replicator, o ReplicaOptions) *replica {
 	if o.Requests == nil {
 		o.Requests = &requests.Counts{}
 	}
-	p := &replica{
-		r: r, o: o, store: o.Store, log: r.log.With("replica", o.Name), dir: r.replicaDir(), scratch: r.scratchDir(),
-		times: map[string]time.Time{}, done: map[int]ltx.TXID{},
-		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), progress: make(chan struct{}),
-	}
+	p := &replica{r: r, o: o, store: o.Store, log: r.log.With("replica", o.Name), scratch: r.scratchDir()}
 	p.began = p.now()
 	p.retained, p.looked = p.began.Add(firstRetention), p.began
-	p.st = ReplicaStatus{Name: o.Name, Healthy: true, Objective: o.SyncEvery}
-	p.lease = lease.New(lease.Options{Store: o.Store, Owner: r.o.Owner, Boot: r.o.Boot, Self: lease.ThisProcess(), Clock: r.o.Clock, Save: p.saveNonces})
+	p.saved = custody.NewStateFile(r.replicaDir(), o.Name)
+	p.progress = &progress{log: p.log, clock: r.o.Clock, moved: make(chan struct{})}
+	p.progress.st = ReplicaStatus{Name: o.Name, Healthy: true, Objective: o.SyncEvery}
+	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.record, Begin: r.startWorker, Patience: patience})
+	p.lease = lease.New(lease.Options{
+		Store: o.Store, Owner: r.o.Owner, Boot: r.o.Boot, Self: lease.ThisProcess(), File: func() string { return r.identity().file }, Clock: r.o.Clock, Save: p.saved.SaveNonces,
+	})
+	p.uploader = upload.New(o.Store, p.lease)
+	p.compactor = compact.New(compact.Options{
+		Store: o.Store, Create: p.uploader.Create, Hold: p.lease.Hold, Scratch: p.scratch,
+		Slack: p.slack(), Turn: turnOf(r.o.Name, o.Name), Clock: r.o.Clock, Logger: p.log,
+	})
+	type task = func(context.Context) (time.Time, error)
+	p.lanes = []*lane{{tasks: []task{p.lookDue, p.compactDue, p.retainDue}}, {tasks: []task{p.snapshotDue, p.drillDue}}}
 	return p
 }
 
 func (p *replica) now() time.Time { return p.r.o.Clock() }
 
-// kick makes sure that the replica's goroutine runs and looks.
-func (p *replica) kick() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.timer != nil {
-		p.timer.Stop()
-		p.timer = nil
-	}
-	if p.running {
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
-		return
-	}
-	p.r.mu.Lock()
-	ctx := p.r.shipping
-	if ctx.Err() == nil {
-		p.running = true
-		p.r.workers.Go(func() { p.run(ctx) })
-	}
-	p.r.mu.Unlock()
-}
-
-// longWait is from when on a wait is a timer and not a goroutine.
-const longWait = 10 * time.Second
-
-// run works until there is nothing to do for a while.
-func (p *replica) run(ctx context.Context) {
-	for failures := 0; ; {
-		wait, err := p.turn(ctx)
-		if p.record(err); err != nil && ctx.Err() == nil {
-			failures++
-			wait = patience(err, failures)
-		} else {
-			failures = 0
-		}
-		if p.rest(ctx, wait, failures > 0) {
-			return
-		}
-	}
-}
-
-// rest waits; it reports true when the goroutine is to end, a timer being set
-// where there is something to come back for. A failure is waited out even when
-// more commits arrive; who is urgent is not kept waiting.
-func (p *replica) rest(ctx context.Context, wait time.Duration, failing bool) (end bool) {
-	p.mu.Lock()
-	if p.urgent && !failing {
-		wait = 0
-	}
-	if ctx.Err() != nil || !failing && !p.urgent && (wait < 0 || wait >= longWait) && len(p.wake) == 0 {
-		p.running = false
-		if wait >= 0 && ctx.Err() == nil {
-			p.timer = time.AfterFunc(wait, p.kick)
-		}
-		p.mu.Unlock()
-		return true
-	}
-	p.mu.Unlock()
-	timer := time.NewTimer(max(wait, 0))
-	defer timer.Stop()
-	wake := p.wake
-	if failing {
-		wake = nil
-	}
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case <-wake:
-	case <-p.hurry:
-	}
-	if failing {
-		select {
-		case <-p.wake:
-		default:
-		}
-	}
-	return false
-}
-
-// backoff is a full-jitter wait that grows to 15 seconds: after an outage of any
-// length the replica is up to date within that.
-func backoff(failures int) time.Duration {
-	return 100*time.Millisecond + rand.N(min(15*time.Second, 250*time.Millisecond<<min(failures, 10)))
-}
-
-// patience is the wait after err: what only a person can cure is not asked often.
-func patience(err error, failures int) time.Duration {
-	for _, slow := range []error{store.ErrAuth, store.ErrMisplaced, ErrForeign, lease.ErrFenced, lease.ErrHeld} {
-		if errors.Is(err, slow) {
-			return min(backoff(failures)*4, 30*time.Second)
-		}
-	}
-	return backoff(failures)
-}
-
 // turn does what is due and returns how long to wait for the next; negative is
-// for ever. What keeps the replica tidy is done beside it.
+// for ever. Maintenance is done beside it.
 func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 	p.work.Lock()
 	defer p.work.Unlock()
@@ -247,7 +156,7 @@ func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 	if spool == nil {
 		return -1, nil // the capture's first turn kicks
 	}
-	if _, known := p.position(); !known {
+	if _, known := p.progress.position(); !known {
 		if err := p.open(ctx); err != nil {
 			return 0, err
 		}
@@ -256,23 +165,26 @@ func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 		p.doubtAfter(err)
 		return wait, err
 	}
-	if p.nextTidy.IsZero() || p.tidying.Load() {
-		return -1, nil
+	idle, err := p.lease.Idle(ctx)
+	if err != nil {
+		p.doubtAfter(err)
+		return 0, err
 	}
-	if wait := p.nextTidy.Sub(p.now()); wait > 0 {
-		return wait, nil
+	wait := time.Duration(-1)
+	if !idle.IsZero() {
+		wait = max(0, idle.Sub(p.now()))
 	}
-	p.tidying.Store(true)
-	p.r.workers.Go(func() { p.tidy(ctx) })
-	return -1, nil
+	for _, l := range p.lanes {
+		if due := p.begin(ctx, l); due >= 0 && (wait < 0 || due < wait) {
+			wait = due
+		}
+	}
+	return wait, nil
 }
 
 // sync ships what there is, once that is due. A positive wait says when it is.
 func (p *replica) sync(ctx context.Context) (time.Duration, error) {
-	p.mu.Lock()
-	urgent := p.urgent
-	p.mu.Unlock()
-	if wait := p.lastPut.Add(p.o.SyncEvery).Sub(p.now()); wait > 0 && !urgent {
+	if wait := p.lastPut.Add(p.o.SyncEvery).Sub(p.now()); wait > 0 && !p.worker.Urgent() {
 		if p.waiting() {
 			return wait, nil
 		}
@@ -287,23 +199,23 @@ func (p *replica) sync(ctx context.Context) (time.Duration, error) {
 		if err == nil && more && ctx.Err() == nil {
 			continue
 		}
-		p.mu.Lock()
-		p.urgent = p.urgent && err != nil
-		p.mu.Unlock()
+		if err == nil {
+			p.worker.SetUrgent(false)
+		}
 		return 0, err
 	}
 }
 
-// waiting says whether anything is or will shortly be in the spool for us.
+// waiting reports whether anything is or will shortly be in the spool for us.
 func (p *replica) waiting() bool {
-	cursor, _ := p.position()
+	cursor, _ := p.progress.position()
 	return p.base == 0 || len(p.r.spool().After(cursor)) > 0 || p.r.pending()
 }
 
 // ship uploads the next batch of segments, if there is one.
 func (p *replica) ship(ctx context.Context) (more bool, err error) {
 	spool := p.r.spool() // before the position: who begins another chain casts doubt on that first
-	cursor, known := p.position()
+	cursor, known := p.progress.position()
 	if !known {
 		return false, nil // whoever doubts calls for a turn
 	}
@@ -367,7 +279,7 @@ func (p *replica) upload(ctx context.Context, batch []spool.Segment) (store.LTXF
 	}
 	body := store.Body{Size: first.Size, SHA256: first.SHA256, Open: func() (io.ReadCloser, error) { return os.Open(first.Path) }}
 	if len(batch) > 1 {
-		m, err := mergeSegments(ctx, p.scratch, "ship-"+p.fileName(), batch)
+		m, err := mergeSegments(ctx, p.scratch, "ship-"+custody.FileName(p.o.Name), batch)
 		if err != nil {
 			return store.LTXFile{}, err
 		}
@@ -375,7 +287,7 @@ func (p *replica) upload(ctx context.Context, batch []spool.Segment) (store.LTXF
 		body = m.Body
 	}
 	var err error
-	f.Object, err = p.create(ctx, store.LTXKey(f.Level, f.MinTXID, f.MaxTXID), body, notes(batch, body.SHA256))
+	f.Object, err = p.uploader.Create(ctx, store.LTXKey(f.Level, f.MinTXID, f.MaxTXID), body, notes(batch, body.SHA256))
 	return f, err
 }
 
@@ -410,113 +322,74 @@ func notes(batch []spool.Segment, sha256 string) map[string]string {
 	return m
 }
 
-// create stores an object that nobody may have stored before. When somebody
-// has, it is looked at: our own earlier attempt, whose reply was lost, is a
-// success; anything else is another writer, and we stop.
-func (p *replica) create(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
-	opts := store.PutOptions{Create: true, Metadata: metadata}
-	if p.unchecked.Load() || p.lease.Unguarded() {
-		existing, err := p.compare(ctx, key, body, metadata)
-		if !errors.Is(err, store.ErrNotFound) {
-			return existing, err
-		}
-		opts.Create = false
-	}
-	object, err := p.store.Put(ctx, key, body, opts)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported) && opts.Create:
-		p.log.Warn("this store refuses conditional writes: nothing but the lease keeps two writers apart; make sure that only one sqlwatch uses this prefix")
-		p.unchecked.Store(true)
-		return p.create(ctx, key, body, metadata)
-	case errors.Is(err, store.ErrExists):
-		object, err = p.compare(ctx, key, body, metadata)
-	}
-	if err == nil {
-		p.uploaded.Add(object.Size)
-	}
-	return object, err
-}
-
-// compare returns the object under key if it is what we would store there.
-func (p *replica) compare(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
-	_, object, err := p.store.Get(ctx, key, 0, 0)
-	if err != nil {
-		return store.Object{}, err
-	}
-	sameBytes := body.SHA256 != "" && object.Size == body.Size && object.Metadata[store.MetaSHA256] == body.SHA256
-	// Written by an earlier version, the same batch may be other bytes.
-	sameState := true
-	for _, k := range []string{store.MetaLineage, store.MetaChecksum, store.MetaTimestamp} {
-		sameState = sameState && metadata[k] != "" && object.Metadata[k] == metadata[k]
-	}
-	if sameBytes || sameState {
-		return object, nil
-	}
-	return store.Object{}, p.lease.Fence(fmt.Errorf("%w: %s holds other bytes than ours: this writer has stopped; both histories can be restored; give each writer a prefix of its own and restart", lease.ErrFenced, key))
-}
-
 // stored notes that f, which ends with s, is durable in the replica.
 func (p *replica) stored(f store.LTXFile, s spool.Segment) {
-	p.times[f.Object.Key] = s.Timestamp
 	if f.Snapshot() {
 		p.base = f.MaxTXID
 	} else {
-		p.remember(f)
-		end := p.when(f).Truncate(compactionIntervals[0]).Add(compactionIntervals[0])
-		p.nextTidy = sooner(p.nextTidy, end.Add(p.slack()))
+		p.lanes[0].next = sooner(p.lanes[0].next, p.compactor.Add(f, s.Timestamp))
 	}
+	p.lanes[1].next = sooner(p.lanes[1].next, p.now().Add(p.slack()))
 	p.advance(f, s.Timestamp)
 }
 
 // advance moves the cursor and tells who waits for it.
 func (p *replica) advance(f store.LTXFile, at time.Time) {
-	p.mu.Lock()
-	p.cursor = max(p.cursor, f.MaxTXID)
-	p.st.StoredBytes += f.Object.Size
-	if f.Snapshot() {
-		p.st.LastSnapshot = p.past(at, f)
-		if p.st.OldestRestorePoint.IsZero() {
-			p.st.OldestRestorePoint = at
-		}
-	}
-	p.tell()
-	p.mu.Unlock()
+	p.progress.advance(f, at, catalog.Past(p.now(), at, f))
 	p.r.forget()
-}
-
-// tell wakes who waits for the cursor, under mu.
-func (p *replica) tell() {
-	close(p.progress)
-	p.progress = make(chan struct{})
 }
 
 // syncTo returns when the replica has txid, or with the first error met.
 func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
-	select {
-	case p.hurry <- struct{}{}: // who asks may know that the store is back
-	default:
-	}
+	p.worker.Hasten()
 	for {
-		p.mu.Lock()
-		done, progress, failed := p.known && p.cursor >= txid, p.progress, p.failed
-		p.urgent = p.urgent || !done
-		p.mu.Unlock()
+		done, moved, failed := p.progress.awaited(txid)
 		if done {
 			return nil
 		}
-		p.kick()
+		p.worker.SetUrgent(true)
+		p.worker.Kick()
 		select {
-		case <-progress:
+		case <-moved:
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("sync to %s: %w", p.o.Name, ctx.Err()), failed)
 		}
-		p.mu.Lock()
-		failed = p.failed
-		p.mu.Unlock()
-		if errors.Is(failed, lease.ErrFenced) || errors.Is(failed, ErrForeign) || errors.Is(failed, store.ErrMisplaced) || errors.Is(failed, store.ErrAuth) {
-			return fmt.Errorf("sync to %s: %w", p.o.Name, failed)
+		failed = p.progress.failure()
+		for _, hopeless := range []error{lease.ErrFenced, custody.ErrForeign, store.ErrMisplaced, store.ErrAuth} {
+			if errors.Is(failed, hopeless) {
+				return fmt.Errorf("sync to %s: %w", p.o.Name, failed)
+			}
 		}
 	}
 }
 
-func (p *replica) fileName() string { return strings.ReplaceAll(p.o.Name, "/", "_") }
+// status composes what is known now.
+func (p *replica) status() ReplicaStatus {
+	s, cursor, known := p.progress.status()
+	s.TXID, s.Guard = cursor, p.lease.Guard()
+	if !known {
+		cursor = 0
+	} else if at := p.r.caughtUp(cursor); !at.IsZero() {
+		s.CaughtUp = at
+	}
+	if p.o.Prices != nil {
+		if dollars, known := p.o.Prices.Monthly(p.o.Requests, p.now().Sub(p.began), s.StoredBytes); known {
+			s.MonthlyUSD = &dollars
+		}
+	}
+	since := s.CaughtUp
+	if since.IsZero() {
+		since = p.began // nothing is known of before: the lag is at least this
+	}
+	spool := p.r.spool()
+	if spool == nil {
+		return s
+	}
+	for _, segment := range spool.After(cursor) {
+		s.PendingBytes += segment.Size
+	}
+	if !known || spool.Last() > cursor || p.r.pending() || p.r.stuck() {
+		s.LagSeconds = max(0, p.now().Sub(since).Seconds())
+	}
+	return s
+}

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
@@ -183,21 +184,16 @@ func TestShip_C3_sameName(t *testing.T) {
 	wb := startWriter(t, b.path)
 	wb.commit(5)
 	b.start()
-	b.eventually("the second waits", func() bool { return strings.Contains(b.r.Replicas()[0].Err, lease.ErrHeld.Error()) })
+	b.refused(lineage.Foreign, "host-a")
 	wa.commit(2)
 	if err := a.sync(); err != nil {
 		t.Fatalf("the first beside it: %v", err)
 	}
-	wantRestored(t, store, path)
 	b.skew.Store(int64(time.Hour)) // the first says nothing for as long
-	b.eventually("the second takes over", func() bool { return b.sync() == nil })
-	wantRestored(t, store, b.path)
-	a.skew.Store(int64(2 * time.Hour))
-	wa.commit(1)
-	if err := a.sync(); !errors.Is(err, lease.ErrFenced) {
-		t.Errorf("sync of the first: %v, want ErrFenced", err)
+	if err := b.sync(); !errors.Is(err, custody.ErrForeign) {
+		t.Errorf("sync of the second: %v, want ErrForeign", err)
 	}
-	wantRestored(t, store, b.path)
+	wantRestored(t, store, path)
 }
 
 // TestShip_P1_crash: a process that was killed and has its state directory goes on at

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -176,6 +177,15 @@ func (h *host) eventually(what string, ok func() bool) {
 		}
 		<-tick.C
 	}
+}
+
+// refused demands that the replica is not written to, and that whoever is met is named.
+func (h *host) refused(v lineage.Verdict, who string) {
+	h.t.Helper()
+	h.eventually("the replica is refused", func() bool {
+		s := h.r.Replicas()[0]
+		return s.Custody == v && strings.Contains(s.Err, who) && strings.Contains(s.Err, "--adopt")
+	})
 }
 
 // wantIdle demands that time passes, freshness with it, and no request is sent. A

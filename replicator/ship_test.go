@@ -21,7 +21,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -572,8 +574,8 @@ func TestShip_C5_foreign(t *testing.T) {
 	h := newHost(t, path, replica("memory.a", st))
 	h.begin()
 	h.halt()
-	// What is left without our lease is as another program would have written it.
-	if err := st.Delete(t.Context(), "sqlwatch/lease"); err != nil {
+	// What is left without our objects is as another program would have written it.
+	if err := st.Delete(t.Context(), "sqlwatch/lease", "sqlwatch/lineage"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.RemoveAll(h.state); err != nil {
@@ -583,7 +585,7 @@ func TestShip_C5_foreign(t *testing.T) {
 	before := fmt.Sprint(st.Keys())
 	h.start()
 	h.eventually("refusal", func() bool { return strings.Contains(h.r.Replicas()[0].Err, "adopt") })
-	if err := h.sync(); !errors.Is(err, replicator.ErrForeign) {
+	if err := h.sync(); !errors.Is(err, custody.ErrForeign) {
 		t.Errorf("sync: %v, want ErrForeign", err)
 	}
 	h.halt()
@@ -600,42 +602,54 @@ func TestShip_C5_foreign(t *testing.T) {
 	}
 }
 
-// TestShip_C2_C3_twoWriters: the second waits; when the first one's lease has
-// run out it takes over far ahead; the first stops and says so; both histories
-// can be restored.
+// TestShip_C2_C3_twoWriters: another database is refused, however long the replica's
+// owner has been quiet; told to follow, it begins far behind; the owner stops, says so
+// and looks again by itself; both histories can be restored.
 func TestShip_C2_C3_twoWriters(t *testing.T) {
 	t.Parallel()
 	pathA, wa := database(t)
 	pathB, wb := database(t)
-	st := storetest.NewMemory().Enforce(t)
-	a := newHost(t, pathA, replica("memory.a", st))
+	store := storetest.NewMemory().Enforce(t)
+	a := newHost(t, pathA, replica("memory.a", store))
 	a.begin()
 	wa.commit(7)
 	if err := a.sync(); err != nil {
 		t.Fatal(err)
 	}
-	historyA := wantRestored(t, st, pathA)
-	b := newHost(t, pathB, replica("memory.a", st))
-	b.owner = "host-b"
+	historyA := wantRestored(t, store, pathA)
+	b := newHost(t, pathB, replica("memory.a", store))
+	b.owner, b.boot = "host-b", "another"
+	b.start()
+	b.refused(lineage.Foreign, "host-a")
+	b.skew.Store(int64(time.Hour)) // long after a's lease
+	wb.commit(99)
+	if err := b.sync(); !errors.Is(err, custody.ErrForeign) {
+		t.Fatalf("sync of another database: %v, want ErrForeign", err)
+	}
+	wa.commit(1)
+	if err := a.sync(); err != nil {
+		t.Fatalf("the owner, after that: %v", err)
+	}
+	historyA = wantRestored(t, store, pathA)
+	b.halt()
+	b.options.Replicas[0].Adopt = true
 	b.start()
 	b.eventually("b waits", func() bool { return strings.Contains(b.r.Replicas()[0].Err, "host-a") })
-	wantRestored(t, st, pathA)
-	wb.commit(99)
-	b.skew.Store(int64(time.Hour)) // long after a's lease
+	b.skew.Store(int64(2 * time.Hour))
 	b.eventually("b takes over", func() bool { return b.sync() == nil })
-	historyB := wantRestored(t, st, pathB)
+	historyB := wantRestored(t, store, pathB)
 	if historyB.TXID < historyA.TXID+1000 {
 		t.Errorf("the new owner begins at txid %d, close behind %d", historyB.TXID, historyA.TXID)
 	}
 	a.skew.Store(int64(2 * time.Hour)) // a slept meanwhile (P4)
 	wa.commit(1)
-	a.eventually("a stops", func() bool { return strings.Contains(a.r.Replicas()[0].Err, "host-b") })
+	a.refused(lineage.Diverged, "host-b")
 	if err := a.sync(); !errors.Is(err, lease.ErrFenced) {
 		t.Errorf("sync of the loser: %v, want ErrFenced", err)
 	}
-	wantRestored(t, st, pathB)
+	wantRestored(t, store, pathB)
 	out := filepath.Join(t.TempDir(), "a.db")
-	if _, err := restore.Run(t.Context(), st, restore.Options{Output: out, Target: catalog.Target{TXID: historyA.TXID}}); err != nil {
+	if _, err := restore.Run(t.Context(), store, restore.Options{Output: out, Target: catalog.Target{TXID: historyA.TXID}}); err != nil {
 		t.Errorf("the loser's history: %v", err)
 	}
 }

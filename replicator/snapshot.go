@@ -31,7 +31,6 @@ func (p *replica) snapshot(ctx context.Context) error {
 
 func (p *replica) snapshotStored(f store.LTXFile, at time.Time) {
 	p.base = max(p.base, f.MaxTXID)
-	p.times[f.Object.Key] = at
 	p.advance(f, at)
 	p.log.Info("snapshot stored", "txid", f.MaxTXID, "bytes", f.Object.Size)
 }
@@ -41,7 +40,7 @@ func (p *replica) stream(ctx context.Context) (store.LTXFile, time.Time, error) 
 	var f store.LTXFile
 	var at time.Time
 	err := p.r.withSnapshot(ctx, func(ctx context.Context, r *capture.SnapshotReader) (err error) {
-		if _, known := p.position(); !known {
+		if _, known := p.progress.position(); !known {
 			return lease.ErrMoved // or another chain was begun: its snapshot may not fit what is there
 		}
 		h := r.Header()
@@ -61,7 +60,7 @@ func (p *replica) stream(ctx context.Context) (store.LTXFile, time.Time, error) 
 			store.MetaLineage:   r.Lineage(),
 		}
 		r.Taken().Put(metadata)
-		f.Object, err = p.create(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
+		f.Object, err = p.uploader.Create(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
 		return err
 	})
 	if err != nil {
@@ -103,7 +102,7 @@ func (p *replica) snapshotNow(ctx context.Context) error {
 	}
 	err := p.snapshot(ctx)
 	p.doubtAfter(err)
-	p.record(err)
+	p.progress.record(err)
 	return err
 }
 
@@ -112,11 +111,11 @@ func (p *replica) ready(ctx context.Context) error {
 	if p.r.spool() == nil {
 		return fmt.Errorf("%s: %w", p.o.Name, p.r.closed())
 	}
-	if _, known := p.position(); known {
+	if _, known := p.progress.position(); known {
 		return nil
 	}
 	err := p.open(ctx)
-	p.record(err)
+	p.progress.record(err)
 	return err
 }
 

@@ -68,7 +68,7 @@ func (c *restoreCommand) run() error {
 	}
 	progress, done := progressTo(c.env.Stderr, "restoring")
 	result, err := restore.Run(ctx, store, restore.Options{
-		Output: *c.output, Target: target, Force: *c.force, IfNotExists: *c.ifNotExists, DryRun: *c.dryRun,
+		Output: *c.output, Target: target, Force: *c.force, IfNotExists: *c.ifNotExists, DryRun: *c.dryRun, Note: true,
 		Check: restore.Check(*c.check), Progress: progress, Exact: *c.exact, SyncEvery: from.SyncEvery,
 	})
 	done()

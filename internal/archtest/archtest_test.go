@@ -58,12 +58,19 @@ var arrows = map[string][]string{
 	"replicator/catalog":          {"replicator/moment", "replicator/store"},
 	"replicator/lease":            {"replicator/store"},
 	"replicator/retention":        {"replicator/catalog"}, // what may be deleted, apart from deleting it
-	"replicator/restore":          {"replicator/store", "replicator/catalog", "internal/dbfile", "internal/sqlite", "internal/durable"},
-	"replicator/merge":            {"replicator/moment", "replicator/store", "internal/durable"},
-	"replicator/requests":         {"replicator/store", "internal/metric"},
+	// Whose history a replica holds, and who may go on with it; a restored database carries a note of it.
+	"replicator/lineage":  {"replicator/store", "internal/dbfile", "internal/durable"},
+	"replicator/custody":  {"replicator/lease", "replicator/lineage", "internal/durable"},
+	"replicator/upload":   {"replicator/lease", "replicator/store"},
+	"replicator/worker":   {},
+	"replicator/compact":  {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge", "replicator/restore"},
+	"replicator/restore":  {"replicator/store", "replicator/catalog", "replicator/lineage", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},
+	"replicator/requests": {"replicator/store", "internal/metric"},
 	"replicator": {
 		"replicator/moment", "replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
-		"replicator/requests", "replicator/restore", "collector", "internal/metric",
+		"replicator/requests", "replicator/restore", "replicator/lineage", "replicator/custody", "replicator/compact",
+		"replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
 	"replicator/store/s3":         {"replicator/store", "replicator/store/s3/foreign"},

@@ -247,7 +247,7 @@ func (c *Config) ours(path string) bool {
 }
 
 func sideFile(path string) bool {
-	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+	for _, suffix := range []string{"-wal", "-shm", "-journal", "-sqlwatch"} {
 		if strings.HasSuffix(path, suffix) {
 			return true
 		}

@@ -106,6 +106,7 @@ var faults = []struct {
 	{"replica-failed", Critical, "check", func(f *Facts) { f.Replicas[0].GetErr = errors.New("unheard of") }},
 	{"replica-conditional-writes", Warning, "one sqlwatch only", func(f *Facts) { f.Replicas[0].Conditional = Ignored }},
 	{"replica-conditional-writes", Warning, "one sqlwatch only", func(f *Facts) { f.Replicas[0].Conditional = Refused }},
+	{"replica-conditional-writes", Warning, "not guaranteed", func(f *Facts) { f.Replicas[0].Matching = Ignored }},
 	{"replica-damaged", Critical, "sqlwatch verify", func(f *Facts) { f.Replicas[0].Damaged = true }},
 	{"replica-stale-list", Warning, "caching", func(f *Facts) { f.Replicas[0].NotListed = true }},
 	{"replica-foreign", Warning, "--adopt", func(f *Facts) { f.Replicas[0].Foreign = true }},

@@ -132,10 +132,11 @@ type Replica struct {
 	PutErr       error
 	GetErr       error
 	DeleteErr    error
-	Damaged      bool // what was read is not what was written
-	NotListed    bool // what was written did not show in the next listing
-	Conditional  Support
-	ProbeKey     string // left behind where it could not be deleted
+	Damaged      bool    // what was read is not what was written
+	NotListed    bool    // what was written did not show in the next listing
+	Conditional  Support // If-None-Match
+	Matching     Support // If-Match
+	ProbeKey     string  // left behind where it could not be deleted
 	Skew         time.Duration
 	SkewKnown    bool // Skew is the store's clock minus ours
 	Foreign      bool // another program's files are there, and none of ours

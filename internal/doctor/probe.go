@@ -101,10 +101,27 @@ func (p *probe) put(ctx context.Context) error {
 		p.found.Conditional = Ignored
 	case errors.Is(err, store.ErrExists):
 		p.found.Conditional = Honoured
+		if p.found.Kind == "s3" { // a directory knows both, and would keep a lock file
+			p.found.Matching = p.match(ctx)
+		}
 	case errors.Is(err, errors.ErrUnsupported):
 		p.found.Conditional = Refused
 	}
 	return nil
+}
+
+// match finds out whether the store refuses to replace the probe under a wrong ETag.
+func (p *probe) match(ctx context.Context) Support {
+	const wrong = `"00000000000000000000000000000000"`
+	switch _, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Match: wrong}); {
+	case err == nil:
+		return Ignored
+	case errors.Is(err, store.ErrExists):
+		return Honoured
+	case errors.Is(err, errors.ErrUnsupported):
+		return Refused
+	}
+	return Unknown
 }
 
 // get reads the probe back. The store has just stamped it with its own clock,

@@ -160,6 +160,11 @@ func (r Replica) conditional() []Finding {
 			"nothing but the lease keeps two writers from destroying each other's history",
 			"make sure that one sqlwatch only uses this prefix")
 	}
+	if r.Matching == Ignored || r.Matching == Refused {
+		return one("replica-conditional-writes", Warning, r.Place+": the store honours If-None-Match, but not If-Match",
+			"files are safe, but two hosts that may both write here find each other out within a minute only, not at once",
+			"make sure that one sqlwatch only uses this prefix; docs/storage.md, Crashes, reboots and clones, says what is not guaranteed")
+	}
 	return nil
 }
 

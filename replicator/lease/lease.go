@@ -1,366 +1,324 @@
 // Package lease keeps one writer at a time on a replica, by conditional writes of
-// one small object with a fencing number.
+// one small object with a fencing number, or, where a store honours none, by reading
+// that object before and after each write of it.
 package lease
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// key is where a replica says who writes to it.
-const key = "sqlwatch/lease"
-
-// The lease's times. It is renewed only before a write, so an idle database
-// costs no request; the owner stops believing in it a margin before others may.
+// The lease's times. A writer renews before it writes; one that has nothing to write
+// says so with a longer life and renews seldom. Who wants the lease watches it for the
+// life that it states, and the owner stops believing in it a margin before that.
 const (
-	ttl    = 2 * time.Minute
-	margin = 30 * time.Second
+	busyLife  = 2 * time.Minute
+	idleLife  = 14 * time.Minute
+	margin    = 30 * time.Second
+	idleAfter = 100 * time.Second // after the last renewal of a writer
+	idleEvery = 10 * time.Minute  // at most: databases take turns
+
+	claimGuarded   = busyLife - margin // how long after a renewal we write without asking
+	claimUnguarded = margin
+	confirmAfter   = 3 * time.Second // longer than a write is under way, where nothing refuses it
 )
 
 // unsettled stands in the state directory before the nonce of a lease that was
-// taken over but whose owner had not leapt yet.
+// taken over but whose owner had not settled yet.
 const unsettled = "unsettled "
 
-// Note is the lease object.
-type Note struct {
-	Fence    uint64    `json:"fence"` // rises with every change of hands
-	Nonce    string    `json:"nonce"` // of this very note
-	Owner    string    `json:"owner"`
-	Boot     string    `json:"boot,omitempty"`    // of the owner's machine, since when it runs
-	Process  string    `json:"process,omitempty"` // the owner's, see ThisProcess
-	Expires  time.Time `json:"expires"`           // by the owner's clock
-	Released bool      `json:"released,omitempty"`
-}
-
-// Errors of ownership. All are final for the replica until somebody acts.
+// Errors of ownership. None is final: whoever meets one looks at the replica anew.
 var (
-	// ErrFenced says that another writer took over. This one has stopped.
+	// ErrFenced says that another writer took over while the lease was ours.
 	ErrFenced = errors.New("another writer has taken this replica over")
 	// ErrHeld says that another writer's lease is still valid.
 	ErrHeld = errors.New("another writer holds this replica's lease")
 	// ErrMoved says that the lease changed hands, or is gone, since it was inspected.
 	ErrMoved = errors.New("this replica's lease is not as it was left: looking at the replica anew")
+	// ErrConfirming says that the lease was taken, and is read again in a few
+	// seconds: the store would not have refused a second writer.
+	ErrConfirming = errors.New("the replica's lease was taken and is read again in a moment")
 )
 
-// Options of a lease. All but Boot and Self are needed.
+// Options of a lease. Store, Owner, Clock and Save are needed.
 type Options struct {
 	Store store.Store
 	Owner string                       // who writes
 	Boot  string                       // since when this machine runs; "": not known
 	Self  string                       // ThisProcess; "": not known
+	File  func() string                // identifies the file that is replicated, "" where it cannot; nil: never known
 	Clock func() time.Time             // monotonic
 	Save  func(nonces ...string) error // remembers in the state directory which notes were ours
 }
 
-// Lease keeps one writer at a time on a replica, as far as the store honours
-// conditional writes:
+// Lease keeps one writer at a time on a replica:
 //
-//	       acquire                    a write within the TTL: no request
-//	none ───────────► ours ◄──────────────────────────────┐
-//	  ▲                │ a write after it: renew, If-Match │
-//	  │ expired, or    ├───────────────────────────────────┘
-//	  │ released, or   │ refused: another took it
-//	  │ our own        ▼
-//	theirs           fenced (final)
+//	        acquire                  a write within the claim: no request
+//	theirs ─────────► ours ◄──────────────────────────────┐
+//	  ▲                │ a write after it, an idle time,   │
+//	  │                │ a long upload: renew, If-Match    │
+//	  │                ├──────────────────────────────────┘
+//	  │ another's note │
+//	  └────────────────┘ fenced: look anew
 //
-// Whether the lease that is found was our own last one is told by its nonce,
-// which the state directory remembers: a copy of that directory on another
-// machine stops being it as soon as one of both has written. Until then a clone
-// looks like its original after a crash, even by name; so a lease that is our own
-// is waited for too, unless this machine has not been booted since. A name proves
-// even less: two containers may have it, with a state directory each. Where continuity
-// of ownership is not proven, the new owner leaps far ahead with its TXIDs and
-// begins with a snapshot (package ship), so that a paused predecessor's late
-// write lands in the predecessor's history and never in ours.
+// It is taken over when it was given up, when its owner was a process of this
+// machine that is dead, or when it was watched unchanged for its whole life. What
+// another host's clock says is never believed. Whether the replica may be written to at
+// all is not the lease's matter: see package lineage.
+//
+// Whether the note that is found was our own last one is told by its nonce, which
+// the state directory remembers: a copy of that directory on another machine
+// stops being it as soon as one of both has written. Until then a clone looks like its
+// original after a crash, even by name; so a lease that is our own is waited for
+// too, unless this machine has not been booted since.
 type Lease struct {
-	o Options
+	o     Options
+	guard atomic.Value // Guard; read at scrape
 
-	mu         sync.Mutex // held over the lease's own requests, which are small
+	mu         sync.Mutex // held over the lease's own requests, which are small; guards all below
 	note       Note       // as last written or seen
-	etag       string
-	until      time.Time // we may write before; zero: not ours now
-	seen       time.Time // since when note has been unchanged, by our clock
-	fenced     error
-	continuous bool   // nobody else wrote since our last time here
-	vouched    bool   // by the state directory, not by the name alone
-	own        bool   // note is of a process of this machine that is dead
-	inspected  bool   // note is what continuity was concluded from
-	unlocked   bool   // the store has no conditional writes
-	probed     bool   // that has been found out
-	waited     bool   // it was another's when we last wanted it
-	pending    string // the nonce of a write whose fate is not known
+	etag       string     // "" where the store tells none
+	found      bool       // there is a note
+	seen       time.Time  // since when note has been unchanged, by our clock
+	inspected  bool       // note is what the owner of this Lease drew its conclusions from
+	vouched    bool       // by the state directory: note is our own last one
+	own        bool       // note is of a process of this machine that is dead
+	remembered []string   // as Inspect was told
+	waited     bool       // it was another's when we last wanted it
+	mine       bool
+	until      time.Time // we may write before, if it is ours
+	idleAt     time.Time // when it is to be renewed at the latest
+	confirmAt  time.Time // when it is to be read again before it counts; zero: it counts
+	pending    string    // the nonce of a write whose fate is not known
+	asks       bool      // a write's reply does not tell the ETag that If-Match wants
 }
 
 // New returns a lease that nobody has asked for yet.
-func New(o Options) *Lease { return &Lease{o: o} }
+func New(o Options) *Lease {
+	l := &Lease{o: o}
+	l.guard.Store(GuardUnknown)
+	return l
+}
 
-// Inspect reads the lease and says whether what is there is our own history: the
-// state directory remembers the note, or was lost and the note is in our name.
-// Nothing may be written before it was asked.
-func (l *Lease) Inspect(ctx context.Context, remembered []string) (found, ours bool, err error) {
+// Guard returns what the store was found to offer. It waits for nobody.
+func (l *Lease) Guard() Guard { return l.guard.Load().(Guard) }
+
+// Unguarded reports whether the store lets a second writer overwrite a file.
+func (l *Lease) Unguarded() bool { return l.Guard() == GuardNone }
+
+// Finding is what Inspect found.
+type Finding struct {
+	Found   bool
+	Note    Note
+	Vouched bool // it is our own last one: nobody else wrote since
+	Ended   bool // its writer has certainly ended, and nothing of it is under way
+}
+
+// Inspect reads the lease. Nothing may be written before.
+func (l *Lease) Inspect(ctx context.Context, remembered []string) (Finding, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if found, err = l.look(ctx); err != nil {
-		return found, false, err
+	held := l.note.Nonce
+	if err := l.look(ctx); err != nil {
+		return Finding{}, err
 	}
-	if !found {
-		l.until = time.Time{} // whatever was ours was elsewhere
-	}
-	l.vouched = slices.Contains(remembered, l.note.Nonce)
+	l.mine = l.mine && l.found && l.note.Nonce == held
+	l.vouched = l.found && slices.Contains(remembered, l.note.Nonce)
 	sameBoot := l.o.Boot != "" && l.note.Boot == l.o.Boot
 	// Who has the state directory has its lock, so the process that had it is dead. Where
 	// that directory was lost, or is an old one, the kernel tells.
 	l.own = sameBoot && (l.vouched || slices.Contains(remembered, unsettled+l.note.Nonce) ||
-		l.note.Owner == l.o.Owner && Gone(l.note.Process))
-	l.continuous = !found || l.vouched || len(remembered) == 0 && l.note.Owner == l.o.Owner
-	l.inspected = true
-	return found, l.continuous, nil
+		l.note.Owner == l.o.Owner && (Gone(l.note.Process) || l.o.Self != "" && l.note.Process == l.o.Self)) // or of this
+	// very process: a directory that was away is back
+	l.inspected, l.remembered = true, remembered
+	return Finding{Found: l.found, Note: l.note, Vouched: l.vouched, Ended: l.own || l.note.Released}, nil
 }
 
-// Vacant says whether nobody can write to the replica without changing the lease
+// Vacant reports whether nobody can write to the replica without changing the lease
 // that was inspected. Where somebody can, what is there is only final once Hold
 // has succeeded.
 func (l *Lease) Vacant() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.etag == "" || l.note.Released || l.own || !l.until.IsZero()
+	return !l.found || l.note.Released || l.own || l.counts()
+}
+
+// counts reports whether the lease is ours beyond doubt, or was.
+func (l *Lease) counts() bool {
+	return l.mine && l.confirmAt.IsZero() && l.Guard() != GuardUnknown
 }
 
 // Settle says that the owner has made its history continue what is there, or
-// has leapt over it: from now on the state directory vouches for continuity. A
-// crash before leaves a lease of ours that proves nothing.
+// has leapt over it: from now on the state directory vouches for it. A crash before
+// leaves a lease of ours that proves nothing.
 func (l *Lease) Settle() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.continuous, l.vouched = true, true
-	if l.until.IsZero() {
+	l.vouched = true
+	if !l.mine {
 		return nil // not taken yet: the first write will save its nonce
 	}
 	return l.o.Save(l.note.Nonce)
-}
-
-// Fence stops this writer for good.
-func (l *Lease) Fence(err error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.until, l.fenced = time.Time{}, err
-	return err
-}
-
-// Unguarded says whether the store lets a second writer overwrite.
-func (l *Lease) Unguarded() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.unlocked
-}
-
-// look reads the lease. It reports whether there is one.
-func (l *Lease) look(ctx context.Context) (bool, error) {
-	body, object, err := l.o.Store.Get(ctx, key, 0, -1)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrMisplaced) { // the first write makes the place, or says why not
-		l.note, l.etag = Note{}, ""
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read lease: %w", err)
-	}
-	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, 1<<16))
-	if err != nil {
-		return false, fmt.Errorf("read lease: %w", err)
-	}
-	var note Note
-	if err := json.Unmarshal(data, &note); err != nil {
-		return false, fmt.Errorf("read lease: %w: %w", store.ErrDamaged, err)
-	}
-	// Not the nonce: a repeated write of the same one is a renewal too.
-	if object.ETag != l.etag || l.seen.IsZero() {
-		l.seen = l.o.Clock()
-	}
-	l.note, l.etag = note, object.ETag
-	return true, nil
-}
-
-// free says whether the lease that was looked at may be taken: it was given up; it
-// is our own and of the same boot of this machine, whose other processes the state
-// directory's lock keeps out; it is past its time by both clocks' account, or we
-// have watched it for that long.
-func (l *Lease) free() bool {
-	return l.etag == "" || l.note.Released || l.own ||
-		l.o.Clock().After(l.note.Expires.Add(margin)) || l.o.Clock().Sub(l.seen) > ttl+margin
-}
-
-// held says who has the lease and what to do about it.
-func (l *Lease) held() error {
-	until := l.note.Expires.UTC().Format(time.RFC3339)
-	if l.note.Owner == l.o.Owner {
-		return fmt.Errorf("%w: it was taken under this host's own name, %s, with another state directory, before the machine was booted or on a clone of it, and is valid until %s: this one waits until then; if another one runs, stop it or give each a prefix of its own", ErrHeld, l.o.Owner, until)
-	}
-	return fmt.Errorf("%w: %s has it until %s: this one waits; stop that writer, or give this one a prefix of its own", ErrHeld, l.note.Owner, until)
 }
 
 // Hold returns nil when we may write now, acquiring or renewing the lease if needed.
 func (l *Lease) Hold(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.fenced != nil {
-		return l.fenced
-	}
-	if l.o.Clock().Before(l.until) {
-		return nil
-	}
-	ours := !l.until.IsZero()
-	if !ours && !l.inspected {
-		return l.moved()
-	}
-	if !ours {
-		seen := l.etag
-		if _, err := l.look(ctx); err != nil {
-			return err
-		}
-		if l.etag != seen {
-			return l.moved()
-		}
-	}
-	for range 3 {
-		if !ours && !l.free() {
-			l.waited = true
-			return l.held()
-		}
-		if !ours && l.waited {
-			l.waited = false
-			return l.moved() // whoever had it may have written: look at what is there now
-		}
-		start := l.o.Clock()
-		err := l.write(ctx, l.next(start, ours))
-		if err == nil {
-			l.until = start.Add(ttl - margin)
-			return l.probe(ctx)
-		}
-		if !errors.Is(err, store.ErrExists) {
-			return fmt.Errorf("take lease: %w", err)
-		}
-		found, err := l.look(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case found && l.note.Nonce == l.pending: // applied after all, its reply was lost: go on from there
-			l.pending, ours = "", true
-		case ours && found:
-			l.until = time.Time{}
-			l.fenced = fmt.Errorf("%w: %s (fence %d): this one has stopped; both histories can be restored; give each writer a prefix of its own and restart", ErrFenced, l.note.Owner, l.note.Fence)
-			return l.fenced
-		default: // taken by another, or somebody emptied the replica
-			l.until = time.Time{}
-			return l.moved()
-		}
-	}
-	return fmt.Errorf("take lease: %w", store.ErrConflict)
-}
-
-// moved notes that another writer came, or may have come, between our look and our
-// write: what we concluded from it holds no longer.
-func (l *Lease) moved() error {
-	l.inspected, l.continuous, l.vouched, l.own, l.pending = false, false, false, false, ""
-	return fmt.Errorf("%w (its owner: %q)", ErrMoved, l.note.Owner)
-}
-
-// next is the note that comes after what was last seen.
-func (l *Lease) next(start time.Time, ours bool) Note {
-	if l.pending == "" {
-		l.pending = rand.Text()
-	}
-	note := Note{Fence: l.note.Fence, Nonce: l.pending, Owner: l.o.Owner, Boot: l.o.Boot, Process: l.o.Self, Expires: start.Add(ttl).UTC()}
-	if !ours {
-		note.Fence++
-	}
-	return note
-}
-
-// probe finds out, once, whether the store honours conditions: to create the
-// lease that is there must fail. A store that ignores the header replaces it
-// with itself.
-func (l *Lease) probe(ctx context.Context) error {
-	if l.probed || l.unlocked {
-		return nil
-	}
-	body, err := l.note.body()
-	if err != nil {
+	if err := l.hold(ctx); err != nil {
 		return err
 	}
-	object, err := l.o.Store.Put(ctx, key, body, store.PutOptions{Create: true})
+	if !l.o.Clock().Before(l.until) {
+		return ErrConfirming // the store's answer took longer than the claim lasts
+	}
+	return nil
+}
+
+func (l *Lease) hold(ctx context.Context) error {
 	switch {
-	case err == nil:
-		l.unlocked, l.etag = true, object.ETag
-	case !errors.Is(err, store.ErrExists):
-		return fmt.Errorf("probe conditional writes: %w", err)
+	case !l.mine:
+		return l.acquire(ctx)
+	case !l.confirmAt.IsZero():
+		return l.confirm(ctx)
+	case l.Guard() == GuardUnknown:
+		return l.regain(ctx)
+	case l.o.Clock().Before(l.until):
+		return nil
 	}
-	l.probed = true
-	return nil
+	return l.renew(ctx, busyLife)
 }
 
-func (n Note) body() (store.Body, error) {
-	data, err := json.Marshal(n)
-	sum := sha256.Sum256(data)
-	return store.Body{Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }}, err
+// Idle keeps a lease that nobody writes under, and returns when to call it again. A
+// zero time is not before the next Hold.
+func (l *Lease) Idle(ctx context.Context) (time.Time, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.counts() {
+		return time.Time{}, nil
+	}
+	if l.o.Clock().Before(l.idleAt) {
+		return l.idleAt, nil
+	}
+	if err := l.renew(ctx, idleLife); err != nil {
+		return time.Time{}, err
+	}
+	return l.idleAt, nil
 }
 
-// write stores note in place of what was last seen. The state directory knows
-// the new nonce before the store does.
-func (l *Lease) write(ctx context.Context, note Note) error {
-	nonces := []string{unsettled + note.Nonce}
-	if l.continuous && l.vouched {
-		nonces = []string{note.Nonce, l.note.Nonce}
+// During does f, which may take long, and keeps the lease meanwhile. When the lease
+// is lost, f's context ends, and the loss is returned whatever f did.
+func (l *Lease) During(ctx context.Context, f func(context.Context) error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	done := make(chan struct{})
+	var lost error
+	var keeper sync.WaitGroup
+	keeper.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if err := l.keep(ctx); errors.Is(err, ErrFenced) || errors.Is(err, ErrMoved) {
+				lost = err
+				stop(err)
+				return
+			}
+		}
+	})
+	err := f(ctx)
+	close(done)
+	keeper.Wait()
+	if lost != nil {
+		return lost
 	}
-	if err := l.o.Save(nonces...); err != nil {
-		return err
+	return err
+}
+
+// keep renews when a third of the claim is left. What fails otherwise is tried again.
+func (l *Lease) keep(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.counts() || l.o.Clock().Before(l.until.Add(-l.claim()/3)) {
+		return nil
 	}
-	body, err := note.body()
-	if err != nil {
-		return err
-	}
-	opts := store.PutOptions{Create: l.etag == "", Match: l.etag}
-	if l.unlocked {
-		opts = store.PutOptions{}
-	}
-	object, err := l.o.Store.Put(ctx, key, body, opts)
-	if errors.Is(err, errors.ErrUnsupported) && !l.unlocked {
-		l.unlocked = true
-		object, err = l.o.Store.Put(ctx, key, body, store.PutOptions{})
-	}
-	if err != nil {
-		return err
-	}
-	l.note, l.etag, l.seen, l.pending = note, object.ETag, l.o.Clock(), ""
-	return nil
+	return l.renew(ctx, busyLife)
+}
+
+// Drop forgets a claim that proved to be none: the replica holds what we did not write.
+func (l *Lease) Drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop()
+}
+
+// drop forgets what was concluded from the last look.
+func (l *Lease) drop() {
+	l.mine, l.inspected, l.vouched, l.own = false, false, false, false
+	l.confirmAt, l.pending = time.Time{}, ""
 }
 
 // Release gives the lease up, so that another need not wait. It does nothing
-// when the lease was never ours.
+// when the lease is not ours.
 func (l *Lease) Release(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.until.IsZero() || l.fenced != nil {
+	if !l.mine {
 		return nil
 	}
-	note := l.next(l.o.Clock(), true)
+	if !l.guarded() || l.etag == "" {
+		if err := l.stillOurs(ctx); err != nil {
+			return fmt.Errorf("release lease: %w", err)
+		}
+	}
+	note := l.next(l.o.Clock(), busyLife)
 	note.Released = true
-	l.until = time.Time{}
-	if err := l.write(ctx, note); err != nil && !errors.Is(err, store.ErrExists) {
+	err := l.write(ctx, note)
+	l.drop() // also where the fate of the write is not known: what is pending is no claim
+	if err != nil && !errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("release lease: %w", err)
 	}
 	return nil
+}
+
+// look reads the note that is there.
+func (l *Lease) look(ctx context.Context) error {
+	note, etag, found, err := Read(ctx, l.o.Store)
+	if err != nil {
+		return err
+	}
+	if l.seen.IsZero() || found != l.found || etag != l.etag || note.Nonce != l.note.Nonce {
+		l.seen, l.own = l.o.Clock(), false // what was known of the writer was known of another note
+	}
+	l.note, l.etag, l.found = note, etag, found
+	return nil
+}
+
+// free reports whether the lease that was looked at may be taken: it was given up; it
+// is our own and of the same boot of this machine, whose other processes the state
+// directory's lock keeps out; or we have watched it for its whole life.
+func (l *Lease) free() bool {
+	return !l.found || l.note.Released || l.own || l.o.Clock().Sub(l.seen) > l.note.life()+margin
+}
+
+// held says who has the lease and what to do about it.
+func (l *Lease) held() error {
+	left := max(0, l.note.life()+margin-l.o.Clock().Sub(l.seen)).Round(time.Second)
+	if l.note.Owner == l.o.Owner {
+		return fmt.Errorf("%w: it was taken under this host's own name, %s, with another state directory, before the machine "+
+			"was booted or on a clone of it: this one goes on if that one says nothing for another %v; if another one runs, "+
+			"stop it or give each a prefix of its own", ErrHeld, l.o.Owner, left)
+	}
+	return fmt.Errorf("%w: %s has it: this one waits until that one says nothing for another %v; stop that writer, "+
+		"or give this one a prefix of its own", ErrHeld, l.note.Owner, left)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -37,6 +38,7 @@ type Options struct {
 	Leave       int64    // bytes of disk that must stay free
 	Reach       ltx.TXID // the newest state must be this one or a later one
 	DryRun      bool     // plan only
+	Note        bool     // leave a note beside Output, by which the next sqlwatch goes on with its lineage
 	Check       Check
 	Exact       bool                    // a moment whose state is not known for sure is an error
 	SyncEvery   time.Duration           // of the replica, to judge by; 0: 1 s
@@ -135,7 +137,10 @@ func (r *restorer) run(ctx context.Context) error {
 		return err
 	}
 	r.result.Aside, err = r.stage.publish()
-	return errors.Join(err, claim.Release())
+	if err = errors.Join(err, claim.Release()); err == nil && r.o.Note {
+		r.leaveNote(ctx, output)
+	}
+	return err
 }
 
 // claim makes sure that nobody uses the database that is about to be replaced.
@@ -145,6 +150,19 @@ func (r *restorer) claim(output string) (*dbfile.Claim, error) {
 		return nil, &OccupiedError{Path: output, Exists: true, Locked: true}
 	}
 	return claim, err
+}
+
+// leaveNote says beside the file what it was made of. Where the replica cannot tell its
+// lineage any more there is no note: the file is there, and is what matters.
+func (r *restorer) leaveNote(ctx context.Context, output string) {
+	line, err := lineage.Read(ctx, r.store)
+	if err == nil {
+		err = lineage.Leave(output, line.ID, r.result.TXID)
+	}
+	if err != nil {
+		r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("the database is restored, but where it comes from was not noted beside it: "+
+			"should sqlwatch refuse to go on with this replica, start it once with --adopt (%v)", err))
+	}
 }
 
 func (r *restorer) dryRun(ctx context.Context) error {

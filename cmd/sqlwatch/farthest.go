@@ -1,0 +1,113 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// candidate is one of several replicas of a database.
+type candidate struct {
+	target config.ReplicaTarget
+	store  store.Store
+	line   lineage.Stored
+	tip    catalog.Tip
+}
+
+// farthest returns the replica that holds the newest state of the database's own
+// lineage, which is called ours where the state directory knows it, and can be restored.
+// What cannot be reached, or has a gap, is told and left out; so is it told when the
+// replicas hold different histories.
+func farthest(
+	ctx context.Context, env *environment, targets []config.ReplicaTarget, ours string,
+) (store.Store, config.ReplicaTarget, error) {
+	var all []candidate
+	var errs []error
+	leftOut := func(t config.ReplicaTarget, err error) {
+		fmt.Fprintf(env.Stderr, "sqlwatch: replica %s is left out: %v\n", t.Name, err)
+		errs = append(errs, fmt.Errorf("replica %s: %w", t.Name, err))
+	}
+	for _, t := range targets {
+		c, err := candidateOf(ctx, t)
+		if err != nil {
+			leftOut(t, err)
+			continue
+		}
+		all = append(all, c)
+	}
+	best := rank(all, ours)
+	if told := disagreement(best); told != "" {
+		fmt.Fprintf(env.Stderr, "sqlwatch: %s\n", told)
+	}
+	for i, c := range best {
+		if _, err := catalog.MakePlan(ctx, c.store, catalog.Target{}); err != nil && c.tip.TXID > 0 && i < len(best)-1 {
+			leftOut(c.target, err)
+			continue
+		}
+		fmt.Fprintf(env.Stderr, "sqlwatch: using replica %s, %s, which reaches farthest\n",
+			c.target.Name, c.target.Place())
+		return c.store, c.target, nil
+	}
+	return nil, config.ReplicaTarget{}, errors.Join(errs...)
+}
+
+func candidateOf(ctx context.Context, t config.ReplicaTarget) (c candidate, err error) {
+	c.target = t
+	if c.store, err = daemon.NewStore(ctx, t, nil); err != nil {
+		return c, err
+	}
+	if c.line, err = lineage.Read(ctx, c.store); err != nil {
+		return c, err
+	}
+	c.tip, err = catalog.FindTip(ctx, c.store)
+	return c, err
+}
+
+// rank orders replicas by which is to be restored from: those of our own lineage
+// first, then the newest. TXIDs compare within one lineage only.
+func rank(all []candidate, ours string) []candidate {
+	out := slices.Clone(all)
+	slices.SortStableFunc(out, func(a, b candidate) int {
+		if known := ours != ""; known && (a.line.ID == ours) != (b.line.ID == ours) {
+			if a.line.ID == ours {
+				return -1
+			}
+			return 1
+		}
+		if a.line.ID == b.line.ID {
+			return cmp.Compare(b.tip.TXID, a.tip.TXID)
+		}
+		return b.tip.At.Compare(a.tip.At)
+	})
+	return out
+}
+
+// disagreement says which histories replicas hold, when there is more than one; the
+// first is the one that is used.
+func disagreement(ranked []candidate) string {
+	var told []string
+	var ids []string
+	for _, c := range ranked {
+		if c.tip.TXID == 0 || c.line.Found && slices.Contains(ids, c.line.ID) {
+			continue
+		}
+		ids = append(ids, c.line.ID)
+		told = append(told, fmt.Sprintf("%s holds lineage %.8s of %s up to %s", c.target.Name,
+			cmp.Or(c.line.ID, "(none)"), cmp.Or(c.line.By, "an earlier version"), c.tip.At.UTC().Format(time.RFC3339)))
+	}
+	if len(ids) < 2 {
+		return ""
+	}
+	return "the replicas disagree, they hold different histories: " +
+		strings.Join(told, "; ") + "; choose with --replica"
+}

@@ -1,0 +1,243 @@
+// Package compact makes larger files of a replica's small ones, level by level, so
+// that a restore reads few. Whatever it makes it reads back before its inputs may ever
+// be deleted.
+package compact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// intervals are the windows of levels 1, 2 and 3. Windows begin at
+// multiples of the interval since year 1, on every machine the same.
+var intervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour}
+
+// Levels is how many levels are made.
+const Levels = 3
+
+// Intervals returns the windows of the levels, level 1 first.
+func Intervals() []time.Duration { return slices.Clone(intervals) }
+
+// maxRecent is how many files may wait for compaction.
+const maxRecent = 1 << 14
+
+// Options of a compactor. All are needed, Turn apart.
+type Options struct {
+	Store   store.Store
+	Create  func(context.Context, string, store.Body, map[string]string) (store.Object, error) // what nobody stored before
+	Hold    func(context.Context) error                                                        // nil while we may write
+	Scratch string                                                                             // for temporary files
+	Slack   time.Duration                                                                      // how late commits may come
+	Turn    float64                                                                            // see after
+	Clock   func() time.Time
+	Logger  *slog.Logger
+}
+
+// Compactor merges the files of one replica. One goroutine runs it; the others tell it
+// what was stored and what was deleted.
+type Compactor struct {
+	o Options
+
+	mu     sync.Mutex               // guards what follows; held over no request
+	recent []store.LTXFile          // files that may still be merged
+	times  map[string]time.Time     // of their newest batches, by key
+	done   map[int]ltx.TXID         // by level: compacted up to here
+	tries  map[string]int           // by key: how often an object could not be read while others could
+	lost   map[string]store.LTXFile // given up: they are read no more
+}
+
+// New returns a compactor that knows of no file.
+func New(o Options) *Compactor {
+	return &Compactor{
+		o: o, times: map[string]time.Time{}, done: map[int]ltx.TXID{},
+		tries: map[string]int{}, lost: map[string]store.LTXFile{},
+	}
+}
+
+// Load finds the files that compaction has not dealt with, given how far each level reaches.
+func (c *Compactor) Load(ctx context.Context, levels map[int]ltx.TXID) error {
+	done := map[int]ltx.TXID{}
+	for level := Levels; level >= 1; level-- {
+		done[level] = max(levels[level], done[level+1])
+	}
+	var found []store.LTXFile
+	for level := range Levels {
+		after := store.LTXKey(level, done[Levels], math.MaxUint64)
+		for object, err := range c.o.Store.List(ctx, store.LevelPrefix(level), after) {
+			if err != nil {
+				return err
+			}
+			if l, min, max, err := store.ParseLTXKey(object.Key); err == nil && min > 1 {
+				found = append(found, store.LTXFile{Level: l, MinTXID: min, MaxTXID: max, Object: object})
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done, c.recent = done, nil
+	clear(c.times)
+	for _, f := range found {
+		c.remember(f)
+	}
+	return nil
+}
+
+// Add tells of a file that was stored, whose newest batch is of the moment at. It returns
+// when the window is over that the file is of.
+func (c *Compactor) Add(f store.LTXFile, at time.Time) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.times[f.Object.Key] = at
+	c.remember(f)
+	return c.o.after(c.when(f).Truncate(intervals[0]).Add(intervals[0]), intervals[0])
+}
+
+// Forget drops files that are not to be asked for again.
+func (c *Compactor) Forget(gone func(store.LTXFile) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forget(gone)
+}
+
+func (c *Compactor) forget(gone func(store.LTXFile) bool) {
+	c.recent = slices.DeleteFunc(c.recent, func(f store.LTXFile) bool {
+		if !gone(f) {
+			return false
+		}
+		delete(c.times, f.Object.Key)
+		delete(c.tries, f.Object.Key)
+		return true
+	})
+}
+
+// remember keeps f for compaction. Where that fails for hours, the oldest files are
+// passed over: they stay as they are, and restores read more of them.
+func (c *Compactor) remember(f store.LTXFile) {
+	if _, lost := c.lost[f.Object.Key]; lost {
+		return
+	}
+	if len(c.recent) == maxRecent {
+		for _, old := range c.recent[:maxRecent/2] {
+			delete(c.times, old.Object.Key)
+		}
+		c.recent = slices.Delete(c.recent, 0, maxRecent/2)
+	}
+	c.recent = append(c.recent, f)
+}
+
+// after is when a window that ends at end is looked at: its last commits may arrive a
+// little later, and not all replicas begin at once. Turn, from 0 to 1, is where in their
+// crowd this one stands.
+func (o Options) after(end time.Time, interval time.Duration) time.Time {
+	return end.Add(o.Slack + time.Duration(o.Turn*float64(min(interval/2, 5*time.Minute))))
+}
+
+// Report is what one run did.
+type Report struct {
+	Due   time.Time       // when there is more to do; zero: not before another file is added
+	Bytes int64           // stored
+	Lost  []store.LTXFile // inputs that are gone or cannot be read
+}
+
+// Run merges every window that is over.
+func (c *Compactor) Run(ctx context.Context) (r Report, err error) {
+	for i, interval := range intervals {
+		err = errors.Join(err, c.level(ctx, &r, i+1, interval))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	done := c.done[Levels]
+	c.forget(func(f store.LTXFile) bool { return f.MaxTXID <= done })
+	return r, err
+}
+
+func (c *Compactor) level(ctx context.Context, r *Report, level int, interval time.Duration) error {
+	for {
+		w := c.next(level, interval)
+		switch {
+		case len(w.Inputs) > 0:
+			if err := c.window(ctx, r, w); err != nil {
+				return err
+			}
+		case w.Due.IsZero():
+			return nil
+		default:
+			if due := c.o.after(w.Due, interval); r.Due.IsZero() || due.Before(r.Due) {
+				r.Due = due
+			}
+			return nil
+		}
+	}
+}
+
+// next plans, and passes over what needs no work.
+func (c *Compactor) next(level int, interval time.Duration) catalog.Window {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.o.Clock()
+	late := c.o.after(now, interval).Sub(now)
+	for {
+		w := catalog.NextWindow(c.recent, level, c.done[level], interval, now.Add(-late), c.when)
+		if len(w.Inputs) != 1 {
+			if len(w.Inputs) == 0 {
+				c.done[level] = w.Until
+			}
+			return w
+		}
+		c.done[level] = w.Until
+	}
+}
+
+// window merges one window. Where an input is lost, compaction goes on around the gap.
+func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) error {
+	if err := c.o.Hold(ctx); err != nil {
+		return err
+	}
+	f, err := c.merge(ctx, w)
+	if err != nil {
+		err = fmt.Errorf("compact level %d: %w", w.Level, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if lost := (*lostError)(nil); errors.As(err, &lost) {
+		c.o.Logger.Error("the replica's past has a gap where a file was", "err", err)
+		c.lost[lost.file.Object.Key] = lost.file
+		c.forget(func(f store.LTXFile) bool { return f.Object.Key == lost.file.Object.Key })
+		r.Lost = append(r.Lost, lost.file)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.times[f.Object.Key] = c.when(w.Inputs[len(w.Inputs)-1])
+	c.remember(f)
+	c.done[w.Level] = w.Until
+	r.Bytes += f.Object.Size
+	return nil
+}
+
+// when is a file's time for choosing a compaction window: of its newest batch
+// where we know it, else of its upload.
+func (c *Compactor) when(f store.LTXFile) time.Time {
+	t, ok := c.times[f.Object.Key]
+	if !ok {
+		if t, ok = store.MetadataTime(f.Object.Metadata); !ok {
+			t = f.Object.Modified
+		}
+	}
+	if past := catalog.Past(c.o.Clock(), t, f); past != t {
+		t, c.times[f.Object.Key] = past, past // once and for all, or its window would never be over
+	}
+	return t
+}

@@ -1,0 +1,106 @@
+package compact
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// file is an LTX file of one page.
+func file(t *testing.T, txid ltx.TXID) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	enc, err := ltx.NewEncoder(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(
+		enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 512, Commit: 2, MinTXID: txid, MaxTXID: txid, Timestamp: int64(txid)}),
+		enc.EncodePage(ltx.PageHeader{Pgno: 1}, make([]byte, 512)),
+		enc.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestCompact_S35_unreadable: an object whose body breaks off time after time counts as
+// lost after some attempts, and is asked for no more; compaction goes on around it.
+func TestCompact_S35_unreadable(t *testing.T) {
+	t.Parallel()
+	m := storetest.NewMemory()
+	bad := store.LTXKey(0, 3, 3)
+	reads := 0
+	st := storetest.NewFaulty(m, func(op, key string, _ int) storetest.Fault {
+		if op == "get" && key == bad {
+			reads++
+			return storetest.Truncated
+		}
+		return storetest.None
+	})
+	now := time.Unix(1_700_000_000, 0)
+	c := New(Options{
+		Store: st, Scratch: t.TempDir(), Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+		Hold: func(context.Context) error { return nil },
+		Create: func(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
+			return m.Put(ctx, key, body, store.PutOptions{Metadata: metadata})
+		},
+	})
+	for txid := ltx.TXID(2); txid <= 6; txid++ {
+		data := file(t, txid)
+		body := store.Body{Size: int64(len(data)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }}
+		object, err := m.Put(t.Context(), store.LTXKey(0, txid, txid), body, store.PutOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Add(store.LTXFile{MinTXID: txid, MaxTXID: txid, Object: object}, now)
+	}
+	now = now.Add(time.Minute)
+	var lost []store.LTXFile
+	attempts := 0
+	for ; len(lost) == 0 && attempts < 20; attempts++ {
+		r, err := c.Run(t.Context())
+		if lost = r.Lost; len(lost) == 0 && err == nil {
+			t.Fatal("compaction succeeded")
+		}
+	}
+	if attempts != maxTries || len(lost) != 1 || lost[0].Object.Key != bad {
+		t.Fatalf("after %d attempts lost %+v, want %s after %d", attempts, lost, bad, maxTries)
+	}
+	before := reads
+	if _, err := c.Run(t.Context()); err != nil {
+		t.Errorf("compaction around the gap: %v", err)
+	}
+	if _, _, err := m.Get(t.Context(), store.LTXKey(1, 4, 6), 0, 0); err != nil {
+		t.Errorf("what is behind the gap was not merged: %v; keys %q", err, m.Keys())
+	}
+	if reads != before {
+		t.Errorf("the lost object was read %d times more", reads-before)
+	}
+}
+
+// TestRecent_isBounded: while compaction fails, the newest files are kept for it.
+func TestRecent_isBounded(t *testing.T) {
+	t.Parallel()
+	p := New(Options{Clock: time.Now})
+	const n = 3 * maxRecent
+	for txid := ltx.TXID(1); txid <= n; txid++ {
+		f := store.LTXFile{MinTXID: txid, MaxTXID: txid, Object: store.Object{Key: store.LTXKey(0, txid, txid)}}
+		p.Add(f, time.Unix(0, 0))
+	}
+	if got := len(p.recent); got > maxRecent || len(p.times) != got {
+		t.Errorf("%d files and %d times are kept, want at most %d", got, len(p.times), maxRecent)
+	}
+	if got := p.recent[len(p.recent)-1].MaxTXID; got != n {
+		t.Errorf("the newest file kept is %d, want %d", got, n)
+	}
+}

@@ -1,0 +1,111 @@
+// Package custody remembers of which lineage a database's replicas are, and says why one
+// is not written to.
+package custody
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+)
+
+// version is that of the files.
+const version = 1
+
+var errVersion = errors.New("it is of another version of sqlwatch: use that version, or move the file away")
+
+// name is the file of a Custody, in a database's state directory.
+const name = "lineage.json"
+
+// Custody is what the state directory knows about the lineage of a database's
+// replicas: one for all of them.
+type Custody struct {
+	path string
+
+	mu    sync.Mutex // guards state; held while it is written
+	state State
+}
+
+// State is what is known.
+type State struct {
+	Version  int      `json:"version"`
+	ID       string   `json:"lineage,omitempty"`
+	Reached  ltx.TXID `json:"reached_txid,omitempty"` // a replica of this lineage that reaches no farther is ours
+	Succeeds []string `json:"succeeds,omitempty"`     // lineages that a person told us to follow
+}
+
+// New returns a custody whose state directory was not read yet.
+func New(stateDir string) *Custody { return &Custody{path: filepath.Join(stateDir, name)} }
+
+// Load reads what the state directory knows. A damaged file is as good as none.
+func (c *Custody) Load() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = State{}
+	data, err := os.ReadFile(c.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	if json.Unmarshal(data, &c.state) == nil && c.state.Version > version {
+		return fmt.Errorf("read %s: %w", c.path, errVersion)
+	}
+	return nil
+}
+
+// Get returns a copy.
+func (c *Custody) Get() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// LineageOf returns the lineage that a database's state directory knows, "" for none.
+func LineageOf(stateDir string) string {
+	c := New(stateDir)
+	if c.Load() != nil {
+		return ""
+	}
+	return c.state.ID
+}
+
+// Take notes that a replica of the lineage theirs ("" for none), which reaches txid, may be
+// written to, and returns the lineage that it is to be of.
+func (c *Custody) Take(v lineage.Verdict, theirs string, txid ltx.TXID) (id string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.state
+	switch {
+	case s.ID == "" && v == lineage.Continue && theirs != "":
+		s.ID = theirs
+	case s.ID == "":
+		s.ID = lineage.NewID()
+	}
+	if v == lineage.Succeed && theirs != "" && !slices.Contains(s.Succeeds, theirs) {
+		s.Succeeds = append(s.Succeeds[:len(s.Succeeds):len(s.Succeeds)], theirs)
+	}
+	s.Version, s.Reached = version, max(s.Reached, txid)
+	if s.ID == c.state.ID && s.Reached == c.state.Reached && len(s.Succeeds) == len(c.state.Succeeds) {
+		return s.ID, nil
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", c.path, err)
+	}
+	if err := durable.WriteFile(c.path, data, 0o600); err != nil {
+		return "", err
+	}
+	c.state = s
+	return s.ID, nil
+}

@@ -1,0 +1,57 @@
+package lineage
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+)
+
+// noteSuffix is what a note is called after its database.
+const noteSuffix = "-sqlwatch"
+
+// Note lies beside a restored database and says what it was made of, so that the next
+// sqlwatch goes on with its lineage. It counts for this very file, and as long as
+// nobody has written to the replica since: that is, for one start.
+type Note struct {
+	Lineage string   `json:"lineage"`
+	TXID    ltx.TXID `json:"txid"`
+	File    string   `json:"file"` // see dbfile.Identity
+}
+
+// Leave writes the note of a database that was restored to path. Where the lineage or
+// the file cannot be told there is none, and an older one goes.
+func Leave(path, lineage string, txid ltx.TXID) error {
+	note := Note{Lineage: lineage, TXID: txid, File: dbfile.Identity(path)}
+	if lineage == "" || note.File == "" {
+		return Clear(path)
+	}
+	data, err := json.Marshal(note)
+	if err != nil {
+		return fmt.Errorf("note the lineage of %s: %w", path, err)
+	}
+	return durable.WriteFile(path+noteSuffix, data, 0o600)
+}
+
+// Find returns the note of the database at path, if it has one.
+func Find(path string) (note Note, found bool) {
+	data, err := os.ReadFile(path + noteSuffix)
+	if err != nil || json.Unmarshal(data, &note) != nil {
+		return Note{}, false
+	}
+	return note, note.Lineage != "" && note.File != "" && note.File == dbfile.Identity(path)
+}
+
+// Clear removes the note of the database at path.
+func Clear(path string) error {
+	if err := durable.Remove(path + noteSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the note of a restore: %w", err)
+	}
+	return nil
+}

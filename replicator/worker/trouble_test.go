@@ -1,0 +1,50 @@
+package worker
+
+import (
+	"testing"
+	"time"
+)
+
+// TestTrouble_S2: an outage is a line when it begins and one when it ends; a
+// trouble that changes its face, or comes and goes, is at most one a minute.
+func TestTrouble_S2(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	var lines int
+	var tr Trouble
+	met := func(what string) {
+		if tr.Met(what, now) {
+			lines++
+		}
+	}
+	for range 3600 { // two hours, an attempt every two seconds
+		met("unavailable")
+		now = now.Add(2 * time.Second)
+	}
+	if lines != 1 {
+		t.Errorf("an outage of two hours is %d lines before its end, want 1", lines)
+	}
+	if !tr.Over() || tr.Over() {
+		t.Error("its end is one line, and there is one end")
+	}
+	lines = 0
+	for i := range 3600 { // now a timeout, now a refusal
+		met([]string{"timeout", "unavailable"}[i%2])
+		now = now.Add(2 * time.Second)
+	}
+	if lines < 60 || lines > 120 {
+		t.Errorf("two hours of two troubles by turns are %d lines, want one a minute", lines)
+	}
+	lines = 0
+	for i := range 3600 { // every other attempt succeeds
+		if i%2 == 0 {
+			met("unavailable")
+		} else if tr.Over() {
+			lines++
+		}
+		now = now.Add(2 * time.Second)
+	}
+	if lines > 250 {
+		t.Errorf("two hours of a store that comes and goes are %d lines, want two a minute at most", lines)
+	}
+}

@@ -1,0 +1,161 @@
+// Package worker runs what is done again and again, in a goroutine that ends when
+// nothing is left to do and begins again when it is kicked.
+package worker
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Options of a worker. All are needed.
+type Options struct {
+	Turn     func(context.Context) (time.Duration, error)      // what is due, and how long until the next; negative is for ever
+	Record   func(error)                                       // told of how each turn went
+	Begin    func(func(context.Context)) bool                  // starts a goroutine, unless there are to be none any more
+	Patience func(err error, failuresInARow int) time.Duration // the wait after an error
+}
+
+// Worker is one goroutine at a time, which takes turns until there is nothing to do
+// for a while; Kick starts it again.
+type Worker struct {
+	o     Options
+	wake  chan struct{}
+	hurry chan struct{} // ends the wait after a failure
+
+	mu      sync.Mutex // guards what follows; Begin is called under it
+	running bool
+	urgent  bool
+	timer   *time.Timer
+}
+
+// New returns a worker that does nothing until it is kicked.
+func New(o Options) *Worker {
+	return &Worker{o: o, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
+}
+
+// Kick makes sure that the goroutine runs and looks.
+func (w *Worker) Kick() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+	if w.running {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+		return
+	}
+	w.running = w.o.Begin(w.run)
+}
+
+// Hasten ends the wait after a failure: who asks may know that the store is back.
+func (w *Worker) Hasten() {
+	select {
+	case w.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// SetUrgent says whether the next turn may wait for its time.
+func (w *Worker) SetUrgent(urgent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.urgent = urgent
+}
+
+// Urgent reports what SetUrgent said.
+func (w *Worker) Urgent() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.urgent
+}
+
+// longWait is from when on a wait is a timer and not a goroutine.
+const longWait = 10 * time.Second
+
+// run works until there is nothing to do for a while.
+func (w *Worker) run(ctx context.Context) {
+	for failures := 0; ; {
+		wait, err := Protected(ctx, w.o.Turn)
+		if w.o.Record(err); err != nil && ctx.Err() == nil {
+			failures++
+			wait = w.o.Patience(err, failures)
+		} else {
+			failures = 0
+		}
+		if w.rest(ctx, wait, failures > 0) {
+			return
+		}
+	}
+}
+
+// rest waits; it reports true when the goroutine is to end, a timer being set
+// where there is something to come back for. A failure is waited out even when
+// more commits arrive; who is urgent is not kept waiting.
+func (w *Worker) rest(ctx context.Context, wait time.Duration, failing bool) (end bool) {
+	w.mu.Lock()
+	if w.urgent && !failing {
+		wait = 0
+	}
+	if ctx.Err() != nil || !failing && !w.urgent && (wait < 0 || wait >= longWait) && len(w.wake) == 0 {
+		w.running = false
+		if wait >= 0 && ctx.Err() == nil {
+			w.timer = time.AfterFunc(wait, w.Kick)
+		}
+		w.mu.Unlock()
+		return true
+	}
+	w.mu.Unlock()
+	timer := time.NewTimer(max(wait, 0))
+	defer timer.Stop()
+	wake := w.wake
+	if failing {
+		wake = nil
+	}
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-wake:
+	case <-w.hurry:
+	}
+	if failing {
+		select {
+		case <-w.wake:
+		default:
+		}
+	}
+	return false
+}
+
+// PanicError is a fault of sqlwatch in one replica's work: the work is tried again, and
+// everything else goes on.
+type PanicError struct {
+	Cause any
+	Stack string
+}
+
+// Error names the fault.
+func (e *PanicError) Error() string { return fmt.Sprintf("fault of sqlwatch: %v", e.Cause) }
+
+// Protected does f, and returns a panic as an error.
+func Protected[T any](ctx context.Context, f func(context.Context) (T, error)) (result T, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = &PanicError{Cause: cause, Stack: string(debug.Stack())}
+		}
+	}()
+	return f(ctx)
+}
+
+// Backoff is a full-jitter wait that grows to 15 seconds: after an outage of any
+// length the replica is up to date within that.
+func Backoff(failures int) time.Duration {
+	return 100*time.Millisecond + rand.N(min(15*time.Second, 250*time.Millisecond<<min(failures, 10)))
+}
