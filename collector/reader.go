@@ -289,6 +289,7 @@ func (r *Reader) facts(now time.Time) error {
 		d.EngineVersion = dbfile.EngineVersion(h.LibraryVersion)
 		d.WALResetBug = dbfile.HasWALResetBug(h.LibraryVersion)
 	}
+	d.PageChecksums = r.files.PageChecksums(h)
 	if os.Geteuid() != 0 { // as root we give away what we make, or do not open it
 		if err := owner.Check(r.files.Path()); err != nil {
 			return err

@@ -69,12 +69,13 @@ type Sample struct {
 type Database struct {
 	SizeBytes     int64  `json:"size_bytes"`
 	PageSize      int    `json:"page_size_bytes"`
-	Pages         uint32 `json:"pages"`          // from the wal-index where there is one, else the header
-	FreelistPages uint32 `json:"freelist_pages"` // as of the last checkpoint of page 1
-	JournalMode   string `json:"journal_mode"`   // "wal" or "rollback"
-	EngineVersion string `json:"engine_version"` // of the last writer of page 1, as "3.40.1"
-	WALResetBug   bool   `json:"wal_reset_bug"`  // EngineVersion has the WAL-reset bug
-	Processes     int    `json:"processes"`      // distinct processes seen holding a lock within the last minute: at least this many are attached
+	Pages         uint32 `json:"pages"`                    // from the wal-index where there is one, else the header
+	FreelistPages uint32 `json:"freelist_pages"`           // as of the last checkpoint of page 1
+	JournalMode   string `json:"journal_mode"`             // "wal" or "rollback"
+	EngineVersion string `json:"engine_version"`           // of the last writer of page 1, as "3.40.1"
+	WALResetBug   bool   `json:"wal_reset_bug"`            // EngineVersion has the WAL-reset bug
+	PageChecksums bool   `json:"page_checksums,omitempty"` // its pages carry checksums (cksumvfs): it is measured, and neither checkpointed nor replicated
+	Processes     int    `json:"processes"`                // distinct processes seen holding a lock within the last minute: at least this many are attached
 }
 
 // WAL is what the wal-index header and the WAL file say. Known is false where

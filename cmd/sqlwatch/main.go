@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	_ "time/tzdata" // windows name time zones; a container may have none
 
 	"github.com/alecthomas/kingpin/v2"
 )

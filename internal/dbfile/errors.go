@@ -8,6 +8,7 @@ var (
 	ErrNotRegular    = errors.New("not a regular file")
 	ErrNotDatabase   = errors.New("not an SQLite database")
 	ErrEmpty         = errors.New("empty database file")
+	ErrDescriptors   = errors.New("no descriptors to spare for another database: raise LimitNOFILE= of the unit, or ulimit -n")
 	ErrAlreadyOpen   = errors.New("database is already open in this process")
 	ErrNoWAL         = errors.New("no WAL file, or one without a header")
 	ErrNoWALIndex    = errors.New("no wal-index file")

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/cksum"
 )
 
 // registry holds every database this process has open. It is a variable of the
@@ -46,7 +48,7 @@ type Files struct {
 // need not, and are never created. A database of no bytes is accepted. Errors:
 // fs.ErrNotExist, ErrNotRegular (without having opened or waited for it),
 // ErrNotDatabase, ErrAlreadyOpen (before opening anything, because the close
-// would drop locks).
+// would drop locks), ErrDescriptors.
 func Open(path string) (*Files, error) {
 	name, err := filepath.Abs(path)
 	if err != nil {
@@ -83,6 +85,9 @@ func register(id inode, path string) error {
 	defer registry.Unlock()
 	if other, ok := registry.open[id]; ok {
 		return fmt.Errorf("open %s: %w as %s: watch it under one path only", path, ErrAlreadyOpen, other)
+	}
+	if !spare(len(registry.open)) {
+		return fmt.Errorf("open %s: %w", path, ErrDescriptors)
 	}
 	registry.open[id] = path
 	return nil
@@ -332,6 +337,13 @@ func (f *Files) PageSize() int {
 		return 0
 	}
 	return h.PageSize
+}
+
+// PageChecksums reports whether the database's pages carry checksums that its
+// application's SQLite wants to find there: see package cksum. h is its header.
+func (f *Files) PageChecksums(h DatabaseHeader) bool {
+	main := f.Database()
+	return main != nil && cksum.Has(main, h.PageSize, h.ReservedBytes)
 }
 
 // WALHeader reads the -wal file's header. Errors: ErrNoWAL where there is no

@@ -56,6 +56,7 @@ var faults = []struct {
 	{"empty", Note, "nothing", func(f *Facts) { f.State = StateEmpty }},
 	{"journal-mode", Critical, "PRAGMA journal_mode=WAL;", func(f *Facts) { f.File.WALMode = false }},
 	{"wal-reset-bug", Warning, "3.51.3", func(f *Facts) { f.File.Engine, f.File.WALResetBug = "3.40.1", true }},
+	{"page-checksums", Critical, "reserve_bytes 0", func(f *Facts) { f.File.PageChecksums = true }},
 	{"network-filesystem", Critical, "local disk", func(f *Facts) { f.Place.Type, f.Place.Network = "nfs4", true }},
 	{"volatile-filesystem", Warning, "disk", func(f *Facts) { f.Place.Type, f.Place.Volatile = "tmpfs", true }},
 	{"overlay-filesystem", Critical, "docker run -v", func(f *Facts) { f.Place.Type = "overlay" }},

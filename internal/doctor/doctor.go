@@ -41,7 +41,7 @@ type check func(Facts) []Finding
 // checks are run in this order over each database's facts.
 var checks = []check{
 	missing, unreadable, notDatabase, emptyFile, // the others need a database
-	journalMode, walResetBug, networkFilesystem, volatileFilesystem, overlayFilesystem, readOnlyFilesystem,
+	journalMode, walResetBug, pageChecksums, networkFilesystem, volatileFilesystem, overlayFilesystem, readOnlyFilesystem,
 	foreignOwner, runningAsRoot, sideFileOwner, fileMode, directoryMode, hardLinks, symbolicLink, diskFree,
 	walSize, autocheckpoint, pinnedReader, longWriter, exclusiveLocking, unusableIndex, leftBehind, schemaUnreadable,
 	litestreamRunning, litestreamLeftovers, twoDaemons, tooManyProcesses, oldDeployment, overlappingDeployments, foreignProcess, hiddenProcesses,

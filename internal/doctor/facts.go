@@ -46,6 +46,7 @@ type File struct {
 	WALMode            bool
 	Engine             string // of the last writer; "" where it is not known
 	WALResetBug        bool
+	PageChecksums      bool // as cksumvfs writes them
 	UID, GID           int
 	Mode               fs.FileMode
 	Links              uint64

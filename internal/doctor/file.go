@@ -68,6 +68,15 @@ func walResetBug(f Facts) []Finding {
 		"give the application SQLite 3.51.3 or later, or 3.50.7 or 3.44.6 of the older series: upgrade libsqlite3 for Python, PHP and Ruby, the driver where it brings its own (Go, Node); until then keep checkpoints rare")
 }
 
+func pageChecksums(f Facts) []Finding {
+	if !f.readable() || !f.File.PageChecksums {
+		return nil
+	}
+	return one("page-checksums", Critical, "the database's pages carry checksums (cksumvfs, 8 reserved bytes)",
+		"a page written without its checksum is a disk I/O error for the application, so sqlwatch measures the database and neither checkpoints nor replicates it",
+		fmt.Sprintf("rebuild it without them while the application is stopped: sqlite3 %s '.filectrl reserve_bytes 0' 'PRAGMA journal_mode=delete' VACUUM 'PRAGMA journal_mode=wal'", quote(f.Path)))
+}
+
 func networkFilesystem(f Facts) []Finding {
 	if !f.Place.Network {
 		return nil

@@ -87,7 +87,8 @@ func (f *Facts) header(files *dbfile.Files) {
 	f.File = File{
 		Size: st.DatabaseSize, WALSize: st.WALSize, PageSize: h.PageSize, WALMode: h.WAL(),
 		Engine: dbfile.EngineVersion(h.LibraryVersion), WALResetBug: dbfile.HasWALResetBug(h.LibraryVersion),
-		UID: int(st.UID), GID: int(st.GID), Mode: st.Mode, Links: st.Links, Dir: filepath.Dir(f.Real),
+		PageChecksums: files.PageChecksums(h),
+		UID:           int(st.UID), GID: int(st.GID), Mode: st.Mode, Links: st.Links, Dir: filepath.Dir(f.Real),
 	}
 }
 

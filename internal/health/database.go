@@ -79,6 +79,11 @@ func OfDatabase(d Database) []Condition {
 				"That version can lose commits when a checkpoint meets a WAL reset (3.7.0 to 3.51.2, except 3.44.6 and 3.50.7).",
 				"update the application's SQLite to 3.51.3 or later")
 		}
+		if s.Database.PageChecksums {
+			f.add("page_checksums", Critical, fmt.Sprintf("The pages of %s carry checksums (cksumvfs).", d.Name),
+				"A page without its checksum is an I/O error for the application, so the database is measured, and neither checkpointed nor replicated.",
+				"rebuild it without them, as `sqlwatch doctor DB` says")
+		}
 		f.capture(s.Capture, d.Now)
 		for i := range s.Replicas {
 			f.replica(&s.Replicas[i], s, d.Now)

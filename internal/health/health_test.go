@@ -56,6 +56,7 @@ var scenes = map[string]func(*Database){
 	"checkpoint_starved": func(d *Database) {
 		d.Sample.WAL.Frames, d.Sample.WAL.OldestBacklog = 50000, now.Add(-time.Hour)
 	},
+	"page_checksums":  func(d *Database) { d.Sample.Database.PageChecksums = true },
 	"wal_reset_bug":   func(d *Database) { d.Sample.Database.WALResetBug = true },
 	"disk_low":        func(d *Database) { d.Sample.Disk = collector.Disk{Known: true, SizeBytes: 100e9, FreeBytes: 1e9} },
 	"paused":          func(d *Database) { d.PausedUntil = now.Add(time.Hour) },

@@ -39,6 +39,7 @@ var kinds = []Kind{
 	{"overlapping_readers", Warning, "Short readers overlap without a pause: together they keep the WAL from being reset."},
 	{"wal_oversized", Warning, "The WAL file is large."},
 	{"checkpoint_starved", Warning, "Commits wait long to be copied into the database file."},
+	{"page_checksums", Critical, "The database's pages carry checksums: it is measured, and neither checkpointed nor replicated."},
 	{"wal_reset_bug", Warning, "The application's SQLite can lose commits when a checkpoint meets a WAL reset."},
 	{"disk_low", Critical, "The database's file system is nearly full."},
 	{"paused", Info, "An operator has paused the policies."},

@@ -101,6 +101,10 @@ static int shimShmLock(sqlite3_file *f, int offset, int n, int flags) {
   return sqlwatchShmLock(s->handle, s->db, f, offset, n, flags);
 }
 
+int sqlwatch_real_read(sqlite3_file *f, void *p, int n, long long off) {
+  return real(f)->pMethods->xRead(real(f), p, n, off);
+}
+
 int sqlwatch_real_shm_lock(sqlite3_file *f, int offset, int n, int flags) {
   return real(f)->pMethods->xShmLock(real(f), offset, n, flags);
 }

@@ -99,6 +99,7 @@ void sqlite3_interrupt(sqlite3 *);
 int sqlwatch_shim_register(void);
 
 /* sqlwatch_real_shm_lock is the wrapped VFS's xShmLock for a file of ours. */
+int sqlwatch_real_read(sqlite3_file *f, void *p, int n, long long off);
 int sqlwatch_real_shm_lock(sqlite3_file *, int offset, int n, int flags);
 
 /* sqlwatch_close_last lets the connection's close be an ordinary one: the last of

@@ -61,7 +61,7 @@ type Conn struct {
 // connection never waits for a lock by itself, never checkpoints at commit or
 // close, leaves the WAL where it is, trusts nothing in the schema and attaches
 // nothing. Besides SQLite's errors it returns ErrNotExist, ErrForeignOwner,
-// ErrReadOnly, ErrBusy, ErrNotWAL and ErrCorrupt.
+// ErrReadOnly, ErrBusy, ErrNotWAL, ErrCorrupt and ErrPageChecksums.
 func Open(ctx context.Context, path string, o Options) (*Conn, error) {
 	if err := registerShim(); err != nil {
 		return nil, err
@@ -132,6 +132,9 @@ func (c *Conn) prepare(ctx context.Context) error {
 	}
 	if mode := fmt.Sprint(row[0]); mode != "wal" {
 		return fmt.Errorf("journal mode %q: %w", mode, ErrNotWAL)
+	}
+	if !c.readOnly && c.pageChecksums() {
+		return ErrPageChecksums
 	}
 	return nil
 }
