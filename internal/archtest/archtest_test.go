@@ -49,10 +49,12 @@ var arrows = map[string][]string{
 	"replicator/store":    {"replicator/moment"}, // page sums carry the time of what they sum
 	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable"},
 	"replicator/pagesums": {"internal/durable"},
+	"replicator/overlay":  {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"}, // reads a file that changes
 	"replicator/capture": {
-		"replicator/capture/statedir", "replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
+		"replicator/capture/statedir", "replicator/capture/batch", "replicator/overlay", "replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
+	"replicator/capture/batch": {"internal/dbfile"}, // pages in bounded memory, whatever they prove
 	// What survives a restart, apart from how it comes about.
 	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums", "internal/durable"},
 	"replicator/catalog":          {"replicator/moment", "replicator/store"},
@@ -81,9 +83,10 @@ var arrows = map[string][]string{
 	"internal/supervise":          {},
 	"internal/asuser":             {"internal/durable"},
 	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
-	"internal/dbfile":             {},
+	"internal/dbfile":             {"internal/cksum"},
+	"internal/cksum":              {}, // a format, for the two leaves that may not harm it
 	"internal/durable":            {},
-	"internal/sqlite":             {"internal/owner"},
+	"internal/sqlite":             {"internal/owner", "internal/cksum"},
 	"internal/doctor":             {"internal/dbfile", "internal/sqlite", "replicator/store", "replicator/store/s3"},
 	"internal/importer":           {},
 	"internal/testapp":            {},

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -15,6 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
+	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -115,6 +115,7 @@ type Progress struct {
 //	state       the state directory: spool, page-checksum map, position
 //	continuity  whether nothing was missed: proven, or lost for a Reason
 //	flusher     makes segments of the tail
+//	copies      the snapshots that are being read, which keep pages before they change
 //	hold        the connections and the read mark
 //	comparer    makes good what was missed
 //	restarter   keeps the WAL bounded
@@ -139,13 +140,13 @@ type Capture struct {
 	o     Options
 	files *dbfile.Files
 	log   *slog.Logger
-	views atomic.Int32 // open SnapshotReaders: their marks keep the WAL from being restarted
 
 	mu         sync.Mutex // guards all below and what the parts own; the Spool's locks come after it
 	tail       *tail
 	state      *statedir.Dir
 	continuity *continuity
 	flusher    *flusher
+	copies     *overlay.Copies
 	hold       *hold
 	comparer   *comparer
 	restarter  *restarter
@@ -163,8 +164,12 @@ func New(o Options) *Capture {
 	c.state = &statedir.Dir{Path: o.StateDir, Clock: o.Clock, Log: c.log, Recover: o.Recover}
 	c.continuity = newContinuity(o.Files, c.tail, c.state, c.log)
 	c.flusher = &flusher{files: o.Files, tail: c.tail, state: c.state, commit: (*pendingCommit).run}
-	c.hold = &hold{files: o.Files, flusher: c.flusher}
-	c.comparer = &comparer{files: o.Files, tail: c.tail, state: c.state, continuity: c.continuity, hold: c.hold}
+	c.copies = overlay.NewCopies(o.Files)
+	c.hold = &hold{files: o.Files, flusher: c.flusher, copies: c.copies}
+	c.comparer = &comparer{
+		files: o.Files, tail: c.tail, state: c.state, continuity: c.continuity, flusher: c.flusher, hold: c.hold,
+		between: c.keepBounded, stage: stageLimit, portion: comparePortion,
+	}
 	c.restarter = &restarter{
 		files: o.Files, hold: c.hold, flusher: c.flusher,
 		restartAt: o.RestartAt, stallBudget: o.StallBudget, clock: o.Clock, log: c.log,
@@ -212,7 +217,7 @@ func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.flusher.wait()
-	if err == nil && c.hold.active() && c.hold.proven && c.tail.batch.empty() && c.continuity.lost == "" {
+	if err == nil && c.hold.active() && c.hold.proven && c.tail.batch.Empty() && c.continuity.lost == "" {
 		err = c.continuity.rememberLevel()
 	}
 	return errors.Join(err, c.hold.close(), c.state.Close())

@@ -195,7 +195,7 @@ func viewOpen(b *testing.B, ctx context.Context, path string) {
 	if _, err := files.Refresh(); err != nil { // the connection may have made the side files
 		b.Error(err)
 	}
-	if _, err := openView(context.Background(), files, conn); err != nil {
+	if _, err := beginView(context.Background(), files, conn); err != nil {
 		b.Error(err)
 	}
 	<-ctx.Done()

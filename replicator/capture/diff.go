@@ -6,35 +6,52 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
+	"github.com/sqlwatch/sqlwatch/replicator/overlay"
+	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
 // comparer makes good what could not be proven: it compares the database with the
 // page-checksum map.
+//
+// The main file is read in portions, while the application writes and the WAL is
+// restarted as ever. That is exact at the end, because frames count more than what
+// was read: a page that a checkpoint may write meanwhile, and that may be read torn or
+// too early, is in the WAL, up to the read mark; and everything up to the mark was
+// taken from there before the portion was read.
 type comparer struct {
 	files      *dbfile.Files
 	tail       *tail
 	state      *statedir.Dir
 	continuity *continuity
+	flusher    *flusher
 	hold       *hold
+	between    func(context.Context) error // keeps the WAL bounded, between two portions
+	stage      int64                       // bytes of pages that one segment may have
+	portion    int                         // bytes of the main file that are read between two looks at the WAL
 }
 
-// run reads the database once, in one read transaction, and ships the pages that
-// are not what the page-checksum map says, as one ordinary segment. With no map, or
-// one of another page size, that is every page. It returns why that was due.
+// stageLimit bounds what is staged in the state directory. Where more differs, the
+// first time above all, there is no segment: replicas read the database itself.
+const stageLimit = 64 << 20
+
+// run compares once, and ships the pages that are not what the page-checksum map
+// says as one ordinary segment. It returns why that was due.
 func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	c.tail.rewind()
 	c.state.Seen(c.state.Clock(), false)
+	c.hold.copies.GiveUp(overlay.ErrLetGo)
 	conn, old := c.hold.reader(), c.hold.free()
 	if c.hold.active() {
 		conn, old = old, conn
 	}
-	v, err := openView(ctx, c.files, conn)
+	x, err := beginView(ctx, c.files, conn)
 	if err != nil {
 		err = fmt.Errorf("compare database with its page checksums: %w", err)
 		if passing(err) {
@@ -50,24 +67,128 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	if conn != c.hold.reader() {
 		c.hold.held = 1 - c.hold.held
 	}
-	c.hold.zero, c.hold.mark = conn.ReadMark() == 0, 0
-	if v.x.Pages == 0 {
+	c.hold.zero, c.hold.mark = false, 0
+	if x.Pages == 0 {
 		return "", nil // the file is empty: nothing was ever written
 	}
-	if err := c.compare(ctx, v); err != nil {
-		return "", fmt.Errorf("compare database with its page checksums: %w", err)
+	if err := c.compare(ctx, x); err != nil {
+		return "", fmt.Errorf("compare database with its page checksums: %w", again(err))
 	}
 	why, c.continuity.lost = c.continuity.lost, ""
 	c.hold.proven = true
 	return why, nil
 }
 
-// compare writes the segment and the new map, and adopts both.
-func (c *comparer) compare(ctx context.Context, v *view) (err error) {
-	next, whole, err := c.afterComparison(v)
+// again makes what proves nothing but that others were at work a reason to begin a
+// comparison again.
+func again(err error) error {
+	lost := (*discontinuityError)(nil)
+	if errors.As(err, &lost) || errors.Is(err, overlay.ErrMissing) || errors.Is(err, dbfile.ErrSalt) || errors.Is(err, dbfile.ErrChecksum) {
+		return fmt.Errorf("%w: %w", errNoView, err)
+	}
+	return err
+}
+
+// compare reads the database and adopts what it finds.
+func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
+	next, whole, err := c.afterComparison(x)
 	if err != nil {
 		return err
 	}
+	found := overlay.NewFound(overlay.NewPages(next.PageSize, overlay.Options{Dir: c.state.Path, Limit: c.stage, Room: c.state.Room}))
+	sums, err := c.state.CreateSums()
+	if err != nil {
+		return err
+	}
+	c.tail.restart(next) // from here on commits are read as ever, but added to what is found
+	c.flusher.found = found
+	defer func() {
+		c.flusher.found = nil
+		if err != nil {
+			c.tail.restart(c.state.Position())
+		}
+		err = errors.Join(err, sums.Abort(), found.Close())
+	}()
+	if err := overlay.NotBackfilled(ctx, c.files, x, found.Take); err != nil {
+		return err
+	}
+	if err := c.readMain(ctx, x, found, sums, c.known(whole)); err != nil {
+		return err
+	}
+	if err := c.between(ctx); err != nil { // once more, to the head
+		return err
+	}
+	next = c.tail.head
+	if next.Main, err = c.continuity.mainFile(); err != nil {
+		return err
+	}
+	if err := found.Patch(sums, next.PageSize, next.Pages); err != nil {
+		return err
+	}
+	next.Checksum = sums.Checksum()
+	if found.Pages() == nil {
+		c.tail.restart(next)
+		return c.state.AdoptWhole(next, sums)
+	}
+	return c.ship(next, whole, found, sums)
+}
+
+// known returns the map's entries, one after the other.
+func (c *comparer) known(whole bool) func() (ltx.Checksum, error) {
+	if whole {
+		return func() (ltx.Checksum, error) { return 0, nil }
+	}
+	return c.state.Sums().Entries()
+}
+
+// comparePortion is read in some milliseconds: a mark on READ0 is left that soon.
+const comparePortion = 4 << 20
+
+// readMain adds up what the main file holds, and takes what differs from what is
+// known. It ends early where the file does: it may have shrunk meanwhile.
+func (c *comparer) readMain(
+	ctx context.Context, x dbfile.WALIndex, found *overlay.Found, sums *pagesums.Writer, known func() (ltx.Checksum, error),
+) error {
+	main, size := c.files.Database(), x.PageSize
+	perPortion := max(1, min(uint32(c.portion/size), x.Pages))
+	data, hasher, lock := make([]byte, int(perPortion)*size), ltx.NewHasher(), ltx.LockPgno(uint32(size))
+	for first := uint64(1); first <= uint64(x.Pages); first += uint64(perPortion) {
+		if err := c.between(ctx); err != nil {
+			return err
+		}
+		n, err := main.ReadAt(data, int64(first-1)*int64(size))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read database: %w", err)
+		}
+		for i := 0; i < int(perPortion) && first+uint64(i) <= uint64(x.Pages); i++ {
+			page := uint32(first) + uint32(i)
+			was, err := known()
+			if err != nil {
+				return err
+			}
+			sum, newer := found.Newer(page)
+			switch {
+			case page == lock:
+				sum = 0
+			case newer:
+			case (i+1)*size > n:
+				return nil
+			default:
+				sum = ltx.ChecksumPageWithHasher(hasher, page, data[i*size:(i+1)*size])
+				if sum != was {
+					err = found.Ship(page, data[i*size:(i+1)*size])
+				}
+			}
+			if err := errors.Join(err, sums.Add(sum)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ship makes a segment of what was found, and adopts it with the new map.
+func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, sums *pagesums.Writer) (err error) {
 	h := ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
 	}
@@ -78,32 +199,28 @@ func (c *comparer) compare(ctx context.Context, v *view) (err error) {
 	if err != nil {
 		return err
 	}
-	sums, err := c.state.CreateSums()
-	if err != nil {
-		return errors.Join(err, w.Abort())
-	}
-	defer func() { err = errors.Join(err, w.Abort(), sums.Abort()) }()
-	known := func() (ltx.Checksum, error) { return 0, nil }
-	if !whole {
-		known = c.state.Sums().Entries()
-	}
-	err = v.each(ctx, func(page uint32, data []byte) error {
-		for sums.Pages()+1 < page { // the lock page
-			if err := errors.Join(sums.Add(0), discard(known)); err != nil {
+	defer func() { err = errors.Join(err, w.Abort()) }()
+	data, known, at := make([]byte, next.PageSize), c.known(whole), uint32(0)
+	for _, page := range found.Pages().Numbers() {
+		if page > next.Pages {
+			break
+		}
+		var was ltx.Checksum
+		for ; at < page; at++ {
+			if was, err = known(); err != nil {
 				return err
 			}
 		}
-		sum := w.Sum(page, data)
-		was, err := known()
-		if err == nil && was != sum {
-			err = w.Add(page, data)
+		if _, err := found.Pages().Get(page, data); err != nil {
+			return err
 		}
-		return errors.Join(err, sums.Add(sum))
-	})
-	if err != nil {
-		return err
+		if w.Sum(page, data) == was {
+			continue // it was in the WAL, and captured before
+		}
+		if err := w.Add(page, data); err != nil {
+			return err
+		}
 	}
-	next.Checksum = sums.Checksum()
 	if w.Pages() == 0 && next.Pages == c.state.Position().Pages {
 		return c.continuity.confirm(next)
 	}
@@ -118,24 +235,16 @@ func (c *comparer) compare(ctx context.Context, v *view) (err error) {
 	return c.state.AdoptMap(next, sums)
 }
 
-func discard(next func() (ltx.Checksum, error)) error {
-	_, err := next()
-	return err
-}
-
-// afterComparison returns the position after a comparison with v, its checksum still missing,
-// and whether it must be the whole database.
-func (c *comparer) afterComparison(v *view) (next spool.Position, whole bool, err error) {
+// afterComparison returns the position after a comparison that begins at x, its
+// checksum still missing, and whether it must be the whole database.
+func (c *comparer) afterComparison(x dbfile.WALIndex) (next spool.Position, whole bool, err error) {
 	st, err := c.files.Stat()
 	if err != nil {
 		return next, false, err
 	}
-	next = c.state.Following(c.state.Position(), false).Moved(v.x)
+	next = c.state.Following(c.state.Position(), false).Moved(x)
 	next.Doubt = ""
-	next.PageSize, next.Device, next.Inode = v.x.PageSize, st.Dev, st.DatabaseInode
-	if next.Main, err = c.continuity.mainFile(); err != nil {
-		return next, false, err
-	}
+	next.PageSize, next.Device, next.Inode = x.PageSize, st.Dev, st.DatabaseInode
 	m := c.state.Sums()
 	whole = m == nil || m.PageSize() != next.PageSize
 	switch c.continuity.lost {

@@ -30,7 +30,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	if c.rests(now) {
 		every = wholeIdle
 	}
-	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil || c.tail.batch.spilled {
+	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil || c.tail.batch.Spilled() {
 		return Progress{}, false
 	}
 	// Whoever claims that all is captured knows that these are the files.
@@ -73,7 +73,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		}
 		next = c.pace.next(frame)
 	}
-	settled := current && c.tail.batch.empty()
+	settled := current && c.tail.batch.Empty()
 	if settled {
 		c.state.Seen(now, true)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
+	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
@@ -18,6 +19,7 @@ type flusher struct {
 	files *dbfile.Files
 	tail  *tail
 	state *statedir.Dir
+	found *overlay.Found // of the comparison under way, which takes what would else become a segment; nil outside of one
 
 	commit   func(*pendingCommit) error // (*pendingCommit).run, but for tests of a slow or failing disk
 	flushing *flushing                  // a segment on its way to the disk, which outlasts a freeze that it would make too long
@@ -162,19 +164,22 @@ func (f *flusher) wait() error {
 // if there is nothing to write.
 func (f *flusher) encode() (_ *pendingCommit, err error) {
 	b, head := &f.tail.batch, f.tail.head
-	if b.empty() {
+	if f.found != nil {
+		return nil, f.find()
+	}
+	if b.Empty() {
 		return nil, nil
 	}
-	if err := b.grew(f.state.Position().Pages, head.Pages); err != nil {
+	if err := f.tail.grew(f.state.Position().Pages); err != nil {
 		return nil, err
 	}
 	began := time.Now()
 	next := f.state.Following(head, true)
 	w, err := f.state.Spool().Create(ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
-		WALOffset: b.walHeader.FrameOffset(b.from.Frame + 1),
-		WALSize:   int64(head.Frames.Frame-b.from.Frame) * int64(b.walHeader.FrameSize()),
-		WALSalt1:  b.walHeader.Salt1, WALSalt2: b.walHeader.Salt2,
+		WALOffset: b.WALHeader.FrameOffset(b.From.Frame + 1),
+		WALSize:   int64(head.Frames.Frame-b.From.Frame) * int64(b.WALHeader.FrameSize()),
+		WALSalt1:  b.WALHeader.Salt1, WALSalt2: b.WALHeader.Salt2,
 	})
 	if err != nil {
 		return nil, err
@@ -184,16 +189,16 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 			err = errors.Join(err, w.Abort())
 		}
 	}()
-	changes := make([]pagesums.Change, 0, len(b.refs))
-	for page, v := range b.pages(f.files.WAL(), next.Pages) {
-		if v.err != nil {
-			return nil, fmt.Errorf("read wal frame %d again: %w", v.frame, v.err)
+	changes := make([]pagesums.Change, 0, b.Len())
+	for page, v := range b.Pages(f.files.WAL(), next.Pages) {
+		if v.Err != nil {
+			return nil, fmt.Errorf("read wal frame %d again: %w", v.Frame, v.Err)
 		}
-		sum := w.Sum(page, v.data)
-		if v.sum != 0 && v.sum != sum {
-			return nil, discontinuous(ReasonFrames, "frame %d changed after it was verified", v.frame)
+		sum := w.Sum(page, v.Data)
+		if v.Sum != 0 && v.Sum != sum {
+			return nil, discontinuous(ReasonFrames, "frame %d changed after it was verified", v.Frame)
 		}
-		if err := w.Add(page, v.data); err != nil {
+		if err := w.Add(page, v.Data); err != nil {
 			return nil, err
 		}
 		if f.tail.late(len(changes)) {
@@ -212,6 +217,30 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 	}
 	f.tail.measure(time.Since(began))
 	return &pendingCommit{w: w, record: r, changes: changes}, nil
+}
+
+// find adds the batch to what the comparison under way has found.
+func (f *flusher) find() error {
+	b, head := &f.tail.batch, f.tail.head
+	if b.Empty() {
+		return nil
+	}
+	if err := f.tail.grew(f.tail.spooled.Pages); err != nil {
+		return err
+	}
+	for page, v := range b.Pages(f.files.WAL(), head.Pages) {
+		if v.Err != nil {
+			return fmt.Errorf("read wal frame %d again: %w", v.Frame, v.Err)
+		}
+		if v.Sum != 0 && v.Sum != ltx.ChecksumPage(page, v.Data) {
+			return discontinuous(ReasonFrames, "frame %d changed after it was verified", v.Frame)
+		}
+		if err := f.found.Take(page, v.Data); err != nil {
+			return err
+		}
+	}
+	f.tail.restart(head)
+	return nil
 }
 
 // adopt makes a durable segment the position. After an error of the commit

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
 // hold keeps the WAL from being reset before it is captured. One of two
@@ -23,7 +24,8 @@ import (
 // To move, begin on the free connection and only then end the other.
 type hold struct {
 	files   *dbfile.Files
-	flusher *flusher // captures what would be lost by a move to READ0
+	flusher *flusher        // captures what would be lost by a move to READ0
+	copies  *overlay.Copies // keep what may change in the main file after a move
 
 	connections
 }
@@ -52,7 +54,11 @@ func (h *hold) open(ctx context.Context) (err error) {
 		}
 	}
 	// The first connection of all makes the -wal and -shm files.
-	if _, err := files.Refresh(); err != nil {
+	change, err := files.Refresh()
+	if err == nil && change.Database { // each change is told once: nobody else would hear of this one
+		err = ErrReplaced
+	}
+	if err != nil {
 		return errors.Join(err, h.close())
 	}
 	st, err := files.Stat()
@@ -99,6 +105,7 @@ func (h *hold) free() *sqlite.Conn   { return h.readers[1-h.held] }
 
 // close ends the transaction and closes the connections.
 func (h *hold) close() error {
+	h.copies.GiveUp(overlay.ErrLetGo)
 	var errs []error
 	for _, conn := range []*sqlite.Conn{h.readers[0], h.readers[1], h.work} {
 		if conn != nil {
@@ -140,7 +147,8 @@ func (h *hold) beginHeld(ctx context.Context) error {
 
 // advance moves the mark to the head of the WAL. Where the new transaction may be
 // on READ0, the old generation may be reset as soon as the old one ends, so
-// everything is made durable first.
+// everything is made durable first; and what snapshots need of the main file is kept
+// aside, since frames up to the new mark may reach it then.
 func (h *hold) advance(ctx context.Context) error {
 	mark, err := h.files.WALIndex()
 	if err != nil {
@@ -155,6 +163,7 @@ func (h *hold) advance(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("copy wal before its restart: %w", err), h.free().EndRead())
 		}
 	}
+	h.copies.Preserve(x)
 	if err := h.reader().EndRead(); err != nil {
 		return errors.Join(err, h.free().EndRead())
 	}
@@ -178,11 +187,29 @@ func (h *hold) advanceIfLevel(ctx context.Context) error {
 // thaw must follow, unless there is an error, after which the hold is as it was, or its
 // mark at the head.
 func (h *hold) freeze(ctx context.Context, budget sqlite.Budget) (*sqlite.Freeze, error) {
+	// Before, because a freeze that fails may leave our mark at the head; and once nobody
+	// can commit, before anything is backfilled.
+	h.keepAside()
 	f, err := h.work.Freeze(ctx, budget, h.reader())
+	h.keepAside()
 	if err != nil {
 		h.zero = h.active() && h.reader().ReadMark() == 0
 	}
 	return f, err
+}
+
+// keepAside makes snapshots keep what may change in the main file once the mark is at
+// the head.
+func (h *hold) keepAside() {
+	if !h.copies.Any() {
+		return
+	}
+	x, err := readIndex(h.files)
+	if err != nil {
+		h.copies.GiveUp(err)
+		return
+	}
+	h.copies.Preserve(x)
 }
 
 // thaw ends a freeze, and holds the WAL as before: on READ0 where all of it is durable

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
 // restarter keeps the WAL bounded: our mark is what stops it from being restarted.
@@ -226,6 +227,7 @@ func (r *restarter) handOver(ctx context.Context) error {
 	if err := r.flusher.captureHead(); err != nil {
 		return err
 	}
+	r.hold.copies.GiveUp(overlay.ErrLetGo)
 	if err := r.hold.reader().EndRead(); err != nil {
 		return err
 	}

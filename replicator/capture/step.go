@@ -75,7 +75,7 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 	if !c.hold.active() && c.continuity.lost == "" {
 		// Nobody wrote since the connections were closed: leave it so.
 		if x, err := readIndex(c.files); err == nil && c.tail.head.Current(x) && c.continuity.unheld(x) == nil {
-			c.tally.Settled = c.tail.batch.empty()
+			c.tally.Settled = c.tail.batch.Empty()
 			c.state.Seen(c.tally.At, c.tally.Settled)
 			return nil
 		}
@@ -98,12 +98,12 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 	if c.tail.commits > 0 {
 		c.pace.active = now
 	}
-	if force || c.tail.batch.spilled || !c.tail.pending.IsZero() && now.Sub(c.tail.pending) >= c.o.BatchAge {
+	if force || c.tail.batch.Spilled() || !c.tail.pending.IsZero() && now.Sub(c.tail.pending) >= c.o.BatchAge {
 		if err := c.compareIfLost(ctx, c.flusher.flush()); err != nil {
 			return err
 		}
 	}
-	c.tally.Settled = c.tail.batch.empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
+	c.tally.Settled = c.tail.batch.Empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
 	if c.tally.Settled {
 		c.state.Seen(c.tally.At, true)
 	}
@@ -225,7 +225,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 		return c.hold.makeWay(ctx)
 	case c.hold.zero && !level:
 		return c.hold.advance(ctx)
-	case c.large(x, frame) && !c.hold.zero && c.views.Load() == 0 && c.restarter.due(now, live):
+	case c.large(x, frame) && !c.hold.zero && c.restarter.due(now, live):
 		did, err := c.restarter.try(ctx, live)
 		if did.done {
 			c.tally.Next = nextOnZero
@@ -235,7 +235,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	case quiet >= levelAfter && !c.hold.zero && now.After(c.pace.level):
 		c.pace.level = now.Add(levelRetry)
 		return c.hold.level(ctx)
-	case quiet >= c.o.IdleAfter && c.hold.zero && level && c.tail.batch.empty() && !c.pace.stayOpen && c.views.Load() == 0:
+	case quiet >= c.o.IdleAfter && c.hold.zero && level && c.tail.batch.Empty() && !c.pace.stayOpen && !c.copies.Any():
 		c.log.Debug("idle: connections closed")
 		c.tally.Next = nextIdle
 		c.tail.release()
@@ -250,3 +250,40 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 func (c *Capture) large(x dbfile.WALIndex, frame int) bool {
 	return c.restarter.large(x, frame, c.pace.growth(frame))
 }
+
+// keepBounded does between two portions of a comparison what tend does between two
+// steps: the WAL stays bounded. All of it up to the read mark is read then.
+func (c *Capture) keepBounded(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	x, err := readIndex(c.files)
+	if err != nil {
+		return err
+	}
+	frame := x.PageSize + dbfile.FrameHeaderSize
+	live := int64(x.MaxFrame) * int64(frame)
+	switch {
+	case c.hold.waitedFor():
+		err = c.hold.makeWay(ctx)
+	case c.hold.zero && x.Backfilled < x.MaxFrame:
+		err = c.hold.advance(ctx)
+	case c.large(x, frame) && !c.hold.zero && c.restarter.due(c.o.Clock(), live):
+		var did restarted
+		did, err = c.restarter.try(ctx, live)
+		c.tally.Restart, c.tally.Stall = did.done || c.tally.Restart, max(did.stall, c.tally.Stall)
+	}
+	if err != nil && !passing(err) {
+		return err
+	}
+	for range restartingTries {
+		if err = c.flusher.captureHead(); !errors.Is(err, errRestarting) {
+			break
+		}
+		time.Sleep(contendPoll)
+	}
+	return err
+}
+
+// restartingTries is how often a WAL is looked at that is just being restarted.
+const restartingTries = 200

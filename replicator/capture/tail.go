@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/batch"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -17,7 +18,7 @@ type tail struct {
 
 	spooled spool.Position // of the last segment: where a tail begins
 	head    spool.Position // of the last frame in batch; equals spooled when that is empty
-	batch   batch
+	batch   batch.Batch
 	scanner dbfile.FrameScanner
 	pending time.Time // when the oldest commit that is not in the spool was met, read or not
 	commits int       // read since reset to 0
@@ -44,7 +45,7 @@ func (t *tail) takes(frames uint32, pageSize int) time.Duration {
 // measure takes in how long it took to encode what is in the batch. Few frames tell
 // nothing; a slow moment counts at once, a quick one little by little.
 func (t *tail) measure(encoding time.Duration) {
-	bytes := int64(t.batch.frames) * int64(t.batch.walHeader.FrameSize())
+	bytes := int64(t.batch.Frames()) * int64(t.batch.WALHeader.FrameSize())
 	if bytes < 1<<18 {
 		return
 	}
@@ -64,12 +65,12 @@ func (t *tail) restart(p spool.Position) {
 
 // rewind forgets what was read and is not in the spool; it is read again.
 func (t *tail) rewind() {
-	t.batch.reset()
+	t.batch.Reset()
 	t.head, t.pending, t.spent = t.spooled, time.Time{}, 0
 }
 
 // release gives the memory of an idle database to those who write.
-func (t *tail) release() { t.batch, t.scanner = batch{}, dbfile.FrameScanner{} }
+func (t *tail) release() { t.batch, t.scanner = batch.Batch{}, dbfile.FrameScanner{} }
 
 // met notes commits that stay where they are for now.
 func (t *tail) met(now time.Time) {
@@ -81,7 +82,7 @@ func (t *tail) met(now time.Time) {
 // otherGeneration reports whether the batch is of a WAL generation before x's: it
 // must then be flushed before anything of x's is read.
 func (t *tail) otherGeneration(x dbfile.WALIndex) bool {
-	return !t.batch.empty() && !t.head.Current(x) && !t.head.InGeneration(x)
+	return !t.batch.Empty() && !t.head.Current(x) && !t.head.InGeneration(x)
 }
 
 // discontinuityError says that continuity cannot be proven, and why.
@@ -153,8 +154,8 @@ func (t *tail) late(pages int) bool {
 // scan reads frames up to x's head and proves that they are all that was committed.
 func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex) error {
 	b := &t.batch
-	if b.empty() {
-		b.walHeader, b.from, b.lowest = h, from, t.head.Pages
+	if b.Empty() {
+		b.WALHeader, b.From, b.Lowest = h, from, t.head.Pages
 	}
 	wal := t.files.WAL()
 	if wal == nil {
@@ -162,17 +163,22 @@ func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 	}
 	t.scanner.Reset(wal, h, from, x.MaxFrame)
 	began := time.Now()
-	var commits, size uint32
+	var commits, repeats, size uint32
+	var before dbfile.FrameHeader
 	for t.scanner.Next() {
-		if t.late(int(b.frames)) {
+		if t.late(b.Frames()) {
 			t.rewind()
 			return errBudget
 		}
 		f := t.scanner.Frame()
-		b.put(f.Page, t.scanner.Position().Frame, t.scanner.Page())
+		if f.Commit != 0 && f.Page == before.Page && f.Commit == before.Commit && b.Holds(f.Page, t.scanner.Page()) {
+			repeats++
+		}
+		before = f
+		b.Put(f.Page, t.scanner.Position().Frame, t.scanner.Page())
 		if size = f.Commit; size != 0 {
 			commits++
-			b.lowest = min(b.lowest, size)
+			b.Lowest = min(b.Lowest, size)
 		}
 	}
 	switch err := t.scanner.Err(); {
@@ -183,14 +189,31 @@ func (t *tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 		return err
 	case t.scanner.Position() != x.Position(), size != x.Pages:
 		return discontinuous(ReasonFrames, "wal and wal-index differ at frame %d", x.MaxFrame)
-	case commits != x.Change-t.head.Change:
+	case !counted(x.Change-t.head.Change, commits, repeats):
 		return discontinuous(ReasonWALReset, "%d commits happened and %d are in the wal", x.Change-t.head.Change, commits)
 	}
 	t.spent += time.Since(began)
 	t.frames += int(x.MaxFrame - from.Frame)
-	t.commits += int(commits)
+	t.commits += int(x.Change - t.head.Change)
 	t.head = t.head.Moved(x)
 	t.met(t.clock())
+	return nil
+}
+
+// counted reports whether so many commits may have left so many commit frames. Where
+// a disk does not promise to leave the rest of a sector alone (psow=0), SQLite fills
+// the sector up by writing the last frame again, commit mark included; but an
+// application that writes the same row twice leaves such frames too.
+func counted(commits, frames, repeats uint32) bool {
+	return frames-repeats <= commits && commits <= frames
+}
+
+// grew returns a *discontinuityError when a page by which the database grew since it had
+// so many is not in the batch.
+func (t *tail) grew(pages uint32) error {
+	if missing := t.batch.Missing(pages, t.head.Pages); missing != 0 {
+		return discontinuous(ReasonGrowth, "%d of the pages by which the database grew from %d to %d", missing, pages, t.head.Pages)
+	}
 	return nil
 }
 

@@ -56,6 +56,8 @@ type Map struct {
 	pages    uint32
 	through  ltx.TXID // what the header on disk says
 	applied  ltx.TXID // what the entries say
+	sync     func() error
+	failed   error // of the sync that failed: the file is not believed any more
 }
 
 // Open opens the map at path. Errors: fs.ErrNotExist, ErrDamaged.
@@ -64,7 +66,7 @@ func Open(path string) (*Map, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Map{file: file}
+	m := &Map{file: file, sync: file.Sync}
 	if err := m.readHeader(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), file.Close())
 	}
@@ -227,28 +229,72 @@ func (m *Map) walk(changes []Change, write bool) (ltx.Checksum, error) {
 }
 
 // Sync makes the map durable and notes in its header how far it reaches, so
-// that the segments up to there may go. It returns that TXID.
+// that the segments up to there may go. It returns that TXID. What a failed fsync left
+// of the file nobody knows, and a second one would not tell: after one every Sync
+// fails, until the map was made again (see Rewrite).
 func (m *Map) Sync() (ltx.TXID, error) {
 	m.mu.Lock()
-	through, applied := m.through, m.applied
+	through, applied, failed := m.through, m.applied, m.failed
 	m.mu.Unlock()
+	if failed != nil {
+		return 0, failed
+	}
 	if through == applied {
 		return through, nil
 	}
 	// No lock here: an entry changed meanwhile belongs to a later segment, which is still in the spool.
-	if err := m.file.Sync(); err != nil {
-		return 0, fmt.Errorf("sync page-checksum map: %w", err)
+	if err := m.sync(); err != nil {
+		return 0, m.fail(fmt.Errorf("sync page-checksum map: %w", err))
 	}
 	if _, err := m.file.WriteAt(headerBytes(applied, m.pageSize), 0); err != nil {
-		return 0, fmt.Errorf("write header of page-checksum map: %w", err)
+		return 0, m.fail(fmt.Errorf("write header of page-checksum map: %w", err))
 	}
-	if err := m.file.Sync(); err != nil {
-		return 0, fmt.Errorf("sync header of page-checksum map: %w", err)
+	if err := m.sync(); err != nil {
+		return 0, m.fail(fmt.Errorf("sync header of page-checksum map: %w", err))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.through = applied
 	return applied, nil
+}
+
+func (m *Map) fail(err error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failed = err
+	return err
+}
+
+// Failed reports whether a Sync has failed.
+func (m *Map) Failed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.failed != nil
+}
+
+// Rewrite makes the map at path again, in a new file, of what the old one holds. What
+// that may lack are changes of segments above its header's TXID: apply those again.
+func Rewrite(path string) (err error) {
+	m, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	w, err := Create(path)
+	if err != nil {
+		return err
+	}
+	next := m.Entries()
+	for range m.Pages() {
+		sum, err := next()
+		if err == nil {
+			err = w.Add(sum)
+		}
+		if err != nil {
+			return errors.Join(err, w.Abort())
+		}
+	}
+	return w.Commit(m.Through(), m.PageSize())
 }
 
 // Entries returns a function that returns the entries in order, and 0 after the last.
@@ -311,6 +357,44 @@ func (w *Writer) Add(sum ltx.Checksum) error {
 	w.xor ^= sum
 	_, err := w.buf.Write(binary.LittleEndian.AppendUint64(w.buf.AvailableBuffer(), uint64(sum)))
 	return err
+}
+
+// Patch replaces the entries of changes, ascending, adds those behind the end, and
+// cuts the map to so many pages. It ends the adding.
+func (w *Writer) Patch(changes []Change, pages uint32) error {
+	if err := w.buf.Flush(); err != nil {
+		return fmt.Errorf("write page-checksum map: %w", err)
+	}
+	for _, c := range changes {
+		if err := w.set(c); err != nil {
+			return err
+		}
+	}
+	for page := pages + 1; page <= w.pages; page++ {
+		if err := w.set(Change{Page: page}); err != nil {
+			return err
+		}
+	}
+	w.pages = pages
+	return w.file.Truncate(headerSize + int64(pages)*8)
+}
+
+// set writes one entry. Between the end and one behind it there are zeros.
+func (w *Writer) set(c Change) error {
+	var b [8]byte
+	at := headerSize + int64(c.Page-1)*8
+	if c.Page <= w.pages {
+		if _, err := w.file.ReadAt(b[:], at); err != nil {
+			return fmt.Errorf("read page-checksum map: %w", err)
+		}
+	}
+	w.xor ^= ltx.Checksum(binary.LittleEndian.Uint64(b[:])) ^ c.Sum
+	w.pages = max(w.pages, c.Page)
+	binary.LittleEndian.PutUint64(b[:], uint64(c.Sum))
+	if _, err := w.file.WriteAt(b[:], at); err != nil {
+		return fmt.Errorf("write page-checksum map: %w", err)
+	}
+	return nil
 }
 
 // Pages returns how many entries were added.

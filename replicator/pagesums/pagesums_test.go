@@ -69,3 +69,51 @@ func randomChanges(rnd *rand.Rand, from, commit uint32) (changes []Change) {
 	}
 	return changes
 }
+
+// A map is patched behind its end, within it, and cut, and adds up.
+func TestWriterPatch(t *testing.T) {
+	t.Parallel()
+	for _, pages := range []uint32{3, 8, 12} {
+		path := filepath.Join(t.TempDir(), "pages.sum")
+		w, err := Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[uint32]ltx.Checksum{}
+		for page := uint32(1); page <= 8; page++ {
+			want[page] = ltx.ChecksumFlag | ltx.Checksum(page)
+			if err := w.Add(want[page]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var changes []Change
+		for _, page := range []uint32{2, 7, 10, 12} {
+			if page <= pages {
+				want[page] = ltx.ChecksumFlag | ltx.Checksum(1000*page)
+				changes = append(changes, Change{page, want[page]})
+			}
+		}
+		if err := w.Patch(changes, pages); err != nil {
+			t.Fatal(err)
+		}
+		sum := w.Checksum()
+		if err := w.Commit(5, 4096); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		got, err := m.Checksum()
+		if err != nil || got != sum || m.Pages() != pages {
+			t.Errorf("%d pages, %s, %v; want %d, %s", m.Pages(), got, err, pages, sum)
+		}
+		next := m.Entries()
+		for page := uint32(1); page <= pages; page++ {
+			if got, err := next(); err != nil || got != want[page] {
+				t.Errorf("entry %d of %d: %s, %v; want %s", page, pages, got, err, want[page])
+			}
+		}
+	}
+}

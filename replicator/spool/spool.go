@@ -341,6 +341,29 @@ func (s *Spool) Restate(p Position) error {
 	return writeRecord(path, r)
 }
 
+// Skip makes p the position without a segment, where what leads to it is more than
+// shall be staged: replicas read the database itself. What is in the spool leads
+// there no more, and is removed.
+func (s *Spool) Skip(p Position) error {
+	s.releasing.Lock()
+	defer s.releasing.Unlock()
+	if err := writeRecord(s.base, Record{Position: p}); err != nil {
+		return fmt.Errorf("skip to %s: %w", p.TXID, err)
+	}
+	s.mu.Lock()
+	gone := s.records
+	s.records, s.bytes, s.last = nil, 0, Record{Position: p}
+	close(s.grown)
+	s.grown = make(chan struct{})
+	s.mu.Unlock()
+	for _, r := range gone {
+		if err := s.remove(r.Segment.MaxTXID); err != nil {
+			return fmt.Errorf("remove segment %s: %w", r.Segment.MaxTXID, err)
+		}
+	}
+	return nil
+}
+
 // Writer writes one segment into the spool.
 type Writer struct {
 	spool  *Spool

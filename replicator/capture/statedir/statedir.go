@@ -330,10 +330,19 @@ func (s *Dir) adoptReplica(last ltx.TXID, sums store.PageSums) error {
 	return spool.Begin(s.Path, p)
 }
 
-// Mend applies the segments in the spool again where the map misses one.
+// Mend makes the map again where it misses a segment, or could not be synced: the
+// segments in the spool are its redo log. After a failed sync it does so in a new file.
 func (s *Dir) Mend() error {
-	if !s.broken {
+	m := s.sums.open()
+	unsynced := m != nil && m.Failed()
+	if !s.broken && !unsynced {
 		return nil
+	}
+	s.broken = true // until all of it has been done
+	if unsynced {
+		if err := pagesums.Rewrite(s.sumsPath()); err != nil {
+			return fmt.Errorf("write the page checksums anew after a failed sync: %w", err)
+		}
 	}
 	if err := s.loadSums(s.spool); err != nil {
 		return err
@@ -399,6 +408,24 @@ func (s *Dir) AdoptMap(p spool.Position, written *pagesums.Writer) error {
 	return err
 }
 
+// AdoptWhole makes p the position where there is no segment that leads to it: the
+// map of it was written, and replicas read the database itself. A crash between the
+// map and the position leaves two that do not fit, which the next Open notices.
+func (s *Dir) AdoptWhole(p spool.Position, written *pagesums.Writer) error {
+	if err := written.Commit(p.TXID, p.PageSize); err != nil {
+		return err
+	}
+	m, err := pagesums.Open(s.sumsPath())
+	if err != nil {
+		return err
+	}
+	if err := s.spool.Skip(p); err != nil {
+		return errors.Join(err, m.Close())
+	}
+	s.pos, s.broken = p, false
+	return s.sums.replace(m)
+}
+
 // Doubt makes p the position even where that cannot be written down.
 func (s *Dir) Doubt(p spool.Position) error {
 	s.pos = p
@@ -426,6 +453,14 @@ func (s *Dir) DiskFull() bool {
 		s.diskLow = err == nil && fs.Bavail*uint64(fs.Bsize) < diskFloor
 	}
 	return s.diskLow
+}
+
+// Room returns an error where the directory's file system has none to spare.
+func (s *Dir) Room() error {
+	if s.DiskFull() {
+		return fmt.Errorf("less than %d MB are free on the file system of %s", int64(diskFloor)>>20, s.Path)
+	}
+	return nil
 }
 
 // Discard removes a state that cannot be believed, or shall not be. No Capture may

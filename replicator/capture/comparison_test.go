@@ -1,0 +1,196 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+)
+
+// updates is a line that changes rows all over the database.
+const updates = `[(db.execute("begin immediate"), [db.execute("update t set v=? where id=?", (rnd.randbytes(1000), rnd.randrange(1500))) for _ in range(20)], db.execute("commit")) for _ in range(%d)] and 1`
+
+// The first capture and every comparison are exact while the application writes and
+// the WAL is restarted under them. What is too much for a segment is staged nowhere:
+// replicas begin with a snapshot.
+func TestComparison_D78_whileWriting(t *testing.T) {
+	t.Parallel()
+	for _, stage := range []int64{stageLimit, 128 << 10} {
+		t.Run(fmt.Sprintf("stage %d kB", stage>>10), func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.patiently()
+			s.options.RestartAt, s.options.StallBudget = 1<<20, time.Second
+			a := startApp(t, s.path)
+			a.do("schema()")
+			a.do(`[db.execute("begin"), [db.execute("insert into t(k,v) values(?,?)", (i, rnd.randbytes(1000))) for i in range(1500)], db.execute("commit")] and 1`)
+			s.open()
+			s.capture.comparer.stage, s.capture.comparer.portion = stage, 128<<10
+			restarts, largest := 0, int64(0)
+			for round := range 3 {
+				if round > 0 {
+					s.capture.continuity.lose(ReasonFrames, "the test says so")
+				}
+				compared := false
+				for !compared {
+					a.during(fmt.Sprintf(updates, 40), func() {
+						p := s.step(false)
+						if compared = compared || p.Reason != ""; p.Restart {
+							restarts++
+						}
+						if x, err := s.files.WALIndex(); err == nil {
+							largest = max(largest, int64(x.MaxFrame)*int64(x.PageSize+dbfile.FrameHeaderSize))
+						}
+					})
+				}
+				if stage != stageLimit && round == 0 {
+					if n := s.capture.Spool().Pressure(); s.capture.Spool().List() != nil && s.capture.Spool().List()[0].Snapshot() {
+						t.Errorf("the first capture was staged: %d bytes in the spool", n)
+					}
+				}
+				s.settle()
+				if list := s.capture.Spool().List(); len(list) == 0 || list[0].MinTXID > s.copies.last+1 {
+					s.copySnapshot()
+				}
+				s.checkEqual()
+			}
+			t.Logf("%d restarts, at most %d kB in the wal", restarts, largest>>10)
+			s.wantLost(map[Reason]uint64{ReasonFrames: 2})
+		})
+	}
+}
+
+// patiently lets a loaded machine take its time.
+func (s *scene) patiently() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	s.t.Cleanup(cancel)
+	s.ctx = ctx
+}
+
+// copySnapshot makes the copy what a snapshot says.
+func (s *scene) copySnapshot() {
+	s.t.Helper()
+	r, err := s.capture.OpenSnapshot(s.ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer r.Close()
+	var out bytes.Buffer
+	if err := r.WriteLTX(s.ctx, &out, ""); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.copies.file.Truncate(0); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.copies.file.Seek(0, io.SeekStart); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := ltx.NewDecoder(bytes.NewReader(out.Bytes())).DecodeDatabaseTo(s.copies.file); err != nil {
+		s.t.Fatal(err)
+	}
+	s.copies.last = r.Header().MaxTXID
+	clear(s.copies.sums)
+	content, err := os.ReadFile(s.copies.path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	size := int(r.Header().PageSize)
+	for page := uint32(1); page <= r.Header().Commit; page++ {
+		s.copies.sums[page] = ltx.ChecksumPage(page, content[int(page-1)*size:int(page)*size])
+	}
+}
+
+// The application shrinks and grows its database, and vacuums it, during comparisons.
+func TestComparison_D78_otherSizes(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.patiently()
+	s.options.RestartAt, s.options.StallBudget = 256<<10, time.Second
+	a := startApp(t, s.path)
+	a.do(`db.execute("pragma auto_vacuum=full")`)
+	a.do(`db.execute("vacuum")`)
+	a.do("schema()")
+	a.do("commit(100, 30)")
+	s.open()
+	s.capture.comparer.portion = 8 << 10
+	for round := range 5 {
+		s.capture.continuity.lose(ReasonFrames, "the test says so")
+		a.during(`[db.execute("delete from t where id%3>0"), commit(100, 20), db.execute("delete from t where id%2"), commit(20, 10)] and 1`, func() { s.step(false) })
+		if round%2 == 1 {
+			s.capture.continuity.lose(ReasonFrames, "the test says so")
+			a.during(`db.execute("vacuum")`, func() { s.step(false) })
+		}
+		s.checkEqual()
+	}
+}
+
+// With psow=0 SQLite fills a sector up with copies of a commit's last frame, commit mark
+// included. They are no commits. Twice the same row in two commits are two.
+func TestPadding_D75(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do(`[db.close(), globals().update(db=sqlite3.connect("file:"+path+"?psow=0", uri=True, isolation_level=None, timeout=20)), db.execute("pragma synchronous=full").fetchall()] and 1`)
+	a.do("commit(5)")
+	s.open()
+	s.settle()
+	for range 5 {
+		before := s.capture.tail.frames
+		a.do(`[(db.execute("update t set k=7, v=x'00' where id=1")) for _ in range(3)] and 1`)
+		a.do("commit(3)")
+		if s.step(true).Commits != 6 {
+			t.Errorf("not six commits, in %d frames", s.capture.tail.frames-before)
+		}
+	}
+	s.wantLost(nil)
+	s.checkEqual()
+}
+
+// A page-checksum map that could not be synced is not synced again but made anew, and
+// nothing is released before.
+func TestFailedSync_S20(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	s.open()
+	s.settle()
+	s.copies.apply(s.capture.Spool().List())
+	for range 3 {
+		a.do("commit(20, 5)")
+		s.settle()
+		s.copies.apply(s.capture.Spool().List())
+		held, failed := len(s.capture.Spool().List()), s.capture.state.Sums()
+		if err := failed.Close(); err != nil { // so that its sync fails
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := s.capture.Spool().Release(s.capture.Spool().Last()); err == nil {
+				t.Error("released although the map is not durable")
+			}
+		}
+		if n := len(s.capture.Spool().List()); n != held {
+			t.Errorf("%d segments of %d are left", n, held)
+		}
+		s.capture.Step(s.ctx, true) // may tell of the old file's end
+		s.step(true)
+		if s.capture.state.Sums() == failed {
+			t.Error("the map is still the one that failed")
+		}
+		if err := s.capture.Spool().Release(s.capture.Spool().Last()); err != nil {
+			t.Error(err)
+		}
+		s.crash()
+		s.open()
+	}
+	s.checkEqual()
+	s.wantLost(nil)
+}

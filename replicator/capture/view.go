@@ -1,0 +1,38 @@
+package capture
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// viewTries bounds how often a transaction is begun that others keep from its mark.
+const viewTries = 200
+
+var errNothing = errors.New("nothing was ever written to the database")
+
+var errNoView = errors.New("no moment found at which a read mark was to be had: try again")
+
+// beginView begins a read transaction on conn that lasts, and returns what it sees. It
+// has a mark, never READ0, which costs the application the more the longer it is held.
+// As long as it lasts, frames stay in the WAL, and nothing beyond the mark reaches the
+// main file.
+func beginView(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbfile.WALIndex, error) {
+	for range viewTries {
+		err := conn.BeginMarked(ctx)
+		if errors.Is(err, sqlite.ErrBusy) {
+			continue
+		}
+		if err != nil {
+			return dbfile.WALIndex{}, err
+		}
+		x, err := readIndex(files)
+		if err != nil {
+			return x, errors.Join(err, conn.EndRead())
+		}
+		return x, nil
+	}
+	return dbfile.WALIndex{}, errNoView
+}

@@ -1,0 +1,83 @@
+package overlay
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
+)
+
+// ErrMissing says that a page is neither in the main file nor in the WAL.
+var ErrMissing = errors.New("page is neither in the file nor in the wal")
+
+// Found is what a comparison of a database with what is known of it has found so far.
+// It is not for concurrent use.
+type Found struct {
+	newer map[uint32]ltx.Checksum // pages of the WAL, which the main file does not have, or not for certain
+	pages *Pages                  // to be shipped, those of the WAL included; nil once they are too many
+}
+
+// NewFound returns what is found before anything was looked at. What is to be shipped
+// goes into pages.
+func NewFound(pages *Pages) *Found {
+	return &Found{newer: map[uint32]ltx.Checksum{}, pages: pages}
+}
+
+// Newer returns the checksum of a page's version that counts more than the main file's,
+// if there is one.
+func (f *Found) Newer(page uint32) (ltx.Checksum, bool) { sum, ok := f.newer[page]; return sum, ok }
+
+// Pages returns what is to be shipped; nil when that is more than there was room for.
+func (f *Found) Pages() *Pages { return f.pages }
+
+// Take takes the page's newest version, from the WAL.
+func (f *Found) Take(page uint32, data []byte) error {
+	sum := ltx.ChecksumPage(page, data)
+	f.newer[page] = sum
+	return f.Ship(page, data)
+}
+
+// Ship takes a page that differs. When there are too many, replicas will read the
+// database itself instead.
+func (f *Found) Ship(page uint32, data []byte) error {
+	if f.pages == nil {
+		return nil
+	}
+	err := f.pages.Put(page, data)
+	if errors.Is(err, ErrRoom) {
+		pages := f.pages
+		f.pages = nil
+		return pages.Close()
+	}
+	return err
+}
+
+// Patch makes of the sums of what was read those of the database of so many pages that
+// is the result. Errors: ErrMissing.
+func (f *Found) Patch(sums *pagesums.Writer, pageSize int, pages uint32) error {
+	lock := ltx.LockPgno(uint32(pageSize))
+	for page := sums.Pages() + 1; page <= pages; page++ {
+		if _, ok := f.newer[page]; !ok && page != lock {
+			return fmt.Errorf("page %d of %d: %w", page, pages, ErrMissing)
+		}
+	}
+	var changes []pagesums.Change
+	for _, page := range slices.Sorted(maps.Keys(f.newer)) {
+		if page <= pages && page != lock {
+			changes = append(changes, pagesums.Change{Page: page, Sum: f.newer[page]})
+		}
+	}
+	return sums.Patch(changes, pages)
+}
+
+// Close lets go of the pages. It may be called again.
+func (f *Found) Close() error {
+	if f.pages == nil {
+		return nil
+	}
+	return f.pages.Close()
+}

@@ -1,0 +1,78 @@
+package overlay
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+)
+
+// frameRef is a page version in the WAL. The sum makes sure that the bytes that are
+// read later are those whose running checksum was verified.
+type frameRef struct {
+	page, frame uint32
+	sum         ltx.Checksum
+}
+
+// firstCompaction is the number of frame references at which superseded ones are
+// dropped for the first time; then at every doubling.
+const firstCompaction = 1 << 16
+
+// NotBackfilled calls f with the newest frame of each page up to x's commit, ascending
+// by page, but for frames that the main file has for certain. The caller holds the WAL,
+// and x was read after it began to. The bytes are valid during the call.
+func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex, f func(page uint32, data []byte) error) error {
+	if x.Backfilled >= x.MaxFrame {
+		return nil
+	}
+	h, err := files.WALHeader()
+	if err != nil {
+		return err
+	}
+	wal := files.WAL()
+	if wal == nil || h.Salt1 != x.Salt1 || h.Salt2 != x.Salt2 {
+		return fmt.Errorf("read wal of %s: %w", files.Path(), dbfile.ErrSalt)
+	}
+	var refs []frameRef
+	s, compactAt := dbfile.NewFrameScanner(wal, h, h.Start(), x.MaxFrame), firstCompaction
+	for s.Next() {
+		if frame := s.Position().Frame; frame > x.Backfilled {
+			refs = append(refs, frameRef{s.Frame().Page, frame, ltx.ChecksumPage(s.Frame().Page, s.Page())})
+		}
+		if len(refs) >= compactAt {
+			refs = newest(refs)
+			compactAt = max(compactAt, 2*len(refs))
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.Err(); err != nil {
+		return err
+	}
+	data := make([]byte, x.PageSize)
+	for _, ref := range newest(refs) {
+		if _, err := wal.ReadAt(data, h.FrameOffset(ref.frame)+dbfile.FrameHeaderSize); err != nil {
+			return fmt.Errorf("read wal frame %d: %w", ref.frame, err)
+		}
+		if ltx.ChecksumPage(ref.page, data) != ref.sum {
+			return fmt.Errorf("wal frame %d changed after it was verified: %w", ref.frame, dbfile.ErrChecksum)
+		}
+		if err := f(ref.page, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newest keeps the newest frame of each page, ascending by page.
+func newest(refs []frameRef) []frameRef {
+	slices.SortFunc(refs, func(a, b frameRef) int {
+		return cmp.Or(cmp.Compare(a.page, b.page), cmp.Compare(b.frame, a.frame))
+	})
+	return slices.CompactFunc(refs, func(a, b frameRef) bool { return a.page == b.page })
+}
