@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
@@ -29,6 +30,26 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 		return err
 	})
 
+	forget := app.Command("forget", "Let go of a database that a glob found once and whose file is gone. Its replica stays.")
+	forgotten := forget.Arg("db", "Its name.").Required().String()
+	forget.Action(func(*kingpin.ParseContext) error {
+		if err := askAdmin(env, "/v1/forget", url.Values{"db": {*forgotten}}, 0, &struct{}{}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(env.Stdout, "%s is forgotten; its replica stays as it is.\n", show.Text(*forgotten))
+		return err
+	})
+
+	resume := app.Command("resume", "End a pause: policies act again.")
+	resumed := resume.Arg("db", "A configured name or a file; none is all databases.").String()
+	resume.Action(func(*kingpin.ParseContext) error {
+		if err := askAdmin(env, "/v1/pause", url.Values{"db": {absolute(*resumed)}, "for": {"0s"}}, 0, &struct{}{}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(env.Stdout, "Policies act again.")
+		return err
+	})
+
 	pause := app.Command("pause", "Keep the policies from acting for a while; measuring goes on.")
 	name := pause.Arg("db", "A configured name or a file; none is all databases.").String()
 	length := pause.Flag("for", "For how long; 0 ends a pause.").Default("1h").Duration()
@@ -41,7 +62,7 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 			_, err := fmt.Fprintln(env.Stdout, "Policies act again.")
 			return err
 		}
-		_, err := fmt.Fprintf(env.Stdout, "No policy acts until %s.\n", time.Now().Add(*length).Format(time.DateTime))
+		_, err := fmt.Fprintf(env.Stdout, "No policy acts until %s.\n", show.Time(time.Now().Add(*length)))
 		return err
 	})
 }

@@ -5,15 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -37,16 +39,22 @@ func newAdminClient(env *environment) *adminClient {
 	return &adminClient{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
-// adminSocket returns the path of the admin socket. A configuration that does not
-// load is no reason to fail here: the daemon may still run with an older one.
+// adminSocket returns the path of the admin socket: --admin, $SQLWATCH_ADMIN, the
+// configuration's, the default. A configuration that does not load is no reason to
+// fail here: the daemon may still run with an older one.
 func adminSocket(env *environment) string {
 	if env.Admin != nil && *env.Admin != "" {
 		return strings.TrimPrefix(*env.Admin, "unix://")
 	}
-	quiet := *env
-	quiet.Stderr = io.Discard
-	if cfg, err := loadConfig(&quiet); err == nil && cfg.Server.Admin != "" {
-		return strings.TrimPrefix(cfg.Server.Admin, "unix://")
+	if socket, ok := env.Getenv("SQLWATCH_ADMIN"); ok && socket != "" {
+		return strings.TrimPrefix(socket, "unix://")
+	}
+	// Errors of other blocks, such as variables that only the unit's environment has,
+	// do not matter here.
+	if path, err := configPath(env); err == nil {
+		if cfg, _ := config.Load(path, env.Getenv); cfg != nil && cfg.Server.Admin != "" {
+			return strings.TrimPrefix(cfg.Server.Admin, "unix://")
+		}
 	}
 	return filepath.Join(runtimeDir(env), "admin.sock")
 }
@@ -76,8 +84,15 @@ func (c *adminClient) call(ctx context.Context, method, path string, query url.V
 	}
 	response, err := c.http.Do(request)
 	var dial *net.OpError
-	if errors.As(err, &dial) && dial.Op == "dial" {
-		return fmt.Errorf("%s: %w", c.socket, errNoDaemon)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("uid %d may not use %s: ask as root or as the daemon's user: %w", os.Geteuid(), c.socket, fs.ErrPermission)
+	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no socket %s", errNoDaemon, c.socket)
+	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: nobody listens at %s any more", errNoDaemon, c.socket)
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Errorf("%w: %v", errNoDaemon, err)
 	}
 	if err != nil {
 		return fmt.Errorf("ask the daemon at %s: %w", c.socket, err)

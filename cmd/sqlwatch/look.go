@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -30,6 +32,9 @@ func lookAt(ctx context.Context, env *environment, names []string) (views []data
 	}
 	for _, name := range names {
 		some, err := askDaemon(ctx, client, absolute(name))
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, false, err
+		}
 		if err != nil {
 			// The daemon does not know it, or there is none.
 			views, err = lookOurselves(ctx, env, names)
@@ -137,7 +142,11 @@ func lookOnce(ctx context.Context, t config.DatabaseTarget, policies *policy.Set
 	sample := reader.Sample(ctx)
 	decision := policies.Evaluate(policy.Input{Now: sample.At, Sample: &sample, Labels: t.Labels}, nil)
 	// Through JSON, so that the commands see the same whoever looked.
-	text, err := json.Marshal(watchdog.DatabaseStatus{Name: t.Name, Path: sample.Path, Labels: t.Labels, Sample: &sample, Decision: &decision})
+	conditions := health.OfDatabase(health.Database{Name: t.Name, Path: sample.Path, Now: sample.At, Replicated: len(t.Replicas) > 0, Sample: &sample})
+	text, err := json.Marshal(watchdog.DatabaseStatus{
+		Name: t.Name, Path: sample.Path, Labels: t.Labels, Sample: &sample, Decision: &decision, Conditions: conditions,
+		Actions: []watchdog.ActionRecord{}, Changes: []watchdog.ChangeRecord{},
+	})
 	if err != nil {
 		return databaseView{}, err
 	}

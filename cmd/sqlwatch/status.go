@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/dustin/go-humanize"
 
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/web"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 )
 
 func registerStatus(app *kingpin.Application, env *environment) {
-	cmd := app.Command("status", "Show every database once: from the running daemon, or by looking at the files. Exit code 2: some database is not up.")
+	cmd := app.Command("status", "Show every database once: from the running daemon, or by looking at the files. Exit code 2: something is wrong, or no daemon answers.")
 	names := cmd.Arg("db", "Only these: configured names or files.").Strings()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
@@ -25,18 +27,23 @@ func registerStatus(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
+		itself := itselfOf(context.Background(), env)
 		if *asJSON {
+			writeItself(env.Stderr, itself)
 			err = writeJSON(env.Stdout, views)
 		} else {
+			writeItself(env.Stdout, itself)
 			err = writeStatus(env.Stdout, views, time.Now())
 		}
 		if err != nil {
 			return err
 		}
+		wrong := health.Wrong(itself.Conditions)
 		for _, v := range views {
-			if stateOf(v) != "up" {
-				return &exitError{code: exitFindings}
-			}
+			wrong = wrong || stateOf(v) != "up" && stateOf(v) != "empty" || health.Wrong(v.Conditions)
+		}
+		if wrong {
+			return &exitError{code: exitFindings}
 		}
 		return nil
 	})
@@ -62,7 +69,8 @@ func registerTop(app *kingpin.Application, env *environment) {
 				from = "from the daemon"
 			}
 			// Home, and clear what the last round left behind.
-			fmt.Fprintf(env.Stdout, "\x1b[H\x1b[2Jsqlwatch  %s  %s\n\n", time.Now().Format(time.TimeOnly), from)
+			fmt.Fprintf(env.Stdout, "\x1b[H\x1b[2Jsqlwatch  %s  %s\n\n", show.Clock(time.Now()), from)
+			writeItself(env.Stdout, itselfOf(ctx, env))
 			if err := writeStatus(env.Stdout, views, time.Now()); err != nil {
 				return err
 			}
@@ -89,11 +97,42 @@ func writeStatus(w io.Writer, views []databaseView, now time.Time) error {
 		return err
 	}
 	for _, v := range views {
-		if problem := problemOf(v); problem != "" {
-			fmt.Fprintf(w, "\n%s: %s\n", v.Name, problem)
+		for _, c := range v.Conditions {
+			writeCondition(w, v.Name, c, now)
 		}
 	}
 	return writeCosts(w, views)
+}
+
+// itselfOf asks the daemon how it fares itself.
+func itselfOf(ctx context.Context, env *environment) web.Health {
+	var h web.Health
+	if err := newAdminClient(env).call(ctx, "GET", "/api/v1/health", nil, &h); err != nil {
+		return web.Health{Conditions: health.Unreachable(err.Error(), time.Now())}
+	}
+	return h
+}
+
+// writeItself writes what is wrong with the daemon itself, the first thing to know.
+func writeItself(w io.Writer, h web.Health) {
+	for _, c := range h.Conditions {
+		writeCondition(w, "sqlwatch", c, time.Now())
+	}
+	for _, l := range h.LeftOut[:min(len(h.LeftOut), 20)] {
+		fmt.Fprintf(w, "    not watched: %s: %s\n", show.Text(l.Place), show.Text(l.Why))
+	}
+	if len(h.Conditions) > 0 {
+		fmt.Fprintln(w)
+	}
+}
+
+// writeCondition writes one condition: what, why, what to do.
+func writeCondition(w io.Writer, name string, c health.Condition, now time.Time) {
+	since := ""
+	if age := now.Sub(c.Since); !c.Since.IsZero() && age >= time.Second {
+		since = ", for " + show.Span(age)
+	}
+	fmt.Fprintf(w, "\n%s: %s (%s%s): %s\n    %s\n    → %s\n", show.Text(name), strings.ToUpper(string(c.Severity)), c.ID, since, c.What, c.Why, c.Cure)
 }
 
 // writeCosts says what the sums are that stand beside replicas.
@@ -123,13 +162,6 @@ func stateOf(v databaseView) string {
 		return "unknown"
 	}
 	return v.Sample.State.String()
-}
-
-func problemOf(v databaseView) string {
-	if v.Err != "" || v.Sample == nil {
-		return v.Err
-	}
-	return v.Sample.Err
 }
 
 func sizeOf(v databaseView) string {
@@ -200,4 +232,4 @@ func policiesOf(v databaseView) string {
 	return strings.Join(all, ", ")
 }
 
-func size(bytes int64) string { return humanize.IBytes(uint64(max(bytes, 0))) }
+func size(bytes int64) string { return show.Bytes(bytes) }

@@ -55,11 +55,8 @@ func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
 	if !daemon {
 		fmt.Fprintln(w, "  No daemon answers: this is one look at the file, so that whatever needs a past is unknown.")
 	}
-	if problem := problemOf(v); problem != "" {
-		fmt.Fprintf(w, "  %s\n", problem)
-	}
-	if !v.PausedUntil.IsZero() {
-		fmt.Fprintf(w, "  Policies are paused until %s.\n", v.PausedUntil.Local().Format(time.DateTime))
+	for _, c := range v.Conditions {
+		writeCondition(w, v.Name, c, now)
 	}
 	explainPin(w, v, now)
 	if v.Decision == nil {
@@ -73,7 +70,7 @@ func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
 		fmt.Fprintln(w, "\nLast actions:")
 	}
 	for _, a := range v.Actions {
-		fmt.Fprintf(w, "  %s  %s by %s: %s", a.At.Local().Format(time.DateTime), a.Action, a.Policy, a.Outcome)
+		fmt.Fprintf(w, "  %s  %s by %s: %s", a.At.Local().Format("2006-01-02 15:04:05 MST"), a.Action, a.Policy, a.Outcome)
 		if a.Err != "" {
 			fmt.Fprintf(w, ": %s", a.Err)
 		}
@@ -83,7 +80,7 @@ func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
 		fmt.Fprintln(w, "\nLast decisions:")
 	}
 	for _, c := range v.Changes {
-		fmt.Fprintf(w, "  %s  %s: %s", c.At.Local().Format(time.DateTime), c.Policy, c.Phase)
+		fmt.Fprintf(w, "  %s  %s: %s", c.At.Local().Format("2006-01-02 15:04:05 MST"), c.Policy, c.Phase)
 		if c.Refused != "" {
 			fmt.Fprintf(w, ", refused by %s", c.Refused)
 		}
@@ -132,7 +129,7 @@ func explainPolicy(w io.Writer, p policyView, now time.Time) {
 		fmt.Fprintf(w, "    %s: %s\n", g.Guard, g.Reason)
 	}
 	if !p.Earliest.IsZero() {
-		fmt.Fprintf(w, "  could act at the earliest: %s (%s)\n", p.Earliest.Local().Format(time.DateTime), fromNow(p.Earliest, now))
+		fmt.Fprintf(w, "  could act at the earliest: %s (%s)\n", p.Earliest.Local().Format("2006-01-02 15:04:05 MST"), fromNow(p.Earliest, now))
 	}
 	if p.Tree == nil {
 		return

@@ -27,7 +27,7 @@ const module = "github.com/sqlwatch/sqlwatch"
 // "*" allows all.
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
-	"internal/daemon": {"internal/health", "internal/metric",
+	"internal/daemon": {"replicator/lease", "internal/health", "internal/metric",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",

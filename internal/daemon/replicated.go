@@ -77,7 +77,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	return watchdog.Parts{
 		Sampler:      shared,
 		Checkpointer: shared,
-		Actions:      watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow, Notify: d.notify, Replicas: r.Status},
+		Actions:      watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow, Notify: d.notify, Replicas: func() []collector.Replica { return replicasNow(r, replicas) }, Capture: capturing(r)},
 		LastBusy:     d.locks.last(t.Name),
 		Close: func(ctx context.Context) error {
 			stop()
