@@ -12,13 +12,20 @@ import (
 )
 
 // replicasNow returns how far each replica has come, for samples.
-func replicasNow(r *replicator.Replicator, options []replicator.ReplicaOptions) []collector.Replica {
+// failing remembers since when each fails.
+func replicasNow(r *replicator.Replicator, options []replicator.ReplicaOptions, failing []time.Time) []collector.Replica {
 	out := []collector.Replica{}
 	for i, s := range r.Replicas() {
+		switch {
+		case s.Healthy:
+			failing[i] = time.Time{}
+		case failing[i].IsZero():
+			failing[i] = time.Now()
+		}
 		out = append(out, collector.Replica{
 			Name: s.Name, Healthy: s.Healthy, CaughtUp: s.CaughtUp, LagSeconds: s.LagSeconds, PendingBytes: s.PendingBytes,
 			TXID: uint64(s.TXID), LastVerified: s.LastVerified, Err: s.Err, MonthlyUSD: s.MonthlyUSD,
-			Reason: reasonOf(s.Failed), FailingSince: s.FailingSince, DrillErr: s.DrillErr, DrillSeconds: s.VerifyDuration.Seconds(),
+			Reason: reasonOf(s.Failed), FailingSince: failing[i], DrillErr: s.DrillErr, DrillSeconds: s.VerifyDuration.Seconds(),
 			ObjectiveSeconds: s.Objective.Seconds(), SnapshotEverySeconds: options[i].SnapshotEvery.Seconds(),
 			VerifyEverySeconds: options[i].VerifyEvery.Seconds(), StoredBytes: s.StoredBytes,
 			LastSnapshot: s.LastSnapshot, OldestRestorePoint: s.OldestRestorePoint,
