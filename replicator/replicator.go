@@ -477,6 +477,16 @@ func (r *Replicator) Status() []collector.Replica {
 	return out
 }
 
+// Captured returns what is spooled, and why commits are not captured, nil where they are.
+func (r *Replicator) Captured() (spooled int64, err error) {
+	if spool := r.spool(); spool != nil {
+		spooled = spool.Bytes()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return spooled, r.captured
+}
+
 // Replicas returns everything known about each replica, without a request.
 func (r *Replicator) Replicas() []ReplicaStatus {
 	out := make([]ReplicaStatus, len(r.replicas))

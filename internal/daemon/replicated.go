@@ -74,11 +74,10 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	shared.begin = sync.OnceFunc(func() {
 		replication.Go(func() { failed = d.replicate(running, r, log) })
 	})
-	failing := make([]time.Time, len(replicas))
 	return watchdog.Parts{
 		Sampler:      shared,
 		Checkpointer: shared,
-		Actions:      watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow, Notify: d.notify, Replicas: func() []collector.Replica { return replicasNow(r, replicas, failing) }, Capture: capturing(r)},
+		Actions:      watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow, Notify: d.notify, Replicas: r.Status, Capture: capturing(r)},
 		LastBusy:     d.locks.last(t.Name),
 		Close: func(ctx context.Context) error {
 			stop()
