@@ -8,6 +8,12 @@ server {
   state_dir = "/var/lib/sqlwatch"
 }
 
+# What all replicas together send: large files at a time, and bytes a second.
+uploads {
+  at_once   = 4
+  bandwidth = "10MB"
+}
+
 engine {
   mode = "enforce" # or "dry_run": decide and report, but never act
 }

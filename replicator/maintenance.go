@@ -212,6 +212,7 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 	if err := p.retain(ctx); err != nil {
 		return time.Time{}, err
 	}
+	store.Sweep(ctx, p.store, p.now(), p.log)
 	if !p.ledger.Waits() {
 		p.retained = p.now().Add(p.o.Retention.Period())
 	}

@@ -390,7 +390,7 @@ func TestShip_fileReplica(t *testing.T) {
 	h := newHost(t, path)
 	h.options.Metrics = replicator.NewMetrics()
 	counts := &requests.Counts{}
-	h.options.Replicas = []replicator.ReplicaOptions{replica("file.copy", store.Observed(st, counts.Observe))}
+	h.options.Replicas = []replicator.ReplicaOptions{replica("file.copy", store.Through(st, nil, counts.Observe))}
 	h.options.Replicas[0].Requests = counts
 	h.begin()
 	wantRestored(t, st, path)

@@ -20,8 +20,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// probeTime bounds the round trip to one replica, its retries included.
-const probeTime = 30 * time.Second
+// probeTime bounds the round trip to one replica, its retries included, and
+// largeProbeTime that of an object of 8 MiB.
+const (
+	probeTime      = 30 * time.Second
+	largeProbeTime = 3 * time.Minute
+)
 
 // doctorCommand holds the flags of doctor.
 type doctorCommand struct {
@@ -200,13 +204,17 @@ func roundTrip(ctx context.Context, t config.ReplicaTarget, database string) doc
 		r = doctor.FileReplica(t.File.Dir, database)
 	}
 	if r.Skipped == "" && !r.DirForbidden && r.ListErr == nil {
+		whole := ctx
 		ctx, cancel := context.WithTimeout(ctx, probeTime)
 		defer cancel()
-		store, err := daemon.NewStore(ctx, t, nil)
+		store, err := daemon.NewStore(ctx, t)
 		if err != nil {
 			r.ListErr = err
 		} else {
 			r = doctor.Probe(ctx, store, r)
+			patient, cancel := context.WithTimeout(whole, largeProbeTime)
+			defer cancel()
+			r = doctor.ProbeLarge(patient, store, r)
 		}
 	}
 	r.Name, r.Place = t.Name, t.Place()

@@ -63,7 +63,7 @@ func farthest(
 
 func candidateOf(ctx context.Context, t config.ReplicaTarget) (c candidate, err error) {
 	c.target = t
-	if c.store, err = daemon.NewStore(ctx, t, nil); err != nil {
+	if c.store, err = daemon.NewStore(ctx, t); err != nil {
 		return c, err
 	}
 	if c.line, err = lineage.Read(ctx, c.store); err != nil {

@@ -34,7 +34,7 @@ func openStore(ctx context.Context, env *environment, arg, replica string) (stor
 	if len(targets) > 1 {
 		return farthest(ctx, env, targets, ours)
 	}
-	st, err := daemon.NewStore(ctx, targets[0], nil)
+	st, err := daemon.NewStore(ctx, targets[0])
 	return st, targets[0], err
 }
 

@@ -17,6 +17,7 @@ import (
 // Config is a checked configuration.
 type Config struct {
 	Server    Server
+	Uploads   Uploads
 	Databases []Database                 // in file order
 	Replicas  map[string]ReplicaTemplate // by "s3.main"
 	Notifiers map[string]Notifier        // by "webhook.ops"
@@ -33,6 +34,12 @@ type Server struct {
 	StateDir string `json:"state_dir"` // absolute
 
 	AllowEmpty bool `json:"allow_empty,omitempty"` // a reload may leave no database
+}
+
+// Uploads bounds what all replicas together send.
+type Uploads struct {
+	AtOnce    int   `json:"at_once,omitempty"`   // large files at a time; 0: the default
+	Bandwidth int64 `json:"bandwidth,omitempty"` // bytes a second; 0: as fast as the line
 }
 
 // DefaultServer is the server where the configuration says nothing.

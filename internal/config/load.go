@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -93,6 +94,7 @@ func (c *Config) LoadTests(path string) ([]*policytest.Test, hcl.Diagnostics) {
 func topLevel() *hcl.BodySchema {
 	return &hcl.BodySchema{Blocks: append(policy.Blocks(),
 		hcl.BlockHeaderSchema{Type: "server"},
+		hcl.BlockHeaderSchema{Type: "uploads"},
 		hcl.BlockHeaderSchema{Type: "variable", LabelNames: []string{"name"}},
 		hcl.BlockHeaderSchema{Type: "locals"},
 		hcl.BlockHeaderSchema{Type: "database", LabelNames: []string{"name"}},
@@ -107,6 +109,9 @@ func (l *loading) load(content *hcl.BodyContent) {
 	l.locals(blocks.OfType("locals"))
 	if b := l.Single(blocks, "server"); b != nil {
 		l.server(b)
+	}
+	if b := l.Single(blocks, "uploads"); b != nil {
+		l.uploads(b)
 	}
 	for _, b := range blocks.OfType("replica") {
 		l.replica(b)
@@ -157,6 +162,21 @@ func (l *loading) server(b *hcl.Block) {
 	if !filepath.IsAbs(s.StateDir) {
 		l.Errorf(a["state_dir"].Expr.Range(), "Relative path", "state_dir must be absolute.")
 	}
+}
+
+func (l *loading) uploads(b *hcl.Block) {
+	a := l.Content(b.Body, hcldecode.Attributes("at_once", "bandwidth")).Attributes
+	l.cfg.Uploads.Bandwidth = l.Size(a["bandwidth"], 0, 64e3, 1e12)
+	text := l.Plain(a["at_once"], "")
+	if text == "" {
+		return
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 256 {
+		l.Errorf(a["at_once"].Expr.Range(), "Out of range", "at_once is a whole number from 1 to 256: how many large files are uploaded at a time.")
+		return
+	}
+	l.cfg.Uploads.AtOnce = n
 }
 
 func (l *loading) notifier(b *hcl.Block) {

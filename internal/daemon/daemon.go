@@ -28,7 +28,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/internal/web"
 	"github.com/sqlwatch/sqlwatch/replicator"
-	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // ShutdownGrace is how long the last syncs may take after SIGTERM.
@@ -70,7 +70,7 @@ type Daemon struct {
 	notices  *notify.Notifiers
 
 	replication *replicator.Metrics
-	stores      s3.Shared
+	stores      stores
 	requests    chan request
 	itself      *itself
 
@@ -98,6 +98,7 @@ func New(o Options) (*Daemon, error) {
 		notices:  notify.New(o.Logger),
 
 		replication: replicator.NewMetrics(),
+		stores:      stores{uploads: store.NewBudget(o.Config.Uploads.AtOnce, o.Config.Uploads.Bandwidth)},
 	}
 	if err := d.notices.Configure(notifiersOf(d.config)); err != nil {
 		return nil, err

@@ -98,6 +98,7 @@ func (d *Daemon) swap(ctx context.Context) error {
 	if changes := config.Changes(d.config, cfg); len(changes) > 0 {
 		d.log.Info("the configuration has changed", "changes", changes)
 	}
+	d.stores.uploads.Change(cfg.Uploads.AtOnce, cfg.Uploads.Bandwidth)
 	d.config = cfg
 	return nil
 }

@@ -129,7 +129,7 @@ func (d *Daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]rep
 	var all []replicator.ReplicaOptions
 	for _, target := range t.Replicas {
 		counts := &requests.Counts{}
-		st, err := sharedStore(ctx, target, &d.stores, counts.Observe)
+		st, err := d.stores.open(ctx, target, counts.Observe, d.log)
 		if err != nil {
 			return nil, fmt.Errorf("replica %s of %s: %w", target.Name, t.Name, err)
 		}
@@ -145,7 +145,7 @@ func (d *Daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]rep
 
 // pricesOf returns what the store's provider asks for, nil where that is unknown.
 func pricesOf(st store.Store) *requests.Prices {
-	if s, ok := st.(*s3.Store); ok {
+	if s, ok := store.As[*s3.Store](st); ok {
 		if prices, known := requests.PricesOf(s.Provider()); known {
 			return &prices
 		}

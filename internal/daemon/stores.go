@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -10,27 +11,38 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
-// NewStore returns the store of one replica. observe, which may be nil, is told
-// of every request.
-func NewStore(ctx context.Context, t config.ReplicaTarget, observe func(store.Request)) (store.Store, error) {
-	return sharedStore(ctx, t, nil, observe)
+// NewStore returns the store of one replica, for a command: behind the seam, with
+// nothing in common with others.
+func NewStore(ctx context.Context, t config.ReplicaTarget) (store.Store, error) {
+	return (&stores{}).open(ctx, t, nil, nil)
 }
 
-// sharedStore is NewStore for one of many: those in S3 have shared in common.
-func sharedStore(ctx context.Context, t config.ReplicaTarget, shared *s3.Shared, observe func(store.Request)) (store.Store, error) {
+// stores is what those of one process have in common. The zero value is ready.
+type stores struct {
+	s3      s3.Shared
+	uploads *store.Budget // nil: no limits
+}
+
+// open returns the store of one replica. observe and log may be nil; observe is told of
+// every request.
+func (s *stores) open(ctx context.Context, t config.ReplicaTarget, observe func(store.Request), log *slog.Logger) (store.Store, error) {
 	switch t.Type {
 	case "file":
 		st, err := file.New(t.File.Dir)
-		if err != nil || observe == nil {
-			return st, err
+		if err != nil {
+			return nil, err
 		}
-		return store.Observed(st, observe), nil
+		return store.Through(st, s.uploads, observe), nil
 	case "s3":
-		return s3.New(ctx, s3.Config{
+		st, err := s3.New(ctx, s3.Config{
 			Bucket: t.S3.Bucket, Prefix: t.S3.Prefix, Region: t.S3.Region, Endpoint: t.S3.Endpoint, PathStyle: pathStyle(t.S3),
 			AccessKey: t.S3.AccessKey.Reveal(), SecretKey: t.S3.SecretKey.Reveal(), SessionToken: t.S3.SessionToken.Reveal(),
-			CAFile: t.S3.CAFile, Observe: observe, Shared: shared,
+			CAFile: t.S3.CAFile, Observe: observe, Shared: &s.s3, Log: log,
 		})
+		if err != nil {
+			return nil, err
+		}
+		return store.Through(st, s.uploads, nil), nil
 	}
 	return nil, fmt.Errorf("replica %s: unknown type %q", t.Name, t.Type)
 }

@@ -137,12 +137,12 @@ type Replica struct {
 	NotListed    bool    // what was written did not show in the next listing
 	Conditional  Support // If-None-Match
 	Matching     Support // If-Match
-	ProbeKey     string  // left behind where it could not be deleted
 	Skew         time.Duration
 	SkewKnown    bool // Skew is the store's clock minus ours
 	Foreign      bool // another program's files are there, and none of ours
 	SameDisk     bool // a file replica on the database's own file system
 	Duration     time.Duration
+	Odd          Quirks
 	DirUID       int  // of a file replica's directory
 	DirMissing   bool // it does not exist yet
 	DirForbidden bool // and cannot be made

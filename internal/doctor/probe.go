@@ -49,12 +49,17 @@ func (p *probe) run(ctx context.Context) {
 		return
 	}
 	p.get(ctx)
+	if p.found.GetErr == nil {
+		p.quirks(ctx)
+	}
 	if p.found.ListErr == nil {
 		_, listed, err := p.first(ctx, p.key)
 		p.found.ListErr, p.found.NotListed = err, err == nil && !listed
 	}
 	if err := p.store.Delete(ctx, p.key); err != nil {
-		p.found.DeleteErr, p.found.ProbeKey = err, p.key
+		p.found.DeleteErr, p.found.Odd.ProbeKey = err, p.key
+	} else if _, _, err := p.store.Get(ctx, p.key, 0, 0); err == nil {
+		p.found.Odd.NotDeleted = true
 	}
 }
 
@@ -87,16 +92,16 @@ func (p *probe) body() store.Body {
 
 // put writes the probe and finds out whether the store honours conditions.
 func (p *probe) put(ctx context.Context) error {
-	_, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Create: true})
+	_, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Create: true, Metadata: p.note()})
 	if errors.Is(err, errors.ErrUnsupported) {
 		p.found.Conditional = Refused
-		_, err = p.store.Put(ctx, p.key, p.body(), store.PutOptions{})
+		_, err = p.store.Put(ctx, p.key, p.body(), store.PutOptions{Metadata: p.note()})
 		return err
 	}
 	if err != nil {
 		return err
 	}
-	switch _, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Create: true}); {
+	switch _, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Create: true, Metadata: p.note()}); {
 	case err == nil:
 		p.found.Conditional = Ignored
 	case errors.Is(err, store.ErrExists):
@@ -113,7 +118,7 @@ func (p *probe) put(ctx context.Context) error {
 // match finds out whether the store refuses to replace the probe under a wrong ETag.
 func (p *probe) match(ctx context.Context) Support {
 	const wrong = `"00000000000000000000000000000000"`
-	switch _, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Match: wrong}); {
+	switch _, err := p.store.Put(ctx, p.key, p.body(), store.PutOptions{Match: wrong, Metadata: p.note()}); {
 	case err == nil:
 		return Ignored
 	case errors.Is(err, store.ErrExists):

@@ -56,6 +56,7 @@ func (r Replica) diagnose() []Finding {
 	}
 	found = append(found, r.conditional()...)
 	found = append(found, r.content()...)
+	found = append(found, r.odd()...)
 	return append(found, r.clock()...)
 }
 
@@ -97,6 +98,8 @@ func (r Replica) failure(op string, err error) []Finding {
 		return one("replica-credentials", Critical, what, "nothing is replicated there", cure)
 	case errors.Is(err, store.ErrAuth):
 		return r.forbidden(op, what, cure)
+	case s3.IsFull(err), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return one("replica-full", Critical, what, "commits wait in the state directory until there is room", cure)
 	case errors.Is(err, store.ErrUnavailable):
 		return one("replica-unreachable", Critical, what, "commits wait in the state directory until it answers", cure)
 	}
@@ -119,7 +122,7 @@ func (r Replica) forbidden(op, what, cure string) []Finding {
 	severity := Critical
 	if op == "delete" {
 		severity = Warning
-		cure += fmt.Sprintf(" (the probe %s stays; without the permission let a lifecycle rule delete)", r.ProbeKey)
+		cure += fmt.Sprintf(" (the probe %s stays; no lifecycle rule can stand in for the permission: it does not know which files a restore needs)", r.Odd.ProbeKey)
 	}
 	return one("replica-permission", severity, what, why, cure)
 }

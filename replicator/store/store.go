@@ -63,6 +63,7 @@ type Body struct {
 	Size   int64
 	AtMost int64  // of a stream: about what it cannot exceed, 0 when not known. Decides how it is cut into parts
 	SHA256 string // hex; "" when not known beforehand
+	Pace   Pace   // how fast it may go out
 	Open   func() (io.ReadCloser, error)
 }
 

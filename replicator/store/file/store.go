@@ -163,7 +163,7 @@ func fill(ctx context.Context, w io.Writer, body store.Body) (string, error) {
 	if body.Size >= 0 { // one byte more sees the end, or what should not be there
 		buffer = min(buffer, body.Size+1)
 	}
-	n, err := io.CopyBuffer(io.MultiWriter(w, sum), &contextReader{ctx: ctx, r: r}, make([]byte, buffer))
+	n, err := io.CopyBuffer(io.MultiWriter(w, sum), &contextReader{ctx: ctx, r: r, pace: body.Pace}, make([]byte, buffer))
 	if err != nil {
 		return "", err
 	}
@@ -179,15 +179,18 @@ func fill(ctx context.Context, w io.Writer, body store.Body) (string, error) {
 
 // contextReader ends a copy when the context does.
 type contextReader struct {
-	ctx context.Context
-	r   io.Reader
+	ctx  context.Context
+	r    io.Reader
+	pace store.Pace
 }
 
 func (c *contextReader) Read(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return c.r.Read(p)
+	n, err := c.r.Read(p[:c.pace.Chunk(len(p))])
+	c.pace.Spend(n)
+	return n, err
 }
 
 // makeDir makes a directory of the store, and sweeps it of what a crash left, once.
@@ -313,35 +316,32 @@ func (s *section) Close() error { return s.f.Close() }
 
 // Delete implements store.Store. A file that cannot be removed does not save the others.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
-	var errs []error
+	var refused store.DeleteError
 	for _, key := range keys {
 		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
+			return err
 		}
 		if err := s.remove(key); err != nil {
-			errs = append(errs, err)
+			refused.Add(key, fmt.Errorf("delete %s: %w", key, classify(err)))
 		}
 	}
-	const enough = 3 // to know what is wrong
-	if n := len(errs); n > enough {
-		errs = append(errs[:enough], fmt.Errorf("and %d more of %d", n-enough, len(keys)))
-	}
-	return errors.Join(errs...)
+	return refused.Err(len(keys))
 }
 
+// remove removes a file and what was noted with it.
 func (s *Store) remove(key string) error {
 	path, err := s.path(key)
 	if err != nil {
 		return err
 	}
 	old, _ := os.Lstat(path) // nil when there is none
+	defer s.lists.forget(filepath.Dir(path))
 	if err := durable.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete %s: %w", key, classify(err))
+		return err
 	}
 	if err := s.removeSidecar(path, old); err != nil {
-		return fmt.Errorf("delete metadata of %s: %w", key, classify(err))
+		return fmt.Errorf("remove its metadata: %w", err)
 	}
-	s.lists.forget(filepath.Dir(path))
 	return nil
 }
 

@@ -2,11 +2,8 @@ package s3
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -25,7 +22,7 @@ import (
 // maxResumes is how often in a row a body may break off without a byte of progress.
 const maxResumes = 5
 
-// Get implements store.Store. A whole object is compared with the SHA-256 in its metadata.
+// Get implements store.Store.
 func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	if err := checkKey(key); err != nil {
 		return nil, store.Object{}, s.fail("get", key, err)
@@ -53,9 +50,6 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	}
 	if r.end < 0 || r.end > object.Size {
 		r.end = object.Size
-	}
-	if sum := object.Metadata[store.MetaSHA256]; sum != "" && offset == 0 && r.end == object.Size {
-		r.hash, r.want = sha256.New(), sum
 	}
 	return r, object, nil
 }
@@ -140,9 +134,6 @@ type reader struct {
 	body      io.ReadCloser
 	cancel    context.CancelFunc
 	fruitless int
-
-	hash hash.Hash // nil unless the whole object is read
-	want string
 }
 
 // open requests next..end and sets the body. The deadline covers the wait for
@@ -221,7 +212,7 @@ var contentRange = regexp.MustCompile(`(?i)^\s*bytes[ =]+(\d+)-(\d+)\s*/\s*(\d+)
 func (r *reader) Read(p []byte) (int, error) {
 	for {
 		if r.next >= r.end {
-			return 0, r.finish()
+			return 0, io.EOF
 		}
 		if len(p) == 0 {
 			return 0, nil
@@ -234,9 +225,6 @@ func (r *reader) Read(p []byte) (int, error) {
 		if n > 0 {
 			r.next += int64(n)
 			r.fruitless = 0
-			if r.hash != nil {
-				r.hash.Write(p[:n])
-			}
 			return n, nil // an error that came along comes again
 		}
 		if err == nil {
@@ -246,16 +234,6 @@ func (r *reader) Read(p []byte) (int, error) {
 			return 0, r.store.fail("get", r.key, err)
 		}
 	}
-}
-
-func (r *reader) finish() error {
-	if r.hash == nil {
-		return io.EOF
-	}
-	if got := hex.EncodeToString(r.hash.Sum(nil)); got != r.want {
-		return r.store.fail("get", r.key, fmt.Errorf("%w: sha256 is %s, its metadata says %s", store.ErrDamaged, got, r.want))
-	}
-	return io.EOF
 }
 
 // resume opens the rest after cause broke the body off.

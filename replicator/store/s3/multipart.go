@@ -31,6 +31,7 @@ type parts struct {
 	size  int64
 	first []byte
 	rest  io.Reader
+	pace  store.Pace
 }
 
 // partSize is how large the parts of a body of at most atMost bytes are: all of one
@@ -102,7 +103,7 @@ func (u *upload) send(ctx context.Context, body parts) error {
 		u.size += int64(len(part))
 		sending, n := part, number
 		group.Go(func() error {
-			done, err := u.sendPart(ctx, n, sending)
+			done, err := u.sendPart(ctx, n, sending, body.pace)
 			if err == nil {
 				stored <- done
 			}
@@ -153,13 +154,13 @@ func fill(buffer []byte, size int64, r io.Reader) ([]byte, error) {
 	return part, nil
 }
 
-func (u *upload) sendPart(ctx context.Context, number int32, part []byte) (types.CompletedPart, error) {
+func (u *upload) sendPart(ctx context.Context, number int32, part []byte, pace store.Pace) (types.CompletedPart, error) {
 	ctx, cancel := u.store.within(ctx, int64(len(part)))
 	defer cancel()
 	guard := u.store.guardOf(part)
 	out, err := u.store.client.UploadPart(ctx, &s3.UploadPartInput{
 		Bucket: &u.store.config.Bucket, Key: &u.key, UploadId: u.id, PartNumber: &number,
-		Body: bytes.NewReader(part), ContentLength: aws.Int64(int64(len(part))),
+		Body: paced{bytes.NewReader(part), pace}, ContentLength: aws.Int64(int64(len(part))),
 		ChecksumSHA256: guard.sha256, ContentMD5: guard.md5,
 	}, guard.signed)
 	if err != nil {

@@ -85,11 +85,11 @@ func (s *Store) put(ctx context.Context, key string, body store.Body, opts store
 	}
 	if int64(len(first)) < size {
 		return s.putWhole(ctx, key, store.Body{
-			Size: int64(len(first)),
+			Size: int64(len(first)), Pace: body.Pace,
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(first)), nil },
 		}, opts)
 	}
-	return s.putParts(ctx, key, parts{size: size, first: first, rest: r}, opts)
+	return s.putParts(ctx, key, parts{size: size, first: first, rest: r, pace: body.Pace}, opts)
 }
 
 func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
@@ -188,6 +188,19 @@ func counting(attempts *int) func(*s3.Options) {
 	}
 }
 
+// paced is a body in memory that goes out no faster than its pace.
+type paced struct {
+	io.ReadSeeker
+	pace store.Pace
+}
+
+// Read implements io.Reader.
+func (p paced) Read(b []byte) (int, error) {
+	n, err := p.ReadSeeker.Read(b[:p.pace.Chunk(len(b))])
+	p.pace.Spend(n)
+	return n, err
+}
+
 // reopening is a Body as the SDK wants it: seekable, though Seek only knows
 // the start (where a retry opens the body anew), the end and where it is.
 type reopening struct {
@@ -208,8 +221,9 @@ func (r *reopening) Read(p []byte) (int, error) {
 		}
 		r.current = opened
 	}
-	n, err := r.current.Read(p)
+	n, err := r.current.Read(p[:r.body.Pace.Chunk(len(p))])
 	r.offset += int64(n)
+	r.body.Pace.Spend(n)
 	return n, err
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -102,6 +103,21 @@ func New(ctx context.Context, c Config) (*Store, error) {
 
 // Provider returns the name of the provider, as far as the endpoint tells it.
 func (s *Store) Provider() string { return s.provider.name }
+
+// HeadRefused reports whether the store was found to refuse HEAD.
+func (s *Store) HeadRefused() bool { return s.headless.Load() }
+
+// Versioned asks whether the bucket keeps deleted and replaced objects as versions;
+// an error where the keys may not ask.
+func (s *Store) Versioned(ctx context.Context) (bool, error) {
+	ctx, cancel := s.within(ctx, 0)
+	defer cancel()
+	out, err := s.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &s.config.Bucket})
+	if err != nil {
+		return false, s.fail("list", "", err)
+	}
+	return out.Status == types.BucketVersioningStatusEnabled, nil
+}
 
 // complete fills in defaults and refuses what can never work.
 func (c *Config) complete() error {

@@ -246,7 +246,7 @@ func (e *env) damaged(t *testing.T) {
 	}
 	r.Close()
 	p.Next(s3test.WrongByte, "get", 1)
-	if _, err := readAll(t, st, key); !errors.Is(err, store.ErrDamaged) {
+	if _, err := readAll(t, store.Through(st, nil, nil), key); !errors.Is(err, store.ErrDamaged) {
 		t.Errorf("S7 a wrong byte: %v, want ErrDamaged", err)
 	}
 	p.Next(s3test.HTML, "get", 10)

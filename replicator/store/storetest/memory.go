@@ -28,6 +28,9 @@ type Memory struct {
 	// ListMetadata makes List tell the metadata, as a file store does and S3 does not.
 	ListMetadata bool
 
+	// Locked names keys that cannot be deleted; nil: none.
+	Locked func(key string) bool
+
 	mu         sync.Mutex
 	objects    map[string]stored
 	keys       []string // sorted
@@ -247,11 +250,16 @@ func (m *Memory) Delete(ctx context.Context, keys ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.requests["delete"]++
+	var refused store.DeleteError
 	for _, key := range keys {
+		if m.Locked != nil && m.Locked(key) {
+			refused.Add(key, fmt.Errorf("delete %s: %w", key, store.ErrAuth))
+			continue
+		}
 		delete(m.objects, key)
 		if i, found := slices.BinarySearch(m.keys, key); found {
 			m.keys = slices.Delete(m.keys, i, i+1)
 		}
 	}
-	return nil
+	return refused.Err(len(keys))
 }

@@ -1,0 +1,265 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// TestSeam: the contract holds through it.
+func TestSeam(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Store {
+		return store.Through(storetest.NewMemory(), store.NewBudget(2, 0), nil)
+	})
+}
+
+// spoiling stores other bytes than it was given.
+type spoiling struct {
+	*storetest.Memory
+	spoil func([]byte) []byte
+}
+
+// Put implements store.Store.
+func (s spoiling) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+	object, err := s.Memory.Put(ctx, key, body, opts)
+	if err == nil {
+		s.Memory.Tamper(key, s.spoil)
+	}
+	return object, err
+}
+
+// TestReadBack_S37: a stream that is not stored as it was sent is not acknowledged, and
+// does not stay under its key.
+func TestReadBack_S37(t *testing.T) {
+	t.Parallel()
+	key := store.LTXKey(store.SnapshotLevel, 1, 7)
+	for _, size := range []int{0, 1, 4096, 4097, 5 * 4096, 1<<20 + 77} {
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = byte(rand.Int())
+		}
+		for name, spoil := range map[string]func([]byte) []byte{
+			"nothing":        func(b []byte) []byte { return b },
+			"first byte":     func(b []byte) []byte { b[0] ^= 1; return b },
+			"last byte":      func(b []byte) []byte { b[len(b)-1] ^= 1; return b },
+			"cut":            func(b []byte) []byte { return b[:len(b)-1] },
+			"longer":         func(b []byte) []byte { return append(b, 0) },
+			"zeros for half": func(b []byte) []byte { clear(b[:len(b)/2]); return b },
+		} {
+			if size == 0 && name != "nothing" && name != "longer" || size < 10 && name == "zeros for half" {
+				continue
+			}
+			m := storetest.NewMemory()
+			_, err := store.Through(spoiling{m, spoil}, nil, nil).Put(t.Context(), key, storetest.Stream(bytes.NewReader(data)), store.PutOptions{Create: true})
+			switch {
+			case name == "nothing" && err != nil:
+				t.Errorf("%d bytes: %v", size, err)
+			case name != "nothing" && size > 0 && !errors.Is(err, store.ErrDamaged):
+				t.Errorf("%d bytes, %s: %v, want ErrDamaged", size, name, err)
+			case name != "nothing" && size > 0 && len(m.Keys()) != 0:
+				t.Errorf("%d bytes, %s: what is wrong stayed", size, name)
+			}
+			if n := m.Requests()["get"]; n > 7 {
+				t.Errorf("%d bytes were read back in %d requests", size, n)
+			}
+		}
+	}
+}
+
+// TestWhole_S7: what is read whole is compared with its metadata, whatever the store.
+func TestWhole_S7(t *testing.T) {
+	t.Parallel()
+	m := storetest.NewMemory()
+	seam := store.Through(m, nil, nil)
+	body := storetest.Bytes([]byte("0123456789"))
+	if _, err := seam.Put(t.Context(), "sqlwatch/x", body, store.PutOptions{Metadata: map[string]string{store.MetaSHA256: body.SHA256}}); err != nil {
+		t.Fatal(err)
+	}
+	m.Tamper("sqlwatch/x", func(b []byte) []byte { b[5] ^= 1; return b })
+	r, _, err := seam.Get(t.Context(), "sqlwatch/x", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(r); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("%v, want ErrDamaged", err)
+	}
+}
+
+// line is a store at the end of a slow line that all uploads share, and that gives up
+// on what takes too long, as servers do.
+type line struct {
+	*storetest.Memory
+	rate    float64
+	patient time.Duration
+
+	mu      sync.Mutex
+	free    time.Time
+	active  atomic.Int64
+	most    atomic.Int64
+	late    atomic.Int64
+	longest time.Duration // of level 0
+}
+
+// Put implements store.Store.
+func (l *line) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+	start := time.Now()
+	level, _, _, err := store.ParseLTXKey(key)
+	if err == nil && level > 0 {
+		n := l.active.Add(1)
+		defer l.active.Add(-1)
+		for most := l.most.Load(); n > most && !l.most.CompareAndSwap(most, n); most = l.most.Load() {
+		}
+	}
+	r, err := body.Open()
+	if err != nil {
+		return store.Object{}, err
+	}
+	defer r.Close()
+	buffer := make([]byte, 16<<10)
+	for {
+		n, err := r.Read(buffer[:body.Pace.Chunk(len(buffer))])
+		body.Pace.Spend(n)
+		l.mu.Lock()
+		if now := time.Now(); l.free.Before(now) {
+			l.free = now
+		}
+		l.free = l.free.Add(time.Duration(float64(n) / l.rate * float64(time.Second)))
+		wait := time.Until(l.free)
+		l.mu.Unlock()
+		time.Sleep(wait)
+		if time.Since(start) > l.patient {
+			l.late.Add(1)
+			return store.Object{}, fmt.Errorf("%w: too late", store.ErrUnavailable)
+		}
+		if err == io.EOF {
+			break
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if took := time.Since(start); level == 0 {
+		l.longest = max(l.longest, took)
+	}
+	return store.Object{Key: key}, nil
+}
+
+func zeros(size int) store.Body {
+	return store.Body{Size: int64(size), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }}
+}
+
+// TestBudget_S36: sixty databases over a line of 7 Mbit/s, on a clock of their own: all
+// are there after 1.15 of the ideal time, none begins anew, and a busy one's commits
+// go out meanwhile.
+func TestBudget_S36(t *testing.T) {
+	for name, bandwidth := range map[string]int64{"as fast as the line": 0, "half of the line": 437_500} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const databases, size, rate = 60, 4 << 20, 875_000
+				l := &line{Memory: storetest.NewMemory(), rate: rate, patient: 90 * time.Second}
+				seam := store.Through(l, store.NewBudget(4, bandwidth), nil)
+				start := time.Now()
+				ctx, stop := context.WithCancel(t.Context())
+				var all, busy sync.WaitGroup
+				busy.Go(func() {
+					for n := 1; ctx.Err() == nil; n++ {
+						if _, err := seam.Put(ctx, store.LTXKey(0, 1, 1), zeros(8<<10), store.PutOptions{}); err != nil && ctx.Err() == nil {
+							t.Error(err)
+						}
+						time.Sleep(time.Second)
+					}
+				})
+				for i := range databases {
+					all.Go(func() {
+						for {
+							if _, err := seam.Put(ctx, store.LTXKey(store.SnapshotLevel, 1, 7), zeros(size+i), store.PutOptions{}); err == nil {
+								return
+							}
+						}
+					})
+				}
+				all.Wait()
+				took := time.Since(start)
+				stop()
+				busy.Wait()
+				share := float64(rate)
+				if bandwidth > 0 {
+					share = float64(bandwidth)
+				}
+				ideal := time.Duration(databases * size / share * float64(time.Second))
+				if took > ideal*115/100 || l.late.Load() > 0 || l.most.Load() != 4 {
+					t.Errorf("%v, ideal is %v; %d began anew; %d at a time", took, ideal, l.late.Load(), l.most.Load())
+				}
+				if l.longest > 2*time.Second {
+					t.Errorf("a file of level 0 took %v", l.longest)
+				}
+			})
+		})
+	}
+}
+
+// TestBudgetOrder_S36: small before large, the large not last for ever, and never in
+// the last place; who gives up waiting takes none.
+func TestBudgetOrder_S36(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const small, large = 1 << 20, 1 << 30
+		seam := store.Through(storetest.NewMemory(), store.NewBudget(2, 0), nil)
+		admit := func(ctx context.Context, size int64) (func(), error) {
+			_, done, err := store.Admit(ctx, seam, size)
+			return done, err
+		}
+		first, err := admit(t.Context(), large)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := admit(ctx, large); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a second large one of two places: %v", err)
+		}
+		second, err := admit(t.Context(), small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var order []int64
+		var mu sync.Mutex
+		var waiting sync.WaitGroup
+		for _, size := range []int64{large, small, small, small, small, small} {
+			waiting.Go(func() {
+				done, err := admit(t.Context(), size)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				order = append(order, size)
+				mu.Unlock()
+				time.Sleep(time.Second)
+				done()
+			})
+			synctest.Wait()
+		}
+		first()
+		synctest.Wait()
+		second()
+		waiting.Wait()
+		at := 0
+		for i, size := range order {
+			if size == large {
+				at = i
+			}
+		}
+		if len(order) != 6 || at == 0 || at > 4 {
+			t.Errorf("the large one was number %d of %d", at, len(order))
+		}
+	})
+}
