@@ -24,7 +24,10 @@ func (e networkFSError) Error() string { return "on the network file system " + 
 func diagnose(path string, err error) (State, string) {
 	var foreign *owner.ForeignError
 	var network networkFSError
+	var stranger *dbfile.ForeignError
 	switch {
+	case errors.As(err, &stranger):
+		return StateForeignWAL, fmt.Sprintf("%s: %v. Nothing acts on it, and no replica is called caught up. %s", path, stranger, stranger.Cure())
 	case errors.Is(err, fs.ErrNotExist):
 		return StateMissing, fmt.Sprintf("no file at %s: waiting for the application to create it. If the path is wrong, correct it in the configuration.", path)
 	case errors.Is(err, dbfile.ErrEmpty):

@@ -56,8 +56,9 @@ type Reader struct {
 	scan        walScan
 	backlog     backlog
 	locks       lockWatch
-	attached    dbfile.Locks // as of factsRead: Shared and DMS
-	engine      uint32       // LibraryVersion that sample.Database.EngineVersion stands for
+	foreign     *dbfile.ForeignError // who works with another WAL; nil: nobody is known to
+	attached    dbfile.Locks         // as of factsRead: Shared and DMS
+	engine      uint32               // LibraryVersion that sample.Database.EngineVersion stands for
 	factsRead   time.Time
 	diskRead    time.Time
 	mountLooked time.Time
@@ -117,6 +118,10 @@ func (r *Reader) Sample(ctx context.Context) Sample {
 		if s.State == StateMissing || s.State == StateNotDatabase {
 			s.Database = Database{}
 		}
+	} else if r.foreign != nil {
+		s.State, s.Err = diagnose(r.path, r.foreign)
+		s.WAL.Known = s.WAL.Known && s.WAL.Exclusive // its frames are in the WAL, at least
+		s.Readers, s.Locks.WriteHeld, s.Locks.CheckpointHeld = Readers{}, false, false
 	} else {
 		s.State, s.Err = StateUp, ""
 	}
@@ -182,12 +187,29 @@ func (r *Reader) measure(now time.Time, facts bool) (l dbfile.Locks, x dbfile.WA
 		if err := r.facts(now); err != nil {
 			return l, x, false, err
 		}
+		if err := r.company(); err != nil {
+			return l, x, false, err
+		}
 	}
 	if l, err = r.lockState(facts); err != nil {
 		return l, x, false, err
 	}
 	x, exclusive, err = r.currentIndex(now, &l)
 	return l, x, exclusive, err
+}
+
+// company looks whether others work with the WAL that is measured here.
+func (r *Reader) company() error {
+	_, err := r.files.Others()
+	switch foreign := (*dbfile.ForeignError)(nil); {
+	case err == nil:
+		r.foreign = nil
+	case errors.As(err, &foreign):
+		r.foreign = foreign
+	case !errors.Is(err, dbfile.ErrUnclear): // as before until it is clear
+		return err
+	}
+	return nil
 }
 
 // lockState asks for the locks; who is attached is remembered from the last
@@ -234,6 +256,9 @@ func (r *Reader) open() (dbfile.Stat, error) {
 	r.files = f
 	r.sample.Path = f.Path()
 	st, err := f.Stat()
+	if r.sample.State != StateUnknown && st.ShmInode != r.shm {
+		r.watching, r.rebuilt = true, true // its wal-index was made while we watched: what it counts is new
+	}
 	r.wal, r.shm = st.WALInode, st.ShmInode
 	return st, err
 }
@@ -245,7 +270,7 @@ func (r *Reader) forget() {
 	r.index, r.indexSeen = dbfile.WALIndex{}, time.Time{}
 	r.scan = walScan{}
 	r.backlog.clear()
-	r.locks.pinned = false
+	r.locks.pinned, r.foreign = false, nil
 	r.sample.Database, r.engine = Database{}, 0
 	r.sample.WAL.Restarted = time.Time{}
 	r.factsRead = time.Time{}

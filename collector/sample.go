@@ -20,10 +20,11 @@ const (
 	StateNotDatabase               // not a regular file, or not an SQLite header
 	StateForeignOwner              // another user's database; acting on it would create files the application cannot write
 	StateNetworkFS                 // on a file system whose locks cannot be trusted
+	StateForeignWAL                // its users work with another WAL or wal-index than the one beside it, or might
 	StateUnreadable                // permission, I/O error, or no consistent wal-index
 )
 
-var stateNames = [...]string{"unknown", "up", "empty", "missing", "not_wal", "not_a_database", "foreign_owner", "network_fs", "unreadable"}
+var stateNames = [...]string{"unknown", "up", "empty", "missing", "not_wal", "not_a_database", "foreign_owner", "network_fs", "foreign_wal", "unreadable"}
 
 // String returns the state's name as it stands in metrics and JSON.
 func (s State) String() string {

@@ -265,7 +265,7 @@ func settle(ctx context.Context, database string) error {
 	if err != nil {
 		return err
 	}
-	plain := watchdog.NewPlain(database)
+	plain := watchdog.NewPlain(database, func() *dbfile.Files { return files })
 	result, err := plain.Checkpoint(ctx, sqlite.Truncate, sqlite.Budget{Stall: time.Minute})
 	if err == nil && result.Outcome != sqlite.OutcomeTruncated {
 		err = fmt.Errorf("the database of the demo could not be checkpointed: %s", result.Outcome)

@@ -34,7 +34,7 @@ var arrows = map[string][]string{
 	}, // the composition root
 	"internal/config":     {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks", "policy/policytest", "internal/hcldecode", "internal/notify"},
 	"internal/web":        {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
-	"internal/watchdog":   {"internal/health", "internal/metric", "collector", "policy", "internal/sqlite", "internal/durable"},
+	"internal/watchdog":   {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile", "internal/sqlite", "internal/durable"}, // dbfile: who else is there
 	"policy":              {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	"policy/policytest":   {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
 	"internal/hcldecode":  {"policy/lang", "policy/lang/amounts", "policy/lang/marks"},                                            // strict reading, for policies and the rest of the configuration

@@ -84,10 +84,13 @@ type company struct {
 // where that need not last. It costs two system calls, and a few more each second.
 func (f *Files) Others() (attached bool, err error) {
 	f.mu.RLock()
-	database, shm := f.database, f.shm
+	database, shm, left := f.database, f.shm, f.left
 	f.mu.RUnlock()
 	if database == nil {
 		return false, fmt.Errorf("%s: %w", f.path, fs.ErrClosed)
+	}
+	if left { // nobody who comes now uses the pinned ones
+		return false, ErrUnclear
 	}
 	main, err := other(database, sharedFirst, sharedSize)
 	if err != nil {
@@ -100,6 +103,17 @@ func (f *Files) Others() (attached bool, err error) {
 		}
 	}
 	return f.company.judge(f, time.Now(), main, dms)
+}
+
+// IndexUsed reports whether another process uses the wal-index that is held, also
+// where its file has been removed.
+func (f *Files) IndexUsed() (bool, error) {
+	d, err := f.held(&f.shm, ErrNoWALIndex)
+	if err != nil {
+		return false, err
+	}
+	dms, err := other(d, shmDMS, 1)
+	return dms.Held, err
 }
 
 func (c *company) judge(f *Files, now time.Time, main, dms Holder) (attached bool, err error) {

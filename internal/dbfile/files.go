@@ -40,6 +40,7 @@ type Files struct {
 	shm      *descriptor   // nil while there is none
 	retired  []*descriptor // wal-indexes no longer at their path; see sweepRetired
 	pinned   bool          // see Pin
+	left     bool          // the pinned ones are no longer at their paths
 
 	company company
 }
@@ -205,7 +206,7 @@ func (f *Files) Pin() {
 func (f *Files) Unpin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pinned = false
+	f.pinned, f.left = false, false
 }
 
 // compare is refresh while the side files are pinned: it takes up nothing.
@@ -222,6 +223,7 @@ func (f *Files) compare(st stats) (c Change, _ stats, err error) {
 		}
 		*side.is = ok != (side.held != nil) || ok && inodeOf(side.st) != side.held.id
 	}
+	f.left = c.WAL || c.Shm
 	return c, st, nil
 }
 
@@ -454,6 +456,20 @@ func (f *Files) Stat() (s Stat, err error) {
 		st.shm.Ino = d.id.ino
 	}
 	return st.facts(), nil
+}
+
+// WALUnlinked returns when the -wal that is held was unlinked, the zero time where it
+// was not.
+func (f *Files) WALUnlinked() (time.Time, error) {
+	d, err := f.held(&f.wal, ErrNoWAL)
+	if err != nil {
+		return time.Time{}, err
+	}
+	st, err := d.fstat()
+	if err != nil || st.Nlink > 0 {
+		return time.Time{}, err
+	}
+	return time.Unix(st.Ctim.Unix()), nil
 }
 
 // SyncDatabase makes the main file's content durable (fdatasync). A checkpoint

@@ -120,18 +120,21 @@ type Progress struct {
 //	comparer    makes good what was missed
 //	restarter   keeps the WAL bounded
 //	truncater   runs the TRUNCATE that loses nothing
+//	presence    who else uses the database
 //
 // The order of a step:
 //
 //  1. The fast path: a few system calls find that nothing is to be done yet.
 //  2. Look at the files' names, at room for the spool, and at what an earlier step
 //     left behind.
-//  3. Without connections, and nothing written since: done.
+//  3. Look who else is there: while the wal-index is not theirs, nothing is believed and
+//     no connection exists. Without connections, and nothing written since: done.
 //  4. Hold the WAL, and prove continuity or compare the database.
 //  5. Read to the head of the WAL.
 //  6. When it is time, put what was read into the spool.
 //  7. Move the hold to where it costs the application least: make way for a
-//     checkpoint of its own, leave READ0, restart the WAL, level it, or close.
+//     checkpoint of its own, leave READ0, restart the WAL, level it, or close; and
+//     stand back from those who stay, or leave as the last of all.
 //
 // All methods may be called from any goroutine; they take turns. A Capture has
 // no goroutine: somebody calls Step. On the way out, and after an error, every
@@ -151,6 +154,7 @@ type Capture struct {
 	comparer   *comparer
 	restarter  *restarter
 	truncater  *truncater
+	presence   presence
 	pace       pacing
 	whole      time.Time // when the last Step began that was more than the fast path; zero: it failed
 	tally      Progress  // of the Step under way
@@ -175,6 +179,7 @@ func New(o Options) *Capture {
 		restartAt: o.RestartAt, stallBudget: o.StallBudget, clock: o.Clock, log: c.log,
 	}
 	c.truncater = &truncater{files: o.Files, hold: c.hold, flusher: c.flusher}
+	c.presence.files = o.Files
 	return c
 }
 
@@ -217,8 +222,8 @@ func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.flusher.wait()
-	if err == nil && c.hold.active() && c.hold.proven && c.tail.batch.Empty() && c.continuity.lost == "" {
-		err = c.continuity.rememberLevel()
+	if err == nil {
+		err = c.part()
 	}
 	return errors.Join(err, c.hold.close(), c.state.Close())
 }

@@ -35,7 +35,9 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	if budget.Stall <= 0 {
 		budget.Stall = sqlite.DefaultStall
 	}
-	if err := c.refresh(); err != nil && !errors.Is(err, ErrSpoolFull) {
+	if err := c.refresh(); passing(err) {
+		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeContended, Frames: -1, Backfilled: -1}, nil
+	} else if err != nil && !errors.Is(err, ErrSpoolFull) {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	} else if err != nil {
 		return c.checkpointUncaptured(ctx, mode, budget)
@@ -43,6 +45,7 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	if err := c.ready(ctx); err != nil {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
+	c.continuity.level = levelFile{} // the main file is about to change
 	r, err := c.truncater.run(ctx, mode, budget)
 	if passing(err) {
 		r.Mode, r.Outcome = mode, sqlite.OutcomeContended
@@ -57,7 +60,11 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 // checkpointUncaptured serves a database whose spool is full: what it resets is
 // found again by the diff that is due anyway.
 func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
-	conn, err := sqlite.Open(ctx, c.files.Path(), sqlite.Options{})
+	err := c.files.MayOpen()
+	var conn *sqlite.Conn
+	if err == nil {
+		conn, err = sqlite.Open(ctx, c.files.Path(), sqlite.Options{})
+	}
 	if err != nil {
 		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}, err
 	}

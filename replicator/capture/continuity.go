@@ -27,10 +27,11 @@ type continuity struct {
 	counts atomic.Pointer[map[Reason]uint64] // replaced, never changed
 }
 
-// levelFile is the main file as last seen with all of the WAL in it.
+// levelFile is the main file as last seen, with so much of the WAL in it.
 type levelFile struct {
-	change, salt, frames uint32
-	main                 spool.MainFile
+	salt, backfilled uint32
+	zero             bool // we were on READ0: nothing newer can be backfilled
+	main             spool.MainFile
 }
 
 func newContinuity(files *dbfile.Files, t *tail, s *statedir.Dir, log *slog.Logger) *continuity {
@@ -108,15 +109,17 @@ func (c *continuity) mainFile() (spool.MainFile, error) {
 	if err != nil || c.boot == "" || time.Since(st.ModTime) < clockTick {
 		return spool.MainFile{}, err
 	}
-	return spool.MainFile{Modified: st.ModTime.UnixNano(), Size: st.DatabaseSize, Boot: c.boot}, nil
+	return spool.MainFile{
+		Modified: st.ModTime.UnixNano(), Changed: st.ChangeTime.UnixNano(), Size: st.DatabaseSize, Boot: c.boot,
+	}, nil
 }
 
 // overwritten returns a *discontinuityError where the main file was written to
-// although there was nothing to backfill: somebody put another database into the
-// same file, as cp does, and what the WAL tells is of the one before. held says
-// whether we hold the WAL.
-func (c *continuity) overwritten(x dbfile.WALIndex, held bool) error {
-	if !held || x.Backfilled < x.MaxFrame {
+// and nothing was backfilled: somebody put another database into the same file, as cp
+// does, and what the WAL tells is of the one before. A checkpoint says how far it
+// means to get before it writes.
+func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
+	if !h.active() || x.BackfillAttempted > x.Backfilled {
 		c.level = levelFile{}
 		return nil
 	}
@@ -125,16 +128,37 @@ func (c *continuity) overwritten(x dbfile.WALIndex, held bool) error {
 		return err
 	}
 	again, err := c.files.WALIndex()
-	if err != nil || again.Change != x.Change || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled {
-		return err // a commit, and perhaps its checkpoint, came between
+	if err != nil || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled || again.BackfillAttempted != x.BackfillAttempted {
+		return err // a checkpoint came between
 	}
+	main.Changed = 0 // by chmod or a hard link, say
 	before := c.level
-	c.level = levelFile{x.Change, x.Salt1, x.MaxFrame, main}
-	same := before.change == x.Change && before.salt == x.Salt1 && before.frames == x.MaxFrame
+	c.level = levelFile{x.Salt1, x.Backfilled, h.zero, main}
+	same := before.salt == x.Salt1 && before.backfilled == x.Backfilled || before.zero && h.zero
 	if before.main != (spool.MainFile{}) && same && before.main != main {
 		return discontinuous(ReasonReplaced, "the file was written to, and not by a checkpoint")
 	}
 	return nil
+}
+
+// untouched reports whether the main file is what it was at the last whole Step.
+func (c *continuity) untouched() bool {
+	main, err := c.mainFile()
+	main.Changed = 0
+	return err == nil && main.Modified != 0 && main == c.level.main
+}
+
+// atRest reports whether the database, which nobody uses, is what was captured: the
+// main file is what it was when all was in it, and nothing is in a WAL. What a
+// wal-index tells counts for nothing then: who made it last need not have been the
+// last to write.
+func (c *continuity) atRest() bool {
+	main, err := c.mainFile()
+	if err != nil || c.lost != "" || !c.tail.batch.empty() || !c.state.Position().Main.Same(main) {
+		return false
+	}
+	st, err := c.files.Stat()
+	return err == nil && st.WALSize <= dbfile.WALHeaderSize
 }
 
 // rememberLevel remembers a position that the main file holds all of, so that the

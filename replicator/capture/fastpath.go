@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
 // Between two whole Steps there is mostly nothing to do, or nothing that cannot
@@ -33,28 +32,29 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil || c.tail.batch.Spilled() {
 		return Progress{}, false
 	}
-	// Whoever claims that all is captured knows that these are the files.
+	// Whoever claims that all is captured knows that these are the files, and who uses them.
 	change, st, err := c.files.Look()
-	if err != nil || change.Database || st.DatabaseInode != c.state.Position().Inode || c.hold.isOpen() && st.ShmInode != c.hold.shm {
+	if err != nil || change.Database || st.DatabaseInode != c.state.Position().Inode || c.hold.isOpen() && (change.WAL || change.Shm) {
 		return Progress{}, false
 	}
+	if c.presence.look(now) != nil {
+		return Progress{}, false
+	}
+	if !c.hold.isOpen() {
+		return Progress{TXID: c.state.Position().TXID, At: now, Next: nextIdle, Settled: true}, c.undisturbed()
+	}
 	x, err := readIndex(c.files)
-	if err != nil {
+	if err != nil || c.presence.alone(now) && !(c.hold.blank && c.lingers(now) && st.WALSize == 0) {
 		return Progress{}, false
 	}
 	frame, current := x.PageSize+dbfile.FrameHeaderSize, c.tail.head.Current(x)
 	next := nextIdle
 	switch {
-	case !c.hold.isOpen():
-		if !current || c.continuity.unheld(x) != nil {
-			return Progress{}, false
-		}
 	case !c.hold.active() || !c.hold.proven:
 		return Progress{}, false
 	case c.hold.zero:
 		// The main file of a level WAL changes by a checkpoint only, and there is nothing to backfill.
-		main, err := c.continuity.mainFile()
-		if err != nil || !current || x.Backfilled < x.MaxFrame || main == (spool.MainFile{}) || main != c.continuity.level.main {
+		if !current || x.Backfilled < x.MaxFrame || !c.continuity.untouched() {
 			return Progress{}, false
 		}
 		c.pace.observe(now, 0, 0)

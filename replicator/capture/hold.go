@@ -39,6 +39,7 @@ type connections struct {
 	proven  bool         // nothing was missed between the position and the moment it began
 	mark    uint32       // the head when it began, or a frame before
 	shm     uint64       // inode of the wal-index that the connections have mapped
+	blank   bool         // the wal-index was made to know nothing: see rest
 }
 
 // open opens the connections. The files must be open before.
@@ -47,6 +48,9 @@ func (h *hold) open(ctx context.Context) (err error) {
 	// To ask SQLite for the mode takes a lock that keeps a rollback journal's writer out.
 	if header, err := files.Header(); err == nil && !header.WAL() {
 		return fmt.Errorf("open %s: %w", files.Path(), sqlite.ErrNotWAL)
+	}
+	if err := files.MayOpen(); err != nil {
+		return fmt.Errorf("open %s: %w", files.Path(), err)
 	}
 	for _, conn := range []**sqlite.Conn{&h.readers[0], &h.readers[1], &h.work} {
 		if *conn, err = sqlite.Open(ctx, files.Path(), sqlite.Options{}); err != nil {
@@ -66,6 +70,7 @@ func (h *hold) open(ctx context.Context) (err error) {
 		return errors.Join(err, h.close())
 	}
 	h.shm = st.ShmInode
+	files.Pin() // an application's last close may unlink them: what was not read is read then
 	return nil
 }
 
@@ -103,16 +108,37 @@ func (h *hold) active() bool { return h.isOpen() && h.reader().InRead() }
 func (h *hold) reader() *sqlite.Conn { return h.readers[h.held] }
 func (h *hold) free() *sqlite.Conn   { return h.readers[1-h.held] }
 
-// close ends the transaction and closes the connections.
-func (h *hold) close() error {
+// close ends the transaction and closes the connections. The WAL stays as it is.
+func (h *hold) close() error { return h.closeBut((*sqlite.Conn).Close) }
+
+// leave closes the connections as the last of all are closed: if nobody else is
+// connected, nothing of a WAL stays.
+func (h *hold) leave() error { return h.closeBut((*sqlite.Conn).CloseLast) }
+
+func (h *hold) closeBut(last func(*sqlite.Conn) error) error {
 	h.copies.GiveUp(overlay.ErrLetGo)
 	var errs []error
-	for _, conn := range []*sqlite.Conn{h.readers[0], h.readers[1], h.work} {
+	for _, conn := range []*sqlite.Conn{h.readers[0], h.readers[1]} {
 		if conn != nil {
 			errs = append(errs, conn.Close())
 		}
 	}
+	if h.work != nil {
+		errs = append(errs, last(h.work))
+	}
 	h.connections = connections{}
+	h.files.Unpin()
+	return errors.Join(errs...)
+}
+
+// shed gives up the locks on the main file until they are needed again.
+func (h *hold) shed() error {
+	var errs []error
+	for _, conn := range []*sqlite.Conn{h.readers[0], h.readers[1], h.work} {
+		if conn != nil {
+			errs = append(errs, conn.Shed())
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -137,7 +163,7 @@ func (h *hold) begin(ctx context.Context) error {
 // beginHeld begins the read transaction of the connection that holds.
 func (h *hold) beginHeld(ctx context.Context) error {
 	mark, err := h.files.WALIndex()
-	if err != nil {
+	if err != nil && !errors.Is(err, dbfile.ErrUninitialised) { // that one is made by who reads first
 		return err
 	}
 	_, marked, err := beginRead(ctx, h.files, h.reader())

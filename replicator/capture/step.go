@@ -65,20 +65,21 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 
 // passing reports whether err is of the moment: looking again will do.
 func passing(err error) bool {
-	return errors.Is(err, errRestarting) || errors.Is(err, errBudget) || errors.Is(err, errNoView)
+	return errors.Is(err, errRestarting) || errors.Is(err, errBudget) || errors.Is(err, errNoView) || errors.Is(err, dbfile.ErrUnclear)
 }
 
 func (c *Capture) step(ctx context.Context, force bool) error {
 	if err := c.refresh(); err != nil {
 		return err
 	}
-	if !c.hold.active() && c.continuity.lost == "" {
+	if !c.hold.active() && c.undisturbed() {
 		// Nobody wrote since the connections were closed: leave it so.
-		if x, err := readIndex(c.files); err == nil && c.tail.head.Current(x) && c.continuity.unheld(x) == nil {
-			c.tally.Settled = c.tail.batch.Empty()
-			c.state.Seen(c.tally.At, c.tally.Settled)
-			return nil
+		c.tally.Settled = c.tail.batch.Empty()
+		c.state.Seen(c.tally.At, c.tally.Settled)
+		if !c.presence.attached {
+			return c.lie()
 		}
+		return nil
 	}
 	if err := c.ready(ctx); err != nil {
 		return err
@@ -87,7 +88,7 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
-	if err := c.continuity.overwritten(x, c.hold.active()); err != nil {
+	if err := c.continuity.overwritten(x, c.hold); err != nil {
 		return c.compareIfLost(ctx, err)
 	}
 	if err := c.compareIfLost(ctx, c.flusher.absorb(x)); err != nil {
@@ -107,7 +108,13 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 	if c.tally.Settled {
 		c.state.Seen(c.tally.At, true)
 	}
-	return c.compareIfLost(ctx, c.tend(ctx, x, now))
+	if err := c.compareIfLost(ctx, c.tend(ctx, x, now)); err != nil {
+		return err
+	}
+	if c.presence.settled(now) {
+		return c.hold.shed()
+	}
+	return nil
 }
 
 // refresh looks at the files' names and at what an earlier step left behind.
@@ -129,12 +136,12 @@ func (c *Capture) refresh() error {
 	if pos := c.state.Position(); pos.Inode != 0 && (pos.Inode != st.DatabaseInode || pos.Device != st.Dev) {
 		c.continuity.lose(ReasonReplaced, "the file has another inode")
 	}
-	if c.hold.isOpen() && c.hold.shm != st.ShmInode {
-		// Someone removed -shm under all who use it. Our locks are on the old one.
-		c.continuity.lose(ReasonWALIndex, "the -shm file was removed or replaced")
-		return c.hold.close()
+	if c.hold.isOpen() && (change.WAL || change.Shm) { // pinned: ours are at their paths no longer
+		if err := c.drain(); err != nil {
+			return err
+		}
 	}
-	return c.checkSpool()
+	return errors.Join(c.attend(c.o.Clock()), c.checkSpool())
 }
 
 // checkSpool stops capture while the spool is full: the hold is given up, so
@@ -184,6 +191,7 @@ func (c *Capture) ready(ctx context.Context) error {
 	}
 	if lost := (*discontinuityError)(nil); errors.As(err, &lost) {
 		c.pace.stayOpen = true
+		c.presence.missed(c.o.Clock())
 	}
 	return c.compareIfLost(ctx, err)
 }
@@ -220,6 +228,11 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	}
 	live := int64(x.MaxFrame) * int64(frame)
 	switch {
+	case c.presence.alone(now) && c.views.Load() == 0 && c.continuity.lost == "":
+		if err := c.flusher.flush(); err != nil {
+			return err
+		}
+		return c.rest(ctx, x, now)
 	case c.tail.commits == 0 && c.hold.waitedFor():
 		c.tally.Next = nextOnZero
 		return c.hold.makeWay(ctx)

@@ -73,8 +73,24 @@ func (p Position) Current(x dbfile.WALIndex) bool {
 // a power cut may keep what was written and lose the time of it.
 type MainFile struct {
 	Modified int64  `json:"modified,omitempty"` // in Unix nanoseconds
+	Changed  int64  `json:"changed,omitempty"`  // likewise, by any means; 0: not known
 	Size     int64  `json:"size,omitempty"`     // in bytes
 	Boot     string `json:"boot,omitempty"`
+}
+
+// Same reports whether the file is now what it was when m was taken.
+func (m MainFile) Same(now MainFile) bool {
+	if m.Changed == 0 {
+		now.Changed = 0
+	}
+	return m != MainFile{} && m == now
+}
+
+// AtRest returns p as the position of a database that is its main file alone: there
+// is no WAL, or nothing in it, and whoever comes next makes the wal-index anew.
+func (p Position) AtRest(main MainFile) Position {
+	p.Change, p.Salt1, p.Salt2, p.Frames, p.Main = 0, 0, 0, dbfile.Position{}, main
+	return p
 }
 
 // Vouch says whether what x tells can be compared with p although nobody of us
@@ -84,7 +100,7 @@ type MainFile struct {
 // read, there were none, and all that was committed is in x's generation.
 // (Salts of 0 are no generation: the wal-index of an empty WAL.)
 func (p Position) Vouch(x dbfile.WALIndex, now MainFile) bool {
-	return p.InGeneration(x) && p.Salt2 != 0 || p.Main != MainFile{} && p.Main == now
+	return p.InGeneration(x) && p.Salt2 != 0 || p.Main.Same(now)
 }
 
 // Moved returns p at the head that x describes.

@@ -1,0 +1,312 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// steps goes on as the daemon does until the condition holds.
+func (s *scene) steps(what string, condition func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); {
+		got := s.step(false)
+		if time.Now().After(deadline) {
+			s.t.Fatalf("never happened: %s; %+v, %+v", what, got, s.capture.presence)
+		}
+		time.Sleep(min(got.Next, 50*time.Millisecond))
+	}
+}
+
+func (s *scene) sides() (there string) {
+	for _, side := range []string{"-wal", "-shm"} {
+		if _, err := os.Stat(s.path + side); err == nil {
+			there += side
+		}
+	}
+	return there
+}
+
+// live starts an application that stays long enough to be trusted to stay.
+func (s *scene) live() *app {
+	s.t.Helper()
+	a := startApp(s.t, s.path)
+	a.do("schema()")
+	a.do("commit(20)")
+	if s.capture == nil {
+		s.open()
+	}
+	s.steps("others have come", func() bool { return s.capture.hold.isOpen() && s.capture.presence.attached })
+	since := time.Now()
+	s.steps("the others stay", func() bool {
+		return time.Since(since) > longLife+200*time.Millisecond && s.capture.presence.settled(time.Now())
+	})
+	s.step(true)
+	return a
+}
+
+// TestLeave/P16: when the application has ended nothing of ours stays, whatever it
+// did last, and its next life is proven without a comparison.
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(*app){
+		"P16_close":                 func(a *app) { a.quit() },
+		"P16_commits_and_close":     func(a *app) { a.do("commit(300)"); a.quit() },
+		"P16_killed":                func(a *app) { a.do("commit(30)"); a.kill() },
+		"P16_checkpoints_and_close": func(a *app) { a.do("commit(30)"); a.do(`db.execute("pragma wal_checkpoint").fetchone()`); a.quit() },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			a := s.live()
+			end(a)
+			s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
+			s.checkEqual()
+			for range 3 {
+				a = startApp(t, s.path)
+				a.do("commit(7)")
+				s.steps("the next life is met", s.capture.hold.isOpen)
+				s.checkEqual()
+				a.quit()
+				s.steps("nothing of ours stays", func() bool { return s.sides() == "" || s.capture.hold.blank })
+			}
+			s.checkEqual()
+			s.wantLost(nil)
+			// And so it does where we have been away meanwhile.
+			s.close()
+			if got := s.sides(); got != "" {
+				t.Errorf("after our own end: %s", got)
+			}
+			s.open()
+			a = startApp(t, s.path)
+			a.do("commit(7)")
+			s.checkEqual()
+			s.wantLost(nil)
+		})
+	}
+}
+
+// TestRestoredOver/D4: a copy put in the place of a database whose application has
+// ended is found as it is, at any time after, and captured.
+func TestRestoredOver(t *testing.T) {
+	t.Parallel()
+	ways := map[string]string{
+		"mv": `mv "$1" "$0"`, "cp": `cp "$1" "$0"`, "rsync": `cp "$1" "$0.tmp" && mv "$0.tmp" "$0"`, "restore": `sqlite3 "$0" ".restore $1"`,
+	}
+	for how, put := range ways {
+		for _, lived := range []string{"long", "short"} {
+			t.Run("D4_"+how+"_"+lived, func(t *testing.T) {
+				t.Parallel()
+				s := newScene(t)
+				backup := filepath.Join(t.TempDir(), "backup.db")
+				a := startApp(t, s.path)
+				a.do("schema()")
+				a.do("commit(40, 3)")
+				a.quit()
+				output(t, "sqlite3", s.path, ".backup "+backup)
+				want := string(output(t, "sqlite3", backup, "select count(*), sum(k) from t"))
+				if lived == "long" {
+					a = s.live()
+				} else {
+					s.open()
+					s.steps("capture has begun", func() bool { return s.capture.hold.blank })
+					a = startApp(t, s.path)
+				}
+				a.do("commit(500, 5, 900)")
+				a.quit()
+				gone := time.Now()
+				s.steps("a second has passed", func() bool { return time.Since(gone) > time.Second })
+				output(t, "sh", "-c", put, s.path, backup)
+				a = startApp(t, s.path)
+				if got := a.do(`db.execute("pragma integrity_check").fetchone()[0]`); got != "ok" {
+					t.Errorf("integrity: %s", got)
+				}
+				if got := string(output(t, "sqlite3", s.path, "select count(*), sum(k) from t")); got != want {
+					t.Errorf("the application finds %s, the copy has %s", got, want)
+				}
+				a.do("commit(3)")
+				if _, err := s.capture.Step(s.ctx, true); errors.Is(err, ErrReplaced) {
+					s.close()
+					s.open()
+				}
+				s.checkEqual()
+			})
+		}
+	}
+}
+
+// TestShortLives: an application that opens, commits and closes at each request costs
+// no comparison, and nothing of it is missed.
+func TestShortLives(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(5)")
+	a.quit()
+	s.open()
+	s.steps("capture has begun", s.capture.hold.isOpen)
+	again := "[(connect(), commit(), db.close(), time.sleep(%v)) for _ in range(%d)] and 0"
+	b := startApp(t, s.path)
+	b.do("db.close()")
+	for _, rhythm := range []struct {
+		pause float64
+		n     int
+	}{{0.02, 150}, {0.6, 6}, {0.3, 10}, {0.1, 20}} {
+		next := time.Time{}
+		b.during(fmt.Sprintf(again, rhythm.pause, rhythm.n), func() {
+			if now := time.Now(); now.After(next) {
+				next = now.Add(s.step(false).Next)
+			}
+		})
+		s.wantLost(nil)
+	}
+	s.checkEqual()
+	s.wantLost(nil)
+}
+
+// TestForeignUse/D15: while the wal-index is not the application's, nothing is
+// believed and no connection of ours exists; afterwards the difference is taken.
+func TestForeignUse(t *testing.T) {
+	t.Parallel()
+	foreign := func(s *scene) *dbfile.ForeignError {
+		s.t.Helper()
+		var found *dbfile.ForeignError
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			got, err := s.capture.Step(s.ctx, true)
+			if errors.As(err, &found) {
+				if s.capture.hold.isOpen() || got.Settled {
+					s.t.Errorf("connected %v, settled %v while a foreigner is there", s.capture.hold.isOpen(), got.Settled)
+				}
+				return found
+			}
+			if time.Now().After(deadline) {
+				s.t.Fatalf("never told: %+v, %v", got, err)
+			}
+		}
+	}
+	rejoin := func(s *scene) {
+		s.t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			if _, err := s.capture.Step(s.ctx, true); err == nil {
+				break
+			} else if time.Now().After(deadline) {
+				s.t.Fatal(err)
+			}
+		}
+		s.checkEqual()
+	}
+	opens := map[string]string{
+		"D24_exclusive":    `(db.close(), globals().update(db=sqlite3.connect(path, isolation_level=None, timeout=5)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
+		"D24_unix_excl":    `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-excl", uri=True, isolation_level=None, timeout=5)), commit(30))`,
+		"D24_unix_none":    `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-none", uri=True, isolation_level=None)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
+		"D24_unix_dotfile": `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-dotfile", uri=True, isolation_level=None)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
+	}
+	for name, open := range opens {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			a := s.live() // and may change its ways at once: we are not in its way
+			if name != "D24_exclusive" && name != "D24_unix_excl" {
+				a.do("db.close()")
+				s.steps("we have left", func() bool { return !s.capture.hold.isOpen() })
+				a.do("connect()")
+			}
+			a.do(open)
+			foreign(s)
+			a.do("commit(20)")
+			a.quit()
+			rejoin(s)
+			if got := string(output(t, "sqlite3", s.path, "pragma integrity_check")); strings.TrimSpace(got) != "ok" {
+				t.Error(got)
+			}
+		})
+	}
+	for _, rm := range []string{"-shm", "-shm -wal"} {
+		t.Run("D15_removed"+strings.ReplaceAll(rm, " ", ""), func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			a := s.live()
+			for _, side := range strings.Fields(rm) {
+				if err := os.Remove(s.path + side); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.do("commit(30)")
+			foreign(s)
+			rows := a.do(`commit(10) and db.execute("select count(*) from t").fetchone()[0]`)
+			a.quit()
+			rejoin(s)
+			if got := strings.TrimSpace(string(output(t, "sqlite3", s.path, "select count(*) from t"))); got != rows {
+				t.Errorf("the application's database has %s rows after its end, it had %s", got, rows)
+			}
+		})
+	}
+}
+
+// TestWantsTheFile/D73: whoever wants the file for himself is let in at once.
+func TestWantsTheFile(t *testing.T) {
+	t.Parallel()
+	t.Run("D73_journal_mode", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := s.live()
+		if got := a.do(`db.execute("pragma journal_mode=delete").fetchone()[0]`); got != "delete" {
+			t.Errorf("journal mode %s, want delete", got)
+		}
+	})
+	t.Run("D73_deleted_and_made_anew", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := s.live()
+		a.do("(db.close(), os.remove(path), connect(), schema()) and commit(50)")
+		if got := a.do(`db.execute("pragma integrity_check").fetchone()[0]`); got != "ok" {
+			t.Errorf("integrity: %s", got)
+		}
+		if _, err := s.capture.Step(s.ctx, true); !errors.Is(err, ErrReplaced) {
+			t.Fatalf("got %v, want ErrReplaced", err)
+		}
+		s.close()
+		a.do("commit(5)")
+		s.open()
+		s.checkEqual()
+	})
+}
+
+// TestCopiedOverLive/D4: a copy over the file of an application that goes on is
+// noticed, though its commits never stop.
+func TestCopiedOverLive(t *testing.T) {
+	t.Parallel()
+	t.Run("D4", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		a.do("commit(50)")
+		a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchone()`)
+		old := s.path + ".old"
+		output(t, "cp", s.path, old)
+		a.do("commit(200, 2, 900)")
+		s.open()
+		s.settle()
+		if _, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, sqlite.Budget{}); err != nil {
+			t.Fatal(err)
+		}
+		a.do("commit(5)")
+		s.mainFileAges()
+		s.step(true)
+		output(t, "cp", old, s.path)
+		s.mainFileAges()
+		a.do("commit(5)")
+		s.step(true)
+		s.wantLost(map[Reason]uint64{ReasonReplaced: 1})
+	})
+}
