@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -50,7 +51,15 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 		t.Fatal("no exclusive mode: there is a wal-index")
 	}
 	r, clock := newTestReader(t, path)
-	s := wantState(t, r, StateUp)
+	look := func() Sample { // for a moment it may be taken for one that is just opening or closing
+		t.Helper()
+		s := r.Sample(t.Context())
+		if s.State != StateUp && s.State != StateForeignWAL || !s.WAL.Known {
+			t.Fatalf("state %v (%s), WAL known: %v", s.State, s.Err, s.WAL.Known)
+		}
+		return s
+	}
+	s := look()
 	if !s.WAL.Exclusive || s.WAL.Frames == 0 || s.WAL.BacklogFrames() != 0 || !s.WAL.OldestBacklog.IsZero() || s.WAL.CommitsTotal != 0 {
 		t.Errorf("first look: %+v", s.WAL)
 	}
@@ -59,19 +68,76 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 		a.run(insert)
 	}
 	clock.forward(time.Second)
-	s = wantState(t, r, StateUp)
+	s = look()
 	if s.WAL.CommitsTotal != 7 || s.WAL.FramesWrittenTotal != uint64(s.WAL.Frames-first) || !s.WAL.LastWrite.Equal(clock.now) {
 		t.Errorf("after seven commits: %+v", s.WAL)
 	}
 	a.run("c.execute('pragma wal_checkpoint(truncate)')", insert)
 	clock.forward(time.Second)
-	if s = wantState(t, r, StateUp); s.WAL.CommitsTotal != 8 || s.WAL.ResetsTotal != 1 {
+	if s = look(); s.WAL.CommitsTotal != 8 || s.WAL.ResetsTotal != 1 {
 		t.Errorf("after TRUNCATE and a commit: %+v", s.WAL)
 	}
+	foreignWAL(t, r, clock)
 	a.run("c.execute('pragma locking_mode=normal')", insert, "c.close()", "c = connect()", insert)
 	clock.forward(time.Second)
 	if s = wantState(t, r, StateUp); s.WAL.Exclusive {
 		t.Errorf("back to normal: %+v", s.WAL)
+	}
+}
+
+// foreignWAL looks until the reader says that its users work with another WAL.
+func foreignWAL(t *testing.T, r *Reader, clock *testClock) Sample {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		clock.forward(time.Second)
+		if s := r.Sample(t.Context()); s.State == StateForeignWAL {
+			if len(s.Err) < 80 {
+				t.Errorf("nothing is said of the cure: %q", s.Err)
+			}
+			return s
+		} else if time.Now().After(deadline) {
+			t.Fatalf("state %v (%s), want foreign_wal", s.State, s.Err)
+		}
+	}
+}
+
+// TestReaderD15ForeignWAL: nothing is told of a WAL that is not the application's.
+func TestReaderD15ForeignWAL(t *testing.T) {
+	t.Parallel()
+	path := tempDB(t)
+	a := walApp(t, path)
+	a.run(insert)
+	r, clock := newTestReader(t, path)
+	wantState(t, r, StateUp)
+	if err := errors.Join(os.Remove(path+"-shm"), os.Remove(path+"-wal")); err != nil {
+		t.Fatal(err)
+	}
+	a.run(insert)
+	if s := foreignWAL(t, r, clock); s.WAL.Known || s.Readers.Active != 0 {
+		t.Errorf("%+v", s)
+	}
+	a.run("c.close()", "c = connect()", insert)
+	clock.forward(time.Second)
+	wantState(t, r, StateUp)
+}
+
+// TestReaderCountsFromTheFirst: what was committed between the making of a wal-index
+// and our first look at it counts, when we looked before.
+func TestReaderCountsFromTheFirst(t *testing.T) {
+	t.Parallel()
+	path := tempDB(t)
+	r, clock := newTestReader(t, path)
+	wantState(t, r, StateMissing)
+	a := walApp(t, path) // one commit: the table
+	a.run(insert, insert, insert)
+	clock.forward(time.Second)
+	if s := wantState(t, r, StateUp); s.WAL.CommitsTotal != 4 {
+		t.Errorf("%d commits, want 4", s.WAL.CommitsTotal)
+	}
+	a.run("c.close()", "c = connect()", insert, insert)
+	clock.forward(time.Second)
+	if s := wantState(t, r, StateUp); s.WAL.CommitsTotal != 6 {
+		t.Errorf("%d commits after the next life began, want 6", s.WAL.CommitsTotal)
 	}
 }
 

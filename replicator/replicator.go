@@ -40,6 +40,7 @@ type Options struct {
 	Owner     string        // who writes, in leases and messages; "": host and database
 	Boot      string        // since when this machine runs, in leases; "": the kernel's boot id
 	FinalSync time.Duration // how long the last sync may take at shutdown; 0: 30 s
+	Outstay   func() bool   // asked at the end: shall it go on while others use the database? nil: no
 	Metrics   *Metrics      // may be nil
 	Logger    *slog.Logger
 	Clock     func() time.Time // time.Now if nil
@@ -215,6 +216,7 @@ const captureRetry = 2 * time.Second
 func (r *Replicator) finish(ctx context.Context, stop context.CancelFunc) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.o.FinalSync)
 	defer cancel()
+	r.outstay(last)
 	err := r.SyncNow(last)
 	if spool := r.spool(); errors.Is(err, ErrNotOpen) && spool != nil {
 		err = r.each(last, func(p *replica) error { return p.syncTo(last, spool.Last()) })

@@ -73,6 +73,7 @@ type Daemon struct {
 	stores      stores
 	requests    chan request
 	itself      *itself
+	ending      func() bool // the daemon was told to end; nil before it runs
 
 	// The reload loop's.
 	watched  *watched
@@ -170,6 +171,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		"listen", addresses(listeners), "admin", d.config.Server.Admin, "state_dir", d.config.Server.StateDir)
 
 	group, ctx := errgroup.WithContext(ctx)
+	d.ending = func() bool { return ctx.Err() != nil }
 	group.Go(func() error { return d.watchdog.Run(ctx, ShutdownGrace) })
 	group.Go(func() error { return d.notices.Run(ctx) })
 	group.Go(func() error { return d.locks.steps.Run(ctx) })

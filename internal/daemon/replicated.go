@@ -49,6 +49,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 		Capture:   capture.Options{RestartAt: t.Restart.At, StallBudget: t.Restart.StallBudget},
 		Replicas:  replicas,
 		FinalSync: finalSync,
+		Outstay:   func() bool { return d.ending != nil && d.ending() },
 		Metrics:   d.replication,
 		Logger:    d.log,
 	})

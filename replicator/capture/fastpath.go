@@ -41,7 +41,11 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		return Progress{}, false
 	}
 	if !c.hold.isOpen() {
-		return Progress{TXID: c.state.Position().TXID, At: now, Next: nextIdle, Settled: true}, c.undisturbed()
+		if !c.undisturbed() {
+			return Progress{}, false
+		}
+		c.state.Seen(now, true)
+		return Progress{TXID: c.state.Position().TXID, At: now, Next: nextIdle, Settled: true}, true
 	}
 	x, err := readIndex(c.files)
 	if err != nil || c.presence.alone(now) && !(c.hold.blank && c.lingers(now) && st.WALSize == 0) {

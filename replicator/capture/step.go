@@ -166,6 +166,7 @@ func (c *Capture) checkSpool() error {
 // good, so that absorb may be called.
 func (c *Capture) ready(ctx context.Context) error {
 	if !c.hold.isOpen() {
+		c.continuity.level = levelFile{} // what was seen before need not be what is there now
 		if err := c.hold.open(ctx); err != nil {
 			return err
 		}
