@@ -202,9 +202,9 @@ func (f *Files) MayOpen() error {
 	return found
 }
 
-// strangersWAL finds a WAL that nobody uses and that is older than the main file. A
-// WAL is made, and written to, by those who have the main file open, so it is of a
-// file that was there before. Where the file system keeps no birth times, nothing is
+// strangersWAL finds a WAL that nobody uses and that was there before the main file. A
+// WAL is made, and written to, by those who have the main file open, so it is of
+// another one. Where the file system keeps no birth times, nothing is
 // found.
 func (f *Files) strangersWAL() (*ForeignError, error) {
 	var main, wal unix.Statx_t
@@ -225,8 +225,11 @@ func (f *Files) strangersWAL() (*ForeignError, error) {
 	if wal.Size <= WALHeaderSize {
 		return nil, nil // no frames: it is of nobody
 	}
-	born := statxTime(main.Btime)
-	if statxTime(wal.Btime).Before(born) && statxTime(wal.Mtime).Before(born) {
+	born, changed := statxTime(main.Btime), statxTime(main.Ctime)
+	younger := statxTime(wal.Btime).Before(born) && statxTime(wal.Mtime).Before(born)
+	// A rename is the last that happened to the file, and nobody wrote to the WAL after it.
+	renamed := changed.After(statxTime(main.Mtime)) && statxTime(wal.Ctime).Before(changed)
+	if younger || renamed {
 		return &ForeignError{Kind: ForeignWAL}, nil
 	}
 	return nil, nil

@@ -229,6 +229,27 @@ func TestStrangersWAL(t *testing.T) {
 			}
 		}
 	})
+	t.Run("D5_an_older_file_moved_in", func(t *testing.T) {
+		t.Parallel()
+		path := filepath.Join(t.TempDir(), "app.db")
+		older := startApp(t, path+".older")
+		older.do("c = wal(); fill(c, 3); c.close()")
+		a := startApp(t, path)
+		a.do("c = wal(); fill(c, 10)")
+		a.Kill()
+		time.Sleep(20 * time.Millisecond) // beyond the resolution of file times
+		if err := os.Rename(path+".older", path); err != nil {
+			t.Fatal(err)
+		}
+		unopenable(t, mustOpen(t, path), ForeignWAL)
+	})
+	t.Run("D5_killed_after_a_checkpoint", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 10); c.execute('pragma wal_checkpoint').fetchone()")
+		a.Kill()
+		friendly(t, mustOpen(t, path), false)
+	})
 	t.Run("D5_both_copied", func(t *testing.T) {
 		t.Parallel()
 		a, path := newWAL(t, 4096)

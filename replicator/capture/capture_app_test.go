@@ -90,7 +90,11 @@ for line in sys.stdin:
 
 func startApp(t *testing.T, path string) *app {
 	t.Helper()
-	cmd := exec.Command("python3", "-u", "-c", appScript, path, "7")
+	python := "/usr/bin/python3" // before what a version manager puts there, which takes a second to find it
+	if _, err := os.Stat(python); err != nil {
+		python = "python3"
+	}
+	cmd := exec.Command(python, "-u", "-S", "-c", appScript, path, "7")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -42,6 +42,7 @@ type presence struct {
 	looks    int       // as often it was found
 	long     bool      // those who were there last were there for long
 	short    time.Time // others count as short-lived until then
+	retry    time.Time // the WAL is not to be emptied before
 }
 
 // look looks who is there. Errors: dbfile.ErrUnclear, *dbfile.ForeignError.
@@ -62,7 +63,7 @@ func (p *presence) met(now time.Time, attached bool) {
 			p.missed(now)
 		}
 	}
-	p.attached, p.since, p.looks = attached, now, 1
+	p.attached, p.since, p.looks, p.retry = attached, now, 1, time.Time{}
 }
 
 // missed notes that others are such as come and go, of whom one was missed, or nearly.
@@ -122,10 +123,10 @@ func (c *Capture) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 		return err
 	}
 	if x.MaxFrame > 0 || st.WALSize > 0 {
-		if now.Before(c.pace.level) {
+		if now.Before(c.presence.retry) {
 			return nil
 		}
-		c.hold.blank, c.pace.level = false, now.Add(emptyRetry)
+		c.hold.blank, c.presence.retry = false, now.Add(emptyRetry)
 		if err := c.files.MayOpen(); err != nil { // whoever holds no lock may be there nevertheless
 			return err
 		}
@@ -249,7 +250,7 @@ func (c *Capture) part() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), partTime)
 	defer cancel()
-	c.pace.level = time.Time{}
+	c.presence.retry = time.Time{}
 	for ctx.Err() == nil && c.hold.isOpen() && c.views.Load() == 0 {
 		if attached, err := c.files.Others(); err != nil || attached {
 			break
