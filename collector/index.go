@@ -81,7 +81,7 @@ func (r *Reader) observe(now time.Time, x dbfile.WALIndex) {
 	}
 	w := &r.sample.WAL
 	prev := r.index
-	if r.watching && x == prev {
+	if r.watching && x == prev && w.Change == x.Change && w.Frames == x.MaxFrame { // of a new file they may differ
 		return
 	}
 	var d delta
