@@ -30,7 +30,7 @@ type continuity struct {
 // levelFile is the main file as last seen, with so much of the WAL in it.
 type levelFile struct {
 	salt, backfilled uint32
-	zero             bool // we were on READ0: nothing newer can be backfilled
+	onZero           uint64 // the stay on READ0: during it nothing newer can be backfilled
 	main             spool.MainFile
 }
 
@@ -133,8 +133,8 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	}
 	main.Changed = 0 // by chmod or a hard link, say
 	before := c.level
-	c.level = levelFile{x.Salt1, x.Backfilled, h.zero, main}
-	same := before.salt == x.Salt1 && before.backfilled == x.Backfilled || before.zero && h.zero
+	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main}
+	same := before.salt == x.Salt1 && before.backfilled == x.Backfilled || before.onZero > 0 && before.onZero == h.onZero()
 	if before.main != (spool.MainFile{}) && same && before.main != main {
 		return discontinuous(ReasonReplaced, "the file was written to, and not by a checkpoint")
 	}

@@ -26,6 +26,8 @@ type hold struct {
 	files   *dbfile.Files
 	flusher *flusher        // captures what would be lost by a move to READ0
 	copies  *overlay.Copies // keep what may change in the main file after a move
+	flusher *flusher // captures what would be lost by a move to READ0
+	moves   uint64   // of the mark, ever
 
 	connections
 }
@@ -166,6 +168,7 @@ func (h *hold) beginHeld(ctx context.Context) error {
 	if err != nil && !errors.Is(err, dbfile.ErrUninitialised) { // that one is made by who reads first
 		return err
 	}
+	h.moves++
 	_, marked, err := beginRead(ctx, h.files, h.reader())
 	h.zero, h.mark = !marked, mark.MaxFrame
 	return err
@@ -194,7 +197,16 @@ func (h *hold) advance(ctx context.Context) error {
 		return errors.Join(err, h.free().EndRead())
 	}
 	h.held, h.zero, h.mark = 1-h.held, !marked, mark.MaxFrame
+	h.moves++
 	return nil
+}
+
+// onZero names the stay on READ0, 0 where it is elsewhere.
+func (h *hold) onZero() uint64 {
+	if !h.zero {
+		return 0
+	}
+	return h.moves
 }
 
 // advanceIfLevel advances the mark where everything is backfilled, and mostly to READ0:
@@ -251,6 +263,7 @@ func (h *hold) thaw(ctx context.Context, f *sqlite.Freeze, level bool) error {
 		begin = f.BeginRead
 	}
 	err = begin(ctx, h.reader())
+	h.moves++
 	h.zero, h.mark = err == nil && h.reader().ReadMark() == 0, mark.MaxFrame
 	return err
 }

@@ -24,7 +24,8 @@ const (
 	aloneFor    = 200 * time.Millisecond // without anybody: the others have left
 	longLife    = time.Second            // others that were there for so long
 	longLooks   = 8                      // at so many looks, are no short-lived ones
-	emptyRetry  = time.Second            // after somebody was in the way
+	emptyRetry  = nextActive             // after somebody was in the way
+	emptyStall  = time.Second            // there is nobody to be held up, unless somebody comes just now
 	shortMemory = 10 * time.Minute       // for so long after a life was missed, others count as short-lived
 )
 
@@ -131,7 +132,7 @@ func (c *Capture) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 			return err
 		}
 		c.continuity.level = levelFile{}
-		r, err := c.truncater.run(ctx, sqlite.Truncate, sqlite.Budget{})
+		r, err := c.truncater.run(ctx, sqlite.Truncate, sqlite.Budget{Stall: emptyStall})
 		c.log.Debug("nobody else is connected: the wal was emptied", "outcome", r.Outcome, "err", err)
 		return err
 	}
@@ -217,6 +218,8 @@ func (c *Capture) drain() error {
 		c.continuity.lose(lost.reason, lost.detail)
 	case err != nil:
 		return err
+	case statErr == nil && unlinked.IsZero():
+		c.continuity.lose(ReasonWALIndex, "the -shm file was removed or replaced")
 	case statErr != nil || x.Backfilled < x.MaxFrame || unlinked.UnixNano() <= main.Modified:
 		c.presence.missed(c.o.Clock())
 		c.continuity.lose(ReasonWALReset, "the WAL was removed, and the database written to since")

@@ -221,6 +221,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	frame := x.PageSize + dbfile.FrameHeaderSize
 	c.tally.Next = c.pace.next(frame)
 	level := x.Backfilled >= x.MaxFrame
+	c.hold.blank = c.hold.blank && x.MaxFrame == 0
 	switch {
 	case c.hold.zero && level && c.rests(now):
 		c.tally.Next = nextIdle
