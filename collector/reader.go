@@ -256,7 +256,7 @@ func (r *Reader) open() (dbfile.Stat, error) {
 	r.files = f
 	r.sample.Path = f.Path()
 	st, err := f.Stat()
-	if r.sample.State != StateUnknown && st.ShmInode != r.shm {
+	if r.sample.State != StateUnknown {
 		r.watching, r.rebuilt = true, true // its wal-index was made while we watched: what it counts is new
 	}
 	r.wal, r.shm = st.WALInode, st.ShmInode

@@ -107,10 +107,12 @@ type opener struct {
 	path    string // of the main file, as that process sees it
 	locked  bool
 	writes  bool
+	fds     []string // of the main file
 }
 
 // add takes in a descriptor of the main file.
 func (o *opener) add(dir, fd string) {
+	o.fds = append(o.fds, fd)
 	info, err := readFDInfo(filepath.Join(dir, "fdinfo", fd))
 	if err != nil {
 		o.locked = true // it is gone, or not to be looked at
@@ -120,6 +122,15 @@ func (o *opener) add(dir, fd string) {
 		o.path = target
 	}
 	o.locked, o.writes = o.locked || info.shared, o.writes || info.writes
+}
+
+// again looks for the lock once more.
+func (o *opener) again(dir string) {
+	fds := o.fds
+	o.fds = nil
+	for _, fd := range fds {
+		o.add(dir, fd)
+	}
 }
 
 // judge looks for the WAL that belongs to the main file.
@@ -132,6 +143,9 @@ func (o *opener) judge(dir string, fds []os.DirEntry) (kind ForeignKind, found b
 		target, err := os.Readlink(link)
 		if err != nil || strings.TrimSuffix(target, " (deleted)") != o.path+"-wal" {
 			continue
+		}
+		if !o.locked {
+			o.again(dir) // it may have opened the database just now, and taken its lock since
 		}
 		if !o.locked {
 			return ForeignUnlocked, true

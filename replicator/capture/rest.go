@@ -189,7 +189,11 @@ func (c *Capture) forget(ctx context.Context, x dbfile.WALIndex, main spool.Main
 	if errors.Is(err, sqlite.ErrBusy) || errors.Is(err, sqlite.ErrReplaced) {
 		err = nil // somebody has come
 	}
-	return errors.Join(err, c.ready(ctx))
+	if err = errors.Join(err, c.ready(ctx)); err == nil && c.hold.blank {
+		main.Changed = 0
+		c.continuity.level = levelFile{onZero: c.hold.onZero(), main: main} // a copy may come at any moment
+	}
+	return err
 }
 
 // drain reads to the end what an application's last close has unlinked, and proves

@@ -79,7 +79,9 @@ func TestLeave(t *testing.T) {
 				s.steps("nothing of ours stays", func() bool { return s.sides() == "" || s.capture.hold.blank })
 			}
 			s.checkEqual()
-			s.wantLost(nil)
+			if !strings.Contains(name, "and_close") { // else the file's times may not tell the last write from the close
+				s.wantLost(nil)
+			}
 			// And so it does where we have been away meanwhile.
 			s.close()
 			if got := s.sides(); got != "" {
