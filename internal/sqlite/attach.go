@@ -8,6 +8,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,12 +48,23 @@ func (c *Conn) Shed() error {
 	return nil
 }
 
+// For so long another connection's close may keep the main file's lock from us.
+const (
+	resumeTries = 20
+	resumePause = time.Millisecond
+)
+
 // resume makes sure that the connection's lock on the main file is held, and that
 // its files are those that others find. Errors: ErrBusy where somebody has the file for
 // himself, ErrReplaced.
 func (c *Conn) resume() error {
 	if c.shed {
-		switch rc := C.sqlwatch_resume(c.gate.file); rc {
+		rc := C.sqlwatch_resume(c.gate.file)
+		for try := 0; rc == C.SQLITE_BUSY && try < resumeTries; try++ { // who closes looks whether he is the last
+			time.Sleep(resumePause)
+			rc = C.sqlwatch_resume(c.gate.file)
+		}
+		switch rc {
 		case C.SQLITE_OK:
 			c.shed = false
 		case C.SQLITE_BUSY:

@@ -154,7 +154,7 @@ func (c *continuity) untouched() bool {
 // last to write.
 func (c *continuity) atRest() bool {
 	main, err := c.mainFile()
-	if err != nil || c.lost != "" || !c.tail.batch.empty() || !c.state.Position().Main.Same(main) {
+	if err != nil || c.lost != "" || !c.tail.batch.Empty() || !c.state.Position().Main.Same(main) {
 		return false
 	}
 	st, err := c.files.Stat()

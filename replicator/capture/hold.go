@@ -26,8 +26,7 @@ type hold struct {
 	files   *dbfile.Files
 	flusher *flusher        // captures what would be lost by a move to READ0
 	copies  *overlay.Copies // keep what may change in the main file after a move
-	flusher *flusher // captures what would be lost by a move to READ0
-	moves   uint64   // of the mark, ever
+	moves   uint64          // of the mark, ever
 
 	connections
 }

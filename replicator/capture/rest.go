@@ -137,7 +137,7 @@ func (c *Capture) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 		return err
 	}
 	main, err := c.continuity.mainFile()
-	if err != nil || main == (spool.MainFile{}) || !c.tail.head.Current(x) || !c.tail.batch.empty() {
+	if err != nil || main == (spool.MainFile{}) || !c.tail.head.Current(x) || !c.tail.batch.Empty() {
 		return err
 	}
 	switch {
@@ -258,7 +258,7 @@ func (c *Capture) part() error {
 	ctx, cancel := context.WithTimeout(context.Background(), partTime)
 	defer cancel()
 	c.presence.retry = time.Time{}
-	for ctx.Err() == nil && c.hold.isOpen() && c.views.Load() == 0 {
+	for ctx.Err() == nil && c.hold.isOpen() && !c.copies.Any() {
 		if attached, err := c.files.Others(); err != nil || attached {
 			break
 		}
@@ -278,7 +278,7 @@ func (c *Capture) part() error {
 			time.Sleep(clockTick / 4)
 		}
 	}
-	if c.hold.active() && c.tail.batch.empty() {
+	if c.hold.active() && c.tail.batch.Empty() {
 		return c.continuity.rememberLevel()
 	}
 	return nil

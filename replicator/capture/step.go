@@ -230,7 +230,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	}
 	live := int64(x.MaxFrame) * int64(frame)
 	switch {
-	case c.presence.alone(now) && c.views.Load() == 0 && c.continuity.lost == "":
+	case c.presence.alone(now) && !c.copies.Any() && c.continuity.lost == "":
 		if err := c.flusher.flush(); err != nil {
 			return err
 		}
