@@ -39,25 +39,28 @@ func (p *replica) snapshotStored(f store.LTXFile, at time.Time) {
 func (p *replica) stream(ctx context.Context) (store.LTXFile, time.Time, error) {
 	var f store.LTXFile
 	var at time.Time
-	err := p.r.withSnapshot(ctx, func(ctx context.Context, r *capture.SnapshotReader) (err error) {
-		if _, known := p.progress.position(); !known {
-			return lease.ErrMoved // or another chain was begun: its snapshot may not fit what is there
-		}
-		h := r.Header()
-		if h.MaxTXID == 0 || h.Commit == 0 {
-			return errors.New("nothing was ever written to the database")
-		}
-		at = time.UnixMilli(h.Timestamp).UTC()
-		f = store.LTXFile{Level: store.SnapshotLevel, MinTXID: 1, MaxTXID: h.MaxTXID}
-		body := store.Body{Size: -1, AtMost: int64(h.Commit)*int64(h.PageSize) + 1<<20, Open: func() (io.ReadCloser, error) { return r.Stream(ctx, p.scratch), nil }}
-		metadata := map[string]string{
-			store.MetaTimestamp: at.Format(time.RFC3339Nano),
-			store.MetaChecksum:  r.Checksum().String(),
-			store.MetaLineage:   r.Lineage(),
-		}
-		r.Taken().Put(metadata)
-		f.Object, err = p.uploader.Create(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
-		return err
+	// Whoever waits for its turn to upload holds nothing of the database meanwhile.
+	err := store.Admitted(ctx, p.store, p.status().StoredBytes, func(ctx context.Context) error {
+		return p.r.withSnapshot(ctx, func(ctx context.Context, r *capture.SnapshotReader) (err error) {
+			if _, known := p.progress.position(); !known {
+				return lease.ErrMoved // or another chain was begun: its snapshot may not fit what is there
+			}
+			h := r.Header()
+			if h.MaxTXID == 0 || h.Commit == 0 {
+				return errors.New("nothing was ever written to the database")
+			}
+			at = time.UnixMilli(h.Timestamp).UTC()
+			f = store.LTXFile{Level: store.SnapshotLevel, MinTXID: 1, MaxTXID: h.MaxTXID}
+			body := store.Body{Size: -1, AtMost: int64(h.Commit)*int64(h.PageSize) + 1<<20, Open: func() (io.ReadCloser, error) { return r.Stream(ctx, p.scratch), nil }}
+			metadata := map[string]string{
+				store.MetaTimestamp: at.Format(time.RFC3339Nano),
+				store.MetaChecksum:  r.Checksum().String(),
+				store.MetaLineage:   r.Lineage(),
+			}
+			r.Taken().Put(metadata)
+			f.Object, err = p.uploader.Create(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
+			return err
+		})
 	})
 	if err != nil {
 		return store.LTXFile{}, at, fmt.Errorf("snapshot to %s: %w", p.o.Name, err)
