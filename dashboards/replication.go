@@ -4,7 +4,10 @@ func replication() Board {
 	return Board{
 		UID: "sqlwatch-replication", Title: "SQLite replication",
 		Description: "Are the copies fresh, and can they be restored? Everything here is empty for databases without a replica.",
-		Rows:        []Row{replicationHealth(), replicationFreshness(), replicationBudget(), replicationRestore(), replicationRequests()},
+		Rows: []Row{
+			replicationHealth(), replicationFreshness(), replicationBudget(), replicationRestore(), replicationCustody(),
+			replicationRequests(),
+		},
 	}
 }
 
@@ -89,6 +92,21 @@ func replicationRestore() Row {
 		{Title: "Stored", Kind: TimeSeries, Unit: "bytes", Min: number(0),
 			Description: "Bytes of all files that the replica holds.",
 			Queries:     one(`sqlwatch_replica_stored_bytes{@db}`, "{{db}} in {{replica}}")},
+	}}
+}
+
+// replicationCustody asks whether the replica is ours alone, and whole.
+func replicationCustody() Row {
+	return Row{Title: "Whose is it, and is it whole?", Panels: []Panel{
+		{Title: "Not written to", Kind: TimeSeries, Unit: "short", Min: number(0),
+			Description: "1 while the replica holds another history and is left alone; sqlwatch status says which.",
+			Queries:     one(`sqlwatch_replica_refused{@db}`, "{{db}} to {{replica}}")},
+		{Title: "Refuses a second writer", Kind: TimeSeries, Unit: "short", Min: number(0),
+			Description: "1 where the store honours conditional writes; where it does not, two writers are told apart by the lease alone.",
+			Queries:     one(`sqlwatch_replica_conditional_writes{@db}`, "{{db}} to {{replica}}")},
+		{Title: "Files lost", Kind: TimeSeries, Unit: "short", Min: number(0),
+			Description: "Files found gone, corrupt or unreadable since the start: the past has gaps there.",
+			Queries:     one(`sqlwatch_replica_lost_files{@db}`, "{{db}} to {{replica}}")},
 	}}
 }
 
