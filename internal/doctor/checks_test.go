@@ -104,10 +104,19 @@ var faults = []struct {
 	{"replica-unreachable", Critical, "nothing listens", func(f *Facts) {
 		f.Replicas[0].ListErr = fmt.Errorf("%w: %w", store.ErrUnavailable, syscall.ECONNREFUSED)
 	}},
+	{"replica-full", Critical, "free space", func(f *Facts) {
+		f.Replicas[0].PutErr = fmt.Errorf("write: %w", syscall.ENOSPC)
+	}},
 	{"replica-failed", Critical, "check", func(f *Facts) { f.Replicas[0].GetErr = errors.New("unheard of") }},
 	{"replica-conditional-writes", Warning, "one sqlwatch only", func(f *Facts) { f.Replicas[0].Conditional = Ignored }},
 	{"replica-conditional-writes", Warning, "one sqlwatch only", func(f *Facts) { f.Replicas[0].Conditional = Refused }},
 	{"replica-conditional-writes", Warning, "not guaranteed", func(f *Facts) { f.Replicas[0].Matching = Ignored }},
+	{"replica-metadata", Warning, "x-amz-meta", func(f *Facts) { f.Replicas[0].Odd.MetadataLost = true }},
+	{"replica-range", Critical, "check", func(f *Facts) { f.Replicas[0].Odd.RangeErr = errors.New("unheard of") }},
+	{"replica-large", Critical, "check", func(f *Facts) { f.Replicas[0].Odd.LargeErr = errors.New("unheard of") }},
+	{"replica-not-deleted", Warning, "object lock", func(f *Facts) { f.Replicas[0].Odd.NotDeleted = true }},
+	{"replica-versions", Warning, "NoncurrentVersionExpiration", func(f *Facts) { f.Replicas[0].Odd.Versioned = true }},
+	{"replica-head", Note, "HEAD", func(f *Facts) { f.Replicas[0].Odd.HeadRefused = true }},
 	{"replica-damaged", Critical, "sqlwatch verify", func(f *Facts) { f.Replicas[0].Damaged = true }},
 	{"replica-stale-list", Warning, "caching", func(f *Facts) { f.Replicas[0].NotListed = true }},
 	{"replica-foreign", Warning, "--adopt", func(f *Facts) { f.Replicas[0].Foreign = true }},

@@ -20,13 +20,16 @@ import (
 
 // CloseLast closes the connection as an application's is closed. If nobody else is
 // connected to the database, in any process, SQLite checkpoints the WAL and removes
-// it and the wal-index; else it is Close.
+// it and the wal-index; else it is Close, also where others have the file for
+// themselves, or have put other files in its place.
 func (c *Conn) CloseLast() error {
 	if !c.readOnly && c.gate.file != nil {
-		if err := c.resume(); err != nil {
+		switch err := c.resume(); {
+		case err == nil:
+			C.sqlwatch_close_last(c.gate.file)
+		case !errors.Is(err, ErrBusy) && !errors.Is(err, ErrReplaced):
 			return errors.Join(fmt.Errorf("close database %s: %w", c.path, err), c.Close())
 		}
-		C.sqlwatch_close_last(c.gate.file)
 	}
 	return c.Close()
 }

@@ -119,6 +119,9 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 		return err
 	}
 	next = c.tail.head
+	// What was read holds commits of until now: a moment before must not find it.
+	now := c.state.Following(c.state.Position(), false)
+	next.Timestamp, next.Taken = now.Timestamp, now.Taken
 	if next.Main, err = c.continuity.mainFile(); err != nil {
 		return err
 	}
