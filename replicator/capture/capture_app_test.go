@@ -189,7 +189,7 @@ type scene struct {
 
 func newScene(t *testing.T) *scene {
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	s := &scene{t: t, ctx: ctx, path: filepath.Join(dir, "app.db"), copies: newCopy(t, filepath.Join(dir, "copy.db"))}
 	s.options = Options{Name: "app", StateDir: filepath.Join(dir, "state")}

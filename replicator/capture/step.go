@@ -48,6 +48,12 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	if passing(err) {
 		err, c.tally.Next = nil, nextOnZero
 	}
+	if foreign := (*dbfile.ForeignError)(nil); errors.As(err, &foreign) {
+		// Whoever works with another WAL, or without locks, is not seen by our mark.
+		c.tally.Settled = false
+		c.tail.rewind()
+		err = errors.Join(err, c.hold.close())
+	}
 	if c.pace.fails(now, err) {
 		// A mark that is held for a copy that cannot be made lets the WAL grow.
 		c.tail.rewind()
@@ -105,10 +111,12 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 		}
 	}
 	c.tally.Settled = c.tail.batch.Empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
-	if c.tally.Settled {
+	err = c.compareIfLost(ctx, c.tend(ctx, x, now))
+	foreign := (*dbfile.ForeignError)(nil)
+	if c.tally.Settled && !errors.As(err, &foreign) {
 		c.state.Seen(c.tally.At, true)
 	}
-	if err := c.compareIfLost(ctx, c.tend(ctx, x, now)); err != nil {
+	if err != nil {
 		return err
 	}
 	if c.presence.settled(now) {

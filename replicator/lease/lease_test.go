@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,12 +28,16 @@ type cell struct {
 	form    func(etag string) string // of the ETag in replies to a Put; nil: as in others
 	faults  bool
 	between func() // called before each request is served; may be nil
+
+	mu sync.Mutex // a lease renews itself while something is done under it; guards data and version
 }
 
 func (c *cell) Put(_ context.Context, _ string, body store.Body, o store.PutOptions) (store.Object, error) {
 	if c.between != nil {
 		c.between()
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	fault := 0
 	if c.faults {
 		fault = c.rnd.IntN(6)
@@ -69,6 +74,8 @@ func (c *cell) Get(context.Context, string, int64, int64) (io.ReadCloser, store.
 	if c.between != nil {
 		c.between()
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.faults && c.rnd.IntN(6) == 1 {
 		return nil, store.Object{}, store.ErrUnavailable
 	}
@@ -307,18 +314,18 @@ func (c *cell) nonce() string {
 func TestLease_S13_guard(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		cell cell
+		cell *cell
 		want Guard
 	}{
-		"honours":       {want: GuardConditional},
-		"ignores all":   {cell{ignores: "all"}, GuardNone},
-		"refuses all":   {cell{refuses: "all"}, GuardNone},
-		"ignores match": {cell{ignores: "match"}, GuardCreate},
-		"refuses match": {cell{refuses: "match"}, GuardCreate},
+		"honours":       {&cell{}, GuardConditional},
+		"ignores all":   {&cell{ignores: "all"}, GuardNone},
+		"refuses all":   {&cell{refuses: "all"}, GuardNone},
+		"ignores match": {&cell{ignores: "match"}, GuardCreate},
+		"refuses match": {&cell{refuses: "match"}, GuardCreate},
 	} {
 		now := time.Unix(1_700_000_000, 0)
 		clock := func() time.Time { return now }
-		c := &tt.cell
+		c := tt.cell
 		p, q := &party{}, &party{}
 		p.boot(c, "host", clock)
 		if err := errors.Join(p.look(), p.hold(&now)); err != nil {
@@ -484,7 +491,9 @@ func TestLease_C15_during(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = a.During(t.Context(), func(ctx context.Context) error {
+			c.mu.Lock()
 			c.data, c.version = []byte(`{"nonce":"x","owner":"b"}`), c.version+1
+			c.mu.Unlock()
 			<-ctx.Done()
 			return ctx.Err()
 		})

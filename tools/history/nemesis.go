@@ -159,11 +159,15 @@ func (s *scene) terminate() error {
 
 func (s *scene) stateDir() string { return filepath.Join(s.o.dir, "state") }
 
-func (s *scene) loseState() error { return os.RemoveAll(s.stateDir()) }
+func (s *scene) loseState() error {
+	s.disowned = true
+	return os.RemoveAll(s.stateDir())
+}
 
 // rewindState puts back the copy of the state directory that it took the last
 // time, and takes one otherwise: a backup restored over a newer state.
 func (s *scene) rewindState() error {
+	s.disowned = true
 	backup := filepath.Join(s.o.dir, "state.backup")
 	if _, err := os.Stat(backup); errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(s.stateDir()); err != nil {
@@ -179,6 +183,7 @@ func (s *scene) rewindState() error {
 
 // damageState flips a bit of one file of the state directory, or cuts it short.
 func (s *scene) damageState() error {
+	s.disowned = true
 	var files []string
 	err := filepath.WalkDir(s.stateDir(), func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {

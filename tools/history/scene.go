@@ -33,6 +33,7 @@ type scene struct {
 	daemon   *exec.Cmd
 	exited   chan struct{} // closed when the daemon has ended
 	killing  bool
+	disowned bool // a harm may have taken what proves whose history the replica holds
 
 	call   string         // that strace kills at
 	kills  int            // kill -9 of the daemon, ours and strace's
@@ -174,6 +175,11 @@ func (s *scene) startDaemon() error {
 	}
 	defer logFile.Close()
 	args := []string{s.o.sqlwatch, "run", "--config", s.config}
+	if s.disowned {
+		// Without its state the daemon cannot prove whose history the replica holds,
+		// once the file was replaced too: the operator says so, as the log asks for.
+		args = append(args, "--adopt=app")
+	}
 	if s.o.killAt != "" {
 		calls := strings.Split(s.o.killAt, ",")
 		call, nth := calls[s.kills%len(calls)], 1+s.kills/len(calls)
