@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes dist/: static programs for each architecture, packages, a bill of materials,
-# the licences of what is linked, checksums. The same commit gives the same bytes.
+# the licences of what is linked, checksums. It is written so that the same commit gives
+# the same bytes.
 #
 #   tools/release/release.sh [ARCH...]     amd64 arm64 armv7; default: all
 #
