@@ -16,7 +16,8 @@ import (
 const appScript = `
 import json, os, signal, sqlite3, sys
 env = {"sqlite3": sqlite3, "os": os, "signal": signal, "path": sys.argv[1]}
-exec("def connect():\n c = sqlite3.connect(path, isolation_level=None, timeout=0)\n c.execute('pragma synchronous=off')\n return c", env)
+exec("def connect():\n c = sqlite3.connect(path, isolation_level=None, timeout=0)\n"
+     " c.execute('pragma synchronous=off')\n return c", env)
 for line in sys.stdin:
     env["out"] = None
     try:

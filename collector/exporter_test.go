@@ -31,16 +31,18 @@ func goldenSamples() []*Sample {
 	disk := Disk{Known: true, FreeBytes: 5 << 30, SizeBytes: 20 << 30, FSType: "ext4", Mountpoint: "/srv"}
 	busy := &Sample{
 		At: goldenTime, DB: "app", Path: "/srv/app.db", State: StateUp,
-		Database: Database{SizeBytes: 1 << 20, PageSize: 4096, Pages: 256, FreelistPages: 3, JournalMode: "wal", EngineVersion: "3.40.1", WALResetBug: true, Processes: 2},
+		Database: Database{SizeBytes: 1 << 20, PageSize: 4096, Pages: 256, FreelistPages: 3, JournalMode: "wal",
+			EngineVersion: "3.40.1", WALResetBug: true, Processes: 2},
 		WAL: WAL{
 			Known: true, SizeBytes: 4 << 20, PageSize: 4096, Frames: 1000, CheckpointedFrames: 400,
 			CommitsTotal: 12345, FramesWrittenTotal: 23456, ResetsTotal: 7,
 			LastWrite: goldenTime.Add(-time.Second), OldestBacklog: goldenTime.Add(-90 * time.Second),
 			LastCompleteCheckpoint: goldenTime.Add(-2 * time.Minute),
 		},
-		Readers: Readers{Active: 2, OldestFrame: 400, PinnedSince: goldenTime.Add(-time.Minute), OldestPID: 4711, OldestCommand: "python3"},
-		Locks:   Locks{WriteHeld: true, WriteRatio: 0.25, CheckpointRatio: 0.125},
-		Disk:    disk,
+		Readers: Readers{Active: 2, OldestFrame: 400, PinnedSince: goldenTime.Add(-time.Minute), OldestPID: 4711,
+			OldestCommand: "python3"},
+		Locks: Locks{WriteHeld: true, WriteRatio: 0.25, CheckpointRatio: 0.125},
+		Disk:  disk,
 	}
 	exclusive := &Sample{
 		At: goldenTime, DB: "exclusive", Path: "/srv/exclusive.db", State: StateUp,
@@ -51,8 +53,9 @@ func goldenSamples() []*Sample {
 	missing := &Sample{At: goldenTime, DB: "gone", Path: "/srv/gone.db", State: StateMissing, Err: "no file"}
 	rollback := &Sample{
 		At: goldenTime, DB: "rollback", Path: "/srv/rollback.db", State: StateNotWAL, Err: "not in WAL mode",
-		Database: Database{SizeBytes: 4096, PageSize: 4096, Pages: 1, JournalMode: "rollback", EngineVersion: "3.46.0", WALResetBug: true},
-		Disk:     disk,
+		Database: Database{SizeBytes: 4096, PageSize: 4096, Pages: 1, JournalMode: "rollback", EngineVersion: "3.46.0",
+			WALResetBug: true},
+		Disk: disk,
 	}
 	return []*Sample{busy, exclusive, missing, rollback}
 }
@@ -98,7 +101,8 @@ func (kernelBusy) WriteHolds(db string) (Holds, error) {
 	if db != "app" {
 		return Holds{Buckets: map[time.Duration]uint64{time.Millisecond: 0, time.Second: 0}}, nil
 	}
-	return Holds{Count: 12, Sum: 3 * time.Second, Buckets: map[time.Duration]uint64{time.Millisecond: 10, time.Second: 11}}, nil
+	return Holds{Count: 12, Sum: 3 * time.Second, Buckets: map[time.Duration]uint64{time.Millisecond: 10,
+		time.Second: 11}}, nil
 }
 
 func TestExporterGoldenPage(t *testing.T) {

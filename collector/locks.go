@@ -72,7 +72,8 @@ func (w *lockWatch) observe(now time.Time, l *dbfile.Locks, change uint32) (lock
 	if w.processes == nil {
 		w.processes = make(map[int]time.Time)
 	}
-	for _, h := range [...]dbfile.Holder{l.Write, l.Checkpoint, l.Recover, l.DMS, l.Shared, l.Read[0], l.Read[1], l.Read[2], l.Read[3], l.Read[4]} {
+	for _, h := range [...]dbfile.Holder{l.Write, l.Checkpoint, l.Recover, l.DMS, l.Shared, l.Read[0], l.Read[1],
+		l.Read[2], l.Read[3], l.Read[4]} {
 		if _, known := w.processes[h.PID]; h.Held && (known || len(w.processes) < processLimit) {
 			w.processes[h.PID] = now // an OFD holder (-1) or one of another namespace (0) counts as one process
 		}

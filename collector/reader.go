@@ -114,7 +114,8 @@ func (r *Reader) Sample(ctx context.Context) Sample {
 	if err := r.look(now); err != nil {
 		s.State, s.Err = diagnose(r.path, err)
 		s.WAL.Known = false
-		s.Readers, s.Locks = Readers{}, Locks{WriteRatio: s.Locks.WriteRatio, CheckpointRatio: s.Locks.CheckpointRatio, Busy: s.Locks.Busy}
+		s.Readers, s.Locks = Readers{}, Locks{WriteRatio: s.Locks.WriteRatio, CheckpointRatio: s.Locks.CheckpointRatio,
+			Busy: s.Locks.Busy}
 		if s.State == StateMissing || s.State == StateNotDatabase {
 			s.Database = Database{}
 		}
@@ -337,7 +338,8 @@ func (r *Reader) disk(now time.Time) error {
 			*d = Disk{}
 			return nil
 		}
-		*d = Disk{Known: true, FreeBytes: m.Available, SizeBytes: m.Size, FSType: m.Type, Mountpoint: m.Point, Network: m.Network}
+		*d = Disk{Known: true, FreeBytes: m.Available, SizeBytes: m.Size, FSType: m.Type, Mountpoint: m.Point,
+			Network: m.Network}
 		r.mountLooked, r.diskRead = now, now
 	}
 	if now.Sub(r.diskRead) >= diskEvery {

@@ -25,7 +25,8 @@ func TestReaderCountsWhatTheApplicationDid(t *testing.T) {
 	if want := a.run("out = sqlite3.sqlite_version"); first.Database.EngineVersion != want {
 		t.Errorf("engine %q, application has %q", first.Database.EngineVersion, want)
 	}
-	if !first.Disk.Known || first.Disk.FSType == "" || first.Disk.FreeBytes == 0 || first.Disk.SizeBytes < first.Disk.FreeBytes {
+	if !first.Disk.Known || first.Disk.FSType == "" || first.Disk.FreeBytes == 0 ||
+		first.Disk.SizeBytes < first.Disk.FreeBytes {
 		t.Errorf("disk: %+v", first.Disk)
 	}
 
@@ -34,7 +35,8 @@ func TestReaderCountsWhatTheApplicationDid(t *testing.T) {
 	}
 	clock.forward(time.Minute)
 	s := wantState(t, r, StateUp)
-	if s.WAL.CommitsTotal != 10 || s.WAL.FramesWrittenTotal != uint64(s.WAL.Frames-first.WAL.Frames) || !s.WAL.LastWrite.Equal(clock.now) {
+	if s.WAL.CommitsTotal != 10 || s.WAL.FramesWrittenTotal != uint64(s.WAL.Frames-first.WAL.Frames) ||
+		!s.WAL.LastWrite.Equal(clock.now) {
 		t.Errorf("after ten commits: %+v", s.WAL)
 	}
 	// The first frames were seen a minute ago and are still not in the database.
@@ -105,7 +107,8 @@ func TestReaderFindsWhoPins(t *testing.T) {
 	wantState(t, r, StateUp)
 	clock.forward(3 * time.Hour)
 	s = wantState(t, r, StateUp)
-	want := Readers{Active: 1, OldestFrame: mark, PinnedSince: since, OldestPID: reader.PID, OldestCommand: s.Readers.OldestCommand, Share: 1}
+	want := Readers{Active: 1, OldestFrame: mark, PinnedSince: since, OldestPID: reader.PID,
+		OldestCommand: s.Readers.OldestCommand, Share: 1}
 	if diff := cmp.Diff(want, s.Readers); diff != "" {
 		t.Errorf("D25 a reader pins for hours:\n%s", diff)
 	}
@@ -234,7 +237,8 @@ func TestReaderOwnMarkPinsNothing(t *testing.T) {
 	t.Cleanup(func() { unix.Close(fd) }) // after the Reader: a close drops all our locks
 	r, clock := newTestReader(t, path)
 	for read := int64(123); read < 128; read++ {
-		if err := unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: read, Len: 1}); err != nil {
+		if err := unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: read,
+			Len: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,7 +254,8 @@ func TestReaderOwnMarkPinsNothing(t *testing.T) {
 	reader.run("c = connect()", "c.execute('begin')", "c.execute('select count(*) from t').fetchone()")
 	writer.run(insert)
 	clock.forward(time.Second)
-	if s := wantState(t, r, StateUp); s.Readers.Active != 1 || s.Readers.OldestPID != reader.PID || !s.Readers.PinnedSince.Equal(clock.now) {
+	if s := wantState(t, r, StateUp); s.Readers.Active != 1 || s.Readers.OldestPID != reader.PID ||
+		!s.Readers.PinnedSince.Equal(clock.now) {
 		t.Errorf("a reader beside our own marks: %+v", s.Readers)
 	}
 }

@@ -24,7 +24,8 @@ const (
 	StateUnreadable                // permission, I/O error, or no consistent wal-index
 )
 
-var stateNames = [...]string{"unknown", "up", "empty", "missing", "not_wal", "not_a_database", "foreign_owner", "network_fs", "foreign_wal", "unreadable"}
+var stateNames = [...]string{"unknown", "up", "empty", "missing", "not_wal", "not_a_database", "foreign_owner",
+	"network_fs", "foreign_wal", "unreadable"}
 
 // String returns the state's name as it stands in metrics and JSON.
 func (s State) String() string {
@@ -70,22 +71,26 @@ type Sample struct {
 type Database struct {
 	SizeBytes     int64  `json:"size_bytes"`
 	PageSize      int    `json:"page_size_bytes"`
-	Pages         uint32 `json:"pages"`                    // from the wal-index where there is one, else the header
-	FreelistPages uint32 `json:"freelist_pages"`           // as of the last checkpoint of page 1
-	JournalMode   string `json:"journal_mode"`             // "wal" or "rollback"
-	EngineVersion string `json:"engine_version"`           // of the last writer of page 1, as "3.40.1"
-	WALResetBug   bool   `json:"wal_reset_bug"`            // EngineVersion has the WAL-reset bug
-	PageChecksums bool   `json:"page_checksums,omitempty"` // its pages carry checksums (cksumvfs): it is measured, and neither checkpointed nor replicated
-	Processes     int    `json:"processes"`                // distinct processes seen holding a lock within the last minute: at least this many are attached
+	Pages         uint32 `json:"pages"`          // from the wal-index where there is one, else the header
+	FreelistPages uint32 `json:"freelist_pages"` // as of the last checkpoint of page 1
+	JournalMode   string `json:"journal_mode"`   // "wal" or "rollback"
+	EngineVersion string `json:"engine_version"` // of the last writer of page 1, as "3.40.1"
+	WALResetBug   bool   `json:"wal_reset_bug"`  // EngineVersion has the WAL-reset bug
+	// its pages carry checksums (cksumvfs): it is measured, and neither checkpointed nor replicated
+	PageChecksums bool `json:"page_checksums,omitempty"`
+	// distinct processes seen holding a lock within the last minute: at least this many are attached
+	Processes int `json:"processes"`
 }
 
 // WAL is what the wal-index header and the WAL file say. Known is false where
 // there was nothing consistent to read; the facts of the moment are then
 // meaningless, not zero. The totals and times go on meaning what they say.
 type WAL struct {
-	Known              bool   `json:"known"`
-	Exclusive          bool   `json:"exclusive,omitempty"` // the application holds EXCLUSIVE locking mode: there is no wal-index, Frames was counted in the WAL, and how much is checkpointed cannot be seen from outside (CheckpointedFrames equals Frames)
-	SizeBytes          int64  `json:"size_bytes"`          // of the file: a high-water mark
+	Known bool `json:"known"`
+	// the application holds EXCLUSIVE locking mode: there is no wal-index, Frames was counted in the WAL, and how much is
+	// checkpointed cannot be seen from outside (CheckpointedFrames equals Frames)
+	Exclusive          bool   `json:"exclusive,omitempty"`
+	SizeBytes          int64  `json:"size_bytes"` // of the file: a high-water mark
 	PageSize           int    `json:"page_size_bytes"`
 	Frames             uint32 `json:"frames"`              // mxFrame
 	CheckpointedFrames uint32 `json:"checkpointed_frames"` // nBackfill, at most Frames
@@ -100,10 +105,12 @@ type WAL struct {
 	ResetsTotal        uint64 `json:"resets_total"`
 
 	// Zero times mean "not seen since this process began to watch".
-	LastWrite              time.Time `json:"last_write,omitzero"`
-	OldestBacklog          time.Time `json:"oldest_backlog,omitzero"`           // when the oldest frame not yet in the database was first seen; zero: no backlog
-	LastCompleteCheckpoint time.Time `json:"last_complete_checkpoint,omitzero"` // when CheckpointedFrames last reached Frames
-	Restarted              time.Time `json:"restarted,omitzero"`                // when the current WAL generation was first seen
+	LastWrite time.Time `json:"last_write,omitzero"`
+	// when the oldest frame not yet in the database was first seen; zero: no backlog
+	OldestBacklog time.Time `json:"oldest_backlog,omitzero"`
+	// when CheckpointedFrames last reached Frames
+	LastCompleteCheckpoint time.Time `json:"last_complete_checkpoint,omitzero"`
+	Restarted              time.Time `json:"restarted,omitzero"` // when the current WAL generation was first seen
 }
 
 // BacklogFrames returns the frames not yet copied into the database file.
@@ -170,8 +177,9 @@ type Replica struct {
 	StoredBytes          int64     `json:"stored_bytes"`
 	LastSnapshot         time.Time `json:"last_snapshot,omitzero"`
 	OldestRestorePoint   time.Time `json:"oldest_restore_point,omitzero"`
-	DrillSeconds         float64   `json:"drill_seconds,omitempty"` // how long the last restore drill took: the measured time to recover
-	DrillErr             string    `json:"drill_error,omitempty"`   // why the last drill failed
+	// how long the last restore drill took: the measured time to recover
+	DrillSeconds float64 `json:"drill_seconds,omitempty"`
+	DrillErr     string  `json:"drill_error,omitempty"` // why the last drill failed
 
 	MonthlyUSD *float64 `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
 }

@@ -58,7 +58,8 @@ func (s *walScan) read(f *dbfile.Files, last dbfile.WALIndex) (dbfile.WALIndex, 
 }
 
 func (s *walScan) begin(h dbfile.WALHeader, last dbfile.WALIndex) {
-	*s = walScan{header: h, committed: h.Start(), ahead: h.Start(), change: last.Change, reached: s.reached, scanner: s.scanner}
+	*s = walScan{header: h, committed: h.Start(), ahead: h.Start(), change: last.Change, reached: s.reached,
+		scanner: s.scanner}
 	if h.Salt1 == last.Salt1 && h.Salt2 == last.Salt2 {
 		s.counted = last.MaxFrame
 	}

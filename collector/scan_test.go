@@ -46,7 +46,8 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 	path := tempDB(t)
 	walApp(t, path).run(insert, "c.close()")
 	a := startApp(t, path)
-	a.run("c = sqlite3.connect(path, isolation_level=None)", "c.execute('pragma locking_mode=exclusive')", "c.execute('pragma wal_autocheckpoint=0')", insert)
+	a.run("c = sqlite3.connect(path, isolation_level=None)", "c.execute('pragma locking_mode=exclusive')",
+		"c.execute('pragma wal_autocheckpoint=0')", insert)
 	if _, err := os.Stat(path + "-shm"); err == nil {
 		t.Fatal("no exclusive mode: there is a wal-index")
 	}
@@ -60,7 +61,8 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 		return s
 	}
 	s := look()
-	if !s.WAL.Exclusive || s.WAL.Frames == 0 || s.WAL.BacklogFrames() != 0 || !s.WAL.OldestBacklog.IsZero() || s.WAL.CommitsTotal != 0 {
+	if !s.WAL.Exclusive || s.WAL.Frames == 0 || s.WAL.BacklogFrames() != 0 || !s.WAL.OldestBacklog.IsZero() ||
+		s.WAL.CommitsTotal != 0 {
 		t.Errorf("first look: %+v", s.WAL)
 	}
 	first := s.WAL.Frames
@@ -69,7 +71,8 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 	}
 	clock.forward(time.Second)
 	s = look()
-	if s.WAL.CommitsTotal != 7 || s.WAL.FramesWrittenTotal != uint64(s.WAL.Frames-first) || !s.WAL.LastWrite.Equal(clock.now) {
+	if s.WAL.CommitsTotal != 7 || s.WAL.FramesWrittenTotal != uint64(s.WAL.Frames-first) ||
+		!s.WAL.LastWrite.Equal(clock.now) {
 		t.Errorf("after seven commits: %+v", s.WAL)
 	}
 	a.run("c.execute('pragma wal_checkpoint(truncate)')", insert)
@@ -156,7 +159,8 @@ func TestReaderScansALongWALInParts(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := exclusiveApp(t, path)
-	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')", "c.execute('commit')")
+	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')",
+		"c.execute('commit')")
 	r, clock := newTestReader(t, path)
 	if s := wantState(t, r, StateUnreadable); !strings.Contains(s.Err, "counted") {
 		t.Errorf("first look at 12 MB: %s", s.Err)
@@ -167,7 +171,8 @@ func TestReaderScansALongWALInParts(t *testing.T) {
 	}
 	// Once at the end, a burst that outruns the bound costs no state.
 	frames := s.WAL.Frames
-	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')", "c.execute('commit')", insert)
+	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')",
+		"c.execute('commit')", insert)
 	for range 3 {
 		clock.forward(time.Second)
 		s = wantState(t, r, StateUp)
@@ -184,7 +189,8 @@ func TestReaderD12SpilledRollbackIsNotCounted(t *testing.T) {
 	r, clock := newTestReader(t, path)
 	before := wantState(t, r, StateUp).WAL
 	for range 3 {
-		a.run("c.execute('pragma cache_size=5')", "c.execute('begin')", "for i in range(200): c.execute('insert into t values(randomblob(3000))')")
+		a.run("c.execute('pragma cache_size=5')", "c.execute('begin')",
+			"for i in range(200): c.execute('insert into t values(randomblob(3000))')")
 		clock.forward(time.Second)
 		s := wantState(t, r, StateUp)
 		if s.WAL.SizeBytes <= before.SizeBytes {

@@ -156,7 +156,8 @@ func TestReaderD4ReplacedByRename(t *testing.T) {
 	a.run("c.close()")
 	other := filepath.Join(t.TempDir(), "other.db")
 	b := startApp(t, other)
-	b.run("c = connect()", "c.execute('pragma page_size=8192')", "c.execute('pragma journal_mode=wal')", "c.execute('create table t(x)')", "c.close()")
+	b.run("c = connect()", "c.execute('pragma page_size=8192')", "c.execute('pragma journal_mode=wal')",
+		"c.execute('create table t(x)')", "c.close()")
 	if err := os.Rename(other, path); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +274,8 @@ func TestReaderD38NetworkFileSystem(t *testing.T) {
 	}
 	r.opts.AllowNetworkFS = true
 	if s = wantState(t, r, StateUp); s.WAL.OldestBacklog != before.WAL.OldestBacklog || s.WAL.OldestBacklog.IsZero() {
-		t.Errorf("up again, and the age of the backlog was forgotten: %v, was %v", s.WAL.OldestBacklog, before.WAL.OldestBacklog)
+		t.Errorf("up again, and the age of the backlog was forgotten: %v, was %v", s.WAL.OldestBacklog,
+			before.WAL.OldestBacklog)
 	}
 }
 

@@ -105,7 +105,10 @@ func TestEveryDashboard(t *testing.T) {
 			t.Errorf("%s: variables %v, want %v", uid, variables, want)
 		}
 		for _, name := range []string{"Checkpoints", "Policy actions"} {
-			if !slices.ContainsFunc(d.Annotations.List, func(a struct{ Name, Expr string }) bool { return a.Name == name && a.Expr != "" }) {
+			if !slices.ContainsFunc(d.Annotations.List, func(a struct{ Name, Expr string }) bool {
+				return a.Name == name &&
+					a.Expr != ""
+			}) {
 				t.Errorf("%s: no annotation %q", uid, name)
 			}
 		}
@@ -147,7 +150,8 @@ func TestEveryPanel(t *testing.T) {
 				t.Errorf("%s: panel %q is described as %q", uid, p.Title, p.Description)
 			}
 			if p.FieldConfig.Defaults.Unit == "" || p.Datasource.UID != "${datasource}" || len(p.Targets) == 0 {
-				t.Errorf("%s: panel %q: unit %q, datasource %q, %d queries", uid, p.Title, p.FieldConfig.Defaults.Unit, p.Datasource.UID, len(p.Targets))
+				t.Errorf("%s: panel %q: unit %q, datasource %q, %d queries", uid, p.Title, p.FieldConfig.Defaults.Unit,
+					p.Datasource.UID, len(p.Targets))
 			}
 		}
 	}
@@ -192,8 +196,10 @@ func TestEveryQuery(t *testing.T) {
 				if !strings.Contains(s[2], `job=~"$job",instance=~"$instance"`) {
 					t.Errorf("%s, %q: %s does not follow job and instance", uid, title, s[0])
 				}
-				ofDatabase := strings.HasPrefix(s[1], "sqlite_") || strings.HasPrefix(s[1], "sqlwatch_") || strings.HasPrefix(s[1], "sqlwatch:")
-				ofProcess := strings.HasPrefix(s[1], "sqlwatch_config_") || strings.HasPrefix(s[1], "sqlwatch_scrape_") || strings.HasPrefix(s[1], "sqlwatch_notification")
+				ofDatabase := strings.HasPrefix(s[1], "sqlite_") || strings.HasPrefix(s[1], "sqlwatch_") ||
+					strings.HasPrefix(s[1], "sqlwatch:")
+				ofProcess := strings.HasPrefix(s[1], "sqlwatch_config_") || strings.HasPrefix(s[1], "sqlwatch_scrape_") ||
+					strings.HasPrefix(s[1], "sqlwatch_notification")
 				if ofDatabase && !ofProcess && !strings.Contains(s[2], `db=~"$db"`) {
 					t.Errorf("%s, %q: %s does not follow db", uid, title, s[0])
 				}

@@ -6,10 +6,13 @@ func datasource() object { return object{"type": "prometheus", "uid": "${datasou
 
 func (b Board) variables() []object {
 	return []object{
-		{"name": "datasource", "label": "Prometheus", "description": "The Prometheus that scrapes sqlwatch.", "type": "datasource", "query": "prometheus", "hide": 0, "refresh": 1},
+		{"name": "datasource", "label": "Prometheus", "description": "The Prometheus that scrapes sqlwatch.",
+			"type": "datasource", "query": "prometheus", "hide": 0, "refresh": 1},
 		choice("job", "Job", "The scrape job.", `label_values(sqlite_up, job)`, true),
-		choice("instance", "Host", "The sqlwatch that answers: one a host.", `label_values(sqlite_up{job=~"$job"}, instance)`, true),
-		choice("db", "Database", "The database's name in the configuration.", `label_values(sqlite_up{job=~"$job",instance=~"$instance"}, db)`, !b.OneDatabase),
+		choice("instance", "Host", "The sqlwatch that answers: one a host.", `label_values(sqlite_up{job=~"$job"}, instance)`,
+			true),
+		choice("db", "Database", "The database's name in the configuration.",
+			`label_values(sqlite_up{job=~"$job",instance=~"$instance"}, db)`, !b.OneDatabase),
 	}
 }
 
@@ -29,7 +32,8 @@ func choice(name, label, description, query string, many bool) object {
 func (b Board) links() []object {
 	var all []object
 	for _, other := range []struct{ uid, title string }{
-		{"sqlwatch-fleet", "Fleet"}, {"sqlwatch-database", "Database"}, {"sqlwatch-replication", "Replication"}, {"sqlwatch-policy", "Policies"},
+		{"sqlwatch-fleet", "Fleet"}, {"sqlwatch-database", "Database"}, {"sqlwatch-replication", "Replication"},
+		{"sqlwatch-policy", "Policies"},
 	} {
 		if other.uid != b.UID {
 			all = append(all, object{"title": other.title, "type": "link", "url": "/d/" + other.uid, "icon": "dashboard",
@@ -41,7 +45,8 @@ func (b Board) links() []object {
 
 func toDatabase(db string) object {
 	return object{"title": "Open the database", "targetBlank": false,
-		"url": "/d/sqlwatch-database?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&var-db=" + db + "&${__url_time_range}"}
+		"url": "/d/sqlwatch-database?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&var-db=" + db +
+			"&${__url_time_range}"}
 }
 
 func annotations() []object {

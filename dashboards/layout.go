@@ -98,7 +98,8 @@ func (p Panel) object(id int, pos object) object {
 		defaults["max"] = *p.Max
 	}
 	if p.Kind == TimeSeries {
-		defaults["custom"] = object{"drawStyle": "line", "lineWidth": 1, "fillOpacity": 8, "showPoints": "never", "spanNulls": false,
+		defaults["custom"] = object{"drawStyle": "line", "lineWidth": 1, "fillOpacity": 8, "showPoints": "never",
+			"spanNulls":       false,
 			"thresholdsStyle": object{"mode": p.thresholdsStyle()}}
 	}
 	if p.OpensDatabase {
@@ -134,8 +135,9 @@ func (p Panel) thresholdsStyle() string {
 func (p Panel) targets() []object {
 	var targets []object
 	for i, q := range p.Queries {
-		t := object{"refId": refID(i), "expr": promQL(q.Expr), "legendFormat": q.Legend, "datasource": datasource(), "editorMode": "code",
-			"range": true, "instant": false, "format": "time_series"}
+		t := object{"refId": refID(i), "expr": promQL(q.Expr), "legendFormat": q.Legend, "datasource": datasource(),
+			"editorMode": "code",
+			"range":      true, "instant": false, "format": "time_series"}
 		switch p.Kind {
 		case Stat:
 			t["range"], t["instant"] = false, true
@@ -155,11 +157,13 @@ func (p Panel) options() object {
 		return object{"colorMode": "background", "graphMode": "none", "justifyMode": "auto", "textMode": "auto",
 			"reduceOptions": object{"calcs": []string{"lastNotNull"}, "fields": "", "values": false}}
 	case States:
-		return object{"showValue": "auto", "mergeValues": true, "rowHeight": 0.9, "legend": object{"displayMode": "list", "placement": "bottom", "showLegend": true}}
+		return object{"showValue": "auto", "mergeValues": true, "rowHeight": 0.9, "legend": object{"displayMode": "list",
+			"placement": "bottom", "showLegend": true}}
 	case Table:
 		return object{"showHeader": true, "cellHeight": "sm"}
 	}
-	return object{"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": true}, "tooltip": object{"mode": "multi", "sort": "desc"}}
+	return object{"legend": object{"displayMode": "list", "placement": "bottom", "showLegend": true},
+		"tooltip": object{"mode": "multi", "sort": "desc"}}
 }
 
 // joinColumns makes one line of a table out of the answers to all its queries.

@@ -3,7 +3,8 @@ package dashboards
 func replication() Board {
 	return Board{
 		UID: "sqlwatch-replication", Title: "SQLite replication",
-		Description: "Are the copies fresh, and can they be restored? Everything here is empty for databases without a replica.",
+		Description: "Are the copies fresh, and can they be restored? Everything here is empty for databases without a " +
+			"replica.",
 		Rows: []Row{
 			replicationHealth(), replicationFreshness(), replicationBudget(), replicationRestore(), replicationCustody(),
 			replicationRequests(),
@@ -15,30 +16,40 @@ func replicationHealth() Row {
 	since := func(metric string) string { return `max(time() - (` + metric + `{@db} > 0))` }
 	return Row{Title: "Is everything well?", Panels: []Panel{
 		{Title: "Most commits at risk", Kind: Stat, Unit: "s", Steps: warn(30, 300),
-			Description: "What would be lost with the machine, in time: the age of the least fresh replica. A few seconds are normal.",
-			Queries:     one(`max(`+freshness+`)`, "at risk")},
+			Description: "What would be lost with the machine, in time: the age of the least fresh replica. A few seconds are " +
+				"normal.",
+			Queries: one(`max(`+freshness+`)`, "at risk")},
 		{Title: "Not stored yet", Kind: Stat, Unit: "bytes", Steps: warn(64e6, 512e6),
-			Description: "Captured and safe in the spool on this machine, but not in a replica. It grows while a store cannot be reached.",
-			Queries:     one(`sum(sqlwatch_replica_pending_bytes{@db})`, "pending")},
+			Description: "Captured and safe in the spool on this machine, but not in a replica. It grows while a store cannot " +
+				"be reached.",
+			Queries: one(`sum(sqlwatch_replica_pending_bytes{@db})`, "pending")},
 		{Title: "Error budget left", Kind: Stat, Unit: "percentunit", Base: "red", Steps: low(0, 0.25),
-			Description: "Of 30 days the replicas may be late for 43 minutes. What is left of it, for the worst replica. Comes from the recording rules, an hour after the start.",
-			Queries:     one(`min(sqlwatch:replica_error_budget:remaining_ratio_30d{@db})`, "left")},
+			Description: "Of 30 days the replicas may be late for 43 minutes. What is left of it, for the worst replica. " +
+				"Comes from the recording rules, an hour after the start.",
+			Queries: one(`min(sqlwatch:replica_error_budget:remaining_ratio_30d{@db})`, "left")},
 		{Title: "Oldest newest snapshot", Kind: Stat, Unit: "percentunit", Steps: warn(1.25, 2),
-			Description: "Age of the newest snapshot as a share of the configured time between two, of the replica where that is largest. An idle database needs no new one.",
-			Queries:     one(`max((time() - (sqlwatch_replica_snapshot_last_success_timestamp_seconds{@db} > 0)) / sqlwatch_replica_snapshot_interval_seconds{@db})`, "of the interval")},
+			Description: "Age of the newest snapshot as a share of the configured time between two, of the replica where that " +
+				"is largest. An idle database needs no new one.",
+			Queries: one(
+				`max((time() - (sqlwatch_replica_snapshot_last_success_timestamp_seconds{@db} > 0)) / `+
+					`sqlwatch_replica_snapshot_interval_seconds{@db})`, "of the interval")},
 		{Title: "Longest since a restore drill", Kind: Stat, Unit: "s", Steps: warn(7*86400, 8*86400),
-			Description: "Since when no restore of a replica has been proven. No data: none was ever made; `sqlwatch verify` makes one.",
-			Queries:     one(since("sqlwatch_verify_last_success_timestamp_seconds"), "since")},
+			Description: "Since when no restore of a replica has been proven. No data: none was ever made; `sqlwatch verify` " +
+				"makes one.",
+			Queries: one(since("sqlwatch_verify_last_success_timestamp_seconds"), "since")},
 		{Title: "Discontinuities", Kind: Stat, Unit: "short", Steps: warn(1, 3),
-			Description: "How often, in the time shown, sqlwatch could not prove that it had seen every commit, compared the database and sent what differed. Once after a restart is normal.",
-			Queries:     one(`sum(increase(sqlwatch_replica_discontinuities_total{@db}[$__range])) or vector(0)`, "discontinuities")},
+			Description: "How often, in the time shown, sqlwatch could not prove that it had seen every commit, compared the " +
+				"database and sent what differed. Once after a restart is normal.",
+			Queries: one(`sum(increase(sqlwatch_replica_discontinuities_total{@db}[$__range])) or vector(0)`,
+				"discontinuities")},
 	}}
 }
 
 func replicationFreshness() Row {
 	return Row{Title: "How far behind", Panels: []Panel{
 		{Title: "Freshness", Kind: TimeSeries, Unit: "s", Min: number(0), OpensDatabase: true,
-			Description: "Age of what each replica holds, beside what was promised (sync_every). While nothing is written it stays near 0.",
+			Description: "Age of what each replica holds, beside what was promised (sync_every). While nothing is written it " +
+				"stays near 0.",
 			Queries: []Query{
 				{freshness, "{{db}} in {{replica}}"},
 				{`max(sqlwatch_replica_objective_seconds{@db})`, "promised"},
@@ -58,7 +69,8 @@ func replicationFreshness() Row {
 func replicationBudget() Row {
 	return Row{Title: "Error budget", Panels: []Panel{
 		{Title: "Time late", Kind: TimeSeries, Unit: "percentunit", Min: number(0), Steps: warn(0.006, 0.0144),
-			Description: "Share of the last hour and six hours in which the replica was later than twice its objective and 3 seconds. The budget is 0.1 %. From the recording rules in alerts/.",
+			Description: "Share of the last hour and six hours in which the replica was later than twice its objective and 3 " +
+				"seconds. The budget is 0.1 %. From the recording rules in alerts/.",
 			Queries: []Query{
 				{`sqlwatch:replica_objective_missed:ratio_1h{@db}`, "{{db}} in {{replica}}, 1 h"},
 				{`sqlwatch:replica_objective_missed:ratio_6h{@db}`, "{{db}} in {{replica}}, 6 h"},
@@ -73,9 +85,11 @@ func replicationRestore() Row {
 	return Row{Title: "Can it be restored?", Panels: []Panel{
 		{Title: "Reaches back", Kind: TimeSeries, Unit: "s", Min: number(0),
 			Description: "The oldest state that can be restored, as an age. It grows up to retention.keep.",
-			Queries:     one(`time() - (sqlwatch_replica_restore_point_oldest_timestamp_seconds{@db} > 0)`, "{{db}} in {{replica}}")},
+			Queries: one(`time() - (sqlwatch_replica_restore_point_oldest_timestamp_seconds{@db} > 0)`,
+				"{{db}} in {{replica}}")},
 		{Title: "Age of the newest snapshot", Kind: TimeSeries, Unit: "s", Min: number(0),
-			Description: "A restore begins with a snapshot and adds what came after it: the older it is, the longer a restore takes. Beside it the configured time between two; an idle database needs no new one.",
+			Description: "A restore begins with a snapshot and adds what came after it: the older it is, the longer a restore " +
+				"takes. Beside it the configured time between two; an idle database needs no new one.",
 			Queries: []Query{
 				{`time() - (sqlwatch_replica_snapshot_last_success_timestamp_seconds{@db} > 0)`, "{{db}} in {{replica}}"},
 				{`min(sqlwatch_replica_snapshot_interval_seconds{@db})`, "configured"},
@@ -84,11 +98,14 @@ func replicationRestore() Row {
 			Description: "How long the last restore drill took: the measured time to recover.",
 			Queries:     one(`sqlwatch_verify_duration_seconds{@db} > 0`, "{{db}} from {{replica}}")},
 		{Title: "Drills that failed", Kind: TimeSeries, Unit: "short", Min: number(0),
-			Description: "Restore drills whose result was not a sound database equal to the original. Anything but 0 needs a person.",
-			Queries:     one(`sum by (db, replica) (increase(sqlwatch_verify_failures_total{@db}[$__rate_interval]))`, "{{db}} from {{replica}}")},
+			Description: "Restore drills whose result was not a sound database equal to the original. Anything but 0 needs a " +
+				"person.",
+			Queries: one(`sum by (db, replica) (increase(sqlwatch_verify_failures_total{@db}[$__rate_interval]))`,
+				"{{db}} from {{replica}}")},
 		{Title: "Discontinuities", Kind: TimeSeries, Unit: "short", Min: number(0),
 			Description: "By reason. The replica is complete after each, but the states in between cannot be restored.",
-			Queries:     one(`sum by (db, reason) (increase(sqlwatch_replica_discontinuities_total{@db}[$__rate_interval]))`, "{{db}}: {{reason}}")},
+			Queries: one(`sum by (db, reason) (increase(sqlwatch_replica_discontinuities_total{@db}[$__rate_interval]))`,
+				"{{db}}: {{reason}}")},
 		{Title: "Stored", Kind: TimeSeries, Unit: "bytes", Min: number(0),
 			Description: "Bytes of all files that the replica holds.",
 			Queries:     one(`sqlwatch_replica_stored_bytes{@db}`, "{{db}} in {{replica}}")},
@@ -102,8 +119,9 @@ func replicationCustody() Row {
 			Description: "1 while the replica holds another history and is left alone; sqlwatch status says which.",
 			Queries:     one(`sqlwatch_replica_refused{@db}`, "{{db}} to {{replica}}")},
 		{Title: "Refuses a second writer", Kind: TimeSeries, Unit: "short", Min: number(0),
-			Description: "1 where the store honours conditional writes; where it does not, two writers are told apart by the lease alone.",
-			Queries:     one(`sqlwatch_replica_conditional_writes{@db}`, "{{db}} to {{replica}}")},
+			Description: "1 where the store honours conditional writes; where it does not, two writers are told apart by the " +
+				"lease alone.",
+			Queries: one(`sqlwatch_replica_conditional_writes{@db}`, "{{db}} to {{replica}}")},
 		{Title: "Files lost", Kind: TimeSeries, Unit: "short", Min: number(0),
 			Description: "Files found gone, corrupt or unreadable since the start: the past has gaps there.",
 			Queries:     one(`sqlwatch_replica_lost_files{@db}`, "{{db}} to {{replica}}")},
@@ -114,15 +132,22 @@ func replicationRequests() Row {
 	return Row{Title: "Requests to the store", Panels: []Panel{
 		{Title: "Uploaded", Kind: TimeSeries, Unit: "Bps", Min: number(0),
 			Description: "Bytes stored per second.",
-			Queries:     one(`sum by (db, replica) (rate(sqlwatch_replica_uploaded_bytes_total{@db}[$__rate_interval]))`, "{{db}} to {{replica}}")},
+			Queries: one(`sum by (db, replica) (rate(sqlwatch_replica_uploaded_bytes_total{@db}[$__rate_interval]))`,
+				"{{db}} to {{replica}}")},
 		{Title: "Requests", Kind: TimeSeries, Unit: "reqps", Min: number(0),
 			Description: "Every request that was sent, retries included: what the provider bills. An idle database sends none.",
-			Queries:     one(`sum by (operation) (rate(sqlwatch_replica_operations_total{@db}[$__rate_interval]))`, "{{operation}}")},
+			Queries: one(`sum by (operation) (rate(sqlwatch_replica_operations_total{@db}[$__rate_interval]))`,
+				"{{operation}}")},
 		{Title: "Requests that failed", Kind: TimeSeries, Unit: "reqps", Min: number(0),
-			Description: "By reason. not_found, exists and conflict are answers that belong to normal work; auth, throttled, timeout and unavailable are not.",
-			Queries:     one(`sum by (operation, reason) (rate(sqlwatch_replica_operation_failures_total{@db}[$__rate_interval])) > 0`, "{{operation}}: {{reason}}")},
+			Description: "By reason. not_found, exists and conflict are answers that belong to normal work; auth, throttled, " +
+				"timeout and unavailable are not.",
+			Queries: one(
+				`sum by (operation, reason) (rate(sqlwatch_replica_operation_failures_total{@db}[$__rate_interval])) > 0`,
+				"{{operation}}: {{reason}}")},
 		{Title: "Duration of requests", Kind: TimeSeries, Unit: "s", Min: number(0),
 			Description: "95 of 100 requests took less.",
-			Queries:     one(`histogram_quantile(0.95, sum by (le, operation) (rate(sqlwatch_replica_operation_duration_seconds_bucket{@db}[$__rate_interval])))`, "{{operation}}")},
+			Queries: one(
+				`histogram_quantile(0.95, sum by (le, operation) `+
+					`(rate(sqlwatch_replica_operation_duration_seconds_bucket{@db}[$__rate_interval])))`, "{{operation}}")},
 	}}
 }

@@ -145,7 +145,8 @@ func (s *Set) newEvaluation(in Input) *evaluation {
 			replicas = []string{"?"} // one that does not report: the worst of them is unknown
 		}
 	}
-	now := s.program.At(lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels, Replicas: replicas})
+	now := s.program.At(lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels,
+		Replicas: replicas})
 	e.windows = s.windowStates(now, in.Now)
 	now.SetWindows(e.windows)
 	e.values = now
@@ -334,7 +335,8 @@ func chooseIn(lane Lane, steps []step) *Action {
 		case running != nil:
 			s.refuse(GuardTurn, fmt.Sprintf("policy %s is at work on this database", running.p.Name), time.Time{})
 		default:
-			s.refuse(GuardTurn, fmt.Sprintf("policy %s goes first: one %s action a database at a time", winner.p.Name, lane), time.Time{})
+			s.refuse(GuardTurn, fmt.Sprintf("policy %s goes first: one %s action a database at a time", winner.p.Name, lane),
+				time.Time{})
 		}
 	}
 	if winner == nil || running != nil {
@@ -368,7 +370,8 @@ func (s *step) start() *Action {
 	}
 	s.earliest = now
 	s.reason = "acts now: " + s.because()
-	a := &Action{Policy: s.p.Name, DB: s.e.in.Sample.DB, Kind: s.p.Kind, Notify: s.p.Notify, Severity: s.p.Severity, Why: s.because()}
+	a := &Action{Policy: s.p.Name, DB: s.e.in.Sample.DB, Kind: s.p.Kind, Notify: s.p.Notify, Severity: s.p.Severity,
+		Why: s.because()}
 	if s.p.Ladder != nil {
 		l := s.p.Ladder
 		if s.leftOut != "" {
@@ -398,7 +401,8 @@ func (s *step) because() string {
 
 // decision reports the step.
 func (s *step) decision() PolicyDecision {
-	d := PolicyDecision{Policy: s.p.Name, Phase: s.st.Phase, When: s.when, Reason: s.reason, Guards: s.refusals, Severity: s.p.Severity}
+	d := PolicyDecision{Policy: s.p.Name, Phase: s.st.Phase, When: s.when, Reason: s.reason, Guards: s.refusals,
+		Severity: s.p.Severity}
 	if s.st.Phase == Armed || len(s.refusals) > 0 {
 		d.Refused, d.Reason = s.refusals[0].Guard, s.refusals[0].Reason
 		s.earliest = s.letGo()
@@ -442,7 +446,8 @@ func (s *step) hindrance() string {
 		}
 	}
 	if waited := s.e.in.Now.Sub(s.st.ArmedSince); waited > stuckAfter+s.p.MaxDefer {
-		return fmt.Sprintf("it has waited to act for %s; refused by %s: %s", amounts.HumanSeconds(waited.Seconds()), first.Guard, first.Reason)
+		return fmt.Sprintf("it has waited to act for %s; refused by %s: %s", amounts.HumanSeconds(waited.Seconds()),
+			first.Guard, first.Reason)
 	}
 	return ""
 }

@@ -43,7 +43,8 @@ func (s *step) guardUnless() {
 	case t == True:
 		s.refuse(GuardUnless, "`unless` holds: "+s.values.Tree(s.p.unless).Summary(), time.Time{})
 	case t == Unknown:
-		s.refuse(GuardUnless, "`unless` is unknown, and an unknown never acts: "+orElse(why, s.values.Tree(s.p.unless).Summary()), time.Time{})
+		s.refuse(GuardUnless, "`unless` is unknown, and an unknown never acts: "+
+			orElse(why, s.values.Tree(s.p.unless).Summary()), time.Time{})
 	}
 }
 
@@ -134,7 +135,8 @@ func (s *step) guardStall() {
 	if stall <= s.stallBudget {
 		return
 	}
-	reason := fmt.Sprintf("truncating a WAL of %s would hold writers up for about %s, the budget is %s; raise stall_budget or act at a smaller size",
+	reason := fmt.Sprintf("truncating a WAL of %s would hold writers up for about %s, the budget is %s; raise "+
+		"stall_budget or act at a smaller size",
 		amounts.HumanBytes(float64(w.SizeBytes)), amounts.HumanSeconds(stall.Seconds()), s.stallBudget)
 	if int64(w.BacklogFrames())*int64(w.PageSize) < MinTruncateBytes {
 		s.refuse(GuardStall, reason, time.Time{})
@@ -166,7 +168,8 @@ func later(a, b time.Time) time.Time {
 // guardFloor keeps the promises no policy can undo.
 func (s *step) guardFloor(f floors) {
 	if s.blind() {
-		s.refuse(GuardFloor, "the database cannot be read now ("+orElse(s.e.in.Sample.Err, s.e.sample.State.String())+"): nothing is done to what is not known", time.Time{})
+		s.refuse(GuardFloor, "the database cannot be read now ("+orElse(s.e.in.Sample.Err, s.e.sample.State.String())+
+			"): nothing is done to what is not known", time.Time{})
 		return
 	}
 	last, interval := s.st.Started, MinCheckpointInterval
@@ -175,7 +178,8 @@ func (s *step) guardFloor(f floors) {
 		last = f.checkpoint
 		if s.p.Ladder.Truncates() && s.leftOut == "" {
 			if size := s.e.sample.WAL.SizeBytes; size < MinTruncateBytes {
-				s.refuse(GuardFloor, fmt.Sprintf("a WAL of %s is not worth a TRUNCATE; the floor is %s", amounts.HumanBytes(float64(size)), amounts.HumanBytes(MinTruncateBytes)), time.Time{})
+				s.refuse(GuardFloor, fmt.Sprintf("a WAL of %s is not worth a TRUNCATE; the floor is %s",
+					amounts.HumanBytes(float64(size)), amounts.HumanBytes(MinTruncateBytes)), time.Time{})
 				return
 			}
 			s.floor(f.truncate, MinTruncateInterval)

@@ -44,7 +44,8 @@ func TestStallLearned_P4(t *testing.T) {
 			p := w.set.Policies[0]
 			for _, stall := range test.stalls {
 				st.Started = w.now
-				st = w.set.Finished(st, p, w.now, ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: reclaimed, WriterStall: stall})
+				st = w.set.Finished(st, p, w.now, ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: reclaimed,
+					WriterStall: stall})
 				w.now = w.now.Add(2 * time.Minute)
 			}
 			w.states = map[string]PolicyState{p.Name: roundTrip(t, st)}

@@ -28,14 +28,16 @@ const year = 366 * 24 * time.Hour
 
 // Blocks lists the top-level blocks that Parse reads.
 func Blocks() []hcl.BlockHeaderSchema {
-	return []hcl.BlockHeaderSchema{{Type: "engine"}, {Type: "window", LabelNames: []string{"name"}}, {Type: "policy", LabelNames: []string{"name"}}}
+	return []hcl.BlockHeaderSchema{{Type: "engine"}, {Type: "window", LabelNames: []string{"name"}},
+		{Type: "policy", LabelNames: []string{"name"}}}
 }
 
 // Parse reads engine, window and policy blocks and checks every expression:
 // names, units, kinds, and what it might cost. The set is of use only if no
 // diagnostic is an error.
 func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
-	p := &parsing{Decoder: hcldecode.Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc, program: lang.NewProgram(sc)}}
+	p := &parsing{Decoder: hcldecode.Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc,
+		program: lang.NewProgram(sc)}}
 	if b := p.Single(blocks, "engine"); b != nil {
 		content := p.Content(b.Body, hcldecode.Attributes("mode"))
 		p.set.DryRun = p.Choice(content.Attributes["mode"], "enforce", "enforce", "dry_run") == "dry_run"
@@ -63,7 +65,8 @@ type parsing struct {
 // name checks that a block's name can stand in metrics and expressions.
 func (p *parsing) name(b *hcl.Block) {
 	if !hclsyntax.ValidIdentifier(b.Labels[0]) {
-		p.Errorf(b.LabelRanges[0], "Bad name", "A name consists of letters, digits, - and _, and begins with a letter; %q does not.", b.Labels[0])
+		p.Errorf(b.LabelRanges[0], "Bad name", "A name consists of letters, digits, - and _, and begins with a letter; %q "+
+			"does not.", b.Labels[0])
 	}
 }
 
@@ -137,7 +140,8 @@ func (p *parsing) window(b *hcl.Block, names []string) *Window {
 }
 
 func (p *parsing) learn(b *hcl.Block, names []string) *Learn {
-	a := p.Content(b.Body, hcldecode.Attributes("signal!", "quantile", "min_history", "fallback", "except", "timezone")).Attributes
+	a := p.Content(b.Body, hcldecode.Attributes("signal!", "quantile", "min_history", "fallback", "except",
+		"timezone")).Attributes
 	l := &Learn{
 		Quantile:   p.Number(a["quantile"], 0.2),
 		MinHistory: p.Duration(a["min_history"], 72*time.Hour, time.Minute, lang.MaxWindow),
@@ -162,7 +166,8 @@ func (p *parsing) finishLearn(w *Window, b *hcl.Block) {
 	l := w.Learn
 	for _, name := range append([]string{l.Fallback}, l.Except...) {
 		if other := p.set.Windows[name]; other != nil && other.Learn != nil {
-			p.Errorf(w.Range, "Bad fallback", "fallback and except of a learned window must be windows with a cron schedule; window.%s is none.", name)
+			p.Errorf(w.Range, "Bad fallback", "fallback and except of a learned window must be windows with a cron schedule; "+
+				"window.%s is none.", name)
 			l.Fallback, l.Except = "", nil
 		}
 	}
@@ -198,8 +203,10 @@ func (p *parsing) location(a *hcl.Attribute, name string) *time.Location {
 }
 
 func (p *parsing) policy(b *hcl.Block) *Policy {
-	schema := hcldecode.Attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority", "mode", "severity", "notify", "message", "databases", "exclude", "labels")
-	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "checkpoint"}, {Type: "snapshot"}, {Type: "sync"}, {Type: "verify"}, {Type: "tune", LabelNames: []string{"name"}}}
+	schema := hcldecode.Attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority",
+		"mode", "severity", "notify", "message", "databases", "exclude", "labels")
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "checkpoint"}, {Type: "snapshot"}, {Type: "sync"}, {Type: "verify"},
+		{Type: "tune", LabelNames: []string{"name"}}}
 	content := p.Content(b.Body, schema)
 	a := content.Attributes
 	pol := &Policy{Name: b.Labels[0], Range: b.DefRange}
@@ -229,7 +236,8 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 		p.Warnf(a["max_defer"].Range, "Nothing to defer", "max_defer has no effect without a window.")
 	}
 	if pol.until != nil && pol.Kind != ActCheckpoint {
-		p.Errorf(a["until"].Range, "until without checkpoint", "until goes with a checkpoint block; without it the policy rests for its cooldown and looks again.")
+		p.Errorf(a["until"].Range, "until without checkpoint",
+			"until goes with a checkpoint block; without it the policy rests for its cooldown and looks again.")
 	}
 	return pol
 }
@@ -254,7 +262,8 @@ func (p *parsing) neverActs(pol *Policy, a hcl.Attributes) {
 		if _, tuple := x.Expr.(*hclsyntax.TupleConsExpr); tuple {
 			p.Errorf(x.Expr.Range(), "Not a window", "A list is no window; write any_of(window.A, window.B).")
 		} else if v, diags := x.Expr.Value(nil); !diags.HasErrors() && v.IsNull() {
-			p.Errorf(x.Expr.Range(), "Not a window", "null is no window, and the policy would never act; leave window out for any time.")
+			p.Errorf(x.Expr.Range(), "Not a window",
+				"null is no window, and the policy would never act; leave window out for any time.")
 		}
 	}
 }
@@ -266,7 +275,8 @@ func (p *parsing) selection(pol *Policy, a hcl.Attributes) {
 	}
 	for i, pattern := range pol.Databases {
 		if name, negated := strings.CutPrefix(pattern, "!"); negated {
-			p.Errorf(a["databases"].Expr.Range(), "Not a pattern", "A pattern is not negated by \"!\"; write exclude = [%q].", name)
+			p.Errorf(a["databases"].Expr.Range(), "Not a pattern", "A pattern is not negated by \"!\"; write exclude = [%q].",
+				name)
 		}
 		if slices.Contains(pol.Databases[:i], pattern) {
 			p.Warnf(a["databases"].Expr.Range(), "Duplicate pattern", "%q is listed twice.", pattern)
@@ -286,7 +296,8 @@ func (p *parsing) selection(pol *Policy, a hcl.Attributes) {
 	pol.Labels = p.TextMap(a["labels"])
 	for name := range pol.Labels {
 		if !slices.Contains(p.Scope.Labels, name) {
-			p.Errorf(a["labels"].Expr.Range(), "Unknown label", "No database has a label %q.%s", name, lang.Suggest(name, slices.Clone(p.Scope.Labels)))
+			p.Errorf(a["labels"].Expr.Range(), "Unknown label", "No database has a label %q.%s", name,
+				lang.Suggest(name, slices.Clone(p.Scope.Labels)))
 		}
 	}
 }
@@ -299,7 +310,8 @@ func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 		case b == nil:
 			continue
 		case pol.Kind != "":
-			p.Errorf(b.DefRange, "Two actions", "A policy has one action; this one has %s already. Write a second policy.", pol.Kind)
+			p.Errorf(b.DefRange, "Two actions", "A policy has one action; this one has %s already. Write a second policy.",
+				pol.Kind)
 			continue
 		}
 		pol.Kind = kind
@@ -312,7 +324,8 @@ func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 	if pol.Kind == "" {
 		pol.Kind = ActNotify
 		if content.Attributes["notify"] == nil {
-			p.Errorf(pol.Range, "No action", "Policy %q does nothing: give it checkpoint {}, snapshot {}, sync {}, verify {} or notify.", pol.Name)
+			p.Errorf(pol.Range, "No action", "Policy %q does nothing: give it checkpoint {}, snapshot {}, sync {}, verify {} "+
+				"or notify.", pol.Name)
 		}
 	}
 }
@@ -336,15 +349,19 @@ func (p *parsing) ladder(b *hcl.Block) *Ladder {
 		case "truncate":
 			step.Mode = sqlite.Truncate
 			if step.BusyTimeout > l.StallBudget {
-				p.Warnf(a["busy_timeout"].Range, "Beyond the budget", "The stall budget of %s ends the wait before busy_timeout does.", l.StallBudget)
+				p.Warnf(a["busy_timeout"].Range, "Beyond the budget",
+					"The stall budget of %s ends the wait before busy_timeout does.", l.StallBudget)
 			}
 		default:
-			p.Errorf(s.LabelRanges[0], "Unknown step", "A step is \"passive\" or \"truncate\"; full and restart are not offered, they hold writers up like truncate and give less.%s", lang.Suggest(s.Labels[0], []string{"passive", "truncate"}))
+			p.Errorf(s.LabelRanges[0], "Unknown step",
+				"A step is \"passive\" or \"truncate\"; full and restart are not offered, they hold writers up like truncate and "+
+					"give less.%s", lang.Suggest(s.Labels[0], []string{"passive", "truncate"}))
 		}
 		l.Steps = append(l.Steps, step)
 	}
 	if len(l.Steps) == 0 {
-		l.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3}, {Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
+		l.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3},
+			{Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
 	}
 	if ob := p.Single(content.Blocks, "on_busy"); ob != nil {
 		a := p.Content(ob.Body, hcldecode.Attributes("backoff", "max")).Attributes
@@ -364,7 +381,8 @@ func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 		if t.Name == "stall" && pol.Ladder != nil {
 			t.Start, t.Unit = pol.Ladder.StallBudget.Seconds(), lang.Seconds
 		} else if a["start"] == nil {
-			p.Errorf(b.DefRange, "Nothing to tune", "tune %q needs start: the value of tune.%s before anything is learned.", t.Name, t.Name)
+			p.Errorf(b.DefRange, "Nothing to tune", "tune %q needs start: the value of tune.%s before anything is learned.",
+				t.Name, t.Name)
 		} else {
 			t.Unit = lang.UnitOf(a["start"].Expr, p.Scope)
 		}
@@ -372,7 +390,8 @@ func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 		t.Start = p.Number(a["start"], t.Start)
 		t.Min, t.Max = p.Number(a["min"], t.Start/4), p.Number(a["max"], t.Start)
 		if !(0 < t.Min && t.Min <= t.Start && t.Start <= t.Max) {
-			p.Errorf(b.DefRange, "Out of range", "0 < min ≤ start ≤ max must hold; they are %g, %g and %g.", t.Min, t.Start, t.Max)
+			p.Errorf(b.DefRange, "Out of range", "0 < min ≤ start ≤ max must hold; they are %g, %g and %g.", t.Min, t.Start,
+				t.Max)
 		}
 		t.goal = p.expression(a["goal"], lang.Bool)
 		if _, dup := p.set.program.Tunes[t.Name]; dup {

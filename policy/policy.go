@@ -241,19 +241,21 @@ const (
 
 // Guards lists every guard in order, for metrics.
 func Guards() []Guard {
-	return []Guard{GuardMode, GuardPause, GuardUnless, GuardWindow, GuardCooldown, GuardBackoff, GuardReader, GuardStall, GuardFloor, GuardTurn}
+	return []Guard{GuardMode, GuardPause, GuardUnless, GuardWindow, GuardCooldown, GuardBackoff, GuardReader, GuardStall,
+		GuardFloor, GuardTurn}
 }
 
 // Decision is what an evaluation found for one database.
 type Decision struct {
-	DB       string                 `json:"db"`
-	At       time.Time              `json:"at"`
-	Policies []PolicyDecision       `json:"policies"`
-	Action   *Action                `json:"action,omitempty"`  // the first of Actions that is no notice, else the first; nil: none
-	Actions  []*Action              `json:"actions,omitempty"` // to be run now: at most one a lane, and every notice
-	Next     map[string]PolicyState `json:"-"`                 // the new states, by policy
-	Windows  map[string]Truth       `json:"windows,omitempty"`
-	Tunes    []TuneDecision         `json:"tunes,omitempty"`
+	DB       string           `json:"db"`
+	At       time.Time        `json:"at"`
+	Policies []PolicyDecision `json:"policies"`
+	// the first of Actions that is no notice, else the first; nil: none
+	Action  *Action                `json:"action,omitempty"`
+	Actions []*Action              `json:"actions,omitempty"` // to be run now: at most one a lane, and every notice
+	Next    map[string]PolicyState `json:"-"`                 // the new states, by policy
+	Windows map[string]Truth       `json:"windows,omitempty"`
+	Tunes   []TuneDecision         `json:"tunes,omitempty"`
 }
 
 // PolicyDecision is what an evaluation found for one policy.

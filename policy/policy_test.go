@@ -26,7 +26,8 @@ func parse(src string) (*Set, hcl.Diagnostics) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	return Parse(content.Blocks, &Scope{Files: parser.Files(), Replicas: []string{"file.local", "s3.main"}, Notifiers: []string{"webhook.ops"}, Labels: []string{"tier"}})
+	return Parse(content.Blocks, &Scope{Files: parser.Files(), Replicas: []string{"file.local", "s3.main"},
+		Notifiers: []string{"webhook.ops"}, Labels: []string{"tier"}})
 }
 
 func mustParse(t testing.TB, src string) *Set {
@@ -44,8 +45,9 @@ func sample(at time.Time, walBytes int64) *collector.Sample {
 	return &collector.Sample{
 		At: at, DB: "app", Path: "/srv/app/app.db", State: collector.StateUp,
 		Database: collector.Database{SizeBytes: 1e9, PageSize: 4096, Pages: 244140, EngineVersion: "3.46.1"},
-		WAL:      collector.WAL{Known: true, SizeBytes: walBytes, PageSize: 4096, Frames: frames, OldestBacklog: at.Add(-time.Minute), Restarted: start.Add(-time.Hour)},
-		Disk:     collector.Disk{Known: true, FreeBytes: 4e9, SizeBytes: 10e9},
+		WAL: collector.WAL{Known: true, SizeBytes: walBytes, PageSize: 4096, Frames: frames,
+			OldestBacklog: at.Add(-time.Minute), Restarted: start.Add(-time.Hour)},
+		Disk: collector.Disk{Known: true, FreeBytes: 4e9, SizeBytes: 10e9},
 	}
 }
 
@@ -81,7 +83,8 @@ func (w *world) tick(d time.Duration, edit func(*collector.Sample)) PolicyDecisi
 // finish ends the running action of the first policy.
 func (w *world) finish(o sqlite.Outcome) {
 	p := w.set.Policies[0]
-	w.states[p.Name] = w.set.Finished(w.states[p.Name], p, w.now, ActionResult{Outcome: o, WriterStall: 10 * time.Millisecond})
+	w.states[p.Name] = w.set.Finished(w.states[p.Name], p, w.now,
+		ActionResult{Outcome: o, WriterStall: 10 * time.Millisecond})
 }
 
 const shrink = `
@@ -99,7 +102,8 @@ func TestEvaluatePhases(t *testing.T) {
 	want := func(d PolicyDecision, phase Phase, refused Guard, acts bool) {
 		t.Helper()
 		if d.Phase != phase || d.Refused != refused || (w.last.Action != nil) != acts {
-			t.Fatalf("at %s: phase %s refused %q acts %v (%s), want %s %q %v", w.now.Format(time.TimeOnly), d.Phase, d.Refused, w.last.Action != nil, d.Reason, phase, refused, acts)
+			t.Fatalf("at %s: phase %s refused %q acts %v (%s), want %s %q %v", w.now.Format(time.TimeOnly), d.Phase, d.Refused,
+				w.last.Action != nil, d.Reason, phase, refused, acts)
 		}
 	}
 	want(w.tick(0, small), Inactive, GuardNone, false)
@@ -110,7 +114,8 @@ func TestEvaluatePhases(t *testing.T) {
 	}
 	want(w.tick(119*time.Second, nil), Pending, GuardNone, false)
 	want(w.tick(time.Second, nil), Running, GuardNone, true)
-	if a := w.last.Action; a.Kind != ActCheckpoint || a.Checkpoint.StallBudget != sqlite.DefaultStall || !strings.Contains(a.Why, "wal.bytes = 200 MB") {
+	if a := w.last.Action; a.Kind != ActCheckpoint || a.Checkpoint.StallBudget != sqlite.DefaultStall ||
+		!strings.Contains(a.Why, "wal.bytes = 200 MB") {
 		t.Errorf("action %+v", a)
 	}
 	want(w.tick(time.Second, nil), Running, GuardNone, false) // still at work: nothing new begins
@@ -180,7 +185,8 @@ func TestEvaluateUntil(t *testing.T) {
 		t.Fatalf("does not go on: %s", w.last.Policies[0].Reason)
 	}
 	w.finish(sqlite.OutcomeTruncated)
-	if d := w.tick(time.Second, func(s *collector.Sample) { s.WAL.SizeBytes = 0 }); d.When != False || w.states["p"].Engaged || d.Phase != Cooldown {
+	if d := w.tick(time.Second, func(s *collector.Sample) { s.WAL.SizeBytes = 0 }); d.When != False ||
+		w.states["p"].Engaged || d.Phase != Cooldown {
 		t.Fatalf("goal reached: when %s, engaged %v, phase %s", d.When, w.states["p"].Engaged, d.Phase)
 	}
 	if d := w.tick(30*time.Minute, nil); d.Refused != GuardCooldown {
@@ -201,7 +207,8 @@ policy "p" {
 }`
 	}
 	pinned := func(s *collector.Sample) {
-		s.Readers = collector.Readers{Active: 1, OldestFrame: 10, OldestPID: 4711, OldestCommand: "python3", PinnedSince: s.At.Add(-time.Minute)}
+		s.Readers = collector.Readers{Active: 1, OldestFrame: 10, OldestPID: 4711, OldestCommand: "python3",
+			PinnedSince: s.At.Add(-time.Minute)}
 	}
 	tests := []struct {
 		name, attrs string
@@ -209,14 +216,20 @@ policy "p" {
 		want        Guard
 		reason      string
 	}{
-		{"dry run comes first", "mode = \"dry_run\"\nunless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned, GuardMode, "dry run"},
-		{"unless before window", "unless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned, GuardUnless, "holds"},
-		{"unknown unless refuses", "unless = checkpoint.stall > duration(\"1s\")\ncheckpoint {}", nil, GuardUnless, "unknown"},
+		{"dry run comes first", "mode = \"dry_run\"\nunless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned,
+			GuardMode, "dry run"},
+		{"unless before window", "unless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned, GuardUnless,
+			"holds"},
+		{"unknown unless refuses", "unless = checkpoint.stall > duration(\"1s\")\ncheckpoint {}", nil, GuardUnless,
+			"unknown"},
 		{"window before reader", "window = window.night\ncheckpoint {}", pinned, GuardWindow, "opens in 14h00m"},
 		{"reader is named", "checkpoint {}", pinned, GuardReader, "reader 4711 (python3)"},
-		{"a short reader is not", "checkpoint {}", func(s *collector.Sample) { pinned(s); s.Readers.PinnedSince = s.At }, GuardNone, ""},
+		{"a short reader is not", "checkpoint {}", func(s *collector.Sample) { pinned(s); s.Readers.PinnedSince = s.At },
+			GuardNone, ""},
 		{"a passive ladder minds no reader", "checkpoint {\nstep \"passive\" {}\n}", pinned, GuardNone, ""},
-		{"predicted stall, nothing to drain", "checkpoint {\nstall_budget = \"10ms\"\n}", func(s *collector.Sample) { s.WAL.CheckpointedFrames = s.WAL.Frames }, GuardStall, "100ms"},
+		{"predicted stall, nothing to drain", "checkpoint {\nstall_budget = \"10ms\"\n}", func(s *collector.Sample) {
+			s.WAL.CheckpointedFrames = s.WAL.Frames
+		}, GuardStall, "100ms"},
 		{"floor", "priority = 1\ncheckpoint {}", func(s *collector.Sample) { s.WAL.SizeBytes = 100<<20 + 1 }, GuardNone, ""},
 		{"sync minds no reader", "sync {}", pinned, GuardNone, ""},
 	}
@@ -359,10 +372,12 @@ policy "tell-too" {
 // and again without growing pauses, and the policy says what it does not reach.
 func TestEvaluateLeavesTruncateOut(t *testing.T) {
 	t.Parallel()
-	for name, ladder := range map[string]string{"default": "checkpoint {}", "truncate only": "checkpoint {\n step \"truncate\" {}\n }"} {
+	for name, ladder := range map[string]string{"default": "checkpoint {}",
+		"truncate only": "checkpoint {\n step \"truncate\" {}\n }"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, "policy \"p\" {\n when = wal.bytes > bytes(\"100MB\")\n until = wal.bytes < bytes(\"8MB\")\n cooldown = \"1h\"\n "+ladder+"\n}")
+			w := newWorld(t, "policy \"p\" {\n when = wal.bytes > bytes(\"100MB\")\n until = wal.bytes < bytes(\"8MB\")\n "+
+				"cooldown = \"1h\"\n "+ladder+"\n}")
 			huge := func(s *collector.Sample) { s.WAL.SizeBytes, s.WAL.Frames = 4e9, 1e6 }
 			for round := range 5 {
 				d := w.tick(30*time.Second, huge)
@@ -482,7 +497,8 @@ func TestNotifyMessage(t *testing.T) {
 		s.Replicas = []collector.Replica{{Name: "s3.main", LagSeconds: 95}, {Name: "file.local"}}
 	})
 	a := w.last.Action
-	if a == nil || a.Kind != ActNotify || a.Message != "app: 1m35s behind, stall unknown" || a.Severity != "critical" || a.Notify[0] != "webhook.ops" {
+	if a == nil || a.Kind != ActNotify || a.Message != "app: 1m35s behind, stall unknown" || a.Severity != "critical" ||
+		a.Notify[0] != "webhook.ops" {
 		t.Errorf("action %+v", a)
 	}
 }

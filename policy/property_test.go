@@ -20,7 +20,8 @@ func randomPolicies(r *rand.Rand) string {
 	b.WriteString("window \"w\" {\n cron = \"*/7 * * * *\"\n duration = \"3m\"\n}\n")
 	for i := range 1 + r.IntN(3) {
 		fmt.Fprintf(&b, "policy \"p%d\" {\n when = %s\n for = %q\n cooldown = %q\n mode = %q\n", i,
-			pick("true", "wal.bytes >= 0", `wal.bytes > bytes("1MB")`, `rate(wal.frames_written, "1m") >= 0`, `replica.lag > 0 || wal.frames > 3`, "!locks.writer_held"),
+			pick("true", "wal.bytes >= 0", `wal.bytes > bytes("1MB")`, `rate(wal.frames_written, "1m") >= 0`,
+				`replica.lag > 0 || wal.frames > 3`, "!locks.writer_held"),
 			pick("0s", "1s", "30s"), pick("1s", "2s", "1m"), pick("enforce", "enforce", "enforce", "dry_run"))
 		if r.IntN(3) == 0 {
 			fmt.Fprintf(&b, " unless = %s\n", pick("readers.active > 0", "checkpoint.stall > duration(\"1s\")", "false"))
@@ -118,7 +119,8 @@ func runSeries(t *testing.T, r *rand.Rand, set *Set, seed int) (acted int) {
 		}
 		for _, lane := range slices.Sorted(maps.Keys(running)) {
 			if name := running[lane]; r.IntN(2) == 0 {
-				result := ActionResult{Outcome: sqlite.Outcome(1 + r.IntN(9)), WriterStall: time.Duration(r.IntN(1e8)), Reclaimed: r.Int64N(1e8)}
+				result := ActionResult{Outcome: sqlite.Outcome(1 + r.IntN(9)), WriterStall: time.Duration(r.IntN(1e8)),
+					Reclaimed: r.Int64N(1e8)}
 				states[name] = set.Finished(states[name], policyNamed(set, name), now, result)
 				delete(running, lane)
 			}
@@ -137,7 +139,8 @@ func policyNamed(s *Set, name string) *Policy {
 }
 
 // mustHold checks what must be true of every action.
-func mustHold(t *testing.T, seed int, set *Set, d Decision, a *Action, s *collector.Sample, now time.Time, last map[string]time.Time) {
+func mustHold(t *testing.T, seed int, set *Set, d Decision, a *Action, s *collector.Sample, now time.Time,
+	last map[string]time.Time) {
 	t.Helper()
 	p := policyNamed(set, a.Policy)
 	floor := func(what string, interval time.Duration) {

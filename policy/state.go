@@ -70,7 +70,8 @@ func (st *PolicyState) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("decode policy state: %w", err)
 	}
 	if p.Version != StateVersion {
-		return fmt.Errorf("decode policy state: version %d is not %d: it was written by another release", p.Version, StateVersion)
+		return fmt.Errorf("decode policy state: version %d is not %d: it was written by another release", p.Version,
+			StateVersion)
 	}
 	if p.Phase == Running {
 		p.Phase, p.Rest, p.Attempt, p.Outcome = Backing, Backing, p.Attempt+1, interrupted

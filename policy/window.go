@@ -258,5 +258,6 @@ func (s *Set) Learning(name string, in Input) (st lang.WindowState, l lang.Learn
 		return lang.UnknownWindow(), lang.Learning{}, false
 	}
 	e := s.newEvaluation(in)
-	return s.learnedState(e.values, w.Learn, in.Now), e.values.Learning(w.Learn.signal, w.Learn.Location, w.Learn.Quantile), true
+	return s.learnedState(e.values, w.Learn, in.Now), e.values.Learning(w.Learn.signal, w.Learn.Location,
+		w.Learn.Quantile), true
 }

@@ -22,9 +22,12 @@ func TestWindowDaylightSaving(t *testing.T) {
 		{"an ordinary night", "0 1 * * *", "4h", "2026-05-05", "2026-05-04T23:00:00Z", "2026-05-05T03:00:00Z"},
 		{"01:00 for 4 h, short night", "0 1 * * *", "4h", "2026-03-29", "2026-03-29T00:00:00Z", "2026-03-29T03:00:00Z"},
 		{"01:00 for 4 h, long night", "0 1 * * *", "4h", "2026-10-25", "2026-10-24T23:00:00Z", "2026-10-25T04:00:00Z"},
-		{"skipped start opens at the first valid instant", "30 2 * * *", "2h", "2026-03-29", "2026-03-29T01:00:00Z", "2026-03-29T02:30:00Z"},
-		{"wholly skipped keeps its length", "10 2 * * *", "30m", "2026-03-29", "2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"},
-		{"doubled start opens once, the first time", "30 2 * * *", "2h", "2026-10-25", "2026-10-25T00:30:00Z", "2026-10-25T03:30:00Z"},
+		{"skipped start opens at the first valid instant", "30 2 * * *", "2h", "2026-03-29", "2026-03-29T01:00:00Z",
+			"2026-03-29T02:30:00Z"},
+		{"wholly skipped keeps its length", "10 2 * * *", "30m", "2026-03-29", "2026-03-29T01:00:00Z",
+			"2026-03-29T01:30:00Z"},
+		{"doubled start opens once, the first time", "30 2 * * *", "2h", "2026-10-25", "2026-10-25T00:30:00Z",
+			"2026-10-25T03:30:00Z"},
 		{"before the doubled hour", "30 1 * * *", "20m", "2026-10-25", "2026-10-24T23:30:00Z", "2026-10-24T23:50:00Z"},
 	}
 	for _, test := range tests {
@@ -51,7 +54,8 @@ func TestWindowDaylightSaving(t *testing.T) {
 func TestWindowAgainstItself(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ cron, duration, zone string }{
-		{"0 2 * * *", "3h", "Europe/Berlin"}, {"30 23 * * 6", "26h", "America/New_York"}, {"*/20 * * * *", "7m", "Australia/Lord_Howe"},
+		{"0 2 * * *", "3h", "Europe/Berlin"}, {"30 23 * * 6", "26h", "America/New_York"},
+		{"*/20 * * * *", "7m", "Australia/Lord_Howe"},
 		{"0 0 1 * *", "48h", "America/Sao_Paulo"}, {"15 1 * * 1-5", "90m", "Africa/Casablanca"},
 	} {
 		t.Run(test.zone, func(t *testing.T) {
@@ -64,7 +68,8 @@ func TestWindowAgainstItself(t *testing.T) {
 					at, last = time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC), lang.WindowState{}
 				}
 				st := w.at(at)
-				if last.Open == False && last.OpensIn <= step.Seconds() != (st.Open == True) && last.OpensIn+w.Duration.Seconds() > step.Seconds() {
+				if last.Open == False && last.OpensIn <= step.Seconds() != (st.Open == True) && last.OpensIn+
+					w.Duration.Seconds() > step.Seconds() {
 					t.Fatalf("%s: five minutes ago it was to open in %vs, now open is %s", at, last.OpensIn, st.Open)
 				}
 				if last.Open == True && last.ClosesIn > step.Seconds() && st.Open != True {
@@ -119,7 +124,8 @@ policy "p" {
 		{"true", "any_of(window.night, window.noon)", GuardNone},
 		{"true", "all_of(window.night, window.noon)", GuardWindow},
 		{"true", "window.night", GuardWindow},
-		{"window.noon.open && window.noon.closes_in == duration(\"1h\") && window.night.opens_in == duration(\"14h\")", "window.noon", GuardNone},
+		{"window.noon.open && window.noon.closes_in == duration(\"1h\") && window.night.opens_in == duration(\"14h\")",
+			"window.noon", GuardNone},
 		{"true", "window.quiet", GuardNone}, // still learning: as noon
 		{"true", "quiet(rate(wal.frames, \"1m\"), 0.2)", GuardWindow},
 	}
@@ -134,7 +140,8 @@ policy "p" {
 }
 
 func FuzzSchedule(f *testing.F) {
-	for _, s := range []string{"0 2 * * *", "TZ=", "TZ=UTC", "@daily", "@every 1h", "0 0 30 2 *", "*/0 * * * *", "1-2-3 * * * *", "* * * * * *", "", "9999999999 * * * *"} {
+	for _, s := range []string{"0 2 * * *", "TZ=", "TZ=UTC", "@daily", "@every 1h", "0 0 30 2 *", "*/0 * * * *",
+		"1-2-3 * * * *", "* * * * * *", "", "9999999999 * * * *"} {
 		f.Add(s, uint16(60))
 	}
 	berlin, err := time.LoadLocation("Europe/Berlin")

@@ -100,7 +100,8 @@ func (r *Replicator) open(ctx context.Context) error {
 	return r.openLocked(ctx, r.recover)
 }
 
-func (r *Replicator) openLocked(ctx context.Context, from func(context.Context) (ltx.TXID, store.PageSums, error)) error {
+func (r *Replicator) openLocked(ctx context.Context, from func(context.Context) (ltx.TXID, store.PageSums,
+	error)) error {
 	files := r.o.Files()
 	if files == nil || files == r.released {
 		return ErrNotOpen
@@ -205,7 +206,8 @@ func (r *Replicator) rebase(ctx context.Context, base ltx.TXID, at time.Time) er
 	if r.capture.Spool().Last() > base {
 		return nil // another replica asked for more
 	}
-	r.log.Warn("starting a new chain with the whole database: a replica holds what this state directory does not know, or what is damaged", "after_txid", base)
+	r.log.Warn("starting a new chain with the whole database: a replica holds what this state directory does not know, "+
+		"or what is damaged", "after_txid", base)
 	c := r.capture
 	r.capture = nil
 	if err := c.Close(); err != nil {
@@ -254,7 +256,8 @@ func (r *Replicator) recover(ctx context.Context) (ltx.TXID, store.PageSums, err
 	}
 	txid, sums, err := restore.PageChecksums(ctx, best.store, catalog.Target{})
 	if err != nil {
-		r.log.Warn("replica's last state cannot be read: beginning with the whole database behind it", "replica", best.o.Name, "err", err)
+		r.log.Warn("replica's last state cannot be read: beginning with the whole database behind it", "replica", best.o.Name,
+			"err", err)
 		return leapOver(max(end, behind)), store.PageSums{Timestamp: at}, nil
 	}
 	best.from.Store(uint64(txid))

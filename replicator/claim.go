@@ -171,7 +171,8 @@ func (p *replica) name(ctx context.Context, s sight, v lineage.Verdict) error {
 		return fmt.Errorf("%w: %w", lease.ErrMoved, err)
 	}
 	if err == nil && v == lineage.Succeed {
-		p.log.Warn("this database follows another lineage in the replica, as --adopt says; what that one stored is kept for its own time",
+		p.log.Warn("this database follows another lineage in the replica, as --adopt says; what that one stored is kept "+
+			"for its own time",
 			"lineage", id, "followed", s.line.ID, "of", s.line.By, "txid", s.tip.TXID)
 	}
 	return err

@@ -119,7 +119,9 @@ func TestShip_C14_restoredElsewhere(t *testing.T) {
 			b := newHost(t, restored, replica("s3.main", of(m)))
 			b.owner, b.boot = "the new machine", "another"
 			b.start()
-			b.eventually("the new machine waits", func() bool { return strings.Contains(b.r.Replicas()[0].Err, lease.ErrHeld.Error()) })
+			b.eventually("the new machine waits", func() bool {
+				return strings.Contains(b.r.Replicas()[0].Err, lease.ErrHeld.Error())
+			})
 			b.skew.Store(int64(3 * time.Minute))
 			waited := false
 			b.eventually("a's lease is watched to its end", func() bool {
@@ -220,7 +222,8 @@ func TestShip_C14_spared(t *testing.T) {
 		if err := b.sync(); err != nil {
 			return false
 		}
-		return b.r.Replicas()[0].TXID > begun+20 && !strings.Contains(strings.Join(m.Keys(), " "), fmt.Sprintf("0000/%s", begun+1))
+		return b.r.Replicas()[0].TXID > begun+20 && !strings.Contains(strings.Join(m.Keys(), " "),
+			fmt.Sprintf("0000/%s", begun+1))
 	})
 	out := filepath.Join(t.TempDir(), "a.db")
 	if _, err := restore.Run(t.Context(), m, restore.Options{Output: out, Target: catalog.Target{TXID: end}}); err != nil {
@@ -276,7 +279,8 @@ func TestShip_C14_unnamed(t *testing.T) {
 	a.begin()
 	a.halt()
 	unname := func() {
-		if err := errors.Join(m.Delete(t.Context(), lineage.Key), os.RemoveAll(filepath.Join(a.state, "lineage.json"))); err != nil {
+		if err := errors.Join(m.Delete(t.Context(), lineage.Key),
+			os.RemoveAll(filepath.Join(a.state, "lineage.json"))); err != nil {
 			t.Fatal(err)
 		}
 	}

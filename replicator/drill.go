@@ -29,7 +29,8 @@ func (p *replica) verify(ctx context.Context) (err error) {
 		Output: filepath.Join(scratch, "drill.db"), Check: restore.CheckFull, Leave: restore.DrillLeaves, Reach: cursor,
 	})
 	if err == nil && !result.Compared {
-		p.log.Warn("the drill restored a database whose checksum the replica does not tell: integrity was checked, identity was not")
+		p.log.Warn("the drill restored a database whose checksum the replica does not tell: integrity was checked, " +
+			"identity was not")
 	}
 	if err != nil {
 		if ctx.Err() == nil {

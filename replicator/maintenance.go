@@ -193,7 +193,8 @@ func (p *replica) lookDue(ctx context.Context) (time.Time, error) {
 		err = &catalog.GapError{From: plan.TXID + 1, To: cursor, Reached: plan.TXID}
 	}
 	if beyondRepair(err) {
-		p.log.Error("somebody removed what the newest state rests on (a lifecycle rule?): taking a new snapshot at once", "err", err)
+		p.log.Error("somebody removed what the newest state rests on (a lifecycle rule?): taking a new snapshot at once",
+			"err", err)
 		return time.Time{}, errors.Join(fmt.Errorf("look at %s: %w", p.o.Name, err), p.repair(ctx))
 	}
 	return p.now().Add(lookEvery), err
@@ -208,7 +209,8 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 	if p.now().Before(p.retained) {
 		return p.retained, nil
 	}
-	p.retained = p.now().Add(max(retention.Often, p.o.Retention.Grace)) // also when it fails: a refused deletion must not cost a listing every few seconds
+	// also when it fails: a refused deletion must not cost a listing every few seconds
+	p.retained = p.now().Add(max(retention.Often, p.o.Retention.Grace))
 	if err := p.retain(ctx); err != nil {
 		return time.Time{}, err
 	}

@@ -25,22 +25,29 @@ func NewMetrics() *Metrics { return &Metrics{sources: map[string]*Replicator{}} 
 
 // The metrics of this package, in the order of the reference.
 var (
-	metricUploaded        = replicaMetric(metric.Counter, "sqlwatch_replica_uploaded_bytes_total", "Bytes of objects stored in the replica.")
+	metricUploaded = replicaMetric(metric.Counter, "sqlwatch_replica_uploaded_bytes_total",
+		"Bytes of objects stored in the replica.")
 	metricVerifyFailures  = replicaMetric(metric.Counter, "sqlwatch_verify_failures_total", "Restore drills that failed.")
-	metricDiscontinuities = metric.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: metric.Counter, Labels: []string{"db", "reason"},
-		Help: "Times that continuity was not proven and a diff or snapshot was taken, by reason."}
-	metricSnapshotEvery = replicaMetric(metric.Gauge, "sqlwatch_replica_snapshot_interval_seconds", "Configured time between snapshots (snapshot every) of the replica.")
-	metricVerifyEvery   = replicaMetric(metric.Gauge, "sqlwatch_verify_interval_seconds", "Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
+	metricDiscontinuities = metric.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: metric.Counter,
+		Labels: []string{"db", "reason"},
+		Help:   "Times that continuity was not proven and a diff or snapshot was taken, by reason."}
+	metricSnapshotEvery = replicaMetric(metric.Gauge, "sqlwatch_replica_snapshot_interval_seconds",
+		"Configured time between snapshots (snapshot every) of the replica.")
+	metricVerifyEvery = replicaMetric(metric.Gauge, "sqlwatch_verify_interval_seconds",
+		"Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
 
-	descUploaded, descVerifyFailures, descDiscontinuities = metricUploaded.Desc(), metricVerifyFailures.Desc(), metricDiscontinuities.Desc()
-	descSnapshotEvery, descVerifyEvery                    = metricSnapshotEvery.Desc(), metricVerifyEvery.Desc()
+	descUploaded, descVerifyFailures, descDiscontinuities = metricUploaded.Desc(), metricVerifyFailures.Desc(),
+		metricDiscontinuities.Desc()
+	descSnapshotEvery, descVerifyEvery = metricSnapshotEvery.Desc(), metricVerifyEvery.Desc()
 )
 
 // replicaGauges are read from Replicator.Status at scrape.
 var replicaGauges = []replicaGauge{
-	gauge("sqlwatch_replica_caught_up_timestamp_seconds", "Latest instant up to which every commit is durable in the replica; moves on while idle.",
+	gauge("sqlwatch_replica_caught_up_timestamp_seconds",
+		"Latest instant up to which every commit is durable in the replica; moves on while idle.",
 		func(s ReplicaStatus) float64 { return seconds(s.CaughtUp) }),
-	gauge("sqlwatch_replica_lag_seconds", "Age of the oldest commit that is not durable in the replica; 0 when there is none.",
+	gauge("sqlwatch_replica_lag_seconds", "Age of the oldest commit that is not durable in the replica; 0 when there is "+
+		"none.",
 		func(s ReplicaStatus) float64 { return s.LagSeconds }),
 	gauge("sqlwatch_replica_pending_bytes", "Bytes captured but not yet durable in the replica.",
 		func(s ReplicaStatus) float64 { return float64(s.PendingBytes) }),
@@ -50,17 +57,24 @@ var replicaGauges = []replicaGauge{
 		func(s ReplicaStatus) float64 { return s.Objective.Seconds() }),
 	gauge("sqlwatch_replica_stored_bytes", "Bytes of all files that the replica holds, as last listed and since changed.",
 		func(s ReplicaStatus) float64 { return float64(s.StoredBytes) }),
-	gauge("sqlwatch_replica_snapshot_last_success_timestamp_seconds", "Time of the newest snapshot in the replica; 0 when there is none.",
+	gauge("sqlwatch_replica_snapshot_last_success_timestamp_seconds",
+		"Time of the newest snapshot in the replica; 0 when there is none.",
 		func(s ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
-	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds", "Earliest time that the replica can be restored to; 0 when unknown.",
+	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds",
+		"Earliest time that the replica can be restored to; 0 when unknown.",
 		func(s ReplicaStatus) float64 { return seconds(s.OldestRestorePoint) }),
-	gauge("sqlwatch_replica_conditional_writes", "1 when the store was found to refuse a second writer (If-None-Match and If-Match); 0 when it does not, or nothing was written yet.",
+	gauge("sqlwatch_replica_conditional_writes",
+		"1 when the store was found to refuse a second writer (If-None-Match and If-Match); 0 when it does not, or nothing "+
+			"was written yet.",
 		func(s ReplicaStatus) float64 { return truth(s.Guard == lease.GuardConditional) }),
-	gauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see sqlwatch status.",
+	gauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see "+
+		"sqlwatch status.",
 		func(s ReplicaStatus) float64 { return truth(s.Custody != "" && !s.Custody.Writes()) }),
-	gauge("sqlwatch_replica_lost_files", "Files of the replica that were found gone, damaged or unreadable since the start; a new snapshot was taken.",
+	gauge("sqlwatch_replica_lost_files", "Files of the replica that were found gone, damaged or unreadable since the "+
+		"start; a new snapshot was taken.",
 		func(s ReplicaStatus) float64 { return float64(s.LostFiles) }),
-	gauge("sqlwatch_verify_last_success_timestamp_seconds", "Time of the last restore drill that succeeded; 0 when there is none.",
+	gauge("sqlwatch_verify_last_success_timestamp_seconds",
+		"Time of the last restore drill that succeeded; 0 when there is none.",
 		func(s ReplicaStatus) float64 { return seconds(s.LastVerified) }),
 	gauge("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover.",
 		func(s ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }),
@@ -84,7 +98,8 @@ func replicaMetric(kind metric.Type, name, help string) metric.Metric {
 
 // Catalogue returns every metric that Metrics exports.
 func Catalogue() []metric.Metric {
-	all := append(requests.Catalogue(), metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery, metricVerifyEvery)
+	all := append(requests.Catalogue(), metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery,
+		metricVerifyEvery)
 	for _, g := range replicaGauges {
 		all = append(all, g.Metric)
 	}
@@ -108,7 +123,8 @@ func seconds(t time.Time) float64 {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 	requests.Describe(descs)
-	for _, d := range []*prometheus.Desc{descUploaded, descVerifyFailures, descDiscontinuities, descSnapshotEvery, descVerifyEvery} {
+	for _, d := range []*prometheus.Desc{descUploaded, descVerifyFailures, descDiscontinuities, descSnapshotEvery,
+		descVerifyEvery} {
 		descs <- d
 	}
 	for _, g := range replicaGauges {
@@ -131,14 +147,19 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 
 func (r *Replicator) collect(metrics chan<- prometheus.Metric) {
 	for _, reason := range capture.Reasons() {
-		metrics <- prometheus.MustNewConstMetric(descDiscontinuities, prometheus.CounterValue, float64(r.discontinuities(string(reason))), r.o.Name, string(reason))
+		metrics <- prometheus.MustNewConstMetric(descDiscontinuities, prometheus.CounterValue,
+			float64(r.discontinuities(string(reason))), r.o.Name, string(reason))
 	}
 	for _, p := range r.replicas {
 		p.o.Requests.Collect(metrics, r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descUploaded, prometheus.CounterValue, float64(p.uploader.Bytes()), r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descVerifyFailures, prometheus.CounterValue, float64(p.failedDrills.Load()), r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descSnapshotEvery, prometheus.GaugeValue, p.o.SnapshotEvery.Seconds(), r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descVerifyEvery, prometheus.GaugeValue, p.o.VerifyEvery.Seconds(), r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descUploaded, prometheus.CounterValue, float64(p.uploader.Bytes()), r.o.Name,
+			p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descVerifyFailures, prometheus.CounterValue, float64(p.failedDrills.Load()),
+			r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descSnapshotEvery, prometheus.GaugeValue, p.o.SnapshotEvery.Seconds(),
+			r.o.Name, p.o.Name)
+		metrics <- prometheus.MustNewConstMetric(descVerifyEvery, prometheus.GaugeValue, p.o.VerifyEvery.Seconds(), r.o.Name,
+			p.o.Name)
 		s := p.status()
 		for _, g := range replicaGauges {
 			metrics <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(s), r.o.Name, p.o.Name)

@@ -153,7 +153,8 @@ func (p *progress) record(err error) {
 			p.log.Warn("the replica is not written to yet; commits are kept in the spool", "err", err)
 		}
 	case err != nil && p.late.Met(reasonOf(err), p.clock()):
-		p.log.Error("the replica cannot be brought up to date; commits are kept in the spool and the attempt is repeated", "err", err)
+		p.log.Error("the replica cannot be brought up to date; commits are kept in the spool and the attempt is repeated",
+			"err", err)
 	}
 }
 

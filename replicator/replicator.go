@@ -112,7 +112,8 @@ func New(o Options) (*Replicator, error) {
 		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, a lease of our own is waited for after a crash
 		o.Boot = strings.TrimSpace(string(id))
 	}
-	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), made: time.Now().Add(-time.Second), wake: make(chan struct{}, 1), counted: map[string]uint64{}, lost: map[string]uint64{}}
+	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), made: time.Now().Add(-time.Second),
+		wake: make(chan struct{}, 1), counted: map[string]uint64{}, lost: map[string]uint64{}}
 	r.shipping = context.Background()
 	r.custody = custody.New(o.StateDir)
 	names := map[string]bool{}
@@ -222,7 +223,8 @@ func (r *Replicator) finish(ctx context.Context, stop context.CancelFunc) error 
 		err = r.each(last, func(p *replica) error { return p.syncTo(last, spool.Last()) })
 	}
 	if err != nil && !errors.Is(err, ErrNotOpen) {
-		r.log.Warn("the last sync did not reach every replica: what is missing is in the spool and goes out after the next start", "err", err)
+		r.log.Warn("the last sync did not reach every replica: what is missing is in the spool and goes out after the next "+
+			"start", "err", err)
 	}
 	r.mu.Lock()
 	stop() // from here on, kick starts no worker
@@ -329,7 +331,8 @@ func (r *Replicator) letGo() error {
 	spool, now := r.spool(), r.o.Clock()
 	held := spool.Bytes()
 	r.mu.Lock()
-	due := held > 0 && (now.Sub(r.letGoAt) >= letGoEvery || held >= min(letGoBytes, cmp.Or(r.o.Capture.SpoolLimit, capture.DefaultSpoolLimit)/8))
+	due := held > 0 && (now.Sub(r.letGoAt) >= letGoEvery ||
+		held >= min(letGoBytes, cmp.Or(r.o.Capture.SpoolLimit, capture.DefaultSpoolLimit)/8))
 	if due {
 		r.letGoAt = now
 	}
@@ -470,8 +473,9 @@ func (r *Replicator) Status() []collector.Replica {
 		o := r.replicas[i].o
 		out = append(out, collector.Replica{
 			Reason: s.Reason, FailingSince: s.FailingSince, DrillErr: s.DrillErr, DrillSeconds: s.VerifyDuration.Seconds(),
-			ObjectiveSeconds: s.Objective.Seconds(), SnapshotEverySeconds: o.SnapshotEvery.Seconds(), VerifyEverySeconds: o.VerifyEvery.Seconds(),
-			StoredBytes: s.StoredBytes, LastSnapshot: s.LastSnapshot, OldestRestorePoint: s.OldestRestorePoint,
+			ObjectiveSeconds: s.Objective.Seconds(), SnapshotEverySeconds: o.SnapshotEvery.Seconds(),
+			VerifyEverySeconds: o.VerifyEvery.Seconds(),
+			StoredBytes:        s.StoredBytes, LastSnapshot: s.LastSnapshot, OldestRestorePoint: s.OldestRestorePoint,
 			Name: s.Name, Healthy: s.Healthy, CaughtUp: s.CaughtUp, LagSeconds: s.LagSeconds, PendingBytes: s.PendingBytes,
 			TXID: uint64(s.TXID), LastVerified: s.LastVerified, Err: s.Err, MonthlyUSD: s.MonthlyUSD,
 		})

@@ -26,9 +26,10 @@ func (p *replica) retain(ctx context.Context) error {
 		return fmt.Errorf("retention: %w", err)
 	}
 	line := p.progress.lineage()
-	unneeded := slices.DeleteFunc(catalog.Unneeded(files, o.Keep, o.Thin, now, p.saved.Get().VerifiedKeys()), func(f catalog.Dated) bool {
-		return line.Spared(f.MaxTXID, now) // of another lineage, which is kept for its own time
-	})
+	unneeded := slices.DeleteFunc(catalog.Unneeded(files, o.Keep, o.Thin, now, p.saved.Get().VerifiedKeys()),
+		func(f catalog.Dated) bool {
+			return line.Spared(f.MaxTXID, now) // of another lineage, which is kept for its own time
+		})
 	gone := p.ledger.Due(unneeded, total, o.Grace, now)
 	if len(gone) == 0 {
 		return nil
@@ -122,7 +123,8 @@ func (p *replica) listDated(ctx context.Context, prefix string) iter.Seq2[catalo
 			if err != nil {
 				continue
 			}
-			f := catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object}, At: object.Modified}
+			f := catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object},
+				At: object.Modified}
 			f.At, f.Object.Metadata = catalog.Past(p.now(), f.At, f.LTXFile), nil
 			if !yield(f, nil) {
 				return

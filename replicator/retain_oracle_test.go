@@ -44,7 +44,8 @@ func newModel(seed uint64) *model {
 		rnd: rand.New(rand.NewPCG(seed, 1)), now: time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC),
 		at: map[string]time.Time{}, done: map[int]ltx.TXID{}, doomed: map[string]time.Time{},
 	}
-	m.options = RetentionOptions{Keep: time.Duration(5+m.rnd.IntN(180)) * time.Minute, Grace: time.Duration(m.rnd.IntN(10)) * time.Minute}
+	m.options = RetentionOptions{Keep: time.Duration(5+m.rnd.IntN(180)) * time.Minute,
+		Grace: time.Duration(m.rnd.IntN(10)) * time.Minute}
 	if seed%2 == 1 {
 		m.options.Thin = []time.Duration{
 			time.Duration(1+m.rnd.IntN(10)) * time.Minute,
@@ -57,7 +58,8 @@ func newModel(seed uint64) *model {
 
 func (m *model) add(level int, min, max ltx.TXID, at time.Time) {
 	key := store.LTXKey(level, min, max)
-	m.files = append(m.files, store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: store.Object{Key: key, Size: 1000}})
+	m.files = append(m.files, store.LTXFile{Level: level, MinTXID: min, MaxTXID: max,
+		Object: store.Object{Key: key, Size: 1000}})
 	m.at[key] = at
 }
 
@@ -94,7 +96,8 @@ func (m *model) compact() {
 	for i, interval := range compact.Intervals() {
 		level := i + 1
 		for {
-			w := catalog.NextWindow(m.files, level, m.done[level], interval, m.now.Add(-2*time.Second), func(f store.LTXFile) time.Time { return m.at[f.Object.Key] })
+			w := catalog.NextWindow(m.files, level, m.done[level], interval, m.now.Add(-2*time.Second),
+				func(f store.LTXFile) time.Time { return m.at[f.Object.Key] })
 			if len(w.Inputs) > 1 {
 				last := w.Inputs[len(w.Inputs)-1]
 				m.add(level, w.Inputs[0].MinTXID, last.MaxTXID, m.at[last.Object.Key])
@@ -118,7 +121,9 @@ func (m *model) retain() {
 		files = append(files, catalog.Dated{LTXFile: f, At: m.at[f.Object.Key]})
 	}
 	sort.Slice(files, func(i, j int) bool { return files[i].Object.Key < files[j].Object.Key })
-	wanted := catalog.Sift(slices.DeleteFunc(slices.Clone(files), func(f catalog.Dated) bool { return f.Level != store.SnapshotLevel }), m.options.Keep, m.options.Thin, m.now)
+	wanted := catalog.Sift(slices.DeleteFunc(slices.Clone(files), func(f catalog.Dated) bool {
+		return f.Level != store.SnapshotLevel
+	}), m.options.Keep, m.options.Thin, m.now)
 	files = slices.DeleteFunc(files, func(f catalog.Dated) bool { return !wanted(f) })
 	doomed := map[string]time.Time{}
 	gone := map[string]bool{}
@@ -200,7 +205,8 @@ func (m *model) check() error {
 			ok = can[m.batches[k].txid] && (k == i || coarse > 0 && !m.batches[k+1].at.Before(b.at.Truncate(coarse)))
 		}
 		if !ok {
-			return fmt.Errorf("%s: batch %d of %s (age %s) cannot be restored; keep %s thin %v", m.now.Format(time.TimeOnly), b.txid, b.at.Format(time.TimeOnly), m.now.Sub(b.at), m.options.Keep, m.options.Thin)
+			return fmt.Errorf("%s: batch %d of %s (age %s) cannot be restored; keep %s thin %v", m.now.Format(time.TimeOnly),
+				b.txid, b.at.Format(time.TimeOnly), m.now.Sub(b.at), m.options.Keep, m.options.Thin)
 		}
 	}
 	return nil
@@ -276,11 +282,13 @@ func (m *model) moments(t *testing.T, seed uint64) (gaps int) {
 		case next.txid%catalog.ChainStep == 0 && err == nil && plan.TXID == b.txid:
 			gaps++ // nothing is missing before a chain that joins nothing
 		case next.lone && !errors.As(err, &gap):
-			t.Fatalf("seed %d: the moment between batch %d and a chain that begins at %d: %+v, %v; want a gap\n%s", seed, b.txid, next.txid, plan, err, m)
+			t.Fatalf("seed %d: the moment between batch %d and a chain that begins at %d: %+v, %v; want a gap\n%s", seed, b.txid,
+				next.txid, plan, err, m)
 		case next.lone:
 			gaps++
 		case err != nil || plan.TXID > b.txid || !thin && plan.TXID != b.txid:
-			t.Fatalf("seed %d: the moment behind batch %d: %+v, %v; keep %s thin %v\n%s", seed, b.txid, plan, err, m.options.Keep, m.options.Thin, m)
+			t.Fatalf("seed %d: the moment behind batch %d: %+v, %v; keep %s thin %v\n%s", seed, b.txid, plan, err,
+				m.options.Keep, m.options.Thin, m)
 		}
 	}
 	return gaps

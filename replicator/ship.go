@@ -67,11 +67,13 @@ type ReplicaStatus struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 	DrillErr     string    `json:"drill_error,omitempty"` // why the last drill failed
 
-	Guard          lease.Guard     `json:"guard,omitempty"`             // what the store offers against a second writer
-	Custody        lineage.Verdict `json:"custody,omitempty"`           // why it is not written to, or that it is
-	Lineage        string          `json:"lineage,omitempty"`           // that is written to
-	LostFiles      int             `json:"lost_files,omitempty"`        // gone or unreadable since the start: the past has gaps
-	MaintenanceErr string          `json:"maintenance_error,omitempty"` // the kind of what keeps compaction, retention, snapshots or drills from going on
+	Guard   lease.Guard     `json:"guard,omitempty"`   // what the store offers against a second writer
+	Custody lineage.Verdict `json:"custody,omitempty"` // why it is not written to, or that it is
+	Lineage string          `json:"lineage,omitempty"` // that is written to
+	// gone or unreadable since the start: the past has gaps
+	LostFiles int `json:"lost_files,omitempty"`
+	// the kind of what keeps compaction, retention, snapshots or drills from going on
+	MaintenanceErr string `json:"maintenance_error,omitempty"`
 }
 
 // Bounds of one upload of merged segments.
@@ -106,7 +108,9 @@ type replica struct {
 
 	from atomic.Uint64 // capture's position was taken from this replica, at this TXID
 
-	work    sync.Mutex // held by the goroutine that ships, for as long as it ships, and for moments by maintenance; guards the next two and the lanes
+	// held by the goroutine that ships, for as long as it ships, and for moments by maintenance; guards the next two and
+	// the lanes
+	work    sync.Mutex
 	lastPut time.Time
 	base    ltx.TXID // of the newest snapshot
 
@@ -131,9 +135,11 @@ func newReplica(r *Replicator, o ReplicaOptions) *replica {
 	p.saved = custody.NewStateFile(r.replicaDir(), o.Name)
 	p.progress = &progress{log: p.log, clock: r.o.Clock, moved: make(chan struct{})}
 	p.progress.st = ReplicaStatus{Name: o.Name, Healthy: true, Objective: o.SyncEvery}
-	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.record, Begin: r.startWorker, Patience: patience})
+	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.record, Begin: r.startWorker,
+		Patience: patience})
 	p.lease = lease.New(lease.Options{
-		Store: o.Store, Owner: r.o.Owner, Boot: r.o.Boot, Self: lease.ThisProcess(), File: func() string { return r.identity().file }, Clock: r.o.Clock, Save: p.saved.SaveNonces,
+		Store: o.Store, Owner: r.o.Owner, Boot: r.o.Boot, Self: lease.ThisProcess(),
+		File: func() string { return r.identity().file }, Clock: r.o.Clock, Save: p.saved.SaveNonces,
 	})
 	p.uploader = upload.New(o.Store, p.lease)
 	p.compactor = compact.New(compact.Options{
@@ -232,7 +238,8 @@ func (p *replica) ship(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	if p.base == 0 && !segments[0].Snapshot() || !segments[0].Snapshot() && segments[0].MinTXID != cursor+1 {
-		p.log.Info("the replica lacks what is no longer in the spool: taking a snapshot", "has", cursor, "spool_from", segments[0].MinTXID)
+		p.log.Info("the replica lacks what is no longer in the spool: taking a snapshot", "has", cursor, "spool_from",
+			segments[0].MinTXID)
 		return true, p.snapshot(ctx)
 	}
 	if err := p.lease.Hold(ctx); err != nil {
@@ -263,7 +270,8 @@ func nextBatch(segments []spool.Segment) []spool.Segment {
 	if segments[0].Snapshot() {
 		return segments[:1]
 	}
-	for n < len(segments) && n < maxBatchSegments && !segments[n].Snapshot() && segments[n].PageSize == segments[0].PageSize && bytes+segments[n].Size <= maxBatchBytes {
+	for n < len(segments) && n < maxBatchSegments && !segments[n].Snapshot() &&
+		segments[n].PageSize == segments[0].PageSize && bytes+segments[n].Size <= maxBatchBytes {
 		bytes += segments[n].Size
 		n++
 	}
@@ -277,7 +285,9 @@ func (p *replica) upload(ctx context.Context, batch []spool.Segment) (store.LTXF
 	if first.Snapshot() {
 		f.Level = store.SnapshotLevel
 	}
-	body := store.Body{Size: first.Size, SHA256: first.SHA256, Open: func() (io.ReadCloser, error) { return os.Open(first.Path) }}
+	body := store.Body{Size: first.Size, SHA256: first.SHA256, Open: func() (io.ReadCloser, error) {
+		return os.Open(first.Path)
+	}}
 	if len(batch) > 1 {
 		m, err := mergeSegments(ctx, p.scratch, "ship-"+custody.FileName(p.o.Name), batch)
 		if err != nil {

@@ -67,7 +67,8 @@ func TestShip_C2_syncIsOfOneChain(t *testing.T) {
 // reopen lets the host's capture begin anew in the living process, without its state.
 func (h *host) reopen() {
 	h.t.Helper()
-	if err := errors.Join(h.r.Release(), h.files.Load().Close(), os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
+	if err := errors.Join(h.r.Release(), h.files.Load().Close(),
+		os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
 		h.t.Fatal(err)
 	}
 	files, err := dbfile.Open(h.path)

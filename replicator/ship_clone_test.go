@@ -88,7 +88,10 @@ func TestShip_P4_reboot(t *testing.T) {
 	a.state, a.boot = state, "the next"
 	a.start()
 	w.commit(3)
-	a.eventually("it waits", func() bool { return strings.Contains(a.r.Replicas()[0].Err, "before the machine was booted") })
+	a.eventually("it waits", func() bool {
+		return strings.Contains(a.r.Replicas()[0].Err,
+			"before the machine was booted")
+	})
 	a.skew.Store(int64(3 * time.Minute))
 	a.eventually("it goes on", func() bool { return a.sync() == nil })
 	if after := wantRestored(t, store, path); after.TXID > before.TXID+10 {

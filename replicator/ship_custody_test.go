@@ -35,7 +35,8 @@ func TestShip_P9_nothingIsOld(t *testing.T) {
 		if h.sync() != nil {
 			return false
 		}
-		if _, clock, err := st.Get(t.Context(), "sqlwatch/clock", 0, 0); err == nil && clock.Modified.After(time.Now().Add(-time.Hour)) {
+		if _, clock, err := st.Get(t.Context(), "sqlwatch/clock", 0, 0); err == nil &&
+			clock.Modified.After(time.Now().Add(-time.Hour)) {
 			asked++
 		}
 		return asked > 10

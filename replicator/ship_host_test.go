@@ -87,7 +87,8 @@ func (w *writer) commit(n int) {
 // dump is the content as another process's SQLite sees it.
 func dump(t *testing.T, path string) string {
 	t.Helper()
-	out, err := exec.Command("sqlite3", path, "select count(*), total(k), total(length(v)), total(id*k) from t; pragma integrity_check").Output()
+	out, err := exec.Command("sqlite3", path,
+		"select count(*), total(k), total(length(v)), total(id*k) from t; pragma integrity_check").Output()
 	if err != nil {
 		t.Fatalf("dump %s: %v", path, err)
 	}
@@ -196,7 +197,8 @@ func (h *host) wantIdle(requests func() string) {
 	for range 3 {
 		caught := h.r.Replicas()[0].CaughtUp
 		before = requests()
-		h.eventually("caught up moves on while idle", func() bool { return h.r.Replicas()[0].CaughtUp.Sub(caught) > 2*time.Second })
+		h.eventually("caught up moves on while idle",
+			func() bool { return h.r.Replicas()[0].CaughtUp.Sub(caught) > 2*time.Second })
 		if after = requests(); after == before {
 			return
 		}

@@ -16,7 +16,8 @@ import (
 func stateAt(t *testing.T, s store.Store, at time.Time, exact bool) (content string, doubt *catalog.Doubt, err error) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "then.db")
-	result, err := restore.Run(t.Context(), s, restore.Options{Output: out, Target: catalog.Target{Timestamp: at}, Exact: exact})
+	result, err := restore.Run(t.Context(), s, restore.Options{Output: out, Target: catalog.Target{Timestamp: at},
+		Exact: exact})
 	if err != nil {
 		return "", nil, err
 	}
@@ -57,7 +58,8 @@ func TestShip_R21_whileDown(t *testing.T) {
 	if err != nil || doubt == nil || got != before {
 		t.Errorf("meanwhile: %q, %v, %v; want %q and its doubt", got, doubt, err, before)
 	}
-	if doubt != nil && (doubt.After.TXID != doubt.Before.TXID+1 || doubt.Since == nil || doubt.Since.After(unknown) || doubt.After.Timestamp.Before(unknown)) {
+	if doubt != nil && (doubt.After.TXID != doubt.Before.TXID+1 || doubt.Since == nil || doubt.Since.After(unknown) ||
+		doubt.After.Timestamp.Before(unknown)) {
 		t.Errorf("the restore points around it: %+v", doubt)
 	}
 	if _, _, err := stateAt(t, s, unknown, true); !errors.As(err, &doubt) {

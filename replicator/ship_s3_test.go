@@ -22,8 +22,9 @@ import (
 func bucket(t *testing.T, url, prefix string) *s3.Store {
 	t.Helper()
 	st, err := s3.New(t.Context(), s3.Config{
-		Bucket: s3test.Bucket, Prefix: prefix, Endpoint: url, Region: s3test.Region, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey,
-		Stall: 500 * time.Millisecond, Deadline: 5 * time.Second, Backoff: 20 * time.Millisecond, PartSize: 5 << 20,
+		Bucket: s3test.Bucket, Prefix: prefix, Endpoint: url, Region: s3test.Region, AccessKey: s3test.AccessKey,
+		SecretKey: s3test.SecretKey,
+		Stall:     500 * time.Millisecond, Deadline: 5 * time.Second, Backoff: 20 * time.Millisecond, PartSize: 5 << 20,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -43,7 +44,8 @@ func TestShip_S3(t *testing.T) {
 	var mu sync.Mutex
 	rnd := rand.New(rand.NewPCG(9, 9))
 	faults := []s3test.Fault{
-		s3test.Unavailable, s3test.InternalError, s3test.Conflict, s3test.HTML, s3test.Reset, s3test.LostReply, s3test.LostReply,
+		s3test.Unavailable, s3test.InternalError, s3test.Conflict, s3test.HTML, s3test.Reset, s3test.LostReply,
+		s3test.LostReply,
 		s3test.HalfReply, s3test.WrongByte, s3test.StaleList, s3test.Hang, s3test.Skewed,
 	}
 	proxy.Break(func(*http.Request, int) s3test.Fault {
@@ -85,9 +87,12 @@ func litestreamRestores(t *testing.T, server *s3test.Server, prefix, path string
 		return
 	}
 	out := filepath.Join(t.TempDir(), "litestream.db")
-	url := fmt.Sprintf("s3://%s/%s?endpoint=%s&region=%s&forcePathStyle=true", s3test.Bucket, prefix, server.URL, s3test.Region)
+	url := fmt.Sprintf("s3://%s/%s?endpoint=%s&region=%s&forcePathStyle=true", s3test.Bucket, prefix, server.URL,
+		s3test.Region)
 	cmd := exec.Command(program, "restore", "-o", out, url)
-	cmd.Env = append(slices.DeleteFunc(cmd.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_CA_BUNDLE=") }), "AWS_ACCESS_KEY_ID="+s3test.AccessKey, "AWS_SECRET_ACCESS_KEY="+s3test.SecretKey)
+	cmd.Env = append(slices.DeleteFunc(cmd.Environ(),
+		func(v string) bool { return strings.HasPrefix(v, "AWS_CA_BUNDLE=") }), "AWS_ACCESS_KEY_ID="+s3test.AccessKey,
+		"AWS_SECRET_ACCESS_KEY="+s3test.SecretKey)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("litestream restore: %v: %s", err, text)
 	}
@@ -102,7 +107,8 @@ func TestShip_S3_rate(t *testing.T) {
 	server := s3test.Start(t)
 	proxy := s3test.NewProxy(t, server.URL)
 	path, w := database(t)
-	for name, every := range map[string]time.Duration{"quarter of a second": 250 * time.Millisecond, "second": time.Second} {
+	for name, every := range map[string]time.Duration{"quarter of a second": 250 * time.Millisecond,
+		"second": time.Second} {
 		prefix := strings.ReplaceAll(name, " ", "-")
 		o := replica("s3.main", bucket(t, proxy.URL, prefix))
 		o.SyncEvery = every
@@ -170,7 +176,8 @@ func TestShip_S2_twoHours(t *testing.T) {
 	lost := func() float64 { return h.metric("sqlwatch_replica_discontinuities_total", "spool_full") }
 	for round := 0; lost() == 0; round++ {
 		if round == 200 {
-			t.Fatalf("the spool of %d bytes is not full after %d commits: %+v", h.options.Capture.SpoolLimit, round*100, h.r.Replicas())
+			t.Fatalf("the spool of %d bytes is not full after %d commits: %+v", h.options.Capture.SpoolLimit, round*100,
+				h.r.Replicas())
 		}
 		before := h.r.Replicas()[0].PendingBytes
 		w.commit(100)
@@ -197,7 +204,8 @@ func TestShip_S2_twoHours(t *testing.T) {
 	}
 	h.skew.Store(int64(2 * time.Hour))
 	if after := size(); after > max(wal, 8_000_000) {
-		t.Errorf("the application's WAL, which it checkpoints at 4 MB, grew from %d to %d bytes after capture had let go", wal, after)
+		t.Errorf("the application's WAL, which it checkpoints at 4 MB, grew from %d to %d bytes after capture had let go",
+			wal, after)
 	}
 	if s := h.r.Replicas()[0]; s.Healthy || s.LagSeconds < 3600 {
 		t.Errorf("two hours into the outage the replica is said to be well: %+v", s)

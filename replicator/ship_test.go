@@ -96,7 +96,8 @@ func TestShip_S2_outage(t *testing.T) {
 		}
 	}
 	aDown.Store(true)
-	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(a, down(&aDown))), replica("memory.b", storetest.NewFaulty(b, down(&bDown))))
+	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(a, down(&aDown))),
+		replica("memory.b", storetest.NewFaulty(b, down(&bDown))))
 	h.start()
 	status := func(i int) replicator.ReplicaStatus { return h.r.Replicas()[i] }
 	h.eventually("b has it", func() bool { return status(1).TXID > 0 && status(1).LagSeconds == 0 })
@@ -163,12 +164,13 @@ type downReplica struct {
 func newDownReplica(t *testing.T) *downReplica {
 	d := &downReplica{a: storetest.NewMemory().Enforce(t), b: storetest.NewMemory().Enforce(t)}
 	d.path, d.w = database(t)
-	d.host = newHost(t, d.path, replica("memory.a", d.a), replica("memory.b", storetest.NewFaulty(d.b, func(string, string, int) storetest.Fault {
-		if d.down.Load() {
-			return storetest.NotStored
-		}
-		return storetest.None
-	})))
+	d.host = newHost(t, d.path, replica("memory.a", d.a),
+		replica("memory.b", storetest.NewFaulty(d.b, func(string, string, int) storetest.Fault {
+			if d.down.Load() {
+				return storetest.NotStored
+			}
+			return storetest.None
+		})))
 	d.options.Capture.SpoolLimit = 400_000
 	d.begin()
 	d.down.Store(true)
@@ -240,11 +242,12 @@ func TestShip_syncBeforeItIsKnown(t *testing.T) {
 	var asked atomic.Bool
 	answer := make(chan struct{})
 	close(answer)
-	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(storetest.NewMemory().Enforce(t), func(string, string, int) storetest.Fault {
-		asked.Store(true)
-		<-answer
-		return storetest.None
-	})))
+	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(storetest.NewMemory().Enforce(t),
+		func(string, string, int) storetest.Fault {
+			asked.Store(true)
+			<-answer
+			return storetest.None
+		})))
 	h.begin()
 	h.halt()
 	for range 3 {
@@ -332,7 +335,9 @@ func TestShip_D4_replaced(t *testing.T) {
 	h := newHost(t, path, replica("memory.a", st))
 	h.options.Metrics = replicator.NewMetrics()
 	h.begin()
-	if out, err := exec.Command("sh", "-c", `sqlite3 "$1" "pragma wal_checkpoint(truncate)" && cp "$1" "$2.new" && rm -f "$2-wal" "$2-shm" && sqlite3 "$2.new" "update t set k=k+1" && mv "$2.new" "$2"`, "sh", other, path).CombinedOutput(); err != nil {
+	if out, err := exec.Command("sh", "-c",
+		`sqlite3 "$1" "pragma wal_checkpoint(truncate)" && cp "$1" "$2.new" && rm -f "$2-wal" "$2-shm" && sqlite3 "$2.new" `+
+			`"update t set k=k+1" && mv "$2.new" "$2"`, "sh", other, path).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	h.eventually("the replacement is noticed", func() bool { return h.sync() != nil })
@@ -404,7 +409,10 @@ func TestShip_fileReplica(t *testing.T) {
 	if err := h.sync(); !errors.Is(err, store.ErrMisplaced) || !strings.Contains(err.Error(), dir) {
 		t.Fatalf("sync to a directory that was renamed away: %v, want ErrMisplaced and its name", err)
 	}
-	h.eventually("failures are counted", func() bool { return h.metric("sqlwatch_replica_operation_failures_total", "misplaced") > 0 })
+	h.eventually("failures are counted", func() bool {
+		return h.metric("sqlwatch_replica_operation_failures_total",
+			"misplaced") > 0
+	})
 	if _, err := os.Stat(dir); err == nil {
 		t.Fatalf("%s was made again", dir)
 	}
@@ -466,7 +474,8 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"caught_up_timestamp_seconds", "lag_seconds", "pending_bytes", "txid", "objective_seconds", "operations_total", "operation_failures_total",
+		"caught_up_timestamp_seconds", "lag_seconds", "pending_bytes", "txid", "objective_seconds", "operations_total",
+		"operation_failures_total",
 		"operation_duration_seconds", "uploaded_bytes_total", "stored_bytes", "snapshot_last_success_timestamp_seconds",
 		"restore_point_oldest_timestamp_seconds", "discontinuities_total",
 	} {
@@ -479,7 +488,9 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("sqlwatch_verify_%s is missing", name)
 		}
 	}
-	for name, want := range map[string]float64{"sqlwatch_replica_operations_total": 2, "sqlwatch_replica_operation_failures_total": 1, "sqlwatch_replica_objective_seconds": quick.Seconds(), "sqlwatch_replica_lag_seconds": 0} {
+	for name, want := range map[string]float64{"sqlwatch_replica_operations_total": 2,
+		"sqlwatch_replica_operation_failures_total": 1, "sqlwatch_replica_objective_seconds": quick.Seconds(),
+		"sqlwatch_replica_lag_seconds": 0} {
 		if got[name] != want {
 			t.Errorf("%s = %v, want %v", name, got[name], want)
 		}
@@ -498,7 +509,8 @@ func TestMetrics(t *testing.T) {
 	if again := h.metric("sqlwatch_replica_snapshot_last_success_timestamp_seconds", "memory.a"); again != snapshot {
 		t.Errorf("time of the newest snapshot over a restart: %v, then %v", snapshot, again)
 	}
-	if got["sqlwatch_replica_txid"] < 2 || got["sqlwatch_replica_uploaded_bytes_total"] <= 0 || got["sqlwatch_replica_caught_up_timestamp_seconds"] < 1e9 {
+	if got["sqlwatch_replica_txid"] < 2 || got["sqlwatch_replica_uploaded_bytes_total"] <= 0 ||
+		got["sqlwatch_replica_caught_up_timestamp_seconds"] < 1e9 {
 		t.Errorf("after a sync: %v", got)
 	}
 }
@@ -652,7 +664,8 @@ func TestShip_C2_C3_twoWriters(t *testing.T) {
 	}
 	wantRestored(t, store, pathB)
 	out := filepath.Join(t.TempDir(), "a.db")
-	if _, err := restore.Run(t.Context(), store, restore.Options{Output: out, Target: catalog.Target{TXID: historyA.TXID}}); err != nil {
+	if _, err := restore.Run(t.Context(), store,
+		restore.Options{Output: out, Target: catalog.Target{TXID: historyA.TXID}}); err != nil {
 		t.Errorf("the loser's history: %v", err)
 	}
 }
@@ -686,10 +699,13 @@ func TestShip_compaction(t *testing.T) {
 			return false
 		}
 		keys := st.Keys()
-		return count(keys, "0001/") > 0 && count(keys, "0003/") > 0 && count(keys, "0009/") > 2 && !slices.Contains(keys, store.LTXKey(9, 1, 1))
+		return count(keys, "0001/") > 0 && count(keys, "0003/") > 0 && count(keys, "0009/") > 2 &&
+			!slices.Contains(keys, store.LTXKey(9, 1, 1))
 	})
 	wantRestored(t, st, path)
-	t.Logf("files: %d captured, %d + %d + %d compacted, %d snapshots; %v", count(st.Keys(), "0000/"), count(st.Keys(), "0001/"), count(st.Keys(), "0002/"), count(st.Keys(), "0003/"), count(st.Keys(), "0009/"), st.Requests())
+	t.Logf("files: %d captured, %d + %d + %d compacted, %d snapshots; %v", count(st.Keys(), "0000/"),
+		count(st.Keys(), "0001/"), count(st.Keys(), "0002/"), count(st.Keys(), "0003/"), count(st.Keys(), "0009/"),
+		st.Requests())
 	if err := h.r.VerifyNow(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -729,9 +745,10 @@ func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	files := func() *dbfile.Files { return nil }
 	for name, o := range map[string]replicator.Options{
-		"nothing":      {},
-		"no store":     {Name: "a", Files: files, StateDir: "x", Replicas: []replicator.ReplicaOptions{{Name: "r"}}},
-		"equal names":  {Name: "a", Files: files, StateDir: "x", Replicas: []replicator.ReplicaOptions{{Name: "r", Store: storetest.NewMemory()}, {Name: "r", Store: storetest.NewMemory()}}},
+		"nothing":  {},
+		"no store": {Name: "a", Files: files, StateDir: "x", Replicas: []replicator.ReplicaOptions{{Name: "r"}}},
+		"equal names": {Name: "a", Files: files, StateDir: "x", Replicas: []replicator.ReplicaOptions{
+			{Name: "r", Store: storetest.NewMemory()}, {Name: "r", Store: storetest.NewMemory()}}},
 		"no directory": {Name: "a", Files: files},
 	} {
 		if _, err := replicator.New(o); err == nil {

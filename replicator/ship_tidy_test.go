@@ -197,7 +197,8 @@ func TestShip_P8_clockWasAhead(t *testing.T) {
 	h.eventually("snapshots and compaction", func() bool {
 		h.skew.Add(int64(time.Minute / 4))
 		w.commit(1)
-		return h.sync() == nil && count(st.Keys(), "0009/") > 2 && count(st.Keys(), "0001/") > 1 && count(st.Keys(), "0002/") > 0
+		return h.sync() == nil && count(st.Keys(), "0009/") > 2 && count(st.Keys(), "0001/") > 1 &&
+			count(st.Keys(), "0002/") > 0
 	})
 	if s := h.r.Replicas()[0]; s.LastSnapshot.After(h.clock()) {
 		t.Errorf("the last snapshot is of %v", s.LastSnapshot)

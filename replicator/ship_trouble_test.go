@@ -41,7 +41,8 @@ func TestShip_P12_stateLostInProcess(t *testing.T) {
 		}
 	}
 	away.Store(true)
-	if err := errors.Join(h.r.Release(), h.files.Load().Close(), os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
+	if err := errors.Join(h.r.Release(), h.files.Load().Close(),
+		os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
 		t.Fatal(err)
 	}
 	files, err := dbfile.Open(path)

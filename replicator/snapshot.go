@@ -51,7 +51,9 @@ func (p *replica) stream(ctx context.Context) (store.LTXFile, time.Time, error) 
 			}
 			at = time.UnixMilli(h.Timestamp).UTC()
 			f = store.LTXFile{Level: store.SnapshotLevel, MinTXID: 1, MaxTXID: h.MaxTXID}
-			body := store.Body{Size: -1, AtMost: int64(h.Commit)*int64(h.PageSize) + 1<<20, Open: func() (io.ReadCloser, error) { return r.Stream(ctx, p.scratch), nil }}
+			body := store.Body{Size: -1, AtMost: int64(h.Commit)*int64(h.PageSize) + 1<<20, Open: func() (io.ReadCloser, error) {
+				return r.Stream(ctx, p.scratch), nil
+			}}
 			metadata := map[string]string{
 				store.MetaTimestamp: at.Format(time.RFC3339Nano),
 				store.MetaChecksum:  r.Checksum().String(),

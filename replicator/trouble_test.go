@@ -16,7 +16,9 @@ func TestLag_S2_captureStopped(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	r, err := New(Options{
-		Name: "app", StateDir: t.TempDir(), Files: func() *dbfile.Files { return nil }, Clock: func() time.Time { return now },
+		Name: "app", StateDir: t.TempDir(), Files: func() *dbfile.Files { return nil }, Clock: func() time.Time {
+			return now
+		},
 		Replicas: []ReplicaOptions{{Name: "memory.a", Store: storetest.NewMemory()}},
 	})
 	if err != nil {

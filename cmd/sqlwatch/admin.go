@@ -18,7 +18,8 @@ import (
 // registerAdmin registers the commands that only a running daemon can carry out.
 func registerAdmin(app *kingpin.Application, env *environment) {
 	registerAction(app, env, "snapshot", "Write a snapshot of a database to its replicas now.")
-	sync := registerAction(app, env, "sync", "Send what was captured to the replicas now; returns when it is durable on every one.")
+	sync := registerAction(app, env, "sync",
+		"Send what was captured to the replicas now; returns when it is durable on every one.")
 	sync.Flag("wait", "Accepted for clarity: sync always waits.").Bool()
 
 	reload := app.Command("reload", "Have the daemon read its configuration again. On errors it keeps the one before.")
@@ -30,7 +31,8 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 		return err
 	})
 
-	forget := app.Command("forget", "Let go of a database that a glob found once and whose file is gone. Its replica stays.")
+	forget := app.Command("forget", "Let go of a database that a glob found once and whose file is gone. Its replica "+
+		"stays.")
 	forgotten := forget.Arg("db", "Its name.").Required().String()
 	forget.Action(func(*kingpin.ParseContext) error {
 		if err := askAdmin(env, "/v1/forget", url.Values{"db": {*forgotten}}, 0, &struct{}{}); err != nil {
@@ -43,7 +45,8 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 	resume := app.Command("resume", "End a pause: policies act again.")
 	resumed := resume.Arg("db", "A configured name or a file; none is all databases.").String()
 	resume.Action(func(*kingpin.ParseContext) error {
-		if err := askAdmin(env, "/v1/pause", url.Values{"db": {absolute(*resumed)}, "for": {"0s"}}, 0, &struct{}{}); err != nil {
+		if err := askAdmin(env, "/v1/pause", url.Values{"db": {absolute(*resumed)}, "for": {"0s"}}, 0,
+			&struct{}{}); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintln(env.Stdout, "Policies act again.")
@@ -76,7 +79,8 @@ func registerAction(app *kingpin.Application, env *environment, kind, help strin
 		var record watchdog.ActionRecord
 		err := askAdmin(env, "/v1/"+kind, url.Values{"db": {absolute(*name)}}, *limit, &record)
 		if errors.Is(err, context.DeadlineExceeded) {
-			return &exitError{code: exitFindings, err: fmt.Errorf("%s of %s was not done within %s; what was captured is kept, and the daemon goes on trying: see `sqlwatch status`", kind, *name, *limit)}
+			return &exitError{code: exitFindings, err: fmt.Errorf("%s of %s was not done within %s; what was captured is "+
+				"kept, and the daemon goes on trying: see `sqlwatch status`", kind, *name, *limit)}
 		}
 		if err != nil {
 			return err

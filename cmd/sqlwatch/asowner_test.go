@@ -90,7 +90,8 @@ replica "file" "copy" {
 			t.Errorf("it kept more capabilities than counting needs: %s", line)
 		}
 	}
-	for _, path := range []string{database + "-shm", filepath.Join(dir, "state", "lock"), filepath.Join(dir, "copy", "ltx")} {
+	for _, path := range []string{database + "-shm", filepath.Join(dir, "state", "lock"),
+		filepath.Join(dir, "copy", "ltx")} {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Error(err)

@@ -61,15 +61,20 @@ type benchCell struct {
 }
 
 func registerBench(app *kingpin.Application, env *environment) {
-	cmd := app.Command("bench", "Measure readers beside a writer on a scratch copy of a database, in WAL mode and with a rollback journal. The database itself is only read.")
+	cmd := app.Command("bench", "Measure readers beside a writer on a scratch copy of a database, in WAL mode and with "+
+		"a rollback journal. The database itself is only read.")
 	c := &benchCommand{
-		env:         env,
-		name:        cmd.Arg("db", "A configured name or a file.").Required().String(),
-		readers:     cmd.Flag("readers", "Number of readers; repeat for several. Default: 1, 2, 4, 8.").Default("1", "2", "4", "8").Ints(),
-		duration:    cmd.Flag("duration", "Length of each run; there are two for each number of readers.").Default("2s").Duration(),
-		synchronous: cmd.Flag("synchronous", "PRAGMA synchronous of both: the same durability makes the comparison fair.").Default("full").Enum("full", "normal", "off"),
-		scratch:     cmd.Flag("scratch", "Directory with room for a copy, on the kind of disk that is meant. Default: $TMPDIR.").PlaceHolder("DIR").String(),
-		asJSON:      cmd.Flag("json", "Print JSON.").Bool(),
+		env:  env,
+		name: cmd.Arg("db", "A configured name or a file.").Required().String(),
+		readers: cmd.Flag("readers", "Number of readers; repeat for several. Default: 1, 2, 4, 8.").Default("1", "2", "4",
+			"8").Ints(),
+		duration: cmd.Flag("duration", "Length of each run; there are two for each number of readers.").Default(
+			"2s").Duration(),
+		synchronous: cmd.Flag("synchronous", "PRAGMA synchronous of both: the same durability makes the comparison "+
+			"fair.").Default("full").Enum("full", "normal", "off"),
+		scratch: cmd.Flag("scratch", "Directory with room for a copy, on the kind of disk that is meant. Default: "+
+			"$TMPDIR.").PlaceHolder("DIR").String(),
+		asJSON: cmd.Flag("json", "Print JSON.").Bool(),
 	}
 	cmd.Action(func(*kingpin.ParseContext) error { return c.run() })
 }
@@ -166,7 +171,8 @@ func (c *benchCommand) room(report *benchReport) (string, error) {
 	report.Scratch, report.volatile = m.Type, m.Volatile
 	need := uint64(report.Copied) + uint64(report.Copied)/10 + 256<<20
 	if m.Available < need {
-		return "", fmt.Errorf("%s has %s free and the copy needs %s: nothing was copied; name another directory with --scratch", parent, humanize.IBytes(m.Available), humanize.IBytes(need))
+		return "", fmt.Errorf("%s has %s free and the copy needs %s: nothing was copied; name another directory with "+
+			"--scratch", parent, humanize.IBytes(m.Available), humanize.IBytes(need))
 	}
 	return os.MkdirTemp(parent, "sqlwatch-bench-")
 }
@@ -183,7 +189,8 @@ func (c *benchCommand) measure(ctx context.Context, scratch string, report *benc
 			if show {
 				fmt.Fprintf(c.env.Stderr, "\rmeasuring: %d readers, %s\x1b[K", n, []string{"rollback journal", "WAL"}[j])
 			}
-			result, err := sqlite.RunWorkload(ctx, scratch, table, sqlite.Workload{WAL: j == 1, Synchronous: *c.synchronous, Readers: n, Duration: *c.duration})
+			result, err := sqlite.RunWorkload(ctx, scratch, table, sqlite.Workload{WAL: j == 1, Synchronous: *c.synchronous,
+				Readers: n, Duration: *c.duration})
 			if err == nil {
 				err = ctx.Err()
 			}
@@ -217,7 +224,8 @@ func ratio(a, b float64) float64 {
 }
 
 func (r benchReport) write(w io.Writer) error {
-	fmt.Fprintf(w, "%s: %s copied to %s; one writer and N readers, each a connection of one process, synchronous=%s, %gs a run\n\n",
+	fmt.Fprintf(w, "%s: %s copied to %s; one writer and N readers, each a connection of one process, synchronous=%s, "+
+		"%gs a run\n\n",
 		r.Database, humanize.IBytes(uint64(r.Copied)), r.Scratch, strings.ToUpper(r.Synchronous), r.Duration)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(table, "\trollback journal\t\t\tWAL\t\t\tWAL / rollback\t\t")
@@ -232,7 +240,9 @@ func (r benchReport) write(w io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "\nA read looks one random row up, a write commits one row of 200 bytes. Nobody pauses: with a rollback journal that is the worst case for readers. The slowest includes waiting for locks, up to a busy timeout of 5 s.")
+	fmt.Fprintln(w, "\nA read looks one random row up, a write commits one row of 200 bytes. Nobody pauses: with a "+
+		"rollback journal that is the worst case for readers. The slowest includes waiting for locks, up to a busy timeout "+
+		"of 5 s.")
 	if busy > 0 {
 		fmt.Fprintf(w, "%d transactions were given up with \"database is locked\" after 5 s.\n", busy)
 	}

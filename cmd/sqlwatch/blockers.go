@@ -59,7 +59,8 @@ func writeLastRefusal(env *environment, name string) error {
 		return nil
 	}
 	r := views[0].LastBusy
-	_, err = fmt.Fprintf(env.Stdout, "Last refused a lock: pid %d (%s), %s ago.\n", r.PID, r.Command, time.Since(r.At).Round(time.Second))
+	_, err = fmt.Fprintf(env.Stdout, "Last refused a lock: pid %d (%s), %s ago.\n", r.PID, r.Command,
+		time.Since(r.At).Round(time.Second))
 	return err
 }
 
@@ -91,7 +92,8 @@ func blockersOf(path string) ([]blocker, error) {
 	index, indexErr := files.WALIndex()
 	found := []blocker{}
 	for _, h := range holders {
-		b := blocker{Lock: h.Lock, PID: h.PID, Command: h.Command, Exclusive: h.Exclusive, Age: h.Age.Round(time.Second).String(), Blocks: blocks(h.Lock, h.Exclusive)}
+		b := blocker{Lock: h.Lock, PID: h.PID, Command: h.Command, Exclusive: h.Exclusive,
+			Age: h.Age.Round(time.Second).String(), Blocks: blocks(h.Lock, h.Exclusive)}
 		if slot, isRead := strings.CutPrefix(h.Lock, "read"); isRead && indexErr == nil && len(slot) == 1 && slot[0] <= '4' {
 			frame := index.ReadMarks[slot[0]-'0']
 			b.Frame = &frame
@@ -105,7 +107,8 @@ func blockersOf(path string) ([]blocker, error) {
 	return found, nil
 }
 
-var lockOrder = []string{"write", "checkpoint", "recover", "read0", "read1", "read2", "read3", "read4", "pending", "reserved", "shared", "dms"}
+var lockOrder = []string{"write", "checkpoint", "recover", "read0", "read1", "read2", "read3", "read4", "pending",
+	"reserved", "shared", "dms"}
 
 func lockRank(lock string) int { return slices.Index(lockOrder, lock) }
 

@@ -85,12 +85,14 @@ func (c checkRun) expand(cfg *config.Config) (databases int, diags hcl.Diagnosti
 	targets, err := cfg.Expand()
 	if err != nil {
 		for _, e := range unjoin(err) {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Databases in contradiction", Detail: e.Error() + "."})
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Databases in contradiction",
+				Detail: e.Error() + "."})
 		}
 	}
 	for _, d := range cfg.Unmatched() {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No database yet",
-			Detail: fmt.Sprintf("The glob %s matches no file now; files that appear later are picked up.", d.Glob), Subject: d.Range.Ptr()})
+			Detail:  fmt.Sprintf("The glob %s matches no file now; files that appear later are picked up.", d.Glob),
+			Subject: d.Range.Ptr()})
 	}
 	return len(targets), diags
 }

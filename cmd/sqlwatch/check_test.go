@@ -14,7 +14,8 @@ import (
 
 // command runs one registered command and returns what it printed and its
 // exit code.
-func command(t *testing.T, register func(*kingpin.Application, *environment), args ...string) (stdout, stderr string, code int) {
+func command(t *testing.T, register func(*kingpin.Application, *environment), args ...string) (stdout, stderr string,
+	code int) {
 	t.Helper()
 	var out, diag bytes.Buffer
 	env := &environment{Stdout: &out, Stderr: &diag, Getenv: func(string) (string, bool) { return "", false }}
@@ -48,11 +49,13 @@ func TestCheck(t *testing.T) {
 		stdout, stderr   string
 	}{
 		{"good", good, "", exitOK, "is good: 1 databases", ""},
-		{"F1_unknown_name", good + "policy \"p\" {\n  when = wal.byts > 0\n  sync {}\n}\n", "", exitFindings, "", `sqlwatch.hcl:5:10`},
+		{"F1_unknown_name", good + "policy \"p\" {\n  when = wal.byts > 0\n  sync {}\n}\n", "", exitFindings, "",
+			`sqlwatch.hcl:5:10`},
 		{"warning", warns, "", exitOK, "is good", `did you mean bytes("100MB")?`},
 		{"warning, strict", warns, "--strict", exitFindings, "", "error: Number without a unit"},
 		{"F7_same_file", good + "database \"two\" {\n  path = \"/srv/app.db\"\n}\n", "", exitFindings, "", "watched already"},
-		{"F6_glob_without_match", "database \"t\" {\n  glob = \"/nowhere/*/x.db\"\n}\n", "", exitOK, "", "matches no file now"},
+		{"F6_glob_without_match", "database \"t\" {\n  glob = \"/nowhere/*/x.db\"\n}\n", "", exitOK, "",
+			"matches no file now"},
 		{"json", warns, "--json", exitOK, `"severity": "warning"`, ""},
 	}
 	for _, test := range tests {
@@ -64,14 +67,16 @@ func TestCheck(t *testing.T) {
 			}
 			stdout, stderr, code := command(t, registerCheck, args...)
 			if code != test.code || !strings.Contains(stdout, test.stdout) || !strings.Contains(stderr, test.stderr) {
-				t.Errorf("exit %d, stdout %q, stderr %q; want %d, %q, %q", code, stdout, stderr, test.code, test.stdout, test.stderr)
+				t.Errorf("exit %d, stdout %q, stderr %q; want %d, %q, %q", code, stdout, stderr, test.code, test.stdout,
+					test.stderr)
 			}
 			if test.flag == "--json" && !json.Valid([]byte(stdout)) {
 				t.Errorf("not JSON: %s", stdout)
 			}
 		})
 	}
-	if _, stderr, code := command(t, registerCheck, "check", "/no/such/configuration"); code != exitFailure || !strings.Contains(stderr, "/no/such/configuration") {
+	if _, stderr, code := command(t, registerCheck, "check", "/no/such/configuration"); code != exitFailure ||
+		!strings.Contains(stderr, "/no/such/configuration") {
 		t.Errorf("missing file: exit %d, %q", code, stderr)
 	}
 }
@@ -79,7 +84,8 @@ func TestCheck(t *testing.T) {
 // A secret in a file that others can read is a warning, and an error with --strict.
 func TestCheck_F10_readable_secret(t *testing.T) {
 	t.Parallel()
-	path := configFile(t, "replica \"s3\" \"main\" {\n  bucket = \"b\"\n  credentials {\n    access_key = \"key\"\n    secret_key = \"canary-5f1b7e\"\n  }\n}\n")
+	path := configFile(t, "replica \"s3\" \"main\" {\n  bucket = \"b\"\n  credentials {\n    access_key = \"key\"\n    "+
+		"secret_key = \"canary-5f1b7e\"\n  }\n}\n")
 	for _, test := range []struct {
 		mode os.FileMode
 		args []string
@@ -94,7 +100,8 @@ func TestCheck_F10_readable_secret(t *testing.T) {
 			t.Fatal(err)
 		}
 		stdout, stderr, code := command(t, registerCheck, test.args...)
-		if code != test.code || !strings.Contains(stderr, test.want) || test.want == "" && stderr != "" || strings.Contains(stdout+stderr, "canary-5f1b7e") {
+		if code != test.code || !strings.Contains(stderr, test.want) || test.want == "" && stderr != "" ||
+			strings.Contains(stdout+stderr, "canary-5f1b7e") {
 			t.Errorf("%v %v: exit %d, %q; want %d, %q", test.mode, test.args, code, stderr, test.code, test.want)
 		}
 	}
@@ -124,7 +131,8 @@ func TestFmt(t *testing.T) {
 		t.Errorf("again: exit %d, %q", code, stdout)
 	}
 	bad := configFile(t, "database {{{\n")
-	if _, stderr, code := command(t, registerFmt, "fmt", bad); code != exitFindings || !strings.Contains(stderr, "sqlwatch.hcl:1") {
+	if _, stderr, code := command(t, registerFmt, "fmt", bad); code != exitFindings ||
+		!strings.Contains(stderr, "sqlwatch.hcl:1") {
 		t.Errorf("syntax error: exit %d, %q", code, stderr)
 	}
 	if got, _ := os.ReadFile(bad); string(got) != "database {{{\n" {

@@ -21,15 +21,18 @@ import (
 )
 
 func registerCheckpoint(app *kingpin.Application, env *environment) {
-	cmd := app.Command("checkpoint", "Checkpoint a database now, by the same safe path as a policy: look for readers, PASSIVE for the bulk, TRUNCATE for the tail. Exit code 2: it could not be completed.")
+	cmd := app.Command("checkpoint", "Checkpoint a database now, by the same safe path as a policy: look for readers, "+
+		"PASSIVE for the bulk, TRUNCATE for the tail. Exit code 2: it could not be completed.")
 	name := cmd.Arg("db", "A configured name or a file.").Required().String()
-	mode := cmd.Flag("mode", "passive blocks nobody; truncate also empties the WAL file.").Default("truncate").Enum("passive", "truncate")
+	mode := cmd.Flag("mode", "passive blocks nobody; truncate also empties the WAL file.").Default("truncate").Enum(
+		"passive", "truncate")
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		var record watchdog.ActionRecord
-		err := newAdminClient(env).call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {absolute(*name)}, "mode": {*mode}}, &record)
+		err := newAdminClient(env).call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {absolute(*name)}, "mode": {*mode}},
+			&record)
 		if errors.Is(err, errNoDaemon) || errors.Is(err, watchdog.ErrUnknownDatabase) {
 			record, err = checkpointOurselves(ctx, env, *name, *mode)
 		}
@@ -49,7 +52,8 @@ func checkpointOurselves(ctx context.Context, env *environment, name, mode strin
 	}
 	t := targets[0]
 	if len(t.Replicas) > 0 {
-		return watchdog.ActionRecord{}, fmt.Errorf("%s has replicas: a checkpoint beside them would cost a full comparison; start the daemon, then ask again", t.Name)
+		return watchdog.ActionRecord{}, fmt.Errorf("%s has replicas: a checkpoint beside them would cost a full "+
+			"comparison; start the daemon, then ask again", t.Name)
 	}
 	if os.Geteuid() == 0 {
 		owner, known, err := asuser.OwnerOf([]string{t.Path})
@@ -75,7 +79,8 @@ func checkpointOurselves(ctx context.Context, env *environment, name, mode strin
 	return record, errors.Join(err, <-ended)
 }
 
-func awaitCheckpoint(ctx context.Context, w *watchdog.Watchdog, t config.DatabaseTarget, mode string) (watchdog.ActionRecord, error) {
+func awaitCheckpoint(ctx context.Context, w *watchdog.Watchdog, t config.DatabaseTarget,
+	mode string) (watchdog.ActionRecord, error) {
 	for !w.Ready() {
 		select {
 		case <-ctx.Done():
@@ -103,7 +108,8 @@ func report(env *environment, asJSON bool, name string, r watchdog.ActionRecord)
 func writeRecord(w io.Writer, name string, r watchdog.ActionRecord) error {
 	line := fmt.Sprintf("%s: %s %s in %s", name, r.Action, r.Outcome, r.Duration.Round(100*time.Microsecond))
 	if r.Action == string(policy.ActCheckpoint) {
-		line += fmt.Sprintf(", writers held up %s, gave back %s", r.WriterStall.Round(100*time.Microsecond), size(r.Reclaimed))
+		line += fmt.Sprintf(", writers held up %s, gave back %s", r.WriterStall.Round(100*time.Microsecond),
+			size(r.Reclaimed))
 	}
 	if r.Err != "" {
 		line += ": " + r.Err

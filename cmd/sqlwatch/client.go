@@ -86,7 +86,8 @@ func (c *adminClient) call(ctx context.Context, method, path string, query url.V
 	var dial *net.OpError
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("uid %d may not use %s: ask as root or as the daemon's user: %w", os.Geteuid(), c.socket, fs.ErrPermission)
+		return fmt.Errorf("uid %d may not use %s: ask as root or as the daemon's user: %w", os.Geteuid(), c.socket,
+			fs.ErrPermission)
 	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: there is no socket %s", errNoDaemon, c.socket)
 	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, syscall.ECONNREFUSED):

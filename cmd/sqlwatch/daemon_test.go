@@ -166,7 +166,8 @@ func checkpointNow(t *testing.T, configFile string) watchdog.ActionRecord {
 	t.Helper()
 	var record watchdog.ActionRecord
 	query := url.Values{"db": {"app"}, "mode": {"truncate"}}
-	if err := newAdminClient(testEnvironment(configFile)).call(t.Context(), http.MethodPost, "/v1/checkpoint", query, &record); err != nil {
+	if err := newAdminClient(testEnvironment(configFile)).call(t.Context(), http.MethodPost, "/v1/checkpoint", query,
+		&record); err != nil {
 		t.Fatal(err)
 	}
 	return record
@@ -288,11 +289,13 @@ policy "shrink" {
 	pid := fmt.Sprint(reader.Process.Pid)
 	poll(t, "the pin", func() bool {
 		d, err := lookDaemon(configFile)
-		return err == nil && !d.Sample.Readers.PinnedSince.IsZero() && time.Since(d.Sample.Readers.PinnedSince) > 2*time.Second
+		return err == nil && !d.Sample.Readers.PinnedSince.IsZero() &&
+			time.Since(d.Sample.Readers.PinnedSince) > 2*time.Second
 	})
 	for range 3 {
 		if record := checkpointNow(t, configFile); record.Outcome != "pinned" || record.WriterStall != 0 {
-			t.Errorf("outcome %s, writers held up %s; want pinned without touching the write lock", record.Outcome, record.WriterStall)
+			t.Errorf("outcome %s, writers held up %s; want pinned without touching the write lock", record.Outcome,
+				record.WriterStall)
 		}
 	}
 	poll(t, "the policy's refusal", func() bool {
@@ -308,7 +311,8 @@ policy "shrink" {
 	blockers := commandOutput(t, configFile, "blockers", "app")
 	found := false
 	for line := range strings.Lines(blockers) {
-		found = found || strings.HasPrefix(line, "read") && strings.Contains(line, " "+pid+" ") && strings.Contains(line, "python3") && strings.Contains(line, "from leaving the WAL")
+		found = found || strings.HasPrefix(line, "read") && strings.Contains(line, " "+pid+" ") && strings.Contains(line,
+			"python3") && strings.Contains(line, "from leaving the WAL")
 	}
 	if !found {
 		t.Errorf("blockers does not name the reader, pid %s:\n%s", pid, blockers)

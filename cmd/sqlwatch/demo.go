@@ -79,9 +79,11 @@ policy "shrink-wal-off-peak" {
 `
 
 func registerDemo(app *kingpin.Application, env *environment) {
-	cmd := app.Command("demo", "See it work: a database, an application that writes to it, and the daemon beside it, all in a temporary directory.")
+	cmd := app.Command("demo", "See it work: a database, an application that writes to it, and the daemon beside it, "+
+		"all in a temporary directory.")
 	length := cmd.Flag("duration", "End by itself after this long; 0 is at Ctrl-C.").Duration()
-	listen := cmd.Flag("listen", "Address of the status page; if it is taken, the demo takes any other.").Default("127.0.0.1:9942").String()
+	listen := cmd.Flag("listen", "Address of the status page; if it is taken, the demo takes any other.").Default(
+		"127.0.0.1:9942").String()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
@@ -253,9 +255,11 @@ func restoreDemo(w io.Writer, database, replica, restored string) error {
 		return err
 	}
 	if !same {
-		return fmt.Errorf("the restored database (TXID %s) passes integrity_check, but is not the database as it was left", result.TXID)
+		return fmt.Errorf("the restored database (TXID %s) passes integrity_check, but is not the database as it was left",
+			result.TXID)
 	}
-	_, err = fmt.Fprintf(w, "\nRestored from the replica: TXID %s, %d pages, integrity_check ok, identical to the database byte by byte.\n", result.TXID, result.Pages)
+	_, err = fmt.Fprintf(w, "\nRestored from the replica: TXID %s, %d pages, integrity_check ok, identical to the "+
+		"database byte by byte.\n", result.TXID, result.Pages)
 	return err
 }
 
@@ -319,7 +323,8 @@ func startWriter(database string) (*demoApplication, error) {
 
 // feedShell types into SQLite's shell until it is gone.
 func feedShell(w io.Writer) {
-	_, err := io.WriteString(w, "PRAGMA journal_mode=WAL;\nPRAGMA busy_timeout=5000;\nPRAGMA synchronous=NORMAL;\nCREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, placed REAL, note TEXT);\n")
+	_, err := io.WriteString(w, "PRAGMA journal_mode=WAL;\nPRAGMA busy_timeout=5000;\nPRAGMA "+
+		"synchronous=NORMAL;\nCREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, placed REAL, note TEXT);\n")
 	for tick := time.NewTicker(2 * time.Millisecond); err == nil; <-tick.C {
 		_, err = io.WriteString(w, "INSERT INTO orders (placed, note) VALUES (julianday('now'), hex(randomblob(450)));\n")
 	}

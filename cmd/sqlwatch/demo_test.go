@@ -25,12 +25,13 @@ func TestCommandFor(t *testing.T) {
 	odd := program("it's a place", "sqlwatch")
 	program("source", "cmd", "sqlwatch", "main.go")
 	for name, test := range map[string]struct{ program, in, path, want string }{
-		"in PATH":                       {installed, dir, filepath.Dir(installed), "sqlwatch"},
-		"another is in PATH":            {other, dir, filepath.Dir(installed), other},
-		"not in PATH":                   {other, dir, "", other},
-		"go run in the source tree":     {byGo, filepath.Join(dir, "source"), "", "go run ./cmd/sqlwatch"},
-		"go run somewhere else":         {byGo, dir, "", byGo},
-		"go run beside an installed":    {byGo, filepath.Join(dir, "source"), filepath.Dir(installed), "go run ./cmd/sqlwatch"},
+		"in PATH":                   {installed, dir, filepath.Dir(installed), "sqlwatch"},
+		"another is in PATH":        {other, dir, filepath.Dir(installed), other},
+		"not in PATH":               {other, dir, "", other},
+		"go run in the source tree": {byGo, filepath.Join(dir, "source"), "", "go run ./cmd/sqlwatch"},
+		"go run somewhere else":     {byGo, dir, "", byGo},
+		"go run beside an installed": {byGo, filepath.Join(dir, "source"), filepath.Dir(installed),
+			"go run ./cmd/sqlwatch"},
 		"a path that the shell changes": {odd, dir, "", `'` + dir + `/it'\''s a place/sqlwatch'`},
 	} {
 		t.Run(name, func(t *testing.T) {

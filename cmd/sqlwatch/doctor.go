@@ -55,20 +55,24 @@ type doctoredDatabase struct {
 }
 
 func registerDoctor(app *kingpin.Application, env *environment) {
-	cmd := app.Command("doctor", "Find what is wrong or risky with databases, their place, the processes on them and their replicas, with the exact cure of each. Exit code 2: something was found.")
+	cmd := app.Command("doctor", "Find what is wrong or risky with databases, their place, the processes on them and "+
+		"their replicas, with the exact cure of each. Exit code 2: something was found.")
 	names := make([]string, 0, len(doctor.Settings("")))
 	for _, s := range doctor.Settings("") {
 		names = append(names, s.Name)
 	}
 	c := &doctorCommand{
-		env:             env,
-		names:           cmd.Arg("db", "Configured names or files; all configured databases for none.").Strings(),
-		replica:         cmd.Flag("replica", "Replica of files given as arguments, as run takes it.").PlaceHolder("URL").String(),
+		env:   env,
+		names: cmd.Arg("db", "Configured names or files; all configured databases for none.").Strings(),
+		replica: cmd.Flag("replica", "Replica of files given as arguments, as run takes it.").PlaceHolder(
+			"URL").String(),
 		withoutReplicas: cmd.Flag("no-replicas", "Make no round trips to replicas.").Bool(),
-		processes:       cmd.Flag("processes", "Processes that should have each database open; more are a finding.").PlaceHolder("N").Int(),
-		fix:             cmd.Flag("fix", "Turn WAL mode on where it is off. Nothing else is ever changed.").Bool(),
-		settings:        cmd.Flag("settings", "Recommended settings to print: all, none, or one of "+strings.Join(names, ", ")+".").Default("all").Enum(append([]string{"all", "none"}, names...)...),
-		asJSON:          cmd.Flag("json", "Print JSON.").Bool(),
+		processes: cmd.Flag("processes",
+			"Processes that should have each database open; more are a finding.").PlaceHolder("N").Int(),
+		fix: cmd.Flag("fix", "Turn WAL mode on where it is off. Nothing else is ever changed.").Bool(),
+		settings: cmd.Flag("settings", "Recommended settings to print: all, none, or one of "+strings.Join(names, ", ")+
+			".").Default("all").Enum(append([]string{"all", "none"}, names...)...),
+		asJSON: cmd.Flag("json", "Print JSON.").Bool(),
 	}
 	cmd.Action(func(*kingpin.ParseContext) error { return c.run() })
 }
@@ -149,7 +153,10 @@ func (c *doctorCommand) warnings(cfg *config.Config) []string {
 func choose(targets []config.DatabaseTarget, names []string) ([]config.DatabaseTarget, error) {
 	var chosen []config.DatabaseTarget
 	for _, name := range names {
-		i := slices.IndexFunc(targets, func(t config.DatabaseTarget) bool { return t.Name == name || absolute(t.Path) == absolute(name) })
+		i := slices.IndexFunc(targets, func(t config.DatabaseTarget) bool {
+			return t.Name == name ||
+				absolute(t.Path) == absolute(name)
+		})
 		if i < 0 {
 			return nil, fmt.Errorf("%q is neither a configured database nor a file", name)
 		}
@@ -180,7 +187,8 @@ func (c *doctorCommand) examine(ctx context.Context, t config.DatabaseTarget) do
 	}
 	for _, r := range facts.Replicas {
 		if r.WentWell() {
-			d.Replicas = append(d.Replicas, fmt.Sprintf("%s: wrote, read, listed and deleted a probe at %s in %s", r.Name, r.Place, r.Duration.Round(time.Millisecond)))
+			d.Replicas = append(d.Replicas, fmt.Sprintf("%s: wrote, read, listed and deleted a probe at %s in %s", r.Name,
+				r.Place, r.Duration.Round(time.Millisecond)))
 		}
 	}
 	d.Findings = doctor.Diagnose(facts)
@@ -192,7 +200,8 @@ func (c *doctorCommand) examine(ctx context.Context, t config.DatabaseTarget) do
 
 func fixFailure(err error) string {
 	if errors.Is(err, sqlite.ErrBusy) {
-		return err.Error() + ": an application has it open: stop it and try again, or let the application execute PRAGMA journal_mode=WAL; once while it is the only connection"
+		return err.Error() + ": an application has it open: stop it and try again, or let the application execute PRAGMA " +
+			"journal_mode=WAL; once while it is the only connection"
 	}
 	return err.Error()
 }

@@ -89,7 +89,8 @@ func restoreAbsent(ctx context.Context, env *environment, cfg *config.Config) er
 		if len(t.Replicas) == 0 {
 			continue
 		}
-		st, from, err := farthest(ctx, env, t.Replicas, custody.LineageOf(filepath.Join(cfg.Server.StateDir, "databases", t.Name)))
+		st, from, err := farthest(ctx, env, t.Replicas,
+			custody.LineageOf(filepath.Join(cfg.Server.StateDir, "databases", t.Name)))
 		if err != nil {
 			return err
 		}
@@ -101,7 +102,8 @@ func restoreAbsent(ctx context.Context, env *environment, cfg *config.Config) er
 			fmt.Fprintf(env.Stderr, "sqlwatch: %s is not there and %s is empty: it begins anew\n", t.Path, from.Name)
 			continue
 		}
-		result, err := restore.Run(ctx, st, restore.Options{Note: true, Output: t.Path, IfNotExists: true, SyncEvery: from.SyncEvery})
+		result, err := restore.Run(ctx, st, restore.Options{Note: true, Output: t.Path, IfNotExists: true,
+			SyncEvery: from.SyncEvery})
 		if err != nil {
 			return fmt.Errorf("restore %s from %s: %w", t.Path, from.Name, err)
 		}

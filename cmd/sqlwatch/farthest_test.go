@@ -29,10 +29,11 @@ func TestFarthest_C14(t *testing.T) {
 		want     string
 		disagree bool
 	}{
-		"one lineage":                 {[]candidate{of("near", "p", 5, 0), of("far", "p", 9, 0)}, "", "far", false},
-		"another's is newer, farther": {[]candidate{of("staging's", "s", 2<<20, 0), of("ours", "p", 9, time.Hour)}, "p", "ours", true},
-		"nobody knows":                {[]candidate{of("older", "s", 2<<20, time.Hour), of("newer", "p", 9, 0)}, "", "newer", true},
-		"one is empty":                {[]candidate{of("empty", "", 0, 0), of("full", "p", 9, time.Hour)}, "p", "full", false},
+		"one lineage": {[]candidate{of("near", "p", 5, 0), of("far", "p", 9, 0)}, "", "far", false},
+		"another's is newer, farther": {[]candidate{of("staging's", "s", 2<<20, 0), of("ours", "p", 9, time.Hour)}, "p",
+			"ours", true},
+		"nobody knows": {[]candidate{of("older", "s", 2<<20, time.Hour), of("newer", "p", 9, 0)}, "", "newer", true},
+		"one is empty": {[]candidate{of("empty", "", 0, 0), of("full", "p", 9, time.Hour)}, "p", "full", false},
 	} {
 		ranked := rank(tt.all, tt.ours)
 		if ranked[0].target.Name != tt.want {

@@ -78,7 +78,8 @@ func (f *formatter) file(name string) error {
 	}
 	if diags.HasErrors() {
 		// Formatting a file that does not parse would guess at its meaning.
-		config.WriteDiagnostics(f.env.Stderr, map[string]*hcl.File{name: config.Quotable(name, before)}, diags, isTerminal(f.env.Stderr))
+		config.WriteDiagnostics(f.env.Stderr, map[string]*hcl.File{name: config.Quotable(name, before)}, diags,
+			isTerminal(f.env.Stderr))
 		if config.Unreadable(diags) {
 			return &exitError{code: exitFailure}
 		}

@@ -15,9 +15,11 @@ import (
 )
 
 func registerImport(app *kingpin.Application, env *environment) {
-	cmd := app.Command("import", "Turn a litestream.yml into a configuration of sqlwatch. What has no counterpart is told on standard error; exit code 2 when something was dropped.")
+	cmd := app.Command("import", "Turn a litestream.yml into a configuration of sqlwatch. What has no counterpart is "+
+		"told on standard error; exit code 2 when something was dropped.")
 	source := cmd.Arg("litestream.yml", "Configuration of Litestream 0.3 or 0.5.").Default("/etc/litestream.yml").String()
-	output := cmd.Flag("output", "File to write, readable by its owner only. Default: standard output.").Short('o').PlaceHolder("FILE").String()
+	output := cmd.Flag("output", "File to write, readable by its owner only. Default: standard output.").Short(
+		'o').PlaceHolder("FILE").String()
 	force := cmd.Flag("force", "Replace an existing file.").Bool()
 	literal := cmd.Flag("no-expand-env", "Take $ as it stands, as Litestream does under the same flag.").Bool()
 	asJSON := cmd.Flag("json", "Print what was dropped as JSON on standard error.").Bool()
@@ -26,7 +28,8 @@ func registerImport(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return fmt.Errorf("read Litestream's configuration: %w", err)
 		}
-		result, err := importer.Convert(text, importer.Options{Getenv: env.Getenv, ExpandEnv: !*literal, Absolute: filepath.Abs, Source: filepath.Base(*source)})
+		result, err := importer.Convert(text, importer.Options{Getenv: env.Getenv, ExpandEnv: !*literal,
+			Absolute: filepath.Abs, Source: filepath.Base(*source)})
 		if err != nil {
 			return fmt.Errorf("import %s: %w", *source, err)
 		}

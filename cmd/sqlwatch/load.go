@@ -13,7 +13,8 @@ import (
 const systemConfig = "/etc/sqlwatch"
 
 // errNoConfig is returned where no configuration was named and none is installed.
-var errNoConfig = errors.New("no configuration: name one with --config, set $SQLWATCH_CONFIG, or give database files as arguments")
+var errNoConfig = errors.New("no configuration: name one with --config, set $SQLWATCH_CONFIG, or give database files " +
+	"as arguments")
 
 // configPath returns the configuration to use: --config, then $SQLWATCH_CONFIG,
 // then /etc/sqlwatch if it exists.
@@ -56,5 +57,6 @@ func loadConfigFrom(env *environment, path string) (*config.Config, error) {
 	} else {
 		config.WriteDiagnostics(&text, nil, diags, false)
 	}
-	return nil, &exitError{code: exitFindings, err: fmt.Errorf("the configuration %s has errors:\n%s", path, text.String())}
+	return nil, &exitError{code: exitFindings, err: fmt.Errorf("the configuration %s has errors:\n%s", path,
+		text.String())}
 }

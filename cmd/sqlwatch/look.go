@@ -142,7 +142,8 @@ func lookOnce(ctx context.Context, t config.DatabaseTarget, policies *policy.Set
 	sample := reader.Sample(ctx)
 	decision := policies.Evaluate(policy.Input{Now: sample.At, Sample: &sample, Labels: t.Labels}, nil)
 	// Through JSON, so that the commands see the same whoever looked.
-	conditions := health.OfDatabase(health.Database{Name: t.Name, Path: sample.Path, Now: sample.At, Replicated: len(t.Replicas) > 0, Sample: &sample})
+	conditions := health.OfDatabase(health.Database{Name: t.Name, Path: sample.Path, Now: sample.At,
+		Replicated: len(t.Replicas) > 0, Sample: &sample})
 	text, err := json.Marshal(watchdog.DatabaseStatus{
 		Name: t.Name, Path: sample.Path, Labels: t.Labels, Sample: &sample, Decision: &decision, Conditions: conditions,
 		Actions: []watchdog.ActionRecord{}, Changes: []watchdog.ChangeRecord{},

@@ -76,10 +76,12 @@ func execute(env *environment, args []string) int {
 // newApplication registers every command. Each file of this package that brings
 // commands has one register function.
 func newApplication(env *environment) *kingpin.Application {
-	app := kingpin.New("sqlwatch", "Measures, exports, checkpoints and replicates SQLite databases in WAL mode, from outside the application.")
+	app := kingpin.New("sqlwatch", "Measures, exports, checkpoints and replicates SQLite databases in WAL mode, from "+
+		"outside the application.")
 	app.UsageWriter(env.Stdout).ErrorWriter(env.Stderr)
 	app.HelpFlag.Short('h')
-	env.Config = app.Flag("config", "Configuration: a file or a directory of *.hcl. Default: $SQLWATCH_CONFIG, then /etc/sqlwatch.").
+	env.Config = app.Flag("config", "Configuration: a file or a directory of *.hcl. Default: $SQLWATCH_CONFIG, then "+
+		"/etc/sqlwatch.").
 		PlaceHolder("PATH").String()
 	env.Admin = app.Flag("admin", "Admin socket of the daemon, where it differs from the configuration's.").
 		PlaceHolder("SOCKET").String()

@@ -65,7 +65,8 @@ func setupScript(env *testscript.Env) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(path, []byte(strings.NewReplacer("$WORK", env.WorkDir, "$ADDR", env.Getenv("ADDR")).Replace(string(text))), 0o600)
+		return os.WriteFile(path, []byte(strings.NewReplacer("$WORK", env.WorkDir, "$ADDR",
+			env.Getenv("ADDR")).Replace(string(text))), 0o600)
 	})
 }
 

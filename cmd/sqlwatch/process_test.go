@@ -51,7 +51,8 @@ type daemonProcess struct {
 // and waits until it is ready.
 func startDaemon(t *testing.T, dir, configuration string, env ...string) *daemonProcess {
 	t.Helper()
-	d := &daemonProcess{dir: dir, config: filepath.Join(dir, "sqlwatch.hcl"), address: unusedAddress(t), log: &output{}, ended: make(chan error, 1)}
+	d := &daemonProcess{dir: dir, config: filepath.Join(dir, "sqlwatch.hcl"), address: unusedAddress(t), log: &output{},
+		ended: make(chan error, 1)}
 	d.write(t, configuration)
 	d.Cmd = exec.Command("sqlwatch", "--config", d.config, "run", "--log.level=debug")
 	d.Env = append(os.Environ(), env...)
@@ -90,7 +91,8 @@ func unusedAddress(t *testing.T) string {
 
 func (d *daemonProcess) write(t *testing.T, configuration string) {
 	t.Helper()
-	server := fmt.Sprintf("server {\n  listen    = %q\n  admin     = \"unix://%[2]s/admin.sock\"\n  state_dir = \"%[2]s/state\"\n}\n", d.address, d.dir)
+	server := fmt.Sprintf("server {\n  listen    = %q\n  admin     = \"unix://%[2]s/admin.sock\"\n  state_dir = "+
+		"\"%[2]s/state\"\n}\n", d.address, d.dir)
 	if err := os.WriteFile(d.config, []byte(server+configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -164,10 +166,12 @@ func TestReload_SIGHUP(t *testing.T) {
 	d.write(t, databaseBlock(database)+"policy \"third\" {\n  when = nonsense.bytes > 1\n  checkpoint {}\n}\n")
 	d.signal(t, syscall.SIGHUP)
 	poll(t, "the failure shows", func() bool { return d.shows("sqlwatch_config_last_reload_successful 0") })
-	if _, page := d.get("/metrics"); !strings.Contains(page, `policy="second"`) || strings.Contains(page, `policy="third"`) {
+	if _, page := d.get("/metrics"); !strings.Contains(page, `policy="second"`) ||
+		strings.Contains(page, `policy="third"`) {
 		t.Error("a bad configuration changed what is in force")
 	}
-	if log := d.log.String(); !strings.Contains(log, "the one before stays in force") || !strings.Contains(log, "sqlwatch.hcl:") {
+	if log := d.log.String(); !strings.Contains(log, "the one before stays in force") ||
+		!strings.Contains(log, "sqlwatch.hcl:") {
 		t.Error("the log does not say what became of the reload, and where the mistake is")
 	}
 	d.write(t, databaseBlock(database)+fmt.Sprintf(aPolicy, "second"))
@@ -273,7 +277,8 @@ func TestStartedTwice_P14(t *testing.T) {
 	d := startDaemon(t, dir, databaseBlock(database))
 	second := exec.Command("sqlwatch", "--config", d.config, "run", "--web.listen-address=127.0.0.1:0")
 	out, err := second.CombinedOutput()
-	if want := fmt.Sprintf("another sqlwatch, pid %d, uses the state directory", d.Process.Pid); err == nil || !strings.Contains(string(out), want) {
+	if want := fmt.Sprintf("another sqlwatch, pid %d, uses the state directory", d.Process.Pid); err == nil ||
+		!strings.Contains(string(out), want) {
 		t.Errorf("the second daemon: %v, lacks %q:\n%s", err, want, out)
 	}
 	if code, _ := d.get("/-/ready"); code != http.StatusOK {
@@ -311,8 +316,10 @@ func TestForeignOwner_P15(t *testing.T) {
 		}
 	}
 	address := unusedAddress(t)
-	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", filepath.Join(dir, "sqlwatch"), "run", database, "--web.listen-address="+address)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "XDG_RUNTIME_DIR=" + filepath.Join(dir, "home")}
+	cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", filepath.Join(dir, "sqlwatch"),
+		"run", database, "--web.listen-address="+address)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(dir, "home"), "XDG_RUNTIME_DIR=" +
+		filepath.Join(dir, "home")}
 	log := &output{}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
@@ -324,7 +331,8 @@ func TestForeignOwner_P15(t *testing.T) {
 		code, _ := d.get("/-/ready")
 		return code == http.StatusOK
 	})
-	if _, page := d.get("/metrics"); !strings.Contains(page, `sqlite_up{db="app"} 0`) || !strings.Contains(page, `state="foreign_owner"`) {
+	if _, page := d.get("/metrics"); !strings.Contains(page, `sqlite_up{db="app"} 0`) ||
+		!strings.Contains(page, `state="foreign_owner"`) {
 		t.Errorf("the database does not show as another user's:\n%s", log)
 	}
 	poll(t, "the log says what to do", func() bool {
@@ -366,7 +374,8 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 			exec.Command("python3", "-c", killedWriter, database).Run() // ends by its own signal
 			configuration := databaseBlock(database)
 			if replicated {
-				configuration = fmt.Sprintf("database \"app\" {\n  path = %q\n  replicate_to = [replica.file.copy]\n}\nreplica \"file\" \"copy\" {\n  dir = %q\n}\n", database, filepath.Join(dir, "replica"))
+				configuration = fmt.Sprintf("database \"app\" {\n  path = %q\n  replicate_to = [replica.file.copy]\n}\nreplica "+
+					"\"file\" \"copy\" {\n  dir = %q\n}\n", database, filepath.Join(dir, "replica"))
 			}
 			d := startDaemon(t, dir, configuration)
 			if replicated {
@@ -374,7 +383,8 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 					_, page := d.get("/api/v1/databases")
 					return strings.Contains(page, `"txid":1`)
 				})
-			} else if out, err := exec.Command("sqlwatch", "--config", d.config, "checkpoint", "--mode=passive", "app").CombinedOutput(); err != nil {
+			} else if out, err := exec.Command("sqlwatch", "--config", d.config, "checkpoint", "--mode=passive",
+				"app").CombinedOutput(); err != nil {
 				t.Errorf("a passive checkpoint, which opens a connection: %v\n%s", err, out)
 			}
 			if err := d.end(t); err != nil {
@@ -385,7 +395,8 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 					t.Errorf("%s: %v, want none", side, err)
 				}
 			}
-			out, err := exec.Command("sqlite3", "file:"+database+"?immutable=1", "SELECT count(*) FROM t; PRAGMA integrity_check").CombinedOutput()
+			out, err := exec.Command("sqlite3", "file:"+database+"?immutable=1",
+				"SELECT count(*) FROM t; PRAGMA integrity_check").CombinedOutput()
 			if got := strings.Fields(string(out)); err != nil || len(got) != 2 || got[0] != "50" || got[1] != "ok" {
 				t.Errorf("the main file alone: %s, %v; want 50 rows, ok", out, err)
 			}
@@ -433,7 +444,8 @@ policy "shout" {
 		return strings.Contains(log, "notification could not be delivered") && strings.Contains(log, "replica=s3.main")
 	})
 	seen := map[string]string{}
-	for _, path := range []string{"/", "/?db=app", "/metrics", "/api/v1/databases", "/api/v1/decisions", "/api/v1/decisions?db=app", "/-/healthy", "/-/ready"} {
+	for _, path := range []string{"/", "/?db=app", "/metrics", "/api/v1/databases", "/api/v1/decisions",
+		"/api/v1/decisions?db=app", "/-/healthy", "/-/ready"} {
 		_, seen[path] = d.get(path)
 	}
 	run := func(args ...string) {
@@ -456,14 +468,16 @@ policy "shout" {
 	run("snapshots", "app")
 	run("sync", "app")
 	// A mistake beside each secret, whose diagnostics quote the line.
-	d.write(t, strings.Replace(strings.Replace(configuration, `region     = "us-east-1"`, `region     = 5 + env("CANARY_A")`, 1), "severity = \"critical\"", "severity = env(\"CANARY_C\")", 1))
+	d.write(t, strings.Replace(strings.Replace(configuration, `region     = "us-east-1"`,
+		`region     = 5 + env("CANARY_A")`, 1), "severity = \"critical\"", "severity = env(\"CANARY_C\")", 1))
 	run("check", d.config)
 	d.signal(t, syscall.SIGHUP)
 	poll(t, "the bad reload shows", func() bool { return d.shows("sqlwatch_config_last_reload_successful 0") })
 	d.signal(t, syscall.SIGQUIT) // the runtime prints all goroutines
 	<-d.ended
 	seen["log"] = d.log.String()
-	if !strings.Contains(seen["log"], "goroutine ") || !strings.Contains(seen["sqlwatch check "+d.config], "sqlwatch.hcl:") {
+	if !strings.Contains(seen["log"], "goroutine ") || !strings.Contains(seen["sqlwatch check "+d.config],
+		"sqlwatch.hcl:") {
 		t.Errorf("the crash or the diagnostics are missing, so that nothing is proven:\n%s", seen["sqlwatch check "+d.config])
 	}
 	for what, text := range seen {

@@ -33,21 +33,29 @@ type restoreCommand struct {
 }
 
 func registerRestore(app *kingpin.Application, env *environment) {
-	cmd := app.Command("restore", "Make a database file from a replica: the newest state, or the one of a moment. Nothing is there until all of it is checked.")
+	cmd := app.Command("restore", "Make a database file from a replica: the newest state, or the one of a moment. "+
+		"Nothing is there until all of it is checked.")
 	c := &restoreCommand{
-		env:             env,
-		source:          cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String(),
-		output:          cmd.Flag("output", "File to make.").Short('o').PlaceHolder("FILE").String(),
-		timestamp:       cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z: the newest batch at or before it.").PlaceHolder("T").String(),
-		txid:            cmd.Flag("txid", "State after this TXID: a number, or 16 hex digits as in the names of LTX files.").PlaceHolder("N").String(),
-		check:           cmd.Flag("check", "How SQLite checks the result: none, quick or full. Checksums are always compared.").Default("quick").Enum("none", "quick", "full"),
-		dryRun:          cmd.Flag("dry-run", "Say what would be restored from which objects.").Bool(),
-		force:           cmd.Flag("force", "Replace an existing database, unless anybody uses it. It and its side files are set aside under another name.").Bool(),
-		ifNotExists:     cmd.Flag("if-not-exists", "Do nothing if the file exists: for the start of a service.").Bool(),
-		ifReplicaExists: cmd.Flag("if-replica-exists", "Do nothing, successfully, where nothing was replicated yet: for the first start of a service.").Bool(),
-		exact:           cmd.Flag("exact", "Fail where the state at --timestamp is not known for sure, instead of a warning that names the restore points before and after it.").Bool(),
-		replica:         cmd.Flag("replica", "Which of the database's replicas, such as s3.main. Default: the one that reaches farthest.").PlaceHolder("NAME").String(),
-		asJSON:          cmd.Flag("json", "Print JSON.").Bool(),
+		env:    env,
+		source: cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String(),
+		output: cmd.Flag("output", "File to make.").Short('o').PlaceHolder("FILE").String(),
+		timestamp: cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z: the newest batch at or "+
+			"before it.").PlaceHolder("T").String(),
+		txid: cmd.Flag("txid", "State after this TXID: a number, or 16 hex digits as in the names of LTX "+
+			"files.").PlaceHolder("N").String(),
+		check: cmd.Flag("check", "How SQLite checks the result: none, quick or full. Checksums are always "+
+			"compared.").Default("quick").Enum("none", "quick", "full"),
+		dryRun: cmd.Flag("dry-run", "Say what would be restored from which objects.").Bool(),
+		force: cmd.Flag("force", "Replace an existing database, unless anybody uses it. It and its side files "+
+			"are set aside under another name.").Bool(),
+		ifNotExists: cmd.Flag("if-not-exists", "Do nothing if the file exists: for the start of a service.").Bool(),
+		ifReplicaExists: cmd.Flag("if-replica-exists",
+			"Do nothing, successfully, where nothing was replicated yet: for the first start of a service.").Bool(),
+		exact: cmd.Flag("exact", "Fail where the state at --timestamp is not known for sure, instead of a warning that "+
+			"names the restore points before and after it.").Bool(),
+		replica: cmd.Flag("replica", "Which of the database's replicas, such as s3.main. Default: the one that reaches "+
+			"farthest.").PlaceHolder("NAME").String(),
+		asJSON: cmd.Flag("json", "Print JSON.").Bool(),
 	}
 	cmd.Action(func(*kingpin.ParseContext) error { return c.run() })
 }
@@ -73,7 +81,8 @@ func (c *restoreCommand) run() error {
 	})
 	done()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return fmt.Errorf("%s: restore: interrupted: nothing was left behind, and what was at the output's place still is", from.Place())
+		return fmt.Errorf("%s: restore: interrupted: nothing was left behind, and what was at the output's place still is",
+			from.Place())
 	}
 	if *c.ifReplicaExists && nothingYet(from, err) {
 		_, err := fmt.Fprintf(c.env.Stdout, "%s: nothing was replicated yet: nothing to do\n", from.Place())
@@ -125,7 +134,8 @@ func printRestore(w io.Writer, r restore.Result) error {
 	case r.Skipped:
 		fmt.Fprintf(&out, "%s exists: nothing to do\n", r.Output)
 	case r.DryRun:
-		fmt.Fprintf(&out, "would restore %s from %d objects, %s:\n", restoredState(r), len(r.Objects), humanize.IBytes(uint64(r.ObjectBytes)))
+		fmt.Fprintf(&out, "would restore %s from %d objects, %s:\n", restoredState(r), len(r.Objects),
+			humanize.IBytes(uint64(r.ObjectBytes)))
 		for _, key := range r.Objects {
 			fmt.Fprintf(&out, "  %s\n", key)
 		}
@@ -183,7 +193,8 @@ func parseTarget(txid, timestamp string) (t catalog.Target, err error) {
 	}
 	if timestamp != "" {
 		if t.Timestamp, err = time.Parse(time.RFC3339Nano, timestamp); err != nil {
-			return t, fmt.Errorf("--timestamp %q is not of the form 2024-03-01T12:00:00Z or 2024-03-01T13:00:00+01:00, with a time zone", timestamp)
+			return t, fmt.Errorf("--timestamp %q is not of the form 2024-03-01T12:00:00Z or 2024-03-01T13:00:00+01:00, with a "+
+				"time zone", timestamp)
 		}
 	}
 	return t, nil

@@ -50,7 +50,8 @@ func putState(t *testing.T, st store.Store, txid ltx.TXID, data []byte) {
 	var buf bytes.Buffer
 	enc, err := ltx.NewEncoder(&buf)
 	if err == nil {
-		err = enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 4096, Commit: uint32(len(data) / 4096), MinTXID: txid, MaxTXID: txid, Timestamp: when.UnixMilli()})
+		err = enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 4096,
+			Commit: uint32(len(data) / 4096), MinTXID: txid, MaxTXID: txid, Timestamp: when.UnixMilli()})
 	}
 	for i := 0; i < len(data) && err == nil; i += 4096 {
 		err = enc.EncodePage(ltx.PageHeader{Pgno: uint32(i/4096) + 1}, data[i:i+4096])
@@ -59,7 +60,9 @@ func putState(t *testing.T, st store.Store, txid ltx.TXID, data []byte) {
 		err = enc.Close()
 	}
 	if err == nil {
-		body := store.Body{Size: int64(buf.Len()), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil }}
+		body := store.Body{Size: int64(buf.Len()), Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(buf.Bytes())), nil
+		}}
 		_, err = st.Put(context.Background(), store.LTXKey(0, txid, txid), body, store.PutOptions{Create: true,
 			Metadata: map[string]string{store.MetaTimestamp: when.Format(time.RFC3339Nano)}})
 	}
@@ -72,9 +75,11 @@ func putState(t *testing.T, st store.Store, txid ltx.TXID, data []byte) {
 func runCommand(args ...string) (stdout, stderr string, code int) {
 	var out, errs bytes.Buffer
 	config := ""
-	env := &environment{Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false }, Config: &config}
+	env := &environment{Stdout: &out, Stderr: &errs, Getenv: func(string) (string, bool) { return "", false },
+		Config: &config}
 	app := kingpin.New("sqlwatch", "")
-	for _, register := range []func(*kingpin.Application, *environment){registerRestore, registerSnapshots, registerVerify} {
+	for _, register := range []func(*kingpin.Application, *environment){registerRestore, registerSnapshots,
+		registerVerify} {
 		register(app, env)
 	}
 	_, err := app.Parse(args)
@@ -143,10 +148,12 @@ func TestRestoreCommandRefusals_R9(t *testing.T) {
 	if _, stderr, code := runCommand("restore", url); code != exitFailure || !strings.Contains(stderr, "-o FILE") {
 		t.Errorf("without -o: exit %d, %s", code, stderr)
 	}
-	if _, stderr, code := runCommand("restore", "-o", out, "file:///nonexistent/replica"); code != exitFailure || !strings.Contains(stderr, "no directory") {
+	if _, stderr, code := runCommand("restore", "-o", out, "file:///nonexistent/replica"); code != exitFailure ||
+		!strings.Contains(stderr, "no directory") {
 		t.Errorf("a replica that is not there: exit %d, %s", code, stderr)
 	}
-	if _, stderr, code := runCommand("restore", "-o", out, "app"); code != exitFailure || !strings.Contains(stderr, "no replica URL") {
+	if _, stderr, code := runCommand("restore", "-o", out, "app"); code != exitFailure ||
+		!strings.Contains(stderr, "no replica URL") {
 		t.Errorf("a name without configuration: exit %d, %s", code, stderr)
 	}
 }
@@ -159,7 +166,8 @@ func TestRestoreCommandFirstStart(t *testing.T) {
 		if _, stderr, code := runCommand("restore", "-o", out, url); code != exitFailure {
 			t.Errorf("%s: exit %d, %s", url, code, stderr)
 		}
-		if stdout, stderr, code := runCommand("restore", "--if-replica-exists", "-o", out, url); code != exitOK || !strings.Contains(stdout, "nothing to do") {
+		if stdout, stderr, code := runCommand("restore", "--if-replica-exists", "-o", out, url); code != exitOK ||
+			!strings.Contains(stdout, "nothing to do") {
 			t.Errorf("%s with --if-replica-exists: exit %d, %s%s", url, code, stdout, stderr)
 		}
 		if _, err := os.Stat(out); err == nil {
@@ -181,7 +189,8 @@ func TestListingsOfNothing(t *testing.T) {
 	for _, command := range []string{"snapshots", "wal"} {
 		for place, says := range map[string]string{dir: "the replica is empty", old: "Litestream 0.3"} {
 			for _, format := range []string{"--json", "--no-json"} {
-				if _, stderr, code := runCommand(command, format, "file://"+place); code != exitFindings || !strings.Contains(stderr, says) {
+				if _, stderr, code := runCommand(command, format, "file://"+place); code != exitFindings ||
+					!strings.Contains(stderr, says) {
 					t.Errorf("%s %s: exit %d, %s; want %q", command, format, code, stderr, says)
 				}
 			}
@@ -207,7 +216,8 @@ func TestRestoreCommandJSON(t *testing.T) {
 
 func TestListingsAndVerify(t *testing.T) {
 	url := smallReplica(t)
-	if stdout, stderr, code := runCommand("snapshots", url); code != exitOK || strings.Count(stdout, "\n") != 2 || !strings.Contains(stdout, "2024-03-01T12:01:00Z") {
+	if stdout, stderr, code := runCommand("snapshots", url); code != exitOK || strings.Count(stdout, "\n") != 2 ||
+		!strings.Contains(stdout, "2024-03-01T12:01:00Z") {
 		t.Errorf("snapshots: exit %d\n%s%s", code, stdout, stderr)
 	}
 	if stdout, stderr, code := runCommand("wal", url); code != exitOK || strings.Count(stdout, "\n") != 4 {
@@ -215,18 +225,21 @@ func TestListingsAndVerify(t *testing.T) {
 	}
 	stdout, _, code := runCommand("wal", "--json", url)
 	var files []listedFile
-	if err := json.Unmarshal([]byte(stdout), &files); err != nil || code != exitOK || len(files) != 3 || files[2].MaxTXID != 3 || files[2].Timestamp == nil {
+	if err := json.Unmarshal([]byte(stdout), &files); err != nil || code != exitOK || len(files) != 3 ||
+		files[2].MaxTXID != 3 || files[2].Timestamp == nil {
 		t.Errorf("wal --json: exit %d, %v\n%s", code, err, stdout)
 	}
 	scratch := t.TempDir()
-	if stdout, stderr, code := runCommand("verify", "--scratch", scratch, url); code != exitOK || !strings.Contains(stdout, "integrity_check ok") {
+	if stdout, stderr, code := runCommand("verify", "--scratch", scratch, url); code != exitOK ||
+		!strings.Contains(stdout, "integrity_check ok") {
 		t.Errorf("verify: exit %d\n%s%s", code, stdout, stderr)
 	}
 	dir := strings.TrimPrefix(url, "file://")
 	if err := os.Remove(filepath.Join(dir, "ltx/0/0000000000000002-0000000000000002.ltx")); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := runCommand("verify", "--scratch", scratch, url); code != exitFindings || !strings.Contains(stderr, "txids 2 to 2 are missing") {
+	if _, stderr, code := runCommand("verify", "--scratch", scratch, url); code != exitFindings ||
+		!strings.Contains(stderr, "txids 2 to 2 are missing") {
 		t.Errorf("verify of a gap: exit %d, %s", code, stderr)
 	}
 	if entries, err := os.ReadDir(scratch); err != nil || len(entries) != 0 {

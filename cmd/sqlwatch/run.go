@@ -24,16 +24,26 @@ import (
 const manyDatabases = 50
 
 func registerRun(app *kingpin.Application, env *environment) {
-	cmd := app.Command("run", "Run the daemon: measure, export, decide, act. With database files as arguments and no configuration, it watches them with the built-in policies.")
+	cmd := app.Command("run", "Run the daemon: measure, export, decide, act. With database files as arguments and no "+
+		"configuration, it watches them with the built-in policies.")
 	paths := cmd.Arg("db", "Database files, or names of configured databases.").Strings()
-	replica := cmd.Flag("replica", "Replicate the database files given as arguments there (file:///dir or s3://bucket/prefix?endpoint=…).").PlaceHolder("URL").String()
+	replica := cmd.Flag("replica", "Replicate the database files given as arguments there (file:///dir or "+
+		"s3://bucket/prefix?endpoint=…).").PlaceHolder("URL").String()
 	listeners := kingpinflag.AddFlags(cmd, "")
-	hosts := cmd.Flag("web.allowed-host", "A further host name under which this server may be asked; * is any. IP addresses, localhost and this machine's name always are.").Strings()
-	busy := cmd.Flag("collector.busy", "Have the kernel (eBPF) count the SQLITE_BUSY of all processes; needs CAP_BPF and CAP_PERFMON.").Default("true").Bool()
-	steps := cmd.Flag("collector.busy.steps", "Also count, in every process that has this database open, the calls of sqlite3_step that return SQLITE_BUSY: contention between threads of one process. Costs that process a few microseconds a step. Repeatable.").PlaceHolder("DB").Strings()
-	adopt := cmd.Flag("adopt", "Continue the history that another program, such as Litestream, began in this replica (s3.main), or in every replica of this database. Repeatable; needed once.").PlaceHolder("NAME").Strings()
-	beside := cmd.Flag("exec", "Run this command beside the daemon: absent databases are restored first, signals are its own, and the last sync comes after its end. Its exit code is this program's.").PlaceHolder("CMD").String()
-	level := cmd.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").Enum("debug", "info", "warn", "error")
+	hosts := cmd.Flag("web.allowed-host", "A further host name under which this server may be asked; * is any. IP "+
+		"addresses, localhost and this machine's name always are.").Strings()
+	busy := cmd.Flag("collector.busy", "Have the kernel (eBPF) count the SQLITE_BUSY of all processes; needs CAP_BPF "+
+		"and CAP_PERFMON.").Default("true").Bool()
+	steps := cmd.Flag("collector.busy.steps",
+		"Also count, in every process that has this database open, the calls of sqlite3_step that return SQLITE_BUSY: "+
+			"contention between threads of one process. Costs that process a few microseconds a step. Repeatable.").PlaceHolder(
+		"DB").Strings()
+	adopt := cmd.Flag("adopt", "Continue the history that another program, such as Litestream, began in this replica "+
+		"(s3.main), or in every replica of this database. Repeatable; needed once.").PlaceHolder("NAME").Strings()
+	beside := cmd.Flag("exec", "Run this command beside the daemon: absent databases are restored first, signals are "+
+		"its own, and the last sync comes after its end. Its exit code is this program's.").PlaceHolder("CMD").String()
+	level := cmd.Flag("log.level", "Least severe messages to log: debug, info, warn or error.").Default("info").Enum(
+		"debug", "info", "warn", "error")
 	format := cmd.Flag("log.format", "Format of the log: logfmt or json.").Default("logfmt").Enum("logfmt", "json")
 	cmd.Action(func(*kingpin.ParseContext) error {
 		log, err := newLogger(env, *level, *format)

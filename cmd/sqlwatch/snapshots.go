@@ -32,7 +32,8 @@ type listedFile struct {
 
 func registerSnapshots(app *kingpin.Application, env *environment) {
 	registerListing(app, env, "snapshots", "List the snapshots of a replica.", listSnapshots)
-	registerListing(app, env, "wal", "List every LTX file of a replica: what was captured from the WAL, compacted, and snapshots.", listAll)
+	registerListing(app, env, "wal", "List every LTX file of a replica: what was captured from the WAL, compacted, and "+
+		"snapshots.", listAll)
 }
 
 // registerListing registers a command that prints files of one replica.
@@ -117,7 +118,8 @@ func nothingListed(ctx context.Context, st store.Store) error {
 	case tip.TXID > 0:
 		err = errors.New("it holds no snapshot: nothing can be restored from what is there")
 	case taken:
-		err = errors.New("it holds generations of Litestream 0.3 only: sqlwatch restore --timestamp restores them, and a list of them is not made")
+		err = errors.New("it holds generations of Litestream 0.3 only: sqlwatch restore --timestamp restores them, and a " +
+			"list of them is not made")
 	default:
 		err = catalog.ErrEmpty
 	}
@@ -125,7 +127,8 @@ func nothingListed(ctx context.Context, st store.Store) error {
 }
 
 func listed(f store.LTXFile) listedFile {
-	return listedFile{Level: f.Level, MinTXID: uint64(f.MinTXID), MaxTXID: uint64(f.MaxTXID), Size: f.Object.Size, Stored: f.Object.Modified, Key: f.Object.Key}
+	return listedFile{Level: f.Level, MinTXID: uint64(f.MinTXID), MaxTXID: uint64(f.MaxTXID), Size: f.Object.Size,
+		Stored: f.Object.Modified, Key: f.Object.Key}
 }
 
 func listSnapshots(ctx context.Context, st store.Store, print func(listedFile) error) error {

@@ -19,7 +19,8 @@ import (
 )
 
 func registerStatus(app *kingpin.Application, env *environment) {
-	cmd := app.Command("status", "Show every database once: from the running daemon, or by looking at the files. Exit code 2: something is wrong, or no daemon answers.")
+	cmd := app.Command("status", "Show every database once: from the running daemon, or by looking at the files. Exit "+
+		"code 2: something is wrong, or no daemon answers.")
 	names := cmd.Arg("db", "Only these: configured names or files.").Strings()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
@@ -91,7 +92,8 @@ func writeStatus(w io.Writer, views []databaseView, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "DATABASE\tSTATE\tSIZE\tWAL\tBACKLOG\tREADERS\tREPLICAS\tPOLICIES")
 	for _, v := range views {
-		fmt.Fprintln(table, strings.Join([]string{v.Name, stateOf(v), sizeOf(v), walOf(v), backlogOf(v), readersOf(v, now), replicasOf(v), policiesOf(v)}, "\t"))
+		fmt.Fprintln(table, strings.Join([]string{v.Name, stateOf(v), sizeOf(v), walOf(v), backlogOf(v), readersOf(v, now),
+			replicasOf(v), policiesOf(v)}, "\t"))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -132,7 +134,8 @@ func writeCondition(w io.Writer, name string, c health.Condition, now time.Time)
 	if age := now.Sub(c.Since); !c.Since.IsZero() && age >= time.Second {
 		since = ", for " + show.Span(age)
 	}
-	fmt.Fprintf(w, "\n%s: %s (%s%s): %s\n    %s\n    → %s\n", show.Text(name), strings.ToUpper(string(c.Severity)), c.ID, since, c.What, c.Why, c.Cure)
+	fmt.Fprintf(w, "\n%s: %s (%s%s): %s\n    %s\n    → %s\n", show.Text(name), strings.ToUpper(string(c.Severity)), c.ID,
+		since, c.What, c.Why, c.Cure)
 }
 
 // writeCosts says what the sums are that stand beside replicas.
@@ -153,7 +156,9 @@ func writeCosts(w io.Writer, views []databaseView) error {
 	if priced == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(w, "\nReplicas cost about %.2f $ a month at the rate of requests since the start: list prices of %s (docs/storage.md), free allowances not deducted, reading from outside of the provider not included.\n", sum, requests.PricesAsOf)
+	_, err := fmt.Fprintf(w, "\nReplicas cost about %.2f $ a month at the rate of requests since the start: list prices "+
+		"of %s (docs/storage.md), free allowances not deducted, reading from outside of the provider not included.\n", sum,
+		requests.PricesAsOf)
 	return err
 }
 
@@ -193,7 +198,8 @@ func readersOf(v databaseView, now time.Time) string {
 	if r.PinnedSince.IsZero() || r.OldestPID == 0 {
 		return fmt.Sprint(r.Active)
 	}
-	return fmt.Sprintf("%d, pid %d %s pins for %s", r.Active, r.OldestPID, r.OldestCommand, now.Sub(r.PinnedSince).Round(time.Second))
+	return fmt.Sprintf("%d, pid %d %s pins for %s", r.Active, r.OldestPID, r.OldestCommand,
+		now.Sub(r.PinnedSince).Round(time.Second))
 }
 
 func replicasOf(v databaseView) string {

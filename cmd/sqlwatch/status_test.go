@@ -16,7 +16,8 @@ func TestWriteStatus_costs(t *testing.T) {
 	view := func(costs ...*float64) databaseView {
 		sample := &collector.Sample{State: collector.StateUp}
 		for _, c := range costs {
-			sample.Replicas = append(sample.Replicas, collector.Replica{Name: "s3.main", Healthy: true, CaughtUp: time.Unix(1, 0), MonthlyUSD: c})
+			sample.Replicas = append(sample.Replicas, collector.Replica{Name: "s3.main", Healthy: true,
+				CaughtUp: time.Unix(1, 0), MonthlyUSD: c})
 		}
 		return databaseView{DatabaseStatus: watchdog.DatabaseStatus{Name: "app", Sample: sample}}
 	}
@@ -26,7 +27,9 @@ func TestWriteStatus_costs(t *testing.T) {
 		want  []string
 		not   string
 	}{
-		"known":   {[]databaseView{view(dollars(0.416)), view(dollars(2), nil)}, []string{"(0.42 $ a month)", "(2.00 $ a month)", "about 2.42 $ a month", "list prices of " + requests.PricesAsOf}, "0.00 $"},
+		"known": {[]databaseView{view(dollars(0.416)), view(dollars(2), nil)},
+			[]string{"(0.42 $ a month)", "(2.00 $ a month)", "about 2.42 $ a month", "list prices of " + requests.PricesAsOf},
+			"0.00 $"},
 		"nothing": {[]databaseView{view(dollars(0))}, []string{"(0.00 $ a month)", "about 0.00 $"}, "NaN"},
 		"unknown": {[]databaseView{view(nil), {}}, []string{"s3.main 0.0s behind"}, "$"},
 	} {

@@ -69,5 +69,6 @@ func configuredReplicas(env *environment, arg string) (targets []config.ReplicaT
 		}
 		return d.Replicas, custody.LineageOf(filepath.Join(cfg.Server.StateDir, "databases", d.Name)), nil
 	}
-	return nil, "", fmt.Errorf("no database is called %s or lies there: give its replica's URL (a database found by glob is unknown while its file is gone)", arg)
+	return nil, "", fmt.Errorf("no database is called %s or lies there: give its replica's URL (a database found by "+
+		"glob is unknown while its file is gone)", arg)
 }

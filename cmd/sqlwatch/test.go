@@ -16,7 +16,8 @@ import (
 // and exits 0 where all pass, 2 where one fails, 1 where they cannot be played.
 func registerTest(app *kingpin.Application, env *environment) {
 	cmd := app.Command("test", "Play policy tests (*_test.hcl) on a simulated clock and workload.")
-	path := cmd.Arg("config", "File or directory; default as --config. The tests of x.hcl are in x_test.hcl, those of a directory in every *_test.hcl.").String()
+	path := cmd.Arg("config", "File or directory; default as --config. The tests of x.hcl are in x_test.hcl, those of a "+
+		"directory in every *_test.hcl.").String()
 	asJSON := cmd.Flag("json", "Print the results as JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		path, err := orConfig(*path, env)
@@ -75,7 +76,8 @@ func writeTestResult(w io.Writer, r policytest.TestResult) {
 	}
 	fmt.Fprintf(w, "%s  %s (%s simulated, runs = %d)\n", word, r.Name, r.Length, r.Runs)
 	for _, f := range r.Failures {
-		fmt.Fprintf(w, "      %s:%d:%d: expected at %s, %s after the start\n", f.Place.File, f.Place.Line, f.Place.Column, f.At.Format(time.RFC3339), f.After)
+		fmt.Fprintf(w, "      %s:%d:%d: expected at %s, %s after the start\n", f.Place.File, f.Place.Line, f.Place.Column,
+			f.At.Format(time.RFC3339), f.After)
 		for _, m := range f.Mismatches {
 			fmt.Fprintf(w, "        - %s = %s\n        + %s = %s\n", m.Attribute, m.Want, m.Attribute, m.Got)
 		}

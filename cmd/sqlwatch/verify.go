@@ -17,7 +17,8 @@ import (
 )
 
 func registerVerify(app *kingpin.Application, env *environment) {
-	cmd := app.Command("verify", "Restore drill: restore a replica into scratch, compare checksums, run integrity_check, leave nothing. Exit 2 when the replica does not pass.")
+	cmd := app.Command("verify", "Restore drill: restore a replica into scratch, compare checksums, run "+
+		"integrity_check, leave nothing. Exit 2 when the replica does not pass.")
 	source := cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String()
 	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
 	timestamp := cmd.Flag("timestamp", "Verify the state of this moment.").PlaceHolder("T").String()
@@ -36,7 +37,8 @@ func registerVerify(app *kingpin.Application, env *environment) {
 			return err
 		}
 		progress, done := progressTo(env.Stderr, "verifying")
-		result, err := restore.Drill(ctx, st, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress, SyncEvery: from.SyncEvery})
+		result, err := restore.Drill(ctx, st, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress,
+			SyncEvery: from.SyncEvery})
 		done()
 		if err != nil {
 			return verifyFailure(fmt.Errorf("%s: %w", from.Place(), err))
@@ -56,7 +58,8 @@ func registerVerify(app *kingpin.Application, env *environment) {
 // verifyFailure tells a replica that is no good (exit 2) from one that could
 // not be looked at (exit 1).
 func verifyFailure(err error) error {
-	for _, cause := range []error{context.Canceled, store.ErrAuth, store.ErrMisplaced, store.ErrUnavailable, os.ErrPermission, syscall.ENOSPC} {
+	for _, cause := range []error{context.Canceled, store.ErrAuth, store.ErrMisplaced, store.ErrUnavailable,
+		os.ErrPermission, syscall.ENOSPC} {
 		if errors.Is(err, cause) {
 			return err
 		}

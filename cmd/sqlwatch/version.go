@@ -16,7 +16,8 @@ import (
 // readBuildInfo takes version and commit from the linker (see the Makefile), or
 // else from what the go command recorded, and SQLite's version from the library.
 func readBuildInfo() daemon.BuildInfo {
-	facts := daemon.BuildInfo{Version: version.Version, Commit: version.Revision, Go: runtime.Version(), SQLite: sqlite.Version()}
+	facts := daemon.BuildInfo{Version: version.Version, Commit: version.Revision, Go: runtime.Version(),
+		SQLite: sqlite.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		facts.Version = cmp.Or(facts.Version, info.Main.Version)
 		for _, setting := range info.Settings {

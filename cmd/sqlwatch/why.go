@@ -13,7 +13,8 @@ import (
 )
 
 func registerWhy(app *kingpin.Application, env *environment) {
-	cmd := app.Command("why", "Explain what the policies say about a database: the values behind it, the first guard that refused, when it could act, what was decided lately.")
+	cmd := app.Command("why", "Explain what the policies say about a database: the values behind it, the first guard "+
+		"that refused, when it could act, what was decided lately.")
 	name := cmd.Arg("db", "A configured name or a file.").Required().String()
 	only := cmd.Arg("policy", "Only this policy.").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
@@ -74,7 +75,8 @@ func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
 		if a.Err != "" {
 			fmt.Fprintf(w, ": %s", a.Err)
 		}
-		fmt.Fprintf(w, " (took %s, writers held up %s, gave back %s)\n", a.Duration.Round(100*time.Microsecond), a.WriterStall.Round(100*time.Microsecond), size(a.Reclaimed))
+		fmt.Fprintf(w, " (took %s, writers held up %s, gave back %s)\n", a.Duration.Round(100*time.Microsecond),
+			a.WriterStall.Round(100*time.Microsecond), size(a.Reclaimed))
 	}
 	if len(v.Changes) > 0 {
 		fmt.Fprintln(w, "\nLast decisions:")
@@ -93,7 +95,8 @@ func explainPin(w io.Writer, v databaseView, now time.Time) {
 		return
 	}
 	r := v.Sample.Readers
-	fmt.Fprintf(w, "  The WAL is pinned at frame %d of %d for %s", r.OldestFrame, v.Sample.WAL.Frames, now.Sub(r.PinnedSince).Round(time.Second))
+	fmt.Fprintf(w, "  The WAL is pinned at frame %d of %d for %s", r.OldestFrame, v.Sample.WAL.Frames,
+		now.Sub(r.PinnedSince).Round(time.Second))
 	if r.OldestPID > 0 {
 		fmt.Fprintf(w, " by pid %d (%s)", r.OldestPID, r.OldestCommand)
 	}
@@ -129,7 +132,8 @@ func explainPolicy(w io.Writer, p policyView, now time.Time) {
 		fmt.Fprintf(w, "    %s: %s\n", g.Guard, g.Reason)
 	}
 	if !p.Earliest.IsZero() {
-		fmt.Fprintf(w, "  could act at the earliest: %s (%s)\n", p.Earliest.Local().Format("2006-01-02 15:04:05 MST"), fromNow(p.Earliest, now))
+		fmt.Fprintf(w, "  could act at the earliest: %s (%s)\n", p.Earliest.Local().Format("2006-01-02 15:04:05 MST"),
+			fromNow(p.Earliest, now))
 	}
 	if p.Tree == nil {
 		return
@@ -149,7 +153,8 @@ func fromNow(t, now time.Time) string {
 }
 
 func registerPlan(app *kingpin.Application, env *environment) {
-	cmd := app.Command("plan", "Show what each policy would do now and why. With --new, show what another configuration would change. Exit code 2: something would be done, or would change.")
+	cmd := app.Command("plan", "Show what each policy would do now and why. With --new, show what another configuration "+
+		"would change. Exit code 2: something would be done, or would change.")
 	next := cmd.Flag("new", "Another configuration to compare with.").PlaceHolder("PATH").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {

@@ -274,12 +274,18 @@ func TestFindLayout(t *testing.T) {
 	member := func(name string, t btf.Type, at btf.Bits) btf.Member {
 		return btf.Member{Name: name, Type: t, Offset: at * 8}
 	}
-	inode := &btf.Struct{Name: "inode", Size: 64, Members: []btf.Member{member("i_sb", &btf.Pointer{Target: long}, 40), member("i_ino", long, 56)}}
-	super := &btf.Struct{Name: "super_block", Size: 32, Members: []btf.Member{member("s_dev", &btf.Typedef{Name: "dev_t", Type: word}, 16)}}
-	core := &btf.Struct{Name: "file_lock_core", Size: 32, Members: []btf.Member{member("flc_pid", word, 20), member("flc_type", char, 28)}}
-	lock69 := &btf.Struct{Name: "file_lock", Size: 64, Members: []btf.Member{member("c", core, 8), member("fl_start", long, 40), member("fl_end", long, 48)}}
-	lock68 := &btf.Struct{Name: "file_lock", Size: 64, Members: []btf.Member{member("fl_pid", word, 12), member("fl_type", char, 16), member("fl_start", long, 40), member("fl_end", long, 48)}}
-	wide := &btf.Struct{Name: "file_lock", Size: 64, Members: []btf.Member{member("c", long, 8), member("fl_start", long, 40), member("fl_end", long, 48)}}
+	inode := &btf.Struct{Name: "inode", Size: 64, Members: []btf.Member{member("i_sb", &btf.Pointer{Target: long}, 40),
+		member("i_ino", long, 56)}}
+	super := &btf.Struct{Name: "super_block", Size: 32,
+		Members: []btf.Member{member("s_dev", &btf.Typedef{Name: "dev_t", Type: word}, 16)}}
+	core := &btf.Struct{Name: "file_lock_core", Size: 32, Members: []btf.Member{member("flc_pid", word, 20),
+		member("flc_type", char, 28)}}
+	lock69 := &btf.Struct{Name: "file_lock", Size: 64, Members: []btf.Member{member("c", core, 8),
+		member("fl_start", long, 40), member("fl_end", long, 48)}}
+	lock68 := &btf.Struct{Name: "file_lock", Size: 64, Members: []btf.Member{member("fl_pid", word, 12),
+		member("fl_type", char, 16), member("fl_start", long, 40), member("fl_end", long, 48)}}
+	wide := &btf.Struct{Name: "file_lock", Size: 64, Members: []btf.Member{member("c", long, 8),
+		member("fl_start", long, 40), member("fl_end", long, 48)}}
 
 	common := layout{
 		inode: field{56, asm.DWord}, superblock: field{40, asm.DWord}, device: field{16, asm.Word},

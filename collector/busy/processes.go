@@ -153,7 +153,8 @@ func (p *Processes) follow(db string, pid uint64) {
 	}
 	d.pids[pid] = steps // nil as well: to try again would tell the same
 	if err != nil {
-		p.log.Warn("SQLITE_BUSY within this process is not counted; what it meets of other processes is", "db", db, "pid", pid, "err", err)
+		p.log.Warn("SQLITE_BUSY within this process is not counted; what it meets of other processes is", "db", db, "pid",
+			pid, "err", err)
 		return
 	}
 	p.log.Info("counting the SQLITE_BUSY that sqlite3_step returns", "db", db, "pid", pid)

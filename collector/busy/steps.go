@@ -47,7 +47,8 @@ func OpenSteps(pid int) (*Steps, error) {
 }
 
 // ErrNoSymbol says that a process has no sqlite3_step to attach to.
-var ErrNoSymbol = errors.New("no symbol " + stepSymbol + " in its executable or libraries: stripped, or not the C library")
+var ErrNoSymbol = errors.New("no symbol " + stepSymbol +
+	" in its executable or libraries: stripped, or not the C library")
 
 func openSteps(pid int) (*Steps, error) {
 	result, ok := map[string]int16{"amd64": 80 /* rax */, "arm64": 0 /* x0 */}[runtime.GOARCH]
@@ -59,7 +60,8 @@ func openSteps(pid int) (*Steps, error) {
 		return nil, err
 	}
 	s := new(Steps)
-	if s.count, err = ebpf.NewMap(&ebpf.MapSpec{Name: "sqlwatch_steps", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
+	if s.count, err = ebpf.NewMap(&ebpf.MapSpec{Name: "sqlwatch_steps", Type: ebpf.Array, KeySize: 4, ValueSize: 8,
+		MaxEntries: 1}); err != nil {
 		return nil, err
 	}
 	s.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{

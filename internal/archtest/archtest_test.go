@@ -32,13 +32,20 @@ var arrows = map[string][]string{
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
 	}, // the composition root
-	"internal/config":     {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks", "policy/policytest", "internal/hcldecode", "internal/notify"},
-	"internal/web":        {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
-	"internal/watchdog":   {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile", "internal/sqlite", "internal/durable"}, // dbfile: who else is there
-	"policy":              {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
-	"policy/policytest":   {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"}, // plays policies, as tests do
-	"internal/hcldecode":  {"policy/lang", "policy/lang/amounts", "policy/lang/marks"},                                            // strict reading, for policies and the rest of the configuration
-	"policy/lang":         {"collector", "policy/lang/series", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks"},
+	"internal/config": {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
+		"policy/policytest", "internal/hcldecode", "internal/notify"},
+	"internal/web": {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
+	// dbfile: who else is there
+	"internal/watchdog": {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile",
+		"internal/sqlite", "internal/durable"},
+	"policy": {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
+	// plays policies, as tests do
+	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",
+		"internal/hcldecode"},
+	// strict reading, for policies and the rest of the configuration
+	"internal/hcldecode": {"policy/lang", "policy/lang/amounts", "policy/lang/marks"},
+	"policy/lang": {"collector", "policy/lang/series", "policy/lang/amounts", "policy/lang/limits",
+		"policy/lang/marks"},
 	"policy/lang/series":  {}, // the past, in bounded space
 	"policy/lang/amounts": {}, // text and amounts
 	"policy/lang/limits":  {}, // what is refused before it is evaluated
@@ -49,28 +56,34 @@ var arrows = map[string][]string{
 	"replicator/store":    {"replicator/moment"}, // page sums carry the time of what they sum
 	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable"},
 	"replicator/pagesums": {"internal/durable"},
-	"replicator/overlay":  {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"}, // reads a file that changes
+	// reads a file that changes
+	"replicator/overlay": {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
 	"replicator/capture": {
-		"replicator/capture/statedir", "replicator/capture/batch", "replicator/overlay", "replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
+		"replicator/capture/statedir", "replicator/capture/batch", "replicator/overlay", "replicator/moment",
+		"replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
 	"replicator/capture/batch": {"internal/dbfile"}, // pages in bounded memory, whatever they prove
 	// What survives a restart, apart from how it comes about.
-	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums", "internal/durable"},
-	"replicator/catalog":          {"replicator/moment", "replicator/store"},
-	"replicator/lease":            {"replicator/store"},
-	"replicator/retention":        {"replicator/catalog"}, // what may be deleted, apart from deleting it
+	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
+		"internal/durable"},
+	"replicator/catalog":   {"replicator/moment", "replicator/store"},
+	"replicator/lease":     {"replicator/store"},
+	"replicator/retention": {"replicator/catalog"}, // what may be deleted, apart from deleting it
 	// Whose history a replica holds, and who may go on with it; a restored database carries a note of it.
-	"replicator/lineage":  {"replicator/store", "internal/dbfile", "internal/durable"},
-	"replicator/custody":  {"replicator/lease", "replicator/lineage", "internal/durable"},
-	"replicator/upload":   {"replicator/lease", "replicator/store"},
-	"replicator/worker":   {},
-	"replicator/compact":  {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge", "replicator/restore"},
-	"replicator/restore":  {"replicator/store", "replicator/catalog", "replicator/lineage", "internal/dbfile", "internal/sqlite", "internal/durable"},
+	"replicator/lineage": {"replicator/store", "internal/dbfile", "internal/durable"},
+	"replicator/custody": {"replicator/lease", "replicator/lineage", "internal/durable"},
+	"replicator/upload":  {"replicator/lease", "replicator/store"},
+	"replicator/worker":  {},
+	"replicator/compact": {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge",
+		"replicator/restore"},
+	"replicator/restore": {"replicator/store", "replicator/catalog", "replicator/lineage", "internal/dbfile",
+		"internal/sqlite", "internal/durable"},
 	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},
 	"replicator/requests": {"replicator/store", "internal/metric"},
 	"replicator": {
-		"replicator/moment", "replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog", "replicator/lease", "replicator/merge", "replicator/spool",
+		"replicator/moment", "replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog",
+		"replicator/lease", "replicator/merge", "replicator/spool",
 		"replicator/requests", "replicator/restore", "replicator/lineage", "replicator/custody", "replicator/compact",
 		"replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
@@ -91,9 +104,10 @@ var arrows = map[string][]string{
 	"internal/importer":           {},
 	"internal/testapp":            {},
 	"examples":                    {},
-	"internal/health":             {"internal/show", "internal/metric", "collector"}, // one judge for page, commands, metrics and alerts
-	"internal/show":               {},
-	"internal/notify":             {"internal/metric", "collector"},
+	// one judge for page, commands, metrics and alerts
+	"internal/health": {"internal/show", "internal/metric", "collector"},
+	"internal/show":   {},
+	"internal/notify": {"internal/metric", "collector"},
 }
 
 type listedPackage struct {
@@ -220,7 +234,8 @@ func TestSizes(t *testing.T) {
 			}
 		}
 		// Some that are to be divided once more: what a batch keeps, the pace, and who else is there.
-		most := map[string]int{"replicator/capture": 2900, "replicator": 2600}[p.short()]
+		most := map[string]int{"replicator/capture": 2900, "replicator": 2600, "policy/lang": 2600,
+			"replicator/restore": 2600}[p.short()]
 		if total > max(maxPackage, most) && p.short() != "cmd/sqlwatch" {
 			t.Errorf("%s has %d lines, over %d", p.short(), total, maxPackage)
 		}

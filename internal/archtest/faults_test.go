@@ -35,7 +35,8 @@ func TestFaultTable(t *testing.T) {
 	rows := map[string]bool{}
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(strings.TrimSpace(line), "|")
-		if len(cells) != 6 || faultID.FindString(cells[1]) != strings.TrimSpace(cells[1]) || strings.TrimSpace(cells[1]) == "" {
+		if len(cells) != 6 || faultID.FindString(cells[1]) != strings.TrimSpace(cells[1]) ||
+			strings.TrimSpace(cells[1]) == "" {
 			out.WriteString(line)
 			continue
 		}

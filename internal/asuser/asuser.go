@@ -31,7 +31,8 @@ type ManyError struct {
 // Error names the users, with what serves each.
 func (e *ManyError) Error() string {
 	var b strings.Builder
-	b.WriteString("as root, sqlwatch works as the owner of the databases, and these belong to several users; start one for each")
+	b.WriteString("as root, sqlwatch works as the owner of the databases, and these belong to several users; start one " +
+		"for each")
 	b.WriteString(" (with systemd: systemctl enable --now and the unit of the line; each reads /etc/sqlwatch/USER):")
 	users := slices.SortedFunc(maps.Keys(e.Paths), func(a, b User) int { return a.UID - b.UID })
 	for _, u := range users {
@@ -96,8 +97,10 @@ func ownerOf(path string) (User, error) {
 	}
 	for _, other := range []uint32{link.Uid, above.Uid} {
 		if other != 0 && other != st.Uid {
-			return User{}, fmt.Errorf("%s belongs to uid %d, but the link or directory that leads to it to uid %d, who could put any file there: "+
-				"as root, sqlwatch leaves it alone; have all of it belong to one user, or start sqlwatch as that user", path, st.Uid, other)
+			return User{}, fmt.Errorf("%s belongs to uid %d, but the link or directory that leads to it to uid %d, who could "+
+				"put any file there: "+
+				"as root, sqlwatch leaves it alone; have all of it belong to one user, or start sqlwatch as that user", path,
+				st.Uid, other)
 		}
 	}
 	return owner, nil
@@ -166,9 +169,11 @@ func handOver(u User, dir, mark string) error {
 	case len(entries) > 0 && mark == "":
 		return nil
 	case len(entries) > 0 && !marked:
-		return fmt.Errorf("it holds no %s, so it may be something else: give it to that user yourself (chown -R %d)", mark, u.UID)
+		return fmt.Errorf("it holds no %s, so it may be something else: give it to that user yourself (chown -R %d)", mark,
+			u.UID)
 	case st.Uid != 0 || st.Mode&0o022 != 0:
-		return fmt.Errorf("it belongs to uid %d with mode %04o, and others could put links there: give it to that user yourself", st.Uid, st.Mode&0o7777)
+		return fmt.Errorf("it belongs to uid %d with mode %04o, and others could put links there: give it to that user "+
+			"yourself", st.Uid, st.Mode&0o7777)
 	}
 	return chownTree(root, u)
 }

@@ -13,14 +13,15 @@ func TestLoad_F2_bombs(t *testing.T) {
 		return "locals {\n  b = 0\n  a = " + strings.Repeat(unit, (maxFileSize-100)/len(unit)/bombScale) + end + "\n}\n"
 	}
 	for name, src := range map[string]string{
-		"sums":           fill("1+", "1"),
-		"ands":           fill("true&&", "true"),
-		"indexes":        "locals {\n  b = 0\n  a = local" + strings.Repeat("[b]", 300_000/bombScale) + "\n}\n",
-		"attributes":     "locals {\n  b = 0\n  a = local" + strings.Repeat(".b", 500_000/bombScale) + "\n}\n",
-		"splats":         "locals {\n  b = 0\n  a = local.b" + strings.Repeat(".*", 500_000/bombScale) + "\n}\n",
-		"full splats":    "locals {\n  b = 0\n  a = local.b" + strings.Repeat("[*]", 300_000/bombScale) + "\n}\n",
-		"ifs":            "locals {\n  a = <<E\n" + strings.Repeat("%{if true}", 100_000/bombScale) + "\nE\n}\n",
-		"closed ifs":     "locals {\n  a = <<E\n" + strings.Repeat("%{if true}", 40_000/bombScale) + strings.Repeat("%{endif}", 40_000/bombScale) + "\nE\n}\n",
+		"sums":        fill("1+", "1"),
+		"ands":        fill("true&&", "true"),
+		"indexes":     "locals {\n  b = 0\n  a = local" + strings.Repeat("[b]", 300_000/bombScale) + "\n}\n",
+		"attributes":  "locals {\n  b = 0\n  a = local" + strings.Repeat(".b", 500_000/bombScale) + "\n}\n",
+		"splats":      "locals {\n  b = 0\n  a = local.b" + strings.Repeat(".*", 500_000/bombScale) + "\n}\n",
+		"full splats": "locals {\n  b = 0\n  a = local.b" + strings.Repeat("[*]", 300_000/bombScale) + "\n}\n",
+		"ifs":         "locals {\n  a = <<E\n" + strings.Repeat("%{if true}", 100_000/bombScale) + "\nE\n}\n",
+		"closed ifs": "locals {\n  a = <<E\n" + strings.Repeat("%{if true}", 40_000/bombScale) +
+			strings.Repeat("%{endif}", 40_000/bombScale) + "\nE\n}\n",
 		"bracketed sums": "locals {\n  a = (" + strings.Repeat("1+\n", 200_000/bombScale) + "1)\n}\n",
 		"strings":        "locals {\n  a = " + strings.Repeat(`"," == `, 100_000/bombScale) + "1\n}\n",
 		"blocks":         strings.Repeat("a {\n", 200_000/bombScale),

@@ -107,12 +107,13 @@ type ReplicaTarget struct {
 
 // S3 is an S3-compatible store.
 type S3 struct {
-	Bucket       string `json:"bucket"`
-	Prefix       string `json:"prefix"` // without slashes at its ends
-	Region       string `json:"region,omitempty"`
-	Endpoint     string `json:"endpoint,omitempty"`   // "": the provider's own
-	PathStyle    bool   `json:"path_style,omitempty"` // the bucket is a part of the path
-	HostStyle    bool   `json:"host_style,omitempty"` // path_style = false was said: the bucket is a part of the host's name. Neither: as the provider wants it
+	Bucket    string `json:"bucket"`
+	Prefix    string `json:"prefix"` // without slashes at its ends
+	Region    string `json:"region,omitempty"`
+	Endpoint  string `json:"endpoint,omitempty"`   // "": the provider's own
+	PathStyle bool   `json:"path_style,omitempty"` // the bucket is a part of the path
+	// path_style = false was said: the bucket is a part of the host's name. Neither: as the provider wants it
+	HostStyle    bool   `json:"host_style,omitempty"`
 	CAFile       string `json:"ca_file,omitempty"`
 	AccessKey    Secret `json:"access_key,omitempty"` // "": the SDK's default chain
 	SecretKey    Secret `json:"secret_key,omitempty"`

@@ -41,7 +41,8 @@ func TestPolicyReferenceExamples(t *testing.T) {
 	for i, e := range examples {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			name := map[string]string{"hcl": "example.hcl", "json": "example.hcl.json", "hcl test": "example_test.hcl"}[e[1]+e[2]]
+			name := map[string]string{"hcl": "example.hcl", "json": "example.hcl.json", "hcl test": "example_test.hcl"}[e[1]+
+				e[2]]
 			dir, files := t.TempDir(), map[string]string{"prelude.hcl": prelude, name: e[3]}
 			if e[2] != "" {
 				files["policies.hcl"] = examples[0][3] // tests are of the first example

@@ -63,7 +63,8 @@ func (e *environment) env() function.Function {
 			if len(args) == 2 {
 				return args[1], nil
 			}
-			return cty.NilVal, fmt.Errorf("the environment variable %s is not set; set it, or give a default: env(%q, \"…\")", name, name)
+			return cty.NilVal, fmt.Errorf("the environment variable %s is not set; set it, or give a default: env(%q, \"…\")",
+				name, name)
 		},
 	})
 }
@@ -149,7 +150,8 @@ func (e *environment) clean(diags hcl.Diagnostics) hcl.Diagnostics {
 // explainDollar adds how a literal ${ is written to errors that come of one.
 func explainDollar(d *hcl.Diagnostic) {
 	text := strings.ToLower(d.Summary + " " + d.Detail)
-	if strings.Contains(text, "template") || strings.Contains(text, "interpolation") || strings.Contains(text, "unclosed") || strings.Contains(text, "unterminated") {
+	if strings.Contains(text, "template") || strings.Contains(text, "interpolation") ||
+		strings.Contains(text, "unclosed") || strings.Contains(text, "unterminated") {
 		if !strings.Contains(d.Detail, "$${") {
 			d.Detail = strings.TrimSpace(d.Detail + " A literal ${ is written $${, and %{ is written %%{.")
 		}
@@ -159,7 +161,8 @@ func explainDollar(d *hcl.Diagnostic) {
 // literalSecret reports whether a secret is written into a file, rather than looked up.
 func literalSecret(f *hcl.File) bool {
 	for _, text := range hidingOf(f).literals {
-		if !envName.MatchString(text) && !strings.Contains(text, "://") && !strings.HasPrefix(text, "/") && !strings.Contains(text, "secret(") {
+		if !envName.MatchString(text) && !strings.Contains(text, "://") && !strings.HasPrefix(text, "/") &&
+			!strings.Contains(text, "secret(") {
 			return true
 		}
 	}

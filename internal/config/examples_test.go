@@ -9,7 +9,8 @@ import (
 
 // testEnv is an environment for the examples.
 func testEnv(name string) (string, bool) {
-	v, ok := map[string]string{"B2_KEY_ID": "key-id", "B2_APP_KEY": canary, "OPS_WEBHOOK": "https://hooks.example.com/x"}[name]
+	v, ok := map[string]string{"B2_KEY_ID": "key-id", "B2_APP_KEY": canary,
+		"OPS_WEBHOOK": "https://hooks.example.com/x"}[name]
 	return v, ok
 }
 
@@ -71,7 +72,8 @@ func TestLoadTestsRefuses(t *testing.T) {
 		"F1_syntax":      {"test \"t\" {", "x_test.hcl:1"},
 		"F1_other_block": {"policy \"q\" {}", "Unsupported block type"},
 		"F2_deep":        {"test \"t\" {\n  start = " + strings.Repeat("[", 1000) + "\n}", "Nested too deep"},
-		"F5_secret":      {"test \"t\" {\n  policy = env(\"B2_APP_KEY\")\n  start = \"2026-05-05T00:00:00Z\"\n}", "There is no policy \"(secret)\""},
+		"F5_secret": {"test \"t\" {\n  policy = env(\"B2_APP_KEY\")\n  start = \"2026-05-05T00:00:00Z\"\n}",
+			"There is no policy \"(secret)\""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -80,7 +82,8 @@ func TestLoadTestsRefuses(t *testing.T) {
 				t.Fatal(diags)
 			}
 			_, diags = cfg.LoadTests(dir)
-			if got := show(cfg, diags); !diags.HasErrors() || !strings.Contains(got, test.want) || strings.Contains(got, canary) {
+			if got := show(cfg, diags); !diags.HasErrors() || !strings.Contains(got, test.want) ||
+				strings.Contains(got, canary) {
 				t.Errorf("got %s, want %q", got, test.want)
 			}
 		})

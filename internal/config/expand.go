@@ -48,12 +48,15 @@ func (l *loading) place(d *Database, a hcl.Attributes, b *hcl.Block) {
 	switch {
 	case (a["path"] == nil) == (a["glob"] == nil):
 		l.Errorf(b.DefRange, "No place", "A database has either path, one file, or glob, a pattern of files.")
-	case a["path"] != nil && d.Path == "" && !l.Diags.HasErrors(), a["glob"] != nil && d.Glob == "" && !l.Diags.HasErrors():
+	case a["path"] != nil && d.Path == "" && !l.Diags.HasErrors(), a["glob"] != nil && d.Glob == "" &&
+		!l.Diags.HasErrors():
 		l.Errorf(b.DefRange, "No place", "The path or glob of this database is empty.")
 	case a["path"] != nil && d.Path != "" && !filepath.IsAbs(d.Path):
-		l.Errorf(a["path"].Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.", d.Path)
+		l.Errorf(a["path"].Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.",
+			d.Path)
 	case a["glob"] != nil && d.Glob != "" && !filepath.IsAbs(d.Glob):
-		l.Errorf(a["glob"].Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.", d.Glob)
+		l.Errorf(a["glob"].Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.",
+			d.Glob)
 	case strings.Contains(d.Glob, "**"):
 		l.Errorf(a["glob"].Expr.Range(), "Bad pattern", "** is not understood; * stands for one element of a path.")
 	}
@@ -112,7 +115,8 @@ type LeftOut struct {
 // stays, by its name and whether its file is there or not, while its block's glob
 // could have found it; newcomers that are in contradiction to it are left out.
 func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
-	x := &expansion{cfg: c, names: map[string]string{}, inodes: map[inode]string{}, paths: map[string]bool{}, places: map[string]string{}, above: map[string]string{}}
+	x := &expansion{cfg: c, names: map[string]string{}, inodes: map[inode]string{}, paths: map[string]bool{},
+		places: map[string]string{}, above: map[string]string{}}
 	for _, d := range c.Databases {
 		if d.Glob == "" {
 			x.add(d, d.Path)
@@ -120,7 +124,8 @@ func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 	}
 	for _, d := range c.Databases {
 		for _, k := range known {
-			if name, err := d.nameOf(k.Path); d.Glob != "" && k.Block == d.Name && err == nil && name == k.Name && x.fits(d, k.Path) {
+			if name, err := d.nameOf(k.Path); d.Glob != "" && k.Block == d.Name && err == nil && name == k.Name &&
+				x.fits(d, k.Path) {
 				x.add(d, k.Path)
 			}
 		}
@@ -212,7 +217,8 @@ func share(paths []string, limit int) (kept []string, leftOut []LeftOut) {
 	}
 	for _, dir := range slices.Sorted(maps.Keys(count)) {
 		if n := count[dir] - taken[dir]; n > 0 {
-			why := fmt.Sprintf("the glob matches %d files, of which at most %d are watched, and %d of this directory", len(paths), limit, quota)
+			why := fmt.Sprintf("the glob matches %d files, of which at most %d are watched, and %d of this directory",
+				len(paths), limit, quota)
 			leftOut = append(leftOut, LeftOut{Place: dir, Why: why, Count: n})
 		}
 	}
@@ -236,7 +242,8 @@ func within(glob, path string) error {
 	}
 	rel, err := filepath.Rel(fixed, filepath.Dir(path))
 	if err != nil || filepath.Join(resolved, rel) != filepath.Dir(target) {
-		return fmt.Errorf("a link leads to %s, and a glob follows none out of a file's directory: give that file a block with path", target)
+		return fmt.Errorf("a link leads to %s, and a glob follows none out of a file's directory: give that file a block "+
+			"with path", target)
 	}
 	return nil
 }
@@ -298,7 +305,8 @@ func (x *expansion) occupy(location, database string) {
 }
 
 func (x *expansion) add(d Database, path string) {
-	t := DatabaseTarget{Path: filepath.Clean(path), Labels: d.Labels, Restart: d.Restart, Range: d.Range, Block: d.Name, Glob: d.Glob != ""}
+	t := DatabaseTarget{Path: filepath.Clean(path), Labels: d.Labels, Restart: d.Restart, Range: d.Range, Block: d.Name,
+		Glob: d.Glob != ""}
 	if err := x.complete(&t, d); err != nil {
 		x.leftOut = append(x.leftOut, LeftOut{Place: path, Why: fmt.Sprintf("database %q: %v", d.Name, err), Count: 1})
 		return
@@ -328,11 +336,13 @@ func (x *expansion) complete(t *DatabaseTarget, d Database) error {
 			return err
 		}
 		if other := x.conflict(r.location()); other != "" {
-			return fmt.Errorf("replica %s would go to %s, which is, contains or lies within the place of %s; put ${db.name} into its prefix or dir", ref, r.Place(), other)
+			return fmt.Errorf("replica %s would go to %s, which is, contains or lies within the place of %s; put ${db.name} "+
+				"into its prefix or dir", ref, r.Place(), other)
 		}
 		for _, other := range t.Replicas {
 			if a, b := r.location(), other.location(); strings.HasPrefix(a, b) || strings.HasPrefix(b, a) {
-				return fmt.Errorf("replica %s would go to %s, which is, contains or lies within the place of %s", ref, r.Place(), other.Name)
+				return fmt.Errorf("replica %s would go to %s, which is, contains or lies within the place of %s", ref, r.Place(),
+					other.Name)
 			}
 		}
 		t.Replicas = append(t.Replicas, r)

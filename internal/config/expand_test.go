@@ -25,7 +25,8 @@ func files(t *testing.T, dir string, names ...string) {
 func TestExpand_F6_glob(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	files(t, dir, "acme/data.db", "acme/data.db-wal", "acme/data.db-shm", "acme/data.db-journal", "zeta/data.db", "state/data.db")
+	files(t, dir, "acme/data.db", "acme/data.db-wal", "acme/data.db-shm", "acme/data.db-journal", "zeta/data.db",
+		"state/data.db")
 	cfg, diags := load(t, map[string]string{"a": fmt.Sprintf(`
 server {
   state_dir = "%[1]s/state"
@@ -50,7 +51,8 @@ replica "s3" "m" {
 	if err != nil || len(targets) != 2 {
 		t.Fatalf("%v %+v", err, targets)
 	}
-	if got := targets[0]; got.Name != "tenant-acme" || got.Replicas[0].S3.Prefix != "v1/tenant-acme" || got.Labels["tier"] != "gold" {
+	if got := targets[0]; got.Name != "tenant-acme" || got.Replicas[0].S3.Prefix != "v1/tenant-acme" ||
+		got.Labels["tier"] != "gold" {
 		t.Errorf("%+v", got)
 	}
 	if u := cfg.Unmatched(); len(u) != 1 || u[0].Name != "unnamed" {
@@ -123,7 +125,8 @@ func TestExpand_F7_contradictions(t *testing.T) {
 		t.Fatal(err)
 	}
 	two := func(first, second string) string {
-		return fmt.Sprintf("database \"one\" {\n  path = \"%s/a.db\"\n  %s\n}\ndatabase \"two\" {\n  path = \"%s/%s\"\n}\n", dir, first, dir, second)
+		return fmt.Sprintf("database \"one\" {\n  path = \"%s/a.db\"\n  %s\n}\ndatabase \"two\" {\n  path = \"%s/%s\"\n}\n",
+			dir, first, dir, second)
 	}
 	s3 := func(name, prefix string) string {
 		return fmt.Sprintf("replica \"s3\" %q {\n  bucket = \"b\"\n  prefix = %q\n}\n", name, prefix)
@@ -132,14 +135,21 @@ func TestExpand_F7_contradictions(t *testing.T) {
 		{"same path", two("", "a.db"), "same file as"},
 		{"hard link", two("", "hard.db"), "same file as"},
 		{"symbolic link", two("", "soft.db"), "same file as"},
-		{"same missing path", "database \"one\" {\n  path = \"/none/x.db\"\n}\ndatabase \"two\" {\n  path = \"/none/./x.db\"\n}", "watched already"},
-		{"same name", fmt.Sprintf("database \"t\" {\n  glob = \"%s/*/data.db\"\n  name = \"t\"\n}", dir), `the name "t" is taken`},
-		{"same prefix", two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.x]\n  name = \"two") + s3("x", "v1"), "put ${db.name}"},
-		{"prefix of another's", two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.y]\n  name = \"two") + s3("x", "v1") + s3("y", "v1/two"), "one on s3.x"},
-		{"prefix around another's", two("replicate_to = [replica.s3.y]", "b.db\"\n  replicate_to = [replica.s3.x]\n  name = \"two") + s3("x", "v1") + s3("y", "v1/two"), "one on s3.y"},
-		{"two replicas of one database", two("replicate_to = [replica.s3.x, replica.s3.y]", "b.db") + s3("x", "v1") + s3("y", "v1"), ""},
+		{"same missing path", "database \"one\" {\n  path = \"/none/x.db\"\n}\ndatabase \"two\" {\n  path = " +
+			"\"/none/./x.db\"\n}", "watched already"},
+		{"same name", fmt.Sprintf("database \"t\" {\n  glob = \"%s/*/data.db\"\n  name = \"t\"\n}", dir),
+			`the name "t" is taken`},
+		{"same prefix", two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.x]\n  name = \"two") +
+			s3("x", "v1"), "put ${db.name}"},
+		{"prefix of another's", two("replicate_to = [replica.s3.x]",
+			"b.db\"\n  replicate_to = [replica.s3.y]\n  name = \"two") + s3("x", "v1") + s3("y", "v1/two"), "one on s3.x"},
+		{"prefix around another's", two("replicate_to = [replica.s3.y]",
+			"b.db\"\n  replicate_to = [replica.s3.x]\n  name = \"two") + s3("x", "v1") + s3("y", "v1/two"), "one on s3.y"},
+		{"two replicas of one database", two("replicate_to = [replica.s3.x, replica.s3.y]", "b.db") + s3("x", "v1") +
+			s3("y", "v1"), ""},
 		{"dots in a prefix", two("replicate_to = [replica.s3.x]", "b.db") + s3("x", "v1/../v2"), "has an element"},
-		{"relative dir", two("replicate_to = [replica.file.x]", "b.db") + "replica \"file\" \"x\" {\n  dir = \"${db.name}\"\n}", "not absolute"},
+		{"relative dir", two("replicate_to = [replica.file.x]", "b.db") +
+			"replica \"file\" \"x\" {\n  dir = \"${db.name}\"\n}", "not absolute"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -160,7 +170,9 @@ func TestExpand_F7_contradictions(t *testing.T) {
 			}
 		})
 	}
-	cfg, diags := load(t, map[string]string{"a": two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.y]\n  name = \"two") + s3("x", "v1") + s3("y", "v10")})
+	cfg, diags := load(t, map[string]string{
+		"a": two("replicate_to = [replica.s3.x]", "b.db\"\n  replicate_to = [replica.s3.y]\n  name = \"two") + s3("x", "v1") +
+			s3("y", "v10")})
 	if _, err := cfg.Expand(); diags.HasErrors() || err != nil {
 		t.Errorf("v1 and v10 do not collide: %v %v", diags, err)
 	}
@@ -170,7 +182,8 @@ func TestExpandHostileNames_D23(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	files(t, dir, "ok/data.db", "with space?#%/data.db", "ünï/data.db", "new\nline/data.db")
-	cfg, diags := load(t, map[string]string{"a": fmt.Sprintf("database \"t\" {\n  glob = \"%s/*/data.db\"\n  name = path_element(db.path, -2)\n}", dir)})
+	cfg, diags := load(t, map[string]string{
+		"a": fmt.Sprintf("database \"t\" {\n  glob = \"%s/*/data.db\"\n  name = path_element(db.path, -2)\n}", dir)})
 	if len(diags) > 0 {
 		t.Fatal(show(cfg, diags))
 	}
@@ -187,10 +200,12 @@ func TestDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	targets, err := cfg.Expand()
-	if err != nil || len(targets) != 2 || targets[0].Name != "app" || targets[1].Name != "app-2" || targets[1].Replicas[0].File.Dir != "/backups/app-2" {
+	if err != nil || len(targets) != 2 || targets[0].Name != "app" || targets[1].Name != "app-2" ||
+		targets[1].Replicas[0].File.Dir != "/backups/app-2" {
 		t.Errorf("%v %+v", err, targets)
 	}
-	one, err := Default([]string{"x.db"}, "s3://bucket/some/prefix?endpoint=http://127.0.0.1:9000&region=r&path_style=true")
+	one, err := Default([]string{"x.db"},
+		"s3://bucket/some/prefix?endpoint=http://127.0.0.1:9000&region=r&path_style=true")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,14 +223,22 @@ func TestDefault(t *testing.T) {
 func TestParseReplicaURL_F14(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
-		"http://x/y": "must be file or s3", "s3:///x": "no bucket", "file://host/x": "file:///dir", "/plain/path": "must be file or s3",
-		"s3://key:" + canary + "@b/p": "credentials do not belong", "s3://b/%zz" + canary: "character 8", "s3://b/a/../b": "has an element",
-		"s3:/b/p": `"://"`, "file:/dir": `"://"`, "s3://host:9000/b": "?endpoint=", "s3://b/p q": "character 9 is a blank",
-		"s3://b/p?regoin=x": "parameter at character 10: unknown parameter", "s3://b/p?region=x&region=y": `parameter at character 19: "region" is given twice`,
-		"s3://b/p?path_style=tru": "path_style is true or false", "s3://b/p?region=x;path_style=true": "divided by &", "s3://b/p?region=": "has no value",
-		"s3://b/p?region=x&": "has no value", "s3://b/p?": "", "s3://b/p#q": "character 9 is a #", "file:///a#b": "write %23", "file:///a?b": "write it as %3F",
+		"http://x/y": "must be file or s3", "s3:///x": "no bucket", "file://host/x": "file:///dir",
+		"/plain/path":                 "must be file or s3",
+		"s3://key:" + canary + "@b/p": "credentials do not belong", "s3://b/%zz" + canary: "character 8",
+		"s3://b/a/../b": "has an element",
+		"s3:/b/p":       `"://"`, "file:/dir": `"://"`, "s3://host:9000/b": "?endpoint=",
+		"s3://b/p q":                 "character 9 is a blank",
+		"s3://b/p?regoin=x":          "parameter at character 10: unknown parameter",
+		"s3://b/p?region=x&region=y": `parameter at character 19: "region" is given twice`,
+		"s3://b/p?path_style=tru":    "path_style is true or false", "s3://b/p?region=x;path_style=true": "divided by &",
+		"s3://b/p?region=":   "has no value",
+		"s3://b/p?region=x&": "has no value", "s3://b/p?": "", "s3://b/p#q": "character 9 is a #", "file:///a#b": "write %23",
+		"file:///a?b": "write it as %3F",
 		"s3://b/p?endpoint=http://u:" + canary + "@h": "has credentials", "s3://b/p?endpoint=http:/h": "one slash only",
-		"s3://b/p?endpoint=http://": "names no host", "s3://b/p?endpoint=s3://h": "begins with s3://", "s3://b/p?endpoint=https://h/%3Fx=1": "takes no parameters", "s3://b/p?endpoint=https://h%3Fx=1": "takes no parameters",
+		"s3://b/p?endpoint=http://": "names no host", "s3://b/p?endpoint=s3://h": "begins with s3://",
+		"s3://b/p?endpoint=https://h/%3Fx=1":   "takes no parameters",
+		"s3://b/p?endpoint=https://h%3Fx=1":    "takes no parameters",
 		"s3://b/p?endpoint=http://h:" + canary: "not a URL",
 	} {
 		_, err := ParseReplicaURL(url)
@@ -225,15 +248,19 @@ func TestParseReplicaURL_F14(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), canary) && !strings.HasPrefix(url, "s3://b/%zz") {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), canary) &&
+			!strings.HasPrefix(url, "s3://b/%zz") {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
 	}
 	for url, want := range map[string]S3{
-		"s3://b/p?endpoint=localhost:9000&region=r":              {Bucket: "b", Prefix: "p", Endpoint: "localhost:9000", Region: "r"},
-		"s3://b?endpoint=https://x.supabase.co/storage/v1/s3":    {Bucket: "b", Endpoint: "https://x.supabase.co/storage/v1/s3"},
-		"s3://b/p%20q?path_style=0&endpoint=http%3A%2F%2Fh%3A90": {Bucket: "b", Prefix: "p q", Endpoint: "http://h:90", HostStyle: true},
-		"s3://b/%23?path_style=1":                                {Bucket: "b", Prefix: "#", PathStyle: true},
+		"s3://b/p?endpoint=localhost:9000&region=r": {Bucket: "b", Prefix: "p", Endpoint: "localhost:9000",
+			Region: "r"},
+		"s3://b?endpoint=https://x.supabase.co/storage/v1/s3": {
+			Bucket: "b", Endpoint: "https://x.supabase.co/storage/v1/s3"},
+		"s3://b/p%20q?path_style=0&endpoint=http%3A%2F%2Fh%3A90": {Bucket: "b", Prefix: "p q", Endpoint: "http://h:90",
+			HostStyle: true},
+		"s3://b/%23?path_style=1": {Bucket: "b", Prefix: "#", PathStyle: true},
 	} {
 		if got, err := ParseReplicaURL(url); err != nil || got.S3 != want {
 			t.Errorf("%s: %+v, %v; want %+v", url, got.S3, err, want)
@@ -244,17 +271,21 @@ func TestParseReplicaURL_F14(t *testing.T) {
 // TestEndpoint_F14: a bad endpoint of a replica block is an error at its place.
 func TestEndpoint_F14(t *testing.T) {
 	t.Parallel()
-	for _, endpoint := range []string{"https://h?x=1", "s3://h", "http:/h", "http://", "https://user:" + canary + "@h", "https://h#x", "https://", "ftp://h"} {
-		_, diags := load(t, map[string]string{"a": "replica \"s3\" \"x\" {\n  bucket = \"b\"\n  endpoint = \"" + endpoint + "\"\n}\n"})
+	for _, endpoint := range []string{"https://h?x=1", "s3://h", "http:/h", "http://", "https://user:" + canary + "@h",
+		"https://h#x", "https://", "ftp://h"} {
+		_, diags := load(t, map[string]string{"a": "replica \"s3\" \"x\" {\n  bucket = \"b\"\n  endpoint = \"" + endpoint +
+			"\"\n}\n"})
 		if len(diags) != 1 || diags[0].Subject.Start.Line != 3 || strings.Contains(diags[0].Detail, canary) {
 			t.Errorf("%s: %v", endpoint, diags)
 		}
 	}
-	cfg, diags := load(t, map[string]string{"a": "replica \"s3\" \"x\" {\n  bucket = \"b\"\n  endpoint = \"http://h:90\"\n  path_style = false\n}\n"})
+	cfg, diags := load(t, map[string]string{
+		"a": "replica \"s3\" \"x\" {\n  bucket = \"b\"\n  endpoint = \"http://h:90\"\n  path_style = false\n}\n"})
 	if len(diags) > 0 {
 		t.Fatal(show(cfg, diags))
 	}
-	if target, err := cfg.Replicas["s3.x"].For("db", "/x", nil); err != nil || !target.S3.HostStyle || target.S3.PathStyle {
+	if target, err := cfg.Replicas["s3.x"].For("db", "/x", nil); err != nil || !target.S3.HostStyle ||
+		target.S3.PathStyle {
 		t.Errorf("path_style = false: %+v, %v", target.S3, err)
 	}
 }
@@ -262,9 +293,12 @@ func TestEndpoint_F14(t *testing.T) {
 // TestExpand_F6_many: many databases are expanded in time near linear.
 func TestExpand_F6_many(t *testing.T) {
 	t.Parallel()
-	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{"file.x": {Type: "file", Name: "file.x", fixed: &ReplicaTarget{Name: "file.x", Type: "file", File: File{Dir: "/b"}}, perDatabase: true}}}
+	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{
+		"file.x": {Type: "file", Name: "file.x", fixed: &ReplicaTarget{Name: "file.x", Type: "file", File: File{Dir: "/b"}},
+			perDatabase: true}}}
 	for i := range 10_000 {
-		cfg.Databases = append(cfg.Databases, Database{Name: fmt.Sprint("d", i), Path: fmt.Sprintf("/none/%d.db", i), ReplicateTo: []string{"file.x"}})
+		cfg.Databases = append(cfg.Databases, Database{Name: fmt.Sprint("d", i), Path: fmt.Sprintf("/none/%d.db", i),
+			ReplicateTo: []string{"file.x"}})
 	}
 	targets, err := cfg.Expand()
 	if err != nil || len(targets) != 10_000 {

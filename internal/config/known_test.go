@@ -110,7 +110,8 @@ func TestShare_V5_quota(t *testing.T) {
 			others++
 		}
 	}
-	if len(kept) != maxMatches || others != 50 || len(leftOut) != 1 || leftOut[0].Place != "/srv/greedy" || leftOut[0].Count != 51 {
+	if len(kept) != maxMatches || others != 50 || len(leftOut) != 1 || leftOut[0].Place != "/srv/greedy" ||
+		leftOut[0].Count != 51 {
 		t.Errorf("%d kept, %d of others, left out %+v", len(kept), others, leftOut)
 	}
 	many := make([]string, 30)

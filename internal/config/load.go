@@ -41,13 +41,15 @@ func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostic
 			}
 		}
 	}
-	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{}, Files: src.files}
+	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{},
+		Files: src.files}
 	if diags.HasErrors() {
 		return cfg, e.clean(diags)
 	}
 	cfg.env = e
 	l := &loading{cfg: cfg, env: e, places: map[string]hcl.Range{}}
-	l.Scope = &policy.Scope{Variables: map[string]cty.Value{}, Units: map[string]lang.Unit{}, Functions: e.functions(), Files: src.files, Scrub: e.scrub, Source: sourceOf(src.files)}
+	l.Scope = &policy.Scope{Variables: map[string]cty.Value{}, Units: map[string]lang.Unit{}, Functions: e.functions(),
+		Files: src.files, Scrub: e.scrub, Source: sourceOf(src.files)}
 	content := l.Content(hcl.MergeBodies(src.bodies), topLevel())
 	l.load(content)
 	for _, name := range src.loose {
@@ -154,10 +156,12 @@ func (l *loading) server(b *hcl.Block) {
 	s.StateDir = l.Plain(a["state_dir"], s.StateDir)
 	s.AllowEmpty = l.Flag(a["allow_empty"], false)
 	if !strings.HasPrefix(s.Admin, "unix:///") {
-		l.Errorf(a["admin"].Expr.Range(), "Bad address", "admin must be unix:// and an absolute path: actions are never offered over TCP.")
+		l.Errorf(a["admin"].Expr.Range(), "Bad address",
+			"admin must be unix:// and an absolute path: actions are never offered over TCP.")
 	}
 	if _, port, err := net.SplitHostPort(s.Listen); a["listen"] != nil && (err != nil || port == "") {
-		l.Errorf(a["listen"].Expr.Range(), "Bad address", "listen must be host:port, such as \"127.0.0.1:9942\" or \":9942\".")
+		l.Errorf(a["listen"].Expr.Range(), "Bad address",
+			"listen must be host:port, such as \"127.0.0.1:9942\" or \":9942\".")
 	}
 	if !filepath.IsAbs(s.StateDir) {
 		l.Errorf(a["state_dir"].Expr.Range(), "Relative path", "state_dir must be absolute.")
@@ -173,7 +177,8 @@ func (l *loading) uploads(b *hcl.Block) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 256 {
-		l.Errorf(a["at_once"].Expr.Range(), "Out of range", "at_once is a whole number from 1 to 256: how many large files are uploaded at a time.")
+		l.Errorf(a["at_once"].Expr.Range(), "Out of range",
+			"at_once is a whole number from 1 to 256: how many large files are uploaded at a time.")
 		return
 	}
 	l.cfg.Uploads.AtOnce = n
@@ -193,7 +198,8 @@ func (l *loading) notifier(b *hcl.Block) {
 	if url == "" && a["url"] != nil && !l.Diags.HasErrors() {
 		l.Errorf(a["url"].Expr.Range(), "Bad address", "A notifier needs an address; this one is empty.")
 	}
-	n := Notifier{Name: name, Type: b.Labels[0], URL: Secret(url), AllowHTTP: l.Flag(a["allow_http"], false), Range: b.DefRange}
+	n := Notifier{Name: name, Type: b.Labels[0], URL: Secret(url), AllowHTTP: l.Flag(a["allow_http"], false),
+		Range: b.DefRange}
 	if err := (notify.Target{URL: url, AllowHTTP: n.AllowHTTP}).Validate(); url != "" && err != nil {
 		l.Errorf(a["url"].Expr.Range(), "Bad address", "This notifier cannot be used: %v.", err)
 	}
@@ -203,14 +209,16 @@ func (l *loading) notifier(b *hcl.Block) {
 // Default returns the configuration for bare paths: each watched with the
 // built-in policies and, if a URL is given, replicated there.
 func Default(paths []string, replicaURL string) (*Config, error) {
-	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{}, Policies: policy.Defaults(), Files: map[string]*hcl.File{}}
+	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{},
+		Policies: policy.Defaults(), Files: map[string]*hcl.File{}}
 	var replicas []string
 	if replicaURL != "" {
 		target, err := ParseReplicaURL(replicaURL)
 		if err != nil {
 			return nil, err
 		}
-		cfg.Replicas[target.Name] = ReplicaTemplate{Type: target.Type, Name: target.Name, fixed: &target, perDatabase: len(paths) > 1}
+		cfg.Replicas[target.Name] = ReplicaTemplate{Type: target.Type, Name: target.Name, fixed: &target,
+			perDatabase: len(paths) > 1}
 		replicas = []string{target.Name}
 	}
 	taken := map[string]bool{}
@@ -225,7 +233,8 @@ func Default(paths []string, replicaURL string) (*Config, error) {
 			name = fmt.Sprintf("%s-%d", base, n)
 		}
 		taken[name] = true
-		cfg.Databases = append(cfg.Databases, Database{Name: name, Path: abs, ReplicateTo: replicas, Restart: DefaultRestart()})
+		cfg.Databases = append(cfg.Databases, Database{Name: name, Path: abs, ReplicateTo: replicas,
+			Restart: DefaultRestart()})
 	}
 	return cfg, nil
 }

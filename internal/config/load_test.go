@@ -55,7 +55,8 @@ func TestLoadErrors(t *testing.T) {
 		{"F1_no_place", "database \"a\" {\n}", "either path"},
 		{"F1_relative", "database \"a\" {\n  path = \"app.db\"\n}", "absolute"},
 		{"F1_replica_type", "replica \"s4\" \"a\" {\n}", `"s3" or "file"`},
-		{"F1_unknown_replica", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [replica.s3.mian]\n}\nreplica \"s3\" \"main\" {\n  bucket = \"b\"\n}", `Did you mean "s3.main"`},
+		{"F1_unknown_replica", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [replica.s3.mian]\n}\nreplica \"s3\" " +
+			"\"main\" {\n  bucket = \"b\"\n}", `Did you mean "s3.main"`},
 		{"F1_unknown_variable", "database \"a\" {\n  path = var.x\n}", "x"},
 		{"F2_deep", "locals {\n  a = " + deep + "\n}", "Nested too deep"},
 		{"F2_deep_unary", "locals {\n  a = " + strings.Repeat("!", 100_000) + "true\n}", "Nested too deep"},
@@ -66,11 +67,13 @@ func TestLoadErrors(t *testing.T) {
 		{"F2_NUL", "locals {\n  a = \"\x00\"\n}", "zero byte"},
 		{"F2_invalid_UTF8", "locals {\n  a = \"\xff\"\n}", "not UTF-8"},
 		{"F2_BOM", "\xef\xbb\xbflocals {}", "byte order mark"},
-		{"F3_for_explosion", "locals {\n  l = [0,1,2,3,4,5,6,7,8,9]\n  a = [for a in local.l : [for b in local.l : [for c in local.l : [for d in local.l : [for e in local.l : [for f in local.l : 1]]]]]]\n}", "too costly"},
+		{"F3_for_explosion", "locals {\n  l = [0,1,2,3,4,5,6,7,8,9]\n  a = [for a in local.l : [for b in local.l : [for c " +
+			"in local.l : [for d in local.l : [for e in local.l : [for f in local.l : 1]]]]]]\n}", "too costly"},
 		{"F3_doubling", "locals {\n" + doubling() + "}", "too costly"},
 		{"F4_cycle", "locals {\n  a = local.b\n  b = local.c\n  c = local.a\n}", "local.a → local.b → local.c → local.a"},
 		{"F4_self", "locals {\n  a = local.a + 1\n}", "local.a → local.a"},
-		{"F5_missing_env", "notifier \"webhook\" \"x\" {\n  url = env(\"NO_SUCH_VARIABLE\")\n}", "NO_SUCH_VARIABLE is not set"},
+		{"F5_missing_env", "notifier \"webhook\" \"x\" {\n  url = env(\"NO_SUCH_VARIABLE\")\n}",
+			"NO_SUCH_VARIABLE is not set"},
 		{"F5_missing_file", "notifier \"webhook\" \"x\" {\n  url = file(\"/no/such/file\")\n}", "/no/such/file"},
 		{"F5_device", "notifier \"webhook\" \"x\" {\n  url = file(\"/dev/zero\")\n}", "not a regular file"},
 		{"F5_missing_variable", "variable \"limit\" {}", "SQLWATCH_VAR_limit"},
@@ -79,9 +82,12 @@ func TestLoadErrors(t *testing.T) {
 		{"F8_negative_interval", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  sync_every = \"-1s\"\n}", "must be from"},
 		{"F8_nanosecond", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  sync_every = \"1ns\"\n}", "must be from"},
 		{"F8_overflow", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  sync_every = \"99999999999999h\"\n}", "not a duration"},
-		{"F8_retention", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  snapshot {\n    every = \"48h\"\n  }\n  retention {\n    keep = \"24h\"\n  }\n}", "cannot be restored"},
-		{"F8_thinning", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"240h\"\n    every_sync = \"48h\"\n    every_5m = \"24h\"\n  }\n}", "Retention out of order"},
-		{"F8_thinning_beyond_keep", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"24h\"\n    every_30s = \"48h\"\n  }\n}", "Retention out of order"},
+		{"F8_retention", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  snapshot {\n    every = \"48h\"\n  }\n  retention " +
+			"{\n    keep = \"24h\"\n  }\n}", "cannot be restored"},
+		{"F8_thinning", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"240h\"\n    every_sync = " +
+			"\"48h\"\n    every_5m = \"24h\"\n  }\n}", "Retention out of order"},
+		{"F8_thinning_beyond_keep", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"24h\"\n    " +
+			"every_30s = \"48h\"\n  }\n}", "Retention out of order"},
 		{"F8_restart", "database \"a\" {\n  path = \"/a\"\n  restart {\n    at = \"-5MB\"\n  }\n}", "not an amount of bytes"},
 		{"admin over TCP", "server {\n  admin = \"127.0.0.1:9943\"\n}", "never offered over TCP"},
 		{"secret in a label", "database \"a\" {\n  path = \"/a\"\n  labels = { x = secret(\"s\") }\n}", "without secrets"},
@@ -136,7 +142,8 @@ database "app" {
 		t.Fatal(diags)
 	}
 	targets, err := cfg.Replicas["file.a"].For("app", "/app.db", nil)
-	if err != nil || targets.RetentionKeep != DefaultRetentionKeep || !slices.Equal(targets.RetentionThin, []time.Duration{24 * time.Hour, 0, 168 * time.Hour}) {
+	if err != nil || targets.RetentionKeep != DefaultRetentionKeep || !slices.Equal(targets.RetentionThin,
+		[]time.Duration{24 * time.Hour, 0, 168 * time.Hour}) {
 		t.Errorf("%+v, %v", targets, err)
 	}
 }
@@ -158,7 +165,8 @@ func TestLoad_F5_files(t *testing.T) {
 		t.Fatal(err)
 	}
 	source := func(path string) map[string]string {
-		return map[string]string{"a": fmt.Sprintf("replica \"s3\" \"m\" {\n  bucket = \"b\"\n  credentials {\n    access_key = \"k\"\n    secret_key = secret(file(%q))\n  }\n}", path)}
+		return map[string]string{"a": fmt.Sprintf("replica \"s3\" \"m\" {\n  bucket = \"b\"\n  credentials {\n    "+
+			"access_key = \"k\"\n    secret_key = secret(file(%q))\n  }\n}", path)}
 	}
 	cfg, diags := load(t, source(secret))
 	if got := cfg.Replicas["s3.m"].target.S3.SecretKey.Reveal(); diags.HasErrors() || got != canary {
@@ -179,15 +187,19 @@ func TestSecretsStayHidden_H10(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrong := []string{
-		`bytes(secret(env("B2_APP_KEY")))`, `duration(env("B2_APP_KEY"))`, `regex(secret(env("B2_APP_KEY")), "x")`, `regex("^x$", env("B2_APP_KEY"))`,
-		`env(secret(env("B2_APP_KEY")))`, `file(env("B2_APP_KEY"))`, fmt.Sprintf("percent(file(%q))", filepath.Join(dir, "s")),
-		`format(secret(env("B2_APP_KEY")), 1, 2)`, `path_element(secret("` + canary + `"), 9)`, `secret("` + canary + `").x`, `1 + secret("` + canary + `"`,
+		`bytes(secret(env("B2_APP_KEY")))`, `duration(env("B2_APP_KEY"))`, `regex(secret(env("B2_APP_KEY")), "x")`,
+		`regex("^x$", env("B2_APP_KEY"))`,
+		`env(secret(env("B2_APP_KEY")))`, `file(env("B2_APP_KEY"))`,
+		fmt.Sprintf("percent(file(%q))", filepath.Join(dir, "s")),
+		`format(secret(env("B2_APP_KEY")), 1, 2)`, `path_element(secret("` + canary + `"), 9)`, `secret("` + canary + `").x`,
+		`1 + secret("` + canary + `"`,
 		`{ a = secret(env("B2_APP_KEY")) }[secret(env("B2_APP_KEY"))]`, `local.key + 1`, `jsonencode(local.key).x`,
 	}
 	for i, x := range wrong {
 		t.Run(fmt.Sprint(i), func(t *testing.T) { // the name becomes part of a path
 			t.Parallel()
-			cfg, diags := load(t, map[string]string{"a": "locals {\n  key = secret(env(\"B2_APP_KEY\"))\n  a = " + x + "\n}\ndatabase \"a\" {\n  path = local.a\n}\n" +
+			cfg, diags := load(t, map[string]string{"a": "locals {\n  key = secret(env(\"B2_APP_KEY\"))\n  a = " + x +
+				"\n}\ndatabase \"a\" {\n  path = local.a\n}\n" +
 				"policy \"p\" {\n  when = " + x + " == 1\n  message = \"${local.key}\"\n  sync {}\n}"})
 			if !diags.HasErrors() {
 				t.Error("no error")
@@ -209,7 +221,8 @@ func TestSecretsStayHidden_H10(t *testing.T) {
 	var logged bytes.Buffer
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "s", s, "t", S3{SecretKey: s})
 	slog.New(slog.NewJSONHandler(io.MultiWriter(&logged), nil)).Info("x", "s", s, "t", &Notifier{URL: s})
-	all := string(data) + logged.String() + fmt.Sprintf("%v %+v %#v %s %q %x %d", s, S3{SecretKey: s}, Notifier{URL: s}, s, s, s, s)
+	all := string(data) + logged.String() + fmt.Sprintf("%v %+v %#v %s %q %x %d", s, S3{SecretKey: s}, Notifier{URL: s}, s,
+		s, s, s)
 	if strings.Contains(all, canary) || strings.Contains(all, fmt.Sprintf("%x", canary)) {
 		t.Errorf("the secret shows: %s", all)
 	}
@@ -228,7 +241,8 @@ func TestLoad_F10_readable(t *testing.T) {
 		{0o644, `secret_key = secret(env("B2_APP_KEY"))`, false},
 	} {
 		path := filepath.Join(t.TempDir(), "c.hcl")
-		src := "replica \"s3\" \"m\" {\n  bucket = \"b\"\n  credentials {\n    access_key = env(\"B2_KEY_ID\")\n    " + test.src + "\n  }\n}\n"
+		src := "replica \"s3\" \"m\" {\n  bucket = \"b\"\n  credentials {\n    access_key = env(\"B2_KEY_ID\")\n    " +
+			test.src + "\n  }\n}\n"
 		if err := os.WriteFile(path, []byte(src), test.mode); err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +251,8 @@ func TestLoad_F10_readable(t *testing.T) {
 		}
 		cfg, diags := Load(path, testEnv)
 		got := show(cfg, diags)
-		if diags.HasErrors() || strings.Contains(got, "Secrets in a readable file") != test.want || strings.Contains(got, "literal-key") {
+		if diags.HasErrors() || strings.Contains(got, "Secrets in a readable file") != test.want ||
+			strings.Contains(got, "literal-key") {
 			t.Errorf("%v %s: %s", test.mode, test.src, got)
 		}
 	}
@@ -246,9 +261,11 @@ func TestLoad_F10_readable(t *testing.T) {
 func TestLoadMerges(t *testing.T) {
 	t.Parallel()
 	cfg, diags := load(t, map[string]string{
-		"z":           "locals {\n  dir = \"/backups\"\n}\nvariable \"name\" {\n  default = \"n\"\n}",
-		"a":           "database \"one\" {\n  path = \"/srv/one.db\"\n  replicate_to = [replica.file.local]\n}",
-		"m.hcl.json":  `{"database": {"two": {"path": "/srv/two.db", "replicate_to": ["replica.file.local"]}}, "replica": {"file": {"local": {"dir": "${local.dir}/${db.name}"}}}, "policy": {"p": {"when": "${wal.bytes > bytes(\"1MB\")}", "checkpoint": {"step": [{"passive": {"repeat": 2}}, {"truncate": {}}]}}}}`,
+		"z": "locals {\n  dir = \"/backups\"\n}\nvariable \"name\" {\n  default = \"n\"\n}",
+		"a": "database \"one\" {\n  path = \"/srv/one.db\"\n  replicate_to = [replica.file.local]\n}",
+		"m.hcl.json": `{"database": {"two": {"path": "/srv/two.db", "replicate_to": ["replica.file.local"]}}, "replica": ` +
+			`{"file": {"local": {"dir": "${local.dir}/${db.name}"}}}, "policy": {"p": {"when": "${wal.bytes > ` +
+			`bytes(\"1MB\")}", "checkpoint": {"step": [{"passive": {"repeat": 2}}, {"truncate": {}}]}}}}`,
 		"x_test.hcl":  "this is not configuration",
 		".hidden.hcl": "nor this",
 		"readme.txt":  "nor this",
@@ -267,11 +284,14 @@ func TestLoadMerges(t *testing.T) {
 
 func TestLoadJSONPlaces(t *testing.T) {
 	t.Parallel()
-	cfg, diags := load(t, map[string]string{"a.hcl.json": "{\"policy\": {\"p\": {\n  \"when\": \"${wal.byts > 1}\",\n  \"sync\": {}}}}"})
-	if got := show(cfg, diags); !strings.Contains(got, "a.hcl.json:2:14") || !strings.Contains(got, `Did you mean "bytes"?`) {
+	cfg, diags := load(t, map[string]string{
+		"a.hcl.json": "{\"policy\": {\"p\": {\n  \"when\": \"${wal.byts > 1}\",\n  \"sync\": {}}}}"})
+	if got := show(cfg, diags); !strings.Contains(got, "a.hcl.json:2:14") ||
+		!strings.Contains(got, `Did you mean "bytes"?`) {
 		t.Error(got)
 	}
-	cfg, diags = load(t, map[string]string{"a.hcl.json": "{\"policy\": {\"p\": {\"when\": \"wal.bytes > 1\", \"sync\": {}}}}"})
+	cfg, diags = load(t, map[string]string{"a.hcl.json": "{\"policy\": {\"p\": {\"when\": \"wal.bytes > 1\", \"sync\": " +
+		"{}}}}"})
 	if got := show(cfg, diags); !strings.Contains(got, `"${…}"`) {
 		t.Error(got)
 	}
@@ -280,7 +300,8 @@ func TestLoadJSONPlaces(t *testing.T) {
 func TestDiagnosticSnippet(t *testing.T) {
 	t.Parallel()
 	cfg, diags := load(t, map[string]string{"a": "policy \"p\" {\n\twhen = wal.byts > 0\n\tsync {}\n}"})
-	want := "a.hcl:2:9\n  2 | \twhen = wal.byts > 0\n    | \t       ^^^^^^^^\n  There is no wal.byts. Did you mean \"bytes\"?\n"
+	want := "a.hcl:2:9\n  2 | \twhen = wal.byts > 0\n    | \t       ^^^^^^^^\n  There is no wal.byts. Did you mean " +
+		"\"bytes\"?\n"
 	if got := show(cfg, diags); !strings.Contains(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -294,7 +315,8 @@ func TestDiagnosticSnippet(t *testing.T) {
 func TestLoadVariableFromEnvironment(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.hcl")
-	src := "variable \"at\" {\n  type = number\n  default = bytes(\"16MB\")\n}\ndatabase \"a\" {\n  path = \"/a\"\n  restart {\n    at = var.at\n  }\n}\npolicy \"p\" {\n  when = wal.bytes > var.at\n  sync {}\n}"
+	src := "variable \"at\" {\n  type = number\n  default = bytes(\"16MB\")\n}\ndatabase \"a\" {\n  path = \"/a\"\n  " +
+		"restart {\n    at = var.at\n  }\n}\npolicy \"p\" {\n  when = wal.bytes > var.at\n  sync {}\n}"
 	if err := os.WriteFile(path, []byte(src), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +337,8 @@ func TestLoadRestartBounds(t *testing.T) {
 		"1000001MB": "it must be from 1.0 MB to 1.0 TB",
 	} {
 		path := filepath.Join(t.TempDir(), "c.hcl")
-		if err := os.WriteFile(path, []byte("database \"a\" {\n  path = \"/a\"\n  restart {\n    at = bytes(\""+value+"\")\n  }\n}\n"), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte("database \"a\" {\n  path = \"/a\"\n  restart {\n    at = bytes(\""+value+
+			"\")\n  }\n}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		cfg, diags := Load(path, func(string) (string, bool) { return "", false })

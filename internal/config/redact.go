@@ -20,7 +20,8 @@ import (
 
 // secretNames are the attributes whose values are secrets.
 var secretNames = []string{
-	"access_key", "secret_key", "session_token", "url", "password", "passphrase", "token", "secret", "headers", "authorization", "api_key", "private_key",
+	"access_key", "secret_key", "session_token", "url", "password", "passphrase", "token", "secret", "headers",
+	"authorization", "api_key", "private_key",
 }
 
 // region is bytes of a file that are not shown.
@@ -147,7 +148,8 @@ func inRegions(regions []region, at int) bool {
 // note adds the names that tokens refer to as local.NAME or var.NAME.
 func note(used map[string]bool, tokens hclsyntax.Tokens) {
 	for i, t := range tokens {
-		if root := string(t.Bytes); t.Type == hclsyntax.TokenIdent && (root == "local" || root == "var") && i+2 < len(tokens) {
+		if root := string(t.Bytes); t.Type == hclsyntax.TokenIdent && (root == "local" || root == "var") &&
+			i+2 < len(tokens) {
 			used[string(tokens[i+2].Bytes)] = true
 			if i+3 < len(tokens) { // local["name"]
 				used[string(tokens[i+3].Bytes)] = true
@@ -219,7 +221,8 @@ func nest(tokens hclsyntax.Tokens) nesting {
 // looksUp reports whether a value is a mere env("NAME") or file("PATH"), which hides
 // nothing.
 func looksUp(value hclsyntax.Tokens) bool {
-	return len(value) == 6 && (string(value[0].Bytes) == "env" || string(value[0].Bytes) == "file") && value[1].Type == hclsyntax.TokenOParen && value[5].Type == hclsyntax.TokenCParen
+	return len(value) == 6 && (string(value[0].Bytes) == "env" || string(value[0].Bytes) == "file") &&
+		value[1].Type == hclsyntax.TokenOParen && value[5].Type == hclsyntax.TokenCParen
 }
 
 // jsonRegions looks at the strings of a JSON file: the values below a secret's name,
@@ -299,7 +302,8 @@ func literals(data []byte, tokens hclsyntax.Tokens, regions []region) (texts []s
 		}
 	}
 	for _, t := range tokens {
-		if (t.Type == hclsyntax.TokenQuotedLit || t.Type == hclsyntax.TokenStringLit) && inRegions(regions, t.Range.Start.Byte) {
+		if (t.Type == hclsyntax.TokenQuotedLit || t.Type == hclsyntax.TokenStringLit) &&
+			inRegions(regions, t.Range.Start.Byte) {
 			texts = append(texts, strings.TrimSpace(string(t.Bytes)))
 		}
 	}

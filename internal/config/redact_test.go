@@ -16,36 +16,42 @@ import (
 // secretPlaces is a secret in every position in which people write one, each beside
 // or within something that is wrong.
 var secretPlaces = map[string]string{
-	"plain":            "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n access_key = \"CANARY\"\n secret_key = 5 + \"CANARY\"\n }\n}",
-	"single quotes":    "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n secret_key = 'CANARY'\n }\n}",
-	"no quotes":        "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n secret_key = CANARY\n }\n}",
-	"unclosed":         "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n secret_key = \"CANARY\n }\n}",
-	"unclosed call":    "locals {\n a = secret(\"CANARY\"\n}",
-	"dollar":           "notifier \"webhook\" \"w\" {\n url = \"https://x/CANARY${b\"\n}",
-	"heredoc":          "locals {\n a = secret(<<EOT\nCANARY\nEOT\n) + 1\n}",
-	"open heredoc":     "locals {\n a = secret(<<EOT\nCANARY\n) + 1\n}",
-	"lines":            "locals {\n a = secret(\n \"CANARY\"\n ) + 1\n}",
-	"list":             "policy \"p\" {\n when = true\n databases = [secret(\"CANARY\")]\n sync {}\n}",
-	"map":              "database \"d\" {\n path = \"/d\"\n labels = { a = secret(\"CANARY\") }\n}",
-	"format":           "database \"d\" {\n path = secret(format(\"%s-%s\", \"CANARY\", \"x\"))\n}",
-	"template":         "database \"d\" {\n path = \"/x/${secret(\"CANARY\")}\"\n}",
-	"through a local":  "locals {\n a = \"CANARY\" + 1\n b = \"${local.a}-x\"\n}\nreplica \"s3\" \"m\" {\n bucket = secret(local.b)\n}",
-	"through a var":    "variable \"k\" {\n type = number\n default = \"CANARY\"\n}\nreplica \"s3\" \"m\" {\n bucket = secret(var.k)\n}",
-	"webhook":          "notifier \"webhook\" \"w\" {\n url = \"gopher://h/CANARY\"\n}",
-	"webhook list":     "notifier \"webhook\" \"w\" {\n url = [\"https://h/CANARY\"]\n}",
-	"webhook name":     "notifier \"webhook\" \"w\" {\n url = \"https://user:CANARY@[\"\n}",
-	"endpoint":         "replica \"s3\" \"m\" {\n bucket = \"b\"\n endpoint = \"http://user:CANARY@host:1/x\" + 1\n}",
-	"env default":      "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n access_key = \"x\"\n secret_key = env(\"NOT_SET\", \"CANARY\") + 1\n }\n}",
+	"plain": "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n access_key = \"CANARY\"\n secret_key " +
+		"= 5 + \"CANARY\"\n }\n}",
+	"single quotes": "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n secret_key = 'CANARY'\n }\n}",
+	"no quotes":     "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n secret_key = CANARY\n }\n}",
+	"unclosed":      "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n secret_key = \"CANARY\n }\n}",
+	"unclosed call": "locals {\n a = secret(\"CANARY\"\n}",
+	"dollar":        "notifier \"webhook\" \"w\" {\n url = \"https://x/CANARY${b\"\n}",
+	"heredoc":       "locals {\n a = secret(<<EOT\nCANARY\nEOT\n) + 1\n}",
+	"open heredoc":  "locals {\n a = secret(<<EOT\nCANARY\n) + 1\n}",
+	"lines":         "locals {\n a = secret(\n \"CANARY\"\n ) + 1\n}",
+	"list":          "policy \"p\" {\n when = true\n databases = [secret(\"CANARY\")]\n sync {}\n}",
+	"map":           "database \"d\" {\n path = \"/d\"\n labels = { a = secret(\"CANARY\") }\n}",
+	"format":        "database \"d\" {\n path = secret(format(\"%s-%s\", \"CANARY\", \"x\"))\n}",
+	"template":      "database \"d\" {\n path = \"/x/${secret(\"CANARY\")}\"\n}",
+	"through a local": "locals {\n a = \"CANARY\" + 1\n b = \"${local.a}-x\"\n}\nreplica \"s3\" \"m\" {\n bucket = " +
+		"secret(local.b)\n}",
+	"through a var": "variable \"k\" {\n type = number\n default = \"CANARY\"\n}\nreplica \"s3\" \"m\" {\n bucket = " +
+		"secret(var.k)\n}",
+	"webhook":      "notifier \"webhook\" \"w\" {\n url = \"gopher://h/CANARY\"\n}",
+	"webhook list": "notifier \"webhook\" \"w\" {\n url = [\"https://h/CANARY\"]\n}",
+	"webhook name": "notifier \"webhook\" \"w\" {\n url = \"https://user:CANARY@[\"\n}",
+	"endpoint":     "replica \"s3\" \"m\" {\n bucket = \"b\"\n endpoint = \"http://user:CANARY@host:1/x\" + 1\n}",
+	"env default": "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n access_key = \"x\"\n secret_key = " +
+		"env(\"NOT_SET\", \"CANARY\") + 1\n }\n}",
 	"env":              "database \"d\" {\n path = env(\"KEY\")\n}",
 	"env in a pattern": "policy \"p\" {\n when = true\n databases = [env(\"KEY\")]\n mode = env(\"KEY\")\n sync {}\n}",
 	"in a policy":      "policy \"p\" {\n when = db.name == secret(\"CANARY\") && wal.byts > 1\n sync {}\n}",
 	"in a message":     "policy \"p\" {\n when = wal.byts > 1\n message = \"${secret(\"CANARY\")}\"\n sync {}\n}",
-	"after a comment":  "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n /* key */ secret_key /* it */ = \"CANARY\" + 1\n }\n}",
-	"one line":         "replica \"s3\" \"m\" { credentials { secret_key = \"CANARY\", access_key = \"CANARY\" } }",
+	"after a comment": "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n /* key */ secret_key /* it */ = " +
+		"\"CANARY\" + 1\n }\n}",
+	"one line": "replica \"s3\" \"m\" { credentials { secret_key = \"CANARY\", access_key = \"CANARY\" } }",
 }
 
 var jsonPlaces = map[string]string{
-	"value":    `{"replica": {"s3": {"m": {"bucket": 5, "credentials": {"secret_key": "CANARY", "access_key": ["CANARY"], "x": 1}}}}}`,
+	"value": `{"replica": {"s3": {"m": {"bucket": 5, "credentials": {"secret_key": "CANARY", "access_key": ` +
+		`["CANARY"], "x": 1}}}}}`,
 	"call":     `{"database": {"d": {"path": "${secret(\"CANARY\")}"}}}`,
 	"notifier": `{"notifier": {"webhook": {"w": {"url": "gopher://x/CANARY"}}}}`,
 	"broken":   `{"notifier": {"webhook": {"w": {"url": "https://x/CANARY", }}}}`,
@@ -107,7 +113,8 @@ locals {
 policy "p" {
   when = wal.bytes > bytes(env("LIMIT")) && (db.name != secret(
     "CANARY-lines"
-  ) || db.name == local.key || db.name == env("KEY") || db.name == var.k || db.name == format("%s", secret("CANARY-format")))
+  ) || db.name == local.key || db.name == env("KEY") || db.name == var.k ||
+    db.name == format("%s", secret("CANARY-format")))
   unless  = db.path == secret("CANARY-unless") || max_over(db.name == secret("CANARY-signal"), "1h") > 0.5
   message = "${db.name} ${local.key} ${secret("CANARY-message")}"
   sync {}
@@ -119,7 +126,8 @@ policy "p" {
 	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 	history := cfg.Policies.NewHistory()
 	sample := func() *collector.Sample {
-		return &collector.Sample{At: now, DB: "app", State: collector.StateUp, WAL: collector.WAL{Known: true, SizeBytes: 6e6}}
+		return &collector.Sample{At: now, DB: "app", State: collector.StateUp,
+			WAL: collector.WAL{Known: true, SizeBytes: 6e6}}
 	}
 	for range 3 {
 		now = now.Add(time.Second)
@@ -160,7 +168,8 @@ func TestF8_EnormousNumbers(t *testing.T) {
 		"product":  "policy \"p\" {\n when = true\n for = " + strings.Repeat("1e999 * ", 900) + "1\n sync {}\n}",
 		"function": "policy \"p\" {\n when = wal.bytes > bytes(1e99999999)\n sync {}\n}",
 		"env":      "policy \"p\" {\n when = true\n for = env(\"N\")\n sync {}\n}",
-		"variable": "variable \"v\" {\n type = number\n default = 5\n}\npolicy \"p\" {\n when = wal.frames > var.v\n message = \"${var.v}\"\n sync {}\n}",
+		"variable": "variable \"v\" {\n type = number\n default = 5\n}\npolicy \"p\" {\n when = wal.frames > var.v\n " +
+			"message = \"${var.v}\"\n sync {}\n}",
 		"template": "locals {\n a = \"${1e99999999}\"\n}",
 		"digits":   "policy \"p\" {\n when = true\n for = " + strings.Repeat("9", 5000) + "\n sync {}\n}",
 		"json":     "",

@@ -49,7 +49,8 @@ func dbFacts(name, path cty.Value, labels map[string]string) map[string]cty.Valu
 	for k, v := range labels {
 		values[k] = cty.StringVal(v)
 	}
-	return map[string]cty.Value{"db": cty.ObjectVal(map[string]cty.Value{"name": name, "path": path, "labels": object(values)})}
+	return map[string]cty.Value{"db": cty.ObjectVal(map[string]cty.Value{"name": name, "path": path,
+		"labels": object(values)})}
 }
 
 // template checks an attribute that may read db.*.
@@ -71,7 +72,8 @@ func (t *template) render(db map[string]cty.Value) (string, error) {
 	d := hcldecode.Decoder{Scope: t.scope, Extra: db}
 	s := d.Plain(t.attr, "")
 	for _, diag := range d.Diags {
-		return "", fmt.Errorf("%s:%d: %s: %s", diag.Subject.Filename, diag.Subject.Start.Line, diag.Summary, t.scope.Scrub(diag.Detail))
+		return "", fmt.Errorf("%s:%d: %s: %s", diag.Subject.Filename, diag.Subject.Start.Line, diag.Summary,
+			t.scope.Scrub(diag.Detail))
 	}
 	return s, nil
 }
@@ -92,11 +94,13 @@ func (l *loading) replica(b *hcl.Block) {
 		l.Errorf(b.LabelRanges[0], "Unknown replica", "A replica is of type \"s3\" or \"file\", not %q.", b.Labels[0])
 		return
 	}
-	schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: "snapshot"}, hcl.BlockHeaderSchema{Type: "retention"}, hcl.BlockHeaderSchema{Type: "verify"})
+	schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: "snapshot"},
+		hcl.BlockHeaderSchema{Type: "retention"}, hcl.BlockHeaderSchema{Type: "verify"})
 	content := l.Content(b.Body, schema)
 	a := content.Attributes
 	r := ReplicaTemplate{Type: b.Labels[0], Name: name, Range: b.DefRange}
-	r.target = ReplicaTarget{Name: name, Type: r.Type, SyncEvery: l.Duration(a["sync_every"], DefaultSyncEvery, 100*time.Millisecond, 24*time.Hour)}
+	r.target = ReplicaTarget{Name: name, Type: r.Type, SyncEvery: l.Duration(a["sync_every"], DefaultSyncEvery,
+		100*time.Millisecond, 24*time.Hour)}
 	l.schedules(&r, content, b)
 	if r.Type == "s3" {
 		r.place = l.template(a["prefix"])
@@ -121,7 +125,9 @@ func (l *loading) schedules(r *ReplicaTemplate, content *hcl.BodyContent, b *hcl
 	l.retention(t, l.Single(content.Blocks, "retention"))
 	t.VerifyEvery = every("verify", "every", 0, time.Minute)
 	if t.RetentionKeep < t.SnapshotEvery {
-		l.Errorf(b.DefRange, "Retention too short", "retention.keep (%s) is less than snapshot.every (%s): there would be times that cannot be restored.", t.RetentionKeep, t.SnapshotEvery)
+		l.Errorf(b.DefRange, "Retention too short",
+			"retention.keep (%s) is less than snapshot.every (%s): there would be times that cannot be restored.",
+			t.RetentionKeep, t.SnapshotEvery)
 	}
 }
 
@@ -144,7 +150,9 @@ func (l *loading) retention(t *ReplicaTarget, b *hcl.Block) {
 		}
 		age := l.Duration(a[name], 0, time.Hour, 10*year)
 		if age < before || age > t.RetentionKeep {
-			l.Errorf(a[name].Expr.Range(), "Retention out of order", "Restore points become coarser with age: %s <= keep, each that is given no shorter than the one before.", strings.Join(thinning, " <= "))
+			l.Errorf(a[name].Expr.Range(), "Retention out of order",
+				"Restore points become coarser with age: %s <= keep, each that is given no shorter than the one before.",
+				strings.Join(thinning, " <= "))
 		}
 		before = age
 		if t.RetentionThin == nil {
@@ -167,7 +175,8 @@ func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
 		l.Errorf(a["endpoint"].Expr.Range(), "Bad endpoint", "%v.", err)
 	}
 	if strings.ContainsAny(s.Bucket, "/?#") || strings.Contains(s.Bucket, "://") {
-		l.Errorf(a["bucket"].Expr.Range(), "Bad bucket", "bucket is a name alone: what follows it belongs into prefix, and the server's address into endpoint.")
+		l.Errorf(a["bucket"].Expr.Range(), "Bad bucket",
+			"bucket is a name alone: what follows it belongs into prefix, and the server's address into endpoint.")
 	}
 	if s.Bucket == "" && a["bucket"] != nil && !l.Diags.HasErrors() {
 		l.Errorf(a["bucket"].Expr.Range(), "No bucket", "bucket must not be empty.")

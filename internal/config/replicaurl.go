@@ -49,9 +49,11 @@ func parseReplicaURL(s string) (ReplicaTarget, error) {
 		return ReplicaTarget{}, errors.New("it is not a URL") // the library's text would repeat a password in it
 	}
 	if u.User != nil {
-		return ReplicaTarget{}, errors.New("credentials do not belong into it: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+		return ReplicaTarget{}, errors.New("credentials do not belong into it: set AWS_ACCESS_KEY_ID and " +
+			"AWS_SECRET_ACCESS_KEY")
 	}
-	t := ReplicaTarget{Name: u.Scheme + ".cli", Type: u.Scheme, SyncEvery: DefaultSyncEvery, SnapshotEvery: DefaultSnapshotEvery, RetentionKeep: DefaultRetentionKeep}
+	t := ReplicaTarget{Name: u.Scheme + ".cli", Type: u.Scheme, SyncEvery: DefaultSyncEvery,
+		SnapshotEvery: DefaultSnapshotEvery, RetentionKeep: DefaultRetentionKeep}
 	switch {
 	case u.Scheme != "file" && u.Scheme != "s3":
 		return t, errors.New("the scheme must be file or s3")
@@ -96,7 +98,8 @@ func checkFileURL(s string, u *url.URL) error {
 	case u.Host != "" || u.Path == "":
 		return errors.New("a directory is written file:///dir")
 	case strings.ContainsRune(s, '?'):
-		return fmt.Errorf("a directory takes no parameters, and character %d is a ?: write it as %%3F where it belongs to the name", strings.IndexByte(s, '?')+1)
+		return fmt.Errorf("a directory takes no parameters, and character %d is a ?: write it as %%3F where it belongs to "+
+			"the name", strings.IndexByte(s, '?')+1)
 	}
 	return nil
 }
@@ -172,9 +175,11 @@ func checkEndpoint(endpoint string) error {
 	case err != nil:
 		return errors.New("endpoint is not a URL: write https://HOST or http://HOST:PORT")
 	case u.User != nil:
-		return errors.New("endpoint has credentials in it, which do not belong there: use credentials { access_key, secret_key }, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+		return errors.New("endpoint has credentials in it, which do not belong there: use credentials { access_key, " +
+			"secret_key }, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("endpoint begins with %s://: it is the address of the server, https://HOST or http://HOST:PORT", u.Scheme)
+		return fmt.Errorf("endpoint begins with %s://: it is the address of the server, https://HOST or http://HOST:PORT",
+			u.Scheme)
 	case u.Hostname() == "":
 		return fmt.Errorf("endpoint names no host after %s://", u.Scheme)
 	case strings.ContainsAny(address, "?#"):

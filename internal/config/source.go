@@ -61,7 +61,8 @@ func read(path string) (*source, hcl.Diagnostics) {
 }
 
 func unreadable(path string, err error) hcl.Diagnostics {
-	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read the configuration", Detail: fmt.Sprintf("%s: %v.", path, err),
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read the configuration",
+		Detail:  fmt.Sprintf("%s: %v.", path, err),
 		Subject: &hcl.Range{Filename: path, Start: hcl.InitialPos, End: hcl.InitialPos}, Extra: ErrUnreadable}}
 }
 
@@ -80,7 +81,8 @@ func list(path string) ([]string, error) {
 	var names []string
 	for _, e := range entries {
 		n := e.Name()
-		if !strings.HasPrefix(n, ".") && !strings.HasSuffix(n, testSuffix) && (strings.HasSuffix(n, ".hcl") || strings.HasSuffix(n, ".hcl.json")) {
+		if !strings.HasPrefix(n, ".") && !strings.HasSuffix(n, testSuffix) &&
+			(strings.HasSuffix(n, ".hcl") || strings.HasSuffix(n, ".hcl.json")) {
 			names = append(names, filepath.Join(path, n))
 		}
 	}
@@ -171,7 +173,8 @@ func readFile(name string) ([]byte, os.FileMode, error) {
 func sane(name string, data []byte) (hclsyntax.Tokens, hcl.Diagnostics) {
 	at := func(i int, summary, format string, args ...any) (hclsyntax.Tokens, hcl.Diagnostics) {
 		pos := position(data, i)
-		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &hcl.Range{Filename: name, Start: pos, End: pos}}}
+		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...),
+			Subject: &hcl.Range{Filename: name, Start: pos, End: pos}}}
 	}
 	if bytes.HasPrefix(data, []byte("\xef\xbb\xbf")) {
 		return at(0, "Byte order mark", "Save the file as UTF-8 without a byte order mark.")
@@ -217,7 +220,8 @@ func saneJSON(name string, data []byte) hcl.Diagnostics {
 		text := fmt.Sprint(token)
 		if limits.HugeNumber(text) {
 			at := position(data, int(d.InputOffset())-1)
-			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Number out of range", Detail: "A number has at most 3 digits in its exponent and 1,000 in all.",
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Number out of range",
+				Detail:  "A number has at most 3 digits in its exponent and 1,000 in all.",
 				Subject: &hcl.Range{Filename: name, Start: at, End: at}}}
 		}
 	}

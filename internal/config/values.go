@@ -47,7 +47,8 @@ func (l *loading) variables(blocks hcl.Blocks) {
 		if !ok {
 			values[name] = cty.DynamicVal
 			if a["default"] == nil {
-				l.Errorf(b.DefRange, "Variable without a value", "Give variable %q a default, or set the environment variable %s%s.", name, variablePrefix, name)
+				l.Errorf(b.DefRange, "Variable without a value",
+					"Give variable %q a default, or set the environment variable %s%s.", name, variablePrefix, name)
 			}
 			continue
 		}
@@ -78,7 +79,8 @@ func (l *loading) locals(blocks hcl.Blocks) {
 		l.Diags = append(l.Diags, diags...)
 		for name, a := range attrs {
 			if first, dup := o.attrs[name]; dup {
-				l.Errorf(a.NameRange, "Duplicate local", "local.%s is already defined at %s:%d.", name, first.NameRange.Filename, first.NameRange.Start.Line)
+				l.Errorf(a.NameRange, "Duplicate local", "local.%s is already defined at %s:%d.", name, first.NameRange.Filename,
+					first.NameRange.Start.Line)
 				continue
 			}
 			o.attrs[name] = a
@@ -106,7 +108,8 @@ func (o *ordering) resolve(name string, path []string) {
 		return
 	}
 	if i := slices.Index(path, name); i >= 0 {
-		o.Errorf(a.NameRange, "Cycle of locals", "A local cannot depend on itself: local.%s.", strings.Join(append(path[i:], name), " → local."))
+		o.Errorf(a.NameRange, "Cycle of locals", "A local cannot depend on itself: local.%s.",
+			strings.Join(append(path[i:], name), " → local."))
 		o.done[name] = true
 		o.values[name] = cty.DynamicVal
 		return

@@ -178,7 +178,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.serve(ctx, listeners) })
 	group.Go(func() error {
 		handler := web.AdminHandler(web.AdminOptions{
-			Watchdog: d.watchdog, Reload: d.requestReload, Forget: d.requestForget, Itself: d.itself.now, Faults: d.itself.faults, Logger: d.log,
+			Watchdog: d.watchdog, Reload: d.requestReload, Forget: d.requestForget, Itself: d.itself.now,
+			Faults: d.itself.faults, Logger: d.log,
 		})
 		return web.ServeAdmin(ctx, admin, handler, d.log)
 	})
@@ -204,7 +205,8 @@ func (d *Daemon) listen() ([]net.Listener, error) {
 		listener, err := web.Listen(address)
 		if err != nil {
 			closeListeners(listeners)
-			return nil, fmt.Errorf("listen on %s: %w; choose another address with --web.listen-address or server.listen", address, err)
+			return nil, fmt.Errorf("listen on %s: %w; choose another address with --web.listen-address or server.listen",
+				address, err)
 		}
 		listeners = append(listeners, listener)
 	}

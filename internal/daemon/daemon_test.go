@@ -157,7 +157,8 @@ func TestGlobRescan_D40_V4(t *testing.T) {
 		return up == want
 	})
 	gone := filepath.Base(strings.TrimSuffix(name(0), ".db"))
-	if s, err := d.watchdog.Database("tenants-" + gone); err != nil || s.Sample.State != collector.StateMissing || health.Worst(s.Conditions) != health.Critical {
+	if s, err := d.watchdog.Database("tenants-" + gone); err != nil || s.Sample.State != collector.StateMissing ||
+		health.Worst(s.Conditions) != health.Critical {
 		t.Errorf("V4: the database that went is %+v (%v), want missing and critical", s, err)
 	}
 	if err := d.forget(t.Context(), "tenants-"+gone); err != nil {
@@ -169,7 +170,8 @@ func TestGlobRescan_D40_V4(t *testing.T) {
 	if err := d.forget(t.Context(), "tenants-tenant0100"); err == nil {
 		t.Error("a database that is there was forgotten")
 	}
-	if again, err := loadWatched(d.config.Server.StateDir); err != nil || again.known["tenants-tenant0001"].Path != name(1) {
+	if again, err := loadWatched(d.config.Server.StateDir); err != nil ||
+		again.known["tenants-tenant0001"].Path != name(1) {
 		t.Errorf("after a restart %+v is known (%v)", again, err)
 	}
 	if text := log.String(); strings.Contains(text, "level=ERROR") || strings.Count(text, "\n") > 2*databases {

@@ -17,9 +17,11 @@ import (
 func TestErrorsHaveConditions_V3(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	for want, err := range map[string]error{"spool_full": capture.ErrSpoolFull, "capture_stopped": store.ErrDamaged, "": replicator.ErrNotOpen} {
+	for want, err := range map[string]error{"spool_full": capture.ErrSpoolFull, "capture_stopped": store.ErrDamaged,
+		"": replicator.ErrNotOpen} {
 		c := captureOf(0, fmt.Errorf("step: %w", err), now.Add(-time.Hour))
-		found := health.OfDatabase(health.Database{Name: "app", Now: now, Sample: &collector.Sample{State: collector.StateUp, Capture: c}})
+		found := health.OfDatabase(health.Database{Name: "app", Now: now, Sample: &collector.Sample{State: collector.StateUp,
+			Capture: c}})
 		if want == "" && len(found) != 0 || want != "" && (len(found) != 1 || found[0].ID != want) {
 			t.Errorf("%v leads to %v, want %s", err, found, want)
 		}

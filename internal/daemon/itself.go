@@ -48,7 +48,8 @@ func (i *itself) expanded(watched int, leftOut []config.LeftOut) {
 func (i *itself) now() web.Itself {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	found := health.OfDaemon(health.Daemon{ReloadErr: i.reload, Databases: i.watched, LeftOut: i.leftOut, Faults: i.faults.Count()})
+	found := health.OfDaemon(health.Daemon{ReloadErr: i.reload, Databases: i.watched, LeftOut: i.leftOut,
+		Faults: i.faults.Count()})
 	return web.Itself{Conditions: i.board.Note(health.Itself, time.Now(), found), LeftOut: i.leftOut}
 }
 

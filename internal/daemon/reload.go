@@ -73,7 +73,8 @@ func (d *Daemon) reloadNow(ctx context.Context) error {
 		d.log.Error("the new configuration was not taken over; the one before stays in force", "err", err)
 		return err
 	}
-	d.log.Info("the configuration was reloaded", "databases", len(d.watchdog.Status().Databases), "policies", len(d.config.Policies.Policies))
+	d.log.Info("the configuration was reloaded", "databases", len(d.watchdog.Status().Databases), "policies",
+		len(d.config.Policies.Policies))
 	return nil
 }
 
@@ -104,7 +105,8 @@ func (d *Daemon) swap(ctx context.Context) error {
 }
 
 // errEmptied is returned for a configuration that takes every database away.
-var errEmptied = errors.New("the new configuration names no database; where that is meant, write server { allow_empty = true }")
+var errEmptied = errors.New("the new configuration names no database; where that is meant, write server { " +
+	"allow_empty = true }")
 
 // emptied refuses a configuration that leaves nothing of what is watched: a file that
 // is empty, half written or not mounted yet looks like that, and what it would stop

@@ -78,8 +78,9 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	return watchdog.Parts{
 		Sampler:      shared,
 		Checkpointer: shared,
-		Actions:      watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow, Notify: d.notify, Replicas: r.Status, Capture: capturing(r)},
-		LastBusy:     d.locks.last(t.Name),
+		Actions: watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow,
+			Notify: d.notify, Replicas: r.Status, Capture: capturing(r)},
+		LastBusy: d.locks.last(t.Name),
 		Close: func(ctx context.Context) error {
 			stop()
 			defer r.Forget()
@@ -172,7 +173,8 @@ func CheckAdopt(cfg *config.Config, names []string) error {
 			if len(known) == 0 {
 				there = "no database has one"
 			}
-			return errors.Join(fmt.Errorf("--adopt=%s: no replica of that name, and no database with replicas; %s", name, there), err)
+			return errors.Join(fmt.Errorf("--adopt=%s: no replica of that name, and no database with replicas; %s", name, there),
+				err)
 		}
 	}
 	return nil

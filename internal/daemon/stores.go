@@ -25,7 +25,8 @@ type stores struct {
 
 // open returns the store of one replica. observe and log may be nil; observe is told of
 // every request.
-func (s *stores) open(ctx context.Context, t config.ReplicaTarget, observe func(store.Request), log *slog.Logger) (store.Store, error) {
+func (s *stores) open(ctx context.Context, t config.ReplicaTarget, observe func(store.Request),
+	log *slog.Logger) (store.Store, error) {
 	switch t.Type {
 	case "file":
 		st, err := file.New(t.File.Dir)

@@ -22,7 +22,8 @@ func (d *Daemon) targets(cfg *config.Config) []watchdog.Target {
 	expanded, leftOut := cfg.ExpandAround(d.watched.list())
 	if text := fmt.Sprint(leftOut); text != d.leftOut && len(leftOut) > 0 {
 		first := leftOut[0]
-		d.log.Error("some databases are left out; the others go on", "left_out", len(leftOut), "first", first.Place, "err", first.Why)
+		d.log.Error("some databases are left out; the others go on", "left_out", len(leftOut), "first", first.Place, "err",
+			first.Why)
 		d.leftOut = text // a rescan does not say the same again
 	}
 	d.expanded = expanded
@@ -66,7 +67,8 @@ func (d *Daemon) open(ctx context.Context, t config.DatabaseTarget) (watchdog.Pa
 
 // notify queues an action's message for its notifiers.
 func (d *Daemon) notify(_ context.Context, action policy.Action) error {
-	m := notify.Message{DB: action.DB, Policy: action.Policy, Severity: action.Severity, Message: action.Message, Time: time.Now().UTC()}
+	m := notify.Message{DB: action.DB, Policy: action.Policy, Severity: action.Severity, Message: action.Message,
+		Time: time.Now().UTC()}
 	var errs []error
 	for _, name := range action.Notify {
 		errs = append(errs, d.notices.Send(name, m))

@@ -95,11 +95,13 @@ func (d *Daemon) forget(ctx context.Context, name string) error {
 		return err
 	}
 	if _, err := os.Lstat(s.Path); err == nil {
-		return fmt.Errorf("forget %s: its file %s is there: move it away, or take it out of the configuration: %w", s.Name, s.Path, watchdog.ErrBadRequest)
+		return fmt.Errorf("forget %s: its file %s is there: move it away, or take it out of the configuration: %w", s.Name,
+			s.Path, watchdog.ErrBadRequest)
 	}
 	i := slices.IndexFunc(d.expanded, func(t config.DatabaseTarget) bool { return t.Name == s.Name })
 	if i < 0 || !d.expanded[i].Glob {
-		return fmt.Errorf("forget %s: a block of the configuration names it: remove that, then reload: %w", s.Name, watchdog.ErrBadRequest)
+		return fmt.Errorf("forget %s: a block of the configuration names it: remove that, then reload: %w", s.Name,
+			watchdog.ErrBadRequest)
 	}
 	delete(d.watched.known, s.Name)
 	if err := d.watched.save(); err != nil {

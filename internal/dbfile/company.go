@@ -19,12 +19,13 @@ type ForeignKind uint8
 
 // The kinds of foreign use.
 const (
-	ForeignExclusive ForeignKind = iota // EXCLUSIVE locking mode, or the VFS unix-excl: the wal-index is in the process's own memory
-	ForeignIndex                        // another process has other -wal and -shm files than those beside the file
-	ForeignUnlocked                     // another process has the database open without a lock
-	ForeignMount                        // the file is a mount point: whoever has another path to it has other side files
-	ForeignLinks                        // several names lead to the file, each with side files of its own
-	ForeignWAL                          // the -wal beside the file is of another file
+	// EXCLUSIVE locking mode, or the VFS unix-excl: the wal-index is in the process's own memory
+	ForeignExclusive ForeignKind = iota
+	ForeignIndex                 // another process has other -wal and -shm files than those beside the file
+	ForeignUnlocked              // another process has the database open without a lock
+	ForeignMount                 // the file is a mount point: whoever has another path to it has other side files
+	ForeignLinks                 // several names lead to the file, each with side files of its own
+	ForeignWAL                   // the -wal beside the file is of another file
 )
 
 // ForeignError says that the WAL and the wal-index beside a database need not be
@@ -36,18 +37,24 @@ type ForeignError struct {
 }
 
 var foreignTexts = [...]struct{ what, cure string }{
-	ForeignExclusive: {"another process%s keeps the database for itself (locking_mode=EXCLUSIVE or the VFS unix-excl), and its wal-index in its own memory",
+	ForeignExclusive: {"another process%s keeps the database for itself (locking_mode=EXCLUSIVE or the VFS unix-excl), " +
+		"and its wal-index in its own memory",
 		"Have the application use locking_mode=NORMAL; until then only its end makes what it wrote visible."},
 	ForeignIndex: {"another process%s works with other -wal and -shm files than those beside the database",
-		"Where a container mounts the single file, mount its directory instead. Where -wal or -shm were removed under a running application, end it in order, now: its last close saves what it has."},
-	ForeignUnlocked: {"another process%s has the database open without any lock (nolock, unix-none, unix-dotfile, or it closed a copy of its own files and lost them)",
+		"Where a container mounts the single file, mount its directory instead. Where -wal or -shm were removed under a " +
+			"running application, end it in order, now: its last close saves what it has."},
+	ForeignUnlocked: {"another process%s has the database open without any lock (nolock, unix-none, unix-dotfile, or it " +
+		"closed a copy of its own files and lost them)",
 		"Have the application use SQLite's default VFS, and restart it."},
-	ForeignMount: {"the file is itself a mount point: whoever reaches it by another path works with other -wal and -shm files%s",
+	ForeignMount: {"the file is itself a mount point: whoever reaches it by another path works with other -wal and -shm " +
+		"files%s",
 		"Mount the directory that holds it instead of the single file."},
 	ForeignLinks: {"the file has several names (hard links), each with -wal and -shm files of its own%s",
 		"Remove all names but the one that the application uses."},
-	ForeignWAL: {"the -wal beside the database is older than the file itself: it belongs to the file that was there before%s",
-		"If the database was put there to stay, remove its -wal and -shm before the application is started: it would replay them over it. If the -wal is right, start the application."},
+	ForeignWAL: {"the -wal beside the database is older than the file itself: it belongs to the file that was there " +
+		"before%s",
+		"If the database was put there to stay, remove its -wal and -shm before the application is started: it would " +
+			"replay them over it. If the -wal is right, start the application."},
 }
 
 // Error says what is the matter.

@@ -93,7 +93,8 @@ func TestOthers(t *testing.T) {
 	t.Run("D24_unix_excl", func(t *testing.T) {
 		t.Parallel()
 		a, path := newWAL(t, 4096)
-		a.do("c.close(); c = sqlite3.connect('file:'+path+'?vfs=unix-excl', uri=True, isolation_level=None); c.execute('insert into t(v) values(1)')")
+		a.do("c.close(); c = sqlite3.connect('file:'+path+'?vfs=unix-excl', uri=True, isolation_level=None); " +
+			"c.execute('insert into t(v) values(1)')")
 		if got := foreign(t, mustOpen(t, path)); got.Kind != ForeignExclusive && got.Kind != ForeignIndex {
 			t.Errorf("got %+v", got)
 		}

@@ -5,10 +5,11 @@ import "errors"
 // What a watched file can be instead of what was hoped for. They come wrapped
 // with the path or the frame; test with errors.Is.
 var (
-	ErrNotRegular    = errors.New("not a regular file")
-	ErrNotDatabase   = errors.New("not an SQLite database")
-	ErrEmpty         = errors.New("empty database file")
-	ErrDescriptors   = errors.New("no descriptors to spare for another database: raise LimitNOFILE= of the unit, or ulimit -n")
+	ErrNotRegular  = errors.New("not a regular file")
+	ErrNotDatabase = errors.New("not an SQLite database")
+	ErrEmpty       = errors.New("empty database file")
+	ErrDescriptors = errors.New("no descriptors to spare for another database: raise LimitNOFILE= of the unit, or " +
+		"ulimit -n")
 	ErrAlreadyOpen   = errors.New("database is already open in this process")
 	ErrNoWAL         = errors.New("no WAL file, or one without a header")
 	ErrNoWALIndex    = errors.New("no wal-index file")

@@ -98,7 +98,8 @@ func TestOpen(t *testing.T) {
 
 // TestOpenNames/D23: no character of a path means anything to us.
 func TestOpenNames(t *testing.T) {
-	for _, name := range []string{"ünï→.db", "with space.db", "q?mode=ro.db", "frag#1.db", "100%25.db", "new\nline.db", "file:x.db", strings.Repeat("n", 240), "back\\slash"} {
+	for _, name := range []string{"ünï→.db", "with space.db", "q?mode=ro.db", "frag#1.db", "100%25.db", "new\nline.db",
+		"file:x.db", strings.Repeat("n", 240), "back\\slash"} {
 		t.Run("D23_"+name[:min(len(name), 12)], func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), name)
 			writeFile(t, path, sampleHeader())
@@ -118,7 +119,8 @@ func TestOpenNames(t *testing.T) {
 func TestOpenLinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	a, b, soft, hard := filepath.Join(dir, "a.db"), filepath.Join(dir, "b.db"), filepath.Join(dir, "soft"), filepath.Join(dir, "hard")
+	a, b, soft, hard := filepath.Join(dir, "a.db"), filepath.Join(dir, "b.db"), filepath.Join(dir,
+		"soft"), filepath.Join(dir, "hard")
 	writeFile(t, a, sampleHeader())
 	writeFile(t, b, sampleHeader())
 	if err := errors.Join(os.Symlink("a.db", soft), os.Link(a, hard)); err != nil {
@@ -266,7 +268,8 @@ func TestSideFiles(t *testing.T) {
 		t.Errorf("after the application came back: %v", err)
 	}
 	s, err := f.Stat()
-	if err != nil || s.WALSize == 0 || s.ShmInode == 0 || s.DatabaseSize == 0 || s.UID != uint32(os.Getuid()) || s.ModTime.IsZero() {
+	if err != nil || s.WALSize == 0 || s.ShmInode == 0 || s.DatabaseSize == 0 || s.UID != uint32(os.Getuid()) ||
+		s.ModTime.IsZero() {
 		t.Errorf("got %+v, %v", s, err)
 	}
 }

@@ -86,7 +86,8 @@ func TestMountOf(t *testing.T) {
 }
 
 func TestUnescapeMount(t *testing.T) {
-	for in, want := range map[string]string{`/a\040b`: "/a b", `/t\011n\012`: "/t\tn\n", `/back\134040`: `/back\040`, "/plain": "/plain"} {
+	for in, want := range map[string]string{`/a\040b`: "/a b", `/t\011n\012`: "/t\tn\n", `/back\134040`: `/back\040`,
+		"/plain": "/plain"} {
 		if got := unescapeMount(in); got != want {
 			t.Errorf("%s: got %q, want %q", in, got, want)
 		}

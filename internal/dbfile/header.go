@@ -73,7 +73,8 @@ func ParseDatabaseHeader(b []byte) (DatabaseHeader, error) {
 		return DatabaseHeader{}, fmt.Errorf("%w: %d bytes, a header has %d", ErrNotDatabase, len(b), DatabaseHeaderSize)
 	}
 	if !bytes.HasPrefix(b, []byte(databaseMagic)) {
-		return DatabaseHeader{}, fmt.Errorf("%w: it does not begin with %q (another file, or encrypted)", ErrNotDatabase, databaseMagic[:15])
+		return DatabaseHeader{}, fmt.Errorf("%w: it does not begin with %q (another file, or encrypted)", ErrNotDatabase,
+			databaseMagic[:15])
 	}
 	u32 := func(off int) uint32 { return binary.BigEndian.Uint32(b[off:]) }
 	h := DatabaseHeader{
@@ -103,7 +104,8 @@ func ParseDatabaseHeader(b []byte) (DatabaseHeader, error) {
 	case b[21] != 64 || b[22] != 32 || b[23] != 32:
 		return h, fmt.Errorf("%w: payload fractions %d %d %d, not 64 32 32", ErrNotDatabase, b[21], b[22], b[23])
 	case h.PageSize-h.ReservedBytes < 480:
-		return h, fmt.Errorf("%w: %d reserved bytes leave %d of a page, SQLite needs 480", ErrNotDatabase, h.ReservedBytes, h.PageSize-h.ReservedBytes)
+		return h, fmt.Errorf("%w: %d reserved bytes leave %d of a page, SQLite needs 480", ErrNotDatabase, h.ReservedBytes,
+			h.PageSize-h.ReservedBytes)
 	}
 	return h, nil
 }

@@ -111,7 +111,8 @@ func TestHeaderLies(t *testing.T) {
 }
 
 func TestEngineVersion(t *testing.T) {
-	for v, want := range map[uint32]string{0: "", 3040001: "3.40.1", 3054001: "3.54.1", 3007000: "3.7.0", 3008011: "3.8.11"} {
+	for v, want := range map[uint32]string{0: "", 3040001: "3.40.1", 3054001: "3.54.1", 3007000: "3.7.0",
+		3008011: "3.8.11"} {
 		if got := EngineVersion(v); got != want {
 			t.Errorf("EngineVersion(%d): got %q, want %q", v, got, want)
 		}

@@ -28,7 +28,8 @@ const (
 type Holder struct {
 	Held      bool
 	Exclusive bool
-	PID       int // 0: a process of another pid namespace; -1: an OFD lock, which belongs to an open file and not to a process
+	// 0: a process of another pid namespace; -1: an OFD lock, which belongs to an open file and not to a process
+	PID int
 }
 
 // Locks is the state of a database's locks at about one instant. Locks of a

@@ -214,11 +214,13 @@ func TestQueryLocks(t *testing.T) {
 	a.do(`s = open(path + "-shm", "r+b")`)
 	a.do(`lock = lambda kind, off: fcntl.lockf(s, kind, 1, off)`)
 	const bytesN = shmDMS - shmWrite + 1
-	for _, pattern := range []string{".........", "ooooooooo", "aaaaaaaaa", "oaoaoaoao", "oo.aa.oo.", ".a.......", "o.......a", "rr.rroo.r", "A..AAo..A", "sr.ssra.s"} {
+	for _, pattern := range []string{".........", "ooooooooo", "aaaaaaaaa", "oaoaoaoao", "oo.aa.oo.", ".a.......",
+		"o.......a", "rr.rroo.r", "A..AAo..A", "sr.ssra.s"} {
 		a.do("lock(fcntl.LOCK_UN, %d); [lock(fcntl.LOCK_UN, %d + i) for i in range(%d)]", shmWrite, shmWrite, bytesN)
 		var want [bytesN]Holder
 		set := func(i int, typ int16) {
-			if err := unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: typ, Start: shmWrite + int64(i), Len: 1}); err != nil {
+			if err := unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: typ, Start: shmWrite + int64(i),
+				Len: 1}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -267,7 +269,8 @@ func TestOFDLocks(t *testing.T) {
 	t.Parallel()
 	a, path := newWAL(t, 4096)
 	f := mustOpen(t, path)
-	a.do(`o = os.open(path + "-shm", os.O_RDWR); fcntl.fcntl(o, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, %d, 1, 0))`, shmWrite)
+	a.do(`o = os.open(path + "-shm", os.O_RDWR); fcntl.fcntl(o, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, %d, 1, 0))`,
+		shmWrite)
 	l, err := f.Locks()
 	if want := (Holder{Held: true, Exclusive: true, PID: -1}); err != nil || l.Write != want {
 		t.Errorf("got %+v, %v, want %+v", l.Write, err, want)
@@ -276,7 +279,10 @@ func TestOFDLocks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(holders, func(h LockHolder) bool { return h.Lock == "write" && h.Exclusive && h.PID == a.PID }) {
+	if !slices.ContainsFunc(holders, func(h LockHolder) bool {
+		return h.Lock == "write" && h.Exclusive &&
+			h.PID == a.PID
+	}) {
 		t.Errorf("got %+v, want the application %d on write", holders, a.PID)
 	}
 }

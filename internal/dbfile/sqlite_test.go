@@ -71,7 +71,9 @@ func TestSpilledRollback(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.do(`c.execute("pragma cache_size=5"); c.execute("pragma cache_spill=5"); c.execute("begin"); fill(c, 400, 1000); c.execute("rollback")`)
+		a.do(
+			`c.execute("pragma cache_size=5"); c.execute("pragma cache_spill=5"); c.execute("begin"); fill(c, 400, 1000); ` +
+				`c.execute("rollback")`)
 		h, err := f.WALHeader()
 		if err != nil {
 			t.Fatal(err)
@@ -117,7 +119,8 @@ func TestReusedWAL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.do(`c.execute("pragma wal_checkpoint(passive)").fetchall(); fill(c, 2); os.utime(path + "-wal", ns=(%d, %d))`, old.WALModTime.UnixNano(), old.WALModTime.UnixNano())
+		a.do(`c.execute("pragma wal_checkpoint(passive)").fetchall(); fill(c, 2); os.utime(path + "-wal", ns=(%d, %d))`,
+			old.WALModTime.UnixNano(), old.WALModTime.UnixNano())
 		refresh(t, f, Change{})
 		now, err := f.Stat()
 		if err != nil || now.WALSize != old.WALSize || !now.WALModTime.Equal(old.WALModTime) {
@@ -198,7 +201,8 @@ func otherByteOrder(t *testing.T, wal []byte, h WALHeader) []byte {
 	pos := Position{Checksum: Checksum{binary.BigEndian.Uint32(b[24:]), binary.BigEndian.Uint32(b[28:])}}
 	for rest := wal[WALHeaderSize:]; len(rest) >= h.FrameSize(); rest = rest[h.FrameSize():] {
 		var fb []byte
-		fb, pos = encodeFrame(h, pos, binary.BigEndian.Uint32(rest), binary.BigEndian.Uint32(rest[4:]), rest[FrameHeaderSize:h.FrameSize()])
+		fb, pos = encodeFrame(h, pos, binary.BigEndian.Uint32(rest), binary.BigEndian.Uint32(rest[4:]),
+			rest[FrameHeaderSize:h.FrameSize()])
 		b = append(b, fb...)
 	}
 	return b

@@ -59,7 +59,8 @@ func encodeFrame(h WALHeader, pos Position, page, commit uint32, content []byte)
 
 func encodeWAL(t testing.TB, bigEndian bool, pageSize int, frames []testFrame) ([]byte, WALHeader) {
 	t.Helper()
-	b := encodeWALHeader(WALHeader{BigEndian: bigEndian, PageSize: pageSize, Sequence: 3, Salt1: 0xdeadbeef, Salt2: 0x01020304})
+	b := encodeWALHeader(WALHeader{BigEndian: bigEndian, PageSize: pageSize, Sequence: 3, Salt1: 0xdeadbeef,
+		Salt2: 0x01020304})
 	h, err := ParseWALHeader(b)
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +256,8 @@ func TestFlippedFrame(t *testing.T) {
 				for s.Next() {
 				}
 				if s.Position().Frame != uint32(frame) || !errors.Is(s.Err(), want) {
-					t.Fatalf("byte %d of frame %d: got stop after %d, %v, want %v", inFrame, frame+1, s.Position().Frame, s.Err(), want)
+					t.Fatalf("byte %d of frame %d: got stop after %d, %v, want %v", inFrame, frame+1, s.Position().Frame, s.Err(),
+						want)
 				}
 				b[off] ^= 1 << (bit % 8)
 			}
@@ -354,7 +356,8 @@ func FuzzFrameScanner(f *testing.F) {
 		b = b[:len(b)-min(int(cut), len(b)-WALHeaderSize)]
 		want := h.Start()
 		for rest := b[WALHeaderSize:]; len(rest) >= h.FrameSize(); rest = rest[h.FrameSize():] {
-			fb, next := encodeFrame(h, want, binary.BigEndian.Uint32(rest), binary.BigEndian.Uint32(rest[4:]), rest[FrameHeaderSize:h.FrameSize()])
+			fb, next := encodeFrame(h, want, binary.BigEndian.Uint32(rest), binary.BigEndian.Uint32(rest[4:]),
+				rest[FrameHeaderSize:h.FrameSize()])
 			if !bytes.Equal(fb, rest[:h.FrameSize()]) || binary.BigEndian.Uint32(rest) == 0 {
 				break
 			}

@@ -20,14 +20,17 @@ func healthy() Facts {
 	return Facts{
 		Name: "app", Path: "/srv/app.db", Real: "/srv/app.db", UID: 1000,
 		File: File{
-			Size: 1 << 20, WALSize: 4 << 20, PageSize: 4096, WALMode: true, Engine: "3.51.3", UID: 1000, GID: 1000, Mode: 0o640, Links: 1,
-			Dir: "/srv", DirUID: 1000, DirGID: 1000, DirMode: 0o750,
+			Size: 1 << 20, WALSize: 4 << 20, PageSize: 4096, WALMode: true, Engine: "3.51.3", UID: 1000, GID: 1000, Mode: 0o640,
+			Links: 1,
+			Dir:   "/srv", DirUID: 1000, DirGID: 1000, DirMode: 0o750,
 			SideFiles: []SideFile{{Path: "/srv/app.db-wal", UID: 1000}, {Path: "/srv/app.db-shm", UID: 1000}},
 		},
-		WAL:       WAL{Known: true, Attached: true, Frames: 900, Backfilled: 0, LargestEver: 1010},
-		Place:     Place{Type: "ext4", Point: "/", Size: 100 << 30, Available: 50 << 30},
-		Processes: []Process{{PID: 7, Command: "web", UID: 1000, Cmdline: "web", Cgroup: "/a"}, {PID: 8, Command: "web", UID: 1000, Cmdline: "web", Cgroup: "/a"}},
-		Replicas:  []Replica{{Name: "s3.main", Place: "s3://b/p", Kind: "s3", Conditional: Honoured, Skew: time.Second, SkewKnown: true, Duration: time.Second}},
+		WAL:   WAL{Known: true, Attached: true, Frames: 900, Backfilled: 0, LargestEver: 1010},
+		Place: Place{Type: "ext4", Point: "/", Size: 100 << 30, Available: 50 << 30},
+		Processes: []Process{{PID: 7, Command: "web", UID: 1000, Cmdline: "web", Cgroup: "/a"},
+			{PID: 8, Command: "web", UID: 1000, Cmdline: "web", Cgroup: "/a"}},
+		Replicas: []Replica{{Name: "s3.main", Place: "s3://b/p", Kind: "s3", Conditional: Honoured, Skew: time.Second,
+			SkewKnown: true, Duration: time.Second}},
 	}
 }
 
@@ -51,7 +54,10 @@ var faults = []struct {
 }{
 	{"missing", Critical, "path", func(f *Facts) { f.State = StateMissing }},
 	{"not-a-database", Critical, "file /srv/app.db", func(f *Facts) { f.State, f.StateErr = StateNotDatabase, "magic" }},
-	{"unreadable", Critical, "stat -c %U /srv/app.db", func(f *Facts) { f.State, f.StateErr = StateUnreadable, "permission denied" }},
+	{"unreadable", Critical, "stat -c %U /srv/app.db", func(f *Facts) {
+		f.State, f.StateErr = StateUnreadable,
+			"permission denied"
+	}},
 	{"schema-unreadable", Warning, "PRAGMA integrity_check", func(f *Facts) { f.Litestream.TablesErr = "malformed" }},
 	{"empty", Note, "nothing", func(f *Facts) { f.State = StateEmpty }},
 	{"journal-mode", Critical, "PRAGMA journal_mode=WAL;", func(f *Facts) { f.File.WALMode = false }},
@@ -63,7 +69,8 @@ var faults = []struct {
 	{"read-only-filesystem", Critical, "remount,rw", func(f *Facts) { f.File.ReadOnlyFilesystem = true }},
 	{"foreign-owner", Critical, "User=1000", func(f *Facts) { f.UID = 33 }},
 	{"running-as-root", Note, "User=1000", func(f *Facts) { f.UID, f.CanChown = 0, true }},
-	{"side-file-owner", Critical, "chown --reference=/srv/app.db /srv/app.db-shm", func(f *Facts) { f.File.SideFiles[1].UID = 0 }},
+	{"side-file-owner", Critical, "chown --reference=/srv/app.db /srv/app.db-shm",
+		func(f *Facts) { f.File.SideFiles[1].UID = 0 }},
 	{"world-writable", Warning, "chmod o-rwx", func(f *Facts) { f.File.Mode = 0o666 }},
 	{"file-read-only", Warning, "chmod u+w", func(f *Facts) { f.File.Mode = 0o440 }},
 	{"world-readable", Note, "chmod o-rwx", func(f *Facts) { f.File.Mode = 0o644 }},
@@ -76,28 +83,45 @@ var faults = []struct {
 	{"disk-tight", Warning, "du -xh", func(f *Facts) { f.File.Size = 60 << 30 }},
 	{"wal-size", Warning, "sqlwatch checkpoint /srv/app.db", func(f *Facts) { f.File.WALSize = 65 << 20 }},
 	{"autocheckpoint", Warning, "wal_autocheckpoint=1000", func(f *Facts) { f.WAL.Frames = 5000 }},
-	{"pinned-reader", Warning, "sqlwatch blockers", func(f *Facts) { f.WAL.Frames, f.WAL.Pinned, f.WAL.PinnedFrame = 5000, true, 3 }},
+	{"pinned-reader", Warning, "sqlwatch blockers", func(f *Facts) {
+		f.WAL.Frames, f.WAL.Pinned, f.WAL.PinnedFrame = 5000,
+			true, 3
+	}},
 	{"long-writer", Warning, "BEGIN IMMEDIATE", func(f *Facts) { f.WAL.WriterStuck = true }},
 	{"exclusive-locking", Warning, "locking_mode=NORMAL", func(f *Facts) { f.WAL.Exclusive = true }},
 	{"wal-index", Warning, "write once", func(f *Facts) { f.WAL.IndexErr = "torn" }},
 	{"wal-left-behind", Note, "-wal", func(f *Facts) { f.WAL.Attached = false }},
-	{"two-replicators", Critical, "systemctl disable --now litestream", func(f *Facts) { f.Litestream.Process = &Process{PID: 9, Command: "litestream"} }},
+	{"two-replicators", Critical, "systemctl disable --now litestream",
+		func(f *Facts) { f.Litestream.Process = &Process{PID: 9, Command: "litestream"} }},
 	{"two-sqlwatch", Critical, "pgrep -a sqlwatch", func(f *Facts) {
-		f.Processes = append(f.Processes, Process{PID: 5, Command: "sqlwatch", UID: 1000}, Process{PID: 6, Command: "sqlwatch", UID: 1000})
+		f.Processes = append(f.Processes, Process{PID: 5, Command: "sqlwatch", UID: 1000},
+			Process{PID: 6, Command: "sqlwatch", UID: 1000})
 	}},
-	{"litestream-traces", Note, "DROP TABLE _litestream_seq;", func(f *Facts) { f.Litestream.Tables = []string{"_litestream_seq"} }},
-	{"litestream-traces", Warning, "pgrep", func(f *Facts) { f.Litestream.Dirs, f.Litestream.Elsewhere = []string{"/srv/.app.db-litestream"}, true }},
+	{"litestream-traces", Note, "DROP TABLE _litestream_seq;",
+		func(f *Facts) { f.Litestream.Tables = []string{"_litestream_seq"} }},
+	{"litestream-traces", Warning, "pgrep", func(f *Facts) {
+		f.Litestream.Dirs, f.Litestream.Elsewhere = []string{
+			"/srv/.app.db-litestream"}, true
+	}},
 	{"too-many-processes", Warning, "kill PID", func(f *Facts) { f.Expected = 1 }},
 	{"old-program", Warning, "systemctl status 8", func(f *Facts) { f.Processes[1].Deleted = true }},
 	{"overlapping-deployments", Warning, "Recreate", func(f *Facts) { f.Processes[1].Cgroup = "/b" }},
 	{"foreign-process", Warning, "one user", func(f *Facts) { f.Processes[1].UID = 33 }},
 	{"hidden-processes", Note, "--pid=host", func(f *Facts) { f.Hidden = true }},
-	{"replica-not-probed", Note, "sudo -u '#33'", func(f *Facts) { f.Replicas[0] = Replica{Skipped: "it belongs to uid 33", DirUID: 33} }},
-	{"replica-unwritable", Critical, "install -d", func(f *Facts) { f.Replicas[0] = Replica{DirForbidden: true, Place: "file:///b"} }},
-	{"replica-misplaced", Critical, "check", func(f *Facts) { f.Replicas[0].ListErr = storeError(store.ErrMisplaced, "NoSuchBucket") }},
-	{"replica-credentials", Critical, "keys", func(f *Facts) { f.Replicas[0].ListErr = storeError(store.ErrAuth, "InvalidAccessKeyId") }},
-	{"replica-permission", Critical, "check", func(f *Facts) { f.Replicas[0].PutErr = storeError(store.ErrAuth, "AccessDenied") }},
-	{"replica-permission", Warning, "lifecycle rule", func(f *Facts) { f.Replicas[0].DeleteErr = storeError(store.ErrAuth, "AccessDenied") }},
+	{"replica-not-probed", Note, "sudo -u '#33'", func(f *Facts) {
+		f.Replicas[0] = Replica{Skipped: "it belongs to uid 33",
+			DirUID: 33}
+	}},
+	{"replica-unwritable", Critical, "install -d",
+		func(f *Facts) { f.Replicas[0] = Replica{DirForbidden: true, Place: "file:///b"} }},
+	{"replica-misplaced", Critical, "check",
+		func(f *Facts) { f.Replicas[0].ListErr = storeError(store.ErrMisplaced, "NoSuchBucket") }},
+	{"replica-credentials", Critical, "keys",
+		func(f *Facts) { f.Replicas[0].ListErr = storeError(store.ErrAuth, "InvalidAccessKeyId") }},
+	{"replica-permission", Critical, "check",
+		func(f *Facts) { f.Replicas[0].PutErr = storeError(store.ErrAuth, "AccessDenied") }},
+	{"replica-permission", Warning, "lifecycle rule",
+		func(f *Facts) { f.Replicas[0].DeleteErr = storeError(store.ErrAuth, "AccessDenied") }},
 	{"replica-permission", Critical, "chown -R", func(f *Facts) {
 		f.Replicas[0].Kind, f.Replicas[0].PutErr = "file", fmt.Errorf("%w: %w", store.ErrAuth, syscall.EACCES)
 	}},
@@ -123,7 +147,10 @@ var faults = []struct {
 	{"replica-same-disk", Warning, "another disk", func(f *Facts) { f.Replicas[0].SameDisk = true }},
 	{"clock-skew", Warning, "set-ntp", func(f *Facts) { f.Replicas[0].Skew = -time.Minute }},
 	{"clock-skew", Critical, "set-ntp", func(f *Facts) { f.Replicas[0].Skew = time.Hour }},
-	{"clock-skew", Critical, "set-ntp", func(f *Facts) { f.Replicas[0].PutErr = storeError(store.ErrUnavailable, "RequestTimeTooSkewed") }},
+	{"clock-skew", Critical, "set-ntp", func(f *Facts) {
+		f.Replicas[0].PutErr = storeError(store.ErrUnavailable,
+			"RequestTimeTooSkewed")
+	}},
 }
 
 func TestDiagnose(t *testing.T) {
@@ -242,7 +269,8 @@ func idsIn(t *testing.T, pattern *regexp.Regexp, glob string) (ids []string) {
 
 func TestQuote(t *testing.T) {
 	t.Parallel()
-	for path, want := range map[string]string{"/srv/app-1.db": "/srv/app-1.db", "/my app/a.db": "'/my app/a.db'", "/it's": `'/it'\''s'`, "": "''", "/$(rm)": "'/$(rm)'"} {
+	for path, want := range map[string]string{"/srv/app-1.db": "/srv/app-1.db", "/my app/a.db": "'/my app/a.db'",
+		"/it's": `'/it'\''s'`, "": "''", "/$(rm)": "'/$(rm)'"} {
 		if got := quote(path); got != want {
 			t.Errorf("quote(%q) = %s, want %s", path, got, want)
 		}

@@ -44,7 +44,8 @@ var checks = []check{
 	journalMode, walResetBug, pageChecksums, networkFilesystem, volatileFilesystem, overlayFilesystem, readOnlyFilesystem,
 	foreignOwner, runningAsRoot, sideFileOwner, fileMode, directoryMode, hardLinks, symbolicLink, diskFree,
 	walSize, autocheckpoint, pinnedReader, longWriter, exclusiveLocking, unusableIndex, leftBehind, schemaUnreadable,
-	litestreamRunning, litestreamLeftovers, twoDaemons, tooManyProcesses, oldDeployment, overlappingDeployments, foreignProcess, hiddenProcesses,
+	litestreamRunning, litestreamLeftovers, twoDaemons, tooManyProcesses, oldDeployment, overlappingDeployments,
+	foreignProcess, hiddenProcesses,
 	replicas,
 }
 

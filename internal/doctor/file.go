@@ -39,7 +39,8 @@ func emptyFile(f Facts) []Finding {
 	if f.State != StateEmpty {
 		return nil
 	}
-	return one("empty", Note, f.Path+" is a file of no bytes", "SQLite writes the header with the first table", "nothing to do: it is taken up at the first write")
+	return one("empty", Note, f.Path+" is a file of no bytes", "SQLite writes the header with the first table",
+		"nothing to do: it is taken up at the first write")
 }
 
 func (f Facts) readable() bool { return f.State == StateDatabase }
@@ -50,7 +51,8 @@ func journalMode(f Facts) []Finding {
 	}
 	return one("journal-mode", Critical, "the database uses a rollback journal, not WAL",
 		"readers and the writer shut each other out, and sqlwatch can neither measure, checkpoint nor replicate it",
-		fmt.Sprintf("sqlwatch doctor --fix %s, or once from the application: PRAGMA journal_mode=WAL; (the file remembers it)", quote(f.Path)))
+		fmt.Sprintf("sqlwatch doctor --fix %s, or once from the application: PRAGMA journal_mode=WAL; (the file remembers "+
+			"it)", quote(f.Path)))
 }
 
 // CanTurnWALOn reports whether WAL mode is off and may be turned on: it would do
@@ -63,9 +65,11 @@ func walResetBug(f Facts) []Finding {
 	if !f.readable() || !f.File.WALResetBug {
 		return nil
 	}
-	return one("wal-reset-bug", Warning, fmt.Sprintf("the application writes with SQLite %s, which has the WAL-reset bug (3.7.0 to 3.51.2)", f.File.Engine),
+	return one("wal-reset-bug", Warning, fmt.Sprintf("the application writes with SQLite %s, which has the WAL-reset "+
+		"bug (3.7.0 to 3.51.2)", f.File.Engine),
 		"a checkpoint that starts just as another connection restarts the WAL can lose commits that were reported as done",
-		"give the application SQLite 3.51.3 or later, or 3.50.7 or 3.44.6 of the older series: upgrade libsqlite3 for Python, PHP and Ruby, the driver where it brings its own (Go, Node); until then keep checkpoints rare")
+		"give the application SQLite 3.51.3 or later, or 3.50.7 or 3.44.6 of the older series: upgrade libsqlite3 for "+
+			"Python, PHP and Ruby, the driver where it brings its own (Go, Node); until then keep checkpoints rare")
 }
 
 func pageChecksums(f Facts) []Finding {
@@ -73,24 +77,29 @@ func pageChecksums(f Facts) []Finding {
 		return nil
 	}
 	return one("page-checksums", Critical, "the database's pages carry checksums (cksumvfs, 8 reserved bytes)",
-		"a page written without its checksum is a disk I/O error for the application, so sqlwatch measures the database and neither checkpoints nor replicates it",
-		fmt.Sprintf("rebuild it without them while the application is stopped: sqlite3 %s '.filectrl reserve_bytes 0' 'PRAGMA journal_mode=delete' VACUUM 'PRAGMA journal_mode=wal'", quote(f.Path)))
+		"a page written without its checksum is a disk I/O error for the application, so sqlwatch measures the database "+
+			"and neither checkpoints nor replicates it",
+		fmt.Sprintf("rebuild it without them while the application is stopped: sqlite3 %s '.filectrl reserve_bytes 0' "+
+			"'PRAGMA journal_mode=delete' VACUUM 'PRAGMA journal_mode=wal'", quote(f.Path)))
 }
 
 func networkFilesystem(f Facts) []Finding {
 	if !f.Place.Network {
 		return nil
 	}
-	return one("network-filesystem", Critical, fmt.Sprintf("the database lies on %s, a network (or FUSE) file system, mounted at %s", f.Place.Type, f.Place.Point),
+	return one("network-filesystem", Critical,
+		fmt.Sprintf("the database lies on %s, a network (or FUSE) file system, mounted at %s", f.Place.Type, f.Place.Point),
 		"WAL mode needs shared memory and locks that every process sees; over a network it corrupts databases",
-		"move the database to a local disk (ext4, xfs, btrfs, zfs) and let a replica carry it elsewhere; one host only may open it")
+		"move the database to a local disk (ext4, xfs, btrfs, zfs) and let a replica carry it elsewhere; one host only may "+
+			"open it")
 }
 
 func volatileFilesystem(f Facts) []Finding {
 	if !f.readable() || !f.Place.Volatile {
 		return nil
 	}
-	return one("volatile-filesystem", Warning, fmt.Sprintf("the database lies on %s, mounted at %s, which is gone at the next boot", f.Place.Type, f.Place.Point),
+	return one("volatile-filesystem", Warning,
+		fmt.Sprintf("the database lies on %s, mounted at %s, which is gone at the next boot", f.Place.Type, f.Place.Point),
 		"every commit since the last replicated one is lost with the memory",
 		"move it to a disk; where it is meant to be a cache, nothing is to do")
 }
@@ -117,8 +126,10 @@ func foreignOwner(f Facts) []Finding {
 	if !f.readable() || f.UID == f.File.UID || f.UID == 0 && f.CanChown {
 		return nil
 	}
-	return one("foreign-owner", Critical, fmt.Sprintf("the database belongs to uid %d and sqlwatch runs as uid %d", f.File.UID, f.UID),
-		"whoever opens it first creates -wal and -shm; under another uid they would lock the application out, so sqlwatch leaves it alone",
+	return one("foreign-owner", Critical, fmt.Sprintf("the database belongs to uid %d and sqlwatch runs as uid %d",
+		f.File.UID, f.UID),
+		"whoever opens it first creates -wal and -shm; under another uid they would lock the application out, so sqlwatch "+
+			"leaves it alone",
 		fmt.Sprintf("run as its owner: sudo -u '#%d' sqlwatch run …; with systemd, User=%d", f.File.UID, f.File.UID))
 }
 
@@ -127,7 +138,8 @@ func runningAsRoot(f Facts) []Finding {
 		return nil
 	}
 	return one("running-as-root", Note, fmt.Sprintf("this runs as root, the database belongs to uid %d", f.File.UID),
-		"root may do all of it, and needs none of it", fmt.Sprintf("let the daemon run as the owner: User=%d in its systemd unit", f.File.UID))
+		"root may do all of it, and needs none of it",
+		fmt.Sprintf("let the daemon run as the owner: User=%d in its systemd unit", f.File.UID))
 }
 
 func sideFileOwner(f Facts) []Finding {
@@ -136,9 +148,12 @@ func sideFileOwner(f Facts) []Finding {
 		if s.UID == f.File.UID {
 			continue
 		}
-		found = append(found, one("side-file-owner", Critical, fmt.Sprintf("%s belongs to uid %d, the database to uid %d", s.Path, s.UID, f.File.UID),
-			`the application gets "attempt to write a readonly database": somebody opened the database under another uid while it was closed`,
-			fmt.Sprintf("chown --reference=%s %s, and open the database under its owner's uid only", quote(f.Real), quote(s.Path)))...)
+		found = append(found, one("side-file-owner", Critical, fmt.Sprintf("%s belongs to uid %d, the database to uid %d",
+			s.Path, s.UID, f.File.UID),
+			`the application gets "attempt to write a readonly database": somebody opened the database under another uid `+
+				`while it was closed`,
+			fmt.Sprintf("chown --reference=%s %s, and open the database under its owner's uid only", quote(f.Real),
+				quote(s.Path)))...)
 	}
 	return found
 }
@@ -148,13 +163,16 @@ func fileMode(f Facts) []Finding {
 	case !f.readable():
 		return nil
 	case f.File.Mode&0o002 != 0:
-		return one("world-writable", Warning, fmt.Sprintf("every user of this machine may write the database (mode %04o)", f.File.Mode.Perm()),
+		return one("world-writable", Warning, fmt.Sprintf("every user of this machine may write the database (mode %04o)",
+			f.File.Mode.Perm()),
 			"any of them can change or destroy it", "chmod o-rwx "+quote(f.Real))
 	case f.File.Mode&0o200 == 0:
-		return one("file-read-only", Warning, fmt.Sprintf("the database's owner may not write it (mode %04o)", f.File.Mode.Perm()),
+		return one("file-read-only", Warning, fmt.Sprintf("the database's owner may not write it (mode %04o)",
+			f.File.Mode.Perm()),
 			"commits fail, unless the application is root", "chmod u+w "+quote(f.Real))
 	case f.File.Mode&0o004 != 0:
-		return one("world-readable", Note, fmt.Sprintf("every user of this machine may read the database (mode %04o)", f.File.Mode.Perm()),
+		return one("world-readable", Note, fmt.Sprintf("every user of this machine may read the database (mode %04o)",
+			f.File.Mode.Perm()),
 			"its content is no secret on this machine, and -wal and -shm take the same mode", "chmod o-rwx "+quote(f.Real))
 	}
 	return nil
@@ -176,8 +194,11 @@ func directoryMode(f Facts) []Finding {
 	if f.File.DirMode&bits == bits {
 		return nil
 	}
-	return one("directory-not-writable", Warning, fmt.Sprintf("uid %d, the database's owner, may not make files in %s (mode %04o)", f.File.UID, f.File.Dir, f.File.DirMode.Perm()),
-		`-wal and -shm are made there: the application gets "unable to open database file" or "attempt to write a readonly database"`,
+	return one("directory-not-writable", Warning,
+		fmt.Sprintf("uid %d, the database's owner, may not make files in %s (mode %04o)", f.File.UID, f.File.Dir,
+			f.File.DirMode.Perm()),
+		`-wal and -shm are made there: the application gets "unable to open database file" or "attempt to write a readonly `+
+			`database"`,
 		fmt.Sprintf("chown %d %s && chmod u+rwx %s", f.File.UID, quote(f.File.Dir), quote(f.File.Dir)))
 }
 
@@ -187,7 +208,8 @@ func hardLinks(f Facts) []Finding {
 	}
 	return one("hard-link", Critical, fmt.Sprintf("the database has %d names (hard links)", f.File.Links),
 		"each name has a -wal and -shm of its own: opened by two names, it is corrupted",
-		fmt.Sprintf("find %s -xdev -samefile %s, then remove all names but one (replace a backup made by `cp -l` or `ln` with `sqlwatch restore`)", quote(f.Place.Point), quote(f.Real)))
+		fmt.Sprintf("find %s -xdev -samefile %s, then remove all names but one (replace a backup made by `cp -l` or `ln` "+
+			"with `sqlwatch restore`)", quote(f.Place.Point), quote(f.Real)))
 }
 
 func symbolicLink(f Facts) []Finding {
@@ -196,7 +218,8 @@ func symbolicLink(f Facts) []Finding {
 		return nil
 	case f.File.Symlink != "":
 		return one("symlink", Warning, fmt.Sprintf("%s is a symbolic link to %s", f.Path, f.Real),
-			"-wal and -shm lie beside the target; a link that is moved to another file at a deploy leaves commits behind in the old -wal",
+			"-wal and -shm lie beside the target; a link that is moved to another file at a deploy leaves commits behind in "+
+				"the old -wal",
 			fmt.Sprintf("name the file itself, here and in the application: %s", f.Real))
 	case f.File.SymlinkDirectory:
 		return one("symlink-directory", Note, fmt.Sprintf("%s leads over a symbolic link to %s", f.Path, f.Real),
@@ -234,16 +257,19 @@ func stateDirMissing(h Host) []Finding {
 	if h.StateDir == "" || h.StateDirErr == "" {
 		return nil
 	}
-	return one("state-directory", Critical, fmt.Sprintf("the state directory %s cannot be used: %s", h.StateDir, h.StateDirErr),
+	return one("state-directory", Critical, fmt.Sprintf("the state directory %s cannot be used: %s", h.StateDir,
+		h.StateDirErr),
 		"captured commits are kept there until they are uploaded; without it there is no replication",
-		fmt.Sprintf("install -d -m 0700 -o %d %s, or set server.state_dir (systemd: StateDirectory=sqlwatch)", h.UID, quote(h.StateDir)))
+		fmt.Sprintf("install -d -m 0700 -o %d %s, or set server.state_dir (systemd: StateDirectory=sqlwatch)", h.UID,
+			quote(h.StateDir)))
 }
 
 func stateDirMode(h Host) []Finding {
 	if !h.StateDirExists || h.StateDirMode&0o077 == 0 {
 		return nil
 	}
-	return one("state-directory-open", Warning, fmt.Sprintf("other users may enter the state directory %s (mode %04o)", h.StateDir, h.StateDirMode.Perm()),
+	return one("state-directory-open", Warning, fmt.Sprintf("other users may enter the state directory %s (mode %04o)",
+		h.StateDir, h.StateDirMode.Perm()),
 		"it holds copies of your data on their way to the replica", "chmod 0700 "+quote(h.StateDir))
 }
 
@@ -251,7 +277,8 @@ func stateDirVolatile(h Host) []Finding {
 	if !h.StateDirPlace.Volatile && !h.StateDirPlace.Network {
 		return nil
 	}
-	return one("state-directory-place", Warning, fmt.Sprintf("the state directory %s lies on %s", h.StateDir, h.StateDirPlace.Type),
+	return one("state-directory-place", Warning, fmt.Sprintf("the state directory %s lies on %s", h.StateDir,
+		h.StateDirPlace.Type),
 		"what was captured and not yet uploaded is not safe there, and each start costs a comparison with the replica",
 		"set server.state_dir to a directory on a local disk, such as /var/lib/sqlwatch")
 }
@@ -259,7 +286,8 @@ func stateDirVolatile(h Host) []Finding {
 func configuration(h Host) []Finding {
 	var found []Finding
 	for _, tip := range h.ConfigurationTip {
-		found = append(found, one("configuration", Warning, tip, "`sqlwatch check` says the same", "sqlwatch check shows the line")...)
+		found = append(found, one("configuration", Warning, tip, "`sqlwatch check` says the same",
+			"sqlwatch check shows the line")...)
 	}
 	return found
 }
@@ -267,7 +295,8 @@ func configuration(h Host) []Finding {
 // quote makes a path safe to paste into a shell.
 func quote(path string) string {
 	plain := func(r rune) bool {
-		return r == '/' || r == '.' || r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+		return r == '/' || r == '.' || r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' ||
+			r >= 'A' && r <= 'Z'
 	}
 	if path != "" && strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
 		return path

@@ -70,7 +70,8 @@ func (f *Facts) place() {
 }
 
 func placeOf(m dbfile.Mount) Place {
-	return Place{Type: m.Type, Point: m.Point, Size: m.Size, Available: m.Available, Network: m.Network, Volatile: m.Volatile}
+	return Place{Type: m.Type, Point: m.Point, Size: m.Size, Available: m.Available, Network: m.Network,
+		Volatile: m.Volatile}
 }
 
 func (f *Facts) header(files *dbfile.Files) {
@@ -139,7 +140,8 @@ func (f *Facts) processes(files *dbfile.Files) {
 		if h.PID == 0 {
 			f.Hidden = true
 		}
-		if h.PID <= 0 || h.PID == os.Getpid() || slices.ContainsFunc(f.Processes, func(p Process) bool { return p.PID == h.PID }) {
+		if h.PID <= 0 || h.PID == os.Getpid() || slices.ContainsFunc(f.Processes,
+			func(p Process) bool { return p.PID == h.PID }) {
 			continue
 		}
 		f.Processes = append(f.Processes, describe(h.PID, h.Command, h.Age))

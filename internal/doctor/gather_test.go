@@ -88,7 +88,8 @@ const (
 	table = "CREATE TABLE IF NOT EXISTS t(x)"
 	noCkp = "PRAGMA wal_autocheckpoint=0"
 	small = "PRAGMA page_size=512"
-	fill  = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 6000) INSERT INTO t SELECT randomblob(400) FROM n"
+	fill  = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 6000) INSERT INTO t SELECT " +
+		"randomblob(400) FROM n"
 )
 
 // fresh is where a test makes its database.
@@ -104,7 +105,9 @@ func fresh(t *testing.T) string {
 // closed makes a database that nobody has open.
 func closed(t *testing.T, path string, statements ...string) {
 	t.Helper()
-	cmd := exec.Command("/usr/bin/python3", "-S", "-c", "import sqlite3,sys\ndb=sqlite3.connect(sys.argv[1],isolation_level=None)\nfor s in sys.argv[2:]: db.execute(s)\ndb.close()", path)
+	cmd := exec.Command("/usr/bin/python3", "-S", "-c",
+		"import sqlite3,sys\ndb=sqlite3.connect(sys.argv[1],isolation_level=None)\nfor s in sys.argv[2:]: "+
+			"db.execute(s)\ndb.close()", path)
 	cmd.Args = append(cmd.Args, statements...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -161,8 +164,10 @@ func TestGather(t *testing.T) {
 		}, ""},
 		{"nothing wrong, closed", func(t *testing.T, path string) string { closed(t, path, walOn, table); return path }, ""},
 		{"missing", func(t *testing.T, path string) string { return path }, "missing"},
-		{"text", func(t *testing.T, path string) string { write(t, path, strings.Repeat("text ", 100)); return path }, "not-a-database"},
-		{"D19 FIFO", func(t *testing.T, path string) string { must(t, syscall.Mkfifo(path, 0o600)); return path }, "not-a-database"},
+		{"text", func(t *testing.T, path string) string { write(t, path, strings.Repeat("text ", 100)); return path },
+			"not-a-database"},
+		{"D19 FIFO", func(t *testing.T, path string) string { must(t, syscall.Mkfifo(path, 0o600)); return path },
+			"not-a-database"},
 		{"damaged schema", func(t *testing.T, path string) string {
 			closed(t, path, walOn, table)
 			file, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -351,7 +356,8 @@ func TestGatherOwners(t *testing.T) {
 			}
 			chmod(t, path, 0o660)
 			must(t, os.Chown(path, 0, nobody))
-			cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-S", "-c", appScript, path)
+			cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-S", "-c",
+				appScript, path)
 			startAs(t, cmd, "SELECT * FROM t")
 			must(t, os.Chown(path+"-shm", 0, 0))
 			must(t, os.Chown(path+"-wal", 0, 0))
@@ -390,7 +396,8 @@ func asNobody(t *testing.T, path string) []string {
 	for d := filepath.Dir(path); d != "/" && d != os.TempDir(); d = filepath.Dir(d) {
 		chmod(t, d, 0o755)
 	}
-	child := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary, "-test.run=^TestChild$", "-test.v")
+	child := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary, "-test.run=^TestChild$",
+		"-test.v")
 	child.Env, child.Dir = append(os.Environ(), "DOCTOR_TEST_CHILD="+path), "/"
 	out, err := child.CombinedOutput()
 	if err != nil {
@@ -455,7 +462,8 @@ func TestFileReplica(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "app.db")
 	closed(t, path, walOn, table)
-	if r := FileReplica(filepath.Join(dir, "replica"), path); !r.DirMissing || r.Skipped == "" || !r.SameDisk || r.DirForbidden {
+	if r := FileReplica(filepath.Join(dir, "replica"), path); !r.DirMissing || r.Skipped == "" || !r.SameDisk ||
+		r.DirForbidden {
 		t.Errorf("one to be made: %+v", r)
 	}
 	if r := FileReplica("/dev/shm", path); r.SameDisk || r.DirMissing {

@@ -30,7 +30,8 @@ func Probe(ctx context.Context, st store.Store, known Replica) Replica {
 
 // WentWell reports whether every step of the round trip succeeded.
 func (r Replica) WentWell() bool {
-	return r.Duration > 0 && r.ListErr == nil && r.PutErr == nil && r.GetErr == nil && r.DeleteErr == nil && !r.Damaged && !r.NotListed
+	return r.Duration > 0 && r.ListErr == nil && r.PutErr == nil && r.GetErr == nil && r.DeleteErr == nil && !r.Damaged &&
+		!r.NotListed
 }
 
 type probe struct {

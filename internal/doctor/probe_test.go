@@ -80,14 +80,18 @@ func TestProbeErrors(t *testing.T) {
 		id     string
 		cure   string
 	}{
-		{"wrong bucket", answer(404, "NoSuchBucket", none), "replica-misplaced", `there is no bucket "backups" at http://127`},
-		{"wrong region", answer(301, "PermanentRedirect", http.Header{"X-Amz-Bucket-Region": {"eu-central-1"}}), "replica-misplaced", `set region = "eu-central-1"`},
+		{"wrong bucket", answer(404, "NoSuchBucket", none), "replica-misplaced",
+			`there is no bucket "backups" at http://127`},
+		{"wrong region", answer(301, "PermanentRedirect", http.Header{"X-Amz-Bucket-Region": {"eu-central-1"}}),
+			"replica-misplaced", `set region = "eu-central-1"`},
 		{"region in the signature", answer(400, "AuthorizationHeaderMalformed", none), "replica-misplaced", "set region"},
 		{"unknown key", answer(403, "InvalidAccessKeyId", none), "replica-credentials", "check access_key"},
 		{"wrong secret", answer(403, "SignatureDoesNotMatch", none), "replica-credentials", "check secret_key"},
 		{"S8 expired token", answer(400, "ExpiredToken", none), "replica-credentials", "renew it"},
 		{"P9 clock", answer(403, "RequestTimeTooSkewed", none), "clock-skew", "this machine's clock is wrong"},
-		{"a web page", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html><body>Welcome</body></html>") }), "replica-unreachable", "login page"},
+		{"a web page", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, "<html><body>Welcome</body></html>")
+		}), "replica-unreachable", "login page"},
 		{"out of order", answer(503, "SlowDown", none), "replica-unreachable", "check endpoint"},
 	}
 	for _, tt := range tests {
@@ -123,7 +127,8 @@ func TestProbeErrors(t *testing.T) {
 		t.Parallel()
 		server := httptest.NewServer(answer(404, "NoSuchBucket", nil))
 		t.Cleanup(server.Close)
-		_, found := probed(t, s3Store(t, s3.Config{Endpoint: strings.Replace(server.URL, "http", "https", 1), PathStyle: new(true)}))
+		_, found := probed(t, s3Store(t, s3.Config{Endpoint: strings.Replace(server.URL, "http", "https", 1),
+			PathStyle: new(true)}))
 		wantFinding(t, found, "replica-unreachable", "http://")
 	})
 }
@@ -187,13 +192,19 @@ func TestProbe(t *testing.T) {
 		left  int // objects left behind
 	}{
 		{"all well", func(m *storetest.Memory) store.Store { return m }, "", 0},
-		{"read-only keys", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "put"} }, "replica-permission", 0},
-		{"no delete", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "delete"} }, "replica-permission", 1},
+		{"read-only keys", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "put"} }, "replica-permission",
+			0},
+		{"no delete", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "delete"} }, "replica-permission",
+			1},
 		{"no list", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "list"} }, "replica-permission", 0},
-		{"no list and no delete", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "list delete"} }, "replica-permission replica-permission", 1},
-		{"conditions ignored", func(m *storetest.Memory) store.Store { return part{Store: m, ignoresConditions: true} }, "replica-conditional-writes", 0},
-		{"conditions refused", func(m *storetest.Memory) store.Store { return part{Store: m, refuses: true} }, "replica-conditional-writes", 0},
-		{"stale listing", func(m *storetest.Memory) store.Store { return part{Store: m, hides: true} }, "replica-stale-list", 0},
+		{"no list and no delete", func(m *storetest.Memory) store.Store { return part{Store: m, deny: "list delete"} },
+			"replica-permission replica-permission", 1},
+		{"conditions ignored", func(m *storetest.Memory) store.Store { return part{Store: m, ignoresConditions: true} },
+			"replica-conditional-writes", 0},
+		{"conditions refused", func(m *storetest.Memory) store.Store { return part{Store: m, refuses: true} },
+			"replica-conditional-writes", 0},
+		{"stale listing", func(m *storetest.Memory) store.Store { return part{Store: m, hides: true} }, "replica-stale-list",
+			0},
 		{"damaged", func(m *storetest.Memory) store.Store {
 			return storetest.NewFaulty(m, storetest.Nth(0, storetest.Corrupt, "get"))
 		}, "replica-damaged", 0},
@@ -264,7 +275,8 @@ func TestProbeStores(t *testing.T) {
 	t.Run("s3", func(t *testing.T) {
 		t.Parallel()
 		server := s3test.Start(t)
-		st, err := s3.New(context.Background(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region, Endpoint: server.URL, PathStyle: new(true),
+		st, err := s3.New(context.Background(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Region: s3test.Region,
+			Endpoint: server.URL, PathStyle: new(true),
 			AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey})
 		if err != nil {
 			t.Fatal(err)

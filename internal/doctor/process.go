@@ -34,12 +34,14 @@ func litestreamRunning(f Facts) []Finding {
 	if l.Process == nil {
 		return nil
 	}
-	severity, why := Warning, "two checkpointers disturb each other: Litestream answers a checkpoint that is not its own with a snapshot of the whole database"
+	severity, why := Warning, "two checkpointers disturb each other: Litestream answers a checkpoint that is not its "+
+		"own with a snapshot of the whole database"
 	if len(f.Replicas) > 0 {
 		severity, why = Critical, why+", and both of you replicate it"
 	}
 	return one("two-replicators", severity, fmt.Sprintf("%s has this database open", l.Process.name()), why,
-		"keep one of them: systemctl disable --now litestream, then sqlwatch import /etc/litestream.yml continues its replicas; or remove replicate_to and checkpoint policies here")
+		"keep one of them: systemctl disable --now litestream, then sqlwatch import /etc/litestream.yml continues its "+
+			"replicas; or remove replicate_to and checkpoint policies here")
 }
 
 // twoDaemons finds a second sqlwatch. One state directory has one, so that two of
@@ -55,7 +57,8 @@ func twoDaemons(f Facts) []Finding {
 		return nil
 	}
 	return one("two-sqlwatch", Critical, "several sqlwatch have this database open: "+names(ours),
-		"each holds the WAL for its own capture and checkpoints under the other: the WAL grows, and continuity is lost again and again",
+		"each holds the WAL for its own capture and checkpoints under the other: the WAL grows, and continuity is lost "+
+			"again and again",
 		"keep one: pgrep -a sqlwatch, then stop the others")
 }
 
@@ -85,7 +88,8 @@ func litestreamLeftovers(f Facts) []Finding {
 	if len(l.Tables) > 0 {
 		cures = append(cures, "the tables do no harm (to remove them: "+dropTables(l.Tables)+")")
 	}
-	return one("litestream-traces", severity, what, "if it still runs somewhere, two replicators work on one database", strings.Join(cures, "; "))
+	return one("litestream-traces", severity, what, "if it still runs somewhere, two replicators work on one database",
+		strings.Join(cures, "; "))
 }
 
 func schemaUnreadable(f Facts) []Finding {
@@ -94,7 +98,8 @@ func schemaUnreadable(f Facts) []Finding {
 	}
 	return one("schema-unreadable", Warning, "the schema cannot be read: "+f.Litestream.TablesErr,
 		"the database may be damaged; whether Litestream left tables in it is not known",
-		fmt.Sprintf("ask SQLite itself: sqlite3 %s 'PRAGMA integrity_check'; if it is damaged, restore it: sqlwatch restore", quote(f.Real)))
+		fmt.Sprintf("ask SQLite itself: sqlite3 %s 'PRAGMA integrity_check'; if it is damaged, restore it: sqlwatch restore",
+			quote(f.Real)))
 }
 
 func dropTables(tables []string) string {
@@ -110,8 +115,11 @@ func tooManyProcesses(f Facts) []Finding {
 	if f.Expected == 0 || len(all) <= f.Expected {
 		return nil
 	}
-	return one("too-many-processes", Warning, fmt.Sprintf("%d processes beside sqlwatch have the database open, %d are expected: %s", len(all), f.Expected, names(all)),
-		"an old release that still runs beside the new one writes with old code; a forgotten shell keeps the WAL from shrinking",
+	return one("too-many-processes", Warning,
+		fmt.Sprintf("%d processes beside sqlwatch have the database open, %d are expected: %s", len(all), f.Expected,
+			names(all)),
+		"an old release that still runs beside the new one writes with old code; a forgotten shell keeps the WAL from "+
+			"shrinking",
 		"stop those that should be gone: kill PID")
 }
 
@@ -151,9 +159,12 @@ func overlappingDeployments(f Facts) []Finding {
 		if len(groups[line]) < 2 {
 			continue
 		}
-		found = append(found, one("overlapping-deployments", Warning, fmt.Sprintf("%q runs in %d services or containers that share this database: %s", shorten(line), len(groups[line]), strings.Join(groups[line], ", ")),
+		found = append(found, one("overlapping-deployments", Warning,
+			fmt.Sprintf("%q runs in %d services or containers that share this database: %s", shorten(line), len(groups[line]),
+				strings.Join(groups[line], ", ")),
 			"a rolling deploy that starts the new release before the old one ended has both writing; migrations meet old code",
-			"stop the old one before the new one starts (replicas: 1 with strategy Recreate; docker compose up --force-recreate), or ignore this if it is meant")...)
+			"stop the old one before the new one starts (replicas: 1 with strategy Recreate; docker compose up "+
+				"--force-recreate), or ignore this if it is meant")...)
 	}
 	return found
 }
@@ -175,7 +186,8 @@ func foreignProcess(f Facts) []Finding {
 	if len(foreign) == 0 {
 		return nil
 	}
-	return one("foreign-process", Warning, fmt.Sprintf("processes of another user than uid %d, the owner, have the database open: %s", f.File.UID, names(foreign)),
+	return one("foreign-process", Warning, fmt.Sprintf("processes of another user than uid %d, the owner, have the "+
+		"database open: %s", f.File.UID, names(foreign)),
 		"when one of them opens it first, -wal and -shm become its own and the application cannot write",
 		"run all of them as one user; share with a group only if that user's umask keeps g+w")
 }
@@ -186,5 +198,6 @@ func hiddenProcesses(f Facts) []Finding {
 	}
 	return one("hidden-processes", Note, "processes in another container (pid namespace) have the database open",
 		"it works; but who blocks whom can only be told as pid 0",
-		"share the namespace to see them: docker run --pid=host (or --pid=container:APP); Kubernetes: shareProcessNamespace: true")
+		"share the namespace to see them: docker run --pid=host (or --pid=container:APP); Kubernetes: "+
+			"shareProcessNamespace: true")
 }

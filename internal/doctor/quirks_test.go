@@ -31,7 +31,8 @@ func TestQuirks_S34(t *testing.T) {
 		{"Content-Range", s3test.Profile{ContentRange: "octets %d to %d of %d"}, "replica-range", "Content-Range"},
 		{"metadata", s3test.Profile{DropsMetadata: true}, "replica-metadata", "x-amz-meta-*"},
 		{"HEAD", s3test.Profile{RefusesHead: true}, "replica-head", "pass HEAD on"},
-		{"bad request for a condition", s3test.Profile{Create: s3test.BadRequest, Match: s3test.BadRequest}, "replica-conditional-writes", "one sqlwatch only"},
+		{"bad request for a condition", s3test.Profile{Create: s3test.BadRequest, Match: s3test.BadRequest},
+			"replica-conditional-writes", "one sqlwatch only"},
 		{"If-Match ignored", s3test.Profile{Match: s3test.Ignored}, "replica-conditional-writes", "one sqlwatch only"},
 		{"versions", s3test.Profile{Versioned: true}, "replica-versions", "NoncurrentVersionExpiration"},
 		{"deletes lie", s3test.Profile{DeletesNothing: true}, "replica-not-deleted", "object lock"},
@@ -41,7 +42,8 @@ func TestQuirks_S34(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			f := s3test.NewFake(t, test.profile)
-			st, err := s3.New(t.Context(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Endpoint: f.URL, Region: s3test.Region, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Backoff: time.Millisecond})
+			st, err := s3.New(t.Context(), s3.Config{Bucket: s3test.Bucket, Prefix: "app", Endpoint: f.URL,
+				Region: s3test.Region, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Backoff: time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}

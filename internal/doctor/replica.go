@@ -33,10 +33,12 @@ func replicas(f Facts) []Finding {
 // diagnose says what a round trip found, in the order in which it was made.
 func (r Replica) diagnose() []Finding {
 	if r.Skipped != "" {
-		return one("replica-not-probed", Note, "no round trip to "+r.Place+": "+r.Skipped, "whether it can be written is not known", r.skippedCure())
+		return one("replica-not-probed", Note, "no round trip to "+r.Place+": "+r.Skipped,
+			"whether it can be written is not known", r.skippedCure())
 	}
 	if r.DirForbidden {
-		return one("replica-unwritable", Critical, fmt.Sprintf("%s does not exist and cannot be made: permission denied", r.Place), "nothing is replicated there",
+		return one("replica-unwritable", Critical, fmt.Sprintf("%s does not exist and cannot be made: permission denied",
+			r.Place), "nothing is replicated there",
 			fmt.Sprintf("install -d -m 0700 -o %d %s", os.Geteuid(), quote(strings.TrimPrefix(r.Place, "file://"))))
 	}
 	if r.ListErr != nil && fatal(r.ListErr) {
@@ -91,7 +93,8 @@ func (r Replica) failure(op string, err error) []Finding {
 	var api interface{ ErrorCode() string }
 	switch {
 	case errors.As(err, &api) && api.ErrorCode() == "RequestTimeTooSkewed":
-		return one("clock-skew", Critical, what, "S3 refuses requests that are 15 minutes off", cure+": timedatectl set-ntp true")
+		return one("clock-skew", Critical, what, "S3 refuses requests that are 15 minutes off",
+			cure+": timedatectl set-ntp true")
 	case errors.Is(err, store.ErrMisplaced):
 		return one("replica-misplaced", Critical, what, "nothing is replicated there, and retrying will not help", cure)
 	case errors.Is(err, store.ErrAuth) && badKeys(err):
@@ -107,7 +110,8 @@ func (r Replica) failure(op string, err error) []Finding {
 }
 
 // permissions names what each operation needs at an S3 store.
-var permissions = map[string]string{"list": "s3:ListBucket", "put": "s3:PutObject", "get": "s3:GetObject", "delete": "s3:DeleteObject"}
+var permissions = map[string]string{"list": "s3:ListBucket", "put": "s3:PutObject", "get": "s3:GetObject",
+	"delete": "s3:DeleteObject"}
 
 func (r Replica) forbidden(op, what, cure string) []Finding {
 	if r.Kind == "s3" {
@@ -122,7 +126,8 @@ func (r Replica) forbidden(op, what, cure string) []Finding {
 	severity := Critical
 	if op == "delete" {
 		severity = Warning
-		cure += fmt.Sprintf(" (the probe %s stays; no lifecycle rule can stand in for the permission: it does not know which files a restore needs)", r.Odd.ProbeKey)
+		cure += fmt.Sprintf(" (the probe %s stays; no lifecycle rule can stand in for the permission: it does not know "+
+			"which files a restore needs)", r.Odd.ProbeKey)
 	}
 	return one("replica-permission", severity, what, why, cure)
 }
@@ -143,7 +148,8 @@ func (r Replica) explain(err error) (what, cure string) {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		cure = "the endpoint does not answer in time: check endpoint, firewall and HTTPS_PROXY"
 	case errors.Is(err, os.ErrPermission):
-		cure = fmt.Sprintf("give the directory to uid %d: chown -R %d %s", os.Geteuid(), os.Geteuid(), quote(strings.TrimPrefix(r.Place, "file://")))
+		cure = fmt.Sprintf("give the directory to uid %d: chown -R %d %s", os.Geteuid(), os.Geteuid(),
+			quote(strings.TrimPrefix(r.Place, "file://")))
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		cure = "free space at the replica"
 	default:
@@ -155,9 +161,11 @@ func (r Replica) explain(err error) (what, cure string) {
 func (r Replica) conditional() []Finding {
 	switch r.Conditional {
 	case Ignored:
-		return one("replica-conditional-writes", Warning, r.Place+": the store accepts If-None-Match and overwrites all the same",
+		return one("replica-conditional-writes", Warning,
+			r.Place+": the store accepts If-None-Match and overwrites all the same",
 			"nothing but the lease keeps two writers from destroying each other's history",
-			"make sure that one sqlwatch only uses this prefix; update the server (MinIO, Ceph and versitygw honour it in current releases) or use another provider")
+			"make sure that one sqlwatch only uses this prefix; update the server (MinIO, Ceph and versitygw honour it in "+
+				"current releases) or use another provider")
 	case Refused:
 		return one("replica-conditional-writes", Warning, r.Place+": the store does not offer conditional writes",
 			"nothing but the lease keeps two writers from destroying each other's history",
@@ -166,7 +174,8 @@ func (r Replica) conditional() []Finding {
 	if r.Matching == Ignored || r.Matching == Refused {
 		return one("replica-conditional-writes", Warning, r.Place+": the store honours If-None-Match, but not If-Match",
 			"files are safe, but two hosts that may both write here find each other out within a minute only, not at once",
-			"make sure that one sqlwatch only uses this prefix; docs/storage.md, Crashes, reboots and clones, says what is not guaranteed")
+			"make sure that one sqlwatch only uses this prefix; docs/storage.md, Crashes, reboots and clones, says what is "+
+				"not guaranteed")
 	}
 	return nil
 }
@@ -174,17 +183,21 @@ func (r Replica) conditional() []Finding {
 func (r Replica) content() []Finding {
 	var found []Finding
 	if r.Damaged {
-		found = append(found, one("replica-damaged", Critical, r.Place+": what was read is not what was written", "a replica that changes bytes restores nothing",
-			"something between here and the store rewrites objects (a proxy, a gateway, a failing disk): find it with `sqlwatch verify`, use another store meanwhile")...)
+		found = append(found, one("replica-damaged", Critical, r.Place+": what was read is not what was written",
+			"a replica that changes bytes restores nothing",
+			"something between here and the store rewrites objects (a proxy, a gateway, a failing disk): find it with "+
+				"`sqlwatch verify`, use another store meanwhile")...)
 	}
 	if r.NotListed {
 		found = append(found, one("replica-stale-list", Warning, r.Place+": a listing did not show the object just written",
 			"restores and retention decide by listings", "turn caching of listings off (a gateway or CDN before the store)")...)
 	}
 	if r.Foreign {
-		found = append(found, one("replica-foreign", Warning, r.Place+" holds files that sqlwatch did not write (Litestream's?)",
+		found = append(found, one("replica-foreign", Warning,
+			r.Place+" holds files that sqlwatch did not write (Litestream's?)",
 			"sqlwatch refuses to write there, so that two writers never share a history",
-			"give it an empty prefix, or stop the other writer and start once with: sqlwatch run --adopt=NAME, the database or the replica")...)
+			"give it an empty prefix, or stop the other writer and start once with: sqlwatch run --adopt=NAME, the database "+
+				"or the replica")...)
 	}
 	if r.SameDisk {
 		found = append(found, one("replica-same-disk", Warning, r.Place+" lies on the same file system as the database",
@@ -207,7 +220,8 @@ func (r Replica) clock() []Finding {
 	if r.Skew < 0 {
 		direction = "ahead of"
 	}
-	return one("clock-skew", severity, fmt.Sprintf("this machine's clock is %s %s the store's", skew.Round(time.Second), direction),
+	return one("clock-skew", severity, fmt.Sprintf("this machine's clock is %s %s the store's", skew.Round(time.Second),
+		direction),
 		"restores to a moment miss it by that much, and S3 refuses requests that are 15 minutes off",
 		"timedatectl set-ntp true (or start chronyd), then: timedatectl status")
 }

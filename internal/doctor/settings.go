@@ -13,11 +13,13 @@ type Setting struct {
 // The values recommended, and what each is for. WAL mode is remembered by the
 // file, all others belong to a connection and must be set on each.
 const settingsHead = `journal_mode=WAL              readers and the writer do not stop each other
-synchronous=NORMAL            one sync per checkpoint instead of per commit; FULL if the last commits before a power cut count
+synchronous=NORMAL            one sync per checkpoint instead of per commit;
+                              FULL if the last commits before a power cut count
 busy_timeout=5000             wait 5 s for a lock instead of failing at once
 journal_size_limit=67108864   a WAL that was large once is cut to 64 MiB when it restarts
 wal_autocheckpoint=1000       the default; leave it on
-begin writes with BEGIN IMMEDIATE: a read transaction that turns into a write fails at once when another wrote meanwhile, whatever the timeout
+begin writes with BEGIN IMMEDIATE: a read transaction that turns into a write
+                              fails at once when another wrote meanwhile, whatever the timeout
 `
 
 // SettingsHead says what each recommended pragma is for.
@@ -63,7 +65,8 @@ var settings = []Setting{
     journal_size_limit: 67108864
     wal_autocheckpoint: 1000
 `},
-	{Name: "laravel", For: "Laravel 11.15 and later (transaction_mode and pragmas: 12 and later)", File: "config/database.php, under connections", Text: `'sqlite' => [
+	{Name: "laravel", For: "Laravel 11.15 and later (transaction_mode and pragmas: 12 and later)",
+		File: "config/database.php, under connections", Text: `'sqlite' => [
     'driver' => 'sqlite',
     'database' => env('DB_DATABASE', 'PATH'),
     'prefix' => '',
@@ -78,18 +81,23 @@ var settings = []Setting{
     ],
 ],
 `},
-	{Name: "node", For: "Node (better-sqlite3)", File: "where the database is opened; writes: db.transaction(fn).immediate()", Text: `const Database = require('better-sqlite3');
+	{Name: "node", For: "Node (better-sqlite3)",
+		File: "where the database is opened; writes: db.transaction(fn).immediate()",
+		Text: `const Database = require('better-sqlite3');
 const db = new Database('PATH', { timeout: 5000 });
 db.pragma('journal_mode = WAL');
 db.pragma('synchronous = NORMAL');
 db.pragma('journal_size_limit = 67108864');
 db.pragma('wal_autocheckpoint = 1000');
 `},
-	{Name: "go-mattn", For: "Go (mattn/go-sqlite3)", File: "where the database is opened", Text: `// _txlock=immediate makes every BeginTx a BEGIN IMMEDIATE: read with a second *sql.DB that lacks it.
+	{Name: "go-mattn", For: "Go (mattn/go-sqlite3)", File: "where the database is opened",
+		Text: `// _txlock=immediate makes every BeginTx a BEGIN IMMEDIATE: read with a second *sql.DB that lacks it.
 db, err := sql.Open("sqlite3", "file:PATH?_journal_mode=WAL&_synchronous=NORMAL&_busy_timeout=5000&_txlock=immediate")
 `},
-	{Name: "go-modernc", For: "Go (modernc.org/sqlite)", File: "where the database is opened", Text: `// busy_timeout comes first: turning WAL on may have to wait.
-db, err := sql.Open("sqlite", "file:PATH?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(67108864)&_txlock=immediate")
+	{Name: "go-modernc", For: "Go (modernc.org/sqlite)", File: "where the database is opened",
+		Text: `// busy_timeout comes first: turning WAL on may have to wait.
+db, err := sql.Open("sqlite", "file:PATH?_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)"+
+	"&_pragma=synchronous(NORMAL)&_pragma=journal_size_limit(67108864)&_txlock=immediate")
 `},
 	{Name: "python", For: "Python (sqlite3)", File: "where the database is opened", Text: `import sqlite3
 
@@ -99,9 +107,12 @@ db.execute("PRAGMA synchronous=NORMAL")
 db.execute("PRAGMA journal_size_limit=67108864")
 db.execute("PRAGMA wal_autocheckpoint=1000")
 `},
-	{Name: "pocketbase", For: "PocketBase", File: "main.go, only where PocketBase is used as a framework: its own defaults are WAL, NORMAL and 10 s already", Text: `app := pocketbase.NewWithConfig(pocketbase.Config{
+	{Name: "pocketbase", For: "PocketBase", File: "main.go, only where PocketBase is used as a framework: its own " +
+		"defaults are WAL, NORMAL and 10 s already", Text: `app := pocketbase.NewWithConfig(pocketbase.Config{
 	DBConnect: func(dbPath string) (*dbx.DB, error) {
-		return dbx.Open("sqlite", dbPath+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=journal_size_limit(67108864)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(ON)&_pragma=temp_store(MEMORY)&_pragma=cache_size(-32000)")
+		return dbx.Open("sqlite", dbPath+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)"+
+			"&_pragma=journal_size_limit(67108864)&_pragma=synchronous(NORMAL)&_pragma=foreign_keys(ON)"+
+			"&_pragma=temp_store(MEMORY)&_pragma=cache_size(-32000)")
 	},
 })
 `},

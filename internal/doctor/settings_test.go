@@ -29,7 +29,8 @@ func TestSettingsPython(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
 	program := setting(t, "python", path) + `
 import json
-print(json.dumps([db.execute("PRAGMA " + p).fetchone()[0] for p in ("journal_mode", "synchronous", "busy_timeout", "journal_size_limit", "wal_autocheckpoint")]))
+print(json.dumps([db.execute("PRAGMA " + p).fetchone()[0] for p in
+    ("journal_mode", "synchronous", "busy_timeout", "journal_size_limit", "wal_autocheckpoint")]))
 `
 	out, err := exec.Command("/usr/bin/python3", "-c", program).CombinedOutput()
 	if err != nil {
@@ -50,7 +51,8 @@ d = DATABASES["default"]
 o = dict(d["OPTIONS"])
 db = sqlite3.connect(d["NAME"], timeout=o["timeout"], isolation_level=o["transaction_mode"])
 db.executescript(o["init_command"])
-print(json.dumps([db.execute("PRAGMA " + p).fetchone()[0] for p in ("journal_mode", "synchronous", "busy_timeout", "journal_size_limit")]))
+print(json.dumps([db.execute("PRAGMA " + p).fetchone()[0] for p in
+    ("journal_mode", "synchronous", "busy_timeout", "journal_size_limit")]))
 `
 	out, err := exec.Command("/usr/bin/python3", "-c", program).CombinedOutput()
 	if err != nil {
@@ -105,7 +107,8 @@ func TestSettingsText(t *testing.T) {
 			Pragmas map[string]any
 		}
 	}
-	if err := yaml.Unmarshal([]byte(setting(t, "rails", "/srv/my.db")), &rails); err != nil || rails.Production.Timeout != 5000 || rails.Production.Pragmas["journal_mode"] != "wal" {
+	if err := yaml.Unmarshal([]byte(setting(t, "rails", "/srv/my.db")), &rails); err != nil ||
+		rails.Production.Timeout != 5000 || rails.Production.Pragmas["journal_mode"] != "wal" {
 		t.Errorf("rails: %+v, %v", rails, err)
 	}
 }

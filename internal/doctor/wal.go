@@ -24,9 +24,11 @@ func walSize(f Facts) []Finding {
 	if f.WAL.Known {
 		used = fmt.Sprintf("%d frames of %d are in use", f.WAL.Frames, f.WAL.LargestEver)
 	}
-	return one("wal-size", Warning, fmt.Sprintf("the WAL takes %s, the database %s; %s", humanize.IBytes(uint64(f.File.WALSize)), humanize.IBytes(uint64(f.File.Size)), used),
+	return one("wal-size", Warning, fmt.Sprintf("the WAL takes %s, the database %s; %s",
+		humanize.IBytes(uint64(f.File.WALSize)), humanize.IBytes(uint64(f.File.Size)), used),
 		"a WAL file never shrinks by itself, reads search what is in use of it, and it is space you do not have",
-		fmt.Sprintf("now: sqlwatch checkpoint %s; for good: run the daemon, whose default policy does that, and PRAGMA journal_size_limit=67108864 in the application", quote(f.Path)))
+		fmt.Sprintf("now: sqlwatch checkpoint %s; for good: run the daemon, whose default policy does that, and PRAGMA "+
+			"journal_size_limit=67108864 in the application", quote(f.Path)))
 }
 
 func autocheckpoint(f Facts) []Finding {
@@ -41,9 +43,11 @@ func autocheckpoint(f Facts) []Finding {
 	if backlog < suspiciousFrames {
 		return nil
 	}
-	return one("autocheckpoint", Warning, fmt.Sprintf("%d frames wait for a checkpoint and no reader keeps them back: the application's wal_autocheckpoint is off, or far above the usual %d", backlog, autocheckpointFrames),
+	return one("autocheckpoint", Warning, fmt.Sprintf("%d frames wait for a checkpoint and no reader keeps them back: "+
+		"the application's wal_autocheckpoint is off, or far above the usual %d", backlog, autocheckpointFrames),
 		"nothing moves commits into the database file: the WAL grows, and reads get slower with it",
-		"PRAGMA wal_autocheckpoint=1000; on each of the application's connections, unless sqlwatch or another checkpointer is meant to do it (it cannot be read from outside; this is inferred)")
+		"PRAGMA wal_autocheckpoint=1000; on each of the application's connections, unless sqlwatch or another checkpointer "+
+			"is meant to do it (it cannot be read from outside; this is inferred)")
 }
 
 func pinnedReader(f Facts) []Finding {
@@ -54,9 +58,11 @@ func pinnedReader(f Facts) []Finding {
 	if w.PinnedBy.isSqlwatch() && len(f.Replicas) > 0 && f.File.WALSize < largeWAL {
 		return nil // capture, which lets the WAL restart in time
 	}
-	return one("pinned-reader", Warning, fmt.Sprintf("%s has been reading at frame %d of %d for at least %s", w.PinnedBy.name(), w.PinnedFrame, w.Frames, w.ObservedOver.Round(time.Millisecond)),
+	return one("pinned-reader", Warning, fmt.Sprintf("%s has been reading at frame %d of %d for at least %s",
+		w.PinnedBy.name(), w.PinnedFrame, w.Frames, w.ObservedOver.Round(time.Millisecond)),
 		"as long as its transaction lasts, frames after that one cannot leave the WAL, which grows with every commit",
-		fmt.Sprintf("end that transaction (a forgotten cursor, an open iterator, a long report); who it is: sqlwatch blockers %s", quote(f.Path)))
+		fmt.Sprintf("end that transaction (a forgotten cursor, an open iterator, a long report); who it is: sqlwatch "+
+			"blockers %s", quote(f.Path)))
 }
 
 func longWriter(f Facts) []Finding {
@@ -64,9 +70,11 @@ func longWriter(f Facts) []Finding {
 	if !f.readable() || !w.WriterStuck {
 		return nil
 	}
-	return one("long-writer", Warning, fmt.Sprintf("%s has held the write lock for at least %s without a commit", w.Writer.name(), w.ObservedOver.Round(time.Millisecond)),
+	return one("long-writer", Warning, fmt.Sprintf("%s has held the write lock for at least %s without a commit",
+		w.Writer.name(), w.ObservedOver.Round(time.Millisecond)),
 		`every other writer waits or gets "database is locked"`,
-		"keep slow work (network, files, sleeping) out of write transactions; begin them with BEGIN IMMEDIATE and commit in milliseconds")
+		"keep slow work (network, files, sleeping) out of write transactions; begin them with BEGIN IMMEDIATE and commit "+
+			"in milliseconds")
 }
 
 func exclusiveLocking(f Facts) []Finding {
@@ -84,14 +92,16 @@ func unusableIndex(f Facts) []Finding {
 	}
 	return one("wal-index", Warning, "the wal-index (-shm) cannot be read: "+f.WAL.IndexErr,
 		"a writer stopped or died while it changed it, or the file is no wal-index",
-		"the next connection that writes repairs it: let the application write once; if it stays so, stop every process that has the database open, then start them again")
+		"the next connection that writes repairs it: let the application write once; if it stays so, stop every process "+
+			"that has the database open, then start them again")
 }
 
 func leftBehind(f Facts) []Finding {
 	if !f.readable() || !f.File.WALMode || f.WAL.Attached || f.WAL.Exclusive || f.File.WALSize == 0 || f.Hidden {
 		return nil
 	}
-	return one("wal-left-behind", Note, fmt.Sprintf("nobody is connected, and a WAL of %s is there", humanize.IBytes(uint64(f.File.WALSize))),
+	return one("wal-left-behind", Note, fmt.Sprintf("nobody is connected, and a WAL of %s is there",
+		humanize.IBytes(uint64(f.File.WALSize))),
 		"the last application did not close the database: commits may be in the WAL only",
 		fmt.Sprintf("nothing to do; never copy, move or delete %s without its -wal", f.Real))
 }

@@ -88,7 +88,8 @@ func TestMode_X8_whatever_the_umask(t *testing.T) {
 		if err := lock.Unlock(); err != nil {
 			t.Error(err)
 		}
-		for path, want := range map[string]fs.FileMode{file: 0o600, deep: 0o700, filepath.Dir(deep): 0o700, filepath.Join(dir, "lock"): 0o600} {
+		for path, want := range map[string]fs.FileMode{file: 0o600, deep: 0o700, filepath.Dir(deep): 0o700,
+			filepath.Join(dir, "lock"): 0o600} {
 			if got := mode(t, path); got != want {
 				t.Errorf("umask %o: %s has mode %o, want %o", umask, path, got, want)
 			}
@@ -248,7 +249,8 @@ func TestErrorsAreSteady_S20(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, written := f.Write([]byte("x"))
-	for what, err := range map[string]error{"create": WriteFile(gone, nil, 0o600), "write": written, "commit": f.Commit()} {
+	for what, err := range map[string]error{"create": WriteFile(gone, nil, 0o600), "write": written,
+		"commit": f.Commit()} {
 		if err == nil || strings.Contains(err.Error(), tempPrefix) {
 			t.Errorf("%s: %v, want an error without %s", what, err, tempPrefix)
 		}
@@ -305,7 +307,8 @@ func TestSweepTemp_S26(t *testing.T) {
 	if err := abandoned.file.Close(); err != nil { // the process died
 		t.Fatal(err)
 	}
-	if err := errors.Join(WriteFile(filepath.Join(dir, "keep"), nil, 0o600), MkdirAll(filepath.Join(dir, tempPrefix+"dir"), 0o700)); err != nil {
+	if err := errors.Join(WriteFile(filepath.Join(dir, "keep"), nil, 0o600), MkdirAll(filepath.Join(dir, tempPrefix+"dir"),
+		0o700)); err != nil {
 		t.Fatal(err)
 	}
 	if err := SweepTemp(dir); err != nil {

@@ -83,7 +83,8 @@ func TestWriteFileFaults(t *testing.T) {
 			if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := child("write", path, "strace", "-f", "-qq", "-o", trace, "-e", "trace=fsync,renameat,fchmod", "-e", "inject="+test.inject).CombinedOutput()
+			out, err := child("write", path, "strace", "-f", "-qq", "-o", trace, "-e", "trace=fsync,renameat,fchmod", "-e",
+				"inject="+test.inject).CombinedOutput()
 			if err == nil {
 				t.Fatal("the fault was not noticed")
 			}

@@ -27,19 +27,22 @@ type Decoder struct {
 
 // Errorf reports an error at a place.
 func (d *Decoder) Errorf(at hcl.Range, summary, format string, args ...any) {
-	d.Diags = append(d.Diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
+	d.Diags = append(d.Diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary,
+		Detail: fmt.Sprintf(format, args...), Subject: &at})
 }
 
 // Warnf reports a warning at a place.
 func (d *Decoder) Warnf(at hcl.Range, summary, format string, args ...any) {
-	d.Diags = append(d.Diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: &at})
+	d.Diags = append(d.Diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: summary,
+		Detail: fmt.Sprintf(format, args...), Subject: &at})
 }
 
 // Attributes returns a schema of attributes; a name that ends in "!" is required.
 func Attributes(names ...string) *hcl.BodySchema {
 	s := &hcl.BodySchema{}
 	for _, n := range names {
-		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: strings.TrimSuffix(n, "!"), Required: strings.HasSuffix(n, "!")})
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: strings.TrimSuffix(n, "!"),
+			Required: strings.HasSuffix(n, "!")})
 	}
 	return s
 }
@@ -109,7 +112,8 @@ func (d *Decoder) Text(a *hcl.Attribute, def string) (s string, secret bool) {
 func (d *Decoder) Plain(a *hcl.Attribute, def string) string {
 	s, secret := d.Text(a, def)
 	if secret {
-		d.Errorf(a.Expr.Range(), "Secret out of place", "%s is shown in logs and metrics; a secret() cannot stand here.", a.Name)
+		d.Errorf(a.Expr.Range(), "Secret out of place", "%s is shown in logs and metrics; a secret() cannot stand here.",
+			a.Name)
 		return def
 	}
 	return s
@@ -183,7 +187,8 @@ func (d *Decoder) Duration(a *hcl.Attribute, def, lo, hi time.Duration) time.Dur
 	case err != nil:
 		d.Errorf(a.Expr.Range(), "Not a duration", "%s: %v.", a.Name, err)
 	case got < lo || got > hi:
-		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, got, amounts.HumanSeconds(lo.Seconds()), amounts.HumanSeconds(hi.Seconds()))
+		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, got,
+			amounts.HumanSeconds(lo.Seconds()), amounts.HumanSeconds(hi.Seconds()))
 	default:
 		return got
 	}
@@ -201,7 +206,8 @@ func (d *Decoder) Size(a *hcl.Attribute, def, lo, hi int64) int64 {
 	case err != nil:
 		d.Errorf(a.Expr.Range(), "Not an amount of bytes", "%s: %v.", a.Name, err)
 	case n < float64(lo) || n > float64(hi):
-		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, amounts.HumanBytes(n), amounts.HumanBytes(float64(lo)), amounts.HumanBytes(float64(hi)))
+		d.Errorf(a.Expr.Range(), "Out of range", "%s is %s; it must be from %s to %s.", a.Name, amounts.HumanBytes(n),
+			amounts.HumanBytes(float64(lo)), amounts.HumanBytes(float64(hi)))
 	default:
 		return int64(n)
 	}

@@ -79,8 +79,10 @@ func (b *Board) Of(db string) []Condition {
 	return append([]Condition{}, b.now[db]...)
 }
 
-var metricCondition = metric.Metric{Name: "sqlwatch_condition", Type: metric.Gauge, Labels: []string{"db", "condition", "severity"},
-	Help: "1 while the condition holds, 0 after its end; absent where it never held. An empty db is sqlwatch itself. docs/conditions.md says what each means."}
+var metricCondition = metric.Metric{Name: "sqlwatch_condition", Type: metric.Gauge,
+	Labels: []string{"db", "condition", "severity"},
+	Help: "1 while the condition holds, 0 after its end; absent where it never held. An empty db is sqlwatch itself. " +
+		"docs/conditions.md says what each means."}
 
 var descCondition = metricCondition.Desc()
 
@@ -99,6 +101,7 @@ func (b *Board) Collect(ch chan<- prometheus.Metric) {
 		if holds {
 			value = 1
 		}
-		ch <- prometheus.MustNewConstMetric(descCondition, prometheus.GaugeValue, value, s.db, s.condition, string(s.severity))
+		ch <- prometheus.MustNewConstMetric(descCondition, prometheus.GaugeValue, value, s.db, s.condition,
+			string(s.severity))
 	}
 }

@@ -30,15 +30,18 @@ func OfDaemon(d Daemon) []Condition {
 	f := &findings{}
 	if d.Down != "" {
 		f.add("daemon_down", Critical, sentence("No daemon answers: "+d.Down),
-			"Nothing is measured, replicated or checkpointed; what is shown is one look at the files.", "systemctl status sqlwatch, then: sqlwatch run")
+			"Nothing is measured, replicated or checkpointed; what is shown is one look at the files.",
+			"systemctl status sqlwatch, then: sqlwatch run")
 		return f.sorted()
 	}
 	if d.ReloadErr != "" {
 		f.add("reload_failed", Warning, sentence("The new configuration was refused: "+firstLine(d.ReloadErr)),
-			"The one before stays in force; the next start will fail unless the files are corrected.", "sqlwatch check, then: sqlwatch reload")
+			"The one before stays in force; the next start will fail unless the files are corrected.",
+			"sqlwatch check, then: sqlwatch reload")
 	}
 	if d.Databases == 0 {
-		f.add("no_databases", Warning, "No database is watched.", "The configuration names none, or its globs match no file.", "sqlwatch check")
+		f.add("no_databases", Warning, "No database is watched.", "The configuration names none, or its globs match no file.",
+			"sqlwatch check")
 	}
 	f.leftOut(d.LeftOut)
 	if d.Faults > 0 {
@@ -47,7 +50,8 @@ func OfDaemon(d Daemon) []Condition {
 	}
 	for name, err := range d.LostNotices {
 		f.about("notification_failed", name, Warning, sentence("Notifier "+name+" lost a message: "+err),
-			"What a policy had to say reached nobody; it stands in sqlwatch's log.", "correct the notifier's block, then: sqlwatch reload")
+			"What a policy had to say reached nobody; it stands in sqlwatch's log.",
+			"correct the notifier's block, then: sqlwatch reload")
 	}
 	return f.sorted()
 }
@@ -64,7 +68,8 @@ func (f *findings) leftOut(all []LeftOut) {
 	if files > 1 {
 		what = fmt.Sprintf("%d databases are not watched, the first: %s", files, what)
 	}
-	f.add("left_out", Warning, sentence(what), "What is watched already keeps its name, its replica and its place; a newcomer does not take them.",
+	f.add("left_out", Warning, sentence(what),
+		"What is watched already keeps its name, its replica and its place; a newcomer does not take them.",
 		"correct path, glob or name in the configuration, then: sqlwatch reload")
 }
 

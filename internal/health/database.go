@@ -60,7 +60,8 @@ func OfDatabase(d Database) []Condition {
 			"dmesg, and the state of the disk under "+d.Path)
 	}
 	if d.Faults > 0 {
-		f.add("restarted", Warning, fmt.Sprintf("A fault of sqlwatch ended what was at work for the database, %d times in a row.", d.Faults),
+		f.add("restarted", Warning, fmt.Sprintf("A fault of sqlwatch ended what was at work for the database, %d times in "+
+			"a row.", d.Faults),
 			"It began anew by itself; the other databases went on.", "report the stack that stands in sqlwatch's log")
 	}
 	f.opening(&d)
@@ -81,7 +82,8 @@ func OfDatabase(d Database) []Condition {
 		}
 		if s.Database.PageChecksums {
 			f.add("page_checksums", Critical, fmt.Sprintf("The pages of %s carry checksums (cksumvfs).", d.Name),
-				"A page without its checksum is an I/O error for the application, so the database is measured, and neither checkpointed nor replicated.",
+				"A page without its checksum is an I/O error for the application, so the database is measured, and neither "+
+					"checkpointed nor replicated.",
 				"rebuild it without them, as `sqlwatch doctor DB` says")
 		}
 		f.capture(s.Capture, d.Now)
@@ -115,7 +117,8 @@ func (f *findings) state(d *Database, s *collector.Sample) {
 		if !d.Found {
 			severity = Warning
 		}
-		f.add("missing", severity, what, "It was deleted or moved, its disk is not mounted, or the application has not run yet; its replicas stay as they are.",
+		f.add("missing", severity, what, "It was deleted or moved, its disk is not mounted, or the application has not run "+
+			"yet; its replicas stay as they are.",
 			"sqlwatch restore DB, or if it is to stay away: sqlwatch forget DB")
 	case collector.StateNotWAL:
 		if !d.Replicated {
@@ -123,11 +126,15 @@ func (f *findings) state(d *Database, s *collector.Sample) {
 		}
 		f.add("not_wal", severity, what, "Checkpoints and replication need WAL mode.", "sqlwatch doctor --fix DB")
 	case collector.StateNotDatabase:
-		f.add("not_a_database", Critical, what, "Only a regular file that begins as an SQLite database does is opened.", "correct path or glob in the configuration")
+		f.add("not_a_database", Critical, what, "Only a regular file that begins as an SQLite database does is opened.",
+			"correct path or glob in the configuration")
 	case collector.StateForeignOwner:
-		f.add("foreign_owner", Critical, what, "Side files made by another user would lock the application out.", "run sqlwatch as the database's owner")
+		f.add("foreign_owner", Critical, what, "Side files made by another user would lock the application out.",
+			"run sqlwatch as the database's owner")
 	case collector.StateNetworkFS:
-		f.add("network_filesystem", Critical, what, "Locks and shared memory do not reach across a network, and WAL mode can lose commits there.", "move the database to a local disk")
+		f.add("network_filesystem", Critical, what,
+			"Locks and shared memory do not reach across a network, and WAL mode can lose commits there.",
+			"move the database to a local disk")
 	default:
 		f.unreadable(s, what)
 	}
@@ -135,11 +142,13 @@ func (f *findings) state(d *Database, s *collector.Sample) {
 
 func (f *findings) unreadable(s *collector.Sample, what string) {
 	if s.State.String() == "foreign_wal" {
-		f.add("foreign_wal", Critical, what, "The application writes to side files that are not those at this path: its commits cannot be seen, and nothing of ours may connect.",
+		f.add("foreign_wal", Critical, what, "The application writes to side files that are not those at this path: its "+
+			"commits cannot be seen, and nothing of ours may connect.",
 			"restart the application, or watch the path under which it opens the database")
 		return
 	}
-	f.add("unreadable", Critical, what, "Nothing is measured, and if the database has replicas they fall behind.", "sqlwatch doctor DB")
+	f.add("unreadable", Critical, what, "Nothing is measured, and if the database has replicas they fall behind.",
+		"sqlwatch doctor DB")
 }
 
 func (f *findings) disk(d collector.Disk) {
@@ -147,7 +156,8 @@ func (f *findings) disk(d collector.Disk) {
 		return
 	}
 	free, share := float64(d.FreeBytes), float64(d.FreeBytes)/float64(d.SizeBytes)
-	what := fmt.Sprintf("%s of %s are free on %s.", show.Bytes(int64(d.FreeBytes)), show.Bytes(int64(d.SizeBytes)), d.Mountpoint)
+	what := fmt.Sprintf("%s of %s are free on %s.", show.Bytes(int64(d.FreeBytes)), show.Bytes(int64(d.SizeBytes)),
+		d.Mountpoint)
 	const why = "On a full disk every write of the application fails."
 	switch {
 	case share < diskCritical && free < diskCriticalAt:
@@ -163,12 +173,16 @@ func (f *findings) writers(s *collector.Sample, now time.Time) {
 		if held >= writerCritical {
 			severity = Critical
 		}
-		f.add("write_lock_held", severity, fmt.Sprintf("%s has held the write lock for %s.", process(s.Locks.WriterPID, s.Locks.WriterCommand), show.Span(held)),
-			"One write transaction has been open all that time: every other writer waits or fails with \"database is locked\".", "sqlwatch blockers DB, then end that transaction")
+		f.add("write_lock_held", severity, fmt.Sprintf("%s has held the write lock for %s.",
+			process(s.Locks.WriterPID, s.Locks.WriterCommand), show.Span(held)),
+			"One write transaction has been open all that time: every other writer waits or fails with \"database is locked\".",
+			"sqlwatch blockers DB, then end that transaction")
 	}
 	if s.Locks.WriteRatio > saturated && s.Locks.WriteSince.IsZero() {
-		f.add("write_lock_saturated", Warning, fmt.Sprintf("The write lock was held %.0f %% of the last minute.", 100*s.Locks.WriteRatio),
-			"SQLite has one writer at a time, and there is hardly any time left for another.", "write in fewer, larger transactions; sqlwatch blockers DB shows who writes")
+		f.add("write_lock_saturated", Warning, fmt.Sprintf("The write lock was held %.0f %% of the last minute.",
+			100*s.Locks.WriteRatio),
+			"SQLite has one writer at a time, and there is hardly any time left for another.",
+			"write in fewer, larger transactions; sqlwatch blockers DB shows who writes")
 	}
 }
 
@@ -192,13 +206,17 @@ func (f *findings) readers(d *Database, s *collector.Sample) {
 			severity = Warning
 		}
 		f.add("reader_pinning", severity,
-			fmt.Sprintf("%s has pinned the WAL at frame %d of %d for %s.", process(s.Readers.OldestPID, s.Readers.OldestCommand), s.Readers.OldestFrame, s.WAL.Frames, show.Span(pinned)),
-			"One read transaction has been open all that time, and until it ends the WAL grows with every write.", "sqlwatch blockers DB, then end that transaction")
+			fmt.Sprintf("%s has pinned the WAL at frame %d of %d for %s.", process(s.Readers.OldestPID, s.Readers.OldestCommand),
+				s.Readers.OldestFrame, s.WAL.Frames, show.Span(pinned)),
+			"One read transaction has been open all that time, and until it ends the WAL grows with every write.",
+			"sqlwatch blockers DB, then end that transaction")
 	}
-	if s.Readers.Share >= overlapShare && pinnedShort(s, d.Now) && inUse > overlapBytes && d.Now.Sub(s.WAL.Restarted) > overlapAfter &&
+	if s.Readers.Share >= overlapShare && pinnedShort(s, d.Now) && inUse > overlapBytes &&
+		d.Now.Sub(s.WAL.Restarted) > overlapAfter &&
 		s.WAL.LastWrite.After(d.Now.Add(-overlapAfter)) {
 		f.add("overlapping_readers", Warning,
-			fmt.Sprintf("Readers were there %.0f %% of the last minute, none of them for long, and %s of WAL cannot be reset.", 100*s.Readers.Share, show.Bytes(int64(inUse))),
+			fmt.Sprintf("Readers were there %.0f %% of the last minute, none of them for long, and %s of WAL cannot be reset.",
+				100*s.Readers.Share, show.Bytes(int64(inUse))),
 			"The WAL begins anew only in a moment without a reader on it, and there is none.",
 			"sqlwatch checkpoint DB at a quieter time, or have the application's readers pause now and then")
 	}
@@ -215,13 +233,17 @@ func (f *findings) wal(s *collector.Sample, now time.Time) {
 	}
 	if s.WAL.SizeBytes > walLimit {
 		inUse := int64(s.WAL.Frames) * int64(s.WAL.PageSize)
-		f.add("wal_oversized", Warning, fmt.Sprintf("The WAL file has %s, of which %s are in use.", show.Bytes(s.WAL.SizeBytes), show.Bytes(inUse)),
-			"A reader, a window that is not open or a missing policy keeps it from being emptied; reads become slow and the disk fills.", "sqlwatch checkpoint DB")
+		f.add("wal_oversized", Warning, fmt.Sprintf("The WAL file has %s, of which %s are in use.",
+			show.Bytes(s.WAL.SizeBytes), show.Bytes(inUse)),
+			"A reader, a window that is not open or a missing policy keeps it from being emptied; reads become slow and the "+
+				"disk fills.", "sqlwatch checkpoint DB")
 	}
 	waits := float64(s.WAL.BacklogFrames()) * float64(s.WAL.PageSize)
 	if lag := now.Sub(s.WAL.OldestBacklog); !s.WAL.OldestBacklog.IsZero() && lag > starvedAfter && waits > starvedBytes {
-		f.add("checkpoint_starved", Warning, fmt.Sprintf("%s of commits have not reached the database file for up to %s.", show.Bytes(int64(waits)), show.Span(lag)),
-			"No checkpoint finishes: a reader is in the way, or nobody runs one. Nothing is lost, but the WAL grows.", "sqlwatch why DB")
+		f.add("checkpoint_starved", Warning, fmt.Sprintf("%s of commits have not reached the database file for up to %s.",
+			show.Bytes(int64(waits)), show.Span(lag)),
+			"No checkpoint finishes: a reader is in the way, or nobody runs one. Nothing is lost, but the WAL grows.",
+			"sqlwatch why DB")
 	}
 }
 

@@ -16,10 +16,12 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func up() Database {
 	return Database{Name: "app", Path: "/srv/app.db", Now: now, Replicated: true, Sample: &collector.Sample{
 		DB: "app", State: collector.StateUp,
-		WAL:     collector.WAL{Known: true, PageSize: 4096, Frames: 100, CheckpointedFrames: 100, LastWrite: now, Restarted: now.Add(-time.Hour)},
+		WAL: collector.WAL{Known: true, PageSize: 4096, Frames: 100, CheckpointedFrames: 100, LastWrite: now,
+			Restarted: now.Add(-time.Hour)},
 		Capture: &collector.Capture{SpoolLimitBytes: 1e9},
-		Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: now, ObjectiveSeconds: 1, SnapshotEverySeconds: 86400,
-			VerifyEverySeconds: 604800, LastSnapshot: now.Add(-time.Hour), LastVerified: now.Add(-time.Hour)}},
+		Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: now, ObjectiveSeconds: 1,
+			SnapshotEverySeconds: 86400,
+			VerifyEverySeconds:   604800, LastSnapshot: now.Add(-time.Hour), LastVerified: now.Add(-time.Hour)}},
 	}}
 }
 
@@ -56,16 +58,21 @@ var scenes = map[string]func(*Database){
 	"checkpoint_starved": func(d *Database) {
 		d.Sample.WAL.Frames, d.Sample.WAL.OldestBacklog = 50000, now.Add(-time.Hour)
 	},
-	"page_checksums":  func(d *Database) { d.Sample.Database.PageChecksums = true },
-	"wal_reset_bug":   func(d *Database) { d.Sample.Database.WALResetBug = true },
-	"disk_low":        func(d *Database) { d.Sample.Disk = collector.Disk{Known: true, SizeBytes: 100e9, FreeBytes: 1e9} },
-	"paused":          func(d *Database) { d.PausedUntil = now.Add(time.Hour) },
-	"action_failed":   func(d *Database) { d.Failed = &Attempt{Action: "checkpoint", Policy: "shrink", Outcome: "pinned"} },
+	"page_checksums": func(d *Database) { d.Sample.Database.PageChecksums = true },
+	"wal_reset_bug":  func(d *Database) { d.Sample.Database.WALResetBug = true },
+	"disk_low":       func(d *Database) { d.Sample.Disk = collector.Disk{Known: true, SizeBytes: 100e9, FreeBytes: 1e9} },
+	"paused":         func(d *Database) { d.PausedUntil = now.Add(time.Hour) },
+	"action_failed": func(d *Database) {
+		d.Failed = &Attempt{Action: "checkpoint", Policy: "shrink",
+			Outcome: "pinned"}
+	},
 	"capture_stopped": func(d *Database) { d.Sample.Capture.Reason, d.Sample.Capture.Err = "failed", "disk I/O error" },
 	"spool_full":      func(d *Database) { d.Sample.Capture.Reason = collector.CaptureSpoolFull },
 	"spool_filling":   func(d *Database) { d.Sample.Capture.SpoolBytes = 8e8 },
-	"replica_fenced":  failing("fenced"), "replica_held": failing("held"), "replica_foreign": failing("foreign"), "replica_auth_failed": failing("auth"),
-	"replica_misplaced": failing("misplaced"), "replica_unavailable": failing("unavailable"), "replica_failing": failing("other"),
+	"replica_fenced":  failing("fenced"), "replica_held": failing("held"), "replica_foreign": failing("foreign"),
+	"replica_auth_failed": failing("auth"),
+	"replica_misplaced":   failing("misplaced"), "replica_unavailable": failing("unavailable"),
+	"replica_failing":    failing("other"),
 	"replica_lagging":    func(d *Database) { d.Sample.Replicas[0].LagSeconds = 600 },
 	"replica_incomplete": func(d *Database) { d.Sample.Replicas[0].CaughtUp = time.Time{} },
 	"snapshot_too_old":   func(d *Database) { d.Sample.Replicas[0].LastSnapshot = now.Add(-100 * time.Hour) },

@@ -14,7 +14,8 @@ type Kind struct {
 
 // kinds is every condition, in the order of the reference.
 var kinds = []Kind{
-	{"daemon_down", Critical, "No daemon answers: nothing is measured, replicated or checkpointed. Only the commands can show it."},
+	{"daemon_down", Critical, "No daemon answers: nothing is measured, replicated or checkpointed. Only the commands " +
+		"can show it."},
 	{"reload_failed", Warning, "The configuration's last reload was refused; the one before stays in force."},
 	{"left_out", Warning, "Databases of the configuration are not watched."},
 	{"no_databases", Warning, "The configuration names no database that exists."},
@@ -36,10 +37,12 @@ var kinds = []Kind{
 	{"write_lock_held", Critical, "One process holds the write lock for long: nobody else can write."},
 	{"write_lock_saturated", Warning, "Writers use nearly all of the time that there is."},
 	{"reader_pinning", Warning, "One read transaction keeps the WAL from being reset."},
-	{"overlapping_readers", Warning, "Short readers overlap without a pause: together they keep the WAL from being reset."},
+	{"overlapping_readers", Warning, "Short readers overlap without a pause: together they keep the WAL from being " +
+		"reset."},
 	{"wal_oversized", Warning, "The WAL file is large."},
 	{"checkpoint_starved", Warning, "Commits wait long to be copied into the database file."},
-	{"page_checksums", Critical, "The database's pages carry checksums: it is measured, and neither checkpointed nor replicated."},
+	{"page_checksums", Critical, "The database's pages carry checksums: it is measured, and neither checkpointed nor " +
+		"replicated."},
 	{"wal_reset_bug", Warning, "The application's SQLite can lose commits when a checkpoint meets a WAL reset."},
 	{"disk_low", Critical, "The database's file system is nearly full."},
 	{"paused", Info, "An operator has paused the policies."},

@@ -27,13 +27,16 @@ func (f *findings) capture(c *collector.Capture, now time.Time) {
 	switch {
 	case c.Reason == collector.CaptureSpoolFull:
 		f.add("spool_full", Critical, full+": commits are not captured.",
-			"No replica could be reached for long; when one answers again, the difference is taken, but the states in between are lost.",
+			"No replica could be reached for long; when one answers again, the difference is taken, but the states in between "+
+				"are lost.",
 			"repair the replica: sqlwatch status DB says what it answers")
 	case c.Reason != "" && c.Reason != collector.CaptureWaiting && now.Sub(c.Since) > unavailableTill/4:
 		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
-			"It is tried again every two seconds; what is missed meanwhile is found by a comparison of the whole database.", "sqlwatch doctor DB")
+			"It is tried again every two seconds; what is missed meanwhile is found by a comparison of the whole database.",
+			"sqlwatch doctor DB")
 	case c.SpoolLimitBytes > 0 && used > spoolFilling:
-		f.add("spool_filling", Warning, full+".", "A replica does not take what is captured; when the spool is full, capture stops.",
+		f.add("spool_filling", Warning, full+".",
+			"A replica does not take what is captured; when the spool is full, capture stops.",
 			"repair the replica: sqlwatch status DB says what it answers")
 	}
 }
@@ -50,15 +53,28 @@ type trouble struct {
 
 // troubles is by collector.Replica.Reason; any other word is replica_failing.
 var troubles = map[string]trouble{
-	"fenced":       {"replica_fenced", Critical, 0, "This daemon no longer writes there; commits are kept in the spool.", "stop the other writer, then: sqlwatch run --adopt=%s"},
-	"held":         {"replica_held", Warning, 0, "Another sqlwatch, or one that was killed, holds the lease; it is waited for, and commits are kept in the spool.", "stop the other writer, or wait until its lease ends"},
-	"foreign":      {"replica_foreign", Critical, 0, "Going on would mix two histories in one place.", "an empty prefix or dir for this database, or to go on with what is there: sqlwatch run --adopt=%s"},
-	"auth":         {"replica_auth_failed", Critical, 0, "The key, the secret or the permission is wrong or was withdrawn; commits are kept in the spool.", "correct the replica's credentials, then: sqlwatch reload"},
-	"misplaced":    {"replica_misplaced", Critical, 0, "The place in the configuration is not there; trying again does not help.", "make the bucket or directory, or correct the replica's block"},
-	"unavailable":  {"replica_unavailable", Critical, time.Minute, "The network, the name or the service does not answer; commits are kept in the spool and the attempt is repeated.", "sqlwatch doctor DB"},
-	"timeout":      {"replica_unavailable", Critical, time.Minute, "The store answers too slowly; commits are kept in the spool and the attempt is repeated.", "sqlwatch doctor DB"},
-	"looking_anew": {"replica_failing", Critical, time.Minute, "What the replica holds is not what was left there; it is looked at anew.", "sqlwatch doctor DB"},
-	"":             {"replica_failing", Critical, time.Minute, "Commits are kept in the spool and the attempt is repeated.", "sqlwatch doctor DB"},
+	"fenced": {"replica_fenced", Critical, 0, "This daemon no longer writes there; commits are kept in the spool.",
+		"stop the other writer, then: sqlwatch run --adopt=%s"},
+	"held": {"replica_held", Warning, 0,
+		"Another sqlwatch, or one that was killed, holds the lease; it is waited for, and commits are kept in the spool.",
+		"stop the other writer, or wait until its lease ends"},
+	"foreign": {"replica_foreign", Critical, 0, "Going on would mix two histories in one place.",
+		"an empty prefix or dir for this database, or to go on with what is there: sqlwatch run --adopt=%s"},
+	"auth": {"replica_auth_failed", Critical, 0,
+		"The key, the secret or the permission is wrong or was withdrawn; commits are kept in the spool.",
+		"correct the replica's credentials, then: sqlwatch reload"},
+	"misplaced": {"replica_misplaced", Critical, 0,
+		"The place in the configuration is not there; trying again does not help.",
+		"make the bucket or directory, or correct the replica's block"},
+	"unavailable": {"replica_unavailable", Critical, time.Minute,
+		"The network, the name or the service does not answer; commits are kept in the spool and the attempt is repeated.",
+		"sqlwatch doctor DB"},
+	"timeout": {"replica_unavailable", Critical, time.Minute,
+		"The store answers too slowly; commits are kept in the spool and the attempt is repeated.", "sqlwatch doctor DB"},
+	"looking_anew": {"replica_failing", Critical, time.Minute,
+		"What the replica holds is not what was left there; it is looked at anew.", "sqlwatch doctor DB"},
+	"": {"replica_failing", Critical, time.Minute, "Commits are kept in the spool and the attempt is repeated.",
+		"sqlwatch doctor DB"},
 }
 
 // replica says what is wrong with one replica.
@@ -97,10 +113,13 @@ func (f *findings) freshness(r *collector.Replica, now time.Time) {
 		if lag > time.Hour {
 			severity = Warning
 		}
-		f.about("replica_incomplete", r.Name, severity, fmt.Sprintf("Replica %s has never been complete since sqlwatch started, %s ago.", r.Name, show.Span(lag)),
-			"Its first snapshot is on its way; until it is there, nothing newer can be restored from it.", "wait; sqlwatch status DB shows how it advances")
+		f.about("replica_incomplete", r.Name, severity,
+			fmt.Sprintf("Replica %s has never been complete since sqlwatch started, %s ago.", r.Name, show.Span(lag)),
+			"Its first snapshot is on its way; until it is there, nothing newer can be restored from it.",
+			"wait; sqlwatch status DB shows how it advances")
 	case late && !r.CaughtUp.IsZero():
-		f.about("replica_lagging", r.Name, Critical, fmt.Sprintf("Replica %s lacks the commits of the last %s.", r.Name, show.Span(lag)),
+		f.about("replica_lagging", r.Name, Critical, fmt.Sprintf("Replica %s lacks the commits of the last %s.", r.Name,
+			show.Span(lag)),
 			"They exist on this machine only: if it is lost now, they are lost.", "sqlwatch sync DB")
 	}
 }
@@ -111,8 +130,10 @@ func (f *findings) snapshot(r *collector.Replica, s *collector.Sample, now time.
 	if every == 0 || r.LastSnapshot.IsZero() || age <= 2*every+snapshotSlack || !s.WAL.LastWrite.After(r.LastSnapshot) {
 		return
 	}
-	f.about("snapshot_too_old", r.Name, Warning, fmt.Sprintf("The newest snapshot in %s is %s old.", r.Name, show.Span(age)),
-		"Two in a row were missed: a restore reads an ever longer chain of files, and old files cannot be deleted.", "sqlwatch snapshot DB")
+	f.about("snapshot_too_old", r.Name, Warning, fmt.Sprintf("The newest snapshot in %s is %s old.", r.Name,
+		show.Span(age)),
+		"Two in a row were missed: a restore reads an ever longer chain of files, and old files cannot be deleted.",
+		"sqlwatch snapshot DB")
 }
 
 func (f *findings) drill(r *collector.Replica, now time.Time) {
@@ -123,7 +144,8 @@ func (f *findings) drill(r *collector.Replica, now time.Time) {
 	}
 	every := time.Duration(r.VerifyEverySeconds * float64(time.Second))
 	if age := now.Sub(r.LastVerified); every > 0 && !r.LastVerified.IsZero() && age > every+drillSlack {
-		f.about("drill_overdue", r.Name, Warning, fmt.Sprintf("The last restore from %s that was proven is %s ago.", r.Name, show.Span(age)),
+		f.about("drill_overdue", r.Name, Warning, fmt.Sprintf("The last restore from %s that was proven is %s ago.", r.Name,
+			show.Span(age)),
 			"A backup that nobody has restored is a hope.", "sqlwatch verify DB")
 	}
 }

@@ -188,7 +188,8 @@ func (c *conversion) place(s *section, d *database) (string, error) {
 		return "", err
 	}
 	if s.flag("recursive", false) {
-		c.drop(s.where("recursive"), "a glob matches one depth: for databases further down add a database block with glob = \""+c.env.plain(abs.text)+"/*/"+c.env.plain(pattern.text)+"\"")
+		c.drop(s.where("recursive"), "a glob matches one depth: for databases further down add a database block with glob "+
+			"= \""+c.env.plain(abs.text)+"/*/"+c.env.plain(pattern.text)+"\"")
 	}
 	s.ignore("watch") // files that appear later are always taken up
 	d.glob = value{abs.text + "/" + pattern.text}

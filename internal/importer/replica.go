@@ -15,8 +15,10 @@ import (
 
 // inherited lists the settings of a replica that may stand at the top level.
 var inherited = []string{
-	"sync-interval", "validation-interval", "access-key-id", "secret-access-key", "region", "bucket", "endpoint", "force-path-style",
-	"skip-verify", "storage-class", "sse-customer-algorithm", "sse-customer-key", "sse-customer-key-path", "sse-kms-key-id", "age",
+	"sync-interval", "validation-interval", "access-key-id", "secret-access-key", "region", "bucket", "endpoint",
+	"force-path-style",
+	"skip-verify", "storage-class", "sse-customer-algorithm", "sse-customer-key", "sse-customer-key-path",
+	"sse-kms-key-id", "age",
 }
 
 func replicaSettings(top *section) map[string]*yaml.Node {
@@ -86,7 +88,9 @@ func unencrypted(s *section) string {
 	}
 	for _, key := range []string{"sse-customer-key", "sse-customer-key-path"} {
 		if node := s.fields[key]; node != nil && node.Value != "" {
-			return "it is to be encrypted with a customer's key (" + key + "), which is not supported: the replica is left out; where the bucket's own encryption will do, remove that line, and begin with an empty prefix"
+			return "it is to be encrypted with a customer's key (" + key +
+				"), which is not supported: the replica is left out; where the bucket's own encryption will do, remove that " +
+				"line, and begin with an empty prefix"
 		}
 	}
 	return ""
@@ -146,7 +150,8 @@ func (c *conversion) schedule(s *section, times schedule, r *replica) {
 	}
 	switch {
 	case r.keep == 0:
-		c.note(where, "no retention is set: Litestream kept 24 h, sqlwatch keeps 30 days unless retention.keep says otherwise")
+		c.note(where, "no retention is set: Litestream kept 24 h, sqlwatch keeps 30 days unless retention.keep says "+
+			"otherwise")
 	case r.keep < snapshot:
 		c.note(where, fmt.Sprintf("retention.keep is raised from %s to %s, the time between snapshots", r.keep, snapshot))
 		r.keep = snapshot
@@ -198,7 +203,8 @@ func (c *conversion) bucket(s *section, raw value, r *replica) error {
 	r.place.text = strings.Trim(r.place.text, "/")
 	c.keys(s, r)
 	if r.region.empty() && r.server.empty() {
-		c.note(s.name, "no region is set: Litestream asks Amazon where the bucket is, sqlwatch takes AWS_REGION or us-east-1 and says so when that is wrong")
+		c.note(s.name, "no region is set: Litestream asks Amazon where the bucket is, sqlwatch takes AWS_REGION or "+
+			"us-east-1 and says so when that is wrong")
 	}
 	return nil
 }
@@ -208,12 +214,14 @@ func (c *conversion) keys(s *section, r *replica) {
 	if r.access.empty() && r.secret.empty() {
 		_, own := c.Getenv("AWS_ACCESS_KEY_ID")
 		if _, set := c.Getenv("LITESTREAM_ACCESS_KEY_ID"); set && !own && c.ExpandEnv {
-			r.access, r.secret = value{opening + "LITESTREAM_ACCESS_KEY_ID" + closing}, value{opening + "LITESTREAM_SECRET_ACCESS_KEY" + closing}
+			r.access, r.secret = value{opening + "LITESTREAM_ACCESS_KEY_ID" + closing}, value{
+				opening + "LITESTREAM_SECRET_ACCESS_KEY" + closing}
 		}
 		return
 	}
 	if r.access.empty() || r.secret.empty() {
-		c.drop(s.name, "of access-key-id and secret-access-key one is missing: the keys of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are used")
+		c.drop(s.name, "of access-key-id and secret-access-key one is missing: the keys of AWS_ACCESS_KEY_ID and "+
+			"AWS_SECRET_ACCESS_KEY are used")
 		r.access, r.secret = value{}, value{}
 		return
 	}
@@ -225,7 +233,8 @@ func (c *conversion) keys(s *section, r *replica) {
 // scheme is http for what is near and https for everything else.
 func scheme(endpoint string) string {
 	host, _, _ := strings.Cut(endpoint, ":")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasSuffix(host, ".local") || privateAddress.MatchString(host) {
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") || strings.HasSuffix(host, ".local") ||
+		privateAddress.MatchString(host) {
 		return "http"
 	}
 	return "https"
@@ -236,7 +245,8 @@ var privateAddress = regexp.MustCompile(`^(127|10)\.|^192\.168\.|^172\.(1[6-9]|2
 // bucketURL takes s3://HOST/PATH?QUERY apart. HOST is a bucket, or a bucket
 // within a provider's name.
 func (c *conversion) bucketURL(s *section, raw string, r *replica, forced bool) error {
-	if !r.place.empty() || !r.bucket.empty() && s.fields["bucket"] != nil && s.fields["url"] != nil && s.fields["bucket"].Line >= s.fields["url"].Line {
+	if !r.place.empty() || !r.bucket.empty() && s.fields["bucket"] != nil && s.fields["url"] != nil &&
+		s.fields["bucket"].Line >= s.fields["url"].Line {
 		return fmt.Errorf("it has url together with path or bucket")
 	}
 	_, rest, _ := strings.Cut(raw, "://")

@@ -13,7 +13,8 @@ import (
 func (c *conversion) write() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Made from %s by `sqlwatch import`.\n", oneLine(c.Source))
-	b.WriteString("#\n# The replicas are Litestream's own places. Stop Litestream first; then start once with\n# `sqlwatch run --adopt=DATABASE` to continue its history, or change prefix and dir to begin a new one.\n")
+	b.WriteString("#\n# The replicas are Litestream's own places. Stop Litestream first; then start once with\n# " +
+		"`sqlwatch run --adopt=DATABASE` to continue its history, or change prefix and dir to begin a new one.\n")
 	for _, list := range []struct {
 		title   string
 		remarks []Remark
@@ -83,7 +84,8 @@ func (c *conversion) writeReplica(b *strings.Builder, r replica) {
 			b.WriteString("  path_style = true\n")
 		}
 		if !r.access.empty() {
-			fmt.Fprintf(b, "  credentials {\n    access_key = %s\n    secret_key = secret(%s)\n  }\n", c.env.expression(r.access), c.env.expression(r.secret))
+			fmt.Fprintf(b, "  credentials {\n    access_key = %s\n    secret_key = secret(%s)\n  }\n",
+				c.env.expression(r.access), c.env.expression(r.secret))
 		}
 	}
 	if r.sync > 0 {

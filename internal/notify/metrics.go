@@ -11,8 +11,10 @@ import (
 var (
 	metricSent = metric.Metric{Name: "sqlwatch_notifications_total", Type: metric.Counter, Labels: []string{"notifier"},
 		Help: "Notifications that a notifier has taken."}
-	metricFailures = metric.Metric{Name: "sqlwatch_notification_failures_total", Type: metric.Counter, Labels: []string{"notifier", "reason"},
-		Help: "Notifications that were lost: refused = the notifier will not have them, expired = it did not answer for an hour, queue_full = too many were waiting for it, shutdown = it did not answer while sqlwatch ended."}
+	metricFailures = metric.Metric{Name: "sqlwatch_notification_failures_total", Type: metric.Counter,
+		Labels: []string{"notifier", "reason"},
+		Help: "Notifications that were lost: refused = the notifier will not have them, expired = it did not answer for " +
+			"an hour, queue_full = too many were waiting for it, shutdown = it did not answer while sqlwatch ended."}
 	metricWaiting = metric.Metric{Name: "sqlwatch_notifications_waiting", Type: metric.Gauge, Labels: []string{"notifier"},
 		Help: "Notifications that wait for the notifier; while it does not answer they are tried again for an hour."}
 )

@@ -18,11 +18,14 @@ import (
 func TestMetricsTellWhatBecameOfNotifications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(slog.New(slog.DiscardHandler))
-		answers := map[string]error{"works": nil, "refuses": fmt.Errorf("%d: %w", 403, errRefused), "silent": io.ErrUnexpectedEOF}
+		answers := map[string]error{"works": nil, "refuses": fmt.Errorf("%d: %w", 403, errRefused),
+			"silent": io.ErrUnexpectedEOF}
 		n.webhooks = map[string]*webhook{}
 		for name, answer := range answers {
 			n.metrics.zero(name)
-			n.webhooks[name] = &webhook{target: Target{Name: name}, post: func(context.Context, Message) (time.Duration, error) { return 0, answer }}
+			n.webhooks[name] = &webhook{target: Target{Name: name}, post: func(context.Context, Message) (time.Duration, error) {
+				return 0, answer
+			}}
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error)
@@ -104,7 +107,8 @@ func TestMetricsFollowTheConfiguration(t *testing.T) {
 		return fmt.Sprint(families)
 	}
 	page := configure("webhook.ops", "webhook.dev")
-	if series := len(lostReasons) + 2; strings.Count(page, `"webhook.ops"`) != series || strings.Count(page, `"webhook.dev"`) != series {
+	if series := len(lostReasons) + 2; strings.Count(page, `"webhook.ops"`) != series ||
+		strings.Count(page, `"webhook.dev"`) != series {
 		t.Errorf("want %d series of each notifier: %s", series, page)
 	}
 	if strings.Contains(page, canary) || strings.Contains(page, "example") {

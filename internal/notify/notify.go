@@ -217,7 +217,8 @@ func (n *Notifiers) deliver(ctx context.Context, w *webhook, m Message) error {
 			return err
 		}
 		if try == 1 {
-			n.log.Warn("a notification could not be delivered; it is tried again for an hour", "notifier", w.target.Name, "db", m.DB, "policy", m.Policy, "err", err)
+			n.log.Warn("a notification could not be delivered; it is tried again for an hour", "notifier", w.target.Name, "db",
+				m.DB, "policy", m.Policy, "err", err)
 		}
 		pause := time.NewTimer(max(retryAfter, wait/2+rand.N(wait/2)))
 		select {
@@ -241,7 +242,8 @@ func (n *Notifiers) flush(ctx context.Context, w *webhook) {
 			n.metrics.sent.WithLabelValues(w.target.Name).Inc()
 		} else {
 			n.metrics.lost(w.target.Name, lostShutdown)
-			n.log.Error("a notification was not delivered before the shutdown", "notifier", w.target.Name, "db", m.DB, "policy", m.Policy, "message", m.Message, "err", err)
+			n.log.Error("a notification was not delivered before the shutdown", "notifier", w.target.Name, "db", m.DB, "policy",
+				m.Policy, "message", m.Message, "err", err)
 		}
 		n.done(w)
 	}

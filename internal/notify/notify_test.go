@@ -76,7 +76,8 @@ func TestDelivers(t *testing.T) {
 	got := make(chan Message, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var m Message
-		if err := json.NewDecoder(r.Body).Decode(&m); err != nil || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" {
+		if err := json.NewDecoder(r.Body).Decode(&m); err != nil || r.Method != http.MethodPost ||
+			r.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s of %q: %v", r.Method, r.Header.Get("Content-Type"), err)
 		}
 		got <- m
@@ -113,7 +114,8 @@ func TestH6_Addresses(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	for _, url := range []string{"https://example.org/x", "http://localhost:1/x", "http://127.0.0.1:1/x", "http://[::1]:1/x"} {
+	for _, url := range []string{"https://example.org/x", "http://localhost:1/x", "http://127.0.0.1:1/x",
+		"http://[::1]:1/x"} {
 		if _, err := newPoster(Target{URL: url}); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
@@ -122,9 +124,11 @@ func TestH6_Addresses(t *testing.T) {
 		t.Errorf("allow_http: %v", err)
 	}
 	for address, allowed := range map[string]bool{
-		"169.254.169.254:80": false, "[fe80::1%eth0]:443": false, "[::ffff:169.254.169.254]:80": false, "[fd00:ec2::254]:80": false,
-		"100.100.100.200:80": false, "0.0.0.0:80": false, "[::]:80": false, "224.0.0.1:80": false, "255.255.255.255:80": false,
-		"127.0.0.1:443": false, "[::1]:443": false, "[::ffff:127.0.0.1]:443": false, "nonsense": false,
+		"169.254.169.254:80": false, "[fe80::1%eth0]:443": false, "[::ffff:169.254.169.254]:80": false,
+		"[fd00:ec2::254]:80": false,
+		"100.100.100.200:80": false, "0.0.0.0:80": false, "[::]:80": false, "224.0.0.1:80": false,
+		"255.255.255.255:80": false,
+		"127.0.0.1:443":      false, "[::1]:443": false, "[::ffff:127.0.0.1]:443": false, "nonsense": false,
 		"93.184.216.34:443": true, "10.1.2.3:443": true, "[2606:2800:220::1]:443": true,
 	} {
 		if err := checkAddress(address, false); (err == nil) != allowed {
@@ -138,7 +142,8 @@ func TestH6_Addresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := post(t.Context(), Message{}); !errors.Is(err, errAddress) || !errors.Is(err, errRefused) || strings.Contains(err.Error(), canary) {
+	if _, err := post(t.Context(), Message{}); !errors.Is(err, errAddress) || !errors.Is(err, errRefused) ||
+		strings.Contains(err.Error(), canary) {
 		t.Errorf("the metadata service: %v", err)
 	}
 }
@@ -163,7 +168,8 @@ func TestH6_Answers(t *testing.T) {
 	defer server.Close()
 	for _, path := range []string{"redirect", "forbidden"} {
 		n, log := running(t)
-		if err := n.Configure([]Target{{Name: "webhook.ops", URL: server.URL + "/" + path + "?token=" + canary}}); err != nil {
+		if err := n.Configure([]Target{{Name: "webhook.ops", URL: server.URL + "/" + path + "?token=" +
+			canary}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.Send("webhook.ops", Message{DB: "app", Message: "hello"}); err != nil {
@@ -237,10 +243,11 @@ func TestShutdown(t *testing.T) {
 		log := &journal{}
 		n := New(slog.New(slog.NewTextHandler(log, nil)))
 		calls := 0
-		n.webhooks = map[string]*webhook{"down": {target: Target{Name: "down"}, post: func(context.Context, Message) (time.Duration, error) {
-			calls++
-			return 0, io.ErrUnexpectedEOF
-		}}}
+		n.webhooks = map[string]*webhook{"down": {target: Target{Name: "down"},
+			post: func(context.Context, Message) (time.Duration, error) {
+				calls++
+				return 0, io.ErrUnexpectedEOF
+			}}}
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error)
 		go func() { ended <- n.Run(ctx) }()
@@ -252,7 +259,8 @@ func TestShutdown(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Fatal(err)
 		}
-		if calls != 2 || !strings.Contains(log.String(), "not delivered before the shutdown") || !strings.Contains(log.String(), "the last words") {
+		if calls != 2 || !strings.Contains(log.String(), "not delivered before the shutdown") ||
+			!strings.Contains(log.String(), "the last words") {
 			t.Errorf("%d attempts; log:\n%s", calls, log)
 		}
 	})

@@ -22,7 +22,8 @@ const requestTimeout = 10 * time.Second // for one attempt, from the name's look
 var (
 	errScheme  = errors.New("url must begin with https:// (http:// is for this machine only, or with allow_http)")
 	errURL     = errors.New("url cannot be parsed, or has no host")
-	errAddress = errors.New("the address is one of this machine, of the cloud's metadata or of no unicast host, which a webhook may not have")
+	errAddress = errors.New("the address is one of this machine, of the cloud's metadata or of no unicast host, which a " +
+		"webhook may not have")
 )
 
 // Validate says why the target's address cannot be used, without showing it.
@@ -50,7 +51,9 @@ func newPoster(t Target) (func(context.Context, Message) (time.Duration, error),
 	if err != nil {
 		return nil, err
 	}
-	dialer := &net.Dialer{Timeout: requestTimeout, Control: func(_, to string, _ syscall.RawConn) error { return checkAddress(to, local) }}
+	dialer := &net.Dialer{Timeout: requestTimeout, Control: func(_, to string, _ syscall.RawConn) error {
+		return checkAddress(to, local)
+	}}
 	client := &http.Client{
 		Timeout: requestTimeout,
 		// No proxy: the address that was checked must be the one that is reached.
@@ -78,7 +81,8 @@ func isLocal(host string) bool {
 
 // metadata are the addresses at which clouds give away credentials, beside the
 // link-local ones.
-var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("168.63.129.16")}
+var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200"),
+	netip.MustParseAddr("168.63.129.16")}
 
 // checkAddress is asked after the name was looked up, with the very address that
 // is dialled: a name that points elsewhere at the second look gains nothing.

@@ -45,7 +45,8 @@ func Check(path string) error {
 	case uid != file.Uid:
 		return e.group(file, dir)
 	case !shares(file, dir):
-		e.What = fmt.Sprintf("is shared with group %d, and side files made by us would have group %d", file.Gid, madeGroup(dir))
+		e.What = fmt.Sprintf("is shared with group %d, and side files made by us would have group %d", file.Gid,
+			madeGroup(dir))
 		e.Cure = fmt.Sprintf("run sqlwatch with group %d, or make the directory setgid with that group (chmod g+s)", file.Gid)
 		return e
 	}
@@ -70,7 +71,8 @@ func (e *ForeignError) root(own bool) error {
 // both are in may do all.
 func (e *ForeignError) group(file, dir unix.Stat_t) error {
 	e.What = fmt.Sprintf("belongs to uid %d and we run as uid %d", e.UID, os.Geteuid())
-	e.Cure = fmt.Sprintf("run sqlwatch as its owner, or share the database with a group: files 0660, the directory 2770 (setgid), and sqlwatch in group %d", file.Gid)
+	e.Cure = fmt.Sprintf("run sqlwatch as its owner, or share the database with a group: files 0660, the directory 2770 "+
+		"(setgid), and sqlwatch in group %d", file.Gid)
 	switch {
 	case file.Mode&0o060 != 0o060:
 		e.What += ", which its group may not write to"

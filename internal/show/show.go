@@ -73,7 +73,8 @@ func Text(s string) string {
 
 // steers reports whether a terminal does something else with r than show it.
 func steers(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == utf8.RuneError || r == '\u2028' || r == '\u2029'
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == utf8.RuneError || r == '\u2028' ||
+		r == '\u2029'
 }
 
 // escape appends text to dst; what may not stay becomes \x1b or \u202e.

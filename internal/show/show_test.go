@@ -10,8 +10,10 @@ import (
 func TestSpan(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
-		0: "0 s", -time.Second: "0 s", 300 * time.Microsecond: "0.3 ms", 42 * time.Millisecond: "42 ms", 1500 * time.Millisecond: "1.5 s",
-		42 * time.Second: "42 s", 78 * time.Second: "1 min 18 s", 26 * time.Minute: "26 min", 90 * time.Minute: "1 h 30 min", 72 * time.Hour: "3 days",
+		0: "0 s", -time.Second: "0 s", 300 * time.Microsecond: "0.3 ms", 42 * time.Millisecond: "42 ms",
+		1500 * time.Millisecond: "1.5 s",
+		42 * time.Second:        "42 s", 78 * time.Second: "1 min 18 s", 26 * time.Minute: "26 min",
+		90 * time.Minute: "1 h 30 min", 72 * time.Hour: "3 days",
 	} {
 		if got := Span(d); got != want {
 			t.Errorf("Span(%v) = %q, want %q", d, got, want)
@@ -49,7 +51,8 @@ func TestText_V6_escapes(t *testing.T) {
 // What is pasted into a shell is one word, whatever it holds.
 func TestQuote_V6_one_word(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"app", "/srv/app.db", "a b", "$(reboot)", "it's", `a"b`, "", "a;b", "`id`", "a\nb", `back\slash`, "x\x1b'y"} {
+	for _, name := range []string{"app", "/srv/app.db", "a b", "$(reboot)", "it's", `a"b`, "", "a;b", "`id`", "a\nb",
+		`back\slash`, "x\x1b'y"} {
 		out, err := exec.Command("bash", "-c", "printf %s "+Quote(name)).Output()
 		if err != nil || string(out) != name {
 			t.Errorf("bash reads %s as %q (%v), want %q", Quote(name), out, err, name)

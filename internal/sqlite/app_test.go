@@ -98,7 +98,8 @@ func newApp(t testing.TB) (string, *python) {
 // fill commits n rows of a page each.
 func fill(t testing.TB, app *python, n int) {
 	t.Helper()
-	app.run(t, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t(v) SELECT randomblob(3900) FROM n", n))
+	app.run(t, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t(v) "+
+		"SELECT randomblob(3900) FROM n", n))
 }
 
 // second opens the same database as another application.

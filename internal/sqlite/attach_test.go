@@ -161,13 +161,15 @@ func TestForget(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	for _, rows := range []int{1, 400} {
-		for how, put := range map[string]string{"cp": `cp "$1" "$0"`, "mv": `mv "$1" "$0"`, "rsync": `cp "$1" "$0.tmp" && mv "$0.tmp" "$0"`} {
+		for how, put := range map[string]string{"cp": `cp "$1" "$0"`, "mv": `mv "$1" "$0"`,
+			"rsync": `cp "$1" "$0.tmp" && mv "$0.tmp" "$0"`} {
 			t.Run(fmt.Sprintf("D4_%s_%d", how, rows), func(t *testing.T) {
 				t.Parallel()
 				path, app := newApp(t)
 				fill(t, app, 50)
 				backup := filepath.Join(t.TempDir(), "backup.db")
-				shell(t, backup, fmt.Sprintf("PRAGMA journal_mode=WAL; CREATE TABLE b(v); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO b SELECT randomblob(3900) FROM n", rows))
+				shell(t, backup, fmt.Sprintf("PRAGMA journal_mode=WAL; CREATE TABLE b(v); WITH RECURSIVE n(i) AS (SELECT 1 UNION "+
+					"ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO b SELECT randomblob(3900) FROM n", rows))
 				want := output(t, "sha256sum", backup)[:64]
 				c := open1(t, path)
 				if err := app.CloseInput(); err != nil {

@@ -30,7 +30,8 @@ func copyDatabase(t *testing.T, statements string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "restored 100%.db")
 	shell(t, path, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT); CREATE INDEX i ON t(v);"+
-		"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<2000) INSERT INTO t SELECT x, 'value ' || x FROM n;"+statements)
+		"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<2000) INSERT INTO t SELECT x, 'value ' || x "+
+		"FROM n;"+statements)
 	return path
 }
 
@@ -100,7 +101,8 @@ func TestChecks_D36_endless(t *testing.T) {
 	if err := IntegrityCheck(ctx, path); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-	checked := copyDatabase(t, "CREATE TABLE c(v CHECK(v<10)); PRAGMA ignore_check_constraints=ON; INSERT INTO c VALUES (50);")
+	checked := copyDatabase(t, "CREATE TABLE c(v CHECK(v<10)); PRAGMA ignore_check_constraints=ON; INSERT INTO c VALUES "+
+		"(50);")
 	if err := IntegrityCheck(t.Context(), checked); err != nil {
 		t.Errorf("a CHECK constraint was run: %v", err)
 	}
@@ -114,7 +116,8 @@ func TestChecks_D36_huge(t *testing.T) {
 	if err := IntegrityCheck(t.Context(), path); err == nil || !strings.Contains(err.Error(), "too big") {
 		t.Errorf("got %v", err)
 	}
-	honest := copyDatabase(t, "CREATE TABLE large(v); INSERT INTO large VALUES (randomblob(70000000)); CREATE INDEX by_length ON large(length(v));")
+	honest := copyDatabase(t, "CREATE TABLE large(v); INSERT INTO large VALUES (randomblob(70000000)); CREATE INDEX "+
+		"by_length ON large(length(v));")
 	if err := IntegrityCheck(t.Context(), honest); err != nil {
 		t.Errorf("a value of 70 MB in a file of 70 MB: %v", err)
 	}

@@ -62,7 +62,8 @@ func TestCheckpoint(t *testing.T) {
 				fill(t, app, 20)
 				second(t, path).run(t, "BEGIN IMMEDIATE")
 			}},
-		{name: "beside another checkpointer", mode: Truncate, want: OutcomeContended, budget: Budget{BusyTimeout: time.Minute},
+		{name: "beside another checkpointer", mode: Truncate, want: OutcomeContended,
+			budget: Budget{BusyTimeout: time.Minute},
 			prepare: func(t *testing.T, path string, app *python) {
 				fill(t, app, 20)
 				if got := startPython(t, lockByte, path+"-shm", "121").Line(t); got != "held" {
@@ -227,7 +228,8 @@ func TestOutcome(t *testing.T) {
 		{"no WAL", &run{mode: Truncate}, tuple{0, -1, -1}, nil, OutcomeNotWAL},
 		{"another checkpointer", &run{mode: Passive}, tuple{1, -1, -1}, nil, OutcomeContended},
 		{"error", &run{mode: Truncate}, tuple{0, -1, -1}, damaged, OutcomeFailed},
-		{"budget spent too late to matter", &run{mode: Truncate, cause: errStallBudget}, tuple{0, 0, 0}, nil, OutcomeTruncated},
+		{"budget spent too late to matter", &run{mode: Truncate, cause: errStallBudget}, tuple{0, 0, 0}, nil,
+			OutcomeTruncated},
 		{"budget spent", &run{mode: Truncate, cause: errStallBudget}, tuple{0, -1, -1}, damaged, OutcomeBudgetSpent},
 		{"passive beside frames", &run{mode: Passive}, tuple{0, 9, 8}, nil, OutcomePartial},
 		{"hook's error before its budget", failedRun(), tuple{0, -1, -1}, damaged, OutcomeFailed},
@@ -301,7 +303,8 @@ func BenchmarkHop(b *testing.B) {
 
 func TestOutcomeNames(t *testing.T) {
 	t.Parallel()
-	for o, want := range map[Outcome]string{OutcomeNone: "none", OutcomeTruncated: "truncated", OutcomeFailed: "io", 99: "invalid"} {
+	for o, want := range map[Outcome]string{OutcomeNone: "none", OutcomeTruncated: "truncated", OutcomeFailed: "io",
+		99: "invalid"} {
 		if got, err := o.MarshalText(); err != nil || string(got) != want {
 			t.Errorf("%d is %s, %v, want %s", o, got, err, want)
 		}

@@ -66,7 +66,8 @@ func TestFreeze_D81_neverBusy(t *testing.T) {
 				<-time.After(5 * time.Millisecond)
 				freeze.End()
 				runtime.Gosched()
-				if got, err := c.Checkpoint(t.Context(), Truncate, Budget{BusyTimeout: 20 * time.Millisecond, Stall: patient}); err != nil {
+				if got, err := c.Checkpoint(t.Context(), Truncate, Budget{BusyTimeout: 20 * time.Millisecond,
+					Stall: patient}); err != nil {
 					t.Fatalf("%+v, %v", got, err)
 				}
 			}
@@ -135,7 +136,8 @@ func TestFreezeBesideATransaction(t *testing.T) {
 	c := mustOpen(t, path)
 	for _, begin := range [][]string{{"BEGIN", "SELECT count(*) FROM t"}, {"BEGIN IMMEDIATE"}} {
 		app.run(t, begin...)
-		if _, err := c.Freeze(t.Context(), Budget{BusyTimeout: 10 * time.Millisecond, Stall: patient}, f.held); !errors.Is(err, ErrBusy) {
+		if _, err := c.Freeze(t.Context(), Budget{BusyTimeout: 10 * time.Millisecond, Stall: patient},
+			f.held); !errors.Is(err, ErrBusy) {
 			t.Errorf("%v: %v, want ErrBusy", begin, err)
 		}
 		if !f.held.InRead() || f.held.ReadMark() == 0 {

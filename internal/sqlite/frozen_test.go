@@ -219,14 +219,16 @@ func TestCheckpointHookFails_D80_panic(t *testing.T) {
 			c := mustOpen(t, path)
 			before := walHeader(t, path)
 			got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{BusyTimeout: time.Minute, Stall: patient}, hooks)
-			if got.Outcome != OutcomeFailed || err == nil || !strings.Contains(err.Error(), broken.Error()) || got.Duration > patient {
+			if got.Outcome != OutcomeFailed || err == nil || !strings.Contains(err.Error(), broken.Error()) ||
+				got.Duration > patient {
 				t.Errorf("got %+v, %v", got, err)
 			}
 			if after := walHeader(t, path); after != before {
 				t.Error("the WAL was reset")
 			}
 			app.run(t, "INSERT INTO t(v) VALUES ('after')")
-			if got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{Stall: patient}, Hooks{}); err != nil || got.Outcome != OutcomeTruncated {
+			if got, err := c.CheckpointHooked(t.Context(), Truncate, Budget{Stall: patient}, Hooks{}); err != nil ||
+				got.Outcome != OutcomeTruncated {
 				t.Errorf("next checkpoint: %+v, %v", got, err)
 			}
 		})
@@ -306,7 +308,8 @@ func TestCheckpointFrozenBesideReaders(t *testing.T) {
 	})
 	for range 50 {
 		app.run(t, "INSERT INTO t(v) VALUES (1)")
-		if _, err := c.CheckpointHooked(t.Context(), Truncate, Budget{BusyTimeout: 50 * time.Millisecond}, Hooks{}); err != nil {
+		if _, err := c.CheckpointHooked(t.Context(), Truncate, Budget{BusyTimeout: 50 * time.Millisecond},
+			Hooks{}); err != nil {
 			t.Error(err)
 		}
 	}

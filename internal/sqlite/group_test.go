@@ -51,20 +51,24 @@ func TestGroupMode(t *testing.T) {
 		{"P15_group_mode", 0o770 | os.ModeSetgid, 0o660, other, own, shared, app, shared, shared, shared, nil},
 		{"P15_group_mode_by_egid", 0o770, 0o660, other, shared, shared, app, shared, shared, shared, nil},
 		{"P15_no_setgid", 0o770, 0o660, other, own, shared, app, shared, shared, shared, ErrForeignOwner},
-		{"P15_group_may_not_write", 0o770 | os.ModeSetgid, 0o640, other, own, shared, app, shared, shared, shared, ErrForeignOwner},
-		{"P15_sticky_directory", 0o770 | os.ModeSetgid | os.ModeSticky, 0o660, other, own, shared, app, shared, shared, shared, ErrForeignOwner},
+		{"P15_group_may_not_write", 0o770 | os.ModeSetgid, 0o640, other, own, shared, app, shared, shared, shared,
+			ErrForeignOwner},
+		{"P15_sticky_directory", 0o770 | os.ModeSetgid | os.ModeSticky, 0o660, other, own, shared, app, shared, shared,
+			shared, ErrForeignOwner},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			path := idleDatabase(t, app)
 			dir := filepath.Dir(path)
-			if err := errors.Join(os.Chown(dir, app, tt.dirGID), os.Chown(path, app, tt.fileGID), os.Chmod(dir, tt.dirMode), os.Chmod(path, tt.mode)); err != nil {
+			if err := errors.Join(os.Chown(dir, app, tt.dirGID), os.Chown(path, app, tt.fileGID), os.Chmod(dir, tt.dirMode),
+				os.Chmod(path, tt.mode)); err != nil {
 				t.Fatal(err)
 			}
 			insert := func(when string) {
 				t.Helper()
-				out, err := exec.Command("setpriv", "--reuid", fmt.Sprint(tt.appUID), "--regid", fmt.Sprint(tt.appGID), "--clear-groups",
+				out, err := exec.Command("setpriv", "--reuid", fmt.Sprint(tt.appUID), "--regid", fmt.Sprint(tt.appGID),
+					"--clear-groups",
 					"sqlite3", path, "INSERT INTO t(v) VALUES(1)").CombinedOutput()
 				if err != nil {
 					t.Errorf("the application %s: %v: %s", when, err, out)

@@ -55,7 +55,8 @@ func resolve(path string) (string, error) {
 		return "", err
 	}
 	if len(path) > maxPath {
-		return "", fmt.Errorf("path of %d bytes is longer than the %d that SQLite allows: %w", len(path), maxPath, unix.ENAMETOOLONG)
+		return "", fmt.Errorf("path of %d bytes is longer than the %d that SQLite allows: %w", len(path), maxPath,
+			unix.ENAMETOOLONG)
 	}
 	info, err := os.Stat(path)
 	if err != nil {

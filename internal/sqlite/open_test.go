@@ -264,7 +264,8 @@ func testOpenExclusive(t *testing.T) {
 func testOpenHostile(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
-	app.run(t, "CREATE VIEW schema_version AS WITH RECURSIVE x(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM x) SELECT i FROM x",
+	app.run(t, "CREATE VIEW schema_version AS WITH RECURSIVE x(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM x) SELECT i "+
+		"FROM x",
 		"CREATE TRIGGER tr AFTER INSERT ON t BEGIN SELECT load_extension('/nowhere'); END")
 	c := mustOpen(t, path)
 	if err := errors.Join(c.BeginRead(t.Context()), c.EndRead()); err != nil {
@@ -280,7 +281,8 @@ func testOpenHostile(t *testing.T) {
 			t.Errorf("%s: was allowed", sql)
 		}
 	}
-	for pragma, want := range map[string]string{"busy_timeout": "0", "wal_autocheckpoint": "0", "trusted_schema": "0", "cell_size_check": "1"} {
+	for pragma, want := range map[string]string{"busy_timeout": "0", "wal_autocheckpoint": "0", "trusted_schema": "0",
+		"cell_size_check": "1"} {
 		row, err := c.queryRow(t.Context(), "PRAGMA "+pragma, 1)
 		if err != nil || fmt.Sprint(row[0]) != want {
 			t.Errorf("%s is %v, %v, want %s", pragma, row, err, want)

@@ -46,10 +46,12 @@ const (
 	OutcomeBudgetSpent                // interrupted: writers had been held up for the whole stall budget
 	OutcomeNotWAL                     // the database is not in WAL mode
 	OutcomeFailed                     // an error: see the error returned beside it
-	OutcomeShortened                  // the WAL is reset, and its file shorter: to cut off all would have passed the stall budget
+	// the WAL is reset, and its file shorter: to cut off all would have passed the stall budget
+	OutcomeShortened
 )
 
-var outcomeNames = [...]string{"none", "truncated", "complete", "partial", "pinned", "contended", "writer_busy", "not_reset", "stall_budget", "not_wal", "io", "shortened"}
+var outcomeNames = [...]string{"none", "truncated", "complete", "partial", "pinned", "contended", "writer_busy",
+	"not_reset", "stall_budget", "not_wal", "io", "shortened"}
 
 // String returns the outcome as it stands in logs and JSON.
 func (o Outcome) String() string {
@@ -64,10 +66,11 @@ func (o Outcome) MarshalText() ([]byte, error) { return []byte(o.String()), nil 
 
 // Result is what one checkpoint did.
 type Result struct {
-	Mode        Mode          `json:"-"`
-	Outcome     Outcome       `json:"outcome"`
-	Frames      int           `json:"frames"`       // frames in the WAL when it ended; 0 after a truncation, -1 unknown
-	Backfilled  int           `json:"backfilled"`   // frames in the database when it ended; 0 after a truncation, -1 unknown
+	Mode    Mode    `json:"-"`
+	Outcome Outcome `json:"outcome"`
+	Frames  int     `json:"frames"` // frames in the WAL when it ended; 0 after a truncation, -1 unknown
+	// frames in the database when it ended; 0 after a truncation, -1 unknown
+	Backfilled  int           `json:"backfilled"`
 	Duration    time.Duration `json:"duration"`     // of the whole call
 	WriterStall time.Duration `json:"writer_stall"` // how long the write lock was ours
 	Reclaimed   int64         `json:"reclaimed"`    // bytes by which the WAL file shrank

@@ -20,7 +20,8 @@ func TestOpen_D74_pageChecksums(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		script.Write([]byte(".filectrl reserve_bytes 8\nPRAGMA journal_mode=wal; CREATE TABLE t(v); INSERT INTO t VALUES (randomblob(20000));\n.quit\n"))
+		script.Write([]byte(".filectrl reserve_bytes 8\nPRAGMA journal_mode=wal; CREATE TABLE t(v); INSERT INTO t VALUES " +
+			"(randomblob(20000));\n.quit\n"))
 		script.Close()
 		if out, err := shell.CombinedOutput(); err != nil {
 			t.Fatalf("sqlite3: %v: %s", err, out)

@@ -73,7 +73,8 @@ func immutable(path string) (*sqlite3.SQLiteConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.ExecContext(context.Background(), "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON", nil); err != nil {
+	if _, err := c.ExecContext(context.Background(), "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON",
+		nil); err != nil {
 		return nil, errors.Join(classify(err), c.Close())
 	}
 	return c, nil

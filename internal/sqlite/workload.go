@@ -72,7 +72,8 @@ func (s Source) connect(ctx context.Context) (*sqlite3.SQLiteConn, func() error,
 	switch {
 	case s.WAL && (s.Attached || exists(path+"-wal")):
 		if !exists(path+"-wal") || !exists(path+"-shm") { // a connection would make them
-			return nil, nil, fmt.Errorf("it was not closed cleanly, and one of -wal and -shm is missing: let the application open it once: %w", ErrBusy)
+			return nil, nil, fmt.Errorf("it was not closed cleanly, and one of -wal and -shm is missing: let the application "+
+				"open it once: %w", ErrBusy)
 		}
 		c, err := Open(ctx, path, Options{ReadOnly: true})
 		if err != nil {
@@ -173,8 +174,10 @@ func PrepareWorkload(ctx context.Context, scratch string) (table string, err err
 		return "", err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	_, err = c.ExecContext(ctx, "PRAGMA synchronous=OFF; BEGIN; CREATE TABLE "+benchTable+" (id INTEGER PRIMARY KEY, v BLOB); "+
-		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 10000) INSERT INTO "+benchTable+" SELECT i, randomblob(200) FROM n; COMMIT", nil)
+	_, err = c.ExecContext(ctx, "PRAGMA synchronous=OFF; BEGIN; CREATE TABLE "+benchTable+
+		" (id INTEGER PRIMARY KEY, v BLOB); "+
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 10000) INSERT INTO "+benchTable+
+		" SELECT i, randomblob(200) FROM n; COMMIT", nil)
 	if err != nil {
 		return "", classify(err)
 	}
@@ -184,7 +187,8 @@ func PrepareWorkload(ctx context.Context, scratch string) (table string, err err
 // largestTable goes by the highest rowid. Tables without one and virtual ones
 // have none or cannot be read here; they are passed over.
 func largestTable(ctx context.Context, c *sqlite3.SQLiteConn) (string, error) {
-	rows, err := queryRows(ctx, c, "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%'")
+	rows, err := queryRows(ctx, c, "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite\\_%' "+
+		"ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%'")
 	if err != nil {
 		return "", classify(err)
 	}
@@ -250,7 +254,8 @@ func RunWorkload(ctx context.Context, scratch, table string, w Workload) (result
 	}
 	group.Wait()
 	result.Elapsed = time.Since(start)
-	result.Writes, result.LongestWrite, result.Busy, err = tallies[0].done, tallies[0].longest, tallies[0].busy, tallies[0].err
+	writer := tallies[0]
+	result.Writes, result.LongestWrite, result.Busy, err = writer.done, writer.longest, writer.busy, writer.err
 	for _, t := range tallies[1:] {
 		result.Reads += t.done
 		result.Busy += t.busy
@@ -309,7 +314,8 @@ func (t *tally) run(ctx context.Context, c *sqlite3.SQLiteConn, statement string
 }
 
 func readOne(prepared driver.Stmt, rowid int64) (err error) {
-	rows, err := prepared.(driver.StmtQueryContext).QueryContext(context.Background(), []driver.NamedValue{{Ordinal: 1, Value: rowid}})
+	rows, err := prepared.(driver.StmtQueryContext).QueryContext(context.Background(),
+		[]driver.NamedValue{{Ordinal: 1, Value: rowid}})
 	if err != nil {
 		return err
 	}

@@ -79,18 +79,21 @@ func TestTableNames(t *testing.T) {
 
 func TestCopyScratch(t *testing.T) {
 	t.Parallel()
-	const fill = "CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 5000) INSERT INTO t SELECT randomblob(500) FROM n;"
+	const fill = "CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < 5000) " +
+		"INSERT INTO t SELECT randomblob(500) FROM n;"
 	sum := func(path string) string { return shell(t, path, "SELECT count(*), sum(length(x)), max(hex(x)) FROM t") }
 	t.Run("in use in WAL mode", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		path, scratch := filepath.Join(dir, "app.db"), filepath.Join(t.TempDir(), "copy.db")
 		app := startPython(t, session, path, "0")
-		for _, s := range append([]string{"PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"}, strings.Split(strings.TrimSuffix(fill, ";"), "; ")...) {
+		for _, s := range append([]string{"PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0"},
+			strings.Split(strings.TrimSuffix(fill, ";"), "; ")...) {
 			app.run(t, s)
 		}
 		told := int64(0)
-		if err := CopyScratch(context.Background(), Source{Path: path, WAL: true, Attached: true}, scratch, func(done, total int64) { told = done }); err != nil {
+		if err := CopyScratch(context.Background(), Source{Path: path, WAL: true, Attached: true}, scratch,
+			func(done, total int64) { told = done }); err != nil {
 			t.Fatal(err)
 		}
 		if got, want := sum(scratch), sum(path); got != want {
@@ -146,7 +149,8 @@ func TestCopyScratch(t *testing.T) {
 		app.run(t, "BEGIN EXCLUSIVE")
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
-		if err := CopyScratch(ctx, Source{Path: path}, filepath.Join(t.TempDir(), "copy.db"), nil); !errors.Is(err, context.DeadlineExceeded) {
+		if err := CopyScratch(ctx, Source{Path: path}, filepath.Join(t.TempDir(), "copy.db"), nil); !errors.Is(err,
+			context.DeadlineExceeded) {
 			t.Errorf("%v, want the context's end", err)
 		}
 	})
@@ -155,14 +159,17 @@ func TestCopyScratch(t *testing.T) {
 func TestWorkload(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "scratch.db")
-	shell(t, path, `CREATE TABLE "odd ""name"(x); CREATE TABLE w(k PRIMARY KEY) WITHOUT ROWID; INSERT INTO "odd ""name"(rowid, x) VALUES (200000, 1);`)
+	shell(t, path,
+		`CREATE TABLE "odd ""name"(x); CREATE TABLE w(k PRIMARY KEY) WITHOUT ROWID; INSERT INTO "odd ""name"(rowid, x) `+
+			`VALUES (200000, 1);`)
 	table, err := PrepareWorkload(context.Background(), path)
 	if err != nil || table != `"odd ""name"` {
 		t.Fatalf("table %s, %v", table, err)
 	}
 	for _, wal := range []bool{true, false} {
 		before := shell(t, path, `SELECT count(*) FROM "sqlwatch bench"`)
-		r, err := RunWorkload(context.Background(), path, table, Workload{WAL: wal, Synchronous: "OFF", Readers: 2, Duration: time.Second})
+		r, err := RunWorkload(context.Background(), path, table, Workload{WAL: wal, Synchronous: "OFF", Readers: 2,
+			Duration: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,11 +179,13 @@ func TestWorkload(t *testing.T) {
 		if after := shell(t, path, `SELECT count(*) FROM "sqlwatch bench"`); after == before {
 			t.Errorf("WAL %v: %d writes counted, the table still holds %s rows", wal, r.Writes, after)
 		}
-		if got, want := shell(t, path, "PRAGMA journal_mode"), map[bool]string{true: "wal", false: "delete"}[wal]; got != want {
+		if got, want := shell(t, path, "PRAGMA journal_mode"), map[bool]string{
+			true: "wal", false: "delete"}[wal]; got != want {
 			t.Errorf("journal mode %s, want %s", got, want)
 		}
 	}
-	if _, err := RunWorkload(context.Background(), path, "nothing", Workload{Synchronous: "OFF", Readers: 1, Duration: time.Millisecond}); err == nil {
+	if _, err := RunWorkload(context.Background(), path, "nothing", Workload{Synchronous: "OFF", Readers: 1,
+		Duration: time.Millisecond}); err == nil {
 		t.Error("a table that is not there is no error")
 	}
 }

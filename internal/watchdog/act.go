@@ -185,7 +185,8 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 	}
 	attrs = append(attrs, "why", r.Why, "took", r.Duration.Round(100*time.Microsecond))
 	if r.Action == string(policy.ActCheckpoint) {
-		attrs = append(attrs, "writer_stall", r.WriterStall.Round(100*time.Microsecond), "reclaimed", humanize.IBytes(uint64(max(r.Reclaimed, 0))))
+		attrs = append(attrs, "writer_stall", r.WriterStall.Round(100*time.Microsecond), "reclaimed",
+			humanize.IBytes(uint64(max(r.Reclaimed, 0))))
 	}
 	if r.LeftOut != "" {
 		attrs = append(attrs, "truncate_left_out", r.LeftOut)
@@ -202,7 +203,8 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 	d.say(r.Policy+" "+r.Action, level, !r.OK, message, attrs...)
 }
 
-var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": slog.LevelWarn, "critical": slog.LevelError}
+var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": slog.LevelWarn,
+	"critical": slog.LevelError}
 
 // hasMessage reports whether the policy has words of its own to say. A policy
 // without gets a message made of its name and its reason, which stand in the
@@ -246,7 +248,8 @@ func operatorLadder(mode string) (policy.Ladder, error) {
 	switch mode {
 	case sqlite.Passive.String():
 	case sqlite.Truncate.String():
-		ladder.Steps = append(ladder.Steps, policy.Step{Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 100 * time.Millisecond})
+		ladder.Steps = append(ladder.Steps, policy.Step{Mode: sqlite.Truncate, Repeat: 1,
+			BusyTimeout: 100 * time.Millisecond})
 	default:
 		return ladder, fmt.Errorf("checkpoint mode %q: it is passive or truncate: %w", mode, ErrBadRequest)
 	}
@@ -281,7 +284,8 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 		return ActionRecord{}, errors.Join(err, lost)
 	}
 	defer d.release()
-	record := ActionRecord{At: w.options.Clock(), Policy: Operator, Action: kind, Why: askedFor, Duration: time.Since(began)}
+	record := ActionRecord{At: w.options.Clock(), Policy: Operator, Action: kind, Why: askedFor,
+		Duration: time.Since(began)}
 	record.Outcome, record.OK = outcomeOf(ctx, policy.ActionKind(kind), policy.ActionResult{Err: err})
 	if err != nil {
 		record.Err = err.Error()

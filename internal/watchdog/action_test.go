@@ -105,7 +105,8 @@ func TestKilledAroundAnAction_P17(t *testing.T) {
 	target.Open = func(ctx context.Context) (Parts, error) {
 		parts, err := open(ctx)
 		inner := parts.Checkpointer
-		parts.Checkpointer = checkpointerFunc(func(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
+		parts.Checkpointer = checkpointerFunc(func(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result,
+			error) {
 			if left["during"] == "" {
 				left["during"] = copyTree(t, dir)
 			}
@@ -113,7 +114,8 @@ func TestKilledAroundAnAction_P17(t *testing.T) {
 		})
 		return parts, err
 	}
-	w := run(t, Options{Targets: []Target{target}, Policies: policies(t, shrink), StateFile: states(dir), Interval: 10 * time.Millisecond})
+	w := run(t, Options{Targets: []Target{target}, Policies: policies(t, shrink), StateFile: states(dir),
+		Interval: 10 * time.Millisecond})
 	eventually(t, "a checkpoint", func() bool { d, err := w.Database("app"); return err == nil && len(d.Actions) == 1 })
 	if err := w.Pause("", time.Hour); err != nil { // waits for nobody; the turn that follows does
 		t.Fatal(err)
@@ -128,7 +130,8 @@ func TestKilledAroundAnAction_P17(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			for start := range 5 { // of a daemon that is killed again and again
 				s := &scene{walBytes: 8 << 20}
-				again := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink), StateFile: states(dir), Interval: 5 * time.Millisecond})
+				again := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink), StateFile: states(dir),
+					Interval: 5 * time.Millisecond})
 				eventually(t, "twenty turns", func() bool { return get(s, func(s *scene) int { return s.samples }) > 20 })
 				if calls := get(s, func(s *scene) []sqlite.Mode { return s.calls }); len(calls) > 0 {
 					t.Fatalf("start %d: it acted again: %v", start, calls)
@@ -158,7 +161,8 @@ func TestStateOfTheHigherNumberHolds_P17(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "state.json")
 	state := func(attempt int) map[string]savedDatabase {
-		return map[string]savedDatabase{"app": {Policies: map[string]policy.PolicyState{"p": {Version: policy.StateVersion, Attempt: attempt}}}}
+		return map[string]savedDatabase{"app": {Policies: map[string]policy.PolicyState{
+			"p": {Version: policy.StateVersion, Attempt: attempt}}}}
 	}
 	if err := os.MkdirAll(file+".d", 0o700); err != nil {
 		t.Fatal(err)
@@ -198,7 +202,8 @@ func TestRemembersWhatLeft_F13(t *testing.T) {
 }`
 	dir := t.TempDir()
 	options := func(targets ...Target) Options {
-		return Options{Targets: targets, Policies: policies(t, text), StateFile: dir + "/state.json", HistoryFile: dir + "/history.json", Interval: 5 * time.Millisecond}
+		return Options{Targets: targets, Policies: policies(t, text), StateFile: dir + "/state.json",
+			HistoryFile: dir + "/history.json", Interval: 5 * time.Millisecond}
 	}
 	s := &scene{walBytes: 8 << 20}
 	w := run(t, options(s.target("app")))
@@ -240,7 +245,8 @@ func TestPanicInACheckpoint_P6(t *testing.T) {
 		open, panics := target.Open, 1
 		target.Open = func(ctx context.Context) (Parts, error) {
 			parts, err := open(ctx)
-			parts.Checkpointer = checkpointerFunc(func(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
+			parts.Checkpointer = checkpointerFunc(func(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result,
+				error) {
 				if panics--; panics >= 0 {
 					panic("torn")
 				}

@@ -10,16 +10,19 @@ import (
 // checkpointAdvice says what to do where a checkpoint did not reach its end; %s is
 // the database.
 var checkpointAdvice = map[string]string{
-	sqlite.OutcomePinned.String():      "a reader keeps frames back: see `sqlwatch blockers %s`",
-	sqlite.OutcomeNotReset.String():    "everything is in the database, but a reader keeps the WAL from being emptied: see `sqlwatch blockers %s`",
-	sqlite.OutcomeWriterBusy.String():  "a transaction of %s was open all the time: see `sqlwatch blockers`, or try again",
-	sqlite.OutcomeContended.String():   "another checkpointer of %s was at work all the time: try again",
-	sqlite.OutcomeBudgetSpent.String(): "writers of %s would have been held up for too long: a quieter window, or a larger stall_budget",
-	sqlite.OutcomeShortened.String():   "the WAL of %s is reset, its file still long: freeing all of it at once would have held writers up; it is done in portions",
-	sqlite.OutcomeNotWAL.String():      "%s is not in WAL mode: see `sqlwatch doctor`",
-	sqlite.OutcomeFailed.String():      "see `sqlwatch doctor %s`",
-	outcomeAway:                        "%s has just been replaced or is being opened: it is tried again in a second",
-	outcomeInterrupted:                 "sqlwatch let go of %s meanwhile: it is done again when that is back",
+	sqlite.OutcomePinned.String(): "a reader keeps frames back: see `sqlwatch blockers %s`",
+	sqlite.OutcomeNotReset.String(): "everything is in the database, but a reader keeps the WAL from being emptied: " +
+		"see `sqlwatch blockers %s`",
+	sqlite.OutcomeWriterBusy.String(): "a transaction of %s was open all the time: see `sqlwatch blockers`, or try again",
+	sqlite.OutcomeContended.String():  "another checkpointer of %s was at work all the time: try again",
+	sqlite.OutcomeBudgetSpent.String(): "writers of %s would have been held up for too long: a quieter window, or a " +
+		"larger stall_budget",
+	sqlite.OutcomeShortened.String(): "the WAL of %s is reset, its file still long: freeing all of it at once would " +
+		"have held writers up; it is done in portions",
+	sqlite.OutcomeNotWAL.String(): "%s is not in WAL mode: see `sqlwatch doctor`",
+	sqlite.OutcomeFailed.String(): "see `sqlwatch doctor %s`",
+	outcomeAway:                   "%s has just been replaced or is being opened: it is tried again in a second",
+	outcomeInterrupted:            "sqlwatch let go of %s meanwhile: it is done again when that is back",
 }
 
 // adviceOn says what to do next about an action that did not succeed.

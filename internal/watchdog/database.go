@@ -77,7 +77,8 @@ func newDatabase(w *Watchdog, target Target, saved savedDatabase) *database {
 		d.history = saved.history
 	}
 	d.pauseUntil.Store(&time.Time{})
-	d.status.Store(&DatabaseStatus{Name: target.Name, Path: target.Path, Labels: target.Labels, Found: saved.Found, Conditions: []health.Condition{}, saved: saved})
+	d.status.Store(&DatabaseStatus{Name: target.Name, Path: target.Path, Labels: target.Labels, Found: saved.Found,
+		Conditions: []health.Condition{}, saved: saved})
 	return d
 }
 
@@ -136,7 +137,8 @@ func (d *database) interrupted() {
 	states := maps.Clone(d.states)
 	for _, p := range set.Policies {
 		if st := states[p.Name]; p.Kind == policy.ActCheckpoint && st.Phase == policy.Running {
-			states[p.Name] = set.Finished(st, p, d.watchdog.options.Clock(), policy.ActionResult{Outcome: sqlite.OutcomeFailed, Err: errFault})
+			states[p.Name] = set.Finished(st, p, d.watchdog.options.Clock(), policy.ActionResult{Outcome: sqlite.OutcomeFailed,
+				Err: errFault})
 		}
 	}
 	d.states = states

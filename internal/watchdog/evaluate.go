@@ -35,7 +35,8 @@ func (d *database) measure(ctx context.Context) collector.Sample {
 	if sample.State != d.last.State && sample.State != collector.StateUp {
 		d.log().Warn("this database cannot be measured; the others go on", "state", sample.State.String(), "err", sample.Err)
 	} else if sample.State != d.last.State {
-		d.log().Info("measuring", "path", sample.Path, "wal", humanize.IBytes(uint64(sample.WAL.SizeBytes)), "engine", sample.Database.EngineVersion)
+		d.log().Info("measuring", "path", sample.Path, "wal", humanize.IBytes(uint64(sample.WAL.SizeBytes)), "engine",
+			sample.Database.EngineVersion)
 	}
 	d.last = sample
 	return sample
@@ -163,7 +164,8 @@ func (d *database) noteChanges(before *policy.Decision, now policy.Decision, jou
 		if p.Refused != policy.GuardNone {
 			m.policyRefusals.WithLabelValues(d.target.Name, p.Policy, string(p.Refused)).Inc()
 		}
-		fresh = append(fresh, ChangeRecord{At: now.At, Policy: p.Policy, Phase: string(p.Phase), Refused: string(p.Refused), Reason: p.Reason})
+		fresh = append(fresh, ChangeRecord{At: now.At, Policy: p.Policy, Phase: string(p.Phase), Refused: string(p.Refused),
+			Reason: p.Reason})
 	}
 	for window, open := range now.Windows {
 		m.windowOpen.WithLabelValues(d.target.Name, window).Set(gauge(open == policy.True))

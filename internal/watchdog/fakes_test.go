@@ -111,9 +111,11 @@ func (s *scene) Sample(context.Context) collector.Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sample := collector.Sample{At: s.clock(), DB: "app", State: collector.StateUp}
-	sample.WAL = collector.WAL{Known: true, SizeBytes: s.walBytes, PageSize: 4096, Frames: uint32(s.walBytes / 4096), Change: s.commits}
+	sample.WAL = collector.WAL{Known: true, SizeBytes: s.walBytes, PageSize: 4096, Frames: uint32(s.walBytes / 4096),
+		Change: s.commits}
 	if !s.pinned.IsZero() {
-		sample.Readers = collector.Readers{Active: 1, OldestFrame: 1, PinnedSince: s.pinned, OldestPID: 4711, OldestCommand: "python3"}
+		sample.Readers = collector.Readers{Active: 1, OldestFrame: 1, PinnedSince: s.pinned, OldestPID: 4711,
+			OldestCommand: "python3"}
 	}
 	return sample
 }

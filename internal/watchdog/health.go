@@ -22,7 +22,8 @@ func (d *database) judge(s *DatabaseStatus) []health.Condition {
 func (d *database) facts(s *DatabaseStatus, now time.Time, silent time.Duration) health.Database {
 	return health.Database{
 		Name: s.Name, Path: s.Path, Now: now, Replicated: len(d.target.Replicas) > 0, Found: s.Found,
-		OpenErr: s.Err, Sample: s.Sample, SilentFor: silent, PausedUntil: s.PausedUntil, Faults: s.Panics, Failed: failedOf(s.Actions),
+		OpenErr: s.Err, Sample: s.Sample, SilentFor: silent, PausedUntil: s.PausedUntil, Faults: s.Panics,
+		Failed: failedOf(s.Actions),
 	}
 }
 

@@ -22,14 +22,22 @@ func TestLadder(t *testing.T) {
 		want     string
 		ok       bool
 	}{
-		{name: "PASSIVE until complete, then TRUNCATE", outcomes: []sqlite.Outcome{sqlite.OutcomePartial, sqlite.OutcomeComplete}, calls: []sqlite.Mode{p, p, q}, want: "truncated", ok: true},
-		{name: "PASSIVE is not repeated for ever", outcomes: slices.Repeat([]sqlite.Outcome{sqlite.OutcomePartial}, 3), calls: []sqlite.Mode{p, p, p, q}, want: "truncated", ok: true},
-		{name: "D25_a_reader_that_stays_means_no_TRUNCATE", pinned: time.Minute, outcomes: slices.Repeat([]sqlite.Outcome{sqlite.OutcomePartial}, 3), calls: []sqlite.Mode{p, p, p}, want: "pinned"},
-		{name: "a reader that has just come is given its time", pinned: time.Millisecond, calls: []sqlite.Mode{p, q}, want: "truncated", ok: true},
-		{name: "another checkpointer is waited for", outcomes: []sqlite.Outcome{sqlite.OutcomeContended, sqlite.OutcomeContended}, calls: []sqlite.Mode{p, p, p, q}, want: "truncated", ok: true},
-		{name: "but not for ever", outcomes: contended, calls: slices.Repeat([]sqlite.Mode{p}, contendedTries+1), want: "contended"},
-		{name: "D31_a_busy_writer_ends_it", outcomes: []sqlite.Outcome{sqlite.OutcomeComplete, sqlite.OutcomeWriterBusy}, calls: []sqlite.Mode{p, q}, want: "writer_busy"},
-		{name: "a spent budget ends it", outcomes: []sqlite.Outcome{sqlite.OutcomeComplete, sqlite.OutcomeBudgetSpent}, calls: []sqlite.Mode{p, q}, want: "stall_budget"},
+		{name: "PASSIVE until complete, then TRUNCATE", outcomes: []sqlite.Outcome{sqlite.OutcomePartial,
+			sqlite.OutcomeComplete}, calls: []sqlite.Mode{p, p, q}, want: "truncated", ok: true},
+		{name: "PASSIVE is not repeated for ever", outcomes: slices.Repeat([]sqlite.Outcome{sqlite.OutcomePartial}, 3),
+			calls: []sqlite.Mode{p, p, p, q}, want: "truncated", ok: true},
+		{name: "D25_a_reader_that_stays_means_no_TRUNCATE", pinned: time.Minute,
+			outcomes: slices.Repeat([]sqlite.Outcome{sqlite.OutcomePartial}, 3), calls: []sqlite.Mode{p, p, p}, want: "pinned"},
+		{name: "a reader that has just come is given its time", pinned: time.Millisecond, calls: []sqlite.Mode{p, q},
+			want: "truncated", ok: true},
+		{name: "another checkpointer is waited for", outcomes: []sqlite.Outcome{sqlite.OutcomeContended,
+			sqlite.OutcomeContended}, calls: []sqlite.Mode{p, p, p, q}, want: "truncated", ok: true},
+		{name: "but not for ever", outcomes: contended, calls: slices.Repeat([]sqlite.Mode{p}, contendedTries+1),
+			want: "contended"},
+		{name: "D31_a_busy_writer_ends_it", outcomes: []sqlite.Outcome{sqlite.OutcomeComplete, sqlite.OutcomeWriterBusy},
+			calls: []sqlite.Mode{p, q}, want: "writer_busy"},
+		{name: "a spent budget ends it", outcomes: []sqlite.Outcome{sqlite.OutcomeComplete, sqlite.OutcomeBudgetSpent},
+			calls: []sqlite.Mode{p, q}, want: "stall_budget"},
 		{name: "an error ends it", outcomes: []sqlite.Outcome{sqlite.OutcomeFailed}, calls: []sqlite.Mode{p}, want: "io"},
 	}
 	for _, test := range tests {

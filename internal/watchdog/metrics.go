@@ -14,28 +14,42 @@ import (
 
 // The metrics of this package, in the order of the reference.
 var (
-	metricCheckpoints = metric.Metric{Name: "sqlwatch_checkpoints_total", Type: metric.Counter, Labels: []string{"db", "mode"},
-		Help: "Checkpoints that sqlwatch began, or refrained from after looking."}
-	metricCheckpointFailures = metric.Metric{Name: "sqlwatch_checkpoint_failures_total", Type: metric.Counter, Labels: []string{"db", "mode", "reason"},
-		Help: "Checkpoints that did not do what their mode asks for: busy = the write lock was taken, pinned = a reader was in the way, contended = another checkpointer was at work, stall_budget = it would have held writers up for too long, io = an error."}
-	metricCheckpointDuration = metric.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: metric.Histogram, Labels: []string{"db", "mode"},
-		Help: "How long checkpoints took."}
-	metricWriterStall = metric.Metric{Name: "sqlwatch_writer_stall_seconds", Type: metric.Histogram, Labels: []string{"db", "mode"},
-		Help: "How long checkpoints held the write lock, so that no writer could begin."}
-	metricReclaimed = metric.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: metric.Counter, Labels: []string{"db"},
-		Help: "Bytes of WAL files given back to the file system."}
-	metricPolicyState = metric.Metric{Name: "sqlwatch_policy_state", Type: metric.Gauge, Labels: []string{"db", "policy", "state"},
-		Help: "1 for the state that the policy is in for the database, 0 for the others."}
-	metricPolicyActions = metric.Metric{Name: "sqlwatch_policy_actions_total", Type: metric.Counter, Labels: []string{"db", "policy", "action"},
-		Help: "Actions that policies began."}
-	metricPolicyFailures = metric.Metric{Name: "sqlwatch_policy_action_failures_total", Type: metric.Counter, Labels: []string{"db", "policy", "action"},
-		Help: "Actions of policies that did not reach their end."}
-	metricPolicyRefusals = metric.Metric{Name: "sqlwatch_policy_refusals_total", Type: metric.Counter, Labels: []string{"db", "policy", "guard"},
-		Help: "Times a guard began to keep a policy from acting; a refusal that lasts is one."}
-	metricWindowOpen = metric.Metric{Name: "sqlwatch_policy_window_open", Type: metric.Gauge, Labels: []string{"db", "window"},
-		Help: "1 while the window is open."}
-	metricTuned = metric.Metric{Name: "sqlwatch_tuned_value", Type: metric.Gauge, Labels: []string{"db", "policy", "parameter"},
-		Help: "What a policy's tune block suggests for its parameter, in base units; it is in force where the block says so."}
+	metricCheckpoints = metric.Metric{Name: "sqlwatch_checkpoints_total", Type: metric.Counter,
+		Labels: []string{"db", "mode"},
+		Help:   "Checkpoints that sqlwatch began, or refrained from after looking."}
+	metricCheckpointFailures = metric.Metric{Name: "sqlwatch_checkpoint_failures_total", Type: metric.Counter,
+		Labels: []string{"db", "mode", "reason"},
+		Help: "Checkpoints that did not do what their mode asks for: busy = the write lock was taken, pinned = a reader " +
+			"was in the way, contended = another checkpointer was at work, stall_budget = it would have held writers up for " +
+			"too long, io = an error."}
+	metricCheckpointDuration = metric.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: metric.Histogram,
+		Labels: []string{"db", "mode"},
+		Help:   "How long checkpoints took."}
+	metricWriterStall = metric.Metric{Name: "sqlwatch_writer_stall_seconds", Type: metric.Histogram,
+		Labels: []string{"db", "mode"},
+		Help:   "How long checkpoints held the write lock, so that no writer could begin."}
+	metricReclaimed = metric.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: metric.Counter,
+		Labels: []string{"db"},
+		Help:   "Bytes of WAL files given back to the file system."}
+	metricPolicyState = metric.Metric{Name: "sqlwatch_policy_state", Type: metric.Gauge,
+		Labels: []string{"db", "policy", "state"},
+		Help:   "1 for the state that the policy is in for the database, 0 for the others."}
+	metricPolicyActions = metric.Metric{Name: "sqlwatch_policy_actions_total", Type: metric.Counter,
+		Labels: []string{"db", "policy", "action"},
+		Help:   "Actions that policies began."}
+	metricPolicyFailures = metric.Metric{Name: "sqlwatch_policy_action_failures_total", Type: metric.Counter,
+		Labels: []string{"db", "policy", "action"},
+		Help:   "Actions of policies that did not reach their end."}
+	metricPolicyRefusals = metric.Metric{Name: "sqlwatch_policy_refusals_total", Type: metric.Counter,
+		Labels: []string{"db", "policy", "guard"},
+		Help:   "Times a guard began to keep a policy from acting; a refusal that lasts is one."}
+	metricWindowOpen = metric.Metric{Name: "sqlwatch_policy_window_open", Type: metric.Gauge,
+		Labels: []string{"db", "window"},
+		Help:   "1 while the window is open."}
+	metricTuned = metric.Metric{Name: "sqlwatch_tuned_value", Type: metric.Gauge,
+		Labels: []string{"db", "policy", "parameter"},
+		Help: "What a policy's tune block suggests for its parameter, in base units; it is in force where the block says " +
+			"so."}
 	metricPaused = metric.Metric{Name: "sqlwatch_policy_paused", Type: metric.Gauge, Labels: []string{"db"},
 		Help: "1 while an operator has paused the actions of all policies for the database."}
 	metricPanics = metric.Metric{Name: "sqlwatch_database_panics_total", Type: metric.Counter, Labels: []string{"db"},
@@ -44,13 +58,15 @@ var (
 		Help: "1 if the last attempt to load the configuration succeeded; 0 if the one before it is still in force."}
 	metricReloadTime = metric.Metric{Name: "sqlwatch_config_last_reload_success_timestamp_seconds", Type: metric.Gauge,
 		Help: "When a configuration was last loaded with success."}
-	metricBuildInfo = metric.Metric{Name: "sqlwatch_build_info", Type: metric.Gauge, Labels: []string{"version", "commit", "goversion", "sqlite_version"},
+	metricBuildInfo = metric.Metric{Name: "sqlwatch_build_info", Type: metric.Gauge, Labels: []string{"version", "commit",
+		"goversion", "sqlite_version"},
 		Help: "Always 1: what this process was built from."}
 )
 
 var catalogue = []metric.Metric{
 	metricCheckpoints, metricCheckpointFailures, metricCheckpointDuration, metricWriterStall, metricReclaimed,
-	metricPolicyState, metricPolicyActions, metricPolicyFailures, metricPolicyRefusals, metricWindowOpen, metricTuned, metricPaused,
+	metricPolicyState, metricPolicyActions, metricPolicyFailures, metricPolicyRefusals, metricWindowOpen, metricTuned,
+	metricPaused,
 	metricPanics, metricReloadSuccessful, metricReloadTime, metricBuildInfo,
 }
 
@@ -191,7 +207,8 @@ func (m *Metrics) zero(db string, labels map[string]string, policies *policy.Set
 func (m *Metrics) forgetPolicies(before, now *policy.Set) {
 	for _, p := range before.Policies {
 		if policyNamed(now, p.Name) == nil {
-			deleteAll(prometheus.Labels{"policy": p.Name}, m.policyState, m.policyActions, m.policyFailures, m.policyRefusals, m.tuned)
+			deleteAll(prometheus.Labels{"policy": p.Name}, m.policyState, m.policyActions, m.policyFailures, m.policyRefusals,
+				m.tuned)
 		}
 	}
 	for name := range before.Windows {
@@ -203,7 +220,8 @@ func (m *Metrics) forgetPolicies(before, now *policy.Set) {
 
 // forget drops every series of a database.
 func (m *Metrics) forget(db string) {
-	deleteAll(prometheus.Labels{"db": db}, m.policyState, m.policyActions, m.policyFailures, m.policyRefusals, m.windowOpen, m.tuned,
+	deleteAll(prometheus.Labels{"db": db}, m.policyState, m.policyActions, m.policyFailures, m.policyRefusals,
+		m.windowOpen, m.tuned,
 		m.checkpoints, m.checkpointFailures, m.checkpointDuration, m.writerStall, m.reclaimed, m.paused, m.panics)
 }
 

@@ -48,7 +48,8 @@ func (p *Plain) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.
 	if p.conn == nil {
 		conn, err := sqlite.Open(ctx, p.path, sqlite.Options{})
 		if err != nil {
-			return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}, fmt.Errorf("open a connection for a checkpoint: %w", err)
+			return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1},
+				fmt.Errorf("open a connection for a checkpoint: %w", err)
 		}
 		p.conn, p.held = conn, p.files()
 	}

@@ -84,7 +84,8 @@ func loadState[T any](path string, now time.Time, log *slog.Logger) (map[string]
 		return saved, seq, nil
 	}
 	if errors.Is(err, ErrStateVersion) {
-		return nil, 0, fmt.Errorf("read policy state %s: %w; run the sqlwatch that wrote it, or move the file away", path, err)
+		return nil, 0, fmt.Errorf("read policy state %s: %w; run the sqlwatch that wrote it, or move the file away", path,
+			err)
 	}
 	aside := fmt.Sprintf("%s.corrupt-%s", path, now.UTC().Format("20060102T150405Z"))
 	if err := errors.Join(durable.WriteFile(aside, data, 0o600), durable.Remove(path)); err != nil {
@@ -170,7 +171,8 @@ func (d *database) saveNow() {
 // report logs that state could not be saved, which stops nothing.
 func (w *Watchdog) report(err error) {
 	if err != nil {
-		w.options.Logger.Error("state could not be saved; after a restart policies would wait and learn once more", "err", err)
+		w.options.Logger.Error("state could not be saved; after a restart policies would wait and learn once more", "err",
+			err)
 	}
 }
 

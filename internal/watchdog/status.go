@@ -72,7 +72,8 @@ const (
 // Status returns what every database published last. It waits for nobody.
 func (w *Watchdog) Status() *Status {
 	databases := *w.databases.Load()
-	status := &Status{At: w.options.Clock(), Started: w.options.Clock().Add(-time.Since(w.started)), Databases: make([]*DatabaseStatus, len(databases))}
+	status := &Status{At: w.options.Clock(), Started: w.options.Clock().Add(-time.Since(w.started)),
+		Databases: make([]*DatabaseStatus, len(databases))}
 	for i, d := range databases {
 		status.Databases[i] = d.shown()
 	}
@@ -103,7 +104,8 @@ func (w *Watchdog) Samples() []*collector.Sample {
 // Ready reports whether every database has had its first turn.
 func (w *Watchdog) Ready() bool {
 	databases := *w.databases.Load()
-	return w.running.Load() && !slices.ContainsFunc(databases, func(d *database) bool { return d.status.Load().published.IsZero() })
+	return w.running.Load() && !slices.ContainsFunc(databases,
+		func(d *database) bool { return d.status.Load().published.IsZero() })
 }
 
 // overdueAfter is how long a database may be silent before it counts as hung: a
@@ -176,7 +178,8 @@ func (d *database) publishError(reason string) {
 	s := *d.status.Load()
 	s.Err, s.Running, s.Panics, s.published = reason, "", d.panics, time.Now()
 	if s.Sample == nil {
-		s.Sample = &collector.Sample{At: d.watchdog.options.Clock(), DB: d.target.Name, Path: d.target.Path, State: collector.StateUnreadable, Err: reason}
+		s.Sample = &collector.Sample{At: d.watchdog.options.Clock(), DB: d.target.Name, Path: d.target.Path,
+			State: collector.StateUnreadable, Err: reason}
 	}
 	s.Conditions = d.judge(&s)
 	d.status.Store(&s)

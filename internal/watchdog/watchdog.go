@@ -145,7 +145,8 @@ func New(o Options) *Watchdog {
 	now := time.Now()
 	// From a whole second, as replication does: what falls together wakes the machine once.
 	beats := now.Add(-now.Sub(now.Truncate(time.Second)))
-	w := &Watchdog{options: o, started: now, beats: beats, left: map[string]savedDatabase{}, reloads: make(chan reload), ended: make(chan struct{})}
+	w := &Watchdog{options: o, started: now, beats: beats, left: map[string]savedDatabase{}, reloads: make(chan reload),
+		ended: make(chan struct{})}
 	w.databases.Store(&[]*database{})
 	w.policies.Store(&policy.Set{}) // until Run
 	return w
@@ -220,7 +221,8 @@ func (d *database) wake(ctx context.Context) {
 // turn is the loop's body: measure, decide, act, publish.
 func (d *database) turn(ctx context.Context) {
 	if err := d.open(ctx); err != nil {
-		d.say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn", "err", err)
+		d.say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn", "err",
+			err)
 		d.publishError(err.Error())
 		return
 	}

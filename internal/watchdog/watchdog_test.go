@@ -29,14 +29,17 @@ func TestLoopTruncatesWhenThePolicySaysSo(t *testing.T) {
 		time.Sleep(5 * time.Second) // synthetic: synctest's clock
 		synctest.Wait()
 
-		if got, want := get(s, func(s *scene) []sqlite.Mode { return s.calls }), []sqlite.Mode{sqlite.Passive, sqlite.Truncate}; !slices.Equal(got, want) {
-			t.Errorf("checkpoints %v, want %v: PASSIVE once, since it was complete, then TRUNCATE on the tail, then rest", got, want)
+		if got, want := get(s, func(s *scene) []sqlite.Mode { return s.calls }), []sqlite.Mode{sqlite.Passive,
+			sqlite.Truncate}; !slices.Equal(got, want) {
+			t.Errorf("checkpoints %v, want %v: PASSIVE once, since it was complete, then TRUNCATE on the tail, then rest", got,
+				want)
 		}
 		d, err := w.Database("/srv/app")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(d.Actions) != 1 || !d.Actions[0].OK || d.Actions[0].Outcome != "truncated" || d.Actions[0].Reclaimed != 8<<20 || d.Actions[0].Policy != "shrink" {
+		if len(d.Actions) != 1 || !d.Actions[0].OK || d.Actions[0].Outcome != "truncated" ||
+			d.Actions[0].Reclaimed != 8<<20 || d.Actions[0].Policy != "shrink" {
 			t.Errorf("actions %+v, want one truncation of 8 MiB by shrink", d.Actions)
 		}
 		if got := d.Decision.Policies[0].Phase; got != policy.Cooldown {
@@ -88,7 +91,8 @@ func TestRhythm(t *testing.T) {
 			time.Sleep(2 * idleAfter)
 			s.set(func(s *scene) { s.samples, s.polls = 0, 0 })
 			time.Sleep(50 * time.Second)
-			if samples, polls := get(s, func(s *scene) int { return s.samples }), get(s, func(s *scene) int { return s.polls }); samples != 10 || polls != 0 {
+			if samples, polls := get(s, func(s *scene) int { return s.samples }), get(s,
+				func(s *scene) int { return s.polls }); samples != 10 || polls != 0 {
 				t.Errorf("%d samples and %d polls in 50 s, want 10 and 0", samples, polls)
 			}
 			s.set(func(s *scene) { s.commits++ })
@@ -157,7 +161,8 @@ func TestPanic(t *testing.T) {
 			var log journalOf
 			bad, good := &scene{}, &scene{}
 			bad.onSample = func() { panic("index out of range") }
-			w := run(t, Options{Targets: []Target{bad.target("bad"), good.target("good")}, Policies: policies(t, ""), Logger: log.logger()})
+			w := run(t, Options{Targets: []Target{bad.target("bad"), good.target("good")}, Policies: policies(t, ""),
+				Logger: log.logger()})
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
 			if got := get(good, func(s *scene) int { return s.samples }); got < 20 {
@@ -243,18 +248,21 @@ func TestReload(t *testing.T) {
 	t.Run("C9_unchanged_is_untouched_changed_is_reopened_removed_is_closed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			same, changed, removed, added := &scene{walBytes: 8 << 20}, &scene{}, &scene{}, &scene{}
-			w := run(t, Options{Targets: []Target{same.target("same"), changed.target("changed"), removed.target("removed")}, Policies: policies(t, shrink)})
+			w := run(t, Options{Targets: []Target{same.target("same"), changed.target("changed"), removed.target("removed")},
+				Policies: policies(t, shrink)})
 			time.Sleep(3 * time.Second)
 			other := changed.target("changed")
 			other.Identity = "2"
 			next := policies(t, shrink+strings.ReplaceAll(shrink, `"shrink"`, `"second"`))
-			if err := w.Reload(context.Background(), []Target{same.target("same"), other, added.target("added")}, next); err != nil {
+			if err := w.Reload(context.Background(), []Target{same.target("same"), other, added.target("added")},
+				next); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(3 * time.Second)
 			synctest.Wait()
 			for name, want := range map[*scene][2]int{same: {1, 0}, changed: {2, 1}, removed: {1, 1}, added: {1, 0}} {
-				if got := [2]int{get(name, func(s *scene) int { return s.opens }), get(name, func(s *scene) int { return s.closes })}; got != want {
+				if got := [2]int{get(name, func(s *scene) int { return s.opens }),
+					get(name, func(s *scene) int { return s.closes })}; got != want {
 					t.Errorf("opens and closes %v, want %v", got, want)
 				}
 			}
@@ -269,7 +277,8 @@ func TestReload(t *testing.T) {
 				t.Errorf("removed: %v", err)
 			}
 			page := pageOf(t, w.options.Metrics)
-			if strings.Contains(page, `db="removed"`) || !strings.Contains(page, `sqlwatch_policy_actions_total{action="checkpoint",db="added",policy="second"} 0`) {
+			if strings.Contains(page, `db="removed"`) ||
+				!strings.Contains(page, `sqlwatch_policy_actions_total{action="checkpoint",db="added",policy="second"} 0`) {
 				t.Errorf("metrics do not follow the reload")
 			}
 			if !strings.Contains(page, `sqlwatch_policy_actions_total{action="checkpoint",db="same",policy="shrink"} 1`) {
@@ -393,7 +402,8 @@ func TestMetricsAreClean(t *testing.T) {
 	if strings.Contains(page, `db="app"`) {
 		t.Errorf("series of a forgotten database remain")
 	}
-	if !strings.Contains(page, "sqlwatch_config_last_reload_successful 0") || !strings.Contains(page, "sqlwatch_config_last_reload_success_timestamp_seconds 1\n") {
+	if !strings.Contains(page, "sqlwatch_config_last_reload_successful 0") ||
+		!strings.Contains(page, "sqlwatch_config_last_reload_success_timestamp_seconds 1\n") {
 		t.Errorf("a failed reload is not shown beside the last good one:\n%s", page)
 	}
 }
@@ -423,7 +433,8 @@ func TestState(t *testing.T) {
 		t.Parallel()
 		file := filepath.Join(t.TempDir(), "policy-state.json")
 		s := &scene{walBytes: 8 << 20}
-		o := Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink), StateFile: file, Interval: 20 * time.Millisecond}
+		o := Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink), StateFile: file,
+			Interval: 20 * time.Millisecond}
 		w := run(t, o)
 		eventually(t, "a truncation", func() bool { d, _ := w.Database("app"); return d != nil && len(d.Actions) == 1 })
 		if err := w.end(); err != nil {
@@ -432,7 +443,8 @@ func TestState(t *testing.T) {
 		s.set(func(s *scene) { s.walBytes, s.calls = 8<<20, nil })
 		w = run(t, o)
 		eventually(t, "a decision", func() bool { d, _ := w.Database("app"); return d != nil && d.Decision != nil })
-		if d, _ := w.Database("app"); d.Decision.Policies[0].Refused != policy.GuardCooldown && d.Decision.Policies[0].Phase != policy.Cooldown {
+		if d, _ := w.Database("app"); d.Decision.Policies[0].Refused != policy.GuardCooldown &&
+			d.Decision.Policies[0].Phase != policy.Cooldown {
 			t.Errorf("after the restart %+v, want the cooldown to go on", d.Decision.Policies[0])
 		}
 		if calls := get(s, func(s *scene) int { return len(s.calls) }); calls != 0 {
@@ -443,8 +455,10 @@ func TestState(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
 		s := &scene{walBytes: 1 << 20}
-		o := Options{Targets: []Target{s.target("app")}, StateFile: filepath.Join(dir, "state"), HistoryFile: filepath.Join(dir, "history"), Interval: 20 * time.Millisecond,
-			Policies: policies(t, "policy \"trend\" {\n when = avg_over(wal.bytes, \"1h\") > bytes(\"100MB\")\n checkpoint {}\n}")}
+		o := Options{Targets: []Target{s.target("app")}, StateFile: filepath.Join(dir, "state"),
+			HistoryFile: filepath.Join(dir, "history"), Interval: 20 * time.Millisecond,
+			Policies: policies(t, "policy \"trend\" {\n when = avg_over(wal.bytes, \"1h\") > bytes(\"100MB\")\n checkpoint "+
+				"{}\n}")}
 		w := run(t, o)
 		eventually(t, "a decision", func() bool { d, _ := w.Database("app"); return d != nil && d.Decision != nil })
 		first := (*w.databases.Load())[0]
@@ -463,19 +477,22 @@ func TestState(t *testing.T) {
 	})
 	t.Run("P13_every_flipped_byte_is_noticed", func(t *testing.T) {
 		t.Parallel()
-		saved := map[string]savedDatabase{"app": {Policies: map[string]policy.PolicyState{"shrink": {Version: policy.StateVersion, Phase: policy.Cooldown, Attempt: 3}}}}
+		saved := map[string]savedDatabase{"app": {Policies: map[string]policy.PolicyState{
+			"shrink": {Version: policy.StateVersion, Phase: policy.Cooldown, Attempt: 3}}}}
 		data, err := encodeState(saved, 7)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, seq, err := decodeState[savedDatabase](data); err != nil || seq != 7 || got["app"].Policies["shrink"].Attempt != 3 {
+		if got, seq, err := decodeState[savedDatabase](data); err != nil || seq != 7 ||
+			got["app"].Policies["shrink"].Attempt != 3 {
 			t.Fatalf("round trip: %+v, %v", got, err)
 		}
 		unexported := cmp.AllowUnexported(savedDatabase{})
 		for i := range data {
 			flipped := slices.Clone(data)
 			flipped[i] ^= 0x01
-			if got, seq, err := decodeState[savedDatabase](flipped); err == nil && (seq != 7 || !cmp.Equal(got, saved, unexported)) {
+			if got, seq, err := decodeState[savedDatabase](flipped); err == nil &&
+				(seq != 7 || !cmp.Equal(got, saved, unexported)) {
 				t.Errorf("byte %d (%q) flipped: decoded to %+v without an error", i, data[i], got)
 			}
 		}

@@ -74,11 +74,13 @@ func healthNow(w *watchdog.Watchdog, chosen []*watchdog.DatabaseStatus, itself I
 	status := w.Status()
 	h := Health{
 		At: status.At, Started: status.Started, Databases: []DatabaseHealth{},
-		Conditions: append([]health.Condition{}, itself.Conditions...), LeftOut: append([]health.LeftOut{}, itself.LeftOut...),
+		Conditions: append([]health.Condition{}, itself.Conditions...),
+		LeftOut:    append([]health.LeftOut{}, itself.LeftOut...),
 	}
 	all := h.Conditions
 	for _, d := range chosen {
-		h.Databases = append(h.Databases, DatabaseHealth{Name: d.Name, Severity: health.Worst(d.Conditions), Conditions: d.Conditions})
+		h.Databases = append(h.Databases, DatabaseHealth{Name: d.Name, Severity: health.Worst(d.Conditions),
+			Conditions: d.Conditions})
 		all = append(all, d.Conditions...)
 	}
 	h.Severity = health.Worst(all)

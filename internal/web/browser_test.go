@@ -47,8 +47,10 @@ func newBrowser(t *testing.T) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe", "about:blank")
+	cmd := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+		"--disable-background-networking",
+		"--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe",
+		"about:blank")
 	cmd.ExtraFiles = []*os.File{theirIn, theirOut}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -111,7 +113,8 @@ func (b *browser) call(method string, params map[string]any) map[string]any {
 // eval returns the value of an expression in the page.
 func (b *browser) eval(expression string) any {
 	b.t.Helper()
-	answer := b.call("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true, "awaitPromise": true})
+	answer := b.call("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true,
+		"awaitPromise": true})
 	if problem := answer["exceptionDetails"]; problem != nil {
 		b.t.Fatalf("%s: %v", expression, problem)
 	}
@@ -123,7 +126,9 @@ func (b *browser) await(what, expression string) {
 	b.t.Helper()
 	for deadline := time.Now().Add(time.Minute); b.eval(expression) != true; <-time.After(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.t.Fatalf("waited in vain for %s at %v; the page says:\n%v", what, b.eval("location.href + document.querySelectorAll('tbody').length + [...document.querySelectorAll('tbody')].map((t) => t.id)"), b.eval("document.body.innerText"))
+			b.t.Fatalf("waited in vain for %s at %v; the page says:\n%v", what,
+				b.eval("location.href + document.querySelectorAll('tbody').length + "+
+					"[...document.querySelectorAll('tbody')].map((t) => t.id)"), b.eval("document.body.innerText"))
 		}
 	}
 }
@@ -135,7 +140,8 @@ func (b *browser) picture(name string) {
 	if dir == "" {
 		return
 	}
-	data, err := base64.StdEncoding.DecodeString(b.call("Page.captureScreenshot", map[string]any{"format": "png"})["data"].(string))
+	data, err := base64.StdEncoding.DecodeString(b.call("Page.captureScreenshot",
+		map[string]any{"format": "png"})["data"].(string))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -147,8 +153,10 @@ func (b *browser) picture(name string) {
 // screen sets the window's size, and light or dark.
 func (b *browser) screen(width, height int, scheme string) {
 	b.t.Helper()
-	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
-	b.call("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}})
+	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1,
+		"mobile": width < 600})
+	b.call("Emulation.setEmulatedMedia", map[string]any{
+		"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}})
 }
 
 // changing is a Sampler whose sample a test sets.
@@ -165,7 +173,8 @@ func (c changing) Poll()        {}
 func (c changing) Close() error { return nil }
 
 // startChanging is start with samples that can be set, by name.
-func startChanging(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdog, map[string]*atomic.Pointer[collector.Sample]) {
+func startChanging(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdog,
+	map[string]*atomic.Pointer[collector.Sample]) {
 	t.Helper()
 	policies, diags := policy.Parse(nil, &policy.Scope{})
 	if diags.HasErrors() {
@@ -176,9 +185,10 @@ func startChanging(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdo
 	for _, s := range samples {
 		at[s.DB] = &atomic.Pointer[collector.Sample]{}
 		at[s.DB].Store(&s)
-		targets = append(targets, watchdog.Target{Name: s.DB, Path: "/srv/" + s.DB, Open: func(context.Context) (watchdog.Parts, error) {
-			return watchdog.Parts{Sampler: changing{at[s.DB]}}, nil
-		}})
+		targets = append(targets, watchdog.Target{Name: s.DB, Path: "/srv/" + s.DB,
+			Open: func(context.Context) (watchdog.Parts, error) {
+				return watchdog.Parts{Sampler: changing{at[s.DB]}}, nil
+			}})
 	}
 	return run(t, watchdog.Options{Targets: targets, Policies: policies, Interval: 20 * time.Millisecond}), at
 }
@@ -204,16 +214,27 @@ func (s *severable) sever(yes bool) { s.mu.Lock(); s.severed = yes; s.mu.Unlock(
 
 func fleet(n int) []collector.Sample {
 	all := []collector.Sample{
-		{DB: "app", State: collector.StateUp, Database: collector.Database{SizeBytes: 153e6, Pages: 37354, EngineVersion: "3.45.1", Processes: 3},
-			WAL:      collector.WAL{Known: true, SizeBytes: 41e6, PageSize: 4096, Frames: 7000, CheckpointedFrames: 2500, LastWrite: time.Now().Add(-3 * time.Second), OldestBacklog: time.Now().Add(-40 * time.Second)},
-			Readers:  collector.Readers{Active: 1, OldestFrame: 2500, PinnedSince: time.Now().Add(-42 * time.Second), OldestPID: 4711, OldestCommand: "report"},
-			Disk:     collector.Disk{Known: true, FreeBytes: 80e9, SizeBytes: 200e9, Mountpoint: "/srv"},
-			Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: time.Now(), ObjectiveSeconds: 1, LastSnapshot: time.Now().Add(-5 * time.Hour), StoredBytes: 420e6, OldestRestorePoint: time.Now().Add(-700 * time.Hour), LastVerified: time.Now().Add(-50 * time.Hour), DrillSeconds: 12.3}}},
-		{DB: "orders", State: collector.StateUp, WAL: collector.WAL{Known: true, SizeBytes: 612e6, PageSize: 4096, Frames: 90000, CheckpointedFrames: 90000}, Locks: collector.Locks{WriteHeld: true, WriteSince: time.Now().Add(-78 * time.Second), WriterPID: 913, WriterCommand: "import"}},
-		{DB: "gone", State: collector.StateMissing, Err: "no file at /srv/gone: waiting for the application to create it. If the path is wrong, correct it in the configuration."},
+		{DB: "app", State: collector.StateUp, Database: collector.Database{SizeBytes: 153e6, Pages: 37354,
+			EngineVersion: "3.45.1", Processes: 3},
+			WAL: collector.WAL{Known: true, SizeBytes: 41e6, PageSize: 4096, Frames: 7000, CheckpointedFrames: 2500,
+				LastWrite: time.Now().Add(-3 * time.Second), OldestBacklog: time.Now().Add(-40 * time.Second)},
+			Readers: collector.Readers{Active: 1, OldestFrame: 2500, PinnedSince: time.Now().Add(-42 * time.Second),
+				OldestPID: 4711, OldestCommand: "report"},
+			Disk: collector.Disk{Known: true, FreeBytes: 80e9, SizeBytes: 200e9, Mountpoint: "/srv"},
+			Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: time.Now(), ObjectiveSeconds: 1,
+				LastSnapshot: time.Now().Add(-5 * time.Hour), StoredBytes: 420e6,
+				OldestRestorePoint: time.Now().Add(-700 * time.Hour), LastVerified: time.Now().Add(-50 * time.Hour),
+				DrillSeconds: 12.3}}},
+		{DB: "orders", State: collector.StateUp, WAL: collector.WAL{Known: true, SizeBytes: 612e6, PageSize: 4096,
+			Frames: 90000, CheckpointedFrames: 90000}, Locks: collector.Locks{WriteHeld: true,
+			WriteSince: time.Now().Add(-78 * time.Second), WriterPID: 913, WriterCommand: "import"}},
+		{DB: "gone", State: collector.StateMissing,
+			Err: "no file at /srv/gone: waiting for the application to create it. If the path is wrong, correct it in the " +
+				"configuration."},
 	}
 	for i := range n - len(all) {
-		all = append(all, collector.Sample{DB: fmt.Sprintf("tenant-%03d", i), State: collector.StateUp, Database: collector.Database{SizeBytes: 4e6},
+		all = append(all, collector.Sample{DB: fmt.Sprintf("tenant-%03d", i), State: collector.StateUp,
+			Database: collector.Database{SizeBytes: 4e6},
 			WAL:      collector.WAL{Known: true, SizeBytes: 4152e3, PageSize: 4096, Frames: 100, CheckpointedFrames: 100},
 			Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: time.Now(), ObjectiveSeconds: 1}}})
 	}
@@ -226,7 +247,8 @@ func TestPageInABrowser_V1_V2(t *testing.T) {
 	t.Parallel()
 	b := newBrowser(t)
 	w, at := startChanging(t, fleet(40)...)
-	door := &severable{next: Handler(Options{Watchdog: w, Gatherer: nothing{}, Version: "v1.2.3", Logger: slog.New(slog.DiscardHandler)})}
+	door := &severable{next: Handler(Options{Watchdog: w, Gatherer: nothing{}, Version: "v1.2.3",
+		Logger: slog.New(slog.DiscardHandler)})}
 	server := httptest.NewServer(door)
 	t.Cleanup(server.Close)
 
@@ -234,7 +256,8 @@ func TestPageInABrowser_V1_V2(t *testing.T) {
 	b.call("Page.navigate", map[string]any{"url": server.URL + "/"})
 	b.await("the page", `document.querySelectorAll("#databases > tbody").length === 40`)
 	b.picture("page-light")
-	if first := b.eval(`document.querySelector("tbody").id + " " + document.querySelector("tbody").className`); first != "db-orders bad" {
+	if first := b.eval(
+		`document.querySelector("tbody").id + " " + document.querySelector("tbody").className`); first != "db-orders bad" {
 		t.Errorf("the first row is %v: what is worst comes first", first)
 	}
 
@@ -281,8 +304,10 @@ func TestPageInABrowser_V1_V2(t *testing.T) {
 	}
 
 	door.sever(true)
-	b.await("the page to say that it is old", `document.body.classList.contains("stale") && document.title.includes("does not answer")`)
+	b.await("the page to say that it is old",
+		`document.body.classList.contains("stale") && document.title.includes("does not answer")`)
 	b.picture("page-stale")
 	door.sever(false)
-	b.await("the page to recover", `!document.body.classList.contains("stale") && !document.title.includes("does not answer")`)
+	b.await("the page to recover",
+		`!document.body.classList.contains("stale") && !document.title.includes("does not answer")`)
 }

@@ -28,7 +28,8 @@ type Gatherer struct {
 
 // NewGatherer returns a Gatherer, or an error where a collector describes what is
 // not in the catalogue.
-func NewGatherer(rest prometheus.Gatherer, catalogue []metric.Metric, collectors ...prometheus.Collector) (*Gatherer, error) {
+func NewGatherer(rest prometheus.Gatherer, catalogue []metric.Metric, collectors ...prometheus.Collector) (*Gatherer,
+	error) {
 	g := &Gatherer{rest: rest, collectors: collectors, metrics: catalogue, index: map[*prometheus.Desc]int{}}
 	for _, c := range collectors {
 		descs := make(chan *prometheus.Desc)
@@ -81,7 +82,8 @@ func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) {
 		if len(found[i]) == 0 {
 			continue
 		}
-		families = append(families, &dto.MetricFamily{Name: &m.Name, Help: &m.Help, Type: familyType(m.Type), Metric: inOrder(found[i])})
+		families = append(families, &dto.MetricFamily{Name: &m.Name, Help: &m.Help, Type: familyType(m.Type),
+			Metric: inOrder(found[i])})
 	}
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return families, errors.Join(errs...)

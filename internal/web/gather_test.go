@@ -29,7 +29,8 @@ type measured struct{ db string }
 
 func (m measured) Sample(context.Context) collector.Sample {
 	s := collector.Sample{At: time.Unix(1, 0), DB: m.db, Path: "/srv/" + m.db, State: collector.StateUp}
-	s.Database = collector.Database{SizeBytes: 1 << 20, PageSize: 4096, Pages: 256, JournalMode: "wal", EngineVersion: "3.54.1"}
+	s.Database = collector.Database{SizeBytes: 1 << 20, PageSize: 4096, Pages: 256, JournalMode: "wal",
+		EngineVersion: "3.54.1"}
 	s.WAL = collector.WAL{Known: true, SizeBytes: 4096, PageSize: 4096, Frames: 1}
 	s.Disk = collector.Disk{Known: true, FSType: "ext4", Mountpoint: "/"}
 	return s
@@ -42,9 +43,10 @@ func watching(t testing.TB, names ...string) (*watchdog.Watchdog, []prometheus.C
 	t.Helper()
 	var targets []watchdog.Target
 	for _, name := range names {
-		targets = append(targets, watchdog.Target{Name: name, Path: "/srv/" + name, Open: func(context.Context) (watchdog.Parts, error) {
-			return watchdog.Parts{Sampler: measured{name}}, nil
-		}})
+		targets = append(targets, watchdog.Target{Name: name, Path: "/srv/" + name,
+			Open: func(context.Context) (watchdog.Parts, error) {
+				return watchdog.Parts{Sampler: measured{name}}, nil
+			}})
 	}
 	metrics := watchdog.NewMetrics()
 	metrics.Built("v1", "abc", "go1", "3.54.1")
@@ -116,7 +118,8 @@ func TestGathererRefusesAndSurvives(t *testing.T) {
 	if _, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), stranger); err == nil {
 		t.Error("a metric outside the catalogue was accepted")
 	}
-	catalogue := []metric.Metric{{Name: "stranger", Type: metric.Gauge, Help: "?"}, {Name: "labelled", Type: metric.Gauge, Labels: []string{"x"}, Help: "?"}}
+	catalogue := []metric.Metric{{Name: "stranger", Type: metric.Gauge, Help: "?"}, {Name: "labelled", Type: metric.Gauge,
+		Labels: []string{"x"}, Help: "?"}}
 	labelled := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "labelled", Help: "?"}, []string{"x"})
 	labelled.WithLabelValues("fine").Set(1)
 	g, err := NewGatherer(prometheus.NewRegistry(), catalogue, labelled, panicking{stranger})
@@ -140,9 +143,10 @@ func TestScrapeBesideAHungDisk_H9(t *testing.T) {
 	second, hung := make(chan struct{}), make(chan struct{})
 	first := make(chan struct{}, 1)
 	first <- struct{}{}
-	w := watchdog.New(watchdog.Options{Policies: policy.Defaults(), Interval: 10 * time.Millisecond, Targets: []watchdog.Target{{Name: "app", Path: "/srv/app", Open: func(context.Context) (watchdog.Parts, error) {
-		return watchdog.Parts{Sampler: hanging{measured{"app"}, first, second, hung}}, nil
-	}}}})
+	w := watchdog.New(watchdog.Options{Policies: policy.Defaults(), Interval: 10 * time.Millisecond,
+		Targets: []watchdog.Target{{Name: "app", Path: "/srv/app", Open: func(context.Context) (watchdog.Parts, error) {
+			return watchdog.Parts{Sampler: hanging{measured{"app"}, first, second, hung}}, nil
+		}}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -212,7 +216,8 @@ func TestVerdict(t *testing.T) {
 	} {
 		var rows []row
 		for i, c := range test.databases {
-			rows = append(rows, newRow(&watchdog.DatabaseStatus{Name: string(rune('a' + i)), Sample: &collector.Sample{}, Conditions: c}, false, false))
+			rows = append(rows, newRow(&watchdog.DatabaseStatus{Name: string(rune('a' + i)), Sample: &collector.Sample{},
+				Conditions: c}, false, false))
 		}
 		if l, words := verdict(rows, test.itself); l != test.level || words != test.words {
 			t.Errorf("got %s, %q; want %s, %q", l, words, test.level, test.words)

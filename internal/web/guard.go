@@ -25,9 +25,11 @@ func guard(next http.Handler, allowed hosts, contentPolicy string) http.Handler 
 		switch {
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			h.Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET is answered here; actions are on the admin socket: see sqlwatch --help", http.StatusMethodNotAllowed)
+			http.Error(w, "only GET is answered here; actions are on the admin socket: see sqlwatch --help",
+				http.StatusMethodNotAllowed)
 		case !allowed.contains(r.Host):
-			http.Error(w, fmt.Sprintf("host %q is not known to this sqlwatch: run it with --web.allowed-host=NAME, or ask by IP address", hostOf(r.Host)), http.StatusMisdirectedRequest)
+			http.Error(w, fmt.Sprintf("host %q is not known to this sqlwatch: run it with --web.allowed-host=NAME, or ask by "+
+				"IP address", hostOf(r.Host)), http.StatusMisdirectedRequest)
 		case foreign(r):
 			http.Error(w, "pages of other sites may not read this one", http.StatusForbidden)
 		default:

@@ -113,16 +113,22 @@ func TestHugeRequests_H2(t *testing.T) {
 		request string
 		codes   string
 	}{
-		"query beyond the limit":  {"GET /metrics?db=" + strings.Repeat("x", 64<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
-		"query within the limit":  {"GET /api/v1/databases?db=" + strings.Repeat("x", 8<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"},
-		"a thousand parameters":   {"GET /api/v1/decisions?" + strings.Repeat("db=x&", 1000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"},
-		"a thousand metric names": {"GET /metrics?" + strings.Repeat("name[]=x&", 1000) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
-		"path beyond the limit":   {"GET /" + strings.Repeat("a/", 32<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
-		"one huge header":         {"GET / HTTP/1.1\r\nHost: localhost\r\nX-Huge: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "431"},
-		"very many headers":       {"GET / HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-Many: x\r\n", 10_000) + "\r\n", "431"},
-		"a huge method":           {strings.Repeat("M", 8<<10) + " / HTTP/1.1\r\nHost: localhost\r\n\r\n", "405"},
-		"no HTTP":                 {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400"},
-		"a length that lies":      {"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n", "400"},
+		"query beyond the limit": {"GET /metrics?db=" + strings.Repeat("x", 64<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+			"431"},
+		"query within the limit": {"GET /api/v1/databases?db=" + strings.Repeat("x", 8<<10) +
+			" HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"},
+		"a thousand parameters": {"GET /api/v1/decisions?" + strings.Repeat("db=x&", 1000) +
+			" HTTP/1.1\r\nHost: localhost\r\n\r\n", "404"},
+		"a thousand metric names": {"GET /metrics?" + strings.Repeat("name[]=x&", 1000) +
+			" HTTP/1.1\r\nHost: localhost\r\n\r\n", "200"},
+		"path beyond the limit": {"GET /" + strings.Repeat("a/", 32<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "431"},
+		"one huge header": {"GET / HTTP/1.1\r\nHost: localhost\r\nX-Huge: " + strings.Repeat("x", 64<<10) + "\r\n\r\n",
+			"431"},
+		"very many headers": {"GET / HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-Many: x\r\n", 10_000) + "\r\n",
+			"431"},
+		"a huge method":      {strings.Repeat("M", 8<<10) + " / HTTP/1.1\r\nHost: localhost\r\n\r\n", "405"},
+		"no HTTP":            {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400"},
+		"a length that lies": {"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n", "400"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,16 +178,20 @@ func FuzzParameters_H3(f *testing.F) {
 	if err := os.WriteFile(secret, []byte(canary), 0o600); err != nil {
 		f.Fatal(err)
 	}
-	for _, path := range []string{"/", "/metrics", "/api/v1/databases", "/api/v1/decisions", "/-/ready", "/v1/checkpoint", "/v1/pause", "/v1/sync", "/debug/pprof/"} {
-		for _, query := range []string{"", "db=app", "db=app&db=..", "db=" + url.QueryEscape(secret), "db=%00&mode=truncate", "db=%zz", "name[]=sqlite_up", "db=app&for=1h", "db=app&for=-1e400h", "db=app&mode=passive;x", "seconds=1"} {
+	for _, path := range []string{"/", "/metrics", "/api/v1/databases", "/api/v1/decisions", "/-/ready", "/v1/checkpoint",
+		"/v1/pause", "/v1/sync", "/debug/pprof/"} {
+		for _, query := range []string{"", "db=app", "db=app&db=..", "db=" + url.QueryEscape(secret), "db=%00&mode=truncate",
+			"db=%zz", "name[]=sqlite_up", "db=app&for=1h", "db=app&for=-1e400h", "db=app&mode=passive;x", "seconds=1"} {
 			f.Add(path, query)
 			f.Add(path+"../.."+secret, query)
 		}
 	}
 	w := start(f, twoDatabases...)
 	tcp := handler(f, w)
-	admin := AdminHandler(AdminOptions{Watchdog: w, Reload: func(context.Context) error { return nil }, Logger: slog.New(slog.DiscardHandler)})
-	known := map[string]bool{"": true, "app": true, "bad <b>": true, "/srv/app": true, "/srv/bad <b>": true} // names, and the paths beside them
+	admin := AdminHandler(AdminOptions{Watchdog: w, Reload: func(context.Context) error { return nil },
+		Logger: slog.New(slog.DiscardHandler)})
+	// names, and the paths beside them
+	known := map[string]bool{"": true, "app": true, "bad <b>": true, "/srv/app": true, "/srv/bad <b>": true}
 	f.Fuzz(func(t *testing.T, path, query string) {
 		if strings.HasPrefix(path, "/debug/pprof/") && path != "/debug/pprof/" {
 			return // profiles take as long as they are asked for

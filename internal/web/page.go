@@ -101,7 +101,8 @@ func when(t time.Time, after string) template.HTML {
 		return "not seen"
 	}
 	return template.HTML(fmt.Sprintf(`<time datetime="%s" data-t="%d" data-after="%s">%s</time>`,
-		t.UTC().Format(time.RFC3339), t.UnixMilli(), template.HTMLEscapeString(after), show.Span(time.Since(t).Round(time.Second))+template.HTMLEscapeString(after)))
+		t.UTC().Format(time.RFC3339), t.UnixMilli(), template.HTMLEscapeString(after),
+		show.Span(time.Since(t).Round(time.Second))+template.HTMLEscapeString(after)))
 }
 
 var ages = regexp.MustCompile(`>[^<]*</time>`)
@@ -150,14 +151,15 @@ func (p *statusPage) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // changes is what /page answers: what differs from what the browser shows.
 type changes struct {
-	At       time.Time                `json:"at"`
-	Since    string                   `json:"since"`
-	Title    string                   `json:"title"`
-	Head     string                   `json:"head"`
-	Count    string                   `json:"count"`
-	OrderTag string                   `json:"order_tag"`
-	Order    []string                 `json:"order,omitempty"` // ids of all rows, where they are others or in another order
-	Rows     map[string]template.HTML `json:"rows"`            // by id: those that have changed
+	At       time.Time `json:"at"`
+	Since    string    `json:"since"`
+	Title    string    `json:"title"`
+	Head     string    `json:"head"`
+	Count    string    `json:"count"`
+	OrderTag string    `json:"order_tag"`
+	// ids of all rows, where they are others or in another order
+	Order []string                 `json:"order,omitempty"`
+	Rows  map[string]template.HTML `json:"rows"` // by id: those that have changed
 }
 
 // refresh answers the page's script.
@@ -167,7 +169,8 @@ func (p *statusPage) refresh(rw http.ResponseWriter, r *http.Request) {
 		refuse(rw, err)
 		return
 	}
-	out := changes{At: data.At, Since: data.Since, Title: data.Title, OrderTag: data.Order, Rows: map[string]template.HTML{}}
+	out := changes{At: data.At, Since: data.Since, Title: data.Title, OrderTag: data.Order,
+		Rows: map[string]template.HTML{}}
 	seen, _ := strconv.ParseInt(r.FormValue("since"), 10, 64) // nonsense is 0: all of it
 	anew := r.FormValue("order") != data.Order
 	for _, row := range data.Rows {

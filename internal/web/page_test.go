@@ -38,7 +38,8 @@ func TestPage_V1_hashes_what_is_served(t *testing.T) {
 				t.Fatalf("%s has %d of <%s>", target, len(all), element)
 			}
 			sum := sha256.Sum256([]byte(all[0][1]))
-			if want := element + "-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(policy, want) {
+			if want := element + "-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(policy,
+				want) {
 				t.Errorf("%s: the policy %q lacks %s", target, policy, want)
 			}
 		}
@@ -107,7 +108,9 @@ func TestRefresh_V2_only_what_changed(t *testing.T) {
 	// A store is down: all of them in trouble, and the answer is still small.
 	for _, pointer := range at {
 		s := *pointer.Load()
-		s.Replicas = []collector.Replica{{Name: "s3.main", Reason: "unavailable", Err: "dial tcp 192.0.2.1:443: connect: no route to host", FailingSince: time.Now().Add(-time.Hour), LagSeconds: 3600, CaughtUp: time.Now().Add(-time.Hour)}}
+		s.Replicas = []collector.Replica{{Name: "s3.main", Reason: "unavailable",
+			Err: "dial tcp 192.0.2.1:443: connect: no route to host", FailingSince: time.Now().Add(-time.Hour), LagSeconds: 3600,
+			CaughtUp: time.Now().Add(-time.Hour)}}
 		pointer.Store(&s)
 	}
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {

@@ -39,9 +39,10 @@ func start(t testing.TB, samples ...collector.Sample) *watchdog.Watchdog {
 	}
 	var targets []watchdog.Target
 	for _, s := range samples {
-		targets = append(targets, watchdog.Target{Name: s.DB, Path: "/srv/" + s.DB, Open: func(context.Context) (watchdog.Parts, error) {
-			return watchdog.Parts{Sampler: fixed{s}}, nil
-		}})
+		targets = append(targets, watchdog.Target{Name: s.DB, Path: "/srv/" + s.DB,
+			Open: func(context.Context) (watchdog.Parts, error) {
+				return watchdog.Parts{Sampler: fixed{s}}, nil
+			}})
 	}
 	return run(t, watchdog.Options{Targets: targets, Policies: policies, Interval: 20 * time.Millisecond})
 }
@@ -69,7 +70,8 @@ func run(t testing.TB, o watchdog.Options) *watchdog.Watchdog {
 
 var twoDatabases = []collector.Sample{
 	{DB: "app", State: collector.StateUp, WAL: collector.WAL{Known: true, SizeBytes: 8 << 20, PageSize: 4096, Frames: 512},
-		Readers: collector.Readers{Active: 1, OldestFrame: 7, PinnedSince: time.Now().Add(-time.Minute), OldestPID: 4711, OldestCommand: "<python3>"}},
+		Readers: collector.Readers{Active: 1, OldestFrame: 7, PinnedSince: time.Now().Add(-time.Minute), OldestPID: 4711,
+			OldestCommand: "<python3>"}},
 	{DB: "bad <b>", State: collector.StateMissing, Err: "no file & no hope"},
 }
 
@@ -77,7 +79,8 @@ func handler(t testing.TB, w *watchdog.Watchdog) http.Handler {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector.NewExporter(w.Samples))
-	return Handler(Options{Watchdog: w, Gatherer: registry, Version: "v1.2.3", AllowedHosts: []string{"db1.example.org"}, Logger: slog.New(slog.DiscardHandler)})
+	return Handler(Options{Watchdog: w, Gatherer: registry, Version: "v1.2.3", AllowedHosts: []string{"db1.example.org"},
+		Logger: slog.New(slog.DiscardHandler)})
 }
 
 func ask(h http.Handler, method, target string, change func(*http.Request)) *httptest.ResponseRecorder {
@@ -104,7 +107,10 @@ func TestRoutes(t *testing.T) {
 		{"one metric by name", "/metrics?name[]=sqlite_up", 200, []string{`sqlite_up{db="app"} 1`}, []string{"sqlite_wal"}},
 		{"healthy", "/-/healthy", 200, []string{"healthy"}, nil},
 		{"ready", "/-/ready", 200, []string{"ready"}, nil},
-		{"status page", "/", 200, []string{"<title>▲ sqlwatch: bad &lt;b&gt; is worth a look</title>", "No file &amp; no hope.", "bad &lt;b&gt;", "Process 4711 (&lt;python3&gt;)", `<rect class="backlog" x="0" width="25" height="10"/>`, "id=\"db-app\"", "prefers-color-scheme: dark", "v1.2.3"}, []string{"<python3>", "<b>bad"}},
+		{"status page", "/", 200, []string{"<title>▲ sqlwatch: bad &lt;b&gt; is worth a look</title>",
+			"No file &amp; no hope.", "bad &lt;b&gt;", "Process 4711 (&lt;python3&gt;)",
+			`<rect class="backlog" x="0" width="25" height="10"/>`, "id=\"db-app\"", "prefers-color-scheme: dark", "v1.2.3"},
+			[]string{"<python3>", "<b>bad"}},
 		{"one database", "/?db=app", 200, []string{"app"}, []string{"no hope"}},
 		{"H3_unknown_database", "/?db=../../etc/passwd", 404, []string{"no such database"}, []string{"root:"}},
 		{"H3_traversal_is_cleaned", "/../../etc/passwd", 307, nil, []string{"root:"}},
@@ -185,7 +191,8 @@ func TestGuard(t *testing.T) {
 				t.Errorf("nosniff: %q", got)
 			}
 			csp := rw.Header().Get("Content-Security-Policy")
-			if !strings.HasPrefix(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") || strings.Count(csp, "sha256-") != 2 {
+			if !strings.HasPrefix(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") ||
+				strings.Count(csp, "sha256-") != 2 {
 				t.Errorf("content security policy %q", csp)
 			}
 			if rw.Header().Get("Access-Control-Allow-Origin") != "" {
@@ -285,7 +292,9 @@ func admin(t *testing.T, w *watchdog.Watchdog, log io.Writer) (socket string, cl
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	h := AdminHandler(AdminOptions{Watchdog: w, Reload: func(context.Context) error { return fmt.Errorf("bad.hcl:3: no such block") }, Logger: logger})
+	h := AdminHandler(AdminOptions{Watchdog: w, Reload: func(context.Context) error {
+		return fmt.Errorf("bad.hcl:3: no such block")
+	}, Logger: logger})
 	go func() { done <- ServeAdmin(ctx, listener, h, logger) }()
 	t.Cleanup(func() {
 		cancel()
@@ -293,7 +302,8 @@ func admin(t *testing.T, w *watchdog.Watchdog, log io.Writer) (socket string, cl
 			t.Error(err)
 		}
 	})
-	return socket, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return socket, &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}}
 }
@@ -347,7 +357,8 @@ func TestAdmin(t *testing.T) {
 		body, err := io.ReadAll(response.Body)
 		response.Body.Close()
 		if err != nil || response.StatusCode != test.code || !strings.Contains(string(body), test.contains) {
-			t.Errorf("%s %s: %d, want %d with %q: %s", test.method, test.path, response.StatusCode, test.code, test.contains, body)
+			t.Errorf("%s %s: %d, want %d with %q: %s", test.method, test.path, response.StatusCode, test.code, test.contains,
+				body)
 		}
 		if response.StatusCode >= 400 && response.StatusCode != 404 && response.StatusCode != 405 && !json.Valid(body) {
 			t.Errorf("%s: the refusal is no JSON: %s", test.path, body)

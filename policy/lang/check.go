@@ -28,7 +28,8 @@ func (c *checker) errorf(x hcl.Expression, summary, format string, args ...any) 
 }
 
 func (c *checker) report(sev hcl.DiagnosticSeverity, x hcl.Expression, summary, format string, args ...any) {
-	c.diags = append(c.diags, &hcl.Diagnostic{Severity: sev, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: x.Range().Ptr()})
+	c.diags = append(c.diags, &hcl.Diagnostic{Severity: sev, Summary: summary, Detail: fmt.Sprintf(format, args...),
+		Subject: x.Range().Ptr()})
 }
 
 // expect checks an expression whose value must be of a kind.
@@ -191,13 +192,16 @@ func (c *checker) bare(x *hclsyntax.BinaryOpExpr, l Unit) {
 	name := c.scope.source(x.LHS)
 	switch {
 	case l == Bytes && n >= 1000:
-		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in bytes: did you mean bytes(%q)?", name, amounts.HumanBytes(n))
+		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in bytes: did you mean bytes(%q)?", name,
+			amounts.HumanBytes(n))
 	case l == Bytes:
 		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in bytes: did you mean bytes(\"%gMB\")?", name, n)
 	case l == Seconds:
-		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in seconds: did you mean duration(\"%gs\")?", name, n)
+		c.report(hcl.DiagWarning, x.RHS, "Number without a unit", "%s is in seconds: did you mean duration(\"%gs\")?", name,
+			n)
 	case l == Ratio && n > 1:
-		c.report(hcl.DiagWarning, x.RHS, "Ratio above one", "%s is a ratio from 0 to 1: did you mean percent(\"%g%%\")?", name, n)
+		c.report(hcl.DiagWarning, x.RHS, "Ratio above one", "%s is a ratio from 0 to 1: did you mean percent(\"%g%%\")?",
+			name, n)
 	}
 }
 
@@ -222,8 +226,10 @@ func (c *checker) common(x hclsyntax.Expression, parts ...hclsyntax.Expression) 
 // functionUnits is the unit of what a function returns; those not here are
 // treated in call.
 var functionUnits = map[string]Unit{
-	"bytes": Bytes, "duration": Seconds, "percent": Ratio, "human_bytes": Text, "human_duration": Text, "format": Text, "join": Text,
-	"path_element": Text, "jsonencode": Text, "env": Text, "file": Text, "any_of": WindowUnit, "all_of": WindowUnit, "quiet": WindowUnit,
+	"bytes": Bytes, "duration": Seconds, "percent": Ratio, "human_bytes": Text, "human_duration": Text, "format": Text,
+	"join":         Text,
+	"path_element": Text, "jsonencode": Text, "env": Text, "file": Text, "any_of": WindowUnit, "all_of": WindowUnit,
+	"quiet": WindowUnit,
 }
 
 func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
@@ -258,7 +264,8 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
 // overTime checks a function over time and notes what it reads.
 func (c *checker) overTime(x *hclsyntax.FunctionCallExpr, args int) Unit {
 	if len(x.Args) < 2 || len(x.Args) != args {
-		c.errorf(x, "Wrong number of arguments", "%s needs %d arguments: an expression first, then for example \"5m\".", x.Name, max(args, 2))
+		c.errorf(x, "Wrong number of arguments", "%s needs %d arguments: an expression first, then for example \"5m\".",
+			x.Name, max(args, 2))
 		return AnyUnit
 	}
 	if len(c.bound) > 0 || c.over >= 2 {
@@ -270,7 +277,8 @@ func (c *checker) overTime(x *hclsyntax.FunctionCallExpr, args int) Unit {
 	}
 	if len(x.Variables()) == len(x.Args[0].Variables()) {
 		probe := *x
-		probe.Args = append([]hclsyntax.Expression{&hclsyntax.LiteralValueExpr{Val: cty.Zero, SrcRange: x.Args[0].Range()}}, x.Args[1:]...)
+		probe.Args = append([]hclsyntax.Expression{&hclsyntax.LiteralValueExpr{Val: cty.Zero, SrcRange: x.Args[0].Range()}},
+			x.Args[1:]...)
 		_, diags := probe.Value(&hcl.EvalContext{Functions: c.scope.functions()})
 		c.diags = append(c.diags, diags...)
 	}
@@ -291,7 +299,8 @@ func (c *checker) overTimeOf(x hclsyntax.Expression) Unit {
 		case i >= 0:
 			c.series[i] = true
 		case t.RootName() == "window" || t.RootName() == "tune" || t.RootName() == "replica":
-			c.errorf(x, "No past values", "The past of %s is not kept; functions over time read measured names such as wal.bytes or replica.lag.", t.RootName())
+			c.errorf(x, "No past values", "The past of %s is not kept; functions over time read measured names such as "+
+				"wal.bytes or replica.lag.", t.RootName())
 			past = false
 		}
 	}

@@ -19,7 +19,8 @@ func randomExpr(r *rand.Rand, kind string, depth int) string {
 	sub := func(kind string) string { return randomExpr(r, kind, depth-1) }
 	if kind == "truth" {
 		if depth == 0 {
-			return pick("true", "false", "locks.writer_held", "replica.healthy", "window.w.open", "window.v.open", `db.labels.tier == "gold"`, `db.labels.tier != "silver"`,
+			return pick("true", "false", "locks.writer_held", "replica.healthy", "window.w.open", "window.v.open",
+				`db.labels.tier == "gold"`, `db.labels.tier != "silver"`,
 				`db.name == "app"`, `db.engine_version == "3.46.1"`, `readers.oldest_command == "x"`, `replica["s3.main"].healthy`)
 		}
 		switch r.IntN(7) {
@@ -36,8 +37,10 @@ func randomExpr(r *rand.Rand, kind string, depth int) string {
 		}
 	}
 	if depth == 0 {
-		return pick("1", "0", "2.5", "wal.frames", "wal.frames", "readers.active", "locks.busy", "db.pages", "tune.t", "var.limit", "wal.resets",
-			`rate(wal.frames, "1m")`, `max_over(wal.frames + 1, "5m")`, `p95_over(rate(wal.frames, "30s"), "5m")`, "db.freelist_pages")
+		return pick("1", "0", "2.5", "wal.frames", "wal.frames", "readers.active", "locks.busy", "db.pages", "tune.t",
+			"var.limit", "wal.resets",
+			`rate(wal.frames, "1m")`, `max_over(wal.frames + 1, "5m")`, `p95_over(rate(wal.frames, "30s"), "5m")`,
+			"db.freelist_pages")
 	}
 	switch r.IntN(8) {
 	case 0:

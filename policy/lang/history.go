@@ -183,7 +183,8 @@ func (e *Evaluation) profile(signal hclsyntax.Expression, location *time.Locatio
 
 // Learned returns the state of a learned window; ok is false as long as it has not
 // learned enough. It is open where its week expects quiet and the signal is quiet now.
-func (e *Evaluation) Learned(signal hclsyntax.Expression, location *time.Location, q float64, minHistory time.Duration) (st WindowState, ok bool) {
+func (e *Evaluation) Learned(signal hclsyntax.Expression, location *time.Location, q float64,
+	minHistory time.Duration) (st WindowState, ok bool) {
 	p := e.profile(signal, location)
 	if p == nil || !p.Learned(e.frame.now, minHistory) {
 		return UnknownWindow(), false
@@ -210,5 +211,6 @@ func (e *Evaluation) Learning(signal hclsyntax.Expression, location *time.Locati
 		return Learning{Level: unknown, Expected: unknown, Live: unknown}
 	}
 	live, _ := e.number(signal)
-	return Learning{Seen: p.Covered(), Since: p.Began(), Level: p.Level(q), Expected: p.Now(e.frame.now, location), Live: live, Week: p.Week()}
+	return Learning{Seen: p.Covered(), Since: p.Began(), Level: p.Level(q), Expected: p.Now(e.frame.now, location),
+		Live: live, Week: p.Week()}
 }

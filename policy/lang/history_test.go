@@ -66,7 +66,9 @@ func TestOverTime(t *testing.T) {
 func TestHistoryKeepsWhatIsAsked(t *testing.T) {
 	t.Parallel()
 	p := NewProgram(scope())
-	if _, diags := compile(p, `rate(wal.frames_written, "5m") > 1 && max_over(wal.bytes, "1h") > bytes("1MB") && wal.frames > 5`, Bool); len(diags) > 0 {
+	if _, diags := compile(p,
+		`rate(wal.frames_written, "5m") > 1 && max_over(wal.bytes, "1h") > bytes("1MB") && wal.frames > 5`,
+		Bool); len(diags) > 0 {
 		t.Fatal(diags)
 	}
 	h := p.Retain(&History{})

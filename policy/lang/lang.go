@@ -139,8 +139,10 @@ type learned struct {
 // NewProgram returns a program without expressions.
 func NewProgram(sc *Scope) *Program {
 	sc.functions() // evaluations share them, and must not make them
-	return &Program{scope: sc, units: map[hclsyntax.Expression]Unit{}, uses: map[string]bool{}, series: map[int]bool{}, slots: map[string]int{},
-		codes: map[hclsyntax.Expression]code{}, windows: map[hclsyntax.Expression]windowCode{}, canFail: map[hclsyntax.Expression]bool{}}
+	return &Program{scope: sc, units: map[hclsyntax.Expression]Unit{}, uses: map[string]bool{}, series: map[int]bool{},
+		slots: map[string]int{},
+		codes: map[hclsyntax.Expression]code{}, windows: map[hclsyntax.Expression]windowCode{},
+		canFail: map[hclsyntax.Expression]bool{}}
 }
 
 // Compile checks names, units, kinds and cost of an expression whose value
@@ -216,7 +218,8 @@ func (p *Program) slot(function string, q *series.Query) int {
 
 // CompileLearned compiles the signal of a learned window, of which a profile of the
 // week is kept by the clock of a place.
-func (p *Program) CompileLearned(signal hcl.Expression, location *time.Location) (hclsyntax.Expression, hcl.Diagnostics) {
+func (p *Program) CompileLearned(signal hcl.Expression, location *time.Location) (hclsyntax.Expression,
+	hcl.Diagnostics) {
 	e, diags := native(signal)
 	if diags.HasErrors() {
 		return nil, diags
@@ -228,7 +231,8 @@ func (p *Program) CompileLearned(signal hcl.Expression, location *time.Location)
 	c.overTimeOf(e)
 	if !c.diags.HasErrors() {
 		p.translate(e)
-		p.learned = append(p.learned, learned{signal: e, location: location, profile: p.scope.signalName(e) + " in " + location.String()})
+		p.learned = append(p.learned, learned{signal: e, location: location, profile: p.scope.signalName(e) + " in " +
+			location.String()})
 	}
 	return e, c.diags
 }

@@ -31,8 +31,9 @@ func sample(at time.Time, walBytes int64) *collector.Sample {
 	return &collector.Sample{
 		At: at, DB: "app", Path: "/srv/app/app.db", State: collector.StateUp,
 		Database: collector.Database{SizeBytes: 1e9, PageSize: 4096, Pages: 244140, EngineVersion: "3.46.1"},
-		WAL:      collector.WAL{Known: true, SizeBytes: walBytes, PageSize: 4096, Frames: uint32(walBytes / 4096), OldestBacklog: at.Add(-time.Minute), Restarted: start.Add(-time.Hour)},
-		Disk:     collector.Disk{Known: true, FreeBytes: 4e9, SizeBytes: 10e9},
+		WAL: collector.WAL{Known: true, SizeBytes: walBytes, PageSize: 4096, Frames: uint32(walBytes / 4096),
+			OldestBacklog: at.Add(-time.Minute), Restarted: start.Add(-time.Hour)},
+		Disk: collector.Disk{Known: true, FreeBytes: 4e9, SizeBytes: 10e9},
 	}
 }
 
@@ -62,7 +63,8 @@ func TestCheckExpressions(t *testing.T) {
 		{"ratio_above_one", `disk.free_ratio < 10`, hcl.DiagWarning, `did you mean percent("10%")?`},
 		{"zero_needs_no_unit", `wal.bytes > 0`, hcl.DiagInvalid, ""},
 		{"count_needs_no_unit", `wal.frames > 100`, hcl.DiagInvalid, ""},
-		{"bytes_against_seconds", `wal.bytes > replica.lag`, hcl.DiagError, "The left side is bytes, the right side is seconds."},
+		{"bytes_against_seconds", `wal.bytes > replica.lag`, hcl.DiagError,
+			"The left side is bytes, the right side is seconds."},
 		{"bytes_against_duration", `wal.bytes > duration("1m")`, hcl.DiagError, "bytes"},
 		{"bytes_plus_seconds", `wal.bytes + replica.lag > bytes("1MB")`, hcl.DiagError, "Units do not match"},
 		{"bytes_by_bytes", `wal.bytes / db.bytes > 0.5`, hcl.DiagInvalid, ""},
@@ -76,9 +78,11 @@ func TestCheckExpressions(t *testing.T) {
 		{"missing_window_of_time", `rate(wal.frames) > 1`, hcl.DiagError, "needs 2 arguments"},
 		{"quantile_out_of_range", `quantile_over(wal.bytes, "1h", 2) > bytes("1MB")`, hcl.DiagError, "from 0 to 1"},
 		{"over_time_of_text", `max_over(db.name, "1h") > 1`, hcl.DiagError, "needs a number"},
-		{"over_time_of_one_replica", `max_over(replica["s3.main"].lag, "1h") > duration("1s")`, hcl.DiagError, "past of replica is not kept"},
+		{"over_time_of_one_replica", `max_over(replica["s3.main"].lag, "1h") > duration("1s")`, hcl.DiagError,
+			"past of replica is not kept"},
 		{"over_time_nested_twice", `max_over(rate(wal.frames, "1m"), "1h") > 1`, hcl.DiagInvalid, ""},
-		{"over_time_nested_thrice", `max_over(max_over(rate(wal.frames, "1m"), "1h"), "1h") > 1`, hcl.DiagError, "Too deeply nested"},
+		{"over_time_nested_thrice", `max_over(max_over(rate(wal.frames, "1m"), "1h"), "1h") > 1`, hcl.DiagError,
+			"Too deeply nested"},
 		{"never_equal", `db.name == 5`, hcl.DiagWarning, "compares text with a plain number"},
 		{"division_by_zero", `wal.bytes / 0 > bytes("1MB")`, hcl.DiagError, "by zero"},
 		{"wide_format", `format("%99999999d", 1) == ""`, hcl.DiagError, "widths above 999"},
@@ -112,12 +116,18 @@ func TestCheckExpressions(t *testing.T) {
 func TestFunctions(t *testing.T) {
 	t.Parallel()
 	for _, when := range []string{
-		`bytes("64MB") == 64000000`, `bytes("1MiB") == 1048576`, `bytes(5) == 5`, `duration("1d12h") == 129600`, `duration("1w") == 604800`,
-		`duration("1.5h") == 5400`, `duration(90) == 90`, `percent("15%") == 0.15`, `human_bytes(1500000) == "1.5 MB"`, `human_duration(5400) == "1h30m"`,
-		`human_duration(600) == "10m00s"`, `human_duration(259200) == "3.0d"`, `human_duration(0.0125) == "12.5ms"`, `min(3, 1, 2) == 1`, `max(3, 1) == 3`, `abs(-4) == 4`,
-		`coalesce(null, 3) == 3`, `try(db.labels.tier, "none") == null`, `format("%s-%d", "a", 5) == "a-5"`, `join("-", ["a", "b"]) == "a-b"`,
-		`regex("[a-z]+", "12abc") == "abc"`, `path_element("/srv/tenants/acme/data.db", -2) == "acme"`, `path_element("/srv/x", 0) == "srv"`,
-		`jsonencode({a = 1}) == "{\"a\":1}"`, `db.name == "app" && db.path == "/srv/app/app.db" && db.engine_version == "3.46.1"`, `wal.age == duration("1h")`,
+		`bytes("64MB") == 64000000`, `bytes("1MiB") == 1048576`, `bytes(5) == 5`, `duration("1d12h") == 129600`,
+		`duration("1w") == 604800`,
+		`duration("1.5h") == 5400`, `duration(90) == 90`, `percent("15%") == 0.15`, `human_bytes(1500000) == "1.5 MB"`,
+		`human_duration(5400) == "1h30m"`,
+		`human_duration(600) == "10m00s"`, `human_duration(259200) == "3.0d"`, `human_duration(0.0125) == "12.5ms"`,
+		`min(3, 1, 2) == 1`, `max(3, 1) == 3`, `abs(-4) == 4`,
+		`coalesce(null, 3) == 3`, `try(db.labels.tier, "none") == null`, `format("%s-%d", "a", 5) == "a-5"`,
+		`join("-", ["a", "b"]) == "a-b"`,
+		`regex("[a-z]+", "12abc") == "abc"`, `path_element("/srv/tenants/acme/data.db", -2) == "acme"`,
+		`path_element("/srv/x", 0) == "srv"`,
+		`jsonencode({a = 1}) == "{\"a\":1}"`, `db.name == "app" && db.path == "/srv/app/app.db" && db.engine_version == ` +
+			`"3.46.1"`, `wal.age == duration("1h")`,
 		`checkpoint.lag == duration("1m")`, `checkpoint.backlog_bytes > bytes("199MB")`, `disk.free_ratio == percent("40%")`,
 	} {
 		t.Run(when, func(t *testing.T) {

@@ -158,5 +158,6 @@ func (c *checker) oneReplica(x *hclsyntax.ScopeTraversalExpr, name string) Unit 
 }
 
 func (c *checker) dash(x hcl.Expression, before, after string) {
-	c.errorf(x, "Unknown name", "A minus sign is part of a name where no space stands before it: this reads as one name. For a subtraction write `%s - %s`.", before, after)
+	c.errorf(x, "Unknown name", "A minus sign is part of a name where no space stands before it: this reads as one "+
+		"name. For a subtraction write `%s - %s`.", before, after)
 }

@@ -60,7 +60,8 @@ func overTimesOf(functions map[string]series.Function) map[string]overTime {
 func overTimeFunctions() map[string]function.Function {
 	out := make(map[string]function.Function, len(overTimes))
 	for name, f := range overTimes {
-		params := []function.Parameter{{Name: "expression", Type: customdecode.ExpressionClosureType}, {Name: "window", Type: cty.DynamicPseudoType}}
+		params := []function.Parameter{{Name: "expression", Type: customdecode.ExpressionClosureType},
+			{Name: "window", Type: cty.DynamicPseudoType}}
 		for _, extra := range f.extra {
 			params = append(params, function.Parameter{Name: extra, Type: cty.DynamicPseudoType})
 		}

@@ -28,7 +28,8 @@ const (
 
 // String returns the unit as it stands in messages.
 func (u Unit) String() string {
-	return [...]string{"any", "a plain number", "a count", "bytes", "seconds", "a ratio", "text", "true or false", "a window"}[u]
+	return [...]string{"any", "a plain number", "a count", "bytes", "seconds", "a ratio", "text", "true or false",
+		"a window"}[u]
 }
 
 func (u Unit) numeric() bool { return u >= Plain && u <= Ratio }
@@ -76,9 +77,13 @@ var variables = []variable{
 	{"wal", "age", Seconds, func(r *reading) float64 { return r.walAge(r.WAL.Restarted) }},
 
 	{"checkpoint", "backlog_frames", Count, wal(func(w *collector.WAL) float64 { return float64(w.BacklogFrames()) })},
-	{"checkpoint", "backlog_bytes", Bytes, wal(func(w *collector.WAL) float64 { return float64(w.BacklogFrames()) * float64(w.PageSize) })},
+	{"checkpoint", "backlog_bytes", Bytes, wal(func(w *collector.WAL) float64 {
+		return float64(w.BacklogFrames()) * float64(w.PageSize)
+	})},
 	{"checkpoint", "lag", Seconds, func(r *reading) float64 { return r.lag() }},
-	{"checkpoint", "last_success_age", Seconds, func(r *reading) float64 { return r.walAge(r.WAL.LastCompleteCheckpoint) }},
+	{"checkpoint", "last_success_age", Seconds, func(r *reading) float64 {
+		return r.walAge(r.WAL.LastCompleteCheckpoint)
+	}},
 	{"checkpoint", "stall", Seconds, func(r *reading) float64 { return r.stall }},
 
 	{"readers", "active", Count, up(func(r *reading) float64 { return float64(r.Readers.Active) })},
@@ -99,7 +104,9 @@ var variables = []variable{
 	{"db", "freelist_pages", Count, readable(func(d *collector.Database) float64 { return float64(d.FreelistPages) })},
 
 	{"disk", "free_bytes", Bytes, disk(func(d *collector.Disk) float64 { return float64(d.FreeBytes) })},
-	{"disk", "free_ratio", Ratio, disk(func(d *collector.Disk) float64 { return float64(d.FreeBytes) / float64(d.SizeBytes) })},
+	{"disk", "free_ratio", Ratio, disk(func(d *collector.Disk) float64 {
+		return float64(d.FreeBytes) / float64(d.SizeBytes)
+	})},
 }
 
 // texts is every name that is text, with its reader; ok is false where unknown.
@@ -107,7 +114,10 @@ var texts = []struct {
 	group, name string
 	read        func(*reading) (string, bool)
 }{
-	{"readers", "oldest_command", func(r *reading) (string, bool) { return r.Readers.OldestCommand, r.State == collector.StateUp }},
+	{"readers", "oldest_command", func(r *reading) (string, bool) {
+		return r.Readers.OldestCommand,
+			r.State == collector.StateUp
+	}},
 	{"db", "name", func(r *reading) (string, bool) { return r.DB, true }},
 	{"db", "path", func(r *reading) (string, bool) { return r.Path, true }},
 	{"db", "engine_version", func(r *reading) (string, bool) {

@@ -27,7 +27,8 @@ func (st WindowState) value() cty.Value {
 	if st.Open != Unknown {
 		open = cty.BoolVal(st.Open == True)
 	}
-	return cty.ObjectVal(map[string]cty.Value{"open": open, "opens_in": value(st.OpensIn, Seconds), "closes_in": value(st.ClosesIn, Seconds)})
+	return cty.ObjectVal(map[string]cty.Value{"open": open, "opens_in": value(st.OpensIn, Seconds),
+		"closes_in": value(st.ClosesIn, Seconds)})
 }
 
 // stateOf reads a window value back.
@@ -85,7 +86,8 @@ func bothOpen(a, b WindowState) WindowState {
 // of its own past.
 func quiet() function.Function {
 	return function.New(&function.Spec{
-		Params:   []function.Parameter{{Name: "signal", Type: customdecode.ExpressionClosureType}, {Name: "quantile", Type: cty.Number}},
+		Params: []function.Parameter{{Name: "signal", Type: customdecode.ExpressionClosureType},
+			{Name: "quantile", Type: cty.Number}},
 		VarParam: &function.Parameter{Name: "over", Type: cty.DynamicPseudoType},
 		Type:     function.StaticReturnType(windowType),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {

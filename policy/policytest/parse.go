@@ -27,7 +27,8 @@ const year = 366 * 24 * time.Hour
 // of use only if no diagnostic is an error.
 func Parse(set *policy.Set, body hcl.Body) ([]*Test, hcl.Diagnostics) {
 	d := &testDecoder{Decoder: hcldecode.Decoder{Scope: set.Scope()}, set: set}
-	content := d.Content(body, &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "test", LabelNames: []string{"name"}}}})
+	content := d.Content(body, &hcl.BodySchema{
+		Blocks: []hcl.BlockHeaderSchema{{Type: "test", LabelNames: []string{"name"}}}})
 	places := map[string]hcl.Range{}
 	var tests []*Test
 	for _, b := range content.Blocks {
@@ -48,7 +49,8 @@ type testDecoder struct {
 
 func (d *testDecoder) test(b *hcl.Block) *Test {
 	schema := hcldecode.Attributes("policy!", "start!", "step")
-	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "database"}, {Type: "during", LabelNames: []string{"length"}}, {Type: "expect"}}
+	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "database"}, {Type: "during", LabelNames: []string{"length"}},
+		{Type: "expect"}}
 	content := d.Content(b.Body, schema)
 	a := content.Attributes
 	t := &Test{Name: b.Labels[0], Range: b.DefRange, set: d.set, program: lang.NewProgram(d.Scope)}
@@ -60,13 +62,15 @@ func (d *testDecoder) test(b *hcl.Block) *Test {
 	if a["start"] != nil {
 		start, err := time.Parse(time.RFC3339, d.Plain(a["start"], ""))
 		if err != nil {
-			d.Errorf(a["start"].Expr.Range(), "Not a time", "start must be as in \"2026-03-28T01:00:00Z\" or \"2026-03-28T02:00:00+01:00\".")
+			d.Errorf(a["start"].Expr.Range(), "Not a time",
+				"start must be as in \"2026-03-28T01:00:00Z\" or \"2026-03-28T02:00:00+01:00\".")
 		}
 		t.start = start
 	}
 	d.database(t, d.Single(content.Blocks, "database"))
 	if t.policy != nil && !t.policy.AppliesTo(t.db.name, t.labels) {
-		d.Errorf(b.DefRange, "Not watched", "policy.Policy %q does not watch a database named %q; its databases are %s. Give the database block a name.", t.policy.Name, t.db.name, strings.Join(t.policy.Databases, ", "))
+		d.Errorf(b.DefRange, "Not watched", "policy.Policy %q does not watch a database named %q; its databases are %s. "+
+			"Give the database block a name.", t.policy.Name, t.db.name, strings.Join(t.policy.Databases, ", "))
 	}
 	d.script(t, content.Blocks, b)
 	return t
@@ -105,7 +109,8 @@ func (d *testDecoder) database(t *Test, b *hcl.Block) {
 	t.labels = d.TextMap(a["labels"])
 	for name := range t.labels {
 		if !slices.Contains(d.Scope.Labels, name) {
-			d.Errorf(a["labels"].Expr.Range(), "Unknown label", "No database has a label %q.%s", name, lang.Suggest(name, slices.Clone(d.Scope.Labels)))
+			d.Errorf(a["labels"].Expr.Range(), "Unknown label", "No database has a label %q.%s", name,
+				lang.Suggest(name, slices.Clone(d.Scope.Labels)))
 		}
 	}
 }
@@ -119,7 +124,8 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 			t.script = append(t.script, d.stretch(t, b))
 			length += t.script[len(t.script)-1].length
 		case b.Type == "expect" && len(t.script) == 0:
-			d.Errorf(b.DefRange, "Nothing has happened", "An expect block looks at the moment that the during blocks above it lead to; there is none.")
+			d.Errorf(b.DefRange, "Nothing has happened",
+				"An expect block looks at the moment that the during blocks above it lead to; there is none.")
 		case b.Type == "expect":
 			last := t.script[len(t.script)-1]
 			last.expect = append(last.expect, d.expect(t, b))
@@ -130,7 +136,8 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 		d.Errorf(test.DefRange, "Nothing expected", "Test %q has no expect block that could fail.", t.Name)
 	}
 	if length/t.step > maxTicks {
-		d.Errorf(test.DefRange, "Too long a test", "%s in steps of %s are more than %d evaluations; a step may be up to 5m.", amounts.HumanSeconds(length.Seconds()), t.step, maxTicks)
+		d.Errorf(test.DefRange, "Too long a test", "%s in steps of %s are more than %d evaluations; a step may be up to 5m.",
+			amounts.HumanSeconds(length.Seconds()), t.step, maxTicks)
 	}
 }
 
@@ -141,7 +148,8 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 		d.Errorf(b.LabelRanges[0], "Not a duration", "%q must be a duration such as \"5m\", from 1s to 366d.", b.Labels[0])
 		length = time.Second
 	}
-	a := d.Content(b.Body, hcldecode.Attributes("write", "reader", "write_lock", "readable", "disk_free", "replica_lag")).Attributes
+	a := d.Content(b.Body, hcldecode.Attributes("write", "reader", "write_lock", "readable", "disk_free",
+		"replica_lag")).Attributes
 	sp.length = length
 	sp.write = d.Size(a["write"], 0, 0, 10e9)
 	sp.reader = d.Flag(a["reader"], false)
@@ -150,7 +158,8 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 	sp.diskFree = d.Size(a["disk_free"], sp.diskFree, 0, t.db.disk)
 	sp.replicaLag = d.Duration(a["replica_lag"], 0, 0, year)
 	if a["replica_lag"] != nil && len(t.db.replicas) == 0 {
-		d.Errorf(a["replica_lag"].Range, "No replica", "The database has no replica that could lag; give the database block replicas = [replica.TYPE.NAME].")
+		d.Errorf(a["replica_lag"].Range, "No replica",
+			"The database has no replica that could lag; give the database block replicas = [replica.TYPE.NAME].")
 	}
 	return sp
 }

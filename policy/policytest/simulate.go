@@ -91,7 +91,8 @@ func placeOf(r hcl.Range) Place { return Place{r.Filename, r.Start.Line, r.Start
 
 // Run plays the test. Nothing is slept, opened or changed.
 func (t *Test) Run() TestResult {
-	s := &simulation{test: t, db: t.db, now: t.start, states: map[string]policy.PolicyState{}, past: t.set.NewHistory(), own: t.program.Retain(&policy.History{})}
+	s := &simulation{test: t, db: t.db, now: t.start, states: map[string]policy.PolicyState{}, past: t.set.NewHistory(),
+		own: t.program.Retain(&policy.History{})}
 	s.db.begin(t.start)
 	result := TestResult{Name: t.Name, Place: placeOf(t.Range), Failures: []TestFailure{}}
 	runs := 0
@@ -100,7 +101,8 @@ func (t *Test) Run() TestResult {
 		runs, result.Runs = runs+n, result.Runs+n
 		for _, x := range sp.expect {
 			if wrong := s.compare(x, runs); len(wrong) > 0 {
-				result.Failures = append(result.Failures, TestFailure{placeOf(x.at), s.now, s.now.Sub(t.start), s.last.Reason, wrong})
+				result.Failures = append(result.Failures, TestFailure{placeOf(x.at), s.now, s.now.Sub(t.start), s.last.Reason,
+					wrong})
 			}
 			runs = 0
 		}
@@ -171,7 +173,8 @@ func (s *simulation) tick(step time.Duration) (runs int) {
 }
 
 func (s *simulation) input(sample *collector.Sample) policy.Input {
-	return policy.Input{Now: s.now, Sample: sample, History: s.past, Labels: s.test.labels, Replicas: s.db.replicaNames(), SkipTree: true, Gap: 2 * s.test.step}
+	return policy.Input{Now: s.now, Sample: sample, History: s.past, Labels: s.test.labels, Replicas: s.db.replicaNames(),
+		SkipTree: true, Gap: 2 * s.test.step}
 }
 
 // compare returns what differs from the expectation now.
@@ -194,7 +197,8 @@ func (s *simulation) compare(x *expectation, runs int) (wrong []Mismatch) {
 		return wrong
 	}
 	in := s.input(s.db.sample(s.now))
-	e := s.test.program.At(lang.Moment{Now: s.now, Sample: in.Sample, History: s.own, Labels: in.Labels, Replicas: in.Replicas})
+	e := s.test.program.At(lang.Moment{Now: s.now, Sample: in.Sample, History: s.own, Labels: in.Labels,
+		Replicas: in.Replicas})
 	e = e.WithWindows(s.test.set.WindowStates(in))
 	if truth, why := e.Truth(x.holds); truth != policy.True {
 		wrong = append(wrong, Mismatch{"holds", "true", truth.String() + ": " + cmp.Or(why, e.Tree(x.holds).Summary())})
@@ -288,11 +292,13 @@ func (db *simulated) sample(now time.Time) *collector.Sample {
 		s.State, s.Err = collector.StateUnreadable, "the test makes it unreadable"
 		return s
 	}
-	s.Database = collector.Database{SizeBytes: db.bytes, PageSize: simulatedPage, Pages: uint32(db.bytes / simulatedPage), JournalMode: "wal", EngineVersion: "3.51.3"}
+	s.Database = collector.Database{SizeBytes: db.bytes, PageSize: simulatedPage, Pages: uint32(db.bytes / simulatedPage),
+		JournalMode: "wal", EngineVersion: "3.51.3"}
 	s.WAL = db.wal
 	s.Locks.WriteHeld = db.during.writeLock
 	if db.reads() {
-		s.Readers = collector.Readers{Active: 1, OldestFrame: db.readFrom, OldestPID: 1, OldestCommand: "reader", PinnedSince: db.pinned}
+		s.Readers = collector.Readers{Active: 1, OldestFrame: db.readFrom, OldestPID: 1, OldestCommand: "reader",
+			PinnedSince: db.pinned}
 	}
 	return s
 }

@@ -56,8 +56,9 @@ func mustParse(t testing.TB, src string) *policy.Set {
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
-	set, diags := policy.Parse(content.Blocks, &policy.Scope{Files: parser.Files(), Replicas: []string{"file.local", "s3.main"},
-		Notifiers: []string{"webhook.ops"}, Labels: []string{"tier"}})
+	set, diags := policy.Parse(content.Blocks,
+		&policy.Scope{Files: parser.Files(), Replicas: []string{"file.local", "s3.main"},
+			Notifiers: []string{"webhook.ops"}, Labels: []string{"tier"}})
 	if diags.HasErrors() {
 		t.Fatal(diags)
 	}
@@ -189,7 +190,8 @@ expect { runs = 0 }`))
 		t.Errorf("%+v", f)
 	}
 	want := []Mismatch{{"phase", "armed", "cooldown"}, {"refused_by", "window", "none"}, {"runs", "0", "1"}}
-	if len(f.Mismatches) != 4 || f.Mismatches[0] != want[0] || f.Mismatches[1] != want[1] || f.Mismatches[2] != want[2] || !strings.HasPrefix(f.Mismatches[3].Got, "false: ") {
+	if len(f.Mismatches) != 4 || f.Mismatches[0] != want[0] || f.Mismatches[1] != want[1] || f.Mismatches[2] != want[2] ||
+		!strings.HasPrefix(f.Mismatches[3].Got, "false: ") {
 		t.Errorf("%+v", f.Mismatches)
 	}
 }
@@ -209,20 +211,23 @@ func TestParseTests(t *testing.T) {
 		{"unknown phase", night("shrink", "during \"1m\" {}\nexpect { phase = \"arm\" }"), `"armed"`, 5},
 		{"unknown guard", night("shrink", "during \"1m\" {}\nexpect { refused_by = \"windows\" }"), `"window"`, 5},
 		{"unknown name", night("shrink", "during \"1m\" {}\nexpect { holds = wal.byts > 1 }"), `"bytes"`, 5},
-		{"mixed units", night("shrink", "during \"1m\" {}\nexpect { holds = wal.bytes > replica.lag }"), "Units do not match", 5},
+		{"mixed units", night("shrink", "during \"1m\" {}\nexpect { holds = wal.bytes > replica.lag }"), "Units do not match",
+			5},
 		{"no truth", night("shrink", "during \"1m\" {}\nexpect { holds = wal.bytes }"), "must be true or false", 5},
 		{"unknown replica", night("shrink", "database { replicas = [replica.s3.mian] }\n"+fine), `"s3.main"`, 4},
 		{"unknown label", night("shrink", "database { labels = { teir = \"gold\" } }\n"+fine), `"tier"`, 4},
 		{"bad length", night("shrink", "during \"soon\" {}\nexpect { runs = 0 }"), "must be a duration", 4},
 		{"bad start", strings.Replace(night("shrink", fine), "T02:00:00Z", "", 1), "start must be as in", 3},
-		{"null start", strings.Replace(night("shrink", fine), "\"2026-05-05T02:00:00Z\"", "null", 1), "start must be as in", 3},
+		{"null start", strings.Replace(night("shrink", fine), "\"2026-05-05T02:00:00Z\"", "null", 1), "start must be as in",
+			3},
 		{"no start", "test \"t\" {\n policy = \"shrink\"\n" + fine + "\n}", `"start" is required`, 1},
 		{"expect first", night("shrink", "expect { runs = 0 }\n"+fine), "Nothing has happened", 4},
 		{"no expect", night("shrink", "during \"1m\" {}"), "no expect block", 1},
 		{"empty expect", night("shrink", "during \"1m\" {}\nexpect {}"), "at least one of", 5},
 		{"null expect", night("shrink", "during \"1m\" {}\nexpect { phase = null }"), "at least one of", 5},
 		{"not watched", night("drain", fine), "drained", 1},
-		{"lag of no replica", night("shrink", "during \"1m\" { replica_lag = \"5m\" }\nexpect { runs = 0 }"), "no replica that could lag", 4},
+		{"lag of no replica", night("shrink", "during \"1m\" { replica_lag = \"5m\" }\nexpect { runs = 0 }"),
+			"no replica that could lag", 4},
 		{"too long", night("shrink", "during \"360d\" {}\nexpect { runs = 0 }"), "Too long", 1},
 		{"duplicate", night("shrink", fine) + "\n" + night("shrink", fine), "already defined", 7},
 	}
@@ -234,7 +239,8 @@ func TestParseTests(t *testing.T) {
 				t.Fatal("no error")
 			}
 			for _, d := range diags {
-				if strings.Contains(d.Summary+" "+d.Detail, test.want) && d.Subject != nil && d.Subject.Start.Line == test.line && d.Subject.Start.Column > 0 {
+				if strings.Contains(d.Summary+" "+d.Detail, test.want) && d.Subject != nil && d.Subject.Start.Line == test.line &&
+					d.Subject.Start.Column > 0 {
 					return
 				}
 			}

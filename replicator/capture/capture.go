@@ -50,7 +50,8 @@ var (
 	// same state directory: it takes the difference.
 	ErrReplaced = errors.New("another file is at the database's path")
 	// ErrSpoolFull says that nothing is captured until segments are released.
-	ErrSpoolFull = errors.New("spool is full: commits are not captured; when replicas have caught up, the difference is taken")
+	ErrSpoolFull = errors.New("spool is full: commits are not captured; when replicas have caught up, the difference is " +
+		"taken")
 )
 
 // DefaultSpoolLimit is the bound of a spool for which none is set, in bytes.

@@ -265,7 +265,9 @@ func (s *scene) checkEqual() {
 	want := filepath.Join(filepath.Dir(s.path), "source.db")
 	// The source through an independent reader: nobody being at work, the
 	// system's SQLite puts the WAL of a copy into the database of that copy.
-	output(s.t, "sh", "-c", `rm -f "$1-shm"; cp "$0" "$1" && { [ ! -e "$0-wal" ] || cp "$0-wal" "$1-wal"; } && sqlite3 "$1" "pragma wal_checkpoint(truncate)"`, s.path, want)
+	output(s.t, "sh", "-c",
+		`rm -f "$1-shm"; cp "$0" "$1" && { [ ! -e "$0-wal" ] || cp "$0-wal" "$1-wal"; } && sqlite3 "$1" "pragma `+
+			`wal_checkpoint(truncate)"`, s.path, want)
 	if out, err := exec.Command("cmp", want, s.copies.path).CombinedOutput(); err != nil {
 		s.t.Fatalf("copy differs from source: %s", out)
 	}

@@ -32,7 +32,8 @@ while True:
     b = now(); add(b - a)
     if b > end: break
 ts.sort()
-print(json.dumps({"commits": i, "p99": ts[int(len(ts)*.99)]*1e3, "p999": ts[int(len(ts)*.999)]*1e3, "worst": ts[-1]*1e3}))
+print(json.dumps({"commits": i, "p99": ts[int(len(ts)*.99)]*1e3, 
+ "p999": ts[int(len(ts)*.999)]*1e3, "worst": ts[-1]*1e3}))
 `
 
 type benchResult struct {
@@ -124,7 +125,8 @@ func (w *besideWriter) capture(b *testing.B, ctx context.Context, path string, r
 		return
 	}
 	defer files.Close()
-	c := New(Options{Name: "bench", Files: files, StateDir: filepath.Join(filepath.Dir(path), "state"), SpoolLimit: 8 << 30, RestartAt: restartAt, Logger: benchLogger()})
+	c := New(Options{Name: "bench", Files: files, StateDir: filepath.Join(filepath.Dir(path), "state"),
+		SpoolLimit: 8 << 30, RestartAt: restartAt, Logger: benchLogger()})
 	if err := c.Open(context.Background()); err != nil {
 		b.Error(err)
 		return

@@ -59,7 +59,8 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 
 // checkpointUncaptured serves a database whose spool is full: what it resets is
 // found again by the diff that is due anyway.
-func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
+func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
+	error) {
 	err := c.files.MayOpen()
 	var conn *sqlite.Conn
 	if err == nil {
@@ -152,7 +153,8 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 			return reason
 		},
 	}
-	r, err := t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, sqlite.Budget{Stall: max(left(), time.Millisecond)}, hooks)
+	r, err := t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, sqlite.Budget{Stall: max(left(), time.Millisecond)},
+		hooks)
 	if errors.Is(reason, errBudget) {
 		r.Mode, r.Outcome, err = sqlite.Truncate, sqlite.OutcomeBudgetSpent, nil
 	} else if reason != nil {

@@ -15,7 +15,8 @@ import (
 )
 
 // updates is a line that changes rows all over the database.
-const updates = `[(db.execute("begin immediate"), [db.execute("update t set v=? where id=?", (rnd.randbytes(1000), rnd.randrange(1500))) for _ in range(20)], db.execute("commit")) for _ in range(%d)] and 1`
+const updates = `[(db.execute("begin immediate"), [db.execute("update t set v=? where id=?", (rnd.randbytes(1000), ` +
+	`rnd.randrange(1500))) for _ in range(20)], db.execute("commit")) for _ in range(%d)] and 1`
 
 // The first capture and every comparison are exact while the application writes and
 // the WAL is restarted under them. What is too much for a segment is staged nowhere:
@@ -30,7 +31,9 @@ func TestComparison_D78_whileWriting(t *testing.T) {
 			s.options.RestartAt, s.options.StallBudget = 1<<20, time.Second
 			a := startApp(t, s.path)
 			a.do("schema()")
-			a.do(`[db.execute("begin"), [db.execute("insert into t(k,v) values(?,?)", (i, rnd.randbytes(1000))) for i in range(1500)], db.execute("commit")] and 1`)
+			a.do(
+				`[db.execute("begin"), [db.execute("insert into t(k,v) values(?,?)", (i, rnd.randbytes(1000))) for i in ` +
+					`range(1500)], db.execute("commit")] and 1`)
 			s.open()
 			s.capture.comparer.stage, s.capture.comparer.portion = stage, 128<<10
 			restarts, largest := 0, int64(0)
@@ -122,7 +125,9 @@ func TestComparison_D78_otherSizes(t *testing.T) {
 	s.capture.comparer.portion = 8 << 10
 	for round := range 5 {
 		s.capture.continuity.lose(ReasonFrames, "the test says so")
-		a.during(`[db.execute("delete from t where id%3>0"), commit(100, 20), db.execute("delete from t where id%2"), commit(20, 10)] and 1`, func() { s.step(false) })
+		a.during(
+			`[db.execute("delete from t where id%3>0"), commit(100, 20), db.execute("delete from t where id%2"), commit(20, `+
+				`10)] and 1`, func() { s.step(false) })
 		if round%2 == 1 {
 			s.capture.continuity.lose(ReasonFrames, "the test says so")
 			a.during(`db.execute("vacuum")`, func() { s.step(false) })
@@ -138,7 +143,9 @@ func TestPadding_D75(t *testing.T) {
 	s := newScene(t)
 	a := startApp(t, s.path)
 	a.do("schema()")
-	a.do(`[db.close(), globals().update(db=sqlite3.connect("file:"+path+"?psow=0", uri=True, isolation_level=None, timeout=20)), db.execute("pragma synchronous=full").fetchall()] and 1`)
+	a.do(
+		`[db.close(), globals().update(db=sqlite3.connect("file:"+path+"?psow=0", uri=True, isolation_level=None, ` +
+			`timeout=20)), db.execute("pragma synchronous=full").fetchall()] and 1`)
 	a.do("commit(5)")
 	s.open()
 	s.settle()

@@ -71,7 +71,8 @@ func (c *continuity) lose(r Reason, detail string) {
 	next := maps.Clone(*c.counts.Load())
 	next[r]++
 	c.counts.Store(&next)
-	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums, no action needed",
+	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums, no action "+
+		"needed",
 		"reason", string(r), "detail", detail)
 	pos := c.state.Position()
 	if r == ReasonSpool || pos.Doubt != "" { // a full spool changes nothing about what the position proves
@@ -80,7 +81,8 @@ func (c *continuity) lose(r Reason, detail string) {
 	pos.Doubt = string(r)
 	c.tail.restart(pos)
 	if err := c.state.Doubt(pos); err != nil {
-		c.log.Warn("the discontinuity could not be written down: should sqlwatch be killed before the comparison ends, run `sqlwatch verify`", "err", err)
+		c.log.Warn("the discontinuity could not be written down: should sqlwatch be killed before the comparison ends, run "+
+			"`sqlwatch verify`", "err", err)
 	}
 }
 
@@ -128,7 +130,8 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 		return err
 	}
 	again, err := c.files.WALIndex()
-	if err != nil || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled || again.BackfillAttempted != x.BackfillAttempted {
+	if err != nil || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled ||
+		again.BackfillAttempted != x.BackfillAttempted {
 		return err // a checkpoint came between
 	}
 	main.Changed = 0 // by chmod or a hard link, say

@@ -50,10 +50,12 @@ func TestContinuity(t *testing.T) {
 			a.do("commit(5)")
 			s.open()
 		}, nil},
-		{"D27 reset while away, everything before was captured", away(run(truncate, "commit(50)")), map[Reason]uint64{ReasonWALReset: 1}},
+		{"D27 reset while away, everything before was captured", away(run(truncate, "commit(50)")),
+			map[Reason]uint64{ReasonWALReset: 1}},
 		{"D27 level, then reset while away, nothing in between", func(s *scene, a *app) {
 			s.settle()
-			if r, err := s.capture.Checkpoint(s.ctx, sqlite.Passive, sqlite.Budget{}); err != nil || r.Outcome != sqlite.OutcomeComplete {
+			if r, err := s.capture.Checkpoint(s.ctx, sqlite.Passive, sqlite.Budget{}); err != nil ||
+				r.Outcome != sqlite.OutcomeComplete {
 				s.t.Fatalf("passive checkpoint: %v, %v", r.Outcome, err)
 			}
 			s.mainFileAges()
@@ -71,9 +73,12 @@ func TestContinuity(t *testing.T) {
 			b.do("commit(1)")
 			s.open()
 		}, map[Reason]uint64{ReasonWALReset: 1}},
-		{"D27 commits and a reset while away", away(run("commit(50)", truncate, "commit(5)")), map[Reason]uint64{ReasonWALReset: 1}},
-		{"D27 commits and a reset to nothing while away", away(run("commit(50)", truncate)), map[Reason]uint64{ReasonWALReset: 1}},
-		{"application closed and reopened while away", away(run("commit(50)", reconnect, "commit(5)")), map[Reason]uint64{ReasonWALIndex: 1}},
+		{"D27 commits and a reset while away", away(run("commit(50)", truncate, "commit(5)")),
+			map[Reason]uint64{ReasonWALReset: 1}},
+		{"D27 commits and a reset to nothing while away", away(run("commit(50)", truncate)),
+			map[Reason]uint64{ReasonWALReset: 1}},
+		{"application closed and reopened while away", away(run("commit(50)", reconnect, "commit(5)")),
+			map[Reason]uint64{ReasonWALIndex: 1}},
 		{"D27 application truncates while we look", func(s *scene, a *app) {
 			for range 5 {
 				a.do("commit(50)")
@@ -87,17 +92,23 @@ func TestContinuity(t *testing.T) {
 			}
 		}, nil},
 		{"application closes and reopens while we look", run("commit(50)", reconnect, "commit(5)", reconnect), nil},
-		{"D6 vacuum", run("commit(200, 5)", `db.execute("delete from t where id%3")`, `db.execute("vacuum")`, "commit(5)"), nil},
-		{"D6 vacuum while away", away(run("commit(200, 5)", `db.execute("delete from t where id%3")`, `db.execute("vacuum")`, truncate)), map[Reason]uint64{ReasonWALReset: 1}},
-		{"D8 shrink", run(`db.execute("pragma auto_vacuum=full").fetchall()`, `db.execute("vacuum")`, "commit(100, 9)", `db.execute("delete from t where id%2")`, "commit(3)"), nil},
-		{"D12 spilled and rolled back", run(`db.execute("pragma cache_size=10")`, `db.execute("begin")`, `db.execute("update t set v=randomblob(900)")`, `db.execute("rollback")`, "commit(3)"), nil},
+		{"D6 vacuum", run("commit(200, 5)", `db.execute("delete from t where id%3")`, `db.execute("vacuum")`, "commit(5)"),
+			nil},
+		{"D6 vacuum while away", away(run("commit(200, 5)", `db.execute("delete from t where id%3")`, `db.execute("vacuum")`,
+			truncate)), map[Reason]uint64{ReasonWALReset: 1}},
+		{"D8 shrink", run(`db.execute("pragma auto_vacuum=full").fetchall()`, `db.execute("vacuum")`, "commit(100, 9)",
+			`db.execute("delete from t where id%2")`, "commit(3)"), nil},
+		{"D12 spilled and rolled back", run(`db.execute("pragma cache_size=10")`, `db.execute("begin")`,
+			`db.execute("update t set v=randomblob(900)")`, `db.execute("rollback")`, "commit(3)"), nil},
 		{"D15 shm removed while running", func(s *scene, a *app) {
 			s.settle()
 			a.quit()
 			output(s.t, "rm", s.path+"-shm")
 			startApp(s.t, s.path).do("commit(9)")
 		}, map[Reason]uint64{ReasonWALIndex: 1}},
-		{"D2 journal mode delete and back while away", away(run("commit(9)", `db.execute("pragma journal_mode=delete").fetchall()`, "commit(9)", `db.execute("pragma journal_mode=wal").fetchall()`, "commit(9)")),
+		{"D2 journal mode delete and back while away",
+			away(run("commit(9)", `db.execute("pragma journal_mode=delete").fetchall()`, "commit(9)",
+				`db.execute("pragma journal_mode=wal").fetchall()`, "commit(9)")),
 			map[Reason]uint64{ReasonWALIndex: 1}},
 		{"D4 replaced by rename", func(s *scene, a *app) {
 			s.close()
@@ -120,7 +131,9 @@ func TestContinuity(t *testing.T) {
 			s.close()
 			a.do("commit(9)")
 			a.quit()
-			output(s.t, "sh", "-c", `cp "$0" "$0.new" && sqlite3 "$0.new" "update t set k=k+1" && rm -f "$0-wal" "$0-shm" "$0.new-wal" "$0.new-shm" && mv "$0.new" "$0"`, s.path)
+			output(s.t, "sh", "-c",
+				`cp "$0" "$0.new" && sqlite3 "$0.new" "update t set k=k+1" && rm -f "$0-wal" "$0-shm" "$0.new-wal" "$0.new-shm" `+
+					`&& mv "$0.new" "$0"`, s.path)
 			s.open()
 		}, map[Reason]uint64{ReasonReplaced: 1}},
 		{"application closed and never came back", away(func(s *scene, a *app) {
@@ -156,11 +169,17 @@ func TestContinuity(t *testing.T) {
 			s.close()
 			s.open()
 		}, nil},
-		{"D7 page size", away(run(`db.execute("pragma journal_mode=delete").fetchall()`, `db.execute("pragma page_size=1024").fetchall()`, `db.execute("vacuum")`, `db.execute("pragma journal_mode=wal").fetchall()`, "commit(9)")),
+		{"D7 page size", away(run(`db.execute("pragma journal_mode=delete").fetchall()`,
+			`db.execute("pragma page_size=1024").fetchall()`, `db.execute("vacuum")`,
+			`db.execute("pragma journal_mode=wal").fetchall()`, "commit(9)")),
 			map[Reason]uint64{ReasonPageSize: 1}},
-		{"P13 position damaged", away(func(s *scene, a *app) { flip(s.t, lastRecord(s)) }), map[Reason]uint64{ReasonState: 1}},
-		{"P13 page checksums damaged", away(func(s *scene, a *app) { flip(s.t, filepath.Join(s.options.StateDir, "pages.sum")) }), map[Reason]uint64{ReasonState: 1}},
-		{"P12 state removed", away(func(s *scene, a *app) { os.RemoveAll(s.options.StateDir) }), map[Reason]uint64{ReasonState: 1}},
+		{"P13 position damaged", away(func(s *scene, a *app) { flip(s.t, lastRecord(s)) }),
+			map[Reason]uint64{ReasonState: 1}},
+		{"P13 page checksums damaged", away(func(s *scene, a *app) {
+			flip(s.t, filepath.Join(s.options.StateDir, "pages.sum"))
+		}), map[Reason]uint64{ReasonState: 1}},
+		{"P12 state removed", away(func(s *scene, a *app) { os.RemoveAll(s.options.StateDir) }),
+			map[Reason]uint64{ReasonState: 1}},
 		{"D43 journal_size_limit", func(s *scene, a *app) {
 			a.do(`db.execute("pragma journal_size_limit=0").fetchall()`)
 			a.during("commit(2000)", func() { s.step(false) })

@@ -19,7 +19,9 @@ func TestSnapshot_D72_slowUpload(t *testing.T) {
 	s.options.RestartAt, s.options.StallBudget = 1<<20, time.Second
 	a := startApp(t, s.path)
 	a.do("schema()")
-	a.do(`[db.execute("begin"), [db.execute("insert into t(k,v) values(?,?)", (i, rnd.randbytes(1000))) for i in range(1500)], db.execute("commit")] and 1`)
+	a.do(
+		`[db.execute("begin"), [db.execute("insert into t(k,v) values(?,?)", (i, rnd.randbytes(1000))) for i in ` +
+			`range(1500)], db.execute("commit")] and 1`)
 	s.open()
 	s.settle()
 	a.do("commit(5)") // frames that are not in the main file

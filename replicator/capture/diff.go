@@ -83,7 +83,8 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 // comparison again.
 func again(err error) error {
 	lost := (*discontinuityError)(nil)
-	if errors.As(err, &lost) || errors.Is(err, overlay.ErrMissing) || errors.Is(err, dbfile.ErrSalt) || errors.Is(err, dbfile.ErrChecksum) {
+	if errors.As(err, &lost) || errors.Is(err, overlay.ErrMissing) || errors.Is(err, dbfile.ErrSalt) ||
+		errors.Is(err, dbfile.ErrChecksum) {
 		return fmt.Errorf("%w: %w", errNoView, err)
 	}
 	return err
@@ -95,7 +96,8 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	if err != nil {
 		return err
 	}
-	found := overlay.NewFound(overlay.NewPages(next.PageSize, overlay.Options{Dir: c.state.Path, Limit: c.stage, Room: c.state.Room}))
+	found := overlay.NewFound(overlay.NewPages(next.PageSize, overlay.Options{Dir: c.state.Path, Limit: c.stage,
+		Room: c.state.Room}))
 	sums, err := c.state.CreateSums()
 	if err != nil {
 		return err
@@ -150,7 +152,8 @@ const comparePortion = 4 << 20
 // readMain adds up what the main file holds, and takes what differs from what is
 // known. It ends early where the file does: it may have shrunk meanwhile.
 func (c *comparer) readMain(
-	ctx context.Context, x dbfile.WALIndex, found *overlay.Found, sums *pagesums.Writer, known func() (ltx.Checksum, error),
+	ctx context.Context, x dbfile.WALIndex, found *overlay.Found, sums *pagesums.Writer,
+	known func() (ltx.Checksum, error),
 ) error {
 	main, size := c.files.Database(), x.PageSize
 	perPortion := max(1, min(uint32(c.portion/size), x.Pages))
@@ -193,7 +196,8 @@ func (c *comparer) readMain(
 // ship makes a segment of what was found, and adopts it with the new map.
 func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, sums *pagesums.Writer) (err error) {
 	h := ltx.Header{
-		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
+		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID,
+		Timestamp: next.Timestamp,
 	}
 	if whole {
 		h.MinTXID = 1

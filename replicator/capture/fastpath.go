@@ -29,12 +29,14 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	if c.rests(now) {
 		every = wholeIdle
 	}
-	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil || c.tail.batch.Spilled() {
+	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil ||
+		c.tail.batch.Spilled() {
 		return Progress{}, false
 	}
 	// Whoever claims that all is captured knows that these are the files, and who uses them.
 	change, st, err := c.files.Look()
-	if err != nil || change.Database || st.DatabaseInode != c.state.Position().Inode || c.hold.isOpen() && (change.WAL || change.Shm) {
+	if err != nil || change.Database || st.DatabaseInode != c.state.Position().Inode ||
+		c.hold.isOpen() && (change.WAL || change.Shm) {
 		return Progress{}, false
 	}
 	if c.presence.look(now) != nil {
@@ -90,7 +92,8 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 // mayWait reports whether what is in the WAL beyond what was read may stay there, and
 // the hold where it is.
 func (c *Capture) mayWait(now time.Time, x dbfile.WALIndex, frame int) bool {
-	if !c.tail.head.InGeneration(x) || x.MaxFrame < c.tail.head.Frames.Frame || int32(x.Change-c.tail.head.Change) < 0 || x.PageSize != c.tail.head.PageSize {
+	if !c.tail.head.InGeneration(x) || x.MaxFrame < c.tail.head.Frames.Frame || int32(x.Change-c.tail.head.Change) < 0 ||
+		x.PageSize != c.tail.head.PageSize {
 		return false
 	}
 	unread := int64(x.MaxFrame-c.tail.head.Frames.Frame) * int64(frame)

@@ -21,8 +21,9 @@ type flusher struct {
 	state *statedir.Dir
 	found *overlay.Found // of the comparison under way, which takes what would else become a segment; nil outside of one
 
-	commit   func(*pendingCommit) error // (*pendingCommit).run, but for tests of a slow or failing disk
-	flushing *flushing                  // a segment on its way to the disk, which outlasts a freeze that it would make too long
+	commit func(*pendingCommit) error // (*pendingCommit).run, but for tests of a slow or failing disk
+	// a segment on its way to the disk, which outlasts a freeze that it would make too long
+	flushing *flushing
 }
 
 // flushing is a segment on its way to the disk.
@@ -176,7 +177,8 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 	began := time.Now()
 	next := f.state.Following(head, true)
 	w, err := f.state.Spool().Create(ltx.Header{
-		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID, Timestamp: next.Timestamp,
+		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID,
+		Timestamp: next.Timestamp,
 		WALOffset: b.WALHeader.FrameOffset(b.From.Frame + 1),
 		WALSize:   int64(head.Frames.Frame-b.From.Frame) * int64(b.WALHeader.FrameSize()),
 		WALSalt1:  b.WALHeader.Salt1, WALSalt2: b.WALHeader.Salt2,

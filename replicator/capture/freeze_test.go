@@ -70,7 +70,9 @@ func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
 	s.settle()
 	s.capture.flusher.tail.rate = 4e9 // as if nothing had told that it takes long
 	for range 2 {
-		a.do(`(db.execute("begin immediate"), [db.execute("insert into t(k,v) values(1,?)", (rnd.randbytes(100000),)) for _ in range(400)], db.execute("commit"))`)
+		a.do(
+			`(db.execute("begin immediate"), [db.execute("insert into t(k,v) values(1,?)", (rnd.randbytes(100000),)) for _ in ` +
+				`range(400)], db.execute("commit"))`)
 		freeze, err := s.capture.hold.freeze(s.ctx, sqlite.Budget{BusyTimeout: time.Second, Stall: time.Second})
 		if err != nil {
 			t.Fatal(err)

@@ -145,7 +145,8 @@ func (h *hold) shed() error {
 
 // beginRead begins a read transaction on conn. marked means that it has one of
 // READ1 to READ4. x is the wal-index as it was read afterwards.
-func beginRead(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (x dbfile.WALIndex, marked bool, err error) {
+func beginRead(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (x dbfile.WALIndex, marked bool,
+	err error) {
 	if err := conn.BeginRead(ctx); err != nil {
 		return x, false, err
 	}

@@ -45,7 +45,8 @@ func TestVictim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := New(Options{Name: "app", Logger: slog.New(slog.NewTextHandler(log, nil)), Files: files, StateDir: filepath.Join(dir, "state"), RestartAt: 1 << 20, BatchAge: 5 * time.Millisecond})
+	c := New(Options{Name: "app", Logger: slog.New(slog.NewTextHandler(log, nil)), Files: files,
+		StateDir: filepath.Join(dir, "state"), RestartAt: 1 << 20, BatchAge: 5 * time.Millisecond})
 	ctx := context.Background()
 	if err := c.Open(ctx); err != nil {
 		t.Fatal(err)

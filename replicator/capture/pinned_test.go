@@ -35,7 +35,8 @@ func TestPinned(t *testing.T) {
 	a.during("commit(500, 5)", step)
 	for range 20 {
 		if got := s.truncate(); got.Outcome != sqlite.OutcomePinned || got.WriterStall != 0 {
-			t.Fatalf("D25: truncate with a reader in the way: %v with a stall of %v, want pinned without", got.Outcome, got.WriterStall)
+			t.Fatalf("D25: truncate with a reader in the way: %v with a stall of %v, want pinned without", got.Outcome,
+				got.WriterStall)
 		}
 		step()
 	}
@@ -90,7 +91,8 @@ func TestCopiedOver_D4(t *testing.T) {
 	output(t, "sqlite3", s.path, "vacuum into '"+s.path+".backup'")
 	a.do("commit(400, 5)")
 	s.settle()
-	for deadline := time.Now().Add(time.Minute); s.capture.continuity.level.main.Size == 0; <-time.After(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.capture.continuity.level.main.Size == 0; <-time.After(
+		50 * time.Millisecond) {
 		s.step(false)
 		if time.Now().After(deadline) {
 			t.Fatal("the WAL is not level after a minute")
@@ -98,7 +100,8 @@ func TestCopiedOver_D4(t *testing.T) {
 	}
 	a.kill()
 	output(t, "cp", s.path+".backup", s.path)
-	for deadline := time.Now().Add(time.Minute); s.capture.Discontinuities()["replaced"] == 0; <-time.After(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.capture.Discontinuities()["replaced"] == 0; <-time.After(
+		50 * time.Millisecond) {
 		_, _ = s.capture.Step(s.ctx, false) // the WAL may speak of pages that the new file does not have
 		if time.Now().After(deadline) {
 			t.Fatal("not noticed within a minute")

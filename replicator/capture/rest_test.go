@@ -57,10 +57,14 @@ func (s *scene) live() *app {
 func TestLeave(t *testing.T) {
 	t.Parallel()
 	ends := map[string]func(*app){
-		"P16_close":                 func(a *app) { a.quit() },
-		"P16_commits_and_close":     func(a *app) { a.do("commit(300)"); a.quit() },
-		"P16_killed":                func(a *app) { a.do("commit(30)"); a.kill() },
-		"P16_checkpoints_and_close": func(a *app) { a.do("commit(30)"); a.do(`db.execute("pragma wal_checkpoint").fetchone()`); a.quit() },
+		"P16_close":             func(a *app) { a.quit() },
+		"P16_commits_and_close": func(a *app) { a.do("commit(300)"); a.quit() },
+		"P16_killed":            func(a *app) { a.do("commit(30)"); a.kill() },
+		"P16_checkpoints_and_close": func(a *app) {
+			a.do("commit(30)")
+			a.do(`db.execute("pragma wal_checkpoint").fetchone()`)
+			a.quit()
+		},
 	}
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +105,8 @@ func TestLeave(t *testing.T) {
 func TestRestoredOver(t *testing.T) {
 	t.Parallel()
 	ways := map[string]string{
-		"mv": `mv "$1" "$0"`, "cp": `cp "$1" "$0"`, "rsync": `cp "$1" "$0.tmp" && mv "$0.tmp" "$0"`, "restore": `sqlite3 "$0" ".restore $1"`,
+		"mv": `mv "$1" "$0"`, "cp": `cp "$1" "$0"`, "rsync": `cp "$1" "$0.tmp" && mv "$0.tmp" "$0"`,
+		"restore": `sqlite3 "$0" ".restore $1"`,
 	}
 	for how, put := range ways {
 		for _, lived := range []string{"long", "short"} {
@@ -211,10 +216,14 @@ func TestForeignUse(t *testing.T) {
 		s.checkEqual()
 	}
 	opens := map[string]string{
-		"D24_exclusive":    `(db.close(), globals().update(db=sqlite3.connect(path, isolation_level=None, timeout=5)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
-		"D24_unix_excl":    `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-excl", uri=True, isolation_level=None, timeout=5)), commit(30))`,
-		"D24_unix_none":    `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-none", uri=True, isolation_level=None)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
-		"D24_unix_dotfile": `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-dotfile", uri=True, isolation_level=None)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
+		"D24_exclusive": `(db.close(), globals().update(db=sqlite3.connect(path, isolation_level=None, timeout=5)), ` +
+			`db.execute("pragma locking_mode=exclusive"), commit(30))`,
+		"D24_unix_excl": `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-excl", uri=True, ` +
+			`isolation_level=None, timeout=5)), commit(30))`,
+		"D24_unix_none": `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-none", uri=True, ` +
+			`isolation_level=None)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
+		"D24_unix_dotfile": `(db.close(), globals().update(db=sqlite3.connect("file:"+path+"?vfs=unix-dotfile", uri=True, ` +
+			`isolation_level=None)), db.execute("pragma locking_mode=exclusive"), commit(30))`,
 	}
 	for name, open := range opens {
 		t.Run(name, func(t *testing.T) {

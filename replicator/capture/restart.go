@@ -178,7 +178,8 @@ func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bo
 // side: neither needs the other, and both wait for the disk. move, if there is one,
 // advances the mark while nobody else can checkpoint: an application that does so at
 // each commit would else be the one that syncs and copies up to there.
-func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration, move func(context.Context) error) (sqlite.Outcome, error) {
+func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
+	move func(context.Context) error) (sqlite.Outcome, error) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
@@ -223,7 +224,8 @@ func (r *restarter) handOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.log.Info("the disk is too slow to restart the wal within the stall budget: leaving it to the application's own checkpoint", "stall_budget", r.stallBudget)
+	r.log.Info("the disk is too slow to restart the wal within the stall budget: leaving it to the application's own "+
+		"checkpoint", "stall_budget", r.stallBudget)
 	if err := r.flusher.captureHead(); err != nil {
 		return err
 	}

@@ -71,7 +71,8 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 
 // passing reports whether err is of the moment: looking again will do.
 func passing(err error) bool {
-	return errors.Is(err, errRestarting) || errors.Is(err, errBudget) || errors.Is(err, errNoView) || errors.Is(err, dbfile.ErrUnclear)
+	return errors.Is(err, errRestarting) || errors.Is(err, errBudget) || errors.Is(err, errNoView) ||
+		errors.Is(err, dbfile.ErrUnclear)
 }
 
 func (c *Capture) step(ctx context.Context, force bool) error {

@@ -77,7 +77,8 @@ func TestKillAtSyscall(t *testing.T) {
 	if os.Getenv(envRounds) != "" {
 		stride, through = 1, 20
 	}
-	for _, class := range []string{"fsync,fdatasync", "renameat,renameat2,rename", "unlink,unlinkat", "pwrite64", "ftruncate", "write", "fcntl"} {
+	for _, class := range []string{"fsync,fdatasync", "renameat,renameat2,rename", "unlink,unlinkat", "pwrite64",
+		"ftruncate", "write", "fcntl"} {
 		t.Run("P1 "+class, func(t *testing.T) {
 			t.Parallel()
 			killAtEach(t, class, stride, through)
@@ -97,9 +98,11 @@ func killAtEach(t *testing.T, class string, stride, through int) {
 			a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchall()`)
 			a.do("commit(2)")
 		}
-		cmd := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+class, "-e", "inject="+class+":signal=KILL:when="+strconv.Itoa(n),
+		cmd := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+class, "-e",
+			"inject="+class+":signal=KILL:when="+strconv.Itoa(n),
 			os.Args[0], "-test.run=^TestScript$")
-		cmd.Env = append(os.Environ(), envScript+"="+filepath.Dir(s.path), envRelease+"="+strconv.FormatUint(uint64(s.copies.last), 10))
+		cmd.Env = append(os.Environ(), envScript+"="+filepath.Dir(s.path),
+			envRelease+"="+strconv.FormatUint(uint64(s.copies.last), 10))
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError
 		switch {

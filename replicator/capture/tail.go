@@ -212,7 +212,8 @@ func counted(commits, frames, repeats uint32) bool {
 // so many is not in the batch.
 func (t *tail) grew(pages uint32) error {
 	if missing := t.batch.Missing(pages, t.head.Pages); missing != 0 {
-		return discontinuous(ReasonGrowth, "%d of the pages by which the database grew from %d to %d", missing, pages, t.head.Pages)
+		return discontinuous(ReasonGrowth, "%d of the pages by which the database grew from %d to %d", missing, pages,
+			t.head.Pages)
 	}
 	return nil
 }

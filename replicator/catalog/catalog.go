@@ -155,7 +155,8 @@ func (c *catalog) snapshots(ctx context.Context, levels []int) ([]store.LTXFile,
 // search finds the last file of a level, from w on, for which holds is true.
 // It must be true up to some file and false from there on. Found is the window
 // with that file at index i, or nil files when there is none; next is the file after it.
-func (c *catalog) search(ctx context.Context, level int, w keyWindow, holds func(store.LTXFile) (bool, error)) (found keyWindow, i int, next *store.LTXFile, err error) {
+func (c *catalog) search(ctx context.Context, level int, w keyWindow,
+	holds func(store.LTXFile) (bool, error)) (found keyWindow, i int, next *store.LTXFile, err error) {
 	if len(w.files) == 0 {
 		return keyWindow{}, 0, nil, nil
 	}
@@ -267,7 +268,8 @@ func (c *catalog) taken(ctx context.Context, f store.LTXFile) (time.Time, moment
 	t, ok := store.MetadataTime(obj.Metadata)
 	if !ok {
 		if len(head) < ltx.HeaderSize || string(head[:4]) != ltx.Magic {
-			return t, moment.Stamp{}, &store.CorruptError{Key: f.Object.Key, Err: errors.New("it does not begin with an ltx header")}
+			return t, moment.Stamp{}, &store.CorruptError{Key: f.Object.Key,
+				Err: errors.New("it does not begin with an ltx header")}
 		}
 		t = time.UnixMilli(int64(binary.BigEndian.Uint64(head[32:]))).UTC()
 	}

@@ -50,7 +50,8 @@ func stuck(cursors []*levelCursor, at, txid ltx.TXID) error {
 		}
 	}
 	if beyond != 0 {
-		return &RangeError{Target: Target{TXID: txid}, First: RestorePoint{TXID: at}, Last: RestorePoint{TXID: beyond}, Inside: true}
+		return &RangeError{Target: Target{TXID: txid}, First: RestorePoint{TXID: at}, Last: RestorePoint{TXID: beyond},
+			Inside: true}
 	}
 	return gap
 }

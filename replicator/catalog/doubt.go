@@ -9,10 +9,11 @@ import (
 // Doubt says why the state that was found for a moment need not be the one that was
 // then. It is an error for who wants no other.
 type Doubt struct {
-	Asked  time.Time      `json:"asked"`
-	Before RestorePoint   `json:"before"`           // what was taken
-	After  RestorePoint   `json:"after"`            // the next one
-	Since  *time.Time     `json:"since,omitempty"`  // what is in After and not in Before was committed later; nil: not known
+	Asked  time.Time    `json:"asked"`
+	Before RestorePoint `json:"before"` // what was taken
+	After  RestorePoint `json:"after"`  // the next one
+	// what is in After and not in Before was committed later; nil: not known
+	Since  *time.Time     `json:"since,omitempty"`
 	Clock  bool           `json:"clock"`            // the clock was set, or was wrong
 	Rivals []RestorePoint `json:"rivals,omitempty"` // which that clock showed at the moment as well
 }
@@ -52,7 +53,8 @@ func (d *Doubt) Error() string {
 	case d.Since == nil:
 		b.WriteString("the replica does not tell since when its next restore point covers; ")
 	}
-	fmt.Fprintf(&b, "before it is txid %d (%s), after it txid %d (%s)", d.Before.TXID, stamped(d.Before.Timestamp), d.After.TXID, stamped(d.After.Timestamp))
+	fmt.Fprintf(&b, "before it is txid %d (%s), after it txid %d (%s)", d.Before.TXID, stamped(d.Before.Timestamp),
+		d.After.TXID, stamped(d.After.Timestamp))
 	if d.Since != nil && !d.Clock {
 		fmt.Fprintf(&b, ", which holds what was committed since %s", stamped(*d.Since))
 	}

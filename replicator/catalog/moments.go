@@ -126,11 +126,12 @@ func (p *planner) latest(ctx context.Context, s span) (best ltx.TXID, followed b
 // resolveTime finds the newest batch taken at or before the target's time.
 func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, error) {
 	exact := false // a batch was taken at this very time: whatever is missing came later
-	best, followed, err := p.latest(ctx, span{until: target.Timestamp, clock: func(ctx context.Context, f store.LTXFile) (time.Time, error) {
-		t, err := p.time(ctx, f)
-		exact = exact || err == nil && t.Equal(target.Timestamp)
-		return t, err
-	}})
+	best, followed, err := p.latest(ctx, span{until: target.Timestamp,
+		clock: func(ctx context.Context, f store.LTXFile) (time.Time, error) {
+			t, err := p.time(ctx, f)
+			exact = exact || err == nil && t.Equal(target.Timestamp)
+			return t, err
+		}})
 	if err != nil || best == 0 || followed || exact {
 		return best, err
 	}
@@ -143,7 +144,8 @@ func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, err
 
 // resolveDisputed finds the newest batch at or before the target's time between every
 // two steps of the clock, and chooses of those.
-func (p *planner) resolveDisputed(ctx context.Context, target Target, steps []moment.Step) (ltx.TXID, []RestorePoint, error) {
+func (p *planner) resolveDisputed(ctx context.Context, target Target, steps []moment.Step) (ltx.TXID, []RestorePoint,
+	error) {
 	var found []RestorePoint
 	s := span{until: target.Timestamp, clock: p.clock}
 	for i := 0; i <= len(steps); i++ {

@@ -60,7 +60,8 @@ type queued struct {
 
 func newMachine(t *testing.T, seed uint64) *machine {
 	m := &machine{
-		t: t, rnd: rand.New(rand.NewPCG(seed, 7)), store: storetest.NewMemory(), now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
+		t: t, rnd: rand.New(rand.NewPCG(seed, 7)), store: storetest.NewMemory(), now: time.Date(2026, 3, 1, 12, 0, 0, 0,
+			time.UTC),
 		holds: map[ltx.TXID]int{}, at: map[string]time.Time{}, done: map[int]ltx.TXID{},
 	}
 	m.started, m.steady, m.store.ListMetadata = m.now, seed%2 == 0, seed%3 == 0
@@ -97,11 +98,13 @@ func (m *machine) capture(mark moment.Mark) {
 }
 
 func (m *machine) put(level int, low, high ltx.TXID, rising time.Time, notes map[string]string) {
-	f := store.LTXFile{Level: level, MinTXID: low, MaxTXID: high, Object: store.Object{Key: store.LTXKey(level, low, high), Size: 1000}}
+	f := store.LTXFile{Level: level, MinTXID: low, MaxTXID: high, Object: store.Object{Key: store.LTXKey(level, low, high),
+		Size: 1000}}
 	if notes[store.MetaTimestamp] == "" {
 		notes[store.MetaTimestamp] = rising.UTC().Format(time.RFC3339Nano)
 	}
-	if _, err := m.store.Put(m.t.Context(), f.Object.Key, storetest.Bytes(nil), store.PutOptions{Metadata: notes}); err != nil {
+	if _, err := m.store.Put(m.t.Context(), f.Object.Key, storetest.Bytes(nil),
+		store.PutOptions{Metadata: notes}); err != nil {
 		m.t.Fatal(err)
 	}
 	f.Object.Metadata = notes
@@ -138,14 +141,17 @@ func (m *machine) snapshot() {
 func (m *machine) compact() {
 	for i, interval := range []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour} {
 		for level := i + 1; ; {
-			w := catalog.NextWindow(m.files, level, m.done[level], interval, m.clock(), func(f store.LTXFile) time.Time { return m.at[f.Object.Key] })
+			w := catalog.NextWindow(m.files, level, m.done[level], interval, m.clock(), func(f store.LTXFile) time.Time {
+				return m.at[f.Object.Key]
+			})
 			m.done[level] = w.Until
 			if len(w.Inputs) == 0 {
 				break
 			}
 			if len(w.Inputs) > 1 {
 				first, last := w.Inputs[0], w.Inputs[len(w.Inputs)-1]
-				m.put(level, first.MinTXID, last.MaxTXID, m.at[last.Object.Key], merge.Notes(moment.Of(first.Object.Metadata), last.Object.Metadata, ""))
+				m.put(level, first.MinTXID, last.MaxTXID, m.at[last.Object.Key], merge.Notes(moment.Of(first.Object.Metadata),
+					last.Object.Metadata, ""))
 			}
 		}
 	}
@@ -340,7 +346,8 @@ func (m *machine) ask(asked time.Time) (verdict string, err error) {
 		return "doubted and wrong", nil
 	}
 	if !right {
-		return "", fmt.Errorf("%s: txid %d of %s holds %d commits, and nothing was said; next %+v", asked, plan.TXID, plan.Time(), m.holds[plan.TXID], plan.Next)
+		return "", fmt.Errorf("%s: txid %d of %s holds %d commits, and nothing was said; next %+v", asked, plan.TXID,
+			plan.Time(), m.holds[plan.TXID], plan.Next)
 	}
 	return "right", nil
 }
@@ -382,7 +389,8 @@ func (m *machine) String() string {
 	}
 	for _, f := range m.files {
 		stamp := moment.Of(f.Object.Metadata)
-		s += fmt.Sprintf("L%d %d-%d %s since %s at %s, %d commits, steps %+v\n", f.Level, f.MinTXID, f.MaxTXID, f.Object.Metadata[store.MetaTimestamp],
+		s += fmt.Sprintf("L%d %d-%d %s since %s at %s, %d commits, steps %+v\n", f.Level, f.MinTXID, f.MaxTXID,
+			f.Object.Metadata[store.MetaTimestamp],
 			stamp.Since.Format(time.RFC3339Nano), stamp.Time.Format(time.RFC3339Nano), m.holds[f.MaxTXID], stamp.Steps)
 	}
 	return s

@@ -55,7 +55,8 @@ func (e *GapError) Error() string {
 	if e.Reached == 0 {
 		return fmt.Sprintf("txids %d to %d are missing: there is no snapshot to begin with", e.From, e.To)
 	}
-	return fmt.Sprintf("txids %d to %d are missing from the replica: the newest state before the gap is --txid %d", e.From, e.To, e.Reached)
+	return fmt.Sprintf("txids %d to %d are missing from the replica: the newest state before the gap is --txid %d", e.From,
+		e.To, e.Reached)
 }
 
 // RestorePoint is a state that can be restored.
@@ -66,8 +67,9 @@ type RestorePoint struct {
 
 // RangeError says that the wanted state is not one that the replica can make.
 type RangeError struct {
-	Target      Target
-	First, Last RestorePoint // what it can make: the nearest two around a TXID inside a compacted file, else the whole range
+	Target Target
+	// what it can make: the nearest two around a TXID inside a compacted file, else the whole range
+	First, Last RestorePoint
 	Inside      bool
 }
 
@@ -78,7 +80,8 @@ func (e *RangeError) Error() string {
 		asked = e.Target.Timestamp.UTC().Format(time.RFC3339Nano)
 	}
 	if e.Inside {
-		return fmt.Sprintf("%s was compacted away: the restore points next to it are --txid %d and --txid %d", asked, e.First.TXID, e.Last.TXID)
+		return fmt.Sprintf("%s was compacted away: the restore points next to it are --txid %d and --txid %d", asked,
+			e.First.TXID, e.Last.TXID)
 	}
 	return fmt.Sprintf("%s is outside of what can be restored: txid %d (%s) to txid %d (%s)", asked,
 		e.First.TXID, e.First.Timestamp.Format(time.RFC3339Nano), e.Last.TXID, e.Last.Timestamp.Format(time.RFC3339Nano))

@@ -23,7 +23,8 @@ func batchTime(txid ltx.TXID) time.Time { return start.Add(time.Duration(txid) *
 // putEmpty stores a file of which only the key and the header are true.
 func putEmpty(t testing.TB, m *storetest.Memory, level int, min, max ltx.TXID, metadata bool) {
 	t.Helper()
-	header := ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 4096, Commit: 1, MinTXID: min, MaxTXID: max, Timestamp: batchTime(max).UnixMilli()}
+	header := ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 4096, Commit: 1, MinTXID: min,
+		MaxTXID: max, Timestamp: batchTime(max).UnixMilli()}
 	data, err := header.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +33,8 @@ func putEmpty(t testing.TB, m *storetest.Memory, level int, min, max ltx.TXID, m
 	if metadata {
 		meta = map[string]string{store.MetaTimestamp: batchTime(max).Format(time.RFC3339Nano)}
 	}
-	if _, err := m.Put(context.Background(), store.LTXKey(level, min, max), storetest.Bytes(data), store.PutOptions{Metadata: meta}); err != nil {
+	if _, err := m.Put(context.Background(), store.LTXKey(level, min, max), storetest.Bytes(data),
+		store.PutOptions{Metadata: meta}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -89,7 +91,8 @@ func TestPlan_S30_requests(t *testing.T) {
 	if plan.TXID != n || requests > 96 {
 		t.Errorf("latest: txid %d, %d requests", plan.TXID, requests)
 	}
-	t.Logf("%d objects: latest in %d requests, a txid or timestamp in at most %d; the plan has %d files", len(m.Keys()), requests, most, len(plan.Files))
+	t.Logf("%d objects: latest in %d requests, a txid or timestamp in at most %d; the plan has %d files", len(m.Keys()),
+		requests, most, len(plan.Files))
 }
 
 func checkChain(t *testing.T, plan *catalog.Plan) {
@@ -123,7 +126,8 @@ func TestPlan_R13_strangersKeys(t *testing.T) {
 		putEmpty(t, m, 0, txid, txid, true)
 	}
 	for i := range 2500 {
-		for _, format := range []string{"0000/../../etc/passwd%d", "0000/0000000000000002-x%d.ltx", "000a/%d", "0000/0000000000000002-0000000000000003.ltx.tmp%d", "a%d", "0001/%d"} {
+		for _, format := range []string{"0000/../../etc/passwd%d", "0000/0000000000000002-x%d.ltx", "000a/%d",
+			"0000/0000000000000002-0000000000000003.ltx.tmp%d", "a%d", "0001/%d"} {
 			if _, err := m.Put(ctx, fmt.Sprintf(format, i), storetest.Bytes(nil), store.PutOptions{}); err != nil {
 				t.Fatal(err)
 			}
@@ -199,15 +203,20 @@ func TestPlan_R2_momentInAHole(t *testing.T) {
 		want  ltx.TXID
 		gap   *catalog.GapError
 	}{
-		"before it":                    {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(2).Add(between), 2, nil},
-		"at its edge":                  {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(3), 3, nil},
-		"in it":                        {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(3).Add(between), 0, &catalog.GapError{From: 4, To: 4, Reached: 3}},
-		"behind it":                    {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(5), 0, &catalog.GapError{From: 4, To: 4, Reached: 3}},
-		"thinned out":                  {[]file{{9, 1, 1}, {0, 2, 2}, {1, 2, 9}, {0, 10, 10}}, batchTime(4), 2, nil},
-		"a chain kept for itself":      {[]file{{9, 1, 10}, {2, 11, 20}, {9, 1, 500}, {0, 501, 501}}, batchTime(100), 0, &catalog.GapError{From: 21, To: 499, Reached: 20}},
-		"the same with no file behind": {[]file{{9, 1, 10}, {2, 11, 20}, {9, 1, 500}}, batchTime(100), 0, &catalog.GapError{From: 21, To: 499, Reached: 20}},
-		"in a kept chain":              {[]file{{9, 1, 10}, {2, 11, 20}, {9, 1, 500}, {0, 501, 501}}, batchTime(15), 10, nil},
-		"before a whole database":      {[]file{{9, 1, 1}, {0, 2, 2}, {9, 1, 3}, {0, 4, 4}}, batchTime(2).Add(between), 2, nil},
+		"before it": {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(2).Add(between), 2,
+			nil},
+		"at its edge": {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(3), 3, nil},
+		"in it": {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(3).Add(between), 0,
+			&catalog.GapError{From: 4, To: 4, Reached: 3}},
+		"behind it": {[]file{{9, 1, 1}, {0, 2, 2}, {0, 3, 3}, {0, 5, 5}}, batchTime(5), 0,
+			&catalog.GapError{From: 4, To: 4, Reached: 3}},
+		"thinned out": {[]file{{9, 1, 1}, {0, 2, 2}, {1, 2, 9}, {0, 10, 10}}, batchTime(4), 2, nil},
+		"a chain kept for itself": {[]file{{9, 1, 10}, {2, 11, 20}, {9, 1, 500}, {0, 501, 501}}, batchTime(100), 0,
+			&catalog.GapError{From: 21, To: 499, Reached: 20}},
+		"the same with no file behind": {[]file{{9, 1, 10}, {2, 11, 20}, {9, 1, 500}}, batchTime(100), 0,
+			&catalog.GapError{From: 21, To: 499, Reached: 20}},
+		"in a kept chain":         {[]file{{9, 1, 10}, {2, 11, 20}, {9, 1, 500}, {0, 501, 501}}, batchTime(15), 10, nil},
+		"before a whole database": {[]file{{9, 1, 1}, {0, 2, 2}, {9, 1, 3}, {0, 4, 4}}, batchTime(2).Add(between), 2, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := storetest.NewMemory()

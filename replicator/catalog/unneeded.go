@@ -27,7 +27,8 @@ type Dated struct {
 // is used by none, and neither is a thinned file whose span a higher file covers.
 //
 // Protected keys, those of the last verified chain, stay in any case.
-func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time, protected map[string]bool) []Dated {
+func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time,
+	protected map[string]bool) []Dated {
 	base, ok := oldestBase(files, now.Add(-keep))
 	if !ok {
 		return nil // nothing promised is restorable: whatever is here may be all there is

@@ -28,7 +28,8 @@ type Window struct {
 // since a copy of it would only cost.
 //
 // It is pure: when gives a file's time.
-func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.Duration, now time.Time, when func(store.LTXFile) time.Time) Window {
+func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.Duration, now time.Time,
+	when func(store.LTXFile) time.Time) Window {
 	first := next(files, level, done)
 	if first == nil {
 		if first = nearest(files, level, done); first == nil {

@@ -24,7 +24,8 @@ func file(t *testing.T, txid ltx.TXID) []byte {
 		t.Fatal(err)
 	}
 	err = errors.Join(
-		enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 512, Commit: 2, MinTXID: txid, MaxTXID: txid, Timestamp: int64(txid)}),
+		enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 512, Commit: 2,
+			MinTXID: txid, MaxTXID: txid, Timestamp: int64(txid)}),
 		enc.EncodePage(ltx.PageHeader{Pgno: 1}, make([]byte, 512)),
 		enc.Close())
 	if err != nil {
@@ -57,7 +58,9 @@ func TestCompact_S35_unreadable(t *testing.T) {
 	})
 	for txid := ltx.TXID(2); txid <= 6; txid++ {
 		data := file(t, txid)
-		body := store.Body{Size: int64(len(data)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }}
+		body := store.Body{Size: int64(len(data)), Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(data)), nil
+		}}
 		object, err := m.Put(t.Context(), store.LTXKey(0, txid, txid), body, store.PutOptions{})
 		if err != nil {
 			t.Fatal(err)

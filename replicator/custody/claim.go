@@ -29,7 +29,8 @@ type ClaimError struct {
 // Error says what was met, what was done and what to do.
 func (e *ClaimError) Error() string {
 	if e.Verdict == lineage.Stranger {
-		return e.Replica + ": it holds files that sqlwatch did not write (Litestream's?); nothing was stored: use an empty prefix, " +
+		return e.Replica + ": it holds files that sqlwatch did not write (Litestream's?); nothing was stored: use an empty " +
+			"prefix, " +
 			"or continue that history with: sqlwatch run --adopt=NAME, the name being the replica's or the database's"
 	}
 	whose := "a lineage without a name"
@@ -51,8 +52,10 @@ func (e *ClaimError) Error() string {
 	if e.Noted {
 		cure = "this database was restored from it, but not its newest state"
 	}
-	return fmt.Sprintf("%s: %s (%s, txid %s); nothing is stored from here, commits are kept in the spool: %s; if this database "+
-		"is to follow in its place, start once with: sqlwatch run --adopt=NAME, the name being the replica's or the database's; "+
+	return fmt.Sprintf("%s: %s (%s, txid %s); nothing is stored from here, commits are kept in the spool: %s; if this "+
+		"database "+
+		"is to follow in its place, start once with: sqlwatch run --adopt=NAME, the name being the replica's or the "+
+		"database's; "+
 		"both histories stay restorable", e.Replica, what, whose, e.TXID, cure)
 }
 

@@ -315,7 +315,8 @@ func (l *Lease) free() bool {
 func (l *Lease) held() error {
 	left := max(0, l.note.life()+margin-l.o.Clock().Sub(l.seen)).Round(time.Second)
 	if l.note.Owner == l.o.Owner {
-		return fmt.Errorf("%w: it was taken under this host's own name, %s, with another state directory, before the machine "+
+		return fmt.Errorf("%w: it was taken under this host's own name, %s, with another state directory, before the "+
+			"machine "+
 			"was booted or on a clone of it: this one goes on if that one says nothing for another %v; if another one runs, "+
 			"stop it or give each a prefix of its own", ErrHeld, l.o.Owner, left)
 	}

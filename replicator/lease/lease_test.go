@@ -49,7 +49,8 @@ func (c *cell) Put(_ context.Context, _ string, body store.Body, o store.PutOpti
 	if o.Create && covers(c.refuses, "create") || o.Match != "" && covers(c.refuses, "match") {
 		return store.Object{}, errors.ErrUnsupported
 	}
-	if o.Create && !covers(c.ignores, "create") && c.version > 0 || o.Match != "" && !covers(c.ignores, "match") && o.Match != fmt.Sprint(c.version) {
+	if o.Create && !covers(c.ignores, "create") && c.version > 0 || o.Match != "" && !covers(c.ignores, "match") &&
+		o.Match != fmt.Sprint(c.version) {
 		return store.Object{}, store.ErrExists
 	}
 	r, err := body.Open()

@@ -22,10 +22,11 @@ func TestJudge_C14(t *testing.T) {
 		e    E
 		want lineage.Verdict
 	}{
-		"nothing there":                             {E{Empty: true}, lineage.Begin},
-		"named and empty, another's":                {E{Empty: true, Named: true, Leased: true}, lineage.Foreign},
-		"named and empty, ours":                     {E{Empty: true, Named: true, Mine: true}, lineage.Begin},
-		"a restart":                                 {E{Named: true, Leased: true, Mine: true, Last: true, Holds: true}, lineage.Continue},
+		"nothing there":              {E{Empty: true}, lineage.Begin},
+		"named and empty, another's": {E{Empty: true, Named: true, Leased: true}, lineage.Foreign},
+		"named and empty, ours":      {E{Empty: true, Named: true, Mine: true}, lineage.Begin},
+		"a restart": {E{Named: true, Leased: true, Mine: true, Last: true, Holds: true},
+			lineage.Continue},
 		"its first start after an upgrade":          {E{Leased: true, Last: true}, lineage.Continue},
 		"an upgrade, and the lease is another's":    {E{Leased: true}, lineage.Foreign},
 		"another database, however quiet the lease": {E{Named: true, Leased: true}, lineage.Foreign},
@@ -34,11 +35,12 @@ func TestJudge_C14(t *testing.T) {
 		"restored from there":                       {E{Named: true, Leased: true, Noted: true}, lineage.Continue},
 		"the very same file":                        {E{Named: true, Leased: true, Same: true}, lineage.Continue},
 		"a clone, the original went on":             {E{Named: true, Leased: true, Mine: true}, lineage.Diverged},
-		"another took the lease and wrote nothing":  {E{Named: true, Leased: true, Mine: true, Holds: true}, lineage.Continue},
-		"our number, of another lineage":            {E{Named: true, Leased: true, Holds: true}, lineage.Foreign},
-		"Litestream's":                              {E{}, lineage.Stranger},
-		"Litestream's, adopted":                     {E{Adopted: true}, lineage.Continue},
-		"emptied, and what was stored since":        {E{Holds: true}, lineage.Continue},
+		"another took the lease and wrote nothing": {E{Named: true, Leased: true, Mine: true, Holds: true},
+			lineage.Continue},
+		"our number, of another lineage":     {E{Named: true, Leased: true, Holds: true}, lineage.Foreign},
+		"Litestream's":                       {E{}, lineage.Stranger},
+		"Litestream's, adopted":              {E{Adopted: true}, lineage.Continue},
+		"emptied, and what was stored since": {E{Holds: true}, lineage.Continue},
 	} {
 		if got := lineage.Judge(tt.e); got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)

@@ -58,7 +58,9 @@ func Files(ctx context.Context, dir, name string, inputs []io.Reader) (_ *Merged
 		return nil, err
 	}
 	m.Min, m.Max = c.Header().MinTXID, c.Header().MaxTXID
-	m.Body = store.Body{Size: info.Size(), SHA256: hex.EncodeToString(sha.Sum(nil)), Open: func() (io.ReadCloser, error) { return os.Open(file.TempPath()) }}
+	m.Body = store.Body{Size: info.Size(), SHA256: hex.EncodeToString(sha.Sum(nil)), Open: func() (io.ReadCloser, error) {
+		return os.Open(file.TempPath())
+	}}
 	return m, nil
 }
 

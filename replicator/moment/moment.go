@@ -144,7 +144,8 @@ func Of(meta map[string]string) Stamp {
 		low, lowErr := strconv.ParseInt(fields[1], 10, 64)
 		high, highErr := strconv.ParseInt(fields[2], 10, 64)
 		if err == nil && lowErr == nil && highErr == nil {
-			s.Steps = append(s.Steps, Step{TXID: ltx.TXID(txid), Low: time.UnixMilli(low).UTC(), High: time.UnixMilli(high).UTC()})
+			s.Steps = append(s.Steps, Step{TXID: ltx.TXID(txid), Low: time.UnixMilli(low).UTC(),
+				High: time.UnixMilli(high).UTC()})
 		}
 	}
 	return s

@@ -79,7 +79,8 @@ func TestStamp_P8_setBack(t *testing.T) {
 	c.mark.Look(c.wall, c.passed)
 	c.pass(5 * time.Minute)
 	s := c.batch()
-	if len(s.Steps) != 1 || s.Steps[0].TXID != 2 || s.Steps[0].Low.After(noon.Add(-time.Hour)) || s.Steps[0].High.Before(noon) || s.Skew(c.rising) < 54*time.Minute {
+	if len(s.Steps) != 1 || s.Steps[0].TXID != 2 || s.Steps[0].Low.After(noon.Add(-time.Hour)) ||
+		s.Steps[0].High.Before(noon) || s.Skew(c.rising) < 54*time.Minute {
 		t.Fatalf("%+v", s)
 	}
 	if !s.Since.Equal(noon.Add(-time.Hour)) {
@@ -116,7 +117,8 @@ func TestStamp_P8_unknown(t *testing.T) {
 func TestStampMetadata(t *testing.T) {
 	t.Parallel()
 	at := noon.Add(123456789)
-	s := Stamp{Time: at, Since: noon, Steps: []Step{{TXID: 0xabc, Low: noon.Add(-time.Hour), High: noon}, {TXID: 1 << 60, Low: noon, High: noon.Add(time.Hour)}}}
+	s := Stamp{Time: at, Since: noon, Steps: []Step{{TXID: 0xabc, Low: noon.Add(-time.Hour), High: noon},
+		{TXID: 1 << 60, Low: noon, High: noon.Add(time.Hour)}}}
 	meta := map[string]string{}
 	s.Put(meta)
 	if got := Of(meta); !reflect.DeepEqual(got, s) {
@@ -136,7 +138,8 @@ func TestStampMetadata(t *testing.T) {
 		t.Errorf("%d bytes of metadata", size)
 	}
 	for _, broken := range []string{"", "x", "1:2", "1:2:x,5:6:7:8", ",,,"} {
-		if got := Of(map[string]string{MetaTime: broken, MetaSince: broken, MetaSteps: broken}); len(got.Steps) != 0 || !got.Time.IsZero() {
+		if got := Of(map[string]string{MetaTime: broken, MetaSince: broken, MetaSteps: broken}); len(got.Steps) != 0 ||
+			!got.Time.IsZero() {
 			t.Errorf("%q: %+v", broken, got)
 		}
 	}

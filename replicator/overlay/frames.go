@@ -25,7 +25,8 @@ const firstCompaction = 1 << 16
 // NotBackfilled calls f with the newest frame of each page up to x's commit, ascending
 // by page, but for frames that the main file has for certain. The caller holds the WAL,
 // and x was read after it began to. The bytes are valid during the call.
-func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex, f func(page uint32, data []byte) error) error {
+func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex,
+	f func(page uint32, data []byte) error) error {
 	if x.Backfilled >= x.MaxFrame {
 		return nil
 	}

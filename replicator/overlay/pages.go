@@ -14,7 +14,8 @@ import (
 )
 
 // ErrRoom says that more pages would have to be kept than there is room for.
-var ErrRoom = errors.New("the database changes more than there is room to keep aside: free space in the state directory, or try when less is written")
+var ErrRoom = errors.New("the database changes more than there is room to keep aside: free space in the state " +
+	"directory, or try when less is written")
 
 const (
 	inMemory  = 4 << 20  // bytes of pages that are kept in memory; the rest is in a file

@@ -32,7 +32,8 @@ type Snapshot struct {
 
 // NewSnapshot returns the snapshot that reads o, which is one of copies. h says which
 // state it is; sum is its database checksum.
-func NewSnapshot(o *Copy, copies *Copies, h ltx.Header, sum ltx.Checksum, lineage string, taken moment.Stamp) *Snapshot {
+func NewSnapshot(o *Copy, copies *Copies, h ltx.Header, sum ltx.Checksum, lineage string,
+	taken moment.Stamp) *Snapshot {
 	h.Version, h.Flags = ltx.Version, ltx.HeaderFlagNoChecksum
 	return &Snapshot{copy: o, copies: copies, header: h, sum: sum, lineage: lineage, taken: taken}
 }

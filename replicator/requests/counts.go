@@ -14,7 +14,8 @@ import (
 // which they are counted.
 var (
 	operations = [...]string{"put", "multipart", "get", "head", "list", "delete"}
-	reasons    = [...]string{"not_found", "exists", "conflict", "auth", "misplaced", "throttled", "timeout", "canceled", "unsupported", "unavailable", "other"}
+	reasons    = [...]string{"not_found", "exists", "conflict", "auth", "misplaced", "throttled", "timeout", "canceled",
+		"unsupported", "unavailable", "other"}
 )
 
 // bounds are the upper bounds of the buckets of durations, in seconds.

@@ -12,10 +12,12 @@ import (
 var catalogue = []metric.Metric{
 	{Name: "sqlwatch_replica_operations_total", Type: metric.Counter, Labels: []string{"db", "replica", "operation"},
 		Help: "Requests sent to the replica's store, retries included."},
-	{Name: "sqlwatch_replica_operation_failures_total", Type: metric.Counter, Labels: []string{"db", "replica", "operation", "reason"},
-		Help: "Requests to the replica's store that failed, by reason."},
-	{Name: "sqlwatch_replica_operation_duration_seconds", Type: metric.Histogram, Labels: []string{"db", "replica", "operation"},
-		Help: "How long requests to the replica's store took."},
+	{Name: "sqlwatch_replica_operation_failures_total", Type: metric.Counter,
+		Labels: []string{"db", "replica", "operation", "reason"},
+		Help:   "Requests to the replica's store that failed, by reason."},
+	{Name: "sqlwatch_replica_operation_duration_seconds", Type: metric.Histogram,
+		Labels: []string{"db", "replica", "operation"},
+		Help:   "How long requests to the replica's store took."},
 }
 
 var descOperations, descFailures, descDurations = catalogue[0].Desc(), catalogue[1].Desc(), catalogue[2].Desc()

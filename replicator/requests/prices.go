@@ -44,6 +44,7 @@ func (p Prices) Monthly(c *Counts, since time.Duration, stored int64) (dollars f
 		return 0, false
 	}
 	const million, gigabyte = 1e6, 1e9
-	requests := p.Write*float64(c.Total("put", "multipart")) + p.List*float64(c.Total("list")) + p.Read*float64(c.Total("get", "head"))
+	requests := p.Write*float64(c.Total("put", "multipart")) + p.List*float64(c.Total("list")) +
+		p.Read*float64(c.Total("get", "head"))
 	return requests/million*float64(month)/float64(since) + p.Stored*float64(stored)/gigabyte, true
 }

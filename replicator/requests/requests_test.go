@@ -92,7 +92,8 @@ func TestCounts_Observe(t *testing.T) {
 		}
 	}
 	for _, m := range got["sqlwatch_replica_operation_failures_total"] {
-		want := map[string]float64{"put timeout": 1, "put other": 1, "list auth": 1}[label(m, "operation")+" "+label(m, "reason")]
+		want := map[string]float64{"put timeout": 1, "put other": 1, "list auth": 1}[label(m, "operation")+" "+
+			label(m, "reason")]
 		if label(m, "replica") != "s3.main" {
 			want = 0
 		}
@@ -136,7 +137,9 @@ func TestPrices_Monthly(t *testing.T) {
 		if _, known := p.Monthly(c, 59*time.Minute, gigabytes); known {
 			t.Error("a cost was concluded from less than an hour")
 		}
-		for operation, n := range map[string]int{"put": 7000, "multipart": 200, "get": 1900, "head": 100, "list": 20, "delete": 5000} { // in two hours
+		// in two hours
+		for operation, n := range map[string]int{"put": 7000, "multipart": 200, "get": 1900, "head": 100, "list": 20,
+			"delete": 5000} {
 			for range n {
 				c.Observe(store.Request{Operation: operation})
 			}

@@ -20,7 +20,7 @@ import (
 // to the oldest and each page is written once, in its newest version:
 //
 //	fetcher ─ parts ─► walk (cuts frames, decides which are wanted) ─ batches ─► workers (decompress, sum, write)
-//	                                                                └─ in order ► fold (joins the sums into each file's checksum)
+//	                                                                └─ in order ► fold (joins a file's sums)
 //
 // walk is one goroutine and alone knows the bitmap; a batch belongs to one
 // goroutine at a time. Memory is bounded by the number of batches and parts.
@@ -81,7 +81,8 @@ type fileState struct {
 func (a *application) apply(ctx context.Context) error {
 	workers := runtime.GOMAXPROCS(0)
 	batches := 2*workers + 2
-	a.work, a.order, a.free = make(chan *pageBatch, batches), make(chan *pageBatch, batches), make(chan *pageBatch, batches)
+	a.work, a.order, a.free = make(chan *pageBatch, batches), make(chan *pageBatch, batches), make(chan *pageBatch,
+		batches)
 	for range batches {
 		a.free <- &pageBatch{}
 	}
@@ -105,7 +106,8 @@ func (a *application) apply(ctx context.Context) error {
 // verdict compares the database that was made with what is known about it.
 func (a *application) verdict() error {
 	if a.missing > 0 {
-		return fmt.Errorf("page %d of %d is in none of the %d planned files: %w", a.firstMissing(), a.pages, len(a.plan.Files), ErrIncomplete)
+		return fmt.Errorf("page %d of %d is in none of the %d planned files: %w", a.firstMissing(), a.pages,
+			len(a.plan.Files), ErrIncomplete)
 	}
 	newest := a.plan.Files[len(a.plan.Files)-1].Object.Key
 	got := ltx.Checksum(a.checksum.Load()) | ltx.ChecksumFlag
@@ -126,7 +128,8 @@ type ChecksumError struct {
 
 // Error names both checksums.
 func (e *ChecksumError) Error() string {
-	return fmt.Sprintf("the restored pages have the checksum %s, %s says %s: one of the planned objects is not of this history", e.Got, e.Key, e.Want)
+	return fmt.Sprintf("the restored pages have the checksum %s, %s says %s: one of the planned objects is not of this "+
+		"history", e.Got, e.Key, e.Want)
 }
 
 // walk goes through the files from the newest to the oldest. Small ones are
@@ -284,7 +287,8 @@ func (a *application) firstMissing() uint32 {
 }
 
 // cutPages sends a file's frames to the workers, then what follows them.
-func (a *application) cutPages(ctx context.Context, state *fileState, cut *frameCutter, before []byte, size int64) error {
+func (a *application) cutPages(ctx context.Context, state *fileState, cut *frameCutter, before []byte,
+	size int64) error {
 	for last := false; !last; before = nil {
 		b, err := a.take(ctx, state)
 		if err != nil {

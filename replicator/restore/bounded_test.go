@@ -21,7 +21,8 @@ func TestBounded_R13_claims(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 4096, Commit: 3, MinTXID: 2, MaxTXID: 5}); err != nil {
+	if err := enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 4096, Commit: 3,
+		MinTXID: 2, MaxTXID: 5}); err != nil {
 		t.Fatal(err)
 	}
 	for page := range uint32(3) {

@@ -159,7 +159,8 @@ func (f *fetcher) get(ctx context.Context, e extent) ([]byte, store.Object, erro
 // final tells errors that the next try will meet again.
 func final(err error) bool {
 	var corrupt *store.CorruptError
-	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrAuth) || errors.Is(err, store.ErrMisplaced) || errors.As(err, &corrupt)
+	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrAuth) || errors.Is(err, store.ErrMisplaced) ||
+		errors.As(err, &corrupt)
 }
 
 func getFull(ctx context.Context, st store.Store, e extent, buf []byte) (store.Object, error) {
@@ -169,7 +170,8 @@ func getFull(ctx context.Context, st store.Store, e extent, buf []byte) (store.O
 	}
 	defer r.Close()
 	if obj.Size != e.file.Object.Size {
-		return store.Object{}, &store.CorruptError{Key: e.file.Object.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", obj.Size, e.file.Object.Size)}
+		return store.Object{}, &store.CorruptError{Key: e.file.Object.Key,
+			Err: fmt.Errorf("it has %d bytes, the listing said %d", obj.Size, e.file.Object.Size)}
 	}
 	if n, err := io.ReadFull(r, buf); err != nil {
 		return store.Object{}, fmt.Errorf("it ended after %d of %d bytes from offset %d: %w", n, e.length, e.offset, err)

@@ -27,7 +27,8 @@ func FuzzRestore(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		if got, _, err := restored(t, m, catalog.Target{}); err == nil && !bytes.Equal(got, h.states[3]) && !ltxChecksumHolds(data) {
+		if got, _, err := restored(t, m, catalog.Target{}); err == nil && !bytes.Equal(got, h.states[3]) &&
+			!ltxChecksumHolds(data) {
 			t.Error("success with other contents")
 		}
 	})

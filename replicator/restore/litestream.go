@@ -81,7 +81,8 @@ func generations(ctx context.Context, st store.Store) ([]generation, error) {
 		id, o, ok := parseV3(obj)
 		if !ok && v3Inside.MatchString(obj.Key) && !strings.HasSuffix(obj.Key, ".tmp") {
 			// It may be a part of the history, and what lacks a part is another one.
-			return nil, fmt.Errorf("list generations: %s is not a name that Litestream 0.3 gives: move it away if it is nothing of a replica's", obj.Key)
+			return nil, fmt.Errorf("list generations: %s is not a name that Litestream 0.3 gives: move it away if it is "+
+				"nothing of a replica's", obj.Key)
 		}
 		if !ok {
 			continue
@@ -199,7 +200,8 @@ func (p *v3Plan) time() (t time.Time) {
 // plan plans in both histories that one place may hold: LTX files, and generations of
 // Litestream 0.3 from before an upgrade or after one was taken back. Of two states the
 // newer one is meant, as long as it is not behind the moment asked for.
-func (r *restorer) plan(ctx context.Context, target catalog.Target, excluded map[string]bool) (*catalog.Plan, *v3Plan, error) {
+func (r *restorer) plan(ctx context.Context, target catalog.Target, excluded map[string]bool) (*catalog.Plan, *v3Plan,
+	error) {
 	plan, err := catalog.PlanWithout(ctx, r.store, target, excluded)
 	if target.TXID != 0 && !errors.Is(err, catalog.ErrEmpty) {
 		return plan, nil, err
@@ -218,7 +220,8 @@ func (r *restorer) plan(ctx context.Context, target catalog.Target, excluded map
 		return plan, nil, err
 	case oldErr == nil && (errors.As(err, &outside) || err == nil && old.time().After(plan.Time())):
 		r.result.Warnings = append(r.result.Warnings, fmt.Sprintf(
-			"this place holds two histories: the state of %s is of Litestream 0.3's generation %s; the other one's states are chosen by --txid",
+			"this place holds two histories: the state of %s is of Litestream 0.3's generation %s; the other one's states are "+
+				"chosen by --txid",
 			old.time().Format(time.RFC3339Nano), old.generation))
 		return nil, old, nil
 	}
@@ -282,7 +285,8 @@ func (v *v3Restore) fetch(ctx context.Context, obj store.Object, w io.Writer) (i
 	}
 	defer r.Close()
 	if got.Size != obj.Size {
-		return 0, &store.CorruptError{Key: obj.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", got.Size, obj.Size)}
+		return 0, &store.CorruptError{Key: obj.Key, Err: fmt.Errorf("it has %d bytes, the listing said %d", got.Size,
+			obj.Size)}
 	}
 	counted := &io.LimitedReader{R: r, N: math.MaxInt64}
 	n, err := io.CopyBuffer(&roomy{w, v.stage}, struct{ io.Reader }{lz4.NewReader(counted)}, make([]byte, 1<<20))

@@ -58,7 +58,8 @@ func realHistory(t testing.TB, st store.Store) *history {
 	path := filepath.Join(t.TempDir(), "app.db")
 	for i, sql := range []string{
 		"PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, v BLOB); CREATE INDEX i ON t(v)",
-		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500) INSERT INTO t SELECT i, randomblob(300) FROM n",
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<500) INSERT INTO t SELECT i, randomblob(300) " +
+			"FROM n",
 		"UPDATE t SET v = randomblob(100) WHERE id % 7 = 0", "DELETE FROM t WHERE id > 200", "VACUUM",
 		"INSERT INTO t VALUES (1000, 'last')",
 	} {
@@ -98,7 +99,8 @@ func TestLitestream05RestoresOurs(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "theirs.db")
 	when := h.times[5].Add(time.Millisecond).Format(time.RFC3339Nano)
-	if msg, err := exec.Command(bin, "restore", "-o", out, "-timestamp", when, "file://"+dir).CombinedOutput(); err != nil {
+	if msg, err := exec.Command(bin, "restore", "-o", out, "-timestamp", when,
+		"file://"+dir).CombinedOutput(); err != nil {
 		t.Fatalf("litestream restore -timestamp %s: %v\n%s", when, err, msg)
 	}
 	if data, err := os.ReadFile(out); err != nil || !bytes.Equal(data, h.states[5]) {
@@ -191,7 +193,8 @@ func v3Replica(t testing.TB) (m *storetest.Memory, states [][]byte) {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.Put(context.Background(), "generations/0123456789abcdef/"+key, storetest.Bytes(b.Bytes()), store.PutOptions{}); err != nil {
+		if _, err := m.Put(context.Background(), "generations/0123456789abcdef/"+key, storetest.Bytes(b.Bytes()),
+			store.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -209,7 +212,8 @@ func v3Replica(t testing.TB) (m *storetest.Memory, states [][]byte) {
 	put("snapshots/00000004.snapshot.lz4", snapshot)
 	states = append(states, snapshot)
 	for index := 4; index < 6; index++ {
-		wal := walOf(t, path, fmt.Sprintf("INSERT INTO t VALUES (randomblob(9000)), (%d); DELETE FROM t WHERE typeof(v) = 'integer'", index))
+		wal := walOf(t, path, fmt.Sprintf("INSERT INTO t VALUES (randomblob(9000)), (%d); DELETE FROM t WHERE typeof(v) = "+
+			"'integer'", index))
 		frames := (len(wal) - 32) / (24 + 4096)
 		for from, i := 0, 1; i <= 3; i++ {
 			to := 32 + frames*i/3*(24+4096)
@@ -227,7 +231,8 @@ func walOf(t testing.TB, path, sql string) []byte {
 	t.Helper()
 	kept := path + ".kept"
 	shell := exec.Command("sqlite3", path)
-	shell.Stdin = strings.NewReader("PRAGMA wal_autocheckpoint=0;\n" + sql + ";\n.shell cp " + path + "-wal " + kept + "\n")
+	shell.Stdin = strings.NewReader("PRAGMA wal_autocheckpoint=0;\n" + sql + ";\n.shell cp " + path + "-wal " + kept +
+		"\n")
 	if out, err := shell.CombinedOutput(); err != nil {
 		t.Fatalf("sqlite3: %v\n%s", err, out)
 	}
@@ -248,7 +253,9 @@ func TestRestoreGenerations(t *testing.T) {
 	if err != nil || !bytes.Equal(data, states[1]) {
 		t.Errorf("at the end of the first index: %v, as it was: %v", err, bytes.Equal(data, states[1]))
 	}
-	for name, target := range map[string]catalog.Target{"before": {Timestamp: time.Date(2023, 5, 5, 0, 0, 30, 0, time.UTC)}, "after": {Timestamp: time.Date(2023, 5, 6, 0, 0, 0, 0, time.UTC)}} {
+	for name, target := range map[string]catalog.Target{
+		"before": {Timestamp: time.Date(2023, 5, 5, 0, 0, 30, 0, time.UTC)},
+		"after":  {Timestamp: time.Date(2023, 5, 6, 0, 0, 0, 0, time.UTC)}} {
 		var out *catalog.RangeError
 		if _, _, err := restored(t, m, target); !errors.As(err, &out) {
 			t.Errorf("%s: %v, want a *RangeError", name, err)
@@ -347,7 +354,8 @@ func TestRestore_R23_twoHistories(t *testing.T) {
 			read := func(target catalog.Target) []byte {
 				t.Helper()
 				out := filepath.Join(t.TempDir(), "out.db")
-				if _, err := restore.Run(t.Context(), m, restore.Options{Output: out, Target: target, Check: restore.CheckNone}); err != nil {
+				if _, err := restore.Run(t.Context(), m, restore.Options{Output: out, Target: target,
+					Check: restore.CheckNone}); err != nil {
 					t.Fatalf("%+v: %v", target, err)
 				}
 				data, err := os.ReadFile(out)
@@ -366,7 +374,8 @@ func TestRestore_R23_twoHistories(t *testing.T) {
 			if !bytes.Equal(read(catalog.Target{Timestamp: time.Date(2023, 5, 5, 0, 4, 30, 0, time.UTC)}), states[1]) {
 				t.Error("a moment of Litestream 0.3's")
 			}
-			if !bytes.Equal(read(catalog.Target{Timestamp: h.times[2]}), h.states[2]) || !bytes.Equal(read(catalog.Target{TXID: 2}), h.states[2]) {
+			if !bytes.Equal(read(catalog.Target{Timestamp: h.times[2]}), h.states[2]) ||
+				!bytes.Equal(read(catalog.Target{TXID: 2}), h.states[2]) {
 				t.Error("a moment, or a txid, of the LTX files")
 			}
 		})

@@ -40,9 +40,10 @@ type Options struct {
 	DryRun      bool     // plan only
 	Note        bool     // leave a note beside Output, by which the next sqlwatch goes on with its lineage
 	Check       Check
-	Exact       bool                    // a moment whose state is not known for sure is an error
-	SyncEvery   time.Duration           // of the replica, to judge by; 0: 1 s
-	Progress    func(done, total int64) // bytes of the replica's objects, equal from when all is there and is checked; may be nil
+	Exact       bool          // a moment whose state is not known for sure is an error
+	SyncEvery   time.Duration // of the replica, to judge by; 0: 1 s
+	// bytes of the replica's objects, equal from when all is there and is checked; may be nil
+	Progress func(done, total int64)
 }
 
 // Result says what was made.
@@ -130,7 +131,8 @@ func (r *restorer) run(ctx context.Context) error {
 		return err
 	}
 	if err := r.stage.inherit(); err != nil {
-		r.result.Warnings = append(r.result.Warnings, "the restored database keeps mode 0600 and belongs to you: "+err.Error())
+		r.result.Warnings = append(r.result.Warnings, "the restored database keeps mode 0600 and belongs to you: "+
+			err.Error())
 	}
 	claim, err := r.claim(output)
 	if err != nil {
@@ -160,8 +162,9 @@ func (r *restorer) leaveNote(ctx context.Context, output string) {
 		err = lineage.Leave(output, line.ID, r.result.TXID)
 	}
 	if err != nil {
-		r.result.Warnings = append(r.result.Warnings, fmt.Sprintf("the database is restored, but where it comes from was not noted beside it: "+
-			"should sqlwatch refuse to go on with this replica, start it once with --adopt (%v)", err))
+		r.result.Warnings = append(r.result.Warnings,
+			fmt.Sprintf("the database is restored, but where it comes from was not noted beside it: "+
+				"should sqlwatch refuse to go on with this replica, start it once with --adopt (%v)", err))
 	}
 }
 
@@ -382,7 +385,8 @@ func (r *restorer) check(ctx context.Context) error {
 	if err := check(ctx, r.stage.Name()); ctx.Err() != nil {
 		return ctx.Err()
 	} else if err != nil {
-		return fmt.Errorf("every page is as it was replicated, but SQLite finds the database damaged (--check none restores it nevertheless): %w", err)
+		return fmt.Errorf("every page is as it was replicated, but SQLite finds the database damaged (--check none "+
+			"restores it nevertheless): %w", err)
 	}
 	return nil
 }
@@ -400,7 +404,8 @@ func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (
 		if err == nil {
 			a := &application{store: st, plan: plan, wantSums: true, inFull: o.inFull}
 			if err = a.apply(ctx); err == nil {
-				return plan.TXID, store.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp, Lineage: plan.Lineage, Taken: plan.Taken}, nil
+				return plan.TXID, store.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp,
+					Lineage: plan.Lineage, Taken: plan.Taken}, nil
 			}
 		} else {
 			err = o.explain(err)

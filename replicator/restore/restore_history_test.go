@@ -134,7 +134,8 @@ func (h *history) encode(min, max ltx.TXID, base []byte) []byte {
 	h.t.Helper()
 	state := h.states[max]
 	header := ltx.Header{
-		Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: uint32(h.pageSize), Commit: uint32(len(state) / h.pageSize),
+		Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: uint32(h.pageSize),
+		Commit:  uint32(len(state) / h.pageSize),
 		MinTXID: min, MaxTXID: max, Timestamp: h.times[max].UnixMilli(),
 	}
 	pages := make(map[uint32][]byte)
@@ -219,7 +220,8 @@ func scratch(t testing.TB) string {
 func restored(t testing.TB, st store.Store, target catalog.Target) ([]byte, restore.Result, error) {
 	t.Helper()
 	out := filepath.Join(scratch(t), "out.db")
-	result, err := restore.Run(context.Background(), st, restore.Options{Output: out, Target: target, Check: restore.CheckNone})
+	result, err := restore.Run(context.Background(), st, restore.Options{Output: out, Target: target,
+		Check: restore.CheckNone})
 	data, rerr := os.ReadFile(out)
 	if (err == nil) != (rerr == nil) {
 		t.Fatalf("Restore says %v, reading its output says %v", err, rerr)

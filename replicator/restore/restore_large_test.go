@@ -121,7 +121,8 @@ func TestRestore_D17_lockPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: pageSize, Commit: commit, MinTXID: 1, MaxTXID: 7}); err != nil {
+	if err := enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: pageSize,
+		Commit: commit, MinTXID: 1, MaxTXID: 7}); err != nil {
 		t.Fatal(err)
 	}
 	page := make([]byte, pageSize)
@@ -141,7 +142,8 @@ func TestRestore_D17_lockPage(t *testing.T) {
 	}
 	m := storetest.NewMemory()
 	meta := map[string]string{store.MetaChecksum: (sum | ltx.ChecksumFlag).String()}
-	if _, err := m.Put(context.Background(), store.LTXKey(9, 1, 7), storetest.Bytes(buf.Bytes()), store.PutOptions{Metadata: meta}); err != nil {
+	if _, err := m.Put(context.Background(), store.LTXKey(9, 1, 7), storetest.Bytes(buf.Bytes()),
+		store.PutOptions{Metadata: meta}); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "out.db")
@@ -159,7 +161,8 @@ func TestRestore_D17_lockPage(t *testing.T) {
 		if _, err := f.ReadAt(got, int64(pgno-1)*pageSize); err != nil {
 			t.Fatal(err)
 		}
-		if want := pgno; pgno == lock && binary.BigEndian.Uint32(got) != 0 || pgno != lock && binary.BigEndian.Uint32(got) != want {
+		if want := pgno; pgno == lock && binary.BigEndian.Uint32(got) != 0 ||
+			pgno != lock && binary.BigEndian.Uint32(got) != want {
 			t.Errorf("page %d begins with %x", pgno, got)
 		}
 	}

@@ -142,7 +142,8 @@ func TestRestoreOutput(t *testing.T) {
 		f.Close()
 		defer func() { holder.Process.Kill(); holder.Wait() }()
 		var occupied *restore.OccupiedError
-		if _, err := restoreTo(m, out, nil); !errors.As(err, &occupied) || len(occupied.Users) != 1 || occupied.Users[0] != holder.Process.Pid {
+		if _, err := restoreTo(m, out, nil); !errors.As(err, &occupied) || len(occupied.Users) != 1 ||
+			occupied.Users[0] != holder.Process.Pid {
 			t.Errorf("%v, want the holder %d", err, holder.Process.Pid)
 		}
 		if _, err := restoreTo(m, out, force); !errors.As(err, &occupied) {
@@ -174,7 +175,8 @@ func TestRestoreOutput(t *testing.T) {
 		if info, err := os.Lstat(link); err != nil || info.Mode()&fs.ModeSymlink == 0 {
 			t.Error("the link was replaced")
 		}
-		if _, err := restoreTo(m, filepath.Join(dir, "missing", "out.db"), nil); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "make it first") {
+		if _, err := restoreTo(m, filepath.Join(dir, "missing", "out.db"), nil); !errors.Is(err, fs.ErrNotExist) ||
+			!strings.Contains(err.Error(), "make it first") {
 			t.Errorf("no directory: %v", err)
 		}
 		if _, err := restoreTo(m, real, force); err == nil || !strings.Contains(err.Error(), "directory") {
@@ -286,7 +288,8 @@ print("ready", flush=True); sys.stdin.read()`, out)
 		copy(state[2*4096:], bytes.Repeat([]byte{0xee}, 4096))
 		b.commitState(state)
 		out := filepath.Join(t.TempDir(), "out.db")
-		if _, err := restoreTo(broken, out, nil); !errors.Is(err, sqlite.ErrCorrupt) || !strings.Contains(err.Error(), "--check none") {
+		if _, err := restoreTo(broken, out, nil); !errors.Is(err, sqlite.ErrCorrupt) || !strings.Contains(err.Error(),
+			"--check none") {
 			t.Errorf("%v, want ErrCorrupt", err)
 		}
 		onlyFiles(t, filepath.Dir(out))
@@ -393,11 +396,15 @@ func TestDrill(t *testing.T) {
 	drill := func(source func(context.Context, ltxTXID) (ltxChecksum, bool, error)) (restore.DrillResult, error) {
 		return restore.Drill(context.Background(), m, restore.DrillOptions{Scratch: dir, Source: source})
 	}
-	r, err := drill(func(_ context.Context, txid ltxTXID) (ltxChecksum, bool, error) { return h.checksum(txid), true, nil })
+	r, err := drill(func(_ context.Context, txid ltxTXID) (ltxChecksum, bool, error) {
+		return h.checksum(txid), true,
+			nil
+	})
 	if err != nil || !r.Compared || r.Restore.Check != restore.CheckFull {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, err := drill(func(context.Context, ltxTXID) (ltxChecksum, bool, error) { return 1, true, nil }); !errors.Is(err, restore.ErrDiffers) {
+	if _, err := drill(func(context.Context, ltxTXID) (ltxChecksum, bool, error) { return 1, true, nil }); !errors.Is(err,
+		restore.ErrDiffers) {
 		t.Errorf("%v, want ErrDiffers", err)
 	}
 	onlyFiles(t, dir)
@@ -407,7 +414,8 @@ func TestPageChecksums(t *testing.T) {
 	m := storetest.NewMemory()
 	h := layered(t, m, 1024, 8)
 	txid, sums, err := restore.PageChecksums(context.Background(), m, catalog.Target{})
-	if err != nil || txid != 60 || sums.PageSize != 1024 || len(sums.Sums) != len(h.states[60])/1024 || !sums.Timestamp.Equal(h.times[60]) || sums.Lineage == "" {
+	if err != nil || txid != 60 || sums.PageSize != 1024 || len(sums.Sums) != len(h.states[60])/1024 ||
+		!sums.Timestamp.Equal(h.times[60]) || sums.Lineage == "" {
 		t.Fatalf("txid %d, %d sums of %d bytes, %v", txid, len(sums.Sums), sums.PageSize, err)
 	}
 	for i, sum := range sums.Sums {
@@ -415,7 +423,8 @@ func TestPageChecksums(t *testing.T) {
 			t.Errorf("page %d: %s, want %s", i+1, sum, want)
 		}
 	}
-	if txid, _, err := restore.PageChecksums(context.Background(), storetest.NewMemory(), catalog.Target{}); txid != 0 || err != nil {
+	if txid, _, err := restore.PageChecksums(context.Background(), storetest.NewMemory(), catalog.Target{}); txid != 0 ||
+		err != nil {
 		t.Errorf("an empty replica: txid %d, %v", txid, err)
 	}
 }
@@ -466,11 +475,12 @@ func TestRestore_R4_appearsMeanwhile(t *testing.T) {
 	realHistory(t, m)
 	out := filepath.Join(scratch(t), "app.db")
 	theirs := []byte("made by the application just now")
-	result, err := restore.Run(context.Background(), m, restore.Options{Output: out, IfNotExists: true, Progress: func(done, total int64) {
-		if done == total {
-			write(t, out, theirs)
-		}
-	}})
+	result, err := restore.Run(context.Background(), m, restore.Options{Output: out, IfNotExists: true,
+		Progress: func(done, total int64) {
+			if done == total {
+				write(t, out, theirs)
+			}
+		}})
 	if err != nil || !result.Skipped {
 		t.Errorf("restored: %+v, %v; want it to be skipped", result, err)
 	}

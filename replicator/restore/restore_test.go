@@ -45,7 +45,8 @@ func layered(t testing.TB, st store.Store, pageSize int, seed uint64, options ..
 func TestRestoreEveryState(t *testing.T) {
 	plain := func(h *history) { h.plain = true }
 	frames := func(h *history) { h.plain, h.lz4Frame = true, true }
-	for name, options := range map[string][]func(*history){"ours": nil, "litestream": {plain}, "litestream lz4 frames": {frames}} {
+	for name, options := range map[string][]func(*history){"ours": nil, "litestream": {plain}, "litestream lz4 frames": {
+		frames}} {
 		for _, pageSize := range []int{512, 4096, 65536} {
 			if pageSize == 65536 && raceDetector {
 				continue
@@ -107,7 +108,8 @@ func TestRestore_R9_outOfRange(t *testing.T) {
 	} {
 		_, _, err := restored(t, h.store, target)
 		var out *catalog.RangeError
-		if !errors.As(err, &out) || out.First.TXID != 1 || out.Last.TXID != 60 || !strings.Contains(err.Error(), h.times[60].Format(time.RFC3339Nano)) {
+		if !errors.As(err, &out) || out.First.TXID != 1 || out.Last.TXID != 60 || !strings.Contains(err.Error(),
+			h.times[60].Format(time.RFC3339Nano)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -256,7 +258,8 @@ func TestRestore_R3_swapped(t *testing.T) {
 	}{
 		{"another history's file of the same name", o.encode(3, 3, o.states[2])},
 		{"another txid's file", h.encode(4, 4, h.states[3])},
-		{"a file of another page size", (&history{t: t, pageSize: 1024, rnd: h.rnd, states: map[ltx.TXID][]byte{3: make([]byte, 4096)}, times: h.times}).encode(3, 3, nil)},
+		{"a file of another page size", (&history{t: t, pageSize: 1024, rnd: h.rnd, states: map[ltx.TXID][]byte{
+			3: make([]byte, 4096)}, times: h.times}).encode(3, 3, nil)},
 	} {
 		key := store.LTXKey(0, 3, 3)
 		var original []byte
@@ -318,7 +321,8 @@ func TestRestore_R10_vanished(t *testing.T) {
 func TestRestore_R11_faults(t *testing.T) {
 	m := storetest.NewMemory()
 	h := layered(t, m, 4096, 12)
-	for _, fault := range []storetest.Fault{storetest.NotStored, storetest.Truncated, storetest.Short, storetest.Corrupt, storetest.Slow} {
+	for _, fault := range []storetest.Fault{storetest.NotStored, storetest.Truncated, storetest.Short, storetest.Corrupt,
+		storetest.Slow} {
 		for n := range 4 {
 			f := storetest.NewFaulty(m, storetest.Nth(n, fault, "get"))
 			data, _, err := restored(t, f, catalog.Target{TXID: 58})

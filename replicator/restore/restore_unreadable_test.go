@@ -105,7 +105,8 @@ func wantUnreadable(t *testing.T, h *history, s store.Store, err error, key stri
 	if !errors.As(err, &unreadable) || unreadable.Key != key || unreadable.Tries < 1 {
 		t.Fatalf("got %v, want an *UnreadableError of %s", err, key)
 	}
-	if want := regexp.MustCompile(`object ` + key + ` cannot be read \(tried (once|4 times)\)`); !want.MatchString(err.Error()) {
+	if want := regexp.MustCompile(`object ` + key + ` cannot be read \(tried (once|4 times)\)`); !want.MatchString(
+		err.Error()) {
 		t.Errorf("%q does not match %s", err, want)
 	}
 	point := regexp.MustCompile(`(?:--txid|to txid) (\d+)`).FindStringSubmatch(err.Error())
@@ -129,7 +130,8 @@ func TestRestore_R11_unreadableStates(t *testing.T) {
 	t.Parallel()
 	for _, listed := range []bool{true, false} {
 		h := shelf(t, listed)
-		for _, key := range []string{store.LTXKey(0, 1, 1), store.LTXKey(0, 3, 3), store.LTXKey(1, 4, 5), store.LTXKey(0, 5, 5), store.LTXKey(0, 6, 6)} {
+		for _, key := range []string{store.LTXKey(0, 1, 1), store.LTXKey(0, 3, 3), store.LTXKey(1, 4, 5),
+			store.LTXKey(0, 5, 5), store.LTXKey(0, 6, 6)} {
 			s := &refusing{h.store, func(k string) bool { return k == key }, refusals["403"]}
 			for txid := ltx.TXID(1); txid <= 9; txid++ {
 				targets := []catalog.Target{{TXID: txid}}

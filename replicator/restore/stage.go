@@ -35,13 +35,16 @@ type OccupiedError struct {
 func (e *OccupiedError) Error() string {
 	switch {
 	case len(e.Users) > 0:
-		return fmt.Sprintf("%s exists and process %v has it open: stop it, then restore with --force to replace the database", e.Path, e.Users)
+		return fmt.Sprintf("%s exists and process %v has it open: stop it, then restore with --force to replace the database",
+			e.Path, e.Users)
 	case e.Locked:
-		return fmt.Sprintf("%s exists and somebody has a connection to it, perhaps in a container: stop it, then restore with --force to replace the database", e.Path)
+		return fmt.Sprintf("%s exists and somebody has a connection to it, perhaps in a container: stop it, then restore "+
+			"with --force to replace the database", e.Path)
 	case e.Exists:
 		return fmt.Sprintf("%s exists: restore to another path, or use --force to replace it", e.Path)
 	}
-	return fmt.Sprintf("%s belongs to a database that is gone, and SQLite would replay it into the restored one: remove it, or use --force to have it set aside", e.Side[0])
+	return fmt.Sprintf("%s belongs to a database that is gone, and SQLite would replay it into the restored one: remove "+
+		"it, or use --force to have it set aside", e.Side[0])
 }
 
 // Is makes errors.Is(err, fs.ErrExist) true.
@@ -143,7 +146,8 @@ const flushEvery = 16 << 20
 // WriteAt is os.File's. It may be called concurrently.
 func (s *stage) WriteAt(p []byte, off int64) (int, error) {
 	n, err := s.File.WriteAt(p, off)
-	if now := s.written.Add(int64(n)); now/flushEvery != (now-int64(n))/flushEvery && s.flushing.CompareAndSwap(false, true) {
+	if now := s.written.Add(int64(n)); now/flushEvery != (now-int64(n))/flushEvery && s.flushing.CompareAndSwap(false,
+		true) {
 		go s.flush()
 	}
 	return n, err
@@ -255,7 +259,8 @@ func (s *stage) room(size int64) error {
 		return fmt.Errorf("free space beside %s: %w", s.output, err)
 	}
 	if free := int64(fs.Bavail) * int64(fs.Bsize); free < size+s.leave {
-		return fmt.Errorf("%d bytes are needed, the file system of %s has %d left, of which %d stay free: %w", size, s.output, free, s.leave, syscall.ENOSPC)
+		return fmt.Errorf("%d bytes are needed, the file system of %s has %d left, of which %d stay free: %w", size, s.output,
+			free, s.leave, syscall.ENOSPC)
 	}
 	return nil
 }

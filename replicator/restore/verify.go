@@ -57,8 +57,9 @@ func Drill(ctx context.Context, st store.Store, o DrillOptions) (result DrillRes
 		o.Check = CheckFull
 	}
 	result.Restore, err = Run(ctx, st, Options{
-		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress, Exact: o.Exact, SyncEvery: o.SyncEvery,
-		Leave: DrillLeaves,
+		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress, Exact: o.Exact,
+		SyncEvery: o.SyncEvery,
+		Leave:     DrillLeaves,
 	})
 	result.Restore.Output = ""
 	if err != nil {
@@ -72,7 +73,8 @@ func Drill(ctx context.Context, st store.Store, o DrillOptions) (result DrillRes
 		return result, fmt.Errorf("restore drill: checksum of the original: %w", err)
 	}
 	if known && want|ltx.ChecksumFlag != result.Restore.Checksum {
-		return result, fmt.Errorf("restore drill: txid %d: %w: checksum %s, the original's %s", result.Restore.TXID, ErrDiffers, result.Restore.Checksum, want)
+		return result, fmt.Errorf("restore drill: txid %d: %w: checksum %s, the original's %s", result.Restore.TXID,
+			ErrDiffers, result.Restore.Checksum, want)
 	}
 	result.Compared = known
 	return result, nil

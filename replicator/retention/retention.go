@@ -52,7 +52,8 @@ type ClockError struct{ Ours, Stores time.Time }
 
 // Error says what that means and what to do.
 func (e *ClockError) Error() string {
-	return fmt.Sprintf("this machine's clock says %s, the store's %s: nothing is deleted until they agree; set the clock that is wrong",
+	return fmt.Sprintf("this machine's clock says %s, the store's %s: nothing is deleted until they agree; set the "+
+		"clock that is wrong",
 		e.Ours.UTC().Format(time.RFC3339), e.Stores.UTC().Format(time.RFC3339))
 }
 

@@ -16,7 +16,8 @@ import (
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func dated(level int, txid, until ltx.TXID, at time.Time) catalog.Dated {
-	return catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: txid, MaxTXID: txid, Object: store.Object{Key: store.LTXKey(level, txid, txid)}}, At: at, Until: until}
+	return catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: txid, MaxTXID: txid,
+		Object: store.Object{Key: store.LTXKey(level, txid, txid)}}, At: at, Until: until}
 }
 
 func TestNow_P9(t *testing.T) {
@@ -79,7 +80,10 @@ func TestDue_S15(t *testing.T) {
 			t.Fatalf("%d files are left beside those that are kept", len(files)-len(kept))
 		}
 		l.Deleted(keys, slices.ContainsFunc(keys, func(k string) bool { return kept[k] }))
-		files = slices.DeleteFunc(files, func(f catalog.Dated) bool { return slices.Contains(keys, f.Object.Key) && !kept[f.Object.Key] })
+		files = slices.DeleteFunc(files, func(f catalog.Dated) bool {
+			return slices.Contains(keys, f.Object.Key) &&
+				!kept[f.Object.Key]
+		})
 	}
 }
 
@@ -99,7 +103,9 @@ func TestDue_I9(t *testing.T) {
 
 func TestClockErrorSaysWhatToDo(t *testing.T) {
 	t.Parallel()
-	if got := fmt.Sprint(&ClockError{noon, noon.Add(time.Hour)}); got != "this machine's clock says 2026-03-01T12:00:00Z, the store's 2026-03-01T13:00:00Z: nothing is deleted until they agree; set the clock that is wrong" {
+	if got := fmt.Sprint(&ClockError{noon, noon.Add(time.Hour)}); got != "this machine's clock says "+
+		"2026-03-01T12:00:00Z, the store's 2026-03-01T13:00:00Z: nothing is deleted until they agree; set the clock that "+
+		"is wrong" {
 		t.Error(got)
 	}
 }

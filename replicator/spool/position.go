@@ -43,7 +43,8 @@ type Position struct {
 	Frames    dbfile.Position `json:"frames"`
 
 	Taken *moment.Stamp `json:"taken,omitempty"` // of the last segment; never changed in place, nil where not known
-	Read  time.Time     `json:"read"`            // by the clock: what was committed before is in the segments; zero: not known
+	// by the clock: what was committed before is in the segments; zero: not known
+	Read time.Time `json:"read"`
 
 	Main MainFile `json:"main"` // when all of Frames was known to be read and nothing newer was in it; zero: not known
 
@@ -125,7 +126,8 @@ type Record struct {
 var (
 	ErrDamaged = errors.New("damaged record")
 	// ErrVersion says that a state directory is of another version of sqlwatch.
-	ErrVersion = errors.New("written by another version of sqlwatch: use that version, or move the state directory away, which costs one comparison of the database with its replica")
+	ErrVersion = errors.New("written by another version of sqlwatch: use that version, or move the state directory " +
+		"away, which costs one comparison of the database with its replica")
 )
 
 func writeRecord(path string, r Record) error {

@@ -13,7 +13,8 @@ import (
 func TestRecordDamage(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "position.json")
-	want := Record{Version: version, Position: Position{TXID: 7, Lineage: "abc", PageSize: 4096, Pages: 3, Change: 9, Frames: dbfile.Position{Frame: 2}}}
+	want := Record{Version: version, Position: Position{TXID: 7, Lineage: "abc", PageSize: 4096, Pages: 3, Change: 9,
+		Frames: dbfile.Position{Frame: 2}}}
 	if err := writeRecord(path, want); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,8 @@ func (e *UnreadableError) Unwrap() error { return e.Err }
 // were told to stop.
 func Unreadable(ctx context.Context, key string, tries int, err error) error {
 	var corrupt *CorruptError
-	if err == nil || ctx.Err() != nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrMisplaced) || errors.As(err, &corrupt) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrMisplaced) ||
+		errors.As(err, &corrupt) {
 		return err
 	}
 	return &UnreadableError{Key: key, Tries: tries, Err: err}

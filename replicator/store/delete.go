@@ -43,7 +43,8 @@ func (e *DeleteError) Error() string {
 	if e.Asked == 1 {
 		return first.Error()
 	}
-	return fmt.Sprintf("%d of %d files were not deleted, among them %s: %v", len(e.Refused), e.Asked, e.Refused[0].Key, first)
+	return fmt.Sprintf("%d of %d files were not deleted, among them %s: %v", len(e.Refused), e.Asked, e.Refused[0].Key,
+		first)
 }
 
 // Unwrap returns the errors of the keys.

@@ -61,7 +61,8 @@ func TestReadBack_S37(t *testing.T) {
 				continue
 			}
 			m := storetest.NewMemory()
-			_, err := store.Through(spoiling{m, spoil}, nil, nil).Put(t.Context(), key, storetest.Stream(bytes.NewReader(data)), store.PutOptions{Create: true})
+			_, err := store.Through(spoiling{m, spoil}, nil, nil).Put(t.Context(), key, storetest.Stream(bytes.NewReader(data)),
+				store.PutOptions{Create: true})
 			switch {
 			case name == "nothing" && err != nil:
 				t.Errorf("%d bytes: %v", size, err)
@@ -83,7 +84,8 @@ func TestWhole_S7(t *testing.T) {
 	m := storetest.NewMemory()
 	seam := store.Through(m, nil, nil)
 	body := storetest.Bytes([]byte("0123456789"))
-	if _, err := seam.Put(t.Context(), "sqlwatch/x", body, store.PutOptions{Metadata: map[string]string{store.MetaSHA256: body.SHA256}}); err != nil {
+	if _, err := seam.Put(t.Context(), "sqlwatch/x", body,
+		store.PutOptions{Metadata: map[string]string{store.MetaSHA256: body.SHA256}}); err != nil {
 		t.Fatal(err)
 	}
 	m.Tamper("sqlwatch/x", func(b []byte) []byte { b[5] ^= 1; return b })
@@ -155,7 +157,9 @@ func (l *line) Put(ctx context.Context, key string, body store.Body, opts store.
 }
 
 func zeros(size int) store.Body {
-	return store.Body{Size: int64(size), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, size))), nil }}
+	return store.Body{Size: int64(size), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(make([]byte, size))), nil
+	}}
 }
 
 // TestBudget_S36: sixty databases over a line of 7 Mbit/s, on a clock of their own: all
@@ -173,7 +177,8 @@ func TestBudget_S36(t *testing.T) {
 				var all, busy sync.WaitGroup
 				busy.Go(func() {
 					for n := 1; ctx.Err() == nil; n++ {
-						if _, err := seam.Put(ctx, store.LTXKey(0, 1, 1), zeros(8<<10), store.PutOptions{}); err != nil && ctx.Err() == nil {
+						if _, err := seam.Put(ctx, store.LTXKey(0, 1, 1), zeros(8<<10), store.PutOptions{}); err != nil &&
+							ctx.Err() == nil {
 							t.Error(err)
 						}
 						time.Sleep(time.Second)
@@ -182,7 +187,8 @@ func TestBudget_S36(t *testing.T) {
 				for i := range databases {
 					all.Go(func() {
 						for {
-							if _, err := seam.Put(ctx, store.LTXKey(store.SnapshotLevel, 1, 7), zeros(size+i), store.PutOptions{}); err == nil {
+							if _, err := seam.Put(ctx, store.LTXKey(store.SnapshotLevel, 1, 7), zeros(size+i),
+								store.PutOptions{}); err == nil {
 								return
 							}
 						}

@@ -111,7 +111,8 @@ func (w *Witness) compare(ctx context.Context, st Store, key string, p place) er
 		return err
 	}
 	if !bytes.Equal(got, p.data) {
-		return fmt.Errorf("%w: bytes %d to %d are not those that were sent", ErrDamaged, p.offset, p.offset+int64(len(p.data)))
+		return fmt.Errorf("%w: bytes %d to %d are not those that were sent", ErrDamaged, p.offset,
+			p.offset+int64(len(p.data)))
 	}
 	return nil
 }

@@ -92,6 +92,7 @@ func (u *Uploader) compare(
 		return object, nil
 	}
 	u.lease.Drop()
-	return store.Object{}, fmt.Errorf("%w: %s holds other bytes than ours; both histories can be restored; give each writer a prefix of its own",
+	return store.Object{}, fmt.Errorf("%w: %s holds other bytes than ours; both histories can be restored; give each "+
+		"writer a prefix of its own",
 		lease.ErrFenced, key)
 }

@@ -13,7 +13,8 @@ import (
 
 // Options of a worker. All are needed.
 type Options struct {
-	Turn     func(context.Context) (time.Duration, error)      // what is due, and how long until the next; negative is for ever
+	// what is due, and how long until the next; negative is for ever
+	Turn     func(context.Context) (time.Duration, error)
 	Record   func(error)                                       // told of how each turn went
 	Begin    func(func(context.Context)) bool                  // starts a goroutine, unless there are to be none any more
 	Patience func(err error, failuresInARow int) time.Duration // the wait after an error

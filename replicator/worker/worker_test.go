@@ -33,7 +33,8 @@ func TestWorker_P18_panic(t *testing.T) {
 		all.Wait()
 		cancel()
 		var fault *PanicError
-		if len(recorded) != 3 || !errors.As(recorded[1], &fault) || fault.Cause != "a fault" || fault.Stack == "" || recorded[2] != nil {
+		if len(recorded) != 3 || !errors.As(recorded[1], &fault) || fault.Cause != "a fault" || fault.Stack == "" ||
+			recorded[2] != nil {
 			t.Errorf("recorded %v", recorded)
 		}
 	})

@@ -213,7 +213,8 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 			name = ""
 		}
 		last = x.Scene
-		fmt.Fprintf(table, "%s\t%s, %s\t%s\t%s\t%s\t\n", name, x.What, x.Unit, number(x.Sqlwatch), number(x.Litestream), number(x.Ratio))
+		fmt.Fprintf(table, "%s\t%s, %s\t%s\t%s\t%s\t\n", name, x.What, x.Unit, number(x.Sqlwatch), number(x.Litestream),
+			number(x.Ratio))
 	}
 	return table.Flush()
 }

@@ -36,7 +36,8 @@ func newSqlwatch(o options) (*sqlwatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if out, err := exec.Command("go", "build", "-C", root, "-trimpath", "-o", path, "./cmd/sqlwatch").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-C", root, "-trimpath", "-o", path,
+		"./cmd/sqlwatch").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build sqlwatch: %w: %s", err, out)
 	}
 	return &sqlwatch{path}, nil
@@ -50,7 +51,8 @@ func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration
 		return nil, err
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "server {\n  listen = %q\n  admin = \"unix://%[2]s/admin.sock\"\n  state_dir = \"%[2]s/state\"\n}\n", st.listen, st.dir)
+	fmt.Fprintf(&text, "server {\n  listen = %q\n  admin = \"unix://%[2]s/admin.sock\"\n  state_dir = "+
+		"\"%[2]s/state\"\n}\n", st.listen, st.dir)
 	for _, db := range databases {
 		fmt.Fprintf(&text, "database %q {\n  path = %q\n  replicate_to = [replica.s3.r]\n}\n", nameOf(db), db)
 	}
@@ -71,7 +73,9 @@ func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration
 }
 
 func (s *sqlwatch) restore(st *stage, database, out string) *exec.Cmd {
-	return exec.Command(s.path, "restore", "-o", out, fmt.Sprintf("s3://%s/%s/%s?endpoint=%s&region=us-east-1&path_style=true", bucket, st.prefix, nameOf(database), st.proxy.url))
+	return exec.Command(s.path, "restore", "-o", out,
+		fmt.Sprintf("s3://%s/%s/%s?endpoint=%s&region=us-east-1&path_style=true", bucket, st.prefix, nameOf(database),
+			st.proxy.url))
 }
 
 // litestream is the program of that name, version 0.5.
@@ -82,7 +86,8 @@ func findLitestream() (*litestream, error) {
 	if path == "" {
 		var err error
 		if path, err = exec.LookPath("litestream"); err != nil {
-			return nil, errors.New("litestream is not installed: put litestream 0.5.18 into PATH, or name it with $LITESTREAM; only sqlwatch is measured")
+			return nil, errors.New("litestream is not installed: put litestream 0.5.18 into PATH, or name it with " +
+				"$LITESTREAM; only sqlwatch is measured")
 		}
 	}
 	out, err := exec.Command(path, "version").Output()
@@ -157,7 +162,8 @@ type stage struct {
 
 // start runs a command until the scene ends; its output goes to a file.
 func (st *stage) start(cmd *exec.Cmd) error {
-	log, err := os.OpenFile(filepath.Join(st.dir, filepath.Base(cmd.Path)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(st.dir, filepath.Base(cmd.Path)+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY,
+		0o600)
 	if err != nil {
 		return err
 	}

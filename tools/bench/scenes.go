@@ -173,7 +173,8 @@ func underLoad(st *stage) ([]figure, error) {
 
 func syncedSeldom(st *stage) ([]figure, error) {
 	u, seen, err := st.load(60, 20, 30*time.Second)
-	return []figure{{"CPU", u.cpu.Seconds(), "s"}, {"PUTs", float64(seen.puts), ""}, {"requests", float64(seen.requests), ""}}, err
+	return []figure{{"CPU", u.cpu.Seconds(), "s"}, {"PUTs", float64(seen.puts), ""},
+		{"requests", float64(seen.requests), ""}}, err
 }
 
 // lossOnKill kills daemon and application at once, five times, and looks how old
@@ -220,7 +221,8 @@ func lossOnKill(st *stage) ([]figure, error) {
 		losses = append(losses, loss)
 	}
 	slices.Sort(losses)
-	return []figure{{"age of the oldest lost commit, median of 5", losses[rounds/2], "s"}, {"longest", losses[rounds-1], "s"}}, nil
+	return []figure{{"age of the oldest lost commit, median of 5", losses[rounds/2], "s"},
+		{"longest", losses[rounds-1], "s"}}, nil
 }
 
 // hold makes n databases that a process keeps open, idle.
@@ -301,7 +303,8 @@ func thousand(st *stage) ([]figure, error) {
 	return []figure{
 		{fmt.Sprintf("requests in %s", st.o.idleFor), float64(seen.requests), ""},
 		{"CPU", 100 * (after.cpu - before.cpu).Seconds() / st.o.idleFor.Seconds(), "% of a core"},
-		{"RSS", after.rss, "MB"}, {"descriptors", after.descriptors, ""}, {"threads", after.threads, ""}, {"goroutines", goroutines, ""},
+		{"RSS", after.rss, "MB"}, {"descriptors", after.descriptors, ""}, {"threads", after.threads, ""},
+		{"goroutines", goroutines, ""},
 		{"scrape, median of 11", scrapes[5], "ms"}, {"start to first uploads and rest, CPU", before.cpu.Seconds(), "s"},
 	}, nil
 }
@@ -323,7 +326,8 @@ func freshDatabase(st *stage) ([]figure, error) {
 	const size = 200
 	db := filepath.Join(st.dir, "app.db")
 	fill := fmt.Sprintf("PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB); "+
-		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t SELECT i, randomblob(100000) FROM n;", size*10)
+		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t SELECT i, "+
+		"randomblob(100000) FROM n;", size*10)
 	if _, err := sqlite(db, fill); err != nil {
 		return nil, err
 	}
@@ -365,7 +369,8 @@ func freshDatabase(st *stage) ([]figure, error) {
 	slices.Sort(restores)
 	slices.Sort(copies)
 	return []figure{
-		{fmt.Sprintf("uploaded in %s, of the file's size", st.o.freshFor), float64(seen.uploaded) / float64(info.Size()), "times"},
+		{fmt.Sprintf("uploaded in %s, of the file's size", st.o.freshFor), float64(seen.uploaded) / float64(info.Size()),
+			"times"},
 		{"largest RSS", u.peak, "MB"}, {"CPU", u.cpu.Seconds(), "s"},
 		{"restore, median of 3", restores[1], "s"}, {"cp and sync of the same file, median of 3", copies[1], "s"},
 		{"restore by copy", restores[1] / copies[1], "times"},

@@ -48,7 +48,8 @@ func startServer(dir string) (*server, error) {
 		return nil, err
 	}
 	s := &server{url: "http://" + address}
-	s.cmd = exec.Command(strings.TrimSpace(string(path)), "--port", address, "--access", accessKey, "--secret", secretKey, "--quiet", "--keep-alive", "posix", objects)
+	s.cmd = exec.Command(strings.TrimSpace(string(path)), "--port", address, "--access", accessKey, "--secret", secretKey,
+		"--quiet", "--keep-alive", "posix", objects)
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start versitygw: %w", err)
 	}

@@ -108,7 +108,8 @@ func (r *receiver) await(t *testing.T, alert, db string) {
 		return nil
 	})
 	for _, annotation := range []string{"summary", "description", "runbook_url"} {
-		if text := got.Annotations[annotation]; text == "" || strings.Contains(text, "error expanding") || strings.Contains(text, "{{") {
+		if text := got.Annotations[annotation]; text == "" || strings.Contains(text, "error expanding") ||
+			strings.Contains(text, "{{") {
 			t.Errorf("%s: %s is %q", alert, annotation, text)
 		}
 	}
@@ -142,7 +143,8 @@ receivers:
 	start(t, "prometheus-alertmanager", "--config.file="+config, "--storage.path="+filepath.Join(dir, "data"),
 		"--web.listen-address=127.0.0.1:"+port, "--cluster.listen-address=")
 	address = "127.0.0.1:" + port
-	eventually(t, 30*time.Second, "alertmanager ready", func() error { _, err := get("http://" + address + "/-/ready"); return err })
+	eventually(t, 30*time.Second, "alertmanager ready",
+		func() error { _, err := get("http://" + address + "/-/ready"); return err })
 	return address
 }
 
@@ -180,7 +182,8 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prometheus := startPrometheus(t, d.url, fmt.Sprintf("rule_files: [%q]\nalerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}",
+	prometheus := startPrometheus(t, d.url, fmt.Sprintf("rule_files: [%q]\nalerting: {alertmanagers: [{static_configs: "+
+		"[{targets: [%q]}]}]}",
 		write(t, dir, "rules.yml", faster(string(rules))), startAlertmanager(t, r)))
 	for _, db := range []string{"healthy", "cut", "held"} {
 		start(t, "python3", "writer.py", path[db], "600", "20")
@@ -233,7 +236,8 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 func relevant(heard []string) []string {
 	var rest []string
 	for _, h := range heard {
-		if !strings.HasPrefix(h, "SqlwatchWALResetBug ") && (!strings.HasPrefix(h, "SqlwatchDiskFilling ") || h == "SqlwatchDiskFilling full") {
+		if !strings.HasPrefix(h, "SqlwatchWALResetBug ") && (!strings.HasPrefix(h, "SqlwatchDiskFilling ") ||
+			h == "SqlwatchDiskFilling full") {
 			rest = append(rest, h)
 		}
 	}

@@ -64,7 +64,8 @@ policy "shrink" {
   cooldown = "1s"
   checkpoint { stall_budget = "500ms" }
 }`, app, held, dir))
-	prometheus := startPrometheus(t, d.url, fmt.Sprintf("rule_files: [%q]", absolutePath(t, "../../alerts/sqlwatch.rules.yml")))
+	prometheus := startPrometheus(t, d.url, fmt.Sprintf("rule_files: [%q]",
+		absolutePath(t, "../../alerts/sqlwatch.rules.yml")))
 	for _, db := range []string{app, held} {
 		start(t, "python3", "writer.py", db, "300", "100")
 	}
@@ -133,14 +134,16 @@ func askEverything(t *testing.T, prometheus, path string) {
 // ask runs one query with the dashboard's variables filled in, as Grafana does,
 // and returns how many values came back.
 func ask(prometheus, expr string, instant bool) (int, error) {
-	expr = strings.NewReplacer("$__rate_interval", "10s", "$__range", "30s", "$job", "sqlwatch", "$instance", "127.0.0.1:.+", "$db", "app|held").Replace(expr)
+	expr = strings.NewReplacer("$__rate_interval", "10s", "$__range", "30s", "$job", "sqlwatch", "$instance",
+		"127.0.0.1:.+", "$db", "app|held").Replace(expr)
 	if strings.Contains(expr, "$") {
 		return 0, fmt.Errorf("a variable was not filled in: %s", expr)
 	}
 	now := time.Now().Unix()
 	address := fmt.Sprintf("%s/api/v1/query?query=%s", prometheus, url.QueryEscape(expr))
 	if !instant {
-		address = fmt.Sprintf("%s/api/v1/query_range?query=%s&start=%d&end=%d&step=2", prometheus, url.QueryEscape(expr), now-19, now+1)
+		address = fmt.Sprintf("%s/api/v1/query_range?query=%s&start=%d&end=%d&step=2", prometheus, url.QueryEscape(expr),
+			now-19, now+1)
 	}
 	text, err := get(address)
 	if err != nil {

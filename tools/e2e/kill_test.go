@@ -43,7 +43,8 @@ replica "file" "r" {
 	url = "file://" + replica
 	restored := filepath.Join(dir, "restored.db")
 	output(t, binary, "restore", "-o", restored, url)
-	if got := output(t, "sqlite3", "file:"+restored+"?immutable=1", "PRAGMA integrity_check; SELECT count(*) FROM t"); got != fmt.Sprintf("ok\n%d\n", rows) {
+	if got := output(t, "sqlite3", "file:"+restored+"?immutable=1",
+		"PRAGMA integrity_check; SELECT count(*) FROM t"); got != fmt.Sprintf("ok\n%d\n", rows) {
 		t.Fatalf("the restored database says %q, the writer made %d rows", got, rows)
 	}
 	want, err := os.ReadFile(restored)
@@ -60,7 +61,8 @@ func TestRestoreKilledAtEverySyscall(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("strace is not installed")
 	}
-	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch") // hundreds of starts: not with the race detector
+	// hundreds of starts: not with the race detector
+	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +73,8 @@ func TestRestoreKilledAtEverySyscall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, class := range []string{"pwrite64", "write", "fsync,fdatasync", "ftruncate,fallocate", "rename,renameat,renameat2", "unlink,unlinkat,linkat", "fchmod,fchmodat,flock", "openat"} {
+	for _, class := range []string{"pwrite64", "write", "fsync,fdatasync", "ftruncate,fallocate",
+		"rename,renameat,renameat2", "unlink,unlinkat,linkat", "fchmod,fchmodat,flock", "openat"} {
 		t.Run("R6_R7_"+class, func(t *testing.T) {
 			t.Parallel()
 			k := restoreKiller{program: program, class: class, url: url, want: want}
@@ -291,7 +294,8 @@ replica "file" "r" {
 			restored := filepath.Join(dir, "restored.db")
 			output(t, binary, "restore", "-o", restored, "file://"+replica)
 			const dump = "SELECT id, body FROM t ORDER BY id"
-			if got, want := output(t, "sqlite3", "file:"+restored+"?immutable=1", dump), output(t, "sqlite3", db, dump); got != want {
+			if got, want := output(t, "sqlite3", "file:"+restored+"?immutable=1", dump), output(t, "sqlite3", db,
+				dump); got != want {
 				t.Errorf("restored, with exit 0:\n%.100s…\nthe application has:\n%.100s…", got, want)
 			}
 		})

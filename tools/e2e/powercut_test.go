@@ -60,14 +60,16 @@ func TestPowerCut(t *testing.T) {
 		}
 		rounds = n
 	}
-	for name, everything := range map[string]bool{"P10_S26_application_elsewhere": false, "P10_S26_application_too": true} {
+	for name, everything := range map[string]bool{"P10_S26_application_elsewhere": false,
+		"P10_S26_application_too": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newCutScene(t, everything)
 			for n := range rounds {
 				c.round(n)
 			}
-			t.Logf("%d power cuts, %d acknowledged syncs, %d restores, %d rows, %d rows of the application's own lost to it", rounds, c.syncs, c.restores, len(c.history), c.lost)
+			t.Logf("%d power cuts, %d acknowledged syncs, %d restores, %d rows, %d rows of the application's own lost to it",
+				rounds, c.syncs, c.restores, len(c.history), c.lost)
 		})
 	}
 }
@@ -103,7 +105,8 @@ func newCutScene(t *testing.T, everything bool) *cutScene {
 	host := t.TempDir()
 	c := &cutScene{
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)), host: host,
-		disk: filepath.Join(host, "disk"), image: filepath.Join(memory(t), "image"), log: filepath.Join(host, "log"), listen: "127.0.0.1:" + freePort(t),
+		disk: filepath.Join(host, "disk"), image: filepath.Join(memory(t), "image"), log: filepath.Join(host, "log"),
+		listen: "127.0.0.1:" + freePort(t),
 	}
 	var err error
 	if c.program, err = buildProgram(host, "sqlwatch", "../..", "./cmd/sqlwatch"); err != nil {
@@ -113,7 +116,8 @@ func newCutScene(t *testing.T, everything bool) *cutScene {
 	if everything {
 		c.db = filepath.Join(c.disk, "app.db")
 	}
-	if err := errors.Join(os.Mkdir(c.disk, 0o700), os.WriteFile(c.image, nil, 0o600), os.Truncate(c.image, 1<<30)); err != nil {
+	if err := errors.Join(os.Mkdir(c.disk, 0o700), os.WriteFile(c.image, nil, 0o600),
+		os.Truncate(c.image, 1<<30)); err != nil {
 		t.Fatal(err)
 	}
 	output(t, "mkfs.ext4", "-q", "-F", c.image)
@@ -239,7 +243,8 @@ func (c *cutScene) cut(flags uint32) {
 		return
 	}
 	defer dir.Close()
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, dir.Fd(), ext4Shutdown, uintptr(unsafe.Pointer(&flags))); errno != 0 {
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, dir.Fd(), ext4Shutdown,
+		uintptr(unsafe.Pointer(&flags))); errno != 0 {
 		c.t.Errorf("cut the power: %v", errno)
 	}
 }
@@ -250,7 +255,8 @@ func (c *cutScene) sync() error {
 	before := c.committed
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // on a dead disk it would wait for ever
 	defer cancel()
-	if text, err := exec.CommandContext(ctx, c.program, "sync", "--wait", "--config", c.config, "app").CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(ctx, c.program, "sync", "--wait", "--config", c.config,
+		"app").CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, text)
 	}
 	c.acked = before
@@ -303,18 +309,21 @@ func (c *cutScene) judge(when string) {
 	output(c.t, c.program, "restore", "--force", "-o", target, "file://"+filepath.Join(c.disk, "replica"))
 	c.restores++
 	c.follow()
-	text := output(c.t, "sqlite3", "file:"+target+"?immutable=1", "PRAGMA integrity_check; SELECT n FROM state; SELECT inc FROM t ORDER BY id")
+	text := output(c.t, "sqlite3", "file:"+target+"?immutable=1",
+		"PRAGMA integrity_check; SELECT n FROM state; SELECT inc FROM t ORDER BY id")
 	lines := strings.Fields(text)
 	if len(lines) < 2 || lines[0] != "ok" {
 		c.t.Fatalf("%s: the restored database says %.200q", when, text)
 	}
 	rows := lines[2:]
 	if lines[1] != strconv.Itoa(len(rows)) || len(rows) > len(c.history) {
-		c.t.Fatalf("%s: the restored database has %d rows, its state row says %s, the application announced %d", when, len(rows), lines[1], len(c.history))
+		c.t.Fatalf("%s: the restored database has %d rows, its state row says %s, the application announced %d", when,
+			len(rows), lines[1], len(c.history))
 	}
 	for i, incarnation := range rows {
 		if incarnation != strconv.Itoa(c.history[i]) {
-			c.t.Fatalf("%s: restored row %d is of incarnation %s, the application's is of %d", when, i+1, incarnation, c.history[i])
+			c.t.Fatalf("%s: restored row %d is of incarnation %s, the application's is of %d", when, i+1, incarnation,
+				c.history[i])
 		}
 	}
 	if len(rows) < c.acked {

@@ -19,8 +19,10 @@ func TestS3SaysWhatToDo(t *testing.T) {
 	commits(t, db, 0.2, 50)
 	nobody := "http://127.0.0.1:" + freePort(t)
 	for name, c := range map[string]struct{ endpoint, bucket, keyID, secret, want string }{
-		"bucket":    {server.url(), "replicsa", s3KeyID, s3Secret, `there is no bucket "replicsa" at ` + server.url() + ": check bucket and endpoint"},
-		"key":       {server.url(), s3Bucket, "e2e-kye-id", s3Secret, "the key id is unknown at " + server.url() + ": check access_key and endpoint"},
+		"bucket": {server.url(), "replicsa", s3KeyID, s3Secret, `there is no bucket "replicsa" at ` + server.url() +
+			": check bucket and endpoint"},
+		"key": {server.url(), s3Bucket, "e2e-kye-id", s3Secret, "the key id is unknown at " + server.url() +
+			": check access_key and endpoint"},
 		"secret":    {server.url(), s3Bucket, s3KeyID, canary + "-wrong", "check secret_key"},
 		"endpoint":  {nobody, s3Bucket, s3KeyID, s3Secret, "nothing listens at the endpoint: check its host name and port"},
 		"tls":       {strings.Replace(server.url(), "http:", "https:", 1), s3Bucket, s3KeyID, s3Secret, "does not speak TLS"},

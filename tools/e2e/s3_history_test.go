@@ -45,7 +45,8 @@ func TestS3History(t *testing.T) {
 	_, block, _ = strings.Cut(block, "{\n")
 	block = block[:strings.LastIndex(block, "}")]
 	must(t, os.WriteFile(attributes, []byte(block), 0o600))
-	cmd := exec.Command(history, "-sqlwatch", program, "-dir", dir, "-seed", fmt.Sprint(*s3HistorySeed), "-duration", s3HistoryFor.String(),
+	cmd := exec.Command(history, "-sqlwatch", program, "-dir", dir, "-seed", fmt.Sprint(*s3HistorySeed), "-duration",
+		s3HistoryFor.String(),
 		"-replica", attributes, "-url", s3URL(restoreSees.url, "history/app"))
 	cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID="+s3KeyID, "AWS_SECRET_ACCESS_KEY="+s3Secret)
 	text, err := cmd.CombinedOutput()

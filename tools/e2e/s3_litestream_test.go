@@ -36,7 +36,8 @@ func withLitestream(t *testing.T, server *s3Server, db, prefix string) *litestre
 	l := &litestream{t: t, program: program}
 	l.config = write(t, t.TempDir(), "litestream.yml", fmt.Sprintf(`dbs:
   - path: %s
-    replica: {type: s3, bucket: %s, path: %s, endpoint: %q, region: us-east-1, force-path-style: true, sync-interval: 1s}
+    replica: {type: s3, bucket: %s, path: %s, endpoint: %q,
+              region: us-east-1, force-path-style: true, sync-interval: 1s}
 `, db, s3Bucket, prefix, server.url()))
 	// Litestream 0.5.18 cannot restore from S3 where AWS_CA_BUNDLE is set.
 	l.env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AWS_") })
@@ -115,7 +116,8 @@ func TestS3AdoptsLitestreams_C5(t *testing.T) {
 	l := withLitestream(t, server, db, prefix)
 	commits(t, db, 0.5, 100)
 	l.replicate(func() {
-		eventually(t, 30*time.Second, "Litestream has all", func() error { commits(t, db, 0.2, 50); time.Sleep(time.Second); return l.wantBoth(server, db, prefix) })
+		eventually(t, 30*time.Second, "Litestream has all",
+			func() error { commits(t, db, 0.2, 50); time.Sleep(time.Second); return l.wantBoth(server, db, prefix) })
 	})
 	early := contents(t, db)
 	_, theirs := restoreS3(t, s3URL(server.url(), prefix))

@@ -265,7 +265,8 @@ func (s *s3Server) putSubresource(bucket, subresource, body string) error {
 	}
 	r.Header.Set("X-Amz-Content-Sha256", sum(body))
 	r.Header.Set("X-Amz-Date", stamp)
-	r.Header.Set("Authorization", fmt.Sprintf("AWS4-HMAC-SHA256 Credential=%s/%s,SignedHeaders=%s,Signature=%s", s3KeyID, scope, signed, signature))
+	r.Header.Set("Authorization", fmt.Sprintf("AWS4-HMAC-SHA256 Credential=%s/%s,SignedHeaders=%s,Signature=%s", s3KeyID,
+		scope, signed, signature))
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return err

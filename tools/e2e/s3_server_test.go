@@ -161,7 +161,8 @@ func replicated(db, replica string) string {
 }
 
 func s3URL(endpoint, prefix string) string {
-	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=us-east-1&path_style=true", s3Bucket, prefix, url.QueryEscape(endpoint))
+	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=us-east-1&path_style=true", s3Bucket, prefix,
+		url.QueryEscape(endpoint))
 }
 
 // answer is what a command printed and how it ended.

@@ -32,7 +32,8 @@ server {
 }
 %s`, port, dir, dir, body))
 	output(t, binary, "check", config)
-	d := &daemon{process: start(t, binary, "run", "--config", config), url: "http://127.0.0.1:" + port, dir: dir, config: config}
+	d := &daemon{process: start(t, binary, "run", "--config", config), url: "http://127.0.0.1:" + port, dir: dir,
+		config: config}
 	eventually(t, 20*time.Second, "sqlwatch ready", func() error { _, err := get(d.url + "/-/ready"); return err })
 	return d
 }
@@ -52,7 +53,8 @@ func runWriter(t *testing.T, db string, seconds, rate float64) writerReport {
 		t.Fatalf("writer printed %q: %v", text, err)
 	}
 	if len(r.Errors) > 0 || r.Rows != r.Commits {
-		t.Fatalf("the application saw %d errors, first %v, %d commits, %d rows", len(r.Errors), r.Errors[:min(1, len(r.Errors))], r.Commits, r.Rows)
+		t.Fatalf("the application saw %d errors, first %v, %d commits, %d rows", len(r.Errors),
+			r.Errors[:min(1, len(r.Errors))], r.Commits, r.Rows)
 	}
 	return r
 }
@@ -68,7 +70,8 @@ scrape_configs:
   - job_name: sqlwatch
     static_configs: [{targets: ["%s"]}]
 `, extra, strings.TrimPrefix(target, "http://")))
-	start(t, "prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:"+port)
+	start(t, "prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address=127.0.0.1:"+port)
 	address := "http://127.0.0.1:" + port
 	eventually(t, 30*time.Second, "prometheus ready", func() error { _, err := get(address + "/-/ready"); return err })
 	return address
@@ -145,7 +148,8 @@ db.execute("CREATE TABLE held(x)"); print("open", flush=True); sys.stdin.read()`
 	}
 	lag, err := value(prometheus, "sqlite_wal_checkpoint_lag_seconds")
 	if err != nil || (facts["frames"] > facts["checkpointed"]) != (lag > 0) {
-		t.Errorf("checkpoint lag is %v s with %v of %v frames checkpointed (%v)", lag, facts["checkpointed"], facts["frames"], err)
+		t.Errorf("checkpoint lag is %v s with %v of %v frames checkpointed (%v)", lag, facts["checkpointed"], facts["frames"],
+			err)
 	}
 }
 
@@ -242,7 +246,8 @@ c.execute("begin immediate"); time.sleep(600)`, db)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, forbidden := range []string{command, "python", fmt.Sprintf("%q", fmt.Sprint(holder.cmd.Process.Pid)), "example.org"} {
+	for _, forbidden := range []string{command, "python", fmt.Sprintf("%q", fmt.Sprint(holder.cmd.Process.Pid)),
+		"example.org"} {
 		if strings.Contains(page, forbidden) {
 			t.Errorf("/metrics names %s", forbidden)
 		}

@@ -31,9 +31,11 @@ const schema = `
 CREATE TABLE IF NOT EXISTS ledger(id INTEGER PRIMARY KEY, prev TEXT NOT NULL, body BLOB NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS account(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS churn(id INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS state(one INTEGER PRIMARY KEY CHECK (one = 1), id INTEGER NOT NULL, hash TEXT NOT NULL, churn_n INTEGER NOT NULL, churn_sum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS state(one INTEGER PRIMARY KEY CHECK (one = 1), id INTEGER NOT NULL, hash TEXT NOT NULL,
+  churn_n INTEGER NOT NULL, churn_sum INTEGER NOT NULL);
 INSERT OR IGNORE INTO state VALUES(1, 0, '', 0, 0);
-INSERT OR IGNORE INTO account WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i, 1000 FROM n;
+INSERT OR IGNORE INTO account
+  WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i, 1000 FROM n;
 CREATE INDEX IF NOT EXISTS churn_crc ON churn(crc);`
 
 // keptLedger is how many rows of the ledger stay when old ones are archived.
@@ -231,7 +233,8 @@ func (a *application) transaction(n int, rollback bool) error {
 		return err
 	}
 	from, to, amount := 1+a.rng.IntN(50), 1+a.rng.IntN(50), a.rng.IntN(100)
-	if _, err := tx.Exec("UPDATE account SET balance = balance + CASE id WHEN ?1 THEN -?3 ELSE ?3 END WHERE id IN (?1, ?2) AND ?1 <> ?2", from, to, amount); err != nil {
+	if _, err := tx.Exec("UPDATE account SET balance = balance + CASE id WHEN ?1 THEN -?3 ELSE ?3 END WHERE id IN (?1, "+
+		"?2) AND ?1 <> ?2", from, to, amount); err != nil {
 		return err
 	}
 	var sum int64
@@ -248,7 +251,8 @@ func (a *application) transaction(n int, rollback bool) error {
 			return err
 		}
 	}
-	if _, err := tx.Exec("UPDATE state SET id = ?, hash = ?, churn_n = churn_n + ?, churn_sum = churn_sum + ?", next.ID, next.Hash, n, sum); err != nil {
+	if _, err := tx.Exec("UPDATE state SET id = ?, hash = ?, churn_n = churn_n + ?, churn_sum = churn_sum + ?", next.ID,
+		next.Hash, n, sum); err != nil {
 		return err
 	}
 	if rollback {
@@ -291,7 +295,8 @@ func (a *application) remove() error {
 		low, high = 0, a.rows-a.bound/2-a.rng.Int64N(a.bound/4)
 	}
 	var n, sum int64
-	if err := tx.QueryRow("SELECT count(*), coalesce(sum(crc), 0) FROM churn WHERE id BETWEEN ? AND ?", low, high).Scan(&n, &sum); err != nil {
+	if err := tx.QueryRow("SELECT count(*), coalesce(sum(crc), 0) FROM churn WHERE id BETWEEN ? AND ?", low, high).Scan(&n,
+		&sum); err != nil {
 		return err
 	}
 	if _, err := tx.Exec("DELETE FROM churn WHERE id BETWEEN ? AND ?", low, high); err != nil {
@@ -305,7 +310,8 @@ func (a *application) remove() error {
 	if _, err := tx.Exec("INSERT INTO ledger VALUES(?, ?, x'', ?)", next.ID, a.at.Hash, next.Hash); err != nil {
 		return err
 	}
-	if _, err := tx.Exec("UPDATE state SET id = ?, hash = ?, churn_n = churn_n - ?, churn_sum = churn_sum - ?", next.ID, next.Hash, n, sum); err != nil {
+	if _, err := tx.Exec("UPDATE state SET id = ?, hash = ?, churn_n = churn_n - ?, churn_sum = churn_sum - ?", next.ID,
+		next.Hash, n, sum); err != nil {
 		return err
 	}
 	return a.commit(tx, next, start)

@@ -208,7 +208,8 @@ func (c *checker) final(ctx context.Context) {
 // sameBytes folds the application's WAL into its database with the system's
 // sqlite3 and compares that file with the restored one.
 func (c *checker) sameBytes(restored string) {
-	if out, err := exec.Command("sqlite3", c.s.db, "PRAGMA wal_checkpoint(TRUNCATE)").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "0|") {
+	if out, err := exec.Command("sqlite3", c.s.db, "PRAGMA wal_checkpoint(TRUNCATE)").CombinedOutput(); err != nil ||
+		!strings.HasPrefix(string(out), "0|") {
 		c.fault("final checkpoint: %v: %s", err, out)
 		return
 	}
@@ -243,8 +244,10 @@ func (c *checker) report() {
 	for _, n := range c.restores {
 		all += n
 	}
-	fmt.Printf("history: seed %d: %s, %d commits, %d kills of sqlwatch, harm %v, %d syncs, %d promises, %d restores %v, %d of them compared with the application's own pages, %d bad\n",
-		c.s.o.seed, time.Since(c.startedAt).Round(time.Second), c.account.newest().ID, c.s.kills, c.s.harms, c.syncs, len(c.acks), all, c.restores, c.exact, len(c.bad))
+	fmt.Printf("history: seed %d: %s, %d commits, %d kills of sqlwatch, harm %v, %d syncs, %d promises, %d restores %v, "+
+		"%d of them compared with the application's own pages, %d bad\n",
+		c.s.o.seed, time.Since(c.startedAt).Round(time.Second), c.account.newest().ID, c.s.kills, c.s.harms, c.syncs,
+		len(c.acks), all, c.restores, c.exact, len(c.bad))
 	fmt.Printf("history: the application: %v\n", c.account.operations)
 	var took []time.Duration
 	for _, k := range c.account.commits {
@@ -253,7 +256,8 @@ func (c *checker) report() {
 		}
 	}
 	if slices.Sort(took); len(took) > 0 {
-		fmt.Printf("history: transactions, waiting included: p50 %s, p99 %s, longest %s\n", took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
+		fmt.Printf("history: transactions, waiting included: p50 %s, p99 %s, longest %s\n", took[len(took)/2],
+			took[len(took)*99/100], took[len(took)-1])
 	}
 	for what, n := range c.refused {
 		fmt.Printf("history: refused %d times: %s\n", n, what)

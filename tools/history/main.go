@@ -34,7 +34,8 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of application and nemesis")
 	flag.DurationVar(&o.duration, "duration", time.Minute, "how long to run at most")
 	flag.IntVar(&o.kills, "kills", 0, "end after this many kill -9 of sqlwatch (0: only the duration counts)")
-	flag.StringVar(&o.killAt, "kill-at", "", "comma-separated system calls: kill sqlwatch at the N-th of them, N counting up, with strace")
+	flag.StringVar(&o.killAt, "kill-at", "",
+		"comma-separated system calls: kill sqlwatch at the N-th of them, N counting up, with strace")
 	flag.DurationVar(&o.pause, "pause", 2*time.Millisecond, "the application's pause between transactions")
 	flag.StringVar(&o.replica, "replica", "", "HCL attributes of an S3 replica in a file, to use in place of a directory")
 	flag.StringVar(&o.url, "url", "", "the same replica as a URL for `sqlwatch restore`")

@@ -55,7 +55,8 @@ func (r *restorer) restore(ctx context.Context, kind string, args ...string) (go
 	for try := 1; ; try++ {
 		stdout.Reset()
 		stderr.Reset()
-		cmd := exec.CommandContext(ctx, c.s.o.sqlwatch, append(append([]string{"restore", "--json", "-o", r.target}, args...), c.s.url)...)
+		cmd := exec.CommandContext(ctx, c.s.o.sqlwatch, append(append([]string{"restore", "--json", "-o", r.target}, args...),
+			c.s.url)...)
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		err := cmd.Run()
 		if err == nil {
@@ -118,7 +119,8 @@ func (r *restorer) compare(kind string, args []string, got restored) {
 	c.mu.Unlock()
 	if seen && before != got.version {
 		c.keep(r.target)
-		c.fault("restore %v: TXID %d was state %d (%.8s) before, now it is %d (%.8s)", args, got.TXID, before.state.ID, before.sum, got.state.ID, got.sum)
+		c.fault("restore %v: TXID %d was state %d (%.8s) before, now it is %d (%.8s)", args, got.TXID, before.state.ID,
+			before.sum, got.state.ID, got.sum)
 	}
 }
 
@@ -144,7 +146,8 @@ func (r *restorer) latest(ctx context.Context) {
 	}
 	if got.state.ID < floor || got.TXID < floorTX {
 		c.keep(r.target)
-		c.fault("latest restore has state %d, TXID %d, but %d had been promised or restored before, and TXID %d", got.state.ID, got.TXID, floor, floorTX)
+		c.fault("latest restore has state %d, TXID %d, but %d had been promised or restored before, and TXID %d",
+			got.state.ID, got.TXID, floor, floorTX)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,7 +180,8 @@ func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 	i := sort.Search(len(acks), func(i int) bool { return acks[i].at.After(t) })
 	if i > 0 && got.state.ID < acks[i-1].id {
 		c.keep(r.target)
-		c.fault("restore at %s has state %d, but %d had been promised %s before", when, got.state.ID, acks[i-1].id, t.Sub(acks[i-1].at))
+		c.fault("restore at %s has state %d, but %d had been promised %s before", when, got.state.ID, acks[i-1].id,
+			t.Sub(acks[i-1].at))
 	}
 }
 

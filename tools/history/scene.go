@@ -144,7 +144,8 @@ func (s *scene) startApp(more ...string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.app = exec.Command(self, append([]string{"app", "-db", s.db, "-log", s.log, "-seed", fmt.Sprint(s.rng.Uint64()), "-pause", s.o.pause.String()}, more...)...)
+	s.app = exec.Command(self, append([]string{"app", "-db", s.db, "-log", s.log, "-seed", fmt.Sprint(s.rng.Uint64()),
+		"-pause", s.o.pause.String()}, more...)...)
 	s.app.Stderr = os.Stderr
 	if s.appStdin, err = s.app.StdinPipe(); err != nil {
 		return err

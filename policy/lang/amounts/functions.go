@@ -187,7 +187,8 @@ func HumanSeconds(n float64) string {
 // coalesce returns its first argument that is known and not null: the one
 // function with which a policy says what an unknown shall count as.
 func coalesce() function.Function {
-	p := function.Parameter{Name: "values", Type: cty.DynamicPseudoType, AllowNull: true, AllowUnknown: true, AllowDynamicType: true}
+	p := function.Parameter{Name: "values", Type: cty.DynamicPseudoType, AllowNull: true, AllowUnknown: true,
+		AllowDynamicType: true}
 	return function.New(&function.Spec{
 		VarParam: &p,
 		Type: func(args []cty.Value) (cty.Type, error) {

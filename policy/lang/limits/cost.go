@@ -27,8 +27,9 @@ func CheckCost(x hclsyntax.Expression, variables map[string]cty.Value) hcl.Diagn
 		return hcl.Diagnostics{{
 			Severity: hcl.DiagError,
 			Summary:  "Expression too costly",
-			Detail:   fmt.Sprintf("Evaluating it could take %.0e steps; at most %d are allowed. Nest fewer for expressions.", c, maxCost),
-			Subject:  x.Range().Ptr(),
+			Detail: fmt.Sprintf("Evaluating it could take %.0e steps; at most %d are allowed. Nest fewer for expressions.", c,
+				maxCost),
+			Subject: x.Range().Ptr(),
 		}}
 	}
 	return nil

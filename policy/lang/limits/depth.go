@@ -39,17 +39,20 @@ func CheckDepth(tokens hclsyntax.Tokens) hcl.Diagnostics {
 			if top.open == 0 || top.open == hclsyntax.TokenOBrace {
 				top.count = 0
 			}
-		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl, hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
+		case hclsyntax.TokenOBrace, hclsyntax.TokenOBrack, hclsyntax.TokenOParen, hclsyntax.TokenTemplateInterp,
+			hclsyntax.TokenTemplateControl, hclsyntax.TokenOQuote, hclsyntax.TokenOHeredoc:
 			top.count++
 			levels = append(levels, level{open: t.Type})
-		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd, hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
+		case hclsyntax.TokenCBrace, hclsyntax.TokenCBrack, hclsyntax.TokenCParen, hclsyntax.TokenTemplateSeqEnd,
+			hclsyntax.TokenCQuote, hclsyntax.TokenCHeredoc:
 			if len(levels) > 1 {
 				levels = levels[:len(levels)-1]
 			}
 		case hclsyntax.TokenNumberLit, hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit:
 			if HugeNumber(string(t.Bytes)) {
 				return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Number out of range", Subject: t.Range.Ptr(),
-					Detail: "A number has at most 3 digits in its exponent and 1,000 in all: more would fill memory when it is written out."}}
+					Detail: "A number has at most 3 digits in its exponent and 1,000 in all: more would fill memory when it is " +
+						"written out."}}
 			}
 		case hclsyntax.TokenIdent, hclsyntax.TokenComment:
 		default:
@@ -57,7 +60,8 @@ func CheckDepth(tokens hclsyntax.Tokens) hcl.Diagnostics {
 		}
 		if len(levels) > maxNesting || levels[len(levels)-1].count > maxOperators {
 			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Nested too deep", Subject: t.Range.Ptr(),
-				Detail: fmt.Sprintf("At most %d brackets within each other and %d operators in one expression are allowed.", maxNesting, maxOperators)}}
+				Detail: fmt.Sprintf("At most %d brackets within each other and %d operators in one expression are allowed.",
+					maxNesting, maxOperators)}}
 		}
 	}
 	return nil

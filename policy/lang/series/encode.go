@@ -91,7 +91,8 @@ func (h *Store) Decode(j Encoded) error {
 	}
 	for i := range h.tiers {
 		for _, coarser := range h.tiers[i+1:] {
-			h.tiers[i].dropped = h.tiers[i].dropped || len(coarser.at) > 0 && (len(h.tiers[i].at) == 0 || coarser.at[0] < h.tiers[i].at[0])
+			h.tiers[i].dropped = h.tiers[i].dropped || len(coarser.at) > 0 && (len(h.tiers[i].at) == 0 ||
+				coarser.at[0] < h.tiers[i].at[0])
 		}
 	}
 	return nil

@@ -13,7 +13,8 @@ type Dot struct{ T, V float64 }
 // Function makes one value of at least two, oldest first. window is what they were
 // taken from, in seconds; extra what else the function is told.
 type Function struct {
-	Steady bool                                                      // the same values give the same result, however long ago they were
+	// the same values give the same result, however long ago they were
+	Steady bool
 	Apply  func(dots []Dot, window float64, extra []float64) float64 // may reorder them
 }
 

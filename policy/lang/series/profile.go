@@ -149,7 +149,8 @@ func (p *Profile) Covered() (d time.Duration) {
 // State tells of a moment: whether the profile expects quiet, whether the signal is
 // quiet now too, and in how many seconds the profile changes its mind; NaN: never. ok
 // is false where something of it is not known.
-func (p *Profile) State(now time.Time, location *time.Location, q, live float64) (expected, quiet bool, change float64, ok bool) {
+func (p *Profile) State(now time.Time, location *time.Location, q, live float64) (expected, quiet bool, change float64,
+	ok bool) {
 	level := p.Level(q)
 	i, _, ends := bucketOf(now, location)
 	value := p.Expected(i)

@@ -21,7 +21,8 @@ type Store struct {
 var tierSteps = [...]struct {
 	step, span time.Duration
 	limit      int
-}{{0, 10 * time.Minute, 600}, {15 * time.Second, 4 * time.Hour, 960}, {2 * time.Minute, 32 * time.Hour, 960}, {15 * time.Minute, MaxWindow, 960}}
+}{{0, 10 * time.Minute, 600}, {15 * time.Second, 4 * time.Hour, 960}, {2 * time.Minute, 32 * time.Hour, 960},
+	{15 * time.Minute, MaxWindow, 960}}
 
 // MaxWindow is how far back a Store can look.
 const MaxWindow = 10 * 24 * time.Hour
@@ -211,7 +212,8 @@ func (h *Store) Ask(q *Query, now time.Time) float64 {
 	}
 	a := &h.answers[q.Slot]
 	is := answer{now: end, first: t.at[lo], last: t.at[hi-1], tier: level, count: hi - lo, set: true}
-	if a.set && (a.now == end || q.Function.Steady) && a.first == is.first && a.last == is.last && a.tier == is.tier && a.count == is.count {
+	if a.set && (a.now == end || q.Function.Steady) && a.first == is.first && a.last == is.last && a.tier == is.tier &&
+		a.count == is.count {
 		return a.value
 	}
 	h.scratch = t.dots(h.scratch[:0], k, lo, hi, end)

@@ -67,7 +67,8 @@ func TestBatchSpill(t *testing.T) {
 			t.Fatalf("page %d after %d", page, last)
 		}
 		if v.Err != nil || v.Frame != newest[page] || v.Sum != ltx.ChecksumPage(page, v.Data) {
-			t.Fatalf("page %d: frame %d, want %d; checksum right: %v; %v", page, v.Frame, newest[page], v.Sum == ltx.ChecksumPage(page, v.Data), v.Err)
+			t.Fatalf("page %d: frame %d, want %d; checksum right: %v; %v", page, v.Frame, newest[page],
+				v.Sum == ltx.ChecksumPage(page, v.Data), v.Err)
 		}
 		last, n = page, n+1
 		delete(newest, page)

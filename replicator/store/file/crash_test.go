@@ -55,7 +55,8 @@ func TestLayoutIsLitestreams(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	when := time.Date(2024, 3, 1, 12, 0, 0, 123456789, time.UTC)
-	put(t, s, store.LTXKey(9, 1, 0xab), "x", store.PutOptions{Metadata: map[string]string{store.MetaTimestamp: when.Format(time.RFC3339Nano)}})
+	put(t, s, store.LTXKey(9, 1, 0xab), "x",
+		store.PutOptions{Metadata: map[string]string{store.MetaTimestamp: when.Format(time.RFC3339Nano)}})
 	put(t, s, "sqlwatch/lease", "y", store.PutOptions{})
 	info, err := os.Stat(filepath.Join(dir, "ltx/9/0000000000000001-00000000000000ab.ltx"))
 	if err != nil || !info.ModTime().Equal(when) {
@@ -115,8 +116,10 @@ func TestCrash_S26(t *testing.T) {
 func TestKeys_R13(t *testing.T) {
 	s := open(t, t.TempDir())
 	for _, key := range []string{
-		"", "x", "/etc/passwd", "../x", "sqlwatch/../../x", "sqlwatch/./x", "sqlwatch//x", "sqlwatch/", "sqlwatch/.hidden", "sqlwatch/a\x00b",
-		"sqlwatch/a\nb", ".sqlwatch-meta/x", ".sqlwatch-lock", "ltx/0/x", "sqlwatch/" + strings.Repeat("a", 300), `sqlwatch/a\b`,
+		"", "x", "/etc/passwd", "../x", "sqlwatch/../../x", "sqlwatch/./x", "sqlwatch//x", "sqlwatch/", "sqlwatch/.hidden",
+		"sqlwatch/a\x00b",
+		"sqlwatch/a\nb", ".sqlwatch-meta/x", ".sqlwatch-lock", "ltx/0/x", "sqlwatch/" + strings.Repeat("a", 300),
+		`sqlwatch/a\b`,
 	} {
 		if _, err := s.Put(context.Background(), key, storetest.Bytes(nil), store.PutOptions{}); err == nil {
 			t.Errorf("key %q was stored", key)
@@ -135,7 +138,8 @@ func TestStrangersFilesAreNoObjects(t *testing.T) {
 	s := open(t, dir)
 	put(t, s, store.LTXKey(0, 2, 2), "x", store.PutOptions{})
 	level := filepath.Join(dir, "ltx/0")
-	for _, name := range []string{"README", "0000000000000003-0000000000000003.ltx.tmp", "0000000000000001-000000000000000Z.ltx"} {
+	for _, name := range []string{"README", "0000000000000003-0000000000000003.ltx.tmp",
+		"0000000000000001-000000000000000Z.ltx"} {
 		if err := os.WriteFile(filepath.Join(level, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +183,8 @@ func TestErrors_S24(t *testing.T) {
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	s := open(t, dir)
 	put(t, s, store.LTXKey(0, 1, 1), "x", store.PutOptions{Create: true})
-	_, err := s.Put(context.Background(), store.LTXKey(0, 2, 2), storetest.Bytes(make([]byte, 1<<20)), store.PutOptions{Create: true})
+	_, err := s.Put(context.Background(), store.LTXKey(0, 2, 2), storetest.Bytes(make([]byte, 1<<20)),
+		store.PutOptions{Create: true})
 	if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("on a full disk: %v, want ErrUnavailable", err)
 	}
@@ -187,7 +192,8 @@ func TestErrors_S24(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Put(context.Background(), store.LTXKey(0, 4, 4), storetest.Bytes(nil), store.PutOptions{Create: true}); !errors.Is(err, store.ErrMisplaced) {
+	if _, err := s.Put(context.Background(), store.LTXKey(0, 4, 4), storetest.Bytes(nil),
+		store.PutOptions{Create: true}); !errors.Is(err, store.ErrMisplaced) {
 		t.Errorf("on a read-only file system: %v, want ErrMisplaced", err)
 	}
 	if got := keys(t, s); len(got) != 2 {

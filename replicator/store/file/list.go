@@ -82,7 +82,8 @@ func (s *Store) others(prefix string) ([]string, error) {
 }
 
 // yieldKeys yields the wanted ones of the sorted names, whose keys are keyPrefix+name.
-func (s *Store) yieldKeys(ctx context.Context, keyPrefix string, names []string, prefix, after string, yield func(store.Object, error) bool) bool {
+func (s *Store) yieldKeys(ctx context.Context, keyPrefix string, names []string, prefix, after string,
+	yield func(store.Object, error) bool) bool {
 	from, _ := slices.BinarySearchFunc(names, max(after, prefix), func(name, key string) int {
 		return strings.Compare(keyPrefix+name, key)
 	})

@@ -222,7 +222,8 @@ func (s *Store) checkRoot() error {
 	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case missing && s.root != nil:
-		return fmt.Errorf("%w: %s, which held this replica, is gone (renamed, removed or unmounted); nothing is written until it is back, or a directory made there to begin anew", store.ErrMisplaced, s.dir)
+		return fmt.Errorf("%w: %s, which held this replica, is gone (renamed, removed or unmounted); nothing is written "+
+			"until it is back, or a directory made there to begin anew", store.ErrMisplaced, s.dir)
 	case missing:
 		if err := mayMake(s.dir); err != nil {
 			return err
@@ -258,7 +259,8 @@ func mayMake(dir string) error {
 		if sys, ok := info.Sys().(*syscall.Stat_t); ok && int(sys.Uid) == os.Geteuid() && parent != "/" {
 			return nil
 		}
-		return fmt.Errorf("%w: there is no directory %s, and %s is not ours to make it in: mount the disk, or make it and give it to uid %d", store.ErrMisplaced, dir, parent, os.Geteuid())
+		return fmt.Errorf("%w: there is no directory %s, and %s is not ours to make it in: mount the disk, or make it and "+
+			"give it to uid %d", store.ErrMisplaced, dir, parent, os.Geteuid())
 	}
 }
 
@@ -359,7 +361,8 @@ func (s *Store) classifyRead(err error) error {
 // classify maps errors of the file system to those of the Store contract.
 func classify(err error) error {
 	switch {
-	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrMisplaced):
+	case errors.Is(err, store.ErrExists), errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrUnavailable),
+		errors.Is(err, store.ErrMisplaced):
 		return err
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w (%w)", store.ErrNotFound, err)
@@ -369,7 +372,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w (%w)", store.ErrAuth, err)
 	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w (%w)", store.ErrMisplaced, err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EIO), errors.Is(err, syscall.ESTALE):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EIO),
+		errors.Is(err, syscall.ESTALE):
 		return fmt.Errorf("%w (%w)", store.ErrUnavailable, err)
 	}
 	return err

@@ -40,7 +40,8 @@ func TestDelete_S15_others(t *testing.T) {
 		}
 		keys = append(keys, key)
 	}
-	stuck := filepath.Join(dir, "ltx/0", ltx.FormatFilename(2, 2)) // a directory that is not empty cannot be removed either
+	// a directory that is not empty cannot be removed either
+	stuck := filepath.Join(dir, "ltx/0", ltx.FormatFilename(2, 2))
 	if err := os.Remove(stuck); err != nil {
 		t.Fatal(err)
 	}

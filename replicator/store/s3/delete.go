@@ -90,7 +90,8 @@ func (s *Store) deleteBatch(ctx context.Context, keys []string, refuse func(key 
 		}
 	}
 	// What the answer does not account for is deleted by itself.
-	return s.deleteSingly(ctx, slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return answered[s.objectKey(key)] }), refuse)
+	return s.deleteSingly(ctx, slices.DeleteFunc(slices.Clone(keys),
+		func(key string) bool { return answered[s.objectKey(key)] }), refuse)
 }
 
 func lacksDeleteObjects(err error) bool {
@@ -111,7 +112,8 @@ func (s *Store) deleteSingly(ctx context.Context, keys []string, refuse func(key
 	group.SetLimit(8)
 	for _, key := range keys {
 		group.Go(func() error {
-			_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key))})
+			_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.config.Bucket,
+				Key: aws.String(s.objectKey(key))})
 			kind := kindOf(err)
 			switch {
 			case err == nil, kind == store.ErrNotFound && codeOf(err) != "":

@@ -42,7 +42,8 @@ func (s *Store) guardOf(body []byte) guard {
 // guardBody returns the guard of a body that can be opened again. It reads it once,
 // unless what is announced is enough, and says where it is not what it announced.
 func (s *Store) guardBody(body store.Body) (guard, error) {
-	if announced, err := hex.DecodeString(body.SHA256); err == nil && len(announced) == sha256.Size && s.provider.amazon() {
+	if announced, err := hex.DecodeString(body.SHA256); err == nil && len(announced) == sha256.Size &&
+		s.provider.amazon() {
 		return guard{payload: body.SHA256, sha256: base64Of(announced)}, nil
 	}
 	opened, err := body.Open()
@@ -77,7 +78,8 @@ func base64Of(sum []byte) *string { return aws.String(base64.StdEncoding.EncodeT
 func (g guard) signed(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions[:len(o.APIOptions):len(o.APIOptions)], func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("sqlwatchHash",
-			func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+			func(ctx context.Context, in middleware.InitializeInput,
+				next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 				return next.HandleInitialize(v4.SetPayloadHash(ctx, g.payload), in)
 			}), middleware.Before)
 	})

@@ -124,16 +124,23 @@ var kinds = map[string]error{
 	"NoSuchKey": store.ErrNotFound, "NotFound": store.ErrNotFound, "NoSuchUpload": store.ErrNotFound,
 	"PreconditionFailed":         store.ErrExists,
 	"ConditionalRequestConflict": store.ErrConflict, "OperationAborted": store.ErrConflict,
-	"AccessDenied": store.ErrAuth, "Forbidden": store.ErrAuth, "InvalidAccessKeyId": store.ErrAuth, "SignatureDoesNotMatch": store.ErrAuth,
-	"ExpiredToken": store.ErrAuth, "TokenRefreshRequired": store.ErrAuth, "InvalidToken": store.ErrAuth, "InvalidSecurity": store.ErrAuth,
-	"AccountProblem": store.ErrAuth, "AllAccessDisabled": store.ErrAuth, "Unauthorized": store.ErrAuth, "NotSignedUp": store.ErrAuth,
+	"AccessDenied": store.ErrAuth, "Forbidden": store.ErrAuth, "InvalidAccessKeyId": store.ErrAuth,
+	"SignatureDoesNotMatch": store.ErrAuth,
+	"ExpiredToken":          store.ErrAuth, "TokenRefreshRequired": store.ErrAuth, "InvalidToken": store.ErrAuth,
+	"InvalidSecurity": store.ErrAuth,
+	"AccountProblem":  store.ErrAuth, "AllAccessDisabled": store.ErrAuth, "Unauthorized": store.ErrAuth,
+	"NotSignedUp":        store.ErrAuth,
 	"XAdminUserNotFound": store.ErrAuth, // versitygw
 	"UnauthorizedAccess": store.ErrAuth, "AccessDeniedException": store.ErrAuth,
-	"NoSuchBucket": store.ErrMisplaced, "InvalidBucketName": store.ErrMisplaced, "PermanentRedirect": store.ErrMisplaced, "MovedPermanently": store.ErrMisplaced,
-	"AuthorizationHeaderMalformed": store.ErrMisplaced, "IllegalLocationConstraintException": store.ErrMisplaced, "InvalidRegion": store.ErrMisplaced,
+	"NoSuchBucket": store.ErrMisplaced, "InvalidBucketName": store.ErrMisplaced, "PermanentRedirect": store.ErrMisplaced,
+	"MovedPermanently":             store.ErrMisplaced,
+	"AuthorizationHeaderMalformed": store.ErrMisplaced, "IllegalLocationConstraintException": store.ErrMisplaced,
+	"InvalidRegion":        store.ErrMisplaced,
 	"RequestTimeTooSkewed": store.ErrUnavailable, "SlowDown": store.ErrUnavailable, "RequestTimeout": store.ErrUnavailable,
 	"NotImplemented": errors.ErrUnsupported, "UnsupportedArgument": errors.ErrUnsupported,
-	"BadDigest": store.ErrUnavailable, "XAmzContentSHA256Mismatch": store.ErrUnavailable, "XAmzContentChecksumMismatch": store.ErrUnavailable, // changed on the way: again
+	// changed on the way: again
+	"BadDigest": store.ErrUnavailable, "XAmzContentSHA256Mismatch": store.ErrUnavailable,
+	"XAmzContentChecksumMismatch": store.ErrUnavailable,
 }
 
 // kindOf maps what the SDK returned to what a caller decides on.
@@ -172,7 +179,8 @@ func kindOf(err error) error {
 		operation *smithy.OperationError
 		network   net.Error
 	)
-	if errors.As(err, &operation) || errors.As(err, &network) || errors.Is(err, errNotS3) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.As(err, &operation) || errors.As(err, &network) || errors.Is(err, errNotS3) ||
+		errors.Is(err, io.ErrUnexpectedEOF) {
 		return store.ErrUnavailable // no answer at all, or one that made no sense
 	}
 	return nil
@@ -180,7 +188,8 @@ func kindOf(err error) error {
 
 // noCredentials recognises the SDK's chain coming up empty: it has no error type for that.
 func noCredentials(err error) bool {
-	return strings.Contains(err.Error(), "get identity: ") || strings.Contains(err.Error(), "failed to refresh cached credentials")
+	return strings.Contains(err.Error(), "get identity: ") || strings.Contains(err.Error(),
+		"failed to refresh cached credentials")
 }
 
 // reason is the short word for metrics; empty is success.
@@ -192,7 +201,8 @@ func reason(err error) string {
 	switch kind := kindOf(err); {
 	case errors.Is(err, context.Canceled):
 		return "canceled"
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) &&
+		timeout.Timeout():
 		return "timeout"
 	case codeOf(err) == "SlowDown", statusOf(err) == http.StatusTooManyRequests:
 		return "throttled"
@@ -215,7 +225,8 @@ func (s *Store) hint(op string, err error) string {
 	)
 	switch {
 	case noCredentials(err):
-		return "no usable credentials were found: set access_key and secret_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
+		return "no usable credentials were found: set access_key and secret_key, or AWS_ACCESS_KEY_ID and " +
+			"AWS_SECRET_ACCESS_KEY, or give the machine a role"
 	case errors.As(err, &dns):
 		if strings.HasPrefix(dns.Name, s.config.Bucket+".") {
 			return fmt.Sprintf("the host name %s does not resolve: check endpoint, or set path_style = true", dns.Name)
@@ -228,21 +239,28 @@ func (s *Store) hint(op string, err error) string {
 	case errors.As(err, &authority):
 		return "the server's certificate is signed by an unknown authority: name its CA file, or set AWS_CA_BUNDLE"
 	case errors.As(err, &hostname):
-		return "the server's certificate is for another host name: check endpoint; a bucket with dots in its name needs path_style = true"
+		return "the server's certificate is for another host name: check endpoint; a bucket with dots in its name needs " +
+			"path_style = true"
 	case errors.As(err, &expired):
 		return "the server's certificate is not valid now: check this machine's clock, then the server's certificate"
 	case strings.Contains(err.Error(), "TLS handshake timeout"):
-		return "the endpoint accepts connections but does not speak TLS, or is overloaded: write http:// in endpoint if that is meant"
+		return "the endpoint accepts connections but does not speak TLS, or is overloaded: write http:// in endpoint if " +
+			"that is meant"
 	case errors.As(err, &plain), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return "the endpoint does not speak TLS: write http:// in endpoint if that is meant"
 	case errors.Is(err, errRange):
-		return "something before the store rewrites answers to requests for a range (Content-Range): let it pass them on as they are"
+		return "something before the store rewrites answers to requests for a range (Content-Range): let it pass them on " +
+			"as they are"
 	case errors.Is(err, store.ErrListing):
-		return "the store's listings cannot be relied on (directory buckets are not in order, caches are stale): use another bucket or store, or turn the cache before it off"
-	case strings.Contains(err.Error(), "FIPS and custom endpoint"), strings.Contains(err.Error(), "Dualstack and custom endpoint"):
-		return "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT (or use_fips_endpoint, use_dualstack_endpoint of the shared configuration) are for Amazon: unset them, or remove endpoint"
+		return "the store's listings cannot be relied on (directory buckets are not in order, caches are stale): use " +
+			"another bucket or store, or turn the cache before it off"
+	case strings.Contains(err.Error(), "FIPS and custom endpoint"),
+		strings.Contains(err.Error(), "Dualstack and custom endpoint"):
+		return "AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT (or use_fips_endpoint, use_dualstack_endpoint of the " +
+			"shared configuration) are for Amazon: unset them, or remove endpoint"
 	case isDeserialization(err):
-		return "something between here and the store answered (a proxy, a login page, a web console's port): check endpoint and HTTPS_PROXY"
+		return "something between here and the store answered (a proxy, a login page, a web console's port): check " +
+			"endpoint and HTTPS_PROXY"
 	}
 	return ""
 }
@@ -256,23 +274,30 @@ func (s *Store) hintForCode(op, code string, err error) string {
 	case "NoSuchBucket", "InvalidBucketName":
 		text := fmt.Sprintf("there is no bucket %q at %s: check bucket and endpoint", s.config.Bucket, where)
 		if s.provider.name == "Backblaze B2" {
-			text += "; at Backblaze B2 a bucket is known only at its own region's endpoint, shown beside the bucket as s3.REGION.backblazeb2.com"
+			text += "; at Backblaze B2 a bucket is known only at its own region's endpoint, shown beside the bucket as " +
+				"s3.REGION.backblazeb2.com"
 		}
 		return text
-	case "PermanentRedirect", "MovedPermanently", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegion":
+	case "PermanentRedirect", "MovedPermanently", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException",
+		"InvalidRegion":
 		if region := bucketRegion(err); region != "" {
 			return fmt.Sprintf("the bucket is in another region: set region = %q", region)
 		}
-		return fmt.Sprintf("the bucket is in another region than %q: set region and endpoint to the bucket's own", s.client.Options().Region)
+		return fmt.Sprintf("the bucket is in another region than %q: set region and endpoint to the bucket's own",
+			s.client.Options().Region)
 	case "InvalidAccessKeyId", "InvalidSecurity", "XAdminUserNotFound":
-		return fmt.Sprintf("the key id is unknown at %s: check access_key and endpoint (keys of one provider or region do not work at another)", where)
+		return fmt.Sprintf("the key id is unknown at %s: check access_key and endpoint (keys of one provider or region do "+
+			"not work at another)", where)
 	case "SignatureDoesNotMatch":
 		if header, sent, got := foreign.Rewritten(err); header != "" {
-			return fmt.Sprintf("something between here and the store rewrites the header %s, which is signed, from %.60q to %.60q: let the proxy pass it on as it is", header, sent, got)
+			return fmt.Sprintf("something between here and the store rewrites the header %s, which is signed, from %.60q to "+
+				"%.60q: let the proxy pass it on as it is", header, sent, got)
 		}
-		return "the secret does not belong to the key id: check secret_key for a missing or extra character; where it is right, a proxy before the store rewrites a signed header (Host, x-amz-*, Content-MD5)"
+		return "the secret does not belong to the key id: check secret_key for a missing or extra character; where it is " +
+			"right, a proxy before the store rewrites a signed header (Host, x-amz-*, Content-MD5)"
 	case "ExpiredToken", "TokenRefreshRequired", "InvalidToken":
-		return "the session token has expired: renew it; rotated environment files and instance roles are read again by themselves"
+		return "the session token has expired: renew it; rotated environment files and instance roles are read again by " +
+			"themselves"
 	case "RequestTimeTooSkewed":
 		return "this machine's clock is wrong: set it (NTP); requests go on with a corrected time meanwhile"
 	case "AccessDenied", "Forbidden", "UnauthorizedAccess":
@@ -286,11 +311,14 @@ func (s *Store) hintForCode(op, code string, err error) string {
 func (s *Store) hintForStatus(op, code string, err error) string {
 	switch status := statusOf(err); {
 	case IsFull(err):
-		return "the store is full, or a quota is used up: free space there, raise the quota or cap, or keep less (retention.keep)"
+		return "the store is full, or a quota is used up: free space there, raise the quota or cap, or keep less " +
+			"(retention.keep)"
 	case status == http.StatusRequestEntityTooLarge, code == "EntityTooLarge":
-		return fmt.Sprintf("something before the store takes no body of this size; uploads are in parts of %d MiB and more: raise its limit (nginx: client_max_body_size 0;)", s.config.PartSize>>20)
+		return fmt.Sprintf("something before the store takes no body of this size; uploads are in parts of %d MiB and "+
+			"more: raise its limit (nginx: client_max_body_size 0;)", s.config.PartSize>>20)
 	case status == http.StatusExpectationFailed:
-		return "a proxy before the store does not know Expect: 100-continue: name the endpoint in the configuration, then none is sent"
+		return "a proxy before the store does not know Expect: 100-continue: name the endpoint in the configuration, then " +
+			"none is sent"
 	case status == http.StatusLengthRequired:
 		return "a proxy before the store takes the Content-Length away: let it pass the header on"
 	case status == http.StatusUpgradeRequired, status == http.StatusHTTPVersionNotSupported:
@@ -304,7 +332,8 @@ func (s *Store) hintForStatus(op, code string, err error) string {
 // IsFull tells the error of a store that has no room, or whose quota is used up.
 func IsFull(err error) bool {
 	switch codeOf(err) {
-	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull", "StorageQuotaExceeded":
+	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull",
+		"StorageQuotaExceeded":
 		return true
 	}
 	var api smithy.APIError

@@ -92,14 +92,16 @@ func (s *Store) describe(ctx context.Context, key string) (description, error) {
 
 func headRefused(err error) bool {
 	switch statusOf(err) {
-	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusUnsupportedMediaType:
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented,
+		http.StatusUnsupportedMediaType:
 		return true
 	}
 	return false
 }
 
 func (s *Store) describeByByte(ctx context.Context, key string) (description, error) {
-	input := &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)), Range: aws.String("bytes=0-0")}
+	input := &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)),
+		Range: aws.String("bytes=0-0")}
 	out, err := s.client.GetObject(ctx, input)
 	ranged := true
 	if statusOf(err) == http.StatusRequestedRangeNotSatisfiable { // an empty object has no first byte
@@ -110,7 +112,8 @@ func (s *Store) describeByByte(ctx context.Context, key string) (description, er
 		return description{}, err
 	}
 	defer out.Body.Close()
-	object := store.Object{Key: key, ETag: canonicalETag(out.ETag), Modified: aws.ToTime(out.LastModified), Metadata: unmarked(out.Metadata)}
+	object := store.Object{Key: key, ETag: canonicalETag(out.ETag), Modified: aws.ToTime(out.LastModified),
+		Metadata: unmarked(out.Metadata)}
 	object.Size, err = wholeSize(out, ranged, 0)
 	if err == nil && object.ETag == "" {
 		err = errNotS3
@@ -193,13 +196,15 @@ func wholeSize(out *s3.GetObjectOutput, ranged bool, offset int64) (int64, error
 	text := *out.ContentRange
 	match := contentRange.FindStringSubmatch(text)
 	if match == nil {
-		return 0, fmt.Errorf("%w (bytes from %d were asked for, and the Content-Range of the answer is %q)", errRange, offset, text)
+		return 0, fmt.Errorf("%w (bytes from %d were asked for, and the Content-Range of the answer is %q)", errRange, offset,
+			text)
 	}
 	first, err1 := strconv.ParseInt(match[1], 10, 64)
 	last, err2 := strconv.ParseInt(match[2], 10, 64)
 	size, err3 := strconv.ParseInt(match[3], 10, 64)
 	if errors.Join(err1, err2, err3) != nil || first != offset || last < first || last >= size {
-		return 0, fmt.Errorf("%w (bytes from %d were asked for, and the Content-Range of the answer is %q)", errRange, offset, text)
+		return 0, fmt.Errorf("%w (bytes from %d were asked for, and the Content-Range of the answer is %q)", errRange, offset,
+			text)
 	}
 	return size, nil
 }

@@ -187,7 +187,8 @@ func (l *listing) askV2(ctx context.Context) (page, error) {
 	if aws.ToString(out.Name) != l.store.config.Bucket && out.KeyCount == nil {
 		return page{}, errNotS3
 	}
-	return page{out.Contents, aws.ToBool(out.IsTruncated), out.NextContinuationToken, isFull(len(out.Contents), out.MaxKeys)}, nil
+	return page{out.Contents, aws.ToBool(out.IsTruncated), out.NextContinuationToken,
+		isFull(len(out.Contents), out.MaxKeys)}, nil
 }
 
 func (l *listing) askV1(ctx context.Context) (page, error) {
@@ -216,7 +217,8 @@ func lacksVersion2(err error) bool {
 	if err == nil || codeOf(err) == "InvalidRange" {
 		return false
 	}
-	return errors.Is(kindOf(err), errors.ErrUnsupported) || codeOf(err) == "InvalidArgument" || statusOf(err) == http.StatusMethodNotAllowed
+	return errors.Is(kindOf(err), errors.ErrUnsupported) || codeOf(err) == "InvalidArgument" ||
+		statusOf(err) == http.StatusMethodNotAllowed
 }
 
 // complete compares a listing that has ended with what this process had stored: of
@@ -234,7 +236,8 @@ func (l *listing) complete(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: it ends at %q and lacks %s, which was stored at %s", store.ErrListing, l.last, key, head.object.Modified.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: it ends at %q and lacks %s, which was stored at %s", store.ErrListing, l.last, key,
+			head.object.Modified.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

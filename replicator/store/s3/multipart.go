@@ -97,7 +97,8 @@ func (u *upload) send(ctx context.Context, body parts) error {
 	var readErr error
 	for len(part) > 0 {
 		if number > maxParts {
-			readErr = fmt.Errorf("the body is longer than %d parts of %d bytes: nothing announced its size", maxParts, u.partSize)
+			readErr = fmt.Errorf("the body is longer than %d parts of %d bytes: nothing announced its size", maxParts,
+				u.partSize)
 			break
 		}
 		u.size += int64(len(part))
@@ -154,7 +155,8 @@ func fill(buffer []byte, size int64, r io.Reader) ([]byte, error) {
 	return part, nil
 }
 
-func (u *upload) sendPart(ctx context.Context, number int32, part []byte, pace store.Pace) (types.CompletedPart, error) {
+func (u *upload) sendPart(ctx context.Context, number int32, part []byte, pace store.Pace) (types.CompletedPart,
+	error) {
 	ctx, cancel := u.store.within(ctx, int64(len(part)))
 	defer cancel()
 	guard := u.store.guardOf(part)
@@ -169,7 +171,8 @@ func (u *upload) sendPart(ctx context.Context, number int32, part []byte, pace s
 	if aws.ToString(out.ETag) == "" {
 		return types.CompletedPart{}, &partError{number, len(part), errNotS3}
 	}
-	return types.CompletedPart{PartNumber: &number, ETag: aws.String(canonicalETag(out.ETag)), ChecksumSHA256: guard.sha256}, nil
+	return types.CompletedPart{PartNumber: &number, ETag: aws.String(canonicalETag(out.ETag)),
+		ChecksumSHA256: guard.sha256}, nil
 }
 
 // finish completes the upload. Whatever the answer is (a lost reply, "no such upload"
@@ -261,7 +264,8 @@ func (e *partError) Error() string {
 func (e *partError) Unwrap() error { return e.err }
 
 func (s *Store) abortUpload(ctx context.Context, objectKey, id string) error {
-	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &s.config.Bucket, Key: &objectKey, UploadId: &id})
+	_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &s.config.Bucket, Key: &objectKey,
+		UploadId: &id})
 	if kindOf(err) == store.ErrNotFound {
 		return nil
 	}
@@ -279,7 +283,8 @@ func (s *Store) SweepUploads(ctx context.Context, before time.Time) (swept int, 
 	for range maxEmptyPages {
 		page, err := s.client.ListMultipartUploads(ctx, input)
 		if err != nil {
-			if kind := kindOf(err); kind == store.ErrAuth || errors.Is(kind, errors.ErrUnsupported) || kind == store.ErrNotFound {
+			if kind := kindOf(err); kind == store.ErrAuth || errors.Is(kind, errors.ErrUnsupported) ||
+				kind == store.ErrNotFound {
 				return swept, nil
 			}
 			return swept, s.fail("list", "", fmt.Errorf("unfinished uploads: %w", err))
@@ -291,7 +296,8 @@ func (s *Store) SweepUploads(ctx context.Context, before time.Time) (swept int, 
 				continue
 			}
 			if err := s.abortUpload(ctx, key, id); err != nil {
-				return swept, s.fail("delete", "", fmt.Errorf("abort an upload that was begun at %s: %w", left.Initiated.UTC().Format(time.RFC3339), err))
+				return swept, s.fail("delete", "", fmt.Errorf("abort an upload that was begun at %s: %w",
+					left.Initiated.UTC().Format(time.RFC3339), err))
 			}
 			swept++
 		}

@@ -26,11 +26,13 @@ var providers = []struct {
 	{".backblazeb2.com", provider{name: "Backblaze B2", region: "us-west-004"}, 1}, // s3.us-west-004.backblazeb2.com
 	{".r2.cloudflarestorage.com", provider{name: "Cloudflare R2", region: "auto"}, -1},
 	{"storage.googleapis.com", provider{name: "Google Cloud Storage", region: "auto", oneDelete: true}, -1},
-	{".wasabisys.com", provider{name: "Wasabi", region: "us-east-1"}, 1},                       // s3.eu-central-1.wasabisys.com
-	{".digitaloceanspaces.com", provider{name: "DigitalOcean Spaces", region: "us-east-1"}, 0}, // nyc3.digitaloceanspaces.com
-	{".scw.cloud", provider{name: "Scaleway", region: "fr-par"}, 1},                            // s3.fr-par.scw.cloud
-	{".your-objectstorage.com", provider{name: "Hetzner", region: "fsn1"}, 0},                  // fsn1.your-objectstorage.com
-	{".cloud.ovh.net", provider{name: "OVHcloud", region: "gra"}, 1},                           // s3.gra.io.cloud.ovh.net
+	// s3.eu-central-1.wasabisys.com
+	{".wasabisys.com", provider{name: "Wasabi", region: "us-east-1"}, 1},
+	// nyc3.digitaloceanspaces.com
+	{".digitaloceanspaces.com", provider{name: "DigitalOcean Spaces", region: "us-east-1"}, 0},
+	{".scw.cloud", provider{name: "Scaleway", region: "fr-par"}, 1},           // s3.fr-par.scw.cloud
+	{".your-objectstorage.com", provider{name: "Hetzner", region: "fsn1"}, 0}, // fsn1.your-objectstorage.com
+	{".cloud.ovh.net", provider{name: "OVHcloud", region: "gra"}, 1},          // s3.gra.io.cloud.ovh.net
 	{".tigris.dev", provider{name: "Tigris", region: "auto"}, -1},
 	{".storage.dev", provider{name: "Tigris", region: "auto"}, -1},
 }
@@ -62,5 +64,6 @@ func providerOf(endpoint string) provider {
 	// MinIO, Garage, Ceph, versitygw and others that people run themselves: a
 	// bucket as host name needs a wildcard DNS record, which few have.
 	_, err = netip.ParseAddr(host)
-	return provider{name: "this endpoint", region: "us-east-1", pathStyle: err == nil || !strings.Contains(host, ".") || u.Port() != ""}
+	return provider{name: "this endpoint", region: "us-east-1", pathStyle: err == nil || !strings.Contains(host, ".") ||
+		u.Port() != ""}
 }

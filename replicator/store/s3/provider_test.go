@@ -29,7 +29,8 @@ func TestProviders(t *testing.T) {
 // TestHint_B2: the classic mistake at Backblaze, an endpoint of another region, is explained.
 func TestHint_B2(t *testing.T) {
 	t.Parallel()
-	st, err := New(t.Context(), Config{Bucket: "b", Endpoint: "s3.us-west-004.backblazeb2.com", AccessKey: "a", SecretKey: "s"})
+	st, err := New(t.Context(), Config{Bucket: "b", Endpoint: "s3.us-west-004.backblazeb2.com", AccessKey: "a",
+		SecretKey: "s"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,8 @@ func at(t *testing.T, f *s3test.Fake, change func(*s3.Config)) *s3.Store {
 	t.Helper()
 	c := s3.Config{
 		Bucket: s3test.Bucket, Prefix: fmt.Sprintf("p%d/db", fakes.Add(1)), Endpoint: f.URL, Region: s3test.Region,
-		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Stall: 10 * time.Second, Deadline: time.Minute, Backoff: 10 * time.Millisecond,
+		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Stall: 10 * time.Second, Deadline: time.Minute,
+		Backoff:  10 * time.Millisecond,
 		PartSize: 5 << 20, Settle: 200 * time.Millisecond,
 	}
 	if change != nil {
@@ -110,7 +111,8 @@ func TestProviders_S31(t *testing.T) {
 				t.Errorf("read back %d bytes, %v", len(got), err)
 			}
 			_, err := st.Put(t.Context(), "sqlwatch/lease", storetest.Bytes([]byte("x")), store.PutOptions{Create: true})
-			if refused := profile.Create == s3test.NotKnown; refused != errors.Is(err, errors.ErrUnsupported) || !refused && err != nil {
+			if refused := profile.Create == s3test.NotKnown; refused != errors.Is(err, errors.ErrUnsupported) ||
+				!refused && err != nil {
 				t.Errorf("a conditional write: %v", err)
 			}
 			if f.Signed("accept-encoding") || f.Signed("amz-sdk-request") {
@@ -130,13 +132,15 @@ func TestFlippedBit_S32(t *testing.T) {
 			t.Run(name+" "+op, func(t *testing.T) {
 				t.Parallel()
 				var flips atomic.Int64
-				f, server := s3test.NewTLSFake(t, s3test.Profile{IgnoresPayload: ignores, Flips: func(operation string, body []byte) {
-					if operation == op && len(body) > 0 && flips.Add(1) == 1 {
-						body[len(body)/2] ^= 0x10
-					}
-				}})
+				f, server := s3test.NewTLSFake(t, s3test.Profile{IgnoresPayload: ignores,
+					Flips: func(operation string, body []byte) {
+						if operation == op && len(body) > 0 && flips.Add(1) == 1 {
+							body[len(body)/2] ^= 0x10
+						}
+					}})
 				ca := filepath.Join(t.TempDir(), "ca.pem")
-				if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+				if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+					0o600); err != nil {
 					t.Fatal(err)
 				}
 				st := at(t, f, func(c *s3.Config) { c.CAFile = ca })
@@ -331,7 +335,8 @@ func TestGateways_S34(t *testing.T) {
 			if err != nil || head.Size != 1000 || head.ETag != put.ETag {
 				t.Errorf("description: %+v, %v; the PUT said %s", head, err, put.ETag)
 			}
-			if _, err := st.Put(t.Context(), key, storetest.Bytes([]byte("new")), store.PutOptions{Match: put.ETag}); err != nil {
+			if _, err := st.Put(t.Context(), key, storetest.Bytes([]byte("new")),
+				store.PutOptions{Match: put.ETag}); err != nil {
 				t.Errorf("replace what is known: %v", err)
 			}
 		})
@@ -354,21 +359,33 @@ func TestGatewayMessages_S34(t *testing.T) {
 		handler http.Handler
 		want    []string
 	}{
-		"413":          {answer(413, html, "<html><head><title>413 Request Entity Too Large</title></head></html>"), []string{"413 Request Entity Too Large", "client_max_body_size"}},
-		"507":          {answer(507, xml, "<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive threshold.</Message></Error>"), []string{"the store is full"}},
-		"cap of B2":    {answer(403, xml, "<Error><Code>AccessDenied</Code><Message>Cannot upload files, storage cap exceeded.</Message></Error>"), []string{"raise the quota or cap"}},
-		"quota":        {answer(403, xml, "<Error><Code>QuotaExceeded</Code><Message></Message></Error>"), []string{"raise the quota or cap"}},
-		"JSON":         {answer(400, json, `{"code":"bad_request","message":"bucket is frozen","status":400}`), []string{"bad_request: bucket is frozen"}},
-		"nested JSON":  {answer(403, json, `{"error":{"code":"Denied","message":"no such tenant"}}`), []string{"Denied: no such tenant"}},
-		"plain text":   {answer(400, "text/plain", "upstream says no"), []string{"upstream says no"}},
-		"417":          {answer(417, html, ""), []string{"Expect: 100-continue"}},
-		"signature of": {answer(403, xml, "<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message><CanonicalRequest>PUT\n/b/k\n\nhost:x\nx-amz-date:19700101T000000Z\n\nhost</CanonicalRequest></Error>"), []string{"rewrites the header x-amz-date"}},
+		"413": {answer(413, html, "<html><head><title>413 Request Entity Too Large</title></head></html>"),
+			[]string{"413 Request Entity Too Large", "client_max_body_size"}},
+		"507": {answer(507, xml, "<Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its "+
+			"minimum free drive threshold.</Message></Error>"), []string{"the store is full"}},
+		"cap of B2": {answer(403, xml, "<Error><Code>AccessDenied</Code><Message>Cannot upload files, storage cap "+
+			"exceeded.</Message></Error>"), []string{"raise the quota or cap"}},
+		"quota": {answer(403, xml, "<Error><Code>QuotaExceeded</Code><Message></Message></Error>"),
+			[]string{"raise the quota or cap"}},
+		"JSON": {answer(400, json, `{"code":"bad_request","message":"bucket is frozen","status":400}`),
+			[]string{"bad_request: bucket is frozen"}},
+		"nested JSON": {answer(403, json, `{"error":{"code":"Denied","message":"no such tenant"}}`),
+			[]string{"Denied: no such tenant"}},
+		"plain text": {answer(400, "text/plain", "upstream says no"), []string{"upstream says no"}},
+		"417":        {answer(417, html, ""), []string{"Expect: 100-continue"}},
+		"signature of": {
+			answer(403, xml,
+				"<Error><Code>SignatureDoesNotMatch</Code><Message>no</Message>"+
+					"<CanonicalRequest>PUT\n/b/k\n\n"+
+					"host:x\nx-amz-date:19700101T000000Z\n\nhost</CanonicalRequest></Error>"),
+			[]string{"rewrites the header x-amz-date"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := httptest.NewServer(test.handler)
 			defer server.Close()
-			st, err := s3.New(t.Context(), s3.Config{Bucket: "b", Endpoint: server.URL, Region: "r", AccessKey: "a", SecretKey: "s", Backoff: time.Millisecond})
+			st, err := s3.New(t.Context(), s3.Config{Bucket: "b", Endpoint: server.URL, Region: "r", AccessKey: "a",
+				SecretKey: "s", Backoff: time.Millisecond})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -399,7 +416,8 @@ func TestDelete_S15(t *testing.T) {
 			}
 			err := st.Delete(t.Context(), keys...)
 			var refused *store.DeleteError
-			if !errors.As(err, &refused) || len(refused.Refused) != 1 || !refused.Has("0000/0007") || !errors.Is(err, store.ErrAuth) {
+			if !errors.As(err, &refused) || len(refused.Refused) != 1 || !refused.Has("0000/0007") ||
+				!errors.Is(err, store.ErrAuth) {
 				t.Fatalf("Delete: %v", err)
 			}
 			if left := f.Keys(); len(left) != 1 {
@@ -424,7 +442,8 @@ func TestConditionRefused_S13(t *testing.T) {
 func TestEndpointOfTheEnvironment_S9(t *testing.T) {
 	f := s3test.NewFake(t, s3test.Profile{ChecksumsRefused: true})
 	t.Setenv("AWS_ENDPOINT_URL_S3", f.URL)
-	st, err := s3.New(t.Context(), s3.Config{Bucket: s3test.Bucket, AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey})
+	st, err := s3.New(t.Context(), s3.Config{Bucket: s3test.Bucket, AccessKey: s3test.AccessKey,
+		SecretKey: s3test.SecretKey})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -444,7 +463,8 @@ func TestPathStyle_S9(t *testing.T) {
 		{"http://minio.example.com:9000", nil, true}, {"http://minio.example.com:9000", new(false), false},
 		{"https://objects.example.com", nil, false}, {"https://objects.example.com", new(true), true},
 	} {
-		st, err := s3.New(t.Context(), s3.Config{Bucket: "bucket", Endpoint: test.endpoint, PathStyle: test.configured, AccessKey: "a", SecretKey: "s"})
+		st, err := s3.New(t.Context(), s3.Config{Bucket: "bucket", Endpoint: test.endpoint, PathStyle: test.configured,
+			AccessKey: "a", SecretKey: "s"})
 		if err != nil {
 			t.Fatal(err)
 		}

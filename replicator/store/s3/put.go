@@ -47,7 +47,8 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: store.ErrExists, Err: err}
 	}
 	if (opts.Create || opts.Match != "") && refusesCondition(err) {
-		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: errors.ErrUnsupported, Hint: "this store takes no conditional writes", Err: err}
+		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: errors.ErrUnsupported,
+			Hint: "this store takes no conditional writes", Err: err}
 	}
 	return object, s.fail("put", key, err)
 }
@@ -92,7 +93,8 @@ func (s *Store) put(ctx context.Context, key string, body store.Body, opts store
 	return s.putParts(ctx, key, parts{size: size, first: first, rest: r, pace: body.Pace}, opts)
 }
 
-func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object,
+	error) {
 	guard, err := s.guardBody(body)
 	if err != nil {
 		return store.Object{}, err
@@ -111,7 +113,8 @@ func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts 
 	}, counting(&attempts), guard.signed)
 	switch {
 	case err == nil && aws.ToString(out.ETag) != "":
-		return store.Object{Key: key, Size: body.Size, ETag: canonicalETag(out.ETag), Metadata: maps.Clone(opts.Metadata)}, nil
+		return store.Object{Key: key, Size: body.Size, ETag: canonicalETag(out.ETag), Metadata: maps.Clone(opts.Metadata)},
+			nil
 	case err == nil: // no ETag: a store that keeps it for itself, or no store at all
 		object, ours := s.isOurs(ctx, key, body.Size, mark, "")
 		if !ours {
@@ -180,7 +183,8 @@ func counting(attempts *int) func(*s3.Options) {
 	return func(o *s3.Options) {
 		o.APIOptions = append(o.APIOptions[:len(o.APIOptions):len(o.APIOptions)], func(stack *middleware.Stack) error {
 			return stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchCount",
-				func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+				func(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput,
+					middleware.Metadata, error) {
 					*attempts++
 					return next.HandleFinalize(ctx, in)
 				}), "Retry", middleware.After)

@@ -94,7 +94,8 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	}
 	c.Endpoint = a.endpoint
 	if err := checkEndpoint(c.Endpoint); err != nil {
-		return nil, fmt.Errorf("s3 replica s3://%s: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or endpoint_url of the shared configuration: %w", c.Bucket, err)
+		return nil, fmt.Errorf("s3 replica s3://%s: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or endpoint_url of the shared "+
+			"configuration: %w", c.Bucket, err)
 	}
 	st := &Store{access: a, provider: providerOf(c.Endpoint), config: c}
 	st.client = s3.NewFromConfig(a.loaded, st.clientOptions)
@@ -187,7 +188,8 @@ func (c *Config) newRetryer() aws.Retryer {
 		o.MaxBackoff = c.Backoff
 		o.Backoff = retry.NewExponentialJitterBackoff(c.Backoff)
 		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{
-			Codes: map[string]struct{}{"ConditionalRequestConflict": {}, "OperationAborted": {}, "BadDigest": {}, "XAmzContentSHA256Mismatch": {}},
+			Codes: map[string]struct{}{"ConditionalRequestConflict": {}, "OperationAborted": {}, "BadDigest": {},
+				"XAmzContentSHA256Mismatch": {}},
 		}, retryableNonsense{})
 	})
 }

@@ -110,7 +110,8 @@ func (e *env) multipart(t *testing.T) {
 	data := noise(13<<20 + 5)
 	st, p := e.behind(t, nil)
 	put := func(key string) (store.Object, error) {
-		return st.Put(t.Context(), key, storetest.Stream(bytes.NewReader(data)), store.PutOptions{Create: true, Metadata: map[string]string{"sqlwatch-lineage": "x"}})
+		return st.Put(t.Context(), key, storetest.Stream(bytes.NewReader(data)),
+			store.PutOptions{Create: true, Metadata: map[string]string{"sqlwatch-lineage": "x"}})
 	}
 	obj, err := put(key)
 	if err != nil || obj.Size != int64(len(data)) || obj.Metadata["sqlwatch-lineage"] != "x" {
@@ -142,7 +143,8 @@ func (e *env) multipart(t *testing.T) {
 	if _, _, err := st.Get(t.Context(), "failed", 0, 0); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("S14 a failed upload left an object: %v", err)
 	}
-	if left, err := filepath.Glob(filepath.Join(e.server.Dir, s3test.Bucket, ".sgwtmp", "multipart", "*", "*")); err != nil || len(left) != 0 {
+	if left, err := filepath.Glob(filepath.Join(e.server.Dir, s3test.Bucket, ".sgwtmp", "multipart", "*",
+		"*")); err != nil || len(left) != 0 {
 		t.Errorf("S14 parts left behind: %q, %v", left, err)
 	}
 }
@@ -167,13 +169,15 @@ func (e *env) cutOff(t *testing.T) {
 func (e *env) faults(t *testing.T) {
 	data := noise(300_000)
 	for name, fault := range map[string]s3test.Fault{
-		"S1_503": s3test.Unavailable, "S1_500": s3test.InternalError, "S4_reset": s3test.Reset, "S4_lost reply": s3test.LostReply, "S17_html": s3test.HTML,
+		"S1_503": s3test.Unavailable, "S1_500": s3test.InternalError, "S4_reset": s3test.Reset,
+		"S4_lost reply": s3test.LostReply, "S17_html": s3test.HTML,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			st, p := e.behind(t, nil)
 			p.Next(fault, "", 2)
-			if _, err := st.Put(t.Context(), key, storetest.Bytes(data), store.PutOptions{Create: true, Metadata: map[string]string{store.MetaSHA256: hexSum(data)}}); err != nil {
+			if _, err := st.Put(t.Context(), key, storetest.Bytes(data),
+				store.PutOptions{Create: true, Metadata: map[string]string{store.MetaSHA256: hexSum(data)}}); err != nil {
 				t.Fatalf("Put: %v", err)
 			}
 			p.Next(fault, "", 2)
@@ -211,7 +215,8 @@ func (e *env) lostReplies(t *testing.T) {
 		t.Errorf("requests: %v, want two puts and a head", p.Requests())
 	}
 	p.Next(s3test.Unavailable, "put", 1) // a second attempt that meets somebody else's object
-	if _, err := st.Put(t.Context(), key, storetest.Bytes([]byte("mine")), store.PutOptions{Create: true}); !errors.Is(err, store.ErrExists) {
+	if _, err := st.Put(t.Context(), key, storetest.Bytes([]byte("mine")), store.PutOptions{Create: true}); !errors.Is(err,
+		store.ErrExists) {
 		t.Errorf("Put over another's object with equal bytes: %v, want ErrExists", err)
 	}
 	p.Next(s3test.LostReply, "put", 1)
@@ -220,7 +225,8 @@ func (e *env) lostReplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Next(s3test.LostReply, "put", 1)
-	if _, err := st.Put(t.Context(), "sqlwatch/lease", storetest.Bytes([]byte("2")), store.PutOptions{Match: lease.ETag}); err != nil {
+	if _, err := st.Put(t.Context(), "sqlwatch/lease", storetest.Bytes([]byte("2")),
+		store.PutOptions{Match: lease.ETag}); err != nil {
 		t.Errorf("Match with a lost reply: %v", err)
 	}
 }
@@ -229,7 +235,8 @@ func (e *env) lostReplies(t *testing.T) {
 func (e *env) damaged(t *testing.T) {
 	data := noise(3 << 20)
 	st, p := e.behind(t, nil)
-	if _, err := st.Put(t.Context(), key, storetest.Bytes(data), store.PutOptions{Metadata: map[string]string{store.MetaSHA256: hexSum(data)}}); err != nil {
+	if _, err := st.Put(t.Context(), key, storetest.Bytes(data),
+		store.PutOptions{Metadata: map[string]string{store.MetaSHA256: hexSum(data)}}); err != nil {
 		t.Fatal(err)
 	}
 	p.Next(s3test.HalfReply, "get", 3)
@@ -282,7 +289,8 @@ func (e *env) staleList(t *testing.T) {
 	for w := range 8 {
 		wg.Go(func() {
 			for i := w; i < 1005; i += 8 {
-				if _, err := st.Put(t.Context(), fmt.Sprintf("k/%04d", i), storetest.Bytes([]byte{1}), store.PutOptions{}); err != nil {
+				if _, err := st.Put(t.Context(), fmt.Sprintf("k/%04d", i), storetest.Bytes([]byte{1}),
+					store.PutOptions{}); err != nil {
 					t.Errorf("put: %v", err)
 				}
 			}
@@ -313,11 +321,13 @@ func (e *env) conflicts(t *testing.T) {
 		t.Errorf("two conflicts: %v", err)
 	}
 	p.Next(s3test.Conflict, "put", 100)
-	if _, err := st.Put(t.Context(), "other", storetest.Bytes([]byte("x")), store.PutOptions{Create: true}); !errors.Is(err, store.ErrConflict) {
+	if _, err := st.Put(t.Context(), "other", storetest.Bytes([]byte("x")),
+		store.PutOptions{Create: true}); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("endless conflicts: %v, want ErrConflict", err)
 	}
 	p.Next(s3test.Precondition, "put", 1)
-	if _, err := st.Put(t.Context(), "other", storetest.Bytes([]byte("x")), store.PutOptions{Create: true}); !errors.Is(err, store.ErrExists) {
+	if _, err := st.Put(t.Context(), "other", storetest.Bytes([]byte("x")),
+		store.PutOptions{Create: true}); !errors.Is(err, store.ErrExists) {
 		t.Errorf("412: %v, want ErrExists", err)
 	}
 	p.Next(s3test.NotImplemented, "put", 1)
@@ -423,7 +433,8 @@ func (e *env) messages(t *testing.T) {
 		want   string
 	}{
 		{"bucket", func(c *s3.Config) { c.Bucket = "nowhere" }, 0, put, store.ErrMisplaced, `there is no bucket "nowhere"`},
-		{"bucket at list", func(c *s3.Config) { c.Bucket = "nowhere" }, 0, list, store.ErrMisplaced, "check bucket and endpoint"},
+		{"bucket at list", func(c *s3.Config) { c.Bucket = "nowhere" }, 0, list, store.ErrMisplaced,
+			"check bucket and endpoint"},
 		{"key id", func(c *s3.Config) { c.AccessKey = "nobody" }, 0, list, store.ErrAuth, "check access_key and endpoint"},
 		{"secret", func(c *s3.Config) { c.SecretKey = "wrong" }, 0, list, store.ErrAuth, "check secret_key"},
 		{"region", func(c *s3.Config) { c.Region = "eu-north-9" }, 0, list, store.ErrMisplaced, "region"},
@@ -432,7 +443,8 @@ func (e *env) messages(t *testing.T) {
 		{"P9_clock", nil, s3test.Skewed, list, store.ErrUnavailable, "clock"},
 		{"html", nil, s3test.HTML, list, store.ErrUnavailable, "check endpoint"},
 		{"endpoint", func(c *s3.Config) { c.Endpoint = "http://127.0.0.1:1" }, 0, list, store.ErrUnavailable, "refused"},
-		{"S18_tls", func(c *s3.Config) { c.Endpoint = strings.Replace(c.Endpoint, "http:", "https:", 1) }, 0, list, store.ErrUnavailable, "does not speak TLS"},
+		{"S18_tls", func(c *s3.Config) { c.Endpoint = strings.Replace(c.Endpoint, "http:", "https:", 1) }, 0, list,
+			store.ErrUnavailable, "does not speak TLS"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -469,7 +481,8 @@ func (e *env) rotation(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	tls := httptest.NewTLSServer(nil)
 	defer tls.Close()
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tls.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tls.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	st := e.open(t, e.server.URL, func(c *s3.Config) { c.AccessKey, c.SecretKey, c.CAFile = "", "", ca })
@@ -527,7 +540,8 @@ func (e *env) counted(t *testing.T) {
 // TestNew refuses what can never work, without a request.
 func TestNew(t *testing.T) {
 	for name, c := range map[string]s3.Config{
-		"no bucket": {}, "half of the keys": {Bucket: "b", AccessKey: "a"}, "tiny parts": {Bucket: "b", PartSize: 1}, "no such CA": {Bucket: "b", CAFile: "/nonexistent"},
+		"no bucket": {}, "half of the keys": {Bucket: "b", AccessKey: "a"}, "tiny parts": {Bucket: "b", PartSize: 1},
+		"no such CA": {Bucket: "b", CAFile: "/nonexistent"},
 	} {
 		if _, err := s3.New(context.Background(), c); err == nil {
 			t.Errorf("%s: New returned nil", name)

@@ -40,7 +40,8 @@ func (s *signer) forget() {
 }
 
 // SignHTTP implements s3.HTTPSignerV4.
-func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string, at time.Time, options ...func(*v4.SignerOptions)) error {
+func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string,
+	at time.Time, options ...func(*v4.SignerOptions)) error {
 	aside := http.Header{}
 	for _, name := range neverSigned {
 		if _, signed := s.signed[name]; signed || len(r.Header[name]) == 0 {

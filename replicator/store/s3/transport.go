@@ -75,13 +75,17 @@ func (c *movingConn) Write(p []byte) (int, error) {
 // the loop, and next to the wire to refuse what no store would say.
 func (s *Store) watchRequests(stack *middleware.Stack) error {
 	return errors.Join(
-		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchLastCause", keepLastCause), "Retry", middleware.Before),
-		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchObserve", s.observeAttempt), "Retry", middleware.After),
-		stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("sqlwatchForeignAnswer", foreign.Refuse), middleware.After),
+		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchLastCause", keepLastCause), "Retry",
+			middleware.Before),
+		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchObserve", s.observeAttempt), "Retry",
+			middleware.After),
+		stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("sqlwatchForeignAnswer", foreign.Refuse),
+			middleware.After),
 	)
 }
 
-func (s *Store) observeAttempt(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+func (s *Store) observeAttempt(ctx context.Context, in middleware.FinalizeInput,
+	next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 	start := time.Now()
 	out, metadata, err := next.HandleFinalize(ctx, in)
 	s.config.Observe(store.Request{
@@ -102,7 +106,8 @@ func (s *Store) observeAttempt(ctx context.Context, in middleware.FinalizeInput,
 // lastCause is the context key under which keepLastCause hears of attempts.
 type lastCause struct{}
 
-func keepLastCause(ctx context.Context, in middleware.FinalizeInput, next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
+func keepLastCause(ctx context.Context, in middleware.FinalizeInput,
+	next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 	var last error
 	out, metadata, err := next.HandleFinalize(context.WithValue(ctx, lastCause{}, &last), in)
 	if err != nil && ctx.Err() != nil && last != nil {

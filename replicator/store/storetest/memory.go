@@ -116,7 +116,8 @@ func (m *Memory) Put(ctx context.Context, key string, body store.Body, opts stor
 		return store.Object{}, m.violation("immutable key %s was put with other bytes", key)
 	}
 	m.next++
-	obj := store.Object{Key: key, Size: int64(len(data)), ETag: fmt.Sprintf("%q", fmt.Sprint(m.next)), Modified: m.now(), Metadata: maps.Clone(opts.Metadata)}
+	obj := store.Object{Key: key, Size: int64(len(data)), ETag: fmt.Sprintf("%q", fmt.Sprint(m.next)), Modified: m.now(),
+		Metadata: maps.Clone(opts.Metadata)}
 	m.objects[key] = stored{object: obj, data: data}
 	if !exists {
 		i, _ := slices.BinarySearch(m.keys, key)

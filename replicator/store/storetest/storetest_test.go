@@ -29,7 +29,8 @@ func TestMemoryTellsViolations(t *testing.T) {
 	if v := m.Violations(); len(v) != 0 {
 		t.Fatalf("the same bytes again: %q", v)
 	}
-	if _, err := m.Put(ctx, key, storetest.Bytes([]byte("other")), store.PutOptions{}); err == nil || len(m.Violations()) != 1 {
+	if _, err := m.Put(ctx, key, storetest.Bytes([]byte("other")), store.PutOptions{}); err == nil ||
+		len(m.Violations()) != 1 {
 		t.Errorf("other bytes under an immutable key: %v, %q", err, m.Violations())
 	}
 }

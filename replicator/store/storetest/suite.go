@@ -128,7 +128,8 @@ func testRange(t *testing.T, s store.Store) {
 		data[i] = byte(i * 7 >> 3)
 	}
 	mustPut(t, s, ltxKey(1), data, store.PutOptions{})
-	for _, r := range []struct{ offset, length int64 }{{0, 1}, {0, 10_000}, {9_999, 1}, {5_000, -1}, {123, 4_567}, {9_990, 100}} {
+	for _, r := range []struct{ offset, length int64 }{{0, 1}, {0, 10_000}, {9_999, 1}, {5_000, -1}, {123, 4_567},
+		{9_990, 100}} {
 		want := data[r.offset:]
 		if r.length >= 0 && r.length < int64(len(want)) {
 			want = want[:r.length]
@@ -209,8 +210,10 @@ func testReplace(t *testing.T, s store.Store) {
 }
 
 func testCreate(t *testing.T, s store.Store) {
-	mustPut(t, s, ltxKey(1), []byte("first"), store.PutOptions{Create: true, Metadata: map[string]string{store.MetaLineage: "a"}})
-	_, err := s.Put(context.Background(), ltxKey(1), Bytes([]byte("later")), store.PutOptions{Create: true, Metadata: map[string]string{store.MetaLineage: "b"}})
+	mustPut(t, s, ltxKey(1), []byte("first"),
+		store.PutOptions{Create: true, Metadata: map[string]string{store.MetaLineage: "a"}})
+	_, err := s.Put(context.Background(), ltxKey(1), Bytes([]byte("later")),
+		store.PutOptions{Create: true, Metadata: map[string]string{store.MetaLineage: "b"}})
 	if !errors.Is(err, store.ErrExists) {
 		t.Fatalf("second Create: %v, want ErrExists", err)
 	}
@@ -226,12 +229,14 @@ func testCreateRace(t *testing.T, s store.Store) {
 
 func testMatch(t *testing.T, s store.Store) {
 	ctx, key := context.Background(), "sqlwatch/lease"
-	if _, err := s.Put(ctx, key, Bytes([]byte("x")), store.PutOptions{Match: `"nothing"`}); !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Put(ctx, key, Bytes([]byte("x")), store.PutOptions{Match: `"nothing"`}); !errors.Is(err,
+		store.ErrExists) && !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Match where nothing is: %v", err)
 	}
 	one := mustPut(t, s, key, []byte("one"), store.PutOptions{Create: true})
 	two := mustPut(t, s, key, []byte("two"), store.PutOptions{Match: one.ETag})
-	if _, err := s.Put(ctx, key, Bytes([]byte("three")), store.PutOptions{Match: one.ETag}); !errors.Is(err, store.ErrExists) {
+	if _, err := s.Put(ctx, key, Bytes([]byte("three")), store.PutOptions{Match: one.ETag}); !errors.Is(err,
+		store.ErrExists) {
 		t.Errorf("Match of an old etag: %v, want ErrExists", err)
 	}
 	if got, obj := read(t, s, key, 0, -1); string(got) != "two" || obj.ETag != two.ETag {
@@ -365,7 +370,8 @@ func testListPages(t *testing.T, s store.Store) {
 	for w := range 8 {
 		wg.Go(func() {
 			for i := w; i < n; i += 8 {
-				if _, err := s.Put(context.Background(), ltxKey(i+1), Bytes([]byte{1}), store.PutOptions{Create: true}); err != nil {
+				if _, err := s.Put(context.Background(), ltxKey(i+1), Bytes([]byte{1}),
+					store.PutOptions{Create: true}); err != nil {
 					t.Errorf("put %d: %v", i, err)
 				}
 			}

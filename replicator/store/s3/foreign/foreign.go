@@ -65,7 +65,8 @@ func (keptBody) Close() error { return nil }
 
 // Refuse stands next to the wire. A web page with status 200 is no answer; a
 // refusal is kept, and put into words where it is not S3's XML.
-func Refuse(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+func Refuse(ctx context.Context, in middleware.DeserializeInput,
+	next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 	out, metadata, err := next.HandleDeserialize(ctx, in)
 	response, ok := out.RawResponse.(*smithyhttp.Response)
 	if err != nil || !ok {
@@ -105,7 +106,8 @@ func inOtherWords(data []byte) error {
 	if inner, nested := fields["error"].(map[string]any); nested {
 		fields = inner
 	}
-	f := &foreignAnswer{code: word(fields, "Code", "code", "errorCode"), text: word(fields, "Message", "message", "error_description", "error", "detail")}
+	f := &foreignAnswer{code: word(fields, "Code", "code", "errorCode"), text: word(fields, "Message", "message",
+		"error_description", "error", "detail")}
 	if f.text == "" {
 		f.text = OneLine(string(data))
 	}
@@ -161,7 +163,8 @@ func Rewritten(err error) (header, sent, got string) {
 		if !found || len(was) == 0 {
 			continue
 		}
-		if joined := strings.Join(strings.Fields(strings.Join(was, ",")), " "); joined != strings.Join(strings.Fields(value), " ") {
+		if joined := strings.Join(strings.Fields(strings.Join(was, ",")), " "); joined != strings.Join(strings.Fields(value),
+			" ") {
 			return name, joined, value
 		}
 	}

@@ -78,7 +78,8 @@ func NewTLSFake(tb testing.TB, profile Profile) (*Fake, *httptest.Server) {
 }
 
 func newFake(profile Profile) *Fake {
-	return &Fake{Profile: profile, objects: map[string]fakeObject{}, uploads: map[string]*fakeUpload{}, requests: map[string]int{}, signed: map[string]bool{}}
+	return &Fake{Profile: profile, objects: map[string]fakeObject{}, uploads: map[string]*fakeUpload{},
+		requests: map[string]int{}, signed: map[string]bool{}}
 }
 
 // Requests returns how many requests arrived, by Operation.
@@ -181,7 +182,8 @@ func (f *Fake) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if f.Profile.ChecksumsRefused {
 		for name := range r.Header {
-			if strings.HasPrefix(strings.ToLower(name), "x-amz-checksum") || strings.EqualFold(name, "X-Amz-Sdk-Checksum-Algorithm") {
+			if strings.HasPrefix(strings.ToLower(name), "x-amz-checksum") ||
+				strings.EqualFold(name, "X-Amz-Sdk-Checksum-Algorithm") {
 				return refuse(400, "InvalidArgument", "Unsupported header '%s' received for this API call.", strings.ToLower(name))
 			}
 		}
@@ -245,7 +247,9 @@ func (f *Fake) authorized(r *http.Request) error {
 	if err != nil {
 		var quoted strings.Builder
 		xml.EscapeText(&quoted, []byte(canonical))
-		return &refusal{403, "SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided.", "<CanonicalRequest>" + quoted.String() + "</CanonicalRequest>"}
+		return &refusal{403, "SignatureDoesNotMatch",
+			"The request signature we calculated does not match the signature you provided.", "<CanonicalRequest>" +
+				quoted.String() + "</CanonicalRequest>"}
 	}
 	return nil
 }
@@ -262,14 +266,16 @@ func (f *Fake) body(r *http.Request, op string) ([]byte, error) {
 	sum := sha256.Sum256(body)
 	announced := r.Header.Get("X-Amz-Content-Sha256")
 	if !f.Profile.IgnoresPayload && len(announced) == 2*sha256.Size && announced != hex.EncodeToString(sum[:]) {
-		return nil, refuse(400, "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed.")
+		return nil, refuse(400, "XAmzContentSHA256Mismatch",
+			"The provided 'x-amz-content-sha256' header does not match what was computed.")
 	}
 	if want := r.Header.Get("Content-Md5"); want != "" {
 		if got := md5.Sum(body); base64.StdEncoding.EncodeToString(got[:]) != want {
 			return nil, refuse(400, "BadDigest", "The Content-MD5 you specified did not match what we received.")
 		}
 	}
-	if want := r.Header.Get("X-Amz-Checksum-Sha256"); want != "" && f.Profile.Checksums && base64.StdEncoding.EncodeToString(sum[:]) != want {
+	if want := r.Header.Get("X-Amz-Checksum-Sha256"); want != "" && f.Profile.Checksums &&
+		base64.StdEncoding.EncodeToString(sum[:]) != want {
 		return nil, refuse(400, "BadDigest", "The SHA256 you specified did not match the calculated checksum.")
 	}
 	return body, nil

@@ -19,8 +19,12 @@ func (f *Fake) create(w http.ResponseWriter, r *http.Request, key string) error 
 	defer f.mu.Unlock()
 	f.next++
 	id := fmt.Sprint("u", f.next)
-	f.uploads[id] = &fakeUpload{key: key, metadata: f.noted(r.Header), begun: time.Now(), algo: r.Header.Get("X-Amz-Checksum-Algorithm"), parts: map[int]fakePart{}}
-	_, err := fmt.Fprintf(w, "%s<InitiateMultipartUploadResult><Bucket>%s</Bucket><Key>%s</Key><UploadId>%s</UploadId></InitiateMultipartUploadResult>", xml.Header, Bucket, key, id)
+	f.uploads[id] = &fakeUpload{key: key, metadata: f.noted(r.Header), begun: time.Now(),
+		algo: r.Header.Get("X-Amz-Checksum-Algorithm"), parts: map[int]fakePart{}}
+	_, err := fmt.Fprintf(w,
+		"%s<InitiateMultipartUploadResult>"+
+			"<Bucket>%s</Bucket><Key>%s</Key><UploadId>%s</UploadId></InitiateMultipartUploadResult>",
+		xml.Header, Bucket, key, id)
 	return err
 }
 
@@ -35,7 +39,8 @@ func (f *Fake) part(w http.ResponseWriter, r *http.Request, body []byte) error {
 	sum := md5.Sum(body)
 	p := fakePart{data: body, etag: hex.EncodeToString(sum[:]), checksum: r.Header.Get("X-Amz-Checksum-Sha256")}
 	if f.Profile.Checksums && p.checksum != "" && u.algo != "SHA256" {
-		return refuse(400, "InvalidRequest", "Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum Type: sha256", u.algo)
+		return refuse(400, "InvalidRequest", "Checksum Type mismatch occurred, expected checksum Type: %s, actual checksum "+
+			"Type: sha256", u.algo)
 	}
 	if f.Profile.Checksums && r.Header.Get("X-Amz-Trailer") != "" {
 		p.checksum = "of a trailer"
@@ -73,7 +78,10 @@ func (f *Fake) complete(w http.ResponseWriter, r *http.Request, key string, body
 		return nil
 	}
 	finish()
-	_, err = fmt.Fprintf(w, "%s<CompleteMultipartUploadResult><Bucket>%s</Bucket><Key>%s</Key><ETag>&quot;%s&quot;</ETag></CompleteMultipartUploadResult>", xml.Header, Bucket, key, etag)
+	_, err = fmt.Fprintf(w,
+		"%s<CompleteMultipartUploadResult>"+
+			"<Bucket>%s</Bucket><Key>%s</Key><ETag>&quot;%s&quot;</ETag></CompleteMultipartUploadResult>",
+		xml.Header, Bucket, key, etag)
 	return err
 }
 
@@ -92,11 +100,13 @@ func (f *Fake) assemble(r *http.Request, id, key string, body []byte) (data []by
 	if err := xml.Unmarshal(body, &list); err != nil {
 		return nil, "", refuse(400, "MalformedXML", "%v", err)
 	}
-	const missing = "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag."
+	const missing = "One or more of the specified parts could not be found. The part may not have been uploaded, or the " +
+		"specified entity tag may not match the part's entity tag."
 	sums := md5.New()
 	for i, listed := range list.Part {
 		p, found := u.parts[listed.PartNumber]
-		if !found || !strings.EqualFold(strings.Trim(listed.ETag, `"`), p.etag) || f.Profile.Checksums && p.checksum != listed.ChecksumSHA256 {
+		if !found || !strings.EqualFold(strings.Trim(listed.ETag, `"`), p.etag) ||
+			f.Profile.Checksums && p.checksum != listed.ChecksumSHA256 {
 			return nil, "", refuse(400, "InvalidPart", missing)
 		}
 		last := i == len(list.Part)-1
@@ -122,7 +132,8 @@ func (f *Fake) listUploads(w http.ResponseWriter, prefix string) error {
 	fmt.Fprintf(w, "%s<ListMultipartUploadsResult><Bucket>%s</Bucket><IsTruncated>false</IsTruncated>", xml.Header, Bucket)
 	for id, u := range f.uploads {
 		if strings.HasPrefix(u.key, prefix) {
-			fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>%s</Initiated></Upload>", u.key, id, u.begun.UTC().Format(time.RFC3339))
+			fmt.Fprintf(w, "<Upload><Key>%s</Key><UploadId>%s</UploadId><Initiated>%s</Initiated></Upload>", u.key, id,
+				u.begun.UTC().Format(time.RFC3339))
 		}
 	}
 	_, err := io.WriteString(w, "</ListMultipartUploadsResult>")
@@ -182,7 +193,8 @@ func (f *Fake) list(w http.ResponseWriter, q url.Values) error {
 func (f *Fake) writePage(w io.Writer, page []string, limit int, v2, more bool, token string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fmt.Fprintf(w, "%s<ListBucketResult><Name>%s</Name><MaxKeys>%d</MaxKeys><IsTruncated>%v</IsTruncated>", xml.Header, Bucket, limit, more)
+	fmt.Fprintf(w, "%s<ListBucketResult><Name>%s</Name><MaxKeys>%d</MaxKeys><IsTruncated>%v</IsTruncated>", xml.Header,
+		Bucket, limit, more)
 	if v2 {
 		fmt.Fprintf(w, "<KeyCount>%d</KeyCount>", len(page))
 		if token != "" {
@@ -191,7 +203,9 @@ func (f *Fake) writePage(w io.Writer, page []string, limit int, v2, more bool, t
 	}
 	for _, key := range page {
 		o := f.objects[key]
-		fmt.Fprintf(w, "<Contents><Key>%s</Key><Size>%d</Size><ETag>&quot;%s&quot;</ETag><LastModified>%s</LastModified></Contents>", key, len(o.data), o.etag, o.modified.UTC().Format(time.RFC3339))
+		fmt.Fprintf(w,
+			"<Contents><Key>%s</Key><Size>%d</Size><ETag>&quot;%s&quot;</ETag><LastModified>%s</LastModified></Contents>", key,
+			len(o.data), o.etag, o.modified.UTC().Format(time.RFC3339))
 	}
 	io.WriteString(w, "</ListBucketResult>")
 }

@@ -51,15 +51,16 @@ type Profile struct {
 	RefusesHead      bool
 	ETag             func(etag, operation string) string // how it is spelled in an answer
 	Listing          Listing
-	PageSize, Short  int                                 // of listings; 0: 1000
-	MaxBody          int64                               // 413 with a web page above
-	IgnoresRange     bool                                // answers with the whole object
-	ContentRange     string                              // format of the header, given first, last and size
-	RefusesExpect    bool                                // 417
-	Locked           func(key string) bool               // cannot be deleted
-	DeletesNothing   bool                                // says it has deleted, and has not
-	Completing       time.Duration                       // how long an upload takes to be put together, after which it is there
-	Flips            func(operation string, body []byte) // what happens to a body on its way in
+	PageSize, Short  int                   // of listings; 0: 1000
+	MaxBody          int64                 // 413 with a web page above
+	IgnoresRange     bool                  // answers with the whole object
+	ContentRange     string                // format of the header, given first, last and size
+	RefusesExpect    bool                  // 417
+	Locked           func(key string) bool // cannot be deleted
+	DeletesNothing   bool                  // says it has deleted, and has not
+	// how long an upload takes to be put together, after which it is there
+	Completing time.Duration
+	Flips      func(operation string, body []byte) // what happens to a body on its way in
 }
 
 // Profiles are the providers that sqlwatch knows, each with what its documentation or
@@ -70,26 +71,32 @@ func Profiles() []Profile {
 			Name: "Amazon S3", Checksums: true, MatchNothing: 404,
 			Sources: []string{
 				"https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html (If-Match where nothing is: 404)",
-				"https://github.com/aws/aws-sdk-go-v2/issues/3005 (a part that came with a checksum is completed with it, or InvalidPart)",
+				"https://github.com/aws/aws-sdk-go-v2/issues/3005 (a part that came with a checksum is completed with it, or " +
+					"InvalidPart)",
 			},
 		},
 		{
-			Name: "Backblaze B2", Create: NotKnown, Match: NotKnown, Completion: NotKnown, ChecksumsRefused: true, Versioned: true,
+			Name: "Backblaze B2", Create: NotKnown, Match: NotKnown, Completion: NotKnown, ChecksumsRefused: true,
+			Versioned: true,
 			Sources: []string{
 				"https://github.com/sathinduga/obsidian-s3-sync-and-backup/pull/84 (conditional PUT: NotImplemented)",
 				"https://github.com/iterate-ch/cyberduck/issues/16107 (Unsupported header 'x-amz-checksum-sha256')",
-				"https://www.backblaze.com/docs/cloud-storage-s3-compatible-api (all versions are kept unless the lifecycle says otherwise)",
+				"https://www.backblaze.com/docs/cloud-storage-s3-compatible-api (all versions are kept unless the lifecycle says " +
+					"otherwise)",
 			},
 		},
 		{
 			Name: "Cloudflare R2", EvenParts: true, Completion: Ignored,
 			Sources: []string{
-				"https://developers.cloudflare.com/r2/objects/multipart-objects/ (all parts except the last one must be the same size)",
-				"https://developers.cloudflare.com/r2/api/s3/api/ (PutObject has conditional operations; CompleteMultipartUpload names none)",
+				"https://developers.cloudflare.com/r2/objects/multipart-objects/ (all parts except the last one must be the same " +
+					"size)",
+				"https://developers.cloudflare.com/r2/api/s3/api/ (PutObject has conditional operations; CompleteMultipartUpload " +
+					"names none)",
 			},
 		},
 		{
-			Name: "Google Cloud Storage", Create: Ignored, Match: Ignored, Completion: Ignored, NoDeleteObjects: true, AppendsEncoding: ",gzip(gfe)",
+			Name: "Google Cloud Storage", Create: Ignored, Match: Ignored, Completion: Ignored, NoDeleteObjects: true,
+			AppendsEncoding: ",gzip(gfe)",
 			Sources: []string{
 				"https://github.com/aws/aws-sdk-go-v2/issues/1816 (Accept-Encoding is rewritten before the signature is checked)",
 				"https://github.com/minio/mc/issues/4778 (POST ?delete is not implemented for objects; since 2026 it is)",
@@ -109,11 +116,13 @@ func Profiles() []Profile {
 		},
 		{
 			Name: "Garage", Create: Ignored, Match: Ignored, Completion: Ignored,
-			Sources: []string{"https://garagehq.deuxfleurs.fr/documentation/reference-manual/s3-compatibility/ (PutObject names no conditions; no versions)"},
+			Sources: []string{"https://garagehq.deuxfleurs.fr/documentation/reference-manual/s3-compatibility/ (PutObject " +
+				"names no conditions; no versions)"},
 		},
 		{
 			Name: "SeaweedFS", Create: CheckedTooSoon, Match: CheckedTooSoon, Completion: CheckedTooSoon,
-			Sources: []string{"https://github.com/seaweedfs/seaweedfs/issues/8800 (concurrent If-None-Match: * all succeed, up to 4.16)"},
+			Sources: []string{"https://github.com/seaweedfs/seaweedfs/issues/8800 (concurrent If-None-Match: * all succeed, " +
+				"up to 4.16)"},
 		},
 		{
 			Name:    "Tigris",

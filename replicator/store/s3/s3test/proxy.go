@@ -150,11 +150,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case Conflict:
 		reply(w, http.StatusConflict, "ConditionalRequestConflict", "A conflicting operation occurred.")
 	case Precondition:
-		reply(w, http.StatusPreconditionFailed, "PreconditionFailed", "At least one of the preconditions you specified did not hold.")
+		reply(w, http.StatusPreconditionFailed, "PreconditionFailed",
+			"At least one of the preconditions you specified did not hold.")
 	case Skewed:
-		reply(w, http.StatusForbidden, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.")
+		reply(w, http.StatusForbidden, "RequestTimeTooSkewed",
+			"The difference between the request time and the current time is too large.")
 	case NotImplemented:
-		reply(w, http.StatusNotImplemented, "NotImplemented", "A header you provided implies functionality that is not implemented.")
+		reply(w, http.StatusNotImplemented, "NotImplemented",
+			"A header you provided implies functionality that is not implemented.")
 	case HTML:
 		w.Header().Set("Content-Type", "text/html")
 		io.WriteString(w, "<html><body><h1>Welcome to the hotel's wireless network</h1></body></html>")
@@ -268,7 +271,8 @@ func halve(r *http.Request) {
 func reply(w http.ResponseWriter, status int, code, message string) {
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(status)
-	fmt.Fprintf(w, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>%s</Message></Error>`, code, message)
+	fmt.Fprintf(w, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>%s</Message></Error>`, code,
+		message)
 }
 
 // reset closes the connection so that the client sees RST.

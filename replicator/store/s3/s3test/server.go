@@ -42,7 +42,8 @@ func Start(tb testing.TB) *Server {
 		tb.Fatal(err)
 	}
 	address := freeAddress(tb)
-	cmd := exec.Command(path, "--port", address, "--access", AccessKey, "--secret", SecretKey, "--region", Region, "--quiet", "--keep-alive", "posix", dir)
+	cmd := exec.Command(path, "--port", address, "--access", AccessKey, "--secret", SecretKey, "--region", Region,
+		"--quiet", "--keep-alive", "posix", dir)
 	output := &tail{}
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -37,14 +37,16 @@ func checkSignature(r *http.Request) (canonical string, err error) {
 		fmt.Fprintf(&headers, "%s:%s\n", name, strings.Join(strings.Fields(strings.Join(values, ",")), " "))
 	}
 	canonical = strings.Join([]string{
-		r.Method, r.URL.EscapedPath(), canonicalQuery(r.URL.Query()), headers.String(), fields["SignedHeaders"], r.Header.Get("X-Amz-Content-Sha256"),
+		r.Method, r.URL.EscapedPath(), canonicalQuery(r.URL.Query()), headers.String(), fields["SignedHeaders"],
+		r.Header.Get("X-Amz-Content-Sha256"),
 	}, "\n")
 	hash := sha256.Sum256([]byte(canonical))
 	key := []byte("AWS4" + SecretKey)
 	for _, part := range scope[1:] {
 		key = mac(key, part)
 	}
-	text := strings.Join([]string{"AWS4-HMAC-SHA256", r.Header.Get("X-Amz-Date"), strings.Join(scope[1:], "/"), hex.EncodeToString(hash[:])}, "\n")
+	text := strings.Join([]string{"AWS4-HMAC-SHA256", r.Header.Get("X-Amz-Date"), strings.Join(scope[1:], "/"),
+		hex.EncodeToString(hash[:])}, "\n")
 	if hex.EncodeToString(mac(key, text)) != fields["Signature"] {
 		return canonical, fmt.Errorf("the signature is another one")
 	}
