@@ -22,22 +22,23 @@ func TestQuirks_S34(t *testing.T) {
 		cure    string
 	}{
 		{"all well", s3test.Profile{}, "", ""},
-		{"body limit", s3test.Profile{MaxBody: 1 << 20}, "replica-large", "client_max_body_size"},
+		{"body limit", s3test.Profile{Front: s3test.Front{MaxBody: 1 << 20}}, "replica-large", "client_max_body_size"},
 		{"parts with other bytes", s3test.Profile{Flips: func(op string, body []byte) {
 			if op == "part" {
 				body[0] ^= 1
 			}
 		}}, "replica-large", ""},
-		{"Content-Range", s3test.Profile{ContentRange: "octets %d to %d of %d"}, "replica-range", "Content-Range"},
-		{"metadata", s3test.Profile{DropsMetadata: true}, "replica-metadata", "x-amz-meta-*"},
-		{"HEAD", s3test.Profile{RefusesHead: true}, "replica-head", "pass HEAD on"},
+		{"Content-Range", s3test.Profile{Answers: s3test.Answers{ContentRange: "octets %d to %d of %d"}}, "replica-range",
+			"Content-Range"},
+		{"metadata", s3test.Profile{Answers: s3test.Answers{DropsMetadata: true}}, "replica-metadata", "x-amz-meta-*"},
+		{"HEAD", s3test.Profile{Answers: s3test.Answers{RefusesHead: true}}, "replica-head", "pass HEAD on"},
 		{"bad request for a condition", s3test.Profile{Create: s3test.BadRequest, Match: s3test.BadRequest},
 			"replica-conditional-writes", "one sqlwatch only"},
 		{"If-Match ignored", s3test.Profile{Match: s3test.Ignored}, "replica-conditional-writes", "one sqlwatch only"},
 		{"versions", s3test.Profile{Versioned: true}, "replica-versions", "NoncurrentVersionExpiration"},
-		{"deletes lie", s3test.Profile{DeletesNothing: true}, "replica-not-deleted", "object lock"},
-		{"start-after ignored", s3test.Profile{Listing: s3test.NoStartAfter, PageSize: 1}, "", ""},
-		{"Expect refused", s3test.Profile{RefusesExpect: true}, "", ""},
+		{"deletes lie", s3test.Profile{Deletes: s3test.Deletes{DeletesNothing: true}}, "replica-not-deleted", "object lock"},
+		{"start-after ignored", s3test.Profile{Listings: s3test.Listings{Listing: s3test.NoStartAfter, PageSize: 1}}, "", ""},
+		{"Expect refused", s3test.Profile{Front: s3test.Front{RefusesExpect: true}}, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
 // speed is how much faster than the rules' own the clock of the scenes runs: a
@@ -157,7 +159,7 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 	}
 	dir := t.TempDir()
 	small := mountSmall(t, "16m")
-	store := startS3Proxy(t, startS3(t).url())
+	store := s3test.NewProxy(t, startS3(t).url())
 	path := map[string]string{}
 	for _, db := range []string{"healthy", "idle", "held", "bloated", "cut", "swapped"} {
 		path[db] = filepath.Join(dir, db+".db")
@@ -174,7 +176,7 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 		fmt.Fprintf(&config, "database %q {\n  path = %q\n  %s\n}\n", db, file, replicas)
 	}
 	fmt.Fprintf(&config, "replica \"file\" \"good\" { dir = \"%s/replica/${db.name}\" }\n", dir)
-	config.WriteString(s3Replica(store.url, "alerts", ""))
+	config.WriteString(s3Replica(store.URL, "alerts", ""))
 
 	d := startDaemon(t, config.String())
 	r := startReceiver(t)
@@ -212,7 +214,7 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 	holdReader(t, path["held"])
 	bloat(t, path["bloated"])
 	fillDisk(t, small)
-	store.breakWith(func(*http.Request) s3Fault { return resetBefore }) // S4, for as long as it lasts
+	store.Break(func(*http.Request, int) s3test.Fault { return s3test.Reset }) // S4, for as long as it lasts
 	before.end(syscall.SIGTERM)
 	swap(t, path["swapped"])
 	r.await(t, "SqlwatchDiscontinuity", "swapped")
@@ -226,7 +228,7 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 			t.Errorf("nothing is wrong there: %s", heard)
 		}
 	}
-	store.breakWith(nil)
+	store.Break(nil)
 	r.awaitEnd(t, "SqlwatchReplicaStale", "cut")
 	r.awaitEnd(t, "SqlwatchUploadsFailing", "cut")
 }

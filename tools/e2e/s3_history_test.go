@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
 // A long run: go test -run TestS3History -s3.history 15m -s3.seed 7 -timeout 20m
@@ -29,25 +31,27 @@ func TestS3History(t *testing.T) {
 	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch")
 	must(t, err)
 	server := startS3(t)
-	daemonSees, restoreSees := startS3Proxy(t, server.url()), startS3Proxy(t, server.url())
-	repairable := []s3Fault{slowDown, internalError, resetBefore, lostReply, halfReply, wrongByte, html, slowReply}
-	var all []s3Fault
+	daemonSees, restoreSees := s3test.NewProxy(t, server.url()), s3test.NewProxy(t, server.url())
+	daemonSees.Rate, restoreSees.Rate = 1<<20, 1<<20 // slow, and over before anybody gives up
+	repairable := []s3test.Fault{s3test.Unavailable, s3test.InternalError, s3test.Reset, s3test.LostReply,
+		s3test.HalfReply, s3test.WrongByte, s3test.HTML, s3test.Slow}
+	var all []s3test.Fault
 	for range 4 {
-		all = append(append(all, repairable...), conflict, skewed, halfRequest)
+		all = append(append(all, repairable...), s3test.Conflict, s3test.Skewed, s3test.HalfRequest)
 	}
-	daemonSees.chaos(*s3HistorySeed, 0.33, append(all, hang)...) // one that hangs is given 20 s
-	restoreSees.chaos(*s3HistorySeed+1, 0.25, repairable...)
-	healed := time.AfterFunc(*s3HistoryFor, func() { daemonSees.breakWith(nil) })
+	daemonSees.Break(chaos(*s3HistorySeed, 0.33, append(all, s3test.Hang)...)) // one that hangs is given 20 s
+	restoreSees.Break(chaos(*s3HistorySeed+1, 0.25, repairable...))
+	healed := time.AfterFunc(*s3HistoryFor, func() { daemonSees.Break(nil) })
 	defer healed.Stop()
 
 	dir, attributes := t.TempDir(), filepath.Join(t.TempDir(), "replica.hcl")
-	block := s3Replica(daemonSees.url, "history/app", "")
+	block := s3Replica(daemonSees.URL, "history/app", "")
 	_, block, _ = strings.Cut(block, "{\n")
 	block = block[:strings.LastIndex(block, "}")]
 	must(t, os.WriteFile(attributes, []byte(block), 0o600))
 	cmd := exec.Command(history, "-sqlwatch", program, "-dir", dir, "-seed", fmt.Sprint(*s3HistorySeed), "-duration",
 		s3HistoryFor.String(),
-		"-replica", attributes, "-url", s3URL(restoreSees.url, "history/app"))
+		"-replica", attributes, "-url", s3URL(restoreSees.URL, "history/app"))
 	cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID="+s3KeyID, "AWS_SECRET_ACCESS_KEY="+s3Secret)
 	text, err := cmd.CombinedOutput()
 	if err != nil {
@@ -61,9 +65,9 @@ func TestS3History(t *testing.T) {
 	if bytes.Contains(log, []byte("panic:")) {
 		t.Errorf("a panic in the daemon's log:\n%s", tail(log, 6000))
 	}
-	for who, p := range map[string]*s3Proxy{"daemon": daemonSees, "restores": restoreSees} {
-		requests, byOperation := p.counts()
-		faults, byFault := p.faults()
+	for who, p := range map[string]*s3test.Proxy{"daemon": daemonSees, "restores": restoreSees} {
+		byOperation, byFault := p.Requests(), p.Faults()
+		requests, faults := total(byOperation), total(byFault)
 		t.Logf("%s: %d faults in %d requests: %v %v", who, faults, requests, byFault, byOperation)
 		if faults < 10 {
 			t.Errorf("%s: only %d faults", who, faults)

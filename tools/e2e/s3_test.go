@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
 // restoration is what `restore --json` says of itself.
@@ -257,7 +259,7 @@ func directorySize(t *testing.T, dir string) (bytes int64) {
 func TestS3Idle_I11(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)
-	proxy := startS3Proxy(t, server.url())
+	proxy := s3test.NewProxy(t, server.url())
 	db := filepath.Join(t.TempDir(), "app.db")
 	holder := exec.Command("python3", "-c", `
 import sqlite3, sys
@@ -273,12 +275,12 @@ print("open", flush=True); sys.stdin.read()`, db)
 	_, err = stdout.Read(make([]byte, 8))
 	must(t, err)
 
-	d := watchS3(t, replicated(db, s3Replica(proxy.url, "v1/app", "")))
+	d := watchS3(t, replicated(db, s3Replica(proxy.URL, "v1/app", "")))
 	synced(t, d)
 	settled, at, last := 0, time.Now(), 0
 	// The window for the first compaction closes within a minute of the first upload.
 	eventually(t, 80*time.Second, "a minute without a request", func() error {
-		if settled, _ = proxy.counts(); settled != last {
+		if settled = total(proxy.Requests()); settled != last {
 			last, at = settled, time.Now()
 		}
 		if quiet := time.Since(at); quiet < time.Minute {
@@ -286,7 +288,7 @@ print("open", flush=True); sys.stdin.read()`, db)
 		}
 		return nil
 	})
-	_, by := proxy.counts()
+	by := proxy.Requests()
 	t.Logf("requests before the quiet minute: %v", by)
 	wal, err := os.Stat(db + "-wal")
 	must(t, err)

@@ -69,7 +69,7 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 	if err != nil {
 		return store.Object{}, err
 	}
-	obj, err := s.put(ctx, path, body, opts)
+	obj, err := s.write(ctx, path, body, opts)
 	if err != nil {
 		return store.Object{}, fmt.Errorf("put %s: %w", key, classify(err))
 	}
@@ -77,7 +77,7 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 	return obj, nil
 }
 
-func (s *Store) put(ctx context.Context, path string, body store.Body, opts store.PutOptions) (store.Object, error) {
+func (s *Store) write(ctx context.Context, path string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	if opts.Create { // the cheap answer first; link(2) has the last word
 		if _, err := os.Lstat(path); err == nil {
 			return store.Object{}, store.ErrExists

@@ -66,7 +66,7 @@ func (s *Store) deleteBatch(ctx context.Context, keys []string, refuse func(key 
 	}
 	ids := make([]types.ObjectIdentifier, len(keys))
 	for i, key := range keys {
-		ids[i].Key = aws.String(s.objectKey(key))
+		ids[i].Key = aws.String(s.place.objectKey(key))
 	}
 	out, err := s.client.DeleteObjects(ctx, &s3.DeleteObjectsInput{
 		Bucket: &s.config.Bucket, Delete: &types.Delete{Objects: ids},
@@ -84,14 +84,14 @@ func (s *Store) deleteBatch(ctx context.Context, keys []string, refuse func(key 
 	}
 	for _, e := range out.Errors {
 		answered[aws.ToString(e.Key)] = true
-		key, inside := s.canonicalKey(aws.ToString(e.Key))
+		key, inside := s.place.canonicalKey(aws.ToString(e.Key))
 		if kinds[aws.ToString(e.Code)] != store.ErrNotFound && inside {
 			refuse(key, keyError{e})
 		}
 	}
 	// What the answer does not account for is deleted by itself.
 	return s.deleteSingly(ctx, slices.DeleteFunc(slices.Clone(keys),
-		func(key string) bool { return answered[s.objectKey(key)] }), refuse)
+		func(key string) bool { return answered[s.place.objectKey(key)] }), refuse)
 }
 
 func lacksDeleteObjects(err error) bool {
@@ -113,7 +113,7 @@ func (s *Store) deleteSingly(ctx context.Context, keys []string, refuse func(key
 	for _, key := range keys {
 		group.Go(func() error {
 			_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.config.Bucket,
-				Key: aws.String(s.objectKey(key))})
+				Key: aws.String(s.place.objectKey(key))})
 			kind := kindOf(err)
 			switch {
 			case err == nil, kind == store.ErrNotFound && codeOf(err) != "":

@@ -65,8 +65,8 @@ func (s *Store) fail(op, key string, err error) error {
 		return nil
 	}
 	return &Error{
-		Op: op, URL: s.url(key),
-		Kind: kindOf(err), Hint: s.hint(op, err), Err: err,
+		Op: op, URL: s.place.url(key),
+		Kind: kindOf(err), Hint: s.place.hint(op, err), Err: err,
 	}
 }
 
@@ -212,8 +212,8 @@ func reason(err error) string {
 }
 
 // hint says what to do next about err.
-func (s *Store) hint(op string, err error) string {
-	if text := s.hintForCode(op, codeOf(err), err); text != "" {
+func (p place) hint(op string, err error) string {
+	if text := p.hintForCode(op, codeOf(err), err); text != "" {
 		return text
 	}
 	var (
@@ -228,7 +228,7 @@ func (s *Store) hint(op string, err error) string {
 		return "no usable credentials were found: set access_key and secret_key, or AWS_ACCESS_KEY_ID and " +
 			"AWS_SECRET_ACCESS_KEY, or give the machine a role"
 	case errors.As(err, &dns):
-		if strings.HasPrefix(dns.Name, s.config.Bucket+".") {
+		if strings.HasPrefix(dns.Name, p.bucket+".") {
 			return fmt.Sprintf("the host name %s does not resolve: check endpoint, or set path_style = true", dns.Name)
 		}
 		return fmt.Sprintf("the host name %s does not resolve: check endpoint and region", dns.Name)
@@ -265,15 +265,15 @@ func (s *Store) hint(op string, err error) string {
 	return ""
 }
 
-func (s *Store) hintForCode(op, code string, err error) string {
-	where := s.where()
+func (p place) hintForCode(op, code string, err error) string {
+	where := p.where()
 	if IsFull(err) {
-		return s.hintForStatus(op, code, err)
+		return p.hintForStatus(op, code, err)
 	}
 	switch code {
 	case "NoSuchBucket", "InvalidBucketName":
-		text := fmt.Sprintf("there is no bucket %q at %s: check bucket and endpoint", s.config.Bucket, where)
-		if s.provider.name == "Backblaze B2" {
+		text := fmt.Sprintf("there is no bucket %q at %s: check bucket and endpoint", p.bucket, where)
+		if p.provider.name == "Backblaze B2" {
 			text += "; at Backblaze B2 a bucket is known only at its own region's endpoint, shown beside the bucket as " +
 				"s3.REGION.backblazeb2.com"
 		}
@@ -284,7 +284,7 @@ func (s *Store) hintForCode(op, code string, err error) string {
 			return fmt.Sprintf("the bucket is in another region: set region = %q", region)
 		}
 		return fmt.Sprintf("the bucket is in another region than %q: set region and endpoint to the bucket's own",
-			s.client.Options().Region)
+			p.region)
 	case "InvalidAccessKeyId", "InvalidSecurity", "XAdminUserNotFound":
 		return fmt.Sprintf("the key id is unknown at %s: check access_key and endpoint (keys of one provider or region do "+
 			"not work at another)", where)
@@ -305,17 +305,17 @@ func (s *Store) hintForCode(op, code string, err error) string {
 	case "NotImplemented", "UnsupportedArgument":
 		return "this provider does not offer that"
 	}
-	return s.hintForStatus(op, code, err)
+	return p.hintForStatus(op, code, err)
 }
 
-func (s *Store) hintForStatus(op, code string, err error) string {
+func (p place) hintForStatus(op, code string, err error) string {
 	switch status := statusOf(err); {
 	case IsFull(err):
 		return "the store is full, or a quota is used up: free space there, raise the quota or cap, or keep less " +
 			"(retention.keep)"
 	case status == http.StatusRequestEntityTooLarge, code == "EntityTooLarge":
 		return fmt.Sprintf("something before the store takes no body of this size; uploads are in parts of %d MiB and "+
-			"more: raise its limit (nginx: client_max_body_size 0;)", s.config.PartSize>>20)
+			"more: raise its limit (nginx: client_max_body_size 0;)", p.partSize>>20)
 	case status == http.StatusExpectationFailed:
 		return "a proxy before the store does not know Expect: 100-continue: name the endpoint in the configuration, then " +
 			"none is sent"
@@ -353,22 +353,10 @@ func deniedHint(op string) string {
 	return "the keys may not read here: they need s3:GetObject on this prefix"
 }
 
-// where names the place that was asked, for messages.
-func (s *Store) where() string {
-	if s.config.Endpoint != "" {
-		return s.config.Endpoint
-	}
-	return "Amazon S3 in " + s.client.Options().Region
-}
-
 func bucketRegion(err error) string {
 	var response *awshttp.ResponseError
 	if errors.As(err, &response) && response.Response != nil {
 		return response.Response.Header.Get("X-Amz-Bucket-Region")
 	}
 	return ""
-}
-
-func (s *Store) url(key string) string {
-	return "s3://" + s.config.Bucket + "/" + s.objectKey(key)
 }

@@ -72,7 +72,8 @@ type description struct {
 // answer is the better one too.
 func (s *Store) describe(ctx context.Context, key string) (description, error) {
 	if !s.headless.Load() {
-		out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key))})
+		out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.config.Bucket,
+			Key: aws.String(s.place.objectKey(key))})
 		switch {
 		case err == nil && aws.ToString(out.ETag) != "" && out.ContentLength != nil:
 			return description{store.Object{
@@ -100,7 +101,7 @@ func headRefused(err error) bool {
 }
 
 func (s *Store) describeByByte(ctx context.Context, key string) (description, error) {
-	input := &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)),
+	input := &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: aws.String(s.place.objectKey(key)),
 		Range: aws.String("bytes=0-0")}
 	out, err := s.client.GetObject(ctx, input)
 	ranged := true
@@ -142,7 +143,7 @@ type reader struct {
 // open requests next..end and sets the body. The deadline covers the wait for
 // the reply only; then the connection's own stall bound takes over.
 func (r *reader) open() (store.Object, error) {
-	input := &s3.GetObjectInput{Bucket: &r.store.config.Bucket, Key: aws.String(r.store.objectKey(r.key))}
+	input := &s3.GetObjectInput{Bucket: &r.store.config.Bucket, Key: aws.String(r.store.place.objectKey(r.key))}
 	ranged := r.next > 0 || r.end >= 0
 	if ranged {
 		input.Range = aws.String("bytes=" + strconv.FormatInt(r.next, 10) + "-" + lastByte(r.end))
@@ -243,7 +244,7 @@ func (r *reader) Read(p []byte) (int, error) {
 
 // resume opens the rest after cause broke the body off.
 func (r *reader) resume(cause error) error {
-	r.close()
+	r.drop()
 	r.fruitless++
 	if r.fruitless > maxResumes {
 		return fmt.Errorf("body broke off at byte %d, %d times in a row: %w", r.next, maxResumes, cause)
@@ -265,7 +266,7 @@ func (r *reader) resume(cause error) error {
 	return err
 }
 
-func (r *reader) close() {
+func (r *reader) drop() {
 	if r.body != nil {
 		r.body.Close() //nolint:errcheck // an abandoned download has nothing to lose
 		r.body = nil
@@ -278,6 +279,6 @@ func (r *reader) close() {
 
 // Close implements io.Closer.
 func (r *reader) Close() error {
-	r.close()
+	r.drop()
 	return nil
 }

@@ -27,9 +27,9 @@ const maxEmptyPages = 1000
 // store.ErrListing, and never taken for a shorter history.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
-		l := &listing{store: s, prefix: s.objectKey(prefix), must: s.newest.between(prefix, after)}
+		l := &listing{store: s, prefix: s.place.objectKey(prefix), must: s.newest.between(prefix, after)}
 		if after != "" {
-			l.last = s.objectKey(after)
+			l.last = s.place.objectKey(after)
 		}
 		for {
 			items, more, err := l.next(ctx)
@@ -98,7 +98,7 @@ func (l *listing) next(ctx context.Context) (items []store.Object, more bool, er
 			return items, false, fmt.Errorf("%w: %q comes after %q", store.ErrListing, objectKey, max(l.marker, l.last))
 		}
 		l.marker, first = objectKey, false
-		key, inside := l.store.canonicalKey(objectKey)
+		key, inside := l.store.place.canonicalKey(objectKey)
 		if !inside || key == "" || objectKey <= l.last || !strings.HasPrefix(objectKey, l.prefix) {
 			continue
 		}

@@ -53,7 +53,7 @@ func (s *Store) putParts(ctx context.Context, key string, body parts, opts store
 	opening, cancel := s.within(ctx, 0)
 	defer cancel()
 	input := &s3.CreateMultipartUploadInput{
-		Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)),
+		Bucket: &s.config.Bucket, Key: aws.String(s.place.objectKey(key)),
 		ContentType: aws.String(contentType), Metadata: marked(opts.Metadata, mark),
 	}
 	if s.provider.amazon() {
@@ -66,7 +66,7 @@ func (s *Store) putParts(ctx context.Context, key string, body parts, opts store
 	if aws.ToString(created.UploadId) == "" {
 		return store.Object{}, errNotS3
 	}
-	u := &upload{store: s, key: s.objectKey(key), id: created.UploadId, partSize: body.size}
+	u := &upload{store: s, key: s.place.objectKey(key), id: created.UploadId, partSize: body.size}
 	s.uploads.Store(*u.id, true)
 	defer s.uploads.Delete(*u.id)
 	if err := u.send(ctx, body); err != nil {
@@ -279,7 +279,7 @@ func (s *Store) abortUpload(ctx context.Context, objectKey, id string) error {
 func (s *Store) SweepUploads(ctx context.Context, before time.Time) (swept int, err error) {
 	ctx, cancel := s.within(ctx, 0)
 	defer cancel()
-	input := &s3.ListMultipartUploadsInput{Bucket: &s.config.Bucket, Prefix: aws.String(s.objectKey(""))}
+	input := &s3.ListMultipartUploadsInput{Bucket: &s.config.Bucket, Prefix: aws.String(s.place.objectKey(""))}
 	for range maxEmptyPages {
 		page, err := s.client.ListMultipartUploads(ctx, input)
 		if err != nil {
@@ -292,7 +292,8 @@ func (s *Store) SweepUploads(ctx context.Context, before time.Time) (swept int, 
 		for _, left := range page.Uploads {
 			key, id := aws.ToString(left.Key), aws.ToString(left.UploadId)
 			_, ours := s.uploads.Load(id)
-			if _, inside := s.canonicalKey(key); !inside || ours || left.Initiated == nil || !left.Initiated.Before(before) {
+			if _, inside := s.place.canonicalKey(key); !inside || ours || left.Initiated == nil ||
+				!left.Initiated.Before(before) {
 				continue
 			}
 			if err := s.abortUpload(ctx, key, id); err != nil {

@@ -34,7 +34,7 @@ func TestHint_B2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hint := st.hintForCode("list", "NoSuchBucket", nil)
+	hint := st.place.hintForCode("list", "NoSuchBucket", nil)
 	for _, want := range []string{`no bucket "b"`, "https://s3.us-west-004.backblazeb2.com", "its own region's endpoint"} {
 		if !strings.Contains(hint, want) {
 			t.Errorf("%q does not say %q", hint, want)

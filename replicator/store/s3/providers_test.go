@@ -221,15 +221,17 @@ func TestListings_S10(t *testing.T) {
 		whole   bool // or an error
 		forget  bool // by a process that has stored nothing
 	}{
-		{"plain", s3test.Profile{PageSize: 4}, true, true},
-		{"no start-after", s3test.Profile{PageSize: 4, Listing: s3test.NoStartAfter}, true, true},
-		{"version one", s3test.Profile{PageSize: 4, Listing: s3test.VersionOne}, true, true},
-		{"a token beside IsTruncated=false", s3test.Profile{PageSize: 4, Listing: s3test.TokenOnly}, true, true},
-		{"empty pages", s3test.Profile{PageSize: 4, Listing: s3test.EmptyPages}, true, true},
-		{"unsorted", s3test.Profile{PageSize: 4, Listing: s3test.Unsorted}, false, true},
-		{"a token that repeats", s3test.Profile{PageSize: 4, Listing: s3test.RepeatingToken}, false, true},
-		{"capped at a page", s3test.Profile{PageSize: 4, Listing: s3test.Capped}, true, true},
-		{"capped in a page", s3test.Profile{Listing: s3test.Short, Short: 11}, false, false},
+		{"plain", s3test.Profile{Listings: s3test.Listings{PageSize: 4}}, true, true},
+		{"no start-after", s3test.Profile{Listings: s3test.Listings{PageSize: 4, Listing: s3test.NoStartAfter}}, true, true},
+		{"version one", s3test.Profile{Listings: s3test.Listings{PageSize: 4, Listing: s3test.VersionOne}}, true, true},
+		{"a token beside IsTruncated=false", s3test.Profile{
+			Listings: s3test.Listings{PageSize: 4, Listing: s3test.TokenOnly}}, true, true},
+		{"empty pages", s3test.Profile{Listings: s3test.Listings{PageSize: 4, Listing: s3test.EmptyPages}}, true, true},
+		{"unsorted", s3test.Profile{Listings: s3test.Listings{PageSize: 4, Listing: s3test.Unsorted}}, false, true},
+		{"a token that repeats", s3test.Profile{Listings: s3test.Listings{PageSize: 4, Listing: s3test.RepeatingToken}},
+			false, true},
+		{"capped at a page", s3test.Profile{Listings: s3test.Listings{PageSize: 4, Listing: s3test.Capped}}, true, true},
+		{"capped in a page", s3test.Profile{Listings: s3test.Listings{Listing: s3test.Short, Short: 11}}, false, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -291,17 +293,18 @@ func TestGateways_S34(t *testing.T) {
 		}
 	}
 	for name, profile := range map[string]s3test.Profile{
-		"HEAD refused":                   {RefusesHead: true},
-		"metadata dropped":               {DropsMetadata: true},
-		"both":                           {RefusesHead: true, DropsMetadata: true},
-		"Range ignored":                  {IgnoresRange: true},
-		"Content-Range of an old server": {ContentRange: "Bytes=%d-%d / %d"},
-		"Accept-Encoding rewritten":      {AppendsEncoding: ", br"},
-		"Content-Type rewritten":         {RewritesType: "binary/octet-stream"},
-		"Expect refused":                 {RefusesExpect: true},
-		"ETag in capitals":               {ETag: etag(strings.ToUpper)},
-		"ETag without quotes":            {ETag: etag(func(e string) string { return strings.Trim(e, `"`) })},
-		"weak ETag":                      {ETag: etag(func(e string) string { return "W/" + e })},
+		"HEAD refused":                   {Answers: s3test.Answers{RefusesHead: true}},
+		"metadata dropped":               {Answers: s3test.Answers{DropsMetadata: true}},
+		"both":                           {Answers: s3test.Answers{RefusesHead: true, DropsMetadata: true}},
+		"Range ignored":                  {Answers: s3test.Answers{IgnoresRange: true}},
+		"Content-Range of an old server": {Answers: s3test.Answers{ContentRange: "Bytes=%d-%d / %d"}},
+		"Accept-Encoding rewritten":      {Front: s3test.Front{AppendsEncoding: ", br"}},
+		"Content-Type rewritten":         {Front: s3test.Front{RewritesType: "binary/octet-stream"}},
+		"Expect refused":                 {Front: s3test.Front{RefusesExpect: true}},
+		"ETag in capitals":               {Answers: s3test.Answers{ETag: etag(strings.ToUpper)}},
+		"ETag without quotes": {Answers: s3test.Answers{
+			ETag: etag(func(e string) string { return strings.Trim(e, `"`) })}},
+		"weak ETag": {Answers: s3test.Answers{ETag: etag(func(e string) string { return "W/" + e })}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -402,7 +405,8 @@ func TestGatewayMessages_S34(t *testing.T) {
 // TestDelete_S15: a locked object keeps no other, and is named by itself.
 func TestDelete_S15(t *testing.T) {
 	t.Parallel()
-	for name, profile := range map[string]s3test.Profile{"together": {}, "singly": {NoDeleteObjects: true}} {
+	for name, profile := range map[string]s3test.Profile{"together": {},
+		"singly": {Deletes: s3test.Deletes{NoDeleteObjects: true}}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			profile.Locked = func(key string) bool { return strings.HasSuffix(key, "0007") }

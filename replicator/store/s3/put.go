@@ -38,16 +38,16 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 	if err := checkKey(key); err != nil {
 		return store.Object{}, s.fail("put", key, err)
 	}
-	object, err := s.put(ctx, key, body, opts)
+	object, err := s.send(ctx, key, body, opts)
 	if err == nil {
 		s.newest.stored(key)
 	}
 	if opts.Match != "" && kindOf(err) == store.ErrNotFound {
 		// Amazon answers 404 where If-Match meets no object.
-		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: store.ErrExists, Err: err}
+		return store.Object{}, &Error{Op: "put", URL: s.place.url(key), Kind: store.ErrExists, Err: err}
 	}
 	if (opts.Create || opts.Match != "") && refusesCondition(err) {
-		return store.Object{}, &Error{Op: "put", URL: s.url(key), Kind: errors.ErrUnsupported,
+		return store.Object{}, &Error{Op: "put", URL: s.place.url(key), Kind: errors.ErrUnsupported,
 			Hint: "this store takes no conditional writes", Err: err}
 	}
 	return object, s.fail("put", key, err)
@@ -67,7 +67,7 @@ func refusesCondition(err error) bool {
 	return false
 }
 
-func (s *Store) put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
+func (s *Store) send(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	if body.Size >= 0 && body.Size <= maxWhole {
 		return s.putWhole(ctx, key, body, opts)
 	}
@@ -106,7 +106,7 @@ func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts 
 	mark := rand.Text()
 	attempts := 0
 	out, err := s.client.PutObject(ctx, &s3.PutObjectInput{
-		Bucket: &s.config.Bucket, Key: aws.String(s.objectKey(key)),
+		Bucket: &s.config.Bucket, Key: aws.String(s.place.objectKey(key)),
 		Body: stream, ContentLength: &body.Size, ContentType: aws.String(contentType),
 		Metadata: marked(opts.Metadata, mark), IfNoneMatch: ifNoneMatch(opts), IfMatch: ifMatch(opts),
 		ChecksumSHA256: guard.sha256, ContentMD5: guard.md5,

@@ -4,7 +4,7 @@
 // Reading order: Store and Config here, put.go and multipart.go (uploads), digest.go
 // (what guards their bytes), get.go (a body that breaks off is resumed), list.go and
 // delete.go, errors.go (what a provider's answer means and what to do next),
-// provider.go (what is known about each provider), shared.go (what the stores of one
+// provider.go (what is known about each provider), place.go (where objects are), shared.go (what the stores of one
 // process have in common), sign.go and transport.go (signatures, deadlines, counting).
 package s3
 
@@ -73,6 +73,7 @@ type Config struct {
 type Store struct {
 	client   *s3.Client
 	access   *access
+	place    place
 	provider provider
 	config   Config
 	uploads  sync.Map // ids of multipart uploads under way, so that none is swept
@@ -99,6 +100,8 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	}
 	st := &Store{access: a, provider: providerOf(c.Endpoint), config: c}
 	st.client = s3.NewFromConfig(a.loaded, st.clientOptions)
+	st.place = place{bucket: c.Bucket, prefix: c.Prefix, endpoint: c.Endpoint, region: a.loaded.Region,
+		partSize: c.PartSize, provider: st.provider}
 	return st, nil
 }
 
@@ -207,22 +210,6 @@ func checkEndpoint(endpoint string) error {
 		return errors.New("the endpoint has credentials or parameters in it, which do not belong there")
 	}
 	return nil
-}
-
-// objectKey maps a canonical key to the bucket's.
-func (s *Store) objectKey(key string) string {
-	if s.config.Prefix == "" {
-		return key
-	}
-	return s.config.Prefix + "/" + key
-}
-
-// canonicalKey is the inverse of objectKey.
-func (s *Store) canonicalKey(objectKey string) (string, bool) {
-	if s.config.Prefix == "" {
-		return objectKey, true
-	}
-	return strings.CutPrefix(objectKey, s.config.Prefix+"/")
 }
 
 // checkKey keeps keys inside the prefix and printable.

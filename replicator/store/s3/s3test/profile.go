@@ -42,25 +42,46 @@ type Profile struct {
 	Checksums        bool       // x-amz-checksum headers: checked, and wanted again to complete an upload
 	ChecksumsRefused bool       // x-amz-checksum headers are a bad request
 	EvenParts        bool       // all parts but the last must be of one size
-	NoDeleteObjects  bool       // one object a request
-	AppendsEncoding  string     // to Accept-Encoding, before the signature is checked
-	RewritesType     string     // replaces Content-Type, before the signature is checked
 	IgnoresPayload   bool       // the signed hash of the body is not compared with the body
 	Versioned        bool       // deleted objects stay as versions
-	DropsMetadata    bool
-	RefusesHead      bool
-	ETag             func(etag, operation string) string // how it is spelled in an answer
-	Listing          Listing
-	PageSize, Short  int                   // of listings; 0: 1000
-	MaxBody          int64                 // 413 with a web page above
-	IgnoresRange     bool                  // answers with the whole object
-	ContentRange     string                // format of the header, given first, last and size
-	RefusesExpect    bool                  // 417
-	Locked           func(key string) bool // cannot be deleted
-	DeletesNothing   bool                  // says it has deleted, and has not
 	// how long an upload takes to be put together, after which it is there
 	Completing time.Duration
 	Flips      func(operation string, body []byte) // what happens to a body on its way in
+
+	Front
+	Answers
+	Listings
+	Deletes
+}
+
+// Front is what stands before a store and touches requests.
+type Front struct {
+	AppendsEncoding string // to Accept-Encoding, before the signature is checked
+	RewritesType    string // replaces Content-Type, before the signature is checked
+	MaxBody         int64  // 413 with a web page above
+	RefusesExpect   bool   // 417
+}
+
+// Answers are what a store says of an object, and how.
+type Answers struct {
+	RefusesHead   bool
+	DropsMetadata bool
+	ETag          func(etag, operation string) string // how it is spelled
+	IgnoresRange  bool                                // answers with the whole object
+	ContentRange  string                              // format of the header, given first, last and size
+}
+
+// Listings are how a store lists.
+type Listings struct {
+	Listing         Listing
+	PageSize, Short int // 0: 1000
+}
+
+// Deletes are how a store deletes.
+type Deletes struct {
+	NoDeleteObjects bool                  // one object a request
+	Locked          func(key string) bool // cannot be deleted
+	DeletesNothing  bool                  // says it has deleted, and has not
 }
 
 // Profiles are the providers that sqlwatch knows, each with what its documentation or
@@ -95,8 +116,8 @@ func Profiles() []Profile {
 			},
 		},
 		{
-			Name: "Google Cloud Storage", Create: Ignored, Match: Ignored, Completion: Ignored, NoDeleteObjects: true,
-			AppendsEncoding: ",gzip(gfe)",
+			Name: "Google Cloud Storage", Create: Ignored, Match: Ignored, Completion: Ignored,
+			Deletes: Deletes{NoDeleteObjects: true}, Front: Front{AppendsEncoding: ",gzip(gfe)"},
 			Sources: []string{
 				"https://github.com/aws/aws-sdk-go-v2/issues/1816 (Accept-Encoding is rewritten before the signature is checked)",
 				"https://github.com/minio/mc/issues/4778 (POST ?delete is not implemented for objects; since 2026 it is)",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -103,11 +104,14 @@ func (p *Proxy) Next(fault Fault, op string, count int) {
 func (p *Proxy) Requests() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := make(map[string]int, len(p.requests))
-	for k, v := range p.requests {
-		out[k] = v
-	}
-	return out
+	return maps.Clone(p.requests)
+}
+
+// Faults returns how often each fault happened.
+func (p *Proxy) Faults() map[Fault]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.injected)
 }
 
 // Injected returns how often a fault happened.
@@ -199,10 +203,11 @@ func (p *Proxy) spoil(w http.ResponseWriter, r *http.Request, fault Fault) {
 	p.forward.ServeHTTP(recorded, r)
 	body := recorded.Body.Bytes()
 	length := recorded.Header().Get("Content-Length")
-	switch fault {
-	case LostReply:
+	if fault == LostReply || fault == HalfReply && len(body) == 0 {
 		reset(w)
 		return
+	}
+	switch fault {
 	case WrongByte:
 		if len(body) > 0 {
 			body[len(body)/2] ^= 0x20
