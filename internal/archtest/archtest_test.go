@@ -37,7 +37,10 @@ var arrows = map[string][]string{
 	"internal/web": {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
 	// dbfile: who else is there
 	"internal/watchdog": {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile",
-		"internal/sqlite", "internal/durable"},
+		"internal/sqlite", "internal/durable", "internal/watchdog/statefile"},
+	// a format
+	"internal/watchdog/statefile": {"internal/durable"},
+
 	"policy": {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	// plays policies, as tests do
 	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,19 +27,17 @@ var ErrUnavailable = errors.New("not available for this database")
 // holder of the baton. The others may take minutes and touch nothing that a turn
 // owns: they run beside the turns, which go on measuring.
 func (d *database) act(ctx context.Context, action policy.Action) {
-	d.watchdog.options.Metrics.policyActions.WithLabelValues(d.target.Name, action.Policy, string(action.Kind)).Inc()
-	if lane := action.Kind.Lane(); lane != policy.LaneNone {
-		d.running[lane] = action.Policy + ": " + string(action.Kind)
-	}
+	d.options.Metrics.policyActions.WithLabelValues(d.target.Name, action.Policy, string(action.Kind)).Inc()
+	d.ledger.begin(action)
 	began := time.Now()
 	notify := d.noticeOf(action)
 	if action.Kind == policy.ActCheckpoint {
-		d.finish(ctx, action, d.climb(ctx, *action.Checkpoint), time.Since(began))
+		d.finish(ctx, action, d.climber().climb(ctx, *action.Checkpoint), time.Since(began))
 		d.measure(ctx)
 		d.beside.Go(func() { notify(ctx) })
 		return
 	}
-	do := d.actionFor(action)
+	do := d.parts.Actions.of(action)
 	d.beside.Go(func() {
 		err := guarded(func() error { return do(ctx) })
 		notify(ctx)
@@ -54,18 +50,23 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	})
 }
 
-// actionFor returns what to call for an action that is not a checkpoint.
-func (d *database) actionFor(action policy.Action) func(context.Context) error {
+// climber makes the database's checkpoints.
+func (d *database) climber() climber {
+	return climber{checkpointer: d.parts.Checkpointer, look: d.measure, counted: d.counted}
+}
+
+// of returns what to call for an action that is not a checkpoint.
+func (a Actions) of(action policy.Action) func(context.Context) error {
 	var do func(context.Context) error
 	switch action.Kind {
 	case policy.ActSnapshot:
-		do = d.parts.Actions.Snapshot
+		do = a.Snapshot
 	case policy.ActSync:
-		do = d.parts.Actions.Sync
+		do = a.Sync
 	case policy.ActVerify:
-		do = d.parts.Actions.Verify
+		do = a.Verify
 	case policy.ActNotify:
-		if notify := d.parts.Actions.Notify; notify != nil {
+		if notify := a.Notify; notify != nil {
 			do = func(ctx context.Context) error { return notify(ctx, action) }
 		}
 	}
@@ -77,7 +78,7 @@ func (d *database) actionFor(action policy.Action) func(context.Context) error {
 
 // noticeOf returns what sends the notices that an action of another kind carries.
 func (d *database) noticeOf(action policy.Action) func(context.Context) {
-	notify, log := d.parts.Actions.Notify, d.log()
+	notify, log := d.parts.Actions.Notify, d.voice.log
 	if action.Kind == policy.ActNotify || len(action.Notify) == 0 || notify == nil {
 		return func(context.Context) {}
 	}
@@ -101,8 +102,7 @@ func guarded(do func() error) (err error) {
 // finish books an action that ended: the policy's next state, the record, the
 // counters and the log line.
 func (d *database) finish(ctx context.Context, action policy.Action, result policy.ActionResult, took time.Duration) {
-	now := d.watchdog.options.Clock()
-	set := d.watchdog.policies.Load()
+	now := d.options.Clock()
 	record := ActionRecord{
 		At: now, Policy: action.Policy, Action: string(action.Kind), Why: action.Why,
 		Duration: took, WriterStall: result.WriterStall, Reclaimed: result.Reclaimed,
@@ -113,23 +113,15 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 		record.Err = result.Err.Error()
 	}
 	if action.Kind == policy.ActCheckpoint {
-		d.history.ObserveStall(result.WriterStall)
+		d.past.history.ObserveStall(result.WriterStall)
 	}
 	if wrongMoment(record.Outcome) {
 		result.Outcome, result.Err = sqlite.OutcomeContended, nil // due again in a second, and no failed attempt
 	}
-	if p := policyNamed(set, action.Policy); p != nil {
-		// A map that was published is never changed.
-		states := maps.Clone(d.states)
-		states[p.Name] = set.Finished(states[p.Name], p, now, result)
-		d.states = states
-	}
-	if action.Policy != Operator {
-		delete(d.running, action.Kind.Lane())
-	}
+	d.ledger.finish(d.policies.Load(), action, now, result)
 	d.record(record, &action)
 	d.refresh()
-	d.saveNow()
+	d.keeper.save(d.saved())
 }
 
 // The outcomes that say no more than that the moment was wrong.
@@ -156,26 +148,18 @@ func outcomeOf(ctx context.Context, kind policy.ActionKind, r policy.ActionResul
 	return "done", true
 }
 
-// policyNamed returns the policy of that name, nil where a reload removed it.
-func policyNamed(set *policy.Set, name string) *policy.Policy {
-	if i := slices.IndexFunc(set.Policies, func(p *policy.Policy) bool { return p.Name == name }); i >= 0 {
-		return set.Policies[i]
-	}
-	return nil
-}
-
 // record keeps an action's end where operators look for it: one line in the log,
 // the counters, the status. action is nil for one that no policy asked for.
 func (d *database) record(r ActionRecord, action *policy.Action) {
 	passing := wrongMoment(r.Outcome)
 	if !r.OK && !passing && r.Policy != Operator {
-		d.watchdog.options.Metrics.policyFailures.WithLabelValues(d.target.Name, r.Policy, r.Action).Inc()
+		d.options.Metrics.policyFailures.WithLabelValues(d.target.Name, r.Policy, r.Action).Inc()
 	}
 	if !r.OK {
 		r.Advice = adviceOn(r, d.target.Name)
 	}
-	d.actions = append([]ActionRecord{r}, d.actions[:min(len(d.actions), recordedActions-1)]...)
-	d.watchdog.dirty.Store(true)
+	d.ledger.keep(r)
+	d.dirty.Store(true)
 
 	message, level := r.Action+" "+r.Outcome, slog.LevelInfo
 	attrs := []any{"policy", r.Policy}
@@ -200,7 +184,7 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 	if !r.OK && !passing {
 		level = max(level, slog.LevelWarn)
 	}
-	d.say(r.Policy+" "+r.Action, level, !r.OK, message, attrs...)
+	d.voice.say(r.Policy+" "+r.Action, level, !r.OK, message, attrs...)
 }
 
 var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": slog.LevelWarn,
@@ -235,11 +219,11 @@ func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (Act
 		return ActionRecord{}, fmt.Errorf("%s is %s: %s: %w", d.target.Name, sample.State, sample.Err, ErrUnavailable)
 	}
 	began := time.Now()
-	result := d.climb(ctx, ladder)
+	result := d.climber().climb(ctx, ladder)
 	took := time.Since(began)
 	d.measure(ctx)
 	d.finish(ctx, policy.Action{Policy: Operator, Kind: policy.ActCheckpoint, Why: askedFor}, result, took)
-	return d.actions[0], nil
+	return d.ledger.actions[0], nil
 }
 
 // operatorLadder is what `sqlwatch checkpoint` climbs.
@@ -269,7 +253,7 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 	err = d.open(ctx)
 	var do func(context.Context) error
 	if err == nil {
-		do = d.actionFor(policy.Action{Kind: policy.ActionKind(kind)})
+		do = d.parts.Actions.of(policy.Action{Kind: policy.ActionKind(kind)})
 	}
 	d.release()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/statefile"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -172,7 +173,7 @@ func TestStateOfTheHigherNumberHolds_P17(t *testing.T) {
 			attempt int
 			seq     uint64
 		}{file: {1, test.all}, file + ".d/x.json": {2, test.own}} {
-			if err := writeState(path, state(f.attempt), f.seq); err != nil {
+			if err := statefile.Write(path, state(f.attempt), f.seq); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -208,7 +209,7 @@ func TestRemembersWhatLeft_F13(t *testing.T) {
 	s := &scene{walBytes: 8 << 20}
 	w := run(t, options(s.target("app")))
 	eventually(t, "a checkpoint", func() bool { d, err := w.Database("app"); return err == nil && len(d.Actions) == 1 })
-	oldest := (*w.databases.Load())[0].history
+	oldest := (*w.databases.Load())[0].past.history
 	for _, targets := range [][]Target{nil, {s.target("app")}, nil} {
 		if err := w.Reload(t.Context(), targets, policies(t, text)); err != nil {
 			t.Fatal(err)
@@ -231,7 +232,7 @@ func TestRemembersWhatLeft_F13(t *testing.T) {
 	if err := w.end(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := d.history.Oldest(), oldest.Oldest(); want.IsZero() || !got.Equal(want) {
+	if got, want := d.past.history.Oldest(), oldest.Oldest(); want.IsZero() || !got.Equal(want) {
 		t.Errorf("the past begins at %v, want %v", got, want)
 	}
 }

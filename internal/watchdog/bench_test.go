@@ -71,7 +71,7 @@ func BenchmarkIdle(b *testing.B) {
 			w := watching(b, n)
 			for _, d := range *w.databases.Load() {
 				d.baton <- struct{}{}
-				d.changed = time.Now().Add(-idleAfter) // a minute has passed
+				d.past.changed = time.Now().Add(-idleAfter) // a minute has passed
 				d.release()
 			}
 			<-time.After(time.Second) // the last polls

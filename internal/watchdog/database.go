@@ -6,15 +6,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"maps"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/health"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -25,60 +21,76 @@ const (
 	timerSlot    = 100 * time.Millisecond // the grid on which turns fall, so that many share a wake-up
 )
 
-// database is one target at work. Whoever holds the baton owns the fields below
-// it: a turn, an operator's action, or the final close. The status is published
-// through an atomic pointer and read by anyone.
+// database is one target at work: when it has its turns, and what is open for it.
+// What it owns beside that is in parts of their own.
 type database struct {
-	watchdog   *Watchdog
+	*shared
 	target     Target
+	display    display       // read by anyone
 	phase      time.Duration // where in the interval its turns fall, so that not all wake together
-	status     atomic.Pointer[DatabaseStatus]
 	timer      atomic.Pointer[time.Timer]
 	pauseUntil atomic.Pointer[time.Time] // policies do not act before then
 	wanted     atomic.Bool               // the next turn shall come at once
 	beside     sync.WaitGroup            // actions that run beside the turns
 	cancel     context.CancelFunc        // set by start
 
+	// The baton guards all that follows. Whoever holds it, a turn, an operator's
+	// action or the final close, owns them.
 	baton    chan struct{}
 	closing  bool // no action begins any more
 	closed   bool
 	parts    *Parts // nil: not open
 	nextTurn time.Time
-	last     collector.Sample // of the last turn or look
-	changed  time.Time        // when the database was last seen to change
-	found    bool             // it was up once, in this life or an earlier one
-	history  *policy.History
-	reads    *policy.Set // whose variables the history keeps
-	states   map[string]policy.PolicyState
-	running  map[policy.Lane]string // the actions at work
-	actions  []ActionRecord
-	panics   int                 // in a row
-	panicked time.Time           // when the last was
-	said     map[string]repeated // by matter: a policy's action, or the opening
+	past     past
+	ledger   ledger
+	voice    voice
+	keeper   keeper
+	faults   faults
 }
 
-func newDatabase(w *Watchdog, target Target, saved savedDatabase) *database {
+// faults counts the panics of a database's turns.
+type faults struct {
+	inARow int
+	last   time.Time
+}
+
+// add counts one more and returns how long to wait after it.
+func (f *faults) add() time.Duration {
+	f.inARow++
+	f.last = time.Now()
+	return min(restartFirst<<min(f.inARow-1, 16), restartLast)
+}
+
+// forgive begins anew after a while without one.
+func (f *faults) forgive() {
+	if time.Since(f.last) > forgiveAfter {
+		f.inARow = 0
+	}
+}
+
+func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 	name := fnv.New32a()
 	name.Write([]byte(target.Name))
-	slots := uint32(max(1, w.options.Interval/timerSlot))
+	slots := uint32(max(1, c.options.Interval/timerSlot))
+	o := &c.options
 	d := &database{
-		watchdog: w,
-		target:   target,
-		phase:    time.Duration(name.Sum32()%slots) * timerSlot,
-		baton:    make(chan struct{}, 1),
-		history:  &policy.History{},
-		states:   saved.Policies,
-		changed:  time.Now(),
-		found:    saved.Found,
-		said:     map[string]repeated{},
-		running:  map[policy.Lane]string{},
+		shared: c,
+		target: target,
+		phase:  time.Duration(name.Sum32()%slots) * timerSlot,
+		baton:  make(chan struct{}, 1),
+		past:   past{history: &policy.History{}, changed: time.Now()},
+		ledger: ledger{states: saved.Policies, told: saved.Told, running: map[policy.Lane]string{}},
+		voice:  voice{log: o.Logger.With("db", target.Name), said: map[string]repeated{}},
+		keeper: keeper{stateFile: o.StateFile, name: target.Name, number: func() uint64 { return c.seq.Add(1) },
+			report: c.report},
+		display: display{target: target, board: o.Health, metrics: o.Metrics, clock: o.Clock,
+			changed: func() { c.dirty.Store(true) }},
 	}
 	if saved.history != nil {
-		d.history = saved.history
+		d.past.history = saved.history
 	}
 	d.pauseUntil.Store(&time.Time{})
-	d.status.Store(&DatabaseStatus{Name: target.Name, Path: target.Path, Labels: target.Labels, Found: saved.Found,
-		Conditions: []health.Condition{}, saved: saved})
+	d.display.begin(saved)
 	return d
 }
 
@@ -112,41 +124,45 @@ func (d *database) release() { <-d.baton }
 // restart closes what the panicking turn left behind and returns how long to
 // wait before the database is opened anew.
 func (d *database) restart(ctx context.Context, cause any) time.Duration {
-	d.panics++
-	d.panicked = time.Now()
-	d.watchdog.options.Metrics.Panicked(d.target.Name)
-	wait := min(restartFirst<<min(d.panics-1, 16), restartLast)
-	d.log().Error("a turn of this database panicked; it is closed and will be opened again, the others go on",
+	wait := d.faults.add()
+	d.options.Metrics.Panicked(d.target.Name)
+	d.voice.log.Error("a turn of this database panicked; it is closed and will be opened again, the others go on",
 		"panic", cause, "restart_in", wait, "stack", string(debug.Stack()))
 	if err := d.shut(ctx); err != nil {
-		d.log().Error("the database did not close cleanly after the panic", "err", err)
+		d.voice.log.Error("the database did not close cleanly after the panic", "err", err)
 	}
-	d.interrupted()
-	d.publishError(fmt.Sprintf("restarting after a fault of sqlwatch: %v", cause))
+	cut := d.ledger.cutShort(d.policies.Load(), d.options.Clock())
+	d.display.failed(fmt.Sprintf("restarting after a fault of sqlwatch: %v", cause), d.view())
+	if cut {
+		d.keeper.save(d.saved())
+	}
 	return wait
 }
 
-// interrupted books the checkpoint that a panic cut short: nobody else will. What
-// runs beside the turns ends on its own.
-func (d *database) interrupted() {
-	if d.running[policy.LaneCheckpoint] == "" {
-		return
-	}
-	delete(d.running, policy.LaneCheckpoint)
-	set := d.watchdog.policies.Load()
-	states := maps.Clone(d.states)
-	for _, p := range set.Policies {
-		if st := states[p.Name]; p.Kind == policy.ActCheckpoint && st.Phase == policy.Running {
-			states[p.Name] = set.Finished(st, p, d.watchdog.options.Clock(), policy.ActionResult{Outcome: sqlite.OutcomeFailed,
-				Err: errFault})
-		}
-	}
-	d.states = states
-	d.saveNow()
+// saved is what is to survive a restart.
+func (d *database) saved() savedDatabase {
+	return savedDatabase{Policies: d.ledger.states, Told: d.ledger.told, Found: d.display.found}
 }
 
-// errFault ends an action that a panic cut short.
-var errFault = errors.New("fault of sqlwatch")
+// view is what is shown beside the last sample and decision.
+func (d *database) view() view {
+	v := view{actions: d.ledger.actions, running: d.ledger.atWork(), panics: d.faults.inARow,
+		paused: *d.pauseUntil.Load(), saved: d.saved()}
+	if d.parts != nil && d.parts.LastBusy != nil {
+		v.lastBusy = d.parts.LastBusy()
+	}
+	return v
+}
+
+// refresh shows what has changed since the last turn's publish.
+func (d *database) refresh() {
+	if d.parts == nil {
+		d.display.refresh(nil, d.view())
+		return
+	}
+	last := d.past.last
+	d.display.refresh(&last, d.view())
+}
 
 // matterOpen is what the log's lines about opening are about.
 const matterOpen = "open"
@@ -162,8 +178,8 @@ func (d *database) open(ctx context.Context) error {
 		return err
 	}
 	d.parts = &parts
-	if d.said[matterOpen].failures > 0 {
-		d.say(matterOpen, slog.LevelInfo, false, "the database was opened")
+	if d.voice.failing(matterOpen) {
+		d.voice.say(matterOpen, slog.LevelInfo, false, "the database was opened")
 	}
 	return nil
 }
@@ -219,8 +235,4 @@ func closeAll(ctx context.Context, databases []*database) error {
 	}
 	closing.Wait()
 	return errors.Join(failed...)
-}
-
-func (d *database) log() *slog.Logger {
-	return d.watchdog.options.Logger.With("db", d.target.Name)
 }

@@ -16,15 +16,22 @@ const (
 	patience       = 50 * time.Millisecond // a reader is suspect that has stayed longer; see awaitReaders
 )
 
+// climber makes the checkpoints of one ladder, each after a look.
+type climber struct {
+	checkpointer Checkpointer
+	look         func(context.Context) collector.Sample
+	counted      func(sqlite.Result)
+}
+
 // climb runs a ladder's steps until one ends it. The result has the last step's
 // outcome and the longest stall of all.
-func (d *database) climb(ctx context.Context, ladder policy.Ladder) policy.ActionResult {
+func (c climber) climb(ctx context.Context, ladder policy.Ladder) policy.ActionResult {
 	var end policy.ActionResult
 	for _, step := range ladder.Steps {
 		for range max(step.Repeat, 1) {
-			result, err := d.step(ctx, step, ladder.StallBudget)
+			result, err := c.step(ctx, step, ladder.StallBudget)
 			if word, _ := outcomeOf(ctx, policy.ActCheckpoint, policy.ActionResult{Err: err}); !wrongMoment(word) {
-				d.observe(result)
+				c.counted(result)
 			}
 			end.Outcome, end.Err = result.Outcome, err
 			end.WriterStall = max(end.WriterStall, result.WriterStall)
@@ -52,15 +59,15 @@ func endsLadder(o sqlite.Outcome) bool {
 
 // step makes one checkpoint, or none where looking tells that it would hold
 // writers up for nothing.
-func (d *database) step(ctx context.Context, step policy.Step, stall time.Duration) (sqlite.Result, error) {
+func (c climber) step(ctx context.Context, step policy.Step, stall time.Duration) (sqlite.Result, error) {
 	budget := sqlite.Budget{BusyTimeout: step.BusyTimeout, Stall: stall}
 	if step.Mode == sqlite.Truncate {
-		if d.awaitReaders(ctx, step.BusyTimeout) {
+		if c.awaitReaders(ctx, step.BusyTimeout) {
 			return sqlite.Result{Mode: step.Mode, Outcome: sqlite.OutcomePinned, Frames: -1, Backfilled: -1}, nil
 		}
 	}
 	for try := 0; ; try++ {
-		result, err := d.parts.Checkpointer.Checkpoint(ctx, step.Mode, budget)
+		result, err := c.checkpointer.Checkpoint(ctx, step.Mode, budget)
 		if result.Outcome != sqlite.OutcomeContended || try == contendedTries || !pause(ctx, contendedWait) {
 			return result, err
 		}
@@ -69,10 +76,9 @@ func (d *database) step(ctx context.Context, step policy.Step, stall time.Durati
 
 // awaitReaders looks for a reader that keeps frames back, for as long as wait, and
 // reports whether one is still there that is not likely to leave.
-func (d *database) awaitReaders(ctx context.Context, wait time.Duration) (pinned bool) {
+func (c climber) awaitReaders(ctx context.Context, wait time.Duration) (pinned bool) {
 	for deadline := time.Now().Add(wait); ; {
-		sample := d.measure(ctx)
-		if stays := pinnedFor(sample); stays <= max(wait, patience) {
+		if stays := pinnedFor(c.look(ctx)); stays <= max(wait, patience) {
 			return false
 		}
 		if !time.Now().Before(deadline) || !pause(ctx, lookEvery) {

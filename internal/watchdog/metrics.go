@@ -248,3 +248,49 @@ func (m *Metrics) checkpoint(db string, r sqlite.Result) {
 		m.reclaimed.WithLabelValues(db).Add(float64(r.Reclaimed))
 	}
 }
+
+// phase moves the one-hot state of a policy.
+func (m *Metrics) phase(db, name string, was, now policy.Phase) {
+	if was != "" {
+		m.policyState.WithLabelValues(db, name, string(was)).Set(0)
+	}
+	m.policyState.WithLabelValues(db, name, string(now)).Set(1)
+}
+
+func gauge(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// zeroPolicy brings the series of one policy into being.
+func (m *Metrics) zeroPolicy(db string, p *policy.Policy, dryRun bool) {
+	for _, phase := range policy.Phases() {
+		m.policyState.WithLabelValues(db, p.Name, string(phase))
+	}
+	for _, guard := range policy.Guards() {
+		if canRefuse(p, guard, dryRun || p.DryRun) {
+			m.policyRefusals.WithLabelValues(db, p.Name, string(guard))
+		}
+	}
+	for _, t := range p.Tunes {
+		m.tuned.WithLabelValues(db, p.Name, t.Name).Set(t.Start)
+	}
+	m.policyActions.WithLabelValues(db, p.Name, string(p.Kind))
+	m.policyFailures.WithLabelValues(db, p.Name, string(p.Kind))
+}
+
+// canRefuse reports whether a guard can ever refuse this policy. What cannot is
+// no series: a thousand databases have enough of them.
+func canRefuse(p *policy.Policy, guard policy.Guard, dryRun bool) bool {
+	switch guard {
+	case policy.GuardMode:
+		return dryRun
+	case policy.GuardCooldown:
+		return p.Cooldown > 0
+	case policy.GuardReader, policy.GuardStall:
+		return p.Ladder != nil && p.Ladder.Truncates()
+	}
+	return true
+}

@@ -62,12 +62,12 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 		old := before[target.Name]
 		switch {
 		case old == nil:
-			now = append(now, newDatabase(w, target, w.left[target.Name]))
+			now = append(now, newDatabase(&w.shared, target, w.left[target.Name]))
 		case old.target.Identity == target.Identity:
 			now = append(now, old)
 			delete(before, target.Name)
 		default:
-			heir := newDatabase(w, target, savedDatabase{})
+			heir := newDatabase(&w.shared, target, savedDatabase{})
 			now, heirs[old] = append(now, heir), heir
 		}
 		delete(w.left, target.Name)
@@ -99,10 +99,10 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 // inherit hands what a database has remembered to the one that takes its place, or
 // keeps it for when it comes back.
 func (w *Watchdog) inherit(old, heir *database, at time.Time) {
-	last := old.status.Load().saved
+	last := old.display.status.Load().saved
 	select {
 	case old.baton <- struct{}{}:
-		last.history = old.history
+		last.history = old.past.history
 		old.release()
 	default: // it did not close in time, and may still be at work
 	}
@@ -111,9 +111,9 @@ func (w *Watchdog) inherit(old, heir *database, at time.Time) {
 		w.left[old.target.Name] = last
 		return
 	}
-	heir.states = last.Policies
+	heir.ledger.states, heir.ledger.told = last.Policies, last.Told
 	if last.history != nil {
-		heir.history = last.history
+		heir.past.history = last.history
 	}
 }
 

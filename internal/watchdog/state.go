@@ -4,29 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"hash/crc32"
-	"io/fs"
-	"log/slog"
 	"maps"
-	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/statefile"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
-
-// stateVersion is the format of the state files: one JSON object,
-//
-//	version   1; any other number is refused and the file left alone
-//	seq       of two files that speak of one database the higher one holds
-//	checksum  CRC-32C of the bytes of databases, and of seq in decimal where it is not 0
-//	databases object: name → {policies: name → policy.PolicyState} in the one,
-//	          name → policy.History in the other
-const stateVersion = 1
 
 // A crash loses at most saveInterval of a policy's waiting time, and at most
 // historyInterval of what a learned window has learned from. It loses nothing of
@@ -37,69 +23,20 @@ const (
 	historyInterval = 10 * time.Minute
 )
 
-type stateFile struct {
-	Version   int             `json:"version"`
-	Seq       uint64          `json:"seq,omitempty"`
-	Checksum  uint32          `json:"checksum"`
-	Databases json.RawMessage `json:"databases"`
-}
-
-func (f *stateFile) sum() uint32 {
-	sum := crc32.Checksum(f.Databases, castagnoli)
-	if f.Seq != 0 {
-		sum = crc32.Update(sum, castagnoli, strconv.AppendUint(nil, f.Seq, 10))
-	}
-	return sum
-}
-
 // savedDatabase is what survives a restart of one database.
 type savedDatabase struct {
 	Policies map[string]policy.PolicyState `json:"policies"`
+	Told     map[string]time.Time          `json:"told,omitempty"`  // notices whose end is still to be told, by policy
 	Left     time.Time                     `json:"left,omitzero"`   // when the configuration let go of it
 	Found    bool                          `json:"found,omitempty"` // it was up once
 
 	history *policy.History // kept in its own file; nil: none
 }
 
-// ErrStateVersion is returned for a state file of another version of sqlwatch.
-var ErrStateVersion = errors.New("state file of an unknown version")
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// loadState reads a state file. A missing one is empty; a corrupt one is set
-// aside and reported, because without it policies merely wait once more.
-func loadState[T any](path string, now time.Time, log *slog.Logger) (map[string]T, uint64, error) {
-	if path == "" {
-		return nil, 0, nil
-	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, nil
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("read policy state: %w", err)
-	}
-	saved, seq, err := decodeState[T](data)
-	if err == nil {
-		return saved, seq, nil
-	}
-	if errors.Is(err, ErrStateVersion) {
-		return nil, 0, fmt.Errorf("read policy state %s: %w; run the sqlwatch that wrote it, or move the file away", path,
-			err)
-	}
-	aside := fmt.Sprintf("%s.corrupt-%s", path, now.UTC().Format("20060102T150405Z"))
-	if err := errors.Join(durable.WriteFile(aside, data, 0o600), durable.Remove(path)); err != nil {
-		return nil, 0, fmt.Errorf("set corrupt policy state aside: %w", err)
-	}
-	log.Error("a saved state is corrupt; it was set aside and what it held starts anew, cooldowns included",
-		"file", aside, "err", err)
-	return nil, 0, nil
-}
-
 // load reads both state files.
 func (w *Watchdog) load() (map[string]savedDatabase, error) {
 	o := &w.options
-	saved, seq, err := loadState[savedDatabase](o.StateFile, o.Clock(), o.Logger)
+	saved, seq, err := statefile.Load[savedDatabase](o.StateFile, o.Clock(), o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +46,7 @@ func (w *Watchdog) load() (map[string]savedDatabase, error) {
 	if err := w.loadOwn(saved, seq); err != nil {
 		return nil, err
 	}
-	histories, _, err := loadState[*policy.History](o.HistoryFile, o.Clock(), o.Logger)
+	histories, _, err := statefile.Load[*policy.History](o.HistoryFile, o.Clock(), o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -128,12 +65,12 @@ func (w *Watchdog) loadOwn(saved map[string]savedDatabase, seq uint64) error {
 	if w.options.StateFile == "" {
 		return nil
 	}
-	names, err := filepath.Glob(filepath.Join(w.ownDir(), "*.json"))
+	names, err := filepath.Glob(filepath.Join(ownDir(w.options.StateFile), "*.json"))
 	if err != nil {
-		return fmt.Errorf("list %s: %w", w.ownDir(), err)
+		return fmt.Errorf("list %s: %w", ownDir(w.options.StateFile), err)
 	}
 	for _, name := range names {
-		own, of, err := loadState[savedDatabase](name, w.options.Clock(), w.options.Logger)
+		own, of, err := statefile.Load[savedDatabase](name, w.options.Clock(), w.options.Logger)
 		if err != nil {
 			return err
 		}
@@ -146,62 +83,40 @@ func (w *Watchdog) loadOwn(saved map[string]savedDatabase, seq uint64) error {
 }
 
 // ownDir holds a file for each database that has acted.
-func (w *Watchdog) ownDir() string { return w.options.StateFile + ".d" }
+func ownDir(stateFile string) string { return stateFile + ".d" }
 
-// saveNow makes the database's policy state durable, at an action's begin and end.
-// What is published is what is saved: publish or refresh comes first. An error
-// stops nothing: where the disk is full, the action may be what frees it.
-func (d *database) saveNow() {
-	w := d.watchdog
-	if w.options.StateFile == "" {
+// keeper saves the state of one database at an action's begin and end.
+type keeper struct {
+	stateFile string // "": nothing is kept
+	name      string // of the database
+	number    func() uint64
+	report    func(error) // an error stops nothing: where the disk is full, the action may be what frees it
+}
+
+// save makes the database's policy state durable. What is published is what is
+// saved: the publish comes first, so that a number taken here is higher than that of
+// any state file that lacks it.
+func (k keeper) save(one savedDatabase) {
+	if k.stateFile == "" {
 		return
 	}
-	seq := w.seq.Add(1) // after the publish: see save
-	name := fmt.Sprintf("%x.json", sha256.Sum256([]byte(d.target.Name)))
-	saved := map[string]savedDatabase{d.target.Name: {Policies: d.states}}
-	err := durable.MkdirAll(w.ownDir(), 0o700)
+	seq, dir := k.number(), ownDir(k.stateFile)
+	name := fmt.Sprintf("%x.json", sha256.Sum256([]byte(k.name)))
+	err := durable.MkdirAll(dir, 0o700)
 	if err == nil {
-		err = writeState(filepath.Join(w.ownDir(), name), saved, seq)
+		err = statefile.Write(filepath.Join(dir, name), map[string]savedDatabase{k.name: one}, seq)
 	}
 	if err != nil {
-		w.report(fmt.Errorf("save the policy state of %s: %w", d.target.Name, err))
+		k.report(fmt.Errorf("save the policy state of %s: %w", k.name, err))
 	}
 }
 
 // report logs that state could not be saved, which stops nothing.
-func (w *Watchdog) report(err error) {
+func (c *shared) report(err error) {
 	if err != nil {
-		w.options.Logger.Error("state could not be saved; after a restart policies would wait and learn once more", "err",
+		c.options.Logger.Error("state could not be saved; after a restart policies would wait and learn once more", "err",
 			err)
 	}
-}
-
-func decodeState[T any](data []byte) (map[string]T, uint64, error) {
-	var file stateFile
-	if err := json.Unmarshal(data, &file); err != nil {
-		return nil, 0, fmt.Errorf("decode: %w", err)
-	}
-	if file.Version != stateVersion {
-		return nil, 0, fmt.Errorf("version %d, known is %d: %w", file.Version, stateVersion, ErrStateVersion)
-	}
-	if sum := file.sum(); sum != file.Checksum {
-		return nil, 0, fmt.Errorf("checksum %08x, the content's is %08x", file.Checksum, sum)
-	}
-	var saved map[string]T
-	if err := json.Unmarshal(file.Databases, &saved); err != nil {
-		return nil, 0, fmt.Errorf("decode databases: %w", err)
-	}
-	return saved, file.Seq, nil
-}
-
-func encodeState[T any](saved map[string]T, seq uint64) ([]byte, error) {
-	databases, err := json.Marshal(saved)
-	if err != nil {
-		return nil, err
-	}
-	file := stateFile{Version: stateVersion, Seq: seq, Databases: databases}
-	file.Checksum = file.sum()
-	return json.Marshal(file)
 }
 
 // save writes the state of all databases when some of it has changed.
@@ -215,21 +130,13 @@ func (w *Watchdog) save() error {
 	saved := make(map[string]savedDatabase)
 	maps.Copy(saved, w.left)
 	for _, d := range *w.databases.Load() {
-		saved[d.target.Name] = d.status.Load().saved
+		saved[d.target.Name] = d.display.status.Load().saved
 	}
-	if err := writeState(w.options.StateFile, saved, seq); err != nil {
+	if err := statefile.Write(w.options.StateFile, saved, seq); err != nil {
 		w.dirty.Store(true)
 		return fmt.Errorf("save policy state: %w", err)
 	}
 	return nil
-}
-
-func writeState[T any](path string, saved map[string]T, seq uint64) error {
-	data, err := encodeState(saved, seq)
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(path, data, 0o600)
 }
 
 // saveHistory writes what the policies' over-time functions and learned windows
@@ -261,7 +168,7 @@ func (w *Watchdog) saveHistory(ctx context.Context) error {
 	if len(saved) == 0 {
 		return nil
 	}
-	if err := writeState(w.options.HistoryFile, saved, 0); err != nil {
+	if err := statefile.Write(w.options.HistoryFile, saved, 0); err != nil {
 		return fmt.Errorf("save history: %w", err)
 	}
 	return nil
@@ -275,8 +182,8 @@ func (d *database) encodeHistory(ctx context.Context) ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	defer d.release()
-	if d.history.Oldest().IsZero() {
+	if d.past.history.Oldest().IsZero() {
 		return nil, nil
 	}
-	return json.Marshal(d.history)
+	return json.Marshal(d.past.history)
 }

@@ -1,9 +1,7 @@
 package watchdog
 
 import (
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -75,7 +73,7 @@ func (w *Watchdog) Status() *Status {
 	status := &Status{At: w.options.Clock(), Started: w.options.Clock().Add(-time.Since(w.started)),
 		Databases: make([]*DatabaseStatus, len(databases))}
 	for i, d := range databases {
-		status.Databases[i] = d.shown()
+		status.Databases[i] = d.display.shown(w.running.Load(), w.started)
 	}
 	return status
 }
@@ -86,7 +84,7 @@ func (w *Watchdog) Database(nameOrPath string) (*DatabaseStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.shown(), nil
+	return d.display.shown(w.running.Load(), w.started), nil
 }
 
 // Samples returns the latest sample of every database that has one.
@@ -94,7 +92,7 @@ func (w *Watchdog) Samples() []*collector.Sample {
 	databases := *w.databases.Load()
 	samples := make([]*collector.Sample, 0, len(databases))
 	for _, d := range databases {
-		if s := d.status.Load().Sample; s != nil {
+		if s := d.display.status.Load().Sample; s != nil {
 			samples = append(samples, s)
 		}
 	}
@@ -105,7 +103,7 @@ func (w *Watchdog) Samples() []*collector.Sample {
 func (w *Watchdog) Ready() bool {
 	databases := *w.databases.Load()
 	return w.running.Load() && !slices.ContainsFunc(databases,
-		func(d *database) bool { return d.status.Load().published.IsZero() })
+		func(d *database) bool { return d.display.status.Load().published.IsZero() })
 }
 
 // overdueAfter is how long a database may be silent before it counts as hung: a
@@ -116,7 +114,7 @@ const overdueAfter = time.Minute
 func (w *Watchdog) Overdue() []string {
 	var names []string
 	for _, d := range *w.databases.Load() {
-		last := d.status.Load().published
+		last := d.display.status.Load().published
 		if last.IsZero() {
 			last = w.started
 		}
@@ -125,62 +123,4 @@ func (w *Watchdog) Overdue() []string {
 		}
 	}
 	return names
-}
-
-// publish shows what a turn found. Everything reachable from the status is
-// handed over: nobody changes it any more.
-func (d *database) publish(sample collector.Sample, decision policy.Decision) {
-	now := d.watchdog.options.Clock()
-	before := d.status.Load()
-	s := &DatabaseStatus{
-		Name: d.target.Name, Path: d.target.Path, Labels: d.target.Labels,
-		Sample:    &sample,
-		Decision:  &decision,
-		Running:   d.atWork(),
-		Actions:   d.actions,
-		Changes:   before.Changes,
-		Panics:    d.panics,
-		published: time.Now(),
-		saved:     savedDatabase{Policies: d.states, Found: d.found},
-	}
-	if d.parts != nil && d.parts.LastBusy != nil {
-		s.LastBusy = d.parts.LastBusy()
-	}
-	if until := *d.pauseUntil.Load(); until.After(now) {
-		s.PausedUntil = until
-	}
-	s.Changes = d.noteChanges(before.Decision, decision, before.Changes)
-	s.Found = d.found || sample.State == collector.StateUp
-	s.Conditions = d.judge(s)
-	d.status.Store(s)
-}
-
-// refresh shows what has changed since the last turn's publish.
-func (d *database) refresh() {
-	s := *d.status.Load()
-	if d.parts != nil {
-		last := d.last
-		s.Sample = &last
-	}
-	s.Actions, s.Running, s.Panics, s.published = d.actions, d.atWork(), d.panics, time.Now()
-	s.saved = savedDatabase{Policies: d.states, Found: d.found}
-	s.Conditions = d.judge(&s)
-	d.status.Store(&s)
-}
-
-// atWork says which actions are under way.
-func (d *database) atWork() string {
-	return strings.Join(slices.Sorted(maps.Values(d.running)), ", ")
-}
-
-// publishError shows why a database has no turns at the moment.
-func (d *database) publishError(reason string) {
-	s := *d.status.Load()
-	s.Err, s.Running, s.Panics, s.published = reason, "", d.panics, time.Now()
-	if s.Sample == nil {
-		s.Sample = &collector.Sample{At: d.watchdog.options.Clock(), DB: d.target.Name, Path: d.target.Path,
-			State: collector.StateUnreadable, Err: reason}
-	}
-	s.Conditions = d.judge(&s)
-	d.status.Store(&s)
 }

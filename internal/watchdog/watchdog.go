@@ -95,18 +95,22 @@ type Options struct {
 
 // Watchdog looks after databases until its Run ends.
 type Watchdog struct {
-	options Options
-	started time.Time
-	beats   time.Time // all rhythms count from here, by the monotonic clock
-
+	shared
+	started   time.Time
 	databases atomic.Pointer[[]*database] // sorted by name; replaced as a whole by a reload
-	policies  atomic.Pointer[policy.Set]
-	dirty     atomic.Bool              // policy state has changed since it was saved
-	seq       atomic.Uint64            // of the state file written last
-	left      map[string]savedDatabase // what was let go of, for a while; only Run touches it
+	left      map[string]savedDatabase    // what was let go of, for a while; only Run touches it
 	reloads   chan reload
 	running   atomic.Bool
 	ended     chan struct{}
+}
+
+// shared is what the databases of one Watchdog have in common.
+type shared struct {
+	options  Options
+	beats    time.Time // all rhythms count from here, by the monotonic clock
+	policies atomic.Pointer[policy.Set]
+	dirty    atomic.Bool   // policy state has changed since it was saved
+	seq      atomic.Uint64 // of the state file written last
 }
 
 // ErrUnknownDatabase is returned for a name or path that is not looked after.
@@ -145,8 +149,8 @@ func New(o Options) *Watchdog {
 	now := time.Now()
 	// From a whole second, as replication does: what falls together wakes the machine once.
 	beats := now.Add(-now.Sub(now.Truncate(time.Second)))
-	w := &Watchdog{options: o, started: now, beats: beats, left: map[string]savedDatabase{}, reloads: make(chan reload),
-		ended: make(chan struct{})}
+	w := &Watchdog{shared: shared{options: o, beats: beats}, started: now, left: map[string]savedDatabase{},
+		reloads: make(chan reload), ended: make(chan struct{})}
 	w.databases.Store(&[]*database{})
 	w.policies.Store(&policy.Set{}) // until Run
 	return w
@@ -206,11 +210,11 @@ func (d *database) wake(ctx context.Context) {
 		d.parts.Sampler.Poll()
 	} else {
 		d.turn(ctx)
-		d.nextTurn = time.Now().Add(d.until(d.watchdog.options.Interval * d.pace()))
+		d.nextTurn = time.Now().Add(d.until(d.options.Interval * d.pace()))
 	}
 	next := time.Until(d.nextTurn)
-	if !d.rests() {
-		next = min(next, d.until(d.watchdog.options.Poll))
+	if !d.past.rests() {
+		next = min(next, d.until(d.options.Poll))
 	}
 	if d.wanted.Load() {
 		next = 0
@@ -218,31 +222,43 @@ func (d *database) wake(ctx context.Context) {
 	d.timer.Load().Reset(next)
 }
 
-// turn is the loop's body: measure, decide, act, publish.
+// turn is the loop's body. A tick of a database goes this way:
+//
+//  1. open what serves it, where that is not open;
+//  2. measure, and keep of the sample what the policies look back to;
+//  3. have the policies decide;
+//  4. leave out the actions whose lane is taken, and take over the new states;
+//  5. where an action is due, publish and save before it begins: a crash must not
+//     make it happen twice;
+//  6. act: a checkpoint here and now, the others beside the turns;
+//  7. publish.
 func (d *database) turn(ctx context.Context) {
 	if err := d.open(ctx); err != nil {
-		d.say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn", "err",
-			err)
-		d.publishError(err.Error())
+		d.voice.say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn",
+			"err", err)
+		d.display.failed(err.Error(), d.view())
 		return
 	}
 	sample := d.measure(ctx)
-	policies := d.follow(d.watchdog.policies.Load())
-	d.history.Add(&sample)
-	decision := policies.Evaluate(d.input(sample), d.states)
-	actions := d.due(&decision)
-	d.remember(decision.Next)
+	policies := d.past.follow(d.policies.Load())
+	d.past.history.Add(&sample)
+	decision := policies.Evaluate(d.input(sample), d.ledger.states)
+	actions := d.ledger.due(&decision, d.closing)
+	if d.ledger.remember(decision.Next) {
+		d.dirty.Store(true)
+	}
+	for _, p := range decision.Policies {
+		d.voice.hindered(d.target.Name, p)
+	}
 	if len(actions) > 0 {
-		d.publish(sample, decision)
-		d.saveNow() // before the action: a crash must not make it happen twice
+		d.display.publish(sample, decision, d.view())
+		d.keeper.save(d.saved())
 	}
 	for _, action := range actions {
 		d.act(ctx, *action)
 	}
-	if time.Since(d.panicked) > forgiveAfter {
-		d.panics = 0
-	}
-	d.publish(d.last, decision)
+	d.faults.forgive()
+	d.display.publish(d.past.last, decision, d.view())
 }
 
 // Look gives a database its next turn at once: someone has noticed that its files

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/statefile"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -471,7 +472,7 @@ func TestState(t *testing.T) {
 		if err := w.end(); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := second.history.Oldest(), first.history.Oldest(); want.IsZero() || !got.Equal(want) {
+		if got, want := second.past.history.Oldest(), first.past.history.Oldest(); want.IsZero() || !got.Equal(want) {
 			t.Errorf("after the restart the history begins at %v, before it at %v", got, want)
 		}
 	})
@@ -479,11 +480,11 @@ func TestState(t *testing.T) {
 		t.Parallel()
 		saved := map[string]savedDatabase{"app": {Policies: map[string]policy.PolicyState{
 			"shrink": {Version: policy.StateVersion, Phase: policy.Cooldown, Attempt: 3}}}}
-		data, err := encodeState(saved, 7)
+		data, err := statefile.Encode(saved, 7)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, seq, err := decodeState[savedDatabase](data); err != nil || seq != 7 ||
+		if got, seq, err := statefile.Decode[savedDatabase](data); err != nil || seq != 7 ||
 			got["app"].Policies["shrink"].Attempt != 3 {
 			t.Fatalf("round trip: %+v, %v", got, err)
 		}
@@ -491,7 +492,7 @@ func TestState(t *testing.T) {
 		for i := range data {
 			flipped := slices.Clone(data)
 			flipped[i] ^= 0x01
-			if got, seq, err := decodeState[savedDatabase](flipped); err == nil &&
+			if got, seq, err := statefile.Decode[savedDatabase](flipped); err == nil &&
 				(seq != 7 || !cmp.Equal(got, saved, unexported)) {
 				t.Errorf("byte %d (%q) flipped: decoded to %+v without an error", i, data[i], got)
 			}
@@ -519,7 +520,7 @@ func TestState(t *testing.T) {
 		const text = `{"version":7,"checksum":0,"databases":{}}`
 		write(t, file, text)
 		w := run(t, Options{Policies: policies(t, ""), StateFile: file})
-		if err := <-w.ended; !errors.Is(err, ErrStateVersion) || !strings.Contains(err.Error(), file) {
+		if err := <-w.ended; !errors.Is(err, statefile.ErrVersion) || !strings.Contains(err.Error(), file) {
 			t.Errorf("got %v", err)
 		}
 		if got, err := os.ReadFile(file); err != nil || string(got) != text {

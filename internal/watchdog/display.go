@@ -1,0 +1,174 @@
+package watchdog
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// display publishes what is known of one database: its status, its conditions and
+// the metrics of its policies. The status is replaced as a whole, so that anyone may
+// read it at any time; the database's baton guards the rest.
+type display struct {
+	target  Target
+	board   *health.Board
+	metrics *Metrics
+	clock   func() time.Time
+	changed func() // what is to survive a restart has changed
+	found   bool   // the database was up once, in this life or an earlier one
+	status  atomic.Pointer[DatabaseStatus]
+}
+
+// view is what a database shows beside what it measured and decided.
+type view struct {
+	actions  []ActionRecord
+	running  string
+	panics   int
+	paused   time.Time // until when
+	lastBusy *Refusal
+	saved    savedDatabase
+}
+
+// begin shows a database that has had no turn yet.
+func (p *display) begin(saved savedDatabase) {
+	p.found = saved.Found
+	p.status.Store(&DatabaseStatus{Name: p.target.Name, Path: p.target.Path, Labels: p.target.Labels, Found: saved.Found,
+		Conditions: []health.Condition{}, saved: saved})
+}
+
+// publish shows what a turn found. Everything reachable from the status is
+// handed over: nobody changes it any more.
+func (p *display) publish(sample collector.Sample, decision policy.Decision, v view) {
+	before := p.status.Load()
+	s := &DatabaseStatus{Name: p.target.Name, Path: p.target.Path, Labels: p.target.Labels,
+		Sample: &sample, Decision: &decision, LastBusy: v.lastBusy,
+		Changes: p.noteChanges(before.Decision, decision, before.Changes)}
+	p.metrics.paused.WithLabelValues(p.target.Name).Set(gauge(decision.At.Before(v.paused)))
+	if v.paused.After(p.clock()) {
+		s.PausedUntil = v.paused
+	}
+	p.store(s, v)
+}
+
+// refresh shows what has changed since the last turn's publish; nil is the sample
+// that is shown already.
+func (p *display) refresh(sample *collector.Sample, v view) {
+	s := *p.status.Load()
+	if sample != nil {
+		s.Sample = sample
+	}
+	p.store(&s, v)
+}
+
+// failed shows why a database has no turns at the moment.
+func (p *display) failed(reason string, v view) {
+	s := *p.status.Load()
+	s.Err, v.running = reason, ""
+	if s.Sample == nil {
+		s.Sample = &collector.Sample{At: p.clock(), DB: p.target.Name, Path: p.target.Path, State: collector.StateUnreadable,
+			Err: reason}
+	}
+	p.store(&s, v)
+}
+
+// store publishes a status after all the rest of it is known.
+func (p *display) store(s *DatabaseStatus, v view) {
+	if !p.found && s.Sample != nil && s.Sample.State == collector.StateUp {
+		p.found = true
+		p.changed()
+	}
+	s.Actions, s.Running, s.Panics, s.Found = v.actions, v.running, v.panics, p.found
+	s.saved, s.published = v.saved, time.Now()
+	s.saved.Found = p.found
+	now := p.clock()
+	s.Conditions = p.board.Note(p.target.Name, now, health.OfDatabase(p.facts(s, now, 0)))
+	p.status.Store(s)
+}
+
+// facts is what health may know of a database.
+func (p *display) facts(s *DatabaseStatus, now time.Time, silent time.Duration) health.Database {
+	return health.Database{
+		Name: s.Name, Path: s.Path, Now: now, Replicated: len(p.target.Replicas) > 0, Found: s.Found,
+		OpenErr: s.Err, Sample: s.Sample, SilentFor: silent, PausedUntil: s.PausedUntil, Faults: s.Panics,
+		Failed: failedOf(s.Actions),
+	}
+}
+
+// failedOf returns the newest action of a policy, where it failed and its next
+// try is still to come.
+func failedOf(actions []ActionRecord) *health.Attempt {
+	for _, a := range actions {
+		switch {
+		case a.Action == string(policy.ActNotify), wrongMoment(a.Outcome):
+			continue
+		case a.OK || a.Policy == Operator:
+			return nil
+		}
+		return &health.Attempt{Action: a.Action, Policy: a.Policy, Outcome: a.Outcome, Err: a.Err, Advice: a.Advice}
+	}
+	return nil
+}
+
+// shown returns what the database published last. While the watchdog runs, that of
+// one that is silent for a minute is not the truth any more: a read that never
+// returns from a dead disk looks like this.
+func (p *display) shown(running bool, started time.Time) *DatabaseStatus {
+	s := p.status.Load()
+	last := s.published
+	if last.IsZero() {
+		last = started
+	}
+	silent := time.Since(last)
+	if silent <= overdueAfter || !running {
+		return s
+	}
+	now, late := p.clock(), *s
+	late.Conditions = p.board.Note(p.target.Name, now, health.OfDatabase(p.facts(s, now, silent)))
+	return &late
+}
+
+// noteChanges returns the journal of changes of mind with those of this turn,
+// and brings the policy metrics up to date.
+func (p *display) noteChanges(before *policy.Decision, now policy.Decision, journal []ChangeRecord) []ChangeRecord {
+	m, db := p.metrics, p.target.Name
+	old := make(map[string]policy.PolicyDecision)
+	if before != nil {
+		for _, d := range before.Policies {
+			old[d.Policy] = d
+		}
+	}
+	var fresh []ChangeRecord
+	for _, d := range now.Policies {
+		was, known := old[d.Policy]
+		if known && was.Phase == d.Phase && was.Refused == d.Refused {
+			continue
+		}
+		m.phase(db, d.Policy, was.Phase, d.Phase)
+		if d.Refused != policy.GuardNone {
+			m.policyRefusals.WithLabelValues(db, d.Policy, string(d.Refused)).Inc()
+		}
+		fresh = append(fresh, ChangeRecord{At: now.At, Policy: d.Policy, Phase: string(d.Phase), Refused: string(d.Refused),
+			Reason: d.Reason})
+	}
+	for window, open := range now.Windows {
+		m.windowOpen.WithLabelValues(db, window).Set(gauge(open == policy.True))
+	}
+	for _, t := range now.Tunes {
+		m.tuned.WithLabelValues(db, t.Policy, t.Name).Set(t.Suggested)
+	}
+	if len(fresh) == 0 {
+		return journal
+	}
+	return append(fresh, journal[:min(len(journal), max(0, recordedChanges-len(fresh)))]...)
+}
+
+// watchSilent puts databases that have fallen silent on the board, whether
+// anybody looks at them or not.
+func (w *Watchdog) watchSilent() {
+	for _, d := range *w.databases.Load() {
+		d.display.shown(w.running.Load(), w.started)
+	}
+}
