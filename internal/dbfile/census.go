@@ -3,7 +3,6 @@ package dbfile
 import (
 	"bufio"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -34,22 +33,16 @@ var lastCensus census // of the process, as is the registry
 // WAL than the one we see. A process that has the main file open alone is none: a
 // connection that has not read yet, or a copy under way. What may not be looked at is
 // taken for good: this finds what it can.
-func (f *Files) foreigner() (*ForeignError, error) {
-	f.mu.RLock()
-	database := f.database
-	f.mu.RUnlock()
-	if database == nil {
-		return nil, fs.ErrClosed
-	}
-	c := &lastCensus
-	c.Lock()
-	defer c.Unlock()
-	if c.known[database.id] != f.walPath || time.Since(c.at) > (censusAge+1)*c.took {
-		if err := c.take(f.pid); err != nil {
+func (c *company) foreigner(database inode) (*ForeignError, error) {
+	all := &lastCensus
+	all.Lock()
+	defer all.Unlock()
+	if all.known[database] != c.walPath || time.Since(all.at) > (censusAge+1)*all.took {
+		if err := all.take(c.pid); err != nil {
 			return nil, err
 		}
 	}
-	return c.found[database.id], nil
+	return all.found[database], nil
 }
 
 // take looks through all processes but this one.

@@ -79,6 +79,9 @@ const (
 
 // company is what is known of others who use the database.
 type company struct {
+	path, walPath string
+	pid           int // our own
+
 	mu     sync.Mutex
 	since  time.Time // when a user without the wal-index was met, at each look since then
 	looks  int
@@ -109,7 +112,7 @@ func (f *Files) Others() (attached bool, err error) {
 			return false, err
 		}
 	}
-	return f.company.judge(f, time.Now(), main, dms)
+	return f.company.judge(database.id, time.Now(), main, dms)
 }
 
 // IndexUsed reports whether another process uses the wal-index that is held, also
@@ -123,12 +126,12 @@ func (f *Files) IndexUsed() (bool, error) {
 	return dms.Held, err
 }
 
-func (c *company) judge(f *Files, now time.Time, main, dms Holder) (attached bool, err error) {
+func (c *company) judge(database inode, now time.Time, main, dms Holder) (attached bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now.Sub(c.slowAt) >= slowEvery {
 		c.slowAt = now
-		if c.found, err = f.lookAgain(c.found, dms.Held); err != nil {
+		if c.found, err = c.lookAgain(database, dms.Held); err != nil {
 			return false, err
 		}
 	}
@@ -156,16 +159,17 @@ func (c *company) judge(f *Files, now time.Time, main, dms Holder) (attached boo
 	return false, &ForeignError{Kind: kind, PID: max(0, main.PID)}
 }
 
-// lookAgain looks at what the locks do not tell: at the file's names, and whether
+// lookAgain, which the caller locks, looks at what the locks do not tell: at the file's names, and whether
 // what was found before is still so.
-func (f *Files) lookAgain(found *ForeignError, attached bool) (*ForeignError, error) {
+func (c *company) lookAgain(database inode, attached bool) (*ForeignError, error) {
+	found := c.found
 	var st unix.Statx_t
-	err := retry(func() error { return unix.Statx(unix.AT_FDCWD, f.path, 0, unix.STATX_BASIC_STATS, &st) })
+	err := retry(func() error { return unix.Statx(unix.AT_FDCWD, c.path, 0, unix.STATX_BASIC_STATS, &st) })
 	switch {
 	case err == unix.ENOENT:
 		return nil, nil // for Refresh to tell
 	case err != nil:
-		return nil, &fs.PathError{Op: "statx", Path: f.path, Err: err}
+		return nil, &fs.PathError{Op: "statx", Path: c.path, Err: err}
 	case st.Attributes&st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0:
 		return &ForeignError{Kind: ForeignMount}, nil
 	case st.Nlink > 1:
@@ -173,9 +177,9 @@ func (f *Files) lookAgain(found *ForeignError, attached bool) (*ForeignError, er
 	case found == nil:
 		return nil, nil
 	case found.Kind == ForeignUnlocked, found.Kind == ForeignIndex:
-		return f.foreigner()
+		return c.foreigner(database)
 	case found.Kind == ForeignWAL && !attached:
-		return f.strangersWAL()
+		return c.strangersWAL()
 	}
 	return nil, nil
 }
@@ -190,12 +194,16 @@ func (f *Files) MayOpen() error {
 	if err != nil {
 		return err
 	}
+	database, err := f.held(&f.database, ErrEmpty)
+	if err != nil {
+		return err
+	}
 	var found *ForeignError
 	if !attached {
-		found, err = f.strangersWAL()
+		found, err = f.company.strangersWAL()
 	}
 	if err == nil && found == nil {
-		found, err = f.foreigner()
+		found, err = f.company.foreigner(database.id)
 	}
 	if err != nil {
 		return fmt.Errorf("find out who uses %s: %w", f.path, err)
@@ -213,9 +221,9 @@ func (f *Files) MayOpen() error {
 // WAL is made, and written to, by those who have the main file open, so it is of
 // another one. Where the file system keeps no birth times, nothing is
 // found.
-func (f *Files) strangersWAL() (*ForeignError, error) {
+func (c *company) strangersWAL() (*ForeignError, error) {
 	var main, wal unix.Statx_t
-	for path, st := range map[string]*unix.Statx_t{f.path: &main, f.walPath: &wal} {
+	for path, st := range map[string]*unix.Statx_t{c.path: &main, c.walPath: &wal} {
 		err := retry(func() error {
 			return unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, st)
 		})

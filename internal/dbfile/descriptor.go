@@ -107,6 +107,23 @@ func (d *descriptor) control(f func(fd int) error) error {
 	return ferr
 }
 
+// sync makes the file's content durable.
+func (d *descriptor) sync() error {
+	if err := d.control(unix.Fdatasync); err != nil {
+		return fmt.Errorf("fdatasync %s: %w", d.Name(), err)
+	}
+	return nil
+}
+
+// forget drops the file's clean pages from the page cache.
+func (d *descriptor) forget() error {
+	err := d.control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+	if err != nil {
+		return fmt.Errorf("drop cached pages of %s: %w", d.Name(), err)
+	}
+	return nil
+}
+
 // retry repeats a system call that a signal interrupted.
 func retry(call func() error) error {
 	for {

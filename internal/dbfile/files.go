@@ -68,6 +68,7 @@ func Open(path string) (*Files, error) {
 		return nil, err
 	}
 	f := &Files{name: name, path: resolved, walPath: resolved + "-wal", shmPath: resolved + "-shm", pid: os.Getpid()}
+	f.company.path, f.company.walPath, f.company.pid = f.path, f.walPath, f.pid
 	if f.database, err = p.open(); err != nil {
 		unregister(p.id)
 		return nil, err
@@ -137,7 +138,7 @@ type Change struct {
 // file: only the owner knows when its SQL connections are closed. It costs
 // three stats where nothing changed.
 func (f *Files) Refresh() (Change, error) {
-	c, _, err := f.refresh()
+	c, _, err := f.takeUp()
 	return c, err
 }
 
@@ -145,7 +146,7 @@ func (f *Files) Refresh() (Change, error) {
 // the file that is held, stat(2) says what fstat(2) would. The Stat is zero where
 // the main file is another.
 func (f *Files) Look() (Change, Stat, error) {
-	c, st, err := f.refresh()
+	c, st, err := f.takeUp()
 	if err != nil || c.Database {
 		return c, Stat{}, err
 	}
@@ -156,8 +157,8 @@ func (f *Files) Look() (Change, Stat, error) {
 	return c, st.facts(), nil
 }
 
-// refresh also returns what stat says of the paths, zero where there is no file.
-func (f *Files) refresh() (c Change, st stats, err error) {
+// takeUp is Refresh, and also returns what stat says of the paths, zero where there is no file.
+func (f *Files) takeUp() (c Change, st stats, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.database == nil {
@@ -209,7 +210,7 @@ func (f *Files) Unpin() {
 	f.pinned, f.left = false, false
 }
 
-// compare is refresh while the side files are pinned: it takes up nothing.
+// compare is takeUp while the side files are pinned: it takes up nothing.
 func (f *Files) compare(st stats) (c Change, _ stats, err error) {
 	for _, side := range []struct {
 		path string
@@ -270,7 +271,7 @@ func (f *Files) sweepRetired() {
 	kept := f.retired[:0]
 	for _, d := range f.retired {
 		var dms [1]Holder
-		if err := f.queryLocks(d, shmDMS, dms[:]); err != nil || dms[0].Held {
+		if err := d.queryLocks(f.pid, shmDMS, dms[:]); err != nil || dms[0].Held {
 			kept = append(kept, d)
 			continue
 		}
@@ -329,16 +330,6 @@ func (f *Files) Header() (DatabaseHeader, error) {
 		return h, fmt.Errorf("%s: %w", f.path, err)
 	}
 	return h, nil
-}
-
-// PageSize returns the database's page size in bytes, 0 where there is no
-// readable header.
-func (f *Files) PageSize() int {
-	h, err := f.Header()
-	if err != nil {
-		return 0
-	}
-	return h.PageSize
 }
 
 // PageChecksums reports whether the database's pages carry checksums that its
@@ -474,35 +465,26 @@ func (f *Files) WALUnlinked() (time.Time, error) {
 
 // SyncDatabase makes the main file's content durable (fdatasync). A checkpoint
 // that follows then has little left to sync while it holds locks.
-func (f *Files) SyncDatabase() error { return f.sync(&f.database, ErrEmpty) }
+func (f *Files) SyncDatabase() error { return f.with(&f.database, ErrEmpty, (*descriptor).sync) }
 
 // SyncWAL does the same for the -wal file, which a checkpoint syncs first.
-func (f *Files) SyncWAL() error { return f.sync(&f.wal, ErrNoWAL) }
+func (f *Files) SyncWAL() error { return f.with(&f.wal, ErrNoWAL, (*descriptor).sync) }
 
 // ForgetWAL drops the WAL's clean pages from the page cache: the file is freed in half
 // the time without them. It does nothing where there is no WAL.
 func (f *Files) ForgetWAL() error {
-	wal, err := f.held(&f.wal, ErrNoWAL)
+	err := f.with(&f.wal, ErrNoWAL, (*descriptor).forget)
 	if errors.Is(err, ErrNoWAL) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	err = wal.control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
-	if err != nil {
-		return fmt.Errorf("drop cached pages of %s-wal: %w", f.path, err)
-	}
-	return nil
+	return err
 }
 
-func (f *Files) sync(which **descriptor, missing error) error {
+// with calls do with one of the descriptors.
+func (f *Files) with(which **descriptor, missing error, do func(*descriptor) error) error {
 	d, err := f.held(which, missing)
 	if err != nil {
 		return err
 	}
-	if err := d.control(unix.Fdatasync); err != nil {
-		return fmt.Errorf("fdatasync %s: %w", d.Name(), err)
-	}
-	return nil
+	return do(d)
 }

@@ -196,8 +196,8 @@ func TestEmptyStates(t *testing.T) {
 	if _, err := f.Header(); !errors.Is(err, ErrEmpty) {
 		t.Errorf("D16 empty database: got %v, want ErrEmpty", err)
 	}
-	if f.PageSize() != 0 || f.WAL() != nil {
-		t.Errorf("D16 empty database: got page size %d, WAL %v", f.PageSize(), f.WAL())
+	if f.WAL() != nil {
+		t.Errorf("D16 empty database: got WAL %v", f.WAL())
 	}
 	if _, err := f.WALHeader(); !errors.Is(err, ErrNoWAL) {
 		t.Errorf("D16 no WAL: got %v, want ErrNoWAL", err)

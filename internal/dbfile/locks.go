@@ -48,26 +48,26 @@ type Locks struct {
 // nobody and costs a system call per held lock and gap. Locks of this very
 // process are reported too.
 func (f *Files) Locks() (Locks, error) {
-	return f.locks(shmDMS, true)
+	return f.locksUpTo(shmDMS, true)
 }
 
 // WALLocks asks for what changes from one moment to the next only, Shared and
 // DMS excepted: they are held by every connection, so that asking for them
 // costs most.
 func (f *Files) WALLocks() (Locks, error) {
-	return f.locks(shmRead0+4, false)
+	return f.locksUpTo(shmRead0+4, false)
 }
 
 // CheckpointHoldsWrite says whether a checkpoint is under way that keeps writers
 // out: a FULL, RESTART or TRUNCATE holds WRITE and CKPT. It costs one system call
 // while neither is held.
 func (f *Files) CheckpointHoldsWrite() (bool, error) {
-	l, err := f.locks(shmCkpt, false)
+	l, err := f.locksUpTo(shmCkpt, false)
 	return l.Write.Held && l.Checkpoint.Held, err
 }
 
-// locks asks for the bytes of the -shm up to last, and for Shared.
-func (f *Files) locks(last int, shared bool) (l Locks, err error) {
+// locksUpTo asks for the bytes of the -shm up to last, and for Shared.
+func (f *Files) locksUpTo(last int, shared bool) (l Locks, err error) {
 	f.mu.RLock()
 	database, shm := f.database, f.shm
 	f.mu.RUnlock()
@@ -76,7 +76,7 @@ func (f *Files) locks(last int, shared bool) (l Locks, err error) {
 	}
 	if shared {
 		var main [1]Holder // who has a part of the range has all of it
-		if err := f.queryLocks(database, sharedFirst, main[:]); err != nil {
+		if err := database.queryLocks(f.pid, sharedFirst, main[:]); err != nil {
 			return Locks{}, fmt.Errorf("query locks of %s: %w", f.path, err)
 		}
 		l.Shared = main[0]
@@ -85,7 +85,7 @@ func (f *Files) locks(last int, shared bool) (l Locks, err error) {
 		return l, nil
 	}
 	var b [shmDMS - shmWrite + 1]Holder
-	if err := f.queryLocks(shm, shmWrite, b[:last-shmWrite+1]); err != nil {
+	if err := shm.queryLocks(f.pid, shmWrite, b[:last-shmWrite+1]); err != nil {
 		return Locks{}, fmt.Errorf("query locks of %s-shm: %w", f.path, err)
 	}
 	l.Write, l.Checkpoint, l.Recover, l.DMS = b[0], b[shmCkpt-shmWrite], b[shmRecover-shmWrite], b[shmDMS-shmWrite]
@@ -93,18 +93,18 @@ func (f *Files) locks(last int, shared bool) (l Locks, err error) {
 	return l, nil
 }
 
-// queryLocks fills in the holder of each byte from offset on.
-func (f *Files) queryLocks(d *descriptor, offset int64, holders []Holder) error {
+// queryLocks fills in the holder of each byte from offset on. pid is our own.
+func (d *descriptor) queryLocks(pid int, offset int64, holders []Holder) error {
 	return d.control(func(fd int) error {
 		clear(holders)
-		return f.queryRange(fd, offset, holders)
+		return queryRange(fd, pid, offset, holders)
 	})
 }
 
 // queryRange asks for the whole range at once. The kernel answers with some
 // lock in it, neighbouring ranges of one holder merged; what lies before and
 // after that lock is asked for again.
-func (f *Files) queryRange(fd int, offset int64, holders []Holder) error {
+func queryRange(fd, pid int, offset int64, holders []Holder) error {
 	if len(holders) == 0 {
 		return nil
 	}
@@ -126,16 +126,16 @@ func (f *Files) queryRange(fd int, offset int64, holders []Holder) error {
 	}
 	for i := first; i < end; i++ {
 		holders[i] = Holder{Held: true, Exclusive: lk.Type == unix.F_WRLCK, PID: int(lk.Pid)}
-		if holders[i].PID == f.pid && !holders[i].Exclusive {
+		if holders[i].PID == pid && !holders[i].Exclusive {
 			if err := queryOther(fd, offset+i, &holders[i]); err != nil {
 				return err
 			}
 		}
 	}
-	if err := f.queryRange(fd, offset, holders[:first]); err != nil {
+	if err := queryRange(fd, pid, offset, holders[:first]); err != nil {
 		return err
 	}
-	return f.queryRange(fd, offset+end, holders[end:])
+	return queryRange(fd, pid, offset+end, holders[end:])
 }
 
 // queryOther names another process that shares the byte with this one. The

@@ -34,7 +34,7 @@ func TestRealDatabases(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !d.WAL() || d.PageSize != size || h.PageSize != size || x.PageSize != size || f.PageSize() != size {
+			if !d.WAL() || d.PageSize != size || h.PageSize != size || x.PageSize != size {
 				t.Errorf("page sizes: database %d, WAL %d, wal-index %d; WAL mode %v", d.PageSize, h.PageSize, x.PageSize, d.WAL())
 			}
 			if x.Salt1 != h.Salt1 || x.Salt2 != h.Salt2 || x.BigEndian != h.BigEndian {

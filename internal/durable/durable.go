@@ -81,16 +81,16 @@ func (f *File) keep(err error) error {
 // place and may be lost again by a power cut. In no case is there half a file,
 // and in no case may Commit be tried again: write a new file.
 func (f *File) Commit() error {
-	return f.commit(func(temp string) error { return os.Rename(temp, f.path) })
+	return f.finish(func(temp string) error { return os.Rename(temp, f.path) })
 }
 
 // CommitNew puts the file at its path if nothing is there, otherwise it
 // returns an error for which errors.Is(err, fs.ErrExist) holds.
 func (f *File) CommitNew() error {
-	return f.commit(func(temp string) error { return renameNew(temp, f.path) })
+	return f.finish(func(temp string) error { return renameNew(temp, f.path) })
 }
 
-func (f *File) commit(rename func(temp string) error) (err error) {
+func (f *File) finish(rename func(temp string) error) (err error) {
 	if f.err != nil {
 		return errors.Join(fmt.Errorf("commit %s: %w", f.path, f.err), f.Abort())
 	}

@@ -41,7 +41,7 @@ func (c *Conn) CheckpointHooked(ctx context.Context, mode Mode, budget Budget, h
 		budget.Stall = DefaultStall
 	}
 	if mode != Truncate || c.gate.freeze != nil || c.readOnly || ctx.Err() != nil {
-		return c.checkpoint(ctx, newRun(mode, budget, hooks))
+		return c.runOnce(ctx, newRun(mode, budget, hooks))
 	}
 	for portion := 1; ; portion++ {
 		r, err := c.truncate(ctx, budget, hooks)
@@ -62,7 +62,7 @@ const (
 func (c *Conn) truncate(ctx context.Context, budget Budget, hooks Hooks) (Result, error) {
 	start := time.Now()
 	// What is backfilled now, while nobody waits, need not be in the freeze.
-	drained, err := c.checkpoint(ctx, newRun(Passive, budget, Hooks{}))
+	drained, err := c.runOnce(ctx, newRun(Passive, budget, Hooks{}))
 	drained.Mode = Truncate
 	if err != nil || drained.Outcome != OutcomeComplete && drained.Outcome != OutcomePartial {
 		return drained, err
@@ -73,7 +73,7 @@ func (c *Conn) truncate(ctx context.Context, budget Budget, hooks Hooks) (Result
 	}
 	stalled := c.gate.stalled
 	budget.Stall = max(budget.Stall-stalled-freeze.Stall(), time.Microsecond)
-	r, err := c.checkpoint(ctx, newRun(Truncate, budget, hooks))
+	r, err := c.runOnce(ctx, newRun(Truncate, budget, hooks))
 	r.WriterStall, r.Duration = stalled+freeze.End(), time.Since(start)
 	return r, err
 }
@@ -98,7 +98,7 @@ func (c *Conn) notFrozen(r Result, budget Budget, start time.Time, err error) (R
 // tuple is what PRAGMA wal_checkpoint returns.
 type tuple struct{ busy, log, backfilled int }
 
-func (c *Conn) checkpoint(ctx context.Context, r *run) (Result, error) {
+func (c *Conn) runOnce(ctx context.Context, r *run) (Result, error) {
 	start := time.Now()
 	walBytes := fileSize(c.path + "-wal")
 	t, err := c.runCheckpoint(ctx, r)

@@ -162,7 +162,7 @@ func (c *Conn) BeginRead(ctx context.Context) error {
 	// schema_version is a number on page 1: reading it takes the read mark and
 	// neither parses the schema nor touches what the application made.
 	if err := c.exec(context.Background(), "BEGIN; PRAGMA schema_version"); err != nil {
-		return errors.Join(fmt.Errorf("begin read of %s: %w", c.path, err), c.rollback())
+		return errors.Join(fmt.Errorf("begin read of %s: %w", c.path, err), c.endTransaction())
 	}
 	c.inRead = true
 	return nil
@@ -195,10 +195,10 @@ func (c *Conn) ReadMark() int { return c.gate.mark }
 // nothing.
 func (c *Conn) Rollback() error {
 	c.inRead = false
-	return c.rollback()
+	return c.endTransaction()
 }
 
-func (c *Conn) rollback() error {
+func (c *Conn) endTransaction() error {
 	if c.conn.AutoCommit() {
 		return nil
 	}
