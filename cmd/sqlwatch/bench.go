@@ -18,6 +18,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/walbench"
 )
 
 // benchCommand holds the flags of bench.
@@ -178,7 +179,7 @@ func (c *benchCommand) room(report *benchReport) (string, error) {
 }
 
 func (c *benchCommand) measure(ctx context.Context, scratch string, report *benchReport) error {
-	table, err := sqlite.PrepareWorkload(ctx, scratch)
+	table, err := walbench.Prepare(ctx, scratch)
 	if err != nil {
 		return err
 	}
@@ -189,7 +190,7 @@ func (c *benchCommand) measure(ctx context.Context, scratch string, report *benc
 			if show {
 				fmt.Fprintf(c.env.Stderr, "\rmeasuring: %d readers, %s\x1b[K", n, []string{"rollback journal", "WAL"}[j])
 			}
-			result, err := sqlite.RunWorkload(ctx, scratch, table, sqlite.Workload{WAL: j == 1, Synchronous: *c.synchronous,
+			result, err := walbench.Run(ctx, scratch, table, walbench.Workload{WAL: j == 1, Synchronous: *c.synchronous,
 				Readers: n, Duration: *c.duration})
 			if err == nil {
 				err = ctx.Err()
@@ -208,7 +209,7 @@ func (c *benchCommand) measure(ctx context.Context, scratch string, report *benc
 	return nil
 }
 
-func newBenchCell(r sqlite.WorkloadResult) benchCell {
+func newBenchCell(r walbench.Result) benchCell {
 	seconds := r.Elapsed.Seconds()
 	return benchCell{
 		Reads: float64(r.Reads) / seconds, Writes: float64(r.Writes) / seconds, Busy: r.Busy,

@@ -103,6 +103,7 @@ var arrows = map[string][]string{
 	"internal/cksum":              {}, // a format, for the two leaves that may not harm it
 	"internal/durable":            {},
 	"internal/sqlite":             {"internal/owner", "internal/cksum"},
+	"internal/walbench":           {"internal/sqlite"}, // SQL on a scratch copy
 	"internal/doctor":             {"internal/dbfile", "internal/sqlite", "replicator/store", "replicator/store/s3"},
 	"internal/importer":           {},
 	"internal/testapp":            {},

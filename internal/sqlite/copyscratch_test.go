@@ -155,37 +155,3 @@ func TestCopyScratch(t *testing.T) {
 		}
 	})
 }
-
-func TestWorkload(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "scratch.db")
-	shell(t, path,
-		`CREATE TABLE "odd ""name"(x); CREATE TABLE w(k PRIMARY KEY) WITHOUT ROWID; INSERT INTO "odd ""name"(rowid, x) `+
-			`VALUES (200000, 1);`)
-	table, err := PrepareWorkload(context.Background(), path)
-	if err != nil || table != `"odd ""name"` {
-		t.Fatalf("table %s, %v", table, err)
-	}
-	for _, wal := range []bool{true, false} {
-		before := shell(t, path, `SELECT count(*) FROM "sqlwatch bench"`)
-		r, err := RunWorkload(context.Background(), path, table, Workload{WAL: wal, Synchronous: "OFF", Readers: 2,
-			Duration: time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if r.Reads == 0 || r.Writes == 0 || r.Elapsed < time.Second/2 || r.LongestWrite == 0 {
-			t.Errorf("WAL %v: %+v", wal, r)
-		}
-		if after := shell(t, path, `SELECT count(*) FROM "sqlwatch bench"`); after == before {
-			t.Errorf("WAL %v: %d writes counted, the table still holds %s rows", wal, r.Writes, after)
-		}
-		if got, want := shell(t, path, "PRAGMA journal_mode"), map[bool]string{
-			true: "wal", false: "delete"}[wal]; got != want {
-			t.Errorf("journal mode %s, want %s", got, want)
-		}
-	}
-	if _, err := RunWorkload(context.Background(), path, "nothing", Workload{Synchronous: "OFF", Readers: 1,
-		Duration: time.Millisecond}); err == nil {
-		t.Error("a table that is not there is no error")
-	}
-}
