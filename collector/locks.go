@@ -40,6 +40,7 @@ type lockWatch struct {
 	write, checkpoint heldRatio
 	share             heldRatio         // of readers
 	processes         map[int]time.Time // pid → last seen holding a lock
+	attached          dbfile.Locks      // Shared and DMS, as of the last time that all locks were asked for
 
 	// The lowest held read mark below the head, as of the last look.
 	pinned      bool

@@ -14,7 +14,6 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/owner"
-	"golang.org/x/sys/unix"
 )
 
 // ReaderOptions are a Reader's surroundings. The zero value is usable.
@@ -41,37 +40,34 @@ type Reader struct {
 	path string
 	opts ReaderOptions
 
-	files    *dbfile.Files // nil while there is no database
-	inodes   inodes        // as told to OnFiles
-	wal, shm uint64        // inodes of the side files; 0: there is none
-	sample   Sample        // the one being filled
+	files  *dbfile.Files // nil while there is no database
+	inodes inodes        // as told to OnFiles
+	sides  sides         // as last seen
+	sample Sample        // the one being filled
 
 	// The wal-index.
-	index       dbfile.WALIndex // as last seen
-	watching    bool            // index is a base to count from
-	rebuilt     bool            // a wal-index seen next counts from zero
-	scanning    bool            // index came from the scan
-	paired      bool            // the WAL's header was compared with index
-	indexSeen   time.Time       // when index was last confirmed
-	scan        walScan
-	backlog     backlog
-	locks       lockWatch
-	foreign     *dbfile.ForeignError // who works with another WAL; nil: nobody is known to
-	attached    dbfile.Locks         // as of factsRead: Shared and DMS
-	engine      uint32               // LibraryVersion that sample.Database.EngineVersion stands for
-	factsRead   time.Time
-	diskRead    time.Time
-	mountLooked time.Time
+	index     dbfile.WALIndex // as last seen
+	watching  bool            // index is a base to count from
+	rebuilt   bool            // a wal-index seen next counts from zero
+	scanning  bool            // index came from the scan
+	paired    bool            // the WAL's header was compared with index
+	indexSeen time.Time       // when index was last confirmed
+	scan      walScan
+	backlog   backlog
+	locks     lockWatch
+	foreign   *dbfile.ForeignError // who works with another WAL; nil: nobody is known to
+	engine    uint32               // LibraryVersion that sample.Database.EngineVersion stands for
+	factsRead time.Time
+	disk      diskWatch
 }
 
 type inodes struct{ dev, database, shm uint64 }
 
+// sides is the inodes of the side files; 0: there is none.
+type sides struct{ wal, shm uint64 }
+
 // How often what changes slowly is looked at again.
-const (
-	factsEvery = time.Second      // which files there are, their sizes, the header, who is attached
-	diskEvery  = 10 * time.Second // space on its file system
-	mountEvery = 10 * time.Minute // type and mount point of that
-)
+const factsEvery = time.Second // which files there are, their sizes, the header, who is attached
 
 // indexGrace is how long the last good wal-index stands in for one that cannot
 // be read: recovery by a connection that is just opening the database takes a
@@ -159,7 +155,7 @@ func (r *Reader) look(now time.Time) (err error) {
 			r.factsRead = time.Time{} // all of it again at the next sample
 		}
 	}()
-	if err := r.disk(now); err != nil {
+	if err := r.onDisk(now); err != nil {
 		return err
 	}
 	due := r.files == nil || r.scanning || now.Sub(r.factsRead) >= factsEvery
@@ -218,11 +214,11 @@ func (r *Reader) company() error {
 func (r *Reader) lockState(all bool) (dbfile.Locks, error) {
 	if all {
 		l, err := r.files.Locks()
-		r.attached = l
+		r.locks.attached = l
 		return l, err
 	}
 	l, err := r.files.WALLocks()
-	l.Shared, l.DMS = r.attached.Shared, r.attached.DMS
+	l.Shared, l.DMS = r.locks.attached.Shared, r.locks.attached.DMS
 	return l, err
 }
 
@@ -236,9 +232,10 @@ func (r *Reader) open() (dbfile.Stat, error) {
 		if !c.Database {
 			// By the inodes, not by c: whoever shares the files looks too, and each
 			// change is reported once.
-			r.paired = r.paired && st.WALInode == r.wal && st.ShmInode == r.shm
-			r.rebuilt = r.rebuilt || st.ShmInode != r.shm
-			r.wal, r.shm = st.WALInode, st.ShmInode
+			now := sides{st.WALInode, st.ShmInode}
+			r.paired = r.paired && now == r.sides
+			r.rebuilt = r.rebuilt || now.shm != r.sides.shm
+			r.sides = now
 			return st, nil
 		}
 		if r.opts.BeforeClose != nil {
@@ -247,7 +244,7 @@ func (r *Reader) open() (dbfile.Stat, error) {
 		if err := r.Close(); err != nil {
 			return st, fmt.Errorf("close the files of %s, which were replaced: %w", r.path, err)
 		}
-		r.mountLooked = time.Time{}
+		r.disk.mountLooked = time.Time{}
 	}
 	r.forget()
 	f, err := dbfile.Open(r.path)
@@ -260,7 +257,7 @@ func (r *Reader) open() (dbfile.Stat, error) {
 	if r.sample.State != StateUnknown {
 		r.watching, r.rebuilt = true, true // its wal-index was made while we watched: what it counts is new
 	}
-	r.wal, r.shm = st.WALInode, st.ShmInode
+	r.sides = sides{st.WALInode, st.ShmInode}
 	return st, err
 }
 
@@ -328,27 +325,10 @@ func (r *Reader) facts(now time.Time) error {
 	return nil
 }
 
-// disk looks at the file system from time to time. A path without a file is
-// not its business.
-func (r *Reader) disk(now time.Time) error {
+// onDisk looks at the file system, and refuses one whose locks cannot be trusted.
+func (r *Reader) onDisk(now time.Time) error {
 	d := &r.sample.Disk
-	if !d.Known || now.Sub(r.mountLooked) >= mountEvery {
-		m, err := dbfile.Filesystem(r.path)
-		if err != nil {
-			*d = Disk{}
-			return nil
-		}
-		*d = Disk{Known: true, FreeBytes: m.Available, SizeBytes: m.Size, FSType: m.Type, Mountpoint: m.Point,
-			Network: m.Network}
-		r.mountLooked, r.diskRead = now, now
-	}
-	if now.Sub(r.diskRead) >= diskEvery {
-		var st unix.Statfs_t
-		if err := unix.Statfs(r.path, &st); err == nil {
-			d.FreeBytes, d.SizeBytes = st.Bavail*uint64(st.Bsize), st.Blocks*uint64(st.Bsize)
-		}
-		r.diskRead = now
-	}
+	r.disk.look(r.path, now, d)
 	if d.Network && !r.opts.AllowNetworkFS {
 		return networkFSError{fstype: d.FSType}
 	}

@@ -212,7 +212,7 @@ func roundTrip(ctx context.Context, t config.ReplicaTarget, database string) doc
 	if t.Type == "file" {
 		r = doctor.FileReplica(t.File.Dir, database)
 	}
-	if r.Skipped == "" && !r.DirForbidden && r.ListErr == nil {
+	if r.Skipped == "" && !r.Dir.Forbidden && r.ListErr == nil {
 		whole := ctx
 		ctx, cancel := context.WithTimeout(ctx, probeTime)
 		defer cancel()

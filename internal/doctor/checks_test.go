@@ -110,10 +110,10 @@ var faults = []struct {
 	{"hidden-processes", Note, "--pid=host", func(f *Facts) { f.Hidden = true }},
 	{"replica-not-probed", Note, "sudo -u '#33'", func(f *Facts) {
 		f.Replicas[0] = Replica{Skipped: "it belongs to uid 33",
-			DirUID: 33}
+			Dir: ReplicaDir{UID: 33}}
 	}},
 	{"replica-unwritable", Critical, "install -d",
-		func(f *Facts) { f.Replicas[0] = Replica{DirForbidden: true, Place: "file:///b"} }},
+		func(f *Facts) { f.Replicas[0] = Replica{Dir: ReplicaDir{Forbidden: true}, Place: "file:///b"} }},
 	{"replica-misplaced", Critical, "check",
 		func(f *Facts) { f.Replicas[0].ListErr = storeError(store.ErrMisplaced, "NoSuchBucket") }},
 	{"replica-credentials", Critical, "keys",
@@ -144,7 +144,7 @@ var faults = []struct {
 	{"replica-damaged", Critical, "sqlwatch verify", func(f *Facts) { f.Replicas[0].Damaged = true }},
 	{"replica-stale-list", Warning, "caching", func(f *Facts) { f.Replicas[0].NotListed = true }},
 	{"replica-foreign", Warning, "--adopt", func(f *Facts) { f.Replicas[0].Foreign = true }},
-	{"replica-same-disk", Warning, "another disk", func(f *Facts) { f.Replicas[0].SameDisk = true }},
+	{"replica-same-disk", Warning, "another disk", func(f *Facts) { f.Replicas[0].Dir.SameDisk = true }},
 	{"clock-skew", Warning, "set-ntp", func(f *Facts) { f.Replicas[0].Skew = -time.Minute }},
 	{"clock-skew", Critical, "set-ntp", func(f *Facts) { f.Replicas[0].Skew = time.Hour }},
 	{"clock-skew", Critical, "set-ntp", func(f *Facts) {

@@ -128,24 +128,29 @@ type Replica struct {
 	Place string // its address, without credentials
 	Kind  string // s3, file
 
-	Skipped      string // why there was no round trip; the rest is then empty
-	ListErr      error
-	PutErr       error
-	GetErr       error
-	DeleteErr    error
-	Damaged      bool    // what was read is not what was written
-	NotListed    bool    // what was written did not show in the next listing
-	Conditional  Support // If-None-Match
-	Matching     Support // If-Match
-	Skew         time.Duration
-	SkewKnown    bool // Skew is the store's clock minus ours
-	Foreign      bool // another program's files are there, and none of ours
-	SameDisk     bool // a file replica on the database's own file system
-	Duration     time.Duration
-	Odd          Quirks
-	DirUID       int  // of a file replica's directory
-	DirMissing   bool // it does not exist yet
-	DirForbidden bool // and cannot be made
+	Skipped     string // why there was no round trip; the rest is then empty
+	ListErr     error
+	PutErr      error
+	GetErr      error
+	DeleteErr   error
+	Damaged     bool    // what was read is not what was written
+	NotListed   bool    // what was written did not show in the next listing
+	Conditional Support // If-None-Match
+	Matching    Support // If-Match
+	Skew        time.Duration
+	SkewKnown   bool // Skew is the store's clock minus ours
+	Foreign     bool // another program's files are there, and none of ours
+	Duration    time.Duration
+	Odd         Quirks
+	Dir         ReplicaDir
+}
+
+// ReplicaDir is the directory of a file replica.
+type ReplicaDir struct {
+	UID       int  // whose it is
+	Missing   bool // it does not exist yet
+	Forbidden bool // and cannot be made
+	SameDisk  bool // it is on the database's own file system
 }
 
 // Support says whether a store honours conditional writes.

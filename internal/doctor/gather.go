@@ -283,13 +283,13 @@ func existingParent(dir string) string {
 // round trip may be made there, and whether it shares the database's disk.
 // A probe under another uid would leave directories that the daemon cannot use.
 func FileReplica(dir, database string) Replica {
-	r := Replica{Kind: "file", SameDisk: sameDevice(existingParent(dir), database)}
+	r := Replica{Kind: "file", Dir: ReplicaDir{SameDisk: sameDevice(existingParent(dir), database)}}
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		r.DirMissing = true
+		r.Dir.Missing = true
 		if unix.Faccessat(unix.AT_FDCWD, existingParent(dir), unix.W_OK|unix.X_OK, unix.AT_EACCESS) != nil {
-			r.DirForbidden = true
+			r.Dir.Forbidden = true
 		} else {
 			r.Skipped = "the directory does not exist yet"
 		}
@@ -299,9 +299,9 @@ func FileReplica(dir, database string) Replica {
 		return r
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		r.DirUID = int(st.Uid)
-		if os.Geteuid() == 0 && r.DirUID != 0 {
-			r.Skipped = fmt.Sprintf("it belongs to uid %d, and what root writes there that user could not change", r.DirUID)
+		r.Dir.UID = int(st.Uid)
+		if os.Geteuid() == 0 && r.Dir.UID != 0 {
+			r.Skipped = fmt.Sprintf("it belongs to uid %d, and what root writes there that user could not change", r.Dir.UID)
 		}
 	}
 	return r

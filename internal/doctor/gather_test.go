@@ -462,16 +462,16 @@ func TestFileReplica(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "app.db")
 	closed(t, path, walOn, table)
-	if r := FileReplica(filepath.Join(dir, "replica"), path); !r.DirMissing || r.Skipped == "" || !r.SameDisk ||
-		r.DirForbidden {
+	if r := FileReplica(filepath.Join(dir, "replica"), path); !r.Dir.Missing || r.Skipped == "" || !r.Dir.SameDisk ||
+		r.Dir.Forbidden {
 		t.Errorf("one to be made: %+v", r)
 	}
-	if r := FileReplica("/dev/shm", path); r.SameDisk || r.DirMissing {
+	if r := FileReplica("/dev/shm", path); r.Dir.SameDisk || r.Dir.Missing {
 		t.Errorf("one on another disk: %+v", r)
 	}
 	if os.Geteuid() == 0 {
 		must(t, os.Chown(dir, 65534, 65534))
-		if r := FileReplica(dir, path); r.Skipped == "" || r.DirUID != 65534 {
+		if r := FileReplica(dir, path); r.Skipped == "" || r.Dir.UID != 65534 {
 			t.Errorf("one of another user: %+v", r)
 		}
 	}

@@ -36,7 +36,7 @@ func (r Replica) diagnose() []Finding {
 		return one("replica-not-probed", Note, "no round trip to "+r.Place+": "+r.Skipped,
 			"whether it can be written is not known", r.skippedCure())
 	}
-	if r.DirForbidden {
+	if r.Dir.Forbidden {
 		return one("replica-unwritable", Critical, fmt.Sprintf("%s does not exist and cannot be made: permission denied",
 			r.Place), "nothing is replicated there",
 			fmt.Sprintf("install -d -m 0700 -o %d %s", os.Geteuid(), quote(strings.TrimPrefix(r.Place, "file://"))))
@@ -63,10 +63,10 @@ func (r Replica) diagnose() []Finding {
 }
 
 func (r Replica) skippedCure() string {
-	if r.DirMissing {
+	if r.Dir.Missing {
 		return "nothing to do: it is made at the first upload"
 	}
-	return fmt.Sprintf("sudo -u '#%d' sqlwatch doctor …", r.DirUID)
+	return fmt.Sprintf("sudo -u '#%d' sqlwatch doctor …", r.Dir.UID)
 }
 
 // fatal tells what makes every further step fail the same way.
@@ -199,7 +199,7 @@ func (r Replica) content() []Finding {
 			"give it an empty prefix, or stop the other writer and start once with: sqlwatch run --adopt=NAME, the database "+
 				"or the replica")...)
 	}
-	if r.SameDisk {
+	if r.Dir.SameDisk {
 		found = append(found, one("replica-same-disk", Warning, r.Place+" lies on the same file system as the database",
 			"a replica that fails with what it replicates protects against mistakes only, not against the disk",
 			"use a directory on another disk, or add an s3 replica")...)

@@ -45,18 +45,35 @@ type row struct {
 	One    bool   // and with all that is remembered of it
 	Health string // in few words
 
-	Size, WALSize         int64
-	WALKnown              bool
-	InUse, Moved, Backlog int64 // bytes of WAL frames: all, in the database already, and not yet
-
-	UsedPercent, MovedPercent, BacklogPercent, ReaderPercent float64 // of the WAL file
-
+	Size     int64
+	WAL      walPicture
 	Readers  string
 	Replicas []replicaCell
 	Policies string
 
 	HTML  template.HTML
 	since time.Time
+}
+
+// walPicture is how far a WAL is filled, copied and held.
+type walPicture struct {
+	Known                 bool
+	FileBytes             int64
+	InUse, Moved, Backlog int64 // bytes of frames: all, in the database already, and not yet
+
+	UsedPercent, MovedPercent, BacklogPercent, ReaderPercent float64 // of the file
+}
+
+func newWALPicture(s *collector.Sample) walPicture {
+	w := walPicture{Known: s.WAL.Known, FileBytes: s.WAL.SizeBytes}
+	w.InUse = int64(s.WAL.Frames) * int64(s.WAL.PageSize)
+	w.Backlog = int64(s.WAL.BacklogFrames()) * int64(s.WAL.PageSize)
+	w.Moved = w.InUse - w.Backlog
+	file := float64(max(s.WAL.SizeBytes, w.InUse, 1))
+	percent := func(n int64) float64 { return float64(int(1000*float64(n)/file)) / 10 }
+	w.UsedPercent, w.MovedPercent, w.BacklogPercent = percent(w.InUse), percent(w.Moved), percent(w.Backlog)
+	w.ReaderPercent = percent(int64(s.Readers.OldestFrame) * int64(s.WAL.PageSize))
+	return w
 }
 
 // replicaCell is one replica in the database's line.
@@ -89,14 +106,7 @@ func newRow(d *watchdog.DatabaseStatus, one, open bool) row {
 
 // measure takes over what the sample says.
 func (r *row) measure(s *collector.Sample) {
-	r.Size, r.WALSize, r.WALKnown = s.Database.SizeBytes, s.WAL.SizeBytes, s.WAL.Known
-	r.InUse = int64(s.WAL.Frames) * int64(s.WAL.PageSize)
-	r.Backlog = int64(s.WAL.BacklogFrames()) * int64(s.WAL.PageSize)
-	r.Moved = r.InUse - r.Backlog
-	file := float64(max(s.WAL.SizeBytes, r.InUse, 1))
-	percent := func(n int64) float64 { return float64(int(1000*float64(n)/file)) / 10 }
-	r.UsedPercent, r.MovedPercent, r.BacklogPercent = percent(r.InUse), percent(r.Moved), percent(r.Backlog)
-	r.ReaderPercent = percent(int64(s.Readers.OldestFrame) * int64(s.WAL.PageSize))
+	r.Size, r.WAL = s.Database.SizeBytes, newWALPicture(s)
 	if s.WAL.Known {
 		r.Readers = fmt.Sprint(s.Readers.Active)
 	}
