@@ -147,7 +147,7 @@ func (s *Set) newEvaluation(in Input) *evaluation {
 	}
 	now := s.program.At(lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels,
 		Replicas: replicas})
-	e.windows = s.windowStates(now, in.Now)
+	e.windows = s.statesOf(now, in.Now)
 	now.SetWindows(e.windows)
 	e.values = now
 	return e

@@ -212,9 +212,9 @@ func (w *Window) Open(now time.Time) Truth {
 	return w.at(now).Open
 }
 
-// windowStates returns the states of the windows in the order of s.order. Learned ones
+// statesOf returns the states of the windows in the order of s.order. Learned ones
 // come last: they fall back on the others.
-func (s *Set) windowStates(e *lang.Evaluation, now time.Time) []lang.WindowState {
+func (s *Set) statesOf(e *lang.Evaluation, now time.Time) []lang.WindowState {
 	states := make([]lang.WindowState, len(s.order))
 	for i, w := range s.order {
 		if w.Learn == nil {

@@ -19,8 +19,7 @@ const maxMethods, maxFields = 30, 20
 var owed = []string{
 	"replicator.replica", "replicator.ReplicaStatus", "replicator.Replicator",
 	"replicator/capture.Capture", "replicator/lease.Lease",
-	"policy.Set",
-	"policy/lang.Program", "replicator/compact.Compactor",
+	"replicator/compact.Compactor",
 }
 
 // shape is what a named type of one package is made of.

@@ -35,7 +35,7 @@ func (c *checker) report(sev hcl.DiagnosticSeverity, x hcl.Expression, summary, 
 // expect checks an expression whose value must be of a kind.
 func (c *checker) expect(x hclsyntax.Expression, want Unit) {
 	got := c.unit(x)
-	if got == AnyUnit || want == AnyUnit || got == want || want == Count && got.numeric() {
+	if got == AnyUnit || want == AnyUnit || got == want || want == Count && got.Numeric() {
 		return
 	}
 	hint := ""
@@ -111,7 +111,7 @@ func (c *checker) infer(x hclsyntax.Expression) Unit {
 
 func (c *checker) expectNumber(x hclsyntax.Expression) Unit {
 	u := c.unit(x)
-	if u != AnyUnit && !u.numeric() {
+	if u != AnyUnit && !u.Numeric() {
 		c.errorf(x, "Not a number", "A number is needed here; this is %s.", u)
 		return AnyUnit
 	}
@@ -127,7 +127,7 @@ func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 		return Bool
 	case hclsyntax.OpEqual, hclsyntax.OpNotEqual:
 		l, r := c.unit(x.LHS), c.unit(x.RHS)
-		if l.numeric() && r.numeric() {
+		if l.Numeric() && r.Numeric() {
 			c.mix(x, l, r)
 		} else if l != AnyUnit && r != AnyUnit && l != r && !isNull(x.LHS) && !isNull(x.RHS) {
 			c.report(hcl.DiagWarning, x, "Never equal", "This compares %s with %s.", l, r)
@@ -212,9 +212,9 @@ func (c *checker) common(x hclsyntax.Expression, parts ...hclsyntax.Expression) 
 		got := c.unit(p)
 		switch {
 		case got == AnyUnit || got == u || isNull(p):
-		case u == AnyUnit || u == Plain && got.numeric():
+		case u == AnyUnit || u == Plain && got.Numeric():
 			u = got
-		case got == Plain && u.numeric():
+		case got == Plain && u.Numeric():
 		default:
 			c.errorf(x, "Units do not match", "One part is %s, another is %s.", u, got)
 			return AnyUnit

@@ -9,6 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
+	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
@@ -25,7 +26,7 @@ type windowCode func(*frame) WindowState
 
 // frame is what code reads: one database at one instant.
 type frame struct {
-	reading
+	measured.Reading
 	now     time.Time
 	history *History
 	labels  map[string]string
@@ -120,8 +121,8 @@ func (c *coder) constantValue(x hclsyntax.Expression) (cty.Value, bool) {
 
 func (c *coder) name(t hcl.Traversal) code {
 	if i := variableIndex(t); i >= 0 && len(t) == 2 {
-		read := variables[i].read
-		return func(f *frame) float64 { return finite(read(&f.reading)) }
+		read := measured.Names[i].Read
+		return func(f *frame) float64 { return finite(read(&f.Reading)) }
 	}
 	if len(t) < 2 {
 		return nil
@@ -150,11 +151,11 @@ func (c *coder) name(t hcl.Traversal) code {
 		}
 	case root == "replica" && index && len(t) == 3:
 		attr, _ := t[2].(hcl.TraverseAttr)
-		for i := range variables {
-			if v := &variables[i]; v.group == "replica" && v.name == attr.Name {
+		for i := range measured.Names {
+			if v := &measured.Names[i]; v.Group == "replica" && v.Name == attr.Name {
 				return func(f *frame) float64 {
-					one := f.reading.only(key)
-					return finite(v.read(&one))
+					one := f.Reading.Only(key)
+					return finite(v.Read(&one))
 				}
 			}
 		}
@@ -289,10 +290,10 @@ func (c *coder) text(x hclsyntax.Expression) textOf {
 			return s, set, true
 		}
 	}
-	for _, n := range texts {
-		if n.group == t.RootName() && n.name == key && len(t) == 2 {
+	for _, n := range measured.Texts {
+		if n.Group == t.RootName() && n.Name == key && len(t) == 2 {
 			return func(f *frame) (string, bool, bool) {
-				s, known := n.read(&f.reading)
+				s, known := n.Read(&f.Reading)
 				return s, true, known
 			}
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
+	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 )
 
 // Moment is what expressions are evaluated against: one database at one instant.
@@ -34,7 +35,7 @@ type Evaluation struct {
 // At makes the program's expressions evaluable at a moment.
 func (p *Program) At(m Moment) *Evaluation {
 	return &Evaluation{program: p, frame: &frame{
-		reading: reading{Sample: m.Sample, stall: m.History.Stall(), replicas: m.Replicas},
+		Reading: measured.Reading{Sample: m.Sample, Stall: m.History.Stall(), Expected: m.Replicas},
 		now:     m.Now, history: m.History, labels: m.Labels,
 	}}
 }
@@ -77,17 +78,17 @@ func (e *Evaluation) context() *hcl.EvalContext {
 		}
 		groups[group][name] = v
 	}
-	uses, scope, r := e.program.uses, e.program.scope, &e.frame.reading
-	for _, v := range variables {
-		if uses[v.group] {
-			set(v.group, v.name, value(v.read(r), v.unit))
+	uses, scope, r := e.program.uses, e.program.scope, &e.frame.Reading
+	for _, v := range measured.Names {
+		if uses[v.Group] {
+			set(v.Group, v.Name, value(v.Read(r), v.Unit))
 		}
 	}
-	for _, t := range texts {
-		if uses[t.group] {
-			set(t.group, t.name, cty.UnknownVal(cty.String))
-			if s, ok := t.read(r); ok {
-				set(t.group, t.name, cty.StringVal(s))
+	for _, t := range measured.Texts {
+		if uses[t.Group] {
+			set(t.Group, t.Name, cty.UnknownVal(cty.String))
+			if s, ok := t.Read(r); ok {
+				set(t.Group, t.Name, cty.StringVal(s))
 			}
 		}
 	}
@@ -138,11 +139,11 @@ func (e *Evaluation) labels() cty.Value {
 
 // replica returns the values of one replica; a database without it has them unknown.
 func (e *Evaluation) replica(name string) cty.Value {
-	one := e.frame.reading.only(name)
+	one := e.frame.Reading.Only(name)
 	attrs := map[string]cty.Value{}
-	for _, v := range variables {
-		if v.group == "replica" {
-			attrs[v.name] = value(v.read(&one), v.unit)
+	for _, v := range measured.Names {
+		if v.Group == "replica" {
+			attrs[v.Name] = value(v.Read(&one), v.Unit)
 		}
 	}
 	return cty.ObjectVal(attrs)

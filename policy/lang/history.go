@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
@@ -23,7 +24,7 @@ const MaxWindow = series.MaxWindow
 // owns it.
 type History struct {
 	program *Program // what evaluates the signals; nil: there are none
-	reads   []int    // indexes into variables of the first columns
+	reads   []int    // indexes into measured.Names of the first columns
 	store   series.Store
 	stall   float64 // seconds, of the last checkpoint
 	acted   bool    // stall is meant
@@ -48,7 +49,7 @@ func (p *Program) Retain(h *History) *History {
 
 func namesOf(reads []int) (names []string) {
 	for _, i := range reads {
-		names = append(names, variables[i].group+"."+variables[i].name)
+		names = append(names, measured.Names[i].String())
 	}
 	return names
 }
@@ -57,7 +58,7 @@ func namesOf(reads []int) (names []string) {
 // was set back: what lies in its future is forgotten.
 func (h *History) Add(s *collector.Sample) {
 	if h.program == nil && h.store.Names() == nil {
-		for i := range variables {
+		for i := range measured.Names {
 			h.reads = append(h.reads, i)
 		}
 		h.store.Keep(namesOf(h.reads), nil)
@@ -65,10 +66,10 @@ func (h *History) Add(s *collector.Sample) {
 	if len(h.store.Names()) == 0 {
 		return
 	}
-	f := &frame{reading: reading{Sample: s, stall: h.Stall()}, now: s.At, history: h}
+	f := &frame{Reading: measured.Reading{Sample: s, Stall: h.Stall()}, now: s.At, history: h}
 	h.row = h.row[:0]
 	for _, i := range h.reads {
-		h.row = append(h.row, variables[i].read(&f.reading))
+		h.row = append(h.row, measured.Names[i].Read(&f.Reading))
 	}
 	h.store.Begin(s.At, h.row)
 	if h.program != nil {
@@ -100,7 +101,7 @@ func (h *History) addSignals(f *frame) {
 	for _, l := range h.program.learned {
 		v, ok := values[h.program.columnOf(l.signal)]
 		if i := indexOf(l.signal); !ok && i >= 0 {
-			v = variables[i].read(&f.reading)
+			v = measured.Names[i].Read(&f.Reading)
 		}
 		h.store.Profile(l.profile).Add(f.now, v, l.location)
 	}

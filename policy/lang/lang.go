@@ -17,6 +17,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
+	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
@@ -110,7 +111,7 @@ type Program struct {
 	scope   *Scope
 	units   map[hclsyntax.Expression]Unit // of every sub-expression
 	uses    map[string]bool               // root names that some expression reads
-	series  map[int]bool                  // indexes into variables that over-time functions read
+	series  map[int]bool                  // indexes into measured.Names that over-time functions read
 	signals []*signal                     // what else they read, inner ones first
 	slots   map[string]int                // of the History's answers, by what is asked
 	learned []learned                     // signals of learned windows
@@ -153,10 +154,6 @@ func (p *Program) Compile(x hcl.Expression, want Unit) (hclsyntax.Expression, hc
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	return p.compile(e, want)
-}
-
-func (p *Program) compile(e hclsyntax.Expression, want Unit) (hclsyntax.Expression, hcl.Diagnostics) {
 	if diags := limits.CheckCost(e, p.scope.Variables); diags.HasErrors() {
 		return nil, diags
 	}
@@ -186,7 +183,7 @@ func (p *Program) translate(e hclsyntax.Expression) {
 // "" if there is none.
 func (p *Program) columnOf(x hclsyntax.Expression) string {
 	if i := indexOf(x); i >= 0 {
-		return variables[i].group + "." + variables[i].name
+		return measured.Names[i].String()
 	}
 	name := p.scope.signalName(x)
 	for _, s := range p.signals {

@@ -7,20 +7,22 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 )
 
 // members returns the names that may follow a root name, with their units;
 // nil for a root that does not exist.
 func (c *checker) members(root string) map[string]Unit {
 	out := map[string]Unit{}
-	for _, v := range variables {
-		if v.group == root {
-			out[v.name] = v.unit
+	for _, v := range measured.Names {
+		if v.Group == root {
+			out[v.Name] = v.Unit
 		}
 	}
-	for _, t := range texts {
-		if t.group == root {
-			out[t.name] = Text
+	for _, t := range measured.Texts {
+		if t.Group == root {
+			out[t.Name] = Text
 		}
 	}
 	switch root {
@@ -58,9 +60,9 @@ func (c *checker) members(root string) map[string]Unit {
 
 func roots() []string {
 	out := []string{"window", "tune", "var", "local"}
-	for _, v := range variables {
-		if !slices.Contains(out, v.group) {
-			out = append(out, v.group)
+	for _, v := range measured.Names {
+		if !slices.Contains(out, v.Group) {
+			out = append(out, v.Group)
 		}
 	}
 	return out

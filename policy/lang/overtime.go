@@ -13,6 +13,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
@@ -158,7 +159,9 @@ func variableIndex(t hcl.Traversal) int {
 	if !ok {
 		return -1
 	}
-	return slices.IndexFunc(variables, func(v variable) bool { return v.group == t.RootName() && v.name == attr.Name })
+	return slices.IndexFunc(measured.Names, func(v measured.Name) bool {
+		return v.Group == t.RootName() && v.Name == attr.Name
+	})
 }
 
 // toFloat returns a number's or a truth's value, NaN for anything else.
