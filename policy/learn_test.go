@@ -2,6 +2,7 @@ package policy
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 )
@@ -161,4 +162,61 @@ func TestWindowLearnsFromWhatItSaw(t *testing.T) {
 			t.Errorf("%s at %s after four hours in four days", d.Windows["quiet"], at)
 		}
 	})
+}
+
+// The week hour by hour: what is known, from how much, and why the window is open or
+// not, at each stage of learning.
+func TestQuietTellsTheWeek(t *testing.T) {
+	t.Parallel()
+	r := newRhythm(t, learning)
+	ask := func() Quiet {
+		s := sample(r.now.Add(-10*time.Second), 1e6)
+		s.WAL.FramesWrittenTotal = uint64(r.written)
+		q, ok := r.set.Quiet("quiet", Input{Now: s.At, Sample: s, History: r.past})
+		if !ok || len(q.Hours) != HoursOfWeek {
+			t.Fatalf("%v, %d hours", ok, len(q.Hours))
+		}
+		return q
+	}
+	r.run(time.Minute, nil)
+	if q := ask(); q.Learned || q.Why == "" || q.Hours[100].Value != nil || q.Hours[100].Quiet != Unknown {
+		t.Errorf("after a minute: %+v", q)
+	}
+	r.run(48*time.Hour, nil)
+	if q := ask(); q.Learned || !strings.Contains(q.Why, "window.night holds") || q.Hours[3].Evidence != 1 ||
+		q.Hours[100].Evidence != 0 || q.Hours[100].Value == nil {
+		t.Errorf("after two days: %+v", q)
+	}
+	r.run(6*24*time.Hour, nil)
+	r.past = roundTrip(t, r.past)
+	r.set.Retain(r.past)
+	q := ask()
+	for i, h := range q.Hours {
+		at := time.Date(2026, 3, 2, i, 30, 0, 0, time.UTC)
+		// The minute over which the rate goes reaches from the batch into the quarter after it.
+		if want := weekly(at) == 5 && at.Hour() != 4; (h.Quiet == True) != want || at.Hour() == 4 && h.Share != 0.75 ||
+			h.Day != at.Weekday().String() || h.Hour != at.Hour() {
+			t.Errorf("%s: %+v, want quiet %v", at, h, want)
+		}
+		if want := 1 + (168+24-i)/168; h.Evidence != want && i != 24 {
+			t.Errorf("%s %d: seen in %d weeks, want %d", h.Day, h.Hour, h.Evidence, want)
+		}
+	}
+	if !q.Learned || q.Open != True || !strings.HasPrefix(q.Why, "open: at Tuesday 00:00") {
+		t.Errorf("at midnight after eight days: %s", q.Why)
+	}
+	r.run(3*time.Hour, nil)
+	if q = ask(); q.Open != False || !strings.HasPrefix(q.Why, "closed: at Tuesday 03:00 the signal is usually") ||
+		q.Changes.Hour() != 4 {
+		t.Errorf("in the batch: %s until %s: %s", q.Open, q.Changes, q.Why)
+	}
+	r.run(3*time.Hour, nil)
+	r.rate = func(time.Time) float64 { return 800 }
+	r.run(10*time.Minute, nil)
+	if q = ask(); q.Open != False || !strings.Contains(q.Why, "is usually quiet (") {
+		t.Errorf("under an unusual load: %s", q.Why)
+	}
+	if got := r.set.Learned(); len(got) != 1 || got[0] != "quiet" {
+		t.Errorf("windows that learn: %v", got)
+	}
 }

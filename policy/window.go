@@ -249,15 +249,3 @@ func (s *Set) learnedState(e *lang.Evaluation, l *Learn, now time.Time) lang.Win
 	}
 	return st
 }
-
-// Learning tells what a learned window knows of a database, and its state; ok is false
-// for any other window.
-func (s *Set) Learning(name string, in Input) (st lang.WindowState, l lang.Learning, ok bool) {
-	w := s.Windows[name]
-	if w == nil || w.Learn == nil {
-		return lang.UnknownWindow(), lang.Learning{}, false
-	}
-	e := s.newEvaluation(in)
-	return s.learnedState(e.values, w.Learn, in.Now), e.values.Learning(w.Learn.signal, w.Learn.Location,
-		w.Learn.Quantile), true
-}

@@ -166,6 +166,11 @@ func (e *Evaluation) eval(x hcl.Expression) (v cty.Value, why string) {
 	return v, ""
 }
 
+// Source returns an expression as it is written, without its secrets.
+func (e *Evaluation) Source(x hclsyntax.Expression) string {
+	return e.program.scope.scrub(e.program.scope.source(x))
+}
+
 // number evaluates an expression whose value is a number or a truth.
 func (e *Evaluation) number(x hclsyntax.Expression) (v float64, why string) {
 	if code := e.program.codes[x]; code != nil {

@@ -167,6 +167,8 @@ type Learning struct {
 	Expected float64       // what it is like at this time of the week
 	Live     float64       // what it is now
 	Week     []float64     // what it is like in each quarter of an hour from Monday 00:00; NaN: not known
+	Weeks    []int         // how many weeks have shown each quarter; 0: other days speak for it
+	Learned  bool          // it has seen enough
 }
 
 // profile returns the profile of a learned window's signal, nil if there is none.
@@ -206,12 +208,13 @@ func (e *Evaluation) Learned(signal hclsyntax.Expression, location *time.Locatio
 }
 
 // Learning tells what a learned window knows.
-func (e *Evaluation) Learning(signal hclsyntax.Expression, location *time.Location, q float64) Learning {
+func (e *Evaluation) Learning(signal hclsyntax.Expression, location *time.Location, q float64,
+	minHistory time.Duration) Learning {
 	p := e.profile(signal, location)
 	if p == nil {
 		return Learning{Level: unknown, Expected: unknown, Live: unknown}
 	}
 	live, _ := e.number(signal)
 	return Learning{Seen: p.Covered(), Since: p.Began(), Level: p.Level(q), Expected: p.Now(e.frame.now, location),
-		Live: live, Week: p.Week()}
+		Live: live, Week: p.Week(), Weeks: p.Weeks(), Learned: p.Learned(e.frame.now, minHistory)}
 }

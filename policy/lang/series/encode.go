@@ -27,6 +27,7 @@ type pointJSON struct {
 type profileJSON struct {
 	Began  time.Time  `json:"began"`
 	Values []*float64 `json:"v"` // by quarter of an hour from Monday 00:00
+	Weeks  []int      `json:"n,omitempty"`
 }
 
 // Encode returns what is to be written so that the store survives a restart.
@@ -50,7 +51,7 @@ func (h *Store) Encode() Encoded {
 		if j.Profiles == nil {
 			j.Profiles = map[string]profileJSON{}
 		}
-		q := profileJSON{Began: p.began}
+		q := profileJSON{Began: p.began, Weeks: p.Weeks()}
 		for i := range p.values {
 			q.Values = append(q.Values, storable(p.at(i)))
 		}
@@ -84,7 +85,10 @@ func (h *Store) Decode(j Encoded) error {
 		p := &Profile{began: q.Began}
 		for i, v := range q.Values {
 			if v != nil {
-				p.values[i], p.seen[i] = *v, true
+				p.values[i], p.seen[i] = *v, 1
+				if len(q.Weeks) == BucketsOfWeek {
+					p.seen[i] = uint8(min(max(q.Weeks[i], 1), 255))
+				}
 			}
 		}
 		h.profiles[name] = p

@@ -24,7 +24,7 @@ var unknown = math.NaN()
 type Profile struct {
 	began  time.Time // of the first value
 	values [BucketsOfWeek]float64
-	seen   [BucketsOfWeek]bool
+	seen   [BucketsOfWeek]uint8 // in how many weeks; no more than 255
 
 	index   int   // the quarter under way
 	ends    int64 // when it does, in nanoseconds
@@ -37,7 +37,7 @@ type Profile struct {
 
 // at returns the value of a quarter, NaN where it has never been seen.
 func (p *Profile) at(i int) float64 {
-	if !p.seen[i] {
+	if p.seen[i] == 0 {
 		return unknown
 	}
 	return p.values[i]
@@ -74,10 +74,10 @@ func (p *Profile) Add(at time.Time, v float64, location *time.Location) {
 func (p *Profile) close() {
 	if p.count > 0 {
 		mean := p.sum / float64(p.count)
-		if p.seen[p.index] {
+		if p.seen[p.index] > 0 {
 			mean = (mean + p.values[p.index]) / 2
 		}
-		p.values[p.index], p.seen[p.index] = mean, true
+		p.values[p.index], p.seen[p.index] = mean, max(p.seen[p.index], p.seen[p.index]+1)
 	}
 	p.sum, p.count, p.level = 0, 0, unknown
 }
@@ -85,12 +85,12 @@ func (p *Profile) close() {
 // Expected returns what the signal is like in a quarter of the week: as it was then,
 // or, where that has not been seen, the worst of the same quarter on other days.
 func (p *Profile) Expected(i int) float64 {
-	if p.seen[i] {
+	if p.seen[i] > 0 {
 		return p.values[i]
 	}
 	worst := unknown
 	for k := i % bucketsOfDay; k < BucketsOfWeek; k += bucketsOfDay {
-		if p.seen[k] && !(p.values[k] <= worst) {
+		if p.seen[k] > 0 && !(p.values[k] <= worst) {
 			worst = p.values[k]
 		}
 	}
@@ -114,7 +114,7 @@ func (p *Profile) Level(q float64) float64 {
 	var values []float64
 	sum := 0.0
 	for i, v := range p.values {
-		if p.seen[i] {
+		if p.seen[i] > 0 {
 			values = append(values, v)
 			sum += math.Abs(v)
 		}
@@ -137,9 +137,10 @@ func (p *Profile) Learned(now time.Time, minHistory time.Duration) bool {
 	return p.Covered() >= min(minHistory, 7*24*time.Hour)*3/4
 }
 
+// Covered returns how much of the week has been seen.
 func (p *Profile) Covered() (d time.Duration) {
 	for _, seen := range p.seen {
-		if seen {
+		if seen > 0 {
 			d += bucketLength
 		}
 	}
@@ -175,6 +176,15 @@ func (p *Profile) Now(now time.Time, location *time.Location) float64 {
 
 // Began returns the time of the first value, zero if there is none.
 func (p *Profile) Began() time.Time { return p.began }
+
+// Weeks returns in how many weeks each quarter has been seen.
+func (p *Profile) Weeks() []int {
+	weeks := make([]int, BucketsOfWeek)
+	for i, n := range p.seen {
+		weeks[i] = int(n)
+	}
+	return weeks
+}
 
 // Week returns what the profile expects of each quarter of an hour from Monday 00:00,
 // NaN where that is not known.
