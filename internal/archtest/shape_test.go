@@ -170,7 +170,8 @@ func TestWhoMayTouchFiles(t *testing.T) {
 		"replicator/capture/statedir": {"Open"},
 		"replicator/merge":            {"Open"},
 		"replicator/pagesums":         {"OpenFile"},
-		"replicator/restore":          {"OpenFile", "MkdirTemp", "Remove", "RemoveAll"}, // the target and its parts
+		"replicator/restore":          {"OpenFile", "MkdirTemp", "Remove", "RemoveAll"}, // scratch
+		"replicator/stage":            {"OpenFile", "Remove"},                           // the target and its parts
 		"replicator/spool":            {"Remove", "RemoveAll"},
 		"replicator/store/file":       {"Open", "OpenFile", "Remove"}, // a replica that is a directory
 		"replicator/store/s3/s3test":  {"MkdirAll"},

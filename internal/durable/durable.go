@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tempPrefix begins every temporary name, so that SweepTemp knows them.
-const tempPrefix = ".sqlwatch-tmp-"
+// TempPrefix begins every temporary name, so that SweepTemp knows them.
+const TempPrefix = ".sqlwatch-tmp-"
 
 // File is a file in the making. It has no name that anybody looks for until
 // Commit or CommitNew gives it one. It is not for concurrent use.
@@ -36,7 +36,7 @@ type File struct {
 // Create begins a file that Commit will put at path with the mode perm,
 // whatever the umask. The caller ends it with Commit, CommitNew or Abort.
 func Create(path string, perm fs.FileMode) (*File, error) {
-	file, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
+	file, err := os.CreateTemp(filepath.Dir(path), TempPrefix+"*")
 	if err != nil {
 		return nil, fmt.Errorf("create temporary file for %s: %w", path, unnamed(err))
 	}
@@ -221,7 +221,7 @@ func SweepTemp(dir string) error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), tempPrefix) && entry.Type().IsRegular() {
+		if strings.HasPrefix(entry.Name(), TempPrefix) && entry.Type().IsRegular() {
 			errs = append(errs, removeTemp(filepath.Join(dir, entry.Name())))
 		}
 	}

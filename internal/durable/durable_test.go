@@ -68,7 +68,7 @@ func TestWriteFile(t *testing.T) {
 	if got := names(t, dir); got != "state.json" {
 		t.Errorf("after errors the directory holds %s", got)
 	}
-	if got := names(t, filepath.Dir(dir)); strings.Contains(got, tempPrefix) {
+	if got := names(t, filepath.Dir(dir)); strings.Contains(got, TempPrefix) {
 		t.Errorf("a temporary file was left: %s", got)
 	}
 }
@@ -105,7 +105,7 @@ func TestFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := names(t, dir); !strings.HasPrefix(got, tempPrefix) {
+	if got := names(t, dir); !strings.HasPrefix(got, TempPrefix) {
 		t.Errorf("S27: the temporary file is not beside its final name: %s", got)
 	}
 	if _, err := f.Write([]byte("head")); err != nil {
@@ -251,8 +251,8 @@ func TestErrorsAreSteady_S20(t *testing.T) {
 	_, written := f.Write([]byte("x"))
 	for what, err := range map[string]error{"create": WriteFile(gone, nil, 0o600), "write": written,
 		"commit": f.Commit()} {
-		if err == nil || strings.Contains(err.Error(), tempPrefix) {
-			t.Errorf("%s: %v, want an error without %s", what, err, tempPrefix)
+		if err == nil || strings.Contains(err.Error(), TempPrefix) {
+			t.Errorf("%s: %v, want an error without %s", what, err, TempPrefix)
 		}
 	}
 	if err := WriteFile(gone, nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
@@ -307,14 +307,14 @@ func TestSweepTemp_S26(t *testing.T) {
 	if err := abandoned.file.Close(); err != nil { // the process died
 		t.Fatal(err)
 	}
-	if err := errors.Join(WriteFile(filepath.Join(dir, "keep"), nil, 0o600), MkdirAll(filepath.Join(dir, tempPrefix+"dir"),
+	if err := errors.Join(WriteFile(filepath.Join(dir, "keep"), nil, 0o600), MkdirAll(filepath.Join(dir, TempPrefix+"dir"),
 		0o700)); err != nil {
 		t.Fatal(err)
 	}
 	if err := SweepTemp(dir); err != nil {
 		t.Error(err)
 	}
-	if got := names(t, dir); got != tempPrefix+"dir keep" {
+	if got := names(t, dir); got != TempPrefix+"dir keep" {
 		t.Errorf("left %s", got)
 	}
 	if err := SweepTemp(filepath.Join(dir, "missing")); err != nil {

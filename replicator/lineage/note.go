@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
-// noteSuffix is what a note is called after its database.
-const noteSuffix = "-sqlwatch"
+// NoteSuffix is what a note is called after its database.
+const NoteSuffix = "-sqlwatch"
 
 // Note lies beside a restored database and says what it was made of, so that the next
 // sqlwatch goes on with its lineage. It counts for this very file, and as long as
@@ -36,12 +36,12 @@ func Leave(path, lineage string, txid ltx.TXID) error {
 	if err != nil {
 		return fmt.Errorf("note the lineage of %s: %w", path, err)
 	}
-	return durable.WriteFile(path+noteSuffix, data, 0o600)
+	return durable.WriteFile(path+NoteSuffix, data, 0o600)
 }
 
 // Find returns the note of the database at path, if it has one.
 func Find(path string) (note Note, found bool) {
-	data, err := os.ReadFile(path + noteSuffix)
+	data, err := os.ReadFile(path + NoteSuffix)
 	if err != nil || json.Unmarshal(data, &note) != nil {
 		return Note{}, false
 	}
@@ -50,7 +50,7 @@ func Find(path string) (note Note, found bool) {
 
 // Clear removes the note of the database at path.
 func Clear(path string) error {
-	if err := durable.Remove(path + noteSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := durable.Remove(path + NoteSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the note of a restore: %w", err)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/stage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -309,12 +310,12 @@ func (v *v3Restore) fetch(ctx context.Context, obj store.Object, w io.Writer) (i
 // large it is.
 type roomy struct {
 	io.Writer
-	stage *stage
+	stage *stage.Stage
 }
 
 // Write implements io.Writer.
 func (w *roomy) Write(p []byte) (int, error) {
-	if err := w.stage.room(int64(len(p))); err != nil {
+	if err := w.stage.Room(int64(len(p))); err != nil {
 		return 0, err
 	}
 	return w.Writer.Write(p)

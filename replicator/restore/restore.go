@@ -14,6 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+	"github.com/sqlwatch/sqlwatch/replicator/stage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -38,7 +39,8 @@ type Options struct {
 	Leave       int64    // bytes of disk that must stay free
 	Reach       ltx.TXID // the newest state must be this one or a later one
 	DryRun      bool     // plan only
-	Note        bool     // leave a note beside Output, by which the next sqlwatch goes on with its lineage
+	Owner       stage.Owner
+	Note        bool // leave a note beside Output, by which the next sqlwatch goes on with its lineage
 	Check       Check
 	Exact       bool          // a moment whose state is not known for sure is an error
 	SyncEvery   time.Duration // of the replica, to judge by; 0: 1 s
@@ -64,6 +66,7 @@ type Result struct {
 	DryRun      bool           `json:"dry_run,omitempty"`
 	Replans     int            `json:"replans,omitempty"`   // objects vanished or were damaged, and others served
 	Aside       []string       `json:"set_aside,omitempty"` // what was there, under its new names
+	Removed     []string       `json:"removed,omitempty"`   // what earlier restores had set aside
 	Warnings    []string       `json:"warnings,omitempty"`
 	PlanTime    time.Duration  `json:"plan_ns"`
 	ApplyTime   time.Duration  `json:"apply_ns"`
@@ -93,7 +96,7 @@ type restorer struct {
 	store  store.Store
 	o      Options
 	result Result
-	stage  *stage
+	stage  *stage.Stage
 }
 
 func (r *restorer) run(ctx context.Context) error {
@@ -107,7 +110,7 @@ func (r *restorer) run(ctx context.Context) error {
 	if r.o.DryRun {
 		return r.dryRun(ctx)
 	}
-	output, err := resolveOutput(r.o.Output)
+	output, err := stage.Resolve(r.o.Output)
 	if err != nil {
 		return err
 	}
@@ -115,11 +118,10 @@ func (r *restorer) run(ctx context.Context) error {
 	if done, err := r.lookAtOutput(output); done || err != nil {
 		return err
 	}
-	if r.stage, err = openStage(output); err != nil {
+	if r.stage, err = stage.Open(output, r.o.Leave); err != nil {
 		return err
 	}
-	r.stage.leave = r.o.Leave
-	defer r.stage.discard()
+	defer r.stage.Discard()
 	if err := r.build(ctx); err != nil {
 		return err
 	}
@@ -130,26 +132,43 @@ func (r *restorer) run(ctx context.Context) error {
 	if done, err := r.lookAtOutput(output); done || err != nil {
 		return err
 	}
-	if err := r.stage.inherit(); err != nil {
-		r.result.Warnings = append(r.result.Warnings, "the restored database keeps mode 0600 and belongs to you: "+
-			err.Error())
+	if err := r.own(); err != nil {
+		return err
 	}
 	claim, err := r.claim(output)
 	if err != nil {
 		return err
 	}
-	r.result.Aside, err = r.stage.publish()
-	if err = errors.Join(err, claim.Release()); err == nil && r.o.Note {
+	r.result.Aside, err = r.stage.Publish()
+	if err = errors.Join(err, claim.Release()); err != nil {
+		return err
+	}
+	if r.o.Note {
 		r.leaveNote(ctx, output)
 	}
-	return err
+	r.result.Removed, err = stage.Tidy(output, time.Now())
+	if err != nil {
+		r.result.Warnings = append(r.result.Warnings, err.Error())
+	}
+	return nil
+}
+
+// own gives the finished file its owner and mode: those asked for, or else those of
+// what it replaces.
+func (r *restorer) own() error {
+	err := r.stage.Inherit()
+	if err != nil && r.o.Owner.User == nil {
+		r.result.Warnings = append(r.result.Warnings, "the restored database keeps mode 0600 and belongs to you: "+
+			err.Error())
+	}
+	return r.stage.Give(r.o.Owner)
 }
 
 // claim makes sure that nobody uses the database that is about to be replaced.
 func (r *restorer) claim(output string) (*dbfile.Claim, error) {
 	claim, err := dbfile.Replacing(output)
 	if errors.Is(err, dbfile.ErrInUse) {
-		return nil, &OccupiedError{Path: output, Exists: true, Locked: true}
+		return nil, &stage.OccupiedError{Path: output, Exists: true, Locked: true}
 	}
 	return claim, err
 }
@@ -160,6 +179,9 @@ func (r *restorer) leaveNote(ctx context.Context, output string) {
 	line, err := lineage.Read(ctx, r.store)
 	if err == nil {
 		err = lineage.Leave(output, line.ID, r.result.TXID)
+	}
+	if note, found := output+lineage.NoteSuffix, line.ID != ""; err == nil && found {
+		err = r.stage.Share(note) // who goes on with the database reads it
 	}
 	if err != nil {
 		r.result.Warnings = append(r.result.Warnings,
@@ -204,7 +226,7 @@ func (r *restorer) judge(p *catalog.Plan) error {
 
 // lookAtOutput decides about what is at the output's place.
 func (r *restorer) lookAtOutput(output string) (skip bool, err error) {
-	o, err := occupied(output)
+	o, err := stage.Occupied(output)
 	switch {
 	case err != nil || o == nil:
 		return false, err
@@ -339,7 +361,7 @@ func (r *restorer) apply(ctx context.Context, plan *catalog.Plan, inFull bool) e
 	var done int64
 	a := &application{
 		store: r.store, plan: plan, out: r.stage, inFull: inFull,
-		prepare: func(pageSize int, pages uint32) error { return r.stage.reserve(int64(pageSize) * int64(pages)) },
+		prepare: func(pageSize int, pages uint32) error { return r.stage.Reserve(int64(pageSize) * int64(pages)) },
 		progress: func(n int64) {
 			done += n
 			if r.o.Progress != nil {

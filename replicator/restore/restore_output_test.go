@@ -19,6 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/stage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -92,7 +93,7 @@ func TestRestoreOutput(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out.db")
 		write(t, out, old)
 		_, err := restoreTo(m, out, nil)
-		var occupied *restore.OccupiedError
+		var occupied *stage.OccupiedError
 		if !errors.As(err, &occupied) || !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "--force") {
 			t.Errorf("without force: %v", err)
 		}
@@ -141,7 +142,7 @@ func TestRestoreOutput(t *testing.T) {
 		}
 		f.Close()
 		defer func() { holder.Process.Kill(); holder.Wait() }()
-		var occupied *restore.OccupiedError
+		var occupied *stage.OccupiedError
 		if _, err := restoreTo(m, out, nil); !errors.As(err, &occupied) || len(occupied.Users) != 1 ||
 			occupied.Users[0] != holder.Process.Pid {
 			t.Errorf("%v, want the holder %d", err, holder.Process.Pid)
@@ -259,7 +260,7 @@ print("ready", flush=True); sys.stdin.read()`, out)
 		if _, err := dbfile.Replacing(out); !errors.Is(err, dbfile.ErrInUse) {
 			t.Errorf("claimed beside a connection: %v", err)
 		}
-		var occupied *restore.OccupiedError
+		var occupied *stage.OccupiedError
 		if _, err := restoreTo(m, out, force); !errors.As(err, &occupied) {
 			t.Errorf("with force beside a connection: %v", err)
 		}

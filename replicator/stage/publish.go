@@ -1,0 +1,159 @@
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+)
+
+// keptFor is how long everything that was set aside stays. Of what is older only the
+// newest does.
+const keptFor = 24 * time.Hour
+
+// asideTime is how the names of what is set aside tell when that was.
+const asideTime = "20060102T150405.000Z"
+
+// Publish gives the finished file its name. What it replaces, side files first because
+// SQLite would replay them into the new database, is set aside under another name that
+// SQLite understands. It returns those names.
+func (s *Stage) Publish() (aside []string, err error) {
+	beside := s.output + ".replaced-" + time.Now().UTC().Format(asideTime)
+	for _, suffix := range sideFiles {
+		err := durable.Move(s.output+suffix, beside+suffix)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return aside, fmt.Errorf("set the replaced database's %s aside: %w", s.output+suffix, err)
+		}
+		aside = append(aside, beside+suffix)
+	}
+	err = os.Link(s.output, beside) // so that something is always there
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOTSUP) {
+		err = durable.Move(s.output, beside)
+	}
+	if err == nil {
+		aside = append(aside, beside)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return aside, fmt.Errorf("set the replaced database aside: %w", err)
+	}
+	return aside, durable.Replace(s.Name(), s.output)
+}
+
+// Tidy removes what earlier restores to the same output set aside, all but what is
+// younger than a day and the newest: who restores twice in a row gets back to what was
+// there before the first. It returns what it removed.
+func Tidy(output string, now time.Time) (removed []string, err error) {
+	entries, err := os.ReadDir(filepath.Dir(output))
+	if err != nil {
+		return nil, err
+	}
+	type old struct {
+		path string
+		at   time.Time
+	}
+	var all []old
+	var newest time.Time
+	for _, e := range entries {
+		name, ours := strings.CutPrefix(e.Name(), filepath.Base(output)+".replaced-")
+		for _, suffix := range sideFiles {
+			name = strings.TrimSuffix(name, suffix)
+		}
+		at, err := time.Parse(asideTime, name)
+		if !ours || err != nil || !e.Type().IsRegular() {
+			continue
+		}
+		all = append(all, old{filepath.Join(filepath.Dir(output), e.Name()), at})
+		if at.After(newest) {
+			newest = at
+		}
+	}
+	var errs []error
+	for _, o := range all {
+		if o.at.Equal(newest) || now.Sub(o.at) < keptFor {
+			continue
+		}
+		if err := durable.Remove(o.path); err != nil {
+			errs = append(errs, fmt.Errorf("remove what was set aside before: %w", err))
+			continue
+		}
+		removed = append(removed, o.path)
+	}
+	return removed, errors.Join(errs...)
+}
+
+// Owner says whose a restored database is to be, where that is asked for. The zero
+// value asks for nothing.
+type Owner struct {
+	User, Group *int        // nil: as Inherit finds
+	Mode        fs.FileMode // 0: as Inherit finds
+}
+
+// Inherit gives the stage the owner and mode of the database that it replaces, or else
+// the owner of the directory, as far as we may. Where others may put files into the
+// directory, what they put there says nothing.
+func (s *Stage) Inherit() error {
+	dir, err := os.Stat(filepath.Dir(s.output))
+	if err != nil {
+		return err
+	}
+	like, mode := dir, fs.FileMode(0o600)
+	shared := dir.Mode()&0o002 != 0
+	if old, err := os.Lstat(s.output); err == nil && old.Mode().IsRegular() {
+		if sys, ok := old.Sys().(*syscall.Stat_t); ok && (!shared || int(sys.Uid) == os.Geteuid()) {
+			like, mode, shared = old, old.Mode().Perm(), false
+		}
+	}
+	sys, ok := like.Sys().(*syscall.Stat_t)
+	if !ok || shared {
+		return nil
+	}
+	if like == dir && os.Geteuid() != 0 {
+		return nil
+	}
+	if err := s.Chown(int(sys.Uid), int(sys.Gid)); err != nil {
+		return fmt.Errorf("give it to uid %d, gid %d, as what it replaces: %w", sys.Uid, sys.Gid, err)
+	}
+	return s.Chmod(mode)
+}
+
+// Give gives the stage the owner and mode that are asked for.
+func (s *Stage) Give(o Owner) error {
+	id := func(asked *int) int {
+		if asked == nil {
+			return -1
+		}
+		return *asked
+	}
+	if o.User != nil || o.Group != nil {
+		if err := s.Chown(id(o.User), id(o.Group)); err != nil {
+			return fmt.Errorf("give the restored database to uid %d, gid %d: %w", id(o.User), id(o.Group), err)
+		}
+	}
+	if o.Mode == 0 {
+		return nil
+	}
+	return s.Chmod(o.Mode)
+}
+
+// Share gives another file, at path, the owner of the stage.
+func (s *Stage) Share(path string) error {
+	info, err := s.Stat()
+	if err != nil {
+		return err
+	}
+	sys, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return os.Lchown(path, int(sys.Uid), int(sys.Gid))
+}

@@ -1,0 +1,120 @@
+package stage_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/stage"
+)
+
+func touch(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		if err := os.WriteFile(p, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func names(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		all = append(all, e.Name())
+	}
+	return all
+}
+
+// TestTidy: of what was set aside the newest stays, and all of the last day; nothing
+// else of the directory is touched.
+func TestTidy(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out := filepath.Join(dir, "app.db")
+	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
+	stay := []string{"app.db", "app.db.replaced-20260310T100000.000Z", "app.db.replaced-20260310T100000.000Z-wal",
+		"app.db.replaced-20260309T130000.000Z", "app.db.replaced-by-hand", "app.db.replaced-20260101T000000.000Z.gz",
+		"other.db.replaced-20260101T000000.000Z"}
+	gone := []string{"app.db.replaced-20260301T100000.000Z", "app.db.replaced-20260301T100000.000Z-wal",
+		"app.db.replaced-20260228T100000.000Z"}
+	for _, name := range append(slices.Clone(stay), gone...) {
+		touch(t, filepath.Join(dir, name))
+	}
+	removed, err := stage.Tidy(out, now)
+	slices.Sort(stay)
+	if got := names(t, dir); err != nil || len(removed) != len(gone) || !slices.Equal(got, stay) {
+		t.Errorf("removed %q, %v; left %q, want %q", removed, err, got, stay)
+	}
+	// Long afterwards the newest is all that is left.
+	if _, err := stage.Tidy(out, now.AddDate(1, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	stay = slices.DeleteFunc(stay, func(n string) bool { return n == "app.db.replaced-20260309T130000.000Z" })
+	if got := names(t, dir); !slices.Equal(got, stay) {
+		t.Errorf("a year later: %q, want %q", got, stay)
+	}
+}
+
+// TestOpen_R6_sweeps: what killed restores left goes, and what a living one is just
+// writing does not.
+func TestOpen_R6_sweeps(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out := filepath.Join(dir, "app.db")
+	old, young := filepath.Join(dir, ".sqlwatch-tmp-1"), filepath.Join(dir, ".sqlwatch-tmp-2")
+	touch(t, filepath.Join(dir, ".app.db.sqlwatch-restore-LEFT"), filepath.Join(dir, ".b.db.sqlwatch-restore-LEFT"), old,
+		young)
+	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-2*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := stage.Open(out, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stage.Open(out, 0); err == nil {
+		t.Error("two at a time")
+	}
+	s.Discard()
+	if got, want := names(t, dir), []string{".b.db.sqlwatch-restore-LEFT", ".sqlwatch-tmp-2"}; !slices.Equal(got, want) {
+		t.Errorf("left %q, want %q", got, want)
+	}
+}
+
+// TestGive_R14: the owner and the mode that are asked for.
+func TestGive_R14(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "app.db")
+	s, err := stage.Open(out, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Discard()
+	other := 4321
+	err = s.Give(stage.Owner{User: &other, Mode: 0o640})
+	if os.Geteuid() != 0 {
+		if !errors.Is(err, os.ErrPermission) {
+			t.Errorf("given away by uid %d: %v", os.Geteuid(), err)
+		}
+		return
+	}
+	info, serr := s.Stat()
+	if sys := info.Sys().(*syscall.Stat_t); err != nil || serr != nil || sys.Uid != 4321 || int(sys.Gid) != os.Getegid() ||
+		info.Mode().Perm() != 0o640 {
+		t.Errorf("%v, %v: uid %d, gid %d, mode %v", err, serr, sys.Uid, sys.Gid, info.Mode())
+	}
+	touch(t, out+"-sqlwatch")
+	if err := s.Share(out + "-sqlwatch"); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(out + "-sqlwatch"); err != nil || info.Sys().(*syscall.Stat_t).Uid != 4321 {
+		t.Errorf("the note: %v, %v", info, err)
+	}
+}
