@@ -68,9 +68,14 @@ type Result struct {
 	Aside       []string       `json:"set_aside,omitempty"` // what was there, under its new names
 	Removed     []string       `json:"removed,omitempty"`   // what earlier restores had set aside
 	Warnings    []string       `json:"warnings,omitempty"`
-	PlanTime    time.Duration  `json:"plan_ns"`
-	ApplyTime   time.Duration  `json:"apply_ns"`
-	FinishTime  time.Duration  `json:"finish_ns"` // check and fsync
+	Took
+}
+
+// Took says how long the parts of a restore took.
+type Took struct {
+	PlanTime   time.Duration `json:"plan_ns"`
+	ApplyTime  time.Duration `json:"apply_ns"`
+	FinishTime time.Duration `json:"finish_ns"` // check and fsync
 }
 
 // Size returns the restored database's size in bytes.
