@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -42,9 +44,22 @@ type Uploads struct {
 	Bandwidth int64 `json:"bandwidth,omitempty"` // bytes a second; 0: as fast as the line
 }
 
-// DefaultServer is the server where the configuration says nothing.
-func DefaultServer() Server {
-	return Server{Listen: "127.0.0.1:9942", Admin: "unix:///run/sqlwatch/admin.sock", StateDir: "/var/lib/sqlwatch"}
+// DefaultServer is the server where the configuration says nothing. A unit of systemd, and
+// an image, say by STATE_DIRECTORY and RUNTIME_DIRECTORY which directories are there to be
+// written; of several, joined by colons, the first is meant.
+func DefaultServer(env func(string) (string, bool)) Server {
+	directory := func(name, otherwise string) string {
+		value, _ := env(name)
+		if first, _, _ := strings.Cut(value, ":"); filepath.IsAbs(first) {
+			return first
+		}
+		return otherwise
+	}
+	return Server{
+		Listen:   "127.0.0.1:9942",
+		Admin:    "unix://" + filepath.Join(directory("RUNTIME_DIRECTORY", "/run/sqlwatch"), "admin.sock"),
+		StateDir: directory("STATE_DIRECTORY", "/var/lib/sqlwatch"),
+	}
 }
 
 // Database is one database block: one file, or a pattern that names many.

@@ -293,7 +293,7 @@ func TestEndpoint_F14(t *testing.T) {
 // TestExpand_F6_many: many databases are expanded in time near linear.
 func TestExpand_F6_many(t *testing.T) {
 	t.Parallel()
-	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{
+	cfg := &Config{Replicas: map[string]ReplicaTemplate{
 		"file.x": {Type: "file", Name: "file.x", fixed: &ReplicaTarget{Name: "file.x", Type: "file", File: File{Dir: "/b"}},
 			perDatabase: true}}}
 	for i := range 10_000 {

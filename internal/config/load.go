@@ -41,8 +41,8 @@ func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostic
 			}
 		}
 	}
-	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{},
-		Files: src.files}
+	cfg := &Config{Server: DefaultServer(env), Replicas: map[string]ReplicaTemplate{},
+		Notifiers: map[string]Notifier{}, Files: src.files}
 	if diags.HasErrors() {
 		return cfg, e.clean(diags)
 	}
@@ -209,7 +209,8 @@ func (l *loading) notifier(b *hcl.Block) {
 // Default returns the configuration for bare paths: each watched with the
 // built-in policies and, if a URL is given, replicated there.
 func Default(paths []string, replicaURL string) (*Config, error) {
-	cfg := &Config{Server: DefaultServer(), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{},
+	unset := func(string) (string, bool) { return "", false } // the caller knows where such a daemon may write
+	cfg := &Config{Server: DefaultServer(unset), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{},
 		Policies: policy.Defaults(), Files: map[string]*hcl.File{}}
 	var replicas []string
 	if replicaURL != "" {

@@ -57,6 +57,9 @@ func TestLoadErrors(t *testing.T) {
 		{"F1_replica_type", "replica \"s4\" \"a\" {\n}", `"s3" or "file"`},
 		{"F1_unknown_replica", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [replica.s3.mian]\n}\nreplica \"s3\" " +
 			"\"main\" {\n  bucket = \"b\"\n}", `Did you mean "s3.main"`},
+		{"F1_quoted_replica", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [\"replica.s3.main\"]\n}\nreplica " +
+			"\"s3\" " +
+			"\"main\" {\n  bucket = \"b\"\n}", "without quotes: replica.s3.main"},
 		{"F1_unknown_variable", "database \"a\" {\n  path = var.x\n}", "x"},
 		{"F2_deep", "locals {\n  a = " + deep + "\n}", "Nested too deep"},
 		{"F2_deep_unary", "locals {\n  a = " + strings.Repeat("!", 100_000) + "true\n}", "Nested too deep"},
@@ -369,4 +372,30 @@ func FuzzLoad(f *testing.F) {
 			t.Error("no error and no policies")
 		}
 	})
+}
+
+// A unit and an image say where they may write; the configuration need not repeat it,
+// and what it does say counts.
+func TestServerDirectoriesOfTheEnvironment(t *testing.T) {
+	t.Parallel()
+	environ := map[string]string{"STATE_DIRECTORY": "/var/lib/sqlwatch-app:/var/lib/other",
+		"RUNTIME_DIRECTORY": "/run/sqlwatch-app"}
+	lookup := func(name string) (string, bool) { v, ok := environ[name]; return v, ok }
+	path := filepath.Join(t.TempDir(), "sqlwatch.hcl")
+	for text, want := range map[string]Server{
+		"": {Listen: "127.0.0.1:9942", Admin: "unix:///run/sqlwatch-app/admin.sock", StateDir: "/var/lib/sqlwatch-app"},
+		"server {\n  admin = \"unix:///srv/a.sock\"\n  state_dir = \"/srv/state\"\n}\n": {
+			Listen: "127.0.0.1:9942", Admin: "unix:///srv/a.sock", StateDir: "/srv/state"},
+	} {
+		if err := os.WriteFile(path, []byte(text+"database \"app\" {\n  path = \"/srv/app.db\"\n}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, diags := Load(path, lookup)
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		if cfg.Server != want {
+			t.Errorf("server of %q is %+v, want %+v", text, cfg.Server, want)
+		}
+	}
 }

@@ -271,6 +271,18 @@ func (d *Decoder) Refs(a *hcl.Attribute, root string, known []string) []string {
 	return out
 }
 
+// unquoted tells whoever wrote a reference as text to leave the quotes away.
+func unquoted(x hcl.Expression, root string) string {
+	v, diags := x.Value(nil)
+	if diags.HasErrors() || v.IsNull() || !v.IsKnown() || v.Type() != cty.String {
+		return ""
+	}
+	if text := v.AsString(); strings.HasPrefix(text, root+".") {
+		return fmt.Sprintf(" Write it without quotes: %s.", text)
+	}
+	return ""
+}
+
 // Ref reads one reference and returns what follows the root name, "" in error.
 func (d *Decoder) Ref(attr string, x hcl.Expression, root string, known []string) string {
 	t, diags := hcl.AbsTraversalForExpr(x)
@@ -285,7 +297,8 @@ func (d *Decoder) Ref(attr string, x hcl.Expression, root string, known []string
 	name := strings.Join(names, ".")
 	switch {
 	case name == "":
-		d.Errorf(x.Range(), "Not a reference", "%s takes references that begin with %s, such as %s.NAME.", attr, root, root)
+		d.Errorf(x.Range(), "Not a reference", "%s takes references that begin with %s, such as %s.NAME.%s", attr, root, root,
+			unquoted(x, root))
 		return ""
 	case !slices.Contains(known, name):
 		d.Errorf(x.Range(), "Unknown "+root, "There is no %s.%s.%s", root, name, lang.Suggest(name, slices.Clone(known)))

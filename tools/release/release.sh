@@ -22,7 +22,7 @@ mkdir -p "$dist/completions"
 
 # A package's version begins with a digit.
 packaged=${version#v}
-[[ $packaged =~ ^[0-9] ]] || packaged=0.0.0~$packaged
+[[ $packaged =~ ^[0-9]+\. ]] || packaged=0.0.0~$packaged
 
 pkg=github.com/prometheus/common/version
 ldflags="-s -w -buildid= -linkmode external -extldflags -static -X $pkg.Version=$version -X $pkg.Revision=$commit"
