@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
@@ -93,15 +92,15 @@ func registerAction(app *kingpin.Application, env *environment, kind, help strin
 // askAdmin posts a request to the daemon. It ends with SIGINT or SIGTERM, and
 // after limit where that is not 0.
 func askAdmin(env *environment, path string, query url.Values, limit time.Duration, out any) error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ctx, stop := interruptible()
 	defer stop()
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	err := newAdminClient(env).call(ctx, "POST", path, query, out)
-	if errors.Is(err, errNoDaemon) {
+	err := newAdminClient(env).Call(ctx, "POST", path, query, out)
+	if errors.Is(err, admin.ErrNoDaemon) {
 		return fmt.Errorf("%w: start it with `sqlwatch run`, or name its socket with --admin", err)
 	}
 	return err

@@ -7,15 +7,15 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/asuser"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
+	"github.com/sqlwatch/sqlwatch/internal/views"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -28,12 +28,12 @@ func registerCheckpoint(app *kingpin.Application, env *environment) {
 		"passive", "truncate")
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ctx, stop := interruptible()
 		defer stop()
 		var record watchdog.ActionRecord
-		err := newAdminClient(env).call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {absolute(*name)}, "mode": {*mode}},
+		err := newAdminClient(env).Call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {absolute(*name)}, "mode": {*mode}},
 			&record)
-		if errors.Is(err, errNoDaemon) || errors.Is(err, watchdog.ErrUnknownDatabase) {
+		if errors.Is(err, admin.ErrNoDaemon) || errors.Is(err, watchdog.ErrUnknownDatabase) {
 			record, err = checkpointOurselves(ctx, env, *name, *mode)
 		}
 		if err != nil {
@@ -46,7 +46,7 @@ func registerCheckpoint(app *kingpin.Application, env *environment) {
 // checkpointOurselves runs the loop's own checkpoint in this process, for a
 // database that no daemon looks after.
 func checkpointOurselves(ctx context.Context, env *environment, name, mode string) (watchdog.ActionRecord, error) {
-	targets, _, err := targetsOf(env, []string{name})
+	targets, _, err := env.resolver().Targets([]string{name}, "")
 	if err != nil {
 		return watchdog.ActionRecord{}, err
 	}
@@ -93,30 +93,9 @@ func awaitCheckpoint(ctx context.Context, w *watchdog.Watchdog, t config.Databas
 
 // report prints how an action ended, and makes one that did not succeed exit code 2.
 func report(env *environment, asJSON bool, name string, r watchdog.ActionRecord) error {
-	var err error
-	if asJSON {
-		err = writeJSON(env.Stdout, r)
-	} else {
-		err = writeRecord(env.Stdout, name, r)
-	}
+	err := env.print(asJSON, r, func(w io.Writer) error { return views.Record(w, name, r) })
 	if err == nil && !r.OK {
 		return &exitError{code: exitFindings}
 	}
-	return err
-}
-
-func writeRecord(w io.Writer, name string, r watchdog.ActionRecord) error {
-	line := fmt.Sprintf("%s: %s %s in %s", name, r.Action, r.Outcome, r.Duration.Round(100*time.Microsecond))
-	if r.Action == string(policy.ActCheckpoint) {
-		line += fmt.Sprintf(", writers held up %s, gave back %s", r.WriterStall.Round(100*time.Microsecond),
-			size(r.Reclaimed))
-	}
-	if r.Err != "" {
-		line += ": " + r.Err
-	}
-	if r.Advice != "" {
-		line += "\n  " + r.Advice
-	}
-	_, err := fmt.Fprintln(w, line)
 	return err
 }

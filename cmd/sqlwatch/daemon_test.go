@@ -145,7 +145,7 @@ func testEnvironment(configFile string) *environment {
 
 // lookDaemon returns what the daemon publishes of the database.
 func lookDaemon(configFile string) (databaseView, error) {
-	views, err := askDaemon(context.Background(), newAdminClient(testEnvironment(configFile)), "app")
+	views, err := newAdminClient(testEnvironment(configFile)).Databases(context.Background(), "app")
 	if err != nil {
 		return databaseView{}, err
 	}
@@ -166,7 +166,7 @@ func checkpointNow(t *testing.T, configFile string) watchdog.ActionRecord {
 	t.Helper()
 	var record watchdog.ActionRecord
 	query := url.Values{"db": {"app"}, "mode": {"truncate"}}
-	if err := newAdminClient(testEnvironment(configFile)).call(t.Context(), http.MethodPost, "/v1/checkpoint", query,
+	if err := newAdminClient(testEnvironment(configFile)).Call(t.Context(), http.MethodPost, "/v1/checkpoint", query,
 		&record); err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/supervise"
+	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
@@ -89,8 +89,8 @@ func restoreAbsent(ctx context.Context, env *environment, cfg *config.Config) er
 		if len(t.Replicas) == 0 {
 			continue
 		}
-		st, from, err := farthest(ctx, env, t.Replicas,
-			custody.LineageOf(filepath.Join(cfg.Server.StateDir, "databases", t.Name)))
+		st, from, err := target.Farthest(ctx, env.Stderr, t.Replicas,
+			custody.LineageOf(target.StateOf(cfg, t.Name)))
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,9 @@ import (
 	_ "time/tzdata" // windows name time zones; a container may have none
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/target"
 )
 
 // The exit codes of every command.
@@ -32,8 +35,9 @@ const (
 type environment struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) (string, bool)
-	Config         *string // the value of --config; see configPath
-	Admin          *string // the value of --admin; see adminSocket
+	Setenv         func(name, value string) error // for what the unit's environment adds; may be nil
+	Config         *string                        // the value of --config; see configPath
+	Admin          *string                        // the value of --admin; see adminSocket
 }
 
 // exitError ends the process with a code of its own choice. A nil err says that
@@ -55,7 +59,9 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
-	env := &environment{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv}
+	// Names that others chose, of files and of processes, must not steer the terminal.
+	env := &environment{Stdout: show.NewPrinter(os.Stdout), Stderr: show.NewPrinter(os.Stderr), Getenv: os.LookupEnv,
+		Setenv: os.Setenv}
 	os.Exit(execute(env, os.Args[1:]))
 }
 
@@ -66,6 +72,10 @@ func execute(env *environment, args []string) int {
 		return exitOK
 	}
 	exit := &exitError{code: exitFailure, err: err}
+	var bad *target.ConfigError
+	if errors.As(err, &bad) {
+		exit.code = exitFindings
+	}
 	errors.As(err, &exit)
 	if exit.err != nil {
 		fmt.Fprintf(env.Stderr, "sqlwatch: %v\n", err)

@@ -18,6 +18,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -203,6 +204,7 @@ func parseTarget(txid, timestamp string) (t catalog.Target, err error) {
 // progressTo returns a function that shows progress where w is a terminal, and
 // one that ends the line.
 func progressTo(w io.Writer, what string) (progress func(done, total int64), end func()) {
+	w = show.Unwrap(w)
 	f, ok := w.(*os.File)
 	if !ok || !isatty.IsTerminal(f.Fd()) {
 		return nil, func() {}

@@ -3,13 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
-	"path/filepath"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/promslog"
@@ -50,7 +45,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		load := func() (*config.Config, error) { return runConfig(env, *paths, *replica) }
+		load := func() (*config.Config, error) { return env.resolver().Config(*paths, *replica) }
 		cfg, err := load()
 		if err != nil {
 			return err
@@ -74,7 +69,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 		}
 		// The first signal begins the shutdown; from then on the next one has its
 		// default effect and ends the process at once.
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		ctx, stop := interruptible()
 		defer stop()
 		context.AfterFunc(ctx, stop)
 		go daemon.Suspend(ctx)
@@ -92,62 +87,4 @@ func newLogger(env *environment, level, format string) (*slog.Logger, error) {
 		return nil, err
 	}
 	return promslog.New(c), nil
-}
-
-// runConfig returns what `run` shall look after. Arguments are names of the
-// configuration where there is one, and files where there is none.
-func runConfig(env *environment, args []string, replicaURL string) (*config.Config, error) {
-	path, err := configPath(env)
-	if errors.Is(err, errNoConfig) && len(args) > 0 {
-		return bareConfig(env, args, replicaURL)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if *env.Config == "" && len(args) > 0 && allFiles(args) {
-		return bareConfig(env, args, replicaURL)
-	}
-	if replicaURL != "" {
-		return nil, fmt.Errorf("--replica goes with database files as arguments; %s names its replicas itself", path)
-	}
-	return loadConfigFrom(env, path)
-}
-
-func allFiles(args []string) bool {
-	for _, arg := range args {
-		if _, err := os.Stat(arg); err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// bareConfig is the configuration for database files without one. What a user
-// other than root may write is in other places than root's.
-func bareConfig(env *environment, paths []string, replicaURL string) (*config.Config, error) {
-	cfg, err := config.Default(paths, replicaURL)
-	if err != nil {
-		return nil, err
-	}
-	cfg.Server.Admin = "unix://" + filepath.Join(runtimeDir(env), "admin.sock")
-	cfg.Server.StateDir = stateDir(env, cfg.Server.StateDir)
-	return cfg, nil
-}
-
-// stateDir returns the first place for the state that may be written: systemd's,
-// the system's, the user's own.
-func stateDir(env *environment, system string) string {
-	if dir, ok := env.Getenv("STATE_DIRECTORY"); ok && dir != "" {
-		return dir
-	}
-	if os.Geteuid() == 0 {
-		return system
-	}
-	if dir, ok := env.Getenv("XDG_STATE_HOME"); ok && filepath.IsAbs(dir) {
-		return filepath.Join(dir, "sqlwatch")
-	}
-	if home, ok := env.Getenv("HOME"); ok && filepath.IsAbs(home) {
-		return filepath.Join(home, ".local", "state", "sqlwatch")
-	}
-	return system
 }

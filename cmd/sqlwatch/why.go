@@ -9,6 +9,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/views"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -19,17 +21,17 @@ func registerWhy(app *kingpin.Application, env *environment) {
 	only := cmd.Arg("policy", "Only this policy.").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
-		views, daemon, err := lookAt(context.Background(), env, []string{*name})
+		found, daemon, err := lookAt(context.Background(), env, []string{*name})
 		if err != nil {
 			return err
 		}
-		if err := keepPolicy(&views[0], *only); err != nil {
+		if err := keepPolicy(&found[0], *only); err != nil {
 			return err
 		}
 		if *asJSON {
-			return writeJSON(env.Stdout, views[0])
+			return writeJSON(env.Stdout, found[0])
 		}
-		explain(env.Stdout, views[0], daemon, time.Now())
+		explain(env.Stdout, found[0], daemon, time.Now())
 		return nil
 	})
 }
@@ -52,12 +54,12 @@ func keepPolicy(v *databaseView, name string) error {
 
 // explain writes the whole story of one database.
 func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
-	fmt.Fprintf(w, "%s (%s): %s\n", v.Name, v.Path, stateOf(v))
+	fmt.Fprintf(w, "%s (%s): %s\n", v.Name, v.Path, views.State(v))
 	if !daemon {
 		fmt.Fprintln(w, "  No daemon answers: this is one look at the file, so that whatever needs a past is unknown.")
 	}
 	for _, c := range v.Conditions {
-		writeCondition(w, v.Name, c, now)
+		views.Condition(w, v.Name, c, now)
 	}
 	explainPin(w, v, now)
 	if v.Decision == nil {
@@ -76,7 +78,7 @@ func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
 			fmt.Fprintf(w, ": %s", a.Err)
 		}
 		fmt.Fprintf(w, " (took %s, writers held up %s, gave back %s)\n", a.Duration.Round(100*time.Microsecond),
-			a.WriterStall.Round(100*time.Microsecond), size(a.Reclaimed))
+			a.WriterStall.Round(100*time.Microsecond), show.Bytes(a.Reclaimed))
 	}
 	if len(v.Changes) > 0 {
 		fmt.Fprintln(w, "\nLast decisions:")
@@ -159,11 +161,11 @@ func registerPlan(app *kingpin.Application, env *environment) {
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx := context.Background()
-		views, _, err := lookAt(ctx, env, nil)
+		found, _, err := lookAt(ctx, env, nil)
 		if err != nil {
 			return err
 		}
-		plans := plansOf(views)
+		plans := plansOf(found)
 		if *next != "" {
 			other := *env
 			other.Config = next

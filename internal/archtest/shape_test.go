@@ -162,7 +162,8 @@ func TestNoContextInAStruct(t *testing.T) {
 // survive), dbfile (what applications share with us) or are given a reader.
 func TestWhoMayTouchFiles(t *testing.T) {
 	allowed := map[string][]string{
-		"cmd/sqlwatch":                {"MkdirTemp", "RemoveAll"},         // scratch of demo and bench
+		"internal/walbench":           {"MkdirTemp", "RemoveAll"},         // scratch
+		"internal/demo":               {"MkdirTemp", "RemoveAll"},         // everything it makes
 		"internal/config":             {"OpenFile"},                       // the configuration, never a pipe
 		"internal/dbfile":             {"Open", "OpenFile"},               // the database's own files, once
 		"internal/web":                {"MkdirAll", "Chmod", "Remove"},    // the admin socket

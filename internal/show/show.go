@@ -3,8 +3,11 @@
 package show
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -94,21 +97,61 @@ func escape(dst, text []byte, stays func(rune) bool) []byte {
 	return dst
 }
 
-// Printer writes text to a terminal or a file. Lines and tabs stay, anything else
-// that could steer a terminal is escaped as by Text.
+// Printer writes text to a terminal or a file. Lines, tabs and the colours of diagnostics
+// stay, anything else that could steer a terminal is escaped as by Text.
 type Printer struct{ to io.Writer }
 
 // NewPrinter returns a Printer that writes to w.
 func NewPrinter(w io.Writer) *Printer { return &Printer{w} }
 
+// Unwrap returns what w writes to where it is a Printer, else w itself: for data that are
+// no words, and to ask whether it is a terminal.
+func Unwrap(w io.Writer) io.Writer {
+	if p, ok := w.(*Printer); ok {
+		return p.to
+	}
+	return w
+}
+
+// colours are what diagnostics are painted with. They hide nothing and move nothing.
+var colours = regexp.MustCompile("\x1b\\[(0|1|1;31|1;33)m")
+
 // Write implements io.Writer. A character that is cut in two by the end of p is
 // escaped: every caller writes whole lines.
 func (p *Printer) Write(text []byte) (int, error) {
 	stays := func(r rune) bool { return r == '\n' || r == '\t' || !steers(r) }
-	if _, err := p.to.Write(escape(make([]byte, 0, len(text)), text, stays)); err != nil {
+	out := make([]byte, 0, len(text))
+	rest := text
+	for _, at := range colours.FindAllIndex(text, -1) {
+		begin, end := at[0]-len(text)+len(rest), at[1]-len(text)+len(rest)
+		out = append(escape(out, rest[:begin], stays), rest[begin:end]...)
+		rest = rest[end:]
+	}
+	if _, err := p.to.Write(escape(out, rest, stays)); err != nil {
 		return 0, err
 	}
 	return len(text), nil
+}
+
+// JSON writes v indented. What could steer a terminal and JSON lets pass is escaped as
+// JSON does.
+func JSON(w io.Writer, v any) error {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	var out []byte
+	for _, r := range text.String() {
+		if r != '\n' && steers(r) && r != utf8.RuneError {
+			out = fmt.Appendf(out, `\u%04x`, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	_, err := Unwrap(w).Write(out)
+	return err
 }
 
 // Quote returns name as one word of a shell, for a command that somebody pastes.

@@ -2,6 +2,7 @@ package show
 
 import (
 	"bytes"
+	"encoding/json"
 	"os/exec"
 	"testing"
 	"time"
@@ -57,5 +58,49 @@ func TestQuote_V6_one_word(t *testing.T) {
 		if err != nil || string(out) != name {
 			t.Errorf("bash reads %s as %q (%v), want %q", Quote(name), out, err, name)
 		}
+	}
+}
+
+// Colours of diagnostics pass, everything else that begins like them does not.
+func TestPrinter_V6_colours(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	NewPrinter(&out).Write([]byte("\x1b[1;31merror\x1b[0m: \x1b[8mhidden \x1b]0;title\a \x1b[1mX\x1b[0m\x1b[2J\n"))
+	want := "\x1b[1;31merror\x1b[0m: \\x1b[8mhidden \\x1b]0;title\\x07 \x1b[1mX\x1b[0m\\x1b[2J\n"
+	if out.String() != want {
+		t.Errorf("printed %q, want %q", out.String(), want)
+	}
+}
+
+// JSON stays JSON, and what it holds steers no terminal either.
+func TestJSON_V6(t *testing.T) {
+	t.Parallel()
+	name := "a\u009b2J\x7f\u202e\x1b[2J\"ü"
+	var out bytes.Buffer
+	if err := JSON(NewPrinter(&out), map[string]string{"name": name}); err != nil {
+		t.Fatal(err)
+	}
+	var back map[string]string
+	if err := json.Unmarshal(out.Bytes(), &back); err != nil || back["name"] != name {
+		t.Errorf("read back %q, %v; want %q", back["name"], err, name)
+	}
+	for _, r := range out.String() {
+		if r != '\n' && steers(r) {
+			t.Errorf("%q is left in %q", r, out.String())
+		}
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	t.Parallel()
+	known := []string{"status", "snapshots", "restore", "sync", "top"}
+	for word, want := range map[string]string{"statsu": "status", "snapshot": "snapshots", "restor": "restore",
+		"xyzzy": "", "stats": "status", "tpo": "top"} {
+		if got := Nearest(word, known); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+	if got, want := Suggest("restor", known), "; did you mean restore?"; got != want {
+		t.Errorf("Suggest = %q, want %q", got, want)
 	}
 }

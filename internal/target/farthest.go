@@ -1,10 +1,11 @@
-package main
+package target
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -24,17 +25,17 @@ type candidate struct {
 	tip    catalog.Tip
 }
 
-// farthest returns the replica that holds the newest state of the database's own
+// Farthest returns the replica that holds the newest state of the database's own
 // lineage, which is called ours where the state directory knows it, and can be restored.
 // What cannot be reached, or has a gap, is told and left out; so is it told when the
 // replicas hold different histories.
-func farthest(
-	ctx context.Context, env *environment, targets []config.ReplicaTarget, ours string,
+func Farthest(
+	ctx context.Context, stderr io.Writer, targets []config.ReplicaTarget, ours string,
 ) (store.Store, config.ReplicaTarget, error) {
 	var all []candidate
 	var errs []error
 	leftOut := func(t config.ReplicaTarget, err error) {
-		fmt.Fprintf(env.Stderr, "sqlwatch: replica %s is left out: %v\n", t.Name, err)
+		fmt.Fprintf(stderr, "sqlwatch: replica %s is left out: %v\n", t.Name, err)
 		errs = append(errs, fmt.Errorf("replica %s: %w", t.Name, err))
 	}
 	for _, t := range targets {
@@ -47,14 +48,14 @@ func farthest(
 	}
 	best := rank(all, ours)
 	if told := disagreement(best); told != "" {
-		fmt.Fprintf(env.Stderr, "sqlwatch: %s\n", told)
+		fmt.Fprintf(stderr, "sqlwatch: %s\n", told)
 	}
 	for i, c := range best {
 		if _, err := catalog.MakePlan(ctx, c.store, catalog.Target{}); err != nil && c.tip.TXID > 0 && i < len(best)-1 {
 			leftOut(c.target, err)
 			continue
 		}
-		fmt.Fprintf(env.Stderr, "sqlwatch: using replica %s, %s, which reaches farthest\n",
+		fmt.Fprintf(stderr, "sqlwatch: using replica %s, %s, which reaches farthest\n",
 			c.target.Name, c.target.Place())
 		return c.store, c.target, nil
 	}

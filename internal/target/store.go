@@ -1,10 +1,9 @@
-package main
+package target
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
@@ -13,11 +12,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// openStore returns the store that a command's DB/URL argument means: a
+// Store returns the store that a command's DB/URL argument means: a
 // replica's URL, or the name or path of a configured database. Of several
 // replicas it takes the one called replica, or the one that reaches farthest.
-func openStore(ctx context.Context, env *environment, arg, replica string) (store.Store, config.ReplicaTarget, error) {
-	targets, ours, err := configuredReplicas(env, arg)
+func (r *Resolver) Store(ctx context.Context, arg, replica string) (store.Store, config.ReplicaTarget, error) {
+	targets, ours, err := r.Replicas(arg)
 	if err != nil {
 		return nil, config.ReplicaTarget{}, err
 	}
@@ -32,43 +31,39 @@ func openStore(ctx context.Context, env *environment, arg, replica string) (stor
 		}
 	}
 	if len(targets) > 1 {
-		return farthest(ctx, env, targets, ours)
+		return Farthest(ctx, r.Stderr, targets, ours)
 	}
 	st, err := daemon.NewStore(ctx, targets[0])
 	return st, targets[0], err
 }
 
-// configuredReplicas returns the replicas that an argument means, at least one, and the
+// Replicas returns the replicas that an argument means, at least one, and the
 // lineage that the state directory knows them by, "" where it knows none.
-func configuredReplicas(env *environment, arg string) (targets []config.ReplicaTarget, ours string, err error) {
+func (r *Resolver) Replicas(arg string) (targets []config.ReplicaTarget, ours string, err error) {
 	if strings.Contains(arg, "://") {
 		t, err := config.ParseReplicaURL(arg)
 		return []config.ReplicaTarget{t}, "", err
 	}
-	cfg, err := loadConfig(env)
-	if errors.Is(err, errNoConfig) {
+	path, err := r.ConfigPath()
+	if errors.Is(err, ErrNoConfig) {
 		return nil, "", fmt.Errorf("%s is no replica URL (file:///dir, s3://bucket/prefix), and there is %w", arg, err)
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	databases, err := cfg.Expand()
+	cfg, err := r.Load(path, []string{arg})
 	if err != nil {
 		return nil, "", err
 	}
-	path, err := filepath.Abs(arg)
+	databases, leftOut := cfg.Expand()
+	chosen, err := Choose(databases, []string{arg}, leftOut)
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("%w: give its replica's URL (a database found by glob is unknown while its file is gone)",
+			err)
 	}
-	for _, d := range databases {
-		if d.Name != arg && d.Path != path {
-			continue
-		}
-		if len(d.Replicas) == 0 {
-			return nil, "", fmt.Errorf("database %s has no replica: add replicate_to to its block", d.Name)
-		}
-		return d.Replicas, custody.LineageOf(filepath.Join(cfg.Server.StateDir, "databases", d.Name)), nil
+	d := chosen[0]
+	if len(d.Replicas) == 0 {
+		return nil, "", fmt.Errorf("database %s has no replica: add replicate_to to its block", d.Name)
 	}
-	return nil, "", fmt.Errorf("no database is called %s or lies there: give its replica's URL (a database found by "+
-		"glob is unknown while its file is gone)", arg)
+	return d.Replicas, custody.LineageOf(StateOf(cfg, d.Name)), nil
 }

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/asuser"
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/target"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// Every command has one shape: its flags, one call into another package, and print.
+
+// interruptible returns the context of a command, which SIGINT and SIGTERM end.
+func interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+}
+
+// print writes v as JSON under --json, else what text writes.
+func (env *environment) print(asJSON bool, v any, text func(io.Writer) error) error {
+	if asJSON {
+		return writeJSON(env.Stdout, v)
+	}
+	return text(env.Stdout)
+}
+
+// writeJSON writes v indented, as every command does under --json.
+func writeJSON(w io.Writer, v any) error { return show.JSON(w, v) }
+
+// surroundings are what finding the configuration needs of this process.
+func (env *environment) surroundings() target.Surroundings {
+	s := target.Surroundings{Getenv: env.Getenv, Setenv: env.Setenv, Stderr: env.Stderr}
+	if env.Config != nil {
+		s.Config = *env.Config
+	}
+	return s
+}
+
+// resolver answers what an argument DB means.
+func (env *environment) resolver() *target.Resolver {
+	places := admin.Places(env.Getenv)
+	return &target.Resolver{Surroundings: env.surroundings(), Daemon: newAdminClient(env),
+		Admin: filepath.Join(places.RuntimeDir, "admin.sock"), State: places.StateDir}
+}
+
+// configPath returns the configuration to use.
+func configPath(env *environment) (string, error) { return env.surroundings().ConfigPath() }
+
+// loadConfigFrom reads a configuration, of which every block matters.
+func loadConfigFrom(env *environment, path string) (*config.Config, error) {
+	return env.surroundings().Load(path, nil)
+}
+
+// openStore returns the store that a command's DB/URL argument means. Of several replicas
+// it takes the one called replica, or the one that reaches farthest.
+func openStore(ctx context.Context, env *environment, arg, replica string) (store.Store, config.ReplicaTarget, error) {
+	return env.resolver().Store(ctx, arg, replica)
+}
+
+// absolute is the name by which the daemon knows what an argument means.
+func absolute(name string) string { return target.Absolute(name) }
+
+// newAdminClient returns a client of the daemon that --admin, the configuration or the
+// default place points to.
+func newAdminClient(env *environment) *admin.Client {
+	named := ""
+	if env.Admin != nil {
+		named = *env.Admin
+	}
+	return admin.New(admin.Socket(named, env.Getenv, func() string {
+		// Errors of other blocks, such as variables that only the unit's environment has,
+		// do not matter here; nor that nothing is configured.
+		path, err := configPath(env)
+		if err != nil {
+			return ""
+		}
+		if cfg, _ := config.Load(path, env.Getenv); cfg != nil {
+			return cfg.Server.Admin
+		}
+		return ""
+	}))
+}
+
+// workAsOwner has a program that was started as root go on as the owner of the databases.
+func workAsOwner(env *environment, cfg *config.Config) error {
+	targets, _ := cfg.Expand() // what is left out is reported when the others are opened
+	work := asuser.Work{StateDir: cfg.Server.StateDir, Stderr: env.Stderr,
+		AdminDir: filepath.Dir(strings.TrimPrefix(cfg.Server.Admin, "unix://"))}
+	for _, t := range targets {
+		work.Databases = append(work.Databases, t.Path)
+		for _, r := range t.Replicas {
+			if r.Type == "file" {
+				work.Replicas = append(work.Replicas, r.File.Dir)
+			}
+		}
+	}
+	for name := range cfg.Files {
+		work.Config = append(work.Config, name)
+	}
+	return asuser.Continue(work)
+}

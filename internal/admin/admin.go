@@ -1,0 +1,150 @@
+// Package admin asks a running daemon over its admin socket, as every command of an
+// operator does before it looks for itself.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/internal/web"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// ErrNoDaemon is returned where nothing answers at the socket.
+var ErrNoDaemon = errors.New("no sqlwatch daemon answers")
+
+// Client speaks to a running daemon.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// New returns a client of the daemon at a socket.
+func New(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Databases returns what the daemon knows of one database, with its tree of values, or
+// of all of them for "".
+func (c *Client) Databases(ctx context.Context, name string) ([]Database, error) {
+	query := url.Values{}
+	if name != "" {
+		query.Set("db", name)
+	}
+	var databases struct{ Databases []Database }
+	if err := c.Call(ctx, http.MethodGet, "/api/v1/databases", query, &databases); err != nil {
+		return nil, err
+	}
+	if name != "" {
+		var decisions struct {
+			Decisions []struct{ Decision *Decision }
+		}
+		if err := c.Call(ctx, http.MethodGet, "/api/v1/decisions", query, &decisions); err != nil {
+			return nil, err
+		}
+		for i := range min(len(databases.Databases), len(decisions.Decisions)) {
+			databases.Databases[i].Decision = decisions.Decisions[i].Decision
+		}
+	}
+	return databases.Databases, nil
+}
+
+// Health returns how the daemon itself fares. No answer is a condition of its own.
+func (c *Client) Health(ctx context.Context) web.Health {
+	var h web.Health
+	if err := c.Call(ctx, http.MethodGet, "/api/v1/health", nil, &h); err != nil {
+		return web.Health{Conditions: health.Unreachable(err.Error(), time.Now())}
+	}
+	return h
+}
+
+// Call sends one request and decodes the answer into out. ErrNoDaemon means that
+// nothing listens there; any other error is the daemon's own answer.
+func (c *Client) Call(ctx context.Context, method, path string, query url.Values, out any) error {
+	target := url.URL{Scheme: "http", Host: "localhost", Path: path, RawQuery: query.Encode()}
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(request)
+	var dial *net.OpError
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("uid %d may not use %s: ask as root or as the daemon's user: %w", os.Geteuid(), c.socket,
+			fs.ErrPermission)
+	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no socket %s", ErrNoDaemon, c.socket)
+	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: nobody listens at %s any more", ErrNoDaemon, c.socket)
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Errorf("%w: %v", ErrNoDaemon, err)
+	}
+	if err != nil {
+		return fmt.Errorf("ask the daemon at %s: %w", c.socket, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		var refusal struct{ Error string }
+		if err := json.NewDecoder(response.Body).Decode(&refusal); err != nil || refusal.Error == "" {
+			return fmt.Errorf("the daemon at %s answers %s", c.socket, response.Status)
+		}
+		if response.StatusCode == http.StatusNotFound {
+			return &remoteError{refusal.Error, watchdog.ErrUnknownDatabase}
+		}
+		return errors.New(refusal.Error)
+	}
+	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// remoteError is an error that the daemon told, with its kind.
+type remoteError struct {
+	text string
+	kind error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+// Database is what a daemon publishes of a database, as it comes back from JSON, where
+// truth values are names.
+type Database struct {
+	watchdog.DatabaseStatus
+	Decision *Decision `json:"decision"`
+}
+
+// Decision is what the policies say of a database.
+type Decision struct {
+	policy.Decision
+	Policies []Policy          `json:"policies"`
+	Windows  map[string]string `json:"windows"`
+	Tunes    []Tune            `json:"tunes"`
+}
+
+// Policy is what one policy says.
+type Policy struct {
+	policy.PolicyDecision
+	When string `json:"when"`
+}
+
+// Tune is what one tune block says.
+type Tune struct {
+	policy.TuneDecision
+	Goal string `json:"goal"`
+}

@@ -1,0 +1,134 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// probeTime bounds the round trip to one replica, its retries included, and
+// largeProbeTime that of an object of 8 MiB.
+const (
+	probeTime      = 30 * time.Second
+	largeProbeTime = 3 * time.Minute
+)
+
+// Report is everything that was found, as --json prints it.
+type Report struct {
+	Databases []Examined `json:"databases"`
+	Host      []Finding  `json:"host"`
+	Settings  []Setting  `json:"settings,omitempty"`
+	Faults    int        `json:"faults"` // findings that are more than notes
+}
+
+// Examined is one database of a Report.
+type Examined struct {
+	Name     string    `json:"name"`
+	Path     string    `json:"path"`
+	Fixed    string    `json:"fixed,omitempty"` // what --fix did
+	FixErr   string    `json:"fix_error,omitempty"`
+	Replicas []string  `json:"replicas"` // to which a round trip succeeded, and how long it took
+	Findings []Finding `json:"findings"`
+}
+
+// ReplicaPlace is where a replica of a database is, and how to reach it.
+type ReplicaPlace struct {
+	Name, Kind, Place string
+	Dir               string // of a file replica
+	Open              func(context.Context) (store.Store, error)
+}
+
+// RoundTrip probes one replica.
+func RoundTrip(ctx context.Context, at ReplicaPlace, database string) Replica {
+	r := Replica{Kind: at.Kind}
+	if at.Kind == "file" {
+		r = FileReplica(at.Dir, database)
+	}
+	if r.Skipped == "" && !r.Dir.Forbidden && r.ListErr == nil {
+		whole := ctx
+		ctx, cancel := context.WithTimeout(ctx, probeTime)
+		defer cancel()
+		store, err := at.Open(ctx)
+		if err != nil {
+			r.ListErr = err
+		} else {
+			r = Probe(ctx, store, r)
+			patient, cancel := context.WithTimeout(whole, largeProbeTime)
+			defer cancel()
+			r = ProbeLarge(patient, store, r)
+		}
+	}
+	r.Name, r.Place = at.Name, at.Place
+	return r
+}
+
+// Trip says that a round trip to a replica went well, "" where it did not.
+func (r Replica) Trip() string {
+	if !r.WentWell() {
+		return ""
+	}
+	return fmt.Sprintf("%s: wrote, read, listed and deleted a probe at %s in %s", r.Name, r.Place,
+		r.Duration.Round(time.Millisecond))
+}
+
+// Write writes the report for a person.
+func (r Report) Write(w io.Writer) error {
+	var b strings.Builder
+	for _, d := range r.Databases {
+		fmt.Fprintf(&b, "%s  %s\n", d.Name, d.Path)
+		if d.Fixed != "" {
+			fmt.Fprintf(&b, "  fixed     %s\n", d.Fixed)
+		}
+		if d.FixErr != "" {
+			fmt.Fprintf(&b, "  not fixed %s\n", d.FixErr)
+		}
+		for _, line := range d.Replicas {
+			fmt.Fprintf(&b, "  replica   %s\n", line)
+		}
+		writeFindings(&b, d.Findings, d.Name)
+		b.WriteString("\n")
+	}
+	if len(r.Host) > 0 {
+		b.WriteString("this machine\n")
+		writeFindings(&b, r.Host, "")
+		b.WriteString("\n")
+	}
+	switch r.Faults {
+	case 0:
+		b.WriteString("Nothing is wrong.\n")
+	case 1:
+		b.WriteString("1 finding.\n")
+	default:
+		fmt.Fprintf(&b, "%d findings.\n", r.Faults)
+	}
+	if len(r.Settings) > 0 {
+		b.WriteString("\nRecommended settings (--settings=none leaves them out)\n\n")
+		b.WriteString(indent(SettingsHead(), "  "))
+	}
+	for _, s := range r.Settings {
+		fmt.Fprintf(&b, "\n# %s: %s\n%s", s.For, s.File, s.Text)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func writeFindings(b *strings.Builder, findings []Finding, database string) {
+	if len(findings) == 0 {
+		b.WriteString("  nothing found\n")
+	}
+	for _, f := range findings {
+		what := f.What
+		if part := strings.TrimSpace(strings.TrimPrefix(f.Subject, database)); part != "" {
+			what = part + ": " + what
+		}
+		fmt.Fprintf(b, "  %-9s %s: %s\n            why:  %s\n            cure: %s\n", f.Severity, f.ID, what, f.Why, f.Cure)
+	}
+}
+
+func indent(text, by string) string {
+	return by + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n"+by) + "\n"
+}

@@ -1,0 +1,149 @@
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Resolver answers what arguments mean: by asking the daemon, or else from the
+// configuration.
+type Resolver struct {
+	Surroundings
+	Daemon *admin.Client
+	Admin  string // the admin socket for files without a configuration
+	State  string // and their state directory
+}
+
+// Config returns what to look after. Arguments are names of the configuration where there
+// is one, and files where there is none, or where all of them are files and no --config
+// was given.
+func (r *Resolver) Config(args []string, replicaURL string) (*config.Config, error) {
+	return r.configFor(args, replicaURL, nil)
+}
+
+func (r *Resolver) configFor(args []string, replicaURL string, only []string) (*config.Config, error) {
+	path, err := r.ConfigPath()
+	if errors.Is(err, ErrNoConfig) && len(args) > 0 {
+		return r.bare(args, replicaURL)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.Surroundings.Config == "" && len(args) > 0 && allFiles(args) {
+		return r.bare(args, replicaURL)
+	}
+	if replicaURL != "" {
+		return nil, fmt.Errorf("--replica goes with database files as arguments; %s names its replicas itself", path)
+	}
+	return r.Load(path, only)
+}
+
+func allFiles(args []string) bool {
+	for _, arg := range args {
+		if _, err := os.Stat(arg); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// bare is the configuration for database files without one.
+func (r *Resolver) bare(paths []string, replicaURL string) (*config.Config, error) {
+	cfg, err := config.Default(paths, replicaURL)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Server.Admin, cfg.Server.StateDir = "unix://"+r.Admin, r.State
+	return cfg, nil
+}
+
+// Path returns the file of a database: the argument itself where it is a file, else what
+// the daemon knows by that name, else what the configuration does.
+func (r *Resolver) Path(ctx context.Context, name string) (string, error) {
+	if path := Absolute(name); path != name || strings.HasPrefix(name, "/") {
+		return path, nil
+	}
+	if known, err := r.Daemon.Databases(ctx, name); err == nil && len(known) > 0 {
+		return known[0].Path, nil
+	}
+	targets, _, err := r.Targets([]string{name}, "")
+	if err != nil {
+		return "", err
+	}
+	return targets[0].Path, nil
+}
+
+// Targets returns the databases that the arguments name: configured ones, or files.
+// Without arguments all configured ones; an error then comes beside those that are good.
+func (r *Resolver) Targets(names []string, replicaURL string) ([]config.DatabaseTarget, *config.Config, error) {
+	if _, err := r.ConfigPath(); errors.Is(err, ErrNoConfig) {
+		for _, name := range names {
+			if _, err := os.Stat(name); err != nil {
+				return nil, nil, fmt.Errorf("%q is no file, and there is no configuration that could name it: %w", name, err)
+			}
+		}
+	}
+	asked := names
+	if len(asked) == 0 {
+		asked = EveryDatabase
+	}
+	cfg, err := r.configFor(names, replicaURL, asked)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cfg.Policies == nil { // those have errors, which do not matter here
+		cfg.Policies, _ = policy.Parse(nil, &policy.Scope{})
+	}
+	targets, err := cfg.Expand()
+	if len(names) == 0 {
+		return targets, cfg, err
+	}
+	chosen, err := Choose(targets, names, err)
+	return chosen, cfg, err
+}
+
+// Choose returns the targets that are named. leftOut is why others are missing.
+func Choose(targets []config.DatabaseTarget, names []string, leftOut error) ([]config.DatabaseTarget, error) {
+	var chosen []config.DatabaseTarget
+	for _, name := range names {
+		found := false
+		for _, t := range targets {
+			if t.Name == name || sameFile(t.Path, name) {
+				chosen, found = append(chosen, t), true
+			}
+		}
+		if found {
+			continue
+		}
+		var known []string
+		for _, t := range targets {
+			known = append(known, t.Name)
+		}
+		err := fmt.Errorf("%q is neither a configured database nor a file%s", name, show.Suggest(name, known))
+		return nil, errors.Join(err, leftOut)
+	}
+	return chosen, nil
+}
+
+// sameFile reports whether a database's path is what an argument means, there or not.
+func sameFile(path, arg string) bool {
+	if Absolute(path) == Absolute(arg) {
+		return true
+	}
+	abs, err := filepath.Abs(arg)
+	return err == nil && abs == path
+}
+
+// StateOf returns the directory where the daemon keeps a database's state.
+func StateOf(cfg *config.Config, name string) string {
+	return filepath.Join(cfg.Server.StateDir, "databases", name)
+}
