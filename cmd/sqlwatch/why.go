@@ -77,7 +77,7 @@ func explain(w io.Writer, v databaseView, daemon bool, now time.Time) {
 		if a.Err != "" {
 			fmt.Fprintf(w, ": %s", a.Err)
 		}
-		fmt.Fprintf(w, " (took %s, writers held up %s, gave back %s)\n", a.Duration.Round(100*time.Microsecond),
+		fmt.Fprintf(w, " (took %s, writers stalled for %s, %s reclaimed)\n", a.Duration.Round(100*time.Microsecond),
 			a.WriterStall.Round(100*time.Microsecond), show.Bytes(a.Reclaimed))
 	}
 	if len(v.Changes) > 0 {

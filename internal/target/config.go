@@ -151,9 +151,10 @@ func elsewhere(cfg *config.Config, d *hcl.Diagnostic, names []string) bool {
 	case "policy", "window", "notifier", "engine", "uploads":
 		return true
 	case "database":
-		return names[0] != EveryDatabase[0] && len(block.Labels) == 1 && !slices.ContainsFunc(cfg.Databases, func(d config.Database) bool {
-			return d.Name == block.Labels[0] && wanted(d, names)
-		}) && !slices.Contains(names, block.Labels[0])
+		return names[0] != EveryDatabase[0] && len(block.Labels) == 1 && !slices.ContainsFunc(cfg.Databases,
+			func(d config.Database) bool {
+				return d.Name == block.Labels[0] && wanted(d, names)
+			}) && !slices.Contains(names, block.Labels[0])
 	case "replica":
 		return !slices.ContainsFunc(cfg.Databases, func(d config.Database) bool {
 			return wanted(d, names) && slices.Contains(d.ReplicateTo, strings.Join(block.Labels, "."))
@@ -164,9 +165,10 @@ func elsewhere(cfg *config.Config, d *hcl.Diagnostic, names []string) bool {
 
 // wanted reports whether one of the names may mean a database of this block.
 func wanted(d config.Database, names []string) bool {
-	return d.Glob != "" || len(names) == 1 && names[0] == EveryDatabase[0] || slices.ContainsFunc(names, func(name string) bool {
-		return d.Name == name || sameFile(d.Path, name)
-	})
+	return d.Glob != "" || len(names) == 1 && names[0] == EveryDatabase[0] ||
+		slices.ContainsFunc(names, func(name string) bool {
+			return d.Name == name || sameFile(d.Path, name)
+		})
 }
 
 // Absolute makes a file's name absolute and free of symbolic links, as the daemon knows
