@@ -173,7 +173,8 @@ type step struct {
 // nothing may wait longer than it would have waited from now.
 func (s *step) clamp(now time.Time) {
 	st := &s.st
-	for _, t := range []*time.Time{&st.PendingSince, &st.Seen, &st.ArmedSince, &st.Started, &st.Ended, &st.Truncation} {
+	for _, t := range []*time.Time{&st.PendingSince, &st.Seen, &st.ArmedSince, &st.Started, &st.Ended, &st.Truncation,
+		&st.Noticed} {
 		if t.After(now) {
 			*t = now
 		}
@@ -363,6 +364,7 @@ func (s *step) ready() bool { return s.st.Phase == Armed && len(s.refusals) == 0
 // start begins the policy's action.
 func (s *step) start() *Action {
 	st, now := &s.st, s.e.in.Now
+	s.shadow()
 	st.Phase, st.Started = Running, now
 	st.Truncated = s.p.Ladder != nil && s.p.Ladder.Truncates() && s.leftOut == ""
 	if st.Truncated {
@@ -380,6 +382,14 @@ func (s *step) start() *Action {
 		budgeted := *l
 		budgeted.StallBudget = s.stallBudget
 		a.Checkpoint = &budgeted
+	}
+	if a.Kind != ActNotify && len(a.Notify) > 0 {
+		// Beside another action the floor of notices holds as well.
+		if !st.Noticed.IsZero() && now.Before(st.Noticed.Add(MinNotifyInterval)) {
+			a.Notify = nil
+		} else {
+			st.Noticed = now
+		}
 	}
 	if s.p.message != nil {
 		a.Message = s.values.Text(s.p.message)

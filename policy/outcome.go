@@ -1,12 +1,14 @@
 package policy
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
 // succeeded reports whether an action did what its policy wanted.
@@ -44,6 +46,24 @@ func outcomeWord(p *Policy, r ActionResult) string {
 		return "failed"
 	}
 	return string(p.Kind) + " done"
+}
+
+// Told returns the action with a message that says how it ended, for those it tells:
+// a notice that goes out beside a checkpoint must not sound as if that had worked.
+func (a Action) Told(r ActionResult) Action {
+	if a.Kind == ActNotify {
+		return a
+	}
+	switch {
+	case r.Err != nil:
+		a.Message += fmt.Sprintf(" [%s failed: %v]", a.Kind, r.Err)
+	case a.Kind == ActCheckpoint:
+		a.Message += fmt.Sprintf(" [checkpoint %s, writers held up %s, gave back %s]", r.Outcome,
+			amounts.HumanSeconds(r.WriterStall.Seconds()), amounts.HumanBytes(float64(max(r.Reclaimed, 0))))
+	default:
+		a.Message += fmt.Sprintf(" [%s done]", a.Kind)
+	}
+	return a
 }
 
 // What a TRUNCATE costs writers where nothing has been learned: the file

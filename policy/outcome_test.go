@@ -2,7 +2,9 @@ package policy
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,5 +117,40 @@ func TestStateWithOneEstimateIsRead(t *testing.T) {
 	w := newWorld(t, shrinking)
 	if got := predictStall(w.set.Policies[0], st, collector.WAL{SizeBytes: 1e9}, start); got != 500*time.Millisecond {
 		t.Errorf("foreseen %s, want what an unknown disk costs", got)
+	}
+}
+
+// A notice beside a checkpoint keeps the floor of notices, and says how it ended.
+func TestNoticeBesideACheckpoint(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `policy "p" {
+  when     = true
+  cooldown = "1s"
+  notify   = [notifier.webhook.ops]
+  checkpoint {
+    step "passive" {}
+  }
+}`)
+	told, acted := 0, 0
+	for range 60 {
+		w.tick(time.Second, nil)
+		if a := w.last.Action; a != nil {
+			acted++
+			if len(a.Notify) > 0 {
+				told++
+			}
+			r := ActionResult{Outcome: sqlite.OutcomePartial, WriterStall: 12 * time.Millisecond}
+			if got := a.Told(r).Message; !strings.HasSuffix(got, "[checkpoint partial, writers held up 12ms, gave back 0 B]") {
+				t.Fatalf("told %q", got)
+			}
+			if got := a.Told(ActionResult{Err: errors.New("no space")}).Message; !strings.HasSuffix(got,
+				"[checkpoint failed: no space]") {
+				t.Fatalf("told %q", got)
+			}
+			w.finish(sqlite.OutcomePartial)
+		}
+	}
+	if acted < 25 || told > 6 {
+		t.Errorf("%d checkpoints in a minute, %d notices", acted, told)
 	}
 }

@@ -377,7 +377,12 @@ func (p *parsing) ladder(b *hcl.Block) *Ladder {
 func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 	for _, b := range blocks {
 		a := p.Content(b.Body, hcldecode.Attributes("goal!", "mode", "start", "min", "max")).Attributes
-		t := &Tune{Name: b.Labels[0], Auto: p.Choice(a["mode"], "suggest", "suggest", "auto") == "auto"}
+		t := &Tune{Name: b.Labels[0], Range: b.DefRange}
+		t.Mode = TuneMode(p.Choice(a["mode"], string(TuneSuggest), string(TuneSuggest), string(TuneShadow), string(TuneApply),
+			string(TuneFreeze), "auto"))
+		if t.Mode == "auto" { // as it was called once
+			t.Mode = TuneApply
+		}
 		if t.Name == "stall" && pol.Ladder != nil {
 			t.Start, t.Unit = pol.Ladder.StallBudget.Seconds(), lang.Seconds
 		} else if a["start"] == nil {

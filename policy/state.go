@@ -45,6 +45,7 @@ type PolicyState struct {
 	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers were held up
 	StallCosts   stallCosts           `json:"stall_costs,omitzero"`   // of the last truncations
 	Outcome      string               `json:"outcome,omitempty"`      // of the last action, in a word
+	Noticed      time.Time            `json:"noticed,omitzero"`       // when it last told somebody beside another action
 	Tunes        map[string]TuneState `json:"tunes,omitempty"`
 }
 
@@ -54,6 +55,7 @@ func (st *PolicyState) equal(o *PolicyState) bool {
 		st.ArmedSince == o.ArmedSince && st.Engaged == o.Engaged && st.ReadyAt == o.ReadyAt && st.Rest == o.Rest &&
 		st.Attempt == o.Attempt && st.Started == o.Started && st.Truncated == o.Truncated && st.Truncation == o.Truncation &&
 		st.Ended == o.Ended && st.Stall == o.Stall && st.StallCosts == o.StallCosts && st.Outcome == o.Outcome &&
+		st.Noticed == o.Noticed &&
 		maps.Equal(st.Tunes, o.Tunes)
 }
 

@@ -2,11 +2,15 @@ package policy
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"time"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
 // Tune adjusts one number so that a goal stays met. The number is seen by the
@@ -15,44 +19,90 @@ import (
 type Tune struct {
 	Name            string
 	Start, Min, Max float64
-	Auto            bool // apply the suggestion; otherwise it is only shown
+	Mode            TuneMode
 	Unit            lang.Unit
+	Range           hcl.Range // of the block
 
 	goal hclsyntax.Expression
 }
 
+// TuneMode is what becomes of what is learned.
+type TuneMode string
+
+// The modes of a tune block.
+const (
+	TuneSuggest TuneMode = "suggest" // one step from start is shown
+	TuneShadow  TuneMode = "shadow"  // the same, and it is counted which runs that step would have prevented
+	TuneApply   TuneMode = "apply"   // the value moves, step by step
+	TuneFreeze  TuneMode = "freeze"  // it stays where it is, and nothing is learned
+)
+
 // TuneState is what a tune block remembers.
 type TuneState struct {
-	Value   float64   `json:"value"`             // suggested
-	Changed time.Time `json:"changed,omitzero"`  // when it last moved
-	Up      bool      `json:"up,omitempty"`      // the last move's direction
-	MetFrom time.Time `json:"met_from,omitzero"` // since when the goal has been met
+	Value    float64   `json:"value"`              // reached, or suggested
+	Previous float64   `json:"previous,omitempty"` // before the last step; 0: there was none
+	Changed  time.Time `json:"changed,omitzero"`   // when it last moved: what was before says nothing of it
+	Up       bool      `json:"up,omitempty"`       // the last step's direction
+	Judged   time.Time `json:"judged,omitzero"`    // end of the last run that was taken for evidence
+	Runs     int       `json:"runs,omitempty"`     // of the policy since Changed
+	Met      int       `json:"met,omitempty"`      // of those, after how many the goal was met
+	Missed   int       `json:"missed,omitempty"`
+	Frozen   time.Time `json:"frozen,omitzero"` // until then it does not move
+
+	ShadowRuns     int `json:"shadow_runs,omitempty"`
+	ShadowDiffered int `json:"shadow_differed,omitempty"` // runs that the suggested value would have prevented
 }
 
-// TuneDecision is what a tune block suggests.
+// TuneDecision is what a tune block suggests, and on what evidence.
 type TuneDecision struct {
-	Policy    string  `json:"policy"`
-	Name      string  `json:"name"`
-	Value     float64 `json:"value"` // in force
-	Suggested float64 `json:"suggested"`
-	Goal      Truth   `json:"goal"`
-	Reason    string  `json:"reason"`
+	Policy    string   `json:"policy"`
+	Name      string   `json:"name"`
+	Mode      TuneMode `json:"mode"`
+	Value     float64  `json:"value"` // in force
+	Suggested float64  `json:"suggested"`
+	Goal      Truth    `json:"goal"`
+	Reason    string   `json:"reason"`
+
+	Literal   string  `json:"literal"` // Suggested as a configuration writes it: duration("150ms")
+	Attribute string  `json:"attribute"`
+	Start     float64 `json:"start"`
+	Min       float64 `json:"min"`
+	Max       float64 `json:"max"`
+	Unit      string  `json:"unit"`
+	TuneEvidence
 }
 
-// A missed goal lowers the value by a quarter, at most once an hour; only a
-// goal met for six hours raises it again, by a tenth. Down fast, up slowly:
-// two values cannot chase each other.
+// TuneEvidence is what speaks for and against a step.
+type TuneEvidence struct {
+	Since  time.Time `json:"since,omitzero"` // of the last step
+	Runs   int       `json:"runs"`           // since then
+	Met    int       `json:"met"`
+	Missed int       `json:"missed"`
+	Needs  int       `json:"needs"` // runs, before it may move
+	Frozen time.Time `json:"frozen_until,omitzero"`
+
+	ShadowRuns     int `json:"shadow_runs"`
+	ShadowDiffered int `json:"shadow_differed"`
+}
+
+// A value moves by one step at a time: down by a quarter where its goal is missed, up
+// by a tenth where it has been met for six hours. Each step is judged by runs of its
+// own, no fewer than tuneRuns and none from before it: one slow run of last week cannot
+// push it further. A step that makes things worse is taken back, and so is a value at
+// which the policy no longer comes to act; then it stays there for a week.
 const (
 	tuneDown     = 0.75
 	tuneUp       = 1.10
+	tuneRuns     = 5
 	tuneInterval = time.Hour
 	tunePatience = 6 * time.Hour
+	tuneStarved  = 24 * time.Hour // armed for so long without a run
+	tuneFreeze   = 7 * 24 * time.Hour
 )
 
 // tune moves the policy's tune blocks, sets their values into the context and
 // reports them.
 func (s *step) tune() []TuneDecision {
-	now := s.e.in.Now
 	if s.p.Ladder != nil {
 		s.stallBudget = s.p.Ladder.StallBudget
 	}
@@ -60,29 +110,15 @@ func (s *step) tune() []TuneDecision {
 		s.st.Tunes, s.values = nil, s.e.values
 		return nil
 	}
-	values := map[string]float64{}
-	states := map[string]TuneState{}
-	var out []TuneDecision
+	values, states := map[string]float64{}, map[string]TuneState{}
+	out := make([]TuneDecision, 0, len(s.p.Tunes))
 	for _, t := range s.p.Tunes {
-		st, seen := s.st.Tunes[t.Name]
-		if !seen || st.Value < t.Min || st.Value > t.Max {
-			st = TuneState{Value: t.Start}
-		}
-		if st.Changed.After(now) {
-			st.Changed = now
-		}
-		goal, why := s.e.values.Truth(t.goal)
-		reason := t.move(&st, goal, now)
-		if goal == Unknown {
-			reason = orElse(why, "the goal is unknown: the value stays")
-		}
+		st, reason, goal := s.learn(t)
 		states[t.Name] = st
-		d := TuneDecision{Policy: s.p.Name, Name: t.Name, Value: t.Start, Suggested: st.Value, Goal: goal, Reason: reason}
-		if t.Auto {
-			d.Value = st.Value
-		}
+		d := t.decision(s.p, st)
+		d.Goal, d.Reason = goal, reason
 		values[t.Name] = d.Value
-		if t.Name == "stall" && s.p.Ladder != nil {
+		if t.isBudget(s.p) {
 			s.stallBudget = min(seconds(d.Value), s.p.Ladder.StallBudget)
 		}
 		out = append(out, d)
@@ -92,25 +128,206 @@ func (s *step) tune() []TuneDecision {
 	return out
 }
 
-// move applies one evaluation of the goal to the state.
-func (t *Tune) move(st *TuneState, goal Truth, now time.Time) string {
-	if goal != True {
-		st.MetFrom = time.Time{}
-	} else if st.MetFrom.IsZero() || st.MetFrom.After(now) {
-		st.MetFrom = now
+// learn takes in what has happened to a tune block since the last look.
+func (s *step) learn(t *Tune) (st TuneState, reason string, goal Truth) {
+	now := s.e.in.Now
+	st, seen := s.st.Tunes[t.Name]
+	if !seen || st.Value < t.Min || st.Value > t.Max || t.Mode == TuneSuggest && !t.oneStep(st.Value) {
+		st = TuneState{Value: t.Start, Changed: now, Judged: s.st.Ended}
 	}
-	settled := st.Changed.IsZero() || now.Sub(st.Changed) >= tuneInterval
+	for _, at := range []*time.Time{&st.Changed, &st.Judged} {
+		if at.After(now) {
+			*at = now
+		}
+	}
+	if st.Frozen.After(now.Add(tuneFreeze)) {
+		st.Frozen = now.Add(tuneFreeze)
+	}
+	goal, why := s.e.values.Since(st.Changed).Truth(t.goal)
+	if s.ran(&st) {
+		st.Judged = s.st.Ended
+		st.Runs++
+		switch goal {
+		case True:
+			st.Met++
+		case False:
+			st.Missed++
+		}
+		reason = t.move(&st, goal, now)
+	} else if t.Mode == TuneApply && st.Value < t.Start && st.Runs == 0 && s.starved(st, now) {
+		reason = t.back(&st, t.Start, now, fmt.Sprintf("the policy has not come to act in %s since the last step",
+			amounts.HumanSeconds(tuneStarved.Seconds())))
+	}
+	return st, orElse(reason, t.standing(st, goal, why, now)), goal
+}
+
+// ran reports whether a run has ended that no judgement has counted yet.
+func (s *step) ran(st *TuneState) bool {
 	switch {
-	case goal == False && !settled:
-		return "the goal is missed; the last change is given an hour to show"
-	case goal == False && st.Value > t.Min:
-		st.Value, st.Changed, st.Up = max(t.Min, st.Value*tuneDown), now, false
-		return fmt.Sprintf("the goal is missed: down to %.4g", st.Value)
-	case goal == False:
-		return "the goal is missed and the value is at its minimum: the goal cannot be had this way"
-	case goal == True && st.Value < t.Max && settled && now.Sub(st.MetFrom) >= tunePatience:
-		st.Value, st.Changed, st.Up, st.MetFrom = min(t.Max, st.Value*tuneUp), now, true, now
-		return fmt.Sprintf("the goal has been met for %s: up to %.4g", tunePatience, st.Value)
+	case s.st.Phase == Running || s.st.Ended.IsZero() || !s.st.Ended.After(st.Judged):
+		return false
+	case s.st.Outcome == interrupted:
+		return false
 	}
-	return "the goal is met"
+	return s.p.Ladder == nil || !s.p.Ladder.Truncates() || s.st.Truncated
+}
+
+// starved reports whether the policy has wanted to act since the last step, for long,
+// and has not.
+func (s *step) starved(st TuneState, now time.Time) bool {
+	return !s.st.ArmedSince.IsZero() && now.Sub(later(s.st.ArmedSince, st.Changed)) > tuneStarved
+}
+
+// isBudget reports whether the value is the ladder's stall budget.
+func (t *Tune) isBudget(p *Policy) bool { return t.Name == "stall" && p.Ladder != nil }
+
+// oneStep reports whether a value is start, or one step from it.
+func (t *Tune) oneStep(v float64) bool {
+	return v == t.Start || v == t.down(t.Start) || v == t.up(t.Start)
+}
+
+func (t *Tune) down(v float64) float64 { return max(t.Min, rounded(v*tuneDown)) }
+func (t *Tune) up(v float64) float64   { return min(t.Max, rounded(v*tuneUp)) }
+
+// rounded keeps three digits: what is shown, exported and in force is one number.
+func rounded(v float64) float64 {
+	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 3, 64), 64)
+	return v
+}
+
+// move decides after a run.
+func (t *Tune) move(st *TuneState, goal Truth, now time.Time) string {
+	from := st.Value
+	if t.Mode != TuneApply {
+		from = t.Start // it is what the evidence is about
+	}
+	settled := now.Sub(st.Changed)
+	switch {
+	case t.Mode == TuneFreeze || now.Before(st.Frozen) || st.Met+st.Missed < tuneRuns || settled < tuneInterval:
+		return ""
+	case goal == False && st.Up && st.Previous > 0 && t.Mode == TuneApply:
+		return t.back(st, st.Previous, now, "the step up made it miss its goal")
+	case goal == False && from > t.Min:
+		return t.to(st, t.down(from), now, "the goal was missed")
+	case goal == False && st.Value < t.Start && t.Mode == TuneApply:
+		return t.back(st, t.Start, now, "the goal was missed at the minimum too: it cannot be had this way")
+	case goal == True && from < t.Max && settled >= tunePatience:
+		return t.to(st, t.up(from), now, "the goal was met")
+	case goal == True && t.Mode != TuneApply && st.Value < t.Start:
+		return t.to(st, t.Start, now, "the goal is met as it is")
+	}
+	return ""
+}
+
+// to takes a step, from which on evidence is gathered anew.
+func (t *Tune) to(st *TuneState, v float64, now time.Time, why string) string {
+	reason := fmt.Sprintf("%s in %d runs of %d: %s → %s", why, max(st.Met, st.Missed), st.Runs, t.literal(st.Value),
+		t.literal(v))
+	if v == st.Value {
+		st.Runs, st.Met, st.Missed = 0, 0, 0
+		return why + ": the value stays"
+	}
+	*st = TuneState{Value: v, Previous: st.Value, Changed: now, Up: v > st.Value, Judged: st.Judged,
+		ShadowRuns: st.ShadowRuns, ShadowDiffered: st.ShadowDiffered}
+	return reason
+}
+
+// back takes a step back, and freezes the value.
+func (t *Tune) back(st *TuneState, v float64, now time.Time, why string) string {
+	*st = TuneState{Value: v, Changed: now, Judged: st.Judged, Frozen: now.Add(tuneFreeze)}
+	return fmt.Sprintf("%s: back to %s, where it stays until %s", why, t.literal(v), st.Frozen.Format(time.DateOnly))
+}
+
+// standing says where the block stands between two steps.
+func (t *Tune) standing(st TuneState, goal Truth, why string, now time.Time) string {
+	known := st.Met + st.Missed
+	switch {
+	case t.Mode == TuneFreeze:
+		return "mode is freeze: it stays where it is"
+	case now.Before(st.Frozen):
+		return "frozen until " + st.Frozen.Format(time.DateOnly) + ": its last step was taken back"
+	case known < tuneRuns:
+		reason := fmt.Sprintf("%d of the %d runs are there that a step needs, %d met the goal", known, tuneRuns, st.Met)
+		if goal == Unknown && st.Runs > known {
+			reason += "; " + orElse(why, "the goal is unknown")
+		}
+		return reason
+	case goal == True:
+		return fmt.Sprintf("the goal is met (%d runs of %d)", st.Met, known)
+	case goal == False && st.Value <= t.Min:
+		return "the goal is missed and the value is at its minimum"
+	case goal == False:
+		return fmt.Sprintf("the goal is missed (%d runs of %d)", st.Missed, known)
+	}
+	return orElse(why, "the goal is unknown: the value stays")
+}
+
+// decision reports a block.
+func (t *Tune) decision(p *Policy, st TuneState) TuneDecision {
+	d := TuneDecision{Policy: p.Name, Name: t.Name, Mode: t.Mode, Value: t.Start, Suggested: st.Value,
+		Literal: t.literal(st.Value), Attribute: "start", Start: t.Start, Min: t.Min, Max: t.Max, Unit: t.Unit.String(),
+		TuneEvidence: TuneEvidence{Since: st.Changed, Runs: st.Runs, Met: st.Met, Missed: st.Missed, Needs: tuneRuns,
+			Frozen:     st.Frozen,
+			ShadowRuns: st.ShadowRuns, ShadowDiffered: st.ShadowDiffered}}
+	if t.Mode == TuneApply || t.Mode == TuneFreeze {
+		d.Value = st.Value
+	}
+	if t.isBudget(p) {
+		d.Attribute = "stall_budget"
+	}
+	return d
+}
+
+// literal writes a value as a configuration does.
+func (t *Tune) literal(v float64) string {
+	number := strconv.FormatFloat(v, 'f', -1, 64)
+	switch t.Unit {
+	case lang.Seconds:
+		return fmt.Sprintf("duration(%q)", time.Duration(math.Round(v*1e9)).String())
+	case lang.Bytes:
+		for _, u := range []struct {
+			name string
+			size float64
+		}{{"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}} {
+			if v >= u.size {
+				return fmt.Sprintf("bytes(%q)", strconv.FormatFloat(v/u.size, 'f', -1, 64)+u.name)
+			}
+		}
+		return fmt.Sprintf("bytes(%q)", number+"B")
+	}
+	return number
+}
+
+// shadow counts, as the policy begins to act, what its suggested values would have
+// done with this run.
+func (s *step) shadow() {
+	for _, t := range s.p.Tunes {
+		st, ok := s.st.Tunes[t.Name]
+		if t.Mode != TuneShadow || !ok {
+			continue
+		}
+		st.ShadowRuns++
+		values := map[string]float64{}
+		for name, other := range s.st.Tunes {
+			values[name] = other.Value
+		}
+		when, _ := s.e.values.WithTunes(values).Truth(s.p.when)
+		late := t.isBudget(s.p) && s.p.Ladder.Truncates() && predictStall(s.p, s.st, s.e.sample.WAL, s.e.in.Now) >
+			seconds(st.Value)
+		if !s.st.Engaged && when == False || late {
+			st.ShadowDiffered++
+		}
+		s.st.Tunes[t.Name] = st
+	}
+}
+
+// AmountOf writes a tuned value for a person.
+func (d *TuneDecision) AmountOf(v float64) string {
+	switch d.Unit {
+	case lang.Seconds.String():
+		return amounts.HumanSeconds(v)
+	case lang.Bytes.String():
+		return amounts.HumanBytes(v)
+	}
+	return strconv.FormatFloat(v, 'g', 4, 64)
 }

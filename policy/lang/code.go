@@ -32,6 +32,15 @@ type frame struct {
 	labels  map[string]string
 	windows []WindowState      // by Program.Windows
 	tunes   map[string]float64 // of the policy
+	since   time.Time          // what was before is not looked at; zero: all is
+}
+
+// reach returns how far back a window of time may look.
+func (f *frame) reach(window time.Duration) time.Duration {
+	if f.since.IsZero() {
+		return window
+	}
+	return max(0, min(window, f.now.Sub(f.since)-1)) // what led to that moment is not of it
 }
 
 // coder translates expressions of a program.
@@ -368,7 +377,7 @@ func (c *coder) overTime(f overTime, x *hclsyntax.FunctionCallExpr) code {
 		if fr.history == nil {
 			return unknown
 		}
-		return fr.history.store.Ask(q, fr.now)
+		return fr.history.store.Ask(q, fr.now, fr.reach(q.Window))
 	}
 }
 

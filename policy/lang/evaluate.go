@@ -66,6 +66,14 @@ func (e *Evaluation) WithTunes(tunes map[string]float64) *Evaluation {
 	return &Evaluation{program: e.program, frame: &f}
 }
 
+// Since returns the evaluation with functions over time looking no further back than
+// at a moment.
+func (e *Evaluation) Since(t time.Time) *Evaluation {
+	f := *e.frame
+	f.since = t
+	return &Evaluation{program: e.program, frame: &f}
+}
+
 // context returns the values that expressions see, for the library.
 func (e *Evaluation) context() *hcl.EvalContext {
 	if e.ctx != nil {

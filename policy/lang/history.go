@@ -28,6 +28,7 @@ type History struct {
 	store   series.Store
 	stall   float64 // seconds, of the last checkpoint
 	acted   bool    // stall is meant
+	fresh   bool    // no sample has been added since
 	row     []float64
 }
 
@@ -44,6 +45,11 @@ func (p *Program) Retain(h *History) *History {
 		profiles = append(profiles, l.profile)
 	}
 	h.store.Keep(names, profiles)
+	for k, i := range h.reads {
+		if measured.Names[i].String() == "checkpoint.stall" {
+			h.store.Events(k)
+		}
+	}
 	return h
 }
 
@@ -66,7 +72,12 @@ func (h *History) Add(s *collector.Sample) {
 	if len(h.store.Names()) == 0 {
 		return
 	}
-	f := &frame{Reading: measured.Reading{Sample: s, Stall: h.Stall()}, now: s.At, history: h}
+	f := &frame{Reading: measured.Reading{Sample: s, Stall: unknown}, now: s.At, history: h}
+	if h.fresh {
+		// What a checkpoint cost is one value, however long ago it was: over time it is
+		// runs that count.
+		f.Stall, h.fresh = h.stall, false
+	}
 	h.row = h.row[:0]
 	for _, i := range h.reads {
 		h.row = append(h.row, measured.Names[i].Read(&f.Reading))
@@ -109,7 +120,9 @@ func (h *History) addSignals(f *frame) {
 
 // ObserveStall records how long a checkpoint held writers up, for the
 // variable checkpoint.stall of later samples.
-func (h *History) ObserveStall(d time.Duration) { h.stall, h.acted = d.Seconds(), true }
+func (h *History) ObserveStall(d time.Duration) {
+	h.stall, h.acted, h.fresh = d.Seconds(), true, true
+}
 
 // Stall returns the seconds the last checkpoint held writers up, NaN if none
 // was run.

@@ -89,3 +89,39 @@ func TestHistoryRefusesOtherEncodings(t *testing.T) {
 		}
 	}
 }
+
+// What checkpoints cost is one value a run, however long ago it was, and the largest
+// where the past is thinned.
+func TestStallsAreEvents(t *testing.T) {
+	t.Parallel()
+	p := NewProgram(scope())
+	count, diags := compile(p, `quantile_over(checkpoint.stall, "7d", 0)`, AnyUnit)
+	most, more := compile(p, `max_over(checkpoint.stall, "7d")`, AnyUnit)
+	if len(diags)+len(more) > 0 {
+		t.Fatal(diags, more)
+	}
+	h := p.Retain(&History{})
+	now := start
+	for i := range 4 * 24 * 60 {
+		switch i {
+		case 100, 103:
+			h.ObserveStall(time.Second)
+		case 101:
+			h.ObserveStall(time.Minute)
+		}
+		now = now.Add(time.Minute)
+		h.Add(sample(now, 1e6))
+		if e := p.At(Moment{Now: now, Sample: sample(now, 1e6), History: h}); i == 1000 {
+			if v, _ := e.eval(count); toFloat(v) != 1 {
+				t.Errorf("after the runs: %v", toFloat(v))
+			}
+			if v, _ := e.eval(most); toFloat(v) != 60 {
+				t.Errorf("the longest is %v", toFloat(v))
+			}
+		}
+	}
+	e := p.At(Moment{Now: now, Sample: sample(now, 1e6), History: h})
+	if v, _ := e.Since(now.Add(-time.Hour)).eval(most); !math.IsNaN(toFloat(v)) {
+		t.Errorf("in the last hour there was %v", toFloat(v))
+	}
+}

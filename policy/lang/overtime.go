@@ -138,7 +138,8 @@ func seriesOf(x hcl.Expression, p *past, window time.Duration) []series.Dot {
 	if p == nil || !ok {
 		return nil
 	}
-	return p.e.frame.history.dots(p.e.program.columnOf(e), p.e.frame.now, window)
+	return p.e.frame.history.dots(p.e.program.columnOf(e), p.e.frame.now,
+		p.e.frame.reach(window))
 }
 
 // indexOf returns the index of the variable that x names, -1 if x is more.

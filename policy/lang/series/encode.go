@@ -75,7 +75,7 @@ func (h *Store) Decode(j Encoded) error {
 			for k, v := range q.Values {
 				row[k] = known(v)
 			}
-			h.tiers[i].add(q.At.UnixNano(), row, i)
+			h.tiers[i].add(q.At.UnixNano(), row, i, nil)
 		}
 	}
 	for name, q := range j.Profiles {

@@ -38,7 +38,7 @@ func TestOverGaps(t *testing.T) {
 			at = at.Add(10 * time.Second)
 		}
 		q := &Query{Function: Functions[test.function], Column: "x", Window: time.Hour}
-		got := h.Ask(q, at.Add(-10*time.Second))
+		got := h.Ask(q, at.Add(-10*time.Second), q.Window)
 		if math.IsNaN(got) != math.IsNaN(test.want) || math.Abs(got-test.want) > 1e-9 {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}

@@ -16,6 +16,7 @@ type Store struct {
 	answers  []answer            // by Query.Slot
 	scratch  []Dot
 	row      []float64 // of the sample under way
+	events   []bool    // columns that hold something only now and then: thinned to the largest
 }
 
 var tierSteps = [...]struct {
@@ -32,6 +33,7 @@ type tier struct {
 	at      []int64 // nanoseconds since 1970, ascending
 	columns [][]float64
 	dropped bool // older values have been let go
+	filled  bool // a kept value has changed
 }
 
 // answer is what a Query found, and in which values.
@@ -65,6 +67,14 @@ func (h *Store) Keep(names, profiles []string) {
 	}
 }
 
+// Events says of a column that it has a value only where something happened.
+func (h *Store) Events(column int) {
+	for len(h.events) <= column {
+		h.events = append(h.events, false)
+	}
+	h.events[column] = true
+}
+
 // Names returns the names of the columns.
 func (h *Store) Names() []string { return h.names }
 
@@ -95,7 +105,7 @@ func (h *Store) Begin(at time.Time, values []float64) {
 	if t := &h.tiers[0]; len(t.at) > 0 && t.at[len(t.at)-1] >= ns {
 		clear(h.answers)
 	}
-	h.tiers[0].add(ns, h.row, 0)
+	h.tiers[0].add(ns, h.row, 0, h.events)
 }
 
 // Set gives a column its value in the sample under way.
@@ -109,11 +119,15 @@ func (h *Store) Set(column int, v float64) {
 func (h *Store) End() {
 	t := &h.tiers[0]
 	for i := 1; i < len(h.tiers); i++ {
-		h.tiers[i].add(t.at[len(t.at)-1], h.row, i)
+		h.tiers[i].add(t.at[len(t.at)-1], h.row, i, h.events)
+		if h.tiers[i].filled {
+			h.tiers[i].filled = false
+			clear(h.answers)
+		}
 	}
 }
 
-func (t *tier) add(at int64, row []float64, level int) {
+func (t *tier) add(at int64, row []float64, level int, events []bool) {
 	step, span, limit := int64(tierSteps[level].step), int64(tierSteps[level].span), tierSteps[level].limit
 	n := len(t.at)
 	for n > 0 && t.at[n-1] >= at {
@@ -123,6 +137,7 @@ func (t *tier) add(at int64, row []float64, level int) {
 		t.cut(0, n)
 	}
 	if n > 0 && at-t.at[n-1] < step {
+		t.fill(n-1, row, events)
 		return
 	}
 	if t.columns == nil {
@@ -136,6 +151,17 @@ func (t *tier) add(at int64, row []float64, level int) {
 		from, _ := slices.BinarySearch(t.at, at-span)
 		t.cut(max(from-1, n-limit), n) // one that is older: what the span begins with
 		t.dropped = true
+	}
+}
+
+// fill puts into a kept sample what it does not know, and the largest of the events
+// that fall between it and the next.
+func (t *tier) fill(i int, row []float64, events []bool) {
+	for k, v := range row {
+		if old := t.columns[k][i]; v == v && (old != old || k < len(events) && events[k] && v > old) {
+			t.columns[k][i] = v
+			t.filled = true
+		}
 	}
 }
 
@@ -193,8 +219,8 @@ func (t *tier) dots(dots []Dot, k, lo, hi int, end int64) []Dot {
 	return dots
 }
 
-// Ask answers a query, from the answer before where nothing has changed since.
-func (h *Store) Ask(q *Query, now time.Time) float64 {
+// Ask answers a query over a window, its own or a shorter one, from the answer before where nothing has changed since.
+func (h *Store) Ask(q *Query, now time.Time, window time.Duration) float64 {
 	if h == nil {
 		return unknown
 	}
@@ -202,7 +228,7 @@ func (h *Store) Ask(q *Query, now time.Time) float64 {
 	if k < 0 {
 		return unknown
 	}
-	level, lo, hi := h.since(end-int64(q.Window), end)
+	level, lo, hi := h.since(end-int64(window), end)
 	t := &h.tiers[level]
 	if hi-lo < 2 {
 		return unknown

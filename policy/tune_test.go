@@ -1,0 +1,192 @@
+package policy
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+const tuned = `policy "p" {
+  when     = wal.bytes > bytes("1MB")
+  cooldown = "10m"
+  checkpoint { stall_budget = "200ms" }
+  tune "stall" {
+    goal = p95_over(checkpoint.stall, "7d") < duration("150ms")
+    mode = "MODE"
+  }
+}`
+
+// tuneFor lives for so long; every run holds writers up as stall says of the budget in
+// force. It returns the values in force, in turn.
+func tuneFor(w *world, length time.Duration, stall func(budget float64) time.Duration) (values []float64) {
+	p := w.set.Policies[0]
+	for end := w.now.Add(length); w.now.Before(end); {
+		w.tick(time.Minute, func(s *collector.Sample) { s.WAL.SizeBytes = 2e6 })
+		d := w.last.Tunes[0]
+		if n := len(values); n == 0 || values[n-1] != d.Value {
+			values = append(values, d.Value)
+		}
+		if w.last.Action == nil {
+			continue
+		}
+		took := stall(d.Value)
+		w.hist.ObserveStall(took)
+		w.states["p"] = w.set.Finished(w.states["p"], p, w.now, ActionResult{Outcome: sqlite.OutcomeTruncated,
+			WriterStall: took})
+	}
+	return values
+}
+
+func tunedWorld(t *testing.T, mode string) *world {
+	return newWorld(t, strings.ReplaceAll(tuned, "MODE", mode))
+}
+
+// What a run costs follows the budget: the value comes to where the goal is met, one
+// step at a time, each judged by runs of its own.
+func TestTune_F12(t *testing.T) {
+	t.Parallel()
+	w := tunedWorld(t, "apply")
+	took := func(budget float64) time.Duration { return time.Duration(budget * 0.9 * 1e9) }
+	values := tuneFor(w, 24*time.Hour, took)
+	for i, v := range values[1:] {
+		if ratio := v / values[i]; ratio < 0.74 || ratio > 1.11 {
+			t.Errorf("%v → %v is more than one step", values[i], v)
+		}
+	}
+	if d := w.last.Tunes[0]; d.Goal != True || d.Value >= 0.2 || d.Value < 0.1 {
+		t.Errorf("after a day %+v", d)
+	}
+	if len(values) > 12 {
+		t.Errorf("%d steps in a day", len(values))
+	}
+}
+
+// One slow run does not lock the value out: what was before a step says nothing of it.
+func TestTuneForgetsAnAccident(t *testing.T) {
+	t.Parallel()
+	w := tunedWorld(t, "apply")
+	tuneFor(w, time.Hour, func(float64) time.Duration { return 20 * time.Millisecond })
+	once := true
+	values := tuneFor(w, 3*24*time.Hour, func(float64) time.Duration {
+		if once {
+			once = false
+			return 30 * time.Second
+		}
+		return 20 * time.Millisecond
+	})
+	lowest := 1.0
+	for _, v := range values {
+		lowest = min(lowest, v)
+	}
+	if d := w.last.Tunes[0]; lowest != 0.15 || d.Value != 0.2 {
+		t.Errorf("it went %v, ends with %+v; want one step down and back to 0.2", values, d)
+	}
+}
+
+// A goal that cannot be had this way leaves the value where the operator put it.
+func TestTuneGivesUp(t *testing.T) {
+	t.Parallel()
+	w := tunedWorld(t, "apply")
+	values := tuneFor(w, 48*time.Hour, func(float64) time.Duration { return time.Second })
+	d := w.last.Tunes[0]
+	if d.Value != 0.2 || !d.Frozen.After(w.now) || len(values) < 4 || !strings.HasPrefix(d.Reason, "frozen until") {
+		t.Errorf("it went %v and ends with %+v", values, d)
+	}
+	again := roundTrip(t, w.states["p"])
+	if got := again.Tunes["stall"]; !got.Frozen.Equal(d.Frozen) {
+		t.Errorf("the freeze does not survive a restart: %+v", got)
+	}
+}
+
+// A step up that misses the goal is taken back, and the value stays.
+func TestTuneRevertsAStepUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `policy "p" {
+  when = wal.bytes > tune.limit
+  checkpoint {}
+  tune "limit" {
+    goal  = max_over(checkpoint.stall, "1d") < duration("150ms")
+    start = bytes("1MB")
+    max   = bytes("1.5MB")
+    mode  = "apply"
+  }
+}`)
+	values := tuneFor(w, 20*time.Hour, func(limit float64) time.Duration {
+		if limit > 1.15e6 {
+			return time.Second
+		}
+		return time.Millisecond
+	})
+	d := w.last.Tunes[0]
+	if len(values) != 4 || values[2] != 1.21e6 || d.Value != 1.1e6 || !d.Frozen.After(w.now) || d.Literal !=
+		`bytes("1.1MB")` || d.Attribute != "start" {
+		t.Errorf("it went %v and ends with %+v", values, d)
+	}
+}
+
+// A value at which the policy no longer comes to act is taken back.
+func TestTuneTakesBackWhatStarves(t *testing.T) {
+	t.Parallel()
+	w := tunedWorld(t, "apply")
+	p := w.set.Policies[0]
+	w.tick(time.Minute, nil)
+	st := w.states["p"]
+	st.Phase, st.ArmedSince, st.Seen, st.PendingSince = Armed, w.now, w.now, w.now
+	st.Tunes = map[string]TuneState{"stall": {Value: 0.06, Previous: 0.08, Changed: w.now, Judged: w.now}}
+	w.states = map[string]PolicyState{"p": st}
+	for range 25 * 60 {
+		// 200 MB cost 100 ms: within what is configured, over what was learned.
+		w.tick(time.Minute, func(s *collector.Sample) { s.WAL.CheckpointedFrames = s.WAL.Frames })
+		if a := w.last.Action; a != nil {
+			if d := w.last.Tunes[0]; d.Value != 0.2 || !strings.Contains(d.Reason, "has not come to act") {
+				t.Errorf("acts with %+v", d)
+			}
+			if a.Checkpoint.StallBudget != p.Ladder.StallBudget {
+				t.Errorf("the budget is %s", a.Checkpoint.StallBudget)
+			}
+			return
+		}
+	}
+	t.Errorf("it never acted: %+v", w.last.Tunes[0])
+}
+
+// Without being told to, nothing is applied: one step is suggested, and in the shadow
+// it is counted what it would have prevented.
+func TestTuneSuggestsOneStep(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"suggest", "shadow"} {
+		w := tunedWorld(t, mode)
+		values := tuneFor(w, 24*time.Hour, func(float64) time.Duration { return 180 * time.Millisecond })
+		d := w.last.Tunes[0]
+		if len(values) != 1 || d.Value != 0.2 || d.Suggested != 0.15 || d.Literal != `duration("150ms")` || d.Attribute !=
+			"stall_budget" {
+			t.Errorf("%s: in force were %v; it ends with %+v", mode, values, d)
+		}
+		if (d.ShadowRuns > 0) != (mode == "shadow") {
+			t.Errorf("%s: %d runs in the shadow", mode, d.ShadowRuns)
+		}
+	}
+	// In the shadow a threshold that is not reached would have prevented the run.
+	w := newWorld(t, `policy "p" {
+  when = wal.bytes > tune.limit
+  checkpoint {}
+  tune "limit" {
+    goal  = checkpoint.stall < duration("1s")
+    start = bytes("1.9MB")
+    max   = bytes("9MB")
+    mode  = "shadow"
+  }
+}`)
+	tuneFor(w, 12*time.Hour, func(float64) time.Duration { return time.Millisecond })
+	if d := w.last.Tunes[0]; d.Suggested != 2.09e6 || d.ShadowDiffered == 0 || d.ShadowDiffered > d.ShadowRuns {
+		t.Errorf("in the shadow: %+v", d)
+	}
+	w = tunedWorld(t, "freeze")
+	tuneFor(w, 24*time.Hour, func(float64) time.Duration { return time.Second })
+	if d := w.last.Tunes[0]; d.Value != 0.2 || d.Suggested != 0.2 {
+		t.Errorf("frozen: %+v", d)
+	}
+}
