@@ -34,7 +34,7 @@ func (r *Replicator) step(ctx context.Context, force bool) (capture.Progress, er
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.gathers = !got.Pending.IsZero(); got.Settled {
+	if r.gathers = !got.Pending.IsZero(); got.Complete {
 		if n := len(r.marks); n > 0 && r.marks[n-1].txid == got.TXID {
 			r.marks[n-1].at = got.At
 		} else if n == 0 || r.marks[n-1].txid < got.TXID {

@@ -434,7 +434,7 @@ func (r *Replicator) SyncNow(ctx context.Context) error {
 // settled captures until everything committed before the call is in the spool.
 func (r *Replicator) settled(ctx context.Context) (ltx.TXID, error) {
 	got, err := r.step(ctx, true)
-	for err == nil && !got.Settled {
+	for err == nil && !got.Complete {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()

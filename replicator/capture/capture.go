@@ -13,35 +13,20 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Reason says why a segment does not come from the WAL alone.
-type Reason string
-
-// The reasons for which continuity was not proven and the database was compared
-// with its page checksums. ReasonFirst is no discontinuity and is not counted.
-const (
-	ReasonFirst    Reason = "first"      // nothing was ever captured: the whole database
-	ReasonState    Reason = "state"      // the state directory was lost or is damaged
-	ReasonReplaced Reason = "replaced"   // another file is at the path
-	ReasonPageSize Reason = "page_size"  // the whole database again: pages of two sizes cannot be combined
-	ReasonWALReset Reason = "wal_reset"  // the WAL was reset before all of it was captured
-	ReasonWALIndex Reason = "wal_index"  // the commit counter went back: the wal-index was rebuilt, or the WAL deleted
-	ReasonFrames   Reason = "frames"     // frames that should be valid are not
-	ReasonGrowth   Reason = "growth"     // a page by which the database grew is not in the WAL
-	ReasonSpool    Reason = "spool_full" // the spool had reached its limit and commits were let go
-)
+type Reason = tail.Reason
 
 // Reasons returns every counted reason, so that each can be exported at 0.
-func Reasons() []Reason {
-	return []Reason{
-		ReasonState, ReasonReplaced, ReasonPageSize, ReasonWALReset, ReasonWALIndex, ReasonFrames, ReasonGrowth, ReasonSpool,
-	}
-}
+func Reasons() []Reason { return tail.Reasons() }
 
 // Errors of a Capture.
 var (
@@ -92,17 +77,17 @@ func (o *Options) setDefaults() {
 
 // Progress says what one Step did and where capture stands.
 type Progress struct {
-	TXID    ltx.TXID      // of the last segment in the spool
-	Commits int           // commits read in this step
-	Frames  int           // WAL frames read in this step
-	Spooled bool          // a segment was added
-	Settled bool          // everything that was committed before At is in the spool
-	Restart bool          // the WAL was made to begin again at its first frame
-	Stall   time.Duration // how long the write lock was ours for a restart, done or not; 0: not at all
-	Reason  Reason        // of the diff that was taken, if one was
-	Pending time.Time     // when the oldest commit that is not in the spool yet was met; zero: there is none
-	At      time.Time     // every commit before was met
-	Next    time.Duration // when to call Step again, unless something wakes the caller
+	TXID     ltx.TXID      // of the last segment in the spool
+	Commits  int           // commits read in this step
+	Frames   int           // WAL frames read in this step
+	Spooled  bool          // a segment was added
+	Complete bool          // everything that was committed before At is in the spool
+	Restart  bool          // the WAL was made to begin again at its first frame
+	Stall    time.Duration // how long the write lock was ours for a restart, done or not; 0: not at all
+	Reason   Reason        // of the diff that was taken, if one was
+	Pending  time.Time     // when the oldest commit that is not in the spool yet was met; zero: there is none
+	At       time.Time     // every commit before was met
+	Next     time.Duration // when to call Step again, unless something wakes the caller
 }
 
 // Capture copies every commit of one database into its spool. It holds a read
@@ -122,6 +107,8 @@ type Progress struct {
 //	restarter   keeps the WAL bounded
 //	truncater   runs the TRUNCATE that loses nothing
 //	presence    who else uses the database
+//	departure   leaves as the last of all
+//	pace        when to look again
 //
 // The order of a step:
 //
@@ -146,7 +133,7 @@ type Capture struct {
 	log   *slog.Logger
 
 	mu         sync.Mutex // guards all below and what the parts own; the Spool's locks come after it
-	tail       *tail
+	tail       *tail.Tail
 	state      *statedir.Dir
 	continuity *continuity
 	flusher    *flusher
@@ -155,8 +142,9 @@ type Capture struct {
 	comparer   *comparer
 	restarter  *restarter
 	truncater  *truncater
-	presence   presence
-	pace       pacing
+	presence   *presence.Presence
+	departure  *departure
+	pace       *pace.Pace
 	whole      time.Time // when the last Step began that was more than the fast path; zero: it failed
 	tally      Progress  // of the Step under way
 }
@@ -165,7 +153,7 @@ type Capture struct {
 func New(o Options) *Capture {
 	o.setDefaults()
 	c := &Capture{o: o, files: o.Files, log: o.Logger.With("db", o.Name)}
-	c.tail = &tail{files: o.Files, clock: o.Clock}
+	c.tail = tail.New(o.Files, o.Clock)
 	c.state = &statedir.Dir{Path: o.StateDir, Clock: o.Clock, Log: c.log, Recover: o.Recover}
 	c.continuity = newContinuity(o.Files, c.tail, c.state, c.log)
 	c.flusher = &flusher{files: o.Files, tail: c.tail, state: c.state, commit: (*pendingCommit).run}
@@ -180,7 +168,12 @@ func New(o Options) *Capture {
 		restartAt: o.RestartAt, stallBudget: o.StallBudget, clock: o.Clock, log: c.log,
 	}
 	c.truncater = &truncater{files: o.Files, hold: c.hold, flusher: c.flusher}
-	c.presence.files = o.Files
+	c.presence, c.pace = presence.New(o.Files), &pace.Pace{}
+	c.departure = &departure{
+		files: o.Files, tail: c.tail, state: c.state, continuity: c.continuity, flusher: c.flusher, copies: c.copies,
+		hold: c.hold, truncater: c.truncater, presence: c.presence, pace: c.pace,
+		idleAfter: o.IdleAfter, clock: o.Clock, log: c.log, again: c.ready,
+	}
 	return c
 }
 
@@ -196,16 +189,16 @@ func (c *Capture) Open(ctx context.Context) error {
 	}
 	c.continuity.readBoot()
 	pos := c.state.Position()
-	c.tail.restart(pos)
+	c.tail.Restart(pos)
 	switch {
 	case from == statedir.FromNothing:
-		c.continuity.lose(ReasonFirst, "")
+		c.continuity.lose(tail.ReasonFirst, "")
 	case from == statedir.FromReplica:
-		c.continuity.lose(ReasonState, "position taken from the replica: "+pos.TXID.String())
+		c.continuity.lose(tail.ReasonState, "position taken from the replica: "+pos.TXID.String())
 	case pos.Doubt != "":
 		c.continuity.lose(Reason(pos.Doubt), "the comparison had not ended when sqlwatch did")
 	}
-	c.pace.active = c.o.Clock()
+	c.pace.Read = c.o.Clock()
 	return nil
 }
 
@@ -224,7 +217,7 @@ func (c *Capture) Close() error {
 	defer c.mu.Unlock()
 	err := c.flusher.wait()
 	if err == nil {
-		err = c.part()
+		err = c.departure.part()
 	}
 	return errors.Join(err, c.hold.close(), c.state.Close())
 }

@@ -247,7 +247,7 @@ func (s *scene) settle() {
 	for range 100 {
 		got := s.step(true)
 		x, err := s.files.WALIndex()
-		if got.Settled && !s.capture.hold.isOpen() {
+		if got.Complete && !s.capture.hold.isOpen() {
 			return // the main file is all there is
 		}
 		if err == nil && s.capture.state.Position().Current(x) && s.capture.continuity.lost == "" {

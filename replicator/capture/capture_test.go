@@ -3,6 +3,8 @@ package capture
 import (
 	"testing"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 func TestCapture(t *testing.T) {
@@ -15,7 +17,7 @@ func TestCapture(t *testing.T) {
 		s.open()
 		n := 0
 		start := s.step(true)
-		if start.Reason != ReasonFirst || start.TXID != 1 {
+		if start.Reason != tail.ReasonFirst || start.TXID != 1 {
 			t.Fatalf("first step: %+v, want TXID 1 for reason first", start)
 		}
 		for range 20 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // A TRUNCATE that meets the application's own checkpointer costs nobody
@@ -155,7 +156,7 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 	}
 	r, err := t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, sqlite.Budget{Stall: max(left(), time.Millisecond)},
 		hooks)
-	if errors.Is(reason, errBudget) {
+	if errors.Is(reason, tail.ErrBudget) {
 		r.Mode, r.Outcome, err = sqlite.Truncate, sqlite.OutcomeBudgetSpent, nil
 	} else if reason != nil {
 		err = reason

@@ -12,6 +12,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // updates is a line that changes rows all over the database.
@@ -39,7 +40,7 @@ func TestComparison_D78_whileWriting(t *testing.T) {
 			restarts, largest := 0, int64(0)
 			for round := range 3 {
 				if round > 0 {
-					s.capture.continuity.lose(ReasonFrames, "the test says so")
+					s.capture.continuity.lose(tail.ReasonFrames, "the test says so")
 				}
 				compared := false
 				for !compared {
@@ -65,7 +66,7 @@ func TestComparison_D78_whileWriting(t *testing.T) {
 				s.checkEqual()
 			}
 			t.Logf("%d restarts, at most %d kB in the wal", restarts, largest>>10)
-			s.wantLost(map[Reason]uint64{ReasonFrames: 2})
+			s.wantLost(map[Reason]uint64{tail.ReasonFrames: 2})
 		})
 	}
 }
@@ -124,12 +125,12 @@ func TestComparison_D78_otherSizes(t *testing.T) {
 	s.open()
 	s.capture.comparer.portion = 8 << 10
 	for round := range 5 {
-		s.capture.continuity.lose(ReasonFrames, "the test says so")
+		s.capture.continuity.lose(tail.ReasonFrames, "the test says so")
 		a.during(
 			`[db.execute("delete from t where id%3>0"), commit(100, 20), db.execute("delete from t where id%2"), commit(20, `+
 				`10)] and 1`, func() { s.step(false) })
 		if round%2 == 1 {
-			s.capture.continuity.lose(ReasonFrames, "the test says so")
+			s.capture.continuity.lose(tail.ReasonFrames, "the test says so")
 			a.during(`db.execute("vacuum")`, func() { s.step(false) })
 		}
 		s.checkEqual()
@@ -150,11 +151,11 @@ func TestPadding_D75(t *testing.T) {
 	s.open()
 	s.settle()
 	for range 5 {
-		before := s.capture.tail.frames
+		before := s.capture.tail.Frames
 		a.do(`[(db.execute("update t set k=7, v=x'00' where id=1")) for _ in range(3)] and 1`)
 		a.do("commit(3)")
 		if s.step(true).Commits != 6 {
-			t.Errorf("not six commits, in %d frames", s.capture.tail.frames-before)
+			t.Errorf("not six commits, in %d frames", s.capture.tail.Frames-before)
 		}
 	}
 	s.wantLost(nil)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -17,7 +18,7 @@ import (
 // now: proven, or lost for a reason until the comparison that is due has ended.
 type continuity struct {
 	files *dbfile.Files
-	tail  *tail
+	tail  *tail.Tail
 	state *statedir.Dir
 	log   *slog.Logger
 	boot  string // of the system: see mainFile
@@ -34,7 +35,7 @@ type levelFile struct {
 	main             spool.MainFile
 }
 
-func newContinuity(files *dbfile.Files, t *tail, s *statedir.Dir, log *slog.Logger) *continuity {
+func newContinuity(files *dbfile.Files, t *tail.Tail, s *statedir.Dir, log *slog.Logger) *continuity {
 	c := &continuity{files: files, tail: t, state: s, log: log}
 	c.counts.Store(&map[Reason]uint64{})
 	return c
@@ -64,8 +65,8 @@ func (c *continuity) lose(r Reason, detail string) {
 		return
 	}
 	c.lost = r
-	c.tail.rewind()
-	if r == ReasonFirst {
+	c.tail.Rewind()
+	if r == tail.ReasonFirst {
 		return
 	}
 	next := maps.Clone(*c.counts.Load())
@@ -75,29 +76,30 @@ func (c *continuity) lose(r Reason, detail string) {
 		"needed",
 		"reason", string(r), "detail", detail)
 	pos := c.state.Position()
-	if r == ReasonSpool || pos.Doubt != "" { // a full spool changes nothing about what the position proves
+	if r == tail.ReasonSpool || pos.Doubt != "" { // a full spool changes nothing about what the position proves
 		return
 	}
 	pos.Doubt = string(r)
-	c.tail.restart(pos)
+	c.tail.Restart(pos)
 	if err := c.state.Doubt(pos); err != nil {
 		c.log.Warn("the discontinuity could not be written down: should sqlwatch be killed before the comparison ends, run "+
 			"`sqlwatch verify`", "err", err)
 	}
 }
 
-// unheld returns a *discontinuityError where the wal-index proves nothing, because
+// unheld returns a *tail.DiscontinuityError where the wal-index proves nothing, because
 // the WAL was reset or the wal-index made anew while we did not hold them.
 func (c *continuity) unheld(x dbfile.WALIndex) error {
-	head := c.tail.head
+	head := c.tail.Head
 	main, err := c.mainFile()
 	if err != nil || head.Vouch(x, main) || x.PageSize != head.PageSize {
 		return err // another page size is a discontinuity of its own
 	}
 	if int32(x.Change-head.Change) < 0 {
-		return discontinuous(ReasonWALIndex, "commit counter went from %d to %d while nobody looked", head.Change, x.Change)
+		return tail.Discontinuous(tail.ReasonWALIndex, "commit counter went from %d to %d while nobody looked", head.Change,
+			x.Change)
 	}
-	return discontinuous(ReasonWALReset, "the WAL was reset while nobody looked")
+	return tail.Discontinuous(tail.ReasonWALReset, "the WAL was reset while nobody looked")
 }
 
 // clockTick is above the resolution of file times: a file written to within it
@@ -116,7 +118,7 @@ func (c *continuity) mainFile() (spool.MainFile, error) {
 	}, nil
 }
 
-// overwritten returns a *discontinuityError where the main file was written to
+// overwritten returns a *tail.DiscontinuityError where the main file was written to
 // and nothing was backfilled: somebody put another database into the same file, as cp
 // does, and what the WAL tells is of the one before. A checkpoint says how far it
 // means to get before it writes.
@@ -139,7 +141,7 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main}
 	same := before.salt == x.Salt1 && before.backfilled == x.Backfilled || before.onZero > 0 && before.onZero == h.onZero()
 	if before.main != (spool.MainFile{}) && same && before.main != main {
-		return discontinuous(ReasonReplaced, "the file was written to, and not by a checkpoint")
+		return tail.Discontinuous(tail.ReasonReplaced, "the file was written to, and not by a checkpoint")
 	}
 	return nil
 }
@@ -157,7 +159,7 @@ func (c *continuity) untouched() bool {
 // last to write.
 func (c *continuity) atRest() bool {
 	main, err := c.mainFile()
-	if err != nil || c.lost != "" || !c.tail.batch.Empty() || !c.state.Position().Main.Same(main) {
+	if err != nil || c.lost != "" || !c.tail.Batch.Empty() || !c.state.Position().Main.Same(main) {
 		return false
 	}
 	st, err := c.files.Stat()
@@ -167,13 +169,13 @@ func (c *continuity) atRest() bool {
 // rememberLevel remembers a position that the main file holds all of, so that the
 // next generation of the WAL can be believed without anybody having held this one.
 func (c *continuity) rememberLevel() error {
-	p := c.tail.head
+	p := c.tail.Head
 	var err error
 	if p.Main, err = c.mainFile(); err != nil {
 		return err
 	}
 	// In this order: a commit that was backfilled before is one that was read.
-	if x, err := readIndex(c.files); err != nil || !p.Current(x) || p == c.state.Position() {
+	if x, err := tail.Index(c.files); err != nil || !p.Current(x) || p == c.state.Position() {
 		return err
 	}
 	return c.confirm(p)
@@ -186,6 +188,6 @@ func (c *continuity) confirm(p spool.Position) error {
 	if err := c.state.Restate(p); err != nil {
 		return err
 	}
-	c.tail.restart(p)
+	c.tail.Restart(p)
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -51,7 +52,7 @@ func TestContinuity(t *testing.T) {
 			s.open()
 		}, nil},
 		{"D27 reset while away, everything before was captured", away(run(truncate, "commit(50)")),
-			map[Reason]uint64{ReasonWALReset: 1}},
+			map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"D27 level, then reset while away, nothing in between", func(s *scene, a *app) {
 			s.settle()
 			if r, err := s.capture.Checkpoint(s.ctx, sqlite.Passive, sqlite.Budget{}); err != nil ||
@@ -72,13 +73,13 @@ func TestContinuity(t *testing.T) {
 			b.do(truncate)
 			b.do("commit(1)")
 			s.open()
-		}, map[Reason]uint64{ReasonWALReset: 1}},
+		}, map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"D27 commits and a reset while away", away(run("commit(50)", truncate, "commit(5)")),
-			map[Reason]uint64{ReasonWALReset: 1}},
+			map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"D27 commits and a reset to nothing while away", away(run("commit(50)", truncate)),
-			map[Reason]uint64{ReasonWALReset: 1}},
+			map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"application closed and reopened while away", away(run("commit(50)", reconnect, "commit(5)")),
-			map[Reason]uint64{ReasonWALIndex: 1}},
+			map[Reason]uint64{tail.ReasonWALIndex: 1}},
 		{"D27 application truncates while we look", func(s *scene, a *app) {
 			for range 5 {
 				a.do("commit(50)")
@@ -95,7 +96,7 @@ func TestContinuity(t *testing.T) {
 		{"D6 vacuum", run("commit(200, 5)", `db.execute("delete from t where id%3")`, `db.execute("vacuum")`, "commit(5)"),
 			nil},
 		{"D6 vacuum while away", away(run("commit(200, 5)", `db.execute("delete from t where id%3")`, `db.execute("vacuum")`,
-			truncate)), map[Reason]uint64{ReasonWALReset: 1}},
+			truncate)), map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"D8 shrink", run(`db.execute("pragma auto_vacuum=full").fetchall()`, `db.execute("vacuum")`, "commit(100, 9)",
 			`db.execute("delete from t where id%2")`, "commit(3)"), nil},
 		{"D12 spilled and rolled back", run(`db.execute("pragma cache_size=10")`, `db.execute("begin")`,
@@ -105,11 +106,11 @@ func TestContinuity(t *testing.T) {
 			a.quit()
 			output(s.t, "rm", s.path+"-shm")
 			startApp(s.t, s.path).do("commit(9)")
-		}, map[Reason]uint64{ReasonWALIndex: 1}},
+		}, map[Reason]uint64{tail.ReasonWALIndex: 1}},
 		{"D2 journal mode delete and back while away",
 			away(run("commit(9)", `db.execute("pragma journal_mode=delete").fetchall()`, "commit(9)",
 				`db.execute("pragma journal_mode=wal").fetchall()`, "commit(9)")),
-			map[Reason]uint64{ReasonWALIndex: 1}},
+			map[Reason]uint64{tail.ReasonWALIndex: 1}},
 		{"D4 replaced by rename", func(s *scene, a *app) {
 			s.close()
 			a.quit()
@@ -117,7 +118,7 @@ func TestContinuity(t *testing.T) {
 			b := startApp(s.t, s.path)
 			b.do("commit(9)")
 			s.open()
-		}, map[Reason]uint64{ReasonReplaced: 1}},
+		}, map[Reason]uint64{tail.ReasonReplaced: 1}},
 		{"D3 removed and made anew", func(s *scene, a *app) {
 			s.close()
 			a.quit()
@@ -126,7 +127,7 @@ func TestContinuity(t *testing.T) {
 			b.do("schema()")
 			b.do("commit(9)")
 			s.open()
-		}, map[Reason]uint64{ReasonReplaced: 1}},
+		}, map[Reason]uint64{tail.ReasonReplaced: 1}},
 		{"D4 replaced by a database that nobody has open", func(s *scene, a *app) {
 			s.close()
 			a.do("commit(9)")
@@ -135,17 +136,17 @@ func TestContinuity(t *testing.T) {
 				`cp "$0" "$0.new" && sqlite3 "$0.new" "update t set k=k+1" && rm -f "$0-wal" "$0-shm" "$0.new-wal" "$0.new-shm" `+
 					`&& mv "$0.new" "$0"`, s.path)
 			s.open()
-		}, map[Reason]uint64{ReasonReplaced: 1}},
+		}, map[Reason]uint64{tail.ReasonReplaced: 1}},
 		{"application closed and never came back", away(func(s *scene, a *app) {
 			a.do("commit(9)")
 			a.quit()
-		}), map[Reason]uint64{ReasonWALIndex: 1}},
+		}), map[Reason]uint64{tail.ReasonWALIndex: 1}},
 		{"D15 side files removed from under an idle database", func(s *scene, a *app) {
 			s.atRest(a)
 			s.close()
 			output(s.t, "sh", "-c", `sqlite3 "$0" "update t set k=k+1" && rm -f "$0-wal" "$0-shm"`, s.path)
 			s.open()
-		}, map[Reason]uint64{ReasonWALReset: 1}},
+		}, map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"two lives of the application, the first one missed", func(s *scene, a *app) {
 			s.atRest(a)
 			s.close()
@@ -154,7 +155,7 @@ func TestContinuity(t *testing.T) {
 			b.quit()
 			startApp(s.t, s.path).do("commit(3)")
 			s.open()
-		}, map[Reason]uint64{ReasonWALReset: 1}},
+		}, map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"application killed after a truncate, counter at 0 before and after", func(s *scene, a *app) {
 			s.atRest(a)
 			s.close()
@@ -163,7 +164,7 @@ func TestContinuity(t *testing.T) {
 			b.do(truncate)
 			b.kill()
 			s.open()
-		}, map[Reason]uint64{ReasonWALReset: 1}},
+		}, map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"nothing while away, counter at 0", func(s *scene, a *app) {
 			s.atRest(a)
 			s.close()
@@ -172,14 +173,14 @@ func TestContinuity(t *testing.T) {
 		{"D7 page size", away(run(`db.execute("pragma journal_mode=delete").fetchall()`,
 			`db.execute("pragma page_size=1024").fetchall()`, `db.execute("vacuum")`,
 			`db.execute("pragma journal_mode=wal").fetchall()`, "commit(9)")),
-			map[Reason]uint64{ReasonPageSize: 1}},
+			map[Reason]uint64{tail.ReasonPageSize: 1}},
 		{"P13 position damaged", away(func(s *scene, a *app) { flip(s.t, lastRecord(s)) }),
-			map[Reason]uint64{ReasonState: 1}},
+			map[Reason]uint64{tail.ReasonState: 1}},
 		{"P13 page checksums damaged", away(func(s *scene, a *app) {
 			flip(s.t, filepath.Join(s.options.StateDir, "pages.sum"))
-		}), map[Reason]uint64{ReasonState: 1}},
+		}), map[Reason]uint64{tail.ReasonState: 1}},
 		{"P12 state removed", away(func(s *scene, a *app) { os.RemoveAll(s.options.StateDir) }),
-			map[Reason]uint64{ReasonState: 1}},
+			map[Reason]uint64{tail.ReasonState: 1}},
 		{"D43 journal_size_limit", func(s *scene, a *app) {
 			a.do(`db.execute("pragma journal_size_limit=0").fetchall()`)
 			a.during("commit(2000)", func() { s.step(false) })
@@ -242,8 +243,8 @@ func TestAtRest(t *testing.T) {
 	a.do("commit(50)")
 	a.quit()
 	s.open()
-	if got := s.step(true); got.TXID != 1 || !got.Settled {
-		t.Fatalf("first step: txid %s, settled %v; want 1 and settled", got.TXID, got.Settled)
+	if got := s.step(true); got.TXID != 1 || !got.Complete {
+		t.Fatalf("first step: txid %s, settled %v; want 1 and settled", got.TXID, got.Complete)
 	}
 	s.checkEqual()
 	s.wantLost(nil)
@@ -252,7 +253,7 @@ func TestAtRest(t *testing.T) {
 		output(t, "sqlite3", s.path, "update t set k=k+1; pragma wal_checkpoint(truncate)")
 		s.open()
 		s.checkEqual()
-		s.wantLost(map[Reason]uint64{ReasonWALReset: 1})
+		s.wantLost(map[Reason]uint64{tail.ReasonWALReset: 1})
 	}
 	for _, segment := range s.capture.Spool().After(1) {
 		if segment.Snapshot() {
@@ -290,7 +291,7 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 		s := stateLost(t)
 		s.crash()
 		s.open()
-		if got := s.step(true); got.Reason != ReasonState || !got.Settled {
+		if got := s.step(true); got.Reason != tail.ReasonState || !got.Complete {
 			t.Errorf("after the kill: %+v, want the comparison", got)
 		}
 		s.checkEqual()
@@ -311,10 +312,10 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 		a.do("schema()")
 		s.open()
 		s.checkEqual()
-		s.capture.continuity.lose(ReasonReplaced, "says a test")
+		s.capture.continuity.lose(tail.ReasonReplaced, "says a test")
 		s.crash()
 		s.open()
-		if got := s.step(true); got.Reason != ReasonReplaced || !got.Settled {
+		if got := s.step(true); got.Reason != tail.ReasonReplaced || !got.Complete {
 			t.Errorf("after the kill: %+v, want the comparison", got)
 		}
 		s.crash()
@@ -432,7 +433,7 @@ func TestSpoolLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.checkEqual()
-	s.wantLost(map[Reason]uint64{ReasonSpool: 1})
+	s.wantLost(map[Reason]uint64{tail.ReasonSpool: 1})
 }
 
 func TestSpoolRelease(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // Between two whole Steps there is mostly nothing to do, or nothing that cannot
@@ -19,7 +21,7 @@ const (
 // rests reports whether nobody has written for a while. Such a database is looked at
 // once a second, and its first commits are met that much later.
 func (c *Capture) rests(now time.Time) bool {
-	return !c.hold.isOpen() || now.Sub(c.pace.active) >= restAfter
+	return !c.hold.isOpen() || now.Sub(c.pace.Read) >= restAfter
 }
 
 // fastPath does for a Step where nothing is to be done, with a few system
@@ -30,7 +32,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		every = wholeIdle
 	}
 	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil ||
-		c.tail.batch.Spilled() {
+		c.tail.Batch.Spilled() {
 		return Progress{}, false
 	}
 	// Whoever claims that all is captured knows that these are the files, and who uses them.
@@ -39,7 +41,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		c.hold.isOpen() && (change.WAL || change.Shm) {
 		return Progress{}, false
 	}
-	if c.presence.look(now) != nil {
+	if c.presence.Look(now) != nil {
 		return Progress{}, false
 	}
 	if !c.hold.isOpen() {
@@ -47,14 +49,14 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 			return Progress{}, false
 		}
 		c.state.Seen(now, true)
-		return Progress{TXID: c.state.Position().TXID, At: now, Next: nextIdle, Settled: true}, true
+		return Progress{TXID: c.state.Position().TXID, At: now, Next: pace.Idle, Complete: true}, true
 	}
-	x, err := readIndex(c.files)
-	if err != nil || c.presence.alone(now) && !(c.hold.blank && c.lingers(now) && st.WALSize == 0) {
+	x, err := tail.Index(c.files)
+	if err != nil || c.presence.Alone(now) && !(c.hold.blank && c.departure.lingers(now) && st.WALSize == 0) {
 		return Progress{}, false
 	}
-	frame, current := x.PageSize+dbfile.FrameHeaderSize, c.tail.head.Current(x)
-	next := nextIdle
+	frame, current := x.PageSize+dbfile.FrameHeaderSize, c.tail.Head.Current(x)
+	next := pace.Idle
 	switch {
 	case !c.hold.active() || !c.hold.proven:
 		return Progress{}, false
@@ -63,44 +65,44 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		if !current || x.Backfilled < x.MaxFrame || !c.continuity.untouched() {
 			return Progress{}, false
 		}
-		c.pace.observe(now, 0, 0)
+		c.pace.Observe(now, 0, 0)
 		if !c.rests(now) {
-			next = c.pace.onZero(frame)
+			next = c.pace.LeaveZero(frame)
 		}
 	default:
 		if !c.mayWait(now, x, frame) {
 			return Progress{}, false
 		}
 		if current {
-			c.pace.observe(now, 0, 0)
+			c.pace.Observe(now, 0, 0)
 		} else {
-			c.pace.busy = now
-			c.tail.met(now)
+			c.pace.Met = now
+			c.tail.Met(now)
 		}
-		next = c.pace.next(frame)
+		next = c.pace.Next(frame)
 	}
-	settled := current && c.tail.batch.Empty()
+	settled := current && c.tail.Batch.Empty()
 	if settled {
 		c.state.Seen(now, true)
 	}
 	return Progress{
-		TXID: c.state.Position().TXID, Pending: c.tail.pending, At: now, Next: next,
-		Settled: settled,
+		TXID: c.state.Position().TXID, Pending: c.tail.Pending, At: now, Next: next,
+		Complete: settled,
 	}, true
 }
 
 // mayWait reports whether what is in the WAL beyond what was read may stay there, and
 // the hold where it is.
 func (c *Capture) mayWait(now time.Time, x dbfile.WALIndex, frame int) bool {
-	if !c.tail.head.InGeneration(x) || x.MaxFrame < c.tail.head.Frames.Frame || int32(x.Change-c.tail.head.Change) < 0 ||
-		x.PageSize != c.tail.head.PageSize {
+	if !c.tail.Head.InGeneration(x) || x.MaxFrame < c.tail.Head.Frames.Frame || int32(x.Change-c.tail.Head.Change) < 0 ||
+		x.PageSize != c.tail.Head.PageSize {
 		return false
 	}
-	unread := int64(x.MaxFrame-c.tail.head.Frames.Frame) * int64(frame)
-	if unread >= fastPathBytes || !c.tail.pending.IsZero() && now.Sub(c.tail.pending) >= c.o.BatchAge {
+	unread := int64(x.MaxFrame-c.tail.Head.Frames.Frame) * int64(frame)
+	if unread >= fastPathBytes || !c.tail.Pending.IsZero() && now.Sub(c.tail.Pending) >= c.o.BatchAge {
 		return false
 	}
-	if c.large(x, frame) || unread == 0 && now.Sub(c.pace.active) >= levelAfter && now.After(c.pace.level) {
+	if c.large(x, frame) || unread == 0 && now.Sub(c.pace.Read) >= levelAfter && now.After(c.pace.NoLevel) {
 		return false
 	}
 	return !c.hold.waitedFor()

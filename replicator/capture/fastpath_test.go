@@ -5,10 +5,12 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 )
 
 // oneMoment is too short for a whole Step to come due.
-const oneMoment = nextActive
+const oneMoment = pace.Active
 
 // clocked is a scene whose time the test moves, and where an application has written.
 func clocked(t *testing.T) (s *scene, a *app, pass func(time.Duration)) {
@@ -34,7 +36,7 @@ func TestFastPath(t *testing.T) {
 		for range 3 {
 			a.do("commit(1)")
 			pass(oneMoment)
-			if r := s.step(false); r.Commits != 0 || r.Pending.IsZero() || r.Settled {
+			if r := s.step(false); r.Commits != 0 || r.Pending.IsZero() || r.Complete {
 				t.Errorf("step after a commit: %+v, want it to wait and to be pending", r)
 			}
 		}
@@ -44,7 +46,7 @@ func TestFastPath(t *testing.T) {
 		}
 		a.do("commit(2)")
 		pass(oneMoment)
-		if r := s.step(true); r.Commits != 2 || !r.Spooled || !r.Settled {
+		if r := s.step(true); r.Commits != 2 || !r.Spooled || !r.Complete {
 			t.Errorf("forced step: %+v, want two commits, and all of them spooled", r)
 		}
 		s.checkEqual()
@@ -121,7 +123,7 @@ func TestFastPathSeesOtherFiles(t *testing.T) {
 		b := startApp(t, s.path)
 		b.do("commit(5)")
 		pass(oneMoment)
-		if r := s.step(false); r.Settled && r.TXID == last {
+		if r := s.step(false); r.Complete && r.TXID == last {
 			t.Errorf("step after commits to new files: %+v claims that all is captured", r)
 		}
 		s.checkEqual()
@@ -150,12 +152,13 @@ func TestFastPathAtRest(t *testing.T) {
 		t.Fatal("after twenty quiet seconds, want connections that are open and on READ0")
 	}
 	whole := s.capture.whole
-	pass(nextLevel)
-	if r := s.step(false); !r.Settled || s.capture.whole != whole || r.Next != rhythmic(s.options.Clock(), nextIdle) {
+	pass(pace.Level)
+	if r := s.step(false); !r.Complete || s.capture.whole != whole || r.Next != pace.Rhythmic(s.options.Clock(),
+		pace.Idle) {
 		t.Errorf("step at rest: %+v, want the fast path, which finds everything spooled", r)
 	}
 	a.do("commit(7)")
-	pass(nextLevel)
+	pass(pace.Level)
 	if r := s.step(false); r.Commits != 7 || r.Pending.IsZero() {
 		t.Errorf("step after commits: %+v, want seven, pending", r)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
@@ -17,7 +18,7 @@ import (
 // flusher turns the tail into segments of the spool.
 type flusher struct {
 	files *dbfile.Files
-	tail  *tail
+	tail  *tail.Tail
 	state *statedir.Dir
 	found *overlay.Found // of the comparison under way, which takes what would else become a segment; nil outside of one
 
@@ -43,22 +44,22 @@ type pendingCommit struct {
 func (p *pendingCommit) run() error { return p.w.Commit(p.record) }
 
 // absorb reads to x's head, once what was read of an earlier generation is in the
-// spool. See tail.absorb.
+// spool. See tail.Absorb.
 func (f *flusher) absorb(x dbfile.WALIndex) error {
-	if f.tail.otherGeneration(x) {
-		if err := f.tail.proves(x); err != nil {
+	if f.tail.OtherGeneration(x) {
+		if err := f.tail.Proves(x); err != nil {
 			return err
 		}
 		if err := f.flush(); err != nil {
 			return err
 		}
 	}
-	return f.tail.absorb(x)
+	return f.tail.Absorb(x)
 }
 
 // absorbHead reads to the head.
 func (f *flusher) absorbHead() error {
-	x, err := readIndex(f.files)
+	x, err := tail.Index(f.files)
 	if err != nil {
 		return err
 	}
@@ -66,25 +67,25 @@ func (f *flusher) absorbHead() error {
 }
 
 // hurry sets how long what follows may take, because others wait: reading and encoding
-// then end in errBudget, and nothing is lost. The function returned ends the hurry.
+// then end in tail.ErrBudget, and nothing is lost. The function returned ends the hurry.
 func (f *flusher) hurry(budget time.Duration) (end func()) {
-	f.tail.deadline = time.Now().Add(budget)
-	return func() { f.tail.deadline = time.Time{} }
+	f.tail.Deadline = time.Now().Add(budget)
+	return func() { f.tail.Deadline = time.Time{} }
 }
 
-// absorbTail reads to the head in a hurry, or returns errBudget where that much came
+// absorbTail reads to the head in a hurry, or returns tail.ErrBudget where that much came
 // meanwhile that it would take too long, as measured on what was read before.
 func (f *flusher) absorbTail() error {
-	x, err := readIndex(f.files)
+	x, err := tail.Index(f.files)
 	if err != nil {
 		return err
 	}
 	frames := x.MaxFrame
-	if head := f.tail.head; head.InGeneration(x) {
+	if head := f.tail.Head; head.InGeneration(x) {
 		frames -= min(frames, head.Frames.Frame)
 	}
-	if f.tail.takes(frames, x.PageSize) > time.Until(f.tail.deadline) {
-		return errBudget
+	if f.tail.Takes(frames, x.PageSize) > time.Until(f.tail.Deadline) {
+		return tail.ErrBudget
 	}
 	return f.absorb(x)
 }
@@ -135,7 +136,7 @@ func (f *flusher) begin() error {
 }
 
 // end waits so long for the flush under way. A caller that freezes the
-// application and gets errBudget must let writers go, and then call wait.
+// application and gets tail.ErrBudget must let writers go, and then call wait.
 func (f *flusher) end(budget time.Duration) error {
 	if f.flushing == nil {
 		return nil
@@ -146,7 +147,7 @@ func (f *flusher) end(budget time.Duration) error {
 	case <-f.flushing.done:
 		return f.wait()
 	case <-timer.C:
-		return errBudget
+		return tail.ErrBudget
 	}
 }
 
@@ -164,14 +165,14 @@ func (f *flusher) wait() error {
 // encode writes the batch as a segment and works out the position after it; nil
 // if there is nothing to write.
 func (f *flusher) encode() (_ *pendingCommit, err error) {
-	b, head := &f.tail.batch, f.tail.head
+	b, head := &f.tail.Batch, f.tail.Head
 	if f.found != nil {
 		return nil, f.find()
 	}
 	if b.Empty() {
 		return nil, nil
 	}
-	if err := f.tail.grew(f.state.Position().Pages); err != nil {
+	if err := f.tail.Grew(f.state.Position().Pages); err != nil {
 		return nil, err
 	}
 	began := time.Now()
@@ -198,13 +199,13 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 		}
 		sum := w.Sum(page, v.Data)
 		if v.Sum != 0 && v.Sum != sum {
-			return nil, discontinuous(ReasonFrames, "frame %d changed after it was verified", v.Frame)
+			return nil, tail.Discontinuous(tail.ReasonFrames, "frame %d changed after it was verified", v.Frame)
 		}
 		if err := w.Add(page, v.Data); err != nil {
 			return nil, err
 		}
-		if f.tail.late(len(changes)) {
-			return nil, errBudget
+		if f.tail.Late(len(changes)) {
+			return nil, tail.ErrBudget
 		}
 		changes = append(changes, pagesums.Change{Page: page, Sum: sum})
 	}
@@ -217,17 +218,17 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f.tail.measure(time.Since(began))
+	f.tail.Measure(time.Since(began))
 	return &pendingCommit{w: w, record: r, changes: changes}, nil
 }
 
 // find adds the batch to what the comparison under way has found.
 func (f *flusher) find() error {
-	b, head := &f.tail.batch, f.tail.head
+	b, head := &f.tail.Batch, f.tail.Head
 	if b.Empty() {
 		return nil
 	}
-	if err := f.tail.grew(f.tail.spooled.Pages); err != nil {
+	if err := f.tail.Grew(f.tail.Spooled.Pages); err != nil {
 		return err
 	}
 	for page, v := range b.Pages(f.files.WAL(), head.Pages) {
@@ -235,13 +236,13 @@ func (f *flusher) find() error {
 			return fmt.Errorf("read wal frame %d again: %w", v.Frame, v.Err)
 		}
 		if v.Sum != 0 && v.Sum != ltx.ChecksumPage(page, v.Data) {
-			return discontinuous(ReasonFrames, "frame %d changed after it was verified", v.Frame)
+			return tail.Discontinuous(tail.ReasonFrames, "frame %d changed after it was verified", v.Frame)
 		}
 		if err := f.found.Take(page, v.Data); err != nil {
 			return err
 		}
 	}
-	f.tail.restart(head)
+	f.tail.Restart(head)
 	return nil
 }
 
@@ -251,6 +252,6 @@ func (f *flusher) adopt(p *pendingCommit) error {
 	if p.err != nil {
 		return errors.Join(p.err, p.w.Abort())
 	}
-	f.tail.restart(p.record.Position)
+	f.tail.Restart(p.record.Position)
 	return f.state.Adopt(p.record.Position, p.changes)
 }

@@ -68,7 +68,7 @@ func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
 	a.do("commit(20)")
 	s.open()
 	s.settle()
-	s.capture.flusher.tail.rate = 4e9 // as if nothing had told that it takes long
+	s.capture.flusher.tail.Rate = 4e9 // as if nothing had told that it takes long
 	for range 2 {
 		a.do(
 			`(db.execute("begin immediate"), [db.execute("insert into t(k,v) values(1,?)", (rnd.randbytes(100000),)) for _ in ` +

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
@@ -75,32 +76,6 @@ func (h *hold) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// readIndex reads the wal-index. When the WAL is empty and the wal-index was made
-// after that, it knows neither the page size nor the database's: the main file,
-// which then is all there is, does. The caller holds the WAL if it is to believe them.
-func readIndex(files *dbfile.Files) (dbfile.WALIndex, error) {
-	x, err := files.WALIndex()
-	if err != nil || x.MaxFrame > 0 || x.PageSize > 0 && x.Pages > 0 {
-		return x, err
-	}
-	h, err := files.Header()
-	if errors.Is(err, dbfile.ErrEmpty) {
-		return x, nil
-	}
-	if err != nil {
-		return x, err
-	}
-	x.PageSize, x.Pages = h.PageSize, h.Pages
-	if !h.PagesValid() {
-		st, err := files.Stat()
-		if err != nil {
-			return x, err
-		}
-		x.Pages = uint32(st.DatabaseSize / int64(h.PageSize))
-	}
-	return x, nil
-}
-
 func (h *hold) isOpen() bool { return h.work != nil }
 
 // active says whether a read transaction is open.
@@ -150,7 +125,7 @@ func beginRead(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (x d
 	if err := conn.BeginRead(ctx); err != nil {
 		return x, false, err
 	}
-	if x, err = readIndex(files); err != nil {
+	if x, err = tail.Index(files); err != nil {
 		return x, false, errors.Join(err, conn.EndRead())
 	}
 	return x, conn.ReadMark() > 0, nil
@@ -242,7 +217,7 @@ func (h *hold) keepAside() {
 	if !h.copies.Any() {
 		return
 	}
-	x, err := readIndex(h.files)
+	x, err := tail.Index(h.files)
 	if err != nil {
 		h.copies.GiveUp(err)
 		return

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -116,13 +117,13 @@ func TestKillLoop(t *testing.T) {
 	s.checkEqual()
 	t.Logf("%d rounds, %s segments, diffs: %v", rounds, s.copies.last, reasons)
 	for reason := range reasons {
-		if reason != ReasonFirst && reason != ReasonWALReset {
+		if reason != tail.ReasonFirst && reason != tail.ReasonWALReset {
 			log, _ := os.ReadFile(filepath.Join(dir, "victim.log"))
 			t.Errorf("%d diffs for %s; a killed capture accounts for wal_reset only\n%s", reasons[reason], reason, log)
 		}
 	}
-	if reasons[ReasonFirst] > 1 {
-		t.Errorf("the whole database was captured %d times", reasons[ReasonFirst])
+	if reasons[tail.ReasonFirst] > 1 {
+		t.Errorf("the whole database was captured %d times", reasons[tail.ReasonFirst])
 	}
 }
 

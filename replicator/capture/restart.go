@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
@@ -63,7 +64,7 @@ func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
 	r.delay = min(max(2*r.delay, minRetry), maxRetry)
 	r.notBefore, r.whenGrown = now.Add(r.delay), now.Add(min(r.delay, growthRetry))
 	r.grown = live + r.restartAt
-	if bold && live >= handOverAt*r.restartAt && errors.Is(err, errBudget) {
+	if bold && live >= handOverAt*r.restartAt && errors.Is(err, tail.ErrBudget) {
 		return did, r.handOver(ctx)
 	}
 	return did, err
@@ -84,10 +85,6 @@ const (
 	maxRetry        = 5 * time.Second
 	growthRetry     = 200 * time.Millisecond // when the WAL has grown by its bound once more
 )
-
-// errBudget says that a freeze was given up because it would have taken longer
-// than the application may be held up.
-var errBudget = errors.New("stall budget spent")
 
 // restart lets the WAL begin again at its first frame, without anybody having
 // written anything: everything is copied and backfilled, and our mark moved to READ0.
@@ -121,7 +118,7 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 	did.stall, err = freeze.Stall(), errors.Join(err, r.hold.thaw(ctx, freeze, level))
 	did.done = level && r.hold.zero
 	if !did.done && err == nil && did.stall >= r.stallBudget/2 {
-		err = errBudget
+		err = tail.ErrBudget
 	}
 	r.log.Debug("soft restart", "done", did.done, "stall", did.stall, "err", err)
 	return did, errors.Join(err, r.flusher.wait())
@@ -139,7 +136,7 @@ func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bo
 		if err := r.flusher.absorbHead(); err != nil {
 			return false, false, err
 		}
-		before := r.flusher.tail.head.Change
+		before := r.flusher.tail.Head.Change
 		outcome, err := r.copyAndBackfill(ctx, time.Minute, r.hold.advance)
 		if err != nil || r.hold.zero { // on READ0: somebody backfilled everything
 			return false, false, err
@@ -169,7 +166,7 @@ func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bo
 		}
 	}
 	if took > allowed {
-		return false, dense, errBudget
+		return false, dense, tail.ErrBudget
 	}
 	return false, dense, nil
 }
@@ -220,7 +217,7 @@ func (r *restarter) levelFrozen(ctx context.Context, freeze *sqlite.Freeze) (boo
 // make the wal-index anew, and its counter proves that nothing was missed or tells that
 // it was: commits that came and went between two looks cost a diff.
 func (r *restarter) handOver(ctx context.Context) error {
-	before, err := readIndex(r.files)
+	before, err := tail.Index(r.files)
 	if err != nil {
 		return err
 	}
@@ -234,14 +231,14 @@ func (r *restarter) handOver(ctx context.Context) error {
 		return err
 	}
 	for start := time.Now(); err == nil && ctx.Err() == nil && time.Since(start) < handOverTime; time.Sleep(handOverPoll) {
-		x, readErr := readIndex(r.files)
+		x, readErr := tail.Index(r.files)
 		if readErr != nil {
 			continue
 		}
 		if x.Salt1 != before.Salt1 { // hold it first: what it has read may take long to store
 			break
 		}
-		if err = r.flusher.absorb(x); errors.Is(err, errRestarting) {
+		if err = r.flusher.absorb(x); errors.Is(err, tail.ErrRestarting) {
 			err = nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // A disk that takes its time while the write lock is ours must not make the
@@ -99,8 +100,8 @@ func TestSlowDiskWALBounded(t *testing.T) {
 	s.capture.flusher.commit = (*pendingCommit).run
 	s.checkEqual()
 	lost := s.capture.Discontinuities()
-	t.Logf("S25: %d times commits were missed", lost[string(ReasonWALReset)])
-	s.wantLost(map[Reason]uint64{ReasonWALReset: lost[string(ReasonWALReset)]})
+	t.Logf("S25: %d times commits were missed", lost[string(tail.ReasonWALReset)])
+	s.wantLost(map[Reason]uint64{tail.ReasonWALReset: lost[string(tail.ReasonWALReset)]})
 }
 
 // A segment that cannot be made durable is tried again under the same TXID, and

@@ -9,6 +9,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
@@ -43,7 +44,7 @@ func (c *Capture) snapshot(ctx context.Context) (*SnapshotReader, error) {
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
-	x, err := readIndex(c.files)
+	x, err := tail.Index(c.files)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // How long a database must be quiet before its WAL is made level, so that the
@@ -33,36 +35,36 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	now := c.o.Clock()
 	if !force {
 		if seen, enough := c.fastPath(now); enough {
-			seen.Next = rhythmic(c.o.Clock(), seen.Next)
+			seen.Next = pace.Rhythmic(c.o.Clock(), seen.Next)
 			return seen, nil
 		}
 	}
 	c.whole = time.Time{}
-	c.tally = Progress{At: now, Next: nextIdle}
-	c.tail.commits, c.tail.frames = 0, 0
+	c.tally = Progress{At: now, Next: pace.Idle}
+	c.tail.Commits, c.tail.Frames = 0, 0
 	before := c.state.Position().TXID
-	err := c.step(ctx, force)
+	err := c.pass(ctx, force)
 	if err == nil {
 		c.whole = now
 	}
 	if passing(err) {
-		err, c.tally.Next = nil, nextOnZero
+		err, c.tally.Next = nil, pace.OnZero
 	}
 	if foreign := (*dbfile.ForeignError)(nil); errors.As(err, &foreign) {
 		// Whoever works with another WAL, or without locks, is not seen by our mark.
-		c.tally.Settled = false
-		c.tail.rewind()
+		c.tally.Complete = false
+		c.tail.Rewind()
 		err = errors.Join(err, c.hold.close())
 	}
-	if c.pace.fails(now, err) {
+	if c.pace.Fails(now, err) {
 		// A mark that is held for a copy that cannot be made lets the WAL grow.
-		c.tail.rewind()
+		c.tail.Rewind()
 		err = errors.Join(err, c.hold.close())
 	}
-	c.tally.Commits, c.tally.Frames = c.tail.commits, c.tail.frames
-	c.tally.TXID, c.tally.Pending = c.state.Position().TXID, c.tail.pending
+	c.tally.Commits, c.tally.Frames = c.tail.Commits, c.tail.Frames
+	c.tally.TXID, c.tally.Pending = c.state.Position().TXID, c.tail.Pending
 	c.tally.Spooled = c.tally.TXID != before
-	c.tally.Next = rhythmic(c.o.Clock(), c.tally.Next)
+	c.tally.Next = pace.Rhythmic(c.o.Clock(), c.tally.Next)
 	if err != nil {
 		return c.tally, fmt.Errorf("capture %s: %w", c.o.Name, err)
 	}
@@ -71,27 +73,28 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 
 // passing reports whether err is of the moment: looking again will do.
 func passing(err error) bool {
-	return errors.Is(err, errRestarting) || errors.Is(err, errBudget) || errors.Is(err, errNoView) ||
+	return errors.Is(err, tail.ErrRestarting) || errors.Is(err, tail.ErrBudget) || errors.Is(err, errNoView) ||
 		errors.Is(err, dbfile.ErrUnclear)
 }
 
-func (c *Capture) step(ctx context.Context, force bool) error {
+// pass goes through the order of a step.
+func (c *Capture) pass(ctx context.Context, force bool) error {
 	if err := c.refresh(); err != nil {
 		return err
 	}
 	if !c.hold.active() && c.undisturbed() {
 		// Nobody wrote since the connections were closed: leave it so.
-		c.tally.Settled = c.tail.batch.Empty()
-		c.state.Seen(c.tally.At, c.tally.Settled)
-		if !c.presence.attached {
-			return c.lie()
+		c.tally.Complete = c.tail.Batch.Empty()
+		c.state.Seen(c.tally.At, c.tally.Complete)
+		if !c.presence.Attached() {
+			return c.departure.lie()
 		}
 		return nil
 	}
 	if err := c.ready(ctx); err != nil {
 		return err
 	}
-	x, err := readIndex(c.files)
+	x, err := tail.Index(c.files)
 	if err != nil {
 		return err
 	}
@@ -103,24 +106,24 @@ func (c *Capture) step(ctx context.Context, force bool) error {
 	}
 	c.state.Seen(c.tally.At, false)
 	now := c.o.Clock()
-	if c.tail.commits > 0 {
-		c.pace.active = now
+	if c.tail.Commits > 0 {
+		c.pace.Read = now
 	}
-	if force || c.tail.batch.Spilled() || !c.tail.pending.IsZero() && now.Sub(c.tail.pending) >= c.o.BatchAge {
+	if force || c.tail.Batch.Spilled() || !c.tail.Pending.IsZero() && now.Sub(c.tail.Pending) >= c.o.BatchAge {
 		if err := c.compareIfLost(ctx, c.flusher.flush()); err != nil {
 			return err
 		}
 	}
-	c.tally.Settled = c.tail.batch.Empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
+	c.tally.Complete = c.tail.Batch.Empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
 	err = c.compareIfLost(ctx, c.tend(ctx, x, now))
 	foreign := (*dbfile.ForeignError)(nil)
-	if c.tally.Settled && !errors.As(err, &foreign) {
+	if c.tally.Complete && !errors.As(err, &foreign) {
 		c.state.Seen(c.tally.At, true)
 	}
 	if err != nil {
 		return err
 	}
-	if c.presence.settled(now) {
+	if c.presence.Stay(now) {
 		return c.hold.shed()
 	}
 	return nil
@@ -143,7 +146,7 @@ func (c *Capture) refresh() error {
 		return err
 	}
 	if pos := c.state.Position(); pos.Inode != 0 && (pos.Inode != st.DatabaseInode || pos.Device != st.Dev) {
-		c.continuity.lose(ReasonReplaced, "the file has another inode")
+		c.continuity.lose(tail.ReasonReplaced, "the file has another inode")
 	}
 	if c.hold.isOpen() && (change.WAL || change.Shm) { // pinned: ours are at their paths no longer
 		if err := c.drain(); err != nil {
@@ -157,7 +160,7 @@ func (c *Capture) refresh() error {
 // that the application's WAL does not grow in its stead.
 func (c *Capture) checkSpool() error {
 	limit := c.o.SpoolLimit
-	if c.continuity.lost == ReasonSpool {
+	if c.continuity.lost == tail.ReasonSpool {
 		limit /= resumeShare
 	}
 	full := c.state.Spool().Pressure() >= limit
@@ -167,7 +170,7 @@ func (c *Capture) checkSpool() error {
 	if !full {
 		return nil
 	}
-	c.continuity.lose(ReasonSpool, fmt.Sprintf("spool holds %d bytes", c.state.Spool().Bytes()))
+	c.continuity.lose(tail.ReasonSpool, fmt.Sprintf("spool holds %d bytes", c.state.Spool().Bytes()))
 	return errors.Join(ErrSpoolFull, c.hold.close())
 }
 
@@ -191,7 +194,7 @@ func (c *Capture) ready(ctx context.Context) error {
 			return err
 		}
 	}
-	x, err := readIndex(c.files)
+	x, err := tail.Index(c.files)
 	if err != nil {
 		return err
 	}
@@ -199,9 +202,9 @@ func (c *Capture) ready(ctx context.Context) error {
 		c.hold.proven = true
 		err = c.flusher.absorb(x)
 	}
-	if lost := (*discontinuityError)(nil); errors.As(err, &lost) {
-		c.pace.stayOpen = true
-		c.presence.missed(c.o.Clock())
+	if lost := (*tail.DiscontinuityError)(nil); errors.As(err, &lost) {
+		c.pace.StayOpen = true
+		c.presence.Missed(c.o.Clock())
 	}
 	return c.compareIfLost(ctx, err)
 }
@@ -209,11 +212,11 @@ func (c *Capture) ready(ctx context.Context) error {
 // compareIfLost turns an error that says that continuity is not proven into a
 // comparison.
 func (c *Capture) compareIfLost(ctx context.Context, err error) error {
-	var lost *discontinuityError
+	var lost *tail.DiscontinuityError
 	if !errors.As(err, &lost) {
 		return err
 	}
-	c.continuity.lose(lost.reason, lost.detail)
+	c.continuity.lose(lost.Reason, lost.Detail)
 	return c.compare(ctx)
 }
 
@@ -225,44 +228,46 @@ func (c *Capture) compare(ctx context.Context) (err error) {
 
 // tend moves the hold to where it costs the application least.
 func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) error {
-	quiet := now.Sub(c.pace.active)
-	c.pace.observe(c.tally.At, c.tail.commits, c.tail.frames)
+	quiet := now.Sub(c.pace.Read)
+	c.pace.Observe(c.tally.At, c.tail.Commits, c.tail.Frames)
 	frame := x.PageSize + dbfile.FrameHeaderSize
-	c.tally.Next = c.pace.next(frame)
+	c.tally.Next = c.pace.Next(frame)
 	level := x.Backfilled >= x.MaxFrame
 	c.hold.blank = c.hold.blank && x.MaxFrame == 0
 	switch {
 	case c.hold.zero && level && c.rests(now):
-		c.tally.Next = nextIdle
+		c.tally.Next = pace.Idle
 	case c.hold.zero && level:
-		c.tally.Next = c.pace.onZero(frame)
+		c.tally.Next = c.pace.LeaveZero(frame)
 	}
 	live := int64(x.MaxFrame) * int64(frame)
 	switch {
-	case c.presence.alone(now) && !c.copies.Any() && c.continuity.lost == "":
+	case c.presence.Alone(now) && !c.copies.Any() && c.continuity.lost == "":
 		if err := c.flusher.flush(); err != nil {
 			return err
 		}
-		return c.rest(ctx, x, now)
-	case c.tail.commits == 0 && c.hold.waitedFor():
-		c.tally.Next = nextOnZero
+		var err error
+		c.tally.Next, err = c.departure.rest(ctx, x, now)
+		return err
+	case c.tail.Commits == 0 && c.hold.waitedFor():
+		c.tally.Next = pace.OnZero
 		return c.hold.makeWay(ctx)
 	case c.hold.zero && !level:
 		return c.hold.advance(ctx)
 	case c.large(x, frame) && !c.hold.zero && c.restarter.due(now, live):
 		did, err := c.restarter.try(ctx, live)
 		if did.done {
-			c.tally.Next = nextOnZero
+			c.tally.Next = pace.OnZero
 		}
 		c.tally.Restart, c.tally.Stall = did.done, did.stall
 		return err
-	case quiet >= levelAfter && !c.hold.zero && now.After(c.pace.level):
-		c.pace.level = now.Add(levelRetry)
+	case quiet >= levelAfter && !c.hold.zero && now.After(c.pace.NoLevel):
+		c.pace.NoLevel = now.Add(levelRetry)
 		return c.hold.level(ctx)
-	case quiet >= c.o.IdleAfter && c.hold.zero && level && c.tail.batch.Empty() && !c.pace.stayOpen && !c.copies.Any():
+	case quiet >= c.o.IdleAfter && c.hold.zero && level && c.tail.Batch.Empty() && !c.pace.StayOpen && !c.copies.Any():
 		c.log.Debug("idle: connections closed")
-		c.tally.Next = nextIdle
-		c.tail.release()
+		c.tally.Next = pace.Idle
+		c.tail.Release()
 		err := errors.Join(c.continuity.rememberLevel(), c.hold.close())
 		sqlite.ReturnMemory()
 		return err
@@ -272,7 +277,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 
 // large reports whether the WAL is to be restarted.
 func (c *Capture) large(x dbfile.WALIndex, frame int) bool {
-	return c.restarter.large(x, frame, c.pace.growth(frame))
+	return c.restarter.large(x, frame, c.pace.Growth(frame))
 }
 
 // keepBounded does between two portions of a comparison what tend does between two
@@ -281,7 +286,7 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	x, err := readIndex(c.files)
+	x, err := tail.Index(c.files)
 	if err != nil {
 		return err
 	}
@@ -301,7 +306,7 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 		return err
 	}
 	for range restartingTries {
-		if err = c.flusher.captureHead(); !errors.Is(err, errRestarting) {
+		if err = c.flusher.captureHead(); !errors.Is(err, tail.ErrRestarting) {
 			break
 		}
 		time.Sleep(contendPoll)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // viewTries bounds how often a transaction is begun that others keep from its mark.
@@ -28,7 +29,7 @@ func beginView(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbf
 		if err != nil {
 			return dbfile.WALIndex{}, err
 		}
-		x, err := readIndex(files)
+		x, err := tail.Index(files)
 		if err != nil {
 			return x, errors.Join(err, conn.EndRead())
 		}

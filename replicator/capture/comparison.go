@@ -12,6 +12,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
@@ -27,7 +28,7 @@ import (
 // taken from there before the portion was read.
 type comparer struct {
 	files      *dbfile.Files
-	tail       *tail
+	tail       *tail.Tail
 	state      *statedir.Dir
 	continuity *continuity
 	flusher    *flusher
@@ -44,7 +45,7 @@ const stageLimit = 64 << 20
 // run compares once, and ships the pages that are not what the page-checksum map
 // says as one ordinary segment. It returns why that was due.
 func (c *comparer) run(ctx context.Context) (why Reason, err error) {
-	c.tail.rewind()
+	c.tail.Rewind()
 	c.state.Seen(c.state.Clock(), false)
 	c.hold.copies.GiveUp(overlay.ErrLetGo)
 	conn, old := c.hold.reader(), c.hold.free()
@@ -82,7 +83,7 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 // again makes what proves nothing but that others were at work a reason to begin a
 // comparison again.
 func again(err error) error {
-	lost := (*discontinuityError)(nil)
+	lost := (*tail.DiscontinuityError)(nil)
 	if errors.As(err, &lost) || errors.Is(err, overlay.ErrMissing) || errors.Is(err, dbfile.ErrSalt) ||
 		errors.Is(err, dbfile.ErrChecksum) {
 		return fmt.Errorf("%w: %w", errNoView, err)
@@ -102,12 +103,12 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	if err != nil {
 		return err
 	}
-	c.tail.restart(next) // from here on commits are read as ever, but added to what is found
+	c.tail.Restart(next) // from here on commits are read as ever, but added to what is found
 	c.flusher.found = found
 	defer func() {
 		c.flusher.found = nil
 		if err != nil {
-			c.tail.restart(c.state.Position())
+			c.tail.Restart(c.state.Position())
 		}
 		err = errors.Join(err, sums.Abort(), found.Close())
 	}()
@@ -120,7 +121,7 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	if err := c.between(ctx); err != nil { // once more, to the head
 		return err
 	}
-	next = c.tail.head
+	next = c.tail.Head
 	// What was read holds commits of until now: a moment before must not find it.
 	now := c.state.Following(c.state.Position(), false)
 	next.Timestamp, next.Taken = now.Timestamp, now.Taken
@@ -132,7 +133,7 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	}
 	next.Checksum = sums.Checksum()
 	if found.Pages() == nil {
-		c.tail.restart(next)
+		c.tail.Restart(next)
 		return c.state.AdoptWhole(next, sums)
 	}
 	return c.ship(next, whole, found, sums)
@@ -238,7 +239,7 @@ func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, s
 	if err := w.Commit(r); err != nil {
 		return err
 	}
-	c.tail.restart(next) // from here on the segment counts
+	c.tail.Restart(next) // from here on the segment counts
 	return c.state.AdoptMap(next, sums)
 }
 
@@ -255,7 +256,7 @@ func (c *comparer) afterComparison(x dbfile.WALIndex) (next spool.Position, whol
 	m := c.state.Sums()
 	whole = m == nil || m.PageSize() != next.PageSize
 	switch c.continuity.lost {
-	case ReasonFirst, ReasonState, ReasonReplaced, ReasonPageSize:
+	case tail.ReasonFirst, tail.ReasonState, tail.ReasonReplaced, tail.ReasonPageSize:
 		next.Lineage = newLineage()
 	}
 	return next, whole, nil

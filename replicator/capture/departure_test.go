@@ -11,6 +11,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // steps goes on as the daemon does until the condition holds.
@@ -43,10 +44,10 @@ func (s *scene) live() *app {
 	if s.capture == nil {
 		s.open()
 	}
-	s.steps("others have come", func() bool { return s.capture.hold.isOpen() && s.capture.presence.attached })
+	s.steps("others have come", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
 	since := time.Now()
 	s.steps("the others stay", func() bool {
-		return time.Since(since) > longLife+200*time.Millisecond && s.capture.presence.settled(time.Now())
+		return time.Since(since) > time.Second+200*time.Millisecond && s.capture.presence.Stay(time.Now())
 	})
 	s.step(true)
 	return a
@@ -194,8 +195,8 @@ func TestForeignUse(t *testing.T) {
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			got, err := s.capture.Step(s.ctx, true)
 			if errors.As(err, &found) {
-				if s.capture.hold.isOpen() || got.Settled {
-					s.t.Errorf("connected %v, settled %v while a foreigner is there", s.capture.hold.isOpen(), got.Settled)
+				if s.capture.hold.isOpen() || got.Complete {
+					s.t.Errorf("connected %v, settled %v while a foreigner is there", s.capture.hold.isOpen(), got.Complete)
 				}
 				return found
 			}
@@ -322,9 +323,9 @@ func TestCopiedOverLive(t *testing.T) {
 		s.mainFileAges()
 		a.do("commit(5)")
 		// What stands there now may be no database: then nothing is captured, and that is told.
-		if got, err := s.capture.Step(s.ctx, true); err != nil && got.Settled {
+		if got, err := s.capture.Step(s.ctx, true); err != nil && got.Complete {
 			t.Errorf("settled in spite of %v", err)
 		}
-		s.wantLost(map[Reason]uint64{ReasonReplaced: 1})
+		s.wantLost(map[Reason]uint64{tail.ReasonReplaced: 1})
 	})
 }

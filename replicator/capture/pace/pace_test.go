@@ -1,0 +1,76 @@
+package pace
+
+import (
+	"testing"
+	"time"
+)
+
+// A burst is looked at sooner, and remembered for a second or two.
+func TestPace(t *testing.T) {
+	t.Parallel()
+	const frame = 4096 + 24
+	now := time.Unix(1_700_000_000, 0)
+	p := &Pace{}
+	p.Observe(now, 0, 0)
+	if got := p.Next(frame); got != Active {
+		t.Errorf("nothing was written: next look after %v, want %v", got, Active)
+	}
+	now = now.Add(time.Second)
+	p.Observe(now, 1, 1)
+	if got := p.Next(frame); got != First {
+		t.Errorf("first commit in a while: next look after %v, want %v", got, First)
+	}
+	now = now.Add(First)
+	p.Observe(now, 1000, 100_000)
+	if got := p.Next(frame); got != Busy {
+		t.Errorf("a rush: next look after %v, want %v", got, Busy)
+	}
+	if got := p.LeaveZero(frame); got != OnZero {
+		t.Errorf("a rush on READ0: next look after %v, want %v", got, OnZero)
+	}
+	for range 10 {
+		now = now.Add(time.Second)
+		p.Observe(now, 0, 0)
+	}
+	if got := p.Next(frame); got != Active {
+		t.Errorf("ten quiet seconds after: next look after %v, want %v", got, Active)
+	}
+	if got := p.LeaveZero(frame); got != Level {
+		t.Errorf("quiet on READ0: next look after %v, want %v", got, Level)
+	}
+}
+
+// Steps that fail for a moment cost nothing, those that go on failing do.
+func TestPaceFails(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	p := &Pace{}
+	failed := errForTest{}
+	if p.Fails(now, failed) || p.Fails(now.Add(failPatience-1), failed) {
+		t.Error("gave up within its patience")
+	}
+	if p.Fails(now.Add(failPatience-1), nil) || p.Fails(now.Add(failPatience), failed) {
+		t.Error("a Step that went well does not count")
+	}
+	if !p.Fails(now.Add(2*failPatience), failed) {
+		t.Error("never gives up")
+	}
+}
+
+type errForTest struct{}
+
+func (errForTest) Error() string { return "for the test" }
+
+// Looks of many databases fall together; who is in a hurry does not wait for others.
+func TestRhythmic(t *testing.T) {
+	t.Parallel()
+	base := time.Unix(1_700_000_000, 0)
+	for _, after := range []time.Duration{0, 1, 30 * time.Millisecond, 99 * time.Millisecond} {
+		if got := base.Add(after).Add(Rhythmic(base.Add(after), Active)); !got.Equal(base.Add(Active)) {
+			t.Errorf("%v into a rhythm: next at %v", after, got.Sub(base))
+		}
+	}
+	if got := Rhythmic(base, Busy); got != Busy {
+		t.Errorf("in a hurry: %v, want %v", got, Busy)
+	}
+}

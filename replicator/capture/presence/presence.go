@@ -1,0 +1,87 @@
+// Package presence is who else uses a database, and since when.
+package presence
+
+import (
+	"errors"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+)
+
+// Others that were there for a second, at some looks, are no short-lived ones.
+const (
+	aloneFor    = 200 * time.Millisecond // without anybody: the others have left
+	longLife    = time.Second
+	longLooks   = 8
+	shortMemory = 10 * time.Minute // for so long after a life was missed, others count as short-lived
+)
+
+// To open or close a database takes its user less than this.
+const (
+	unclearTries = 4
+	unclearPause = 5 * time.Millisecond
+)
+
+// Presence is who else uses the database, and since when. It is not for concurrent use.
+type Presence struct {
+	files    *dbfile.Files
+	attached bool      // others are
+	since    time.Time // the same is so
+	looks    int       // as often it was found
+	long     bool      // those who were there last were there for long
+	short    time.Time // others count as short-lived until then
+}
+
+// Look looks who is there. Errors: dbfile.ErrUnclear, *dbfile.ForeignError.
+func (p *Presence) Look(now time.Time) error {
+	attached, err := p.files.Others()
+	if foreign := (*dbfile.ForeignError)(nil); err == nil || errors.As(err, &foreign) {
+		p.met(now, attached || foreign != nil)
+	}
+	return err
+}
+
+func (p *Presence) met(now time.Time, attached bool) {
+	if p.looks++; attached == p.attached && !p.since.IsZero() {
+		return
+	}
+	if p.attached {
+		if p.long = now.Sub(p.since) >= longLife; !p.long {
+			p.Missed(now)
+		}
+	}
+	p.attached, p.since, p.looks = attached, now, 1
+}
+
+// Missed notes that others are such as come and go, of whom one was missed, or nearly.
+func (p *Presence) Missed(now time.Time) { p.long, p.short = false, now.Add(shortMemory) }
+
+// Alone reports whether nobody else has been there for a moment.
+func (p *Presence) Alone(now time.Time) bool { return !p.attached && now.Sub(p.since) >= aloneFor }
+
+// Stay reports whether the others are such as stay.
+func (p *Presence) Stay(now time.Time) bool {
+	return p.attached && now.Sub(p.since) >= longLife && p.looks >= longLooks && now.After(p.short)
+}
+
+// New returns what is known of a database that nobody was seen at yet.
+func New(files *dbfile.Files) *Presence { return &Presence{files: files} }
+
+// Attend is Look, once more where somebody is just opening or closing the database.
+func (p *Presence) Attend(now time.Time) error {
+	err := p.Look(now)
+	for try := 0; errors.Is(err, dbfile.ErrUnclear) && try < unclearTries; try++ {
+		time.Sleep(unclearPause)
+		err = p.Look(now)
+	}
+	return err
+}
+
+// Attached reports whether others are there, as of the last look.
+func (p *Presence) Attached() bool { return p.attached }
+
+// Since returns since when that is so.
+func (p *Presence) Since() time.Time { return p.since }
+
+// Long reports whether those who were there last were there for long.
+func (p *Presence) Long() bool { return p.long }

@@ -1,0 +1,267 @@
+// Package tail is what was read from a WAL and is not in the spool yet, and the proof that
+// nothing was missed while it was read.
+package tail
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/batch"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+)
+
+// Tail is what was read from the WAL and is not in the spool yet.
+type Tail struct {
+	files *dbfile.Files
+	clock func() time.Time
+
+	Spooled spool.Position // of the last segment: where a tail begins
+	Head    spool.Position // of the last frame in batch; equals spooled when that is empty
+	Batch   batch.Batch
+	scanner dbfile.FrameScanner
+	Pending time.Time // when the oldest commit that is not in the spool was met, read or not
+	Commits int       // read since reset to 0
+	Frames  int       // likewise
+
+	Deadline time.Time     // while others wait: to be read by then, or not; zero: there is none
+	spent    time.Duration // reading what is in batch
+	Rate     float64       // bytes of frames read and encoded in a second, as last measured
+}
+
+// New returns an empty tail.
+func New(files *dbfile.Files, clock func() time.Time) *Tail { return &Tail{files: files, clock: clock} }
+
+// firstRate is believed of a machine on which nothing was measured yet, in bytes a second.
+const firstRate = 100e6
+
+// Takes returns how long it takes to read and encode so many frames.
+func (t *Tail) Takes(frames uint32, pageSize int) time.Duration {
+	rate := t.Rate
+	if rate == 0 {
+		rate = firstRate
+	}
+	bytes := float64(frames) * float64(pageSize+dbfile.FrameHeaderSize)
+	return time.Duration(bytes / rate * float64(time.Second))
+}
+
+// Measure takes in how long it took to encode what is in the batch. Few frames tell
+// nothing; a slow moment counts at once, a quick one little by little.
+func (t *Tail) Measure(encoding time.Duration) {
+	bytes := int64(t.Batch.Frames()) * int64(t.Batch.WALHeader.FrameSize())
+	if bytes < 1<<18 {
+		return
+	}
+	rate := float64(bytes) / max(t.spent+encoding, time.Microsecond).Seconds()
+	if t.Rate == 0 || rate < t.Rate {
+		t.Rate = rate
+		return
+	}
+	t.Rate += (rate - t.Rate) / 4
+}
+
+// Restart empties the tail: everything up to p is in the spool.
+func (t *Tail) Restart(p spool.Position) {
+	t.Spooled = p
+	t.Rewind()
+}
+
+// Rewind forgets what was read and is not in the spool; it is read again.
+func (t *Tail) Rewind() {
+	t.Batch.Reset()
+	t.Head, t.Pending, t.spent = t.Spooled, time.Time{}, 0
+}
+
+// Release gives the memory of an idle database to those who write.
+func (t *Tail) Release() { t.Batch, t.scanner = batch.Batch{}, dbfile.FrameScanner{} }
+
+// Met notes commits that stay where they are for now.
+func (t *Tail) Met(now time.Time) {
+	if t.Pending.IsZero() {
+		t.Pending = now
+	}
+}
+
+// OtherGeneration reports whether the batch is of a WAL generation before x's: it
+// must then be flushed before anything of x's is read.
+func (t *Tail) OtherGeneration(x dbfile.WALIndex) bool {
+	return !t.Batch.Empty() && !t.Head.Current(x) && !t.Head.InGeneration(x)
+}
+
+// DiscontinuityError says that continuity cannot be proven, and why.
+type DiscontinuityError struct {
+	Reason Reason
+	Detail string
+}
+
+// Error says what was found.
+func (e *DiscontinuityError) Error() string {
+	return fmt.Sprintf("continuity not proven (%s): %s", e.Reason, e.Detail)
+}
+
+// Discontinuous returns a *DiscontinuityError.
+func Discontinuous(r Reason, format string, args ...any) error {
+	return &DiscontinuityError{r, fmt.Sprintf(format, args...)}
+}
+
+// What ends a reading and proves nothing: it is begun again.
+var (
+	// ErrRestarting says that the WAL is being restarted at this very moment.
+	ErrRestarting = errors.New("wal is being restarted: look again")
+	// ErrBudget says that it would have taken longer than writers may wait.
+	ErrBudget = errors.New("stall budget spent")
+)
+
+// Proves returns a *DiscontinuityError where x does not follow from the head.
+func (t *Tail) Proves(x dbfile.WALIndex) error {
+	switch behind := x.Change - t.Head.Change; {
+	case x.PageSize != t.Head.PageSize:
+		return Discontinuous(ReasonPageSize, "from %d to %d bytes", t.Head.PageSize, x.PageSize)
+	case int32(behind) < 0:
+		return Discontinuous(ReasonWALIndex, "commit counter went from %d to %d", t.Head.Change, x.Change)
+	case x.MaxFrame == 0:
+		return Discontinuous(ReasonWALReset, "%d commits are gone from the wal", behind)
+	}
+	return nil
+}
+
+// Absorb reads the frames from where we are to x's head into the batch, which is
+// empty or of x's generation. The caller holds the WAL, and x was read after it
+// began to. A *DiscontinuityError says that something was missed; the batch is
+// then of no use.
+func (t *Tail) Absorb(x dbfile.WALIndex) error {
+	if t.Head.Current(x) {
+		return nil
+	}
+	if err := t.Proves(x); err != nil {
+		return err
+	}
+	h, err := t.files.WALHeader()
+	if err != nil {
+		return err
+	}
+	if h.Salt1 != x.Salt1 || h.Salt2 != x.Salt2 {
+		return ErrRestarting
+	}
+	from := h.Start()
+	switch same := t.Head.InGeneration(x); {
+	case same && x.MaxFrame < t.Head.Frames.Frame:
+		return Discontinuous(ReasonFrames, "wal went back from frame %d to %d", t.Head.Frames.Frame, x.MaxFrame)
+	case same && t.Head.Frames.Frame > 0: // at frame 0 there is no checksum to go on from
+		from = t.Head.Frames
+	}
+	return t.scan(h, from, x)
+}
+
+// clockEvery is after how many pages the clock is looked at.
+const clockEvery = 64
+
+// Late reports whether the deadline has passed, if there is one.
+func (t *Tail) Late(pages int) bool {
+	return pages%clockEvery == 0 && !t.Deadline.IsZero() && time.Now().After(t.Deadline)
+}
+
+// scan reads frames up to x's head and proves that they are all that was committed.
+func (t *Tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex) error {
+	b := &t.Batch
+	if b.Empty() {
+		b.WALHeader, b.From, b.Lowest = h, from, t.Head.Pages
+	}
+	wal := t.files.WAL()
+	if wal == nil {
+		return dbfile.ErrNoWAL
+	}
+	t.scanner.Reset(wal, h, from, x.MaxFrame)
+	began := time.Now()
+	var commits, repeats, size uint32
+	var before dbfile.FrameHeader
+	for t.scanner.Next() {
+		if t.Late(b.Frames()) {
+			t.Rewind()
+			return ErrBudget
+		}
+		f := t.scanner.Frame()
+		if f.Commit != 0 && f.Page == before.Page && f.Commit == before.Commit && b.Holds(f.Page, t.scanner.Page()) {
+			repeats++
+		}
+		before = f
+		b.Put(f.Page, t.scanner.Position().Frame, t.scanner.Page())
+		if size = f.Commit; size != 0 {
+			commits++
+			b.Lowest = min(b.Lowest, size)
+		}
+	}
+	switch err := t.scanner.Err(); {
+	case errors.Is(err, dbfile.ErrSalt), errors.Is(err, dbfile.ErrChecksum), errors.Is(err, io.ErrUnexpectedEOF):
+		return Discontinuous(t.blame(x), "%v", err)
+	case err != nil:
+		t.Rewind()
+		return err
+	case t.scanner.Position() != x.Position(), size != x.Pages:
+		return Discontinuous(ReasonFrames, "wal and wal-index differ at frame %d", x.MaxFrame)
+	case !counted(x.Change-t.Head.Change, commits, repeats):
+		return Discontinuous(ReasonWALReset, "%d commits happened and %d are in the wal", x.Change-t.Head.Change, commits)
+	}
+	t.spent += time.Since(began)
+	t.Frames += int(x.MaxFrame - from.Frame)
+	t.Commits += int(x.Change - t.Head.Change)
+	t.Head = t.Head.Moved(x)
+	t.Met(t.clock())
+	return nil
+}
+
+// counted reports whether so many commits may have left so many commit frames. Where
+// a disk does not promise to leave the rest of a sector alone (psow=0), SQLite fills
+// the sector up by writing the last frame again, commit mark included; but an
+// application that writes the same row twice leaves such frames too.
+func counted(commits, frames, repeats uint32) bool {
+	return frames-repeats <= commits && commits <= frames
+}
+
+// Grew returns a *DiscontinuityError when a page by which the database grew since it had
+// so many is not in the batch.
+func (t *Tail) Grew(pages uint32) error {
+	if missing := t.Batch.Missing(pages, t.Head.Pages); missing != 0 {
+		return Discontinuous(ReasonGrowth, "%d of the pages by which the database grew from %d to %d", missing, pages,
+			t.Head.Pages)
+	}
+	return nil
+}
+
+// blame tells frames that were reset while we read them, as may happen when all
+// were backfilled before our transaction began, from frames that are wrong.
+func (t *Tail) blame(x dbfile.WALIndex) Reason {
+	now, err := t.files.WALIndex()
+	if err == nil && (now.Salt1 != x.Salt1 || now.Salt2 != x.Salt2) {
+		return ReasonWALReset
+	}
+	return ReasonFrames
+}
+
+// Index reads the wal-index. When the WAL is empty and the wal-index was made
+// after that, it knows neither the page size nor the database's: the main file,
+// which then is all there is, does. The caller holds the WAL if it is to believe them.
+func Index(files *dbfile.Files) (dbfile.WALIndex, error) {
+	x, err := files.WALIndex()
+	if err != nil || x.MaxFrame > 0 || x.PageSize > 0 && x.Pages > 0 {
+		return x, err
+	}
+	h, err := files.Header()
+	if errors.Is(err, dbfile.ErrEmpty) {
+		return x, nil
+	}
+	if err != nil {
+		return x, err
+	}
+	x.PageSize, x.Pages = h.PageSize, h.Pages
+	if !h.PagesValid() {
+		st, err := files.Stat()
+		if err != nil {
+			return x, err
+		}
+		x.Pages = uint32(st.DatabaseSize / int64(h.PageSize))
+	}
+	return x, nil
+}
