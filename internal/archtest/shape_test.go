@@ -18,8 +18,6 @@ const maxMethods, maxFields = 30, 20
 // owed names what is still to be divided or renamed; nothing is added to it.
 var owed = []string{
 	"replicator.replica", "replicator.ReplicaStatus", "replicator.Replicator",
-	"replicator/lease.Lease",
-	"replicator/compact.Compactor",
 }
 
 // shape is what a named type of one package is made of.

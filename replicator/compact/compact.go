@@ -107,10 +107,11 @@ func (c *Compactor) Add(f store.LTXFile, at time.Time) time.Time {
 func (c *Compactor) Forget(gone func(store.LTXFile) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.forget(gone)
+	c.forgetLocked(gone)
 }
 
-func (c *Compactor) forget(gone func(store.LTXFile) bool) {
+// forgetLocked is Forget under mu.
+func (c *Compactor) forgetLocked(gone func(store.LTXFile) bool) {
 	c.recent = slices.DeleteFunc(c.recent, func(f store.LTXFile) bool {
 		if !gone(f) {
 			return false
@@ -158,7 +159,7 @@ func (c *Compactor) Run(ctx context.Context) (r Report, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	done := c.done[Levels]
-	c.forget(func(f store.LTXFile) bool { return f.MaxTXID <= done })
+	c.forgetLocked(func(f store.LTXFile) bool { return f.MaxTXID <= done })
 	return r, err
 }
 
@@ -213,7 +214,7 @@ func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) err
 	if lost := (*lostError)(nil); errors.As(err, &lost) {
 		c.o.Logger.Error("the replica's past has a gap where a file was", "err", err)
 		c.lost[lost.file.Object.Key] = lost.file
-		c.forget(func(f store.LTXFile) bool { return f.Object.Key == lost.file.Object.Key })
+		c.forgetLocked(func(f store.LTXFile) bool { return f.Object.Key == lost.file.Object.Key })
 		r.Lost = append(r.Lost, lost.file)
 		return nil
 	}

@@ -28,7 +28,7 @@ func (l *Lease) acquire(ctx context.Context) error {
 		return l.moved()
 	}
 	etag, nonce, start := l.etag, l.note.Nonce, l.o.Clock()
-	if err := l.look(ctx); err != nil {
+	if err := l.look(ctx, l.o); err != nil {
 		return err
 	}
 	ended := !l.found || l.note.Released || l.own
@@ -36,9 +36,9 @@ func (l *Lease) acquire(ctx context.Context) error {
 	case l.found && l.pending != "" && l.note.Nonce == l.pending:
 		l.mine, l.pending, l.until = true, "", start
 		return l.regain(ctx) // by an earlier attempt, whose reply was lost
-	case !l.free():
+	case !l.free(l.o.Clock()):
 		l.waited = true
-		return l.held()
+		return l.held(l.o)
 	case l.waited || l.etag != etag || l.note.Nonce != nonce:
 		l.waited = false
 		return l.moved() // whoever had it may have written: look at what is there now
@@ -52,7 +52,7 @@ func (l *Lease) acquire(ctx context.Context) error {
 	if !errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("take lease: %w", err)
 	}
-	if err := l.look(ctx); err != nil {
+	if err := l.look(ctx, l.o); err != nil {
 		return err
 	}
 	if l.found && l.note.Nonce == l.pending {
@@ -150,7 +150,7 @@ func (l *Lease) confirm(ctx context.Context) error {
 // stillOurs reads the lease, which is to hold our own last note.
 func (l *Lease) stillOurs(ctx context.Context) error {
 	ours, pending := l.note.Nonce, l.pending
-	if err := l.look(ctx); err != nil {
+	if err := l.look(ctx, l.o); err != nil {
 		return err
 	}
 	switch {
@@ -190,7 +190,7 @@ func (l *Lease) renew(ctx context.Context, life time.Duration) error {
 		if !errors.Is(err, store.ErrExists) {
 			return fmt.Errorf("renew lease: %w", err)
 		}
-		if err := l.look(ctx); err != nil {
+		if err := l.look(ctx, l.o); err != nil {
 			return err
 		}
 		switch {
@@ -220,7 +220,7 @@ func (l *Lease) renewed(start time.Time, life time.Duration) {
 // moved notes that another writer came, or may have come, between our look and our
 // write: what we concluded from it holds no longer.
 func (l *Lease) moved() error {
-	l.drop()
+	l.reset()
 	if l.note.Owner == "" {
 		return ErrMoved
 	}
@@ -229,7 +229,7 @@ func (l *Lease) moved() error {
 
 // taken notes that another's note is where ours was.
 func (l *Lease) taken() error {
-	l.drop()
+	l.reset()
 	return fmt.Errorf("%w: %s (fence %d)", ErrFenced, l.note.Owner, l.note.Fence)
 }
 
@@ -265,7 +265,7 @@ func (l *Lease) write(ctx context.Context, note Note) error {
 	if err != nil {
 		return err
 	}
-	object, err := l.o.Store.Put(ctx, Key, body, l.condition())
+	object, err := l.o.Store.Put(ctx, Key, body, l.condition(l.Guard()))
 	if errors.Is(err, errors.ErrUnsupported) {
 		if l.found {
 			l.guard.CompareAndSwap(GuardConditional, GuardCreate) // it was honoured before
@@ -277,15 +277,4 @@ func (l *Lease) write(ctx context.Context, note Note) error {
 	}
 	l.note, l.etag, l.found, l.seen, l.pending = note, object.ETag, true, l.o.Clock(), ""
 	return nil
-}
-
-// condition is what must hold for a write, as far as the store knows conditions.
-func (l *Lease) condition() store.PutOptions {
-	switch {
-	case !l.found:
-		return store.PutOptions{Create: l.Guard() != GuardNone}
-	case l.guarded() || l.Guard() == GuardUnknown: // what is not known yet may be honoured
-		return store.PutOptions{Match: l.etag}
-	}
-	return store.PutOptions{}
 }

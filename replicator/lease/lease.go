@@ -83,13 +83,9 @@ type Lease struct {
 	guard atomic.Value // Guard; read at scrape
 
 	mu         sync.Mutex // held over the lease's own requests, which are small; guards all below
-	note       Note       // as last written or seen
-	etag       string     // "" where the store tells none
-	found      bool       // there is a note
-	seen       time.Time  // since when note has been unchanged, by our clock
-	inspected  bool       // note is what the owner of this Lease drew its conclusions from
-	vouched    bool       // by the state directory: note is our own last one
-	own        bool       // note is of a process of this machine that is dead
+	sight                 // what is in the store
+	inspected  bool       // it is what the owner of this Lease drew its conclusions from
+	vouched    bool       // by the state directory: its note is our own last one
 	remembered []string   // as Inspect was told
 	waited     bool       // it was another's when we last wanted it
 	mine       bool
@@ -126,7 +122,7 @@ func (l *Lease) Inspect(ctx context.Context, remembered []string) (Finding, erro
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	held := l.note.Nonce
-	if err := l.look(ctx); err != nil {
+	if err := l.look(ctx, l.o); err != nil {
 		return Finding{}, err
 	}
 	l.mine = l.mine && l.found && l.note.Nonce == held
@@ -172,7 +168,7 @@ func (l *Lease) Settle() error {
 func (l *Lease) Hold(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.hold(ctx); err != nil {
+	if err := l.ensure(ctx); err != nil {
 		return err
 	}
 	if !l.o.Clock().Before(l.until) {
@@ -181,7 +177,8 @@ func (l *Lease) Hold(ctx context.Context) error {
 	return nil
 }
 
-func (l *Lease) hold(ctx context.Context) error {
+// ensure makes the lease ours for a while from now on.
+func (l *Lease) ensure(ctx context.Context) error {
 	switch {
 	case !l.mine:
 		return l.acquire(ctx)
@@ -259,11 +256,11 @@ func (l *Lease) keep(ctx context.Context) error {
 func (l *Lease) Drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.drop()
+	l.reset()
 }
 
-// drop forgets what was concluded from the last look.
-func (l *Lease) drop() {
+// reset forgets what was concluded from the last look.
+func (l *Lease) reset() {
 	l.mine, l.inspected, l.vouched, l.own = false, false, false, false
 	l.confirmAt, l.pending = time.Time{}, ""
 }
@@ -284,42 +281,9 @@ func (l *Lease) Release(ctx context.Context) error {
 	note := l.next(l.o.Clock(), busyLife)
 	note.Released = true
 	err := l.write(ctx, note)
-	l.drop() // also where the fate of the write is not known: what is pending is no claim
+	l.reset() // also where the fate of the write is not known: what is pending is no claim
 	if err != nil && !errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("release lease: %w", err)
 	}
 	return nil
-}
-
-// look reads the note that is there.
-func (l *Lease) look(ctx context.Context) error {
-	note, etag, found, err := Read(ctx, l.o.Store)
-	if err != nil {
-		return err
-	}
-	if l.seen.IsZero() || found != l.found || etag != l.etag || note.Nonce != l.note.Nonce {
-		l.seen, l.own = l.o.Clock(), false // what was known of the writer was known of another note
-	}
-	l.note, l.etag, l.found = note, etag, found
-	return nil
-}
-
-// free reports whether the lease that was looked at may be taken: it was given up; it
-// is our own and of the same boot of this machine, whose other processes the state
-// directory's lock keeps out; or we have watched it for its whole life.
-func (l *Lease) free() bool {
-	return !l.found || l.note.Released || l.own || l.o.Clock().Sub(l.seen) > l.note.life()+margin
-}
-
-// held says who has the lease and what to do about it.
-func (l *Lease) held() error {
-	left := max(0, l.note.life()+margin-l.o.Clock().Sub(l.seen)).Round(time.Second)
-	if l.note.Owner == l.o.Owner {
-		return fmt.Errorf("%w: it was taken under this host's own name, %s, with another state directory, before the "+
-			"machine "+
-			"was booted or on a clone of it: this one goes on if that one says nothing for another %v; if another one runs, "+
-			"stop it or give each a prefix of its own", ErrHeld, l.o.Owner, left)
-	}
-	return fmt.Errorf("%w: %s has it: this one waits until that one says nothing for another %v; stop that writer, "+
-		"or give this one a prefix of its own", ErrHeld, l.note.Owner, left)
 }
