@@ -148,13 +148,14 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 func (r *Replicator) collect(metrics chan<- prometheus.Metric) {
 	for _, reason := range capture.Reasons() {
 		metrics <- prometheus.MustNewConstMetric(descDiscontinuities, prometheus.CounterValue,
-			float64(r.discontinuities(string(reason))), r.o.Name, string(reason))
+			float64(r.source.discontinuities.of(string(reason))), r.o.Name, string(reason))
 	}
 	for _, p := range r.replicas {
 		p.o.Requests.Collect(metrics, r.o.Name, p.o.Name)
 		metrics <- prometheus.MustNewConstMetric(descUploaded, prometheus.CounterValue, float64(p.uploader.Bytes()), r.o.Name,
 			p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descVerifyFailures, prometheus.CounterValue, float64(p.failedDrills.Load()),
+		metrics <- prometheus.MustNewConstMetric(descVerifyFailures, prometheus.CounterValue,
+			float64(p.drill.failures.Load()),
 			r.o.Name, p.o.Name)
 		metrics <- prometheus.MustNewConstMetric(descSnapshotEvery, prometheus.GaugeValue, p.o.SnapshotEvery.Seconds(),
 			r.o.Name, p.o.Name)

@@ -4,130 +4,142 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/compact"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
+// opener finds out where a replica stands, and makes what comes next fit behind it.
+type opener struct {
+	name      string
+	log       *slog.Logger
+	store     store.Store
+	claim     *custody.Claimant
+	lease     *lease.Lease
+	custody   *custody.Custody
+	source    *source
+	progress  *progress
+	compactor *compact.Compactor
+
+	from atomic.Uint64 // capture's position was taken from this replica, at this TXID
+}
+
 // recoverable returns the TXID that the replica reaches and its time, and whether
 // capture, whose own state is lost, may go on from the state there: whether it is ours.
-func (p *replica) recoverable(ctx context.Context) (tip catalog.Tip, ours bool, err error) {
-	s, err := p.look(ctx)
+func (o *opener) recoverable(ctx context.Context) (tip catalog.Tip, ours bool, err error) {
+	o.from.Store(0)
+	s, err := o.claim.Look(ctx)
 	if errors.Is(err, store.ErrMisplaced) {
 		return catalog.Tip{}, false, nil // for open to make, or to complain about
 	}
 	if err != nil {
 		return catalog.Tip{}, false, err
 	}
-	return s.tip, lineage.Judge(p.evidence(s)) == lineage.Continue && s.continuous(), nil
+	return s.Tip, o.claim.Ours(s), nil
 }
 
 // open finds out where the replica stands and whether its history is ours to
 // continue. Where nothing proves that the next file may join the last, capture starts a
 // new chain behind it.
-func (p *replica) open(ctx context.Context) error {
-	s, err := p.look(ctx)
-	if errors.Is(err, store.ErrMisplaced) {
-		// Nothing is there. The first write makes a directory, where it may.
-		if err = p.lease.Hold(ctx); err == nil {
-			s, err = p.look(ctx)
-		}
-	}
+func (o *opener) open(ctx context.Context) error {
+	s, v, err := o.examine(ctx)
 	if err != nil {
 		return err
 	}
-	v, err := p.judge(ctx, s)
-	if err != nil {
-		return err
+	if err := o.settle(ctx, s, v); err != nil {
+		return fmt.Errorf("open %s: %w", o.name, err)
 	}
-	if !s.continuous() || v == lineage.Succeed || !p.lease.Vacant() {
-		// What is there is only final once the lease is ours.
-		if err := p.lease.Hold(ctx); err != nil {
-			return err
-		}
-		before := s.lease
-		if s, err = p.look(ctx); err != nil {
-			return err
-		}
-		if s.lease = before; s.taken || s.line.Found {
-			if v, err = p.judge(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	if err := p.name(ctx, s, v); err != nil {
-		return fmt.Errorf("open %s: %w", p.o.Name, err)
-	}
-	if err := p.join(ctx, s, v); err != nil {
-		return fmt.Errorf("open %s: %w", p.o.Name, err)
-	}
-	if err := p.lease.Settle(); err != nil {
-		return fmt.Errorf("open %s: %w", p.o.Name, err)
-	}
-	if err := p.compactor.Load(ctx, s.tip.Levels); err != nil {
-		return fmt.Errorf("open %s: %w", p.o.Name, err)
-	}
-	if err := p.findSnapshots(ctx, s.tip); err != nil {
-		return fmt.Errorf("open %s: %w", p.o.Name, err)
-	}
-	p.base = s.tip.Base
-	for _, l := range p.lanes {
-		l.next = p.now().Add(p.slack())
-	}
-	p.r.clearNote(p.log)
-	p.progress.found(s.tip.TXID)
+	o.source.original.ClearNote(o.custody.Get(), o.log)
+	o.progress.found(s.Tip)
 	return nil
 }
 
+// examine returns what the replica holds, once that is final, and that it may be written to.
+func (o *opener) examine(ctx context.Context) (s custody.Sight, v lineage.Verdict, err error) {
+	s, err = o.claim.Look(ctx)
+	if errors.Is(err, store.ErrMisplaced) {
+		// Nothing is there. The first write makes a directory, where it may.
+		if err = o.lease.Hold(ctx); err == nil {
+			s, err = o.claim.Look(ctx)
+		}
+	}
+	if err != nil {
+		return s, v, err
+	}
+	if v, err = o.claim.Judge(ctx, s); err != nil {
+		return s, v, err
+	}
+	if s.Continuous() && v != lineage.Succeed && o.lease.Vacant() {
+		return s, v, nil
+	}
+	// What is there is only final once the lease is ours.
+	if err := o.lease.Hold(ctx); err != nil {
+		return s, v, err
+	}
+	before := s.Lease
+	if s, err = o.claim.Look(ctx); err != nil {
+		return s, v, err
+	}
+	if s.Lease = before; s.Taken || s.Line.Found {
+		v, err = o.claim.Judge(ctx, s)
+	}
+	return s, v, err
+}
+
+// settle makes the replica of our lineage, and what comes next fit behind its tip.
+func (o *opener) settle(ctx context.Context, s custody.Sight, v lineage.Verdict) error {
+	if err := o.claim.Name(ctx, s, v); err != nil {
+		return err
+	}
+	if err := o.join(ctx, s, v); err != nil {
+		return err
+	}
+	if err := o.lease.Settle(); err != nil {
+		return err
+	}
+	if err := o.compactor.Load(ctx, s.Tip.Levels); err != nil {
+		return err
+	}
+	return o.findSnapshots(ctx, s.Tip)
+}
+
 // join makes what is shipped next fit behind the replica's tip.
-func (p *replica) join(ctx context.Context, s sight, v lineage.Verdict) error {
-	t, last := s.tip, p.r.spool().Last()
-	joins := v != lineage.Succeed && s.continuous() && p.agrees(t)
+func (o *opener) join(ctx context.Context, s custody.Sight, v lineage.Verdict) error {
+	t, last := s.Tip, o.source.backlog.spool().Last()
+	joins := v != lineage.Succeed && s.Continuous() && o.claim.Agrees(t, ltx.TXID(o.from.Load()))
 	switch {
 	case t.TXID == 0, joins && t.TXID <= last:
 		return nil
 	case joins:
-		return p.r.rebase(ctx, t.TXID, t.At)
-	case p.r.begins() > leapOver(t.TXID):
+		return o.source.rebase(ctx, t.TXID, t.At)
+	case o.source.backlog.begins() > custody.LeapOver(t.TXID):
 		return nil // a chain of ours that begins behind, with a snapshot
 	}
-	return p.r.rebase(ctx, leapOver(max(t.TXID, last)), t.At)
-}
-
-// agrees reports whether what we ship next may join the replica's tip: whether that is
-// the state that we know by its TXID.
-func (p *replica) agrees(t catalog.Tip) bool {
-	from := ltx.TXID(p.from.Load())
-	held := p.r.spool().List()
-	sum, known := p.r.spool().ChecksumAt(t.TXID)
-	switch {
-	case t.TXID == 0, t.TXID == from, p.r.spool().Position().Pages == 0:
-		return true // there is nothing to join, or the whole database is next
-	case known:
-		return t.Checksum == sum.String()
-	case len(held) == 0 || held[0].MinTXID != t.TXID+1:
-		return true // nothing of ours follows it: a snapshot is next
-	}
-	return t.Lineage == held[0].Lineage // let go of as shipped to here, unless the numbers only happen to meet
+	return o.source.rebase(ctx, custody.LeapOver(max(t.TXID, last)), t.At)
 }
 
 // findSnapshots learns the times of the oldest and the newest snapshot.
-func (p *replica) findSnapshots(ctx context.Context, t catalog.Tip) error {
+func (o *opener) findSnapshots(ctx context.Context, t catalog.Tip) error {
 	if t.Newest.Object.Key == "" {
 		return nil
 	}
-	oldest, err := catalog.TimeOf(ctx, p.store, t.Oldest)
+	oldest, err := catalog.TimeOf(ctx, o.store, t.Oldest)
 	if err != nil {
 		return err
 	}
-	newest, err := catalog.TimeOf(ctx, p.store, t.Newest)
+	newest, err := catalog.TimeOf(ctx, o.store, t.Newest)
 	if err != nil {
 		return err
 	}
-	newest = catalog.Past(p.now(), newest, t.Newest)
-	p.progress.update(func(s *ReplicaStatus) { s.OldestRestorePoint, s.LastSnapshot = oldest, newest })
+	newest = catalog.Past(o.progress.clock(), newest, t.Newest)
+	o.progress.update(func(s *ReplicaStatus) { s.OldestRestorePoint, s.LastSnapshot = oldest, newest })
 	return nil
 }

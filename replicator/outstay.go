@@ -16,7 +16,7 @@ const (
 // for two thirds of the time that the last sync has. What was committed before is
 // shipped first: whoever ends us may have less patience.
 func (r *Replicator) outstay(last context.Context) {
-	if r.o.Outstay == nil || !r.o.Outstay() || !r.attended() {
+	if r.o.Outstay == nil || !r.o.Outstay() || !r.source.attended() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(last, r.o.FinalSync*2/3)
@@ -24,7 +24,7 @@ func (r *Replicator) outstay(last context.Context) {
 	_ = r.SyncNow(ctx) // it is done again at the end, and told then
 	r.log.Info("staying until the application has ended, or rests")
 	var seen told
-	for active := time.Now(); ctx.Err() == nil && r.attended() && time.Since(active) < outstayQuiet; {
+	for active := time.Now(); ctx.Err() == nil && r.source.attended() && time.Since(active) < outstayQuiet; {
 		next, err := r.turn(ctx)
 		if err != nil || next > outstayLook {
 			next = outstayLook
@@ -37,15 +37,4 @@ func (r *Replicator) outstay(last context.Context) {
 		case <-time.After(next):
 		}
 	}
-}
-
-// attended reports whether another process uses the database.
-func (r *Replicator) attended() bool {
-	r.life.RLock()
-	defer r.life.RUnlock()
-	if r.capture == nil {
-		return false
-	}
-	attached, err := r.files.Others()
-	return err == nil && attached
 }

@@ -9,9 +9,11 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+	"github.com/sqlwatch/sqlwatch/replicator/retention"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
@@ -21,15 +23,24 @@ import (
 type progress struct {
 	log   *slog.Logger
 	clock func() time.Time
+	began time.Time // nothing is known of before
 
 	mu     sync.Mutex // guards what follows; held over nothing, no other lock is taken under it
 	st     ReplicaStatus
 	cursor ltx.TXID // everything up to here is durable in the replica
 	known  bool     // what the replica holds was found out, and holds still: see doubt
+	base   ltx.TXID // of the newest snapshot; 0: one is needed
 	line   lineage.Lineage
 	failed error
 	late   worker.Trouble // of failed
 	moved  chan struct{}  // closed and replaced when cursor or an error moves
+}
+
+func newProgress(log *slog.Logger, clock func() time.Time, o ReplicaOptions) *progress {
+	return &progress{
+		log: log, clock: clock, began: clock(), moved: make(chan struct{}),
+		st: ReplicaStatus{Name: o.Name, Healthy: true, Objective: o.SyncEvery},
+	}
 }
 
 // position returns the cursor. While it is not known it is 0: of the chain that
@@ -57,11 +68,30 @@ func (p *progress) behind(txid ltx.TXID) bool {
 	return !p.known || p.cursor < txid
 }
 
-// found sets the cursor to what the replica was found to hold.
-func (p *progress) found(txid ltx.TXID) {
+// snapshot returns the TXID of the newest snapshot, 0 where one is needed.
+func (p *progress) snapshot() ltx.TXID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cursor, p.known = txid, true
+	return p.base
+}
+
+// forEver is no snapshot's TXID: all are of less.
+const forEver = ^ltx.TXID(0)
+
+// lost notes that nothing can be built on snapshots of less than txid.
+func (p *progress) lost(txid ltx.TXID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if txid > p.base {
+		p.base = 0
+	}
+}
+
+// found sets the cursor to what the replica was found to hold.
+func (p *progress) found(t catalog.Tip) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cursor, p.base, p.known = t.TXID, t.Base, true
 	p.tell() // a sync may have been asked for before: perhaps nothing is left to store
 }
 
@@ -75,6 +105,23 @@ func (p *progress) doubt(caughtUp func(ltx.TXID) time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.known, p.st.CaughtUp = false, at
+}
+
+// judged notes whether the replica may be written to, and of which lineage it is.
+func (p *progress) judged(v lineage.Verdict, id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.st.Custody, p.st.Lineage = v, id
+}
+
+// looked notes what the replica was found to hold in all.
+func (p *progress) looked(f retention.Found) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.st.StoredBytes, p.st.OldestRestorePoint = f.Bytes, f.Oldest
+	if f.Newest.After(p.st.LastSnapshot) {
+		p.st.LastSnapshot = f.Newest
+	}
 }
 
 // claimed notes the lineage that is written to.
@@ -98,6 +145,7 @@ func (p *progress) advance(f store.LTXFile, at, past time.Time) {
 	p.cursor = max(p.cursor, f.MaxTXID)
 	p.st.StoredBytes += f.Object.Size
 	if f.Snapshot() {
+		p.base = max(p.base, f.MaxTXID)
 		p.st.LastSnapshot = past
 		if p.st.OldestRestorePoint.IsZero() {
 			p.st.OldestRestorePoint = at

@@ -8,10 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -21,8 +19,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
-	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
@@ -48,48 +48,28 @@ type Options struct {
 
 // Replicator captures one database and ships it to its replicas. Each replica
 // has a position of its own; none waits for another, and capture waits for none
-// until the spool is full.
+// until the spool is full. One commit goes through these, each of which knows only
+// those behind it:
+//
+//  1. source reads it from the WAL, proves that nothing before it was missed and spools it
+//  2. backlog holds it until every replica has it
+//  3. replica, one for each place: its worker is kicked, and uploads what its cursor has
+//     not passed. See there
 //
 // Run is the only long-lived goroutine. Each replica has one more, only while
-// there is something to ship or to tidy up.
+// there is something to ship, and one for each kind of maintenance that is due.
 type Replicator struct {
 	o        Options
 	log      *slog.Logger
-	replicas []*replica
-	wake     chan struct{}
-	made     time.Time // no file of ours is older, by the system's clock
 	custody  *custody.Custody
-	which    atomic.Pointer[identity]
-
-	// held for reading while the capture is used, for writing while it is opened or closed
-	life     sync.RWMutex
-	capture  *capture.Capture // nil while closed
-	views    context.Context
-	endView  context.CancelFunc
-	files    *dbfile.Files // of the open capture
-	released *dbfile.Files // not to be used again: their owner is about to close them
-	counted  map[string]uint64
-	lost     map[string]uint64 // of all captures together, under mu
-
-	segments atomic.Pointer[spool.Spool]
+	backlog  *backlog
+	source   *source
+	replicas []*replica
+	crew     worker.Crew
+	wake     chan struct{}
 
 	told   told // Run's: the last news for the replicas
 	toldAt time.Time
-
-	mu       sync.Mutex
-	marks    []mark         // ascending
-	letGoAt  time.Time      // when segments were last released
-	captured error          // of the last step
-	blocked  worker.Trouble // what keeps it from advancing
-	gathers  bool           // commits were met that are not spooled yet
-	shipping context.Context
-	workers  sync.WaitGroup
-}
-
-// mark says that every commit before at has a TXID of at most txid.
-type mark struct {
-	txid ltx.TXID
-	at   time.Time
 }
 
 // New returns a Replicator that does nothing before Run. Its metrics are exported
@@ -98,6 +78,32 @@ func New(o Options) (*Replicator, error) {
 	if o.Name == "" || o.Files == nil || o.StateDir == "" {
 		return nil, errors.New("replicator: name, files and state directory are required")
 	}
+	o.setDefaults()
+	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), wake: make(chan struct{}, 1)}
+	r.custody = custody.New(o.StateDir)
+	r.backlog = &backlog{limit: cmp.Or(o.Capture.SpoolLimit, capture.DefaultSpoolLimit), clock: o.Clock}
+	r.source = r.newSource()
+	d := surroundings{
+		name: o.Name, owner: o.Owner, boot: o.Boot, dir: r.replicaDir(), scratch: r.scratchDir(), log: r.log,
+		clock: o.Clock, custody: r.custody, source: r.source, start: r.crew.Start,
+	}
+	names := map[string]bool{}
+	for _, ro := range o.Replicas {
+		if ro.Name == "" || ro.Store == nil || names[ro.Name] {
+			return nil, fmt.Errorf("replicator %s: replica %q needs a store and a name of its own", o.Name, ro.Name)
+		}
+		names[ro.Name] = true
+		ro.setDefaults()
+		p := newReplica(d, ro)
+		r.replicas, r.backlog.replicas = append(r.replicas, p), append(r.backlog.replicas, p.progress)
+	}
+	if o.Metrics != nil {
+		o.Metrics.add(r)
+	}
+	return r, nil
+}
+
+func (o *Options) setDefaults() {
 	o.FinalSync = cmp.Or(o.FinalSync, 30*time.Second)
 	if o.Clock == nil {
 		o.Clock = time.Now
@@ -112,22 +118,32 @@ func New(o Options) (*Replicator, error) {
 		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, a lease of our own is waited for after a crash
 		o.Boot = strings.TrimSpace(string(id))
 	}
-	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), made: time.Now().Add(-time.Second),
-		wake: make(chan struct{}, 1), counted: map[string]uint64{}, lost: map[string]uint64{}}
-	r.shipping = context.Background()
-	r.custody = custody.New(o.StateDir)
-	names := map[string]bool{}
-	for _, ro := range o.Replicas {
-		if ro.Name == "" || ro.Store == nil || names[ro.Name] {
-			return nil, fmt.Errorf("replicator %s: replica %q needs a store and a name of its own", o.Name, ro.Name)
+}
+
+// newSource returns what captures the database. Its capture cuts batches somewhat later than
+// replicas ask for them, which is when their sync is due, so that one sync is one segment.
+func (r *Replicator) newSource() *source {
+	o := r.o.Capture
+	o.Name, o.StateDir, o.Logger, o.Clock = r.o.Name, filepath.Join(r.o.StateDir, "capture"), r.o.Logger, r.o.Clock
+	if o.BatchAge == 0 {
+		o.BatchAge = time.Second
+		for i, ro := range r.o.Replicas {
+			if age := cmp.Or(ro.SyncEvery, time.Second) * 3 / 2; i == 0 || age < o.BatchAge {
+				o.BatchAge = min(age, 10*time.Second)
+			}
 		}
-		names[ro.Name] = true
-		r.replicas = append(r.replicas, newReplica(r, ro))
 	}
-	if o.Metrics != nil {
-		o.Metrics.add(r)
+	return &source{
+		o: o, log: r.log, find: r.o.Files, scratch: r.scratchDir(), made: time.Now().Add(-time.Second),
+		original: &custody.Original{}, backlog: r.backlog, opened: r.kick,
 	}
-	return r, nil
+}
+
+// kick has every replica look for what there is.
+func (r *Replicator) kick() {
+	for _, p := range r.replicas {
+		p.worker.Kick()
+	}
 }
 
 // Forget ends the export of its metrics: the database is no longer replicated.
@@ -168,14 +184,9 @@ func (r *Replicator) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("replicate %s: %w", r.o.Name, err)
 	}
-	shipping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	stop := r.crew.Begin(ctx)
 	defer stop()
-	r.mu.Lock()
-	r.shipping = shipping
-	r.mu.Unlock()
-	for _, p := range r.replicas {
-		p.worker.Kick()
-	}
+	r.kick()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for failures := 0; ctx.Err() == nil; {
@@ -186,7 +197,7 @@ func (r *Replicator) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		next, err := r.turn(ctx)
-		if r.note(err); err != nil {
+		if r.source.note(err); err != nil {
 			failures++
 			next = min(worker.Backoff(failures), captureRetry)
 		} else {
@@ -197,39 +208,25 @@ func (r *Replicator) Run(ctx context.Context) error {
 	return r.finish(ctx, stop)
 }
 
-// startWorker runs a replica's goroutine, unless there are to be none any more.
-func (r *Replicator) startWorker(run func(context.Context)) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	ctx := r.shipping
-	if ctx.Err() != nil {
-		return false
-	}
-	r.workers.Go(func() { run(ctx) })
-	return true
-}
-
 // captureRetry is how long capture waits at most after an error: a look costs
 // nothing, and what is missed meanwhile costs a diff.
 const captureRetry = 2 * time.Second
 
 // finish is the designed end: last sync, leases, workers, capture.
-func (r *Replicator) finish(ctx context.Context, stop context.CancelFunc) error {
+func (r *Replicator) finish(ctx context.Context, stop func()) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.o.FinalSync)
 	defer cancel()
 	r.outstay(last)
 	err := r.SyncNow(last)
-	if spool := r.spool(); errors.Is(err, ErrNotOpen) && spool != nil {
+	if spool := r.backlog.spool(); errors.Is(err, ErrNotOpen) && spool != nil {
 		err = r.each(last, func(p *replica) error { return p.syncTo(last, spool.Last()) })
 	}
 	if err != nil && !errors.Is(err, ErrNotOpen) {
 		r.log.Warn("the last sync did not reach every replica: what is missing is in the spool and goes out after the next "+
 			"start", "err", err)
 	}
-	r.mu.Lock()
 	stop() // from here on, kick starts no worker
-	r.mu.Unlock()
-	r.workers.Wait()
+	r.crew.Wait()
 	for _, p := range r.replicas {
 		if err := p.lease.Release(last); err != nil {
 			p.log.Warn("lease was not given up: another writer has to wait for its end", "err", err)
@@ -248,16 +245,16 @@ func (r *Replicator) Wake() {
 
 // turn captures what there is and tells the replicas.
 func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
-	if err := r.open(ctx); err != nil {
+	if err := r.source.open(ctx, r.origin); err != nil {
 		return 0, err
 	}
-	got, err := r.step(ctx, false)
+	got, err := r.source.step(ctx, false)
 	if errors.Is(err, capture.ErrSpoolFull) {
 		// What was shipped may not have been fit to go at that moment.
-		err = errors.Join(err, r.release(r.spool()))
+		err = errors.Join(err, r.backlog.release())
 	}
 	if err == nil {
-		err = r.letGo()
+		err = r.backlog.letGo()
 	}
 	if err != nil {
 		return 0, err
@@ -284,139 +281,24 @@ type told struct {
 
 const tellAgain = time.Second
 
-// pending says whether commits were met that are not in the spool yet.
-func (r *Replicator) pending() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.gathers
-}
-
-// stuck says whether there may be commits that capture cannot read.
-func (r *Replicator) stuck() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.captured != nil && !errors.Is(r.captured, ErrNotOpen)
-}
-
-// count notes what the capture's own counters rose by.
-func (r *Replicator) count(lost map[string]uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for reason, n := range lost {
-		r.lost[reason] += n - r.counted[reason]
-		r.counted[reason] = n
-	}
-}
-
-// discontinuities returns how often continuity was lost for a reason.
-func (r *Replicator) discontinuities(reason string) uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.lost[reason]
-}
-
-// spool returns the segments that wait, nil before the capture was first
-// opened. It waits for nobody: Status asks at scrape.
-func (r *Replicator) spool() *spool.Spool { return r.segments.Load() }
-
-// To let go of segments takes several fsyncs, whatever their number; to keep them a
-// while costs room only.
-const (
-	letGoEvery = 10 * time.Second
-	letGoBytes = 8 << 20
-)
-
-// letGo releases segments once that is worth it.
-func (r *Replicator) letGo() error {
-	spool, now := r.spool(), r.o.Clock()
-	held := spool.Bytes()
-	r.mu.Lock()
-	due := held > 0 && (now.Sub(r.letGoAt) >= letGoEvery ||
-		held >= min(letGoBytes, cmp.Or(r.o.Capture.SpoolLimit, capture.DefaultSpoolLimit)/8))
-	if due {
-		r.letGoAt = now
-	}
-	r.mu.Unlock()
-	if !due {
-		return nil
-	}
-	return r.release(spool)
-}
-
-// release lets go of what every replica has. A replica that fails is not
-// waited for when the spool runs full and another one does not: it gets a
-// snapshot when it comes back.
-func (r *Replicator) release(spool *spool.Spool) error {
-	limit := cmp.Or(r.o.Capture.SpoolLimit, capture.DefaultSpoolLimit)
-	r.mu.Lock()
-	stopped := errors.Is(r.captured, capture.ErrSpoolFull) // until half of the limit is free
-	r.mu.Unlock()
-	crowded := stopped || spool.Bytes() > limit/4*3
-	upTo, some := ltx.TXID(0), false
-	for _, p := range r.replicas {
-		cursor, _ := p.progress.position()
-		if crowded && !p.progress.healthy() {
-			continue
-		}
-		if !some || cursor < upTo {
-			upTo, some = cursor, true
-		}
-	}
-	if !some || upTo == 0 {
-		return nil
-	}
-	return spool.Release(upTo)
-}
-
-// caughtUp is the latest instant before which every commit is in TXIDs up to txid.
-func (r *Replicator) caughtUp(txid ltx.TXID) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var at time.Time
-	for _, m := range r.marks {
-		if m.txid <= txid {
-			at = m.at
-		}
-	}
-	return at
-}
-
-// forget drops marks that no replica needs any more.
-func (r *Replicator) forget() {
-	least := ltx.TXID(0)
-	for i, p := range r.replicas {
-		if cursor, _ := p.progress.position(); i == 0 || cursor < least {
-			least = cursor
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.marks) > 1 && r.marks[1].txid <= least {
-		r.marks = r.marks[1:]
-	}
-	if len(r.marks) > 4096 { // a long outage: the oldest marks give a freshness that is too old, never too new
-		r.marks = slices.Delete(r.marks, 1, len(r.marks)/2)
-	}
-}
-
 // Checkpoint checkpoints the database without losing a commit. It implements
 // watchdog.Checkpointer.
 func (r *Replicator) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
-	r.life.RLock()
-	defer r.life.RUnlock()
-	if r.capture == nil {
-		return sqlite.Result{Outcome: sqlite.OutcomeFailed}, fmt.Errorf("checkpoint %s: capture is closed", r.o.Name)
-	}
 	defer r.Wake()
-	return r.capture.Checkpoint(ctx, mode, b)
+	return r.source.checkpoint(ctx, mode, b)
 }
+
+// Release closes the capture and every connection to the database; what is
+// spooled goes on being shipped. Whoever owns the files calls it before closing
+// them. Capture begins again when Options.Files returns others.
+func (r *Replicator) Release() error { return r.source.close() }
 
 // SyncNow returns when everything that was committed before the call is durable
 // in every replica, or with what prevents it.
 func (r *Replicator) SyncNow(ctx context.Context) error {
 	for {
-		chain := r.spool()
-		txid, err := r.settled(ctx)
+		chain := r.backlog.spool()
+		txid, err := r.source.settled(ctx)
 		if err != nil {
 			return fmt.Errorf("sync %s: %w", r.o.Name, err)
 		}
@@ -425,24 +307,10 @@ func (r *Replicator) SyncNow(ctx context.Context) error {
 		}
 		// A replica that was opened meanwhile may have had another writer's files: then
 		// the TXID that it has is of another chain, and ours begins behind it.
-		if r.spool() == chain {
+		if r.backlog.spool() == chain {
 			return nil
 		}
 	}
-}
-
-// settled captures until everything committed before the call is in the spool.
-func (r *Replicator) settled(ctx context.Context) (ltx.TXID, error) {
-	got, err := r.step(ctx, true)
-	for err == nil && !got.Complete {
-		select {
-		case <-ctx.Done():
-			err = ctx.Err()
-		case <-time.After(got.Next):
-			got, err = r.step(ctx, true)
-		}
-	}
-	return got.TXID, err
 }
 
 // SnapshotNow takes a snapshot into every replica.
@@ -452,7 +320,7 @@ func (r *Replicator) SnapshotNow(ctx context.Context) error {
 
 // VerifyNow runs a restore drill from every replica and returns the first failure.
 func (r *Replicator) VerifyNow(ctx context.Context) error {
-	return r.each(ctx, func(p *replica) error { return p.verify(ctx) })
+	return r.each(ctx, func(p *replica) error { return p.drill.verify(ctx) })
 }
 
 // each does f for all replicas in parallel.
@@ -485,12 +353,10 @@ func (r *Replicator) Status() []collector.Replica {
 
 // Captured returns what is spooled, and why commits are not captured, nil where they are.
 func (r *Replicator) Captured() (spooled int64, err error) {
-	if spool := r.spool(); spool != nil {
+	if spool := r.backlog.spool(); spool != nil {
 		spooled = spool.Bytes()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return spooled, r.captured
+	return spooled, r.source.failure()
 }
 
 // Replicas returns everything known about each replica, without a request.
@@ -502,8 +368,49 @@ func (r *Replicator) Replicas() []ReplicaStatus {
 	return out
 }
 
-func (r *Replicator) captureDir() string { return filepath.Join(r.o.StateDir, "capture") }
 func (r *Replicator) replicaDir() string { return filepath.Join(r.o.StateDir, "replicas") }
 
 // scratchDir is for files and directories that nobody needs after a crash.
 func (r *Replicator) scratchDir() string { return filepath.Join(r.replicaDir(), "scratch") }
+
+// originTimeout bounds the questions to one replica at start; reading its page
+// checksums then takes as long as it takes.
+const originTimeout = 20 * time.Second
+
+// origin finds where to go on when the state directory is empty: behind the
+// replica that has come farthest. Replicas out of reach are not waited for; one
+// that turns out to be farther is dealt with when it is (see opener.open).
+func (r *Replicator) origin(ctx context.Context) (ltx.TXID, store.PageSums, error) {
+	var best *replica
+	var end, behind ltx.TXID
+	var at time.Time
+	for _, p := range r.replicas {
+		asking, cancel := context.WithTimeout(ctx, originTimeout)
+		tip, ours, err := p.opener.recoverable(asking)
+		cancel()
+		if ctx.Err() != nil {
+			return 0, store.PageSums{}, ctx.Err()
+		}
+		if err != nil {
+			r.log.Warn("replica cannot be asked for its position: beginning without it", "replica", p.o.Name, "err", err)
+			continue
+		}
+		switch {
+		case ours && tip.TXID > end:
+			best, end = p, tip.TXID
+		case !ours && tip.TXID > 0 && custody.LeapOver(tip.TXID) > behind:
+			behind, at = custody.LeapOver(tip.TXID), tip.At
+		}
+	}
+	if best == nil {
+		return behind, store.PageSums{Timestamp: at}, nil
+	}
+	txid, sums, err := restore.PageChecksums(ctx, best.o.Store, catalog.Target{})
+	if err != nil {
+		r.log.Warn("replica's last state cannot be read: beginning with the whole database behind it", "replica", best.o.Name,
+			"err", err)
+		return custody.LeapOver(max(end, behind)), store.PageSums{Timestamp: at}, nil
+	}
+	best.opener.from.Store(uint64(txid))
+	return txid, sums, nil
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/compact"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -78,7 +79,7 @@ func (m *model) ship() {
 	m.txid += ltx.TXID(1 + m.rnd.IntN(3))
 	switch n := m.rnd.IntN(40); {
 	case n == 0 && m.txid > 3: // a new owner
-		m.txid = leapOver(m.txid) + 1
+		m.txid = custody.LeapOver(m.txid) + 1
 		fallthrough
 	case len(m.files) == 0, n == 1: // the whole database
 		lone = m.txid != from

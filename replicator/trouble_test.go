@@ -6,6 +6,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -28,14 +29,14 @@ func TestLag_S2_captureStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.segments.Store(s)
-	r.replicas[0].progress.found(0)
+	r.backlog.segments.Store(s)
+	r.replicas[0].progress.found(catalog.Tip{})
 	now = now.Add(time.Minute)
 	for _, tt := range []struct {
 		captured error
 		want     float64
 	}{{nil, 0}, {capture.ErrSpoolFull, 60}, {ErrNotOpen, 0}} {
-		r.note(tt.captured)
+		r.source.note(tt.captured)
 		if got := r.Replicas()[0].LagSeconds; got != tt.want {
 			t.Errorf("lag after %v: %v s, want %v", tt.captured, got, tt.want)
 		}

@@ -16,9 +16,7 @@ import (
 const maxMethods, maxFields = 30, 20
 
 // owed names what is still to be divided or renamed; nothing is added to it.
-var owed = []string{
-	"replicator.replica", "replicator.ReplicaStatus", "replicator.Replicator",
-}
+var owed []string
 
 // shape is what a named type of one package is made of.
 type shape struct {

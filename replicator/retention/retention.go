@@ -1,6 +1,6 @@
 // Package retention decides what of a replica may be deleted, and when: what no
 // promised restore needs, once that has been so for a while, by a clock that two
-// machines agree on, and never much at a time. It is pure.
+// machines agree on, and never much at a time. All but the Retainer is pure.
 package retention
 
 import (

@@ -1,0 +1,239 @@
+package custody
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// ClaimantOptions are what a claim to a replica rests on. All are needed, Boot apart.
+type ClaimantOptions struct {
+	Replica     string
+	Store       store.Store
+	Lease       *lease.Lease
+	Custody     *Custody
+	Saved       *StateFile
+	Original    *Original
+	Owner, Boot string        // see lease.Options
+	Adopt       bool          // continue a history that another program began
+	Keep        time.Duration // how long what is succeeded is kept
+
+	Spool   func() *spool.Spool                   // what was captured; nil before anything was
+	Compare func(context.Context) error           // makes capture compare the database with what is known of it
+	Judged  func(v lineage.Verdict, found string) // told of each verdict, with the lineage it was about
+	Claimed func(lineage.Lineage)                 // told of the lineage that is written to
+	Logger  *slog.Logger
+	Clock   func() time.Time
+}
+
+// Claimant finds out whose history a replica holds, and whether ours may go on there.
+type Claimant struct{ o ClaimantOptions }
+
+// NewClaimant returns one that has not looked yet.
+func NewClaimant(o ClaimantOptions) *Claimant { return &Claimant{o} }
+
+// errComparing says that it is not known yet whether the database is what the replica's tip is.
+var errComparing = fmt.Errorf("the database is being compared with the replica: %w", lease.ErrConfirming)
+
+// Sight is what one look at a replica found.
+type Sight struct {
+	Lease lease.Finding
+	Line  lineage.Stored
+	Tip   catalog.Tip
+	Taken bool // something of a replica's is there
+}
+
+// Continuous reports whether nothing of another writer can still be under way, so that the
+// next file may join the last.
+func (s Sight) Continuous() bool { return !s.Lease.Found || s.Lease.Vouched || s.Lease.Ended }
+
+// Look reads the replica's lease, its lineage and its tip.
+func (c *Claimant) Look(ctx context.Context) (s Sight, err error) {
+	if s.Lease, err = c.o.Lease.Inspect(ctx, c.o.Saved.Get().Nonces); err != nil {
+		return s, err
+	}
+	if s.Line, err = lineage.Read(ctx, c.o.Store); err != nil {
+		return s, err
+	}
+	if s.Tip, err = catalog.FindTip(ctx, c.o.Store); err != nil {
+		return s, err
+	}
+	s.Taken, err = catalog.Taken(ctx, c.o.Store, s.Tip)
+	return s, err
+}
+
+// evidence collects what is known about the replica, and about us.
+func (c *Claimant) evidence(s Sight) lineage.Evidence {
+	mine, id := c.o.Custody.Get(), c.o.Original.Get()
+	fresh := mine.ID == "" && len(c.o.Saved.Get().Nonces) == 0 // the state directory is new, or was lost
+	sameBoot := c.o.Boot != "" && s.Lease.Note.Boot == c.o.Boot
+	e := lineage.Evidence{
+		Empty: !s.Taken, Named: s.Line.Found, Leased: s.Lease.Found,
+		Mine:    s.Line.Found && (s.Line.Follows(mine.ID) || mine.ID == "" && s.Lease.Vouched),
+		Last:    s.Lease.Vouched && !c.contradicted(s.Tip),
+		Holds:   c.holds(s.Tip) || s.Line.Found && s.Line.ID == mine.ID && s.Tip.TXID <= mine.Reached,
+		Equal:   c.equals(s.Tip),
+		Same:    id.File != "" && id.File == s.Lease.Note.File && (fresh || sameBoot),
+		Adopted: c.o.Adopt || slices.Contains(mine.Succeeds, s.Line.ID),
+	}
+	e.Noted = id.Noted && s.Line.Found && id.Note.Lineage == s.Line.ID && id.Note.TXID == s.Tip.TXID
+	return e
+}
+
+// holds reports whether our state directory knows the state at the replica's tip.
+func (c *Claimant) holds(t catalog.Tip) bool {
+	spool := c.o.Spool()
+	if spool == nil || t.TXID == 0 {
+		return false
+	}
+	if sum, known := spool.ChecksumAt(t.TXID); known {
+		return t.Checksum == sum.String()
+	}
+	held := spool.List() // let go of as shipped to here, unless the numbers only happen to meet
+	return len(held) > 0 && held[0].MinTXID == t.TXID+1 && t.Lineage != "" && t.Lineage == held[0].Lineage
+}
+
+// contradicted reports whether the tip is none that we stored: a clone of our state
+// directory writes under the same lease until it is renewed.
+func (c *Claimant) contradicted(t catalog.Tip) bool {
+	spool := c.o.Spool()
+	if spool == nil || t.TXID == 0 {
+		return false
+	}
+	sum, known := spool.ChecksumAt(t.TXID)
+	return t.TXID > spool.Last() || known && t.Checksum != "" && t.Checksum != sum.String()
+}
+
+// equals reports whether a state that was captured here is the one at the replica's tip.
+func (c *Claimant) equals(t catalog.Tip) bool {
+	spool := c.o.Spool()
+	if spool == nil || t.Checksum == "" {
+		return false
+	}
+	if at := spool.Position(); at.Doubt == "" && at.Pages > 0 && at.Checksum.String() == t.Checksum {
+		return true
+	}
+	for _, segment := range spool.List() {
+		if segment.Checksum.String() == t.Checksum {
+			return true
+		}
+	}
+	return false
+}
+
+// Judge says whether the replica may be written to, or returns why not.
+func (c *Claimant) Judge(ctx context.Context, s Sight) (lineage.Verdict, error) {
+	v := lineage.Judge(c.evidence(s))
+	spool := c.o.Spool()
+	at := spool.Position()
+	comparing := at.Doubt != "" || len(spool.List()) == 0 && at.Pages == 0
+	if !v.Writes() && v != lineage.Stranger && comparing {
+		if err := c.o.Compare(ctx); err != nil {
+			return v, err
+		}
+		if v = lineage.Judge(c.evidence(s)); !v.Writes() && spool.Position().Doubt != "" {
+			return v, errComparing
+		}
+	}
+	c.o.Judged(v, s.Line.ID)
+	if v.Writes() {
+		return v, nil
+	}
+	id := c.o.Original.Get()
+	return v, &ClaimError{
+		Replica: c.o.Replica, Verdict: v, Lineage: s.Line.Lineage, Writer: s.Lease.Note.Owner,
+		TXID: s.Tip.TXID, At: s.Tip.At,
+		Noted: id.Noted && id.Note.Lineage == s.Line.ID,
+	}
+}
+
+// Name makes the replica of our lineage, if it is not yet.
+func (c *Claimant) Name(ctx context.Context, s Sight, v lineage.Verdict) error {
+	id, err := c.o.Custody.Take(v, s.Line.ID, s.Tip.TXID)
+	if err != nil {
+		return err
+	}
+	now, until := c.o.Clock().UTC(), s.Tip.TXID
+	if v == lineage.Succeed {
+		until = LeapOver(until)
+	}
+	ended := now
+	for _, later := range []time.Time{s.Tip.At, s.Tip.Newest.Object.Modified} { // whichever clock is ahead
+		if later.After(ended) {
+			ended = later
+		}
+	}
+	want := lineage.Lineage{ID: id, Made: now, By: c.o.Owner}
+	want.Keep, want.PageSize = c.o.Keep.Seconds(), c.o.Spool().Position().PageSize
+	switch {
+	case s.Line.ID == id:
+		want.Made, want.By, want.Predecessors = s.Line.Made, s.Line.By, s.Line.Predecessors
+		if want.PageSize == 0 {
+			want.PageSize = s.Line.PageSize
+		}
+	case s.Line.Found:
+		want = want.Succeed(s.Line.Lineage, until, ended)
+	case v == lineage.Succeed:
+		want = want.Succeed(lineage.Lineage{By: s.Lease.Note.Owner}, until, ended)
+	}
+	c.o.Claimed(want)
+	if s.Line.ID == id && s.Line.Keep == want.Keep && s.Line.PageSize == want.PageSize {
+		return nil
+	}
+	if err := c.o.Lease.Hold(ctx); err != nil {
+		return err
+	}
+	err = lineage.Write(ctx, c.o.Store, want, s.Line, c.o.Lease.Guard() == lease.GuardConditional)
+	if errors.Is(err, store.ErrExists) {
+		c.o.Lease.Drop()
+		return fmt.Errorf("%w: %w", lease.ErrMoved, err)
+	}
+	if err == nil && v == lineage.Succeed {
+		c.o.Logger.Warn("this database follows another lineage in the replica, as --adopt says; what that one stored is "+
+			"kept "+
+			"for its own time",
+			"lineage", id, "followed", s.Line.ID, "of", s.Line.By, "txid", s.Tip.TXID)
+	}
+	return err
+}
+
+// Ours reports whether what was seen is a history that ours may be appended to at once.
+func (c *Claimant) Ours(s Sight) bool {
+	return lineage.Judge(c.evidence(s)) == lineage.Continue && s.Continuous()
+}
+
+// Agrees reports whether what we ship next may join the replica's tip: whether that is
+// the state that we know by its TXID. Capture's position may have been taken from this
+// replica, at the TXID from.
+func (c *Claimant) Agrees(t catalog.Tip, from ltx.TXID) bool {
+	spool := c.o.Spool()
+	held := spool.List()
+	sum, known := spool.ChecksumAt(t.TXID)
+	switch {
+	case t.TXID == 0, t.TXID == from, spool.Position().Pages == 0:
+		return true // there is nothing to join, or the whole database is next
+	case known:
+		return t.Checksum == sum.String()
+	case len(held) == 0 || held[0].MinTXID != t.TXID+1:
+		return true // nothing of ours follows it: a snapshot is next
+	}
+	return t.Lineage == held[0].Lineage // let go of as shipped to here, unless the numbers only happen to meet
+}
+
+// leap is how far a new owner's TXIDs begin behind its predecessor's: farther
+// than anything that one can still have under way.
+const leap = catalog.ChainStep
+
+// LeapOver returns the TXID behind which a new owner begins.
+func LeapOver(end ltx.TXID) ltx.TXID { return end/leap*leap + 2*leap - 1 }

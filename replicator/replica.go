@@ -1,0 +1,344 @@
+package replicator
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/compact"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/requests"
+	"github.com/sqlwatch/sqlwatch/replicator/retention"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/upload"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
+)
+
+// ReplicaOptions say where one replica is and how it is kept. Zero values take
+// the defaults.
+type ReplicaOptions struct {
+	Name  string // type and name, as "s3.main"
+	Store store.Store
+
+	SyncEvery     time.Duration // the longest that a commit waits for its upload to begin, and the rate of PUTs; 0: 1 s
+	SnapshotEvery time.Duration // 0: 24 h
+	VerifyEvery   time.Duration // restore drills; 0: none but by hand
+	Retention     RetentionOptions
+	Adopt         bool // continue a history that another program began
+
+	Requests *requests.Counts // what Store was asked, for metrics and costs; may be nil
+	Prices   *requests.Prices // nil: not known
+}
+
+// RetentionOptions say what a replica keeps.
+type RetentionOptions = retention.Options
+
+func (o *ReplicaOptions) setDefaults() {
+	o.SyncEvery = cmp.Or(o.SyncEvery, time.Second)
+	o.SnapshotEvery = cmp.Or(o.SnapshotEvery, 24*time.Hour)
+	o.Retention.Keep = cmp.Or(o.Retention.Keep, 720*time.Hour)
+	o.Retention.Grace = cmp.Or(o.Retention.Grace, retention.DefaultGrace)
+	if o.Requests == nil {
+		o.Requests = &requests.Counts{}
+	}
+}
+
+// replica is one place that the database is shipped to. A turn of its worker is, in
+// this order:
+//
+//  1. opener: whose history is there, does ours go on behind it? Only when that is not known
+//  2. source: capture what was committed since, into the spool
+//  3. shipper: upload what waits in the spool, in batches; where that is not enough, a snapshot
+//  4. progress: the cursor moves, and who waits for it is told; backlog lets go of the spool
+//  5. lease: renew it while there is nothing to write
+//  6. upkeep: start what is due, each lane in a goroutine of its own: look, compact and
+//     retain in one, snapshots and drills in the other
+//
+// Each part calls only those before it and what it was given. None knows the replica,
+// and none the Replicator.
+//
+// Locks: work before all others, and upkeep's before the worker's. The lease's is held
+// over its own requests, all others over none.
+type replica struct {
+	o      ReplicaOptions
+	log    *slog.Logger
+	source *source
+
+	progress  *progress
+	lease     *lease.Lease
+	saved     *custody.StateFile
+	uploader  *upload.Uploader
+	compactor *compact.Compactor
+	retainer  *retention.Retainer
+	opener    *opener
+	snapshots *snapshotter
+	shipper   *shipper
+	mender    *mender
+	drill     *driller
+	upkeep    *worker.Lanes
+	worker    *worker.Worker
+
+	// work is held by who changes what the replica is to hold next: by the worker while it
+	// ships, by a snapshot on demand, by a repair for a moment. It guards shipper.lastPut.
+	work sync.Mutex
+}
+
+// surroundings are what all replicas of a database share.
+type surroundings struct {
+	name, owner, boot string
+	dir, scratch      string // for state, and for what nobody needs after a crash
+	log               *slog.Logger
+	clock             func() time.Time
+	custody           *custody.Custody
+	source            *source
+	start             func(func(context.Context)) bool // a goroutine
+}
+
+func newReplica(d surroundings, o ReplicaOptions) *replica {
+	p := &replica{o: o, log: d.log.With("replica", o.Name), source: d.source}
+	p.saved = custody.NewStateFile(d.dir, o.Name)
+	p.progress = newProgress(p.log, d.clock, o)
+	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.record, Begin: d.start, Patience: patience})
+	p.lease = lease.New(lease.Options{
+		Store: o.Store, Owner: d.owner, Boot: d.boot, Self: lease.ThisProcess(),
+		File: func() string { return d.source.original.Get().File }, Clock: d.clock, Save: p.saved.SaveNonces,
+	})
+	p.uploader = upload.New(o.Store, p.lease)
+	p.compactor = compact.New(compact.Options{
+		Store: o.Store, Create: p.uploader.Create, Hold: p.lease.Hold, Scratch: d.scratch,
+		Slack: p.slack(), Turn: turnOf(d.name, o.Name), Clock: d.clock, Logger: p.log,
+	})
+	p.opener = &opener{
+		name: o.Name, log: p.log, store: o.Store, lease: p.lease, custody: d.custody, source: d.source,
+		progress: p.progress, compactor: p.compactor,
+	}
+	p.opener.claim = custody.NewClaimant(custody.ClaimantOptions{
+		Replica: o.Name, Store: o.Store, Lease: p.lease, Custody: d.custody, Saved: p.saved,
+		Original: d.source.original, Owner: d.owner, Boot: d.boot, Adopt: o.Adopt, Keep: o.Retention.Keep,
+		Spool: d.source.backlog.spool, Compare: d.source.compare, Judged: p.progress.judged,
+		Claimed: p.progress.claimed, Logger: p.log, Clock: d.clock,
+	})
+	p.snapshots = &snapshotter{
+		name: o.Name, log: p.log, store: o.Store, scratch: d.scratch, every: o.SnapshotEvery, source: d.source,
+		progress: p.progress, uploader: p.uploader, lease: p.lease,
+	}
+	p.shipper = &shipper{
+		name: o.Name, log: p.log, scratch: d.scratch, every: o.SyncEvery, source: d.source, progress: p.progress,
+		uploader: p.uploader, lease: p.lease, snapshots: p.snapshots, worker: p.worker, stored: p.stored,
+	}
+	p.newUpkeep(d)
+	return p
+}
+
+// newUpkeep makes the parts that work beside the uploads.
+func (p *replica) newUpkeep(d surroundings) {
+	p.mender = &mender{
+		name: p.o.Name, log: p.log, store: p.o.Store, source: d.source, progress: p.progress, work: &p.work,
+		kick: p.worker.Kick, looked: p.progress.began,
+	}
+	p.drill = &driller{
+		name: p.o.Name, log: p.log, store: p.o.Store, scratch: d.scratch, every: p.o.VerifyEvery, progress: p.progress,
+		saved: p.saved, repair: p.mender.repair,
+	}
+	p.retainer = retention.NewRetainer(retention.RetainerOptions{
+		Options: p.o.Retention, Store: p.o.Store, Hold: p.lease.Hold, Found: p.progress.looked,
+		Protected: func() map[string]bool { return p.saved.Get().VerifiedKeys() },
+		Spared:    func(txid ltx.TXID, now time.Time) bool { return p.progress.lineage().Spared(txid, now) },
+		Deleted:   p.compactor.Forget, Logger: p.log, Clock: d.clock,
+	})
+	p.upkeep = worker.NewLanes(worker.LanesOptions{
+		Tasks: [][]worker.Task{
+			shortLane: {p.mender.lookDue, p.compactDue, p.retainDue},
+			longLane:  {p.snapshots.due, p.drill.due},
+		},
+		Start: d.start, Pause: pause, Kind: reasonOf, Logger: p.log, Clock: d.clock,
+		Failed: func(err error) { d.source.backlog.doubtAfter(p.progress, err) },
+		Done: func(kind string) {
+			p.progress.update(func(s *ReplicaStatus) { s.MaintenanceErr = kind })
+			p.worker.Kick()
+		},
+	})
+}
+
+// The lanes of what is done beside the uploads.
+const (
+	shortLane = iota
+	longLane
+)
+
+// slack is how long after a window's end its last commits may still arrive.
+func (p *replica) slack() time.Duration { return p.o.SyncEvery + time.Second }
+
+// turnOf spreads what many replicas do at the same time of the hour: a number from 0 to
+// 1 that stays the same for each.
+func turnOf(db, replica string) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(db + "\x00" + replica)) // never fails
+	return float64(h.Sum32()) / (1 << 32)
+}
+
+// turn does what is due and returns how long to wait for the next; negative is
+// for ever. Maintenance is done beside it.
+func (p *replica) turn(ctx context.Context) (time.Duration, error) {
+	p.work.Lock()
+	defer p.work.Unlock()
+	if p.source.backlog.spool() == nil {
+		return -1, nil // the capture's first turn kicks
+	}
+	if err := p.open(ctx); err != nil {
+		return 0, err
+	}
+	if wait, err := p.shipper.sync(ctx); err != nil || wait > 0 {
+		p.source.backlog.doubtAfter(p.progress, err)
+		return wait, err
+	}
+	idle, err := p.lease.Idle(ctx)
+	if err != nil {
+		p.source.backlog.doubtAfter(p.progress, err)
+		return 0, err
+	}
+	wait := time.Duration(-1)
+	if !idle.IsZero() {
+		wait = max(0, idle.Sub(p.progress.clock()))
+	}
+	if due := p.upkeep.Begin(); due >= 0 && (wait < 0 || due < wait) {
+		wait = due
+	}
+	return wait, nil
+}
+
+// open opens the replica if it is not.
+func (p *replica) open(ctx context.Context) error {
+	if _, known := p.progress.position(); known {
+		return nil
+	}
+	if err := p.opener.open(ctx); err != nil {
+		return err
+	}
+	soon := p.progress.clock().Add(p.slack())
+	p.upkeep.Due(shortLane, soon)
+	p.upkeep.Due(longLane, soon)
+	return nil
+}
+
+// stored notes that f, which ends with s, is durable in the replica.
+func (p *replica) stored(f store.LTXFile, s spool.Segment) {
+	if !f.Snapshot() {
+		p.upkeep.Due(shortLane, p.compactor.Add(f, s.Timestamp))
+	}
+	p.upkeep.Due(longLane, p.progress.clock().Add(p.slack()))
+	p.source.backlog.advance(p.progress, f, s.Timestamp)
+}
+
+// compactDue merges every window that is over. Where an input is lost, neither the
+// newest state nor what comes behind it is to be lost with it: a snapshot is next.
+func (p *replica) compactDue(ctx context.Context) (time.Time, error) {
+	report, err := p.compactor.Run(ctx)
+	p.progress.update(func(s *ReplicaStatus) {
+		s.StoredBytes += report.Bytes
+		s.LostFiles += len(report.Lost)
+	})
+	for _, f := range report.Lost {
+		p.progress.lost(f.MaxTXID)
+	}
+	return report.Due, err
+}
+
+// retainDue deletes what nobody needs.
+func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
+	if cursor, _ := p.progress.position(); cursor == 0 {
+		return time.Time{}, nil
+	}
+	return p.retainer.Due(ctx)
+}
+
+// snapshotNow takes one snapshot on demand. When nothing was committed since the
+// last one, that is the snapshot.
+func (p *replica) snapshotNow(ctx context.Context) error {
+	p.work.Lock()
+	defer p.work.Unlock()
+	if p.source.backlog.spool() == nil {
+		return fmt.Errorf("%s: %w", p.o.Name, p.source.closed())
+	}
+	if _, known := p.progress.position(); !known {
+		err := p.open(ctx)
+		if p.progress.record(err); err != nil {
+			return err
+		}
+	}
+	if _, err := p.source.step(ctx, true); err != nil {
+		return fmt.Errorf("snapshot to %s: %w", p.o.Name, err)
+	}
+	if base := p.progress.snapshot(); base != 0 && base == p.source.backlog.spool().Last() {
+		return nil
+	}
+	err := p.shipper.snapshot(ctx)
+	p.source.backlog.doubtAfter(p.progress, err)
+	p.progress.record(err)
+	return err
+}
+
+// syncTo returns when the replica has txid, or with the first error met.
+func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
+	p.worker.Hasten()
+	for {
+		done, moved, failed := p.progress.awaited(txid)
+		if done {
+			return nil
+		}
+		p.worker.SetUrgent(true)
+		p.worker.Kick()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("sync to %s: %w", p.o.Name, ctx.Err()), failed)
+		}
+		failed = p.progress.failure()
+		for _, hopeless := range []error{lease.ErrFenced, custody.ErrForeign, store.ErrMisplaced, store.ErrAuth} {
+			if errors.Is(failed, hopeless) {
+				return fmt.Errorf("sync to %s: %w", p.o.Name, failed)
+			}
+		}
+	}
+}
+
+// status composes what is known now.
+func (p *replica) status() ReplicaStatus {
+	s, cursor, known := p.progress.status()
+	s.TXID, s.Guard = cursor, p.lease.Guard()
+	if !known {
+		cursor = 0
+	} else if at := p.source.backlog.caughtUp(cursor); !at.IsZero() {
+		s.CaughtUp = at
+	}
+	now, began := p.progress.clock(), p.progress.began
+	if p.o.Prices != nil {
+		if dollars, known := p.o.Prices.Monthly(p.o.Requests, now.Sub(began), s.StoredBytes); known {
+			s.MonthlyUSD = &dollars
+		}
+	}
+	since := s.CaughtUp
+	if since.IsZero() {
+		since = began // nothing is known of before: the lag is at least this
+	}
+	spool := p.source.backlog.spool()
+	if spool == nil {
+		return s
+	}
+	for _, segment := range spool.After(cursor) {
+		s.PendingBytes += segment.Size
+	}
+	if !known || spool.Last() > cursor || p.source.pending() || p.source.stuck() {
+		s.LagSeconds = max(0, p.progress.clock().Sub(since).Seconds())
+	}
+	return s
+}

@@ -1,0 +1,177 @@
+package retention
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// first is how soon after the start a replica is looked through: not when a hundred
+// databases start at once, but also where sqlwatch never runs for an hour.
+const first = 10 * time.Minute
+
+// Found is what a look through a replica found.
+type Found struct {
+	Bytes          int64
+	Oldest, Newest time.Time // of the snapshots
+}
+
+// RetainerOptions are what a Retainer works with. All are needed.
+type RetainerOptions struct {
+	Options
+	Store     store.Store
+	Hold      func(context.Context) error         // nil while we may write
+	Protected func() map[string]bool              // keys that stay in any case
+	Spared    func(ltx.TXID, time.Time) bool      // of another lineage, which is kept for its own time
+	Found     func(Found)                         // told of each look
+	Deleted   func(gone func(store.LTXFile) bool) // told what is there no more
+	Logger    *slog.Logger
+	Clock     func() time.Time
+}
+
+// Retainer deletes what nobody needs, now and then. One goroutine at a time uses it.
+type Retainer struct {
+	o      RetainerOptions
+	ledger Ledger
+	next   time.Time // when to look again
+}
+
+// NewRetainer returns one that begins a while after the clock's time.
+func NewRetainer(o RetainerOptions) *Retainer { return &Retainer{o: o, next: o.Clock().Add(first)} }
+
+// Due looks the replica through once that is due, and returns when it is next: files
+// grow old on an idle replica too.
+func (r *Retainer) Due(ctx context.Context) (time.Time, error) {
+	if r.o.Clock().Before(r.next) {
+		return r.next, nil
+	}
+	// also when it fails: a refused deletion must not cost a listing every few seconds
+	r.next = r.o.Clock().Add(max(Often, r.o.Grace))
+	if err := r.retain(ctx); err != nil {
+		return time.Time{}, fmt.Errorf("retention: %w", err)
+	}
+	store.Sweep(ctx, r.o.Store, r.o.Clock(), r.o.Logger)
+	if !r.ledger.Waits() {
+		r.next = r.o.Clock().Add(r.o.Period())
+	}
+	return r.next, nil
+}
+
+// retain lists the replica, forgets what became needed again, and deletes what
+// has been unneeded for the grace period, by a clock that the store agrees with.
+func (r *Retainer) retain(ctx context.Context) error {
+	now := r.o.Clock()
+	files, total, err := r.listOld(ctx, now)
+	if err != nil {
+		return err
+	}
+	unneeded := slices.DeleteFunc(catalog.Unneeded(files, r.o.Keep, r.o.Thin, now, r.o.Protected()),
+		func(f catalog.Dated) bool { return r.o.Spared(f.MaxTXID, now) })
+	gone := r.ledger.Due(unneeded, total, r.o.Grace, now)
+	if len(gone) == 0 {
+		return nil
+	}
+	stores, err := r.storeTime(ctx)
+	if err == nil {
+		_, err = Now(r.o.Clock(), stores)
+	}
+	if err == nil {
+		err = r.o.Hold(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	err = r.o.Store.Delete(ctx, gone...)
+	r.ledger.Deleted(gone, err != nil)
+	if err != nil {
+		return fmt.Errorf("%w; what could be deleted is", err)
+	}
+	deleted := make(map[string]bool, len(gone))
+	for _, key := range gone {
+		deleted[key] = true
+	}
+	r.o.Deleted(func(f store.LTXFile) bool { return deleted[f.Object.Key] })
+	r.o.Logger.Info("retention removed files", "files", len(gone))
+	return nil
+}
+
+// storeTime returns what the store's clock shows, by writing a note and asking for its
+// time. Zero: it does not tell.
+func (r *Retainer) storeTime(ctx context.Context) (time.Time, error) {
+	const key = "sqlwatch/clock"
+	body := store.Body{Size: 1, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("\n")), nil }}
+	if _, err := r.o.Store.Put(ctx, key, body, store.PutOptions{}); err != nil {
+		return time.Time{}, fmt.Errorf("ask the store for its time: %w", err)
+	}
+	_, object, err := r.o.Store.Get(ctx, key, 0, 0)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask the store for its time: %w", err)
+	}
+	return object.Modified, nil
+}
+
+// listOld lists the files of which some may be unneeded, and tells what the replica
+// holds in all.
+func (r *Retainer) listOld(ctx context.Context, now time.Time) (old []catalog.Dated, total int, err error) {
+	var snapshots []catalog.Dated
+	var found Found
+	for f, err := range r.list(ctx, store.LevelPrefix(store.SnapshotLevel)) {
+		if err != nil {
+			return nil, 0, err
+		}
+		snapshots = append(snapshots, f)
+		if found.Oldest.IsZero() || f.At.Before(found.Oldest) {
+			found.Oldest = f.At
+		}
+		if f.At.After(found.Newest) {
+			found.Newest = f.At
+		}
+	}
+	wanted := catalog.Sift(snapshots, r.o.Keep, r.o.Thin, now)
+	for f, err := range r.list(ctx, "0") {
+		if err != nil {
+			return nil, 0, err
+		}
+		found.Bytes += f.Object.Size
+		total++
+		if wanted(f) {
+			old = append(old, f)
+		}
+	}
+	r.o.Found(found)
+	return old, total, nil
+}
+
+// list lists the files whose key has the prefix. Their time is that of the upload by
+// the store's clock: never earlier than the newest batch, so nothing is taken for older
+// than it is, and never the clock's that may have been ahead when a batch was taken.
+func (r *Retainer) list(ctx context.Context, prefix string) iter.Seq2[catalog.Dated, error] {
+	return func(yield func(catalog.Dated, error) bool) {
+		for object, err := range r.o.Store.List(ctx, prefix, "") {
+			if err != nil {
+				yield(catalog.Dated{}, err)
+				return
+			}
+			level, min, max, err := store.ParseLTXKey(object.Key)
+			if err != nil {
+				continue
+			}
+			f := catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object},
+				At: object.Modified}
+			f.At, f.Object.Metadata = catalog.Past(r.o.Clock(), f.At, f.LTXFile), nil
+			if !yield(f, nil) {
+				return
+			}
+		}
+	}
+}

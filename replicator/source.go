@@ -1,0 +1,331 @@
+package replicator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
+)
+
+// source is the database as it is captured: opened when its files are there, closed
+// when their owner closes them. What it captures goes to the backlog.
+//
+// Locks: life before mu, before those of the backlog and of what that knows.
+type source struct {
+	o        capture.Options // but for Files and Recover
+	log      *slog.Logger
+	find     func() *dbfile.Files // the database's open files, see Options.Files
+	scratch  string
+	made     time.Time // no file of ours in scratch is older, by the system's clock
+	original *custody.Original
+	backlog  *backlog
+	opened   func() // told that a capture was opened, with life held
+
+	life      sync.RWMutex     // held for reading while the capture is used, for writing while it is opened or closed
+	capture   *capture.Capture // nil while closed
+	whileOpen func(cancel func()) (keep func() bool)
+	endViews  func()        // makes whileOpen cancel
+	files     *dbfile.Files // of the open capture
+	released  *dbfile.Files // not to be used again: their owner is about to close them
+
+	mu       sync.Mutex // guards what follows; held over nothing
+	captured error      // of the last step
+	blocked  worker.Trouble
+	gathers  bool // commits were met that are not spooled yet
+
+	discontinuities tally
+}
+
+// step calls the capture and draws the conclusions for everybody.
+func (s *source) step(ctx context.Context, force bool) (capture.Progress, error) {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.capture == nil {
+		return capture.Progress{}, s.closed()
+	}
+	got, err := s.capture.Step(ctx, force)
+	s.discontinuities.count(s.capture.Discontinuities())
+	if err != nil {
+		return got, err
+	}
+	s.mu.Lock()
+	s.gathers = !got.Pending.IsZero()
+	s.mu.Unlock()
+	if got.Complete {
+		s.backlog.mark(got.TXID, got.At)
+	}
+	return got, nil
+}
+
+// compare captures, and so compares the database with what is known of it where that is in doubt.
+func (s *source) compare(ctx context.Context) error {
+	_, err := s.step(ctx, true)
+	return err
+}
+
+// settled captures until everything committed before the call is in the spool.
+func (s *source) settled(ctx context.Context) (ltx.TXID, error) {
+	got, err := s.step(ctx, true)
+	for err == nil && !got.Complete {
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-time.After(got.Next):
+			got, err = s.step(ctx, true)
+		}
+	}
+	return got.TXID, err
+}
+
+// pending says whether commits were met that are not in the spool yet.
+func (s *source) pending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gathers
+}
+
+// stuck says whether there may be commits that capture cannot read.
+func (s *source) stuck() bool {
+	err := s.failure()
+	return err != nil && !errors.Is(err, ErrNotOpen)
+}
+
+// failure returns why commits are not captured, nil where they are.
+func (s *source) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.captured
+}
+
+// note publishes what stands in capture's way and acts on a replaced file.
+func (s *source) note(err error) {
+	if errors.Is(err, context.Canceled) {
+		return // Run is about to end
+	}
+	if errors.Is(err, capture.ErrReplaced) {
+		s.log.Warn("another file is at the database's path: closing the old one", "err", err)
+		err = errors.Join(ErrNotOpen, s.close())
+	}
+	s.backlog.setFull(errors.Is(err, capture.ErrSpoolFull))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil:
+		if s.blocked.Over() {
+			s.log.Info("capture advances again")
+		}
+	case errors.Is(err, ErrNotOpen):
+		if !errors.Is(s.captured, ErrNotOpen) {
+			s.log.Info("capture waits until the database's files are open", "err", err)
+		}
+	case s.blocked.Met(err.Error(), s.o.Clock()):
+		s.log.Error("capture does not advance; trying again by itself", "err", err)
+	}
+	s.captured = err
+}
+
+// ErrNotOpen is returned while the database's files are not open: there is no
+// database, or it was opened just now and capture has not begun yet.
+var ErrNotOpen = errors.New("the database's files are not open")
+
+// closed says why there is no capture.
+func (s *source) closed() error {
+	if err := s.failure(); err != nil && !errors.Is(err, ErrNotOpen) {
+		return fmt.Errorf("capture did not begin: %w", err)
+	}
+	return ErrNotOpen
+}
+
+// origin returns the state that capture goes on from when its own state directory is empty.
+type origin func(context.Context) (ltx.TXID, store.PageSums, error)
+
+// open opens the capture if files are there and it is not open.
+func (s *source) open(ctx context.Context, from origin) error {
+	s.life.RLock() // a snapshot may hold it like this for hours
+	open := s.capture != nil
+	s.life.RUnlock()
+	if open {
+		return nil
+	}
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.capture != nil {
+		return nil
+	}
+	return s.openLocked(ctx, from)
+}
+
+func (s *source) openLocked(ctx context.Context, from origin) error {
+	files := s.find()
+	if files == nil || files == s.released {
+		return ErrNotOpen
+	}
+	s.original.Identify(files.Path())
+	o, another := s.o, false
+	o.Files = files
+	o.Recover = func(ctx context.Context) (ltx.TXID, store.PageSums, error) {
+		another = true
+		return from(ctx)
+	}
+	c := capture.New(o)
+	if err := c.Open(ctx); err != nil {
+		return err
+	}
+	s.sweep()
+	s.backlog.reconsider(another, c.Spool().Last())
+	s.capture, s.files, s.released = c, files, nil
+	s.backlog.segments.Store(c.Spool())
+	s.discontinuities.again()
+	views, end := context.WithCancel(context.Background())
+	s.endViews, s.whileOpen = end, func(cancel func()) func() bool { return context.AfterFunc(views, cancel) }
+	s.opened()
+	return nil
+}
+
+// sweep removes what a crash left in the scratch directory: all that is older than
+// this source. The capture holds the state directory for this process.
+func (s *source) sweep() {
+	entries, err := os.ReadDir(s.scratch)
+	for _, e := range entries {
+		if info, statErr := e.Info(); statErr == nil && info.ModTime().Before(s.made) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.scratch, e.Name())))
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("what a crash left could not be removed, nothing depends on it", "dir", s.scratch, "err", err)
+	}
+}
+
+// lock waits for whoever uses the capture; snapshots under way give up, which hold life for reading.
+func (s *source) lock() {
+	s.life.RLock()
+	if s.endViews != nil {
+		s.endViews()
+	}
+	s.life.RUnlock()
+	s.life.Lock()
+}
+
+// close closes the capture and every connection to the database, until there are other files.
+func (s *source) close() error {
+	s.lock()
+	defer s.life.Unlock()
+	if s.capture == nil {
+		return nil
+	}
+	err := s.capture.Close()
+	s.capture, s.released = nil, s.files
+	return err
+}
+
+// rebase restarts capture behind base with the whole database, as a chain that
+// joins nothing before: a replica holds TXIDs that are not known here.
+func (s *source) rebase(ctx context.Context, base ltx.TXID, at time.Time) error {
+	s.lock()
+	defer s.life.Unlock()
+	if s.capture == nil {
+		return errors.New("capture is closed")
+	}
+	if s.capture.Spool().Last() > base {
+		return nil // another replica asked for more
+	}
+	s.log.Warn("starting a new chain with the whole database: a replica holds what this state directory does not know, "+
+		"or what is damaged", "after_txid", base)
+	c := s.capture
+	s.capture = nil
+	if err := c.Close(); err != nil {
+		return err
+	}
+	if err := capture.Discard(s.o.StateDir); err != nil {
+		return err
+	}
+	return s.openLocked(ctx, func(context.Context) (ltx.TXID, store.PageSums, error) {
+		return base, store.PageSums{Timestamp: at}, nil
+	})
+}
+
+// withSnapshot calls f with a reader of the database. To close the capture ends it.
+func (s *source) withSnapshot(ctx context.Context, f func(context.Context, *capture.SnapshotReader) error) error {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.capture == nil {
+		return s.closed()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer s.whileOpen(cancel)()
+	reader, err := s.capture.OpenSnapshot(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(ctx, reader), reader.Close())
+}
+
+// checkpoint checkpoints the database without losing a commit.
+func (s *source) checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.capture == nil {
+		return sqlite.Result{Outcome: sqlite.OutcomeFailed}, fmt.Errorf("checkpoint %s: capture is closed", s.o.Name)
+	}
+	return s.capture.Checkpoint(ctx, mode, b)
+}
+
+// attended reports whether another process uses the database.
+func (s *source) attended() bool {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.capture == nil {
+		return false
+	}
+	attached, err := s.files.Others()
+	return err == nil && attached
+}
+
+// tally sums the counters of captures that come one after another. The zero value is empty.
+type tally struct {
+	mu      sync.Mutex        // guards what follows; held over nothing
+	counted map[string]uint64 // of the open capture
+	all     map[string]uint64 // of all captures together
+}
+
+// again says that another capture begins to count.
+func (t *tally) again() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counted = map[string]uint64{}
+	if t.all == nil {
+		t.all = map[string]uint64{}
+	}
+}
+
+// count notes what the capture's own counters have risen to.
+func (t *tally) count(now map[string]uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for reason, n := range now {
+		t.all[reason] += n - t.counted[reason]
+		t.counted[reason] = n
+	}
+}
+
+// of returns how often a reason was counted.
+func (t *tally) of(reason string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.all[reason]
+}

@@ -1,0 +1,87 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+)
+
+// newLanes returns lanes of one task each that run in the test's own goroutine, when
+// run is called.
+func newLanes(t *testing.T, clock *time.Time, tasks ...Task) (l *Lanes, run func()) {
+	t.Helper()
+	var started []func(context.Context)
+	o := LanesOptions{
+		Start:  func(f func(context.Context)) bool { started = append(started, f); return true },
+		Pause:  func(error, int) time.Duration { return time.Minute },
+		Kind:   func(err error) string { return err.Error() },
+		Failed: func(error) {}, Done: func(string) {},
+		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return *clock },
+	}
+	for _, task := range tasks {
+		o.Tasks = append(o.Tasks, []Task{task})
+	}
+	return NewLanes(o), func() {
+		for _, f := range started {
+			f(t.Context())
+		}
+		started = nil
+	}
+}
+
+// What is told to be due while a lane runs, which has looked already, is not forgotten.
+func TestLanesDueWhileRunning(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	var l *Lanes
+	runs := 0
+	l, run := newLanes(t, &now, func(context.Context) (time.Time, error) {
+		if runs++; runs == 1 {
+			l.Due(0, now.Add(time.Second)) // as an upload does meanwhile
+		}
+		return now.Add(time.Hour), nil
+	})
+	l.Due(0, now)
+	if wait := l.Begin(); wait >= 0 {
+		t.Errorf("something else is due in %v", wait)
+	}
+	run()
+	if wait := l.Begin(); wait != time.Second {
+		t.Errorf("due in %v, want in a second", wait)
+	}
+	now = now.Add(time.Second)
+	l.Begin()
+	run()
+	if wait := l.Begin(); runs != 2 || wait != time.Hour {
+		t.Errorf("after %d runs due in %v", runs, wait)
+	}
+}
+
+// A lane that fails waits for its pause, and holds up no other.
+func TestLanesFailure(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	other := 0
+	l, run := newLanes(t, &now,
+		func(context.Context) (time.Time, error) { return time.Time{}, errors.New("refused") },
+		func(context.Context) (time.Time, error) { other++; return now.Add(2 * time.Second), nil })
+	l.Due(0, now)
+	l.Due(1, now)
+	l.Begin()
+	run()
+	if wait := l.Begin(); other != 1 || wait != 2*time.Second {
+		t.Errorf("the other lane ran %d times and is due in %v", other, wait)
+	}
+	now = now.Add(2 * time.Second)
+	l.Begin()
+	run()
+	if other != 2 {
+		t.Errorf("the other lane ran %d times", other)
+	}
+	now = now.Add(59 * time.Second)
+	if l.Begin(); l.lanes[0].next.After(now) {
+		t.Errorf("the failed lane waits until %v", l.lanes[0].next)
+	}
+}
