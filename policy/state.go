@@ -83,6 +83,25 @@ func (st *PolicyState) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// DecodeStates decodes the states of a daemon that lives: what runs there goes on
+// running.
+func DecodeStates(data []byte) (map[string]PolicyState, error) {
+	type plain PolicyState
+	var states map[string]plain
+	if err := json.Unmarshal(data, &states); err != nil {
+		return nil, fmt.Errorf("decode policy states: %w", err)
+	}
+	out := make(map[string]PolicyState, len(states))
+	for name, st := range states {
+		if st.Version != StateVersion {
+			return nil, fmt.Errorf("decode policy state: version %d is not %d: the daemon is of another release", st.Version,
+				StateVersion)
+		}
+		out[name] = PolicyState(st)
+	}
+	return out, nil
+}
+
 // interruptedPause is the least rest after an action that a crash cut short.
 const interruptedPause = 30 * time.Second
 

@@ -55,6 +55,9 @@ var arrows = map[string][]string{
 	// plays policies, as tests do
 	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",
 		"internal/hcldecode"},
+	// what policies would do, and what another configuration would change
+	"internal/plan": {"collector", "policy", "internal/admin", "internal/config", "internal/watchdog"},
+
 	// what can be measured, by name
 	"policy/lang/measured": {"collector"},
 

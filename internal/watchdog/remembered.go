@@ -1,0 +1,41 @@
+package watchdog
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Remembered is what the policies know of a database besides themselves: with it
+// another configuration can be asked what it would do now.
+type Remembered struct {
+	Name        string                        `json:"name"`
+	At          time.Time                     `json:"at"`
+	Sample      *collector.Sample             `json:"sample"`
+	Policies    map[string]policy.PolicyState `json:"policies"`
+	History     json.RawMessage               `json:"history"` // a policy.History
+	PausedUntil time.Time                     `json:"paused_until,omitzero"`
+}
+
+// Remembered returns what the policies know of a database.
+func (w *Watchdog) Remembered(ctx context.Context, nameOrPath string) (Remembered, error) {
+	d, err := w.find(nameOrPath)
+	if err != nil {
+		return Remembered{}, err
+	}
+	if err := d.acquire(ctx); err != nil {
+		return Remembered{}, err
+	}
+	defer d.release()
+	in := d.input(d.past.last)
+	history, err := json.Marshal(in.History)
+	if err != nil {
+		return Remembered{}, fmt.Errorf("encode the history of %s: %w", d.target.Name, err)
+	}
+	return Remembered{Name: d.target.Name, At: in.Now, Sample: in.Sample, Policies: d.ledger.states, History: history,
+		PausedUntil: in.PausedUntil}, nil
+}
