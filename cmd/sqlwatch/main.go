@@ -20,6 +20,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/cage"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 )
@@ -59,6 +60,7 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
+	cage.Enter()
 	// Names that others chose, of files and of processes, must not steer the terminal.
 	env := &environment{Stdout: show.NewPrinter(os.Stdout), Stderr: show.NewPrinter(os.Stderr), Getenv: os.LookupEnv,
 		Setenv: os.Setenv}

@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/sqlwatch/sqlwatch/internal/cage"
 )
 
 // TestMain makes this test binary the sqlwatch that scripts and tests execute.
 func TestMain(m *testing.M) {
+	cage.Enter()
 	testscript.Main(m, map[string]func(){"sqlwatch": main})
 }
 

@@ -102,7 +102,7 @@ var arrows = map[string][]string{
 	"replicator/compact": {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge",
 		"replicator/restore"},
 	"replicator/restore": {"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
-		"internal/dbfile", "internal/sqlite"},
+		"internal/cage", "internal/dbfile", "internal/sqlite"},
 	"replicator/stage":    {"internal/durable"}, // the file in the making, and what is at its place
 	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},
 	"replicator/requests": {"replicator/store", "internal/metric"},
@@ -126,10 +126,12 @@ var arrows = map[string][]string{
 	"internal/durable":            {},
 	"internal/sqlite":             {"internal/owner", "internal/cksum"},
 	"internal/walbench":           {"internal/dbfile", "internal/show", "internal/sqlite"}, // SQL on a scratch copy
-	"internal/doctor":             {"internal/dbfile", "internal/sqlite", "replicator/store", "replicator/store/s3"},
-	"internal/importer":           {},
-	"internal/testapp":            {},
-	"examples":                    {},
+	// SQLite in a process that nobody misses
+	"internal/cage":     {"internal/sqlite"},
+	"internal/doctor":   {"internal/dbfile", "internal/sqlite", "replicator/store", "replicator/store/s3"},
+	"internal/importer": {},
+	"internal/testapp":  {},
+	"examples":          {},
 	// one judge for page, commands, metrics and alerts
 	"internal/health": {"internal/show", "internal/metric", "collector"},
 	"internal/show":   {},

@@ -158,6 +158,7 @@ func TestNoContextInAStruct(t *testing.T) {
 // survive), dbfile (what applications share with us) or are given a reader.
 func TestWhoMayTouchFiles(t *testing.T) {
 	allowed := map[string][]string{
+		"internal/cage":               {"OpenFile"},                       // what the kernel knows of a child
 		"internal/walbench":           {"MkdirTemp", "RemoveAll"},         // scratch
 		"internal/demo":               {"MkdirTemp", "RemoveAll"},         // everything it makes
 		"internal/config":             {"OpenFile"},                       // the configuration, never a pipe

@@ -27,6 +27,7 @@ var (
 	ErrNotWAL       = errors.New("database is not in WAL mode")
 	ErrReadOnly     = errors.New("database cannot be written")
 	ErrCorrupt      = errors.New("database is damaged or no database")
+	ErrNoMemory     = errors.New("SQLite got no memory")
 	ErrNotExist     = fs.ErrNotExist
 	ErrReplaced     = errors.New("other files are at the database's paths than the connection's")
 )
@@ -243,6 +244,8 @@ func classify(err error) error {
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	case sqlite3.ErrReadonly:
 		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	case sqlite3.ErrNomem:
+		return fmt.Errorf("%w: %w", ErrNoMemory, err)
 	case sqlite3.ErrCorrupt, sqlite3.ErrNotADB:
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/superfly/ltx"
 	"golang.org/x/sys/unix"
 
+	"github.com/sqlwatch/sqlwatch/internal/cage"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
@@ -401,21 +402,19 @@ func (r *restorer) finish(ctx context.Context) error {
 }
 
 func (r *restorer) check(ctx context.Context) error {
-	if r.result.Size() == 0 {
+	if r.result.Size() == 0 || r.o.Check == CheckNone {
 		return nil
 	}
-	check := map[Check]func(context.Context, string) error{
-		CheckNone:  func(context.Context, string) error { return nil },
-		CheckQuick: sqlite.QuickCheck,
-		CheckFull:  sqlite.IntegrityCheck,
-	}[r.o.Check]
-	if err := check(ctx, r.stage.Name()); ctx.Err() != nil {
+	err := cage.Check{Path: r.stage.Name(), Full: r.o.Check == CheckFull}.Run(ctx)
+	switch {
+	case err == nil || ctx.Err() != nil:
 		return ctx.Err()
-	} else if err != nil {
+	case errors.Is(err, sqlite.ErrCorrupt):
 		return fmt.Errorf("every page is as it was replicated, but SQLite finds the database damaged (--check none "+
 			"restores it nevertheless): %w", err)
 	}
-	return nil
+	return fmt.Errorf("every page is as it was replicated, but whether SQLite finds the database sound is not known "+
+		"(--check none restores it nevertheless): %w", err)
 }
 
 // PageChecksums reads a replica and returns the target's TXID and the checksum

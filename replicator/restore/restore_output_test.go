@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sqlwatch/sqlwatch/internal/cage"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
@@ -486,4 +488,41 @@ func TestRestore_R4_appearsMeanwhile(t *testing.T) {
 		t.Errorf("restored: %+v, %v; want it to be skipped", result, err)
 	}
 	wantFile(t, out, theirs)
+}
+
+// TestRestore_D36_bomb: a replica whose schema makes a check want gigabytes is no restore
+// that succeeds, and its check hurts the child that it runs in only.
+func TestRestore_D36_bomb(t *testing.T) {
+	t.Parallel()
+	columns := make([]string, 60)
+	for i := range columns {
+		columns[i] = fmt.Sprintf("replace(hex(zeroblob(15000000)), '0', '0%d')", i%10)
+	}
+	path := filepath.Join(t.TempDir(), "bomb.db")
+	if out, err := exec.Command("python3", "-c", `
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.executescript("PRAGMA page_size=4096; CREATE TABLE t(a); CREATE INDEX i ON t(length(a)); INSERT INTO t VALUES (1)")
+db.execute("PRAGMA writable_schema=ON")
+db.execute("UPDATE sqlite_master SET sql=? WHERE name='i'", (sys.argv[2],))`, path,
+		"CREATE INDEX i ON t("+strings.Join(columns, ", ")+")").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	state, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := storetest.NewMemory()
+	newHistory(t, m, 4096, 1).commitState(state)
+	out := filepath.Join(t.TempDir(), "out.db")
+	full := func(o *restore.Options) { o.Check = restore.CheckFull }
+	if _, err := restoreTo(m, out, full); !errors.Is(err, cage.ErrLimit) || !strings.Contains(err.Error(),
+		"--check none") {
+		t.Errorf("%v, want ErrLimit", err)
+	}
+	onlyFiles(t, filepath.Dir(out))
+	if _, err := restore.Drill(t.Context(), m, restore.DrillOptions{Scratch: t.TempDir()}); !errors.Is(err,
+		cage.ErrLimit) {
+		t.Errorf("a drill: %v, want ErrLimit", err)
+	}
 }
