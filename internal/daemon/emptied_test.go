@@ -35,7 +35,7 @@ func TestEmptiedConfiguration_F14(t *testing.T) {
 			t.Errorf("%d databases, then %d: %v", len(test.before.Databases), len(test.after.Databases), err)
 		}
 	}
-	if got := config.Changes(one, meant); len(got) != 1 || got[0] != "- database a" {
+	if got := config.Changes(one, meant); len(got) != 2 || got[0] != "- database a" || got[1] != "+ server" {
 		t.Errorf("changes %q", got)
 	}
 }
