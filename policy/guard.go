@@ -130,16 +130,15 @@ func (s *step) guardStall() {
 	if !s.p.Ladder.Truncates() || s.stallBudget <= 0 {
 		return
 	}
-	w := s.e.sample.WAL
-	stall := predictStall(s.p, s.st, w, s.e.in.Now)
+	stall := predictStall(&s.st, s.e.in.Now)
 	if stall <= s.stallBudget {
 		return
 	}
-	reason := fmt.Sprintf("truncating a WAL of %s would hold writers up for about %s, the budget is %s; raise "+
-		"stall_budget or act at a smaller size",
-		amounts.HumanBytes(float64(w.SizeBytes)), amounts.HumanSeconds(stall.Seconds()), s.stallBudget)
+	reason := fmt.Sprintf("the last truncations suggest that one would hold writers up for about %s, the budget is %s; "+
+		"raise stall_budget, or look at what makes the disk slow", amounts.HumanSeconds(stall.Seconds()), s.stallBudget)
+	w := s.e.sample.WAL
 	if int64(w.BacklogFrames())*int64(w.PageSize) < MinTruncateBytes {
-		s.refuse(GuardStall, reason, time.Time{})
+		s.refuse(GuardStall, reason, stallFits(&s.st, s.stallBudget))
 		return
 	}
 	s.leftOut = reason

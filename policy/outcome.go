@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
@@ -32,6 +31,12 @@ func succeeded(p *Policy, r ActionResult) bool {
 func drained(p *Policy, st PolicyState, r ActionResult) bool {
 	return r.Err == nil && p.Ladder != nil && p.Ladder.Truncates() && !st.Truncated &&
 		(r.Outcome == sqlite.OutcomeComplete || r.Outcome == sqlite.OutcomePartial)
+}
+
+// shortened reports whether a TRUNCATE has reset the WAL and cut its file, but not yet
+// all of it. That is progress, and the rest is due soon.
+func shortened(r ActionResult) bool {
+	return r.Err == nil && r.Outcome == sqlite.OutcomeShortened
 }
 
 func contended(r ActionResult) bool {
@@ -66,46 +71,52 @@ func (a Action) Told(r ActionResult) Action {
 	return a
 }
 
-// What a TRUNCATE costs writers where nothing has been learned: the file
-// system gives back the WAL's blocks, and without a PASSIVE before it the
-// backlog is copied under the lock too.
+// A TRUNCATE backfills before it freezes, and cuts a long file in portions that fit the
+// budget: its size says nothing of what it costs. What does is what the last ones cost,
+// on a disk that is slow to sync for example.
 const (
-	freeCost  = 0.5 // nanoseconds a byte of the WAL file
-	copyCost  = 3.0 // nanoseconds a byte of backlog
-	learnFrom = 1 << 20
-	forget    = 30 * time.Minute // half-life of a learned cost: one bad day must not refuse for ever
+	learnFrom = 1 << 20          // bytes given back: a smaller truncation says nothing
+	forget    = 30 * time.Minute // half-life of what was learned: one bad day must not refuse for ever
 )
 
-// stallCosts is what the last three truncations cost writers in nanoseconds for
-// each byte they gave back, the latest first; 0 is none yet.
-type stallCosts [3]float64
+// stalls is for how long the last three truncations held writers up, the latest first;
+// 0 is none yet.
+type stalls [3]time.Duration
 
-// learn takes a truncation's cost in. Those of a small WAL say nothing.
-func (c *stallCosts) learn(r ActionResult) {
-	if r.Outcome != sqlite.OutcomeTruncated || r.Reclaimed < learnFrom || r.WriterStall <= 0 {
+// learn takes a truncation's stall in.
+func (c *stalls) learn(r ActionResult) {
+	switch r.Outcome {
+	case sqlite.OutcomeTruncated, sqlite.OutcomeShortened:
+		if r.Reclaimed < learnFrom {
+			return
+		}
+	case sqlite.OutcomeBudgetSpent:
+	default:
 		return
 	}
-	*c = stallCosts{float64(r.WriterStall) / float64(r.Reclaimed), c[0], c[1]}
+	if r.WriterStall > 0 {
+		*c = stalls{r.WriterStall, c[0], c[1]}
+	}
 }
 
 // typical returns the median, 0 where fewer than two are known. One truncation
 // during which the machine was suspended, this process stopped or the disk held
 // up is so ignored, or it would forbid the next ones for hours; two slow ones of
 // three are believed.
-func (c stallCosts) typical() float64 {
+func (c stalls) typical() time.Duration {
 	slices.Sort(c[:])
 	return c[1]
 }
 
-// predictStall estimates how long writers would be held up by the ladder now.
-func predictStall(p *Policy, st PolicyState, w collector.WAL, now time.Time) time.Duration {
-	cost := freeCost
-	if age, learned := now.Sub(st.Ended), st.StallCosts.typical(); learned > 0 && age >= 0 {
-		cost += (learned - freeCost) * math.Exp2(-float64(age)/float64(forget))
-	}
-	stall := cost * float64(w.SizeBytes)
-	if p.Ladder.Steps[0].Mode == sqlite.Truncate {
-		stall += copyCost * float64(w.BacklogFrames()) * float64(w.PageSize)
-	}
-	return time.Duration(min(stall, math.MaxInt64/2))
+// predictStall estimates how long writers would be held up by a TRUNCATE now.
+func predictStall(st *PolicyState, now time.Time) time.Duration {
+	age := max(0, now.Sub(st.Truncation))
+	return time.Duration(float64(st.Stalls.typical()) * math.Exp2(-float64(age)/float64(forget)))
+}
+
+// stallFits returns when what was learned will have been forgotten so far that a
+// TRUNCATE is expected to fit the budget.
+func stallFits(st *PolicyState, budget time.Duration) time.Time {
+	ratio := float64(st.Stalls.typical()) / float64(budget)
+	return st.Truncation.Add(time.Duration(math.Log2(ratio) * float64(forget)))
 }

@@ -45,7 +45,7 @@ func TestStallLearned_P4(t *testing.T) {
 			st := PolicyState{Version: StateVersion, Phase: Armed, ArmedSince: w.now}
 			p := w.set.Policies[0]
 			for _, stall := range test.stalls {
-				st.Started = w.now
+				st.Started, st.Truncation = w.now, w.now
 				st = w.set.Finished(st, p, w.now, ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: reclaimed,
 					WriterStall: stall})
 				w.now = w.now.Add(2 * time.Minute)
@@ -64,36 +64,40 @@ func TestStallLearned_P4(t *testing.T) {
 func TestStallForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, shrinking)
-	p := w.set.Policies[0]
-	st := PolicyState{Ended: w.now, StallCosts: stallCosts{15, 15, 15}}
-	wal := sample(w.now, 200e6).WAL
+	st := PolicyState{Truncation: w.now, Stalls: stalls{3 * time.Second, 3 * time.Second, 0}}
 	var foreseen []time.Duration
 	for _, age := range []time.Duration{0, forget, 2 * forget, 20 * forget} {
-		foreseen = append(foreseen, predictStall(p, st, wal, w.now.Add(age)).Round(time.Millisecond))
+		foreseen = append(foreseen, predictStall(&st, w.now.Add(age)).Round(time.Millisecond))
 	}
-	want := []time.Duration{3 * time.Second, 1550 * time.Millisecond, 825 * time.Millisecond, 100 * time.Millisecond}
+	want := []time.Duration{3 * time.Second, 1500 * time.Millisecond, 750 * time.Millisecond, 0}
 	if !slices.Equal(foreseen, want) {
 		t.Errorf("foreseen after 0, 1, 2 and 20 half-lives: %v, want %v", foreseen, want)
+	}
+	if got := stallFits(&st, 750*time.Millisecond); !got.Equal(w.now.Add(2 * forget)) {
+		t.Errorf("it fits at %s", got)
 	}
 }
 
 func TestStallCostsLearn(t *testing.T) {
 	t.Parallel()
-	good := ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: 4 << 20, WriterStall: 4 << 20}
+	good := ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: 4 << 20, WriterStall: 5}
 	tests := []struct {
 		name string
 		edit func(*ActionResult)
-		want stallCosts
+		want stalls
 	}{
-		{"a truncation", func(*ActionResult) {}, stallCosts{1, 7, 8}},
-		{"a small WAL", func(r *ActionResult) { r.Reclaimed = learnFrom - 1 }, stallCosts{7, 8, 9}},
-		{"not measured", func(r *ActionResult) { r.WriterStall = 0 }, stallCosts{7, 8, 9}},
-		{"pinned", func(r *ActionResult) { r.Outcome = sqlite.OutcomePinned }, stallCosts{7, 8, 9}},
+		{"a truncation", func(*ActionResult) {}, stalls{5, 7, 8}},
+		{"a portion", func(r *ActionResult) { r.Outcome = sqlite.OutcomeShortened }, stalls{5, 7, 8}},
+		{"the budget was spent", func(r *ActionResult) { r.Outcome, r.Reclaimed = sqlite.OutcomeBudgetSpent, 0 },
+			stalls{5, 7, 8}},
+		{"a small WAL", func(r *ActionResult) { r.Reclaimed = learnFrom - 1 }, stalls{7, 8, 9}},
+		{"not measured", func(r *ActionResult) { r.WriterStall = 0 }, stalls{7, 8, 9}},
+		{"pinned", func(r *ActionResult) { r.Outcome = sqlite.OutcomePinned }, stalls{7, 8, 9}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			r, c := good, stallCosts{7, 8, 9}
+			r, c := good, stalls{7, 8, 9}
 			test.edit(&r)
 			if c.learn(r); c != test.want {
 				t.Errorf("learned %v, want %v", c, test.want)
@@ -111,12 +115,11 @@ func TestStateWithOneEstimateIsRead(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &st); err != nil {
 		t.Fatal(err)
 	}
-	if st.Phase != Cooldown || st.Outcome != "truncated" || st.StallCosts != (stallCosts{}) {
+	if st.Phase != Cooldown || st.Outcome != "truncated" || st.Stalls != (stalls{}) {
 		t.Errorf("read %+v", st)
 	}
-	w := newWorld(t, shrinking)
-	if got := predictStall(w.set.Policies[0], st, collector.WAL{SizeBytes: 1e9}, start); got != 500*time.Millisecond {
-		t.Errorf("foreseen %s, want what an unknown disk costs", got)
+	if got := predictStall(&st, start); got != 0 {
+		t.Errorf("foreseen %s", got)
 	}
 }
 
@@ -152,5 +155,39 @@ func TestNoticeBesideACheckpoint(t *testing.T) {
 	}
 	if acted < 25 || told > 6 {
 		t.Errorf("%d checkpoints in a minute, %d notices", acted, told)
+	}
+}
+
+// A WAL file cut in portions is no failure: the rest of it is due soon, without
+// growing pauses.
+func TestShortenedGoesOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, `policy "p" {
+  when  = wal.bytes > bytes("100MB")
+  until = wal.bytes < bytes("8MB")
+  checkpoint {}
+}`)
+	size := int64(100e9)
+	runs := 0
+	for size > 0 && runs < 100 {
+		w.tick(10*time.Second, func(s *collector.Sample) { s.WAL.SizeBytes = size })
+		if w.last.Action == nil {
+			continue
+		}
+		if runs++; w.last.Action.LeftOut != "" {
+			t.Fatalf("run %d: %s", runs, w.last.Action.LeftOut)
+		}
+		size -= 6e9
+		r := ActionResult{Outcome: sqlite.OutcomeShortened, Reclaimed: 6e9, WriterStall: 190 * time.Millisecond}
+		if size <= 0 {
+			r.Outcome = sqlite.OutcomeTruncated
+		}
+		w.states["p"] = w.set.Finished(w.states["p"], w.set.Policies[0], w.now, r)
+		if st := w.states["p"]; st.Attempt != 0 {
+			t.Fatalf("run %d counts as a failure: %+v", runs, st)
+		}
+	}
+	if took := w.now.Sub(start); runs != 17 || took > 10*time.Minute || w.states["p"].Phase != Cooldown {
+		t.Errorf("%d runs in %s, then %+v", runs, took, w.states["p"])
 	}
 }

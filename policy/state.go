@@ -43,7 +43,7 @@ type PolicyState struct {
 	Truncation   time.Time            `json:"truncation,omitzero"`    // when the last ladder with a TRUNCATE began
 	Ended        time.Time            `json:"ended,omitzero"`         // of the last action
 	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers were held up
-	StallCosts   stallCosts           `json:"stall_costs,omitzero"`   // of the last truncations
+	Stalls       stalls               `json:"stalls,omitzero"`        // of the last truncations
 	Outcome      string               `json:"outcome,omitempty"`      // of the last action, in a word
 	Noticed      time.Time            `json:"noticed,omitzero"`       // when it last told somebody beside another action
 	Tunes        map[string]TuneState `json:"tunes,omitempty"`
@@ -54,7 +54,7 @@ func (st *PolicyState) equal(o *PolicyState) bool {
 	return st.Version == o.Version && st.Phase == o.Phase && st.PendingSince == o.PendingSince && st.Seen == o.Seen &&
 		st.ArmedSince == o.ArmedSince && st.Engaged == o.Engaged && st.ReadyAt == o.ReadyAt && st.Rest == o.Rest &&
 		st.Attempt == o.Attempt && st.Started == o.Started && st.Truncated == o.Truncated && st.Truncation == o.Truncation &&
-		st.Ended == o.Ended && st.Stall == o.Stall && st.StallCosts == o.StallCosts && st.Outcome == o.Outcome &&
+		st.Ended == o.Ended && st.Stall == o.Stall && st.Stalls == o.Stalls && st.Outcome == o.Outcome &&
 		st.Noticed == o.Noticed &&
 		maps.Equal(st.Tunes, o.Tunes)
 }
@@ -130,8 +130,11 @@ func (s *Set) Finished(st PolicyState, p *Policy, now time.Time, r ActionResult)
 	st.Ended = now
 	st.Outcome = outcomeWord(p, r)
 	st.Stall = r.WriterStall
-	st.StallCosts.learn(r)
+	st.Stalls.learn(r)
 	switch {
+	case shortened(r):
+		st.Phase, st.Rest = Backing, Backing
+		st.ReadyAt = now.Add(p.backoff().Initial)
 	case drained(p, st, r):
 		// The TRUNCATE was left out, PASSIVE has done its part: look again soon,
 		// without growing pauses, since this is what keeps the WAL from growing.

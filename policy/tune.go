@@ -312,8 +312,7 @@ func (s *step) shadow() {
 			values[name] = other.Value
 		}
 		when, _ := s.e.values.WithTunes(values).Truth(s.p.when)
-		late := t.isBudget(s.p) && s.p.Ladder.Truncates() && predictStall(s.p, s.st, s.e.sample.WAL, s.e.in.Now) >
-			seconds(st.Value)
+		late := t.isBudget(s.p) && s.p.Ladder.Truncates() && s.st.Stalls[0] > seconds(st.Value)
 		if !s.st.Engaged && when == False || late {
 			st.ShadowDiffered++
 		}
