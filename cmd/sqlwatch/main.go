@@ -101,7 +101,7 @@ func newApplication(env *environment) *kingpin.Application {
 	for _, register := range []func(*kingpin.Application, *environment){
 		registerRun, registerDemo,
 		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers,
-		registerCheckpoint, registerAdmin,
+		registerCheckpoint, registerAdmin, registerNotify,
 		registerCheck, registerFmt, registerTest,
 		registerRestore, registerSnapshots, registerVerify,
 		registerDoctor,

@@ -27,7 +27,7 @@ const module = "github.com/sqlwatch/sqlwatch"
 // "*" allows all.
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
-	"internal/daemon": {"replicator/lease", "internal/health", "internal/metric",
+	"internal/daemon": {"replicator/lease", "internal/health", "internal/metric", "internal/notify/channel",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
@@ -43,7 +43,7 @@ var arrows = map[string][]string{
 	"internal/blockers": {"internal/dbfile", "internal/show"},
 	"internal/unit":     {},
 	"internal/config": {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
-		"policy/policytest", "internal/hcldecode", "internal/notify"},
+		"policy/policytest", "internal/hcldecode", "internal/notify/channel"},
 	"internal/web": {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
 	// dbfile: who else is there
 	"internal/watchdog": {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile",
@@ -135,7 +135,9 @@ var arrows = map[string][]string{
 	// one judge for page, commands, metrics and alerts
 	"internal/health": {"internal/show", "internal/metric", "collector"},
 	"internal/show":   {},
-	"internal/notify": {"internal/metric", "collector"},
+	"internal/notify": {"internal/metric", "internal/notify/channel"},
+	// one message by one means
+	"internal/notify/channel": {},
 }
 
 type listedPackage struct {
@@ -289,7 +291,8 @@ func TestDirectDependencies(t *testing.T) {
 		"github.com/cilium/ebpf", "github.com/dustin/go-humanize", "github.com/google/go-cmp",
 		"github.com/hashicorp/hcl/v2", "github.com/mattn/go-isatty", "github.com/mattn/go-sqlite3",
 		"github.com/pierrec/lz4/v4", "github.com/prometheus/", "github.com/robfig/cron/v3",
-		"github.com/rogpeppe/go-internal", "github.com/superfly/ltx", "github.com/zclconf/go-cty",
+		"github.com/rogpeppe/go-internal", "github.com/superfly/ltx", "github.com/wneessen/go-mail",
+		"github.com/zclconf/go-cty",
 		"golang.org/x/", "go.yaml.in/yaml/", "gopkg.in/yaml.v3",
 	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{if not (or .Indirect .Main)}}{{.Path}}{{end}}", "all").Output()

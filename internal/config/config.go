@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -86,11 +87,10 @@ func DefaultRestart() Restart { return Restart{At: 32e6, StallBudget: 50 * time.
 
 // Notifier is where notifications go.
 type Notifier struct {
-	Name      string    `json:"name"`                 // "webhook.ops"
-	Type      string    `json:"type"`                 // webhook
-	URL       Secret    `json:"url"`                  // webhook addresses carry tokens
-	AllowHTTP bool      `json:"allow_http,omitempty"` // unencrypted to other machines than this
-	Range     hcl.Range `json:"-"`
+	Name   string         `json:"name"` // "webhook.ops"
+	Type   string         `json:"type"`
+	Target channel.Target `json:"-"` // prints as its name: addresses carry tokens
+	Range  hcl.Range      `json:"-"`
 }
 
 // DatabaseTarget is one database to watch: a path block, or one match of a glob.

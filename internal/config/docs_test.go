@@ -5,6 +5,8 @@ import (
 	"os"
 	"regexp"
 	"testing"
+
+	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
 // prelude is what the examples of the language reference refer to.
@@ -55,5 +57,30 @@ func TestPolicyReferenceExamples(t *testing.T) {
 				playTests(t, cfg, dir)
 			}
 		})
+	}
+}
+
+func TestNotifierReferenceExamples(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/notifiers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := fence.FindAllStringSubmatch(string(text), -1)
+	if len(examples) != 1 {
+		t.Fatalf("%d examples", len(examples))
+	}
+	cfg, diags := loadIn(t, t.TempDir(), map[string]string{"example.hcl": examples[0][3]})
+	if len(diags) > 0 {
+		t.Fatal(show(cfg, diags))
+	}
+	seen := map[string]bool{}
+	for _, n := range cfg.Notifiers {
+		seen[n.Type] = true
+	}
+	for _, typ := range channel.Types() {
+		if !seen[typ] {
+			t.Errorf("no example of %s", typ)
+		}
 	}
 }

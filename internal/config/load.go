@@ -14,7 +14,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
-	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/policy"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 	"github.com/sqlwatch/sqlwatch/policy/policytest"
@@ -122,7 +121,7 @@ func (l *loading) load(content *hcl.BodyContent) {
 		l.notifier(b)
 	}
 	l.Scope.Replicas = slices.Sorted(maps.Keys(l.cfg.Replicas))
-	l.Scope.Notifiers = slices.Sorted(maps.Keys(l.cfg.Notifiers))
+	l.Scope.Notifiers = l.cfg.messaged()
 	for _, b := range blocks.OfType("database") {
 		l.database(b)
 	}
@@ -182,28 +181,6 @@ func (l *loading) uploads(b *hcl.Block) {
 		return
 	}
 	l.cfg.Uploads.AtOnce = n
-}
-
-func (l *loading) notifier(b *hcl.Block) {
-	name := strings.Join(b.Labels, ".")
-	if !l.define(b, "notifier "+name) {
-		return
-	}
-	if b.Labels[0] != "webhook" {
-		l.Errorf(b.LabelRanges[0], "Unknown notifier", "A notifier is of type \"webhook\", not %q.", b.Labels[0])
-		return
-	}
-	a := l.Content(b.Body, hcldecode.Attributes("url!", "allow_http")).Attributes
-	url, _ := l.Text(a["url"], "")
-	if url == "" && a["url"] != nil && !l.Diags.HasErrors() {
-		l.Errorf(a["url"].Expr.Range(), "Bad address", "A notifier needs an address; this one is empty.")
-	}
-	n := Notifier{Name: name, Type: b.Labels[0], URL: Secret(url), AllowHTTP: l.Flag(a["allow_http"], false),
-		Range: b.DefRange}
-	if err := (notify.Target{URL: url, AllowHTTP: n.AllowHTTP}).Validate(); url != "" && err != nil {
-		l.Errorf(a["url"].Expr.Range(), "Bad address", "This notifier cannot be used: %v.", err)
-	}
-	l.cfg.Notifiers[name] = n
 }
 
 // Default returns the configuration for bare paths: each watched with the

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
 // load writes files into a directory and loads it. Names without an extension
@@ -79,6 +81,15 @@ func TestLoadErrors(t *testing.T) {
 			"NO_SUCH_VARIABLE is not set"},
 		{"F5_missing_file", "notifier \"webhook\" \"x\" {\n  url = file(\"/no/such/file\")\n}", "/no/such/file"},
 		{"F5_device", "notifier \"webhook\" \"x\" {\n  url = file(\"/dev/zero\")\n}", "not a regular file"},
+		{"unknown_notifier", "notifier \"slak\" \"x\" {\n  url = \"https://x\"\n}", "slack"},
+		{"notifier_without_topic", "notifier \"ntfy\" \"x\" {\n  url = \"https://ntfy.sh\"\n}", "topic"},
+		{"notifier_with_another's_attribute", "notifier \"slack\" \"x\" {\n  url = \"https://x\"\n  secret = \"s\"\n}",
+			"secret"},
+		{"relative_program", "notifier \"exec\" \"x\" {\n  command = [\"notify\"]\n}", "absolute path"},
+		{"mail_without_port", "notifier \"email\" \"x\" {\n  smarthost = \"mail\"\n  from = \"a@b.c\"\n  to = [\"a@b.c\"]\n}",
+			"host:port"},
+		{"notices_to_a_heartbeat", "notifier \"heartbeat\" \"x\" {\n  url = \"https://x\"\n}\npolicy \"p\" {\n  when = " +
+			"wal.bytes > 1e9\n  notify = [notifier.heartbeat.x]\n}", "no notifier.heartbeat.x"},
 		{"F5_missing_variable", "variable \"limit\" {}", "SQLWATCH_VAR_limit"},
 		{"F7_duplicate_database", "database \"a\" {\n  path = \"/a\"\n}\ndatabase \"a\" {\n  path = \"/b\"\n}", "a.hcl:1"},
 		{"F8_zero_interval", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  sync_every = \"0s\"\n}", "must be from"},
@@ -223,8 +234,10 @@ func TestSecretsStayHidden_H10(t *testing.T) {
 	}
 	var logged bytes.Buffer
 	slog.New(slog.NewTextHandler(&logged, nil)).Info("x", "s", s, "t", S3{SecretKey: s})
-	slog.New(slog.NewJSONHandler(io.MultiWriter(&logged), nil)).Info("x", "s", s, "t", &Notifier{URL: s})
-	all := string(data) + logged.String() + fmt.Sprintf("%v %+v %#v %s %q %x %d", s, S3{SecretKey: s}, Notifier{URL: s}, s,
+	slog.New(slog.NewJSONHandler(io.MultiWriter(&logged), nil)).Info("x", "s", s, "t",
+		&Notifier{Target: channel.Target{URL: canary}})
+	all := string(data) + logged.String() + fmt.Sprintf("%v %+v %#v %s %q %x %d", s, S3{SecretKey: s},
+		Notifier{Target: channel.Target{URL: canary}}, s,
 		s, s, s)
 	if strings.Contains(all, canary) || strings.Contains(all, fmt.Sprintf("%x", canary)) {
 		t.Errorf("the secret shows: %s", all)

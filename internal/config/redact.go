@@ -21,7 +21,7 @@ import (
 // secretNames are the attributes whose values are secrets.
 var secretNames = []string{
 	"access_key", "secret_key", "session_token", "url", "password", "passphrase", "token", "secret", "headers",
-	"authorization", "api_key", "private_key",
+	"authorization", "api_key", "private_key", "routing_key", "fail_url",
 }
 
 // region is bytes of a file that are not shown.

@@ -95,7 +95,6 @@ func New(o Options) (*Daemon, error) {
 		metrics:  watchdog.NewMetrics(),
 		locks:    openLockCounts(o.CountBusy, o.CountSteps, o.Logger),
 		requests: make(chan request),
-		itself:   newItself(),
 		notices:  notify.New(o.Logger),
 
 		replication: replicator.NewMetrics(),
@@ -104,6 +103,7 @@ func New(o Options) (*Daemon, error) {
 	if err := d.notices.Configure(notifiersOf(d.config)); err != nil {
 		return nil, err
 	}
+	d.itself = newItself(d.notices.Failing)
 	var err error
 	if d.watched, err = loadWatched(d.config.Server.StateDir); err != nil {
 		return nil, err
@@ -174,6 +174,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.ending = func() bool { return ctx.Err() != nil }
 	group.Go(func() error { return d.watchdog.Run(ctx, ShutdownGrace) })
 	group.Go(func() error { return d.notices.Run(ctx) })
+	group.Go(func() error { return d.notices.Beat(ctx, d.pulse) })
 	group.Go(func() error { return d.locks.steps.Run(ctx) })
 	group.Go(func() error { return d.serve(ctx, listeners) })
 	group.Go(func() error {

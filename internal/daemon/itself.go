@@ -13,8 +13,9 @@ import (
 
 // itself is what the daemon knows of how it fares itself. Anybody may look.
 type itself struct {
-	board  *health.Board
-	faults *web.Faults
+	board   *health.Board
+	faults  *web.Faults
+	notices func() map[string]string // the notifiers that fail, and why
 
 	mu      sync.Mutex
 	reload  string // why the last reload was refused
@@ -22,7 +23,9 @@ type itself struct {
 	leftOut []health.LeftOut
 }
 
-func newItself() *itself { return &itself{board: health.NewBoard(), faults: &web.Faults{}} }
+func newItself(notices func() map[string]string) *itself {
+	return &itself{board: health.NewBoard(), faults: &web.Faults{}, notices: notices}
+}
 
 // reloaded notes how the last reload ended.
 func (i *itself) reloaded(err error) {
@@ -49,7 +52,7 @@ func (i *itself) now() web.Itself {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	found := health.OfDaemon(health.Daemon{ReloadErr: i.reload, Databases: i.watched, LeftOut: i.leftOut,
-		Faults: i.faults.Count()})
+		Faults: i.faults.Count(), LostNotices: i.notices()})
 	return web.Itself{Conditions: i.board.Note(health.Itself, time.Now(), found), LeftOut: i.leftOut}
 }
 

@@ -6,14 +6,17 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
+	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
-	"github.com/sqlwatch/sqlwatch/policy"
 )
 
 // targets returns what the watchdog shall look after. A database that cannot be
@@ -65,21 +68,42 @@ func (d *Daemon) open(ctx context.Context, t config.DatabaseTarget) (watchdog.Pa
 	return parts, nil
 }
 
-// notify queues an action's message for its notifiers.
-func (d *Daemon) notify(_ context.Context, action policy.Action) error {
-	m := notify.Message{DB: action.DB, Policy: action.Policy, Severity: action.Severity, Message: action.Message,
+// notify tells an action's notifiers what it has to say, and returns when each has
+// taken it or it was given up.
+func (d *Daemon) notify(ctx context.Context, n watchdog.Notice) error {
+	a := n.Action
+	notice := notify.Notice{DB: a.DB, Policy: a.Policy, Severity: a.Severity, Message: a.Message, Resolved: n.Resolved,
 		Time: time.Now().UTC()}
-	var errs []error
-	for _, name := range action.Notify {
-		errs = append(errs, d.notices.Send(name, m))
+	errs := make([]error, len(a.Notify))
+	var telling sync.WaitGroup
+	for i, name := range a.Notify {
+		telling.Go(func() { errs[i] = d.notices.Send(ctx, name, notice) })
 	}
+	telling.Wait()
 	return errors.Join(errs...)
 }
 
-func notifiersOf(cfg *config.Config) []notify.Target {
-	var targets []notify.Target
+// pulse is how all fares, for heartbeats.
+func (d *Daemon) pulse() notify.Pulse {
+	var wrong []string
+	note := func(db string, conditions []health.Condition) {
+		for _, c := range conditions {
+			if c.Severity == health.Critical {
+				wrong = append(wrong, strings.TrimSpace(db+" "+c.String()))
+			}
+		}
+	}
+	for _, s := range d.watchdog.Status().Databases {
+		note(s.Name, s.Conditions)
+	}
+	note("", d.itself.now().Conditions)
+	return notify.Pulse{Alive: d.watchdog.Ready() && len(d.watchdog.Overdue()) == 0, Wrong: strings.Join(wrong, "\n")}
+}
+
+func notifiersOf(cfg *config.Config) []channel.Target {
+	var targets []channel.Target
 	for _, n := range cfg.Notifiers {
-		targets = append(targets, notify.Target{Name: n.Name, URL: n.URL.Reveal(), AllowHTTP: n.AllowHTTP})
+		targets = append(targets, n.Target)
 	}
 	return targets
 }

@@ -246,6 +246,21 @@ func (d *Decoder) TextMap(a *hcl.Attribute) map[string]string {
 	return out
 }
 
+// SecretMap reads an object whose values are strings that are never shown.
+func (d *Decoder) SecretMap(a *hcl.Attribute) map[string]string {
+	v, ok := d.Value(a)
+	if !ok {
+		return nil
+	}
+	v, _ = v.UnmarkDeep()
+	m, err := convert.Convert(v, cty.Map(cty.String))
+	out := map[string]string{}
+	if err != nil || gocty.FromCtyValue(m, &out) != nil {
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be an object of text.", a.Name)
+	}
+	return out
+}
+
 // Refs reads a list of references such as [replica.s3.main] and returns what
 // follows the root name: "s3.main". Every one must be among the known.
 func (d *Decoder) Refs(a *hcl.Attribute, root string, known []string) []string {

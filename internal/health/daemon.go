@@ -49,9 +49,9 @@ func OfDaemon(d Daemon) []Condition {
 			"Everything else goes on.", "report the stack that stands in sqlwatch's log")
 	}
 	for name, err := range d.LostNotices {
-		f.about("notification_failed", name, Warning, sentence("Notifier "+name+" lost a message: "+err),
-			"What a policy had to say reached nobody; it stands in sqlwatch's log.",
-			"correct the notifier's block, then: sqlwatch reload")
+		f.about("notification_failed", name, Warning, sentence("Notifier "+name+" did not take the last message: "+err),
+			"It is tried again for an hour; what a policy had to say stands in sqlwatch's log.",
+			"sqlwatch notify test "+show.Quote(name)+", and correct the notifier's block")
 	}
 	return f.sorted()
 }

@@ -20,7 +20,7 @@ var kinds = []Kind{
 	{"left_out", Warning, "Databases of the configuration are not watched."},
 	{"no_databases", Warning, "The configuration names no database that exists."},
 	{"handler_panicked", Warning, "A request of the page, the API or the admin socket ended in a fault of sqlwatch."},
-	{"notification_failed", Warning, "A notifier lost a message."},
+	{"notification_failed", Warning, "A notifier did not take the last message."},
 
 	{"missing", Critical, "There is no file at the database's path."},
 	{"empty", Info, "The database is an empty file: the application has written nothing yet."},

@@ -74,8 +74,8 @@ func (n *Notifiers) Collect(ch chan<- prometheus.Metric) {
 	n.metrics.sent.Collect(ch)
 	n.metrics.failures.Collect(ch)
 	n.mu.Lock()
-	waiting := make(map[string]int, len(n.webhooks))
-	for name, w := range n.webhooks {
+	waiting := make(map[string]int, len(n.notifiers))
+	for name, w := range n.notifiers {
 		waiting[name] = len(w.queue)
 	}
 	n.mu.Unlock()

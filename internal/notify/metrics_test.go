@@ -12,28 +12,27 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
 // Every way for a notification to end is counted once, and by its reason.
 func TestMetricsTellWhatBecameOfNotifications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(slog.New(slog.DiscardHandler))
-		answers := map[string]error{"works": nil, "refuses": fmt.Errorf("%d: %w", 403, errRefused),
+		answers := map[string]error{"works": nil, "refuses": fmt.Errorf("%d: %w", 403, channel.ErrRefused),
 			"silent": io.ErrUnexpectedEOF}
-		n.webhooks = map[string]*webhook{}
+		n.notifiers = map[string]*notifier{}
 		for name, answer := range answers {
 			n.metrics.zero(name)
-			n.webhooks[name] = &webhook{target: Target{Name: name}, post: func(context.Context, Message) (time.Duration, error) {
-				return 0, answer
-			}}
+			n.notifiers[name] = &notifier{target: channel.Target{Name: name}, firing: map[string]map[string]bool{},
+				send: answering(func(channel.Message) error { return answer })}
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error)
 		go func() { ended <- n.Run(ctx) }()
 		for name := range answers {
-			if err := n.Send(name, Message{}); err != nil {
-				t.Fatal(err)
-			}
+			n.post(t, name, Notice{})
 		}
 		synctest.Wait()
 		wantMetrics(t, n, "works 1 0 0 0 0 0", "refuses 0 1 0 0 0 0", "silent 0 0 0 0 0 1")
@@ -43,7 +42,7 @@ func TestMetricsTellWhatBecameOfNotifications(t *testing.T) {
 		wantMetrics(t, n, "silent 0 0 1 0 0 0")
 
 		for i := range queueLimit + 2 {
-			if err := n.Send("silent", Message{}); (err == nil) != (i < queueLimit) {
+			if _, err := n.enqueue("silent", Notice{Policy: fmt.Sprint(i)}); (err == nil) != (i < queueLimit) {
 				t.Fatalf("message %d: %v", i, err)
 			}
 		}
@@ -91,9 +90,9 @@ func wantMetrics(t *testing.T, n *Notifiers, want ...string) {
 func TestMetricsFollowTheConfiguration(t *testing.T) {
 	n := New(slog.New(slog.DiscardHandler))
 	configure := func(names ...string) string {
-		var targets []Target
+		var targets []channel.Target
 		for _, name := range names {
-			targets = append(targets, Target{Name: name, URL: "https://hooks.example.org/" + canary})
+			targets = append(targets, channel.Target{Name: name, Type: "webhook", URL: "https://hooks.example.org/" + canary})
 		}
 		if err := n.Configure(targets); err != nil {
 			t.Fatal(err)
@@ -121,7 +120,7 @@ func TestMetricsFollowTheConfiguration(t *testing.T) {
 
 func TestMetricsAreLintClean(t *testing.T) {
 	n := New(slog.New(slog.DiscardHandler))
-	if err := n.Configure([]Target{{Name: "webhook.ops", URL: "https://hooks.example.org/"}}); err != nil {
+	if err := n.Configure([]channel.Target{webhook("https://hooks.example.org/")}); err != nil {
 		t.Fatal(err)
 	}
 	problems, err := testutil.CollectAndLint(n)

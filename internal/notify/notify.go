@@ -1,250 +1,307 @@
-// Package notify tells the world outside what a policy has to say: it posts JSON
-// to webhooks. Sending waits for nobody; a webhook that is down is tried again
-// for an hour, and none waits for another. Addresses carry tokens: no log line,
-// error or metric of this package shows more of them than the host.
+// Package notify tells the world outside what a policy has to say. What has one
+// cause is gathered into one message; a notifier that is down is tried again for an
+// hour, and none waits for another. Addresses carry tokens: no log line, error or
+// metric of this package shows them.
 package notify
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	"reflect"
 	"sync"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
-// Message is what a webhook receives.
-type Message struct {
-	DB       string    `json:"db"`
-	Policy   string    `json:"policy"`
-	Severity string    `json:"severity"` // info, warning or critical
-	Message  string    `json:"message"`
-	Text     string    `json:"text"` // the message once more, under the name that chat programs read; filled in by Send
-	Time     time.Time `json:"time"`
-}
-
-// Target is one webhook.
-type Target struct {
-	Name      string // as "webhook.ops"
-	URL       string // secret; https, or http to this machine
-	AllowHTTP bool   // http to other machines too
+// Notice is what a policy has to say about one database.
+type Notice struct {
+	DB       string
+	Policy   string
+	Severity string // info, warning or critical
+	Message  string
+	Resolved bool // the policy does not hold any more
+	Time     time.Time
 }
 
 const (
-	queueLimit = 100       // messages that wait for one webhook
+	queueLimit = 100       // messages that wait for one notifier
 	keepTrying = time.Hour // older messages are given up
 	firstWait  = time.Second
-	longWait   = 5 * time.Minute
+	longWait   = channel.LongestWait
 	lastWords  = 3 * time.Second // for what still waits when Run ends
 )
 
-// Errors of Send and of deliveries.
+// Errors of Send.
 var (
 	ErrUnknown = errors.New("no such notifier")
 	ErrFull    = errors.New("too many notifications wait for this notifier")
-	errRefused = errors.New("refused for good")
+	errEnded   = errors.New("it was not delivered before the shutdown")
+	errGone    = errors.New("its notifier was taken out of the configuration")
 )
 
-// Notifiers sends messages to webhooks. All methods may be called concurrently;
-// nothing is sent before Run.
+// Notifiers sends messages. All methods may be called concurrently; nothing is sent
+// before Run.
 type Notifiers struct {
 	log     *slog.Logger
 	wake    chan struct{}
 	metrics metrics
 
-	mu       sync.Mutex
-	webhooks map[string]*webhook
+	mu        sync.Mutex // guards what follows, and every notifier's fields
+	notifiers map[string]*notifier
+	failing   map[string]string // why the last attempt of a notifier failed, until one succeeds
 }
 
-// webhook is one target, and what waits for it.
-type webhook struct {
-	target  Target
-	post    func(ctx context.Context, m Message) (retryAfter time.Duration, err error)
-	queue   []Message // oldest first
-	working bool      // someone sends; guarded, as queue, by Notifiers.mu
+// notifier is one target, and what waits for it.
+type notifier struct {
+	target  channel.Target
+	send    channel.Send
+	queue   []*group // oldest first
+	working bool     // someone sends
+	firing  map[string]map[string]bool
 }
 
-// New returns Notifiers without any webhook.
+// cause is what notices of one message have in common.
+type cause struct {
+	policy, severity string
+	resolved         bool
+}
+
+// group is notices of one cause, to be one message.
+type group struct {
+	cause   cause
+	first   Notice
+	names   []string // of databases, each once
+	begun   time.Time
+	closed  bool // it is being sent: nothing more belongs to it
+	id      string
+	waiting []chan error // who wants to know; each is told once
+}
+
+// New returns Notifiers without any target.
 func New(log *slog.Logger) *Notifiers {
-	return &Notifiers{log: log, wake: make(chan struct{}, 1), metrics: newMetrics(), webhooks: map[string]*webhook{}}
+	return &Notifiers{log: log, wake: make(chan struct{}, 1), metrics: newMetrics(), notifiers: map[string]*notifier{},
+		failing: map[string]string{}}
 }
 
-// Configure replaces the webhooks. One that stays the same keeps its queue. On an
-// error, which names the webhook and not its address, nothing has changed.
-func (n *Notifiers) Configure(targets []Target) error {
-	next := make(map[string]*webhook, len(targets))
+// Configure replaces the targets. What waits for one is sent to the new target of
+// that name. On an error, which names the target and not its address, nothing has
+// changed.
+func (n *Notifiers) Configure(targets []channel.Target) error {
+	next := make(map[string]*notifier, len(targets))
 	for _, t := range targets {
-		post, err := newPoster(t)
+		send, err := channel.New(t)
 		if err != nil {
 			return fmt.Errorf("notifier %s: %w", t.Name, err)
 		}
-		next[t.Name] = &webhook{target: t, post: post}
+		next[t.Name] = &notifier{target: t, send: send, firing: map[string]map[string]bool{}}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for name, w := range n.webhooks {
-		if same := next[name]; same != nil && same.target == w.target {
+	for name, w := range n.notifiers {
+		same := next[name]
+		if same != nil && reflect.DeepEqual(same.target, w.target) {
 			next[name] = w
+			continue
 		}
-		if next[name] == nil {
+		delete(n.failing, name)
+		if same != nil {
+			same.queue, same.firing = w.queue, w.firing
+		} else {
 			n.metrics.forget(name)
+			for _, g := range w.queue {
+				g.end(errGone)
+			}
 		}
+		w.queue = nil // who works on it finds nothing more
 	}
 	for name := range next {
 		n.metrics.zero(name)
 	}
-	n.webhooks = next
+	n.notifiers = next
+	n.look()
 	return nil
 }
 
-// Send queues a message for the named webhook and returns at once. Errors:
-// ErrUnknown, ErrFull. That a queued message was not delivered stands in the log
-// and in the metrics.
-func (n *Notifiers) Send(name string, m Message) error {
-	m.Text = fmt.Sprintf("[%s] %s", m.Severity, m.Message)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	w := n.webhooks[name]
-	switch {
-	case w == nil:
-		return fmt.Errorf("notify %s: %w", name, ErrUnknown)
-	case len(w.queue) >= queueLimit:
-		n.metrics.lost(name, lostQueueFull)
-		return fmt.Errorf("notify %s: %w (%d)", name, ErrFull, queueLimit)
-	}
-	w.queue = append(w.queue, m)
+// look makes Run see what there is to do.
+func (n *Notifiers) look() {
 	select {
 	case n.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Send hands a notice to the named notifier and returns when it was delivered, or
+// was given up, or Run or ctx has ended. Errors: ErrUnknown, ErrFull, what the other
+// side answered.
+func (n *Notifiers) Send(ctx context.Context, name string, m Notice) error {
+	done, err := n.enqueue(name, m)
+	if done == nil {
+		return err
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	// Run may be ending with it, and has a moment for what waits.
+	last := time.NewTimer(lastWords + time.Second)
+	defer last.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-last.C:
+		return fmt.Errorf("notify %s: %w", name, ctx.Err())
+	}
+}
+
+// enqueue returns what tells how the notice fares; nil where it will not be sent.
+func (n *Notifiers) enqueue(name string, m Notice) (<-chan error, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	w := n.notifiers[name]
+	switch {
+	case w == nil || w.target.Type == channel.HeartbeatType:
+		return nil, fmt.Errorf("notify %s: %w", name, ErrUnknown)
+	case m.Resolved && w.target.NoResolved:
+		return nil, nil
+	}
+	of := cause{m.Policy, m.Severity, m.Resolved}
+	g := w.open(of)
+	if g == nil {
+		if len(w.queue) >= queueLimit {
+			n.metrics.lost(name, lostQueueFull)
+			n.failing[name] = ErrFull.Error()
+			return nil, fmt.Errorf("notify %s: %w (%d)", name, ErrFull, queueLimit)
+		}
+		g = &group{cause: of, first: m, begun: time.Now(), id: "msg_" + rand.Text()}
+		w.queue = append(w.queue, g)
+	}
+	w.note(g, m)
+	done := make(chan error, 1)
+	g.waiting = append(g.waiting, done)
+	n.look()
+	return done, nil
+}
+
+// open returns the group of a cause that still takes notices, nil where there is none.
+func (w *notifier) open(of cause) *group {
+	for _, g := range w.queue {
+		if !g.closed && g.cause == of {
+			return g
+		}
+	}
 	return nil
 }
 
-// Run sends until ctx ends; what waits then has a moment for one more attempt.
-func (n *Notifiers) Run(ctx context.Context) error {
-	var workers sync.WaitGroup
-	for ctx.Err() == nil {
-		for _, w := range n.idle() {
-			workers.Go(func() { n.drain(ctx, w) })
-		}
-		select {
-		case <-n.wake:
-		case <-ctx.Done():
-		}
+// note adds a notice to its group, and keeps account of where its policy holds.
+func (w *notifier) note(g *group, m Notice) {
+	holds := w.firing[m.Policy]
+	if holds == nil {
+		holds = map[string]bool{}
+		w.firing[m.Policy] = holds
 	}
-	workers.Wait()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
-	defer cancel()
-	for _, w := range n.idle() {
-		workers.Go(func() { n.flush(last, w) })
+	if m.Resolved {
+		delete(holds, m.DB)
+	} else {
+		holds[m.DB] = true
 	}
-	workers.Wait()
-	return nil
-}
-
-// idle returns the webhooks that have something to send and nobody who does it,
-// as the caller's to work on.
-func (n *Notifiers) idle() []*webhook {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var idle []*webhook
-	for _, w := range n.webhooks {
-		if len(w.queue) > 0 && !w.working {
-			w.working = true
-			idle = append(idle, w)
-		}
-	}
-	return idle
-}
-
-// head returns the message to send next, and false when there is none: then the
-// webhook is idle again.
-func (n *Notifiers) head(w *webhook) (Message, bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(w.queue) == 0 {
-		w.working = false
-		return Message{}, false
-	}
-	return w.queue[0], true
-}
-
-// done takes the head off the queue.
-func (n *Notifiers) done(w *webhook) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	w.queue = w.queue[1:]
-}
-
-// drain delivers what waits for a webhook, in order.
-func (n *Notifiers) drain(ctx context.Context, w *webhook) {
-	for {
-		m, some := n.head(w)
-		if !some {
+	for _, name := range g.names {
+		if name == m.DB {
 			return
 		}
-		err := n.deliver(ctx, w, m)
-		if ctx.Err() != nil && err != nil {
-			n.mu.Lock()
-			w.working = false // the message stays for the flush
-			n.mu.Unlock()
-			return
+	}
+	g.names = append(g.names, m.DB)
+}
+
+// end tells everyone who waits for the group.
+func (g *group) end(err error) {
+	for _, done := range g.waiting {
+		done <- err
+	}
+	g.waiting = nil
+}
+
+// message makes one message of a group.
+func (w *notifier) message(g *group) channel.Message {
+	const shown = 10
+	m := channel.Message{ID: g.id, Status: channel.Firing, DB: g.names[0], Databases: g.names,
+		Firing: len(w.firing[g.first.Policy]), Policy: g.first.Policy, Severity: g.first.Severity, Message: g.first.Message,
+		Time: g.first.Time}
+	word := m.Severity
+	if g.first.Resolved {
+		m.Status, word = channel.Resolved, channel.Resolved
+	}
+	m.Text = fmt.Sprintf("[%s] %s", word, m.Message)
+	if len(g.names) > 1 {
+		m.Text = fmt.Sprintf("[%s] %d databases: %s\n%s", word, len(g.names), m.Message, list(g.names, shown))
+	}
+	if g.first.Resolved && m.Firing > 0 {
+		m.Text += fmt.Sprintf("\nIt still holds for %d.", m.Firing)
+	}
+	return m
+}
+
+// list names the first few.
+func list(names []string, most int) string {
+	text := ""
+	for i, name := range names[:min(len(names), most)] {
+		if i > 0 {
+			text += ", "
 		}
-		n.done(w)
+		text += name
+	}
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// Failing returns the notifiers whose last attempt failed, with the reason; for
+// operators, without what is secret.
+func (n *Notifiers) Failing() map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := make(map[string]string, len(n.failing))
+	for name, why := range n.failing {
+		all[name] = why
+	}
+	return all
+}
+
+// attempted notes how an attempt went.
+func (n *Notifiers) attempted(w *notifier, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	name := w.target.Name
+	if err == nil {
+		delete(n.failing, name)
+	} else if n.notifiers[name] == w {
+		n.failing[name] = err.Error()
 	}
 }
 
-// deliver tries until the message has arrived, is refused for good or is too old.
-func (n *Notifiers) deliver(ctx context.Context, w *webhook, m Message) error {
-	began, wait := time.Now(), firstWait
-	for try := 1; ; try++ {
-		retryAfter, err := w.post(ctx, m)
-		if err == nil {
-			n.metrics.sent.WithLabelValues(w.target.Name).Inc()
-			if try > 1 {
-				n.log.Info("the notifier answers again", "notifier", w.target.Name, "attempts", try)
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if refused := errors.Is(err, errRefused); refused || time.Since(began) > keepTrying {
-			n.metrics.lost(w.target.Name, map[bool]string{true: lostRefused, false: lostExpired}[refused])
-			n.log.Error("a notification was not delivered and is given up; check the notifier's url",
-				"notifier", w.target.Name, "db", m.DB, "policy", m.Policy, "message", m.Message, "attempts", try, "err", err)
-			return err
-		}
-		if try == 1 {
-			n.log.Warn("a notification could not be delivered; it is tried again for an hour", "notifier", w.target.Name, "db",
-				m.DB, "policy", m.Policy, "err", err)
-		}
-		pause := time.NewTimer(max(retryAfter, wait/2+rand.N(wait/2)))
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return ctx.Err()
-		}
-		wait = min(2*wait, longWait)
+// Test sends one message of no consequence, at once, and tells how that went.
+func Test(ctx context.Context, t channel.Target) error {
+	send, err := channel.New(t)
+	if err != nil {
+		return err
 	}
-}
-
-// flush gives each message that still waits one attempt, and logs the others.
-func (n *Notifiers) flush(ctx context.Context, w *webhook) {
-	for {
-		m, some := n.head(w)
-		if !some {
-			return
-		}
-		if _, err := w.post(ctx, m); err == nil {
-			n.metrics.sent.WithLabelValues(w.target.Name).Inc()
-		} else {
-			n.metrics.lost(w.target.Name, lostShutdown)
-			n.log.Error("a notification was not delivered before the shutdown", "notifier", w.target.Name, "db", m.DB, "policy",
-				m.Policy, "message", m.Message, "err", err)
-		}
-		n.done(w)
+	m := channel.Message{ID: "msg_" + rand.Text(), Status: channel.Firing, DB: "test", Databases: []string{"test"},
+		Firing: 1, Policy: "test", Severity: "info", Message: "This is a test of sqlwatch's notifier " + t.Name + ".",
+		Time: time.Now().UTC()}
+	m.Text = fmt.Sprintf("[%s] %s", m.Severity, m.Message)
+	if t.Type == channel.HeartbeatType {
+		m.Status = channel.Resolved // a ping, not a failure
 	}
+	_, err = send(ctx, m)
+	if t.Type == "pagerduty" && err == nil { // nobody needs to close it
+		m.Status, m.Firing = channel.Resolved, 0
+		_, err = send(ctx, m)
+	}
+	return cmp.Or(err, ctx.Err())
 }

@@ -10,11 +10,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
 // canary stands for the token in a webhook's address.
@@ -40,12 +43,13 @@ func (j *journal) String() string {
 
 // running returns Notifiers at work until the test ends. Webhooks that a test
 // makes itself are handed over before Run begins: from then on they are Run's.
-func running(t *testing.T, own ...*webhook) (*Notifiers, *journal) {
+func running(t *testing.T, own ...*notifier) (*Notifiers, *journal) {
 	t.Helper()
 	log := &journal{}
 	n := New(slog.New(slog.NewTextHandler(log, nil)))
 	for _, w := range own {
-		n.webhooks[w.target.Name] = w
+		w.firing = map[string]map[string]bool{}
+		n.notifiers[w.target.Name] = w
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -63,19 +67,28 @@ func running(t *testing.T, own ...*webhook) (*Notifiers, *journal) {
 	return n, log
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
+// post is Send for tests that do not wait for the end.
+func (n *Notifiers) post(t *testing.T, name string, m Notice) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); <-time.After(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
-		}
+	if _, err := n.enqueue(name, m); err != nil {
+		t.Fatal(err)
 	}
 }
 
+func webhook(url string) channel.Target {
+	return channel.Target{Name: "webhook.ops", Type: "webhook", URL: url}
+}
+
+// answering stands for what delivers: it says what it is told to.
+func answering(answer func(channel.Message) error) channel.Send {
+	return func(_ context.Context, m channel.Message) (time.Duration, error) { return 0, answer(m) }
+}
+
 func TestDelivers(t *testing.T) {
-	got := make(chan Message, 1)
+	t.Parallel()
+	got := make(chan channel.Message, 2)
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		var m Message
+		var m channel.Message
 		if err := json.NewDecoder(r.Body).Decode(&m); err != nil || r.Method != http.MethodPost ||
 			r.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%s of %q: %v", r.Method, r.Header.Get("Content-Type"), err)
@@ -84,67 +97,81 @@ func TestDelivers(t *testing.T) {
 	}))
 	defer server.Close()
 	n, _ := running(t)
-	if err := n.Configure([]Target{{Name: "webhook.ops", URL: server.URL + "/" + canary}}); err != nil {
+	if err := n.Configure([]channel.Target{webhook(server.URL + "/" + canary)}); err != nil {
 		t.Fatal(err)
 	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	want := Message{DB: "app", Policy: "stale", Severity: "critical", Message: "app: replica is behind", Time: at}
-	if err := n.Send("webhook.ops", want); err != nil {
+	notice := Notice{DB: "app", Policy: "stale", Severity: "critical", Message: "app: replica is behind", Time: at}
+	if err := n.Send(t.Context(), "webhook.ops", notice); err != nil {
 		t.Fatal(err)
 	}
-	want.Text = "[critical] app: replica is behind"
-	if m := <-got; m != want {
+	want := channel.Message{Status: "firing", DB: "app", Databases: []string{"app"}, Firing: 1, Policy: "stale",
+		Severity: "critical", Message: "app: replica is behind", Text: "[critical] app: replica is behind", Time: at}
+	m := <-got
+	if !strings.HasPrefix(m.ID, "msg_") {
+		t.Errorf("id %q", m.ID)
+	}
+	if m.ID = ""; !reflect.DeepEqual(m, want) {
 		t.Errorf("got %+v, want %+v", m, want)
 	}
-	if err := n.Send("webhook.other", want); !errors.Is(err, ErrUnknown) {
+	notice.Resolved, notice.Message = true, "app: it is over"
+	if err := n.Send(t.Context(), "webhook.ops", notice); err != nil {
+		t.Fatal(err)
+	}
+	if m := <-got; m.Status != "resolved" || m.Firing != 0 || m.Text != "[resolved] app: it is over" {
+		t.Errorf("got %+v", m)
+	}
+	if err := n.Send(t.Context(), "webhook.other", notice); !errors.Is(err, ErrUnknown) {
 		t.Errorf("an unknown notifier: %v", err)
 	}
 }
 
-// What must not be posted to is refused, at check time or when it is dialled,
-// and no text shows the address.
-func TestH6_Addresses(t *testing.T) {
+// What befalls three hundred databases at once is one message, and so is its end;
+// each notice knows how it fared.
+func TestGroups(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []channel.Message
+		n, _ := running(t, &notifier{target: channel.Target{Name: "ops", GroupWait: 5 * time.Second},
+			send: answering(func(m channel.Message) error { sent = append(sent, m); return nil })})
+		told := 0
+		tell := func(resolved bool, from, to int) {
+			for i := from; i < to; i++ {
+				go func() {
+					if n.Send(t.Context(), "ops", Notice{DB: fmt.Sprintf("db%03d", i), Policy: "disk", Severity: "critical",
+						Message: "the disk is full", Resolved: resolved}) == nil {
+						told++
+					}
+				}()
+				synctest.Wait()
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		tell(false, 0, 300)
+		n.post(t, "ops", Notice{DB: "other", Policy: "stale", Severity: "critical", Message: "another cause"})
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if len(sent) != 2 || len(sent[0].Databases) != 300 || sent[0].Firing != 300 || told != 300 ||
+			sent[0].Text != "[critical] 300 databases: the disk is full\ndb000, db001, db002, db003, db004, db005, db006, "+
+				"db007, db008, db009 and 290 more" {
+			t.Fatalf("%d messages, %d notices told, the first: %+v", len(sent), told, sent[0])
+		}
+		tell(true, 0, 299)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if last := sent[len(sent)-1]; len(sent) != 3 || last.Firing != 1 || !strings.HasSuffix(last.Text,
+			"It still holds for 1.") {
+			t.Errorf("%d messages, the last: %+v", len(sent), last)
+		}
+	})
+}
+
+// A notifier that is asked not to tell ends does not, and nobody waits for it.
+func TestNoResolved(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{
-		"file:///etc/passwd?" + canary, "http://example.org/" + canary, "gopher://example.org/" + canary,
-		"https://", "https://user:" + canary + "@[", "://" + canary,
-	} {
-		err := New(slog.New(slog.DiscardHandler)).Configure([]Target{{Name: "webhook.ops", URL: url}})
-		if err == nil || strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: %v", url, err)
-		}
-	}
-	for _, url := range []string{"https://example.org/x", "http://localhost:1/x", "http://127.0.0.1:1/x",
-		"http://[::1]:1/x"} {
-		if _, err := newPoster(Target{URL: url}); err != nil {
-			t.Errorf("%s: %v", url, err)
-		}
-	}
-	if _, err := newPoster(Target{URL: "http://example.org/x", AllowHTTP: true}); err != nil {
-		t.Errorf("allow_http: %v", err)
-	}
-	for address, allowed := range map[string]bool{
-		"169.254.169.254:80": false, "[fe80::1%eth0]:443": false, "[::ffff:169.254.169.254]:80": false,
-		"[fd00:ec2::254]:80": false,
-		"100.100.100.200:80": false, "0.0.0.0:80": false, "[::]:80": false, "224.0.0.1:80": false,
-		"255.255.255.255:80": false,
-		"127.0.0.1:443":      false, "[::1]:443": false, "[::ffff:127.0.0.1]:443": false, "nonsense": false,
-		"93.184.216.34:443": true, "10.1.2.3:443": true, "[2606:2800:220::1]:443": true,
-	} {
-		if err := checkAddress(address, false); (err == nil) != allowed {
-			t.Errorf("%s: %v, want allowed=%v", address, err, allowed)
-		}
-	}
-	if err := checkAddress("127.0.0.1:80", true); err != nil {
-		t.Errorf("this machine, by its own name: %v", err)
-	}
-	post, err := newPoster(Target{URL: "https://169.254.169.254/" + canary})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := post(t.Context(), Message{}); !errors.Is(err, errAddress) || !errors.Is(err, errRefused) ||
-		strings.Contains(err.Error(), canary) {
-		t.Errorf("the metadata service: %v", err)
+	n, _ := running(t, &notifier{target: channel.Target{Name: "ops", NoResolved: true},
+		send: answering(func(channel.Message) error { t.Error("it was told"); return nil })})
+	if err := n.Send(t.Context(), "ops", Notice{DB: "app", Resolved: true}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -168,14 +195,16 @@ func TestH6_Answers(t *testing.T) {
 	defer server.Close()
 	for _, path := range []string{"redirect", "forbidden"} {
 		n, log := running(t)
-		if err := n.Configure([]Target{{Name: "webhook.ops", URL: server.URL + "/" + path + "?token=" +
-			canary}}); err != nil {
+		if err := n.Configure([]channel.Target{webhook(server.URL + "/" + path + "?token=" + canary)}); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.Send("webhook.ops", Message{DB: "app", Message: "hello"}); err != nil {
-			t.Fatal(err)
+		err := n.Send(t.Context(), "webhook.ops", Notice{DB: "app", Message: "hello"})
+		if !errors.Is(err, channel.ErrRefused) || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: %v", path, err)
 		}
-		eventually(t, "the message is given up", func() bool { return strings.Contains(log.String(), "given up") })
+		if why := n.Failing()["webhook.ops"]; why == "" || strings.Contains(why, canary) {
+			t.Errorf("%s: the condition says %q", path, why)
+		}
 		if text := log.String(); strings.Contains(text, "internal-body") || !strings.Contains(text, "hello") {
 			t.Errorf("%s: the log shows %s", path, text)
 		}
@@ -195,31 +224,30 @@ func TestRetry(t *testing.T) {
 		began := time.Now()
 		fails := 6
 		n, log := running(t,
-			&webhook{target: Target{Name: "down"}, post: func(context.Context, Message) (time.Duration, error) {
+			&notifier{target: channel.Target{Name: "down"}, send: answering(func(channel.Message) error {
 				down = append(down, time.Since(began))
 				if len(down) <= fails {
-					return 0, fmt.Errorf("%w: reset", io.ErrUnexpectedEOF)
+					return fmt.Errorf("%w: reset", io.ErrUnexpectedEOF)
 				}
-				return 0, nil
-			}},
-			&webhook{target: Target{Name: "up"}, post: func(context.Context, Message) (time.Duration, error) {
+				return nil
+			})},
+			&notifier{target: channel.Target{Name: "up"}, send: answering(func(channel.Message) error {
 				up = append(up, time.Since(began))
-				return 0, nil
-			}})
+				return nil
+			})})
 		for i := range queueLimit {
-			if err := n.Send("down", Message{Message: fmt.Sprint(i)}); err != nil {
-				t.Fatal(err)
-			}
+			n.post(t, "down", Notice{Policy: fmt.Sprint(i)})
 		}
-		if err := n.Send("down", Message{}); !errors.Is(err, ErrFull) {
+		if err := n.Send(t.Context(), "down", Notice{}); !errors.Is(err, ErrFull) {
 			t.Errorf("message %d: %v", queueLimit+1, err)
 		}
-		if err := n.Send("up", Message{}); err != nil {
-			t.Fatal(err)
-		}
+		n.post(t, "up", Notice{})
 		synctest.Wait()
 		if len(up) != 1 || up[0] != 0 {
 			t.Errorf("the other webhook was called at %v", up)
+		}
+		if n.Failing()["down"] == "" || n.Failing()["up"] != "" {
+			t.Errorf("failing: %v", n.Failing())
 		}
 		time.Sleep(2 * time.Minute) // of the bubble's clock
 		synctest.Wait()
@@ -230,6 +258,9 @@ func TestRetry(t *testing.T) {
 			if wait := down[i] - down[i-1]; wait < longest/2 || wait > longest {
 				t.Errorf("pause %d is %s, want %s to %s", i, wait, longest/2, longest)
 			}
+		}
+		if len(n.Failing()) != 0 {
+			t.Errorf("failing after it answered: %v", n.Failing())
 		}
 		if warnings := strings.Count(log.String(), "level=WARN"); warnings != 1 {
 			t.Errorf("%d warnings for one outage:\n%s", warnings, log)
@@ -243,19 +274,22 @@ func TestShutdown(t *testing.T) {
 		log := &journal{}
 		n := New(slog.New(slog.NewTextHandler(log, nil)))
 		calls := 0
-		n.webhooks = map[string]*webhook{"down": {target: Target{Name: "down"},
-			post: func(context.Context, Message) (time.Duration, error) {
+		n.notifiers = map[string]*notifier{"down": {target: channel.Target{Name: "down"},
+			firing: map[string]map[string]bool{},
+			send: answering(func(channel.Message) error {
 				calls++
-				return 0, io.ErrUnexpectedEOF
-			}}}
+				return io.ErrUnexpectedEOF
+			})}}
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error)
 		go func() { ended <- n.Run(ctx) }()
-		if err := n.Send("down", Message{Message: "the last words"}); err != nil {
-			t.Fatal(err)
-		}
+		told := make(chan error)
+		go func() { told <- n.Send(ctx, "down", Notice{Message: "the last words"}) }()
 		synctest.Wait()
 		cancel()
+		if err := <-told; !errors.Is(err, errEnded) {
+			t.Errorf("who waited was told %v", err)
+		}
 		if err := <-ended; err != nil {
 			t.Fatal(err)
 		}
@@ -266,25 +300,94 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// A reload that leaves a webhook as it was keeps what waits for it; one with a
-// bad address changes nothing.
+// A reload that leaves a notifier as it was keeps what waits for it, one that
+// changes its address sends it there, and one with a bad address changes nothing.
 func TestConfigure(t *testing.T) {
-	n := New(slog.New(slog.DiscardHandler))
-	ops, dev := Target{Name: "ops", URL: "https://a.example/1"}, Target{Name: "dev", URL: "https://a.example/2"}
-	if err := n.Configure([]Target{ops, dev}); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(n.Send("ops", Message{}), n.Send("dev", Message{})); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.Configure([]Target{{Name: "ops", URL: "ftp://x"}}); err == nil {
-		t.Error("a bad address was accepted")
-	}
-	dev.URL = "https://a.example/3"
-	if err := n.Configure([]Target{ops, dev}); err != nil {
-		t.Fatal(err)
-	}
-	if a, b := len(n.webhooks["ops"].queue), len(n.webhooks["dev"].queue); a != 1 || b != 0 {
-		t.Errorf("%d wait for the same webhook, %d for the changed one; want 1 and 0", a, b)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		arrived := map[string]int{}
+		answer := func(place string, err error) *notifier {
+			return &notifier{target: channel.Target{Name: "webhook.ops"}, firing: map[string]map[string]bool{},
+				send: answering(func(channel.Message) error { arrived[place]++; return err })}
+		}
+		n, _ := running(t, answer("old", io.ErrUnexpectedEOF))
+		told := make(chan error, 1)
+		go func() { told <- n.Send(t.Context(), "webhook.ops", Notice{DB: "app", Policy: "p"}) }()
+		synctest.Wait()
+		if err := n.Configure([]channel.Target{webhook("ftp://x")}); err == nil {
+			t.Error("a bad address was accepted")
+		}
+		// What Configure does, with a channel of ours.
+		n.mu.Lock()
+		old, now := n.notifiers["webhook.ops"], answer("new", nil)
+		now.queue, now.firing, old.queue = old.queue, old.firing, nil
+		n.notifiers["webhook.ops"] = now
+		n.mu.Unlock()
+		n.look()
+		if err := <-told; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if arrived["old"] != 1 || arrived["new"] != 1 {
+			t.Errorf("arrived: %v", arrived)
+		}
+		go func() { told <- n.Send(t.Context(), "webhook.ops", Notice{DB: "app", Policy: "q"}) }()
+		<-told
+		n.mu.Lock()
+		n.notifiers["webhook.ops"].send = answering(func(channel.Message) error { return io.ErrUnexpectedEOF })
+		n.mu.Unlock()
+		go func() { told <- n.Send(t.Context(), "webhook.ops", Notice{DB: "app", Policy: "r"}) }()
+		synctest.Wait()
+		if err := n.Configure(nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-told; !errors.Is(err, errGone) {
+			t.Errorf("who waited for one that is gone was told %v", err)
+		}
+	})
+}
+
+// A heartbeat is asked for at its pace while all is well, its failure address as soon
+// as something is critical, and neither while the loop stands still.
+func TestHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var pings, fails []time.Duration
+		began := time.Now()
+		n, _ := running(t, &notifier{target: channel.Target{Name: "heartbeat.hc", Type: channel.HeartbeatType,
+			Every: time.Minute},
+			send: answering(func(m channel.Message) error {
+				if m.Status == channel.Resolved {
+					pings = append(pings, time.Since(began))
+				} else {
+					fails = append(fails, time.Since(began))
+				}
+				return nil
+			})})
+		pulse := Pulse{Alive: true}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- n.Beat(ctx, func() Pulse { return pulse }) }()
+		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		pass(5*time.Minute + 500*time.Millisecond)
+		if len(pings) != 5 || len(fails) != 0 {
+			t.Errorf("in five minutes: %v, %v", pings, fails)
+		}
+		pulse.Wrong = "app missing"
+		pass(2 * time.Second)
+		if len(fails) != 1 {
+			t.Errorf("two seconds after something is critical: %v", fails)
+		}
+		pulse = Pulse{}
+		pass(5 * time.Minute)
+		if len(pings) != 5 || len(fails) != 1 {
+			t.Errorf("while the loop stands still: %v, %v", pings, fails)
+		}
+		if err := n.Send(ctx, "heartbeat.hc", Notice{}); !errors.Is(err, ErrUnknown) {
+			t.Errorf("a notice to a heartbeat: %v", err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }

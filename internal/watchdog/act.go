@@ -30,23 +30,23 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	d.options.Metrics.policyActions.WithLabelValues(d.target.Name, action.Policy, string(action.Kind)).Inc()
 	d.ledger.begin(action)
 	began := time.Now()
-	notify := d.noticeOf(action)
+	tell := d.teller(action)
 	if action.Kind == policy.ActCheckpoint {
-		d.finish(ctx, action, d.climber().climb(ctx, *action.Checkpoint), time.Since(began))
+		record := d.finish(ctx, action, d.climber().climb(ctx, *action.Checkpoint), time.Since(began))
 		d.measure(ctx)
-		d.beside.Go(func() { notify(ctx) })
+		d.beside.Go(func() { tell(ctx, record) })
 		return
 	}
 	do := d.parts.Actions.of(action)
 	d.beside.Go(func() {
 		err := guarded(func() error { return do(ctx) })
-		notify(ctx)
 		// Deaf to ctx: also an action cut short by the shutdown is finished in the books.
 		if d.acquire(context.WithoutCancel(ctx)) != nil {
 			return
 		}
-		defer d.release()
-		d.finish(ctx, action, policy.ActionResult{Err: err}, time.Since(began))
+		record := d.finish(ctx, action, policy.ActionResult{Err: err}, time.Since(began))
+		d.release()
+		tell(ctx, record)
 	})
 }
 
@@ -67,26 +67,13 @@ func (a Actions) of(action policy.Action) func(context.Context) error {
 		do = a.Verify
 	case policy.ActNotify:
 		if notify := a.Notify; notify != nil {
-			do = func(ctx context.Context) error { return notify(ctx, action) }
+			do = func(ctx context.Context) error { return notify(ctx, Notice{Action: action}) }
 		}
 	}
 	if do == nil {
 		return func(context.Context) error { return fmt.Errorf("%s: %w", action.Kind, ErrUnavailable) }
 	}
 	return do
-}
-
-// noticeOf returns what sends the notices that an action of another kind carries.
-func (d *database) noticeOf(action policy.Action) func(context.Context) {
-	notify, log := d.parts.Actions.Notify, d.voice.log
-	if action.Kind == policy.ActNotify || len(action.Notify) == 0 || notify == nil {
-		return func(context.Context) {}
-	}
-	return func(ctx context.Context) {
-		if err := guarded(func() error { return notify(ctx, action) }); err != nil {
-			log.Error("a notice about an action could not be sent", "policy", action.Policy, "err", err)
-		}
-	}
 }
 
 // guarded turns a panic of an action that runs beside the turns into its error.
@@ -101,7 +88,8 @@ func guarded(do func() error) (err error) {
 
 // finish books an action that ended: the policy's next state, the record, the
 // counters and the log line.
-func (d *database) finish(ctx context.Context, action policy.Action, result policy.ActionResult, took time.Duration) {
+func (d *database) finish(ctx context.Context, action policy.Action, result policy.ActionResult,
+	took time.Duration) ActionRecord {
 	now := d.options.Clock()
 	record := ActionRecord{
 		At: now, Policy: action.Policy, Action: string(action.Kind), Why: action.Why,
@@ -119,9 +107,13 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 		result.Outcome, result.Err = sqlite.OutcomeContended, nil // due again in a second, and no failed attempt
 	}
 	d.ledger.finish(d.policies.Load(), action, now, result)
+	if record.OK && action.Kind == policy.ActNotify {
+		d.ledger.tell(action.Policy, now)
+	}
 	d.record(record, &action)
 	d.refresh()
 	d.keeper.save(d.saved())
+	return record
 }
 
 // The outcomes that say no more than that the moment was wrong.

@@ -17,15 +17,21 @@ import (
 
 // notices collects what a database's policies send.
 type notices struct {
-	mu   sync.Mutex
-	sent []string
+	mu     sync.Mutex
+	sent   []string // policies; of an end with "end of " before
+	said   []string // messages
+	answer error
 }
 
-func (n *notices) notify(_ context.Context, a policy.Action) error {
+func (n *notices) notify(_ context.Context, notice Notice) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.sent = append(n.sent, a.Policy)
-	return nil
+	name := notice.Action.Policy
+	if notice.Resolved {
+		name = "end of " + name
+	}
+	n.sent, n.said = append(n.sent, name), append(n.said, notice.Action.Message)
+	return n.answer
 }
 
 func (n *notices) all() []string {
@@ -77,7 +83,7 @@ policy "tell" {
 		if got := get(s, func(s *scene) int { return len(s.calls) }); got < 4 {
 			t.Errorf("%d checkpoint steps beside the upload, want two ladders' at least", got)
 		}
-		if got := n.all(); !slices.Equal(got, []string{"tell"}) {
+		if got := n.all(); !slices.Equal(got, []string{"tell", "end of tell"}) {
 			t.Errorf("sent %v", got)
 		}
 	})

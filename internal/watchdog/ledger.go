@@ -16,6 +16,7 @@ import (
 type ledger struct {
 	states  map[string]policy.PolicyState // by policy
 	told    map[string]time.Time          // notices whose end is still to be told, by policy
+	ending  map[string]bool               // of told, whose end is being told
 	running map[policy.Lane]string        // the actions at work
 	actions []ActionRecord                // newest first, at most recordedActions
 }

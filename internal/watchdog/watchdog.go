@@ -44,9 +44,9 @@ type Actions struct {
 	Snapshot func(ctx context.Context) error
 	Sync     func(ctx context.Context) error
 	Verify   func(ctx context.Context) error
-	Notify   func(ctx context.Context, action policy.Action) error
-	Replicas func() []collector.Replica // how far each replica has come, for samples
-	Capture  func() *collector.Capture  // how capture fares, for samples
+	Notify   func(ctx context.Context, n Notice) error // returns when it was delivered or given up
+	Replicas func() []collector.Replica                // how far each replica has come, for samples
+	Capture  func() *collector.Capture                 // how capture fares, for samples
 }
 
 // Parts serve one database from Open to Close.
@@ -231,7 +231,8 @@ func (d *database) wake(ctx context.Context) {
 //  5. where an action is due, publish and save before it begins: a crash must not
 //     make it happen twice;
 //  6. act: a checkpoint here and now, the others beside the turns;
-//  7. publish.
+//  7. tell the end of what was told and holds no longer;
+//  8. publish.
 func (d *database) turn(ctx context.Context) {
 	if err := d.open(ctx); err != nil {
 		d.voice.say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn",
@@ -257,6 +258,7 @@ func (d *database) turn(ctx context.Context) {
 	for _, action := range actions {
 		d.act(ctx, *action)
 	}
+	d.resolve(ctx, &decision)
 	d.faults.forgive()
 	d.display.publish(d.past.last, decision, d.view())
 }

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/internal/notify"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+)
+
+func registerNotify(app *kingpin.Application, env *environment) {
+	cmd := app.Command("notify", "About the notifiers of the configuration.")
+	test := cmd.Command("test", "Send one message of no consequence, and tell how that went. Exit code 2: it was not "+
+		"taken.")
+	name := test.Arg("notifier", "Its type and name, as slack.ops.").Required().String()
+	limit := test.Flag("timeout", "Give up after this time.").Default("30s").Duration()
+	test.Action(func(*kingpin.ParseContext) error {
+		path, err := configPath(env)
+		if err != nil {
+			return err
+		}
+		cfg, err := loadConfigFrom(env, path)
+		if err != nil {
+			return err
+		}
+		n, err := cfg.Notifier(*name)
+		if err != nil {
+			return err
+		}
+		ctx, stop := interruptible()
+		defer stop()
+		ctx, cancel := context.WithTimeout(ctx, *limit)
+		defer cancel()
+		began := time.Now()
+		if err := notify.Test(ctx, n.Target); err != nil {
+			return &exitError{code: exitFindings, err: fmt.Errorf("%s did not take the message: %w", n.Name, err)}
+		}
+		_, err = fmt.Fprintf(env.Stdout, "%s took the message in %s.\n", show.Text(n.Name),
+			time.Since(began).Round(time.Millisecond))
+		return err
+	})
+}

@@ -1,0 +1,98 @@
+package watchdog
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const tells = `
+policy "tell" {
+  when     = wal.bytes > bytes("4MB")
+  severity = "critical"
+  cooldown = "1h"
+  notify   = [notifier.webhook.ops]
+  message  = "${db.name} is large"
+}`
+
+// A notice is done when it was delivered, and failed otherwise; its end is told once,
+// also after a restart.
+func TestNoticesAndTheirEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, n := &scene{walBytes: 8 << 20}, &notices{answer: errors.New("the hook answers 404")}
+		o := Options{Targets: []Target{n.target(s, "app")}, Policies: policies(t, tells),
+			StateFile: filepath.Join(t.TempDir(), "state.json")}
+		w := run(t, o)
+		pass := func(d time.Duration) {
+			s.set(func(s *scene) { s.commits++ })
+			time.Sleep(d)
+			synctest.Wait()
+		}
+		last := func() ActionRecord {
+			status, err := w.Database("app")
+			if err != nil || len(status.Actions) == 0 {
+				t.Fatalf("no action: %v", err)
+			}
+			return status.Actions[0]
+		}
+		pass(3 * time.Second)
+		if r := last(); r.OK || r.Outcome != "failed" || !strings.Contains(r.Err, "404") {
+			t.Errorf("a notice that nobody took: %+v", r)
+		}
+		s.set(func(s *scene) { s.walBytes = 0 })
+		pass(3 * time.Second)
+		if got := n.all(); slices.Contains(got, "end of tell") {
+			t.Errorf("the end of what was not told is told: %v", got)
+		}
+		n.mu.Lock()
+		n.answer, n.sent = nil, nil
+		n.mu.Unlock()
+		s.set(func(s *scene) { s.walBytes = 8 << 20 })
+		pass(2 * time.Hour)
+		if r := last(); !r.OK || !slices.Contains(n.all(), "tell") {
+			t.Errorf("a notice that was taken: %+v, sent %v", r, n.all())
+		}
+		if err := w.end(); err != nil {
+			t.Fatal(err)
+		}
+		n.mu.Lock()
+		n.sent = nil
+		n.mu.Unlock()
+		s.set(func(s *scene) { s.walBytes = 0 })
+		w = run(t, o)
+		pass(10 * time.Second)
+		pass(10 * time.Second)
+		if got := n.all(); !slices.Equal(got, []string{"end of tell"}) {
+			t.Errorf("after the restart, told %v", got)
+		}
+		if err := w.end(); err != nil {
+			t.Fatal(err)
+		}
+		w = run(t, o)
+		pass(10 * time.Second)
+		if got := n.all(); len(got) != 1 {
+			t.Errorf("after another, told %v", got)
+		}
+	})
+}
+
+// What an action of another kind tells has its outcome.
+func TestNoticeHasTheOutcome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, n := &scene{walBytes: 8 << 20}, &notices{}
+		text := strings.Replace(shrink, "cooldown", "notify   = [notifier.webhook.ops]\n  cooldown", 1)
+		run(t, Options{Targets: []Target{n.target(s, "app")}, Policies: policies(t, text)})
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if len(n.said) != 1 || !strings.Contains(n.said[0], "(checkpoint truncated after ") ||
+			!strings.Contains(n.said[0], "gave back 8.0 MiB") {
+			t.Errorf("said %q", n.said)
+		}
+	})
+}
