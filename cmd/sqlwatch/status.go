@@ -17,6 +17,8 @@ func registerStatus(app *kingpin.Application, env *environment) {
 		"code 2: something is wrong, or no daemon answers.")
 	names := cmd.Arg("db", "Only these: configured names or files.").Strings()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	from := cmd.Flag("severity", "Exit with code 2 from this severity on: warning, or critical as a container's health "+
+		"check wants it.").Default("warning").Enum("warning", "critical")
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := interruptible()
 		defer stop()
@@ -35,9 +37,10 @@ func registerStatus(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		wrong := health.Wrong(itself.Conditions)
+		least := health.Severity(*from)
+		wrong := health.AtLeast(itself.Conditions, least)
 		for _, v := range found {
-			wrong = wrong || views.Wrong(v)
+			wrong = wrong || views.Wrong(v, least)
 		}
 		if wrong {
 			return &exitError{code: exitFindings}

@@ -58,7 +58,12 @@ func Worst(conditions []Condition) Severity {
 
 // Wrong reports whether one of the conditions wants somebody to act: whether a
 // command that shows them exits with 2.
-func Wrong(conditions []Condition) bool { return Worst(conditions).rank() >= Warning.rank() }
+func Wrong(conditions []Condition) bool { return AtLeast(conditions, Warning) }
+
+// AtLeast reports whether one of the conditions is as severe as least, or more.
+func AtLeast(conditions []Condition, least Severity) bool {
+	return Worst(conditions).rank() >= least.rank()
+}
 
 // Compare orders conditions, the worst first.
 func Compare(a, b Condition) int {

@@ -177,7 +177,9 @@ func Record(w io.Writer, name string, r watchdog.ActionRecord) error {
 	return err
 }
 
-// Wrong reports whether somebody must look at a database.
-func Wrong(v admin.Database) bool {
-	return State(v) != "up" && State(v) != "empty" || health.Wrong(v.Conditions)
+// Wrong reports whether somebody must look at a database for something of a severity, or
+// worse. That it is not up is a warning at least.
+func Wrong(v admin.Database, least health.Severity) bool {
+	away := State(v) != "up" && State(v) != "empty"
+	return away && least == health.Warning || health.AtLeast(v.Conditions, least)
 }

@@ -1,6 +1,8 @@
 #!/bin/bash
 # Runs as root inside a fresh Debian, see smoke.sh: what an operator does, in order.
 set -euo pipefail
+chmod 0755 /
+cd /root # which the service's user may not read, as when an operator says sudo -u sqlwatch
 dpkg -i /sqlwatch.deb
 [ "$(stat -c %U:%G:%a /etc/sqlwatch)" = root:sqlwatch:750 ]
 
@@ -8,8 +10,9 @@ useradd --system app
 install -d -o app -g app -m 2770 /srv/app
 install -d -o sqlwatch -g sqlwatch -m 0700 /srv/replica
 as_app() { setpriv --reuid app --regid app --clear-groups "$@"; }
-umask 002
 as_app sqlite3 /srv/app/app.db "pragma journal_mode=wal; create table t(v); insert into t values (1)"
+# What the unit's first lines say to do; side files get the database's own mode.
+chgrp -R app /srv/app && chmod -R g+rwX /srv/app && find /srv/app -type d -exec chmod g+s {} +
 
 cat >/etc/sqlwatch/sqlwatch.hcl <<'HCL'
 database "app" {
@@ -23,20 +26,18 @@ HCL
 # As the unit does it: group mode, with its directories.
 install -d -o sqlwatch -g sqlwatch -m 0700 /var/lib/sqlwatch
 install -d -o sqlwatch -g sqlwatch -m 0750 /run/sqlwatch
-as_sqlwatch() {
-	setpriv --reuid sqlwatch --regid app --groups sqlwatch,app --no-new-privs \
-		env STATE_DIRECTORY=/var/lib/sqlwatch RUNTIME_DIRECTORY=/run/sqlwatch "$@"
-}
-as_sqlwatch sqlwatch check --config /etc/sqlwatch
-as_sqlwatch sqlwatch run --config /etc/sqlwatch &
+as_sqlwatch=(setpriv --reuid sqlwatch --regid app --groups "sqlwatch,app" --no-new-privs
+	env STATE_DIRECTORY=/var/lib/sqlwatch RUNTIME_DIRECTORY=/run/sqlwatch)
+"${as_sqlwatch[@]}" sqlwatch check --config /etc/sqlwatch
+"${as_sqlwatch[@]}" sqlwatch run --config /etc/sqlwatch &
 daemon=$!
 tries=0
-until as_sqlwatch sqlwatch status; do
+until "${as_sqlwatch[@]}" sqlwatch status --severity critical; do
 	((++tries < 60))
 	sleep 0.5
 done
 as_app sqlite3 /srv/app/app.db "insert into t values (2), (3)"
-as_sqlwatch sqlwatch sync app
+"${as_sqlwatch[@]}" sqlwatch sync app
 exec 3<>/dev/tcp/127.0.0.1/9942
 printf 'GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n' >&3
 cat <&3 >/tmp/metrics
@@ -48,7 +49,7 @@ for secret in /etc/sqlwatch/sqlwatch.hcl /var/lib/sqlwatch /srv/replica; do
 	! as_app ls "$secret"/ 2>/dev/null && ! as_app cat "$secret" 2>/dev/null
 done
 
-as_sqlwatch sqlwatch restore app -o /tmp/copy.db
+"${as_sqlwatch[@]}" sqlwatch restore app -o /tmp/copy.db
 [ "$(sqlite3 /tmp/copy.db 'select count(*) from t')" = 3 ]
 kill -TERM $daemon
 wait $daemon

@@ -54,7 +54,7 @@ image() {
 	contained run >"$work/log" 2>&1 &
 	local daemon=$!
 	local tries=0
-	until contained status >"$work/status" 2>&1; do
+	until contained status --severity critical >"$work/status" 2>&1; do
 		((++tries < 60)) || { cat "$work/log" "$work/status"; return 1; }
 		sleep 0.5
 	done
@@ -72,7 +72,7 @@ foreign() { # foreign ARCH QEMU
 	[ -e "$program" ] || return 0
 	say "$1 under qemu: version, check, restore"
 	"$2" "$program" check examples/quickstart.hcl
-	"$2" "$program" restore "$work/made/replica/app" -o "$out"
+	"$2" "$program" restore "file://$work/made/replica/app" -o "$out"
 	[ "$(sqlite3 "$out" 'select count(*) from t')" = 3 ]
 }
 
