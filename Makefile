@@ -2,6 +2,7 @@
 # make lint   gofmt, vet, staticcheck, the rules of the house
 # make bench  every benchmark once, ratios included
 # make release  binaries for amd64, arm64 and armv7, .deb, .rpm, SBOM, checksums
+# make smoke  installs and runs what make release made: .deb, image, other architectures
 # make e2e    end-to-end checks with real Prometheus, S3 server, Litestream and browser
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -38,3 +39,7 @@ e2e:
 .PHONY: release
 release: # static programs, packages, SBOM and checksums in dist/
 	tools/release/release.sh $(ARCH)
+
+.PHONY: smoke
+smoke: # what `make release` made, installed in a fresh Debian, run as an image and under qemu
+	tools/release/smoke.sh

@@ -130,3 +130,27 @@ func TestDocumentsNameRealTests(t *testing.T) {
 		}
 	}
 }
+
+// Actions of the workflow are named by commit: a tag can be moved.
+func TestWorkflowPinsActions_X3(t *testing.T) {
+	workflows, err := filepath.Glob("../../.github/workflows/*.yml")
+	if err != nil || len(workflows) == 0 {
+		t.Fatalf("no workflow: %v", err)
+	}
+	pinned := regexp.MustCompile(`uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d`)
+	for _, path := range workflows {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "permissions:\n  contents: read\n") ||
+			strings.Contains(string(text), "pull_request_target") {
+			t.Errorf("%s has more rights than reading, or runs strangers' code with them", path)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "uses:") && !pinned.MatchString(line) {
+				t.Errorf("%s: %s is not named by commit", path, strings.TrimSpace(line))
+			}
+		}
+	}
+}

@@ -412,3 +412,30 @@ func TestServerDirectoriesOfTheEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// A key that systemd hands over in a file of the service's own (LoadCredential).
+func TestCredentialOfSystemd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "s3-secret"), []byte("of-systemd\n"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "sqlwatch.hcl")
+	text := "replica \"s3\" \"main\" {\n  bucket = \"b\"\n  credentials {\n    access_key = \"key\"\n" +
+		"    secret_key = file(\"${env(\"CREDENTIALS_DIRECTORY\")}/s3-secret\")\n  }\n}\n" +
+		"database \"app\" {\n  path = \"/srv/app.db\"\n  replicate_to = [replica.s3.main]\n}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, diags := Load(path, func(name string) (string, bool) { return dir, name == "CREDENTIALS_DIRECTORY" })
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	targets, err := cfg.Expand()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := targets[0].Replicas[0].S3.SecretKey; got != "of-systemd" {
+		t.Errorf("the secret key is %q", got)
+	}
+}
