@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 dist=${DIST:-$PWD/dist}
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 say() { printf -- '--- %s\n' "$*"; }
 
 # within DIR ARG...: a container of DIR as its root, with namespaces of its own.
