@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/cli"
+	"github.com/sqlwatch/sqlwatch/internal/inventory"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
@@ -34,10 +38,19 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 		"stays.")
 	forgotten := forget.Arg("db", "Its name.").Required().String()
 	forget.Action(func(*kingpin.ParseContext) error {
-		if err := askAdmin(env, "/v1/forget", url.Values{"db": {*forgotten}}, 0, &struct{}{}); err != nil {
+		err := askAdmin(env, "/v1/forget", url.Values{"db": {*forgotten}}, 0, &struct{}{})
+		left, known := leftOver(env, *forgotten)
+		if errors.Is(err, watchdog.ErrUnknownDatabase) && known {
+			_, err = fmt.Fprintf(env.Stdout, "Nobody watches it.\n%s\n", left)
 			return err
 		}
-		_, err := fmt.Fprintf(env.Stdout, "%s is forgotten; its replica stays as it is.\n", show.Text(*forgotten))
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(env.Stdout, "%s is forgotten; its replica stays as it is.\n", *forgotten)
+		if err == nil && known {
+			_, err = fmt.Fprintln(env.Stdout, left)
+		}
 		return err
 	})
 
@@ -67,6 +80,20 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 		_, err := fmt.Fprintf(env.Stdout, "No policy acts until %s.\n", show.Time(time.Now().Add(*length)))
 		return err
 	})
+}
+
+// leftOver returns what the daemon still keeps of a database that it no longer watches.
+func leftOver(env *environment, name string) (inventory.State, bool) {
+	places := admin.Places(env.Getenv).StateDir
+	if _, cfg, err := env.resolver().Targets(nil, ""); err == nil {
+		places = cfg.Server.StateDir
+	}
+	states, _ := inventory.Orphans(places, nil) // what cannot be read is not told
+	i := slices.IndexFunc(states, func(s inventory.State) bool { return s.Name == name })
+	if i < 0 {
+		return inventory.State{}, false
+	}
+	return states[i], true
 }
 
 func registerAction(app *kingpin.Application, env *environment, kind, help string) *kingpin.CmdClause {
@@ -99,7 +126,9 @@ func askAdmin(env *environment, path string, query url.Values, limit time.Durati
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
+	done := cli.Waiting(env.Stderr, strings.TrimPrefix(path, "/v1/")+" "+query.Get("db"))
 	err := newAdminClient(env).Call(ctx, "POST", path, query, out)
+	done()
 	if errors.Is(err, admin.ErrNoDaemon) {
 		return fmt.Errorf("%w: start it with `sqlwatch run`, or name its socket with --admin", err)
 	}

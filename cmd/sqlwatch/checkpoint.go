@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/asuser"
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/views"
@@ -30,12 +31,14 @@ func registerCheckpoint(app *kingpin.Application, env *environment) {
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := interruptible()
 		defer stop()
+		done := cli.Waiting(env.Stderr, "checkpoint of "+*name)
 		var record watchdog.ActionRecord
 		err := newAdminClient(env).Call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {absolute(*name)}, "mode": {*mode}},
 			&record)
 		if errors.Is(err, admin.ErrNoDaemon) || errors.Is(err, watchdog.ErrUnknownDatabase) {
 			record, err = checkpointOurselves(ctx, env, *name, *mode)
 		}
+		done()
 		if err != nil {
 			return err
 		}

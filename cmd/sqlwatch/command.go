@@ -10,6 +10,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/asuser"
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/target"
@@ -61,6 +62,7 @@ func loadConfigFrom(env *environment, path string) (*config.Config, error) {
 // openStore returns the store that a command's DB/URL argument means. Of several replicas
 // it takes the one called replica, or the one that reaches farthest.
 func openStore(ctx context.Context, env *environment, arg, replica string) (store.Store, config.ReplicaTarget, error) {
+	defer cli.Waiting(env.Stderr, "looking at "+arg)()
 	return env.resolver().Store(ctx, arg, replica)
 }
 

@@ -2,17 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/doctor"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/inventory"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -90,7 +90,14 @@ func (c *doctorCommand) targets() ([]config.DatabaseTarget, doctor.Host, error) 
 	if err != nil {
 		tips = append([]string{err.Error()}, tips...)
 	}
-	return targets, doctor.GatherHost(cfg.Server.StateDir, tips), nil
+	host := doctor.GatherHost(cfg.Server.StateDir, tips)
+	if len(*c.names) == 0 {
+		states, _ := inventory.LeftOver(context.Background(), c.env.resolver(), cfg.Server.StateDir, targets)
+		for _, s := range states { // a directory that may not be read has its own finding
+			host.LeftOver = append(host.LeftOver, s.String())
+		}
+	}
+	return targets, host, nil
 }
 
 // warnings returns the configuration's own, where it came from files.
@@ -107,47 +114,20 @@ func (c *doctorCommand) warnings(cfg *config.Config) []string {
 	return tips
 }
 
-// examine gathers one database's facts and its replicas', and mends what may be.
+// examine has one database examined, with its replicas.
 func (c *doctorCommand) examine(ctx context.Context, t config.DatabaseTarget) doctor.Examined {
-	d := doctor.Examined{Name: t.Name, Path: t.Path, Replicas: []string{}}
-	facts := doctor.Gather(ctx, t.Name, t.Path)
-	if *c.fix && doctor.CanTurnWALOn(facts) {
-		if err := sqlite.SetJournalModeWAL(ctx, t.Path); err != nil {
-			d.FixErr = fixFailure(err)
-		} else {
-			d.Fixed = "turned WAL mode on; the file remembers it"
-			engine, bug := facts.File.Engine, facts.File.WALResetBug // the application's; the last writer is now this program
-			facts = doctor.Gather(ctx, t.Name, t.Path)
-			facts.File.Engine, facts.File.WALResetBug = engine, bug
+	defer cli.Waiting(c.env.Stderr, "examining "+t.Name)()
+	patient := doctor.Patient{Name: t.Name, Path: t.Path, Expected: *c.processes, Fix: *c.fix}
+	for _, r := range t.Replicas {
+		if *c.withoutReplicas {
+			break
 		}
+		patient.Replicas = append(patient.Replicas, doctor.ReplicaPlace{
+			Name: r.Name, Kind: r.Type, Place: r.Place(), Dir: r.File.Dir,
+			Open: func(ctx context.Context) (store.Store, error) { return daemon.NewStore(ctx, r) },
+		})
 	}
-	facts.Expected = *c.processes
-	if !*c.withoutReplicas {
-		for _, r := range t.Replicas {
-			facts.Replicas = append(facts.Replicas, doctor.RoundTrip(ctx, doctor.ReplicaPlace{
-				Name: r.Name, Kind: r.Type, Place: r.Place(), Dir: r.File.Dir,
-				Open: func(ctx context.Context) (store.Store, error) { return daemon.NewStore(ctx, r) },
-			}, t.Path))
-		}
-	}
-	for _, r := range facts.Replicas {
-		if trip := r.Trip(); trip != "" {
-			d.Replicas = append(d.Replicas, trip)
-		}
-	}
-	d.Findings = doctor.Diagnose(facts)
-	if d.Findings == nil {
-		d.Findings = []doctor.Finding{}
-	}
-	return d
-}
-
-func fixFailure(err error) string {
-	if errors.Is(err, sqlite.ErrBusy) {
-		return err.Error() + ": an application has it open: stop it and try again, or let the application execute PRAGMA " +
-			"journal_mode=WAL; once while it is the only connection"
-	}
-	return err.Error()
+	return doctor.Examine(ctx, patient)
 }
 
 // recommended returns the settings asked for, for the path of an only database.

@@ -9,6 +9,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/blockers"
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
@@ -49,4 +50,27 @@ func writeLastRefusal(ctx context.Context, env *environment, name string) error 
 	_, err = fmt.Fprintf(env.Stdout, "Last refused a lock: pid %d (%s), %s.\n", r.PID, r.Command,
 		show.Ago(time.Now(), r.At))
 	return err
+}
+
+func registerWriters(app *kingpin.Application, env *environment) {
+	cmd := app.Command("writers", "Watch for a while who writes to a database, how much, and for how long each holds the "+
+		"write lock.")
+	name := cmd.Arg("db", "A configured name or a file.").Required().String()
+	length := cmd.Flag("for", "How long to look.").Default("3s").Duration()
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx, stop := interruptible()
+		defer stop()
+		path, err := env.resolver().Path(ctx, *name)
+		if err != nil {
+			return err
+		}
+		done := cli.Waiting(env.Stderr, "watching who writes to "+*name)
+		found, err := blockers.Watch(ctx, path, *length)
+		done()
+		if err != nil {
+			return err
+		}
+		return env.print(*asJSON, found, found.Write)
+	})
 }

@@ -16,11 +16,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	_ "time/tzdata" // windows name time zones; a container may have none
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/cage"
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 )
@@ -69,7 +71,13 @@ func main() {
 
 // execute runs one command line and returns the process's exit code.
 func execute(env *environment, args []string) int {
-	_, err := newApplication(env).Parse(args)
+	app := newApplication(env)
+	_, err := app.ParseContext(args)
+	if err == nil || slices.Contains(args, "--completion-bash") {
+		_, err = app.Parse(args)
+	} else {
+		err = cli.Explain(app, args, err)
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -98,16 +106,23 @@ func newApplication(env *environment) *kingpin.Application {
 	env.Admin = app.Flag("admin", "Admin socket of the daemon, where it differs from the configuration's.").
 		PlaceHolder("SOCKET").String()
 
+	app.Flag("version", "Print the version, as the command does.").PreAction(func(*kingpin.ParseContext) error {
+		if err := writeVersion(env, false); err != nil {
+			return err
+		}
+		return &exitError{code: exitOK}
+	}).Bool()
+
 	for _, register := range []func(*kingpin.Application, *environment){
 		registerRun, registerDemo,
-		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers,
+		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers, registerWriters,
 		registerCheckpoint, registerAdmin, registerNotify,
 		registerCheck, registerFmt, registerTest,
-		registerRestore, registerSnapshots, registerVerify,
+		registerReplicas, registerRestore, registerSnapshots, registerVerify,
 		registerDoctor,
 		registerBench,
 		registerImport,
-		registerVersion,
+		registerVersion, registerHelp,
 	} {
 		register(app, env)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -40,8 +41,8 @@ func registerRestore(app *kingpin.Application, env *environment) {
 		env:    env,
 		source: cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String(),
 		output: cmd.Flag("output", "File to make.").Short('o').PlaceHolder("FILE").String(),
-		timestamp: cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z: the newest batch at or "+
-			"before it.").PlaceHolder("T").String(),
+		timestamp: cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z, or so long ago, such as "+
+			"10m: the newest batch at or before it.").PlaceHolder("T").String(),
 		txid: cmd.Flag("txid", "State after this TXID: a number, or 16 hex digits as in the names of LTX "+
 			"files.").PlaceHolder("N").String(),
 		check: cmd.Flag("check", "How SQLite checks the result: none, quick or full. Checksums are always "+
@@ -193,9 +194,8 @@ func parseTarget(txid, timestamp string) (t catalog.Target, err error) {
 		t.TXID = ltx.TXID(n)
 	}
 	if timestamp != "" {
-		if t.Timestamp, err = time.Parse(time.RFC3339Nano, timestamp); err != nil {
-			return t, fmt.Errorf("--timestamp %q is not of the form 2024-03-01T12:00:00Z or 2024-03-01T13:00:00+01:00, with a "+
-				"time zone", timestamp)
+		if t.Timestamp, err = target.ParseMoment(timestamp, time.Now()); err != nil {
+			return t, fmt.Errorf("--timestamp %w", err)
 		}
 	}
 	return t, nil

@@ -3,12 +3,14 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
 
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
@@ -33,13 +35,24 @@ func readBuildInfo() daemon.BuildInfo {
 func registerVersion(app *kingpin.Application, env *environment) {
 	cmd := app.Command("version", "Print the version, the commit, and the versions of Go and SQLite.")
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
-	cmd.Action(func(*kingpin.ParseContext) error {
-		facts := readBuildInfo()
-		if *asJSON {
-			return writeJSON(env.Stdout, facts)
-		}
-		_, err := fmt.Fprintf(env.Stdout, "sqlwatch %s\n  commit  %s\n  go      %s\n  sqlite  %s\n",
+	cmd.Action(func(*kingpin.ParseContext) error { return writeVersion(env, *asJSON) })
+}
+
+func writeVersion(env *environment, asJSON bool) error {
+	facts := readBuildInfo()
+	return env.print(asJSON, facts, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "sqlwatch %s\n  commit  %s\n  go      %s\n  sqlite  %s\n",
 			facts.Version, facts.Commit, facts.Go, facts.SQLite)
 		return err
 	})
+}
+
+func registerHelp(app *kingpin.Application, env *environment) {
+	cmd := app.Command("completion", "Print what a shell completes sqlwatch's words by; in bash: source <(sqlwatch "+
+		"completion bash).")
+	shell := cmd.Arg("shell", "bash, zsh or fish.").Required().Enum("bash", "zsh", "fish")
+	cmd.Action(func(*kingpin.ParseContext) error { return cli.Completion(app, env.Stdout, *shell) })
+
+	man := app.Command("man", "Print the manual page: sqlwatch man | man -l -")
+	man.Action(func(*kingpin.ParseContext) error { return cli.Man(app, env.Stdout) })
 }

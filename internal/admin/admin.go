@@ -7,15 +7,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/unit"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/internal/web"
 	"github.com/sqlwatch/sqlwatch/policy"
@@ -23,6 +27,9 @@ import (
 
 // ErrNoDaemon is returned where nothing answers at the socket.
 var ErrNoDaemon = errors.New("no sqlwatch daemon answers")
+
+// ErrBusy is returned where a daemon is there and does not answer.
+var ErrBusy = errors.New("busy")
 
 // Client speaks to a running daemon.
 type Client struct {
@@ -87,11 +94,16 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 		return fmt.Errorf("uid %d may not use %s: ask as root or as the daemon's user: %w", os.Geteuid(), c.socket,
 			fs.ErrPermission)
 	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: there is no socket %s", ErrNoDaemon, c.socket)
+		return fmt.Errorf("%w: there is no socket %s%s", ErrNoDaemon, c.socket, others(c.socket))
 	case errors.As(err, &dial) && dial.Op == "dial" && errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody listens at %s any more", ErrNoDaemon, c.socket)
+	case errors.Is(err, syscall.EAGAIN), errors.As(err, &dial) && dial.Op == "dial" && dial.Timeout():
+		return fmt.Errorf("%w: the daemon at %s is there and too busy to answer: ask again", ErrBusy, c.socket)
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Errorf("%w: %v", ErrNoDaemon, err)
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return fmt.Errorf("what answers at %s is no sqlwatch, or it is ending", c.socket)
 	}
 	if err != nil {
 		return fmt.Errorf("ask the daemon at %s: %w", c.socket, err)
@@ -111,6 +123,15 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return nil
+}
+
+// others names the sockets of services that do run, where somebody asks at another one.
+func others(socket string) string {
+	running := slices.DeleteFunc(unit.Sockets("/run"), func(name string) bool { return name == socket })
+	if len(running) == 0 {
+		return ""
+	}
+	return "; there is " + strings.Join(running, " and ") + ": name it with --admin"
 }
 
 // remoteError is an error that the daemon told, with its kind.

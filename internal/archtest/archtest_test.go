@@ -27,7 +27,8 @@ const module = "github.com/sqlwatch/sqlwatch"
 // "*" allows all.
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
-	"internal/daemon": {"replicator/lease", "internal/health", "internal/metric", "internal/notify/channel",
+	"internal/daemon": {"internal/inventory", "internal/show", "replicator/custody", "replicator/lease", "internal/health",
+		"internal/metric", "internal/notify/channel",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
@@ -40,6 +41,10 @@ var arrows = map[string][]string{
 	"internal/admin": {"internal/health", "internal/unit", "internal/watchdog", "internal/web", "policy"},
 	"internal/views": {"internal/admin", "internal/health", "internal/show", "internal/watchdog", "internal/web", "policy",
 		"replicator/requests"},
+	"internal/cli": {"internal/show"},
+	"internal/inventory": {"internal/config", "internal/durable", "internal/show", "replicator/catalog",
+		"replicator/lease",
+		"replicator/lineage", "replicator/store"},
 	"internal/blockers": {"internal/dbfile", "internal/show"},
 	"internal/unit":     {},
 	"internal/config": {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
@@ -127,8 +132,9 @@ var arrows = map[string][]string{
 	"internal/sqlite":             {"internal/owner", "internal/cksum"},
 	"internal/walbench":           {"internal/dbfile", "internal/show", "internal/sqlite"}, // SQL on a scratch copy
 	// SQLite in a process that nobody misses
-	"internal/cage":     {"internal/sqlite"},
-	"internal/doctor":   {"internal/dbfile", "internal/sqlite", "replicator/store", "replicator/store/s3"},
+	"internal/cage": {"internal/sqlite"},
+	"internal/doctor": {"internal/show", "internal/dbfile", "internal/sqlite", "replicator/store",
+		"replicator/store/s3"},
 	"internal/importer": {},
 	"internal/testapp":  {},
 	"examples":          {},

@@ -38,6 +38,8 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	if err != nil {
 		return watchdog.Parts{}, err
 	}
+	stateDir := filepath.Join(d.config.Server.StateDir, "databases", t.Name)
+	d.beginning(t, stateDir)
 	r, err := replicator.New(replicator.Options{
 		Name: t.Name,
 		Files: func() *dbfile.Files {
@@ -45,7 +47,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 			d.watchdog.Look(t.Name)
 			return shared.files.Load()
 		},
-		StateDir:  filepath.Join(d.config.Server.StateDir, "databases", t.Name),
+		StateDir:  stateDir,
 		Capture:   capture.Options{RestartAt: t.Restart.At, StallBudget: t.Restart.StallBudget},
 		Replicas:  replicas,
 		FinalSync: finalSync,

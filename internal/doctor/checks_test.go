@@ -199,6 +199,10 @@ var hostFaults = []struct {
 	{"state-directory", func(h *Host) { h.StateDirErr = "it is not a directory" }},
 	{"state-directory-open", func(h *Host) { h.StateDirMode = 0o755 }},
 	{"state-directory-place", func(h *Host) { h.StateDirPlace.Type, h.StateDirPlace.Volatile = "tmpfs", true }},
+	{"state-directory-full", func(h *Host) {
+		h.StateDirPlace = Place{Type: "ext4", Point: "/var", Size: 1e9, Available: 1e6}
+	}},
+	{"left-over-state", func(h *Host) { h.LeftOver = []string{"old is not configured any more\n rm -r /x"} }},
 	{"configuration", func(h *Host) { h.ConfigurationTip = []string{"other users can read it"} }},
 }
 

@@ -41,7 +41,8 @@ type check func(Facts) []Finding
 // checks are run in this order over each database's facts.
 var checks = []check{
 	missing, unreadable, notDatabase, emptyFile, // the others need a database
-	journalMode, walResetBug, pageChecksums, networkFilesystem, volatileFilesystem, overlayFilesystem, readOnlyFilesystem,
+	journalMode, walResetBug, oldEngines, pageChecksums, networkFilesystem, volatileFilesystem, overlayFilesystem,
+	readOnlyFilesystem,
 	foreignOwner, runningAsRoot, sideFileOwner, fileMode, directoryMode, hardLinks, symbolicLink, diskFree,
 	walSize, autocheckpoint, pinnedReader, longWriter, exclusiveLocking, unusableIndex, leftBehind, schemaUnreadable,
 	litestreamRunning, litestreamLeftovers, twoDaemons, tooManyProcesses, oldDeployment, overlappingDeployments,
@@ -66,7 +67,8 @@ func Diagnose(f Facts) []Finding {
 // configuration.
 func DiagnoseHost(h Host) []Finding {
 	var all []Finding
-	for _, check := range []func(Host) []Finding{stateDirMissing, stateDirMode, stateDirVolatile, configuration} {
+	for _, check := range []func(Host) []Finding{stateDirMissing, stateDirMode, stateDirVolatile,
+		stateDirSpace, leftOvers, configuration} {
 		all = append(all, check(h)...)
 	}
 	Sort(all)

@@ -37,6 +37,7 @@ const (
 	StateNotDatabase
 	StateEmpty
 	StateUnreadable // to us
+	StateUnexamined // opening it might wait for ever
 )
 
 // File is the main file, its header, and its neighbours.
@@ -77,6 +78,7 @@ type WAL struct {
 	Exclusive    bool // somebody holds it in exclusive locking mode
 	Pinned       bool // one mark below the newest frame was held at both moments
 	PinnedFrame  uint32
+	PinnedOnFile bool // by a reader of the database file itself (READ0): nothing more may be copied into it
 	PinnedBy     Process
 	WriterStuck  bool // the write lock was held by one process at both moments, nothing committed
 	Writer       Process
@@ -99,7 +101,9 @@ type Process struct {
 	UID     int    // -1: not to be known
 	Cmdline string // "" where it is not to be known
 	Cgroup  string
-	Deleted bool // its program file has been replaced or removed
+	Deleted bool   // its program file has been replaced or removed
+	Program string // what it was built from, as Go's programs tell; "" where it does not
+	Engine  uint32 // of the SQLite it has loaded; 0 where it is not to be known
 }
 
 // Litestream is what shows that Litestream replicates, or once replicated, the database.
@@ -120,6 +124,7 @@ type Host struct {
 	StateDirPlace    Place
 	UID              int
 	ConfigurationTip []string // the configuration's warnings
+	LeftOver         []string // what is kept of databases that are not configured, and the cure on a second line
 }
 
 // Replica is what a round trip told.

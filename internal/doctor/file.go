@@ -5,7 +5,7 @@ import (
 	"io/fs"
 	"strings"
 
-	"github.com/dustin/go-humanize"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
 func missing(f Facts) []Finding {
@@ -67,10 +67,16 @@ func walResetBug(f Facts) []Finding {
 	}
 	return one("wal-reset-bug", Warning, fmt.Sprintf("the application writes with SQLite %s, which has the WAL-reset "+
 		"bug (3.7.0 to 3.51.2)", f.File.Engine),
-		"a checkpoint that starts just as another connection restarts the WAL can lose commits that were reported as done",
-		"give the application SQLite 3.51.3 or later, or 3.50.7 or 3.44.6 of the older series: upgrade libsqlite3 for "+
-			"Python, PHP and Ruby, the driver where it brings its own (Go, Node); until then keep checkpoints rare")
+		walResetWhy, walResetCure)
 }
+
+const (
+	walResetWhy = "a checkpoint that starts just as another connection restarts the WAL can lose commits that were " +
+		"reported as done"
+	walResetCure = "give the application SQLite 3.51.3 or later, or 3.50.7 or 3.44.6 of the older series: upgrade " +
+		"libsqlite3 for Python, PHP and Ruby, the driver where it brings its own (Go, Node); until then keep checkpoints " +
+		"rare"
+)
 
 func pageChecksums(f Facts) []Finding {
 	if !f.readable() || !f.File.PageChecksums {
@@ -87,8 +93,13 @@ func networkFilesystem(f Facts) []Finding {
 	if !f.Place.Network {
 		return nil
 	}
-	return one("network-filesystem", Critical,
-		fmt.Sprintf("the database lies on %s, a network (or FUSE) file system, mounted at %s", f.Place.Type, f.Place.Point),
+	what := fmt.Sprintf("the database lies on %s, a network file system, mounted at %s", f.Place.Type, f.Place.Point)
+	if strings.HasPrefix(f.Place.Type, "fuse") {
+		what = fmt.Sprintf("the database lies on %s, a file system of a program (FUSE), mounted at %s: whether its locks "+
+			"and "+
+			"shared memory are whole cannot be told from here, and nothing else was looked at", f.Place.Type, f.Place.Point)
+	}
+	return one("network-filesystem", Critical, what,
 		"WAL mode needs shared memory and locks that every process sees; over a network it corrupts databases",
 		"move the database to a local disk (ext4, xfs, btrfs, zfs) and let a replica carry it elsewhere; one host only may "+
 			"open it")
@@ -240,17 +251,42 @@ func diskFree(f Facts) []Finding {
 	if !f.readable() || p.Size == 0 || p.Volatile {
 		return nil
 	}
-	free := fmt.Sprintf("%s of %s are free on %s", humanize.IBytes(p.Available), humanize.IBytes(p.Size), p.Point)
+	free := fmt.Sprintf("%s of %s are free on %s", show.Bytes(int64(p.Available)), show.Bytes(int64(p.Size)), p.Point)
 	cure := fmt.Sprintf("free or add space; what takes it: du -xh --max-depth=2 %s | sort -h | tail", quote(p.Point))
 	if p.Available < tightBytes || float64(p.Available) < tightRatio*float64(p.Size) {
 		return one("disk-full", Critical, "the disk is nearly full: "+free,
 			`commits fail with "database or disk is full", and a WAL that cannot grow stops every writer`, cure)
 	}
 	if need := uint64(f.File.Size + f.File.WALSize); p.Available < need {
-		return one("disk-tight", Warning, fmt.Sprintf("%s, the database and its WAL take %s", free, humanize.IBytes(need)),
+		return one("disk-tight", Warning, fmt.Sprintf("%s, the database and its WAL take %s", free, show.Bytes(int64(need))),
 			"a VACUUM or a restore beside it needs as much again", cure)
 	}
 	return nil
+}
+
+// leftOvers tells of databases that the configuration no longer names.
+func leftOvers(h Host) []Finding {
+	var all []Finding
+	for _, text := range h.LeftOver {
+		what, cure, _ := strings.Cut(text, "\n")
+		all = append(all, one("left-over-state", Warning, what,
+			"a renamed database begins a new history, and what the old one stored is kept and paid for until somebody "+
+				"deletes it",
+			strings.TrimSpace(cure))...)
+	}
+	return all
+}
+
+// stateDirSpace tells of a state directory without room for what waits for a replica.
+func stateDirSpace(h Host) []Finding {
+	p := h.StateDirPlace
+	if !h.StateDirExists || p.Size == 0 || p.Available >= tightBytes {
+		return nil
+	}
+	return one("state-directory-full", Critical, fmt.Sprintf("%s of %s are free on %s, where the state directory %s lies",
+		show.Bytes(int64(p.Available)), show.Bytes(int64(p.Size)), p.Point, h.StateDir),
+		"captured commits wait there until they are uploaded; without room capture stops",
+		fmt.Sprintf("free or add space; what takes it: du -xh --max-depth=2 %s | sort -h | tail", quote(p.Point)))
 }
 
 func stateDirMissing(h Host) []Finding {

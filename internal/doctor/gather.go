@@ -30,7 +30,7 @@ func Gather(ctx context.Context, name, path string) Facts {
 	}
 	f.place()
 	if f.Place.Network { // opening a file there may wait for ever
-		f.State = StateDatabase
+		f.State = StateUnexamined
 		return f
 	}
 	files, err := dbfile.Open(path)
@@ -189,16 +189,19 @@ func (f *Facts) wal(ctx context.Context, files *dbfile.Files) {
 	}
 	for i := range after.Read {
 		mark := second.ReadMarks[i]
-		if i == 0 || !same(before.Read[i], after.Read[i]) || mark != first.ReadMarks[i] || mark >= second.MaxFrame {
+		if i == 0 { // of the file itself: it keeps frames from being copied, from where they are now
+			mark = second.Backfilled
+		}
+		if !same(before.Read[i], after.Read[i]) || i > 0 && mark != first.ReadMarks[i] || mark >= second.MaxFrame {
 			continue
 		}
 		if by := f.process(after.Read[i].PID); !w.Pinned || pinsRather(by, mark, w.PinnedBy, w.PinnedFrame) {
-			w.Pinned, w.PinnedFrame, w.PinnedBy = true, mark, by
+			w.Pinned, w.PinnedFrame, w.PinnedBy, w.PinnedOnFile = true, mark, by, i == 0
 		}
 	}
 }
 
-// pinsRather says whether process a at its mark is the one to name, rather than b:
+// pinsRather reports whether process a at its mark is the one to name, rather than b:
 // the lower mark, but any other process before sqlwatch, whose capture stays low
 // on purpose and moves when the others let it.
 func pinsRather(a Process, markA uint32, b Process, markB uint32) bool {
@@ -228,18 +231,21 @@ func (f *Facts) litestream(ctx context.Context) {
 	}
 	l.Tables = tables
 	for _, p := range f.Processes {
-		if p.Command == "litestream" {
+		if p.isLitestream() {
 			l.Process = &p
 			return
 		}
 	}
-	for _, pid := range processesCalled("litestream") {
+	// One that holds no lock at the moment, or that may not be looked into.
+	for pid, command := range others(f.Processes) {
+		p := Process{Command: command}
 		switch open, known := hasOpen(pid, f.Real); {
 		case open:
-			p := describe(pid, "litestream", 0)
-			l.Process = &p
-			return
-		case !known:
+			if p = describe(pid, command, 0); p.isLitestream() {
+				l.Process = &p
+				return
+			}
+		case !known && p.isLitestream():
 			l.Elsewhere = true
 		}
 	}

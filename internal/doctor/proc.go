@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,6 +30,7 @@ func describe(pid int, command string, age time.Duration) Process {
 	if exe, err := os.Readlink(dir + "/exe"); err == nil {
 		p.Deleted = strings.HasSuffix(exe, " (deleted)")
 	}
+	p.Program, p.Engine = programOf(pid), engineOf(pid)
 	return p
 }
 
@@ -44,23 +46,23 @@ func lastCgroup(text string) string {
 	return group
 }
 
-// processesCalled returns the processes of a name.
-func processesCalled(name string) []int {
+// others returns the commands of all processes that are not among those known, by pid.
+func others(known []Process) map[int]string {
 	paths, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return nil
 	}
-	var pids []int
+	found := map[int]string{}
 	for _, path := range paths {
-		text, err := os.ReadFile(path)
-		if err != nil || strings.TrimSpace(string(text)) != name {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil || pid == os.Getpid() || slices.ContainsFunc(known, func(p Process) bool { return p.PID == pid }) {
 			continue
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
-			pids = append(pids, pid)
+		if text, err := os.ReadFile(path); err == nil {
+			found[pid] = strings.TrimSpace(string(text))
 		}
 	}
-	return pids
+	return found
 }
 
 // hasOpen reports whether a process has a file open, and whether that is to be

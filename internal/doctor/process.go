@@ -14,8 +14,10 @@ func (p Process) name() string {
 	return fmt.Sprintf("%s (pid %d)", p.Command, p.PID)
 }
 
-// isSqlwatch recognizes our own daemon by its command.
-func (p Process) isSqlwatch() bool { return p.Command == "sqlwatch" }
+// isSqlwatch recognizes our own daemon by what it was built from, or by its command.
+func (p Process) isSqlwatch() bool {
+	return p.Command == "sqlwatch" || strings.HasPrefix(p.Program, "github.com/sqlwatch/sqlwatch/cmd")
+}
 
 func names(all []Process) string {
 	var out []string

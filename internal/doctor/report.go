@@ -2,11 +2,13 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -33,6 +35,52 @@ type Examined struct {
 	FixErr   string    `json:"fix_error,omitempty"`
 	Replicas []string  `json:"replicas"` // to which a round trip succeeded, and how long it took
 	Findings []Finding `json:"findings"`
+}
+
+// Patient is one database to examine.
+type Patient struct {
+	Name, Path string
+	Replicas   []ReplicaPlace
+	Expected   int  // processes that may be attached; 0: any number
+	Fix        bool // turn WAL mode on where that can be done
+}
+
+// Examine gathers one database's facts and its replicas', and mends what may be.
+func Examine(ctx context.Context, p Patient) Examined {
+	d := Examined{Name: p.Name, Path: p.Path, Replicas: []string{}}
+	facts := Gather(ctx, p.Name, p.Path)
+	if p.Fix && CanTurnWALOn(facts) {
+		if err := sqlite.SetJournalModeWAL(ctx, p.Path); err != nil {
+			d.FixErr = fixFailure(err)
+		} else {
+			d.Fixed = "turned WAL mode on; the file remembers it"
+			engine, bug := facts.File.Engine, facts.File.WALResetBug // the application's; the last writer is now this program
+			facts = Gather(ctx, p.Name, p.Path)
+			facts.File.Engine, facts.File.WALResetBug = engine, bug
+		}
+	}
+	facts.Expected = p.Expected
+	for _, at := range p.Replicas {
+		facts.Replicas = append(facts.Replicas, RoundTrip(ctx, at, p.Path))
+	}
+	for _, r := range facts.Replicas {
+		if trip := r.Trip(); trip != "" {
+			d.Replicas = append(d.Replicas, trip)
+		}
+	}
+	d.Findings = Diagnose(facts)
+	if d.Findings == nil {
+		d.Findings = []Finding{}
+	}
+	return d
+}
+
+func fixFailure(err error) string {
+	if errors.Is(err, sqlite.ErrBusy) {
+		return err.Error() + ": an application has it open: stop it and try again, or let the application execute PRAGMA " +
+			"journal_mode=WAL; once while it is the only connection"
+	}
+	return err.Error()
 }
 
 // ReplicaPlace is where a replica of a database is, and how to reach it.

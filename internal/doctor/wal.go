@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/dustin/go-humanize"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
 // The application's own checkpoint, wal_autocheckpoint, is at 1,000 frames
@@ -25,7 +25,7 @@ func walSize(f Facts) []Finding {
 		used = fmt.Sprintf("%d frames of %d are in use", f.WAL.Frames, f.WAL.LargestEver)
 	}
 	return one("wal-size", Warning, fmt.Sprintf("the WAL takes %s, the database %s; %s",
-		humanize.IBytes(uint64(f.File.WALSize)), humanize.IBytes(uint64(f.File.Size)), used),
+		show.Bytes(f.File.WALSize), show.Bytes(f.File.Size), used),
 		"a WAL file never shrinks by itself, reads search what is in use of it, and it is space you do not have",
 		fmt.Sprintf("now: sqlwatch checkpoint %s; for good: run the daemon, whose default policy does that, and PRAGMA "+
 			"journal_size_limit=67108864 in the application", quote(f.Path)))
@@ -58,8 +58,13 @@ func pinnedReader(f Facts) []Finding {
 	if w.PinnedBy.isSqlwatch() && len(f.Replicas) > 0 && f.File.WALSize < largeWAL {
 		return nil // capture, which lets the WAL restart in time
 	}
-	return one("pinned-reader", Warning, fmt.Sprintf("%s has been reading at frame %d of %d for at least %s",
-		w.PinnedBy.name(), w.PinnedFrame, w.Frames, w.ObservedOver.Round(time.Millisecond)),
+	what := fmt.Sprintf("%s has been reading at frame %d of %d for at least %s",
+		w.PinnedBy.name(), w.PinnedFrame, w.Frames, w.ObservedOver.Round(time.Millisecond))
+	if w.PinnedOnFile {
+		what = fmt.Sprintf("%s has been reading the database file as it was before the WAL for at least %s; %d frames wait "+
+			"behind it", w.PinnedBy.name(), w.ObservedOver.Round(time.Millisecond), w.Frames-w.PinnedFrame)
+	}
+	return one("pinned-reader", Warning, what,
 		"as long as its transaction lasts, frames after that one cannot leave the WAL, which grows with every commit",
 		fmt.Sprintf("end that transaction (a forgotten cursor, an open iterator, a long report); who it is: sqlwatch "+
 			"blockers %s", quote(f.Path)))
@@ -101,7 +106,7 @@ func leftBehind(f Facts) []Finding {
 		return nil
 	}
 	return one("wal-left-behind", Note, fmt.Sprintf("nobody is connected, and a WAL of %s is there",
-		humanize.IBytes(uint64(f.File.WALSize))),
+		show.Bytes(f.File.WALSize)),
 		"the last application did not close the database: commits may be in the WAL only",
 		fmt.Sprintf("nothing to do; never copy, move or delete %s without its -wal", f.Real))
 }

@@ -95,7 +95,7 @@ func TestSuggest(t *testing.T) {
 	t.Parallel()
 	known := []string{"status", "snapshots", "restore", "sync", "top"}
 	for word, want := range map[string]string{"statsu": "status", "snapshot": "snapshots", "restor": "restore",
-		"xyzzy": "", "stats": "status", "tpo": "top"} {
+		"xyzzy": "", "stats": "status", "res": "restore", "tap": "top"} {
 		if got := Nearest(word, known); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", word, got, want)
 		}

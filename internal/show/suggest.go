@@ -2,6 +2,7 @@ package show
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/agext/levenshtein"
 )
@@ -9,8 +10,14 @@ import (
 // Nearest returns which of the known words was meant by one that is not among them, "" if
 // none is near.
 func Nearest(word string, known []string) string {
-	best, distance := "", max(2, len(word)/3)+1
+	best, distance := "", 2
+	if len(word) > 3 {
+		distance = max(2, len(word)/3) + 1
+	}
 	for _, k := range known {
+		if len(word) > 1 && strings.HasPrefix(k, word) {
+			return k
+		}
 		if d := levenshtein.Distance(word, k, nil); d < distance {
 			best, distance = k, d
 		}

@@ -82,6 +82,16 @@ func (r *Resolver) Path(ctx context.Context, name string) (string, error) {
 	return targets[0].Path, nil
 }
 
+// Watched returns the names of the databases that a running daemon watches, none where
+// there is no daemon.
+func (r *Resolver) Watched(ctx context.Context) (names []string) {
+	known, _ := r.Daemon.Databases(ctx, "") // without a daemon nothing is watched
+	for _, v := range known {
+		names = append(names, v.Name)
+	}
+	return names
+}
+
 // Targets returns the databases that the arguments name: configured ones, or files.
 // Without arguments all configured ones; an error then comes beside those that are good.
 func (r *Resolver) Targets(names []string, replicaURL string) ([]config.DatabaseTarget, *config.Config, error) {

@@ -1,0 +1,28 @@
+package daemon
+
+import (
+	"os"
+	"strings"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/inventory"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
+)
+
+// beginning says in one line of the log what is replicated where, and how much will be sent
+// first where nothing was yet; and it notes the places for when nobody names them any more.
+func (d *Daemon) beginning(t config.DatabaseTarget, stateDir string) {
+	var places []string
+	for _, r := range t.Replicas {
+		places = append(places, r.Place())
+	}
+	text := "replicating " + t.Name + " to " + strings.Join(places, " and ")
+	if info, err := os.Stat(t.Path); err == nil && custody.LineageOf(stateDir) == "" {
+		text += ": first snapshot of " + show.Bytes(info.Size())
+	}
+	d.log.Info(text)
+	if err := inventory.Remember(stateDir, t); err != nil {
+		d.log.Warn("where the replicas are could not be noted in the state directory", "db", t.Name, "err", err)
+	}
+}

@@ -1,0 +1,108 @@
+package doctor
+
+import (
+	"bytes"
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+)
+
+// maxProgram bounds what is searched for SQLite's version: programs that carry it are as
+// large as that, and doctor reads them whole.
+const maxProgram = 128 << 20
+
+var (
+	// SQLite's source id stands near its version in every library and program.
+	sourceID    = regexp.MustCompile(`20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9] [0-9a-f]{60}`)
+	versionText = regexp.MustCompile(`[^0-9.]3\.([0-9]{1,2})\.([0-9]{1,2})\x00`)
+	mapped      = regexp.MustCompile(`(?m)^[0-9a-f]+-[0-9a-f]+ r-xp .*?(/.*)$`)
+)
+
+// engineOf returns the version of the SQLite that a process has loaded, 0 where it is not
+// to be known. It reads the library, or the program itself, and never a database.
+func engineOf(pid int) uint32 {
+	dir := fmt.Sprintf("/proc/%d", pid)
+	maps, err := os.ReadFile(dir + "/maps")
+	if err != nil {
+		return 0
+	}
+	var program string
+	for _, m := range mapped.FindAllSubmatch(maps, -1) {
+		name := string(m[1])
+		if strings.Contains(filepath.Base(name), "sqlite") && !strings.HasSuffix(name, " (deleted)") {
+			if v := versionIn(dir + "/root" + name); v > 0 {
+				return v
+			}
+		}
+		if program == "" {
+			program = dir + "/exe"
+		}
+	}
+	return versionIn(program)
+}
+
+// versionIn returns the version of the SQLite in a file, 0 for none, or where several
+// versions of something stand in it.
+func versionIn(name string) uint32 {
+	info, err := os.Stat(name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxProgram {
+		return 0
+	}
+	text, err := os.ReadFile(name)
+	if err != nil || bytes.HasPrefix(text, []byte("SQLite format 3")) || !sourceID.Match(text) {
+		return 0
+	}
+	found := uint32(0)
+	for _, m := range versionText.FindAllSubmatch(text, -1) {
+		minor, _ := strconv.Atoi(string(m[1])) // digits
+		patch, _ := strconv.Atoi(string(m[2]))
+		v := uint32(3000000 + minor*1000 + patch)
+		if minor < 7 || v == found {
+			continue
+		}
+		if found > 0 {
+			return 0
+		}
+		found = v
+	}
+	return found
+}
+
+// programOf returns what a process is by what its program was built from, whatever its
+// file is called; "" where it does not tell.
+func programOf(pid int) string {
+	info, err := buildinfo.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return ""
+	}
+	return info.Path
+}
+
+// isLitestream reports whether a process replicates as Litestream does: by what it was
+// built from, or by a name such as litestream-0.3.13.
+func (p Process) isLitestream() bool {
+	return strings.HasPrefix(p.Program, "github.com/benbjohnson/litestream") || strings.HasPrefix(p.Command, "litestream")
+}
+
+// oldEngines finds connected processes whose SQLite has the WAL-reset bug, whoever wrote
+// last.
+func oldEngines(f Facts) []Finding {
+	var old []string
+	for _, p := range f.Processes {
+		if dbfile.HasWALResetBug(p.Engine) && !p.isSqlwatch() {
+			old = append(old, fmt.Sprintf("%s with SQLite %s", p.name(), dbfile.EngineVersion(p.Engine)))
+		}
+	}
+	if len(old) == 0 || len(walResetBug(f)) > 0 {
+		return nil
+	}
+	finding := one("wal-reset-bug", Warning, "processes that have the database open use an SQLite with the WAL-reset bug "+
+		"(3.7.0 to 3.51.2): "+strings.Join(old, "; "), walResetWhy, walResetCure)
+	return finding
+}

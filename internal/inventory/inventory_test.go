@@ -1,0 +1,87 @@
+package inventory
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// Below a URL of a bucket every replica is found with a few requests, not all objects.
+func TestBelow(t *testing.T) {
+	t.Parallel()
+	st := storetest.NewMemory()
+	var want []string
+	for _, place := range []string{"a", "b/deep", "b0", "c"} {
+		for _, key := range []string{"0000/0000000000000001-0000000000000001.ltx", "sqlwatch/lineage"} {
+			if _, err := st.Put(t.Context(), place+"/"+key, storetest.Bytes([]byte("x")), store.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want = append(want, "v1/"+place)
+	}
+	open := func(context.Context, config.ReplicaTarget) (store.Store, error) { return st, nil }
+	found, err := Below(t.Context(), open, config.ReplicaTarget{Type: "s3", S3: config.S3{Bucket: "b", Prefix: "v1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range found {
+		got = append(got, f.S3.Prefix)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+}
+
+func TestPlaceOf(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]string{
+		"app/0000/0000000000000001-0000000000000001.ltx": "app", "0009/0000000000000001-0000000000000009.ltx": "",
+		"a/b/sqlwatch/lease": "a/b", "old/generations/0123456789abcdef/snapshots/00000000.snapshot.lz4": "old",
+	} {
+		if got, ok := placeOf(key); !ok || got != want {
+			t.Errorf("placeOf(%s) = %q, %v; want %q", key, got, ok, want)
+		}
+	}
+	if place, ok := placeOf("photos/cat.jpg"); ok {
+		t.Errorf("a photo is of the replica %q", place)
+	}
+}
+
+// What was noted of a database is told when the configuration no longer names it.
+func TestOrphans(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for _, name := range []string{"app", "old"} {
+		target := config.DatabaseTarget{Name: name, Path: "/srv/" + name + ".db", Replicas: []config.ReplicaTarget{
+			{Name: "file.copy", Type: "file", File: config.File{Dir: "/copies/" + name}}}}
+		dir := filepath.Join(root, "databases", name)
+		for range 2 {
+			if err := Remember(dir, target); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "databases", "old", "spool"), make([]byte, 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found, err := Orphans(root, []string{"app"})
+	if err != nil || len(found) != 1 || found[0].Name != "old" || found[0].Bytes < 5000 {
+		t.Fatalf("found %+v, %v", found, err)
+	}
+	for _, want := range []string{"old is not configured", "/srv/old.db", "file.copy at file:///copies/old", "rm -r "} {
+		if text := found[0].String(); !strings.Contains(text, want) {
+			t.Errorf("no %q in %s", want, text)
+		}
+	}
+	if found, err := Orphans(filepath.Join(root, "none"), nil); err != nil || len(found) > 0 {
+		t.Errorf("of no state directory: %+v, %v", found, err)
+	}
+}
