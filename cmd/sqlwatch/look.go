@@ -15,11 +15,7 @@ import (
 )
 
 // What the daemon publishes, or what one look of our own finds.
-type (
-	databaseView = admin.Database
-	policyView   = admin.Policy
-	tuneView     = admin.Tune
-)
+type databaseView = admin.Database
 
 // lookAt returns what a running daemon knows of the databases, or of all for
 // none; without a daemon it looks for itself. Several databases are asked for one

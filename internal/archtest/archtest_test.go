@@ -29,12 +29,14 @@ var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
 	"internal/daemon": {"internal/inventory", "internal/show", "replicator/custody", "replicator/lease", "internal/health",
 		"internal/metric", "internal/notify/channel",
+		"internal/decisions", "internal/watchdog/plain",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
 	}, // the composition root
 	"internal/demo": {"internal/config", "internal/daemon", "internal/dbfile", "internal/durable", "internal/sqlite",
-		"internal/views", "internal/watchdog", "replicator/restore", "replicator/store/file"}, // a daemon in a nutshell
+		"internal/views", "internal/watchdog", "internal/watchdog/plain", "replicator/restore",
+		"replicator/store/file"}, // a daemon in a nutshell
 	// What an operator's words mean, and what a terminal shows.
 	"internal/target": {"internal/admin", "internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/store"},
@@ -55,6 +57,11 @@ var arrows = map[string][]string{
 		"internal/sqlite", "internal/durable", "internal/watchdog/statefile"},
 	// a format
 	"internal/watchdog/statefile": {"internal/durable"},
+	// checkpoints without replicas
+	"internal/watchdog/plain": {"internal/dbfile", "internal/sqlite"},
+	"internal/tuning":         {"internal/admin"},
+	"internal/journal":        {"internal/durable"},
+	"internal/decisions":      {"internal/journal", "internal/watchdog"},
 
 	"policy": {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	// plays policies, as tests do

@@ -163,6 +163,7 @@ func TestWhoMayTouchFiles(t *testing.T) {
 		"internal/demo":               {"MkdirTemp", "RemoveAll"},         // everything it makes
 		"internal/config":             {"OpenFile"},                       // the configuration, never a pipe
 		"internal/dbfile":             {"Open", "OpenFile"},               // the database's own files, once
+		"internal/journal":            {"Open", "OpenFile"},               // lines that are appended
 		"internal/web":                {"MkdirAll", "Chmod", "Remove"},    // the admin socket
 		"replicator":                  {"Open", "MkdirTemp", "RemoveAll"}, // segments to upload, a drill's scratch
 		"replicator/capture/statedir": {"Open"},

@@ -22,6 +22,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/decisions"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
@@ -108,7 +109,10 @@ func New(o Options) (*Daemon, error) {
 	if d.watched, err = loadWatched(d.config.Server.StateDir); err != nil {
 		return nil, err
 	}
+	decided := decisions.New(d.config.Server.StateDir, o.Logger)
 	d.watchdog = watchdog.New(watchdog.Options{
+		Decided:     decided.Note,
+		Recently:    decided.Recently,
 		Targets:     d.targets(d.config),
 		Policies:    d.config.Policies,
 		StateFile:   filepath.Join(d.config.Server.StateDir, "policy-state.json"),

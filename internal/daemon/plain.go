@@ -10,13 +10,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/plain"
 )
 
 // plainParts serve a database without replicas: a reader, and a connection that
 // is open only while there is something to checkpoint.
 func plainParts(t config.DatabaseTarget, locks lockCounts, log *slog.Logger) watchdog.Parts {
 	measured := &plainDatabase{}
-	plain := watchdog.NewPlain(t.Path, measured.files.Load)
+	plain := plain.New(t.Path, measured.files.Load)
 	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{
 		BeforeClose: func() {
 			measured.files.Store(nil)

@@ -26,6 +26,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/views"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/plain"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 )
@@ -265,7 +266,7 @@ func settle(ctx context.Context, database string) error {
 	if err != nil {
 		return err
 	}
-	plain := watchdog.NewPlain(database, func() *dbfile.Files { return files })
+	plain := plain.New(database, func() *dbfile.Files { return files })
 	result, err := plain.Checkpoint(ctx, sqlite.Truncate, sqlite.Budget{Stall: time.Minute})
 	if err == nil && result.Outcome != sqlite.OutcomeTruncated {
 		err = fmt.Errorf("the database of the demo could not be checkpointed: %s", result.Outcome)

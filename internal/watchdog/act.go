@@ -32,9 +32,10 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	began := time.Now()
 	tell := d.teller(action)
 	if action.Kind == policy.ActCheckpoint {
-		record := d.finish(ctx, action, d.climber().climb(ctx, *action.Checkpoint), time.Since(began))
+		result := d.climber().climb(ctx, *action.Checkpoint)
+		d.finish(ctx, action, result, time.Since(began))
 		d.measure(ctx)
-		d.beside.Go(func() { tell(ctx, record) })
+		d.beside.Go(func() { tell(ctx, result) })
 		return
 	}
 	do := d.parts.Actions.of(action)
@@ -44,9 +45,10 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 		if d.acquire(context.WithoutCancel(ctx)) != nil {
 			return
 		}
-		record := d.finish(ctx, action, policy.ActionResult{Err: err}, time.Since(began))
+		result := policy.ActionResult{Err: err}
+		d.finish(ctx, action, result, time.Since(began))
 		d.release()
-		tell(ctx, record)
+		tell(ctx, result)
 	})
 }
 
@@ -89,7 +91,7 @@ func guarded(do func() error) (err error) {
 // finish books an action that ended: the policy's next state, the record, the
 // counters and the log line.
 func (d *database) finish(ctx context.Context, action policy.Action, result policy.ActionResult,
-	took time.Duration) ActionRecord {
+	took time.Duration) {
 	now := d.options.Clock()
 	record := ActionRecord{
 		At: now, Policy: action.Policy, Action: string(action.Kind), Why: action.Why,
@@ -113,7 +115,6 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 	d.record(record, &action)
 	d.refresh()
 	d.keeper.save(d.saved())
-	return record
 }
 
 // The outcomes that say no more than that the moment was wrong.
@@ -151,6 +152,9 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 		r.Advice = adviceOn(r, d.target.Name)
 	}
 	d.ledger.keep(r)
+	if d.options.Decided != nil {
+		d.options.Decided(Entry{At: r.At, DB: d.target.Name, Action: &r})
+	}
 	d.dirty.Store(true)
 
 	message, level := r.Action+" "+r.Outcome, slog.LevelInfo

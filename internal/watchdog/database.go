@@ -91,7 +91,12 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 		d.past.history = saved.history
 	}
 	d.pauseUntil.Store(&time.Time{})
-	d.display.begin(saved)
+	var recent Recent
+	if o.Recently != nil {
+		recent = o.Recently(target.Name)
+	}
+	d.ledger.actions = recent.Actions
+	d.display.begin(saved, recent)
 	return d
 }
 

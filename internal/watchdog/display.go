@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -33,24 +34,29 @@ type view struct {
 }
 
 // begin shows a database that has had no turn yet.
-func (p *display) begin(saved savedDatabase) {
+func (p *display) begin(saved savedDatabase, recent Recent) {
 	p.found = saved.Found
 	p.status.Store(&DatabaseStatus{Name: p.target.Name, Path: p.target.Path, Labels: p.target.Labels, Found: saved.Found,
-		Conditions: []health.Condition{}, saved: saved})
+		Conditions: []health.Condition{}, Actions: recent.Actions, Changes: recent.Changes, saved: saved})
 }
 
 // publish shows what a turn found. Everything reachable from the status is
-// handed over: nobody changes it any more.
-func (p *display) publish(sample collector.Sample, decision policy.Decision, v view) {
+// handed over: nobody changes it any more. It returns what has changed.
+func (p *display) publish(sample collector.Sample, decision policy.Decision, v view) (fresh []ChangeRecord) {
 	before := p.status.Load()
+	fresh = p.noteChanges(before.Decision, decision)
 	s := &DatabaseStatus{Name: p.target.Name, Path: p.target.Path, Labels: p.target.Labels,
-		Sample: &sample, Decision: &decision, LastBusy: v.lastBusy,
-		Changes: p.noteChanges(before.Decision, decision, before.Changes)}
+		Sample: &sample, Decision: &decision, LastBusy: v.lastBusy, Changes: before.Changes}
+	if len(fresh) > 0 {
+		s.Changes = append(slices.Clone(fresh), before.Changes[:min(len(before.Changes),
+			max(0, recordedChanges-len(fresh)))]...)
+	}
 	p.metrics.paused.WithLabelValues(p.target.Name).Set(gauge(decision.At.Before(v.paused)))
 	if v.paused.After(p.clock()) {
 		s.PausedUntil = v.paused
 	}
 	p.store(s, v)
+	return fresh
 }
 
 // refresh shows what has changed since the last turn's publish; nil is the sample
@@ -130,9 +136,9 @@ func (p *display) shown(running bool, started time.Time) *DatabaseStatus {
 	return &late
 }
 
-// noteChanges returns the journal of changes of mind with those of this turn,
-// and brings the policy metrics up to date.
-func (p *display) noteChanges(before *policy.Decision, now policy.Decision, journal []ChangeRecord) []ChangeRecord {
+// noteChanges returns this turn's changes of mind, and brings the policy metrics up
+// to date. That a policy has nothing to do when it is first seen is no change.
+func (p *display) noteChanges(before *policy.Decision, now policy.Decision) (fresh []ChangeRecord) {
 	m, db := p.metrics, p.target.Name
 	old := make(map[string]policy.PolicyDecision)
 	if before != nil {
@@ -140,7 +146,6 @@ func (p *display) noteChanges(before *policy.Decision, now policy.Decision, jour
 			old[d.Policy] = d
 		}
 	}
-	var fresh []ChangeRecord
 	for _, d := range now.Policies {
 		was, known := old[d.Policy]
 		if known && was.Phase == d.Phase && was.Refused == d.Refused {
@@ -149,6 +154,9 @@ func (p *display) noteChanges(before *policy.Decision, now policy.Decision, jour
 		m.phase(db, d.Policy, was.Phase, d.Phase)
 		if d.Refused != policy.GuardNone {
 			m.policyRefusals.WithLabelValues(db, d.Policy, string(d.Refused)).Inc()
+		}
+		if !known && d.Phase == policy.Inactive {
+			continue
 		}
 		fresh = append(fresh, ChangeRecord{At: now.At, Policy: d.Policy, Phase: string(d.Phase), Refused: string(d.Refused),
 			Reason: d.Reason})
@@ -159,10 +167,7 @@ func (p *display) noteChanges(before *policy.Decision, now policy.Decision, jour
 	for _, t := range now.Tunes {
 		m.tuned.WithLabelValues(db, t.Policy, t.Name).Set(t.Suggested)
 	}
-	if len(fresh) == 0 {
-		return journal
-	}
-	return append(fresh, journal[:min(len(journal), max(0, recordedChanges-len(fresh)))]...)
+	return fresh
 }
 
 // watchSilent puts databases that have fallen silent on the board, whether

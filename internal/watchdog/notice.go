@@ -6,8 +6,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -19,29 +17,16 @@ type Notice struct {
 
 // teller returns what sends the notices that an action of another kind carries,
 // after its end and with its outcome.
-func (d *database) teller(action policy.Action) func(context.Context, ActionRecord) {
+func (d *database) teller(action policy.Action) func(context.Context, policy.ActionResult) {
 	notify, log := d.parts.Actions.Notify, d.voice.log
 	if action.Kind == policy.ActNotify || len(action.Notify) == 0 || notify == nil {
-		return func(context.Context, ActionRecord) {}
+		return func(context.Context, policy.ActionResult) {}
 	}
-	return func(ctx context.Context, r ActionRecord) {
-		action.Message += " (" + outcomeText(r) + ")"
-		if err := guarded(func() error { return notify(ctx, Notice{Action: action}) }); err != nil {
+	return func(ctx context.Context, r policy.ActionResult) {
+		if err := guarded(func() error { return notify(ctx, Notice{Action: action.Told(r)}) }); err != nil {
 			log.Error("a notice about an action could not be sent", "policy", action.Policy, "err", err)
 		}
 	}
-}
-
-// outcomeText says how an action ended.
-func outcomeText(r ActionRecord) string {
-	text := fmt.Sprintf("%s %s after %s", r.Action, r.Outcome, r.Duration.Round(time.Millisecond))
-	if r.Reclaimed > 0 {
-		text += ", gave back " + humanize.IBytes(uint64(r.Reclaimed))
-	}
-	if r.Err != "" {
-		text += ": " + r.Err
-	}
-	return text
 }
 
 // resolve tells the end of what notices said that does not hold any more. An end

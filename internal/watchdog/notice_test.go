@@ -90,9 +90,52 @@ func TestNoticeHasTheOutcome(t *testing.T) {
 		run(t, Options{Targets: []Target{n.target(s, "app")}, Policies: policies(t, text)})
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if len(n.said) != 1 || !strings.Contains(n.said[0], "(checkpoint truncated after ") ||
-			!strings.Contains(n.said[0], "gave back 8.0 MiB") {
+		if len(n.said) != 1 || !strings.Contains(n.said[0], "[checkpoint truncated, ") ||
+			!strings.Contains(n.said[0], "gave back 8.4 MB") {
 			t.Errorf("said %q", n.said)
+		}
+	})
+}
+
+// Every change of mind is a line with what was read, and every action one with its
+// end; what an earlier life did is shown.
+func TestDecided(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var entries []Entry
+		s := &scene{walBytes: 8 << 20}
+		w := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink),
+			Decided: func(e Entry) { entries = append(entries, e) },
+			Recently: func(db string) Recent {
+				return Recent{Actions: []ActionRecord{{Policy: "shrink", Action: "checkpoint", Outcome: "pinned"}},
+					Changes: []ChangeRecord{{Policy: "shrink", Phase: "armed"}}}
+			}})
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		status, err := w.Database("app")
+		if err != nil || len(status.Actions) != 2 || status.Actions[1].Outcome != "pinned" ||
+			status.Changes[len(status.Changes)-1].Phase != "armed" {
+			t.Errorf("shown: %+v, %v", status, err)
+		}
+		if err := w.end(); err != nil {
+			t.Fatal(err)
+		}
+		var phases []string
+		for _, e := range entries {
+			switch {
+			case e.DB != "app" || e.At.IsZero():
+				t.Errorf("entry %+v", e)
+			case e.Action != nil:
+				phases = append(phases, e.Action.Outcome)
+			default:
+				phases = append(phases, e.Change.Phase)
+				if e.Inputs["wal.bytes"] == "" {
+					t.Errorf("%+v was not read from anything", e)
+				}
+			}
+		}
+		if want := []string{"running", "truncated", "cooldown"}; !slices.Equal(phases, want) {
+			t.Errorf("decided %v, want %v", phases, want)
 		}
 	})
 }

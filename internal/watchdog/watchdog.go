@@ -85,8 +85,10 @@ type Options struct {
 	StateFile   string // where policy state survives restarts; "" keeps none
 	HistoryFile string // where the past that policies look back to does; "" keeps none
 	Metrics     *Metrics
-	Health      *health.Board   // where the databases' conditions are put up; nil: one of its own
-	Busy        *collector.Busy // counts the locks that others refused us; may be nil
+	Health      *health.Board       // where the databases' conditions are put up; nil: one of its own
+	Busy        *collector.Busy     // counts the locks that others refused us; may be nil
+	Decided     func(Entry)         // called for each line of the decision log, one at a time a database; may be nil
+	Recently    func(string) Recent // what earlier lines say of a database; may be nil
 	Logger      *slog.Logger
 	Clock       func() time.Time
 	Interval    time.Duration // between two turns of a database; 0: one second
@@ -252,7 +254,7 @@ func (d *database) turn(ctx context.Context) {
 		d.voice.hindered(d.target.Name, p)
 	}
 	if len(actions) > 0 {
-		d.display.publish(sample, decision, d.view())
+		d.logChanges(d.display.publish(sample, decision, d.view()))
 		d.keeper.save(d.saved())
 	}
 	for _, action := range actions {
@@ -260,7 +262,7 @@ func (d *database) turn(ctx context.Context) {
 	}
 	d.resolve(ctx, &decision)
 	d.faults.forgive()
-	d.display.publish(d.past.last, decision, d.view())
+	d.logChanges(d.display.publish(d.past.last, decision, d.view()))
 }
 
 // Look gives a database its next turn at once: someone has noticed that its files

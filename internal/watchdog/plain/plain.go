@@ -1,4 +1,5 @@
-package watchdog
+// Package plain makes the checkpoints of a database that has no replicas.
+package plain
 
 import (
 	"context"
@@ -15,11 +16,10 @@ import (
 // it. While it is open, the application's own last close does not checkpoint.
 const connectionIdle = 10 * time.Second
 
-// Plain is the Checkpointer of a database that has no replicas: one SQLite
-// connection, opened when it is needed and closed when it has been idle. The
+// Checkpointer is one SQLite connection, opened when it is needed and closed when it has been idle. The
 // database's dbfile.Files must be open whenever Checkpoint is called; before
 // they are closed, Release must be.
-type Plain struct {
+type Checkpointer struct {
 	path  string
 	files func() *dbfile.Files
 
@@ -30,14 +30,14 @@ type Plain struct {
 	used uint64 // counts calls, so that an old timer does not close a connection in new use
 }
 
-// NewPlain returns the Checkpointer of the database at path, whose files are those
+// New returns the Checkpointer of the database at path, whose files are those
 // that the function returns. It opens nothing.
-func NewPlain(path string, files func() *dbfile.Files) *Plain {
-	return &Plain{path: path, files: files}
+func New(path string, files func() *dbfile.Files) *Checkpointer {
+	return &Checkpointer{path: path, files: files}
 }
 
-// Checkpoint implements Checkpointer.
-func (p *Plain) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
+// Checkpoint implements watchdog.Checkpointer.
+func (p *Checkpointer) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used++
@@ -69,7 +69,7 @@ func (p *Plain) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.
 
 // welcome returns an error where a checkpoint of ours could harm the application:
 // where it works with another WAL than the one that we see.
-func (p *Plain) welcome() error {
+func (p *Checkpointer) welcome() error {
 	files := p.files()
 	if files == nil {
 		return fmt.Errorf("checkpoint %s: its files are not open", p.path)
@@ -90,14 +90,14 @@ func (p *Plain) welcome() error {
 }
 
 // Release closes the connection if there is one. The next Checkpoint opens another.
-func (p *Plain) Release() error {
+func (p *Checkpointer) Release() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.used++
 	return p.close()
 }
 
-func (p *Plain) closeUnused(since uint64) {
+func (p *Checkpointer) closeUnused(since uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.used == since {
@@ -105,7 +105,7 @@ func (p *Plain) closeUnused(since uint64) {
 	}
 }
 
-func (p *Plain) close() error {
+func (p *Checkpointer) close() error {
 	if p.idle != nil {
 		p.idle.Stop()
 		p.idle = nil

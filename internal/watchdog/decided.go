@@ -1,0 +1,59 @@
+package watchdog
+
+import (
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/policy"
+)
+
+// Entry is one line of the decision log: a policy changed its mind, or an action ended.
+type Entry struct {
+	At     time.Time         `json:"at"`
+	DB     string            `json:"db"`
+	Change *ChangeRecord     `json:"change,omitempty"`
+	Inputs map[string]string `json:"inputs,omitempty"` // what the policy read, as a person reads it
+	Action *ActionRecord     `json:"action,omitempty"`
+}
+
+// Recent is what is known of a database from an earlier life of the daemon, newest
+// first.
+type Recent struct {
+	Actions []ActionRecord
+	Changes []ChangeRecord
+}
+
+// KeptActions and KeptChanges are how many of each a database shows.
+const (
+	KeptActions = recordedActions
+	KeptChanges = recordedChanges
+)
+
+// logChanges writes what policies changed their mind about, and what they had read.
+func (d *database) logChanges(fresh []ChangeRecord) {
+	if len(fresh) == 0 || d.options.Decided == nil {
+		return
+	}
+	in := d.input(d.past.last)
+	in.SkipTree = false
+	inputs := map[string]map[string]string{}
+	for _, p := range d.policies.Load().Evaluate(in, d.ledger.states).Policies {
+		inputs[p.Policy] = map[string]string{}
+		leaves(p.Tree, inputs[p.Policy])
+	}
+	for i := range fresh {
+		d.options.Decided(Entry{At: fresh[i].At, DB: d.target.Name, Change: &fresh[i], Inputs: inputs[fresh[i].Policy]})
+	}
+}
+
+// leaves collects what the expressions of a tree read in the end.
+func leaves(n *policy.Node, into map[string]string) {
+	if n == nil {
+		return
+	}
+	if len(n.Children) == 0 && n.Expr != "" && n.Expr != n.Value {
+		into[n.Expr] = n.Value
+	}
+	for _, child := range n.Children {
+		leaves(child, into)
+	}
+}
