@@ -115,7 +115,8 @@ func newApplication(env *environment) *kingpin.Application {
 
 	for _, register := range []func(*kingpin.Application, *environment){
 		registerRun, registerDemo,
-		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers, registerWriters,
+		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers, registerQuiet, registerTune,
+		registerWriters,
 		registerCheckpoint, registerAdmin, registerNotify,
 		registerCheck, registerFmt, registerTest,
 		registerReplicas, registerRestore, registerSnapshots, registerVerify,

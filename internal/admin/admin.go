@@ -169,3 +169,22 @@ type Tune struct {
 	policy.TuneDecision
 	Goal string `json:"goal"`
 }
+
+// Quiet is what a learned window knows of a database.
+type Quiet struct {
+	policy.Quiet
+	Open  string `json:"open"`
+	Hours []Hour `json:"hours"`
+}
+
+// Hour is one hour of its week.
+type Hour struct {
+	policy.Hour
+	Quiet string `json:"quiet"`
+}
+
+// Quiet returns what the learned windows know of a database.
+func (c *Client) Quiet(ctx context.Context, db string) (windows []Quiet, err error) {
+	err = c.Call(ctx, "GET", "/v1/quiet", url.Values{"db": {db}}, &windows)
+	return windows, err
+}

@@ -79,6 +79,10 @@ func AdminHandler(o AdminOptions) http.Handler {
 	mux.HandleFunc("GET /api/v1/health", healthOf(o.Watchdog, o.Itself))
 	mux.HandleFunc("GET /api/v1/databases", databases(o.Watchdog))
 	mux.HandleFunc("GET /api/v1/decisions", decisions(o.Watchdog))
+	mux.HandleFunc("GET /v1/quiet", func(rw http.ResponseWriter, r *http.Request) {
+		windows, err := o.Watchdog.Quiet(r.Context(), r.FormValue("db"))
+		answer(rw, windows, err)
+	})
 	mux.HandleFunc("GET /v1/remembered", func(rw http.ResponseWriter, r *http.Request) {
 		remembered, err := o.Watchdog.Remembered(r.Context(), r.FormValue("db"))
 		answer(rw, remembered, err)

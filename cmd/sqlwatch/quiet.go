@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/tuning"
+	"github.com/sqlwatch/sqlwatch/internal/views"
+)
+
+func registerQuiet(app *kingpin.Application, env *environment) {
+	cmd := app.Command("quiet", "Draw the week as learned windows know it, hour by hour, and say why now is quiet or not.")
+	name := cmd.Arg("db", "A configured name or a file.").Required().String()
+	asJSON := cmd.Flag("json", "Print JSON.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx, stop := interruptible()
+		defer stop()
+		windows, err := newAdminClient(env).Quiet(ctx, absolute(*name))
+		if err != nil {
+			return needsDaemon(err)
+		}
+		return env.print(*asJSON, windows, func(w io.Writer) error { return views.Quiet(w, *name, windows, time.Now()) })
+	})
+}
+
+// needsDaemon says what to do where no daemon answers a command that cannot do without.
+func needsDaemon(err error) error {
+	if errors.Is(err, admin.ErrNoDaemon) {
+		return fmt.Errorf("%w: what was learned is known to the daemon alone; start it with `sqlwatch run`", err)
+	}
+	return err
+}
+
+func registerTune(app *kingpin.Application, env *environment) {
+	cmd := app.Command("tune", "What tune blocks have learned.")
+	list := cmd.Command("show", "Show the values, and the evidence for them.")
+	name := list.Arg("db", "A configured name or a file; none is all databases.").String()
+	asJSON := list.Flag("json", "Print JSON.").Bool()
+	list.Action(func(*kingpin.ParseContext) error {
+		found, err := tuned(env, *name)
+		if err != nil {
+			return err
+		}
+		all := []admin.Tune{}
+		for _, v := range found {
+			if v.Decision != nil {
+				all = append(all, v.Decision.Tunes...)
+			}
+		}
+		return env.print(*asJSON, all, func(w io.Writer) error { return views.Tunes(w, found, time.Now()) })
+	})
+	export := cmd.Command("export", "Print the configuration with what was learned written into it; comments stay. "+
+		"Exit code 2: something differs.")
+	of := export.Arg("db", "Of this database; none is all, which must agree.").String()
+	write := export.Flag("write", "Write the files instead of printing them.").Bool()
+	export.Action(func(*kingpin.ParseContext) error { return exportTuned(env, *of, *write) })
+}
+
+func tuned(env *environment, name string) ([]databaseView, error) {
+	ctx, stop := interruptible()
+	defer stop()
+	if name != "" {
+		name = absolute(name)
+	}
+	found, err := newAdminClient(env).Databases(ctx, name)
+	return found, needsDaemon(err)
+}
+
+func exportTuned(env *environment, db string, write bool) error {
+	found, err := tuned(env, db)
+	if err != nil {
+		return err
+	}
+	values, err := tuning.Values(found)
+	if err != nil {
+		return err
+	}
+	path, err := configPath(env)
+	if err != nil {
+		return err
+	}
+	cfg, err := loadConfigFrom(env, path)
+	if err != nil {
+		return err
+	}
+	changed, err := tuning.Export(cfg.Files, values)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(changed)) {
+		if write {
+			err = durable.WriteFile(name, changed[name], 0o640)
+			fmt.Fprintf(env.Stdout, "wrote %s\n", show.Text(name))
+		} else {
+			_, err = fmt.Fprintf(env.Stdout, "# %s\n%s", show.Text(name), changed[name])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(changed) > 0 && !write {
+		return &exitError{code: exitFindings}
+	}
+	return nil
+}
