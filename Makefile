@@ -2,6 +2,7 @@
 # make lint   gofmt, vet, staticcheck, the rules of the house
 # make bench  every benchmark once, ratios included
 # make release  binaries for amd64, arm64 and armv7, .deb, .rpm, SBOM, checksums
+# make fuzz   every fuzz target for ten seconds (FUZZTIME=5m for long)
 # make smoke  installs and runs what make release made: .deb, image, other architectures
 # make e2e    end-to-end checks with real Prometheus, S3 server, Litestream and browser
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -43,3 +44,12 @@ release: # static programs, packages, SBOM and checksums in dist/
 .PHONY: smoke
 smoke: # what `make release` made, installed in a fresh Debian, run as an image and under qemu
 	tools/release/smoke.sh
+
+.PHONY: fuzz
+FUZZTIME ?= 10s
+fuzz: # every fuzz target for FUZZTIME; the seeds of all run in `make test`
+	@go list ./... | while read -r pkg; do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "=== $$pkg $$target" && go test $$pkg -run "^$$target$$" -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done; \
+	done

@@ -39,3 +39,19 @@ func FuzzRestore(f *testing.F) {
 func ltxChecksumHolds(data []byte) bool {
 	return ltx.NewDecoder(bytes.NewReader(data)).Verify() == nil
 }
+
+// FuzzLitestream03 mutates a segment of a replica of Litestream 0.3: what comes out with
+// success is the newest state.
+func FuzzLitestream03(f *testing.F) {
+	m, states := v3Replica(f)
+	keys := m.Keys()
+	segment := keys[len(keys)-2]
+	m.Tamper(segment, func(data []byte) []byte { f.Add(bytes.Clone(data)); return data })
+	f.Add([]byte{0x04, 0x22, 0x4d, 0x18})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m.Tamper(segment, func([]byte) []byte { return bytes.Clone(data) })
+		if got, _, err := restored(t, m, catalog.Target{}); err == nil && !bytes.Equal(got, states[2]) {
+			t.Error("success with contents that never were")
+		}
+	})
+}

@@ -1,0 +1,44 @@
+package lease
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// FuzzRead reads whatever lies in the lease's place: a note whose life is bounded, or an
+// error that says the bytes are damaged.
+func FuzzRead(f *testing.F) {
+	whole, err := json.Marshal(Note{Fence: 7, Nonce: "n", Owner: "host", Life: 30, Expires: time.Unix(1e9, 0)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, data := range []string{string(whole), `{"life_seconds":1e300}`, `{"life_seconds":-1}`, `{"fence":-1}`, "", "[]",
+		"null"} {
+		f.Add([]byte(data))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m := storetest.NewMemory()
+		if _, err := m.Put(context.Background(), Key, storetest.Bytes(data), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		note, etag, found, err := Read(context.Background(), m)
+		if err != nil {
+			if !errors.Is(err, store.ErrDamaged) {
+				t.Errorf("%q: %v is not called damage", data, err)
+			}
+			return
+		}
+		if !found || etag == "" {
+			t.Errorf("%q: found %v, ETag %q", data, found, etag)
+		}
+		if life := note.life(); life < busyLife || life > time.Hour {
+			t.Errorf("%q: everybody waits for %v", data, life)
+		}
+	})
+}
