@@ -1,10 +1,17 @@
 package examples_test
 
 import (
+	"errors"
+	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"gopkg.in/yaml.v3"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -18,4 +25,120 @@ func TestQuickstartIsTheDefault(t *testing.T) {
 	if _, rules, _ := strings.Cut(policy.DefaultSource(), "\n\n"); !strings.HasSuffix(string(quickstart), rules) {
 		t.Error("quickstart.hcl does not end with what policy/default.hcl holds")
 	}
+}
+
+// Configurations of the examples that run in containers are good as they stand.
+func TestContainerConfigurations(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"compose/sqlwatch.hcl", "kubernetes/sqlwatch.hcl"} {
+		good(t, path)
+	}
+}
+
+// good fails the test where a configuration has the slightest diagnostic.
+func good(t *testing.T, path string) {
+	t.Helper()
+	cfg, diags := config.Load(path, func(string) (string, bool) { return "", false })
+	if len(diags) > 0 {
+		t.Fatalf("%s: %v", path, diags)
+	}
+	if _, err := cfg.Expand(); err != nil {
+		t.Errorf("%s: %v", path, err)
+	}
+}
+
+// manifest is what the tests look at in a Kubernetes object.
+type manifest struct {
+	Kind string
+	Data map[string]string
+	Spec struct {
+		Template struct {
+			Spec struct {
+				InitContainers []container `yaml:"initContainers"`
+				Containers     []container
+				Volumes        []named
+			}
+		}
+		VolumeClaimTemplates []struct{ Metadata named } `yaml:"volumeClaimTemplates"`
+	}
+}
+
+type named struct{ Name string }
+
+type container struct {
+	Name, Image  string
+	Args         []string
+	VolumeMounts []struct {
+		Name      string
+		MountPath string `yaml:"mountPath"`
+	} `yaml:"volumeMounts"`
+}
+
+// In the manifests every mount has its volume, every flag is one of the command's, and
+// every configuration is good.
+func TestKubernetesManifests(t *testing.T) {
+	t.Parallel()
+	flags := ""
+	for _, source := range []string{"restore.go", "run.go"} {
+		text, err := os.ReadFile("../cmd/sqlwatch/" + source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags += string(text)
+	}
+	files, err := filepath.Glob("kubernetes/*.yaml")
+	if err != nil || len(files) < 3 {
+		t.Fatalf("manifests: %v %v", files, err)
+	}
+	mounts := 0
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for dec := yaml.NewDecoder(f); ; {
+			var m manifest
+			if err := dec.Decode(&m); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			mounts += m.check(t, path, flags)
+		}
+	}
+	if mounts < 8 {
+		t.Errorf("only %d mounts were seen", mounts)
+	}
+}
+
+// check returns how many mounts an object has.
+func (m manifest) check(t *testing.T, path, flags string) (mounts int) {
+	t.Helper()
+	for name, text := range m.Data {
+		out := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(out, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		good(t, out)
+	}
+	pod := m.Spec.Template.Spec
+	for _, c := range append(pod.InitContainers, pod.Containers...) {
+		for _, mount := range c.VolumeMounts {
+			mounts++
+			claimed := false
+			for _, claim := range m.Spec.VolumeClaimTemplates {
+				claimed = claimed || claim.Metadata.Name == mount.Name
+			}
+			if !claimed && !slices.Contains(pod.Volumes, named{mount.Name}) {
+				t.Errorf("%s: %s mounts %s, which is no volume", path, c.Name, mount.Name)
+			}
+		}
+		for _, arg := range c.Args {
+			if flag, ok := strings.CutPrefix(arg, "--"); ok && !strings.Contains(flags, `Flag("`+flag+`"`) {
+				t.Errorf("%s: %s is no flag", path, arg)
+			}
+		}
+	}
+	return mounts
 }
