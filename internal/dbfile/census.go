@@ -61,7 +61,7 @@ func (c *census) take(self int) error {
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err == nil && pid != self {
-			c.look(pid)
+			c.look(pid, self)
 		}
 	}
 	c.took = time.Since(c.at)
@@ -69,7 +69,7 @@ func (c *census) take(self int) error {
 }
 
 // look looks at one process's open files.
-func (c *census) look(pid int) {
+func (c *census) look(pid, self int) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
@@ -88,7 +88,7 @@ func (c *census) look(pid int) {
 		open[id].add(dir, fd.Name())
 	}
 	for id, o := range open {
-		if kind, found := o.judge(dir, fds); found {
+		if kind, found := o.judge(dir, fds); found && !(kind == ForeignUnlocked && o.inherited(dir, self)) {
 			c.found[id] = &ForeignError{Kind: kind, PID: pid}
 		}
 	}
@@ -148,6 +148,46 @@ func (o *opener) judge(dir string, fds []os.DirEntry) (kind ForeignKind, found b
 		}
 	}
 	return 0, false
+}
+
+// inherited reports whether the descriptors are a parent's, who has the lock: locks are
+// not inherited, descriptors are, until the child runs another program. So it is with the
+// children of this process, and with those of an application that forks.
+func (o *opener) inherited(dir string, self int) bool {
+	parent := parentOf(dir)
+	if parent <= 1 {
+		return false
+	}
+	theirs := filepath.Join("/proc", strconv.Itoa(parent))
+	locked := parent == self
+	for _, fd := range o.fds {
+		was, open, err := statPath(filepath.Join(theirs, "fd", fd))
+		is, still, err2 := statPath(filepath.Join(dir, "fd", fd))
+		if err2 != nil || !still {
+			continue // the child has closed it meanwhile
+		}
+		if err != nil || !open || inodeOf(&was) != inodeOf(&is) {
+			return false
+		}
+		info, err := readFDInfo(filepath.Join(theirs, "fdinfo", fd))
+		locked = locked || err == nil && info.shared
+	}
+	return locked
+}
+
+// parentOf returns the pid of a process's parent, 0 where it is not told.
+func parentOf(dir string) int {
+	b, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(b[max(0, strings.LastIndexByte(string(b), ')')):]), ") ")
+	fields := strings.Fields(after) // state, ppid
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
 }
 
 // same reports whether a process's open WAL is the one we see. It looks twice: a WAL

@@ -120,6 +120,15 @@ func TestOthers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("D24_forked", func(t *testing.T) { // a child has its parent's descriptors, and none of its locks
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 3)")
+		a.do("import signal; k = os.fork() or signal.pause()")
+		f := mustOpen(t, path)
+		friendly(t, f, true)
+		a.do("os.kill(k, 9); os.waitpid(k, 0)")
+	})
 	t.Run("D15_lost_locks", func(t *testing.T) {
 		t.Parallel()
 		a, path := newWAL(t, 4096)
