@@ -23,7 +23,7 @@ import (
 // it and the wal-index; else it is Close, also where others have the file for
 // themselves, or have put other files in its place.
 func (c *Conn) CloseLast() error {
-	if !c.readOnly && c.gate.file != nil {
+	if !c.readOnly && c.gate.file != nil && !c.indexCut() {
 		switch err := c.resume(); {
 		case err == nil:
 			C.sqlwatch_close_last(c.gate.file)
@@ -61,6 +61,9 @@ const (
 // its files are those that others find. Errors: ErrBusy where somebody has the file for
 // himself, ErrReplaced.
 func (c *Conn) resume() error {
+	if c.indexCut() {
+		return ErrIndexCut
+	}
 	if c.shed {
 		rc := C.sqlwatch_resume(c.gate.file)
 		for try := 0; rc == C.SQLITE_BUSY && try < resumeTries; try++ { // who closes looks whether he is the last
@@ -93,6 +96,8 @@ func (c *Conn) Forget(change uint32) error {
 		return fmt.Errorf("clear the wal-index of %s: %w", c.path, err)
 	}
 	switch rc := C.sqlwatch_forget(c.gate.file, C.uint32_t(change)); rc {
+	case C.SQLITE_IOERR_SHMMAP:
+		return fmt.Errorf("clear the wal-index of %s: %w", c.path, ErrIndexCut)
 	case C.SQLITE_OK:
 		return nil
 	case C.SQLITE_BUSY:
@@ -101,6 +106,9 @@ func (c *Conn) Forget(change uint32) error {
 		return fmt.Errorf("clear the wal-index of %s: result code %d", c.path, rc)
 	}
 }
+
+// indexCut reports whether somebody cut the wal-index under the connection.
+func (c *Conn) indexCut() bool { return c.gate.file != nil && C.sqlwatch_cut(c.gate.file) != 0 }
 
 // identity names the files that a connection works with.
 type identity struct{ database, shm inode }

@@ -19,6 +19,7 @@ typedef struct shim_file {
   sqlite3_file base;
   sqlite3 *db;      /* the connection, once SQLite has told us */
   uintptr_t handle; /* Go's handle of the connection */
+  shm_record *guard; /* of the mapped wal-index */
 } shim_file;
 
 static sqlite3_vfs *realVfs;
@@ -32,13 +33,25 @@ static sqlite3_file *real(sqlite3_file *f) {
 static int shimRead(sqlite3_file *f, void *p, int n, sqlite3_int64 off) {
   return real(f)->pMethods->xRead(real(f), p, n, off);
 }
+static int cut(sqlite3_file *f) {
+  return sqlwatch_guard_cut(((shim_file *)f)->guard);
+}
 static int shimWrite(sqlite3_file *f, const void *p, int n, sqlite3_int64 off) {
+  if (cut(f)) {
+    return SQLITE_IOERR_SHMMAP;
+  }
   return real(f)->pMethods->xWrite(real(f), p, n, off);
 }
 static int shimTruncate(sqlite3_file *f, sqlite3_int64 size) {
+  if (cut(f)) {
+    return SQLITE_IOERR_SHMMAP;
+  }
   return real(f)->pMethods->xTruncate(real(f), size);
 }
 static int shimSync(sqlite3_file *f, int flags) {
+  if (cut(f)) {
+    return SQLITE_IOERR_SHMMAP;
+  }
   return real(f)->pMethods->xSync(real(f), flags);
 }
 static int shimFileSize(sqlite3_file *f, sqlite3_int64 *size) {
@@ -60,13 +73,19 @@ static int shimDeviceCharacteristics(sqlite3_file *f) {
   return real(f)->pMethods->xDeviceCharacteristics(real(f));
 }
 static int shimShmMap(sqlite3_file *f, int page, int size, int extend, void volatile **out) {
-  return real(f)->pMethods->xShmMap(real(f), page, size, extend, out);
+  shm_record *guard = ((shim_file *)f)->guard;
+  int rc = cut(f) ? SQLITE_IOERR_SHMMAP : real(f)->pMethods->xShmMap(real(f), page, size, extend, out);
+  if (rc == SQLITE_OK && *out != 0 && !sqlwatch_guard_add(guard, page, (void *)*out, (size_t)size)) {
+    rc = SQLITE_NOMEM;
+  }
+  return rc == SQLITE_OK && cut(f) ? SQLITE_IOERR_SHMMAP : rc;
 }
 static void shimShmBarrier(sqlite3_file *f) {
   real(f)->pMethods->xShmBarrier(real(f));
 }
 static int shimShmUnmap(sqlite3_file *f, int delete) {
-  return real(f)->pMethods->xShmUnmap(real(f), delete);
+  sqlwatch_guard_forget(((shim_file *)f)->guard);
+  return real(f)->pMethods->xShmUnmap(real(f), delete && !cut(f));
 }
 static int shimFetch(sqlite3_file *f, sqlite3_int64 off, int n, void **out) {
   return real(f)->pMethods->xFetch(real(f), off, n, out);
@@ -77,6 +96,9 @@ static int shimUnfetch(sqlite3_file *f, sqlite3_int64 off, void *p) {
 
 static int shimClose(sqlite3_file *f) {
   int rc = real(f)->pMethods->xClose(real(f));
+  if (((shim_file *)f)->guard) {
+    sqlwatch_guard_close(((shim_file *)f)->guard);
+  }
   f->pMethods = 0;
   return rc;
 }
@@ -93,7 +115,15 @@ static int shimFileControl(sqlite3_file *f, int op, void *arg) {
     sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)0);
     sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)0);
   }
+  if (op == SQLITE_FCNTL_PERSIST_WAL && *(int *)arg < 0 && cut(f)) {
+    *(int *)arg = 1; /* the question whether to keep the WAL at the last close: what it holds is not known */
+    return SQLITE_OK;
+  }
   return real(f)->pMethods->xFileControl(real(f), op, arg);
+}
+
+int sqlwatch_cut(sqlite3_file *f) {
+  return cut(f);
 }
 
 static int shimShmLock(sqlite3_file *f, int offset, int n, int flags) {
@@ -106,6 +136,9 @@ int sqlwatch_real_read(sqlite3_file *f, void *p, int n, long long off) {
 }
 
 int sqlwatch_real_shm_lock(sqlite3_file *f, int offset, int n, int flags) {
+  if (!(flags & SQLITE_SHM_UNLOCK) && cut(f)) {
+    return SQLITE_IOERR_SHMMAP;
+  }
   return real(f)->pMethods->xShmLock(real(f), offset, n, flags);
 }
 
@@ -136,8 +169,8 @@ int sqlwatch_forget(sqlite3_file *f, uint32_t change) {
     return rc != SQLITE_OK ? rc : SQLITE_BUSY;
   }
   rc = r->pMethods->xShmLock(r, 0, SQLITE_SHM_NLOCK, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
-  if (rc != SQLITE_OK) {
-    return rc;
+  if (rc != SQLITE_OK || cut(f)) {
+    return rc != SQLITE_OK ? rc : SQLITE_IOERR_SHMMAP;
   }
   /* iChange at 8, mxFrame at 16 */
   if (((uint32_t volatile *)region)[2] == change && ((uint32_t volatile *)region)[4] == 0) {
@@ -147,7 +180,7 @@ int sqlwatch_forget(sqlite3_file *f, uint32_t change) {
   }
   r->pMethods->xShmBarrier(r);
   r->pMethods->xShmLock(r, 0, SQLITE_SHM_NLOCK, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
-  return rc;
+  return cut(f) ? SQLITE_IOERR_SHMMAP : rc;
 }
 
 static const sqlite3_io_methods shimMethods = {
@@ -194,12 +227,17 @@ static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
   if (rc != SQLITE_OK) {
     return rc;
   }
+  if (!(flags & SQLITE_OPEN_WAL) && (s->guard = sqlwatch_guard_open()) == 0) {
+    real(f)->pMethods->xClose(real(f));
+    return SQLITE_NOMEM;
+  }
   if (flags & SQLITE_OPEN_WAL) {
     s->handle = (uintptr_t)sqlite3_uri_int64(sqlite3_filename_database(name), "sqlwatch", 0);
     s->base.pMethods = &shimWalMethods;
     return SQLITE_OK;
   }
   if (real(f)->pMethods->iVersion < 3) {
+    sqlwatch_guard_close(s->guard);
     real(f)->pMethods->xClose(real(f));
     return SQLITE_CANTOPEN;
   }
@@ -233,7 +271,8 @@ static void buildVfs(void) {
     return;
   }
   realVfs = sqlite3_vfs_find(0);
-  if (realVfs == 0) {
+  if (realVfs == 0 || !sqlwatch_guard_install()) {
+    realVfs = 0;
     return;
   }
   shimVfs = *realVfs;

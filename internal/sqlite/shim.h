@@ -4,12 +4,15 @@
 #ifndef SQLWATCH_SHIM_H
 #define SQLWATCH_SHIM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define SQLITE_OK 0
 #define SQLITE_BUSY 5
 #define SQLITE_INTERRUPT 9
 #define SQLITE_CANTOPEN 14
+#define SQLITE_NOMEM 7
+#define SQLITE_IOERR_SHMMAP (10 | (21 << 8))
 
 #define SQLITE_CONFIG_PAGECACHE 7
 #define SQLITE_CONFIG_LOOKASIDE 13
@@ -114,6 +117,20 @@ int sqlwatch_resume(sqlite3_file *);
 ** reader makes it anew; SQLITE_BUSY where anybody holds one of its locks, or where
 ** it is not as expected: no frames, and so many commits. */
 int sqlwatch_forget(sqlite3_file *, uint32_t change);
+
+/* sqlwatch_cut reports whether the wal-index was cut short under the connection: it is
+** of no use any more, see shmguard.c. */
+int sqlwatch_cut(sqlite3_file *);
+
+/* The guard of mapped wal-indexes: install once a process, then for each connection one
+** record, to which its regions are added, and which forgets them before they are unmapped. */
+typedef struct shm_record shm_record;
+int sqlwatch_guard_install(void);
+shm_record *sqlwatch_guard_open(void);
+int sqlwatch_guard_add(shm_record *, int region, void *at, size_t size);
+void sqlwatch_guard_forget(shm_record *);
+void sqlwatch_guard_close(shm_record *);
+int sqlwatch_guard_cut(const shm_record *);
 
 /* sqlwatch_return_memory gives freed memory back to the kernel. */
 void sqlwatch_return_memory(void);

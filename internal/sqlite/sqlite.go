@@ -8,6 +8,11 @@
 // after the last, since any close of a descriptor drops the process's locks.
 package sqlite
 
+/*
+#include "shim.h"
+*/
+import "C"
+
 import (
 	"context"
 	"database/sql/driver"
@@ -30,6 +35,9 @@ var (
 	ErrNoMemory     = errors.New("SQLite got no memory")
 	ErrNotExist     = fs.ErrNotExist
 	ErrReplaced     = errors.New("other files are at the database's paths than the connection's")
+	// ErrIndexCut says that a connection is of no use any more: close it, and all others of
+	// this process to the database.
+	ErrIndexCut = errors.New("somebody cut the -shm file short while it was in use, or it cannot be mapped")
 )
 
 // A database may be busy for a moment when it is opened: its last connection
@@ -165,6 +173,9 @@ func (c *Conn) BeginRead(ctx context.Context) error {
 	if err := c.exec(context.Background(), "BEGIN; PRAGMA schema_version"); err != nil {
 		return errors.Join(fmt.Errorf("begin read of %s: %w", c.path, err), c.endTransaction())
 	}
+	if c.indexCut() { // what was read may be anything
+		return errors.Join(fmt.Errorf("begin read of %s: %w", c.path, ErrIndexCut), c.endTransaction())
+	}
 	c.inRead = true
 	return nil
 }
@@ -242,6 +253,10 @@ func classify(err error) error {
 	switch e.Code {
 	case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrProtocol:
 		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case sqlite3.ErrIoErr:
+		if e.ExtendedCode == C.SQLITE_IOERR_SHMMAP {
+			return fmt.Errorf("%w: %w", ErrIndexCut, err)
+		}
 	case sqlite3.ErrReadonly:
 		return fmt.Errorf("%w: %w", ErrReadOnly, err)
 	case sqlite3.ErrNomem:

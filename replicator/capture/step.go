@@ -56,7 +56,7 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 		c.tail.Rewind()
 		err = errors.Join(err, c.hold.close())
 	}
-	if c.pace.Fails(now, err) {
+	if c.pace.Fails(now, err) || errors.Is(err, sqlite.ErrIndexCut) {
 		// A mark that is held for a copy that cannot be made lets the WAL grow.
 		c.tail.Rewind()
 		err = errors.Join(err, c.hold.close())
@@ -115,7 +115,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 		}
 	}
 	c.tally.Complete = c.tail.Batch.Empty() && (c.continuity.lost == "" || c.state.Position().TXID == 0 && x.Pages == 0)
-	err = c.compareIfLost(ctx, c.tend(ctx, x, now))
+	err = c.compareIfLost(ctx, errors.Join(c.tend(ctx, x, now), c.seeMain()))
 	foreign := (*dbfile.ForeignError)(nil)
 	if c.tally.Complete && !errors.As(err, &foreign) {
 		c.state.Seen(c.tally.At, true)
@@ -127,6 +127,18 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 		return c.hold.shed()
 	}
 	return nil
+}
+
+// seeMain looks at the main file once more, after what may have backfilled.
+func (c *Capture) seeMain() error {
+	if !c.hold.active() || !c.hold.proven {
+		return nil
+	}
+	x, err := c.files.WALIndex()
+	if err != nil {
+		return nil // the next step tells
+	}
+	return c.continuity.overwritten(x, c.hold)
 }
 
 // refresh looks at the files' names and at what an earlier step left behind.
