@@ -52,7 +52,7 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 		r.Mode, r.Outcome = mode, sqlite.OutcomeContended
 		return r, nil
 	}
-	if err = c.compareIfLost(ctx, err); err != nil {
+	if err = c.compareIfLost(ctx, errors.Join(err, c.seeMain())); err != nil {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
 	return r, nil

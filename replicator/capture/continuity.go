@@ -109,8 +109,18 @@ const clockTick = 20 * time.Millisecond
 // mainFile describes the main file as it is now. It is zero where a later change
 // could not be told from it. The caller holds the WAL if it is to remember it.
 func (c *continuity) mainFile() (spool.MainFile, error) {
+	main, err := c.mainFileNow()
+	if err != nil || time.Since(time.Unix(0, main.Modified)) < clockTick {
+		return spool.MainFile{}, err
+	}
+	return main, nil
+}
+
+// mainFileNow is mainFile, also where the file may be written to within the same tick:
+// where it differs from what was seen before, it was written to.
+func (c *continuity) mainFileNow() (spool.MainFile, error) {
 	st, err := c.files.Stat()
-	if err != nil || c.boot == "" || time.Since(st.ModTime) < clockTick {
+	if err != nil || c.boot == "" {
 		return spool.MainFile{}, err
 	}
 	return spool.MainFile{
@@ -121,13 +131,14 @@ func (c *continuity) mainFile() (spool.MainFile, error) {
 // overwritten returns a *tail.DiscontinuityError where the main file was written to
 // and nothing was backfilled: somebody put another database into the same file, as cp
 // does, and what the WAL tells is of the one before. A checkpoint says how far it
-// means to get before it writes.
+// means to get before it writes. It is asked at the beginning of a step and at its end: a
+// checkpoint of ours must not hide what came after it.
 func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	if !h.active() || x.BackfillAttempted > x.Backfilled {
 		c.level = levelFile{}
 		return nil
 	}
-	main, err := c.mainFile()
+	main, err := c.mainFileNow()
 	if err != nil || main == (spool.MainFile{}) {
 		return err
 	}
