@@ -179,7 +179,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 // shell runs SQL in the system's sqlite3, another build than ours.
 func shell(t testing.TB, path, sql string) string {
 	t.Helper()
-	out, err := exec.Command("sqlite3", path, sql).CombinedOutput()
+	out, err := exec.Command("sqlite3", "-cmd", ".timeout 5000", path, sql).CombinedOutput()
 	if err != nil {
 		t.Fatalf("sqlite3: %v: %s", err, out)
 	}

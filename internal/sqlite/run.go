@@ -184,9 +184,14 @@ func (r *run) giveUp(cause error) {
 	}
 }
 
+// givenUp returns why the run was given up, nil if it was not. It looks at the clock
+// itself: on a busy machine the timer may come late.
 func (r *run) givenUp() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.cause == nil && !r.granted.IsZero() && time.Since(r.granted) >= r.stall {
+		r.cause = errStallBudget
+	}
 	return r.cause
 }
 
