@@ -91,12 +91,14 @@ var arrows = map[string][]string{
 	"replicator/overlay": {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
 	"replicator/capture": {
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
+		"replicator/capture/mainfile",
 		"replicator/capture/batch", "replicator/overlay", "replicator/moment",
 		"replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
 	"replicator/capture/tail":     {"replicator/capture/batch", "replicator/spool", "internal/dbfile"}, // read and proven
 	"replicator/capture/pace":     {},
+	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile"},
 	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
 	"replicator/capture/batch":    {"internal/dbfile"}, // pages in bounded memory, whatever they prove
 	// What survives a restart, apart from how it comes about.

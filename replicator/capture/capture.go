@@ -187,7 +187,7 @@ func (c *Capture) Open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open state of %s: %w", c.o.Name, err)
 	}
-	c.continuity.readBoot()
+	c.continuity.main.ReadBoot(c.log)
 	pos := c.state.Position()
 	c.tail.Restart(pos)
 	switch {

@@ -125,7 +125,7 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	// What was read holds commits of until now: a moment before must not find it.
 	now := c.state.Following(c.state.Position(), false)
 	next.Timestamp, next.Taken = now.Timestamp, now.Taken
-	if next.Main, err = c.continuity.mainFile(); err != nil {
+	if next.Main, err = c.continuity.main.Sure(); err != nil {
 		return err
 	}
 	if err := found.Patch(sums, next.PageSize, next.Pages); err != nil {

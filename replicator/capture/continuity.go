@@ -1,14 +1,12 @@
 package capture
 
 import (
-	"bytes"
 	"log/slog"
 	"maps"
-	"os"
 	"sync/atomic"
-	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
@@ -21,7 +19,7 @@ type continuity struct {
 	tail  *tail.Tail
 	state *statedir.Dir
 	log   *slog.Logger
-	boot  string // of the system: see mainFile
+	main  *mainfile.Probe
 
 	lost   Reason // why continuity from the position is not proven; "" when it is
 	level  levelFile
@@ -36,18 +34,9 @@ type levelFile struct {
 }
 
 func newContinuity(files *dbfile.Files, t *tail.Tail, s *statedir.Dir, log *slog.Logger) *continuity {
-	c := &continuity{files: files, tail: t, state: s, log: log}
+	c := &continuity{files: files, tail: t, state: s, log: log, main: mainfile.New(files)}
 	c.counts.Store(&map[Reason]uint64{})
 	return c
-}
-
-// readBoot reads which boot of the system this is.
-func (c *continuity) readBoot() {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		c.log.Warn("the system's boot id cannot be read; restarts cost a comparison of the database", "err", err)
-	}
-	c.boot = string(bytes.TrimSpace(boot))
 }
 
 // discontinuities returns how often continuity was lost, by reason.
@@ -91,7 +80,7 @@ func (c *continuity) lose(r Reason, detail string) {
 // the WAL was reset or the wal-index made anew while we did not hold them.
 func (c *continuity) unheld(x dbfile.WALIndex) error {
 	head := c.tail.Head
-	main, err := c.mainFile()
+	main, err := c.main.Sure()
 	if err != nil || head.Vouch(x, main) || x.PageSize != head.PageSize {
 		return err // another page size is a discontinuity of its own
 	}
@@ -100,32 +89,6 @@ func (c *continuity) unheld(x dbfile.WALIndex) error {
 			x.Change)
 	}
 	return tail.Discontinuous(tail.ReasonWALReset, "the WAL was reset while nobody looked")
-}
-
-// clockTick is above the resolution of file times: a file written to within it
-// may be written to again and show the same time.
-const clockTick = 20 * time.Millisecond
-
-// mainFile describes the main file as it is now. It is zero where a later change
-// could not be told from it. The caller holds the WAL if it is to remember it.
-func (c *continuity) mainFile() (spool.MainFile, error) {
-	main, err := c.mainFileNow()
-	if err != nil || time.Since(time.Unix(0, main.Modified)) < clockTick {
-		return spool.MainFile{}, err
-	}
-	return main, nil
-}
-
-// mainFileNow is mainFile, also where the file may be written to within the same tick:
-// where it differs from what was seen before, it was written to.
-func (c *continuity) mainFileNow() (spool.MainFile, error) {
-	st, err := c.files.Stat()
-	if err != nil || c.boot == "" {
-		return spool.MainFile{}, err
-	}
-	return spool.MainFile{
-		Modified: st.ModTime.UnixNano(), Changed: st.ChangeTime.UnixNano(), Size: st.DatabaseSize, Boot: c.boot,
-	}, nil
 }
 
 // overwritten returns a *tail.DiscontinuityError where the main file was written to
@@ -138,7 +101,7 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 		c.level = levelFile{}
 		return nil
 	}
-	main, err := c.mainFileNow()
+	main, err := c.main.Now()
 	if err != nil || main == (spool.MainFile{}) {
 		return err
 	}
@@ -159,7 +122,7 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 
 // untouched reports whether the main file is what it was at the last whole Step.
 func (c *continuity) untouched() bool {
-	main, err := c.mainFile()
+	main, err := c.main.Sure()
 	main.Changed = 0
 	return err == nil && main.Modified != 0 && main == c.level.main
 }
@@ -169,7 +132,7 @@ func (c *continuity) untouched() bool {
 // wal-index tells counts for nothing then: who made it last need not have been the
 // last to write.
 func (c *continuity) atRest() bool {
-	main, err := c.mainFile()
+	main, err := c.main.Sure()
 	if err != nil || c.lost != "" || !c.tail.Batch.Empty() || !c.state.Position().Main.Same(main) {
 		return false
 	}
@@ -182,7 +145,7 @@ func (c *continuity) atRest() bool {
 func (c *continuity) rememberLevel() error {
 	p := c.tail.Head
 	var err error
-	if p.Main, err = c.mainFile(); err != nil {
+	if p.Main, err = c.main.Sure(); err != nil {
 		return err
 	}
 	// In this order: a commit that was backfilled before is one that was read.

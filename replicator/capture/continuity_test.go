@@ -13,6 +13,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -228,7 +229,7 @@ func (s *scene) mainFileAges() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for time.Since(info.ModTime()) <= clockTick {
+	for time.Since(info.ModTime()) <= mainfile.Tick {
 		runtime.Gosched()
 	}
 }

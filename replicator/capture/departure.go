@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
@@ -87,7 +88,7 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 		d.log.Debug("nobody else is connected: the wal was emptied", "outcome", r.Outcome, "err", err)
 		return next, err
 	}
-	main, err := d.continuity.mainFile()
+	main, err := d.continuity.main.Sure()
 	if err != nil || main == (spool.MainFile{}) || !d.tail.Head.Current(x) || !d.tail.Batch.Empty() {
 		return next, err
 	}
@@ -176,7 +177,7 @@ func (d *departure) part() error {
 			return err
 		}
 		if d.hold.isOpen() {
-			time.Sleep(clockTick / 4)
+			time.Sleep(mainfile.Tick / 4)
 		}
 	}
 	if d.hold.active() && d.tail.Batch.Empty() {

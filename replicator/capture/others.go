@@ -48,7 +48,7 @@ func (c *Capture) drain() error {
 	}
 	var main spool.MainFile
 	if err == nil {
-		main, err = c.continuity.mainFile()
+		main, err = c.continuity.main.Sure()
 	}
 	if err == nil && main == (spool.MainFile{}) {
 		return errUnsettledFile
