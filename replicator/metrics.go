@@ -58,7 +58,8 @@ var replicaGauges = []replicaGauge{
 	gauge("sqlwatch_replica_stored_bytes", "Bytes of all files that the replica holds, as last listed and since changed.",
 		func(s ReplicaStatus) float64 { return float64(s.StoredBytes) }),
 	gauge("sqlwatch_replica_snapshot_last_success_timestamp_seconds",
-		"Time of the newest snapshot in the replica; 0 when there is none.",
+		"Time of the newest snapshot in the replica, or when it was last found that what changed since needs none; 0 when "+
+			"there is none.",
 		func(s ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
 	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds",
 		"Earliest time that the replica can be restored to; 0 when unknown.",

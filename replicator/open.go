@@ -105,7 +105,7 @@ func (o *opener) settle(ctx context.Context, s custody.Sight, v lineage.Verdict)
 	if err := o.lease.Settle(); err != nil {
 		return err
 	}
-	if err := o.compactor.Load(ctx, s.Tip.Levels); err != nil {
+	if err := o.compactor.Load(ctx, s.Tip.Levels, s.Tip.Base); err != nil {
 		return err
 	}
 	return o.findSnapshots(ctx, s.Tip)
@@ -140,6 +140,6 @@ func (o *opener) findSnapshots(ctx context.Context, t catalog.Tip) error {
 		return err
 	}
 	newest = catalog.Past(o.progress.clock(), newest, t.Newest)
-	o.progress.update(func(s *ReplicaStatus) { s.OldestRestorePoint, s.LastSnapshot = oldest, newest })
+	o.progress.snapshots(oldest, newest)
 	return nil
 }

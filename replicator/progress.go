@@ -27,9 +27,10 @@ type progress struct {
 
 	mu     sync.Mutex // guards what follows; held over nothing, no other lock is taken under it
 	st     ReplicaStatus
-	cursor ltx.TXID // everything up to here is durable in the replica
-	known  bool     // what the replica holds was found out, and holds still: see doubt
-	base   ltx.TXID // of the newest snapshot; 0: one is needed
+	cursor ltx.TXID  // everything up to here is durable in the replica
+	known  bool      // what the replica holds was found out, and holds still: see doubt
+	base   ltx.TXID  // of the newest snapshot; 0: one is needed
+	full   time.Time // when that was taken
 	line   lineage.Lineage
 	failed error
 	late   worker.Trouble // of failed
@@ -78,6 +79,20 @@ func (p *progress) snapshot() ltx.TXID {
 // forEver is no snapshot's TXID: all are of less.
 const forEver = ^ltx.TXID(0)
 
+// fullAt returns when the newest snapshot was taken.
+func (p *progress) fullAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.full
+}
+
+// snapshots notes when the oldest and the newest snapshot were taken.
+func (p *progress) snapshots(oldest, newest time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.st.OldestRestorePoint, p.st.LastSnapshot, p.full = oldest, newest, newest
+}
+
 // lost notes that nothing can be built on snapshots of less than txid.
 func (p *progress) lost(txid ltx.TXID) {
 	p.mu.Lock()
@@ -119,6 +134,9 @@ func (p *progress) looked(f retention.Found) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.StoredBytes, p.st.OldestRestorePoint = f.Bytes, f.Oldest
+	if f.Newest.After(p.full) {
+		p.full = f.Newest
+	}
 	if f.Newest.After(p.st.LastSnapshot) {
 		p.st.LastSnapshot = f.Newest
 	}
@@ -146,7 +164,7 @@ func (p *progress) advance(f store.LTXFile, at, past time.Time) {
 	p.st.StoredBytes += f.Object.Size
 	if f.Snapshot() {
 		p.base = max(p.base, f.MaxTXID)
-		p.st.LastSnapshot = past
+		p.st.LastSnapshot, p.full = past, past
 		if p.st.OldestRestorePoint.IsZero() {
 			p.st.OldestRestorePoint = at
 		}

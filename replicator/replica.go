@@ -31,9 +31,11 @@ type ReplicaOptions struct {
 
 	SyncEvery     time.Duration // the longest that a commit waits for its upload to begin, and the rate of PUTs; 0: 1 s
 	SnapshotEvery time.Duration // 0: 24 h
-	VerifyEvery   time.Duration // restore drills; 0: none but by hand
-	Retention     RetentionOptions
-	Adopt         bool // continue a history that another program began
+	// the longest that one full copy is built on; 0: SnapshotEvery, or 30 d where that is 0 too
+	FullEvery   time.Duration
+	VerifyEvery time.Duration // restore drills; 0: none but by hand
+	Retention   RetentionOptions
+	Adopt       bool // continue a history that another program began
 
 	Requests *requests.Counts // what Store was asked, for metrics and costs; may be nil
 	Prices   *requests.Prices // nil: not known
@@ -44,6 +46,7 @@ type RetentionOptions = retention.Options
 
 func (o *ReplicaOptions) setDefaults() {
 	o.SyncEvery = cmp.Or(o.SyncEvery, time.Second)
+	o.FullEvery = cmp.Or(o.FullEvery, o.SnapshotEvery, 30*24*time.Hour)
 	o.SnapshotEvery = cmp.Or(o.SnapshotEvery, 24*time.Hour)
 	o.Retention.Keep = cmp.Or(o.Retention.Keep, 720*time.Hour)
 	o.Retention.Grace = cmp.Or(o.Retention.Grace, retention.DefaultGrace)
@@ -92,6 +95,9 @@ type replica struct {
 	work sync.Mutex
 }
 
+// localBytes is how much of what was uploaded may stay on this machine for merging.
+const localBytes = 64 << 20
+
 // surroundings are what all replicas of a database share.
 type surroundings struct {
 	name, owner, boot string
@@ -115,7 +121,8 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.uploader = upload.New(o.Store, p.lease)
 	p.compactor = compact.New(compact.Options{
 		Store: o.Store, Create: p.uploader.Create, Hold: p.lease.Hold, Scratch: d.scratch,
-		Slack: p.slack(), Turn: turnOf(d.name, o.Name), Clock: d.clock, Logger: p.log,
+		Slack: p.slack(), Turn: turnOf(d.name, o.Name), Name: custody.FileName(o.Name),
+		Local: min(localBytes, d.source.backlog.limit/16), Clock: d.clock, Logger: p.log,
 	})
 	p.opener = &opener{
 		name: o.Name, log: p.log, store: o.Store, lease: p.lease, custody: d.custody, source: d.source,
@@ -128,12 +135,13 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 		Claimed: p.progress.claimed, Logger: p.log, Clock: d.clock,
 	})
 	p.snapshots = &snapshotter{
-		name: o.Name, log: p.log, store: o.Store, scratch: d.scratch, every: o.SnapshotEvery, source: d.source,
-		progress: p.progress, uploader: p.uploader, lease: p.lease,
+		name: o.Name, log: p.log, store: o.Store, scratch: d.scratch, every: o.SnapshotEvery, full: o.FullEvery,
+		source: d.source, progress: p.progress, uploader: p.uploader, lease: p.lease,
 	}
 	p.shipper = &shipper{
 		name: o.Name, log: p.log, scratch: d.scratch, every: o.SyncEvery, source: d.source, progress: p.progress,
-		uploader: p.uploader, lease: p.lease, snapshots: p.snapshots, worker: p.worker, stored: p.stored,
+		uploader: p.uploader, lease: p.lease, snapshots: p.snapshots, compactor: p.compactor, worker: p.worker,
+		stored: p.stored,
 	}
 	p.newUpkeep(d)
 	return p

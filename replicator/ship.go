@@ -3,27 +3,17 @@ package replicator
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/replicator/compact"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
-	"github.com/sqlwatch/sqlwatch/replicator/merge"
-	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
-)
-
-// Bounds of one upload of merged segments.
-const (
-	maxBatchSegments = 128
-	maxBatchBytes    = 64 << 20
 )
 
 // shipper uploads what waits in the spool.
@@ -37,6 +27,7 @@ type shipper struct {
 	uploader  *upload.Uploader
 	lease     *lease.Lease
 	snapshots *snapshotter
+	compactor *compact.Compactor
 	worker    *worker.Worker
 	stored    func(store.LTXFile, spool.Segment) // told of each file, with its last segment
 
@@ -101,7 +92,7 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 	if err := s.lease.Hold(ctx); err != nil {
 		return false, err
 	}
-	batch := nextBatch(segments)
+	batch := upload.NextBatch(segments)
 	s.lastPut = s.progress.clock()
 	object, err := s.upload(ctx, batch)
 	if err == nil {
@@ -119,73 +110,23 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 	return true, nil // released meanwhile, because we were too far behind: the next look decides
 }
 
-// nextBatch cuts the segments that become one object: contiguous, of one page
-// size, bounded. A snapshot is a batch of its own.
-func nextBatch(segments []spool.Segment) []spool.Segment {
-	n, bytes := 1, segments[0].Size
-	if segments[0].Snapshot() {
-		return segments[:1]
-	}
-	for n < len(segments) && n < maxBatchSegments && !segments[n].Snapshot() &&
-		segments[n].PageSize == segments[0].PageSize && bytes+segments[n].Size <= maxBatchBytes {
-		bytes += segments[n].Size
-		n++
-	}
-	return segments[:n]
-}
-
 // upload stores a batch as one object of level 0, or as a snapshot.
-func (s *shipper) upload(ctx context.Context, batch []spool.Segment) (store.LTXFile, error) {
-	first, last := batch[0], batch[len(batch)-1]
-	f := store.LTXFile{MinTXID: first.MinTXID, MaxTXID: last.MaxTXID}
-	if first.Snapshot() {
-		f.Level = store.SnapshotLevel
+func (s *shipper) upload(ctx context.Context, batch upload.Batch) (store.LTXFile, error) {
+	body, path, discard, err := batch.Body(ctx, s.scratch, "ship-"+custody.FileName(s.name))
+	if err != nil {
+		return store.LTXFile{}, err
 	}
-	body := store.Body{Size: first.Size, SHA256: first.SHA256, Open: func() (io.ReadCloser, error) {
-		return os.Open(first.Path)
-	}}
-	if len(batch) > 1 {
-		m, err := mergeSegments(ctx, s.scratch, "ship-"+custody.FileName(s.name), batch)
-		if err != nil {
-			return store.LTXFile{}, err
-		}
-		defer m.Discard()
-		body = m.Body
+	defer discard()
+	f, notes := batch.File(), batch.Notes(body.SHA256)
+	key := store.LTXKey(f.Level, f.MinTXID, f.MaxTXID)
+	if f.Snapshot() {
+		f.Object, err = s.uploader.CreateBase(ctx, key, body, notes)
+		return f, err
 	}
-	var err error
-	f.Object, err = s.uploader.Create(ctx, store.LTXKey(f.Level, f.MinTXID, f.MaxTXID), body, notes(batch, body.SHA256))
+	if f.Object, err = s.uploader.Create(ctx, key, body, notes); err == nil {
+		s.compactor.Keep(f, path, notes)
+	}
 	return f, err
-}
-
-func mergeSegments(ctx context.Context, dir, name string, batch []spool.Segment) (*merge.Merged, error) {
-	inputs := make([]io.Reader, len(batch))
-	for i, s := range batch {
-		f, err := os.Open(s.Path)
-		if err != nil {
-			return nil, fmt.Errorf("merge segments: %w", err)
-		}
-		defer f.Close()
-		inputs[i] = f
-	}
-	return merge.Files(ctx, dir, name, inputs)
-}
-
-// notes are the metadata of a batch: of the state after it.
-func notes(batch []spool.Segment, sha256 string) map[string]string {
-	last := batch[len(batch)-1]
-	m := map[string]string{
-		store.MetaTimestamp: last.Timestamp.UTC().Format(time.RFC3339Nano),
-		store.MetaChecksum:  last.Checksum.String(),
-		store.MetaLineage:   last.Lineage,
-		store.MetaSHA256:    sha256,
-	}
-	moment.Merged(batch[0].Stamp(), last.Stamp()).Put(m)
-	for _, segment := range batch {
-		if segment.Reason != "" {
-			m[store.MetaReason] = segment.Reason
-		}
-	}
-	return m
 }
 
 // snapshot stores the whole database in place of what is no longer in the spool.

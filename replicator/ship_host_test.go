@@ -241,3 +241,17 @@ const quick = 50 * time.Millisecond
 func replica(name string, st store.Store) replicator.ReplicaOptions {
 	return replicator.ReplicaOptions{Name: name, Store: st, SyncEvery: quick}
 }
+
+// unkeep removes what is kept on this machine of what was uploaded.
+func (h *host) unkeep() {
+	h.t.Helper()
+	kept, err := filepath.Glob(filepath.Join(h.state, "replicas", "scratch", "kept-*"))
+	if err != nil || len(kept) == 0 {
+		h.t.Fatalf("kept: %v, %v", kept, err)
+	}
+	for _, name := range kept {
+		if err := os.Remove(name); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+}

@@ -288,6 +288,7 @@ func TestShip_S16_missingFile(t *testing.T) {
 			break
 		}
 	}
+	h.unkeep()
 	h.eventually("a second snapshot", func() bool {
 		h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
 		w.commit(1)

@@ -98,6 +98,7 @@ func TestShip_S16_damagedFile(t *testing.T) {
 			} else {
 				victim.Store(&key)
 			}
+			h.unkeep()
 			_, txid, _, err := store.ParseLTXKey(key)
 			if err != nil {
 				t.Fatal(err)
@@ -231,7 +232,47 @@ func TestShip_P1_scratch(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, err := filepath.Glob(filepath.Join(scratch, "*"))
+	left = slices.DeleteFunc(left, func(name string) bool { return strings.HasPrefix(filepath.Base(name), "kept-") })
 	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "verify-new" {
 		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestShip_S16_keptFile: what was uploaded a moment ago is merged from this machine: no
+// file is read from the store but what was made, and one that somebody removed there
+// meanwhile costs nothing.
+func TestShip_S16_keptFile(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	var read atomic.Int64
+	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(st, func(op, key string, _ int) storetest.Fault {
+		if op == "get" && strings.HasPrefix(key, "0000/") {
+			read.Add(1)
+		}
+		return storetest.None
+	})))
+	h.begin()
+	for range 9 {
+		w.commit(3)
+		if err := h.sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := read.Load()
+	if err := st.Delete(t.Context(), captured(st)[4]); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("level 1", func() bool {
+		h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
+		w.commit(1)
+		return h.sync() == nil && count(st.Keys(), "0001/") > 0
+	})
+	wantRestored(t, st, path)
+	if n := count(st.Keys(), "0009/"); n != 1 {
+		t.Errorf("%d snapshots although the file was at hand", n)
+	}
+	if n := read.Load() - before; n > 0 {
+		t.Errorf("%d files of level 0 were read again", n)
 	}
 }

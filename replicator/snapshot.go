@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
@@ -18,13 +19,18 @@ import (
 // most expensive thing to repeat.
 const snapshotRetry = 5 * time.Minute
 
-// snapshotter stores the whole database.
+// maxChain is on how many files a restore is to build at the most.
+const maxChain = 256
+
+// snapshotter stores the whole database, where what changed since the last time is not
+// the cheaper thing to build on.
 type snapshotter struct {
 	name     string
 	log      *slog.Logger
 	store    store.Store
 	scratch  string
-	every    time.Duration
+	every    time.Duration // when to look
+	full     time.Duration // the longest that one full copy is built on
 	source   *source
 	progress *progress
 	uploader *upload.Uploader
@@ -49,12 +55,10 @@ func (s *snapshotter) take(ctx context.Context) error {
 }
 
 // stream reads the database in one read transaction and stores it.
-func (s *snapshotter) stream(ctx context.Context) (store.LTXFile, time.Time, error) {
-	var f store.LTXFile
-	var at time.Time
+func (s *snapshotter) stream(ctx context.Context) (f store.LTXFile, at time.Time, err error) {
 	status, _, _ := s.progress.status()
 	// Whoever waits for its turn to upload holds nothing of the database meanwhile.
-	err := store.Admitted(ctx, s.store, status.StoredBytes, func(ctx context.Context) error {
+	err = store.Admitted(ctx, s.store, status.StoredBytes, func(ctx context.Context) error {
 		return s.source.withSnapshot(ctx, func(ctx context.Context, r *capture.SnapshotReader) (err error) {
 			if _, known := s.progress.position(); !known {
 				return lease.ErrMoved // or another chain was begun: its snapshot may not fit what is there
@@ -74,7 +78,7 @@ func (s *snapshotter) stream(ctx context.Context) (store.LTXFile, time.Time, err
 				store.MetaLineage:   r.Lineage(),
 			}
 			r.Taken().Put(metadata)
-			f.Object, err = s.uploader.Create(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
+			f.Object, err = s.uploader.CreateBase(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
 			return err
 		})
 	})
@@ -84,7 +88,8 @@ func (s *snapshotter) stream(ctx context.Context) (store.LTXFile, time.Time, err
 	return f, at, nil
 }
 
-// due takes the scheduled snapshot, if anything was written since the last.
+// due takes the scheduled snapshot, if anything was written since the last and what was
+// is not the cheaper thing to build on.
 func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 	base := s.progress.snapshot()
 	if cursor, _ := s.progress.position(); base == 0 || cursor <= base {
@@ -103,5 +108,32 @@ func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 		return due, nil
 	}
 	s.snapped = now
-	return time.Time{}, s.take(ctx)
+	needed, err := s.needed(ctx, now)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("snapshot to %s: %w", s.name, err)
+	}
+	if needed {
+		return time.Time{}, s.take(ctx)
+	}
+	s.progress.update(func(st *ReplicaStatus) { st.LastSnapshot = now })
+	return now.Add(s.every), nil
+}
+
+// needed reports whether a full copy is: the last is too old, what changed since
+// outweighs half of it, or is in too many files or not all there.
+func (s *snapshotter) needed(ctx context.Context, now time.Time) (bool, error) {
+	if last := s.progress.fullAt(); s.full <= s.every || last.After(now) || now.Sub(last) >= s.full {
+		return true, nil
+	}
+	plan, err := catalog.MakePlan(ctx, s.store, catalog.Target{})
+	if beyondRepair(err) {
+		s.log.Error("the newest state cannot be restored: taking a new snapshot at once", "err", err)
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	cursor, _ := s.progress.position()
+	whole := plan.Files[0].Object.Size
+	return plan.TXID < cursor || plan.Bytes-whole > whole/2 || len(plan.Files) > maxChain, nil
 }

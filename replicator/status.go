@@ -31,7 +31,7 @@ type ReplicaStatus struct {
 // Holdings are what a replica holds, and what that costs.
 type Holdings struct {
 	StoredBytes        int64     `json:"stored_bytes"`
-	LastSnapshot       time.Time `json:"last_snapshot"`
+	LastSnapshot       time.Time `json:"last_snapshot"` // or when it was last found that none is needed
 	OldestRestorePoint time.Time `json:"oldest_restore_point"`
 	MonthlyUSD         *float64  `json:"monthly_usd,omitempty"` // see requests.Prices.Monthly; nil: not known
 }

@@ -111,7 +111,8 @@ var arrows = map[string][]string{
 	"replicator/lineage": {"replicator/store", "internal/dbfile", "internal/durable"},
 	"replicator/custody": {"replicator/catalog", "replicator/lease", "replicator/lineage", "replicator/spool",
 		"replicator/store", "internal/dbfile", "internal/durable"},
-	"replicator/upload": {"replicator/lease", "replicator/store"},
+	"replicator/upload": {"replicator/lease", "replicator/merge", "replicator/moment", "replicator/restore",
+		"replicator/spool", "replicator/store"},
 	"replicator/worker": {},
 	"replicator/compact": {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge",
 		"replicator/restore"},
@@ -122,7 +123,7 @@ var arrows = map[string][]string{
 	"replicator/requests": {"replicator/store", "internal/metric"},
 	"replicator": {
 		"replicator/moment", "replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog",
-		"replicator/lease", "replicator/merge", "replicator/spool",
+		"replicator/lease", "replicator/spool",
 		"replicator/requests", "replicator/restore", "replicator/lineage", "replicator/custody", "replicator/compact",
 		"replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",

@@ -158,20 +158,22 @@ func TestNoContextInAStruct(t *testing.T) {
 // survive), dbfile (what applications share with us) or are given a reader.
 func TestWhoMayTouchFiles(t *testing.T) {
 	allowed := map[string][]string{
-		"internal/cage":               {"OpenFile"},                       // what the kernel knows of a child
-		"internal/walbench":           {"MkdirTemp", "RemoveAll"},         // scratch
-		"internal/demo":               {"MkdirTemp", "RemoveAll"},         // everything it makes
-		"internal/config":             {"OpenFile"},                       // the configuration, never a pipe
-		"internal/dbfile":             {"Open", "OpenFile"},               // the database's own files, once
-		"internal/journal":            {"Open", "OpenFile"},               // lines that are appended
-		"internal/web":                {"MkdirAll", "Chmod", "Remove"},    // the admin socket
-		"replicator":                  {"Open", "MkdirTemp", "RemoveAll"}, // segments to upload, a drill's scratch
+		"internal/cage":               {"OpenFile"},                    // what the kernel knows of a child
+		"internal/walbench":           {"MkdirTemp", "RemoveAll"},      // scratch
+		"internal/demo":               {"MkdirTemp", "RemoveAll"},      // everything it makes
+		"internal/config":             {"OpenFile"},                    // the configuration, never a pipe
+		"internal/dbfile":             {"Open", "OpenFile"},            // the database's own files, once
+		"internal/journal":            {"Open", "OpenFile"},            // lines that are appended
+		"internal/web":                {"MkdirAll", "Chmod", "Remove"}, // the admin socket
+		"replicator":                  {"MkdirTemp", "RemoveAll"},      // a drill's scratch
 		"replicator/capture/statedir": {"Open"},
+		"replicator/compact":          {"Open", "Remove"}, // links to what was uploaded
 		"replicator/merge":            {"Open"},
 		"replicator/pagesums":         {"OpenFile"},
 		"replicator/restore":          {"OpenFile", "MkdirTemp", "Remove", "RemoveAll"}, // scratch
 		"replicator/stage":            {"OpenFile", "Remove"},                           // the target and its parts
 		"replicator/spool":            {"Remove", "RemoveAll"},
+		"replicator/upload":           {"Open"},                       // segments
 		"replicator/store/file":       {"Open", "OpenFile", "Remove"}, // a replica that is a directory
 		"replicator/store/s3/s3test":  {"MkdirAll"},
 	}

@@ -111,6 +111,7 @@ type ReplicaTarget struct {
 	Type          string        `json:"type"` // s3 or file
 	SyncEvery     time.Duration `json:"sync_every"`
 	SnapshotEvery time.Duration `json:"snapshot_every"`
+	SnapshotFull  time.Duration `json:"snapshot_full_every"` // the longest that one full copy is built on
 	RetentionKeep time.Duration `json:"retention_keep"`
 	// The ages at which restore points of every sync, of every 30 s and of every 5 min
 	// may go, in this order; 0: not before RetentionKeep. nil: none goes.

@@ -98,6 +98,8 @@ func TestLoadErrors(t *testing.T) {
 		{"F8_overflow", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  sync_every = \"99999999999999h\"\n}", "not a duration"},
 		{"F8_retention", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  snapshot {\n    every = \"48h\"\n  }\n  retention " +
 			"{\n    keep = \"24h\"\n  }\n}", "cannot be restored"},
+		{"F8_full", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  snapshot {\n    every = \"48h\"\n    full_every = " +
+			"\"24h\"\n  }\n}", "Snapshots out of order"},
 		{"F8_thinning", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"240h\"\n    every_sync = " +
 			"\"48h\"\n    every_5m = \"24h\"\n  }\n}", "Retention out of order"},
 		{"F8_thinning_beyond_keep", "replica \"file\" \"a\" {\n  dir = \"/b\"\n  retention {\n    keep = \"24h\"\n    " +
@@ -135,6 +137,30 @@ func TestLoad_F2_CRLF(t *testing.T) {
 	cfg, diags := load(t, map[string]string{"a": "database \"a\" {\r\n  path = \"/srv/a.db\"\r\n}\r\n"})
 	if len(diags) > 0 || cfg.Databases[0].Path != "/srv/a.db" {
 		t.Errorf("%v %+v", diags, cfg.Databases)
+	}
+}
+
+// Whoever says how often snapshots are taken means full copies, unless full_every says more.
+func TestLoadSnapshot(t *testing.T) {
+	t.Parallel()
+	for block, want := range map[string][2]time.Duration{
+		"":                                   {24 * time.Hour, 720 * time.Hour},
+		"snapshot { every = \"6h\" }":        {6 * time.Hour, 6 * time.Hour},
+		"snapshot { full_every = \"168h\" }": {24 * time.Hour, 168 * time.Hour},
+		"snapshot {\n every = \"6h\"\n full_every = \"168h\"\n}": {6 * time.Hour, 168 * time.Hour},
+	} {
+		cfg, diags := load(t, map[string]string{"a": "replica \"file\" \"a\" {\n dir = \"/b\"\n" + block + "\n}\n" + `
+database "app" {
+  path         = "/app.db"
+  replicate_to = [replica.file.a]
+}`})
+		if diags.HasErrors() {
+			t.Fatal(diags)
+		}
+		got, err := cfg.Replicas["file.a"].For("app", "/app.db", nil)
+		if err != nil || got.SnapshotEvery != want[0] || got.SnapshotFull != want[1] {
+			t.Errorf("%s: %v, %v, %v", block, got.SnapshotEvery, got.SnapshotFull, err)
+		}
 	}
 }
 

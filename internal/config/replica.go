@@ -19,6 +19,7 @@ import (
 const (
 	DefaultSyncEvery     = time.Second
 	DefaultSnapshotEvery = 24 * time.Hour
+	DefaultSnapshotFull  = 30 * 24 * time.Hour
 	DefaultRetentionKeep = 30 * 24 * time.Hour
 )
 
@@ -113,21 +114,34 @@ func (l *loading) replica(b *hcl.Block) {
 
 // schedules reads snapshot, retention and verify.
 func (l *loading) schedules(r *ReplicaTemplate, content *hcl.BodyContent, b *hcl.Block) {
-	every := func(typ, attr string, def, lo time.Duration) time.Duration {
-		inner := l.Single(content.Blocks, typ)
-		if inner == nil {
-			return def
-		}
-		return l.Duration(l.Content(inner.Body, hcldecode.Attributes(attr+"!")).Attributes[attr], def, lo, 10*year)
-	}
 	t := &r.target
-	t.SnapshotEvery = every("snapshot", "every", DefaultSnapshotEvery, time.Minute)
+	l.snapshot(t, l.Single(content.Blocks, "snapshot"))
 	l.retention(t, l.Single(content.Blocks, "retention"))
-	t.VerifyEvery = every("verify", "every", 0, time.Minute)
+	if v := l.Single(content.Blocks, "verify"); v != nil {
+		t.VerifyEvery = l.Duration(l.Content(v.Body, hcldecode.Attributes("every!")).Attributes["every"], 0, time.Minute,
+			10*year)
+	}
 	if t.RetentionKeep < t.SnapshotEvery {
 		l.Errorf(b.DefRange, "Retention too short",
 			"retention.keep (%s) is less than snapshot.every (%s): there would be times that cannot be restored.",
 			t.RetentionKeep, t.SnapshotEvery)
+	}
+}
+
+// snapshot reads the block, which may be nil. Whoever says every alone means full copies.
+func (l *loading) snapshot(t *ReplicaTarget, b *hcl.Block) {
+	t.SnapshotEvery, t.SnapshotFull = DefaultSnapshotEvery, DefaultSnapshotFull
+	if b == nil {
+		return
+	}
+	a := l.Content(b.Body, hcldecode.Attributes("every", "full_every")).Attributes
+	if t.SnapshotEvery = l.Duration(a["every"], t.SnapshotEvery, time.Minute, 10*year); a["every"] != nil {
+		t.SnapshotFull = t.SnapshotEvery
+	}
+	t.SnapshotFull = l.Duration(a["full_every"], t.SnapshotFull, time.Minute, 10*year)
+	if a["full_every"] != nil && t.SnapshotFull < t.SnapshotEvery {
+		l.Errorf(a["full_every"].Expr.Range(), "Snapshots out of order",
+			"full_every (%s) is less than every (%s), which is how often it is asked for.", t.SnapshotFull, t.SnapshotEvery)
 	}
 }
 

@@ -53,7 +53,7 @@ func parseReplicaURL(s string) (ReplicaTarget, error) {
 			"AWS_SECRET_ACCESS_KEY")
 	}
 	t := ReplicaTarget{Name: u.Scheme + ".cli", Type: u.Scheme, SyncEvery: DefaultSyncEvery,
-		SnapshotEvery: DefaultSnapshotEvery, RetentionKeep: DefaultRetentionKeep}
+		SnapshotEvery: DefaultSnapshotEvery, SnapshotFull: DefaultSnapshotFull, RetentionKeep: DefaultRetentionKeep}
 	switch {
 	case u.Scheme != "file" && u.Scheme != "s3":
 		return t, errors.New("the scheme must be file or s3")

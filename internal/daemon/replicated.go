@@ -139,9 +139,10 @@ func (d *Daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]rep
 		}
 		all = append(all, replicator.ReplicaOptions{
 			Name: target.Name, Store: st, Requests: counts, Prices: pricesOf(st),
-			SyncEvery: target.SyncEvery, SnapshotEvery: target.SnapshotEvery, VerifyEvery: target.VerifyEvery,
-			Retention: replicator.RetentionOptions{Keep: target.RetentionKeep, Thin: target.RetentionThin},
-			Adopt:     d.adopts(t.Name) || d.adopts(target.Name),
+			SyncEvery: target.SyncEvery, SnapshotEvery: target.SnapshotEvery, FullEvery: target.SnapshotFull,
+			VerifyEvery: target.VerifyEvery,
+			Retention:   replicator.RetentionOptions{Keep: target.RetentionKeep, Thin: target.RetentionThin},
+			Adopt:       d.adopts(t.Name) || d.adopts(target.Name),
 		})
 	}
 	return all, nil

@@ -44,7 +44,7 @@ func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.
 		case f.MaxTXID <= base:
 			continue
 		default:
-			if f.Until = thinned(f, runs, thin, now); f.Until == 0 {
+			if f.Until = thinned(f, runs, keep, thin, now); f.Until == 0 {
 				continue
 			}
 		}
@@ -58,14 +58,14 @@ func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.
 // snapshot beyond keep, and what is old enough to be thinned out, or to cover what is.
 func Sift(snapshots []Dated, keep time.Duration, thin []time.Duration, now time.Time) func(Dated) bool {
 	base, _ := oldestBase(snapshots, now.Add(-keep))
-	var soonest time.Duration
+	soonest := keep
 	for _, age := range thin {
-		if age > 0 && (soonest == 0 || age < soonest) {
-			soonest = age
+		if age > 0 {
+			soonest = min(soonest, age)
 		}
 	}
 	return func(f Dated) bool {
-		return f.MaxTXID <= base || soonest > 0 && now.Sub(f.At) >= soonest
+		return f.MaxTXID <= base || now.Sub(f.At) >= soonest
 	}
 }
 
@@ -92,8 +92,9 @@ func oldestBase(files []Dated, cutoff time.Time) (base ltx.TXID, ok bool) {
 // covers: what lies under one file goes at one time, or the remaining would miss
 // a link. A file that no window merged (see NextWindow) stands in for the
 // levels up to its cover and is kept as long as they are.
-func thinned(f Dated, runs [][]Dated, thin []time.Duration, now time.Time) ltx.TXID {
-	if f.Snapshot() || len(thin) == 0 {
+// Beyond keep, of which only the chain to the oldest promised point is needed, all are.
+func thinned(f Dated, runs [][]Dated, keep time.Duration, thin []time.Duration, now time.Time) ltx.TXID {
+	if f.Snapshot() {
 		return 0
 	}
 	for _, run := range runs {
@@ -101,8 +102,11 @@ func thinned(f Dated, runs [][]Dated, thin []time.Duration, now time.Time) ltx.T
 			continue
 		}
 		if g := cover(f, run); g != nil {
-			age := thin[min(g.Level-1, len(thin)-1)]
-			if g.Level <= len(thin) && age > 0 && now.Sub(g.At) >= age {
+			age := keep
+			if g.Level <= len(thin) && thin[g.Level-1] > 0 {
+				age = min(keep, thin[g.Level-1])
+			}
+			if now.Sub(g.At) >= age {
 				return g.MaxTXID
 			}
 			return 0

@@ -19,12 +19,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// intervals are the windows of levels 1, 2 and 3. Windows begin at
-// multiples of the interval since year 1, on every machine the same.
-var intervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour}
+// intervals are the windows of levels 1 to 4. Windows begin at
+// multiples of the interval since year 1, on every machine the same. The last is what
+// changed in a day, in place of another copy of the whole database.
+var intervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour}
 
 // Levels is how many levels are made.
-const Levels = 3
+const Levels = 4
 
 // Intervals returns the windows of the levels, level 1 first.
 func Intervals() []time.Duration { return slices.Clone(intervals) }
@@ -32,7 +33,7 @@ func Intervals() []time.Duration { return slices.Clone(intervals) }
 // maxRecent is how many files may wait for compaction.
 const maxRecent = 1 << 14
 
-// Options of a compactor. All are needed, Turn apart.
+// Options of a compactor. All are needed, Turn, Name and Local apart.
 type Options struct {
 	Store   store.Store
 	Create  func(context.Context, string, store.Body, map[string]string) (store.Object, error) // what nobody stored before
@@ -40,16 +41,20 @@ type Options struct {
 	Scratch string                                                                             // for temporary files
 	Slack   time.Duration                                                                      // how late commits may come
 	Turn    float64                                                                            // see after
-	Clock   func() time.Time
-	Logger  *slog.Logger
+	// the replica's, fit for a file
+	Name   string
+	Local  int64 // bytes of files that may be kept for merging; 0: none
+	Clock  func() time.Time
+	Logger *slog.Logger
 }
 
 // Compactor merges the files of one replica. One goroutine runs it; the others tell it
 // what was stored and what was deleted.
 type Compactor struct {
-	o Options
+	o    Options
+	kept kept
 
-	mu     sync.Mutex               // guards what follows; held over no request
+	mu     sync.Mutex               // guards what follows; held over no request, before that of kept
 	recent []store.LTXFile          // files that may still be merged
 	times  map[string]time.Time     // of their newest batches, by key
 	done   map[int]ltx.TXID         // by level: compacted up to here
@@ -60,20 +65,29 @@ type Compactor struct {
 // New returns a compactor that knows of no file.
 func New(o Options) *Compactor {
 	return &Compactor{
-		o: o, times: map[string]time.Time{}, done: map[int]ltx.TXID{},
+		o: o, kept: kept{dir: o.Scratch, name: o.Name, limit: o.Local}, times: map[string]time.Time{},
+		done:  map[int]ltx.TXID{},
 		tries: map[string]int{}, lost: map[string]store.LTXFile{},
 	}
 }
 
-// Load finds the files that compaction has not dealt with, given how far each level reaches.
-func (c *Compactor) Load(ctx context.Context, levels map[int]ltx.TXID) error {
+// Load finds the files that compaction has not dealt with, given how far each level
+// reaches and the TXID of the newest snapshot, in front of which days are not merged.
+func (c *Compactor) Load(ctx context.Context, levels map[int]ltx.TXID, base ltx.TXID) error {
 	done := map[int]ltx.TXID{}
 	for level := Levels; level >= 1; level-- {
 		done[level] = max(levels[level], done[level+1])
 	}
 	var found []store.LTXFile
 	for level := range Levels {
-		after := store.LTXKey(level, done[Levels], math.MaxUint64)
+		// Of the levels below, what the last but one has dealt with is not looked for: a day of
+		// them is many pages of a listing. What of it no window merged stays as it is.
+		from := done[Levels-1]
+		if level == Levels-1 {
+			done[Levels] = max(done[Levels], base)
+			from = done[Levels]
+		}
+		after := store.LTXKey(level, from, math.MaxUint64)
 		for object, err := range c.o.Store.List(ctx, store.LevelPrefix(level), after) {
 			if err != nil {
 				return err
@@ -103,6 +117,12 @@ func (c *Compactor) Add(f store.LTXFile, at time.Time) time.Time {
 	return c.o.after(c.when(f).Truncate(intervals[0]).Add(intervals[0]), intervals[0])
 }
 
+// Keep links path, a file that was stored under the key of f with that metadata and is
+// changed by nobody, so that merging f reads no store.
+func (c *Compactor) Keep(f store.LTXFile, path string, metadata map[string]string) {
+	c.kept.add(f.Object.Key, path, f.Object.Size, metadata)
+}
+
 // Forget drops files that are not to be asked for again.
 func (c *Compactor) Forget(gone func(store.LTXFile) bool) {
 	c.mu.Lock()
@@ -118,6 +138,7 @@ func (c *Compactor) forgetLocked(gone func(store.LTXFile) bool) {
 		}
 		delete(c.times, f.Object.Key)
 		delete(c.tries, f.Object.Key)
+		c.kept.remove(f.Object.Key)
 		return true
 	})
 }
@@ -131,6 +152,7 @@ func (c *Compactor) remember(f store.LTXFile) {
 	if len(c.recent) == maxRecent {
 		for _, old := range c.recent[:maxRecent/2] {
 			delete(c.times, old.Object.Key)
+			c.kept.remove(old.Object.Key)
 		}
 		c.recent = slices.Delete(c.recent, 0, maxRecent/2)
 	}
@@ -159,6 +181,9 @@ func (c *Compactor) Run(ctx context.Context) (r Report, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	done := c.done[Levels]
+	for _, other := range c.done {
+		done = min(done, other)
+	}
 	c.forgetLocked(func(f store.LTXFile) bool { return f.MaxTXID <= done })
 	return r, err
 }
@@ -206,6 +231,7 @@ func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) err
 		return err
 	}
 	f, err := c.merge(ctx, w)
+	merged := make(map[string]bool, len(w.Inputs))
 	if err != nil {
 		err = fmt.Errorf("compact level %d: %w", w.Level, err)
 	}
@@ -223,6 +249,10 @@ func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) err
 	}
 	c.times[f.Object.Key] = c.when(w.Inputs[len(w.Inputs)-1])
 	c.remember(f)
+	for _, input := range w.Inputs { // f stands for them in every window above
+		merged[input.Object.Key] = true
+	}
+	c.forgetLocked(func(f store.LTXFile) bool { return merged[f.Object.Key] })
 	c.done[w.Level] = w.Until
 	r.Bytes += f.Object.Size
 	return nil

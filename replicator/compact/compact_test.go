@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -105,5 +107,89 @@ func TestRecent_isBounded(t *testing.T) {
 	}
 	if got := p.recent[len(p.recent)-1].MaxTXID; got != n {
 		t.Errorf("the newest file kept is %d, want %d", got, n)
+	}
+}
+
+// TestKept: inputs that are on this machine are not read from the store; one that is
+// damaged there is, and what is beyond the bound is not kept.
+func TestKept(t *testing.T) {
+	t.Parallel()
+	for _, damaged := range []bool{false, true} {
+		m := storetest.NewMemory()
+		reads := 0
+		st := storetest.NewFaulty(m, func(op, key string, _ int) storetest.Fault {
+			if op == "get" && key < "0001" {
+				reads++
+			}
+			return storetest.None
+		})
+		dir, source, now := t.TempDir(), t.TempDir(), time.Unix(1_700_000_000, 0)
+		c := New(Options{
+			Store: st, Scratch: dir, Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+			Name: "a", Local: 1 << 20, Hold: func(context.Context) error { return nil },
+			Create: func(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
+				return m.Put(ctx, key, body, store.PutOptions{Metadata: metadata})
+			},
+		})
+		for txid := ltx.TXID(2); txid <= 6; txid++ {
+			data := file(t, txid)
+			body := store.Body{Size: int64(len(data)), Open: func() (io.ReadCloser, error) {
+				return io.NopCloser(bytes.NewReader(data)), nil
+			}}
+			metadata := map[string]string{store.MetaChecksum: txid.String()}
+			object, err := m.Put(t.Context(), store.LTXKey(0, txid, txid), body, store.PutOptions{Metadata: metadata})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := store.LTXFile{MinTXID: txid, MaxTXID: txid, Object: object}
+			if damaged && txid == 4 {
+				data = bytes.Clone(data)
+				data[len(data)/2] ^= 1
+			}
+			path := filepath.Join(source, txid.String())
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.Add(f, now)
+			c.Keep(f, path, metadata)
+			if err := os.Remove(path); err != nil { // as the spool does
+				t.Fatal(err)
+			}
+		}
+		now = now.Add(time.Minute)
+		if r, err := c.Run(t.Context()); err != nil || len(r.Lost) > 0 {
+			t.Fatalf("damaged %v: %+v, %v", damaged, r, err)
+		}
+		_, object, err := m.Get(t.Context(), store.LTXKey(1, 2, 6), 0, 0)
+		if err != nil || object.Metadata[store.MetaChecksum] != ltx.TXID(6).String() {
+			t.Errorf("damaged %v: %+v, %v", damaged, object, err)
+		}
+		if want := map[bool]int{false: 0, true: 5}[damaged]; reads != want {
+			t.Errorf("damaged %v: %d files were read, want %d", damaged, reads, want)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 || len(c.recent) != 1 {
+			t.Errorf("damaged %v: left: %q, %d files to merge", damaged, left, len(c.recent))
+		}
+	}
+}
+
+// TestKept_isBounded: the oldest go first, and what is larger than all is not kept.
+func TestKept_isBounded(t *testing.T) {
+	t.Parallel()
+	k := kept{dir: t.TempDir(), name: "a", limit: 100}
+	path := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(path, make([]byte, 40), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"1", "2", "3"} {
+		k.add(key, path, 40, nil)
+	}
+	k.add("huge", path, 101, nil)
+	if left, _ := filepath.Glob(filepath.Join(k.dir, "*")); len(left) != 2 || k.bytes != 80 || k.order[0] != "2" {
+		t.Errorf("left: %q, %d bytes, order %q", left, k.bytes, k.order)
+	}
+	k.remove("2", "3")
+	if left, _ := filepath.Glob(filepath.Join(k.dir, "*")); len(left) != 0 || k.bytes != 0 {
+		t.Errorf("left after removal: %q, %d bytes", left, k.bytes)
 	}
 }

@@ -16,26 +16,19 @@ import (
 // merge makes one file of w: reads the inputs, stores the output, reads it
 // back and decodes it. Only then may the inputs ever be deleted.
 func (c *Compactor) merge(ctx context.Context, w catalog.Window) (store.LTXFile, error) {
-	inputs := make([]io.Reader, len(w.Inputs))
-	var metadata map[string]string // of the last input
-	var first moment.Stamp
-	for i, f := range w.Inputs {
-		body, object, err := c.o.Store.Get(ctx, f.Object.Key, 0, -1)
-		if err != nil {
-			return store.LTXFile{}, c.blame(ctx, w.Inputs, err)
+	m, notes, local, err := c.combine(ctx, w)
+	if err != nil && local {
+		for _, f := range w.Inputs { // what this machine kept may be what is damaged
+			c.kept.remove(f.Object.Key)
 		}
-		defer body.Close()
-		if inputs[i], metadata = restore.Bounded(f, body), object.Metadata; i == 0 {
-			first = moment.Of(metadata)
-		}
+		m, notes, _, err = c.combine(ctx, w)
 	}
-	m, err := merge.Files(ctx, c.o.Scratch, fmt.Sprintf("compact-%d", w.Level), inputs)
 	if err != nil {
 		return store.LTXFile{}, c.blame(ctx, w.Inputs, err)
 	}
 	defer m.Discard()
 	key := store.LTXKey(w.Level, m.Min, m.Max)
-	object, err := c.o.Create(ctx, key, m.Body, merge.Notes(first, metadata, m.Body.SHA256))
+	object, err := c.o.Create(ctx, key, m.Body, notes)
 	if err != nil {
 		return store.LTXFile{}, err
 	}
@@ -47,7 +40,40 @@ func (c *Compactor) merge(ctx context.Context, w catalog.Window) (store.LTXFile,
 	if err != nil {
 		return store.LTXFile{}, fmt.Errorf("read %s back: %w", key, err)
 	}
+	c.Keep(f, m.Path(), notes)
 	return f, nil
+}
+
+// combine merges the inputs of w into a temporary file and returns it with its metadata.
+// Inputs are taken from this machine where they are there, which local reports, else from
+// the store.
+func (c *Compactor) combine(ctx context.Context, w catalog.Window) (
+	m *merge.Merged, notes map[string]string, local bool, err error,
+) {
+	inputs := make([]io.Reader, len(w.Inputs))
+	var metadata map[string]string // of the last input
+	var first moment.Stamp
+	for i, f := range w.Inputs {
+		var body io.ReadCloser
+		if kept, known := c.kept.open(f.Object.Key); kept != nil {
+			body, metadata, local = kept, known, true
+		} else {
+			var object store.Object
+			if body, object, err = c.o.Store.Get(ctx, f.Object.Key, 0, -1); err != nil {
+				return nil, nil, local, err
+			}
+			metadata = object.Metadata
+		}
+		defer body.Close()
+		if inputs[i] = restore.Bounded(f, body); i == 0 {
+			first = moment.Of(metadata)
+		}
+	}
+	m, err = merge.Files(ctx, c.o.Scratch, fmt.Sprintf("compact-%d", w.Level), inputs)
+	if err != nil {
+		return nil, nil, local, err
+	}
+	return m, merge.Notes(first, metadata, m.Body.SHA256), local, nil
 }
 
 // again counts that an object could not be read, and reports whether that was once too often.

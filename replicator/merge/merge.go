@@ -64,6 +64,9 @@ func Files(ctx context.Context, dir, name string, inputs []io.Reader) (_ *Merged
 	return m, nil
 }
 
+// Path is the file's name for now.
+func (m *Merged) Path() string { return m.file.TempPath() }
+
 // Discard removes the file.
 func (m *Merged) Discard() error { return m.file.Abort() }
 
