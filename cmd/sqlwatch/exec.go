@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
+	"github.com/sqlwatch/sqlwatch/internal/recovery"
 	"github.com/sqlwatch/sqlwatch/internal/supervise"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
@@ -107,7 +108,7 @@ func restoreAbsent(ctx context.Context, env *environment, cfg *config.Config) er
 		if err != nil {
 			return fmt.Errorf("restore %s from %s: %w", t.Path, from.Name, err)
 		}
-		if err := printRestore(env.Stderr, result); err != nil {
+		if err := recovery.Print(env.Stderr, result); err != nil {
 			return err
 		}
 	}

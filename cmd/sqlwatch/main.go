@@ -71,6 +71,7 @@ func main() {
 
 // execute runs one command line and returns the process's exit code.
 func execute(env *environment, args []string) int {
+	args = dashed(args)
 	app := newApplication(env)
 	_, err := app.ParseContext(args)
 	if err == nil || slices.Contains(args, "--completion-bash") {
@@ -91,6 +92,20 @@ func execute(env *environment, args []string) int {
 		fmt.Fprintf(env.Stderr, "sqlwatch: %v\n", err)
 	}
 	return exit.code
+}
+
+// dashed joins "-o -" to one argument: kingpin takes a "-" by itself for no text at all.
+func dashed(args []string) []string {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		if (args[i] == "-o" || args[i] == "--output") && i+1 < len(args) && args[i+1] == "-" {
+			out = append(out, "--output=-")
+			i++
+			continue
+		}
+		out = append(out, args[i])
+	}
+	return out
 }
 
 // newApplication registers every command. Each file of this package that brings

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -17,12 +16,11 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/superfly/ltx"
 
-	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/recovery"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
-	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // restoreCommand holds the flags of restore.
@@ -30,17 +28,22 @@ type restoreCommand struct {
 	env *environment
 
 	source, replica, output, timestamp, txid, check *string
+	owner, mode, scratch                            *string
 	dryRun, force, ifNotExists, exact, asJSON       *bool
-	ifReplicaExists                                 *bool
+	ifReplicaExists, all                            *bool
 }
 
 func registerRestore(app *kingpin.Application, env *environment) {
 	cmd := app.Command("restore", "Make a database file from a replica: the newest state, or the one of a moment. "+
 		"Nothing is there until all of it is checked.")
 	c := &restoreCommand{
-		env:    env,
-		source: cmd.Arg("DB/URL", "Configured database, or URL of a replica.").Required().String(),
-		output: cmd.Flag("output", "File to make.").Short('o').PlaceHolder("FILE").String(),
+		env: env,
+		source: cmd.Arg("DB/URL", "Configured database, by name or path, whether its file is there or not; or URL of a "+
+			"replica.").String(),
+		all: cmd.Flag("all", "Restore every configured database to its place, or into the directory -o. Combine with "+
+			"--if-not-exists or --force.").Bool(),
+		output: cmd.Flag("output", "File to make; with --all a directory; - is standard output, which gets the first byte "+
+			"when all is checked.").Short('o').PlaceHolder("FILE").String(),
 		timestamp: cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z, or so long ago, such as "+
 			"10m: the newest batch at or before it.").PlaceHolder("T").String(),
 		txid: cmd.Flag("txid", "State after this TXID: a number, or 16 hex digits as in the names of LTX "+
@@ -49,7 +52,7 @@ func registerRestore(app *kingpin.Application, env *environment) {
 			"compared.").Default("quick").Enum("none", "quick", "full"),
 		dryRun: cmd.Flag("dry-run", "Say what would be restored from which objects.").Bool(),
 		force: cmd.Flag("force", "Replace an existing database, unless anybody uses it. It and its side files "+
-			"are set aside under another name.").Bool(),
+			"are set aside under another name, of which the newest and those of the last day stay.").Bool(),
 		ifNotExists: cmd.Flag("if-not-exists", "Do nothing if the file exists: for the start of a service.").Bool(),
 		ifReplicaExists: cmd.Flag("if-replica-exists",
 			"Do nothing, successfully, where nothing was replicated yet: for the first start of a service.").Bool(),
@@ -57,6 +60,12 @@ func registerRestore(app *kingpin.Application, env *environment) {
 			"names the restore points before and after it.").Bool(),
 		replica: cmd.Flag("replica", "Which of the database's replicas, such as s3.main. Default: the one that reaches "+
 			"farthest.").PlaceHolder("NAME").String(),
+		owner: cmd.Flag("owner", "Who gets the file: a user, or user:group, by name or number. Default: who had the one "+
+			"it replaces, else (as root) the directory's owner.").PlaceHolder("USER[:GROUP]").String(),
+		mode: cmd.Flag("mode", "Mode of the file, such as 0640. Default: that of the one it replaces, else "+
+			"0600.").PlaceHolder("MODE").String(),
+		scratch: cmd.Flag("scratch", "Directory with room for the database, for -o -. Default: "+
+			"$TMPDIR.").PlaceHolder("DIR").String(),
 		asJSON: cmd.Flag("json", "Print JSON.").Bool(),
 	}
 	cmd.Action(func(*kingpin.ParseContext) error { return c.run() })
@@ -67,114 +76,128 @@ func (c *restoreCommand) run() error {
 	if err != nil {
 		return err
 	}
-	if *c.output == "" && !*c.dryRun {
-		return errors.New("restore: say where to with -o FILE")
+	owner, err := recovery.ParseOwner(*c.owner, *c.mode)
+	if err != nil {
+		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if err := c.consistent(); err != nil {
+		return err
+	}
+	ctx, stop := interruptible()
 	defer stop()
-	store, from, err := openStore(ctx, c.env, *c.source, *c.replica)
-	if err != nil {
-		return err
-	}
 	progress, done := progressTo(c.env.Stderr, "restoring")
-	result, err := restore.Run(ctx, store, restore.Options{
-		Output: *c.output, Target: target, Force: *c.force, IfNotExists: *c.ifNotExists, DryRun: *c.dryRun, Note: true,
-		Check: restore.Check(*c.check), Progress: progress, Exact: *c.exact, SyncEvery: from.SyncEvery,
-	})
-	done()
-	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return fmt.Errorf("%s: restore: interrupted: nothing was left behind, and what was at the output's place still is",
-			from.Place())
+	r := recovery.Recovery{
+		Resolver: c.env.resolver(), Replica: *c.replica, IfReplicaExists: *c.ifReplicaExists,
+		Options: restore.Options{
+			Output: *c.output, Target: target, Force: *c.force, IfNotExists: *c.ifNotExists, DryRun: *c.dryRun, Note: true,
+			Check: restore.Check(*c.check), Progress: progress, Exact: *c.exact, Owner: owner,
+		},
 	}
-	if *c.ifReplicaExists && nothingYet(from, err) {
-		_, err := fmt.Fprintf(c.env.Stdout, "%s: nothing was replicated yet: nothing to do\n", from.Place())
-		return err
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", from.Place(), err)
-	}
-	for _, w := range result.Warnings {
-		fmt.Fprintf(c.env.Stderr, "sqlwatch: %s\n", w)
-	}
-	if *c.asJSON {
-		return writeJSON(c.env.Stdout, newRestoreReport(result))
-	}
-	return printRestore(c.env.Stdout, result)
-}
-
-// nothingYet reports whether a replica is empty, or its directory was not made yet. A
-// bucket is there before anything is replicated to it.
-func nothingYet(from config.ReplicaTarget, err error) bool {
-	return errors.Is(err, catalog.ErrEmpty) || from.Type == "file" && errors.Is(err, store.ErrMisplaced)
-}
-
-// restoreReport is a restore's result in JSON: TXIDs are numbers there, as in metrics.
-type restoreReport struct {
-	restore.Result
-	TXID     uint64  `json:"txid"`
-	Size     int64   `json:"size"`
-	Checksum string  `json:"checksum,omitempty"`
-	Plan     float64 `json:"plan_seconds"`
-	Apply    float64 `json:"apply_seconds"`
-	Finish   float64 `json:"finish_seconds"`
-}
-
-func newRestoreReport(r restore.Result) restoreReport {
-	report := restoreReport{
-		Result: r, TXID: uint64(r.TXID), Size: r.Size(),
-		Plan: r.PlanTime.Seconds(), Apply: r.ApplyTime.Seconds(), Finish: r.FinishTime.Seconds(),
-	}
-	if r.Checksum != 0 {
-		report.Checksum = r.Checksum.String()
-	}
-	return report
-}
-
-func printRestore(w io.Writer, r restore.Result) error {
-	var out strings.Builder
 	switch {
-	case r.Skipped:
-		fmt.Fprintf(&out, "%s exists: nothing to do\n", r.Output)
-	case r.DryRun:
-		fmt.Fprintf(&out, "would restore %s from %d objects, %s:\n", restoredState(r), len(r.Objects),
-			humanize.IBytes(uint64(r.ObjectBytes)))
-		for _, key := range r.Objects {
-			fmt.Fprintf(&out, "  %s\n", key)
-		}
-	default:
-		fmt.Fprintf(&out, "restored %s to %s: %s\n", restoredState(r), r.Output, humanize.IBytes(uint64(r.Size())))
-		fmt.Fprintf(&out, "  from %d objects, %s, in %s; %s\n", len(r.Objects), humanize.IBytes(uint64(r.ObjectBytes)),
-			(r.PlanTime + r.ApplyTime + r.FinishTime).Round(time.Millisecond), proofOf(r))
-		for _, name := range r.Aside {
-			fmt.Fprintf(&out, "  what was there is now %s\n", name)
-		}
+	case *c.all:
+		return c.runAll(ctx, r, done)
+	case *c.output == "-":
+		return c.stream(ctx, r, done)
 	}
-	_, err := io.WriteString(w, out.String())
+	out, err := r.One(ctx, *c.source)
+	done()
+	if err != nil {
+		return interrupted(ctx, out, err)
+	}
+	return c.print(c.env.Stdout, out)
+}
+
+// consistent refuses flags that contradict each other.
+func (c *restoreCommand) consistent() error {
+	stream := *c.output == "-"
+	switch {
+	case *c.all && *c.source != "":
+		return errors.New("restore: --all restores every configured database: leave the argument out")
+	case !*c.all && *c.source == "":
+		return errors.New("restore: say what: a configured database or a replica's URL, or --all")
+	case *c.all && (stream || *c.txid != "" || *c.replica != ""):
+		return errors.New("restore: --all goes with no single stream, TXID or replica: each database has its own")
+	case *c.output == "" && !*c.dryRun && !*c.all:
+		return errors.New("restore: say where to with -o FILE")
+	case stream && (*c.force || *c.ifNotExists || *c.owner != "" || *c.mode != ""):
+		return errors.New("restore: standard output has no file to replace, or to give an owner and a mode")
+	case stream && !*c.dryRun && onTerminal(c.env.Stdout):
+		return errors.New("restore: standard output is a terminal: send it to a file or a program")
+	}
+	return nil
+}
+
+// stream writes the database to standard output, and all that is to be said elsewhere.
+func (c *restoreCommand) stream(ctx context.Context, r recovery.Recovery, done func()) error {
+	// Without this a reader that goes away would end the process where it stands.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+	out, err := r.Stream(ctx, *c.source, *c.scratch, show.Unwrap(c.env.Stdout))
+	done()
+	if err != nil {
+		return interrupted(ctx, out, err)
+	}
+	out.Output = "standard output"
+	return c.print(c.env.Stderr, out)
+}
+
+// runAll restores every configured database.
+func (c *restoreCommand) runAll(ctx context.Context, r recovery.Recovery, done func()) error {
+	dir := *c.output
+	r.Options.Output = ""
+	reports := []recovery.Report{}
+	err := r.All(ctx, dir, func(out recovery.Outcome) {
+		done()
+		switch {
+		case out.Err != nil:
+			fmt.Fprintf(c.env.Stderr, "sqlwatch: %s: %v\n", out.Database, interrupted(ctx, out, out.Err))
+		case !*c.asJSON:
+			fmt.Fprintf(c.env.Stdout, "%s: ", out.Database)
+			if err := c.print(c.env.Stdout, out); err != nil {
+				fmt.Fprintf(c.env.Stderr, "sqlwatch: %v\n", err)
+			}
+		default:
+			c.warn(out)
+		}
+		reports = append(reports, recovery.NewReport(out))
+	})
+	if *c.asJSON {
+		err = errors.Join(err, writeJSON(c.env.Stdout, reports))
+	}
 	return err
 }
 
-// restoredState names a state. Replicas of Litestream 0.3 have no TXIDs.
-func restoredState(r restore.Result) string {
-	when := r.Timestamp.UTC().Format(time.RFC3339Nano)
-	if r.TXID == 0 {
-		return "the state of " + when
+func (c *restoreCommand) warn(out recovery.Outcome) {
+	for _, w := range out.Warnings {
+		fmt.Fprintf(c.env.Stderr, "sqlwatch: %s\n", w)
 	}
-	return fmt.Sprintf("txid %d of %s", r.TXID, when)
 }
 
-// proofOf says why the result is to be believed.
-func proofOf(r restore.Result) string {
-	proof := "every object's checksum is right"
-	if r.Compared {
-		proof = "the database's checksum is the replicated one's"
+// print says what came of one database.
+func (c *restoreCommand) print(w io.Writer, out recovery.Outcome) error {
+	c.warn(out)
+	if *c.asJSON {
+		return writeJSON(w, recovery.NewReport(out))
 	}
-	switch r.Check {
-	case restore.CheckQuick:
-		proof += ", quick_check ok"
-	case restore.CheckFull:
-		proof += ", integrity_check ok"
+	if out.Nothing {
+		_, err := fmt.Fprintf(w, "%s: nothing was replicated yet: nothing to do\n", out.Place)
+		return err
 	}
-	return proof
+	if err := recovery.Print(w, out.Result); err != nil || out.Daemon == 0 || out.Skipped {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "  the running daemon's own cursor there was txid %d\n", out.Daemon)
+	return err
+}
+
+// interrupted says of a restore that was ended what is left of it.
+func interrupted(ctx context.Context, out recovery.Outcome, err error) error {
+	if !errors.Is(err, context.Canceled) || ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("%s: restore: interrupted: nothing was left behind, and what was at the output's place still is",
+		out.Place)
 }
 
 // parseTarget reads --txid and --timestamp.
@@ -201,12 +224,16 @@ func parseTarget(txid, timestamp string) (t catalog.Target, err error) {
 	return t, nil
 }
 
+func onTerminal(w io.Writer) bool {
+	f, ok := show.Unwrap(w).(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
+}
+
 // progressTo returns a function that shows progress where w is a terminal, and
 // one that ends the line.
 func progressTo(w io.Writer, what string) (progress func(done, total int64), end func()) {
 	w = show.Unwrap(w)
-	f, ok := w.(*os.File)
-	if !ok || !isatty.IsTerminal(f.Fd()) {
+	if !onTerminal(w) {
 		return nil, func() {}
 	}
 	var last time.Time

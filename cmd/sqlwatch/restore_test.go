@@ -128,8 +128,8 @@ func TestRestoreCommandRefusals_R9(t *testing.T) {
 	url := smallReplica(t)
 	out := filepath.Join(t.TempDir(), "out.db")
 	for _, test := range []struct{ args, says string }{
-		{"--timestamp yesterday", "with a time zone"},
-		{"--timestamp 2024-03-01T12:02:00", "with a time zone"},
+		{"--timestamp yesterday", "--timestamp"},
+		{"--timestamp 2024-03-01T12:02:00", "lacks a time zone"},
 		{"--timestamp 2024-03-01T12:00:00Z", "txid 1 (2024-03-01T12:01:00Z) to txid 3 (2024-03-01T12:03:00Z)"},
 		{"--timestamp 2030-01-01T00:00:00Z", "outside of what can be restored"},
 		{"--txid 4", "outside of what can be restored"},

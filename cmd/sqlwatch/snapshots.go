@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/recovery"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -64,6 +65,7 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 		if err == nil && files == 0 {
 			err = nothingListed(ctx, st)
 		}
+		err = recovery.Explain(ctx, from, err)
 		if err != nil {
 			return fmt.Errorf("%s: %w", from.Place(), err)
 		}

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/dustin/go-humanize"
 
+	"github.com/sqlwatch/sqlwatch/internal/recovery"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -30,27 +30,27 @@ func registerVerify(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := interruptible()
 		defer stop()
-		st, from, err := openStore(ctx, env, *source, *replica)
-		if err != nil {
+		progress, done := progressTo(env.Stderr, "verifying")
+		r := recovery.Recovery{Resolver: env.resolver(), Replica: *replica}
+		result, place, err := r.Drill(ctx, *source, restore.DrillOptions{Scratch: *scratch, Target: target,
+			Progress: progress})
+		done()
+		if err != nil && place == "" {
 			return err
 		}
-		progress, done := progressTo(env.Stderr, "verifying")
-		result, err := restore.Drill(ctx, st, restore.DrillOptions{Scratch: *scratch, Target: target, Progress: progress,
-			SyncEvery: from.SyncEvery})
-		done()
 		if err != nil {
-			return verifyFailure(fmt.Errorf("%s: %w", from.Place(), err))
+			return verifyFailure(err)
 		}
 		for _, w := range result.Restore.Warnings {
 			fmt.Fprintf(env.Stderr, "sqlwatch: %s\n", w)
 		}
 		if *asJSON {
-			return writeJSON(env.Stdout, newRestoreReport(result.Restore))
+			return writeJSON(env.Stdout, recovery.NewReport(recovery.Outcome{Result: result.Restore, Place: place}))
 		}
-		_, err = fmt.Fprintf(env.Stdout, "%s: %s restores: %s in %s; %s\n", from.Place(), restoredState(result.Restore),
-			humanize.IBytes(uint64(result.Restore.Size())), result.Time.Round(time.Millisecond), proofOf(result.Restore))
+		_, err = fmt.Fprintf(env.Stdout, "%s: %s restores: %s in %s; %s\n", place, recovery.State(result.Restore),
+			humanize.IBytes(uint64(result.Restore.Size())), result.Time.Round(time.Millisecond), recovery.Proof(result.Restore))
 		return err
 	})
 }

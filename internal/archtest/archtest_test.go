@@ -40,6 +40,9 @@ var arrows = map[string][]string{
 	// What an operator's words mean, and what a terminal shows.
 	"internal/target": {"internal/admin", "internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/store"},
+	"internal/recovery": {"internal/config", "internal/daemon", "internal/durable", "internal/target",
+		"replicator/catalog", "replicator/lineage", "replicator/restore", "replicator/stage",
+		"replicator/store"},
 	"internal/admin": {"internal/health", "internal/unit", "internal/watchdog", "internal/web", "policy"},
 	"internal/views": {"internal/admin", "internal/health", "internal/show", "internal/watchdog", "internal/web", "policy",
 		"replicator/requests"},

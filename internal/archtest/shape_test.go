@@ -170,6 +170,7 @@ func TestWhoMayTouchFiles(t *testing.T) {
 		"replicator/compact":          {"Open", "Remove"}, // links to what was uploaded
 		"replicator/merge":            {"Open"},
 		"replicator/pagesums":         {"OpenFile"},
+		"internal/recovery":           {"Open", "MkdirTemp", "RemoveAll"},               // scratch of a stream
 		"replicator/restore":          {"OpenFile", "MkdirTemp", "Remove", "RemoveAll"}, // scratch
 		"replicator/stage":            {"OpenFile", "Remove"},                           // the target and its parts
 		"replicator/spool":            {"Remove", "RemoveAll"},

@@ -97,7 +97,7 @@ func (c *Config) Expand() ([]DatabaseTarget, error) {
 	return targets, errors.Join(errs...)
 }
 
-// Known is a database that a glob found earlier.
+// Known is a database that a glob found earlier, or, where it is a path only, would find.
 type Known struct {
 	Name  string `json:"name"`
 	Path  string `json:"path"`
@@ -124,8 +124,8 @@ func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 	}
 	for _, d := range c.Databases {
 		for _, k := range known {
-			if name, err := d.nameOf(k.Path); d.Glob != "" && k.Block == d.Name && err == nil && name == k.Name &&
-				x.fits(d, k.Path) {
+			if name, err := d.nameOf(k.Path); d.Glob != "" && err == nil && (k == Known{Path: k.Path} ||
+				k.Block == d.Name && name == k.Name) && x.fits(d, k.Path) {
 				x.add(d, k.Path)
 			}
 		}
@@ -156,7 +156,7 @@ func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 // fits reports whether the block's glob stands for a path that nobody else has.
 func (x *expansion) fits(d Database, path string) bool {
 	match, err := filepath.Match(d.Glob, path)
-	return err == nil && match && !x.paths[filepath.Clean(path)]
+	return err == nil && match && !x.paths[filepath.Clean(path)] && !x.cfg.ours(path) && !sideFile(path)
 }
 
 // Unmatched returns the globs that match no file now.

@@ -43,6 +43,16 @@ func loadWatched(stateDir string) (*watched, error) {
 	return w, nil
 }
 
+// Watched returns the databases that globs have found for the daemon of a state directory,
+// as far as that can be read.
+func Watched(stateDir string) []config.Known {
+	w, err := loadWatched(stateDir)
+	if err != nil {
+		return nil
+	}
+	return w.list()
+}
+
 // list returns what is known, by name.
 func (w *watched) list() []config.Known {
 	all := make([]config.Known, 0, len(w.known))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
@@ -12,58 +14,102 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Store returns the store that a command's DB/URL argument means: a
-// replica's URL, or the name or path of a configured database. Of several
-// replicas it takes the one called replica, or the one that reaches farthest.
-func (r *Resolver) Store(ctx context.Context, arg, replica string) (store.Store, config.ReplicaTarget, error) {
-	targets, ours, err := r.Replicas(arg)
-	if err != nil {
-		return nil, config.ReplicaTarget{}, err
-	}
-	if replica != "" {
-		for _, t := range targets {
-			if t.Name == replica {
-				targets = []config.ReplicaTarget{t}
-			}
-		}
-		if targets[0].Name != replica {
-			return nil, config.ReplicaTarget{}, fmt.Errorf("%s has no replica %s", arg, replica)
-		}
-	}
-	if len(targets) > 1 {
-		return Farthest(ctx, r.Stderr, targets, ours)
-	}
-	st, err := daemon.NewStore(ctx, targets[0])
-	return st, targets[0], err
+// Source is a replica to read from.
+type Source struct {
+	Store    store.Store
+	Replica  config.ReplicaTarget
+	Database config.DatabaseTarget // the zero value where a URL was given
+	Lineage  string                // by which the state directory knows the database; "": it does not
 }
 
-// Replicas returns the replicas that an argument means, at least one, and the
-// lineage that the state directory knows them by, "" where it knows none.
-func (r *Resolver) Replicas(arg string) (targets []config.ReplicaTarget, ours string, err error) {
+// Store is Source, for those who need no more than the store.
+func (r *Resolver) Store(ctx context.Context, arg, replica string) (store.Store, config.ReplicaTarget, error) {
+	s, err := r.Source(ctx, arg, replica)
+	return s.Store, s.Replica, err
+}
+
+// Source returns what a command's DB/URL argument means: a replica's URL, or the name or
+// path of a configured database, whether its file is there or not. Of several replicas it
+// takes the one called replica, or the one that reaches farthest.
+func (r *Resolver) Source(ctx context.Context, arg, replica string) (Source, error) {
 	if strings.Contains(arg, "://") {
 		t, err := config.ParseReplicaURL(arg)
-		return []config.ReplicaTarget{t}, "", err
+		if err != nil {
+			return Source{}, err
+		}
+		return r.SourceOf(ctx, Source{Database: config.DatabaseTarget{Replicas: []config.ReplicaTarget{t}}}, replica)
 	}
 	path, err := r.ConfigPath()
 	if errors.Is(err, ErrNoConfig) {
-		return nil, "", fmt.Errorf("%s is no replica URL (file:///dir, s3://bucket/prefix), and there is %w", arg, err)
+		return Source{}, fmt.Errorf("%s is no replica URL (file:///dir, s3://bucket/prefix), and there is %w", arg, err)
 	}
 	if err != nil {
-		return nil, "", err
+		return Source{}, err
 	}
 	cfg, err := r.Load(path, []string{arg})
 	if err != nil {
-		return nil, "", err
+		return Source{}, err
 	}
-	databases, leftOut := cfg.Expand()
+	known := daemon.Watched(cfg.Server.StateDir)
+	if abs, err := filepath.Abs(arg); err == nil {
+		known = append(known, config.Known{Path: abs})
+	}
+	databases, leftOut := expand(cfg, known)
 	chosen, err := Choose(databases, []string{arg}, leftOut)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w: give its replica's URL (a database found by glob is unknown while its file is gone)",
-			err)
+		return Source{}, fmt.Errorf("%w: give its path or its replica's URL (the name of a database found by a glob is "+
+			"known "+
+			"on the machine that has watched it)", err)
 	}
-	d := chosen[0]
-	if len(d.Replicas) == 0 {
-		return nil, "", fmt.Errorf("database %s has no replica: add replicate_to to its block", d.Name)
+	return r.SourceOf(ctx, Source{Database: chosen[0], Lineage: custody.LineageOf(StateOf(cfg, chosen[0].Name))}, replica)
+}
+
+// SourceOf chooses one of the replicas of s.Database.
+func (r *Resolver) SourceOf(ctx context.Context, s Source, replica string) (Source, error) {
+	targets := s.Database.Replicas
+	if replica != "" {
+		targets = slices.DeleteFunc(slices.Clone(targets), func(t config.ReplicaTarget) bool { return t.Name != replica })
 	}
-	return d.Replicas, custody.LineageOf(StateOf(cfg, d.Name)), nil
+	var err error
+	switch {
+	case len(s.Database.Replicas) == 0:
+		return s, fmt.Errorf("database %s has no replica: add replicate_to to its block", s.Database.Name)
+	case len(targets) == 0:
+		return s, fmt.Errorf("database %s has no replica %s", s.Database.Name, replica)
+	case len(targets) > 1:
+		s.Store, s.Replica, err = Farthest(ctx, r.Stderr, targets, s.Lineage)
+	default:
+		s.Replica = targets[0]
+		s.Store, err = daemon.NewStore(ctx, targets[0])
+	}
+	return s, err
+}
+
+// Every returns all configured databases, those that globs have found before included,
+// as sources whose replica is not chosen yet. An error may come beside those that are good.
+func (r *Resolver) Every() ([]Source, error) {
+	path, err := r.ConfigPath()
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := r.Load(path, EveryDatabase)
+	if err != nil {
+		return nil, err
+	}
+	databases, err := expand(cfg, daemon.Watched(cfg.Server.StateDir))
+	var all []Source
+	for _, d := range databases {
+		all = append(all, Source{Database: d, Lineage: custody.LineageOf(StateOf(cfg, d.Name))})
+	}
+	return all, err
+}
+
+// expand returns all configured databases, those that are known to a glob among them.
+func expand(cfg *config.Config, known []config.Known) ([]config.DatabaseTarget, error) {
+	targets, leftOut := cfg.ExpandAround(known)
+	var errs []error
+	for _, l := range leftOut {
+		errs = append(errs, fmt.Errorf("%s: %s", l.Place, l.Why))
+	}
+	return targets, errors.Join(errs...)
 }

@@ -23,6 +23,7 @@ type DrillOptions struct {
 	Target    catalog.Target
 	Check     Check // "" is CheckFull
 	Exact     bool
+	Reach     ltx.TXID      // see Options
 	SyncEvery time.Duration // see Options
 	Progress  func(done, total int64)
 
@@ -58,8 +59,8 @@ func Drill(ctx context.Context, st store.Store, o DrillOptions) (result DrillRes
 	}
 	result.Restore, err = Run(ctx, st, Options{
 		Output: filepath.Join(dir, "drill.db"), Target: o.Target, Check: o.Check, Progress: o.Progress, Exact: o.Exact,
-		SyncEvery: o.SyncEvery,
-		Leave:     DrillLeaves,
+		SyncEvery: o.SyncEvery, Reach: o.Reach,
+		Leave: DrillLeaves,
 	})
 	result.Restore.Output = ""
 	if err != nil {

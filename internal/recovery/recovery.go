@@ -1,0 +1,216 @@
+// Package recovery makes databases of the replicas that a command's arguments name: one,
+// all of a configuration, or a stream. It asks the running daemon how far it has come, so
+// that a listing which ends too early is no older state without a word.
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/target"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// Recovery is what a command asks for.
+type Recovery struct {
+	Resolver        *target.Resolver
+	Replica         string // which one of a database's; "": the one that reaches farthest
+	IfReplicaExists bool   // where nothing was replicated yet there is nothing to do
+	Options         restore.Options
+}
+
+// Outcome is what came of one database.
+type Outcome struct {
+	restore.Result
+	Database string // its name; "" where a URL was given
+	Place    string // the replica's address
+	Daemon   ltx.TXID
+	Nothing  bool // nothing was replicated yet, and that is well
+	Err      error
+}
+
+// One restores what arg means.
+func (r Recovery) One(ctx context.Context, arg string) (Outcome, error) {
+	source, err := r.Resolver.Source(ctx, arg, r.Replica)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return r.from(ctx, source, r.Options)
+}
+
+// All restores every configured database that has a replica, to its own place, or where
+// dir is not "" to a file in there that is called after it. One that fails keeps no other.
+func (r Recovery) All(ctx context.Context, dir string, each func(Outcome)) error {
+	sources, err := r.Resolver.Every()
+	if err != nil {
+		return fmt.Errorf("restore all: %w", err)
+	}
+	if dir != "" && !r.Options.DryRun {
+		if err := durable.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("restore all: %w", err)
+		}
+	}
+	failed := 0
+	for _, s := range sources {
+		o := r.Options
+		if o.Output = s.Database.Path; dir != "" {
+			o.Output = filepath.Join(dir, fileName(s.Database))
+		}
+		out := Outcome{Database: s.Database.Name}
+		s, err := r.Resolver.SourceOf(ctx, s, r.Replica)
+		if err == nil {
+			out, err = r.from(ctx, s, o)
+		}
+		if out.Database, out.Err = s.Database.Name, err; err != nil {
+			failed++
+		}
+		each(out)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("restore all: %d of %d databases were not restored", failed, len(sources))
+	}
+	return nil
+}
+
+// fileName is what a database's file is called among others.
+func fileName(d config.DatabaseTarget) string {
+	ext := filepath.Ext(d.Path)
+	if ext == "" || filepath.Ext(d.Name) == ext {
+		return d.Name
+	}
+	return d.Name + ext
+}
+
+// Stream restores what arg means into scratch, checks it, and only then writes it to w.
+func (r Recovery) Stream(ctx context.Context, arg, scratch string, w io.Writer) (out Outcome, err error) {
+	source, err := r.Resolver.Source(ctx, arg, r.Replica)
+	if err != nil {
+		return Outcome{}, err
+	}
+	dir, err := os.MkdirTemp(scratch, "sqlwatch-restore-")
+	if err != nil {
+		return Outcome{}, fmt.Errorf("restore: %w", err)
+	}
+	o := r.Options
+	o.Output, o.Note, o.Leave = filepath.Join(dir, "restored.db"), false, restore.DrillLeaves
+	out, err = r.from(ctx, source, o)
+	out.Output = ""
+	var file *os.File
+	if err == nil && !out.Nothing {
+		file, err = os.Open(o.Output)
+	}
+	// From here on the file lives as long as its descriptor.
+	if err = errors.Join(err, os.RemoveAll(dir)); err != nil || file == nil {
+		return out, err
+	}
+	defer file.Close()
+	if n, err := io.Copy(w, file); err != nil {
+		return out, fmt.Errorf("restore: write the database: %d of %d bytes were written: %w", n, out.Size(), err)
+	}
+	return out, nil
+}
+
+// Drill restores what arg means into scratch, checks all of it and leaves nothing.
+func (r Recovery) Drill(ctx context.Context, arg string, o restore.DrillOptions) (restore.DrillResult, string, error) {
+	s, err := r.Resolver.Source(ctx, arg, r.Replica)
+	if err != nil {
+		return restore.DrillResult{}, "", err
+	}
+	o.SyncEvery = s.Replica.SyncEvery
+	warning := ""
+	if o.Target == (catalog.Target{}) {
+		if o.Reach, warning = r.cursor(ctx, s); warning != "" {
+			o.Reach = 0
+		}
+	}
+	result, err := restore.Drill(ctx, s.Store, o)
+	if warning != "" {
+		result.Restore.Warnings = append(result.Restore.Warnings, warning)
+	}
+	if err = short(o.Reach, Explain(ctx, s.Replica, err)); err != nil {
+		err = fmt.Errorf("%s: %w", s.Replica.Place(), err)
+	}
+	return result, s.Replica.Place(), err
+}
+
+// short says of a state that ends before the daemon's own cursor that it does.
+func short(reach ltx.TXID, err error) error {
+	var gap *catalog.GapError
+	if reach == 0 || !errors.As(err, &gap) || gap.To != reach || gap.Reached >= reach {
+		return err
+	}
+	return fmt.Errorf("the running daemon has stored everything up to txid %d there, and the store shows less: try "+
+		"again, "+
+		"or choose an older state with --txid or --timestamp: %w", reach, err)
+}
+
+func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) (Outcome, error) {
+	out := Outcome{Database: s.Database.Name, Place: s.Replica.Place()}
+	o.SyncEvery = s.Replica.SyncEvery
+	warning := ""
+	if o.Target == (catalog.Target{}) {
+		if out.Daemon, warning = r.cursor(ctx, s); warning == "" {
+			o.Reach = out.Daemon
+		}
+	}
+	result, err := restore.Run(ctx, s.Store, o)
+	out.Result = result
+	if warning != "" {
+		out.Warnings = append(out.Warnings, warning)
+	}
+	if r.IfReplicaExists && nothingYet(s.Replica, err) {
+		out.Nothing = true
+		return out, nil
+	}
+	if err = short(o.Reach, Explain(ctx, s.Replica, err)); err != nil {
+		return out, fmt.Errorf("%s: %w", out.Place, err)
+	}
+	return out, nil
+}
+
+// cursor asks the running daemon how far it has come with a replica, 0 where none answers
+// or knows of it. Where the replica is another lineage's by now its TXIDs say nothing:
+// then there is a warning.
+func (r Recovery) cursor(ctx context.Context, s target.Source) (txid ltx.TXID, warning string) {
+	if s.Database.Name == "" {
+		return 0, ""
+	}
+	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	known, err := r.Resolver.Daemon.Databases(asking, s.Database.Name)
+	if err != nil || len(known) != 1 || known[0].Path != s.Database.Path || known[0].Sample == nil {
+		return 0, ""
+	}
+	for _, replica := range known[0].Sample.Replicas {
+		if replica.Name == s.Replica.Name {
+			txid = ltx.TXID(replica.TXID)
+		}
+	}
+	line, err := lineage.Read(ctx, s.Store)
+	if txid > 0 && err == nil && s.Lineage != "" && line.ID != s.Lineage {
+		return txid, fmt.Sprintf("the running daemon has stored up to txid %d of lineage %.8s there, and the replica holds "+
+			"lineage %.8s of %s", txid, s.Lineage, line.ID, line.By)
+	}
+	return txid, ""
+}
+
+// nothingYet reports whether a replica is empty, or its directory was not made yet. A
+// bucket is there before anything is replicated to it.
+func nothingYet(from config.ReplicaTarget, err error) bool {
+	return errors.Is(err, catalog.ErrEmpty) || from.Type == "file" && errors.Is(err, store.ErrMisplaced)
+}
