@@ -24,7 +24,7 @@ type Hooks struct {
 }
 
 // Checkpoint runs one checkpoint. The outcome is typed; the error is not nil
-// only with OutcomeFailed. While others are held up, the stall budget runs: when it
+// only with OutcomeFailed. While writers wait, the stall budget runs: when it
 // is spent the checkpoint is interrupted, and that pass keeps no progress. The
 // connection must not be in a transaction.
 //

@@ -23,7 +23,7 @@ func (m Mode) String() string {
 // Budget bounds what one checkpoint may cost the application.
 type Budget struct {
 	BusyTimeout time.Duration // how long SQLite may wait for a lock; 0: not at all
-	Stall       time.Duration // how long writers may be held up in total; 0: DefaultStall
+	Stall       time.Duration // how long writers may wait in total; 0: DefaultStall
 }
 
 // DefaultStall is the stall budget where none is given.
@@ -43,7 +43,7 @@ const (
 	OutcomeContended                  // another checkpointer was at work: retry in milliseconds, no failed attempt
 	OutcomeWriterBusy                 // for all of the busy timeout a transaction of another process was open
 	OutcomeNotReset                   // every frame is in the database, but a reader keeps the WAL from being emptied
-	OutcomeBudgetSpent                // interrupted: writers had been held up for the whole stall budget
+	OutcomeBudgetSpent                // interrupted: writers had waited for the whole stall budget
 	OutcomeNotWAL                     // the database is not in WAL mode
 	OutcomeFailed                     // an error: see the error returned beside it
 	// the WAL is reset, and its file shorter: to cut off all would have passed the stall budget

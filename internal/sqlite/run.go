@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// errStallBudget is the cause of a run given up because writers had been held
-// up for the whole stall budget.
+// errStallBudget is the cause of a run given up because writers had waited
+// for the whole stall budget.
 var errStallBudget = errors.New("stall budget spent")
 
 // lockPoll is how often a wanted lock is tried again. A try is one fcntl, below

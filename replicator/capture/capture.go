@@ -49,7 +49,7 @@ type Options struct {
 	Files       *dbfile.Files // open for as long as the Capture is
 	StateDir    string        // of this database alone; made if it does not exist
 	RestartAt   int64         // bytes of live WAL at which it is restarted; 0: 32 MB
-	StallBudget time.Duration // how long a soft restart may hold writers up; 0: 50 ms
+	StallBudget time.Duration // how long writers may wait for a soft restart; 0: 50 ms
 	SpoolLimit  int64         // bytes of spool beyond which capture stops; 0: 1 GB
 	BatchAge    time.Duration // how long Step without force gathers commits into one segment; 0: 1 s
 	IdleAfter   time.Duration // without a commit for so long, the connections are closed; 0: 60 s
