@@ -26,7 +26,8 @@ var (
 		Help:   "Always 1: the file system that holds the database."}
 	metricWALResetBug = metric.Metric{Name: "sqlite_database_wal_reset_bug", Type: metric.Gauge, Labels: []string{"db"},
 		Help: "1 if the last writer's SQLite can lose commits when a checkpoint meets a WAL reset (3.7.0 to 3.51.2, except " +
-			"3.44.6 and 3.50.7)."}
+			"3.44.6 and 3.50.7).",
+		AbsentAtZero: true}
 	metricDatabaseSize = metric.Metric{Name: "sqlite_database_size_bytes", Type: metric.Gauge, Labels: []string{"db"},
 		Help: "Size of the main database file."}
 	metricWALSize = metric.Metric{Name: "sqlite_wal_size_bytes", Type: metric.Gauge, Labels: []string{"db"},
@@ -63,20 +64,24 @@ var (
 	metricReaders = metric.Metric{Name: "sqlite_wal_readers", Type: metric.Gauge, Labels: []string{"db"},
 		Help: "Read marks that processes other than sqlwatch use: at least this many read transactions are open."}
 	metricOldestReader = metric.Metric{Name: "sqlite_wal_oldest_reader_frame", Type: metric.Gauge, Labels: []string{"db"},
-		Help: "Lowest of those read marks: frames after it stay in the WAL; 0 = nobody."}
+		Help:         "Lowest of those read marks: frames after it stay in the WAL; 0 = nobody.",
+		AbsentAtZero: true}
 	metricPinnedSince = metric.Metric{Name: "sqlite_wal_pinned_since_timestamp_seconds", Type: metric.Gauge,
-		Labels: []string{"db"},
-		Help:   "Since when one of those read marks, below the head, has been keeping the WAL from being reset; 0 = nobody."}
+		Labels:       []string{"db"},
+		Help:         "Since when one of those read marks, below the head, has been keeping the WAL from being reset; 0 = nobody.",
+		AbsentAtZero: true}
 	metricLockHeld = metric.Metric{Name: "sqlite_lock_held_ratio", Type: metric.Gauge, Labels: []string{"db", "lock"},
 		Help: "Share of the last minute's samples, 0 to 1, that found the lock held."}
 	metricBusy = metric.Metric{Name: "sqlite_busy_total", Type: metric.Counter, Labels: []string{"db", "lock", "source"},
 		Help: "Refused locks. Source ebpf: refused attempts of all other processes that an application without " +
 			"busy_timeout sees as SQLITE_BUSY; with one, the retries too. Source sqlwatch: what sqlwatch's own operations " +
 			"met. Source step, for chosen databases: calls of sqlite3_step that returned SQLITE_BUSY, whatever was in the " +
-			"way; it overlaps with ebpf."}
+			"way; it overlaps with ebpf.",
+		AbsentAtZero: true}
 	metricWriteHold = metric.Metric{Name: "sqlite_write_lock_hold_seconds", Type: metric.Histogram, Labels: []string{"db"},
 		Help: "How long the write lock was held, by any process. One of eight holds is timed, by lot, and counts for " +
-			"eight. Only where the kernel's source (ebpf) works; absent elsewhere."}
+			"eight. Only where the kernel's source (ebpf) works; absent elsewhere.",
+		AbsentAtZero: true, Bounds: []float64{0.001048576, 0.016777216, 0.268435456, 4.294967296}}
 	metricProcesses = metric.Metric{Name: "sqlite_database_processes", Type: metric.Gauge, Labels: []string{"db"},
 		Help: "Distinct processes seen holding a lock within the last minute: at least this many are attached."}
 	metricAvail = metric.Metric{Name: "sqlite_filesystem_avail_bytes", Type: metric.Gauge, Labels: []string{"db"},

@@ -91,6 +91,13 @@ func promQL(expr string) string {
 	return strings.NewReplacer("@db", dbMatchers, "@instance", instanceMatchers).Replace(strings.TrimSpace(expr))
 }
 
+// grown is by how much a counter grew, where it did. A counter that is absent
+// while it is 0 appears with what it has counted by then, which increase does not
+// see.
+func grown(counter, span string) string {
+	return `increase(` + counter + `[` + span + `]) > 0 or ` + counter + ` unless ` + counter + ` offset ` + span
+}
+
 // one returns the only query of a panel.
 func one(expr, legend string) []Query { return []Query{{Expr: expr, Legend: legend}} }
 

@@ -39,7 +39,7 @@ func databaseHealth() Row {
 		{Title: "Engine at risk", Kind: Stat, Unit: "short", Width: 3, Values: yesNo, Steps: bad(1),
 			Description: "Whether the application's SQLite has the WAL-reset bug, which can lose commits. Cure: SQLite " +
 				"3.51.3, 3.50.7 or 3.44.6.",
-			Queries: one(`max(sqlite_database_wal_reset_bug{@db})`, "affected")},
+			Queries: one(`max(sqlite_database_wal_reset_bug{@db}) or vector(0)`, "affected")},
 	}}
 }
 
@@ -90,7 +90,8 @@ func databaseCheckpoints() Row {
 			Description: "By reason. busy: a writer was at work. pinned: a reader was in the way. contended: another " +
 				"checkpoint. stall_budget: it would have held writers up for too long. io: an error, see the log. All but io are " +
 				"tried again later.",
-			Queries: one(`sum by (reason) (increase(sqlwatch_checkpoint_failures_total{@db}[$__rate_interval]))`, "{{reason}}")},
+			Queries: one(`sum by (reason) (`+grown(`sqlwatch_checkpoint_failures_total{@db}`, "$__rate_interval")+`)`,
+				"{{reason}}")},
 		{Title: "Duration of checkpoints", Kind: TimeSeries, Unit: "s", Min: number(0),
 			Description: "95 of 100 checkpoints took less.",
 			Queries: one(
@@ -121,7 +122,7 @@ func databaseLocks() Row {
 		{Title: "Kept for readers", Kind: TimeSeries, Unit: "bytes", Min: number(0),
 			Description: "What was written after the oldest reader began: it stays in the WAL until that reader ends.",
 			Queries: one(
-				`clamp_min(sqlite_wal_frames{@db} - sqlite_wal_oldest_reader_frame{@db}, 0) * `+
+				`clamp_min(sqlite_wal_frames{@db} - (sqlite_wal_oldest_reader_frame{@db} or sqlite_wal_readers{@db} * 0), 0) * `+
 					`sqlite_database_page_size_bytes{@db} unless sqlite_wal_readers{@db} == 0`, "kept")},
 		{Title: "Locks held", Kind: TimeSeries, Unit: "percentunit", Min: number(0), Max: number(1), Steps: bad(0.8),
 			Description: "Share of the last minute that a lock was held. write: by writers. checkpoint: by whoever copies the " +

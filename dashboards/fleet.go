@@ -127,6 +127,7 @@ func fleetWatchers() Row {
 		{Title: "Faults of sqlwatch", Kind: TimeSeries, Unit: "short", Min: number(0),
 			Description: "Turns that ended in a fault of sqlwatch itself; it closed the database and began again. Anything " +
 				"but 0 is worth a report.",
-			Queries: one(`sum by (instance) (increase(sqlwatch_database_panics_total{@db}[$__rate_interval]))`, "{{instance}}")},
+			Queries: one(`sum by (instance) (`+grown(`sqlwatch_database_panics_total{@db}`, "$__rate_interval")+`)`,
+				"{{instance}}")},
 	}}
 }

@@ -71,17 +71,17 @@ func policyActions() Row {
 		{Title: "Actions that fell short", Kind: TimeSeries, Unit: "short", Min: number(0), OpensDatabase: true,
 			Description: "Actions that did not reach their end. For checkpoints the reasons are below.",
 			Queries: one(
-				`sum by (db, policy, action) (increase(sqlwatch_policy_action_failures_total{@db}[$__rate_interval]))`,
+				`sum by (db, policy, action) (`+grown(`sqlwatch_policy_action_failures_total{@db}`, "$__rate_interval")+`)`,
 				"{{db}}: {{policy}}, {{action}}")},
 		{Title: "Refusals", Kind: TimeSeries, Unit: "short", Min: number(0), OpensDatabase: true,
 			Description: "Times that a guard began to keep a policy from acting. window: outside it. reader: somebody pins " +
 				"the WAL. stall: writers would be held up for too long. floor: too soon or too little. turn: another policy " +
 				"acts. mode: dry run.",
-			Queries: one(`sum by (db, policy, guard) (increase(sqlwatch_policy_refusals_total{@db}[$__rate_interval]))`,
+			Queries: one(`sum by (db, policy, guard) (`+grown(`sqlwatch_policy_refusals_total{@db}`, "$__rate_interval")+`)`,
 				"{{db}}: {{policy}}, {{guard}}")},
 		{Title: "Checkpoints that fell short", Kind: TimeSeries, Unit: "short", Min: number(0), OpensDatabase: true,
 			Description: "By reason; see the dashboard of the database.",
-			Queries: one(`sum by (db, reason) (increase(sqlwatch_checkpoint_failures_total{@db}[$__rate_interval]))`,
+			Queries: one(`sum by (db, reason) (`+grown(`sqlwatch_checkpoint_failures_total{@db}`, "$__rate_interval")+`)`,
 				"{{db}}: {{reason}}")},
 		{Title: "Notifications", Kind: TimeSeries, Unit: "short", Min: number(0), Width: gridWidth,
 			Description: "What policies told the notifiers: taken, waiting for a notifier that does not answer, and lost, by " +

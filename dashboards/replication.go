@@ -40,7 +40,7 @@ func replicationHealth() Row {
 		{Title: "Discontinuities", Kind: Stat, Unit: "short", Steps: warn(1, 3),
 			Description: "How often, in the time shown, sqlwatch could not prove that it had seen every commit, compared the " +
 				"database and sent what differed. Once after a restart is normal.",
-			Queries: one(`sum(increase(sqlwatch_replica_discontinuities_total{@db}[$__range])) or vector(0)`,
+			Queries: one(`sum(`+grown(`sqlwatch_replica_discontinuities_total{@db}`, "$__range")+`) or vector(0)`,
 				"discontinuities")},
 	}}
 }
@@ -100,11 +100,12 @@ func replicationRestore() Row {
 		{Title: "Drills that failed", Kind: TimeSeries, Unit: "short", Min: number(0),
 			Description: "Restore drills whose result was not a sound database equal to the original. Anything but 0 needs a " +
 				"person.",
-			Queries: one(`sum by (db, replica) (increase(sqlwatch_verify_failures_total{@db}[$__rate_interval]))`,
+			Queries: one(`sum by (db, replica) (`+grown(`sqlwatch_verify_failures_total{@db}`, "$__rate_interval")+`)`,
 				"{{db}} from {{replica}}")},
 		{Title: "Discontinuities", Kind: TimeSeries, Unit: "short", Min: number(0),
 			Description: "By reason. The replica is complete after each, but the states in between cannot be restored.",
-			Queries: one(`sum by (db, reason) (increase(sqlwatch_replica_discontinuities_total{@db}[$__rate_interval]))`,
+			Queries: one(`sum by (db, reason) (`+grown(`sqlwatch_replica_discontinuities_total{@db}`, "$__rate_interval")+
+				`)`,
 				"{{db}}: {{reason}}")},
 		{Title: "Stored", Kind: TimeSeries, Unit: "bytes", Min: number(0),
 			Description: "Bytes of all files that the replica holds.",
@@ -142,12 +143,12 @@ func replicationRequests() Row {
 			Description: "By reason. not_found, exists and conflict are answers that belong to normal work; auth, throttled, " +
 				"timeout and unavailable are not.",
 			Queries: one(
-				`sum by (operation, reason) (rate(sqlwatch_replica_operation_failures_total{@db}[$__rate_interval])) > 0`,
+				`sum by (operation, reason) (rate(sqlwatch_replica_operation_failures_total{@instance}[$__rate_interval])) > 0`,
 				"{{operation}}: {{reason}}")},
 		{Title: "Duration of requests", Kind: TimeSeries, Unit: "s", Min: number(0),
 			Description: "95 of 100 requests took less.",
 			Queries: one(
 				`histogram_quantile(0.95, sum by (le, operation) `+
-					`(rate(sqlwatch_replica_operation_duration_seconds_bucket{@db}[$__rate_interval])))`, "{{operation}}")},
+					`(rate(sqlwatch_replica_operation_duration_seconds_bucket{@instance}[$__rate_interval])))`, "{{operation}}")},
 	}}
 }

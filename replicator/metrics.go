@@ -16,21 +16,30 @@ import (
 // read at scrape, which sends no request and waits for no lock that is held across
 // I/O. One Metrics serves all replicators of a process; register it once.
 type Metrics struct {
+	// Detail exports the failures and durations of requests for each database; else
+	// they are those of a replica, for all databases together. Set before it is
+	// registered.
+	Detail bool
+
 	mu      sync.Mutex
-	sources map[string]*Replicator // by database
+	sources map[string]*Replicator      // by database
+	past    map[string]*requests.Counts // by replica: of replicators that have ended
 }
 
 // NewMetrics returns metrics of no replicator yet; Options.Metrics adds them.
-func NewMetrics() *Metrics { return &Metrics{sources: map[string]*Replicator{}} }
+func NewMetrics() *Metrics {
+	return &Metrics{sources: map[string]*Replicator{}, past: map[string]*requests.Counts{}}
+}
 
 // The metrics of this package, in the order of the reference.
 var (
 	metricUploaded = replicaMetric(metric.Counter, "sqlwatch_replica_uploaded_bytes_total",
 		"Bytes of objects stored in the replica.")
-	metricVerifyFailures  = replicaMetric(metric.Counter, "sqlwatch_verify_failures_total", "Restore drills that failed.")
+	metricVerifyFailures = quiet(replicaMetric(metric.Counter, "sqlwatch_verify_failures_total",
+		"Restore drills that failed."))
 	metricDiscontinuities = metric.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: metric.Counter,
 		Labels: []string{"db", "reason"},
-		Help:   "Times that continuity was not proven and a diff or snapshot was taken, by reason."}
+		Help:   "Times that continuity was not proven and a diff or snapshot was taken, by reason.", AbsentAtZero: true}
 	metricSnapshotEvery = replicaMetric(metric.Gauge, "sqlwatch_replica_snapshot_interval_seconds",
 		"Configured time between snapshots (snapshot every) of the replica.")
 	metricVerifyEvery = replicaMetric(metric.Gauge, "sqlwatch_verify_interval_seconds",
@@ -68,16 +77,16 @@ var replicaGauges = []replicaGauge{
 		"1 when the store was found to refuse a second writer (If-None-Match and If-Match); 0 when it does not, or nothing "+
 			"was written yet.",
 		func(s ReplicaStatus) float64 { return truth(s.Guard == lease.GuardConditional) }),
-	gauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see "+
+	quietGauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see "+
 		"sqlwatch status.",
 		func(s ReplicaStatus) float64 { return truth(s.Custody != "" && !s.Custody.Writes()) }),
-	gauge("sqlwatch_replica_lost_files", "Files of the replica that were found gone, damaged or unreadable since the "+
+	quietGauge("sqlwatch_replica_lost_files", "Files of the replica that were found gone, damaged or unreadable since the "+
 		"start; a new snapshot was taken.",
 		func(s ReplicaStatus) float64 { return float64(s.LostFiles) }),
 	gauge("sqlwatch_verify_last_success_timestamp_seconds",
 		"Time of the last restore drill that succeeded; 0 when there is none.",
 		func(s ReplicaStatus) float64 { return seconds(s.LastVerified) }),
-	gauge("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover.",
+	quietGauge("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover.",
 		func(s ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }),
 }
 
@@ -91,6 +100,18 @@ type replicaGauge struct {
 func gauge(name, help string, value func(ReplicaStatus) float64) replicaGauge {
 	m := replicaMetric(metric.Gauge, name, help)
 	return replicaGauge{m, m.Desc(), value}
+}
+
+// quietGauge is a gauge that at 0 says of something that it does not hold.
+func quietGauge(name, help string, value func(ReplicaStatus) float64) replicaGauge {
+	g := gauge(name, help, value)
+	g.Metric = quiet(g.Metric)
+	return g
+}
+
+func quiet(m metric.Metric) metric.Metric {
+	m.AbsentAtZero = true
+	return m
 }
 
 func replicaMetric(kind metric.Type, name, help string) metric.Metric {
@@ -123,7 +144,7 @@ func seconds(t time.Time) float64 {
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
-	requests.Describe(descs)
+	requests.Describe(descs, m.Detail)
 	for _, d := range []*prometheus.Desc{descUploaded, descVerifyFailures, descDiscontinuities, descSnapshotEvery,
 		descVerifyEvery} {
 		descs <- d
@@ -140,9 +161,29 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	for _, r := range m.sources {
 		sources = append(sources, r)
 	}
+	together := map[string]*requests.Counts{}
+	for replica, past := range m.past {
+		together[replica] = new(requests.Counts)
+		together[replica].Add(past)
+	}
 	m.mu.Unlock()
 	for _, r := range sources {
 		r.collect(metrics)
+		for _, p := range r.replicas {
+			if m.Detail {
+				p.o.Requests.CollectDetail(metrics, r.o.Name, p.o.Name)
+				continue
+			}
+			if together[p.o.Name] == nil {
+				together[p.o.Name] = new(requests.Counts)
+			}
+			together[p.o.Name].Add(p.o.Requests)
+		}
+	}
+	if !m.Detail {
+		for replica, counts := range together {
+			counts.CollectDetail(metrics, "", replica)
+		}
 	}
 }
 
@@ -173,6 +214,7 @@ func (r *Replicator) collect(metrics chan<- prometheus.Metric) {
 func (m *Metrics) add(r *Replicator) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.retire(m.sources[r.o.Name])
 	m.sources[r.o.Name] = r // in place of a predecessor that was stopped for it
 }
 
@@ -181,6 +223,21 @@ func (m *Metrics) remove(r *Replicator) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.sources[r.o.Name] == r {
+		m.retire(r)
 		delete(m.sources, r.o.Name)
+	}
+}
+
+// retire keeps what a replicator's replicas were asked, so that the counters of
+// each replica never go down.
+func (m *Metrics) retire(r *Replicator) {
+	if r == nil {
+		return
+	}
+	for _, p := range r.replicas {
+		if m.past[p.o.Name] == nil {
+			m.past[p.o.Name] = new(requests.Counts)
+		}
+		m.past[p.o.Name].Add(p.o.Requests)
 	}
 }

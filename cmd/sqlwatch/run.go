@@ -33,6 +33,8 @@ func registerRun(app *kingpin.Application, env *environment) {
 		"Also count, in every process that has this database open, the calls of sqlite3_step that return SQLITE_BUSY: "+
 			"contention between threads of one process. Costs that process a few microseconds a step. Repeatable.").PlaceHolder(
 		"DB").Strings()
+	detail := cmd.Flag("metrics.detail", "Export every series: also failures that never happened, all buckets of "+
+		"histograms, and requests to replicas for each database. About three times as many.").Bool()
 	adopt := cmd.Flag("adopt", "Continue the history that another program, such as Litestream, began in this replica "+
 		"(s3.main), or in every replica of this database. Repeatable; needed once.").PlaceHolder("NAME").Strings()
 	beside := cmd.Flag("exec", "Run this command beside the daemon: absent databases are restored first, signals are "+
@@ -62,7 +64,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 		socket, _ := env.Getenv("NOTIFY_SOCKET")
 		o := daemon.Options{
 			Config: cfg, Load: load, Logger: log, Build: readBuildInfo(), NotifySocket: socket,
-			Web: listeners, AllowedHosts: *hosts, CountBusy: *busy, CountSteps: *steps, Adopt: *adopt,
+			Web: listeners, AllowedHosts: *hosts, CountBusy: *busy, CountSteps: *steps, Adopt: *adopt, Detail: *detail,
 		}
 		if *beside != "" {
 			return runBeside(context.Background(), env, o, *beside)

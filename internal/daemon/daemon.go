@@ -42,6 +42,7 @@ type Options struct {
 	Web          *toolkit.FlagConfig            // the listeners' flags; unset: server.listen, no TLS
 	AllowedHosts []string                       // further host names under which the server may be asked
 	CountBusy    bool                           // count SQLITE_BUSY of all processes, in the kernel
+	Detail       bool                           // export all series, also of what never happened
 	CountSteps   []string                       // databases whose processes' sqlite3_step is counted too
 	Adopt        []string                       // replicas, or databases, whose foreign history is continued
 	Build        BuildInfo
@@ -88,7 +89,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, fmt.Errorf("this sqlwatch was built wrongly: %w", err)
 	}
 	if o.Web == nil {
-		o.Web = &toolkit.FlagConfig{}
+		o.Web = &toolkit.FlagConfig{WebConfigFile: new(string), WebSystemdSocket: new(bool)}
 	}
 	d := &Daemon{
 		o: o, log: o.Logger, config: o.Config,
@@ -130,6 +131,7 @@ func (d *Daemon) Status() *watchdog.Status { return d.watchdog.Status() }
 
 // collect makes the gatherer of all metrics.
 func (d *Daemon) collect() error {
+	d.replication.Detail = d.o.Detail
 	exporter := collector.NewExporter(d.watchdog.Samples)
 	exporter.SetBusySource(collector.SourceSelf, d.locks.self)
 	exporter.SetStepSource(d.locks.steps.Counts)
@@ -147,6 +149,7 @@ func (d *Daemon) collect() error {
 	if err != nil {
 		return err
 	}
+	gatherer.Detail = d.o.Detail
 	d.gatherer = gatherer
 	d.metrics.Built(d.o.Build.Version, d.o.Build.Commit, d.o.Build.Go, d.o.Build.SQLite)
 	d.metrics.Reloaded(time.Now(), nil)

@@ -27,6 +27,12 @@ type Metric struct {
 	Type   Type
 	Labels []string
 	Help   string
+
+	// What is not exported unless all detail is asked for: a series at 0, which tells
+	// of something that never happened, or does not hold; and the buckets of a
+	// histogram but those with these bounds (none given: all are exported).
+	AbsentAtZero bool
+	Bounds       []float64
 }
 
 // Desc returns the Prometheus descriptor of m.
@@ -44,7 +50,11 @@ func Markdown(metrics []Metric) string {
 		if len(m.Labels) > 0 {
 			labels = "`" + strings.Join(m.Labels, "`, `") + "`"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labels, strings.ReplaceAll(m.Help, "|", `\|`))
+		meaning := strings.ReplaceAll(m.Help, "|", `\|`)
+		if m.AbsentAtZero {
+			meaning += " *Absent at 0.*"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", m.Name, m.Type, labels, meaning)
 	}
 	return b.String()
 }

@@ -21,28 +21,34 @@ var (
 		Labels: []string{"db", "mode", "reason"},
 		Help: "Checkpoints that did not do what their mode asks for: busy = the write lock was taken, pinned = a reader " +
 			"was in the way, contended = another checkpointer was at work, stall_budget = it would have held writers up for " +
-			"too long, io = an error."}
+			"too long, io = an error.",
+		AbsentAtZero: true}
 	metricCheckpointDuration = metric.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: metric.Histogram,
-		Labels: []string{"db", "mode"},
-		Help:   "How long checkpoints took."}
+		Labels:       []string{"db", "mode"},
+		Help:         "How long checkpoints took.",
+		AbsentAtZero: true, Bounds: []float64{0.01, 0.1, 1, 5}}
 	metricWriterStall = metric.Metric{Name: "sqlwatch_writer_stall_seconds", Type: metric.Histogram,
-		Labels: []string{"db", "mode"},
-		Help:   "How long checkpoints held the write lock, so that no writer could begin."}
+		Labels:       []string{"db", "mode"},
+		Help:         "How long checkpoints held the write lock, so that no writer could begin.",
+		AbsentAtZero: true, Bounds: []float64{0.005, 0.05, 0.2, 1}}
 	metricReclaimed = metric.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: metric.Counter,
 		Labels: []string{"db"},
 		Help:   "Bytes of WAL files given back to the file system."}
 	metricPolicyState = metric.Metric{Name: "sqlwatch_policy_state", Type: metric.Gauge,
-		Labels: []string{"db", "policy", "state"},
-		Help:   "1 for the state that the policy is in for the database, 0 for the others."}
+		Labels:       []string{"db", "policy", "state"},
+		Help:         "1 for the state that the policy is in for the database, 0 for the others.",
+		AbsentAtZero: true}
 	metricPolicyActions = metric.Metric{Name: "sqlwatch_policy_actions_total", Type: metric.Counter,
 		Labels: []string{"db", "policy", "action"},
 		Help:   "Actions that policies began."}
 	metricPolicyFailures = metric.Metric{Name: "sqlwatch_policy_action_failures_total", Type: metric.Counter,
-		Labels: []string{"db", "policy", "action"},
-		Help:   "Actions of policies that did not reach their end."}
+		Labels:       []string{"db", "policy", "action"},
+		Help:         "Actions of policies that did not reach their end.",
+		AbsentAtZero: true}
 	metricPolicyRefusals = metric.Metric{Name: "sqlwatch_policy_refusals_total", Type: metric.Counter,
-		Labels: []string{"db", "policy", "guard"},
-		Help:   "Times a guard began to keep a policy from acting; a refusal that lasts is one."}
+		Labels:       []string{"db", "policy", "guard"},
+		Help:         "Times a guard began to keep a policy from acting; a refusal that lasts is one.",
+		AbsentAtZero: true}
 	metricWindowOpen = metric.Metric{Name: "sqlwatch_policy_window_open", Type: metric.Gauge,
 		Labels: []string{"db", "window"},
 		Help:   "1 while the window is open."}
@@ -51,9 +57,11 @@ var (
 		Help: "What a policy's tune block suggests for its parameter, in base units; it is in force where the block says " +
 			"so."}
 	metricPaused = metric.Metric{Name: "sqlwatch_policy_paused", Type: metric.Gauge, Labels: []string{"db"},
-		Help: "1 while an operator has paused the actions of all policies for the database."}
+		Help:         "1 while an operator has paused the actions of all policies for the database.",
+		AbsentAtZero: true}
 	metricPanics = metric.Metric{Name: "sqlwatch_database_panics_total", Type: metric.Counter, Labels: []string{"db"},
-		Help: "Faults of sqlwatch itself while it was at work for the database; what was at work began anew."}
+		Help:         "Faults of sqlwatch itself while it was at work for the database; what was at work began anew.",
+		AbsentAtZero: true}
 	metricReloadSuccessful = metric.Metric{Name: "sqlwatch_config_last_reload_successful", Type: metric.Gauge,
 		Help: "1 if the last attempt to load the configuration succeeded; 0 if the one before it is still in force."}
 	metricReloadTime = metric.Metric{Name: "sqlwatch_config_last_reload_success_timestamp_seconds", Type: metric.Gauge,
@@ -101,7 +109,8 @@ var refusedLocks = map[sqlite.Outcome]collector.Lock{
 }
 
 // Metrics counts what the loop does. Every series of a database exists, at zero,
-// from the moment it is looked after, and is gone when a reload removes it.
+// from the moment it is looked after, and is gone when a reload removes it. Those
+// that are AbsentAtZero a scrape does not show until something happens.
 type Metrics struct {
 	checkpoints, checkpointFailures, reclaimed    *prometheus.CounterVec
 	policyActions, policyFailures, policyRefusals *prometheus.CounterVec
@@ -142,7 +151,9 @@ func gauges(m metric.Metric) *prometheus.GaugeVec {
 }
 
 func histograms(m metric.Metric, buckets []float64) *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: buckets}, m.Labels)
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: buckets,
+		NativeHistogramBucketFactor: 1.2, NativeHistogramMaxBucketNumber: 60, NativeHistogramMinResetDuration: time.Hour,
+	}, m.Labels)
 }
 
 func (m *Metrics) collectors() []prometheus.Collector {

@@ -20,6 +20,10 @@ import (
 // it is proved once, by tests that use a registry. That labels are UTF-8 the
 // client library has seen to when it made them.
 type Gatherer struct {
+	// Detail shows what a metric leaves out (AbsentAtZero, Bounds). Set before the
+	// first scrape.
+	Detail bool
+
 	rest       prometheus.Gatherer
 	collectors []prometheus.Collector
 	metrics    []metric.Metric
@@ -71,9 +75,10 @@ func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) {
 		}
 		one := &slab[0]
 		slab = slab[1:]
-		if err := m.Write(one); err != nil {
+		switch err := m.Write(one); {
+		case err != nil:
 			errs = append(errs, err)
-		} else {
+		case g.Detail || !untold(&g.metrics[i], one):
 			found[i] = append(found[i], newKeyed(one))
 		}
 	}
@@ -87,6 +92,19 @@ func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) {
 	}
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return families, errors.Join(errs...)
+}
+
+// untold reports whether a series is one that a metric leaves out, and takes the
+// buckets that it leaves out from a histogram.
+func untold(m *metric.Metric, series *dto.Metric) bool {
+	h := series.Histogram
+	if h != nil && m.Bounds != nil {
+		h.Bucket = slices.DeleteFunc(h.Bucket, func(b *dto.Bucket) bool {
+			return !slices.Contains(m.Bounds, b.GetUpperBound())
+		})
+	}
+	return m.AbsentAtZero && series.GetCounter().GetValue() == 0 && series.GetGauge().GetValue() == 0 &&
+		h.GetSampleCount() == 0
 }
 
 // collect runs the collectors. A panic in one costs its metrics and not the process.

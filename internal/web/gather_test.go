@@ -84,6 +84,7 @@ func TestGathererAgreesWithARegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ours.Detail = true
 	got, want := pageOf(t, ours), pageOf(t, pedantic)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("H12: -registry +ours:\n%s", diff)

@@ -3,6 +3,7 @@
 package requests
 
 import (
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -21,8 +22,12 @@ var (
 // bounds are the upper bounds of the buckets of durations, in seconds.
 var bounds = [...]float64{.005, .02, .1, .5, 2, 10, 60}
 
+// The native histogram's buckets: powers of two, from 2^firstPower seconds (1 ms)
+// on. What is below is in its zero bucket, what is beyond in the last.
+const firstPower, powers = -10, 18
+
 // Counts are the requests that one replica has cost so far, every operation and
-// every reason of failure from zero. The zero value is ready. It is one kilobyte:
+// every reason of failure from zero. The zero value is ready. It is two kilobytes:
 // as counters of the Prometheus library the same numbers are fifty, which a
 // thousand databases feel.
 type Counts struct {
@@ -32,6 +37,7 @@ type Counts struct {
 type counted struct {
 	failures [len(reasons)]atomic.Uint64
 	buckets  [len(bounds) + 1]atomic.Uint64 // each without those below it; together all requests
+	powers   [powers + 1]atomic.Uint64      // of two: the first is the zero bucket
 	nanos    atomic.Int64
 }
 
@@ -44,6 +50,7 @@ func (c *Counts) Observe(r store.Request) {
 	one := &c.counted[i]
 	bucket, _ := slices.BinarySearch(bounds[:], r.Duration.Seconds())
 	one.buckets[bucket].Add(1)
+	one.powers[powerOf(r.Duration.Seconds())].Add(1)
 	one.nanos.Add(int64(r.Duration))
 	if r.Reason == "" {
 		return
@@ -53,6 +60,36 @@ func (c *Counts) Observe(r store.Request) {
 		reason = len(reasons) - 1
 	}
 	one.failures[reason].Add(1)
+}
+
+// powerOf returns in which of counted.powers a duration belongs: a bucket reaches
+// from above half its bound up to it.
+func powerOf(seconds float64) int {
+	if seconds <= 0 {
+		return 0
+	}
+	fraction, exponent := math.Frexp(seconds) // seconds = fraction * 2^exponent, 0.5 <= fraction < 1
+	if fraction == 0.5 {
+		exponent--
+	}
+	return min(max(exponent-firstPower+1, 0), powers)
+}
+
+// Add counts what other has counted, once more.
+func (c *Counts) Add(other *Counts) {
+	for i := range c.counted {
+		to, from := &c.counted[i], &other.counted[i]
+		for j := range from.failures {
+			to.failures[j].Add(from.failures[j].Load())
+		}
+		for j := range from.buckets {
+			to.buckets[j].Add(from.buckets[j].Load())
+		}
+		for j := range from.powers {
+			to.powers[j].Add(from.powers[j].Load())
+		}
+		to.nanos.Add(from.nanos.Load())
+	}
 }
 
 // Total returns how many requests of these operations were sent.

@@ -1,6 +1,7 @@
 package requests
 
 import (
+	"math"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,40 +12,72 @@ import (
 
 var catalogue = []metric.Metric{
 	{Name: "sqlwatch_replica_operations_total", Type: metric.Counter, Labels: []string{"db", "replica", "operation"},
-		Help: "Requests sent to the replica's store, retries included."},
+		Help: "Requests sent to the replica's store, retries included.", AbsentAtZero: true},
 	{Name: "sqlwatch_replica_operation_failures_total", Type: metric.Counter,
-		Labels: []string{"db", "replica", "operation", "reason"},
-		Help:   "Requests to the replica's store that failed, by reason."},
+		Labels: []string{"replica", "operation", "reason"}, AbsentAtZero: true,
+		Help: "Requests to the replica's store that failed, by reason, for all databases together; for each where all " +
+			"detail is asked for."},
 	{Name: "sqlwatch_replica_operation_duration_seconds", Type: metric.Histogram,
-		Labels: []string{"db", "replica", "operation"},
-		Help:   "How long requests to the replica's store took."},
+		Labels: []string{"replica", "operation"}, AbsentAtZero: true, Bounds: []float64{.1, .5, 2, 10},
+		Help: "How long requests to the replica's store took, for all databases together; for each where all detail is " +
+			"asked for."},
 }
 
-var descOperations, descFailures, descDurations = catalogue[0].Desc(), catalogue[1].Desc(), catalogue[2].Desc()
+// detailed is a metric with the database's name.
+func detailed(m metric.Metric) metric.Metric {
+	m.Labels = append([]string{"db"}, m.Labels...)
+	return m
+}
+
+var (
+	descOperations, descFailures, descDurations = catalogue[0].Desc(), catalogue[1].Desc(), catalogue[2].Desc()
+	descFailuresOf, descDurationsOf             = detailed(catalogue[1]).Desc(), detailed(catalogue[2]).Desc()
+)
 
 // Catalogue returns every metric that Collect sends.
 func Catalogue() []metric.Metric { return slices.Clone(catalogue) }
 
-// Describe sends the descriptions of what Collect sends.
-func Describe(descs chan<- *prometheus.Desc) {
+// Describe sends the descriptions of what Collect and CollectDetail send: detail
+// says whether the latter is called for each database.
+func Describe(descs chan<- *prometheus.Desc, detail bool) {
 	descs <- descOperations
+	if detail {
+		descs <- descFailuresOf
+		descs <- descDurationsOf
+		return
+	}
 	descs <- descFailures
 	descs <- descDurations
 }
 
-// Collect sends every count as a metric of that database and replica. Durations
-// are sent of operations that were ever asked for.
+// Collect sends how often each operation was asked for, as metrics of that
+// database and replica.
 func (c *Counts) Collect(metrics chan<- prometheus.Metric, db, replica string) {
 	labels := newLabels(db, replica)
 	for i := range operations {
+		metrics <- series{descOperations, labels.of(i), counter(float64(c.counted[i].total()))}
+	}
+}
+
+// CollectDetail sends failures and durations as metrics of that replica and
+// database; an empty name stands for all databases together. Durations are sent
+// of operations that were ever asked for.
+func (c *Counts) CollectDetail(metrics chan<- prometheus.Metric, db, replica string) {
+	labels := newLabels(db, replica)
+	failures, durations := descFailures, descDurations
+	if db != "" {
+		failures, durations = descFailuresOf, descDurationsOf
+	}
+	for i := range operations {
 		one := &c.counted[i]
-		total := one.total()
-		metrics <- series{descOperations, labels.of(i), counter(float64(total))}
-		for j := range reasons {
-			metrics <- series{descFailures, labels.reason(i, j), counter(float64(one.failures[j].Load()))}
+		if one.total() == 0 && db == "" {
+			continue // it was never asked for, by anybody
 		}
-		if total > 0 {
-			metrics <- series{descDurations, labels.of(i), one.histogram()}
+		for j := range reasons {
+			metrics <- series{failures, labels.reason(i, j), counter(float64(one.failures[j].Load()))}
+		}
+		if one.total() > 0 {
+			metrics <- series{durations, labels.of(i), one.histogram()}
 		}
 	}
 }
@@ -52,13 +85,17 @@ func (c *Counts) Collect(metrics chan<- prometheus.Metric, db, replica string) {
 // labelSet has the pairs that all series of a replica share, so that a scrape of
 // many databases makes few objects.
 type labelSet struct {
-	db, replica *dto.LabelPair
-	operations  [len(operations)]*dto.LabelPair
-	reasons     [len(reasons)]*dto.LabelPair
+	db         []*dto.LabelPair // one, or none
+	replica    *dto.LabelPair
+	operations [len(operations)]*dto.LabelPair
+	reasons    [len(reasons)]*dto.LabelPair
 }
 
 func newLabels(db, replica string) *labelSet {
-	l := &labelSet{db: pair("db", db), replica: pair("replica", replica)}
+	l := &labelSet{replica: pair("replica", replica)}
+	if db != "" {
+		l.db = []*dto.LabelPair{pair("db", db)}
+	}
 	for i := range operations {
 		l.operations[i] = pair("operation", operations[i])
 	}
@@ -72,11 +109,11 @@ func pair(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name
 
 // of and reason return labels in the order of their names, which the protocol wants.
 func (l *labelSet) of(i int) []*dto.LabelPair {
-	return []*dto.LabelPair{l.db, l.operations[i], l.replica}
+	return slices.Concat(l.db, []*dto.LabelPair{l.operations[i], l.replica})
 }
 
 func (l *labelSet) reason(i, j int) []*dto.LabelPair {
-	return []*dto.LabelPair{l.db, l.operations[i], l.reasons[j], l.replica}
+	return slices.Concat(l.db, []*dto.LabelPair{l.operations[i], l.reasons[j], l.replica})
 }
 
 // series is one prometheus.Metric.
@@ -106,5 +143,19 @@ func (o *counted) histogram() *dto.Metric {
 		h.Bucket = append(h.Bucket, &dto.Bucket{UpperBound: &bounds[i], CumulativeCount: new(below)})
 	}
 	h.SampleCount = new(below + o.buckets[len(bounds)].Load())
+	o.native(h)
 	return &dto.Metric{Histogram: h}
+}
+
+// native adds the buckets of the native histogram: powers of two (schema 0).
+func (o *counted) native(h *dto.Histogram) {
+	h.Schema, h.ZeroThreshold = new(int32(0)), new(math.Ldexp(1, firstPower-1))
+	h.ZeroCount = new(o.powers[0].Load())
+	before := int64(0)
+	for i := range powers {
+		now := int64(o.powers[i+1].Load())
+		h.PositiveDelta = append(h.PositiveDelta, now-before)
+		before = now
+	}
+	h.PositiveSpan = []*dto.BucketSpan{{Offset: new(int32(firstPower)), Length: new(uint32(powers))}}
 }

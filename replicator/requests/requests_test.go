@@ -1,6 +1,7 @@
 package requests_test
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"testing"
@@ -17,12 +18,14 @@ import (
 type exporter struct{ a, b *requests.Counts }
 
 // Describe implements prometheus.Collector.
-func (e exporter) Describe(descs chan<- *prometheus.Desc) { requests.Describe(descs) }
+func (e exporter) Describe(descs chan<- *prometheus.Desc) { requests.Describe(descs, true) }
 
 // Collect implements prometheus.Collector.
 func (e exporter) Collect(metrics chan<- prometheus.Metric) {
 	e.a.Collect(metrics, "app", "s3.main")
 	e.b.Collect(metrics, "app", "file.local")
+	e.a.CollectDetail(metrics, "app", "s3.main")
+	e.b.CollectDetail(metrics, "app", "file.local")
 }
 
 // gather proves with a pedantic registry that the series are well formed, and returns them by family.
@@ -116,6 +119,62 @@ func TestCounts_Observe(t *testing.T) {
 	}
 	if want := []uint64{2, 3, 3, 3, 3, 3, 3}; !slices.Equal(below, want) {
 		t.Errorf("buckets %v, want %v", below, want)
+	}
+}
+
+// together is a collector of two databases' requests to one replica.
+type together struct{ a, b *requests.Counts }
+
+func (e together) Describe(descs chan<- *prometheus.Desc) { requests.Describe(descs, false) }
+
+func (e together) Collect(metrics chan<- prometheus.Metric) {
+	var sum requests.Counts
+	sum.Add(e.a)
+	sum.Add(e.b)
+	sum.CollectDetail(metrics, "", "s3.main")
+}
+
+// What two databases ask of one replica is one series for each operation and
+// reason, and the native histogram says what the classic one says.
+func TestCounts_together(t *testing.T) {
+	t.Parallel()
+	e := together{&requests.Counts{}, &requests.Counts{}}
+	for _, d := range []time.Duration{0, time.Millisecond, 62500 * time.Microsecond, 63 * time.Millisecond, time.Second,
+		time.Hour} {
+		e.a.Observe(store.Request{Operation: "put", Duration: d})
+		e.b.Observe(store.Request{Operation: "put", Duration: d, Reason: "timeout"})
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(e)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if label(m, "db") != "" || label(m, "replica") != "s3.main" {
+				t.Errorf("%s has the labels %v", f.GetName(), m.GetLabel())
+			}
+			h := m.GetHistogram()
+			if h == nil {
+				if want := map[string]float64{"timeout": 6}[label(m, "reason")]; m.GetCounter().GetValue() != want {
+					t.Errorf("%v, want %v", m, want)
+				}
+				continue
+			}
+			got, n := map[int]int64{}, int64(0)
+			for i, delta := range h.GetPositiveDelta() {
+				if n += delta; n != 0 {
+					got[int(h.GetPositiveSpan()[0].GetOffset())+i] = n
+				}
+			}
+			// Bucket i holds what is above 2^(i-1) and at most 2^i seconds.
+			want := map[int]int64{-9: 2, -4: 2, -3: 2, 0: 2, 7: 2}
+			if h.GetSampleCount() != 12 || h.GetZeroCount() != 2 || !maps.Equal(got, want) || h.GetSchema() != 0 {
+				t.Errorf("%d durations, %d of them next to nothing, in %v, want 12, 2 and %v", h.GetSampleCount(),
+					h.GetZeroCount(), got, want)
+			}
+		}
 	}
 }
 
