@@ -25,7 +25,7 @@ type listedFile struct {
 	Level     int        `json:"level"`
 	MinTXID   uint64     `json:"min_txid"`
 	MaxTXID   uint64     `json:"max_txid"`
-	Size      int64      `json:"size"`
+	Size      int64      `json:"size_bytes"`
 	Timestamp *time.Time `json:"timestamp,omitempty"` // of the newest batch inside, where known
 	Stored    time.Time  `json:"stored"`              // by the store's clock
 	Key       string     `json:"key"`

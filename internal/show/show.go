@@ -3,8 +3,6 @@
 package show
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
@@ -133,24 +131,22 @@ func (p *Printer) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// JSON writes v indented. What could steer a terminal and JSON lets pass is escaped as
+// JSON writes v as Marshal encodes it, indented. What could steer a terminal and JSON lets pass is escaped as
 // JSON does.
 func JSON(w io.Writer, v any) error {
-	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
+	text, err := indented(v)
+	if err != nil {
 		return err
 	}
 	var out []byte
-	for _, r := range text.String() {
+	for _, r := range string(text) {
 		if r != '\n' && steers(r) && r != utf8.RuneError {
 			out = fmt.Appendf(out, `\u%04x`, r)
 		} else {
 			out = utf8.AppendRune(out, r)
 		}
 	}
-	_, err := Unwrap(w).Write(out)
+	_, err = Unwrap(w).Write(out)
 	return err
 }
 

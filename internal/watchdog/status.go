@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -50,7 +51,23 @@ type ActionRecord struct {
 	Advice      string        `json:"advice,omitempty"`   // what to do next, where it did not succeed
 	Duration    time.Duration `json:"duration"`
 	WriterStall time.Duration `json:"writer_stall"`
-	Reclaimed   int64         `json:"reclaimed"`
+	Reclaimed   int64         `json:"reclaimed_bytes"`
+}
+
+// UnmarshalJSON decodes a record as the API shows it, with its times in seconds.
+func (r *ActionRecord) UnmarshalJSON(data []byte) error {
+	type plain ActionRecord
+	in := struct {
+		*plain
+		Took    float64 `json:"duration_seconds"`
+		Stalled float64 `json:"writer_stall_seconds"`
+	}{plain: (*plain)(r)}
+	if err := json.Unmarshal(data, &in); err != nil {
+		return err
+	}
+	r.Duration = time.Duration(in.Took * float64(time.Second))
+	r.WriterStall = time.Duration(in.Stalled * float64(time.Second))
+	return nil
 }
 
 // ChangeRecord is one change of a policy's mind.

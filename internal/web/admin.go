@@ -74,7 +74,7 @@ func AdminHandler(o AdminOptions) http.Handler {
 		} else {
 			err = o.Watchdog.Pause(r.FormValue("db"), length)
 		}
-		answer(rw, map[string]string{"paused_for": length.String()}, err)
+		answer(rw, map[string]float64{"paused_for_seconds": length.Seconds()}, err)
 	})
 	mux.HandleFunc("GET /api/v1/health", healthOf(o.Watchdog, o.Itself))
 	mux.HandleFunc("GET /api/v1/databases", databases(o.Watchdog))

@@ -179,7 +179,12 @@ func choose(w *watchdog.Watchdog, r *http.Request) ([]*watchdog.DatabaseStatus, 
 func reply(rw http.ResponseWriter, v any) {
 	rw.Header().Set("Content-Type", "application/json; charset=utf-8")
 	rw.Header().Set("Cache-Control", "no-store")
-	json.NewEncoder(rw).Encode(v) // an error here is the client gone
+	text, err := show.Marshal(v)
+	if err != nil {
+		refuse(rw, err)
+		return
+	}
+	rw.Write(append(text, '\n')) // an error here is the client gone
 }
 
 // refuse answers with an error as {"error": "…"}, which is what the commands read.

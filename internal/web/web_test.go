@@ -335,7 +335,7 @@ func TestAdmin(t *testing.T) {
 		code         int
 		contains     string
 	}{
-		{"POST", "/v1/pause?db=app&for=1m", 200, "1m0s"},
+		{"POST", "/v1/pause?db=app&for=1m", 200, `"paused_for_seconds":60`},
 		{"POST", "/v1/pause?db=app&for=soon", 400, "soon"},
 		{"POST", "/v1/pause?db=nobody&for=1m", 404, "no such database"},
 		{"POST", "/v1/checkpoint?db=app&mode=full", 400, "passive or truncate"},
