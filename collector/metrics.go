@@ -67,8 +67,9 @@ var (
 		Help:         "Lowest of those read marks: frames after it stay in the WAL; 0 = nobody.",
 		AbsentAtZero: true}
 	metricPinnedSince = metric.Metric{Name: "sqlite_wal_pinned_since_timestamp_seconds", Type: metric.Gauge,
-		Labels:       []string{"db"},
-		Help:         "Since when one of those read marks, below the head, has been keeping the WAL from being reset; 0 = nobody.",
+		Labels: []string{"db"},
+		Help: "Since when one of those read marks, below the head, has been keeping the WAL from being reset; 0 = " +
+			"nobody.",
 		AbsentAtZero: true}
 	metricLockHeld = metric.Metric{Name: "sqlite_lock_held_ratio", Type: metric.Gauge, Labels: []string{"db", "lock"},
 		Help: "Share of the last minute's samples, 0 to 1, that found the lock held."}

@@ -80,8 +80,9 @@ var replicaGauges = []replicaGauge{
 	quietGauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see "+
 		"sqlwatch status.",
 		func(s ReplicaStatus) float64 { return truth(s.Custody != "" && !s.Custody.Writes()) }),
-	quietGauge("sqlwatch_replica_lost_files", "Files of the replica that were found gone, damaged or unreadable since the "+
-		"start; a new snapshot was taken.",
+	quietGauge("sqlwatch_replica_lost_files",
+		"Files of the replica that were found gone, damaged or unreadable since the "+
+			"start; a new snapshot was taken.",
 		func(s ReplicaStatus) float64 { return float64(s.LostFiles) }),
 	gauge("sqlwatch_verify_last_success_timestamp_seconds",
 		"Time of the last restore drill that succeeded; 0 when there is none.",

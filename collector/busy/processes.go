@@ -24,9 +24,10 @@ const findEvery = 5 * time.Second
 // chosen ones open counts for each. What a process met before it was found is
 // not counted. All methods may be called concurrently.
 type Processes struct {
-	log *slog.Logger
+	log  *slog.Logger
+	open func(pid int) (*Steps, error) // OpenSteps; it may take as long as a disk does
 
-	mu  sync.Mutex
+	mu  sync.Mutex // a scrape waits for it: never held while a file is touched
 	dbs map[string]*stepped
 }
 
@@ -40,7 +41,7 @@ type stepped struct {
 // NewProcesses returns Processes for the databases of these names. Nothing is
 // followed before Run.
 func NewProcesses(dbs []string, log *slog.Logger) *Processes {
-	p := &Processes{log: log, dbs: make(map[string]*stepped)}
+	p := &Processes{log: log, open: OpenSteps, dbs: make(map[string]*stepped)}
 	for _, db := range dbs {
 		p.dbs[db] = &stepped{pids: make(map[uint64]*Steps)}
 	}
@@ -122,15 +123,19 @@ func (p *Processes) opened(dir string) (dbs []string) {
 		return nil // gone, or another user's
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	files := make(map[string]unix.Stat_t, len(p.dbs))
+	for db, d := range p.dbs {
+		files[db] = d.file
+	}
+	p.mu.Unlock()
 	found := make(map[string]bool)
 	for _, fd := range fds {
 		var st unix.Stat_t
 		if unix.Stat(filepath.Join(dir, fd.Name()), &st) != nil {
 			continue
 		}
-		for db, d := range p.dbs {
-			if d.file.Ino != 0 && st.Ino == d.file.Ino && st.Dev == d.file.Dev && !found[db] {
+		for db, file := range files {
+			if file.Ino != 0 && st.Ino == file.Ino && st.Dev == file.Dev && !found[db] {
 				found[db] = true
 				dbs = append(dbs, db)
 			}
@@ -139,19 +144,21 @@ func (p *Processes) opened(dir string) (dbs []string) {
 	return dbs
 }
 
-// follow begins to count in a process, once.
+// follow begins to count in a process, once. Only Run's goroutine calls it.
 func (p *Processes) follow(db string, pid uint64) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	d := p.dbs[db]
-	if _, known := d.pids[pid]; known {
+	_, known := p.dbs[db].pids[pid]
+	p.mu.Unlock()
+	if known {
 		return
 	}
-	steps, err := OpenSteps(int(pid))
+	steps, err := p.open(int(pid))
 	if errors.Is(err, fs.ErrNotExist) {
 		return // it has ended meanwhile
 	}
-	d.pids[pid] = steps // nil as well: to try again would tell the same
+	p.mu.Lock()
+	p.dbs[db].pids[pid] = steps // nil as well: to try again would tell the same
+	p.mu.Unlock()
 	if err != nil {
 		p.log.Warn("SQLITE_BUSY within this process is not counted; what it meets of other processes is", "db", db, "pid",
 			pid, "err", err)

@@ -2,7 +2,11 @@ package busy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -109,4 +113,82 @@ func (p *Processes) follows(db string, pid int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dbs[db].pids[uint64(pid)] != nil
+}
+
+// A pipe that has taken the place of a program's code is not waited for.
+func TestExecutableIsNoPipe(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "libsqlite3.so")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { _, _, err := executable(path); ended <- err }()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, errNotRegular) {
+			t.Errorf("a pipe for code: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("a pipe is waited for")
+	}
+	if self, err := os.Executable(); err != nil {
+		t.Fatal(err)
+	} else if _, f, err := executable(self); err != nil {
+		t.Errorf("our own program: %v", err)
+	} else {
+		f.Close()
+	}
+}
+
+// A scrape does not wait for a process that is being attached to.
+func TestAttachingHoldsUpNoScrape_H9(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	holder := exec.Command("/usr/bin/python3", "-c", "import sys\nf = open(sys.argv[1], 'w')\n"+
+		"print('open', flush=True); sys.stdin.read()", path)
+	stdin, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = holder.Wait() })
+	if _, err := stdout.Read(make([]byte, 4)); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	p := NewProcesses([]string{"app"}, slog.New(slog.DiscardHandler))
+	p.Watch("app", st.Dev, st.Ino)
+	hanging, release := make(chan int, 1), make(chan struct{})
+	p.open = func(pid int) (*Steps, error) {
+		hanging <- pid
+		<-release
+		return nil, errNotRegular
+	}
+	found := make(chan struct{})
+	go func() { p.find(); close(found) }()
+	if pid := <-hanging; pid != holder.Process.Pid {
+		t.Errorf("attaching to %d, want %d", pid, holder.Process.Pid)
+	}
+	counted := make(chan bool, 1)
+	go func() { _, chosen := p.Counts("app"); counted <- chosen }()
+	select {
+	case chosen := <-counted:
+		if !chosen {
+			t.Error("app is not counted")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a scrape waits for a process that is being attached to")
+	}
+	close(release)
+	<-found
 }

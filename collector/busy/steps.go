@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Steps counts the calls of sqlite3_step in one process that returned
@@ -73,10 +74,11 @@ func openSteps(pid int) (*Steps, error) {
 	}
 	err = ErrNoSymbol
 	for _, file := range files {
-		x, oerr := link.OpenExecutable(file)
+		x, code, oerr := executable(file)
 		if oerr != nil {
-			continue // not ELF, or gone
+			continue // not ELF, no regular file any more, or gone
 		}
+		defer code.Close() // by its name the kernel finds it
 		s.link, err = x.Uretprobe(stepSymbol, s.program, &link.UprobeOptions{PID: pid})
 		if err == nil {
 			return s, nil
@@ -88,6 +90,37 @@ func openSteps(pid int) (*Steps, error) {
 	}
 	return nil, errors.Join(err, s.Close())
 }
+
+// executable reads a file of code. What a process has mapped is a regular file;
+// what has taken its path since may be a pipe, which nobody ends. The file stays
+// open as long as its code is attached to.
+func executable(path string) (*link.Executable, *os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nil, nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG { // a device may not even be opened
+		return nil, nil, fmt.Errorf("%s: %w", path, errNotRegular)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w", path, errNotRegular)
+	}
+	var x *link.Executable
+	if err == nil {
+		x, err = link.OpenExecutable(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return x, f, nil
+}
+
+var errNotRegular = errors.New("not a regular file")
 
 // stepProgram counts returns of 5 in the lowest byte: extended codes of
 // SQLITE_BUSY carry more above it.

@@ -18,7 +18,8 @@ import (
 // admin asks the admin socket.
 func (s *served) admin(t *testing.T, method, path string) (int, string) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(s.dir, "run", "admin.sock"))
 	}}}
 	defer client.CloseIdleConnections()

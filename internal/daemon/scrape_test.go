@@ -150,7 +150,7 @@ func names(page string) (ours, ofDB []string) {
 
 // A database with a replica costs at most 90 series, at rest and at work; with all
 // detail it has what was there before.
-func TestSeriesOfAReplicatedDatabase_V8(t *testing.T) {
+func TestSeriesOfAReplicatedDatabase_H7(t *testing.T) {
 	t.Parallel()
 	const most = 90
 	for _, detail := range []bool{false, true} {
