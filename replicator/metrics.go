@@ -22,14 +22,12 @@ type Metrics struct {
 	Detail bool
 
 	mu      sync.Mutex
-	sources map[string]*Replicator      // by database
-	past    map[string]*requests.Counts // by replica: of replicators that have ended
+	sources map[string]*Replicator // by database
+	past    requests.Sums          // of replicators that have ended
 }
 
 // NewMetrics returns metrics of no replicator yet; Options.Metrics adds them.
-func NewMetrics() *Metrics {
-	return &Metrics{sources: map[string]*Replicator{}, past: map[string]*requests.Counts{}}
-}
+func NewMetrics() *Metrics { return &Metrics{sources: map[string]*Replicator{}, past: requests.Sums{}} }
 
 // The metrics of this package, in the order of the reference.
 var (
@@ -162,29 +160,20 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	for _, r := range m.sources {
 		sources = append(sources, r)
 	}
-	together := map[string]*requests.Counts{}
-	for replica, past := range m.past {
-		together[replica] = new(requests.Counts)
-		together[replica].Add(past)
-	}
+	sums := m.past.Clone()
 	m.mu.Unlock()
 	for _, r := range sources {
 		r.collect(metrics)
 		for _, p := range r.replicas {
 			if m.Detail {
 				p.o.Requests.CollectDetail(metrics, r.o.Name, p.o.Name)
-				continue
+			} else {
+				sums.Add(p.o.Name, p.o.Requests)
 			}
-			if together[p.o.Name] == nil {
-				together[p.o.Name] = new(requests.Counts)
-			}
-			together[p.o.Name].Add(p.o.Requests)
 		}
 	}
 	if !m.Detail {
-		for replica, counts := range together {
-			counts.CollectDetail(metrics, "", replica)
-		}
+		sums.Collect(metrics)
 	}
 }
 
@@ -236,9 +225,6 @@ func (m *Metrics) retire(r *Replicator) {
 		return
 	}
 	for _, p := range r.replicas {
-		if m.past[p.o.Name] == nil {
-			m.past[p.o.Name] = new(requests.Counts)
-		}
-		m.past[p.o.Name].Add(p.o.Requests)
+		m.past.Add(p.o.Name, p.o.Requests)
 	}
 }

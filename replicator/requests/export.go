@@ -82,6 +82,33 @@ func (c *Counts) CollectDetail(metrics chan<- prometheus.Metric, db, replica str
 	}
 }
 
+// Sums are the counts of each replica, for all databases together.
+type Sums map[string]*Counts
+
+// Add counts what a database's replica was asked.
+func (s Sums) Add(replica string, c *Counts) {
+	if s[replica] == nil {
+		s[replica] = new(Counts)
+	}
+	s[replica].Add(c)
+}
+
+// Clone returns a copy that goes on by itself.
+func (s Sums) Clone() Sums {
+	out := make(Sums, len(s))
+	for replica, c := range s {
+		out.Add(replica, c)
+	}
+	return out
+}
+
+// Collect sends the failures and durations of every replica.
+func (s Sums) Collect(metrics chan<- prometheus.Metric) {
+	for replica, c := range s {
+		c.CollectDetail(metrics, "", replica)
+	}
+}
+
 // labelSet has the pairs that all series of a replica share, so that a scrape of
 // many databases makes few objects.
 type labelSet struct {
