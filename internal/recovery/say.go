@@ -24,7 +24,7 @@ type Report struct {
 	Error    string  `json:"error,omitempty"`
 	Daemon   uint64  `json:"daemon_txid,omitempty"` // the running daemon's own cursor
 	TXID     uint64  `json:"txid"`
-	Size     int64   `json:"size"`
+	Size     int64   `json:"size_bytes"`
 	Checksum string  `json:"checksum,omitempty"`
 	Plan     float64 `json:"plan_seconds"`
 	Apply    float64 `json:"apply_seconds"`
