@@ -102,6 +102,32 @@ policy "shrink-wal-off-peak" {
   }
 }
 
+# What waits for the night does not grow meanwhile.
+policy "keep-wal-from-growing" {
+  when     = wal.used_bytes > var.wal_limit * 0.25 && checkpoint.backlog_frames > 0
+  cooldown = "10s"
+  checkpoint {
+    step "passive" { repeat = 3 }
+    on_busy {
+      backoff = "10s"
+      max     = "1m"
+    }
+  }
+}
+
+# The emergency, at any hour: writers may be held up for longer.
+policy "wal-emergency" {
+  when     = wal.bytes > var.wal_limit * 1.5
+  for      = "1m"
+  until    = wal.bytes < var.wal_limit
+  priority = 50
+  severity = "critical"
+  notify   = [notifier.webhook.ops]
+  checkpoint {
+    stall_budget = "1s"
+  }
+}
+
 policy "replica-stale" {
   when     = replica.lag > duration("30s")
   for      = "1m"

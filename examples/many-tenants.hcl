@@ -38,3 +38,16 @@ policy "shrink-tenants" {
   cooldown  = "15m"
   checkpoint {}
 }
+
+# Until their turn comes, no WAL grows: PASSIVE makes nobody wait.
+policy "keep-wals-from-growing" {
+  when     = wal.used_bytes > bytes("8MB") && checkpoint.backlog_frames > 0
+  cooldown = "10s"
+  checkpoint {
+    step "passive" { repeat = 3 }
+    on_busy {
+      backoff = "10s"
+      max     = "1m"
+    }
+  }
+}

@@ -50,7 +50,7 @@ policy "shrink-wal-off-peak" {
 # What waits for the night must not grow meanwhile. PASSIVE copies the WAL into the
 # database, so that the next writer begins it anew within its file.
 policy "keep-wal-from-growing" {
-  when     = checkpoint.backlog_bytes > local.limit * 0.5
+  when     = wal.used_bytes > local.limit * 0.5 && checkpoint.backlog_frames > 0
   cooldown = "10s"
 
   checkpoint {

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -37,13 +38,17 @@ import (
 // `when` and `for`, until `until` is true.
 func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 	e := s.newEvaluation(in)
+	defer s.release(e)
 	d := Decision{DB: in.Sample.DB, At: in.Now, Windows: s.truths(e.windows)}
-	steps := make([]step, 0, len(s.Policies))
+	steps := e.steps[:0]
 	for _, p := range s.Policies {
 		if p.AppliesTo(in.Sample.DB, in.Labels) {
-			steps = append(steps, step{e: e, p: p, st: states[p.Name]})
+			n := len(steps)
+			steps = slices.Grow(steps, 1)[:n+1]
+			steps[n] = step{e: e, p: p, st: states[p.Name], refusals: steps[n].refusals[:0]}
 		}
 	}
+	e.steps = steps
 	floor := floors{}
 	for i := range steps {
 		steps[i].st.Version = StateVersion
@@ -61,20 +66,32 @@ func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 	d.Actions = choose(steps)
 	d.Action = mainOf(d.Actions)
 	d.Policies = make([]PolicyDecision, len(steps))
+	refusals := make([]Refusal, 0, e.refusals())
 	for i := range steps {
+		from := len(refusals)
+		refusals = append(refusals, steps[i].refusals...)
 		d.Policies[i] = steps[i].decision()
+		if d.Policies[i].Guards = refusals[from:len(refusals):len(refusals)]; from == len(refusals) {
+			d.Policies[i].Guards = nil
+		}
 	}
 	d.Next = next(steps, states, in.Now)
 	return d
 }
 
+// blank is the state of a policy that nothing is to be remembered of.
+var blank = PolicyState{Version: StateVersion, Phase: Inactive}
+
 // next returns the new states: the old ones themselves where nothing has changed, as
-// is so at most ticks.
+// is so at most ticks. What is blank is left out.
 func next(steps []step, states map[string]PolicyState, now time.Time) map[string]PolicyState {
 	changed, gone := false, len(states)
 	for i := range steps {
 		old, known := states[steps[i].p.Name]
-		changed = changed || !known || !steps[i].st.equal(&old)
+		if !known {
+			old = blank
+		}
+		changed = changed || !steps[i].st.equal(&old)
 		if known {
 			gone--
 		}
@@ -84,7 +101,9 @@ func next(steps []step, states map[string]PolicyState, now time.Time) map[string
 	}
 	out := make(map[string]PolicyState, len(states))
 	for i := range steps {
-		out[steps[i].p.Name] = steps[i].st
+		if st := &steps[i].st; !st.equal(&blank) {
+			out[steps[i].p.Name] = *st
+		}
 	}
 	if gone == 0 {
 		return out
@@ -92,7 +111,8 @@ func next(steps []step, states map[string]PolicyState, now time.Time) map[string
 	for name, st := range states {
 		// The state of a policy that the configuration no longer has is kept for a
 		// while: one that comes back must not have lost its cooldown.
-		if _, known := out[name]; !known && now.Sub(later(st.Ended, st.Seen)) < rememberGone {
+		here := slices.ContainsFunc(steps, func(s step) bool { return s.p.Name == name })
+		if !here && now.Sub(later(st.Ended, st.Seen)) < rememberGone {
 			out[name] = st
 		}
 	}
@@ -123,7 +143,8 @@ func (s *Set) truths(states []lang.WindowState) map[string]Truth {
 // configuration.
 const rememberGone = 30 * 24 * time.Hour
 
-// evaluation is one call of Evaluate.
+// evaluation is one call of Evaluate. A thousand databases ask at each tick: its memory
+// is used again.
 type evaluation struct {
 	set     *Set
 	in      Input
@@ -131,10 +152,29 @@ type evaluation struct {
 	fresh   bool               // it is not
 	values  *lang.Evaluation   // without tunes
 	windows []lang.WindowState // in the order of the set's
+	steps   []step
+}
+
+// refusals counts those of all steps.
+func (e *evaluation) refusals() (n int) {
+	for i := range e.steps {
+		n += len(e.steps[i].refusals)
+	}
+	return n
+}
+
+// release gives an evaluation's memory back. Nothing that was returned refers to it.
+func (s *Set) release(e *evaluation) {
+	e.in, e.sample = Input{}, nil
+	s.spare.Put(e)
 }
 
 func (s *Set) newEvaluation(in Input) *evaluation {
-	e := &evaluation{set: s, in: in, sample: in.Sample, fresh: true}
+	e, _ := s.spare.Get().(*evaluation)
+	if e == nil {
+		e = &evaluation{values: &lang.Evaluation{}}
+	}
+	e.set, e.in, e.sample, e.fresh = s, in, in.Sample, true
 	replicas := in.Replicas
 	if off := in.Now.Sub(in.Sample.At); off > MaxSampleAge || off < -MaxSampleAge {
 		// Only a fresh sample may lead to an action. The name and path stay
@@ -145,11 +185,10 @@ func (s *Set) newEvaluation(in Input) *evaluation {
 			replicas = []string{"?"} // one that does not report: the worst of them is unknown
 		}
 	}
-	now := s.program.At(lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels,
+	s.program.Begin(e.values, lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels,
 		Replicas: replicas})
-	e.windows = s.statesOf(now, in.Now)
-	now.SetWindows(e.windows)
-	e.values = now
+	e.windows = s.statesOf(e.windows[:0], e.values, in.Now)
+	e.values.SetWindows(e.windows)
 	return e
 }
 

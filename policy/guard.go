@@ -73,7 +73,7 @@ func (s *step) guardWindow() {
 	switch {
 	case st.Open == False && !math.IsNaN(st.OpensIn):
 		until = now.Add(seconds(st.OpensIn))
-		reason = "outside its window, which opens in " + amounts.HumanSeconds(st.OpensIn)
+		reason = s.p.outside(st.OpensIn)
 	case st.Open == False:
 		reason = "outside its window; when that opens is not known"
 	case why != "":
@@ -86,6 +86,16 @@ func (s *step) guardWindow() {
 		}
 	}
 	s.refuse(GuardWindow, reason, until)
+}
+
+// outside says when the window opens.
+func (p *Policy) outside(opensIn float64) string {
+	last := p.closed.Load()
+	if last == nil || last.opensIn != opensIn {
+		last = &closedReason{opensIn, "outside its window, which opens in " + amounts.HumanSeconds(opensIn)}
+		p.closed.Store(last)
+	}
+	return last.text
 }
 
 // guardRest holds the policy back between two runs.
@@ -130,7 +140,7 @@ func (s *step) guardStall() {
 	if !s.p.Ladder.Truncates() || s.stallBudget <= 0 {
 		return
 	}
-	stall := predictStall(&s.st, s.e.in.Now)
+	stall := s.st.Stalls.Expect(s.e.in.Now.Sub(s.st.Truncation))
 	if stall <= s.stallBudget {
 		return
 	}
@@ -138,7 +148,7 @@ func (s *step) guardStall() {
 		"raise stall_budget, or look at what makes the disk slow", amounts.HumanSeconds(stall.Seconds()), s.stallBudget)
 	w := s.e.sample.WAL
 	if int64(w.BacklogFrames())*int64(w.PageSize) < MinTruncateBytes {
-		s.refuse(GuardStall, reason, stallFits(&s.st, s.stallBudget))
+		s.refuse(GuardStall, reason, s.st.Truncation.Add(s.st.Stalls.Fits(s.stallBudget)))
 		return
 	}
 	s.leftOut = reason

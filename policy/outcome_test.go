@@ -3,13 +3,13 @@ package policy
 import (
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
 const shrinking = `policy "p" {
@@ -59,53 +59,6 @@ func TestStallLearned_P4(t *testing.T) {
 	}
 }
 
-// What has been learned is forgotten: nothing slow is done meanwhile that could
-// teach better.
-func TestStallForgotten(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, shrinking)
-	st := PolicyState{Truncation: w.now, Stalls: stalls{3 * time.Second, 3 * time.Second, 0}}
-	var foreseen []time.Duration
-	for _, age := range []time.Duration{0, forget, 2 * forget, 20 * forget} {
-		foreseen = append(foreseen, predictStall(&st, w.now.Add(age)).Round(time.Millisecond))
-	}
-	want := []time.Duration{3 * time.Second, 1500 * time.Millisecond, 750 * time.Millisecond, 0}
-	if !slices.Equal(foreseen, want) {
-		t.Errorf("foreseen after 0, 1, 2 and 20 half-lives: %v, want %v", foreseen, want)
-	}
-	if got := stallFits(&st, 750*time.Millisecond); !got.Equal(w.now.Add(2 * forget)) {
-		t.Errorf("it fits at %s", got)
-	}
-}
-
-func TestStallCostsLearn(t *testing.T) {
-	t.Parallel()
-	good := ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: 4 << 20, WriterStall: 5}
-	tests := []struct {
-		name string
-		edit func(*ActionResult)
-		want stalls
-	}{
-		{"a truncation", func(*ActionResult) {}, stalls{5, 7, 8}},
-		{"a portion", func(r *ActionResult) { r.Outcome = sqlite.OutcomeShortened }, stalls{5, 7, 8}},
-		{"the budget was spent", func(r *ActionResult) { r.Outcome, r.Reclaimed = sqlite.OutcomeBudgetSpent, 0 },
-			stalls{5, 7, 8}},
-		{"a small WAL", func(r *ActionResult) { r.Reclaimed = learnFrom - 1 }, stalls{7, 8, 9}},
-		{"not measured", func(r *ActionResult) { r.WriterStall = 0 }, stalls{7, 8, 9}},
-		{"pinned", func(r *ActionResult) { r.Outcome = sqlite.OutcomePinned }, stalls{7, 8, 9}},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			r, c := good, stalls{7, 8, 9}
-			test.edit(&r)
-			if c.learn(r); c != test.want {
-				t.Errorf("learned %v, want %v", c, test.want)
-			}
-		})
-	}
-}
-
 // The state of the release that kept one running estimate is read; what that
 // one believed is not taken over.
 func TestStateWithOneEstimateIsRead(t *testing.T) {
@@ -115,10 +68,10 @@ func TestStateWithOneEstimateIsRead(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &st); err != nil {
 		t.Fatal(err)
 	}
-	if st.Phase != Cooldown || st.Outcome != "truncated" || st.Stalls != (stalls{}) {
+	if st.Phase != Cooldown || st.Outcome != "truncated" || st.Stalls != (stalls.Stalls{}) {
 		t.Errorf("read %+v", st)
 	}
-	if got := predictStall(&st, start); got != 0 {
+	if got := st.Stalls.Expect(0); got != 0 {
 		t.Errorf("foreseen %s", got)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/calendar"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
@@ -126,14 +127,16 @@ func (p *parsing) window(b *hcl.Block, names []string) *Window {
 		return w
 	}
 	w.Cron = p.Plain(a["cron"], "")
-	w.Duration = p.Duration(a["duration"], time.Hour, time.Minute, MaxWindowDuration)
+	w.Duration = p.Duration(a["duration"], time.Hour, time.Minute, calendar.MaxDuration)
 	if tz := p.Plain(a["timezone"], "UTC"); tz != "" {
 		w.Location = p.location(a["timezone"], tz)
 	}
-	schedule, err := NewSchedule(w.Cron)
+	schedule, err := calendar.New(w.Cron, w.Duration, w.Location)
 	if err != nil {
 		p.Errorf(a["cron"].Expr.Range(), "Bad schedule", "%v.", err)
-		schedule, _ = NewSchedule("0 0 * * *")
+	}
+	for _, doubt := range schedule.Doubts() {
+		p.Warnf(a["cron"].Expr.Range(), "Is that meant?", "%s", doubt)
 	}
 	w.schedule = schedule
 	return w

@@ -6,6 +6,7 @@ package policy
 
 import (
 	"path"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +41,7 @@ type Set struct {
 	program *lang.Program                    // every expression
 	order   []*Window                        // the windows in file order, as the program numbers them
 	shown   atomic.Pointer[map[string]Truth] // the windows' truths of the last decision: mostly the next one's too
+	spare   sync.Pool                        // evaluations to be used again
 }
 
 // What the expression language gives stands in this package's results.
@@ -63,7 +65,9 @@ func (s *Set) Scope() *Scope { return s.scope }
 // WindowStates returns the state of every window for one database at one moment.
 func (s *Set) WindowStates(in Input) map[string]lang.WindowState {
 	states := make(map[string]lang.WindowState, len(s.order))
-	for i, st := range s.newEvaluation(in).windows {
+	e := s.newEvaluation(in)
+	defer s.release(e)
+	for i, st := range e.windows {
 		states[s.order[i].Name] = st
 	}
 	return states
@@ -95,6 +99,12 @@ type Policy struct {
 	Tunes     []*Tune
 	Range     hcl.Range
 
+	expressions
+	closed atomic.Pointer[closedReason]
+}
+
+// expressions are those of a policy; nil: it has none.
+type expressions struct {
 	when, until, unless, window, message hclsyntax.Expression
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
 var start = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
@@ -377,7 +378,7 @@ func TestEvaluateLeavesTruncateOut(t *testing.T) {
 				"cooldown = \"1h\"\n "+ladder+"\n}")
 			huge := func(s *collector.Sample) { s.WAL.SizeBytes, s.WAL.Frames = 4e9, 1e6 }
 			w.states = map[string]PolicyState{"p": {Version: StateVersion, Phase: Inactive, Truncation: w.now,
-				Stalls: stalls{2 * time.Second, 2 * time.Second, 0}}}
+				Stalls: stalls.Stalls{2 * time.Second, 2 * time.Second, 0}}}
 			for round := range 5 {
 				d := w.tick(30*time.Second, huge)
 				a := w.last.Action
@@ -534,7 +535,7 @@ func TestDefaults(t *testing.T) {
 	if len(diags) > 0 {
 		t.Fatalf("built-in policies: %v", diags)
 	}
-	if got := Defaults(); len(got.Policies) != 1 || len(set.Policies) != 1 || got.Policies[0].Cooldown != 5*time.Minute {
+	if got := Defaults(); len(got.Policies) != 3 || len(set.Policies) != 3 || got.Policies[0].Cooldown != 5*time.Minute {
 		t.Errorf("defaults %+v", got.Policies)
 	}
 	var h = Defaults().NewHistory()

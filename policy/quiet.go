@@ -64,6 +64,7 @@ func (s *Set) Quiet(window string, in Input) (q Quiet, ok bool) {
 		return Quiet{}, false
 	}
 	e := s.newEvaluation(in)
+	defer s.release(e)
 	l := w.Learn
 	st := s.learnedState(e.values, l, in.Now)
 	know := e.values.Learning(l.signal, l.Location, l.Quantile, l.MinHistory)

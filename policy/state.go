@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
 // Phase is where a policy stands with a database.
@@ -43,7 +45,7 @@ type PolicyState struct {
 	Truncation   time.Time            `json:"truncation,omitzero"`    // when the last ladder with a TRUNCATE began
 	Ended        time.Time            `json:"ended,omitzero"`         // of the last action
 	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers were held up
-	Stalls       stalls               `json:"stalls,omitzero"`        // of the last truncations
+	Stalls       stalls.Stalls        `json:"stalls,omitzero"`        // of the last truncations
 	Outcome      string               `json:"outcome,omitempty"`      // of the last action, in a word
 	Noticed      time.Time            `json:"noticed,omitzero"`       // when it last told somebody beside another action
 	Tunes        map[string]TuneState `json:"tunes,omitempty"`
@@ -130,7 +132,7 @@ func (s *Set) Finished(st PolicyState, p *Policy, now time.Time, r ActionResult)
 	st.Ended = now
 	st.Outcome = outcomeWord(p, r)
 	st.Stall = r.WriterStall
-	st.Stalls.learn(r)
+	st.Stalls.Learn(r.Outcome, r.Reclaimed, r.WriterStall)
 	switch {
 	case shortened(r):
 		st.Phase, st.Rest = Backing, Backing

@@ -138,25 +138,3 @@ policy "p" {
 		})
 	}
 }
-
-func FuzzSchedule(f *testing.F) {
-	for _, s := range []string{"0 2 * * *", "TZ=", "TZ=UTC", "@daily", "@every 1h", "0 0 30 2 *", "*/0 * * * *",
-		"1-2-3 * * * *", "* * * * * *", "", "9999999999 * * * *"} {
-		f.Add(s, uint16(60))
-	}
-	berlin, err := time.LoadLocation("Europe/Berlin")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, expr string, minutes uint16) {
-		s, err := NewSchedule(expr)
-		if err != nil {
-			return
-		}
-		w := &Window{schedule: s, Duration: time.Duration(max(minutes, 1)) * time.Minute, Location: berlin}
-		at := time.Date(2026, 10, 25, 0, 30, 0, 0, time.UTC)
-		if st := w.at(at); st.Open == False && st.OpensIn <= 0 {
-			t.Errorf("%q: closed but opens in %v", expr, st.OpensIn)
-		}
-	})
-}

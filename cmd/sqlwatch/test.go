@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -19,16 +17,17 @@ func registerTest(app *kingpin.Application, env *environment) {
 	path := cmd.Arg("config", "File or directory; default as --config. The tests of x.hcl are in x_test.hcl, those of a "+
 		"directory in every *_test.hcl.").String()
 	asJSON := cmd.Flag("json", "Print the results as JSON.").Bool()
+	covered := cmd.Flag("coverage", "Say which policies, guards and conditions the tests have not seen at work.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		path, err := orConfig(*path, env)
 		if err != nil {
 			return err
 		}
-		return playTests(env, path, *asJSON)
+		return playTests(env, path, *asJSON, *covered)
 	})
 }
 
-func playTests(env *environment, path string, asJSON bool) error {
+func playTests(env *environment, path string, asJSON, covered bool) error {
 	cfg, diags := config.Load(path, env.Getenv)
 	var tests []*policytest.Test
 	if !diags.HasErrors() {
@@ -43,44 +42,40 @@ func playTests(env *environment, path string, asJSON bool) error {
 	if len(tests) == 0 {
 		return errors.New("play the tests of " + path + ": there is none")
 	}
+	var coverage *policytest.Coverage
+	if covered {
+		coverage = policytest.NewCoverage(cfg.Policies)
+	}
 	results := make([]policytest.TestResult, len(tests))
 	failed := 0
 	for i, t := range tests {
-		results[i] = t.Run()
+		results[i] = t.RunCovered(coverage)
 		if len(results[i].Failures) > 0 {
 			failed++
 		}
 	}
-	if asJSON {
+	switch {
+	case asJSON && covered:
+		err := writeJSON(env.Stdout, struct {
+			Tests    []policytest.TestResult `json:"tests"`
+			Coverage *policytest.Coverage    `json:"coverage"`
+		}{results, coverage})
+		if err != nil {
+			return err
+		}
+	case asJSON:
 		if err := writeJSON(env.Stdout, results); err != nil {
 			return err
 		}
-	} else {
+	default:
 		for _, r := range results {
-			writeTestResult(env.Stdout, r)
+			r.Write(env.Stdout)
 		}
 		fmt.Fprintf(env.Stdout, "%d passed, %d failed\n", len(tests)-failed, failed)
+		coverage.Write(env.Stdout)
 	}
 	if failed > 0 {
 		return &exitError{code: exitFindings}
 	}
 	return nil
-}
-
-// writeTestResult writes a line for a test and, for every expectation that was
-// not met, what was expected (-) and what was found (+).
-func writeTestResult(w io.Writer, r policytest.TestResult) {
-	word := "pass"
-	if len(r.Failures) > 0 {
-		word = "FAIL"
-	}
-	fmt.Fprintf(w, "%s  %s (%s simulated, runs = %d)\n", word, r.Name, r.Length, r.Runs)
-	for _, f := range r.Failures {
-		fmt.Fprintf(w, "      %s:%d:%d: expected at %s, %s after the start\n", f.Place.File, f.Place.Line, f.Place.Column,
-			f.At.Format(time.RFC3339), f.After)
-		for _, m := range f.Mismatches {
-			fmt.Fprintf(w, "        - %s = %s\n        + %s = %s\n", m.Attribute, m.Want, m.Attribute, m.Got)
-		}
-		fmt.Fprintf(w, "        the policy says: %s\n", f.Reason)
-	}
 }

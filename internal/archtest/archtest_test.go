@@ -66,12 +66,18 @@ var arrows = map[string][]string{
 	"internal/journal":        {"internal/durable"},
 	"internal/decisions":      {"internal/journal", "internal/watchdog"},
 
-	"policy": {"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
+	"policy": {"policy/calendar", "policy/stalls",
+		"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	// plays policies, as tests do
 	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",
 		"internal/hcldecode"},
 	// what policies would do, and what another configuration would change
 	"internal/plan": {"collector", "policy", "internal/admin", "internal/config", "internal/watchdog"},
+
+	// when a cron expression's spans are open
+	"policy/calendar": {},
+	// what a TRUNCATE will cost
+	"policy/stalls": {"internal/sqlite"},
 
 	// what can be measured, by name
 	"policy/lang/measured": {"collector"},

@@ -214,7 +214,7 @@ func TestDefault(t *testing.T) {
 	if err != nil || targets[0].Replicas[0].S3 != want || !filepath.IsAbs(targets[0].Path) {
 		t.Errorf("%v %+v", err, targets)
 	}
-	if len(cfg.Policies.Policies) != 1 {
+	if len(cfg.Policies.Policies) != 3 {
 		t.Error("no built-in policy")
 	}
 }

@@ -30,14 +30,25 @@ type Evaluation struct {
 	program *Program
 	frame   *frame
 	ctx     *hcl.EvalContext // for what is not code; made when it is needed
+	own     frame            // what frame points to, unless it is shared
 }
 
 // At makes the program's expressions evaluable at a moment.
 func (p *Program) At(m Moment) *Evaluation {
-	return &Evaluation{program: p, frame: &frame{
+	e := &Evaluation{}
+	p.Begin(e, m)
+	return e
+}
+
+// Begin makes an evaluation, which may have been used before, one of the program at a
+// moment.
+func (p *Program) Begin(e *Evaluation, m Moment) {
+	e.program, e.ctx = p, nil
+	e.own = frame{
 		Reading: measured.Reading{Sample: m.Sample, Stall: m.History.Stall(), Expected: m.Replicas},
 		now:     m.Now, history: m.History, labels: m.Labels,
-	}}
+	}
+	e.frame = &e.own
 }
 
 // WithWindows returns the evaluation with window.NAME for each state.
@@ -175,9 +186,10 @@ func (e *Evaluation) eval(x hcl.Expression) (v cty.Value, why string) {
 }
 
 // Source returns an expression as it is written, without its secrets.
-func (e *Evaluation) Source(x hclsyntax.Expression) string {
-	return e.program.scope.scrub(e.program.scope.source(x))
-}
+func (e *Evaluation) Source(x hclsyntax.Expression) string { return e.program.Source(x) }
+
+// Source returns an expression as it is written, without its secrets.
+func (p *Program) Source(x hclsyntax.Expression) string { return p.scope.scrub(p.scope.source(x)) }
 
 // number evaluates an expression whose value is a number or a truth.
 func (e *Evaluation) number(x hclsyntax.Expression) (v float64, why string) {

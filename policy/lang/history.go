@@ -141,6 +141,11 @@ func (h *History) dots(column string, now time.Time, window time.Duration) []ser
 	return h.store.Dots(nil, column, now, window)
 }
 
+// Reads reports whether the history keeps anything.
+func (h *History) Reads() bool {
+	return h.program == nil || len(h.store.Names()) > 0 || len(h.program.learned) > 0
+}
+
 // Oldest returns the time of the oldest kept value, zero if there is none.
 func (h *History) Oldest() time.Time {
 	if h == nil {

@@ -48,7 +48,7 @@ type testDecoder struct {
 }
 
 func (d *testDecoder) test(b *hcl.Block) *Test {
-	schema := hcldecode.Attributes("policy!", "start!", "step")
+	schema := hcldecode.Attributes("policy!", "start!", "step", "always", "never")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "database"}, {Type: "during", LabelNames: []string{"length"}},
 		{Type: "expect"}}
 	content := d.Content(b.Body, schema)
@@ -71,6 +71,18 @@ func (d *testDecoder) test(b *hcl.Block) *Test {
 	if t.policy != nil && !t.policy.AppliesTo(t.db.name, t.labels) {
 		d.Errorf(b.DefRange, "Not watched", "policy.Policy %q does not watch a database named %q; its databases are %s. "+
 			"Give the database block a name.", t.policy.Name, t.db.name, strings.Join(t.policy.Databases, ", "))
+	}
+	for i, name := range []string{"always", "never"} {
+		if x := a[name]; x != nil {
+			compiled, diags := t.program.Compile(x.Expr, lang.Bool)
+			d.Diags = append(d.Diags, diags...)
+			t.rules[i] = x.Range
+			if i == 0 {
+				t.always = compiled
+			} else {
+				t.never = compiled
+			}
+		}
 	}
 	d.script(t, content.Blocks, b)
 	return t
@@ -98,10 +110,12 @@ func (d *testDecoder) database(t *Test, b *hcl.Block) {
 	if b == nil {
 		return
 	}
-	a := d.Content(b.Body, hcldecode.Attributes("name", "labels", "bytes", "wal", "disk", "replicas")).Attributes
+	a := d.Content(b.Body, hcldecode.Attributes("name", "labels", "bytes", "wal", "disk", "replicas",
+		"autocheckpoint")).Attributes
 	t.db.name = d.Plain(a["name"], t.db.name)
 	t.db.bytes = d.Size(a["bytes"], t.db.bytes, 0, 1<<44)
 	t.db.firstWAL = d.Size(a["wal"], 0, 0, 1<<43)
+	t.db.auto = d.Size(a["autocheckpoint"], 0, 0, 1<<40)
 	t.db.disk = d.Size(a["disk"], t.db.disk, 1, 1<<60)
 	for _, name := range d.Refs(a["replicas"], "replica", d.Scope.Replicas) {
 		t.db.replicas = append(t.db.replicas, collector.Replica{Name: name})
@@ -123,6 +137,10 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 		case b.Type == "during":
 			t.script = append(t.script, d.stretch(t, b))
 			length += t.script[len(t.script)-1].length
+		case b.Type == "expect" && d.timed(b):
+			x := d.expect(t, b)
+			t.timed = append(t.timed, x)
+			expects++
 		case b.Type == "expect" && len(t.script) == 0:
 			d.Errorf(b.DefRange, "Nothing has happened",
 				"An expect block looks at the moment that the during blocks above it lead to; there is none.")
@@ -132,7 +150,14 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 			expects++
 		}
 	}
-	if expects == 0 {
+	slices.SortStableFunc(t.timed, func(a, b *expectation) int { return a.at.Compare(b.at) })
+	for _, x := range t.timed {
+		if x.at.Before(t.start) || x.at.After(t.start.Add(length)) {
+			d.Errorf(x.place, "Not reached", "The test goes from %s to %s.", t.start.Format(time.RFC3339),
+				t.start.Add(length).Format(time.RFC3339))
+		}
+	}
+	if expects == 0 && t.always == nil && t.never == nil {
 		d.Errorf(test.DefRange, "Nothing expected", "Test %q has no expect block that could fail.", t.Name)
 	}
 	if length/t.step > maxTicks {
@@ -142,14 +167,15 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 }
 
 func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
-	sp := &stretch{diskFree: t.db.disk / 2}
+	sp := &stretch{diskFree: t.db.disk / 2, writeSpeed: usualSpeed, sync: usualSync}
 	length, err := amounts.DurationValue(cty.StringVal(b.Labels[0]))
 	if err != nil || length < time.Second || length > year {
 		d.Errorf(b.LabelRanges[0], "Not a duration", "%q must be a duration such as \"5m\", from 1s to 366d.", b.Labels[0])
 		length = time.Second
 	}
 	a := d.Content(b.Body, hcldecode.Attributes("write", "reader", "write_lock", "readable", "disk_free",
-		"replica_lag")).Attributes
+		"replica_lag", "pending", "replica_healthy", "reader_every", "reader_for", "write_speed", "sync", "fails",
+		"takes")).Attributes
 	sp.length = length
 	sp.write = d.Size(a["write"], 0, 0, 10e9)
 	sp.reader = d.Flag(a["reader"], false)
@@ -157,22 +183,76 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 	sp.unreadable = !d.Flag(a["readable"], true)
 	sp.diskFree = d.Size(a["disk_free"], sp.diskFree, 0, t.db.disk)
 	sp.replicaLag = d.Duration(a["replica_lag"], 0, 0, year)
-	if a["replica_lag"] != nil && len(t.db.replicas) == 0 {
-		d.Errorf(a["replica_lag"].Range, "No replica",
-			"The database has no replica that could lag; give the database block replicas = [replica.TYPE.NAME].")
+	sp.pending = d.Size(a["pending"], 0, 0, 1<<43)
+	sp.unhealthy = !d.Flag(a["replica_healthy"], true)
+	for _, name := range []string{"replica_lag", "pending", "replica_healthy"} {
+		if a[name] != nil && len(t.db.replicas) == 0 {
+			d.Errorf(a[name].Range, "No replica",
+				"The database has no replica that could lag; give the database block replicas = [replica.TYPE.NAME].")
+		}
 	}
+	d.disturbances(sp, a)
 	return sp
 }
 
+// disturbances reads what makes life hard: readers, slow disks, failing actions.
+func (d *testDecoder) disturbances(sp *stretch, a hcl.Attributes) {
+	sp.readerEvery = d.Duration(a["reader_every"], 0, time.Second, year)
+	sp.readerFor = d.Duration(a["reader_for"], 0, time.Second, year)
+	if (sp.readerEvery == 0) != (sp.readerFor == 0) || sp.readerFor > sp.readerEvery {
+		for _, name := range []string{"reader_every", "reader_for"} {
+			if a[name] != nil {
+				d.Errorf(a[name].Range, "Incomplete reader", "reader_every and reader_for go together, the second the shorter.")
+				break
+			}
+		}
+		sp.readerEvery, sp.readerFor = 0, 0
+	}
+	sp.writeSpeed = d.Size(a["write_speed"], sp.writeSpeed, 1000, 1e12)
+	sp.sync = d.Duration(a["sync"], sp.sync, 0, time.Hour)
+	sp.takes = d.Duration(a["takes"], 0, 0, year)
+	kinds := []string{string(policy.ActCheckpoint), string(policy.ActSnapshot), string(policy.ActSync),
+		string(policy.ActVerify), string(policy.ActNotify)}
+	for _, kind := range d.Texts(a["fails"]) {
+		if !slices.Contains(kinds, kind) {
+			d.Errorf(a["fails"].Expr.Range(), "Unknown action", "There is no action %q.%s", kind,
+				lang.Suggest(kind, slices.Clone(kinds)))
+		}
+		sp.fails = append(sp.fails, kind)
+	}
+}
+
+// timed reports whether an expect block has a time of its own.
+func (d *testDecoder) timed(b *hcl.Block) bool {
+	content, _, _ := b.Body.PartialContent(hcldecode.Attributes("at"))
+	return content.Attributes["at"] != nil
+}
+
+// moment reads when an expect block is to be looked at: a time, or how long after the
+// start.
+func (d *testDecoder) moment(a *hcl.Attribute, start time.Time) time.Time {
+	if a == nil {
+		return time.Time{}
+	}
+	text := d.Plain(a, "")
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at
+	}
+	if after, err := amounts.ParseDuration(text); err == nil {
+		return start.Add(after)
+	}
+	d.Errorf(a.Expr.Range(), "Not a time", "at must be as in \"2026-03-28T02:00:00+01:00\", or a duration after the "+
+		"start.")
+	return start
+}
+
 func (d *testDecoder) expect(t *Test, b *hcl.Block) *expectation {
-	a := d.Content(b.Body, hcldecode.Attributes("phase", "refused_by", "runs", "holds")).Attributes
-	x := &expectation{at: b.DefRange, runs: -1}
+	a := d.Content(b.Body, hcldecode.Attributes("phase", "refused_by", "runs", "holds", "at")).Attributes
+	x := &expectation{place: b.DefRange, runs: -1, at: d.moment(a["at"], t.start)}
 	before := len(d.Diags)
 	var phases []string
 	for _, p := range policy.Phases() {
-		if p != policy.Running { // an action takes no simulated time
-			phases = append(phases, string(p))
-		}
+		phases = append(phases, string(p))
 	}
 	guards := []string{nobody}
 	for _, g := range policy.Guards() {

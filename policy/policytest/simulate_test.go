@@ -248,3 +248,157 @@ func TestParseTests(t *testing.T) {
 		})
 	}
 }
+
+// What makes life hard: applications that checkpoint, readers that come and go, disks
+// that are slow, actions that fail or take their time.
+func TestSimulateHardships(t *testing.T) {
+	t.Parallel()
+	const large = "database {\n wal = \"200MB\"\n}\n"
+	const replicated = "database {\n replicas = [replica.s3.main]\n}\n"
+	for _, test := range []struct{ name, policy, script string }{
+		{"an application that checkpoints keeps its WAL", "drain", `never = wal.bytes > bytes("5MB")
+			database {
+				name           = "drained"
+				autocheckpoint = "4MB"
+			}
+			during "1h" { write = "1MB" }
+			expect {
+				runs  = 0
+				holds = wal.resets > 800
+			}`},
+		{"but not behind a reader", "drain", `database {
+				name           = "drained"
+				autocheckpoint = "4MB"
+			}
+			during "1m" {
+				write  = "1MB"
+				reader = true
+			}
+			expect { holds = wal.bytes > bytes("58MB") && checkpoint.backlog_bytes > bytes("58MB") }`},
+		{"readers that come and go", "shrink", large + `during "65s" {
+				write        = "1KB"
+				reader_every = "1m"
+				reader_for   = "20s"
+			}
+			expect {
+				at    = "30s"
+				holds = readers.active == 0
+			}
+			expect {
+				at    = "10s"
+				holds = readers.active == 1
+			}
+			expect { holds = readers.active == 1 }`},
+		{"a disk that is too slow to sync", "shrink", large + `during "1m" { sync = "1s" }
+			expect {
+				runs  = 1
+				phase = "backoff"
+				holds = wal.bytes == bytes("200MB") && checkpoint.stall == duration("200ms")
+			}`},
+		{"a checkpoint that fails", "shrink", large + `during "1m" { fails = ["checkpoint"] }
+			expect {
+				runs  = 1
+				phase = "backoff"
+			}`},
+		{"an action that takes its time", "drill", `database {
+				name     = "drilled"
+				replicas = [replica.s3.main]
+			}
+			during "10m" { takes = "5m" }
+			expect {
+				at    = "4m"
+				phase = "running"
+				runs  = 1
+			}
+			expect {
+				phase = "cooldown"
+				runs  = 0
+			}`},
+		{"an action that fails", "drill", `database {
+				name     = "drilled"
+				replicas = [replica.s3.main]
+			}
+			during "20s" { fails = ["verify"] }
+			expect { phase = "backoff" }`},
+		{"what the replicas lack", "tell", replicated + `during "10m" {
+				pending         = "64MB"
+				replica_healthy = false
+			}
+			expect { holds = replica.pending_bytes == bytes("64MB") && !replica.healthy }`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			tests, diags := parseTests(t, night(test.policy, test.script))
+			if diags.HasErrors() {
+				t.Fatal(diags)
+			}
+			for _, f := range tests[0].Run().Failures {
+				t.Errorf("line %d after %s: %+v: %s", f.Place.Line, f.After, f.Mismatches, f.Reason)
+			}
+		})
+	}
+}
+
+// always and never are broken once, with their place and the values.
+func TestSimulateRules(t *testing.T) {
+	t.Parallel()
+	tests, diags := parseTests(t, night("shrink", `always = wal.bytes < bytes("150MB")
+		never = max_over(wal.bytes, "1m") > bytes("1GB")
+		during "150s" { write = "2MB" }`))
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	r := tests[0].Run()
+	if len(r.Failures) != 1 || r.Failures[0].Mismatches[0].Attribute != "always" || r.Failures[0].Place.Line != 4 ||
+		r.Failures[0].After != 80*1e9 {
+		t.Errorf("%+v", r.Failures)
+	}
+	if r.MaxWAL < 190e6 || r.MaxStall == 0 || r.Stalls < r.MaxStall {
+		t.Errorf("WAL up to %d, stalls %s of %s", r.MaxWAL, r.MaxStall, r.Stalls)
+	}
+}
+
+// What the tests have not seen is named.
+func TestCoverage(t *testing.T) {
+	t.Parallel()
+	tests, diags := parseTests(t, night("shrink", `database { wal = "200MB" }
+		during "1m" {}
+		expect { runs = 1 }`))
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	c := NewCoverage(tests[0].set)
+	tests[0].RunCovered(c)
+	gaps := strings.Join(c.Gaps(), "\n")
+	for _, want := range []string{"policy shrink was never refused by reader", "policy tell never acted",
+		"policy drill, when: `coalesce(replica.last_verified_age, duration(\"365d\")) > duration(\"7d\")` was never true"} {
+		if !strings.Contains(gaps, want) {
+			t.Errorf("%q is missing in\n%s", want, gaps)
+		}
+	}
+	for _, wrong := range []string{"policy shrink never acted",
+		"shrink, when: `wal.bytes > bytes(\"100MB\")` was never true",
+		"paused", "by unless"} {
+		if strings.Contains(gaps, wrong) {
+			t.Errorf("%q is in\n%s", wrong, gaps)
+		}
+	}
+}
+
+// A fortnight of one database, looked at every ten seconds.
+func BenchmarkFortnight(b *testing.B) {
+	set := policy.Defaults()
+	f, _ := hclparse.NewParser().ParseHCL([]byte(`test "t" {
+  policy = "shrink-wal"
+  start  = "2026-05-05T02:00:00Z"
+  always = wal.bytes < bytes("1GB")
+  during "336h" { write = "300KB" }
+}`), "x_test.hcl")
+	tests, diags := Parse(set, f.Body)
+	if diags.HasErrors() {
+		b.Fatal(diags)
+	}
+	for b.Loop() {
+		tests[0].Run()
+	}
+}

@@ -85,6 +85,8 @@ var Names = []Name{
 		wal(func(w *collector.WAL) float64 { return float64(w.SizeBytes) })},
 	{"wal", "frames", Count, "frames of the WAL in use now",
 		wal(func(w *collector.WAL) float64 { return float64(w.Frames) })},
+	{"wal", "used_bytes", Bytes, "size of the frames in use now",
+		wal(func(w *collector.WAL) float64 { return float64(w.Frames) * float64(w.PageSize+24) })},
 	{"wal", "frames_written", Count, "frames written since the watch began",
 		wal(func(w *collector.WAL) float64 { return float64(w.FramesWrittenTotal) })},
 	{"wal", "resets", Count, "how often the WAL was begun anew since the watch began",

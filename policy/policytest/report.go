@@ -1,0 +1,44 @@
+package policytest
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+)
+
+// Write says what no test has seen.
+func (c *Coverage) Write(w io.Writer) {
+	if c == nil {
+		return
+	}
+	gaps := c.Gaps()
+	if len(gaps) == 0 {
+		fmt.Fprintln(w, "The tests have seen every policy act, every guard refuse, and every condition true and false.")
+		return
+	}
+	fmt.Fprintln(w, "No test has seen:")
+	for _, gap := range gaps {
+		fmt.Fprintf(w, "  %s\n", gap)
+	}
+}
+
+// Write writes a line for a test and, for every expectation that was
+// not met, what was expected (-) and what was found (+).
+func (r TestResult) Write(w io.Writer) {
+	word := "pass"
+	if len(r.Failures) > 0 {
+		word = "FAIL"
+	}
+	fmt.Fprintf(w, "%s  %s (%s simulated, runs = %d, WAL up to %s, longest stall %s)\n", word, r.Name, r.Length, r.Runs,
+		amounts.HumanBytes(float64(r.MaxWAL)), r.MaxStall.Round(100*time.Microsecond))
+	for _, f := range r.Failures {
+		fmt.Fprintf(w, "      %s:%d:%d: expected at %s, %s after the start\n", f.Place.File, f.Place.Line, f.Place.Column,
+			f.At.Format(time.RFC3339), f.After)
+		for _, m := range f.Mismatches {
+			fmt.Fprintf(w, "        - %s = %s\n        + %s = %s\n", m.Attribute, m.Want, m.Attribute, m.Got)
+		}
+		fmt.Fprintf(w, "        the policy says: %s\n", f.Reason)
+	}
+}
