@@ -280,8 +280,17 @@ func (c *catalog) taken(ctx context.Context, f store.LTXFile) (time.Time, moment
 
 // time returns the timestamp of the newest batch in f, which rises with the TXID.
 func (c *catalog) time(ctx context.Context, f store.LTXFile) (time.Time, error) {
-	t, _, err := c.taken(ctx, f)
-	return t, err
+	t, stamp, err := c.taken(ctx, f)
+	return finer(t, stamp), err
+}
+
+// finer is the timestamp at with the fraction of its millisecond, for which a file has
+// no room, where the clock told it: of a moment before that the batch is not.
+func finer(at time.Time, stamp moment.Stamp) time.Time {
+	if d := stamp.Time.Sub(at); d > 0 && d < time.Millisecond {
+		return stamp.Time
+	}
+	return at
 }
 
 // clock returns what the clock showed when the newest batch in f was taken.

@@ -395,3 +395,29 @@ func (m *machine) String() string {
 	}
 	return s
 }
+
+// A file has room for milliseconds, the clock told more: what was taken within the
+// asked millisecond, but later, is not of that moment.
+func TestPlan_R9_withinAMillisecond(t *testing.T) {
+	t.Parallel()
+	m := storetest.NewMemory()
+	const fraction = 400 * time.Microsecond
+	for txid := ltx.TXID(1); txid <= 3; txid++ {
+		notes := map[string]string{store.MetaTimestamp: batchTime(txid).Format(time.RFC3339Nano)}
+		moment.Stamp{Time: batchTime(txid).Add(fraction), Since: batchTime(txid - 1)}.Put(notes)
+		if _, err := m.Put(t.Context(), store.LTXKey(0, txid, txid), storetest.Bytes(nil),
+			store.PutOptions{Metadata: notes}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for after, want := range map[time.Duration]ltx.TXID{fraction - 1: 1, fraction: 2, fraction + 1: 2} {
+		plan, err := catalog.MakePlan(t.Context(), m, catalog.Target{Timestamp: batchTime(2).Add(after)})
+		if err != nil || plan.TXID != want {
+			t.Errorf("%s after the second: TXID %d, %v; want %d", after, plan.TXID, err, want)
+		}
+	}
+	plan, err := catalog.MakePlan(t.Context(), m, catalog.Target{Timestamp: batchTime(3).Add(fraction)})
+	if err != nil || plan.TXID != 3 || !plan.Time().Equal(batchTime(3).Add(fraction)) {
+		t.Errorf("the time that the newest batch shows: %+v, %v", plan, err)
+	}
+}
