@@ -48,6 +48,7 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	}
 	c.continuity.level = levelFile{} // the main file is about to change
 	r, err := c.truncater.run(ctx, mode, budget)
+	c.continuity.landmark(c.hold)
 	if passing(err) {
 		r.Mode, r.Outcome = mode, sqlite.OutcomeContended
 		return r, nil

@@ -120,6 +120,16 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	return nil
 }
 
+// landmark remembers the main file right after a checkpoint of ours that ended on
+// READ0: until that is left no checkpoint can write to it, so that another time,
+// however near, is somebody else's doing.
+func (c *continuity) landmark(h *hold) {
+	if main, err := c.main.Now(); err == nil && h.onZero() > 0 {
+		main.Changed = 0
+		c.level = levelFile{onZero: h.onZero(), main: main}
+	}
+}
+
 // untouched reports whether the main file is what it was at the last whole Step.
 func (c *continuity) untouched() bool {
 	main, err := c.main.Sure()

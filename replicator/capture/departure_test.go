@@ -328,4 +328,28 @@ func TestCopiedOverLive(t *testing.T) {
 		}
 		s.wantLost(map[Reason]uint64{tail.ReasonReplaced: 1})
 	})
+	t.Run("D4_rightAfterACheckpoint", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		a.do("commit(50)")
+		a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchone()`)
+		old := s.path + ".old"
+		output(t, "cp", s.path, old)
+		a.do("commit(200, 2, 900)")
+		s.open()
+		s.settle()
+		if _, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, sqlite.Budget{}); err != nil {
+			t.Fatal(err)
+		}
+		s.mainFileAges() // no look of ours comes between
+		output(t, "cp", old, s.path)
+		s.mainFileAges()
+		a.do("commit(5)")
+		if got, err := s.capture.Step(s.ctx, true); err != nil && got.Complete {
+			t.Errorf("settled in spite of %v", err)
+		}
+		s.wantLost(map[Reason]uint64{tail.ReasonReplaced: 1})
+	})
 }
