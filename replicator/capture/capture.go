@@ -84,7 +84,7 @@ type Progress struct {
 	Complete bool          // everything that was committed before At is in the spool
 	Restart  bool          // the WAL was made to begin again at its first frame
 	Stall    time.Duration // how long the write lock was ours for a restart, done or not; 0: not at all
-	Reason   Reason        // of the diff that was taken, if one was
+	Reason   Reason        // of the comparison that was made, if one was
 	Pending  time.Time     // when the oldest commit that is not in the spool yet was met; zero: there is none
 	At       time.Time     // every commit before was met
 	Next     time.Duration // when to call Step again, unless something wakes the caller

@@ -60,7 +60,7 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 }
 
 // checkpointUncaptured serves a database whose spool is full: what it resets is
-// found again by the diff that is due anyway.
+// found again by the comparison that is due anyway.
 func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
 	error) {
 	err := c.files.MayOpen()

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -155,6 +156,12 @@ func TestRestoredOver(t *testing.T) {
 	}
 }
 
+// rhythm is of so many lives, with a pause in seconds after each.
+type rhythm struct {
+	pause float64
+	n     int
+}
+
 // TestShortLives: an application that opens, commits and closes at each request costs
 // no comparison, and nothing of it is missed.
 func TestShortLives(t *testing.T) {
@@ -169,10 +176,12 @@ func TestShortLives(t *testing.T) {
 	again := "[(connect(), commit(), db.close(), time.sleep(%v)) for _ in range(%d)] and 0"
 	b := startApp(t, s.path)
 	b.do("db.close()")
-	for _, rhythm := range []struct {
-		pause float64
-		n     int
-	}{{0.02, 150}, {0.6, 6}, {0.3, 10}, {0.1, 20}} {
+	rhythms := []rhythm{{0.02, 150}, {0.6, 6}, {0.3, 10}, {0.1, 20}}
+	if os.Getenv(envRounds) != "" {
+		s.ctx = context.Background()
+		rhythms = []rhythm{{0.02, 1000}, {3, 100}}
+	}
+	for _, rhythm := range rhythms {
 		next := time.Time{}
 		b.during(fmt.Sprintf(again, rhythm.pause, rhythm.n), func() {
 			if now := time.Now(); now.After(next) {
@@ -352,4 +361,82 @@ func TestCopiedOverLive(t *testing.T) {
 		}
 		s.wantLost(map[Reason]uint64{tail.ReasonReplaced: 1})
 	})
+}
+
+// TestCopyAfterASecond/D4: an application ends; a second later a copy is put in its
+// database's place; a second later it starts, and finds exactly the copy. It is then what
+// is captured. Once each by itself, 20 times with the variable set.
+func TestCopyAfterASecond_D4(t *testing.T) {
+	t.Parallel()
+	rounds := 1
+	if os.Getenv(envRounds) != "" {
+		rounds = 20
+	}
+	ways := map[string]string{
+		"mv": `mv "$1" "$0"`, "cp": `cp "$1" "$0"`, "rsync": `cp "$1" "$0.tmp" && mv "$0.tmp" "$0"`,
+		"restore": `sqlite3 "$0" ".restore $1"`,
+	}
+	for how, put := range ways {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.ctx = context.Background()
+			a := startApp(t, s.path)
+			a.do("schema()")
+			a.do("commit(40, 3)")
+			s.open()
+			for range rounds {
+				s.liveSome(a)
+				backup := filepath.Join(t.TempDir(), "backup.db")
+				output(t, "sqlite3", s.path, ".backup "+backup)
+				want := string(output(t, "sqlite3", backup, "select count(*), sum(k) from t"))
+				s.aSecond(func() { a.do("commit(300, 3, 900)") })
+				a.quit()
+				s.aSecond(nil)
+				output(t, "sh", "-c", put, s.path, backup)
+				s.aSecond(nil)
+				a = startApp(t, s.path)
+				if got := string(output(t, "sqlite3", s.path, "select count(*), sum(k) from t")); got != want {
+					t.Fatalf("the application finds %s, the copy has %s", got, want)
+				}
+				if got := a.do(`db.execute("pragma integrity_check").fetchone()[0]`); got != "ok" {
+					t.Fatalf("integrity: %s", got)
+				}
+				a.do("commit(3)")
+				s.aSecond(nil)
+				s.checkEqual()
+			}
+		})
+	}
+}
+
+// liveSome goes on as the daemon does while the application is there, for a second or two.
+func (s *scene) liveSome(a *app) {
+	s.t.Helper()
+	s.aSecond(func() { a.do("commit(5)") })
+	s.aSecond(nil)
+}
+
+// aSecond goes on as the daemon does for a second, first of all while do is done.
+func (s *scene) aSecond(do func()) {
+	s.t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if do != nil {
+			do()
+		}
+	}()
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		got, err := s.capture.Step(s.ctx, false)
+		switch {
+		case errors.Is(err, ErrReplaced):
+			s.close()
+			s.open()
+		case err != nil: // of the moment in which the file is being written
+			got.Next = 50 * time.Millisecond
+		}
+		time.Sleep(min(got.Next, time.Until(end)))
+	}
+	<-done
 }

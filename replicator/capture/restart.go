@@ -215,7 +215,7 @@ func (r *restarter) levelFrozen(ctx context.Context, freeze *sqlite.Freeze) (boo
 // WAL would grow for ever. Nearly all is backfilled, so the application's own
 // checkpoint has little to do. Our connections stay open, so a first opener does not
 // make the wal-index anew, and its counter proves that nothing was missed or tells that
-// it was: commits that came and went between two looks cost a diff.
+// it was: commits that came and went between two looks cost a comparison.
 func (r *restarter) handOver(ctx context.Context) error {
 	before, err := tail.Index(r.files)
 	if err != nil {

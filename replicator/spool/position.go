@@ -19,7 +19,7 @@ import (
 
 // Position is where a capture stands: everything that is needed to prove that
 // nothing happened between it and what is found later. What it does not prove
-// is taken as lost and made good by a diff.
+// is taken as lost and made good by a comparison.
 //
 // The proof: the same file (device, inode, page size); then either the same WAL
 // generation, whose running checksum continues from Frames.Checksum, or a newer
@@ -48,7 +48,7 @@ type Position struct {
 
 	Main MainFile `json:"main"` // when all of Frames was known to be read and nothing newer was in it; zero: not known
 
-	// Doubt is why nothing is proven from here and a diff is due; "" if none is. Whoever
+	// Doubt is why nothing is proven from here and a comparison is due; "" if none is. Whoever
 	// goes on after a crash need not see again what raised it.
 	Doubt string `json:"doubt,omitempty"`
 }

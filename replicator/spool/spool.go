@@ -40,7 +40,7 @@ type Segment struct {
 	Timestamp time.Time    `json:"timestamp"` // strictly rising with the TXID, whatever the clock does
 	Checksum  ltx.Checksum `json:"checksum"`  // of the database after it
 	Lineage   string       `json:"lineage"`
-	Reason    string       `json:"reason,omitempty"` // why it is a diff or a whole database; "" when it is WAL
+	Reason    string       `json:"reason,omitempty"` // why it is a comparison or a whole database; "" when it is WAL
 	Commit    uint32       `json:"commit"`           // the database's size after it, in pages
 	PageSize  int          `json:"page_size"`
 	SHA256    string       `json:"sha256"` // of the file, in hex
