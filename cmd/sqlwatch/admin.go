@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -56,30 +57,25 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 
 	resume := app.Command("resume", "End a pause: policies act again.")
 	resumed := resume.Arg("db", "A configured name or a file; none is all databases.").String()
-	resume.Action(func(*kingpin.ParseContext) error {
-		if err := askAdmin(env, "/v1/pause", url.Values{"db": {absolute(*resumed)}, "for": {"0s"}}, 0,
-			&struct{}{}); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintln(env.Stdout, "Policies act again.")
-		return err
-	})
+	resume.Action(func(*kingpin.ParseContext) error { return pauseFor(env, *resumed, 0) })
 
 	pause := app.Command("pause", "Keep the policies from acting for a while; measuring goes on.")
 	name := pause.Arg("db", "A configured name or a file; none is all databases.").String()
 	length := pause.Flag("for", "For how long; 0 ends a pause.").Default("1h").Duration()
-	pause.Action(func(*kingpin.ParseContext) error {
-		query := url.Values{"db": {absolute(*name)}, "for": {length.String()}}
-		if err := askAdmin(env, "/v1/pause", query, 0, &struct{}{}); err != nil {
-			return err
-		}
-		if *length == 0 {
-			_, err := fmt.Fprintln(env.Stdout, "Policies act again.")
-			return err
-		}
-		_, err := fmt.Fprintf(env.Stdout, "No policy acts until %s.\n", show.Time(time.Now().Add(*length)))
+	pause.Action(func(*kingpin.ParseContext) error { return pauseFor(env, *name, *length) })
+}
+
+func pauseFor(env *environment, name string, length time.Duration) error {
+	query := url.Values{"db": {absolute(name)}, "for": {length.String()}}
+	if err := askAdmin(env, "/v1/pause", query, 0, &struct{}{}); err != nil {
 		return err
-	})
+	}
+	text := "Policies act again.\n"
+	if length > 0 {
+		text = fmt.Sprintf("No policy acts until %s.\n", show.Time(time.Now().Add(length)))
+	}
+	_, err := io.WriteString(env.Stdout, text)
+	return err
 }
 
 // leftOver returns what the daemon still keeps of a database that it no longer watches.

@@ -130,7 +130,7 @@ func newApplication(env *environment) *kingpin.Application {
 
 	for _, register := range []func(*kingpin.Application, *environment){
 		registerRun, registerDemo,
-		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers, registerQuiet, registerTune,
+		registerStatus, registerTop, registerWhy, registerPlan, registerBlockers, registerQuiet, registerTune, registerReplay,
 		registerWriters,
 		registerCheckpoint, registerAdmin, registerNotify,
 		registerCheck, registerFmt, registerTest,

@@ -18,11 +18,7 @@ func registerNotify(app *kingpin.Application, env *environment) {
 	name := test.Arg("notifier", "Its type and name, as slack.ops.").Required().String()
 	limit := test.Flag("timeout", "Give up after this time.").Default("30s").Duration()
 	test.Action(func(*kingpin.ParseContext) error {
-		path, err := configPath(env)
-		if err != nil {
-			return err
-		}
-		cfg, err := loadConfigFrom(env, path)
+		cfg, _, err := twoConfigs(env, "")
 		if err != nil {
 			return err
 		}

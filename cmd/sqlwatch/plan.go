@@ -7,6 +7,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/plan"
 )
 
@@ -41,15 +42,7 @@ func registerPlan(app *kingpin.Application, env *environment) {
 // planNew compares two configurations: their text, and what their policies say of the
 // databases that both have, on the same measurements, states and past.
 func planNew(ctx context.Context, env *environment, next string, asJSON bool) error {
-	path, err := configPath(env)
-	if err != nil {
-		return err
-	}
-	before, err := loadConfigFrom(env, path)
-	if err != nil {
-		return err
-	}
-	after, err := loadConfigFrom(env, next)
+	before, after, err := twoConfigs(env, next)
 	if err != nil {
 		return err
 	}
@@ -66,6 +59,18 @@ func planNew(ctx context.Context, env *environment, next string, asJSON bool) er
 		return &exitError{code: exitFindings}
 	}
 	return err
+}
+
+// twoConfigs reads the configuration and another, which is nil for "".
+func twoConfigs(env *environment, next string) (before, after *config.Config, err error) {
+	path, err := configPath(env)
+	if err == nil {
+		before, err = loadConfigFrom(env, path)
+	}
+	if err == nil && next != "" {
+		after, err = loadConfigFrom(env, next)
+	}
+	return before, after, err
 }
 
 func writeChanged(w io.Writer, changes plan.Changes) error {

@@ -4,15 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
-	"github.com/sqlwatch/sqlwatch/internal/durable"
-	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/tuning"
 	"github.com/sqlwatch/sqlwatch/internal/views"
 )
@@ -50,13 +46,7 @@ func registerTune(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		all := []admin.Tune{}
-		for _, v := range found {
-			if v.Decision != nil {
-				all = append(all, v.Decision.Tunes...)
-			}
-		}
-		return env.print(*asJSON, all, func(w io.Writer) error { return views.Tunes(w, found, time.Now()) })
+		return env.print(*asJSON, admin.Tunes(found), func(w io.Writer) error { return views.Tunes(w, found, time.Now()) })
 	})
 	export := cmd.Command("export", "Print the configuration with what was learned written into it; comments stay. "+
 		"Exit code 2: something differs.")
@@ -84,11 +74,7 @@ func exportTuned(env *environment, db string, write bool) error {
 	if err != nil {
 		return err
 	}
-	path, err := configPath(env)
-	if err != nil {
-		return err
-	}
-	cfg, err := loadConfigFrom(env, path)
+	cfg, _, err := twoConfigs(env, "")
 	if err != nil {
 		return err
 	}
@@ -96,16 +82,8 @@ func exportTuned(env *environment, db string, write bool) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(changed)) {
-		if write {
-			err = durable.WriteFile(name, changed[name], 0o640)
-			fmt.Fprintf(env.Stdout, "wrote %s\n", show.Text(name))
-		} else {
-			_, err = fmt.Fprintf(env.Stdout, "# %s\n%s", show.Text(name), changed[name])
-		}
-		if err != nil {
-			return err
-		}
+	if err := tuning.Write(env.Stdout, changed, write); err != nil {
+		return err
 	}
 	if len(changed) > 0 && !write {
 		return &exitError{code: exitFindings}

@@ -188,3 +188,14 @@ func (c *Client) Quiet(ctx context.Context, db string) (windows []Quiet, err err
 	err = c.Call(ctx, "GET", "/v1/quiet", url.Values{"db": {db}}, &windows)
 	return windows, err
 }
+
+// Tunes returns what the tune blocks say of the databases; never nil.
+func Tunes(views []Database) []Tune {
+	all := []Tune{}
+	for _, v := range views {
+		if v.Decision != nil {
+			all = append(all, v.Decision.Tunes...)
+		}
+	}
+	return all
+}

@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
 	"internal/daemon": {"internal/inventory", "internal/show", "replicator/custody", "replicator/lease", "internal/health",
 		"internal/metric", "internal/notify/channel",
-		"internal/decisions", "internal/watchdog/plain",
+		"internal/decisions", "internal/replay", "internal/watchdog/plain",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
@@ -62,9 +62,11 @@ var arrows = map[string][]string{
 	"internal/watchdog/statefile": {"internal/durable"},
 	// checkpoints without replicas
 	"internal/watchdog/plain": {"internal/dbfile", "internal/sqlite"},
-	"internal/tuning":         {"internal/admin"},
-	"internal/journal":        {"internal/durable"},
-	"internal/decisions":      {"internal/journal", "internal/watchdog"},
+	"internal/replay": {"internal/config", "internal/decisions", "internal/journal", "internal/show", "internal/sqlite",
+		"internal/watchdog", "collector", "policy"},
+	"internal/tuning":    {"internal/admin", "internal/durable", "internal/show"},
+	"internal/journal":   {"internal/durable"},
+	"internal/decisions": {"internal/journal", "internal/watchdog"},
 
 	"policy": {"policy/calendar", "policy/stalls",
 		"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},

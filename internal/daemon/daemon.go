@@ -25,6 +25,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/decisions"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
+	"github.com/sqlwatch/sqlwatch/internal/replay"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/internal/web"
@@ -112,6 +113,7 @@ func New(o Options) (*Daemon, error) {
 	}
 	decided := decisions.New(d.config.Server.StateDir, o.Logger)
 	d.watchdog = watchdog.New(watchdog.Options{
+		Measured:    replay.NewRecorder(d.config.Server.StateDir, o.Logger).Note,
 		Decided:     decided.Note,
 		Recently:    decided.Recently,
 		Targets:     d.targets(d.config),

@@ -4,6 +4,7 @@ package tuning
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
 // Value is what one tune block of a policy has come to.
@@ -104,5 +107,22 @@ func set(body *hclwrite.Body, v Value) error {
 		}
 	}
 	body.SetAttributeRaw(v.Attribute, raw)
+	return nil
+}
+
+// Write puts the files in place, or prints them, each after its name.
+func Write(w io.Writer, files map[string][]byte, inPlace bool) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		text := fmt.Sprintf("# %s\n%s", show.Text(name), files[name])
+		if inPlace {
+			if err := durable.WriteFile(name, files[name], 0o640); err != nil {
+				return err
+			}
+			text = fmt.Sprintf("wrote %s\n", show.Text(name))
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
+	}
 	return nil
 }

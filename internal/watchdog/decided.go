@@ -22,12 +22,6 @@ type Recent struct {
 	Changes []ChangeRecord
 }
 
-// KeptActions and KeptChanges are how many of each a database shows.
-const (
-	KeptActions = recordedActions
-	KeptChanges = recordedChanges
-)
-
 // logChanges writes what policies changed their mind about, and what they had read.
 func (d *database) logChanges(fresh []ChangeRecord) {
 	if len(fresh) == 0 || d.options.Decided == nil {

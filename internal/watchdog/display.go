@@ -49,7 +49,7 @@ func (p *display) publish(sample collector.Sample, decision policy.Decision, v v
 		Sample: &sample, Decision: &decision, LastBusy: v.lastBusy, Changes: before.Changes}
 	if len(fresh) > 0 {
 		s.Changes = append(slices.Clone(fresh), before.Changes[:min(len(before.Changes),
-			max(0, recordedChanges-len(fresh)))]...)
+			max(0, KeptChanges-len(fresh)))]...)
 	}
 	p.metrics.paused.WithLabelValues(p.target.Name).Set(gauge(decision.At.Before(v.paused)))
 	if v.paused.After(p.clock()) {

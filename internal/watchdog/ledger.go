@@ -18,7 +18,9 @@ type ledger struct {
 	told    map[string]time.Time          // notices whose end is still to be told, by policy
 	ending  map[string]bool               // of told, whose end is being told
 	running map[policy.Lane]string        // the actions at work
-	actions []ActionRecord                // newest first, at most recordedActions
+
+	checkpointed bool           // since the last turn's sample
+	actions      []ActionRecord // newest first, at most KeptActions
 }
 
 // due returns the actions of a decision that may begin: one a lane at a time. The
@@ -59,6 +61,7 @@ func (l *ledger) finish(set *policy.Set, a policy.Action, now time.Time, result 
 		l.states = maps.Clone(l.states)
 		l.states[p.Name] = set.Finished(l.states[p.Name], p, now, result)
 	}
+	l.checkpointed = l.checkpointed || a.Kind == policy.ActCheckpoint
 	if a.Policy != Operator {
 		delete(l.running, a.Kind.Lane())
 	}
@@ -86,7 +89,7 @@ var errFault = errors.New("fault of sqlwatch")
 
 // keep puts an action's record before the earlier ones.
 func (l *ledger) keep(r ActionRecord) {
-	l.actions = append([]ActionRecord{r}, l.actions[:min(len(l.actions), recordedActions-1)]...)
+	l.actions = append([]ActionRecord{r}, l.actions[:min(len(l.actions), KeptActions-1)]...)
 }
 
 // atWork says which actions are under way.

@@ -29,8 +29,8 @@ type DatabaseStatus struct {
 	Decision    *policy.Decision   `json:"decision"`        // nil until the first turn
 	Running     string             `json:"running,omitempty"`
 	PausedUntil time.Time          `json:"paused_until,omitzero"`
-	Actions     []ActionRecord     `json:"actions"` // newest first, at most recordedActions
-	Changes     []ChangeRecord     `json:"changes"` // newest first, at most recordedChanges
+	Actions     []ActionRecord     `json:"actions"` // newest first, at most KeptActions
+	Changes     []ChangeRecord     `json:"changes"` // newest first, at most KeptChanges
 	Panics      int                `json:"panics,omitempty"`
 	LastBusy    *Refusal           `json:"last_busy,omitempty"` // who was refused a lock last, where the kernel tells
 
@@ -79,9 +79,10 @@ type ChangeRecord struct {
 	Reason  string    `json:"reason"`
 }
 
+// How many of each a database shows.
 const (
-	recordedActions = 20
-	recordedChanges = 30
+	KeptActions = 20
+	KeptChanges = 30
 )
 
 // Status returns what every database published last. It waits for nobody.

@@ -85,14 +85,16 @@ type Options struct {
 	StateFile   string // where policy state survives restarts; "" keeps none
 	HistoryFile string // where the past that policies look back to does; "" keeps none
 	Metrics     *Metrics
-	Health      *health.Board       // where the databases' conditions are put up; nil: one of its own
-	Busy        *collector.Busy     // counts the locks that others refused us; may be nil
-	Decided     func(Entry)         // called for each line of the decision log, one at a time a database; may be nil
-	Recently    func(string) Recent // what earlier lines say of a database; may be nil
-	Logger      *slog.Logger
-	Clock       func() time.Time
-	Interval    time.Duration // between two turns of a database; 0: one second
-	Poll        time.Duration // between two polls of a busy database; 0: a tenth of a second
+	Health      *health.Board                         // where the databases' conditions are put up; nil: one of its own
+	Busy        *collector.Busy                       // counts the locks that others refused us; may be nil
+	Measured    func(s *collector.Sample, acted bool) // called with each turn's sample; may be nil
+	// called for each line of the decision log, one at a time a database; may be nil
+	Decided  func(Entry)
+	Recently func(string) Recent // what earlier lines say of a database; may be nil
+	Logger   *slog.Logger
+	Clock    func() time.Time
+	Interval time.Duration // between two turns of a database; 0: one second
+	Poll     time.Duration // between two polls of a busy database; 0: a tenth of a second
 }
 
 // Watchdog looks after databases until its Run ends.
@@ -243,6 +245,10 @@ func (d *database) turn(ctx context.Context) {
 		return
 	}
 	sample := d.measure(ctx)
+	if d.options.Measured != nil {
+		d.options.Measured(&sample, d.ledger.checkpointed)
+		d.ledger.checkpointed = false
+	}
 	policies := d.past.follow(d.policies.Load())
 	d.past.history.Add(&sample)
 	decision := policies.Evaluate(d.input(sample), d.ledger.states)
