@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 	"internal/views": {"internal/admin", "internal/health", "internal/show", "internal/watchdog", "internal/web", "policy",
 		"replicator/requests"},
 	"internal/cli": {"internal/show"},
+	"internal/top": {"internal/admin", "internal/health", "internal/show", "internal/views", "internal/web"},
 	"internal/inventory": {"internal/config", "internal/durable", "internal/show", "replicator/catalog",
 		"replicator/lease",
 		"replicator/lineage", "replicator/store"},
@@ -313,6 +314,7 @@ func TestNoInit(t *testing.T) {
 // The module allow-list: a new direct dependency is a decision.
 func TestDirectDependencies(t *testing.T) {
 	allowed := []string{
+		"charm.land/bubbletea/v2", // the terminal of top: sizes, keys, redrawing
 		"github.com/agext/levenshtein", "github.com/alecthomas/kingpin/v2",
 		"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
 		"github.com/cilium/ebpf", "github.com/dustin/go-humanize", "github.com/google/go-cmp",

@@ -18,13 +18,20 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 )
 
+// Header names the columns of Row.
+var Header = []string{"DATABASE", "STATE", "SIZE", "WAL", "CHECKPOINT LAG", "READERS", "REPLICAS", "POLICIES"}
+
+// Row returns one database as the cells of a table.
+func Row(v admin.Database, now time.Time) []string {
+	return []string{v.Name, State(v), sizeOf(v), walOf(v), lagOf(v), readersOf(v, now), replicasOf(v), policiesOf(v)}
+}
+
 // Status writes one line a database, and below what is wrong with some.
 func Status(w io.Writer, views []admin.Database, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "DATABASE\tSTATE\tSIZE\tWAL\tBACKLOG\tREADERS\tREPLICAS\tPOLICIES")
+	fmt.Fprintln(table, strings.Join(Header, "\t"))
 	for _, v := range views {
-		fmt.Fprintln(table, strings.Join([]string{v.Name, State(v), sizeOf(v), walOf(v), backlogOf(v), readersOf(v, now),
-			replicasOf(v), policiesOf(v)}, "\t"))
+		fmt.Fprintln(table, strings.Join(Row(v, now), "\t"))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -106,7 +113,7 @@ func walOf(v admin.Database) string {
 	return show.Bytes(v.Sample.WAL.SizeBytes)
 }
 
-func backlogOf(v admin.Database) string {
+func lagOf(v admin.Database) string {
 	if v.Sample == nil || !v.Sample.WAL.Known || v.Sample.WAL.Exclusive {
 		return "-"
 	}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"github.com/sqlwatch/sqlwatch/internal/cli"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/top"
+	"github.com/sqlwatch/sqlwatch/internal/views"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+)
+
+func registerTop(app *kingpin.Application, env *environment) {
+	cmd := app.Command("top", "Show every database live, trouble first: sort, filter, details, checkpoint, pause. Where "+
+		"the output is no terminal, print a table again and again.")
+	names := cmd.Arg("db", "Only these: configured names or files.").Strings()
+	every := cmd.Flag("every", "How often to look.").Default("1s").Duration()
+	rounds := cmd.Flag("rounds", "Print plain tables, and end after so many looks; 0 is never.").Int()
+	once := cmd.Flag("once", "Print one plain table: --rounds 1.").Bool()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx, stop := interruptible()
+		defer stop()
+		if *once {
+			*rounds = 1
+		}
+		look := func(ctx context.Context) top.Look { return lookForTop(ctx, env, *names) }
+		if terminal := cli.Terminal(env.Stdout); *rounds == 0 && terminal != nil && cli.Terminal(os.Stdin) != nil {
+			return top.Run(ctx, os.Stdin, terminal, *every, top.Hands{Look: look, Checkpoint: checkpointFor(env),
+				Pause: pauseFor(env)})
+		}
+		return plainTop(ctx, env, look, *every, *rounds)
+	})
+}
+
+func lookForTop(ctx context.Context, env *environment, names []string) top.Look {
+	found, daemon, err := lookAt(ctx, env, names)
+	from := "by looking at the files"
+	if daemon {
+		from = "from the daemon"
+	}
+	return top.Look{At: time.Now(), From: from, Itself: newAdminClient(env).Health(ctx), Databases: found, Err: err}
+}
+
+func plainTop(ctx context.Context, env *environment, look func(context.Context) top.Look, every time.Duration,
+	rounds int) error {
+	tick := time.NewTicker(max(every, 100*time.Millisecond))
+	defer tick.Stop()
+	for round := 1; ; round++ {
+		l := look(ctx)
+		if l.Err != nil {
+			return l.Err
+		}
+		fmt.Fprintf(env.Stdout, "sqlwatch  %s  %s\n\n", show.Clock(l.At), l.From)
+		views.Itself(env.Stdout, l.Itself)
+		if err := views.Status(env.Stdout, l.Databases, l.At); err != nil || round == rounds {
+			return err
+		}
+		select {
+		case <-tick.C:
+			fmt.Fprintln(env.Stdout)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// checkpointFor and pauseFor ask the daemon only: the view changes nothing by itself.
+func checkpointFor(env *environment) func(context.Context, string) string {
+	return func(ctx context.Context, db string) string {
+		var record watchdog.ActionRecord
+		err := newAdminClient(env).Call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {db}, "mode": {"truncate"}}, &record)
+		var text bytes.Buffer
+		if err = errors.Join(err, views.Record(&text, db, record)); err != nil {
+			return err.Error()
+		}
+		return strings.TrimSpace(text.String())
+	}
+}
+
+func pauseFor(env *environment) func(context.Context, string, time.Duration) string {
+	return func(ctx context.Context, db string, length time.Duration) string {
+		err := newAdminClient(env).Call(ctx, "POST", "/v1/pause", url.Values{"db": {db}, "for": {length.String()}}, &struct{}{})
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprintf("no policy acts on %s until %s; sqlwatch resume %s ends that", db, show.Time(time.Now().Add(length)),
+			show.Quote(db))
+	}
+}

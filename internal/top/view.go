@@ -1,0 +1,192 @@
+package top
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	tea "charm.land/bubbletea/v2"
+
+	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/views"
+)
+
+const (
+	reverse = "\x1b[7m"
+	bold    = "\x1b[1m"
+	plain   = "\x1b[0m"
+)
+
+// View implements tea.Model.
+func (m Model) View() tea.View {
+	view := tea.NewView(strings.Join(m.lines(), "\n"))
+	view.AltScreen = true
+	return view
+}
+
+// lines returns as many lines as the terminal has, none longer than it is wide.
+func (m Model) lines() []string {
+	width, height := m.width, m.height
+	if width <= 0 || height <= 0 {
+		width, height = 80, 24
+	}
+	head := []string{bold + fit(m.title(), width) + plain}
+	for _, c := range m.look.Itself.Conditions {
+		head = append(head, fit(fmt.Sprintf("sqlwatch: %s: %s → %s", c.Severity, c.What, c.Cure), width))
+	}
+	if m.look.Err != nil {
+		head = append(head, fit(m.look.Err.Error(), width))
+	}
+	foot := []string{m.prompt(width), fit("↑↓ choose  enter details  c checkpoint  p pause  / filter  t trouble only  "+
+		"s sort  q quit", width)}
+	room := max(0, height-len(head)-len(foot))
+	var body []string
+	if m.detail {
+		body = m.details(width)
+		body = body[min(m.scroll, max(0, len(body)-room)):]
+	} else {
+		body = m.table(width, room)
+	}
+	body = body[:min(len(body), room)]
+	for len(body) < room {
+		body = append(body, "")
+	}
+	all := append(append(head, body...), foot...)
+	return all[:min(len(all), height)]
+}
+
+func (m Model) title() string {
+	wrong := 0
+	for _, d := range m.look.Databases {
+		if views.Wrong(d, health.Warning) {
+			wrong++
+		}
+	}
+	text := fmt.Sprintf("sqlwatch  %s  %s  %d databases, %d in trouble, sorted by trouble and %s", show.Clock(m.look.At),
+		m.look.From, len(m.look.Databases), wrong, orderNames[m.order])
+	if m.troubleOnly {
+		text += ", those in trouble only"
+	}
+	return text
+}
+
+// prompt is the line for questions, the filter, and how things ended.
+func (m Model) prompt(width int) string {
+	switch {
+	case m.ask != nil:
+		return reverse + fit(m.ask.text+"? y: yes, any other key: no", width) + plain
+	case m.typing:
+		return fit("filter by name: "+m.filter+"▏", width)
+	case m.waiting != "":
+		return fit(m.waiting+" …", width)
+	case m.said != "":
+		return fit(m.said, width)
+	case m.filter != "":
+		return fit("only names with "+m.filter+" (esc shows all)", width)
+	}
+	return ""
+}
+
+// table returns the header and the rows around the chosen one.
+func (m Model) table(width, room int) []string {
+	rows := m.rows()
+	if len(rows) == 0 {
+		return []string{"no database is shown"}
+	}
+	cells := [][]string{views.Header}
+	for _, d := range rows {
+		cells = append(cells, views.Row(d, m.look.At))
+	}
+	widths := make([]int, len(views.Header))
+	for _, row := range cells {
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(show.Text(cell)))
+		}
+	}
+	chosen := max(0, m.row())
+	first := max(0, min(chosen-room/2, len(rows)-(room-1)))
+	lines := []string{bold + fit(line(cells[0], widths), width) + plain}
+	for i := first; i < len(rows) && len(lines) < room; i++ {
+		text := fit(line(cells[i+1], widths), width)
+		if i == chosen {
+			text = reverse + text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text))) + plain
+		}
+		lines = append(lines, text)
+	}
+	return lines
+}
+
+func line(cells []string, widths []int) string {
+	var out strings.Builder
+	for i, cell := range cells {
+		cell = show.Text(cell)
+		out.WriteString(cell)
+		if i < len(cells)-1 {
+			out.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+		}
+	}
+	return out.String()
+}
+
+// details returns everything about the chosen database, wrapped.
+func (m Model) details(width int) (lines []string) {
+	d := m.chosen()
+	if d == nil {
+		return nil
+	}
+	say := func(indent, format string, args ...any) {
+		lines = append(lines, wrap(show.Text(fmt.Sprintf(format, args...)), indent, width)...)
+	}
+	say("", "%s  %s  %s", d.Name, views.State(*d), d.Path)
+	for _, c := range d.Conditions {
+		say("", "%s %s: %s", strings.ToUpper(string(c.Severity)), c.ID, c.What)
+		say("    ", "%s", c.Why)
+		say("    ", "→ %s", c.Cure)
+	}
+	for i, name := range views.Header[2:] {
+		if cell := views.Row(*d, m.look.At)[i+2]; cell != "-" {
+			say("  ", "%s: %s", strings.ToLower(name), cell)
+		}
+	}
+	policies(d, say)
+	for _, a := range d.Actions {
+		say("  ", "%s %s by %s: %s %s", show.Time(a.At), a.Action, a.Policy, a.Outcome, a.Err)
+	}
+	return lines
+}
+
+func policies(d *admin.Database, say func(indent, format string, args ...any)) {
+	if d.Decision == nil {
+		return
+	}
+	for _, p := range d.Decision.Policies {
+		say("  ", "policy %s: %s: %s", p.Policy, p.Phase, p.Reason)
+	}
+}
+
+// fit cuts a line to a width, and takes out of it what could steer a terminal.
+func fit(text string, width int) string {
+	runes := []rune(show.Text(text))
+	if len(runes) <= width {
+		return string(runes)
+	}
+	return string(runes[:max(0, width-1)]) + "…"
+}
+
+// wrap breaks a line between words.
+func wrap(text, indent string, width int) (lines []string) {
+	current := indent
+	for _, word := range strings.Fields(text) {
+		if utf8.RuneCountInString(current)+1+utf8.RuneCountInString(word) > width && strings.TrimSpace(current) != "" {
+			lines = append(lines, fit(current, width))
+			current = indent
+		}
+		if strings.TrimSpace(current) != "" {
+			current += " "
+		}
+		current += word
+	}
+	return append(lines, fit(current, width))
+}
