@@ -5,20 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
-	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/asuser"
 	"github.com/sqlwatch/sqlwatch/internal/cli"
-	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/views"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
-	"github.com/sqlwatch/sqlwatch/policy"
 )
 
 func registerCheckpoint(app *kingpin.Application, env *environment) {
@@ -32,9 +28,7 @@ func registerCheckpoint(app *kingpin.Application, env *environment) {
 		ctx, stop := interruptible()
 		defer stop()
 		done := cli.Waiting(env.Stderr, "checkpoint of "+*name)
-		var record watchdog.ActionRecord
-		err := newAdminClient(env).Call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {absolute(*name)}, "mode": {*mode}},
-			&record)
+		record, err := newAdminClient(env).Checkpoint(ctx, absolute(*name), *mode)
 		if errors.Is(err, admin.ErrNoDaemon) || errors.Is(err, watchdog.ErrUnknownDatabase) {
 			record, err = checkpointOurselves(ctx, env, *name, *mode)
 		}
@@ -67,31 +61,7 @@ func checkpointOurselves(ctx context.Context, env *environment, name, mode strin
 			return watchdog.ActionRecord{}, asuser.Become(owner, os.Environ())
 		}
 	}
-	idle, _ := policy.Parse(nil, &policy.Scope{})
-	w := watchdog.New(watchdog.Options{
-		Targets: []watchdog.Target{{Name: t.Name, Path: t.Path, Open: func(context.Context) (watchdog.Parts, error) {
-			return daemon.PlainParts(t), nil
-		}}},
-		Policies: idle,
-	})
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx, daemon.ShutdownGrace) }()
-	record, err := awaitCheckpoint(ctx, w, t, mode)
-	cancel()
-	return record, errors.Join(err, <-ended)
-}
-
-func awaitCheckpoint(ctx context.Context, w *watchdog.Watchdog, t config.DatabaseTarget,
-	mode string) (watchdog.ActionRecord, error) {
-	for !w.Ready() {
-		select {
-		case <-ctx.Done():
-			return watchdog.ActionRecord{}, ctx.Err()
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-	return w.Checkpoint(ctx, t.Name, mode)
+	return daemon.CheckpointOnce(ctx, t, mode)
 }
 
 // report prints how an action ended, and makes one that did not succeed exit code 2.

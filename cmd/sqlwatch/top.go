@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/top"
 	"github.com/sqlwatch/sqlwatch/internal/views"
-	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
 func registerTop(app *kingpin.Application, env *environment) {
@@ -34,8 +32,7 @@ func registerTop(app *kingpin.Application, env *environment) {
 		}
 		look := func(ctx context.Context) top.Look { return lookForTop(ctx, env, *names) }
 		if terminal := cli.Terminal(env.Stdout); *rounds == 0 && terminal != nil && cli.Terminal(os.Stdin) != nil {
-			return top.Run(ctx, os.Stdin, terminal, *every, top.Hands{Look: look, Checkpoint: checkpointFor(env),
-				Pause: pauseFor(env)})
+			return top.Run(ctx, os.Stdin, terminal, *every, actForTop(env, look))
 		}
 		return plainTop(ctx, env, look, *every, *rounds)
 	})
@@ -73,26 +70,24 @@ func plainTop(ctx context.Context, env *environment, look func(context.Context) 
 	}
 }
 
-// checkpointFor and pauseFor ask the daemon only: the view changes nothing by itself.
-func checkpointFor(env *environment) func(context.Context, string) string {
-	return func(ctx context.Context, db string) string {
-		var record watchdog.ActionRecord
-		err := newAdminClient(env).Call(ctx, "POST", "/v1/checkpoint", url.Values{"db": {db}, "mode": {"truncate"}}, &record)
-		var text bytes.Buffer
-		if err = errors.Join(err, views.Record(&text, db, record)); err != nil {
-			return err.Error()
-		}
-		return strings.TrimSpace(text.String())
-	}
-}
-
-func pauseFor(env *environment) func(context.Context, string, time.Duration) string {
-	return func(ctx context.Context, db string, length time.Duration) string {
-		err := newAdminClient(env).Call(ctx, "POST", "/v1/pause", url.Values{"db": {db}, "for": {length.String()}}, &struct{}{})
-		if err != nil {
-			return err.Error()
-		}
-		return fmt.Sprintf("no policy acts on %s until %s; sqlwatch resume %s ends that", db, show.Time(time.Now().Add(length)),
-			show.Quote(db))
+// actForTop are what top may do, by the daemon only: the view changes nothing by itself.
+func actForTop(env *environment, look func(context.Context) top.Look) top.Hands {
+	return top.Hands{
+		Look: look,
+		Checkpoint: func(ctx context.Context, db string) string {
+			record, err := newAdminClient(env).Checkpoint(ctx, db, "truncate")
+			var text bytes.Buffer
+			if err = errors.Join(err, views.Record(&text, db, record)); err != nil {
+				return err.Error()
+			}
+			return strings.TrimSpace(text.String())
+		},
+		Pause: func(ctx context.Context, db string, length time.Duration) string {
+			if err := newAdminClient(env).Pause(ctx, db, length); err != nil {
+				return err.Error()
+			}
+			return fmt.Sprintf("no policy acts on %s until %s; sqlwatch resume %s ends that", db,
+				show.Time(time.Now().Add(length)), show.Quote(db))
+		},
 	}
 }

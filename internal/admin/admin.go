@@ -79,6 +79,17 @@ func (c *Client) Health(ctx context.Context) web.Health {
 	return h
 }
 
+// Checkpoint asks for a checkpoint, in the mode passive or truncate.
+func (c *Client) Checkpoint(ctx context.Context, db, mode string) (record watchdog.ActionRecord, err error) {
+	err = c.Call(ctx, http.MethodPost, "/v1/checkpoint", url.Values{"db": {db}, "mode": {mode}}, &record)
+	return record, err
+}
+
+// Pause keeps the policies of one database, or of all for "", from acting; 0 ends that.
+func (c *Client) Pause(ctx context.Context, db string, length time.Duration) error {
+	return c.Call(ctx, http.MethodPost, "/v1/pause", url.Values{"db": {db}, "for": {length.String()}}, &struct{}{})
+}
+
 // Call sends one request and decodes the answer into out. ErrNoDaemon means that
 // nothing listens there; any other error is the daemon's own answer.
 func (c *Client) Call(ctx context.Context, method, path string, query url.Values, out any) error {

@@ -202,7 +202,8 @@ func (m Model) move(by int) Model {
 // rows returns the databases that are shown, in their order.
 func (m Model) rows() []admin.Database {
 	rows := slices.DeleteFunc(slices.Clone(m.look.Databases), func(d admin.Database) bool {
-		return m.troubleOnly && !views.Wrong(d, health.Warning) || !strings.Contains(strings.ToLower(d.Name), strings.ToLower(m.filter))
+		return m.troubleOnly && !views.Wrong(d, health.Warning) || !strings.Contains(strings.ToLower(d.Name),
+			strings.ToLower(m.filter))
 	})
 	slices.SortStableFunc(rows, func(a, b admin.Database) int {
 		if order := cmp.Compare(rank(b), rank(a)); order != 0 {

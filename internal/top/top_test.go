@@ -107,7 +107,8 @@ func (s *screen) shows(want ...string) {
 	}
 }
 
-var bad = health.Condition{ID: "wal_large", Severity: health.Critical, What: "The WAL is large.", Why: "A reader stays.",
+var bad = health.Condition{ID: "wal_large", Severity: health.Critical, What: "The WAL is large.",
+	Why:  "A reader stays.",
 	Cure: "sqlwatch blockers app"}
 
 // Trouble comes first, then what is sorted by.
