@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +39,7 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 	forgotten := forget.Arg("db", "Its name.").Required().String()
 	forget.Action(func(*kingpin.ParseContext) error {
 		err := askAdmin(env, "/v1/forget", url.Values{"db": {*forgotten}}, 0, &struct{}{})
-		left, known := leftOver(env, *forgotten)
+		left, known := inventory.Of(env.resolver(), admin.Places(env.Getenv).StateDir, *forgotten)
 		if errors.Is(err, watchdog.ErrUnknownDatabase) && known {
 			_, err = fmt.Fprintf(env.Stdout, "Nobody watches it.\n%s\n", left)
 			return err
@@ -76,20 +75,6 @@ func pauseFor(env *environment, name string, length time.Duration) error {
 	}
 	_, err := io.WriteString(env.Stdout, text)
 	return err
-}
-
-// leftOver returns what the daemon still keeps of a database that it no longer watches.
-func leftOver(env *environment, name string) (inventory.State, bool) {
-	places := admin.Places(env.Getenv).StateDir
-	if _, cfg, err := env.resolver().Targets(nil, ""); err == nil {
-		places = cfg.Server.StateDir
-	}
-	states, _ := inventory.Orphans(places, nil) // what cannot be read is not told
-	i := slices.IndexFunc(states, func(s inventory.State) bool { return s.Name == name })
-	if i < 0 {
-		return inventory.State{}, false
-	}
-	return states[i], true
 }
 
 func registerAction(app *kingpin.Application, env *environment, kind, help string) *kingpin.CmdClause {

@@ -2,16 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 
-	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/admin"
-	"github.com/sqlwatch/sqlwatch/internal/config"
-	"github.com/sqlwatch/sqlwatch/internal/health"
-	"github.com/sqlwatch/sqlwatch/internal/watchdog"
-	"github.com/sqlwatch/sqlwatch/policy"
+	"github.com/sqlwatch/sqlwatch/internal/target"
 )
 
 // What the daemon publishes, or what one look of our own finds.
@@ -54,30 +49,11 @@ func lookOurselves(ctx context.Context, env *environment, names []string) ([]dat
 	}
 	var views []databaseView
 	for _, t := range targets {
-		view, err := lookOnce(ctx, t, cfg.Policies)
+		view, err := target.Look(ctx, t, cfg.Policies)
 		if err != nil {
 			return nil, err
 		}
 		views = append(views, view)
 	}
 	return views, nil
-}
-
-func lookOnce(ctx context.Context, t config.DatabaseTarget, policies *policy.Set) (databaseView, error) {
-	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{})
-	defer reader.Close()
-	sample := reader.Sample(ctx)
-	decision := policies.Evaluate(policy.Input{Now: sample.At, Sample: &sample, Labels: t.Labels}, nil)
-	// Through JSON, so that the commands see the same whoever looked.
-	conditions := health.OfDatabase(health.Database{Name: t.Name, Path: sample.Path, Now: sample.At,
-		Replicated: len(t.Replicas) > 0, Sample: &sample})
-	text, err := json.Marshal(watchdog.DatabaseStatus{
-		Name: t.Name, Path: sample.Path, Labels: t.Labels, Sample: &sample, Decision: &decision, Conditions: conditions,
-		Actions: []watchdog.ActionRecord{}, Changes: []watchdog.ChangeRecord{},
-	})
-	if err != nil {
-		return databaseView{}, err
-	}
-	var view databaseView
-	return view, json.Unmarshal(text, &view)
 }

@@ -34,7 +34,7 @@ def read(until):
     out = out[out.index(until) + len(until):]
 
 read(b"\x1b[?1049h")
-read(b"quit")
+read(b"shrink-wal")
 os.write(fd, b"\r")
 read(b"checkpoint lag")
 os.write(fd, b"c")

@@ -113,7 +113,7 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Errorf("%w: %v", ErrNoDaemon, err)
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("what answers at %s is no sqlwatch, or it is ending", c.socket)
 	}
 	if err != nil {

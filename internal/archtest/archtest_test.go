@@ -38,7 +38,8 @@ var arrows = map[string][]string{
 		"internal/views", "internal/watchdog", "internal/watchdog/plain", "replicator/restore",
 		"replicator/store/file"}, // a daemon in a nutshell
 	// What an operator's words mean, and what a terminal shows.
-	"internal/target": {"internal/admin", "internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
+	"internal/target": {"collector", "internal/health", "internal/watchdog", "internal/admin",
+		"internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/store"},
 	"internal/recovery": {"internal/config", "internal/daemon", "internal/durable", "internal/target",
 		"replicator/catalog", "replicator/lineage", "replicator/restore", "replicator/stage",

@@ -76,3 +76,16 @@ func LeftOver(ctx context.Context, source Source, stateDir string, targets []con
 	}
 	return Orphans(stateDir, known)
 }
+
+// Of returns what is kept of one database that nobody watches. The state directory is the
+// configuration's, or else stateDir.
+func Of(source Source, stateDir, name string) (State, bool) {
+	if _, cfg, err := source.Targets(nil, ""); err == nil {
+		stateDir = cfg.Server.StateDir
+	}
+	states, _ := Orphans(stateDir, nil) // what cannot be read is not told
+	if i := slices.IndexFunc(states, func(s State) bool { return s.Name == name }); i >= 0 {
+		return states[i], true
+	}
+	return State{}, false
+}
