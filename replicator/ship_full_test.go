@@ -2,6 +2,8 @@ package replicator_test
 
 import (
 	"context"
+	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
@@ -87,6 +90,8 @@ func TestShip_differential(t *testing.T) {
 	if kept < 20 {
 		t.Errorf("only %d moments were restored", kept)
 	}
+	theirRestore(t, st, points[len(points)-1].txid, points[len(points)-1].sum)
+	theirRestore(t, st, points[len(points)-30].txid, points[len(points)-30].sum)
 	plan, err := catalog.MakePlan(t.Context(), st, catalog.Target{})
 	if err != nil || len(plan.Files) > 90 {
 		t.Errorf("the newest state is in %d files, %v", len(plan.Files), err)
@@ -94,6 +99,44 @@ func TestShip_differential(t *testing.T) {
 	run("update bulk set v = randomblob(3000) where id % 10 < 8")
 	h.eventually("a full copy", func() bool { hour(); return count(st.Keys(), "0009/") > 1 })
 	wantRestored(t, st, path)
+}
+
+// theirRestore has Litestream 0.5, where it is installed, restore a state from a
+// copy of the replica.
+func theirRestore(t *testing.T, st store.Store, txid ltx.TXID, want string) {
+	t.Helper()
+	program := os.Getenv("LITESTREAM")
+	if program == "" {
+		var err error
+		if program, err = exec.LookPath("litestream"); err != nil {
+			t.Log("Litestream is not installed: put litestream 0.5 into PATH, or name it with $LITESTREAM")
+			return
+		}
+	}
+	dir, out := t.TempDir(), filepath.Join(t.TempDir(), "theirs.db")
+	copied, err := file.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for object, err := range st.List(t.Context(), "0", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := store.Body{Size: object.Size, Open: func() (io.ReadCloser, error) {
+			r, _, err := st.Get(t.Context(), object.Key, 0, -1)
+			return r, err
+		}}
+		if _, err := copied.Put(t.Context(), object.Key, body, store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text, err := exec.Command(program, "restore", "-o", out, "-txid", txid.String(), "file://"+dir).
+		CombinedOutput(); err != nil {
+		t.Fatalf("litestream restore: %v: %s", err, text)
+	}
+	if got := dump(t, out); got != want {
+		t.Errorf("litestream restores txid %d as %s, want %s", txid, got, want)
+	}
 }
 
 // bitrot damages the first snapshot that is stored, at its end.

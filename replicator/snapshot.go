@@ -125,6 +125,7 @@ func (s *snapshotter) needed(ctx context.Context, now time.Time) (bool, error) {
 	if last := s.progress.fullAt(); s.full <= s.every || last.After(now) || now.Sub(last) >= s.full {
 		return true, nil
 	}
+	cursor, _ := s.progress.position() // before the look: uploads go on meanwhile
 	plan, err := catalog.MakePlan(ctx, s.store, catalog.Target{})
 	if beyondRepair(err) {
 		s.log.Error("the newest state cannot be restored: taking a new snapshot at once", "err", err)
@@ -133,7 +134,6 @@ func (s *snapshotter) needed(ctx context.Context, now time.Time) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	cursor, _ := s.progress.position()
 	whole := plan.Files[0].Object.Size
 	return plan.TXID < cursor || plan.Bytes-whole > whole/2 || len(plan.Files) > maxChain, nil
 }

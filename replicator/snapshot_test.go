@@ -1,0 +1,78 @@
+package replicator
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// TestNeeded: a full copy is taken for what changed, for its age and for what is missing,
+// and not because something was uploaded while that was looked for.
+func TestNeeded(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	m := storetest.NewMemory()
+	put := func(level int, min, max ltx.TXID, size int) store.LTXFile {
+		t.Helper()
+		body := store.Body{Size: int64(size), Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(make([]byte, size))), nil
+		}}
+		object, err := m.Put(t.Context(), store.LTXKey(level, min, max), body, store.PutOptions{
+			Metadata: map[string]string{store.MetaTimestamp: now.UTC().Format(time.RFC3339Nano)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object}
+	}
+	clock := func() time.Time { return now }
+	p := newProgress(slog.New(slog.DiscardHandler), clock, ReplicaOptions{Name: "memory.a"})
+	var meanwhile func()
+	s := &snapshotter{
+		name: "memory.a", log: slog.New(slog.DiscardHandler), every: time.Hour, full: 24 * time.Hour, progress: p,
+		store: storetest.NewFaulty(m, func(op, _ string, _ int) storetest.Fault {
+			if f := meanwhile; op == "list" && f != nil {
+				meanwhile = nil
+				f()
+			}
+			return storetest.None
+		}),
+	}
+	want := func(what string, want bool) {
+		t.Helper()
+		if got, err := s.needed(t.Context(), now); got != want || err != nil {
+			t.Errorf("%s: %v, %v", what, got, err)
+		}
+	}
+	p.found(catalog.Tip{TXID: 1, Base: 1})
+	p.snapshots(now, now)
+	put(store.SnapshotLevel, 1, 1, 1000)
+	p.advance(put(0, 2, 2, 100), now, now)
+	want("little changed", false)
+	seen := 0
+	meanwhile = func() { // after the listing that would have shown it
+		seen++
+		p.advance(store.LTXFile{MinTXID: 3, MaxTXID: 3}, now, now)
+	}
+	want("an upload meanwhile", false)
+	if seen != 1 {
+		t.Error("nothing was uploaded meanwhile")
+	}
+	want("txid 3 is missing", true)
+	put(0, 3, 3, 100)
+	want("it is there", false)
+	p.advance(put(0, 4, 4, 400), now, now)
+	want("more than half changed", true)
+	p.found(catalog.Tip{TXID: 5, Base: 5})
+	put(store.SnapshotLevel, 1, 5, 1000)
+	want("a new one", false)
+	now = now.Add(24 * time.Hour)
+	want("its age", true)
+}
