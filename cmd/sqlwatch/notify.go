@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -22,7 +24,7 @@ func registerNotify(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		n, err := cfg.Notifier(*name)
+		chosen, err := notify.Choose(slices.Sorted(maps.Keys(cfg.Notifiers)), *name)
 		if err != nil {
 			return err
 		}
@@ -31,10 +33,10 @@ func registerNotify(app *kingpin.Application, env *environment) {
 		ctx, cancel := context.WithTimeout(ctx, *limit)
 		defer cancel()
 		began := time.Now()
-		if err := notify.Test(ctx, n.Target); err != nil {
-			return &exitError{code: exitFindings, err: fmt.Errorf("%s did not take the message: %w", n.Name, err)}
+		if err := notify.Test(ctx, cfg.Notifiers[chosen].Target); err != nil {
+			return &exitError{code: exitFindings, err: fmt.Errorf("%s did not take the message: %w", chosen, err)}
 		}
-		_, err = fmt.Fprintf(env.Stdout, "%s took the message in %s.\n", show.Text(n.Name),
+		_, err = fmt.Fprintf(env.Stdout, "%s took the message in %s.\n", show.Text(chosen),
 			time.Since(began).Round(time.Millisecond))
 		return err
 	})

@@ -68,6 +68,7 @@ type Database struct {
 	Name        string            `json:"name"` // the block's label
 	Path        string            `json:"path,omitempty"`
 	Glob        string            `json:"glob,omitempty"`
+	Exclude     []string          `json:"exclude,omitempty"` // patterns of paths that the glob leaves out
 	Labels      map[string]string `json:"labels,omitempty"`
 	ReplicateTo []string          `json:"replicate_to,omitempty"` // replica names, as "s3.main"
 	Restart     Restart           `json:"restart"`

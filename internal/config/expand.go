@@ -25,13 +25,13 @@ func (l *loading) database(b *hcl.Block) {
 	if !l.define(b, "database "+b.Labels[0]) {
 		return
 	}
-	schema := hcldecode.Attributes("path", "glob", "name", "labels", "replicate_to")
+	schema := hcldecode.Attributes("path", "glob", "exclude", "name", "labels", "replicate_to")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "restart"}}
 	content := l.Content(b.Body, schema)
 	a := content.Attributes
 	d := Database{Name: b.Labels[0], Range: b.DefRange, Restart: DefaultRestart()}
 	d.Path, d.Glob = l.Plain(a["path"], ""), l.Plain(a["glob"], "")
-	d.Labels = l.TextMap(a["labels"])
+	d.Exclude, d.Labels = l.Texts(a["exclude"]), l.TextMap(a["labels"])
 	d.ReplicateTo = l.Refs(a["replicate_to"], "replica", l.Scope.Replicas)
 	d.nameTemplate = l.template(a["name"])
 	if r := l.Single(content.Blocks, "restart"); r != nil {
@@ -59,6 +59,11 @@ func (l *loading) place(d *Database, a hcl.Attributes, b *hcl.Block) {
 			d.Glob)
 	case strings.Contains(d.Glob, "**"):
 		l.Errorf(a["glob"].Expr.Range(), "Bad pattern", "** is not understood; * stands for one element of a path.")
+	}
+	for _, pattern := range d.Exclude {
+		if _, err := filepath.Match(pattern, ""); err != nil || !filepath.IsAbs(pattern) || d.Glob == "" {
+			l.Errorf(a["exclude"].Expr.Range(), "Bad pattern", "%q is no pattern of an absolute path beside a glob.", pattern)
+		}
 	}
 	if _, err := filepath.Match(d.Glob, ""); err != nil {
 		l.Errorf(a["glob"].Expr.Range(), "Bad pattern", "%q is not a pattern.", d.Glob)
@@ -140,7 +145,7 @@ func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 			x.leftOut = append(x.leftOut, LeftOut{Place: d.Glob, Why: err.Error(), Count: 1})
 		}
 		for _, path := range matches {
-			if x.paths[filepath.Clean(path)] {
+			if x.paths[filepath.Clean(path)] || d.excludes(path) {
 				continue
 			}
 			if err := within(d.Glob, path); err != nil {
@@ -156,7 +161,13 @@ func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 // fits reports whether the block's glob stands for a path that nobody else has.
 func (x *expansion) fits(d Database, path string) bool {
 	match, err := filepath.Match(d.Glob, path)
-	return err == nil && match && !x.paths[filepath.Clean(path)] && !x.cfg.ours(path) && !sideFile(path)
+	return err == nil && match && !x.paths[filepath.Clean(path)] && !x.cfg.ours(path) && !sideFile(path) &&
+		!d.excludes(path)
+}
+
+// excludes reports whether the block leaves a match of its glob out.
+func (d Database) excludes(path string) bool {
+	return slices.ContainsFunc(d.Exclude, func(p string) bool { match, _ := filepath.Match(p, path); return match })
 }
 
 // Unmatched returns the globs that match no file now.

@@ -305,3 +305,37 @@ func TestExpand_F6_many(t *testing.T) {
 		t.Errorf("%d targets, %v", len(targets), err)
 	}
 }
+
+// A block leaves out what it excludes, also of what was found before; a path of its
+// own comes before any glob; patterns that can match nothing are errors.
+func TestExclude(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	files(t, dir, "a/data.db", "b/data.db", "test-1/data.db", "test-2/data.db")
+	cfg, diags := load(t, map[string]string{"a": fmt.Sprintf(`
+database "tenants" {
+  glob    = "%[1]s/*/data.db"
+  exclude = ["%[1]s/test-*/*"]
+}
+database "own" {
+  path = "%[1]s/b/data.db"
+}`, dir)})
+	if len(diags) > 0 {
+		t.Fatal(show(cfg, diags))
+	}
+	known := []Known{{Name: "tenants-test-1", Path: dir + "/test-1/data.db", Block: "tenants"}}
+	targets, leftOut := cfg.ExpandAround(known)
+	var names []string
+	for _, target := range targets {
+		names = append(names, target.Name)
+	}
+	if fmt.Sprint(names) != "[own tenants-a]" || len(leftOut) != 0 {
+		t.Errorf("%v, left out %v", names, leftOut)
+	}
+	for _, bad := range []string{`glob = "/a/*"` + "\n" + `exclude = ["test-*"]`, `glob = "/a/*"` + "\n" +
+		`exclude = ["/a/["]`, `path = "/a"` + "\n" + `exclude = ["/b"]`} {
+		if _, diags := load(t, map[string]string{"a": "database \"x\" {\n" + bad + "\n}"}); !diags.HasErrors() {
+			t.Errorf("%s is accepted", bad)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -97,20 +96,4 @@ func blame(b *hcl.Block, a hcl.Attributes) hcl.Range {
 func (c *Config) messaged() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.Notifiers)),
 		func(name string) bool { return c.Notifiers[name].Type == channel.HeartbeatType })
-}
-
-// Notifier returns the notifier of that name, as "slack.ops"; "ops" is enough where it
-// is the only one.
-func (c *Config) Notifier(name string) (Notifier, error) {
-	known := slices.Sorted(maps.Keys(c.Notifiers))
-	var found []string
-	for _, k := range known {
-		if k == name || strings.HasSuffix(k, "."+name) {
-			found = append(found, k)
-		}
-	}
-	if len(found) != 1 {
-		return Notifier{}, fmt.Errorf("no notifier %q; the configuration has: %s", name, strings.Join(known, ", "))
-	}
-	return c.Notifiers[found[0]], nil
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -283,6 +284,21 @@ func (n *Notifiers) attempted(w *notifier, err error) {
 	} else if n.notifiers[name] == w {
 		n.failing[name] = err.Error()
 	}
+}
+
+// Choose returns the notifier of those known that a name means: "ops" is enough for
+// slack.ops where it is the only one.
+func Choose(known []string, name string) (string, error) {
+	var found []string
+	for _, k := range known {
+		if k == name || strings.HasSuffix(k, "."+name) {
+			found = append(found, k)
+		}
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("no notifier %q; the configuration has: %s", name, strings.Join(known, ", "))
+	}
+	return found[0], nil
 }
 
 // Test sends one message of no consequence, at once, and tells how that went.

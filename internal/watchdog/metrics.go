@@ -29,7 +29,7 @@ var (
 		AbsentAtZero: true, Bounds: []float64{0.01, 0.1, 1, 5}}
 	metricWriterStall = metric.Metric{Name: "sqlwatch_writer_stall_seconds", Type: metric.Histogram,
 		Labels:       []string{"db", "mode"},
-		Help:         "How long checkpoints held the write lock, so that no writer could begin.",
+		Help:         "How long checkpoints kept transactions of others waiting.",
 		AbsentAtZero: true, Bounds: []float64{0.005, 0.05, 0.2, 1}}
 	metricReclaimed = metric.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: metric.Counter,
 		Labels: []string{"db"},
@@ -90,7 +90,7 @@ var (
 
 var modes = []sqlite.Mode{sqlite.Passive, sqlite.Truncate}
 
-// failureReasons are the outcomes that count as failures, by their label.
+// failureReasons are the outcomes that count as failures, by their label; shortened is none.
 var failureReasons = map[sqlite.Outcome]string{
 	sqlite.OutcomeWriterBusy:  "busy",
 	sqlite.OutcomePinned:      "pinned",
@@ -103,7 +103,7 @@ var failureReasons = map[sqlite.Outcome]string{
 
 // refusedLocks are the locks that another process refused us, by the outcome.
 var refusedLocks = map[sqlite.Outcome]collector.Lock{
-	sqlite.OutcomeWriterBusy: collector.LockWrite,
+	sqlite.OutcomeWriterBusy: collector.LockRead, // a freeze asks for these, hardly ever for WRITE
 	sqlite.OutcomeContended:  collector.LockCheckpoint,
 	sqlite.OutcomeNotReset:   collector.LockRead,
 }
