@@ -96,7 +96,7 @@ func restoreAbsent(ctx context.Context, env *environment, cfg *config.Config) er
 			return err
 		}
 		txid, err := catalog.HighestTXID(ctx, st)
-		if err != nil {
+		if err != nil && !recovery.NothingYet(from, err) {
 			return err
 		}
 		if txid == 0 {

@@ -173,7 +173,7 @@ func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) 
 	if warning != "" {
 		out.Warnings = append(out.Warnings, warning)
 	}
-	if r.IfReplicaExists && nothingYet(s.Replica, err) {
+	if r.IfReplicaExists && NothingYet(s.Replica, err) {
 		out.Nothing = true
 		return out, nil
 	}
@@ -209,8 +209,8 @@ func (r Recovery) cursor(ctx context.Context, s target.Source) (txid ltx.TXID, w
 	return txid, ""
 }
 
-// nothingYet reports whether a replica is empty, or its directory was not made yet. A
+// NothingYet reports whether a replica is empty, or its directory was not made yet. A
 // bucket is there before anything is replicated to it.
-func nothingYet(from config.ReplicaTarget, err error) bool {
+func NothingYet(from config.ReplicaTarget, err error) bool {
 	return errors.Is(err, catalog.ErrEmpty) || from.Type == "file" && errors.Is(err, store.ErrMisplaced)
 }

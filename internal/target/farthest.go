@@ -71,6 +71,9 @@ func candidateOf(ctx context.Context, t config.ReplicaTarget) (c candidate, err 
 		return c, err
 	}
 	c.tip, err = catalog.FindTip(ctx, c.store)
+	if t.Type == "file" && errors.Is(err, store.ErrMisplaced) {
+		err = nil // its first write makes the directory: until then the replica is empty
+	}
 	return c, err
 }
 
