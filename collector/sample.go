@@ -181,6 +181,12 @@ type Replica struct {
 	DrillSeconds float64 `json:"drill_seconds,omitempty"`
 	DrillErr     string  `json:"drill_error,omitempty"` // why the last drill failed
 
+	LostFiles int `json:"lost_files"` // found gone, damaged or unreadable since the start
+	// what the store does not offer against a second writer; false where that is not known yet
+	WeakFencing bool `json:"weak_fencing"`
+	// what keeps compaction and retention from going on, one word
+	MaintenanceErr string `json:"maintenance_error,omitempty"`
+
 	MonthlyUSD *float64 `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
 }
 

@@ -2,6 +2,8 @@ package health
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -21,6 +23,18 @@ type Database struct {
 	PausedUntil time.Time
 	Faults      int // of sqlwatch, in a row
 	Failed      *Attempt
+	Hindered    map[string]string // why a policy cannot do what it is for, by policy
+}
+
+// Hinder notes why a policy cannot do what it is for; "": it can.
+func (d *Database) Hinder(policy, why string) {
+	if why == "" {
+		return
+	}
+	if d.Hindered == nil {
+		d.Hindered = map[string]string{}
+	}
+	d.Hindered[policy] = why
 }
 
 // Attempt is an action that did not reach its end and was not followed by one of
@@ -251,6 +265,11 @@ func (f *findings) policies(d *Database) {
 	if d.PausedUntil.After(d.Now) {
 		f.add("paused", Info, fmt.Sprintf("No policy acts until %s.", show.Time(d.PausedUntil)),
 			"An operator paused them; measuring and replication go on.", "sqlwatch resume DB")
+	}
+	for _, policy := range slices.Sorted(maps.Keys(d.Hindered)) {
+		f.about("policy_hindered", policy, Warning, sentence("Policy "+policy+" cannot do all that it is for: "+
+			d.Hindered[policy]),
+			"It will not by waiting: what it should keep small goes on growing.", "sqlwatch why DB "+show.Quote(policy))
 	}
 	if a := d.Failed; a != nil {
 		what := fmt.Sprintf("The last %s of %s ended %s", a.Action, a.Policy, a.Outcome)

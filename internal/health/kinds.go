@@ -47,6 +47,7 @@ var kinds = []Kind{
 	{"disk_low", Critical, "The database's file system is nearly full."},
 	{"paused", Info, "An operator has paused the policies."},
 	{"action_failed", Warning, "The last action of a policy did not reach its end."},
+	{"policy_hindered", Warning, "A policy cannot do all that it is for, and waiting does not help."},
 
 	{"capture_stopped", Critical, "Commits are not captured."},
 	{"spool_full", Critical, "The spool is full: commits are not captured."},
@@ -61,6 +62,9 @@ var kinds = []Kind{
 	{"replica_lagging", Critical, "Commits are not in the replica yet, for longer than its objective."},
 	{"replica_incomplete", Info, "The replica's first snapshot is not complete."},
 	{"snapshot_too_old", Warning, "Two snapshots in a row were missed."},
+	{"replica_files_lost", Warning, "Files of the replica were found gone or unreadable: the past has gaps."},
+	{"replica_maintenance", Warning, "Compaction or retention of the replica does not come to its end."},
+	{"replica_weak_fencing", Info, "The store refuses no second writer: two are told apart by the lease alone."},
 	{"drill_failed", Critical, "The last restore drill failed."},
 	{"drill_overdue", Warning, "No restore was proven for longer than configured."},
 }

@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -98,9 +99,32 @@ func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.T
 		}
 		f.about(t.id, r.Name, severity, "Replica "+r.Name+" does not advance: "+sentence(what), t.why, cure)
 	}
+	f.custody(r)
 	f.freshness(r, now)
 	f.snapshot(r, s, now)
 	f.drill(r, now)
+}
+
+// custody says whether what the replica holds is whole, tended and ours alone.
+func (f *findings) custody(r *collector.Replica) {
+	if r.LostFiles > 0 {
+		f.about("replica_files_lost", r.Name, Warning,
+			fmt.Sprintf("%d files of replica %s were found gone or unreadable since "+
+				"sqlwatch started.", r.LostFiles, r.Name),
+			"A new snapshot was taken: what comes is whole, what they held of the past is not.",
+			"find out who deletes there; sqlwatch verify DB proves what is left")
+	}
+	if r.MaintenanceErr != "" {
+		f.about("replica_maintenance", r.Name, Warning, sentence("Compaction or retention of replica "+r.Name+
+			" does not go on: "+strings.ReplaceAll(r.MaintenanceErr, "_", " ")),
+			"Files that could not be deleted or merged pile up, or a clock that is wrong forbids to delete; uploads go on.",
+			"sqlwatch doctor DB")
+	}
+	if r.WeakFencing {
+		f.about("replica_weak_fencing", r.Name, Info, "The store of replica "+r.Name+" does not refuse a second writer.",
+			"It honours no conditional writes: two writers find each other out by the lease, within a minute.",
+			"see that one sqlwatch only writes there")
+	}
 }
 
 func (f *findings) freshness(r *collector.Replica, now time.Time) {

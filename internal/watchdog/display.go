@@ -96,11 +96,15 @@ func (p *display) store(s *DatabaseStatus, v view) {
 
 // facts is what health may know of a database.
 func (p *display) facts(s *DatabaseStatus, now time.Time, silent time.Duration) health.Database {
-	return health.Database{
+	d := health.Database{
 		Name: s.Name, Path: s.Path, Now: now, Replicated: len(p.target.Replicas) > 0, Found: s.Found,
 		OpenErr: s.Err, Sample: s.Sample, SilentFor: silent, PausedUntil: s.PausedUntil, Faults: s.Panics,
 		Failed: failedOf(s.Actions),
 	}
+	for i := 0; s.Decision != nil && i < len(s.Decision.Policies); i++ {
+		d.Hinder(s.Decision.Policies[i].Policy, s.Decision.Policies[i].Hindered)
+	}
+	return d
 }
 
 // failedOf returns the newest action of a policy, where it failed and its next

@@ -21,12 +21,10 @@ var (
 		Labels: []string{"db", "mode", "reason"},
 		Help: "Checkpoints that did not do what their mode asks for: busy = the write lock was taken, pinned = a reader " +
 			"was in the way, contended = another checkpointer was at work, stall_budget = it would have held writers up for " +
-			"too long, io = an error.",
-		AbsentAtZero: true}
+			"too long, io = an error.", AbsentAtZero: true}
 	metricCheckpointDuration = metric.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: metric.Histogram,
-		Labels:       []string{"db", "mode"},
-		Help:         "How long checkpoints took.",
-		AbsentAtZero: true, Bounds: []float64{0.01, 0.1, 1, 5}}
+		Labels: []string{"db", "mode"},
+		Help:   "How long checkpoints took.", AbsentAtZero: true, Bounds: []float64{0.01, 0.1, 1, 5}}
 	metricWriterStall = metric.Metric{Name: "sqlwatch_writer_stall_seconds", Type: metric.Histogram,
 		Labels:       []string{"db", "mode"},
 		Help:         "How long checkpoints kept transactions of others waiting.",
@@ -35,16 +33,14 @@ var (
 		Labels: []string{"db"},
 		Help:   "Bytes of WAL files given back to the file system."}
 	metricPolicyState = metric.Metric{Name: "sqlwatch_policy_state", Type: metric.Gauge,
-		Labels:       []string{"db", "policy", "state"},
-		Help:         "1 for the state that the policy is in for the database, 0 for the others.",
-		AbsentAtZero: true}
+		Labels: []string{"db", "policy", "state"},
+		Help:   "1 for the state that the policy is in for the database, 0 for the others.", AbsentAtZero: true}
 	metricPolicyActions = metric.Metric{Name: "sqlwatch_policy_actions_total", Type: metric.Counter,
 		Labels: []string{"db", "policy", "action"},
 		Help:   "Actions that policies began."}
 	metricPolicyFailures = metric.Metric{Name: "sqlwatch_policy_action_failures_total", Type: metric.Counter,
-		Labels:       []string{"db", "policy", "action"},
-		Help:         "Actions of policies that did not reach their end.",
-		AbsentAtZero: true}
+		Labels: []string{"db", "policy", "action"},
+		Help:   "Actions of policies that did not reach their end.", AbsentAtZero: true}
 	metricPolicyRefusals = metric.Metric{Name: "sqlwatch_policy_refusals_total", Type: metric.Counter,
 		Labels:       []string{"db", "policy", "guard"},
 		Help:         "Times a guard began to keep a policy from acting; a refusal that lasts is one.",
@@ -57,8 +53,7 @@ var (
 		Help: "What a policy's tune block suggests for its parameter, in base units; it is in force where the block says " +
 			"so."}
 	metricPaused = metric.Metric{Name: "sqlwatch_policy_paused", Type: metric.Gauge, Labels: []string{"db"},
-		Help:         "1 while an operator has paused the actions of all policies for the database.",
-		AbsentAtZero: true}
+		Help: "1 while an operator has paused the actions of all policies for the database.", AbsentAtZero: true}
 	metricPanics = metric.Metric{Name: "sqlwatch_database_panics_total", Type: metric.Counter, Labels: []string{"db"},
 		Help:         "Faults of sqlwatch itself while it was at work for the database; what was at work began anew.",
 		AbsentAtZero: true}

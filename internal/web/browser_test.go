@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -176,6 +177,15 @@ func (c changing) Close() error { return nil }
 func startChanging(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdog,
 	map[string]*atomic.Pointer[collector.Sample]) {
 	t.Helper()
+	w, _, at := startOnBoard(t, samples...)
+	return w, at
+}
+
+// startOnBoard is startChanging with the board that the conditions stand on.
+func startOnBoard(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdog, *health.Board,
+	map[string]*atomic.Pointer[collector.Sample]) {
+	t.Helper()
+	board := health.NewBoard()
 	policies, diags := policy.Parse(nil, &policy.Scope{})
 	if diags.HasErrors() {
 		t.Fatal(diags)
@@ -190,7 +200,8 @@ func startChanging(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdo
 				return watchdog.Parts{Sampler: changing{at[s.DB]}}, nil
 			}})
 	}
-	return run(t, watchdog.Options{Targets: targets, Policies: policies, Interval: 20 * time.Millisecond}), at
+	return run(t, watchdog.Options{Targets: targets, Policies: policies, Interval: 20 * time.Millisecond,
+		Health: board}), board, at
 }
 
 // severable is a server that can be told to answer nothing any more.

@@ -72,3 +72,6 @@ func Probe(ctx context.Context, st store.Store) (Guard, error) {
 	}
 	return guard, errors.Join(err, st.Delete(context.WithoutCancel(ctx), key))
 }
+
+// Weak reports whether the store is known not to refuse a second writer.
+func (g Guard) Weak() bool { return g != GuardUnknown && g != GuardConditional }
