@@ -181,13 +181,18 @@ type Replica struct {
 	DrillSeconds float64 `json:"drill_seconds,omitempty"`
 	DrillErr     string  `json:"drill_error,omitempty"` // why the last drill failed
 
+	ReplicaCare
+
+	MonthlyUSD *float64 `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
+}
+
+// ReplicaCare is whether what a replica holds is whole, tended and ours alone.
+type ReplicaCare struct {
 	LostFiles int `json:"lost_files"` // found gone, damaged or unreadable since the start
 	// what the store does not offer against a second writer; false where that is not known yet
 	WeakFencing bool `json:"weak_fencing"`
 	// what keeps compaction and retention from going on, one word
 	MaintenanceErr string `json:"maintenance_error,omitempty"`
-
-	MonthlyUSD *float64 `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
 }
 
 // Capture is how the capture of commits fares. It is filled in by whoever runs

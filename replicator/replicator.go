@@ -342,11 +342,11 @@ func (r *Replicator) Status() []collector.Replica {
 		out = append(out, collector.Replica{
 			Reason: s.Reason, FailingSince: s.FailingSince, DrillErr: s.DrillErr, DrillSeconds: s.VerifyDuration.Seconds(),
 			ObjectiveSeconds: s.Objective.Seconds(), SnapshotEverySeconds: o.SnapshotEvery.Seconds(),
-			VerifyEverySeconds: o.VerifyEvery.Seconds(), LostFiles: s.LostFiles, MaintenanceErr: s.MaintenanceErr,
-			StoredBytes: s.StoredBytes, LastSnapshot: s.LastSnapshot, OldestRestorePoint: s.OldestRestorePoint,
-			Name: s.Name, Healthy: s.Healthy, CaughtUp: s.CaughtUp, LagSeconds: s.LagSeconds, PendingBytes: s.PendingBytes,
-			TXID: uint64(s.TXID), LastVerified: s.LastVerified, Err: s.Err, MonthlyUSD: s.MonthlyUSD,
-			WeakFencing: s.Guard.Weak(),
+			VerifyEverySeconds: o.VerifyEvery.Seconds(), StoredBytes: s.StoredBytes, LastSnapshot: s.LastSnapshot,
+			OldestRestorePoint: s.OldestRestorePoint, Name: s.Name, Healthy: s.Healthy, CaughtUp: s.CaughtUp,
+			LagSeconds: s.LagSeconds, PendingBytes: s.PendingBytes, TXID: uint64(s.TXID), LastVerified: s.LastVerified,
+			Err: s.Err, MonthlyUSD: s.MonthlyUSD, ReplicaCare: collector.ReplicaCare{LostFiles: s.LostFiles,
+				MaintenanceErr: s.MaintenanceErr, WeakFencing: s.Guard.Weak()},
 		})
 	}
 	return out

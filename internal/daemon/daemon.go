@@ -195,6 +195,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return d.reload(ctx) })
 	d.announce("READY=1")
+	group.Go(func() error { return d.tell(ctx) })
 	if d.o.Ready != nil {
 		d.o.Ready(addresses(listeners))
 	}

@@ -1,0 +1,68 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+)
+
+// tellEvery is how often systemd is told; WatchdogSec of the unit is a multiple.
+const tellEvery = 10 * time.Second
+
+// tell says to systemd how the daemon fares until ctx ends: a line for systemctl,
+// and that it is alive, as long as something advances.
+func (d *Daemon) tell(ctx context.Context) error {
+	if d.o.NotifySocket == "" {
+		return nil
+	}
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	for {
+		status := d.watchdog.Status()
+		state := "STATUS=" + statusLine(status, d.itself.now().Conditions)
+		if advances(len(d.watchdog.Overdue()), len(status.Databases)) {
+			state += "\nWATCHDOG=1"
+		}
+		d.announce(state)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			d.announce("STOPPING=1")
+			return nil
+		}
+	}
+}
+
+// advances reports whether the loop does what it is there for: not all of its
+// databases have been silent for a minute. One disk that does not answer is no
+// reason to begin anew.
+func advances(overdue, databases int) bool { return overdue == 0 || overdue < databases }
+
+// statusLine says in one line how all fare, the worst by name.
+func statusLine(status *watchdog.Status, itself []health.Condition) string {
+	well, worst := 0, ""
+	level := health.Severity("")
+	note := func(name string, all []health.Condition) {
+		if len(all) > 0 && health.Wrong(all) && (worst == "" || level != health.Critical &&
+			all[0].Severity == health.Critical) {
+			worst, level = name+": "+strings.ReplaceAll(all[0].ID, "_", " "), all[0].Severity
+		}
+	}
+	note("sqlwatch", itself)
+	for _, s := range status.Databases {
+		if !health.Wrong(s.Conditions) {
+			well++
+		}
+		note(s.Name, s.Conditions)
+	}
+	line := fmt.Sprintf("%d of %d databases are well", well, len(status.Databases))
+	if worst != "" {
+		line += "; " + worst
+	}
+	return show.Text(line)
+}
