@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -91,7 +93,7 @@ func (m *machine) capture(mark moment.Mark) {
 	if now := m.clock().Truncate(time.Millisecond); now.After(m.rising) {
 		m.rising = now
 	}
-	m.stamp = m.stamp.Next(m.txid, m.clock(), m.rising, mark)
+	m.stamp = m.stamp.Next(m.txid, m.clock(), m.rising, mark.At(m.clock(), m.now.Sub(m.started)))
 	m.mark.Taken(m.read, m.now.Sub(m.started))
 	m.holds[m.txid] = len(m.commits)
 	m.queue = append(m.queue, queued{m.txid, m.rising, m.stamp})
@@ -321,6 +323,20 @@ func (m *machine) right(n int, asked time.Time) bool {
 			return true
 		}
 	}
+	return m.skipped(n, asked)
+}
+
+// skipped reports whether the clock never showed that time, because it was put forward
+// by a few seconds, and the state is the one from before that. Where the host's state is
+// lost right afterwards nobody can know of it.
+func (m *machine) skipped(n int, asked time.Time) bool {
+	for i := 1; i < len(m.offsets); i++ {
+		at := m.offsets[i].since
+		from, to := at.Add(m.offsets[i-1].offset), at.Add(m.offsets[i].offset)
+		if to.Sub(from) <= 2*tolerance && asked.After(from) && asked.Before(to) && m.was(n, at) {
+			return true
+		}
+	}
 	return false
 }
 
@@ -354,11 +370,19 @@ func (m *machine) ask(asked time.Time) (verdict string, err error) {
 
 // TestMoments_R21 asks random histories of machines whose clocks are set, that are down
 // or lose continuity, for random moments: the state is the one that was, or its doubt or
-// refusal is told.
+// refusal is told. $SQLWATCH_QUESTIONS is how many are asked; 100000 take half a minute,
+// and meet what no replica can tell: a clock set by seconds while nobody looked at it.
 func TestMoments_R21(t *testing.T) {
 	t.Parallel()
 	count := map[string]int{}
 	histories, questions := 120, 90
+	if text := os.Getenv("SQLWATCH_QUESTIONS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		histories = n/questions + 1
+	}
 	for seed := range uint64(histories) {
 		m := newMachine(t, seed)
 		m.run()
@@ -370,7 +394,9 @@ func TestMoments_R21(t *testing.T) {
 			}
 			verdict, err := m.ask(asked)
 			if err != nil {
-				t.Fatalf("seed %d: %v\n%s", seed, err, m)
+				if verdict = "wrong without a word"; count[verdict] < 2 {
+					t.Errorf("seed %d: %v\n%s", seed, err, m)
+				}
 			}
 			count[verdict]++
 		}

@@ -41,6 +41,15 @@ func (m *Mark) Look(now time.Time, passed time.Duration) {
 	}
 }
 
+// At returns the mark as a batch sees it that is taken now: where the clock was set back
+// since the last look, what was committed since began earlier by the new readings.
+func (m Mark) At(now time.Time, passed time.Duration) Mark {
+	if back := passed - m.passed - now.Sub(m.at); !m.at.IsZero() && !m.Since.IsZero() && back >= Slack {
+		m.Since = m.Since.Add(-back)
+	}
+	return m
+}
+
 // Taken begins anew after a batch that holds all that was committed before the clock
 // showed read.
 func (m *Mark) Taken(read time.Time, passed time.Duration) {

@@ -355,7 +355,8 @@ func (s *Dir) Mend() error {
 // time that has risen whatever the clock did. Unless continuity is proven, nobody knows
 // since when the segment covers.
 func (s *Dir) Following(p spool.Position, proven bool) spool.Position {
-	mark, now := s.mark, s.Clock()
+	now := s.Clock()
+	mark := s.mark.At(now.UTC().Round(0), time.Since(s.started))
 	if !proven {
 		mark = moment.Mark{}
 	}
