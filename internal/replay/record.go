@@ -73,6 +73,7 @@ type recorded struct {
 	input     Input
 	wal       collector.WAL
 	backfills uint32 // checkpointed frames at the last sample
+	backlog   uint32 // and those that were not
 	resets    uint64
 	others    bool
 }
@@ -87,14 +88,17 @@ func NewRecorder(stateDir string, log *slog.Logger) *Recorder {
 func (r *Recorder) Note(s *collector.Sample, acted bool) {
 	r.mu.Lock()
 	was, known := r.last[s.DB]
-	moved := s.WAL.Known && (s.WAL.CheckpointedFrames > was.backfills || s.WAL.ResetsTotal != was.resets)
+	// A reset of what was all in the database follows the next write by itself.
+	moved := s.WAL.Known && (s.WAL.CheckpointedFrames > was.backfills || s.WAL.ResetsTotal != was.resets &&
+		was.backlog > 0)
 	was.others = was.others || known && moved && !acted
-	was.backfills, was.resets = s.WAL.CheckpointedFrames, s.WAL.ResetsTotal
+	was.backfills, was.backlog, was.resets = s.WAL.CheckpointedFrames, s.WAL.BacklogFrames(), s.WAL.ResetsTotal
 	in := inputOf(s, was, known)
 	since := in.At - was.input.At
 	due := !known || since >= int64(every/time.Second) && (since >= int64(atLeast/time.Second) || !same(in, was.input))
 	if due {
-		was = recorded{input: in, wal: s.WAL, backfills: was.backfills, resets: was.resets}
+		was = recorded{input: in, wal: s.WAL, backfills: was.backfills, backlog: was.backlog,
+			resets: was.resets}
 	}
 	r.last[s.DB] = was
 	r.mu.Unlock()

@@ -36,6 +36,9 @@ func Values(views []admin.Database) ([]Value, error) {
 			continue
 		}
 		for _, t := range v.Decision.Tunes {
+			if t.Suggested == t.Start { // as it is written
+				continue
+			}
 			k, value := key{t.Policy, t.Name}, Value{t.Policy, t.Name, t.Attribute, t.Literal}
 			if before, known := found[k]; known && before != value {
 				return nil, fmt.Errorf("tune %s of policy %s has come to %s for %s and to %s for %s: name one database", t.Name,
@@ -105,6 +108,9 @@ func set(body *hclwrite.Body, v Value) error {
 		if t.Type != hclsyntax.TokenEOF {
 			raw = append(raw, &hclwrite.Token{Type: t.Type, Bytes: t.Bytes})
 		}
+	}
+	if len(body.Attributes())+len(body.Blocks()) == 0 {
+		body.AppendNewline() // it may be on one line
 	}
 	body.SetAttributeRaw(v.Attribute, raw)
 	return nil

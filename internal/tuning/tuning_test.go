@@ -44,8 +44,10 @@ func view(db string, tunes ...policy.TuneDecision) admin.Database {
 // The values change, and not a character beside them.
 func TestExport(t *testing.T) {
 	t.Parallel()
-	stall := policy.TuneDecision{Policy: "shrink", Name: "stall", Attribute: "stall_budget", Literal: `duration("150ms")`}
-	limit := policy.TuneDecision{Policy: "shrink", Name: "limit", Attribute: "start", Literal: `bytes("1.1MB")`}
+	stall := policy.TuneDecision{Policy: "shrink", Name: "stall", Attribute: "stall_budget", Literal: `duration("150ms")`,
+		Suggested: 0.15, Start: 0.2}
+	limit := policy.TuneDecision{Policy: "shrink", Name: "limit", Attribute: "start", Literal: `bytes("1.1MB")`,
+		Suggested: 1.1e6, Start: 1e6}
 	values, err := Values([]admin.Database{view("a", stall, limit), view("b", stall)})
 	if err != nil {
 		t.Fatal(err)
@@ -58,6 +60,12 @@ func TestExport(t *testing.T) {
 	want := strings.NewReplacer(`"200ms"`, `duration("150ms")`, `bytes("1MB")`, `bytes("1.1MB")`).Replace(before)
 	if got := string(changed["/etc/a.hcl"]); got != want || len(changed) != 1 {
 		t.Errorf("%d files, got\n%s\nwant\n%s", len(changed), got, want)
+	}
+	empty := map[string]*hcl.File{"a.hcl": {Bytes: []byte("policy \"shrink\" {\n  checkpoint {}\n}\n")}}
+	changed, err = Export(empty, values[1:])
+	if got, want := string(changed["a.hcl"]), "policy \"shrink\" {\n  checkpoint {\n    stall_budget = "+
+		"duration(\"150ms\")\n  }\n}\n"; err != nil || got != want {
+		t.Errorf("of an empty block: %v\n%s", err, got)
 	}
 	other := stall
 	other.Literal = `duration("1s")`
