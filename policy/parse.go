@@ -15,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy/calendar"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/proof"
 )
 
 // Defaults of what a policy leaves out.
@@ -247,18 +248,13 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 
 // neverActs reports what can be proven of a policy that will not do what it is for.
 func (p *parsing) neverActs(pol *Policy, a hcl.Attributes) {
-	for name, x := range map[string]hclsyntax.Expression{"when": pol.when, "until": pol.until, "unless": pol.unless} {
-		v, constant := p.set.program.Constant(x)
-		switch {
-		case x == nil || !constant:
-		case v == Unknown:
-			p.Errorf(a[name].Expr.Range(), "Never known", "%s has no value, and an unknown never causes an action.", name)
-		case name == "when" && v == False:
-			p.Errorf(a[name].Expr.Range(), "Never true", "Policy %q would never act: when is always false.", pol.Name)
-		case name == "unless" && v == True:
-			p.Errorf(a[name].Expr.Range(), "Always true", "Policy %q would never act: unless is always true.", pol.Name)
-		case name == "until" && v == False:
-			p.Warnf(a[name].Expr.Range(), "Never true", "Policy %q would act again and again: until is always false.", pol.Name)
+	for _, f := range proof.Of(p.set.program, proof.Policy{Name: pol.Name, When: pol.when, Until: pol.until,
+		Unless: pol.unless, Checkpoint: pol.Kind == ActCheckpoint, Truncate: pol.Ladder != nil && pol.Ladder.Truncates(),
+		MaxDefer: pol.MaxDefer, Window: p.set.spansOf(pol.window)}) {
+		if f.Error {
+			p.Errorf(a[f.Attribute].Expr.Range(), f.Summary, "%s", f.Detail)
+		} else {
+			p.Warnf(a[f.Attribute].Expr.Range(), f.Summary, "%s", f.Detail)
 		}
 	}
 	if x := a["window"]; x != nil {
@@ -326,11 +322,20 @@ func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 	}
 	if pol.Kind == "" {
 		pol.Kind = ActNotify
-		if content.Attributes["notify"] == nil {
+		if nobody(content.Attributes["notify"]) {
 			p.Errorf(pol.Range, "No action", "Policy %q does nothing: give it checkpoint {}, snapshot {}, sync {}, verify {} "+
 				"or notify.", pol.Name)
 		}
 	}
+}
+
+// nobody reports whether a notify attribute names none.
+func nobody(a *hcl.Attribute) bool {
+	if a == nil {
+		return true
+	}
+	list, diags := hcl.ExprList(a.Expr)
+	return !diags.HasErrors() && len(list) == 0
 }
 
 // ladder reads a checkpoint block. Without steps it is the gentle default:

@@ -217,9 +217,9 @@ policy "p" {
 		want        Guard
 		reason      string
 	}{
-		{"dry run comes first", "mode = \"dry_run\"\nunless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned,
+		{"dry run comes first", "mode = \"dry_run\"\nunless = wal.frames > 0\nwindow = window.night\ncheckpoint {}", pinned,
 			GuardMode, "dry run"},
-		{"unless before window", "unless = wal.bytes > 0\nwindow = window.night\ncheckpoint {}", pinned, GuardUnless,
+		{"unless before window", "unless = wal.frames > 0\nwindow = window.night\ncheckpoint {}", pinned, GuardUnless,
 			"holds"},
 		{"unknown unless refuses", "unless = checkpoint.stall > duration(\"1s\")\ncheckpoint {}", nil, GuardUnless,
 			"unknown"},

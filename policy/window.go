@@ -8,8 +8,10 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/policy/calendar"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/proof"
 )
 
 // Window is a span of time in which policies may act: either a cron schedule
@@ -111,4 +113,33 @@ func (s *Set) learnedState(e *lang.Evaluation, l *Learn, now time.Time) lang.Win
 		}
 	}
 	return st
+}
+
+// spansOf returns what can be foretold of a policy's window: nothing where it learns.
+func (s *Set) spansOf(x hclsyntax.Expression) (w proof.Window) {
+	if x == nil {
+		return w
+	}
+	from := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, t := range x.Variables() {
+		if len(t) < 2 {
+			return proof.Window{}
+		}
+		attr, _ := t[1].(hcl.TraverseAttr)
+		named := s.Windows[attr.Name]
+		if t.RootName() != "window" || named == nil || named.schedule == nil {
+			return proof.Window{}
+		}
+		for _, sp := range named.schedule.Openings(from, 400) {
+			w.Openings = append(w.Openings, sp[0])
+		}
+	}
+	slices.SortFunc(w.Openings, time.Time.Compare)
+	w.Open = func(at time.Time) Truth {
+		e := s.program.At(lang.Moment{Now: at, Sample: &collector.Sample{At: at}})
+		e.SetWindows(s.statesOf(nil, e, at))
+		st, _ := e.Window(x)
+		return st.Open
+	}
+	return w
 }

@@ -122,7 +122,7 @@ policy "p" {
 		want         Guard
 	}{
 		{"true", "any_of(window.night, window.noon)", GuardNone},
-		{"true", "all_of(window.night, window.noon)", GuardWindow},
+		{"true", "all_of(window.night, window.quiet)", GuardWindow},
 		{"true", "window.night", GuardWindow},
 		{"window.noon.open && window.noon.closes_in == duration(\"1h\") && window.night.opens_in == duration(\"14h\")",
 			"window.noon", GuardNone},

@@ -70,7 +70,7 @@ var arrows = map[string][]string{
 	"internal/journal":   {"internal/durable"},
 	"internal/decisions": {"internal/journal", "internal/watchdog"},
 
-	"policy": {"policy/calendar", "policy/stalls",
+	"policy": {"policy/calendar", "policy/stalls", "policy/proof",
 		"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	// plays policies, as tests do
 	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",
@@ -80,6 +80,8 @@ var arrows = map[string][]string{
 
 	// when a cron expression's spans are open
 	"policy/calendar": {},
+	// what can be proven of a policy
+	"policy/proof": {"policy/lang", "policy/lang/amounts", "policy/lang/measured"},
 	// what a TRUNCATE will cost
 	"policy/stalls": {"internal/sqlite"},
 

@@ -35,6 +35,13 @@ func (c *checker) report(sev hcl.DiagnosticSeverity, x hcl.Expression, summary, 
 // expect checks an expression whose value must be of a kind.
 func (c *checker) expect(x hclsyntax.Expression, want Unit) {
 	got := c.unit(x)
+	switch x.(type) {
+	case *hclsyntax.TupleConsExpr, *hclsyntax.ObjectConsExpr, *hclsyntax.ForExpr:
+		if want == Bool {
+			c.errorf(x, "Wrong kind of value", "This must be %s, it is a list or an object.", want)
+			return
+		}
+	}
 	if got == AnyUnit || want == AnyUnit || got == want || want == Count && got.Numeric() {
 		return
 	}
@@ -228,8 +235,9 @@ func (c *checker) common(x hclsyntax.Expression, parts ...hclsyntax.Expression) 
 var functionUnits = map[string]Unit{
 	"bytes": Bytes, "duration": Seconds, "percent": Ratio, "human_bytes": Text, "human_duration": Text, "format": Text,
 	"join":         Text,
-	"path_element": Text, "jsonencode": Text, "env": Text, "file": Text, "any_of": WindowUnit, "all_of": WindowUnit,
-	"quiet": WindowUnit,
+	"path_element": Text, "jsonencode": Text, "env": Text, "file": Text, "secret": Text, "any_of": WindowUnit,
+	"all_of": WindowUnit,
+	"quiet":  WindowUnit,
 }
 
 func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
@@ -248,6 +256,10 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
 		return c.common(x, x.Args...)
 	}
 	for _, a := range x.Args {
+		if _, windows := combinations[x.Name]; windows {
+			c.expect(a, WindowUnit)
+			continue
+		}
 		u := c.unit(a)
 		if x.Name == "human_bytes" && u == Seconds || x.Name == "human_duration" && u == Bytes {
 			c.errorf(a, "Units do not match", "%s cannot write %s.", x.Name, u)

@@ -101,6 +101,12 @@ func (c *coder) constant(x hclsyntax.Expression) (float64, bool) {
 	return toFloat(v), true
 }
 
+// Number returns the number that a compiled expression is which reads nothing measured;
+// ok is false for any other.
+func (p *Program) Number(x hclsyntax.Expression) (v float64, ok bool) {
+	return (&coder{Program: p}).constant(x)
+}
+
 // Constant returns the truth of a compiled condition that reads nothing measured; ok
 // is false for any other.
 func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {

@@ -1,6 +1,7 @@
 package lang
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -86,6 +87,10 @@ func (c *checker) name(x *hclsyntax.ScopeTraversalExpr) Unit {
 		return AnyUnit
 	}
 	if len(t) == 1 {
+		if root != "var" && root != "local" && root != "db" {
+			c.errorf(x, "Incomplete name", "%s is a group of names; it needs one of %s.", root, strings.Join(slices.Sorted(
+				maps.Keys(members)), ", "))
+		}
 		return AnyUnit
 	}
 	key, isIndex := step1(t[1])
