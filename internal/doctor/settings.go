@@ -18,6 +18,10 @@ synchronous=NORMAL            one sync per checkpoint instead of per commit;
 busy_timeout=5000             wait 5 s for a lock instead of failing at once
 journal_size_limit=67108864   a WAL that was large once is cut to 64 MiB when it restarts
 wal_autocheckpoint=1000       the default; leave it on
+foreign_keys=ON               SQLite checks references only where a connection asks for it
+cache_size=-20000             20 MB of pages in memory, where reads repeat; the default is 2 MB
+mmap_size=0                   the default; reading by mmap turns a disk error into a crash
+temp_store=MEMORY             sorting without files, where there is memory for it
 begin writes with BEGIN IMMEDIATE: a read transaction that turns into a write
                               fails at once when another wrote meanwhile, whatever the timeout
 `
@@ -53,6 +57,19 @@ var settings = []Setting{
         },
     }
 }
+`},
+	{Name: "django-before-5.1", For: "Django before 5.1, which has neither init_command nor transaction_mode",
+		File: "apps.py, in AppConfig.ready()", Text: `from django.db.backends.signals import connection_created
+
+def set_pragmas(sender, connection, **kwargs):
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            cursor.execute("PRAGMA busy_timeout=5000")
+            cursor.execute("PRAGMA journal_size_limit=67108864")
+
+connection_created.connect(set_pragmas)  # for PATH and every other SQLite database
 `},
 	{Name: "rails", For: "Rails 8 and later", File: "config/database.yml", Text: `production:
   adapter: sqlite3

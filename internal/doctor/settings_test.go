@@ -112,3 +112,35 @@ func TestSettingsText(t *testing.T) {
 		t.Errorf("rails: %+v, %v", rails, err)
 	}
 }
+
+// What is printed for Django before 5.1 is run with a stand-in for Django's signal.
+func TestSettingsDjangoBefore51(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	program := `
+import sys, types, sqlite3, contextlib, json
+receivers = []
+signals = types.ModuleType("django.db.backends.signals")
+signals.connection_created = types.SimpleNamespace(connect=receivers.append)
+for name in ("django", "django.db", "django.db.backends"):
+    sys.modules[name] = types.ModuleType(name)
+sys.modules["django.db.backends.signals"] = signals
+` + setting(t, "django-before-5.1", path) + `
+db = sqlite3.connect(sys.argv[1])
+class Connection:
+    vendor = "sqlite"
+    def cursor(self):
+        return contextlib.closing(db.cursor())
+for r in receivers:
+    r(sender=None, connection=Connection())
+print(json.dumps([db.execute("PRAGMA " + p).fetchone()[0] for p in
+    ("journal_mode", "synchronous", "busy_timeout", "journal_size_limit")]))
+`
+	out, err := exec.Command("/usr/bin/python3", "-c", program, path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got, want := strings.TrimSpace(string(out)), `["wal", 1, 5000, 67108864]`; got != want {
+		t.Errorf("settings in force: %s, want %s", got, want)
+	}
+}

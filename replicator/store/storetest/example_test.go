@@ -1,0 +1,25 @@
+package storetest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// A store of your own passes storetest.Run. Code that uses stores is tested with the one
+// in memory, and with one that fails where you say: here the first Put is not answered.
+func ExampleNewFaulty() {
+	memory := storetest.NewMemory()
+	faulty := storetest.NewFaulty(memory, storetest.Nth(0, storetest.NotStored, "put"))
+	ctx := context.Background()
+	_, err := faulty.Put(ctx, "notes/a", storetest.Bytes([]byte("a")), store.PutOptions{})
+	fmt.Println(errors.Is(err, storetest.ErrInjected))
+	_, err = faulty.Put(ctx, "notes/a", storetest.Bytes([]byte("a")), store.PutOptions{})
+	fmt.Println(err)
+	// Output:
+	// true
+	// <nil>
+}
