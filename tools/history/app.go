@@ -18,6 +18,7 @@ import (
 // nothing of sqlwatch. It does what applications do, and some things they should not.
 type application struct {
 	path    string
+	life    life
 	log     *os.File
 	rng     *rand.Rand
 	db      *sql.DB
@@ -45,14 +46,15 @@ const keptLedger = 4000
 // error that reaches it is logged; it opens the database again and goes on.
 //
 // It may begin with a few commits, a checkpoint that empties the WAL, and a rest.
-func runApplication(path, logPath string, seed uint64, pause time.Duration, opening int, stop <-chan struct{}) error {
+func runApplication(path, logPath string, l life, seed uint64, pause time.Duration, opening int,
+	stop <-chan struct{}) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	fmt.Fprintln(log) // ends the line that a killed predecessor may have left
-	a := &application{path: path, log: log, rng: rand.New(rand.NewPCG(seed, 1))}
+	a := &application{path: path, life: l, log: log, rng: rand.New(rand.NewPCG(seed, 1))}
 	a.bound = []int64{3000, 3000, 20000}[a.rng.IntN(3)]
 	if err := a.open(); err != nil {
 		return a.fail("open", err)
@@ -74,11 +76,16 @@ func runApplication(path, logPath string, seed uint64, pause time.Duration, open
 			continue
 		}
 		err = a.fail(what, err)
-		if failures++; failures > 20 {
+		if failures++; failures > 200 {
 			return err
 		}
-		if err := a.reopen(); err != nil {
-			return a.fail("open after an error", err)
+		time.Sleep(50 * time.Millisecond) // a full disk stays full for a while
+		for err := a.reopen(); err != nil; err = a.open() {
+			a.fail("open after an error", err)
+			if failures++; failures > 200 {
+				return err
+			}
+			time.Sleep(50 * time.Millisecond)
 		}
 	}
 }
@@ -106,11 +113,10 @@ func (a *application) fail(what string, err error) error {
 // open opens the database as an application does and takes up the ledger where
 // the database says it stands.
 func (a *application) open() error {
-	db, err := sql.Open("sqlite3", "file:"+a.path+"?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate")
+	db, err := a.life.open(a.path)
 	if err != nil {
 		return err
 	}
-	db.SetMaxOpenConns(4)
 	a.db = db
 	if err := a.ensureWAL(); err != nil {
 		return err
@@ -303,11 +309,12 @@ func (a *application) remove() error {
 		return err
 	}
 	next := state{ID: a.at.ID + 1}
-	next.Hash = chain(a.at.Hash, next.ID, nil)
+	body := a.bytes(16) // so that no two ways on from one state look the same
+	next.Hash = chain(a.at.Hash, next.ID, body)
 	if _, err := tx.Exec("DELETE FROM ledger WHERE id < ?", next.ID-keptLedger); err != nil {
 		return err
 	}
-	if _, err := tx.Exec("INSERT INTO ledger VALUES(?, ?, x'', ?)", next.ID, a.at.Hash, next.Hash); err != nil {
+	if _, err := tx.Exec("INSERT INTO ledger VALUES(?, ?, ?, ?)", next.ID, a.at.Hash, body, next.Hash); err != nil {
 		return err
 	}
 	if _, err := tx.Exec("UPDATE state SET id = ?, hash = ?, churn_n = churn_n - ?, churn_sum = churn_sum - ?", next.ID,

@@ -57,20 +57,27 @@ func (a *application) vacuum() error {
 // byte. A connection of its own sees what is in the files, not in a cache.
 // Then the application rests, so that a batch is likely to end here.
 func (a *application) look() error {
-	if a.at.ID == 0 {
+	if a.at.ID == 0 || a.life.driver != "sqlite3" {
 		return nil
 	}
-	ctx := context.Background()
-	db, err := sql.Open("sqlite3", "file:"+a.path+"?_busy_timeout=5000")
-	if err != nil {
-		return err
+	ctx, db := context.Background(), a.db
+	if !a.life.single {
+		other, err := a.life.open(a.path)
+		if err != nil {
+			return err
+		}
+		defer other.Close()
+		db = other
 	}
-	defer db.Close()
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	var verdict string
+	if err := conn.QueryRowContext(ctx, "PRAGMA quick_check(3)").Scan(&verdict); err != nil || verdict != "ok" {
+		return fmt.Errorf("quick check: %q, %w", verdict, err)
+	}
 	var pages []byte
 	err = conn.Raw(func(driver any) error {
 		var err error
@@ -94,6 +101,9 @@ func (a *application) reopen() error {
 
 // longRead keeps a read transaction open beside the writer for up to two seconds.
 func (a *application) longRead() error {
+	if a.life.single {
+		return nil
+	}
 	conn, err := a.db.Conn(context.Background())
 	if err != nil {
 		return err

@@ -18,10 +18,11 @@ import (
 	"time"
 )
 
-// ack is a promise that sqlwatch made at `at`: everything up to id is durable.
+// ack is a promise that sqlwatch made at `at`: everything up to a place in the
+// application's log is durable.
 type ack struct {
-	id int64
-	at time.Time
+	place int
+	at    time.Time
 }
 
 // version is what a TXID was restored to.
@@ -38,7 +39,7 @@ type checker struct {
 
 	mu       sync.Mutex
 	acks     []ack
-	newest   int64  // highest id any latest-restore returned
+	newest   int    // furthest place in the log that any latest-restore returned
 	newestTX uint64 // and the highest TXID
 	byTXID   map[uint64]version
 	restores map[string]int // by kind
@@ -50,7 +51,7 @@ type checker struct {
 
 func newChecker(s *scene) *checker {
 	return &checker{s: s, account: newAccount(s.log), byTXID: map[uint64]version{},
-		restores: map[string]int{}, refused: map[string]int{}, startedAt: time.Now()}
+		newest: -1, restores: map[string]int{}, refused: map[string]int{}, startedAt: time.Now()}
 }
 
 func (c *checker) fault(format string, args ...any) {
@@ -80,7 +81,7 @@ func (c *checker) work(ctx context.Context, r *restorer) {
 		switch n := rng.IntN(12); {
 		case n < 2:
 			c.sync(ctx, 5*time.Second)
-		case n < 3:
+		case n < 3 && c.s.o.clock == "":
 			c.caughtUp()
 		case n < 7 || !c.acknowledged():
 			r.latest(ctx)
@@ -102,30 +103,30 @@ func (c *checker) acknowledged() bool {
 	return len(c.acks) > 0
 }
 
-// promised notes that everything up to id was said to be durable.
-func (c *checker) promised(id int64) {
+// promised notes that everything up to a place was said to be durable.
+func (c *checker) promised(place int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.acks); n > 0 {
-		id = max(id, c.acks[n-1].id) // an answer that two workers waited for may arrive in either order
+		place = max(place, c.acks[n-1].place) // an answer that two workers waited for may arrive in either order
 	}
-	c.acks = append(c.acks, ack{id, time.Now()})
+	c.acks = append(c.acks, ack{place, time.Now()})
 }
 
-// floor is the least id and TXID that a restore begun now may return.
-func (c *checker) floor() (id int64, txid uint64) {
+// floor is the least place and TXID that a restore begun now may return.
+func (c *checker) floor() (place int, txid uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id, txid = c.newest, c.newestTX
+	place, txid = c.newest, c.newestTX
 	if n := len(c.acks); n > 0 {
-		id = max(id, c.acks[n-1].id)
+		place = max(place, c.acks[n-1].place)
 	}
-	return id, txid
+	return place, txid
 }
 
 // sync asks for everything to be durable and remembers the answer.
 func (c *checker) sync(ctx context.Context, limit time.Duration) bool {
-	before := c.account.newest()
+	_, before := c.account.newest()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, c.s.o.sqlwatch, "sync", "--wait", "--config", c.s.config, "app").CombinedOutput()
@@ -135,7 +136,7 @@ func (c *checker) sync(ctx context.Context, limit time.Duration) bool {
 		}
 		return false
 	}
-	c.promised(before.ID)
+	c.promised(before)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.syncs++
@@ -166,8 +167,8 @@ func (c *checker) caughtUp() {
 		}
 		// A float64 has no room for the nanoseconds of our time.
 		at := time.UnixMicro(int64(seconds*1e6) - 2)
-		if id := c.account.before(at); id > 0 {
-			c.promised(id)
+		if place := c.account.before(at); place >= 0 {
+			c.promised(place)
 		}
 	}
 }
@@ -195,14 +196,31 @@ func (c *checker) final(ctx context.Context) {
 	}
 	r := newRestorer(c, 0)
 	r.latest(ctx)
-	if newest := c.account.newest().ID; c.newest != newest {
-		c.fault("the last restore has state %d, the application had committed %d", c.newest, newest)
+	if _, newest := c.account.newest(); c.newest != newest {
+		c.fault("the last restore has %s, the application had committed %s", c.account.name(c.newest), c.account.name(newest))
 	}
-	for _, e := range c.account.errors {
-		c.fault("the application saw an error: %s", e)
-	}
+	c.applicationErrors()
 	c.s.endDaemon(syscall.SIGTERM)
 	c.sameBytes(r.target)
+}
+
+// applicationErrors demands that the application met nothing that it does not
+// meet alone: a full disk is the nemesis's.
+func (c *checker) applicationErrors() {
+	if err := c.account.read(); err != nil {
+		c.fault("%v", err)
+	}
+	full := 0
+	for _, e := range c.account.errors {
+		if c.s.harms[fillDatabase] > 0 && strings.Contains(e, "full") {
+			full++
+			continue
+		}
+		c.fault("the application saw an error: %s", e)
+	}
+	if full > 0 {
+		fmt.Printf("history: %d errors of the application while its disk was full\n", full)
+	}
 }
 
 // sameBytes folds the application's WAL into its database with the system's
@@ -244,17 +262,17 @@ func (c *checker) report() {
 	for _, n := range c.restores {
 		all += n
 	}
-	fmt.Printf("history: seed %d: %s, %d commits, %d kills of sqlwatch, harm %v, %d syncs, %d promises, %d restores %v, "+
-		"%d of them compared with the application's own pages, %d bad\n",
-		c.s.o.seed, time.Since(c.startedAt).Round(time.Second), c.account.newest().ID, c.s.kills, c.s.harms, c.syncs,
-		len(c.acks), all, c.restores, c.exact, len(c.bad))
-	fmt.Printf("history: the application: %v\n", c.account.operations)
 	var took []time.Duration
-	for _, k := range c.account.commits {
-		if k.took > 0 {
-			took = append(took, k.took)
+	for _, e := range c.account.entries {
+		if e.took > 0 {
+			took = append(took, e.took)
 		}
 	}
+	fmt.Printf("history: seed %d: %s, %d commits, %d kills of sqlwatch, harm %v, %d syncs, %d promises, %d restores %v, "+
+		"%d of them compared with the application's own pages, %d bad\n",
+		c.s.o.seed, time.Since(c.startedAt).Round(time.Second), len(took), c.s.kills, c.s.harms, c.syncs,
+		len(c.acks), all, c.restores, c.exact, len(c.bad))
+	fmt.Printf("history: lives of the application: %v; it did: %v\n", c.s.lives, c.account.operations)
 	if slices.Sort(took); len(took) > 0 {
 		fmt.Printf("history: transactions, waiting included: p50 %s, p99 %s, longest %s\n", took[len(took)/2],
 			took[len(took)*99/100], took[len(took)-1])

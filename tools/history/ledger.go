@@ -47,32 +47,36 @@ func chain(prev string, id int64, body []byte) string {
 
 // account is the application's log as the checker follows it. Its methods may
 // be called from any goroutine.
+//
+// The file may be put back to an older state and go another way from there: so
+// states are ordered by their place in the log, not by their id, and one state
+// may have several places.
 type account struct {
 	path string
 
 	mu         sync.Mutex
 	offset     int64
-	begun      map[state]time.Time
-	committed  map[state]time.Time // COMMIT returned, or found again after a crash
-	commits    []commit            // in the order of the log
-	last       state               // newest committed
-	pending    state               // newest intent, when nothing has been logged after it
+	entries    []entry         // in the order of the log
+	places     map[state][]int // of each state, in entries
+	pending    state           // newest intent, when nothing has been logged after it
+	begun      time.Time       // that intent
 	pages      map[state]map[string]bool
 	unsettled  map[state]bool
 	operations map[string]int
 	errors     []string
 }
 
-// commit is one COMMIT that returned.
-type commit struct {
-	id   int64
-	at   time.Time
-	took time.Duration
+// entry is one state that the file came to: a COMMIT that returned, one that was
+// found again after a crash, or a backup that was put in place.
+type entry struct {
+	state
+	begun, at time.Time
+	took      time.Duration
 }
 
 func newAccount(path string) *account {
 	return &account{
-		path: path, begun: map[state]time.Time{}, committed: map[state]time.Time{},
+		path: path, places: map[state][]int{},
 		pages: map[state]map[string]bool{}, unsettled: map[state]bool{}, operations: map[string]int{},
 	}
 }
@@ -138,56 +142,94 @@ func (a *account) take(line string) error {
 	at := time.Unix(0, nanos)
 	switch kind {
 	case eventBegin:
-		a.begun[s], a.pending = at, s
+		a.pending, a.begun = s, at
 	case eventUnsettled:
 		a.unsettled[s] = true
-	case eventCommit, eventResume:
-		if _, again := a.committed[s]; !again {
-			a.committed[s] = at
-			a.commits = append(a.commits, commit{s.ID, at, time.Duration(micros) * time.Microsecond})
+	case eventResume:
+		switch last := a.last(); {
+		case s == last:
+			a.pending = state{}
+		case s == a.pending || last.ID == 0:
+			a.add(entry{state: s, begun: a.begun, at: at})
+		default: // whatever the cause: the application has another database than the one it left
+			a.errors = append(a.errors, fmt.Sprintf("open: found state %d %.8s where %d %.8s was left, perhaps %d", s.ID, s.Hash,
+				last.ID, last.Hash, a.pending.ID))
+			a.add(entry{state: s, begun: at, at: at})
 		}
-		a.last, a.pending = s, state{}
+	case eventCommit:
+		a.add(entry{state: s, begun: a.begun, at: at, took: time.Duration(micros) * time.Microsecond})
 	}
 	return nil
 }
 
-// newest returns the newest state that is committed for certain.
-func (a *account) newest() state {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.last
+// add notes that the file has come to a state.
+func (a *account) add(e entry) {
+	a.places[e.state] = append(a.places[e.state], len(a.entries))
+	a.entries = append(a.entries, e)
+	a.pending = state{}
 }
 
-// before returns the id of the newest commit that had returned before t.
-func (a *account) before(t time.Time) (id int64) {
+func (a *account) last() state {
+	if len(a.entries) == 0 {
+		return state{}
+	}
+	return a.entries[len(a.entries)-1].state
+}
+
+// newest returns the newest state that the file is in for certain, and its place.
+func (a *account) newest() (state, int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := len(a.commits) - 1; i >= 0; i-- {
-		if a.commits[i].at.Before(t) {
-			return a.commits[i].id
+	return a.last(), len(a.entries) - 1
+}
+
+// before returns the place of the newest state that had been reached before t.
+func (a *account) before(t time.Time) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := len(a.entries) - 1; i >= 0; i-- {
+		if a.entries[i].at.Before(t) {
+			return i
 		}
 	}
-	return 0
+	return -1
 }
 
-// begunAt returns when a state was about to be committed.
-func (a *account) begunAt(s state) (at time.Time, known bool) {
+// place returns a place of s, at least floor and begun not later than t.
+func (a *account) place(s state, floor int, t time.Time) (int, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	at, known = a.begun[s]
-	return at, known
+	for _, i := range a.places[s] {
+		if i >= floor && !a.entries[i].begun.After(t) {
+			return i, true
+		}
+	}
+	if s == a.pending && !a.begun.After(t) {
+		return len(a.entries), true // committed, although the log does not tell yet
+	}
+	return 0, floor < 0 && s == state{}
 }
 
-// committedAfter says whether any commit up to id was begun after t.
-func (a *account) committedAfter(t time.Time, id int64) bool {
+// begunAfter says whether any state up to a place was begun after t.
+func (a *account) begunAfter(t time.Time, place int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for s, at := range a.begun {
-		if _, committed := a.committed[s]; committed && s.ID <= id && at.After(t) {
+	for _, e := range a.entries[:place+1] {
+		if e.begun.After(t) {
 			return true
 		}
 	}
 	return false
+}
+
+// name says in words what was to be at a place.
+func (a *account) name(place int) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if place < 0 || place >= len(a.entries) {
+		return fmt.Sprintf("entry %d", place)
+	}
+	return fmt.Sprintf("entry %d (state %d %.8s)", place, a.entries[place].ID, a.entries[place].Hash)
 }
 
 // legal says whether a restored state was ever a commit boundary: committed for
@@ -195,8 +237,7 @@ func (a *account) committedAfter(t time.Time, id int64) bool {
 func (a *account) legal(s state) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_, committed := a.committed[s]
-	return committed || s == a.pending || s == state{}
+	return len(a.places[s]) > 0 || s == a.pending || s == state{}
 }
 
 // samePages compares all of a restored file with what the application itself

@@ -41,6 +41,10 @@ func main() {
 	flag.StringVar(&o.url, "url", "", "the same replica as a URL for `sqlwatch restore`")
 	flag.IntVar(&o.workers, "workers", 2, "how many restores at once")
 	flag.StringVar(&o.only, "only", "", "comma-separated names of harms: do nothing else")
+	flag.StringVar(&o.without, "without", "", "comma-separated names of harms and lives that are left out")
+	flag.BoolVar(&o.alone, "alone", false, "the same without sqlwatch: what the application meets anyhow")
+	flag.StringVar(&o.clock, "clock", "",
+		"file to write steps of the clock into, in nanoseconds, for a sqlwatch that was built to read $HISTORY_CLOCK")
 	flag.BoolVar(&o.verbose, "v", false, "print every restore")
 	flag.Parse()
 
@@ -62,9 +66,15 @@ func applicationMain(args []string) int {
 	db := set.String("db", "", "database")
 	log := set.String("log", "", "log of commits")
 	seed := set.Uint64("seed", 1, "seed")
+	how := set.String("life", "normal", "how it works with SQLite")
 	opening := set.Int("opening", 0, "commits before a first checkpoint and a rest")
 	pause := set.Duration("pause", 0, "pause between transactions")
 	if err := set.Parse(args); err != nil {
+		return 1
+	}
+	l, known := lives[*how]
+	if !known {
+		fmt.Fprintln(os.Stderr, "application: no such life:", *how)
 		return 1
 	}
 	stop := make(chan struct{})
@@ -72,7 +82,7 @@ func applicationMain(args []string) int {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends when the checker closes the pipe
 		close(stop)
 	}()
-	if err := runApplication(*db, *log, *seed, *pause, *opening, stop); err != nil {
+	if err := runApplication(*db, *log, l, *seed, *pause, *opening, stop); err != nil {
 		fmt.Fprintln(os.Stderr, "application:", err)
 		return 1
 	}
@@ -80,11 +90,11 @@ func applicationMain(args []string) int {
 }
 
 type options struct {
-	sqlwatch, dir, killAt, replica, url, only string
-	seed                                      uint64
-	duration, pause                           time.Duration
-	kills, workers                            int
-	verbose                                   bool
+	sqlwatch, dir, killAt, replica, url, only, without, clock string
+	seed                                                      uint64
+	duration, pause                                           time.Duration
+	kills, workers                                            int
+	verbose, alone                                            bool
 }
 
 // run sets the scene, lets nemesis and checker work, and closes with the final judgement.
@@ -117,11 +127,16 @@ func run(ctx context.Context, o options) (bad int, err error) {
 	done := make(chan error, 1)
 	go func() { done <- s.nemesis(timed, cancel) }()
 	c := newChecker(s)
-	c.loop(timed)
+	if !o.alone {
+		c.loop(timed)
+	}
 	if err := <-done; err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		return 0, err
 	}
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && o.alone {
+		s.stopApp(false)
+		c.applicationErrors()
+	} else if ctx.Err() == nil {
 		c.final(ctx)
 	}
 	c.report()

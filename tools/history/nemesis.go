@@ -31,13 +31,21 @@ var harms = []harm{
 	{"bring an old state directory back", 4, func(s *scene) error { return s.kill(s.rewindState) }},
 	{"damage a state file", 3, func(s *scene) error { return s.kill(s.damageState) }},
 	{"freeze the replica", 3, (*scene).freeze},
+	{"restore over the file", 8, (*scene).restoreOver},
+	{"remove the side files", 3, (*scene).removeSideFiles},
+	{"an old -shm after a crash", 3, (*scene).oldShm},
+	{fillDatabase, 2, func(s *scene) error { return s.fill(filepath.Dir(s.db)) }},
+	{"fill the state's disk", 3, func(s *scene) error { return s.fill(s.stateDir()) }},
+	{"step the clock", 4, (*scene).stepClock},
 }
+
+const fillDatabase = "fill the database's disk"
 
 // nemesis does harm until the time is over or the wished number of kills is reached.
 func (s *scene) nemesis(ctx context.Context, enough func()) error {
 	for {
 		s.mu.Lock()
-		exited := s.exited
+		exited := s.exited // nil for ever when there is no daemon
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -65,6 +73,9 @@ func (s *scene) wait() time.Duration {
 	if n < 3 {
 		return time.Duration(10+s.rng.IntN(500)) * time.Millisecond
 	}
+	if s.o.alone {
+		return time.Duration(200+s.rng.IntN(1300)) * time.Millisecond
+	}
 	// On a loaded machine it would else never get beyond its start. That it does
 	// not answer is for the checker to find.
 	_ = s.daemonAnswers(3 * time.Second)
@@ -89,7 +100,7 @@ func (s *scene) harm() error {
 	var able []harm
 	total := 0
 	for _, h := range harms {
-		if s.o.only == "" || strings.Contains(","+s.o.only+",", ","+h.name+",") {
+		if s.able(h) {
 			able = append(able, h)
 			total += h.weight
 		}
@@ -101,6 +112,9 @@ func (s *scene) harm() error {
 	for _, h := range able {
 		if n -= h.weight; n < 0 {
 			s.harms[h.name]++
+			if s.o.verbose {
+				fmt.Printf("history: %s: %s, %s\n", time.Now().UTC().Format("15:04:05.000"), h.name, s.files.life)
+			}
 			if err := h.do(s); err != nil {
 				return fmt.Errorf("%s: %w", h.name, err)
 			}
@@ -108,6 +122,19 @@ func (s *scene) harm() error {
 		}
 	}
 	return nil
+}
+
+// able says whether this run may do h at all.
+func (s *scene) able(h harm) bool {
+	switch {
+	case s.o.only != "" && !strings.Contains(","+s.o.only+",", ","+h.name+","), s.o.leftOut(h.name):
+		return false
+	case h.name == "step the clock":
+		return s.o.clock != ""
+	case strings.HasPrefix(h.name, "fill "):
+		return s.files.mounted
+	}
+	return true
 }
 
 // kill ends the daemon, does something to its files while it is away, and starts it again.
@@ -143,6 +170,9 @@ func (s *scene) crashTogether() error {
 }
 
 func (s *scene) pause() error {
+	if s.o.alone {
+		return nil
+	}
 	s.mu.Lock()
 	pid := s.daemon.Process.Pid
 	s.mu.Unlock()
@@ -159,9 +189,17 @@ func (s *scene) terminate() error {
 
 func (s *scene) stateDir() string { return filepath.Join(s.o.dir, "state") }
 
+// loseState removes what is in the state directory: it may be a file system of its own.
 func (s *scene) loseState() error {
 	s.disowned = true
-	return os.RemoveAll(s.stateDir())
+	entries, err := os.ReadDir(s.stateDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.stateDir(), e.Name())))
+	}
+	return err
 }
 
 // rewindState puts back the copy of the state directory that it took the last
@@ -175,10 +213,13 @@ func (s *scene) rewindState() error {
 		}
 		return exec.Command("cp", "-a", s.stateDir(), backup).Run()
 	}
-	if err := os.RemoveAll(s.stateDir()); err != nil {
+	if err := s.loseState(); err != nil {
 		return err
 	}
-	return os.Rename(backup, s.stateDir())
+	if out, err := exec.Command("cp", "-a", backup+"/.", s.stateDir()).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return os.RemoveAll(backup)
 }
 
 // damageState flips a bit of one file of the state directory, or cuts it short.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,15 +39,26 @@ type scene struct {
 	call   string         // that strace kills at
 	kills  int            // kill -9 of the daemon, ours and strace's
 	harms  map[string]int // what was done, by name
+	lives  map[string]int // of the application, by name
 	deaths []string       // daemon exits that nobody asked for
+
+	choices []choice // of lives
+	files   disks    // where they lie, and what was put aside
 }
 
 func newScene(o options) (*scene, error) {
 	s := &scene{
 		o: o, rng: rand.New(rand.NewPCG(o.seed, 2)),
-		db: filepath.Join(o.dir, "app.db"), log: filepath.Join(o.dir, "app.log"),
+		log:    filepath.Join(o.dir, "app.log"),
 		config: filepath.Join(o.dir, "sqlwatch.hcl"), url: o.url,
-		harms: map[string]int{},
+		harms: map[string]int{}, lives: map[string]int{},
+	}
+	if err := s.mount(); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.choices, err = o.choices(); err != nil {
+		return nil, err
 	}
 	port, err := freePort()
 	if err != nil {
@@ -74,7 +86,7 @@ server {
   state_dir = "%[1]s/state"
 }
 database "app" {
-  path         = "%[1]s/app.db"
+  path         = "%[5]s"
   replicate_to = [replica.%[2]s.r]
   restart {
     at = "2MB"
@@ -98,7 +110,7 @@ policy "truncate" {
     }
   }
 }
-`, o.dir, kind, replica, s.listen)
+`, o.dir, kind, replica, s.listen, s.db)
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -121,7 +133,7 @@ func freePort() (string, error) {
 
 // begin starts the application, waits for its first commit, then starts sqlwatch.
 func (s *scene) begin(ctx context.Context) error {
-	if err := s.startApp(); err != nil {
+	if err := s.startAs("normal"); err != nil {
 		return err
 	}
 	for ctx.Err() == nil {
@@ -129,7 +141,7 @@ func (s *scene) begin(ctx context.Context) error {
 		if err := a.read(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		if a.newest().ID > 0 {
+		if at, _ := a.newest(); at.ID > 0 {
 			return s.startDaemon()
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -137,16 +149,33 @@ func (s *scene) begin(ctx context.Context) error {
 	return errors.New("the application made no commit")
 }
 
+// startApp starts the application in a life that the seed chooses.
 func (s *scene) startApp(more ...string) error {
-	self, err := os.Executable()
+	c, err := s.newLife(more)
 	if err != nil {
 		return err
 	}
+	return s.begins(c, more...)
+}
+
+func (s *scene) startAs(life string) error {
+	c, err := s.lifeOf(life)
+	if err != nil {
+		return err
+	}
+	return s.begins(c)
+}
+
+func (s *scene) begins(c choice, more ...string) error {
+	args := append(slices.Clone(c.command[1:]), "-db", s.db, "-log", s.log, "-seed", fmt.Sprint(s.rng.Uint64()),
+		"-pause", s.o.pause.String())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.app = exec.Command(self, append([]string{"app", "-db", s.db, "-log", s.log, "-seed", fmt.Sprint(s.rng.Uint64()),
-		"-pause", s.o.pause.String()}, more...)...)
+	s.lives[c.name]++
+	s.files.life = c.name
+	s.app = exec.Command(c.command[0], append(args, more...)...)
 	s.app.Stderr = os.Stderr
+	var err error
 	if s.appStdin, err = s.app.StdinPipe(); err != nil {
 		return err
 	}
@@ -170,12 +199,18 @@ func (s *scene) stopApp(kill bool) {
 
 // startDaemon starts sqlwatch, under strace when a system call is to kill it.
 func (s *scene) startDaemon() error {
+	if s.o.alone {
+		return nil
+	}
 	logFile, err := os.OpenFile(filepath.Join(s.o.dir, "sqlwatch.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer logFile.Close()
 	args := []string{s.o.sqlwatch, "run", "--config", s.config}
+	if s.o.verbose {
+		args = append(args, "--log.level=debug")
+	}
 	if s.disowned {
 		// Without its state the daemon cannot prove whose history the replica holds,
 		// once the file was replaced too: the operator says so, as the log asks for.
@@ -192,6 +227,9 @@ func (s *scene) startDaemon() error {
 	defer s.mu.Unlock()
 	s.daemon = exec.Command(args[0], args[1:]...)
 	s.daemon.Stdout, s.daemon.Stderr = logFile, logFile
+	if s.o.clock != "" {
+		s.daemon.Env = append(os.Environ(), "HISTORY_CLOCK="+s.o.clock)
+	}
 	s.daemon.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s.killing = false
 	if err := s.daemon.Start(); err != nil {
@@ -251,4 +289,8 @@ func (s *scene) close() {
 	s.thaw()
 	s.stopApp(true)
 	s.endDaemon(syscall.SIGKILL)
+	if _, err := os.Stat(s.o.dir); err == nil && s.files.mounted { // something is wrong: what is it to be understood from
+		_ = exec.Command("cp", "-a", filepath.Dir(s.db), filepath.Join(s.o.dir, "kept")).Run()
+	}
+	s.unmount()
 }

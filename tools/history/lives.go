@@ -1,0 +1,137 @@
+package main
+
+import (
+	"database/sql"
+	"embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	_ "modernc.org/sqlite" // a second driver of the application: SQLite without C
+)
+
+// life is how the application works with SQLite in one process of its own.
+type life struct {
+	driver string // of database/sql
+	dsn    string // what follows the path
+	single bool   // one connection, and none beside it
+}
+
+// lives are those of this program. Scripts in other languages are the others.
+var lives = map[string]life{
+	"normal": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", false},
+	"single": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", true},
+	// One connection that reads and then writes in a deferred transaction meets no lock while it is alone.
+	"deferred":  {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=deferred", true},
+	"exclusive": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate&_locking_mode=EXCLUSIVE", true},
+	"unix-excl": {"sqlite3", "?vfs=unix-excl&_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", true},
+	"pure go":   {"sqlite", "?_pragma=busy_timeout(5000)&_pragma=synchronous(normal)&_txlock=immediate", false},
+}
+
+func (l life) open(path string) (*sql.DB, error) {
+	db, err := sql.Open(l.driver, "file:"+path+l.dsn)
+	if err == nil && l.single {
+		db.SetMaxOpenConns(1)
+	} else if err == nil {
+		db.SetMaxOpenConns(4)
+	}
+	return db, err
+}
+
+// The same ledger, kept through other languages' drivers: one row a transaction.
+//
+//go:embed scripts
+var scripts embed.FS
+
+// interpreters run scripts; probe tells whether the driver is there.
+var interpreters = []struct{ name, script, probe string }{
+	{"python3", "app.py", "-cimport sqlite3"},
+	{"php", "app.php", "-rnew SQLite3(':memory:');"},
+	{"ruby", "app.rb", "-rsqlite3"},
+	{"perl", "app.pl", "-MDBD::SQLite"},
+}
+
+// choice is one life that the nemesis may choose, as often as its weight says.
+type choice struct {
+	name    string
+	weight  int
+	command []string // before the arguments
+}
+
+// choices returns the lives that this machine can lead, with the scripts put into dir.
+func (o options) choices() ([]choice, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	var all []choice
+	for _, c := range []choice{{"normal", 55, nil}, {"single", 4, nil}, {"deferred", 8, nil}, {"exclusive", 7, nil},
+		{"unix-excl", 6, nil}, {"pure go", 8, nil}} {
+		c.command = []string{self, "app", "-life", c.name}
+		all = append(all, c)
+	}
+	for _, i := range interpreters {
+		path := "/usr/bin/" + i.name // the system's, which has the system's SQLite
+		probe := append([]string{i.probe}, "-e", "1")
+		if strings.HasPrefix(i.probe, "-c") || i.name == "php" {
+			probe = probe[:1]
+		}
+		if exec.Command(path, probe...).Run() != nil {
+			continue
+		}
+		text, err := scripts.ReadFile("scripts/" + i.script)
+		if err != nil {
+			return nil, err
+		}
+		script := filepath.Join(o.dir, i.script)
+		if err := os.WriteFile(script, text, 0o600); err != nil {
+			return nil, err
+		}
+		all = append(all, choice{i.name, 4, []string{path, script}})
+	}
+	return o.leave(all), nil
+}
+
+// leave drops what -without names.
+func (o options) leave(all []choice) []choice {
+	var left []choice
+	for _, c := range all {
+		if !o.leftOut(c.name) {
+			left = append(left, c)
+		}
+	}
+	return left
+}
+
+func (o options) leftOut(name string) bool {
+	return strings.Contains(","+o.without+",", ","+name+",")
+}
+
+// newLife chooses one. A special beginning (more) is for this program's own.
+func (s *scene) newLife(more []string) (choice, error) {
+	if len(more) > 0 {
+		return s.lifeOf("normal")
+	}
+	total := 0
+	for _, c := range s.choices {
+		total += c.weight
+	}
+	n := s.rng.IntN(total)
+	for _, c := range s.choices {
+		if n -= c.weight; n < 0 {
+			return c, nil
+		}
+	}
+	return choice{}, fmt.Errorf("no life to choose")
+}
+
+func (s *scene) lifeOf(name string) (choice, error) {
+	for _, c := range s.choices {
+		if c.name == name {
+			return c, nil
+		}
+	}
+	return choice{}, fmt.Errorf("the life %q is left out", name)
+}

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+)
+
+// What people and machines do to the files: backups put in place, side files
+// removed, disks that run full, clocks that are set.
+
+// disks are where database and state lie, and what was put aside.
+type disks struct {
+	mounted bool   // file systems of their own, that can be filled
+	backup  string // of the database, or nothing
+	at      state  // of the backup
+	shm     []byte // an older one
+	life    string // that the application leads now
+}
+
+// diskSize is that of each file system.
+const diskSize = 512 << 20
+
+// mount gives database and state small file systems of their own where that is allowed.
+func (s *scene) mount() error {
+	dir := filepath.Join(s.o.dir, "disk")
+	s.db = filepath.Join(dir, "app.db")
+	for _, d := range []string{dir, s.stateDir()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	for _, d := range []string{dir, s.stateDir()} {
+		if syscall.Mount("history", d, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", diskSize)) != nil {
+			s.unmount()
+			return nil
+		}
+		s.files.mounted = true
+	}
+	return nil
+}
+
+func (s *scene) unmount() {
+	if !s.files.mounted {
+		return
+	}
+	for _, d := range []string{filepath.Dir(s.db), s.stateDir()} {
+		_ = syscall.Unmount(d, syscall.MNT_DETACH)
+	}
+}
+
+// fill leaves a few pages of room for a while. The daemon may die meanwhile.
+func (s *scene) fill(dir string) error {
+	if dir != s.stateDir() { // only this program's own lives go on after an error
+		s.stopApp(false)
+		if err := s.startAs("normal"); err != nil {
+			return err
+		}
+		time.Sleep(time.Second)
+	}
+	path := filepath.Join(dir, "ballast")
+	var f syscall.Statfs_t
+	if err := syscall.Statfs(dir, &f); err != nil {
+		return err
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	defer file.Close()
+	room := int64(f.Bavail)*f.Bsize - int64(s.rng.IntN(60))<<12
+	if err := syscall.Fallocate(int(file.Fd()), 0, 0, max(room, 4096)); err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return err
+	}
+	time.Sleep(time.Duration(500+s.rng.IntN(3000)) * time.Millisecond)
+	if s.rng.IntN(3) == 0 {
+		return s.kill(nil)
+	}
+	return nil
+}
+
+// stepClock sets the daemon's clock: an hour, two days or ten years on or back, or right.
+func (s *scene) stepClock() error {
+	steps := []time.Duration{0, 0, time.Hour, -time.Hour, 48 * time.Hour, -48 * time.Hour, 87600 * time.Hour, -87600 * time.Hour}
+	return os.WriteFile(s.o.clock, fmt.Append(nil, int64(steps[s.rng.IntN(len(steps))])), 0o600)
+}
+
+// note writes into the application's log what was done to its file while it was away.
+func (s *scene) note(kind string, at state) error {
+	f, err := os.OpenFile(s.log, os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintf(f, "\n%s %d %s %d 0\n", kind, at.ID, at.Hash, time.Now().UnixNano())
+	return err
+}
+
+// backUp copies the database through SQLite while the application is away: one
+// that locks out all others could not be waited for. With a WAL the copy is of two
+// files, as one taken by a snapshot of the disk is.
+func (s *scene) backUp() error {
+	s.stopApp(false)
+	path := filepath.Join(s.o.dir, "backup.db")
+	for _, side := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(path + side); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := copyDatabase(path, s.db); err != nil {
+		return fmt.Errorf("back up: %w", err)
+	}
+	if s.rng.IntN(3) == 0 {
+		if err := withWAL(path); err != nil {
+			return fmt.Errorf("a backup with a WAL: %w", err)
+		}
+	}
+	at, err := judge(path)
+	if err != nil {
+		return fmt.Errorf("the backup: %w", err)
+	}
+	if at.ID > 0 {
+		s.files.backup, s.files.at = path, at
+	}
+	return s.startApp()
+}
+
+// copyDatabase is SQLite's own backup, in one step.
+func copyDatabase(to, from string) error {
+	ctx := context.Background()
+	source, err1 := sql.Open("sqlite3", "file:"+from+"?_busy_timeout=5000")
+	target, err2 := sql.Open("sqlite3", "file:"+to)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	defer source.Close()
+	defer target.Close()
+	in, err1 := source.Conn(ctx)
+	out, err2 := target.Conn(ctx)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	defer in.Close()
+	defer out.Close()
+	return out.Raw(func(t any) error {
+		return in.Raw(func(f any) error {
+			b, err := t.(*sqlite3.SQLiteConn).Backup("main", f.(*sqlite3.SQLiteConn), "main")
+			if err != nil {
+				return err
+			}
+			done, err := b.Step(-1)
+			if err == nil && !done {
+				err = errors.New("not done")
+			}
+			return errors.Join(err, b.Finish())
+		})
+	})
+}
+
+// withWAL changes the copy in a way that stays in its WAL, and that the ledger does not know.
+func withWAL(path string) error {
+	db, err := sql.Open("sqlite3", "file:"+path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	var mode string
+	if err := db.QueryRow("PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
+		return err
+	}
+	if _, err := db.Exec("CREATE TABLE IF NOT EXISTS restored(x); INSERT INTO restored VALUES(1)"); err != nil {
+		return err
+	}
+	for _, side := range []string{"", "-wal"} { // while the connection is open: its end would fold the WAL in
+		if out, err := exec.Command("cp", path+side, path+".copy"+side).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	if err := db.Close(); err != nil {
+		return err
+	}
+	for _, side := range []string{"", "-wal"} {
+		if err := os.Rename(path+".copy"+side, path+side); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreOver puts the backup in the file's place while the application is
+// away, and starts the application: it must find the backup and nothing else.
+// Without a backup it takes one.
+func (s *scene) restoreOver() error {
+	if s.files.backup == "" {
+		return s.backUp()
+	}
+	clean := s.rng.IntN(4) > 0
+	s.stopApp(!clean)
+	if s.rng.IntN(3) == 0 {
+		s.endDaemon(syscall.SIGTERM)
+		defer s.startDaemon()
+	}
+	time.Sleep(time.Duration(1000+s.rng.IntN(2000)) * time.Millisecond)
+	// A clean end leaves no side files, and the operator looks for none. Killed, it
+	// leaves its WAL: whoever restores then has to remove it. So has who sees it.
+	stale := false
+	if info, err := os.Stat(s.db + "-wal"); err == nil && info.Size() > 0 {
+		stale = true
+		if clean {
+			s.harms["a WAL was left after a clean end"]++
+		}
+	}
+	if err := s.note(eventUnsettled, s.files.at); err != nil {
+		return err
+	}
+	if err := s.note(eventBegin, s.files.at); err != nil {
+		return err
+	}
+	if stale || !clean {
+		for _, side := range []string{"-wal", "-shm"} {
+			if err := os.Remove(s.db + side); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	if err := s.putInPlace(); err != nil {
+		return err
+	}
+	if err := s.note(eventCommit, s.files.at); err != nil {
+		return err
+	}
+	s.files.backup = ""
+	time.Sleep(time.Duration(s.rng.IntN(2000)) * time.Millisecond)
+	return s.startApp()
+}
+
+// putInPlace moves the backup over the database, or copies it into the same file.
+func (s *scene) putInPlace() error {
+	into := s.rng.IntN(2) == 0
+	for _, side := range []string{"-wal", ""} {
+		from := s.files.backup + side
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		to := s.db + side
+		if !into {
+			to += ".new" // another file system: mv is cp and unlink, and the name changes at once
+		}
+		if out, err := exec.Command("cp", from, to).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		if !into {
+			if err := os.Rename(to, s.db+side); err != nil {
+				return err
+			}
+		}
+	}
+	if s.o.verbose {
+		fmt.Printf("history: %s: %s put in place, into the same file: %v\n", time.Now().UTC().Format("15:04:05.000"),
+			s.files.backup, into)
+	}
+	if into {
+		s.harms["copied over"]++
+	} else {
+		s.harms["moved over"]++
+	}
+	return nil
+}
+
+// removeSideFiles removes -shm, and perhaps -wal, under an application of one
+// connection, as people do who take them for leftovers. Alone it goes on with
+// the files that it has open, and loses nothing at its end.
+func (s *scene) removeSideFiles() error {
+	s.stopApp(false)
+	if err := s.startAs("single"); err != nil {
+		return err
+	}
+	time.Sleep(time.Duration(300+s.rng.IntN(700)) * time.Millisecond)
+	if s.rng.IntN(2) == 0 {
+		_ = os.Remove(s.db + "-wal")
+	}
+	_ = os.Remove(s.db + "-shm")
+	for range s.rng.IntN(3) {
+		time.Sleep(time.Duration(s.rng.IntN(1500)) * time.Millisecond)
+		if err := s.kill(nil); err != nil {
+			return err
+		}
+	}
+	time.Sleep(time.Duration(s.rng.IntN(2500)) * time.Millisecond)
+	s.stopApp(false)
+	return s.startApp()
+}
+
+// oldShm lets a power cut leave a wal-index that is older than the WAL.
+func (s *scene) oldShm() error {
+	text, err := os.ReadFile(s.db + "-shm")
+	if err != nil || s.files.shm == nil {
+		s.files.shm = text
+		return nil
+	}
+	s.endDaemon(syscall.SIGKILL)
+	s.kills++
+	s.stopApp(true)
+	if _, err := os.Stat(s.db + "-wal"); err == nil {
+		if err := os.WriteFile(s.db+"-shm", s.files.shm, 0o600); err != nil {
+			return err
+		}
+	}
+	s.files.shm = nil
+	if s.rng.IntN(2) == 0 {
+		if err := s.startDaemon(); err != nil {
+			return err
+		}
+		time.Sleep(time.Duration(s.rng.IntN(1500)) * time.Millisecond)
+		return s.startApp()
+	}
+	if err := s.startApp(); err != nil {
+		return err
+	}
+	time.Sleep(time.Duration(s.rng.IntN(500)) * time.Millisecond)
+	return s.startDaemon()
+}
