@@ -27,8 +27,9 @@ import (
 //	                         whatever file is put in the database's place is found as it is
 //	nobody, for longer       we leave as the last close does: no WAL, no wal-index
 const (
-	emptyRetry = pace.Active // after somebody was in the way
-	emptyStall = time.Second // there is nobody to wait for it, unless somebody comes just now
+	arrival    = 2 * time.Second // without a write, a copy is all there
+	emptyRetry = pace.Active     // after somebody was in the way
+	emptyStall = time.Second     // there is nobody to wait for it, unless somebody comes just now
 )
 
 // departure leaves the database as SQLite leaves it, once nobody else is there: nothing
@@ -52,6 +53,7 @@ type departure struct {
 	notBefore time.Time // the WAL is to be emptied
 	since     time.Time // when those had left for whom that counts
 	ends      bool      // nobody waits for the next short life
+	strange   time.Time // a WAL was there that nobody who is connected wrote
 }
 
 // lie makes the position of a database at rest one that the next life can be
@@ -76,6 +78,10 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 		return next, err
 	}
 	if x.MaxFrame > 0 || st.WALSize > 0 {
+		if d.hold.blank && x.MaxFrame == 0 { // written by nobody who is connected: half of a copy that is put in place
+			d.strange = now
+			return next, d.hold.close()
+		}
 		if now.Before(d.notBefore) {
 			return next, nil
 		}
@@ -99,6 +105,13 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 		return next, d.forget(ctx, x, main)
 	}
 	return pace.Level, nil
+}
+
+// arriving reports whether a copy of two files is being put in place.
+func (d *departure) arriving(now time.Time) bool {
+	main, err := d.continuity.main.Now()
+	return err == nil && !d.presence.Attached() &&
+		min(now.Sub(d.strange), max(0, now.Sub(time.Unix(0, main.Modified)))) < arrival && !d.strange.IsZero()
 }
 
 // lingers reports whether to stay attached although nobody else is there: whoever

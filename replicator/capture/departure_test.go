@@ -440,3 +440,32 @@ func (s *scene) aSecond(do func()) {
 	}
 	<-done
 }
+
+// A copy of two files, as a snapshot of the disk is, comes while we linger: its WAL is
+// not ours to empty.
+func TestRestoredOverWithWAL_D4(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(40, 3)")
+	backup := filepath.Join(t.TempDir(), "backup.db")
+	output(t, "sh", "-c", `cp "$0-wal" "$1-wal" && cp "$0" "$1"`, s.path, backup) // nobody writes
+	want := string(output(t, "sqlite3", s.path, "select count(*), sum(k) from t"))
+	a.quit()
+	s.open()
+	s.steps("capture has begun", func() bool { return s.capture.hold.blank })
+	output(t, "cp", backup+"-wal", s.path+"-wal")
+	for range 3 { // looks while half of it is there
+		_, _ = s.capture.Step(s.ctx, true)
+	}
+	output(t, "cp", backup, s.path)
+	s.steps("the copy is captured", func() bool {
+		got, err := s.capture.Step(s.ctx, true)
+		return err == nil && got.Complete
+	})
+	if got := string(output(t, "sqlite3", s.path, "select count(*), sum(k) from t")); got != want {
+		t.Errorf("the application finds %s, the copy has %s", got, want)
+	}
+	s.checkEqual()
+}

@@ -190,7 +190,10 @@ func (c *Capture) checkSpool() error {
 // good, so that absorb may be called.
 func (c *Capture) ready(ctx context.Context) error {
 	if !c.hold.isOpen() {
-		c.continuity.level = levelFile{} // what was seen before need not be what is there now
+		if c.departure.arriving(c.o.Clock()) {
+			return errUnsettledFile
+		}
+		c.departure.strange, c.continuity.level = time.Time{}, levelFile{} // what was seen need not be what is there now
 		if err := c.hold.open(ctx); err != nil {
 			return err
 		}

@@ -212,7 +212,7 @@ func (c *checker) applicationErrors() {
 	}
 	full := 0
 	for _, e := range c.account.errors {
-		if c.s.harms[fillDatabase] > 0 && strings.Contains(e, "full") {
+		if c.s.harms[fillDatabase] > 0 && (strings.Contains(e, "full") || strings.Contains(e, "no space left")) {
 			full++
 			continue
 		}

@@ -141,6 +141,7 @@ func run(ctx context.Context, o options) (bad int, err error) {
 	}
 	c.report()
 	if temporary && len(c.bad) == 0 {
+		s.unmount()
 		return 0, os.RemoveAll(o.dir)
 	}
 	return len(c.bad), nil

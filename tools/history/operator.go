@@ -27,6 +27,9 @@ type disks struct {
 	life    string // that the application leads now
 }
 
+// backupWithWAL is what -without calls backups of two files.
+const backupWithWAL = "a backup with a WAL"
+
 // diskSize is that of each file system.
 const diskSize = 512 << 20
 
@@ -56,6 +59,7 @@ func (s *scene) unmount() {
 	for _, d := range []string{filepath.Dir(s.db), s.stateDir()} {
 		_ = syscall.Unmount(d, syscall.MNT_DETACH)
 	}
+	s.files.mounted = false
 }
 
 // fill leaves a few pages of room for a while. The daemon may die meanwhile.
@@ -91,7 +95,8 @@ func (s *scene) fill(dir string) error {
 
 // stepClock sets the daemon's clock: an hour, two days or ten years on or back, or right.
 func (s *scene) stepClock() error {
-	steps := []time.Duration{0, 0, time.Hour, -time.Hour, 48 * time.Hour, -48 * time.Hour, 87600 * time.Hour, -87600 * time.Hour}
+	const day = 24 * time.Hour
+	steps := []time.Duration{0, 0, time.Hour, -time.Hour, 2 * day, -2 * day, 3650 * day, -3650 * day}
 	return os.WriteFile(s.o.clock, fmt.Append(nil, int64(steps[s.rng.IntN(len(steps))])), 0o600)
 }
 
@@ -120,7 +125,7 @@ func (s *scene) backUp() error {
 	if err := copyDatabase(path, s.db); err != nil {
 		return fmt.Errorf("back up: %w", err)
 	}
-	if s.rng.IntN(3) == 0 {
+	if s.rng.IntN(3) == 0 && !s.o.leftOut(backupWithWAL) {
 		if err := withWAL(path); err != nil {
 			return fmt.Errorf("a backup with a WAL: %w", err)
 		}
