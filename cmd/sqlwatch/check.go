@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/hashicorp/hcl/v2"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/views"
 )
 
 // registerCheck adds `sqlwatch check`: exit 0 where the configuration is good, 2
@@ -76,6 +78,7 @@ func (c checkRun) run() error {
 	if !c.json {
 		fmt.Fprintf(c.env.Stdout, "%s is good: %d databases, %d replicas, %d policies, %d windows\n",
 			c.path, databases, len(cfg.Replicas), len(cfg.Policies.Policies), len(cfg.Policies.Windows))
+		views.Openings(c.env.Stdout, cfg.Policies.Windows, time.Now())
 	}
 	return nil
 }

@@ -1,0 +1,30 @@
+package views
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+)
+
+// The next openings are those of the window's own zone, over a change of its clocks: the
+// window is of the wall clock, and one night has an hour more of it.
+func TestOpenings(t *testing.T) {
+	t.Parallel()
+	cfg, diags := config.Load("testdata/windows.hcl", func(string) (string, bool) { return "", false })
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	var out strings.Builder
+	Openings(&out, cfg.Policies.Windows, time.Date(2026, 10, 24, 12, 0, 0, 0, time.UTC))
+	want := `window night opens next:
+  Sun 25 Oct 2026 01:30 CEST, for 4 h 0 min
+  Mon 26 Oct 2026 01:30 CET, for 3 h 0 min
+  Tue 27 Oct 2026 01:30 CET, for 3 h 0 min
+window quiet: learned from 3 days of history on; ` + "`sqlwatch quiet DB`" + ` shows the week
+`
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	}
+}
