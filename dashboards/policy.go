@@ -75,7 +75,7 @@ func policyActions() Row {
 				"{{db}}: {{policy}}, {{action}}")},
 		{Title: "Refusals", Kind: TimeSeries, Unit: "short", Min: number(0), OpensDatabase: true,
 			Description: "Times that a guard began to keep a policy from acting. window: outside it. reader: somebody pins " +
-				"the WAL. stall: writers would be held up for too long. floor: too soon or too little. turn: another policy " +
+				"the WAL. stall: writers would wait too long. floor: too soon or too little. turn: another policy " +
 				"acts. mode: dry run.",
 			Queries: one(`sum by (db, policy, guard) (`+grown(`sqlwatch_policy_refusals_total{@db}`, "$__rate_interval")+`)`,
 				"{{db}}: {{policy}}, {{guard}}")},

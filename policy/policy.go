@@ -165,7 +165,7 @@ func (k ActionKind) Lane() Lane {
 
 // Ladder is a checkpoint: steps from gentle to thorough under one stall budget.
 type Ladder struct {
-	StallBudget time.Duration `json:"stall_budget"` // how long writers may be held up by one run
+	StallBudget time.Duration `json:"stall_budget"` // how long writers may wait for one run
 	Steps       []Step        `json:"steps"`
 	OnBusy      Backoff       `json:"on_busy"`
 }

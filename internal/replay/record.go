@@ -1,6 +1,6 @@
 // Package replay keeps what the policies were shown of each database, and plays it
 // again under another configuration: what would have been done, how large the WAL
-// would have become, for how long writers would have been held up.
+// would have become, for how long writers would have waited.
 package replay
 
 import (

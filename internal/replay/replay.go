@@ -23,7 +23,7 @@ type Outcome struct {
 	Failures     map[string]int `json:"failures"` // actions that would not have reached their end, by policy
 	PeakWAL      int64          `json:"peak_wal_bytes"`
 	LastWAL      int64          `json:"last_wal_bytes"`
-	Stall        float64        `json:"stall_seconds"`         // writers held up, in all
+	Stall        float64        `json:"stall_seconds"`         // how long writers waited, in all
 	LongestStall float64        `json:"longest_stall_seconds"` // by one checkpoint
 	// checkpoints with a stall while writers were busier than mostly
 	StallsAtPeak int `json:"stalls_at_peak"`

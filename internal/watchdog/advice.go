@@ -15,7 +15,7 @@ var checkpointAdvice = map[string]string{
 		"see `sqlwatch blockers %s`",
 	sqlite.OutcomeWriterBusy.String(): "a transaction of %s was open all the time: see `sqlwatch blockers`, or try again",
 	sqlite.OutcomeContended.String():  "another checkpointer of %s was at work all the time: try again",
-	sqlite.OutcomeBudgetSpent.String(): "writers of %s would have been held up for too long: a quieter window, or a " +
+	sqlite.OutcomeBudgetSpent.String(): "writers of %s would have waited too long: a quieter window, or a " +
 		"larger stall_budget",
 	sqlite.OutcomeShortened.String(): "the WAL of %s is reset, its file still long: freeing all of it at once would " +
 		"have held writers up; it is done in portions",
