@@ -17,6 +17,7 @@ build:
 
 test:
 	go test -race -timeout 30m ./...
+	go test -run Allocates ./policy # the race detector allocates too
 	go test -run F2 ./internal/config # with bombs as large as a file may be
 
 lint:

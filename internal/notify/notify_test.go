@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,13 +134,13 @@ func TestGroups(t *testing.T) {
 		var sent []channel.Message
 		n, _ := running(t, &notifier{target: channel.Target{Name: "ops", GroupWait: 5 * time.Second},
 			send: answering(func(m channel.Message) error { sent = append(sent, m); return nil })})
-		told := 0
+		var told atomic.Int64
 		tell := func(resolved bool, from, to int) {
 			for i := from; i < to; i++ {
 				go func() {
 					if n.Send(t.Context(), "ops", Notice{DB: fmt.Sprintf("db%03d", i), Policy: "disk", Severity: "critical",
 						Message: "the disk is full", Resolved: resolved}) == nil {
-						told++
+						told.Add(1)
 					}
 				}()
 				synctest.Wait()
@@ -150,10 +151,10 @@ func TestGroups(t *testing.T) {
 		n.post(t, "ops", Notice{DB: "other", Policy: "stale", Severity: "critical", Message: "another cause"})
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if len(sent) != 2 || len(sent[0].Databases) != 300 || sent[0].Firing != 300 || told != 300 ||
+		if len(sent) != 2 || len(sent[0].Databases) != 300 || sent[0].Firing != 300 || told.Load() != 300 ||
 			sent[0].Text != "[critical] 300 databases: the disk is full\ndb000, db001, db002, db003, db004, db005, db006, "+
 				"db007, db008, db009 and 290 more" {
-			t.Fatalf("%d messages, %d notices told, the first: %+v", len(sent), told, sent[0])
+			t.Fatalf("%d messages, %d notices told, the first: %+v", len(sent), told.Load(), sent[0])
 		}
 		tell(true, 0, 299)
 		time.Sleep(10 * time.Second)
@@ -351,11 +352,14 @@ func TestConfigure(t *testing.T) {
 // as something is critical, and neither while the loop stands still.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards what is asked for, and the pulse
 		var pings, fails []time.Duration
 		began := time.Now()
 		n, _ := running(t, &notifier{target: channel.Target{Name: "heartbeat.hc", Type: channel.HeartbeatType,
 			Every: time.Minute},
 			send: answering(func(m channel.Message) error {
+				mu.Lock()
+				defer mu.Unlock()
 				if m.Status == channel.Resolved {
 					pings = append(pings, time.Since(began))
 				} else {
@@ -366,8 +370,18 @@ func TestHeartbeat(t *testing.T) {
 		pulse := Pulse{Alive: true}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- n.Beat(ctx, func() Pulse { return pulse }) }()
-		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		go func() {
+			ended <- n.Beat(ctx, func() Pulse { mu.Lock(); defer mu.Unlock(); return pulse })
+		}()
+		pass := func(d time.Duration) {
+			t.Helper()
+			mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			mu.Lock()
+		}
+		mu.Lock()
+		defer mu.Unlock()
 		pass(5*time.Minute + 500*time.Millisecond)
 		if len(pings) != 5 || len(fails) != 0 {
 			t.Errorf("in five minutes: %v, %v", pings, fails)
@@ -382,6 +396,8 @@ func TestHeartbeat(t *testing.T) {
 		if len(pings) != 5 || len(fails) != 1 {
 			t.Errorf("while the loop stands still: %v, %v", pings, fails)
 		}
+		mu.Unlock()
+		defer mu.Lock()
 		if err := n.Send(ctx, "heartbeat.hc", Notice{}); !errors.Is(err, ErrUnknown) {
 			t.Errorf("a notice to a heartbeat: %v", err)
 		}
