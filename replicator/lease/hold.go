@@ -61,16 +61,24 @@ func (l *Lease) acquire(ctx context.Context) error {
 	return l.moved()
 }
 
-// acquired makes a lease that was written after start count: at once where the store
-// guards it, else when it is read again and still ours.
+// acquired makes a lease that was written after start count: where the store guards it,
+// when a read finds it ours, else when one does some seconds later. A store that guards
+// may still let two writes pass whose conditions it looked at together; what the probe
+// and the read take is longer than that.
 func (l *Lease) acquired(ctx context.Context, start time.Time, ended bool) error {
 	l.mine, l.pending, l.until = true, "", start // not before it is known what it is worth
 	if err := l.findGuard(ctx); err != nil {
 		return err
 	}
 	if l.guarded() {
-		l.renewed(start, busyLife)
-		return nil
+		err := l.stillOurs(ctx)
+		if errors.Is(err, ErrFenced) {
+			return l.moved() // nothing was written under it
+		}
+		if err == nil {
+			l.renewed(start, busyLife)
+		}
+		return err
 	}
 	l.doubt(start, ended)
 	return ErrConfirming

@@ -20,14 +20,15 @@ import (
 
 // cell is a store of one object with conditional writes, whose replies get lost.
 type cell struct {
-	rnd     *rand.Rand
-	data    []byte
-	version int
-	ignores string                   // "create", "match" or "all": these conditions are ignored
-	refuses string                   // the same, refused with ErrUnsupported
-	form    func(etag string) string // of the ETag in replies to a Put; nil: as in others
-	faults  bool
-	between func() // called before each request is served; may be nil
+	rnd      *rand.Rand
+	data     []byte
+	version  int
+	ignores  string                   // "create", "match" or "all": these conditions are ignored
+	refuses  string                   // the same, refused with ErrUnsupported
+	form     func(etag string) string // of the ETag in replies to a Put; nil: as in others
+	faults   bool
+	together int    // so many creations pass: their conditions were looked at in one moment
+	between  func() // called before each request is served; may be nil
 
 	mu sync.Mutex // a lease renews itself while something is done under it; guards data and version
 }
@@ -49,7 +50,12 @@ func (c *cell) Put(_ context.Context, _ string, body store.Body, o store.PutOpti
 	if o.Create && covers(c.refuses, "create") || o.Match != "" && covers(c.refuses, "match") {
 		return store.Object{}, errors.ErrUnsupported
 	}
-	if o.Create && !covers(c.ignores, "create") && c.version > 0 || o.Match != "" && !covers(c.ignores, "match") &&
+	passes := o.Create && c.together > 0
+	if passes {
+		c.together--
+	}
+	if o.Create && !passes && !covers(c.ignores, "create") && c.version > 0 || o.Match != "" && !covers(c.ignores,
+		"match") &&
 		o.Match != fmt.Sprint(c.version) {
 		return store.Object{}, store.ErrExists
 	}
@@ -389,6 +395,38 @@ func TestLease_S13_twoWriters(t *testing.T) {
 		if err := winner.Hold(context.Background()); !errors.Is(err, ErrFenced) {
 			t.Errorf("the owner, at its next renewal: %v, want ErrFenced", err)
 		}
+	}
+}
+
+// TestLease_S13_together: a store that guards what comes one after the other lets two
+// creations pass that come at once. Only the one whose note is left writes.
+func TestLease_S13_together(t *testing.T) {
+	t.Parallel()
+	clock := func() time.Time { return time.Unix(1_700_000_000, 0) }
+	c := &cell{together: 2}
+	a, b := &party{}, &party{}
+	a.boot(c, "a", clock)
+	b.boot(c, "b", clock)
+	if err := errors.Join(a.look(), b.look()); err != nil {
+		t.Fatal(err)
+	}
+	requests := 0
+	var errB error
+	c.between = func() {
+		if requests++; requests == 3 { // after a look, a's note is stored; b's creation was looked at with it
+			c.between = nil
+			errB = b.write(context.Background(), b.next(clock(), busyLife))
+		}
+	}
+	errA := a.Hold(context.Background())
+	if errB == nil {
+		errB = b.acquired(context.Background(), clock(), true)
+	}
+	if !errors.Is(errA, ErrMoved) || errB != nil {
+		t.Errorf("a %v, b %v: want a to find that b came, and b to write", errA, errB)
+	}
+	if got := a.Guard(); got != GuardConditional {
+		t.Errorf("the store is taken for %v: the test would prove nothing", got)
 	}
 }
 
