@@ -37,7 +37,9 @@ func (p *Probe) ReadBoot(log *slog.Logger) {
 // be told from it. The caller holds the WAL if it is to remember it.
 func (p *Probe) Sure() (spool.MainFile, error) {
 	main, err := p.Now()
-	if err != nil || time.Since(time.Unix(0, main.Modified)) < Tick {
+	// A clock that was set back since leaves times to come: they differ from what a write
+	// would leave now as well as old ones do.
+	if err != nil || time.Since(time.Unix(0, main.Modified)).Abs() < Tick {
 		return spool.MainFile{}, err
 	}
 	return main, nil
