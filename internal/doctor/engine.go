@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/buildinfo"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -17,10 +18,12 @@ import (
 // large as that, and doctor reads them whole.
 const maxProgram = 128 << 20
 
+// Both are anchored: they are tried where a few bytes that are found fast begin them, not
+// at each of a program's hundred million.
 var (
 	// SQLite's source id stands near its version in every library and program.
-	sourceID    = regexp.MustCompile(`20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9] [0-9a-f]{60}`)
-	versionText = regexp.MustCompile(`[^0-9.]3\.([0-9]{1,2})\.([0-9]{1,2})\x00`)
+	sourceID    = regexp.MustCompile(`^20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9] [0-9a-f]{60}`)
+	versionText = regexp.MustCompile(`^[^0-9.]3\.([0-9]{1,2})\.([0-9]{1,2})\x00`)
 	mapped      = regexp.MustCompile(`(?m)^[0-9a-f]+-[0-9a-f]+ r-xp .*?(/.*)$`)
 )
 
@@ -55,11 +58,15 @@ func versionIn(name string) uint32 {
 		return 0
 	}
 	text, err := os.ReadFile(name)
-	if err != nil || bytes.HasPrefix(text, []byte("SQLite format 3")) || !sourceID.Match(text) {
+	if err != nil || bytes.HasPrefix(text, []byte("SQLite format 3")) || !hasSourceID(text) {
 		return 0
 	}
 	found := uint32(0)
-	for _, m := range versionText.FindAllSubmatch(text, -1) {
+	for at := range occurrences(text, "3.") {
+		m := versionText.FindSubmatch(text[max(at-1, 0):min(at+len("3.99.99\x00"), len(text))])
+		if m == nil {
+			continue
+		}
 		minor, _ := strconv.Atoi(string(m[1])) // digits
 		patch, _ := strconv.Atoi(string(m[2]))
 		v := uint32(3000000 + minor*1000 + patch)
@@ -72,6 +79,30 @@ func versionIn(name string) uint32 {
 		found = v
 	}
 	return found
+}
+
+// hasSourceID reports whether SQLite's source id stands in a program.
+func hasSourceID(text []byte) bool {
+	const length = len("2026-01-01 00:00:00 ") + 60
+	for at := range occurrences(text, "20") {
+		if at+length <= len(text) && text[at+4] == '-' && text[at+7] == '-' && sourceID.Match(text[at:at+length]) {
+			return true
+		}
+	}
+	return false
+}
+
+// occurrences yields where part stands in text.
+func occurrences(text []byte, part string) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for from := 0; ; {
+			at := bytes.Index(text[from:], []byte(part))
+			if at < 0 || !yield(from+at) {
+				return
+			}
+			from += at + 1
+		}
+	}
 }
 
 // programOf returns what a process is by what its program was built from, whatever its
