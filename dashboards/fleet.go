@@ -95,7 +95,8 @@ func fleetTop() Row {
 			"other.", "percentunit", `sqlite_lock_held_ratio{@db,lock="write"}`, bad(0.8)...),
 		top("Refused writes", "Attempts per second to get the write lock that were refused, as the kernel saw them. 0 "+
 			"everywhere when the kernel is not asked: see the last row.", "ops",
-			`sum by (instance, db) (rate(sqlite_busy_total{@db,source="ebpf",lock="write"}[$__rate_interval]))`),
+			`(sum by (instance, db) (rate(sqlite_busy_total{@db,source="ebpf",lock="write"}[$__rate_interval]))`+
+				` or 0 * sum by (instance, db) (sqlite_up{@db}))`), // absent where nothing was refused yet
 		top("Least fresh replicas", "Age of what the replica holds. While nothing is written it stays near 0.", "s",
 			freshness),
 	}}
