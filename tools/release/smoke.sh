@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 dist=${DIST:-$PWD/dist}
 work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 say() { printf -- '--- %s\n' "$*"; }
 
 # within DIR ARG...: a container of DIR as its root, with namespaces of its own.
@@ -72,8 +72,10 @@ foreign() { # foreign ARCH QEMU
 	[ -e "$program" ] || return 0
 	say "$1 under qemu: version, check, restore"
 	"$2" "$program" check examples/quickstart.hcl
-	"$2" "$program" restore "file://$work/made/replica/app" -o "$out"
-	[ "$(sqlite3 "$out" 'select count(*) from t')" = 3 ]
+	# SQLite's own check runs in a child of the same program, which a kernel cannot start
+	# that knows no qemu: this machine's SQLite checks instead.
+	"$2" "$program" restore "file://$work/made/replica/app" -o "$out" --check none
+	[ "$(sqlite3 "$out" 'pragma integrity_check; select count(*) from t' | tr '\n' ' ')" = "ok 3 " ]
 }
 
 rpm_() {
