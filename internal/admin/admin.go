@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -113,11 +112,13 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Errorf("%w: %v", ErrNoDaemon, err)
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("what answers at %s is no sqlwatch, or it is ending", c.socket)
-	}
-	if err != nil {
+	var timeout net.Error
+	switch {
+	case err == nil:
+	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("ask the daemon at %s: %w", c.socket, err)
+	default: // closed before or instead of an answer, for which net/http has errors without a name, or no HTTP
+		return fmt.Errorf("what answers at %s is no sqlwatch, or it is ending: %w", c.socket, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
