@@ -416,7 +416,7 @@ func (s *step) start() *Action {
 	if s.p.Ladder != nil {
 		l := s.p.Ladder
 		if s.leftOut != "" {
-			l, a.LeftOut = l.gentle(), s.leftOut
+			l, a.LeftOut = l.Gentle(), s.leftOut
 		}
 		budgeted := *l
 		budgeted.StallBudget = s.stallBudget

@@ -2,9 +2,7 @@ package policy
 
 import (
 	_ "embed"
-	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -12,10 +10,11 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy/calendar"
+	"github.com/sqlwatch/sqlwatch/policy/ladder"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 	"github.com/sqlwatch/sqlwatch/policy/proof"
+	"github.com/sqlwatch/sqlwatch/policy/selection"
 )
 
 // Defaults of what a policy leaves out.
@@ -23,8 +22,6 @@ const (
 	DefaultCheckpointCooldown = time.Minute
 	DefaultCooldown           = time.Hour // of every other action
 )
-
-var defaultBackoff = Backoff{Initial: 30 * time.Second, Max: 30 * time.Minute}
 
 const year = 366 * 24 * time.Hour
 
@@ -214,8 +211,7 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 	content := p.Content(b.Body, schema)
 	a := content.Attributes
 	pol := &Policy{Name: b.Labels[0], Range: b.DefRange}
-	pol.Databases = p.Texts(a["databases"])
-	p.selection(pol, a)
+	pol.Selection = selection.Read(&p.Decoder, a)
 	p.action(pol, content)
 	p.set.program.Tunes = map[string]lang.Unit{}
 	p.tunes(pol, content.Blocks.OfType("tune"))
@@ -267,40 +263,6 @@ func (p *parsing) neverActs(pol *Policy, a hcl.Attributes) {
 	}
 }
 
-// selection checks which databases the policy is for.
-func (p *parsing) selection(pol *Policy, a hcl.Attributes) {
-	if x := a["databases"]; x != nil && len(pol.Databases) == 0 {
-		p.Errorf(x.Expr.Range(), "No databases", "An empty list names no database; leave databases out for all of them.")
-	}
-	for i, pattern := range pol.Databases {
-		if name, negated := strings.CutPrefix(pattern, "!"); negated {
-			p.Errorf(a["databases"].Expr.Range(), "Not a pattern", "A pattern is not negated by \"!\"; write exclude = [%q].",
-				name)
-		}
-		if slices.Contains(pol.Databases[:i], pattern) {
-			p.Warnf(a["databases"].Expr.Range(), "Duplicate pattern", "%q is listed twice.", pattern)
-		}
-	}
-	pol.Exclude = p.Texts(a["exclude"])
-	for attr, patterns := range map[string][]string{"databases": pol.Databases, "exclude": pol.Exclude} {
-		for _, pattern := range patterns {
-			if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-				p.Errorf(a[attr].Expr.Range(), "Bad pattern", "%q is not a pattern of names.", pattern)
-			}
-		}
-	}
-	if slices.Contains(pol.Exclude, "*") {
-		p.Errorf(a["exclude"].Expr.Range(), "Everything excluded", "Policy %q would watch no database.", pol.Name)
-	}
-	pol.Labels = p.TextMap(a["labels"])
-	for name := range pol.Labels {
-		if !slices.Contains(p.Scope.Labels, name) {
-			p.Errorf(a["labels"].Expr.Range(), "Unknown label", "No database has a label %q.%s", name,
-				lang.Suggest(name, slices.Clone(p.Scope.Labels)))
-		}
-	}
-}
-
 // action finds which one action the policy has.
 func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 	for _, kind := range []ActionKind{ActCheckpoint, ActSnapshot, ActSync, ActVerify} {
@@ -315,7 +277,7 @@ func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 		}
 		pol.Kind = kind
 		if kind == ActCheckpoint {
-			pol.Ladder = p.ladder(b)
+			pol.Ladder = ladder.Read(&p.Decoder, b)
 		} else {
 			p.Content(b.Body, hcldecode.Attributes())
 		}
@@ -336,50 +298,6 @@ func nobody(a *hcl.Attribute) bool {
 	}
 	list, diags := hcl.ExprList(a.Expr)
 	return !diags.HasErrors() && len(list) == 0
-}
-
-// ladder reads a checkpoint block. Without steps it is the gentle default:
-// passive to drain the bulk, then truncate for the tail.
-func (p *parsing) ladder(b *hcl.Block) *Ladder {
-	schema := hcldecode.Attributes("stall_budget")
-	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "step", LabelNames: []string{"mode"}}, {Type: "on_busy"}}
-	content := p.Content(b.Body, schema)
-	l := &Ladder{OnBusy: defaultBackoff}
-	l.StallBudget = p.Duration(content.Attributes["stall_budget"], sqlite.DefaultStall, time.Millisecond, time.Minute)
-	for _, s := range content.Blocks.OfType("step") {
-		a := p.Content(s.Body, hcldecode.Attributes("repeat", "busy_timeout")).Attributes
-		step := Step{Repeat: p.Int(a["repeat"], 1, 1, 100), BusyTimeout: p.Duration(a["busy_timeout"], 0, 0, 10*time.Second)}
-		switch s.Labels[0] {
-		case "passive":
-			if a["busy_timeout"] != nil {
-				p.Warnf(a["busy_timeout"].Range, "No effect", "A passive checkpoint waits for nobody.")
-			}
-		case "truncate":
-			step.Mode = sqlite.Truncate
-			if step.BusyTimeout > l.StallBudget {
-				p.Warnf(a["busy_timeout"].Range, "Beyond the budget",
-					"The stall budget of %s ends the wait before busy_timeout does.", l.StallBudget)
-			}
-		default:
-			p.Errorf(s.LabelRanges[0], "Unknown step",
-				"A step is \"passive\" or \"truncate\"; full and restart are not offered, they hold writers up like truncate and "+
-					"give less.%s", lang.Suggest(s.Labels[0], []string{"passive", "truncate"}))
-		}
-		l.Steps = append(l.Steps, step)
-	}
-	if len(l.Steps) == 0 {
-		l.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3},
-			{Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
-	}
-	if ob := p.Single(content.Blocks, "on_busy"); ob != nil {
-		a := p.Content(ob.Body, hcldecode.Attributes("backoff", "max")).Attributes
-		l.OnBusy.Initial = p.Duration(a["backoff"], defaultBackoff.Initial, time.Second, 24*time.Hour)
-		l.OnBusy.Max = p.Duration(a["max"], max(defaultBackoff.Max, l.OnBusy.Initial), time.Second, 7*24*time.Hour)
-		if l.OnBusy.Max < l.OnBusy.Initial {
-			p.Errorf(ob.DefRange, "Out of range", "max is less than backoff.")
-		}
-	}
-	return l
 }
 
 func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {

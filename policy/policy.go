@@ -5,7 +5,6 @@
 package policy
 
 import (
-	"path"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +14,9 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/ladder"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/selection"
 )
 
 // The floors: no policy can make sqlwatch act more often, or on less, than this.
@@ -83,21 +84,19 @@ func (s *Set) Retain(h *History) *History { return s.program.Retain(h) }
 
 // Policy is one policy block.
 type Policy struct {
-	Name      string
-	Databases []string          // patterns of database names (path.Match); empty: all
-	Exclude   []string          // patterns of names it does not watch
-	Labels    map[string]string // labels that its databases carry
-	Priority  int               // higher goes first; equal: file order
-	DryRun    bool
-	For       time.Duration // how long When must hold before it arms
-	MaxDefer  time.Duration // armed for so long, it acts outside its window; 0: never
-	Cooldown  time.Duration // rest after a success
-	Severity  string        // info, warning or critical
-	Kind      ActionKind
-	Ladder    *Ladder // of a checkpoint action
-	Notify    []string
-	Tunes     []*Tune
-	Range     hcl.Range
+	Name                string
+	selection.Selection     // which databases it is for
+	Priority            int // higher goes first; equal: file order
+	DryRun              bool
+	For                 time.Duration // how long When must hold before it arms
+	MaxDefer            time.Duration // armed for so long, it acts outside its window; 0: never
+	Cooldown            time.Duration // rest after a success
+	Severity            string        // info, warning or critical
+	Kind                ActionKind
+	Ladder              *Ladder // of a checkpoint action
+	Notify              []string
+	Tunes               []*Tune
+	Range               hcl.Range
 
 	expressions
 	closed atomic.Pointer[closedReason]
@@ -106,27 +105,6 @@ type Policy struct {
 // expressions are those of a policy; nil: it has none.
 type expressions struct {
 	when, until, unless, window, message hclsyntax.Expression
-}
-
-// AppliesTo reports whether the policy watches the database of that name with these
-// labels: one of its patterns matches the name, none of those it excludes does, and
-// every label it selects by has its value.
-func (p *Policy) AppliesTo(db string, labels map[string]string) bool {
-	for key, value := range p.Labels {
-		if got, set := labels[key]; !set || got != value {
-			return false
-		}
-	}
-	return (len(p.Databases) == 0 || matchAny(p.Databases, db)) && !matchAny(p.Exclude, db)
-}
-
-func matchAny(patterns []string, name string) bool {
-	for _, pattern := range patterns {
-		if ok, _ := path.Match(pattern, name); ok {
-			return true
-		}
-	}
-	return false
 }
 
 // ActionKind is what a policy does.
@@ -163,60 +141,12 @@ func (k ActionKind) Lane() Lane {
 	return LaneReplica
 }
 
-// Ladder is a checkpoint: steps from gentle to thorough under one stall budget.
-type Ladder struct {
-	StallBudget time.Duration `json:"stall_budget"` // how long writers may wait for one run
-	Steps       []Step        `json:"steps"`
-	OnBusy      Backoff       `json:"on_busy"`
-}
-
-// Truncates reports whether a step of the ladder takes the write lock.
-func (l *Ladder) Truncates() bool {
-	for _, s := range l.Steps {
-		if s.Mode == sqlite.Truncate {
-			return true
-		}
-	}
-	return false
-}
-
-// gentle returns the ladder without its TRUNCATE. Every ladder begins with what is
-// harmless, so that what is left to truncate gets no larger.
-func (l *Ladder) gentle() *Ladder {
-	g := *l
-	g.Steps = nil
-	for _, s := range l.Steps {
-		if s.Mode == sqlite.Passive {
-			g.Steps = append(g.Steps, s)
-		}
-	}
-	if len(g.Steps) == 0 {
-		g.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3}}
-	}
-	return &g
-}
-
-// Step is one rung of a ladder.
-type Step struct {
-	Mode        sqlite.Mode   `json:"mode"`
-	Repeat      int           `json:"repeat"` // at least 1; a step that ends complete is not repeated
-	BusyTimeout time.Duration `json:"busy_timeout"`
-}
-
-// Backoff doubles the pause after each fruitless run, from Initial to Max.
-type Backoff struct {
-	Initial time.Duration `json:"backoff"`
-	Max     time.Duration `json:"max"`
-}
-
-// After returns the pause after the n-th fruitless run in a row (n from 1).
-func (b Backoff) After(n int) time.Duration {
-	d := b.Initial
-	for ; n > 1 && d < b.Max; n-- {
-		d *= 2
-	}
-	return min(d, b.Max)
-}
+// A checkpoint as policies describe it.
+type (
+	Ladder  = ladder.Ladder  // steps under one stall budget
+	Step    = ladder.Step    // one rung
+	Backoff = ladder.Backoff // the pause after a fruitless run
+)
 
 // Input is what one evaluation may know.
 type Input struct {

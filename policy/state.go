@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/policy/ladder"
 	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
@@ -167,5 +168,5 @@ func (p *Policy) backoff() Backoff {
 	if p.Ladder != nil {
 		return p.Ladder.OnBusy
 	}
-	return defaultBackoff
+	return ladder.DefaultBackoff
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/mattn/go-isatty"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/views"
 )
@@ -63,11 +64,11 @@ func (c checkRun) run() error {
 		}
 	}
 	if c.json {
-		if err := config.WriteDiagnosticsJSON(c.env.Stdout, diags); err != nil {
+		if err := quote.DiagnosticsJSON(c.env.Stdout, diags); err != nil {
 			return err
 		}
 	} else {
-		config.WriteDiagnostics(c.env.Stderr, cfg.Files, diags, isTerminal(c.env.Stderr))
+		quote.Diagnostics(c.env.Stderr, cfg.Files, diags, isTerminal(c.env.Stderr))
 	}
 	switch {
 	case config.Unreadable(diags):

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 )
 
 // registerFmt adds `sqlwatch fmt`: rewrites *.hcl files in the canonical layout
@@ -78,7 +79,7 @@ func (f *formatter) file(name string) error {
 	}
 	if diags.HasErrors() {
 		// Formatting a file that does not parse would guess at its meaning.
-		config.WriteDiagnostics(f.env.Stderr, map[string]*hcl.File{name: config.Quotable(name, before)}, diags,
+		quote.Diagnostics(f.env.Stderr, map[string]*hcl.File{name: quote.Quotable(name, before)}, diags,
 			isTerminal(f.env.Stderr))
 		if config.Unreadable(diags) {
 			return &exitError{code: exitFailure}
@@ -92,7 +93,7 @@ func (f *formatter) file(name string) error {
 	f.changed++
 	fmt.Fprintln(f.env.Stdout, name)
 	if f.diff {
-		writeLineDiff(f.env.Stdout, config.Redact(name, before), config.Redact(name, after))
+		writeLineDiff(f.env.Stdout, quote.Redact(name, before), quote.Redact(name, after))
 	}
 	if f.check {
 		return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/importer"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 )
 
 func registerImport(app *kingpin.Application, env *environment) {
@@ -70,7 +71,7 @@ func tellDropped(env *environment, output string, asJSON bool, result importer.R
 	}
 	if output != "" {
 		if cfg, diags := config.Load(output, env.Getenv); diags.HasErrors() {
-			config.WriteDiagnostics(env.Stderr, cfg.Files, diags, false)
+			quote.Diagnostics(env.Stderr, cfg.Files, diags, false)
 			return &exitError{code: exitFindings, err: fmt.Errorf("%s was written and needs your hand: see above", output)}
 		}
 	}

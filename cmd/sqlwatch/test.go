@@ -7,6 +7,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/policy/policytest"
 )
 
@@ -34,7 +35,7 @@ func playTests(env *environment, path string, asJSON, covered bool) error {
 		tests, diags = cfg.LoadTests(path) // warnings of the configuration are for check
 	}
 	if len(diags) > 0 {
-		config.WriteDiagnostics(env.Stderr, cfg.Files, diags, isTerminal(env.Stderr))
+		quote.Diagnostics(env.Stderr, cfg.Files, diags, isTerminal(env.Stderr))
 	}
 	if diags.HasErrors() {
 		return &exitError{code: exitFailure}

@@ -38,7 +38,8 @@ var arrows = map[string][]string{
 		"internal/views", "internal/watchdog", "internal/watchdog/plain", "replicator/restore",
 		"replicator/store/file"}, // a daemon in a nutshell
 	// What an operator's words mean, and what a terminal shows.
-	"internal/target": {"collector", "internal/health", "internal/watchdog", "internal/admin",
+	"internal/quote": {}, // parts of configuration files, without their secrets
+	"internal/target": {"internal/quote", "collector", "internal/health", "internal/watchdog", "internal/admin",
 		"internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/store"},
 	"internal/recovery": {"internal/config", "internal/daemon", "internal/durable", "internal/target",
@@ -54,7 +55,8 @@ var arrows = map[string][]string{
 		"replicator/lineage", "replicator/store"},
 	"internal/blockers": {"internal/dbfile", "internal/show"},
 	"internal/unit":     {},
-	"internal/config": {"policy", "policy/lang", "policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
+	"internal/config": {"internal/quote", "policy", "policy/lang",
+		"policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
 		"policy/policytest", "internal/hcldecode", "internal/notify/channel"},
 	"internal/web": {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
 	// dbfile: who else is there
@@ -70,7 +72,7 @@ var arrows = map[string][]string{
 	"internal/journal":   {"internal/durable"},
 	"internal/decisions": {"internal/journal", "internal/watchdog"},
 
-	"policy": {"policy/calendar", "policy/stalls", "policy/proof",
+	"policy": {"policy/calendar", "policy/ladder", "policy/selection", "policy/stalls", "policy/proof",
 		"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	// plays policies, as tests do
 	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",
@@ -82,6 +84,10 @@ var arrows = map[string][]string{
 	"policy/calendar": {},
 	// what can be proven of a policy
 	"policy/proof": {"policy/lang", "policy/lang/amounts", "policy/lang/measured"},
+	// steps under one stall budget
+	"policy/ladder": {"internal/hcldecode", "internal/sqlite", "policy/lang"},
+	// which databases a policy is for
+	"policy/selection": {"internal/hcldecode", "policy/lang"},
 	// what a TRUNCATE will cost
 	"policy/stalls": {"internal/sqlite"},
 

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -145,8 +146,6 @@ type File struct {
 // Secret is text that prints as "(secret)" wherever it is printed.
 type Secret string
 
-const hidden = "(secret)"
-
 // Reveal returns the text itself, for the one place that needs it.
 func (s Secret) Reveal() string { return string(s) }
 
@@ -155,7 +154,7 @@ func (s Secret) String() string {
 	if s == "" {
 		return ""
 	}
-	return hidden
+	return quote.Hidden
 }
 
 // GoString hides the text from %#v.

@@ -11,6 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
@@ -122,7 +123,7 @@ func (e *environment) conceal(s string) {
 // scrub takes concealed values out of a message.
 func (e *environment) scrub(s string) string {
 	for _, h := range e.hide {
-		s = strings.ReplaceAll(s, h, hidden)
+		s = strings.ReplaceAll(s, h, quote.Hidden)
 	}
 	return s
 }
@@ -160,7 +161,7 @@ func explainDollar(d *hcl.Diagnostic) {
 
 // literalSecret reports whether a secret is written into a file, rather than looked up.
 func literalSecret(f *hcl.File) bool {
-	for _, text := range hidingOf(f).literals {
+	for _, text := range quote.Literals(f) {
 		if !envName.MatchString(text) && !strings.Contains(text, "://") && !strings.HasPrefix(text, "/") &&
 			!strings.Contains(text, "secret(") {
 			return true

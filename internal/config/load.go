@@ -14,6 +14,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/policy"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 	"github.com/sqlwatch/sqlwatch/policy/policytest"
@@ -34,7 +35,7 @@ func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostic
 	src, diags := read(path)
 	e := newEnvironment(env)
 	for _, f := range src.files {
-		for _, text := range hidingOf(f).literals {
+		for _, text := range quote.Literals(f) {
 			if !envName.MatchString(text) {
 				e.conceal(text)
 			}
@@ -64,11 +65,7 @@ func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostic
 // sourceOf returns what quotes a range of a file, without the secrets in it.
 func sourceOf(files map[string]*hcl.File) func(hcl.Range) (string, bool) {
 	return func(r hcl.Range) (string, bool) {
-		f := files[r.Filename]
-		if f == nil || !r.CanSliceBytes(f.Bytes) {
-			return "", false
-		}
-		return redactRange(f.Bytes, hidingOf(f).regions, r.Start.Byte, r.End.Byte), true
+		return quote.Place(files[r.Filename], r)
 	}
 }
 

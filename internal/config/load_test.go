@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 )
 
 // load writes files into a directory and loads it. Names without an extension
@@ -42,7 +43,7 @@ func loadIn(t testing.TB, dir string, files map[string]string) (*Config, hcl.Dia
 // show renders diagnostics as check does.
 func show(cfg *Config, diags hcl.Diagnostics) string {
 	var b bytes.Buffer
-	WriteDiagnostics(&b, cfg.Files, diags, false)
+	quote.Diagnostics(&b, cfg.Files, diags, false)
 	return b.String()
 }
 
@@ -245,7 +246,7 @@ func TestSecretsStayHidden_H10(t *testing.T) {
 				t.Error("no error")
 			}
 			var j bytes.Buffer
-			if err := WriteDiagnosticsJSON(&j, diags); err != nil {
+			if err := quote.DiagnosticsJSON(&j, diags); err != nil {
 				t.Fatal(err)
 			}
 			if all := show(cfg, diags) + j.String() + fmt.Sprintf("%v %+v", diags, cfg.Replicas); strings.Contains(all, canary) {
@@ -348,8 +349,8 @@ func TestDiagnosticSnippet(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	var color bytes.Buffer
-	WriteDiagnostics(&color, cfg.Files, diags, true)
-	if !strings.Contains(color.String(), red+"error"+plain) {
+	quote.Diagnostics(&color, cfg.Files, diags, true)
+	if !strings.Contains(color.String(), "\x1b[1;31merror\x1b[0m") {
 		t.Errorf("no colour: %q", color.String())
 	}
 }
@@ -406,7 +407,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatal(err)
 		}
 		cfg, diags := Load(path, testEnv)
-		WriteDiagnostics(io.Discard, cfg.Files, diags, true)
+		quote.Diagnostics(io.Discard, cfg.Files, diags, true)
 		if !diags.HasErrors() && cfg.Policies == nil {
 			t.Error("no error and no policies")
 		}

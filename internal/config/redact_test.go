@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -72,12 +73,12 @@ func TestH10_I14_SecretsByPosition(t *testing.T) {
 			t.Fatal("no finding: the test shows nothing")
 		}
 		var out bytes.Buffer
-		WriteDiagnostics(&out, cfg.Files, diags, false)
-		if err := WriteDiagnosticsJSON(&out, diags); err != nil {
+		quote.Diagnostics(&out, cfg.Files, diags, false)
+		if err := quote.DiagnosticsJSON(&out, diags); err != nil {
 			t.Fatal(err)
 		}
 		if !strings.Contains(text, "env(\"KEY\")") {
-			out.WriteString(Redact(name, []byte(text)))
+			out.WriteString(quote.Redact(name, []byte(text)))
 		}
 		dump, _ := json.Marshal(cfg.Notifiers)
 		fmt.Fprintf(&out, "%s %+v %#v", dump, cfg.Notifiers, cfg.Notifiers)

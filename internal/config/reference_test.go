@@ -27,7 +27,8 @@ func TestConfigurationReferenceIsComplete(t *testing.T) {
 	for _, heading := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(string(text), -1) {
 		documented = append(documented, strings.FieldsFunc(heading[1], func(r rune) bool { return r == ' ' || r == ',' })...)
 	}
-	read := attributesInSource(t, "*.go", "../../policy/parse.go")
+	read := attributesInSource(t, "*.go", "../../policy/parse.go", "../../policy/ladder/*.go",
+		"../../policy/selection/*.go")
 	if len(read) < 60 {
 		t.Fatalf("only %d names were found in the source: the test would prove nothing", len(read))
 	}

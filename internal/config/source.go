@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
@@ -136,7 +137,7 @@ func (src *source) parse(parser *hclparse.Parser, name string) hcl.Diagnostics {
 		f, diags = parser.ParseHCL(data, name)
 	}
 	if f != nil {
-		f.Nav = hide(name, data, tokens)
+		quote.Hide(f, name, tokens)
 		src.files[name] = f
 		src.bodies = append(src.bodies, f.Body)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/internal/unit"
 )
 
@@ -85,7 +86,7 @@ func (s Surroundings) Load(path string, names []string) (*config.Config, error) 
 	}
 	if len(errs) == 0 {
 		if len(rest) > 0 {
-			config.WriteDiagnostics(s.Stderr, cfg.Files, rest, false)
+			quote.Diagnostics(s.Stderr, cfg.Files, rest, false)
 		}
 		return cfg, nil
 	}
@@ -94,7 +95,7 @@ func (s Surroundings) Load(path string, names []string) (*config.Config, error) 
 	if cfg != nil {
 		files = cfg.Files
 	}
-	config.WriteDiagnostics(&text, files, append(errs, rest...), false)
+	quote.Diagnostics(&text, files, append(errs, rest...), false)
 	return nil, &ConfigError{Path: path, Text: text.String(), hint: hint}
 }
 

@@ -1,4 +1,6 @@
-package config
+// Package quote shows parts of configuration files to people, without the secrets that
+// stand in them.
+package quote
 
 import (
 	"bytes"
@@ -24,16 +26,19 @@ var secretNames = []string{
 	"authorization", "api_key", "private_key", "routing_key", "fail_url",
 }
 
+// Hidden stands where a secret would.
+const Hidden = "(secret)"
+
 // region is bytes of a file that are not shown.
 type region struct{ from, to int }
 
-// hiding is what Load notes in File.Nav: where the file's secrets stand.
+// hiding is what Hide notes in File.Nav: where the file's secrets stand.
 type hiding struct {
 	regions  []region
 	literals []string // what stands there
 }
 
-// hidingOf returns where secrets stand in a file that Load has read.
+// hidingOf returns where secrets stand in a file that Hide has looked at.
 func hidingOf(f *hcl.File) hiding {
 	if h, ok := f.Nav.(hiding); ok {
 		return h
@@ -41,7 +46,24 @@ func hidingOf(f *hcl.File) hiding {
 	return hiding{regions: []region{{0, len(f.Bytes)}}} // not looked at: nothing of it is shown
 }
 
-// Quotable returns a file that has not been loaded, for WriteDiagnostics to quote.
+// Hide looks for the secrets of a file and notes in its Nav where they stand. tokens are
+// those of native syntax, nil in JSON.
+func Hide(f *hcl.File, name string, tokens hclsyntax.Tokens) { f.Nav = hide(name, f.Bytes, tokens) }
+
+// Literals returns the texts that stand where secrets do in a file that Hide has looked
+// at: wherever else they turn up they are hidden too.
+func Literals(f *hcl.File) []string { return hidingOf(f).literals }
+
+// Place returns the text of a place in a file without the secrets in it; ok is false
+// where the file has no such place.
+func Place(f *hcl.File, r hcl.Range) (text string, ok bool) {
+	if f == nil || !r.CanSliceBytes(f.Bytes) {
+		return "", false
+	}
+	return redactRange(f.Bytes, hidingOf(f).regions, r.Start.Byte, r.End.Byte), true
+}
+
+// Quotable returns a file that Hide has not looked at, for Diagnostics to quote.
 func Quotable(name string, data []byte) *hcl.File {
 	var tokens hclsyntax.Tokens
 	if !strings.HasSuffix(name, ".json") {
@@ -281,7 +303,7 @@ func redactRange(data []byte, regions []region, from, to int) string {
 		if r.from > at {
 			b.Write(data[at:r.from])
 		}
-		b.WriteString(hidden)
+		b.WriteString(Hidden)
 		at = min(r.to, to)
 	}
 	if at < to {

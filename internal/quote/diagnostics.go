@@ -1,4 +1,4 @@
-package config
+package quote
 
 import (
 	"bytes"
@@ -18,10 +18,10 @@ const (
 	plain  = "\x1b[0m"
 )
 
-// WriteDiagnostics writes diagnostics for a person: what is wrong, where, the
+// Diagnostics writes diagnostics for a person: what is wrong, where, the
 // line with a mark under the place, and what to do. Secrets that stand in the
 // line are left out.
-func WriteDiagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics, color bool) {
+func Diagnostics(w io.Writer, files map[string]*hcl.File, diags hcl.Diagnostics, color bool) {
 	paint := func(code, s string) string {
 		if !color {
 			return s
@@ -104,8 +104,8 @@ type diagnosticJSON struct {
 	Column   int    `json:"column,omitempty"`
 }
 
-// WriteDiagnosticsJSON writes diagnostics as one JSON array.
-func WriteDiagnosticsJSON(w io.Writer, diags hcl.Diagnostics) error {
+// DiagnosticsJSON writes diagnostics as one JSON array.
+func DiagnosticsJSON(w io.Writer, diags hcl.Diagnostics) error {
 	out := []diagnosticJSON{}
 	for _, d := range diags {
 		j := diagnosticJSON{Severity: "error", Summary: d.Summary, Detail: d.Detail}
