@@ -24,11 +24,11 @@ var (
 			"too long, io = an error.", AbsentAtZero: true}
 	metricCheckpointDuration = metric.Metric{Name: "sqlwatch_checkpoint_duration_seconds", Type: metric.Histogram,
 		Labels: []string{"db", "mode"},
-		Help:   "How long checkpoints took.", AbsentAtZero: true, Bounds: []float64{0.01, 0.1, 1, 5}}
+		Help:   "How long checkpoints took.", AbsentAtZero: true, Bounds: []float64{0.01, 0.1, 1}}
 	metricWriterStall = metric.Metric{Name: "sqlwatch_writer_stall_seconds", Type: metric.Histogram,
 		Labels:       []string{"db", "mode"},
 		Help:         "How long checkpoints kept transactions of others waiting.",
-		AbsentAtZero: true, Bounds: []float64{0.005, 0.05, 0.2, 1}}
+		AbsentAtZero: true, Bounds: []float64{0.05, 0.2, 1}}
 	metricReclaimed = metric.Metric{Name: "sqlwatch_checkpoint_reclaimed_bytes_total", Type: metric.Counter,
 		Labels: []string{"db"},
 		Help:   "Bytes of WAL files given back to the file system."}

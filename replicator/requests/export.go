@@ -18,7 +18,7 @@ var catalogue = []metric.Metric{
 		Help: "Requests to the replica's store that failed, by reason, for all databases together; for each where all " +
 			"detail is asked for."},
 	{Name: "sqlwatch_replica_operation_duration_seconds", Type: metric.Histogram,
-		Labels: []string{"replica", "operation"}, AbsentAtZero: true, Bounds: []float64{.1, .5, 2, 10},
+		Labels: []string{"replica", "operation"}, AbsentAtZero: true, Bounds: []float64{.1, 2},
 		Help: "How long requests to the replica's store took, for all databases together; for each where all detail is " +
 			"asked for."},
 }
