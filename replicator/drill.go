@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -22,7 +23,7 @@ type driller struct {
 	store    store.Store
 	scratch  string
 	every    time.Duration // 0: by hand only
-	progress *progress
+	progress *progress.Progress
 	saved    *custody.StateFile
 	repair   func(context.Context) error // stores the newest state anew
 
@@ -39,8 +40,8 @@ func (d *driller) verify(ctx context.Context) (err error) {
 		return fmt.Errorf("verify %s: %w", d.name, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	start := d.progress.clock()
-	cursor, _ := d.progress.position()
+	start := d.progress.Clock()
+	cursor, _ := d.progress.Position()
 	result, err := restore.Run(ctx, d.store, restore.Options{
 		Output: filepath.Join(scratch, "drill.db"), Check: restore.CheckFull, Leave: restore.DrillLeaves, Reach: cursor,
 	})
@@ -51,7 +52,7 @@ func (d *driller) verify(ctx context.Context) (err error) {
 	if err != nil {
 		if ctx.Err() == nil {
 			d.failures.Add(1)
-			d.progress.update(func(s *ReplicaStatus) { s.DrillErr = err.Error() })
+			d.progress.Update(func(s *ReplicaStatus) { s.DrillErr = err.Error() })
 		}
 		if beyondRepair(err) {
 			d.log.Error("the replica cannot be restored: taking a new snapshot at once", "err", err)
@@ -59,23 +60,23 @@ func (d *driller) verify(ctx context.Context) (err error) {
 		}
 		return fmt.Errorf("verify %s: %w", d.name, err)
 	}
-	took := d.progress.clock().Sub(start)
-	d.progress.update(func(s *ReplicaStatus) { s.LastVerified, s.VerifyDuration, s.DrillErr = start, took, "" })
+	took := d.progress.Clock().Sub(start)
+	d.progress.Update(func(s *ReplicaStatus) { s.LastVerified, s.VerifyDuration, s.DrillErr = start, took, "" })
 	d.log.Info("the replica was restored in a drill", "txid", result.TXID, "took", took)
 	return d.saved.Change(func(s *custody.Saved) { s.Verified, s.At = result.Objects, start.UTC() })
 }
 
 // due runs the scheduled restore drill.
 func (d *driller) due(ctx context.Context) (time.Time, error) {
-	cursor, _ := d.progress.position()
+	cursor, _ := d.progress.Position()
 	if d.every <= 0 || cursor == 0 {
 		return time.Time{}, nil
 	}
-	now := d.progress.clock()
-	s, _, _ := d.progress.status()
+	now := d.progress.Clock()
+	s, _, _ := d.progress.Status()
 	due := s.LastVerified.Add(d.every)
 	if s.LastVerified.IsZero() || s.LastVerified.After(now) {
-		due = d.progress.began.Add(d.every)
+		due = d.progress.Began.Add(d.every)
 	}
 	if again := d.drilled.Add(d.every / 10); again.After(due) {
 		due = again
@@ -87,5 +88,5 @@ func (d *driller) due(ctx context.Context) (time.Time, error) {
 	if err := d.verify(ctx); err != nil {
 		return time.Time{}, err
 	}
-	return d.progress.clock().Add(d.every), nil
+	return d.progress.Clock().Add(d.every), nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -26,7 +27,7 @@ type opener struct {
 	lease     *lease.Lease
 	custody   *custody.Custody
 	source    *source
-	progress  *progress
+	progress  *progress.Progress
 	compactor *compact.Compactor
 
 	from atomic.Uint64 // capture's position was taken from this replica, at this TXID
@@ -58,7 +59,7 @@ func (o *opener) open(ctx context.Context) error {
 		return fmt.Errorf("open %s: %w", o.name, err)
 	}
 	o.source.original.ClearNote(o.custody.Get(), o.log)
-	o.progress.found(s.Tip)
+	o.progress.Found(s.Tip)
 	return nil
 }
 
@@ -113,14 +114,14 @@ func (o *opener) settle(ctx context.Context, s custody.Sight, v lineage.Verdict)
 
 // join makes what is shipped next fit behind the replica's tip.
 func (o *opener) join(ctx context.Context, s custody.Sight, v lineage.Verdict) error {
-	t, last := s.Tip, o.source.backlog.spool().Last()
+	t, last := s.Tip, o.source.backlog.Spool().Last()
 	joins := v != lineage.Succeed && s.Continuous() && o.claim.Agrees(t, ltx.TXID(o.from.Load()))
 	switch {
 	case t.TXID == 0, joins && t.TXID <= last:
 		return nil
 	case joins:
 		return o.source.rebase(ctx, t.TXID, t.At)
-	case o.source.backlog.begins() > custody.LeapOver(t.TXID):
+	case o.source.backlog.Begins() > custody.LeapOver(t.TXID):
 		return nil // a chain of ours that begins behind, with a snapshot
 	}
 	return o.source.rebase(ctx, custody.LeapOver(max(t.TXID, last)), t.At)
@@ -139,7 +140,7 @@ func (o *opener) findSnapshots(ctx context.Context, t catalog.Tip) error {
 	if err != nil {
 		return err
 	}
-	newest = catalog.Past(o.progress.clock(), newest, t.Newest)
-	o.progress.snapshots(oldest, newest)
+	newest = catalog.Past(o.progress.Clock(), newest, t.Newest)
+	o.progress.Snapshots(oldest, newest)
 	return nil
 }

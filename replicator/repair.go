@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -24,7 +25,7 @@ type mender struct {
 	log      *slog.Logger
 	store    store.Store
 	source   *source
-	progress *progress
+	progress *progress.Progress
 	work     *sync.Mutex // see replica
 	kick     func()      // has the replica's worker take a turn
 
@@ -38,11 +39,11 @@ func (m *mender) repair(ctx context.Context) error {
 	defer m.kick()
 	m.work.Lock()
 	defer m.work.Unlock()
-	if _, known := m.progress.position(); !known {
+	if _, known := m.progress.Position(); !known {
 		return nil // perhaps another's
 	}
-	m.progress.lost(forEver)
-	last := m.source.backlog.spool().Position()
+	m.progress.Lost(progress.ForEver)
+	last := m.source.backlog.Spool().Position()
 	_, _, err := m.store.Get(ctx, store.LTXKey(store.SnapshotLevel, 1, last.TXID), 0, 0)
 	if err != nil {
 		return nil // it is not there, or the next drill will see
@@ -52,11 +53,11 @@ func (m *mender) repair(ctx context.Context) error {
 
 // lookDue makes a plan for the newest state. Where there is none, that state is stored anew.
 func (m *mender) lookDue(ctx context.Context) (time.Time, error) {
-	cursor, _ := m.progress.position()
+	cursor, _ := m.progress.Position()
 	if cursor == 0 {
 		return time.Time{}, nil
 	}
-	now := m.progress.clock()
+	now := m.progress.Clock()
 	if due := m.looked.Add(lookEvery); now.Before(due) && !m.looked.After(now) {
 		return due, nil
 	}
@@ -70,7 +71,7 @@ func (m *mender) lookDue(ctx context.Context) (time.Time, error) {
 			"err", err)
 		return time.Time{}, errors.Join(fmt.Errorf("look at %s: %w", m.name, err), m.repair(ctx))
 	}
-	return m.progress.clock().Add(lookEvery), err
+	return m.progress.Clock().Add(lookEvery), err
 }
 
 // beyondRepair says whether asking again can help no more.

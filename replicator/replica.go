@@ -15,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/compact"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/retention"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
@@ -76,7 +77,7 @@ type replica struct {
 	log    *slog.Logger
 	source *source
 
-	progress  *progress
+	progress  *progress.Progress
 	lease     *lease.Lease
 	saved     *custody.StateFile
 	uploader  *upload.Uploader
@@ -112,8 +113,8 @@ type surroundings struct {
 func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p := &replica{o: o, log: d.log.With("replica", o.Name), source: d.source}
 	p.saved = custody.NewStateFile(d.dir, o.Name)
-	p.progress = newProgress(p.log, d.clock, o)
-	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.record, Begin: d.start, Patience: patience})
+	p.progress = progress.New(p.log, d.clock, o.Name, o.SyncEvery)
+	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.Record, Begin: d.start, Patience: patience})
 	p.lease = lease.New(lease.Options{
 		Store: o.Store, Owner: d.owner, Boot: d.boot, Self: lease.ThisProcess(),
 		File: func() string { return d.source.original.Get().File }, Clock: d.clock, Save: p.saved.SaveNonces,
@@ -122,7 +123,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.compactor = compact.New(compact.Options{
 		Store: o.Store, Create: p.uploader.Create, Hold: p.lease.Hold, Scratch: d.scratch,
 		Slack: p.slack(), Turn: turnOf(d.name, o.Name), Name: custody.FileName(o.Name),
-		Local: min(localBytes, d.source.backlog.limit/16), Clock: d.clock, Logger: p.log,
+		Local: min(localBytes, d.source.backlog.Limit/16), Clock: d.clock, Logger: p.log,
 	})
 	p.opener = &opener{
 		name: o.Name, log: p.log, store: o.Store, lease: p.lease, custody: d.custody, source: d.source,
@@ -131,8 +132,8 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.opener.claim = custody.NewClaimant(custody.ClaimantOptions{
 		Replica: o.Name, Store: o.Store, Lease: p.lease, Custody: d.custody, Saved: p.saved,
 		Original: d.source.original, Owner: d.owner, Boot: d.boot, Adopt: o.Adopt, Keep: o.Retention.Keep,
-		Spool: d.source.backlog.spool, Compare: d.source.compare, Judged: p.progress.judged,
-		Claimed: p.progress.claimed, Logger: p.log, Clock: d.clock,
+		Spool: d.source.backlog.Spool, Compare: d.source.compare, Judged: p.progress.Judged,
+		Claimed: p.progress.Claimed, Logger: p.log, Clock: d.clock,
 	})
 	p.snapshots = &snapshotter{
 		name: o.Name, log: p.log, store: o.Store, scratch: d.scratch, every: o.SnapshotEvery, full: o.FullEvery,
@@ -151,16 +152,16 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 func (p *replica) newUpkeep(d surroundings) {
 	p.mender = &mender{
 		name: p.o.Name, log: p.log, store: p.o.Store, source: d.source, progress: p.progress, work: &p.work,
-		kick: p.worker.Kick, looked: p.progress.began,
+		kick: p.worker.Kick, looked: p.progress.Began,
 	}
 	p.drill = &driller{
 		name: p.o.Name, log: p.log, store: p.o.Store, scratch: d.scratch, every: p.o.VerifyEvery, progress: p.progress,
 		saved: p.saved, repair: p.mender.repair,
 	}
 	p.retainer = retention.NewRetainer(retention.RetainerOptions{
-		Options: p.o.Retention, Store: p.o.Store, Hold: p.lease.Hold, Found: p.progress.looked,
+		Options: p.o.Retention, Store: p.o.Store, Hold: p.lease.Hold, Found: p.progress.Looked,
 		Protected: func() map[string]bool { return p.saved.Get().VerifiedKeys() },
-		Spared:    func(txid ltx.TXID, now time.Time) bool { return p.progress.lineage().Spared(txid, now) },
+		Spared:    func(txid ltx.TXID, now time.Time) bool { return p.progress.Lineage().Spared(txid, now) },
 		Deleted:   p.compactor.Forget, Logger: p.log, Clock: d.clock,
 	})
 	p.upkeep = worker.NewLanes(worker.LanesOptions{
@@ -168,10 +169,10 @@ func (p *replica) newUpkeep(d surroundings) {
 			shortLane: {p.mender.lookDue, p.compactDue, p.retainDue},
 			longLane:  {p.snapshots.due, p.drill.due},
 		},
-		Start: d.start, Pause: pause, Kind: reasonOf, Logger: p.log, Clock: d.clock,
-		Failed: func(err error) { d.source.backlog.doubtAfter(p.progress, err) },
+		Start: d.start, Pause: pause, Kind: progress.ReasonOf, Logger: p.log, Clock: d.clock,
+		Failed: func(err error) { d.source.backlog.DoubtAfter(p.progress, err) },
 		Done: func(kind string) {
-			p.progress.update(func(s *ReplicaStatus) { s.MaintenanceErr = kind })
+			p.progress.Update(func(s *ReplicaStatus) { s.MaintenanceErr = kind })
 			p.worker.Kick()
 		},
 	})
@@ -199,24 +200,24 @@ func turnOf(db, replica string) float64 {
 func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 	p.work.Lock()
 	defer p.work.Unlock()
-	if p.source.backlog.spool() == nil {
+	if p.source.backlog.Spool() == nil {
 		return -1, nil // the capture's first turn kicks
 	}
 	if err := p.open(ctx); err != nil {
 		return 0, err
 	}
 	if wait, err := p.shipper.sync(ctx); err != nil || wait > 0 {
-		p.source.backlog.doubtAfter(p.progress, err)
+		p.source.backlog.DoubtAfter(p.progress, err)
 		return wait, err
 	}
 	idle, err := p.lease.Idle(ctx)
 	if err != nil {
-		p.source.backlog.doubtAfter(p.progress, err)
+		p.source.backlog.DoubtAfter(p.progress, err)
 		return 0, err
 	}
 	wait := time.Duration(-1)
 	if !idle.IsZero() {
-		wait = max(0, idle.Sub(p.progress.clock()))
+		wait = max(0, idle.Sub(p.progress.Clock()))
 	}
 	if due := p.upkeep.Begin(); due >= 0 && (wait < 0 || due < wait) {
 		wait = due
@@ -226,13 +227,13 @@ func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 
 // open opens the replica if it is not.
 func (p *replica) open(ctx context.Context) error {
-	if _, known := p.progress.position(); known {
+	if _, known := p.progress.Position(); known {
 		return nil
 	}
 	if err := p.opener.open(ctx); err != nil {
 		return err
 	}
-	soon := p.progress.clock().Add(p.slack())
+	soon := p.progress.Clock().Add(p.slack())
 	p.upkeep.Due(shortLane, soon)
 	p.upkeep.Due(longLane, soon)
 	return nil
@@ -243,27 +244,27 @@ func (p *replica) stored(f store.LTXFile, s spool.Segment) {
 	if !f.Snapshot() {
 		p.upkeep.Due(shortLane, p.compactor.Add(f, s.Timestamp))
 	}
-	p.upkeep.Due(longLane, p.progress.clock().Add(p.slack()))
-	p.source.backlog.advance(p.progress, f, s.Timestamp)
+	p.upkeep.Due(longLane, p.progress.Clock().Add(p.slack()))
+	p.source.backlog.Advance(p.progress, f, s.Timestamp)
 }
 
 // compactDue merges every window that is over. Where an input is lost, neither the
 // newest state nor what comes behind it is to be lost with it: a snapshot is next.
 func (p *replica) compactDue(ctx context.Context) (time.Time, error) {
 	report, err := p.compactor.Run(ctx)
-	p.progress.update(func(s *ReplicaStatus) {
+	p.progress.Update(func(s *ReplicaStatus) {
 		s.StoredBytes += report.Bytes
 		s.LostFiles += len(report.Lost)
 	})
 	for _, f := range report.Lost {
-		p.progress.lost(f.MaxTXID)
+		p.progress.Lost(f.MaxTXID)
 	}
 	return report.Due, err
 }
 
 // retainDue deletes what nobody needs.
 func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
-	if cursor, _ := p.progress.position(); cursor == 0 {
+	if cursor, _ := p.progress.Position(); cursor == 0 {
 		return time.Time{}, nil
 	}
 	return p.retainer.Due(ctx)
@@ -274,24 +275,24 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 func (p *replica) snapshotNow(ctx context.Context) error {
 	p.work.Lock()
 	defer p.work.Unlock()
-	if p.source.backlog.spool() == nil {
+	if p.source.backlog.Spool() == nil {
 		return fmt.Errorf("%s: %w", p.o.Name, p.source.closed())
 	}
-	if _, known := p.progress.position(); !known {
+	if _, known := p.progress.Position(); !known {
 		err := p.open(ctx)
-		if p.progress.record(err); err != nil {
+		if p.progress.Record(err); err != nil {
 			return err
 		}
 	}
 	if _, err := p.source.step(ctx, true); err != nil {
 		return fmt.Errorf("snapshot to %s: %w", p.o.Name, err)
 	}
-	if base := p.progress.snapshot(); base != 0 && base == p.source.backlog.spool().Last() {
+	if base := p.progress.Snapshot(); base != 0 && base == p.source.backlog.Spool().Last() {
 		return nil
 	}
 	err := p.shipper.snapshot(ctx)
-	p.source.backlog.doubtAfter(p.progress, err)
-	p.progress.record(err)
+	p.source.backlog.DoubtAfter(p.progress, err)
+	p.progress.Record(err)
 	return err
 }
 
@@ -299,7 +300,7 @@ func (p *replica) snapshotNow(ctx context.Context) error {
 func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
 	p.worker.Hasten()
 	for {
-		done, moved, failed := p.progress.awaited(txid)
+		done, moved, failed := p.progress.Awaited(txid)
 		if done {
 			return nil
 		}
@@ -310,7 +311,7 @@ func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("sync to %s: %w", p.o.Name, ctx.Err()), failed)
 		}
-		failed = p.progress.failure()
+		failed = p.progress.Failure()
 		for _, hopeless := range []error{lease.ErrFenced, custody.ErrForeign, store.ErrMisplaced, store.ErrAuth} {
 			if errors.Is(failed, hopeless) {
 				return fmt.Errorf("sync to %s: %w", p.o.Name, failed)
@@ -321,14 +322,14 @@ func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
 
 // status composes what is known now.
 func (p *replica) status() ReplicaStatus {
-	s, cursor, known := p.progress.status()
+	s, cursor, known := p.progress.Status()
 	s.TXID, s.Guard = cursor, p.lease.Guard()
 	if !known {
 		cursor = 0
-	} else if at := p.source.backlog.caughtUp(cursor); !at.IsZero() {
+	} else if at := p.source.backlog.CaughtUp(cursor); !at.IsZero() {
 		s.CaughtUp = at
 	}
-	now, began := p.progress.clock(), p.progress.began
+	now, began := p.progress.Clock(), p.progress.Began
 	if p.o.Prices != nil {
 		if dollars, known := p.o.Prices.Monthly(p.o.Requests, now.Sub(began), s.StoredBytes); known {
 			s.MonthlyUSD = &dollars
@@ -338,7 +339,7 @@ func (p *replica) status() ReplicaStatus {
 	if since.IsZero() {
 		since = began // nothing is known of before: the lag is at least this
 	}
-	spool := p.source.backlog.spool()
+	spool := p.source.backlog.Spool()
 	if spool == nil {
 		return s
 	}
@@ -346,7 +347,7 @@ func (p *replica) status() ReplicaStatus {
 		s.PendingBytes += segment.Size
 	}
 	if !known || spool.Last() > cursor || p.source.pending() || p.source.stuck() {
-		s.LagSeconds = max(0, p.progress.clock().Sub(since).Seconds())
+		s.LagSeconds = max(0, p.progress.Clock().Sub(since).Seconds())
 	}
 	return s
 }

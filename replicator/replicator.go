@@ -21,6 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
@@ -62,7 +63,7 @@ type Replicator struct {
 	o        Options
 	log      *slog.Logger
 	custody  *custody.Custody
-	backlog  *backlog
+	backlog  *progress.Backlog
 	source   *source
 	replicas []*replica
 	crew     worker.Crew
@@ -81,7 +82,7 @@ func New(o Options) (*Replicator, error) {
 	o.setDefaults()
 	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), wake: make(chan struct{}, 1)}
 	r.custody = custody.New(o.StateDir)
-	r.backlog = &backlog{limit: cmp.Or(o.Capture.SpoolLimit, capture.DefaultSpoolLimit), clock: o.Clock}
+	r.backlog = progress.NewBacklog(cmp.Or(o.Capture.SpoolLimit, capture.DefaultSpoolLimit), o.Clock)
 	r.source = r.newSource()
 	d := surroundings{
 		name: o.Name, owner: o.Owner, boot: o.Boot, dir: r.replicaDir(), scratch: r.scratchDir(), log: r.log,
@@ -95,7 +96,8 @@ func New(o Options) (*Replicator, error) {
 		names[ro.Name] = true
 		ro.setDefaults()
 		p := newReplica(d, ro)
-		r.replicas, r.backlog.replicas = append(r.replicas, p), append(r.backlog.replicas, p.progress)
+		r.replicas = append(r.replicas, p)
+		r.backlog.Serve(p.progress)
 	}
 	if o.Metrics != nil {
 		o.Metrics.add(r)
@@ -179,7 +181,7 @@ func (r *Replicator) Run(ctx context.Context) error {
 	err := r.custody.Load()
 	for _, p := range r.replicas {
 		err = errors.Join(err, p.saved.Load())
-		p.progress.update(func(s *ReplicaStatus) { s.LastVerified = p.saved.Get().At })
+		p.progress.Update(func(s *ReplicaStatus) { s.LastVerified = p.saved.Get().At })
 	}
 	if err != nil {
 		return fmt.Errorf("replicate %s: %w", r.o.Name, err)
@@ -218,7 +220,7 @@ func (r *Replicator) finish(ctx context.Context, stop func()) error {
 	defer cancel()
 	r.outstay(last)
 	err := r.SyncNow(last)
-	if spool := r.backlog.spool(); errors.Is(err, ErrNotOpen) && spool != nil {
+	if spool := r.backlog.Spool(); errors.Is(err, ErrNotOpen) && spool != nil {
 		err = r.each(last, func(p *replica) error { return p.syncTo(last, spool.Last()) })
 	}
 	if err != nil && !errors.Is(err, ErrNotOpen) {
@@ -251,10 +253,10 @@ func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 	got, err := r.source.step(ctx, false)
 	if errors.Is(err, capture.ErrSpoolFull) {
 		// What was shipped may not have been fit to go at that moment.
-		err = errors.Join(err, r.backlog.release())
+		err = errors.Join(err, r.backlog.Release())
 	}
 	if err == nil {
-		err = r.backlog.letGo()
+		err = r.backlog.LetGo()
 	}
 	if err != nil {
 		return 0, err
@@ -265,7 +267,7 @@ func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 	if now := r.o.Clock(); news != r.told || now.Sub(r.toldAt) >= tellAgain {
 		r.told, r.toldAt = news, now
 		for _, p := range r.replicas {
-			if news.pending || p.progress.behind(news.txid) {
+			if news.pending || p.progress.Behind(news.txid) {
 				p.worker.Kick()
 			}
 		}
@@ -297,7 +299,7 @@ func (r *Replicator) Release() error { return r.source.close() }
 // in every replica, or with what prevents it.
 func (r *Replicator) SyncNow(ctx context.Context) error {
 	for {
-		chain := r.backlog.spool()
+		chain := r.backlog.Spool()
 		txid, err := r.source.settled(ctx)
 		if err != nil {
 			return fmt.Errorf("sync %s: %w", r.o.Name, err)
@@ -307,7 +309,7 @@ func (r *Replicator) SyncNow(ctx context.Context) error {
 		}
 		// A replica that was opened meanwhile may have had another writer's files: then
 		// the TXID that it has is of another chain, and ours begins behind it.
-		if r.backlog.spool() == chain {
+		if r.backlog.Spool() == chain {
 			return nil
 		}
 	}
@@ -354,7 +356,7 @@ func (r *Replicator) Status() []collector.Replica {
 
 // Captured returns what is spooled, and why commits are not captured, nil where they are.
 func (r *Replicator) Captured() (spooled int64, err error) {
-	if spool := r.backlog.spool(); spool != nil {
+	if spool := r.backlog.Spool(); spool != nil {
 		spooled = spool.Bytes()
 	}
 	return spooled, r.source.failure()

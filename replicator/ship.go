@@ -10,6 +10,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/compact"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
@@ -23,7 +24,7 @@ type shipper struct {
 	scratch   string
 	every     time.Duration // see ReplicaOptions.SyncEvery
 	source    *source
-	progress  *progress
+	progress  *progress.Progress
 	uploader  *upload.Uploader
 	lease     *lease.Lease
 	snapshots *snapshotter
@@ -36,7 +37,7 @@ type shipper struct {
 
 // sync ships what there is, once that is due. A positive wait says when it is.
 func (s *shipper) sync(ctx context.Context) (time.Duration, error) {
-	if wait := s.lastPut.Add(s.every).Sub(s.progress.clock()); wait > 0 && !s.worker.Urgent() {
+	if wait := s.lastPut.Add(s.every).Sub(s.progress.Clock()); wait > 0 && !s.worker.Urgent() {
 		if s.waiting() {
 			return wait, nil
 		}
@@ -60,14 +61,14 @@ func (s *shipper) sync(ctx context.Context) (time.Duration, error) {
 
 // waiting reports whether anything is or will shortly be in the spool for us.
 func (s *shipper) waiting() bool {
-	cursor, _ := s.progress.position()
-	return s.progress.snapshot() == 0 || len(s.source.backlog.spool().After(cursor)) > 0 || s.source.pending()
+	cursor, _ := s.progress.Position()
+	return s.progress.Snapshot() == 0 || len(s.source.backlog.Spool().After(cursor)) > 0 || s.source.pending()
 }
 
 // ship uploads the next batch of segments, if there is one.
 func (s *shipper) ship(ctx context.Context) (more bool, err error) {
-	spool := s.source.backlog.spool() // before the position: who begins another chain casts doubt on that first
-	cursor, known := s.progress.position()
+	spool := s.source.backlog.Spool() // before the position: who begins another chain casts doubt on that first
+	cursor, known := s.progress.Position()
 	if !known {
 		return false, nil // whoever doubts calls for a turn
 	}
@@ -75,7 +76,7 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 	segments := spool.After(cursor)
 	switch {
 	case len(segments) > 0:
-	case s.progress.snapshot() == 0 && newest > 0:
+	case s.progress.Snapshot() == 0 && newest > 0:
 		return false, s.snapshot(ctx) // nothing to restore from yet
 	case cursor < newest:
 		s.log.Info("what the replica lacks is no longer in the spool: taking a snapshot", "has", cursor, "newest", newest)
@@ -83,7 +84,7 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 	default:
 		return false, nil
 	}
-	if s.progress.snapshot() == 0 && !segments[0].Snapshot() || !segments[0].Snapshot() && segments[0].MinTXID != cursor+
+	if s.progress.Snapshot() == 0 && !segments[0].Snapshot() || !segments[0].Snapshot() && segments[0].MinTXID != cursor+
 		1 {
 		s.log.Info("the replica lacks what is no longer in the spool: taking a snapshot", "has", cursor, "spool_from",
 			segments[0].MinTXID)
@@ -93,11 +94,11 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	batch := upload.NextBatch(segments)
-	s.lastPut = s.progress.clock()
+	s.lastPut = s.progress.Clock()
 	object, err := s.upload(ctx, batch)
 	if err == nil {
 		s.stored(object, batch[len(batch)-1])
-		return true, s.source.backlog.letGo()
+		return true, s.source.backlog.LetGo()
 	}
 	s.lastPut = time.Time{} // nothing was put: the next turn tries at once, and does not call this health
 	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrMisplaced) {
@@ -134,5 +135,5 @@ func (s *shipper) snapshot(ctx context.Context) error {
 	if err := s.snapshots.take(ctx); err != nil {
 		return err
 	}
-	return s.source.backlog.release()
+	return s.source.backlog.Release()
 }

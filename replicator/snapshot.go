@@ -11,6 +11,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
 )
@@ -32,7 +33,7 @@ type snapshotter struct {
 	every    time.Duration // when to look
 	full     time.Duration // the longest that one full copy is built on
 	source   *source
-	progress *progress
+	progress *progress.Progress
 	uploader *upload.Uploader
 	lease    *lease.Lease
 
@@ -49,18 +50,18 @@ func (s *snapshotter) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.source.backlog.advance(s.progress, f, at)
+	s.source.backlog.Advance(s.progress, f, at)
 	s.log.Info("snapshot stored", "txid", f.MaxTXID, "bytes", f.Object.Size)
 	return nil
 }
 
 // stream reads the database in one read transaction and stores it.
 func (s *snapshotter) stream(ctx context.Context) (f store.LTXFile, at time.Time, err error) {
-	status, _, _ := s.progress.status()
+	status, _, _ := s.progress.Status()
 	// Whoever waits for its turn to upload holds nothing of the database meanwhile.
 	err = store.Admitted(ctx, s.store, status.StoredBytes, func(ctx context.Context) error {
 		return s.source.withSnapshot(ctx, func(ctx context.Context, r *capture.SnapshotReader) (err error) {
-			if _, known := s.progress.position(); !known {
+			if _, known := s.progress.Position(); !known {
 				return lease.ErrMoved // or another chain was begun: its snapshot may not fit what is there
 			}
 			h := r.Header()
@@ -91,12 +92,12 @@ func (s *snapshotter) stream(ctx context.Context) (f store.LTXFile, at time.Time
 // due takes the scheduled snapshot, if anything was written since the last and what was
 // is not the cheaper thing to build on.
 func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
-	base := s.progress.snapshot()
-	if cursor, _ := s.progress.position(); base == 0 || cursor <= base {
+	base := s.progress.Snapshot()
+	if cursor, _ := s.progress.Position(); base == 0 || cursor <= base {
 		return time.Time{}, nil
 	}
-	status, _, _ := s.progress.status()
-	now := s.progress.clock()
+	status, _, _ := s.progress.Status()
+	now := s.progress.Clock()
 	due := status.LastSnapshot.Add(s.every)
 	if status.LastSnapshot.After(now) {
 		due = time.Time{} // taken while the clock was ahead
@@ -115,17 +116,17 @@ func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 	if needed {
 		return time.Time{}, s.take(ctx)
 	}
-	s.progress.update(func(st *ReplicaStatus) { st.LastSnapshot = now })
+	s.progress.Update(func(st *ReplicaStatus) { st.LastSnapshot = now })
 	return now.Add(s.every), nil
 }
 
 // needed reports whether a full copy is: the last is too old, what changed since
 // outweighs half of it, or is in too many files or not all there.
 func (s *snapshotter) needed(ctx context.Context, now time.Time) (bool, error) {
-	if last := s.progress.fullAt(); s.full <= s.every || last.After(now) || now.Sub(last) >= s.full {
+	if last := s.progress.FullAt(); s.full <= s.every || last.After(now) || now.Sub(last) >= s.full {
 		return true, nil
 	}
-	cursor, _ := s.progress.position() // before the look: uploads go on meanwhile
+	cursor, _ := s.progress.Position() // before the look: uploads go on meanwhile
 	plan, err := catalog.MakePlan(ctx, s.store, catalog.Target{})
 	if beyondRepair(err) {
 		s.log.Error("the newest state cannot be restored: taking a new snapshot at once", "err", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -33,7 +34,7 @@ func TestNeeded(t *testing.T) {
 		return store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object}
 	}
 	clock := func() time.Time { return now }
-	p := newProgress(slog.New(slog.DiscardHandler), clock, ReplicaOptions{Name: "memory.a"})
+	p := progress.New(slog.New(slog.DiscardHandler), clock, "memory.a", time.Second)
 	var meanwhile func()
 	s := &snapshotter{
 		name: "memory.a", log: slog.New(slog.DiscardHandler), every: time.Hour, full: 24 * time.Hour, progress: p,
@@ -51,15 +52,15 @@ func TestNeeded(t *testing.T) {
 			t.Errorf("%s: %v, %v", what, got, err)
 		}
 	}
-	p.found(catalog.Tip{TXID: 1, Base: 1})
-	p.snapshots(now, now)
+	p.Found(catalog.Tip{TXID: 1, Base: 1})
+	p.Snapshots(now, now)
 	put(store.SnapshotLevel, 1, 1, 1000)
-	p.advance(put(0, 2, 2, 100), now, now)
+	p.Advance(put(0, 2, 2, 100), now, now)
 	want("little changed", false)
 	seen := 0
 	meanwhile = func() { // after the listing that would have shown it
 		seen++
-		p.advance(store.LTXFile{MinTXID: 3, MaxTXID: 3}, now, now)
+		p.Advance(store.LTXFile{MinTXID: 3, MaxTXID: 3}, now, now)
 	}
 	want("an upload meanwhile", false)
 	if seen != 1 {
@@ -68,9 +69,9 @@ func TestNeeded(t *testing.T) {
 	want("txid 3 is missing", true)
 	put(0, 3, 3, 100)
 	want("it is there", false)
-	p.advance(put(0, 4, 4, 400), now, now)
+	p.Advance(put(0, 4, 4, 400), now, now)
 	want("more than half changed", true)
-	p.found(catalog.Tip{TXID: 5, Base: 5})
+	p.Found(catalog.Tip{TXID: 5, Base: 5})
 	put(store.SnapshotLevel, 1, 5, 1000)
 	want("a new one", false)
 	now = now.Add(24 * time.Hour)

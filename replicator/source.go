@@ -17,6 +17,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
@@ -32,7 +33,7 @@ type source struct {
 	scratch  string
 	made     time.Time // no file of ours in scratch is older, by the system's clock
 	original *custody.Original
-	backlog  *backlog
+	backlog  *progress.Backlog
 	opened   func() // told that a capture was opened, with life held
 
 	life      sync.RWMutex     // held for reading while the capture is used, for writing while it is opened or closed
@@ -66,7 +67,7 @@ func (s *source) step(ctx context.Context, force bool) (capture.Progress, error)
 	s.gathers = !got.Pending.IsZero()
 	s.mu.Unlock()
 	if got.Complete {
-		s.backlog.mark(got.TXID, got.At)
+		s.backlog.Mark(got.TXID, got.At)
 	}
 	return got, nil
 }
@@ -120,7 +121,7 @@ func (s *source) note(err error) {
 		s.log.Warn("another file is at the database's path: closing the old one", "err", err)
 		err = errors.Join(ErrNotOpen, s.close())
 	}
-	s.backlog.setFull(errors.Is(err, capture.ErrSpoolFull))
+	s.backlog.SetFull(errors.Is(err, capture.ErrSpoolFull))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -186,9 +187,9 @@ func (s *source) openLocked(ctx context.Context, from origin) error {
 		return err
 	}
 	s.sweep()
-	s.backlog.reconsider(another, c.Spool().Last())
+	s.backlog.Reconsider(another, c.Spool().Last())
 	s.capture, s.files, s.released = c, files, nil
-	s.backlog.segments.Store(c.Spool())
+	s.backlog.Captured(c.Spool())
 	s.discontinuities.again()
 	views, end := context.WithCancel(context.Background())
 	s.endViews, s.whileOpen = end, func(cancel func()) func() bool { return context.AfterFunc(views, cancel) }

@@ -29,8 +29,8 @@ func TestLag_S2_captureStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.backlog.segments.Store(s)
-	r.replicas[0].progress.found(catalog.Tip{})
+	r.backlog.Captured(s)
+	r.replicas[0].progress.Found(catalog.Tip{})
 	now = now.Add(time.Minute)
 	for _, tt := range []struct {
 		captured error

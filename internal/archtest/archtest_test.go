@@ -135,6 +135,9 @@ var arrows = map[string][]string{
 	"replicator/upload": {"replicator/lease", "replicator/merge", "replicator/moment", "replicator/restore",
 		"replicator/spool", "replicator/store"},
 	"replicator/worker": {},
+	// what was captured, and how far each replica has come with it
+	"replicator/progress": {"replicator/catalog", "replicator/custody", "replicator/lease", "replicator/lineage",
+		"replicator/retention", "replicator/spool", "replicator/store", "replicator/worker"},
 	"replicator/compact": {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge",
 		"replicator/restore"},
 	"replicator/restore": {"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
@@ -146,7 +149,7 @@ var arrows = map[string][]string{
 		"replicator/moment", "replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog",
 		"replicator/lease", "replicator/spool",
 		"replicator/requests", "replicator/restore", "replicator/lineage", "replicator/custody", "replicator/compact",
-		"replicator/upload", "replicator/worker", "collector", "internal/metric",
+		"replicator/progress", "replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
 	"replicator/store/s3":         {"replicator/store", "replicator/store/s3/foreign"},

@@ -1,4 +1,6 @@
-package replicator
+// Package progress is what was captured and how far each replica has come with it: the
+// backlog is the spool with its marks, a Progress is one replica's cursor and status.
+package progress
 
 import (
 	"context"
@@ -18,15 +20,15 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// progress is how far a replica has come and how it fares: what Status tells and what
+// Progress is how far a replica has come and how it fares: what Status tells and what
 // a sync waits for.
-type progress struct {
+type Progress struct {
 	log   *slog.Logger
-	clock func() time.Time
-	began time.Time // nothing is known of before
+	Clock func() time.Time
+	Began time.Time // nothing is known of before
 
 	mu     sync.Mutex // guards what follows; held over nothing, no other lock is taken under it
-	st     ReplicaStatus
+	st     Status
 	cursor ltx.TXID  // everything up to here is durable in the replica
 	known  bool      // what the replica holds was found out, and holds still: see doubt
 	base   ltx.TXID  // of the newest snapshot; 0: one is needed
@@ -37,16 +39,16 @@ type progress struct {
 	moved  chan struct{}  // closed and replaced when cursor or an error moves
 }
 
-func newProgress(log *slog.Logger, clock func() time.Time, o ReplicaOptions) *progress {
-	return &progress{
-		log: log, clock: clock, began: clock(), moved: make(chan struct{}),
-		st: ReplicaStatus{Name: o.Name, Healthy: true, Objective: o.SyncEvery},
+func New(log *slog.Logger, clock func() time.Time, name string, objective time.Duration) *Progress {
+	return &Progress{
+		log: log, Clock: clock, Began: clock(), moved: make(chan struct{}),
+		st: Status{Name: name, Healthy: true, Objective: objective},
 	}
 }
 
-// position returns the cursor. While it is not known it is 0: of the chain that
+// Position returns the cursor. While it is not known it is 0: of the chain that
 // capture is on, the replica may have nothing.
-func (p *progress) position() (cursor ltx.TXID, known bool) {
+func (p *Progress) Position() (cursor ltx.TXID, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.known {
@@ -55,46 +57,46 @@ func (p *progress) position() (cursor ltx.TXID, known bool) {
 	return p.cursor, true
 }
 
-// healthy reports whether the last attempt at anything succeeded.
-func (p *progress) healthy() bool {
+// Healthy reports whether the last attempt at anything succeeded.
+func (p *Progress) Healthy() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed == nil && p.known
 }
 
-// behind reports whether the replica lacks anything up to txid, or may.
-func (p *progress) behind(txid ltx.TXID) bool {
+// Behind reports whether the replica lacks anything up to txid, or may.
+func (p *Progress) Behind(txid ltx.TXID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.known || p.cursor < txid
 }
 
-// snapshot returns the TXID of the newest snapshot, 0 where one is needed.
-func (p *progress) snapshot() ltx.TXID {
+// Snapshot returns the TXID of the newest snapshot, 0 where one is needed.
+func (p *Progress) Snapshot() ltx.TXID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.base
 }
 
-// forEver is no snapshot's TXID: all are of less.
-const forEver = ^ltx.TXID(0)
+// ForEver is no snapshot's TXID: all are of less.
+const ForEver = ^ltx.TXID(0)
 
-// fullAt returns when the newest snapshot was taken.
-func (p *progress) fullAt() time.Time {
+// FullAt returns when the newest snapshot was taken.
+func (p *Progress) FullAt() time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.full
 }
 
-// snapshots notes when the oldest and the newest snapshot were taken.
-func (p *progress) snapshots(oldest, newest time.Time) {
+// Snapshots notes when the oldest and the newest snapshot were taken.
+func (p *Progress) Snapshots(oldest, newest time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.OldestRestorePoint, p.st.LastSnapshot, p.full = oldest, newest, newest
 }
 
-// lost notes that nothing can be built on snapshots of less than txid.
-func (p *progress) lost(txid ltx.TXID) {
+// Lost notes that nothing can be built on snapshots of less than txid.
+func (p *Progress) Lost(txid ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if txid > p.base {
@@ -102,17 +104,17 @@ func (p *progress) lost(txid ltx.TXID) {
 	}
 }
 
-// found sets the cursor to what the replica was found to hold.
-func (p *progress) found(t catalog.Tip) {
+// Found sets the cursor to what the replica was found to hold.
+func (p *Progress) Found(t catalog.Tip) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cursor, p.base, p.known = t.TXID, t.Base, true
 	p.tell() // a sync may have been asked for before: perhaps nothing is left to store
 }
 
-// doubt makes the next turn find out anew what the replica holds.
-func (p *progress) doubt(caughtUp func(ltx.TXID) time.Time) {
-	cursor, known := p.position()
+// Doubt makes the next turn find out anew what the replica holds.
+func (p *Progress) Doubt(caughtUp func(ltx.TXID) time.Time) {
+	cursor, known := p.Position()
 	if !known {
 		return
 	}
@@ -122,15 +124,15 @@ func (p *progress) doubt(caughtUp func(ltx.TXID) time.Time) {
 	p.known, p.st.CaughtUp = false, at
 }
 
-// judged notes whether the replica may be written to, and of which lineage it is.
-func (p *progress) judged(v lineage.Verdict, id string) {
+// Judged notes whether the replica may be written to, and of which lineage it is.
+func (p *Progress) Judged(v lineage.Verdict, id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.Custody, p.st.Lineage = v, id
 }
 
-// looked notes what the replica was found to hold in all.
-func (p *progress) looked(f retention.Found) {
+// Looked notes what the replica was found to hold in all.
+func (p *Progress) Looked(f retention.Found) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.StoredBytes, p.st.OldestRestorePoint = f.Bytes, f.Oldest
@@ -142,22 +144,22 @@ func (p *progress) looked(f retention.Found) {
 	}
 }
 
-// claimed notes the lineage that is written to.
-func (p *progress) claimed(l lineage.Lineage) {
+// Claimed notes the lineage that is written to.
+func (p *Progress) Claimed(l lineage.Lineage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.line, p.st.Lineage = l, l.ID
 }
 
-// lineage returns the lineage that is written to.
-func (p *progress) lineage() lineage.Lineage {
+// Lineage returns the lineage that is written to.
+func (p *Progress) Lineage() lineage.Lineage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.line
 }
 
-// advance moves the cursor over f, which is of the moment at, and tells who waits for it.
-func (p *progress) advance(f store.LTXFile, at, past time.Time) {
+// Advance moves the cursor over f, which is of the moment at, and tells who waits for it.
+func (p *Progress) Advance(f store.LTXFile, at, past time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cursor = max(p.cursor, f.MaxTXID)
@@ -173,27 +175,27 @@ func (p *progress) advance(f store.LTXFile, at, past time.Time) {
 }
 
 // tell wakes who waits, under mu.
-func (p *progress) tell() {
+func (p *Progress) tell() {
 	close(p.moved)
 	p.moved = make(chan struct{})
 }
 
-// awaited returns whether txid is there, what ends the wait for more, and the last error.
-func (p *progress) awaited(txid ltx.TXID) (done bool, moved <-chan struct{}, failed error) {
+// Awaited returns whether txid is there, what ends the wait for more, and the last error.
+func (p *Progress) Awaited(txid ltx.TXID) (done bool, moved <-chan struct{}, failed error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.known && p.cursor >= txid, p.moved, p.failed
 }
 
-// failure returns the last error, nil after a success.
-func (p *progress) failure() error {
+// Failure returns the last error, nil after a success.
+func (p *Progress) Failure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.failed
 }
 
-// record publishes how the last turn went, and logs when that changes.
-func (p *progress) record(err error) {
+// Record publishes how the last turn went, and logs when that changes.
+func (p *Progress) Record(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
@@ -204,9 +206,9 @@ func (p *progress) record(err error) {
 	if err == nil {
 		p.st.FailingSince = time.Time{}
 	} else {
-		p.st.Err, p.st.Reason = err.Error(), reasonOf(err)
+		p.st.Err, p.st.Reason = err.Error(), ReasonOf(err)
 		if p.st.FailingSince.IsZero() {
-			p.st.FailingSince = p.clock()
+			p.st.FailingSince = p.Clock()
 		}
 		p.tell()
 	}
@@ -215,17 +217,17 @@ func (p *progress) record(err error) {
 		p.log.Info("the replica works again")
 	case errors.Is(err, lease.ErrConfirming): // for a few seconds
 	case errors.Is(err, lease.ErrHeld):
-		if p.late.Met("held", p.clock()) {
+		if p.late.Met("held", p.Clock()) {
 			p.log.Warn("the replica is not written to yet; commits are kept in the spool", "err", err)
 		}
-	case err != nil && p.late.Met(reasonOf(err), p.clock()):
+	case err != nil && p.late.Met(ReasonOf(err), p.Clock()):
 		p.log.Error("the replica cannot be brought up to date; commits are kept in the spool and the attempt is repeated",
 			"err", err)
 	}
 }
 
-// reasonOf names the kind of a failure, so that another kind is logged as well.
-func reasonOf(err error) string {
+// ReasonOf names the kind of a failure, so that another kind is logged as well.
+func ReasonOf(err error) string {
 	var claim *custody.ClaimError
 	switch {
 	case errors.As(err, &claim) && claim.Verdict != lineage.Diverged:
@@ -240,15 +242,15 @@ func reasonOf(err error) string {
 	return store.FailureReason(err)
 }
 
-// update changes the published status.
-func (p *progress) update(f func(*ReplicaStatus)) {
+// Update changes the published status.
+func (p *Progress) Update(f func(*Status)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f(&p.st)
 }
 
-// status returns what was published last.
-func (p *progress) status() (s ReplicaStatus, cursor ltx.TXID, known bool) {
+// Status returns what was published last.
+func (p *Progress) Status() (s Status, cursor ltx.TXID, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.st, p.cursor, p.known

@@ -1,4 +1,4 @@
-package replicator
+package progress
 
 import (
 	"errors"
@@ -15,12 +15,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// backlog is what was captured and may not be in every replica yet: the spool's
+// Backlog is what was captured and may not be in every replica yet: the spool's
 // segments, since when each is known, and how far the replicas have come.
-type backlog struct {
-	limit    int64 // of the spool
+type Backlog struct {
+	Limit    int64 // of the spool
 	clock    func() time.Time
-	replicas []*progress // complete before anything is captured
+	replicas []*Progress // complete before anything is captured
 	segments atomic.Pointer[spool.Spool]
 
 	mu      sync.Mutex // guards what follows; held over nothing, no other lock is taken under it
@@ -29,27 +29,38 @@ type backlog struct {
 	full    bool       // capture stopped, until half of the limit is free
 }
 
+// NewBacklog returns one of a spool with a limit, in bytes, that nothing was captured into.
+func NewBacklog(limit int64, clock func() time.Time) *Backlog {
+	return &Backlog{Limit: limit, clock: clock}
+}
+
+// Serve adds a replica. All are known before anything is captured.
+func (b *Backlog) Serve(p *Progress) { b.replicas = append(b.replicas, p) }
+
+// Captured says into which spool is captured from now on.
+func (b *Backlog) Captured(s *spool.Spool) { b.segments.Store(s) }
+
 // mark says that every commit before at has a TXID of at most txid.
 type mark struct {
 	txid ltx.TXID
 	at   time.Time
 }
 
-// spool returns the segments that wait, nil before the capture was first
+// Spool returns the segments that wait, nil before the capture was first
 // opened. It waits for nobody: Status asks at scrape.
-func (b *backlog) spool() *spool.Spool { return b.segments.Load() }
+func (b *Backlog) Spool() *spool.Spool { return b.segments.Load() }
 
-// begins returns the TXID of the first state that capture has, or will have.
-func (b *backlog) begins() ltx.TXID {
-	spool := b.spool()
+// Begins returns the TXID of the first state that capture has, or will have.
+func (b *Backlog) Begins() ltx.TXID {
+	spool := b.Spool()
 	if held := spool.List(); len(held) > 0 {
 		return held[0].MaxTXID
 	}
 	return spool.Last() + 1
 }
 
-// mark notes that every commit before at has a TXID of at most txid.
-func (b *backlog) mark(txid ltx.TXID, at time.Time) {
+// Mark notes that every commit before at has a TXID of at most txid.
+func (b *Backlog) Mark(txid ltx.TXID, at time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if n := len(b.marks); n > 0 && b.marks[n-1].txid == txid {
@@ -59,8 +70,8 @@ func (b *backlog) mark(txid ltx.TXID, at time.Time) {
 	}
 }
 
-// caughtUp is the latest instant before which every commit is in TXIDs up to txid.
-func (b *backlog) caughtUp(txid ltx.TXID) time.Time {
+// CaughtUp is the latest instant before which every commit is in TXIDs up to txid.
+func (b *Backlog) CaughtUp(txid ltx.TXID) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var at time.Time
@@ -73,10 +84,10 @@ func (b *backlog) caughtUp(txid ltx.TXID) time.Time {
 }
 
 // forget drops marks that no replica needs any more.
-func (b *backlog) forget() {
+func (b *Backlog) forget() {
 	least := ltx.TXID(0)
 	for i, p := range b.replicas {
-		if cursor, _ := p.position(); i == 0 || cursor < least {
+		if cursor, _ := p.Position(); i == 0 || cursor < least {
 			least = cursor
 		}
 	}
@@ -90,14 +101,14 @@ func (b *backlog) forget() {
 	}
 }
 
-// advance moves a replica's cursor over f, which is of the moment at.
-func (b *backlog) advance(p *progress, f store.LTXFile, at time.Time) {
-	p.advance(f, at, catalog.Past(b.clock(), at, f))
+// Advance moves a replica's cursor over f, which is of the moment at.
+func (b *Backlog) Advance(p *Progress, f store.LTXFile, at time.Time) {
+	p.Advance(f, at, catalog.Past(b.clock(), at, f))
 	b.forget()
 }
 
-// setFull says whether capture has stopped because there is no room.
-func (b *backlog) setFull(full bool) {
+// SetFull says whether capture has stopped because there is no room.
+func (b *Backlog) SetFull(full bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.full = full
@@ -110,11 +121,11 @@ const (
 	letGoBytes = 8 << 20
 )
 
-// letGo releases segments once that is worth it.
-func (b *backlog) letGo() error {
-	held, now := b.spool().Bytes(), b.clock()
+// LetGo releases segments once that is worth it.
+func (b *Backlog) LetGo() error {
+	held, now := b.Spool().Bytes(), b.clock()
 	b.mu.Lock()
-	due := held > 0 && (now.Sub(b.letGoAt) >= letGoEvery || held >= min(letGoBytes, b.limit/8))
+	due := held > 0 && (now.Sub(b.letGoAt) >= letGoEvery || held >= min(letGoBytes, b.Limit/8))
 	if due {
 		b.letGoAt = now
 	}
@@ -122,21 +133,21 @@ func (b *backlog) letGo() error {
 	if !due {
 		return nil
 	}
-	return b.release()
+	return b.Release()
 }
 
-// release lets go of what every replica has. A replica that fails is not
+// Release lets go of what every replica has. A replica that fails is not
 // waited for when the spool runs full and another one does not: it gets a
-// snapshot when it comes back.
-func (b *backlog) release() error {
-	spool := b.spool()
+// Snapshot when it comes back.
+func (b *Backlog) Release() error {
+	spool := b.Spool()
 	b.mu.Lock()
-	crowded := b.full || spool.Bytes() > b.limit/4*3
+	crowded := b.full || spool.Bytes() > b.Limit/4*3
 	b.mu.Unlock()
 	upTo, some := ltx.TXID(0), false
 	for _, p := range b.replicas {
-		cursor, _ := p.position()
-		if crowded && !p.healthy() {
+		cursor, _ := p.Position()
+		if crowded && !p.Healthy() {
 			continue
 		}
 		if !some || cursor < upTo {
@@ -149,14 +160,14 @@ func (b *backlog) release() error {
 	return spool.Release(upTo)
 }
 
-// reconsider lets replicas be looked at anew where another chain was begun, or where
+// Reconsider lets replicas be looked at anew where another chain was begun, or where
 // one is ahead of what was captured: the state directory was lost or is an old one,
 // and what comes need not join what the replica holds.
-func (b *backlog) reconsider(another bool, last ltx.TXID) {
+func (b *Backlog) Reconsider(another bool, last ltx.TXID) {
 	for _, p := range b.replicas {
-		if cursor, _ := p.position(); another || cursor > last {
+		if cursor, _ := p.Position(); another || cursor > last {
 			another = true
-			p.doubt(b.caughtUp)
+			p.Doubt(b.CaughtUp)
 		}
 	}
 	if another {
@@ -166,12 +177,12 @@ func (b *backlog) reconsider(another bool, last ltx.TXID) {
 	}
 }
 
-// doubtAfter makes the next turn look at the replica anew where err says that it is not
+// DoubtAfter makes the next turn look at the replica anew where err says that it is not
 // what it was.
-func (b *backlog) doubtAfter(p *progress, err error) {
+func (b *Backlog) DoubtAfter(p *Progress, err error) {
 	for _, anew := range []error{lease.ErrMoved, lease.ErrFenced, store.ErrMisplaced} {
 		if errors.Is(err, anew) {
-			p.doubt(b.caughtUp)
+			p.Doubt(b.CaughtUp)
 		}
 	}
 }
