@@ -2,19 +2,21 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/blockers"
 	"github.com/sqlwatch/sqlwatch/internal/cli"
-	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/views"
 )
 
 func registerBlockers(app *kingpin.Application, env *environment) {
-	cmd := app.Command("blockers", "Show who holds which lock and which frame of a database: pid, command, age.")
+	cmd := app.Command("blockers", "Show who holds which lock and which frame of a database: pid, command, age. "+
+		"Exit code 2: the daemon finds something wrong with it.")
 	name := cmd.Arg("db", "A configured name or a file.").Required().String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
@@ -28,28 +30,27 @@ func registerBlockers(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		return env.print(*asJSON, found, func(w io.Writer) error {
+		known := knownOf(ctx, env, *name)
+		err = env.print(*asJSON, found, func(w io.Writer) error {
 			if err := blockers.Write(w, path, found); err != nil {
 				return err
 			}
-			return writeLastRefusal(ctx, env, *name)
+			return views.Holding(w, known, time.Now())
 		})
+		if err == nil && slices.ContainsFunc(known, func(v databaseView) bool { return health.Wrong(v.Conditions) }) {
+			return &exitError{code: exitFindings}
+		}
+		return err
 	})
 }
 
-// writeLastRefusal says who was refused a lock last, where a daemon knows. Who
-// holds the locks does not depend on it, so that no daemon is no error.
-func writeLastRefusal(ctx context.Context, env *environment, name string) error {
+// knownOf returns what a daemon knows of a database. Who holds the locks does not depend on
+// it, so that no daemon is no error.
+func knownOf(ctx context.Context, env *environment, name string) []databaseView {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	known, err := newAdminClient(env).Databases(ctx, absolute(name))
-	if err != nil || len(known) == 0 || known[0].LastBusy == nil {
-		return nil
-	}
-	r := known[0].LastBusy
-	_, err = fmt.Fprintf(env.Stdout, "Last refused a lock: pid %d (%s), %s.\n", r.PID, r.Command,
-		show.Ago(time.Now(), r.At))
-	return err
+	known, _ := newAdminClient(env).Databases(ctx, absolute(name))
+	return known
 }
 
 func registerWriters(app *kingpin.Application, env *environment) {

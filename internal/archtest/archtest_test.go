@@ -49,6 +49,9 @@ var arrows = map[string][]string{
 	"internal/views": {"internal/admin", "internal/health", "internal/show", "internal/watchdog", "internal/web", "policy",
 		"replicator/requests"},
 	"internal/cli": {"internal/show"},
+	// who is examined, and what a daemon says of them
+	"internal/consult": {"internal/admin", "internal/cli", "internal/config", "internal/daemon", "internal/doctor",
+		"internal/health", "internal/inventory", "internal/target", "replicator/store"},
 	"internal/top": {"internal/admin", "internal/health", "internal/show", "internal/views", "internal/web"},
 	"internal/inventory": {"internal/config", "internal/durable", "internal/show", "replicator/catalog",
 		"replicator/lease",
@@ -167,7 +170,7 @@ var arrows = map[string][]string{
 	"internal/walbench":           {"internal/dbfile", "internal/show", "internal/sqlite"}, // SQL on a scratch copy
 	// SQLite in a process that nobody misses
 	"internal/cage": {"internal/sqlite"},
-	"internal/doctor": {"internal/show", "internal/dbfile", "internal/sqlite", "replicator/store",
+	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/sqlite", "replicator/store",
 		"replicator/store/s3"},
 	"internal/importer": {},
 	"internal/testapp":  {},

@@ -15,7 +15,10 @@ import (
 const tellEvery = 10 * time.Second
 
 // tell says to systemd how the daemon fares until ctx ends: a line for systemctl,
-// and that it is alive, as long as something advances.
+// and that it is alive. It is when every database and the daemon itself could be
+// asked, for which no lock may be stuck. A disk that does not answer, be it under
+// the only database, is a condition and no reason to begin anew: the next life would
+// hang at the same read, and nobody would be left to say so.
 func (d *Daemon) tell(ctx context.Context) error {
 	if d.o.NotifySocket == "" {
 		return nil
@@ -24,11 +27,7 @@ func (d *Daemon) tell(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		status := d.watchdog.Status()
-		state := "STATUS=" + statusLine(status, d.itself.now().Conditions)
-		if advances(len(d.watchdog.Overdue()), len(status.Databases)) {
-			state += "\nWATCHDOG=1"
-		}
-		d.announce(state)
+		d.announce("STATUS=" + statusLine(status, d.itself.now().Conditions) + "\nWATCHDOG=1")
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -37,11 +36,6 @@ func (d *Daemon) tell(ctx context.Context) error {
 		}
 	}
 }
-
-// advances reports whether the loop does what it is there for: not all of its
-// databases have been silent for a minute. One disk that does not answer is no
-// reason to begin anew.
-func advances(overdue, databases int) bool { return overdue == 0 || overdue < databases }
 
 // statusLine says in one line how all fare, the worst by name.
 func statusLine(status *watchdog.Status, itself []health.Condition) string {

@@ -45,17 +45,8 @@ func TestSystemdIsTold(t *testing.T) {
 	hear("STOPPING=1")
 }
 
-// systemd is not told that a daemon lives whose databases have all been silent.
-func TestStatusLineAndProgress(t *testing.T) {
+func TestStatusLine(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		overdue, databases int
-		want               bool
-	}{{0, 0, true}, {0, 3, true}, {2, 3, true}, {3, 3, false}} {
-		if got := advances(test.overdue, test.databases); got != test.want {
-			t.Errorf("%d of %d databases silent: advances %v", test.overdue, test.databases, got)
-		}
-	}
 	warn := []health.Condition{{ID: "wal_oversized", Severity: health.Warning}}
 	bad := []health.Condition{{ID: "spool_full", Severity: health.Critical}}
 	status := &watchdog.Status{Databases: []*watchdog.DatabaseStatus{{Name: "a", Conditions: warn},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -21,20 +22,22 @@ const (
 
 // Report is everything that was found, as --json prints it.
 type Report struct {
-	Databases []Examined `json:"databases"`
-	Host      []Finding  `json:"host"`
-	Settings  []Setting  `json:"settings,omitempty"`
-	Faults    int        `json:"faults"` // findings that are more than notes
+	Databases  []Examined         `json:"databases"`
+	Host       []Finding          `json:"host"`
+	Conditions []health.Condition `json:"conditions"` // of a daemon that runs, as it says itself
+	Settings   []Setting          `json:"settings,omitempty"`
+	Faults     int                `json:"faults"` // findings and conditions that want somebody to act
 }
 
 // Examined is one database of a Report.
 type Examined struct {
-	Name     string    `json:"name"`
-	Path     string    `json:"path"`
-	Fixed    string    `json:"fixed,omitempty"` // what --fix did
-	FixErr   string    `json:"fix_error,omitempty"`
-	Replicas []string  `json:"replicas"` // to which a round trip succeeded, and how long it took
-	Findings []Finding `json:"findings"`
+	Name       string             `json:"name"`
+	Path       string             `json:"path"`
+	Fixed      string             `json:"fixed,omitempty"` // what --fix did
+	FixErr     string             `json:"fix_error,omitempty"`
+	Replicas   []string           `json:"replicas"`   // to which a round trip succeeded, and how long it took
+	Conditions []health.Condition `json:"conditions"` // what a daemon that watches it knows
+	Findings   []Finding          `json:"findings"`   // what was found now
 }
 
 // Patient is one database to examine.
@@ -47,7 +50,7 @@ type Patient struct {
 
 // Examine gathers one database's facts and its replicas', and mends what may be.
 func Examine(ctx context.Context, p Patient) Examined {
-	d := Examined{Name: p.Name, Path: p.Path, Replicas: []string{}}
+	d := Examined{Name: p.Name, Path: p.Path, Replicas: []string{}, Conditions: []health.Condition{}}
 	facts := Gather(ctx, p.Name, p.Path)
 	if p.Fix && CanTurnWALOn(facts) {
 		if err := sqlite.SetJournalModeWAL(ctx, p.Path); err != nil {
@@ -137,11 +140,13 @@ func (r Report) Write(w io.Writer) error {
 		for _, line := range d.Replicas {
 			fmt.Fprintf(&b, "  replica   %s\n", line)
 		}
+		writeConditions(&b, d.Conditions)
 		writeFindings(&b, d.Findings, d.Name)
 		b.WriteString("\n")
 	}
-	if len(r.Host) > 0 {
+	if len(r.Host)+len(r.Conditions) > 0 {
 		b.WriteString("this machine\n")
+		writeConditions(&b, r.Conditions)
 		writeFindings(&b, r.Host, "")
 		b.WriteString("\n")
 	}
@@ -162,6 +167,14 @@ func (r Report) Write(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeConditions says what the daemon that watches knows, as findings are said.
+func writeConditions(b *strings.Builder, conditions []health.Condition) {
+	for _, c := range conditions {
+		fmt.Fprintf(b, "  %-9s %s, says the daemon: %s\n            why:  %s\n            cure: %s\n", c.Severity, c.ID,
+			c.What, c.Why, c.Cure)
+	}
 }
 
 func writeFindings(b *strings.Builder, findings []Finding, database string) {

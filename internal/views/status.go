@@ -190,3 +190,20 @@ func Wrong(v admin.Database, least health.Severity) bool {
 	away := State(v) != "up" && State(v) != "empty"
 	return away && least == health.Warning || health.AtLeast(v.Conditions, least)
 }
+
+// Holding writes what a daemon knows of who is in whose way: the last refusal, and what is
+// wrong with the database.
+func Holding(w io.Writer, known []admin.Database, now time.Time) error {
+	for _, v := range known {
+		if r := v.LastBusy; r != nil {
+			if _, err := fmt.Fprintf(w, "Last refused a lock: pid %d (%s), %s.\n", r.PID, show.Text(r.Command),
+				show.Ago(now, r.At)); err != nil {
+				return err
+			}
+		}
+		for _, c := range v.Conditions {
+			Condition(w, v.Name, c, now)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+// Package consult has doctor look at what an operator named: it asks a running daemon
+// what it knows, finds the databases and their replicas, and hands them over one by one.
+package consult
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/cli"
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
+	"github.com/sqlwatch/sqlwatch/internal/doctor"
+	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/inventory"
+	"github.com/sqlwatch/sqlwatch/internal/target"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// askWithin bounds how long a daemon is asked; doctor looks for itself in any case.
+const askWithin = 5 * time.Second
+
+// Request is what an operator wants to have examined.
+type Request struct {
+	Names           []string // configured names or files; none: all that are configured
+	Replica         string   // of files without a configuration
+	Processes       int      // that may be attached; 0: any number
+	Fix             bool
+	WithoutReplicas bool
+}
+
+// Consultation is where things are found, and where progress is told.
+type Consultation struct {
+	Resolver *target.Resolver
+	Progress io.Writer
+}
+
+// Hold examines everything that was asked for. The settings of the report are left to
+// the caller.
+func (c Consultation) Hold(ctx context.Context, r Request) (doctor.Report, []config.DatabaseTarget, error) {
+	daemon := c.ask(ctx)
+	targets, host, err := c.targets(r, daemon)
+	if err != nil {
+		return doctor.Report{}, nil, err
+	}
+	report := doctor.Report{Databases: []doctor.Examined{}, Host: doctor.DiagnoseHost(host), Conditions: daemon.itself}
+	report.Faults = doctor.Faults(report.Host) + wrong(report.Conditions)
+	for _, t := range targets {
+		d := c.examine(ctx, r, t)
+		if err := ctx.Err(); err != nil {
+			return report, targets, err
+		}
+		d.Conditions = slices.DeleteFunc(daemon.of(t), func(c health.Condition) bool { // it has not looked since
+			return c.ID == "not_wal" && d.Fixed != ""
+		})
+		report.Databases = append(report.Databases, d)
+		report.Faults += doctor.Faults(d.Findings) + wrong(d.Conditions)
+		if d.FixErr != "" {
+			report.Faults++
+		}
+	}
+	return report, targets, nil
+}
+
+// answers is what a running daemon knows; of none it is empty.
+type answers struct {
+	itself    []health.Condition
+	databases []admin.Database
+}
+
+// ask asks the daemon. That none answers is no finding: doctor is run before there is one,
+// too, and status says it.
+func (c Consultation) ask(ctx context.Context) answers {
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	known, err := c.Resolver.Daemon.Databases(ctx, "")
+	if err != nil {
+		return answers{itself: []health.Condition{}}
+	}
+	return answers{itself: append([]health.Condition{}, c.Resolver.Daemon.Health(ctx).Conditions...), databases: known}
+}
+
+// of returns what the daemon says of a database; never nil.
+func (a answers) of(t config.DatabaseTarget) []health.Condition {
+	for _, d := range a.databases {
+		if d.Name == t.Name || d.Path == target.Absolute(t.Path) {
+			return append([]health.Condition{}, d.Conditions...)
+		}
+	}
+	return []health.Condition{}
+}
+
+// named returns the databases that the daemon watches by these names or paths, or all of
+// them for none. It knows no replicas.
+func (a answers) named(names []string) (targets []config.DatabaseTarget, err error) {
+	for _, d := range a.databases {
+		targets = append(targets, config.DatabaseTarget{Name: d.Name, Path: d.Path})
+	}
+	if len(names) == 0 {
+		return targets, nil
+	}
+	return target.Choose(targets, names, nil)
+}
+
+// wrong counts the conditions that somebody must act on.
+func wrong(all []health.Condition) (n int) {
+	for _, c := range all {
+		if c.Severity != health.Info {
+			n++
+		}
+	}
+	return n
+}
+
+// targets returns what to examine. The configuration's warnings are findings here, so they
+// are not printed as it is loaded. Where it cannot be read, the daemon's databases are
+// examined without their replicas.
+func (c Consultation) targets(r Request, daemon answers) ([]config.DatabaseTarget, doctor.Host, error) {
+	quiet := *c.Resolver
+	quiet.Stderr = io.Discard
+	targets, cfg, err := quiet.Targets(r.Names, r.Replica)
+	var bad *target.ConfigError
+	if errors.As(err, &bad) || errors.Is(err, fs.ErrPermission) || errors.Is(err, target.ErrNoConfig) {
+		if known, nameErr := daemon.named(r.Names); nameErr == nil && len(known) > 0 {
+			return known, doctor.Host{ConfigurationTip: []string{fmt.Sprintf("the daemon was asked which databases there "+
+				"are, and no replica is tried: its configuration cannot be read here: %v", err)}}, nil
+		}
+	}
+	if err != nil && len(targets) == 0 {
+		return nil, doctor.Host{}, err
+	}
+	tips := c.warnings(cfg)
+	if err != nil {
+		tips = append([]string{err.Error()}, tips...)
+	}
+	host := doctor.GatherHost(cfg.Server.StateDir, tips)
+	if len(r.Names) == 0 {
+		states, _ := inventory.LeftOver(context.Background(), c.Resolver, cfg.Server.StateDir, targets)
+		for _, s := range states { // a directory that may not be read has its own finding
+			host.LeftOver = append(host.LeftOver, s.String())
+		}
+	}
+	return targets, host, nil
+}
+
+// warnings returns the configuration's own, where it came from files.
+func (c Consultation) warnings(cfg *config.Config) []string {
+	path, err := c.Resolver.ConfigPath()
+	if err != nil || len(cfg.Files) == 0 {
+		return nil
+	}
+	var tips []string
+	_, diags := config.Load(path, c.Resolver.Getenv)
+	for _, d := range diags {
+		tips = append(tips, d.Detail)
+	}
+	return tips
+}
+
+// examine has one database examined, with its replicas.
+func (c Consultation) examine(ctx context.Context, r Request, t config.DatabaseTarget) doctor.Examined {
+	defer cli.Waiting(c.Progress, "examining "+t.Name)()
+	patient := doctor.Patient{Name: t.Name, Path: t.Path, Expected: r.Processes, Fix: r.Fix}
+	for _, at := range t.Replicas {
+		if r.WithoutReplicas {
+			break
+		}
+		patient.Replicas = append(patient.Replicas, doctor.ReplicaPlace{
+			Name: at.Name, Kind: at.Type, Place: at.Place(), Dir: at.File.Dir,
+			Open: func(ctx context.Context) (store.Store, error) { return daemon.NewStore(ctx, at) },
+		})
+	}
+	return doctor.Examine(ctx, patient)
+}
