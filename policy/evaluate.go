@@ -409,10 +409,12 @@ func (s *step) start() *Action {
 	if st.Truncated {
 		st.Truncation = now
 	}
-	s.earliest = now
-	s.reason = "acts now: " + s.because()
-	a := &Action{Policy: s.p.Name, DB: s.e.in.Sample.DB, Kind: s.p.Kind, Notify: s.p.Notify, Severity: s.p.Severity,
-		Why: s.because()}
+	s.earliest, s.reason = now, "acts now"
+	a := &Action{Policy: s.p.Name, DB: s.e.in.Sample.DB, Kind: s.p.Kind, Notify: s.p.Notify, Severity: s.p.Severity}
+	if !s.e.in.SkipWords {
+		a.Why = s.because()
+		s.reason += ": " + a.Why
+	}
 	if s.p.Ladder != nil {
 		l := s.p.Ladder
 		if s.leftOut != "" {
@@ -430,9 +432,11 @@ func (s *step) start() *Action {
 			st.Noticed = now
 		}
 	}
-	if s.p.message != nil {
+	switch {
+	case s.e.in.SkipWords:
+	case s.p.message != nil:
 		a.Message = s.values.Text(s.p.message)
-	} else {
+	default:
 		a.Message = fmt.Sprintf("%s: policy %s: %s", a.DB, a.Policy, a.Why)
 	}
 	return a

@@ -157,6 +157,9 @@ type Input struct {
 	Replicas []string          // names of the database's replicas, as "s3.main"; one missing from Sample is unknown
 	SkipTree bool              // leave PolicyDecision.Tree nil
 
+	// Leave Action.Why and Message empty: nobody reads them, and finding words takes longer than deciding.
+	SkipWords bool
+
 	Gap         time.Duration // so far apart two samples may be for a condition to have held between them; 0: a minute
 	PausedUntil time.Time     // an operator lets no action begin before then; notices go on
 }

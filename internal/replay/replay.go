@@ -165,7 +165,7 @@ func (p *player) tick(now time.Time, in Input) {
 	sample := p.db.sample(now)
 	p.past.Add(sample)
 	d := p.set.Evaluate(policy.Input{Now: now, Sample: sample, History: p.past, Labels: p.labels, Replicas: p.replicas,
-		SkipTree: true, Gap: openEnded}, p.states)
+		SkipTree: true, SkipWords: true, Gap: openEnded}, p.states)
 	p.states = d.Next
 	for _, a := range d.Actions {
 		p.act(a, now)

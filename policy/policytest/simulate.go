@@ -135,7 +135,23 @@ func (s *simulation) check(x *expectation) {
 
 func (s *simulation) fail(place hcl.Range, wrong []Mismatch) {
 	s.result.Failures = append(s.result.Failures, TestFailure{placeOf(place), s.now, s.now.Sub(s.test.start),
-		s.last.Reason, wrong})
+		s.reason(), wrong})
+}
+
+// reason is what the policy says of itself. Why it has just acted is found when somebody
+// asks: a fortnight has ten thousand actions.
+func (s *simulation) reason() string {
+	if !s.acted {
+		return s.last.Reason
+	}
+	in := s.decided.in
+	in.SkipWords = false
+	for _, a := range s.test.set.Evaluate(in, s.decided.states).Actions {
+		if a.Policy == s.test.policy.Name {
+			return "it has just acted: " + a.Why
+		}
+	}
+	return s.last.Reason
 }
 
 // simulation is one run of a test.
@@ -148,6 +164,12 @@ type simulation struct {
 	past    *policy.History
 	own     *policy.History // of the test's own expressions
 	last    policy.PolicyDecision
+	decided struct { // what the last decision rests on
+		in     policy.Input
+		states map[string]policy.PolicyState
+	}
+	acted   bool            // at the last look, and that is over
+	stalls  []time.Duration // of checkpoints since the last look
 	running []running
 	timed   []*expectation // still to come
 	broken  [2]bool        // always and never are reported once
@@ -185,13 +207,19 @@ func (s *simulation) play(sp *stretch) {
 // actions begin.
 func (s *simulation) tick(step time.Duration) {
 	s.db.write(step, s.now)
+	s.acted = false
 	s.end()
+	for _, stall := range s.stalls {
+		s.past.ObserveStall(stall)
+	}
+	s.stalls = s.stalls[:0]
 	sample := s.db.sample(s.now)
 	s.past.Add(sample)
 	if s.own.Reads() {
 		s.own.Add(sample)
 	}
 	in := s.input(sample)
+	s.decided.in, s.decided.states = in, s.states
 	d := s.test.set.Evaluate(in, s.states)
 	s.states = d.Next
 	for _, pd := range d.Policies {
@@ -234,13 +262,13 @@ func (s *simulation) end() {
 			}
 		}
 		if r.action.Kind == policy.ActCheckpoint {
-			s.past.ObserveStall(r.result.WriterStall)
+			s.stalls = append(s.stalls, r.result.WriterStall)
 			s.own.ObserveStall(r.result.WriterStall)
 			s.result.MaxStall = max(s.result.MaxStall, r.result.WriterStall)
 			s.result.Stalls += r.result.WriterStall
 		}
 		if r.action.Policy == s.test.policy.Name {
-			s.last.Phase, s.last.Reason = s.states[r.action.Policy].Phase, "it has just acted: "+r.action.Why
+			s.last.Phase, s.last.Reason, s.acted = s.states[r.action.Policy].Phase, "it has just acted", true
 		}
 	}
 	s.running = still
@@ -278,7 +306,7 @@ func (s *simulation) evaluation() *lang.Evaluation {
 
 func (s *simulation) input(sample *collector.Sample) policy.Input {
 	return policy.Input{Now: s.now, Sample: sample, History: s.past, Labels: s.test.labels, Replicas: s.db.replicaNames(),
-		SkipTree: true, Gap: 2 * s.test.step}
+		SkipTree: true, SkipWords: true, Gap: 2 * s.test.step}
 }
 
 // compare returns what differs from the expectation now.
