@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 //	                           a checkpoint may spend its stall budget
 //	ready                      waits until the daemon at $ADDR is ready
 //	get PATH                   fetches a path from the daemon at $ADDR, any status
+//	recorded                   writes ten days of recordings
 //	app DATABASE               starts an application that keeps a WAL database open
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -45,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"ready":    scriptReady,
 			"get":      scriptGet,
 			"app":      scriptApp,
+			"recorded": scriptRecorded,
 		},
 	})
 }

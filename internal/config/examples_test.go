@@ -57,12 +57,21 @@ func playTests(t *testing.T, cfg *Config, path string) {
 
 func TestExampleTests(t *testing.T) {
 	t.Parallel()
-	const path = "../../examples/off-peak.hcl"
-	cfg, diags := Load(path, testEnv)
-	if len(diags) > 0 {
-		t.Fatal(diags)
+	tests, err := filepath.Glob("../../examples/*" + testSuffix)
+	if err != nil || len(tests) < 2 {
+		t.Fatalf("tests of examples: %v %v", tests, err)
 	}
-	playTests(t, cfg, path)
+	for _, name := range tests {
+		path := strings.TrimSuffix(name, testSuffix) + ".hcl"
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			t.Parallel()
+			cfg, diags := Load(path, testEnv)
+			if len(diags) > 0 {
+				t.Fatal(diags)
+			}
+			playTests(t, cfg, path)
+		})
+	}
 }
 
 func TestLoadTestsRefuses(t *testing.T) {

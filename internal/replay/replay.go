@@ -51,6 +51,12 @@ func Run(stateDir string, since time.Time, names []string, before, after *config
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range names {
+		if len(inputs) > 0 && len(inputs[name]) == 0 {
+			return nil, fmt.Errorf("nothing is recorded of %q since %s; there are %s", name, since.Format(time.DateTime),
+				strings.Join(slices.Sorted(maps.Keys(inputs)), ", "))
+		}
+	}
 	all := []Database{}
 	for _, db := range slices.Sorted(maps.Keys(inputs)) {
 		in := inputs[db]

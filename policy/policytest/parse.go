@@ -2,6 +2,7 @@ package policytest
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,8 +50,7 @@ type testDecoder struct {
 
 func (d *testDecoder) test(b *hcl.Block) *Test {
 	schema := hcldecode.Attributes("policy!", "start!", "step", "always", "never")
-	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "database"}, {Type: "during", LabelNames: []string{"length"}},
-		{Type: "expect"}}
+	schema.Blocks = append([]hcl.BlockHeaderSchema{{Type: "database"}}, scriptBlocks...)
 	content := d.Content(b.Body, schema)
 	a := content.Attributes
 	t := &Test{Name: b.Labels[0], Range: b.DefRange, set: d.set, program: lang.NewProgram(d.Scope)}
@@ -72,20 +72,26 @@ func (d *testDecoder) test(b *hcl.Block) *Test {
 		d.Errorf(b.DefRange, "Not watched", "policy.Policy %q does not watch a database named %q; its databases are %s. "+
 			"Give the database block a name.", t.policy.Name, t.db.name, strings.Join(t.policy.Databases, ", "))
 	}
-	for i, name := range []string{"always", "never"} {
-		if x := a[name]; x != nil {
-			compiled, diags := t.program.Compile(x.Expr, lang.Bool)
-			d.Diags = append(d.Diags, diags...)
-			t.rules[i] = x.Range
-			if i == 0 {
-				t.always = compiled
-			} else {
-				t.never = compiled
-			}
-		}
-	}
+	t.rules = d.rules(t, a)
 	d.script(t, content.Blocks, b)
 	return t
+}
+
+// scriptBlocks are what a script is made of.
+var scriptBlocks = []hcl.BlockHeaderSchema{{Type: "during", LabelNames: []string{"length"}}, {Type: "expect"},
+	{Type: "repeat", LabelNames: []string{"times"}}}
+
+// rules reads always and never.
+func (d *testDecoder) rules(t *Test, a hcl.Attributes) (rules []*rule) {
+	for _, r := range []rule{{name: "always", wrong: policy.False}, {name: "never", wrong: policy.True}} {
+		if x := a[r.name]; x != nil {
+			compiled, diags := t.program.Compile(x.Expr, lang.Bool)
+			d.Diags = append(d.Diags, diags...)
+			r.expr, r.place = compiled, x.Range
+			rules = append(rules, &r)
+		}
+	}
+	return rules
 }
 
 // policy finds the policy that a test is about.
@@ -129,26 +135,14 @@ func (d *testDecoder) database(t *Test, b *hcl.Block) {
 	}
 }
 
-// script reads the during and expect blocks in file order.
+// script reads the during, expect and repeat blocks in file order.
 func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
-	length, expects := time.Duration(0), 0
-	for _, b := range blocks {
-		switch {
-		case b.Type == "during":
-			t.script = append(t.script, d.stretch(t, b))
-			length += t.script[len(t.script)-1].length
-		case b.Type == "expect" && d.timed(b):
-			x := d.expect(t, b)
-			t.timed = append(t.timed, x)
-			expects++
-		case b.Type == "expect" && len(t.script) == 0:
-			d.Errorf(b.DefRange, "Nothing has happened",
-				"An expect block looks at the moment that the during blocks above it lead to; there is none.")
-		case b.Type == "expect":
-			last := t.script[len(t.script)-1]
-			last.expect = append(last.expect, d.expect(t, b))
-			expects++
-		}
+	before := len(d.Diags)
+	t.script = d.play(t, blocks, false)
+	length, expects := time.Duration(0), len(t.timed)+len(t.rules)
+	for _, sp := range t.script {
+		length += sp.length
+		expects += len(sp.expect) + len(sp.rules)
 	}
 	slices.SortStableFunc(t.timed, func(a, b *expectation) int { return a.at.Compare(b.at) })
 	for _, x := range t.timed {
@@ -157,13 +151,59 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 				t.start.Add(length).Format(time.RFC3339))
 		}
 	}
-	if expects == 0 && t.always == nil && t.never == nil {
+	if expects == 0 && len(d.Diags) == before {
 		d.Errorf(test.DefRange, "Nothing expected", "Test %q has no expect block that could fail.", t.Name)
 	}
 	if length/t.step > maxTicks {
 		d.Errorf(test.DefRange, "Too long a test", "%s in steps of %s are more than %d evaluations; a step may be up to 5m.",
 			amounts.HumanSeconds(length.Seconds()), t.step, maxTicks)
 	}
+}
+
+// play reads the blocks of a test, or of a repetition within it.
+func (d *testDecoder) play(t *Test, blocks hcl.Blocks, repeated bool) (script []*stretch) {
+	for _, b := range blocks {
+		switch {
+		case b.Type == "during":
+			script = append(script, d.stretch(t, b))
+		case b.Type == "repeat":
+			script = append(script, d.repeat(t, b)...)
+		case b.Type == "expect" && d.timed(b):
+			if repeated {
+				d.Errorf(b.DefRange, "At one time only", "What is repeated happens at several times: an expect block with `at` "+
+					"belongs outside of repeat.")
+			}
+			t.timed = append(t.timed, d.expect(t, b))
+		case b.Type == "expect" && len(script) == 0:
+			d.Errorf(b.DefRange, "Nothing has happened",
+				"An expect block looks at the moment that the during blocks above it lead to; there is none.")
+		case b.Type == "expect":
+			// Of a repetition it is meant after its last time only: what is within stays as it is.
+			last := *script[len(script)-1]
+			last.expect = append(slices.Clone(last.expect), d.expect(t, b))
+			script[len(script)-1] = &last
+		}
+	}
+	return script
+}
+
+// repeat reads what happens several times in a row.
+func (d *testDecoder) repeat(t *Test, b *hcl.Block) (script []*stretch) {
+	times, err := strconv.Atoi(b.Labels[0])
+	if err != nil || times < 1 || times > 1000 {
+		d.Errorf(b.LabelRanges[0], "Not a number of times", "%q must be a number from 1 to 1000.", b.Labels[0])
+		times = 1
+	}
+	once := d.play(t, d.Content(b.Body, &hcl.BodySchema{Blocks: scriptBlocks}).Blocks, true)
+	if len(once)*times > maxTicks {
+		d.Errorf(b.DefRange, "Too long a test", "These are %d spans; a test has no more than %d evaluations.",
+			len(once)*times, maxTicks)
+		return once
+	}
+	for range times {
+		script = append(script, once...)
+	}
+	return script
 }
 
 func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
@@ -175,7 +215,7 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 	}
 	a := d.Content(b.Body, hcldecode.Attributes("write", "reader", "write_lock", "readable", "disk_free",
 		"replica_lag", "pending", "replica_healthy", "reader_every", "reader_for", "write_speed", "sync", "fails",
-		"takes")).Attributes
+		"takes", "always", "never")).Attributes
 	sp.length = length
 	sp.write = d.Size(a["write"], 0, 0, 10e9)
 	sp.reader = d.Flag(a["reader"], false)
@@ -192,6 +232,13 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 		}
 	}
 	d.disturbances(sp, a)
+	sp.rules = d.rules(t, a)
+	for _, r := range sp.rules {
+		if sp.length <= t.step {
+			d.Errorf(r.place, "Never looked at", "Between the beginning and the end of a span of %s nothing is looked at in "+
+				"steps of %s.", sp.length, t.step)
+		}
+	}
 	return sp
 }
 

@@ -31,9 +31,15 @@ type Test struct {
 	labels  map[string]string
 	script  []*stretch
 	timed   []*expectation // those with a time of their own, in its order
-	always  hclsyntax.Expression
-	never   hclsyntax.Expression
-	rules   [2]hcl.Range // where always and never stand
+	rules   []*rule        // at every moment
+}
+
+// rule is an `always` or a `never`.
+type rule struct {
+	name  string
+	expr  hclsyntax.Expression
+	wrong policy.Truth
+	place hcl.Range
 }
 
 // stretch is a length of time with a steady workload, and what is expected at
@@ -56,6 +62,7 @@ type stretch struct {
 	fails      []string      // kinds of action that fail
 	takes      time.Duration // how long an action other than a checkpoint takes
 
+	rules  []*rule // between its beginning and its end
 	expect []*expectation
 }
 
@@ -112,7 +119,7 @@ func (t *Test) Run() TestResult { return t.RunCovered(nil) }
 // RunCovered plays the test, and notes what of the policies it has seen at work.
 func (t *Test) RunCovered(cover *Coverage) TestResult {
 	s := &simulation{test: t, db: t.db, now: t.start, states: map[string]policy.PolicyState{}, past: t.set.NewHistory(),
-		own: t.program.Retain(&policy.History{}), timed: t.timed, cover: cover,
+		own: t.program.Retain(&policy.History{}), timed: t.timed, cover: cover, broken: map[*rule]bool{},
 		result: TestResult{Name: t.Name, Place: placeOf(t.Range), Failures: []TestFailure{}}}
 	s.db.begin(t.start)
 	for _, sp := range t.script {
@@ -172,7 +179,7 @@ type simulation struct {
 	stalls  []time.Duration // of checkpoints since the last look
 	running []running
 	timed   []*expectation // still to come
-	broken  [2]bool        // always and never are reported once
+	broken  map[*rule]bool // each is reported once
 	runs    int            // of the policy since the last expectation
 	cover   *Coverage
 	result  TestResult
@@ -200,6 +207,9 @@ func (s *simulation) play(sp *stretch) {
 		}
 		s.now = s.now.Add(step)
 		s.tick(step)
+		if s.now.Before(end) {
+			s.obey(sp.rules)
+		}
 	}
 }
 
@@ -240,7 +250,7 @@ func (s *simulation) tick(step time.Duration) {
 	}
 	s.end()
 	s.result.MaxWAL = max(s.result.MaxWAL, s.db.wal.SizeBytes)
-	s.rules()
+	s.obey(s.test.rules)
 	for len(s.timed) > 0 && !s.timed[0].at.After(s.now) {
 		s.check(s.timed[0])
 		s.timed = s.timed[1:]
@@ -274,21 +284,17 @@ func (s *simulation) end() {
 	s.running = still
 }
 
-// rules looks at what must hold at every moment, and at none.
-func (s *simulation) rules() {
-	for i, rule := range []struct {
-		name  string
-		expr  hclsyntax.Expression
-		wrong policy.Truth
-	}{{"always", s.test.always, policy.False}, {"never", s.test.never, policy.True}} {
-		if rule.expr == nil || s.broken[i] {
+// obey looks at what must hold at every moment, and at none.
+func (s *simulation) obey(rules []*rule) {
+	for _, r := range rules {
+		if s.broken[r] {
 			continue
 		}
 		e := s.evaluation()
-		if truth, why := e.Truth(rule.expr); truth == rule.wrong {
-			s.broken[i] = true
-			s.fail(s.test.rules[i], []Mismatch{{rule.name, rule.wrong.Not().String(), truth.String() + ": " +
-				cmp.Or(why, e.Tree(rule.expr).Summary())}})
+		if truth, why := e.Truth(r.expr); truth == r.wrong {
+			s.broken[r] = true
+			s.fail(r.place, []Mismatch{{r.name, r.wrong.Not().String(), truth.String() + ": " +
+				cmp.Or(why, e.Tree(r.expr).Summary())}})
 		}
 	}
 }

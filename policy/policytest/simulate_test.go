@@ -3,6 +3,7 @@ package policytest
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
@@ -229,6 +230,13 @@ func TestParseTests(t *testing.T) {
 		{"lag of no replica", night("shrink", "during \"1m\" { replica_lag = \"5m\" }\nexpect { runs = 0 }"),
 			"no replica that could lag", 4},
 		{"too long", night("shrink", "during \"360d\" {}\nexpect { runs = 0 }"), "Too long", 1},
+		{"bad repeat", night("shrink", "repeat \"0\" {\n during \"1m\" {}\n}\n"+fine), "a number from 1 to 1000", 4},
+		{"many repeats", night("shrink", "repeat \"1000\" {\n repeat \"1000\" {\n during \"1s\" {}\n}\n}\n"+fine),
+			"1000000 spans", 4},
+		{"repeated moment", night("shrink", "repeat \"2\" {\n during \"1m\" {}\n expect {\n at = \"1m\"\n runs = 0\n}\n}"),
+			"At one time only", 6},
+		{"rule of a moment", night("shrink", "during \"10s\" { never = wal.bytes > 0 }\n"+fine), "nothing is looked at", 4},
+		{"rule of no truth", night("shrink", "during \"1m\" { never = wal.bytes }\n"+fine), "must be true or false", 4},
 		{"duplicate", night("shrink", fine) + "\n" + night("shrink", fine), "already defined", 7},
 	}
 	for _, test := range tests {
@@ -355,6 +363,33 @@ func TestSimulateRules(t *testing.T) {
 	}
 	if r.MaxWAL < 190e6 || r.MaxStall == 0 || r.Stalls < r.MaxStall {
 		t.Errorf("WAL up to %d, stalls %s of %s", r.MaxWAL, r.MaxStall, r.Stalls)
+	}
+}
+
+// What is repeated happens so many times; rules of a span hold within it only.
+func TestSimulateRepeats(t *testing.T) {
+	t.Parallel()
+	tests, diags := parseTests(t, night("shrink", `repeat "3" {
+			repeat "2" {
+				during "10m" { write = "200KB" }
+			}
+			expect { runs = 2 }
+			during "20m" {
+				write  = "1KB"
+				always = wal.bytes < bytes("40MB")
+			}
+		}
+		expect { runs = 0 }
+		during "10m" {
+			write = "1MB"
+			never = wal.bytes > bytes("40MB")
+		}`))
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	r := tests[0].Run()
+	if len(r.Failures) != 1 || r.Failures[0].Mismatches[0].Attribute != "never" || r.Length != 130*time.Minute {
+		t.Errorf("%s: %+v", r.Length, r.Failures)
 	}
 }
 
