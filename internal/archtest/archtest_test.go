@@ -115,7 +115,7 @@ var arrows = map[string][]string{
 	"replicator/overlay": {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
 	"replicator/capture": {
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
-		"replicator/capture/mainfile",
+		"replicator/capture/mainfile", "replicator/capture/segments",
 		"replicator/capture/batch", "replicator/overlay", "replicator/moment",
 		"replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
@@ -124,7 +124,9 @@ var arrows = map[string][]string{
 	"replicator/capture/pace":     {},
 	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile"},
 	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
-	"replicator/capture/batch":    {"internal/dbfile"}, // pages in bounded memory, whatever they prove
+	"replicator/capture/segments": {"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
+		"replicator/pagesums", "replicator/spool", "internal/dbfile"}, // what was read, made durable
+	"replicator/capture/batch": {"internal/dbfile"}, // pages in bounded memory, whatever they prove
 	// What survives a restart, apart from how it comes about.
 	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/durable"},

@@ -15,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
@@ -37,6 +38,11 @@ var (
 	// ErrSpoolFull says that nothing is captured until segments are released.
 	ErrSpoolFull = errors.New("spool is full: commits are not captured; when replicas have caught up, the difference is " +
 		"taken")
+	// ErrCut says that the file ends before the database does, and that what is missing is not
+	// in the WAL either: somebody cut it, or copied another file over it, while it was in use.
+	ErrCut = errors.New("the database's file lacks pages, and the WAL does not have them: it was cut, or another file " +
+		"was copied over it, while it was in use; the application reads damage where they were. End the application, put " +
+		"a whole file in place and remove its -wal and -shm before the next start")
 )
 
 // DefaultSpoolLimit is the bound of a spool for which none is set, in bytes.
@@ -136,7 +142,7 @@ type Capture struct {
 	tail       *tail.Tail
 	state      *statedir.Dir
 	continuity *continuity
-	flusher    *flusher
+	flusher    *segments.Flusher
 	copies     *overlay.Copies
 	hold       *hold
 	comparer   *comparer
@@ -156,7 +162,7 @@ func New(o Options) *Capture {
 	c.tail = tail.New(o.Files, o.Clock)
 	c.state = &statedir.Dir{Path: o.StateDir, Clock: o.Clock, Log: c.log, Recover: o.Recover}
 	c.continuity = newContinuity(o.Files, c.tail, c.state, c.log)
-	c.flusher = &flusher{files: o.Files, tail: c.tail, state: c.state, commit: (*pendingCommit).run}
+	c.flusher = segments.New(o.Files, c.tail, c.state)
 	c.copies = overlay.NewCopies(o.Files)
 	c.hold = &hold{files: o.Files, flusher: c.flusher, copies: c.copies}
 	c.comparer = &comparer{
@@ -164,7 +170,7 @@ func New(o Options) *Capture {
 		between: c.keepBounded, stage: stageLimit, portion: comparePortion,
 	}
 	c.restarter = &restarter{
-		files: o.Files, hold: c.hold, flusher: c.flusher,
+		files: o.Files, hold: c.hold, flusher: c.flusher, tail: c.tail,
 		restartAt: o.RestartAt, stallBudget: o.StallBudget, clock: o.Clock, log: c.log,
 	}
 	c.truncater = &truncater{files: o.Files, hold: c.hold, flusher: c.flusher}
@@ -215,7 +221,7 @@ func (c *Capture) Discontinuities() map[string]uint64 { return c.continuity.disc
 func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	err := c.flusher.wait()
+	err := c.flusher.Wait()
 	if err == nil {
 		err = c.departure.part()
 	}

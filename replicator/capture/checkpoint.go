@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
@@ -79,7 +80,7 @@ func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, bu
 type truncater struct {
 	files   *dbfile.Files
 	hold    *hold
-	flusher *flusher
+	flusher *segments.Flusher
 }
 
 // run drains the WAL and, for a TRUNCATE, empties it.
@@ -117,7 +118,7 @@ func (t *truncater) run(ctx context.Context, mode sqlite.Mode, budget sqlite.Bud
 
 // drain copies and backfills the bulk while nobody has to wait.
 func (t *truncater) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
-	if err := t.flusher.captureHead(); err != nil {
+	if err := t.flusher.CaptureHead(); err != nil {
 		return sqlite.Result{}, err
 	}
 	if err := t.hold.advance(ctx); err != nil {
@@ -127,7 +128,7 @@ func (t *truncater) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Res
 	if err != nil {
 		return r, err
 	}
-	return r, errors.Join(t.files.SyncDatabase(), t.files.ForgetWAL(), t.flusher.captureHead())
+	return r, errors.Join(t.files.SyncDatabase(), t.files.ForgetWAL(), t.flusher.CaptureHead())
 }
 
 // truncate makes one attempt at a TRUNCATE, in a freeze: nobody can commit. The tail is
@@ -144,14 +145,14 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 	var reason error
 	hooks := sqlite.Hooks{
 		WriteLocked: func() error {
-			defer t.flusher.hurry(left())()
-			if reason = t.flusher.absorbTail(); reason == nil {
-				reason = t.flusher.begin()
+			defer t.flusher.Hurry(left())()
+			if reason = t.flusher.AbsorbTail(); reason == nil {
+				reason = t.flusher.Begin()
 			}
 			return reason
 		},
 		BeforeReset: func() error {
-			reason = t.flusher.end(left())
+			reason = t.flusher.End(left())
 			return reason
 		},
 	}
@@ -164,5 +165,5 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 	}
 	reset := err == nil && (r.Outcome == sqlite.OutcomeTruncated || r.Outcome == sqlite.OutcomeShortened)
 	r.WriterStall = freeze.Stall()
-	return r, errors.Join(err, t.hold.thaw(ctx, freeze, reset), t.flusher.wait())
+	return r, errors.Join(err, t.hold.thaw(ctx, freeze, reset), t.flusher.Wait())
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
@@ -31,7 +32,7 @@ type comparer struct {
 	tail       *tail.Tail
 	state      *statedir.Dir
 	continuity *continuity
-	flusher    *flusher
+	flusher    *segments.Flusher
 	hold       *hold
 	between    func(context.Context) error // keeps the WAL bounded, between two portions
 	stage      int64                       // bytes of pages that one segment may have
@@ -104,15 +105,18 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 		return err
 	}
 	c.tail.Restart(next) // from here on commits are read as ever, but added to what is found
-	c.flusher.found = found
+	gathered := c.flusher.Gather(found)
 	defer func() {
-		c.flusher.found = nil
+		gathered()
 		if err != nil {
 			c.tail.Restart(c.state.Position())
 		}
 		err = errors.Join(err, sums.Abort(), found.Close())
 	}()
 	if err := overlay.NotBackfilled(ctx, c.files, x, found.Take); err != nil {
+		return err
+	}
+	if err := c.complete(x, found); err != nil {
 		return err
 	}
 	if err := c.readMain(ctx, x, found, sums, c.known(whole)); err != nil {
@@ -137,6 +141,22 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 		return c.state.AdoptWhole(next, sums)
 	}
 	return c.ship(next, whole, found, sums)
+}
+
+// complete returns ErrCut where a page is neither in the main file nor in the WAL. What was
+// backfilled before x was read is in the file, and what was not was found.
+func (c *comparer) complete(x dbfile.WALIndex, found *overlay.Found) error {
+	st, err := c.files.Stat()
+	if err != nil {
+		return err
+	}
+	lock := ltx.LockPgno(uint32(x.PageSize))
+	for page := st.DatabaseSize/int64(x.PageSize) + 1; page <= int64(x.Pages); page++ {
+		if _, newer := found.Newer(uint32(page)); !newer && uint32(page) != lock {
+			return fmt.Errorf("page %d of %d: %w", page, x.Pages, ErrCut)
+		}
+	}
+	return nil
 }
 
 // known returns the map's entries, one after the other.

@@ -3,9 +3,11 @@ package capture
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -201,4 +203,31 @@ func TestFailedSync_S20(t *testing.T) {
 	}
 	s.checkEqual()
 	s.wantLost(nil)
+}
+
+// A comparison that is disturbed again and again is told: whoever waits for a sync would
+// wait for ever.
+func TestComparisonNeverEnds_D4(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	var late atomic.Int64 // how far the clock has gone on
+	s.options.Clock = func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(5)")
+	s.open()
+	s.settle()
+	s.capture.continuity.lose(tail.ReasonReplaced, "for the test")
+	keepBounded := s.capture.comparer.between
+	s.capture.comparer.between = func(context.Context) error { return errNoView }
+	if got, err := s.capture.Step(s.ctx, true); err != nil || got.Complete || got.Pending.IsZero() {
+		t.Errorf("disturbed once: %+v, %v; want a wait for what is not known", got, err)
+	}
+	late.Add(int64(time.Minute))
+	if got, err := s.capture.Step(s.ctx, true); !errors.Is(err, errNoView) || got.Complete {
+		t.Errorf("disturbed for a minute: %+v, %v; want %v", got, err, errNoView)
+	}
+	s.capture.comparer.between = keepBounded
+	a.do("commit(5)")
+	s.checkEqual()
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync/atomic"
+	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
@@ -21,7 +22,8 @@ type continuity struct {
 	log   *slog.Logger
 	main  *mainfile.Probe
 
-	lost   Reason // why continuity from the position is not proven; "" when it is
+	lost   Reason    // why continuity from the position is not proven; "" when it is
+	since  time.Time // when it was lost
 	level  levelFile
 	counts atomic.Pointer[map[Reason]uint64] // replaced, never changed
 }
@@ -53,17 +55,20 @@ func (c *continuity) lose(r Reason, detail string) {
 	if c.lost != "" {
 		return
 	}
-	c.lost = r
+	c.lost, c.since = r, c.state.Clock()
 	c.tail.Rewind()
 	if r == tail.ReasonFirst {
 		return
 	}
-	next := maps.Clone(*c.counts.Load())
-	next[r]++
-	c.counts.Store(&next)
-	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums, no action "+
-		"needed",
-		"reason", string(r), "detail", detail)
+	counts := maps.Clone(*c.counts.Load())
+	counts[r]++
+	c.counts.Store(&counts)
+	next := "no action needed"
+	if r == tail.ReasonReplaced {
+		next = "if that was while an application had it open, `sqlwatch verify` tells whether it is sound"
+	}
+	c.log.Warn("cannot prove that every commit was captured; comparing the database with its page checksums",
+		"reason", string(r), "detail", detail, "next", next)
 	pos := c.state.Position()
 	if r == tail.ReasonSpool || pos.Doubt != "" { // a full spool changes nothing about what the position proves
 		return

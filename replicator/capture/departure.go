@@ -11,6 +11,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
@@ -39,7 +40,7 @@ type departure struct {
 	tail       *tail.Tail
 	state      *statedir.Dir
 	continuity *continuity
-	flusher    *flusher
+	flusher    *segments.Flusher
 	copies     *overlay.Copies
 	hold       *hold
 	truncater  *truncater
@@ -182,7 +183,7 @@ func (d *departure) part() error {
 		if err != nil {
 			return err
 		}
-		err = d.flusher.flush()
+		err = d.flusher.Flush()
 		if err == nil {
 			_, err = d.rest(ctx, x, d.clock())
 		}

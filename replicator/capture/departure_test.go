@@ -337,6 +337,54 @@ func TestCopiedOverLive(t *testing.T) {
 		}
 		s.wantLost(map[Reason]uint64{tail.ReasonReplaced: 1})
 	})
+	t.Run("D4_shorter", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		a.do("commit(5)")
+		a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchone()`)
+		old := s.path + ".old"
+		output(t, "cp", s.path, old)
+		a.do("commit(200, 2, 900)")
+		s.open()
+		s.settle()
+		if _, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, sqlite.Budget{}); err != nil {
+			t.Fatal(err)
+		}
+		output(t, "cp", old, s.path)
+		a.send("commit(1)") // it may meet the damage or not
+		a.lines.Scan()
+		for deadline := time.Now().Add(time.Minute); ; {
+			got, err := s.capture.Step(s.ctx, true)
+			if got.Complete {
+				t.Fatal("settled, and the file is a part of a database")
+			}
+			if errors.Is(err, ErrCut) {
+				break
+			}
+			if err != nil || time.Now().After(deadline) {
+				t.Fatalf("a file that lacks pages: %v, want %v", err, ErrCut)
+			}
+			if got.Pending.IsZero() {
+				t.Error("nothing is said to wait, and what is there is not known")
+			}
+		}
+		a.kill()
+		// Whoever puts a whole database there is believed again.
+		output(t, "sh", "-c", `rm -f "$0-wal" "$0-shm"; cp "$1" "$0"`, s.path, old)
+		b := startApp(t, s.path)
+		b.do("commit(3)")
+		for deadline := time.Now().Add(time.Minute); ; {
+			if got, err := s.capture.Step(s.ctx, true); err == nil && got.Complete {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatalf("a whole file was put in place: %+v, %v", got, err)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		s.checkEqual()
+	})
 	t.Run("D4_rightAfterACheckpoint", func(t *testing.T) {
 		t.Parallel()
 		s := newScene(t)

@@ -31,7 +31,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	if c.rests(now) {
 		every = wholeIdle
 	}
-	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.flushing != nil ||
+	if now.Sub(c.whole) >= every || c.continuity.lost != "" || c.state.Broken() || c.flusher.Busy() ||
 		c.tail.Batch.Spilled() {
 		return Progress{}, false
 	}

@@ -68,7 +68,7 @@ func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
 	a.do("commit(20)")
 	s.open()
 	s.settle()
-	s.capture.flusher.tail.Rate = 4e9 // as if nothing had told that it takes long
+	s.capture.tail.Rate = 4e9 // as if nothing had told that it takes long
 	for range 2 {
 		a.do(
 			`(db.execute("begin immediate"), [db.execute("insert into t(k,v) values(1,?)", (rnd.randbytes(100000),)) for _ in ` +
@@ -78,10 +78,10 @@ func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		end := s.capture.flusher.hurry(budget)
-		err = s.capture.flusher.absorbTail()
+		end := s.capture.flusher.Hurry(budget)
+		err = s.capture.flusher.AbsorbTail()
 		if err == nil {
-			err = s.capture.flusher.begin()
+			err = s.capture.flusher.Begin()
 		}
 		took := time.Since(start)
 		end()

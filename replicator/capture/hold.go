@@ -7,6 +7,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
@@ -25,9 +26,9 @@ import (
 // To move, begin on the free connection and only then end the other.
 type hold struct {
 	files   *dbfile.Files
-	flusher *flusher        // captures what would be lost by a move to READ0
-	copies  *overlay.Copies // keep what may change in the main file after a move
-	moves   uint64          // of the mark, ever
+	flusher *segments.Flusher // captures what would be lost by a move to READ0
+	copies  *overlay.Copies   // keep what may change in the main file after a move
+	moves   uint64            // of the mark, ever
 
 	connections
 }
@@ -163,7 +164,7 @@ func (h *hold) advance(ctx context.Context) error {
 		return fmt.Errorf("advance the read mark: %w", err)
 	}
 	if !marked {
-		if err := h.flusher.capture(x); err != nil {
+		if err := h.flusher.Capture(x); err != nil {
 			return errors.Join(fmt.Errorf("copy wal before its restart: %w", err), h.free().EndRead())
 		}
 	}
@@ -190,7 +191,7 @@ func (h *hold) advanceIfLevel(ctx context.Context) error {
 	if x, err := h.files.WALIndex(); err != nil || x.Backfilled < x.MaxFrame {
 		return err
 	}
-	if err := h.flusher.captureHead(); err != nil { // or it would be made durable on READ0
+	if err := h.flusher.CaptureHead(); err != nil { // or it would be made durable on READ0
 		return err
 	}
 	return h.advance(ctx)
@@ -264,7 +265,7 @@ func (h *hold) makeWay(ctx context.Context) error {
 	if h.zero {
 		return nil
 	}
-	if err := h.flusher.captureHead(); err != nil {
+	if err := h.flusher.CaptureHead(); err != nil {
 		return err
 	}
 	return h.advance(ctx)
@@ -273,7 +274,7 @@ func (h *hold) makeWay(ctx context.Context) error {
 // level backfills a quiet database's WAL and moves to READ0, so that the
 // application's next commit begins the WAL at its first frame.
 func (h *hold) level(ctx context.Context) error {
-	if err := h.flusher.flush(); err != nil {
+	if err := h.flusher.Flush(); err != nil {
 		return err
 	}
 	if err := h.advance(ctx); err != nil || h.zero {

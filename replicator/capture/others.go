@@ -44,7 +44,7 @@ func (c *Capture) drain() error {
 	}
 	x, err := c.files.WALIndex()
 	if err == nil {
-		err = c.flusher.capture(x)
+		err = c.flusher.Capture(x)
 	}
 	var main spool.MainFile
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 )
 
 // A reader that stays for long is no reason to hold writers up, and no commit
@@ -60,7 +61,7 @@ func TestBrokenSpoolHoldsNothing_S20(t *testing.T) {
 	a.do("schema()")
 	s.open()
 	s.settle()
-	s.capture.flusher.commit = func(*pendingCommit) error { return errors.New("read-only file system") }
+	s.capture.flusher.Store = func(*segments.Commit) error { return errors.New("read-only file system") }
 	for deadline := time.Now().Add(time.Minute); s.capture.hold.isOpen(); {
 		a.do("commit(1)")
 		if _, err := s.capture.Step(s.ctx, true); err == nil {
@@ -73,7 +74,7 @@ func TestBrokenSpoolHoldsNothing_S20(t *testing.T) {
 	if got := output(t, "sqlite3", s.path, "pragma wal_checkpoint(truncate)"); !strings.HasPrefix(string(got), "0|") {
 		t.Errorf("the application's checkpoint: %s", got)
 	}
-	s.capture.flusher.commit = (*pendingCommit).run
+	s.capture.flusher.Store = (*segments.Commit).Run
 	s.settle()
 	s.checkEqual()
 }

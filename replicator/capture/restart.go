@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
@@ -16,7 +17,8 @@ import (
 type restarter struct {
 	files       *dbfile.Files
 	hold        *hold
-	flusher     *flusher
+	flusher     *segments.Flusher
+	tail        *tail.Tail
 	restartAt   int64         // bytes of live WAL
 	stallBudget time.Duration // how long writers may wait for us
 	clock       func() time.Time
@@ -105,7 +107,7 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 		return did, nil
 	}
 	// Once more what takes longest of a tail, so that the freeze meets a shorter one.
-	if err := errors.Join(r.flusher.absorbHead(), r.files.SyncWAL()); err != nil {
+	if err := errors.Join(r.flusher.AbsorbHead(), r.files.SyncWAL()); err != nil {
 		return did, err
 	}
 	freeze, err := r.hold.freeze(ctx, sqlite.Budget{BusyTimeout: restartPatience, Stall: r.stallBudget})
@@ -121,7 +123,7 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 		err = tail.ErrBudget
 	}
 	r.log.Debug("soft restart", "done", did.done, "stall", did.stall, "err", err)
-	return did, errors.Join(err, r.flusher.wait())
+	return did, errors.Join(err, r.flusher.Wait())
 }
 
 // rehearse does, while nobody has to wait, what the freeze will do, until so
@@ -133,10 +135,10 @@ func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bo
 	var took time.Duration
 	for range restartRounds {
 		start := time.Now()
-		if err := r.flusher.absorbHead(); err != nil {
+		if err := r.flusher.AbsorbHead(); err != nil {
 			return false, false, err
 		}
-		before := r.flusher.tail.Head.Change
+		before := r.tail.Head.Change
 		outcome, err := r.copyAndBackfill(ctx, time.Minute, r.hold.advance)
 		if err != nil || r.hold.zero { // on READ0: somebody backfilled everything
 			return false, false, err
@@ -180,7 +182,7 @@ func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
-	if err := r.flusher.begin(); err != nil {
+	if err := r.flusher.Begin(); err != nil {
 		return sqlite.OutcomeNone, err
 	}
 	var moveErr error
@@ -196,14 +198,14 @@ func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
 	if err != nil && moveErr == nil {
 		r.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", err)
 	}
-	return did.Outcome, errors.Join(moveErr, r.flusher.end(budget-time.Since(start)))
+	return did.Outcome, errors.Join(moveErr, r.flusher.End(budget-time.Since(start)))
 }
 
 // levelFrozen copies and backfills all there is while nobody can commit, and reports
 // whether it is.
 func (r *restarter) levelFrozen(ctx context.Context, freeze *sqlite.Freeze) (bool, error) {
-	defer r.flusher.hurry(r.stallBudget - freeze.Stall())()
-	if err := r.flusher.absorbTail(); err != nil {
+	defer r.flusher.Hurry(r.stallBudget - freeze.Stall())()
+	if err := r.flusher.AbsorbTail(); err != nil {
 		return false, err
 	}
 	outcome, err := r.copyAndBackfill(ctx, r.stallBudget-freeze.Stall(), nil)
@@ -223,7 +225,7 @@ func (r *restarter) handOver(ctx context.Context) error {
 	}
 	r.log.Info("the disk is too slow to restart the wal within the stall budget: leaving it to the application's own "+
 		"checkpoint", "stall_budget", r.stallBudget)
-	if err := r.flusher.captureHead(); err != nil {
+	if err := r.flusher.CaptureHead(); err != nil {
 		return err
 	}
 	r.hold.copies.GiveUp(overlay.ErrLetGo)
@@ -238,12 +240,12 @@ func (r *restarter) handOver(ctx context.Context) error {
 		if x.Salt1 != before.Salt1 { // hold it first: what it has read may take long to store
 			break
 		}
-		if err = r.flusher.absorb(x); errors.Is(err, tail.ErrRestarting) {
+		if err = r.flusher.Absorb(x); errors.Is(err, tail.ErrRestarting) {
 			err = nil
 		}
 	}
 	if err := errors.Join(err, r.hold.beginHeld(ctx)); err != nil {
 		return err
 	}
-	return r.flusher.absorbHead()
+	return r.flusher.AbsorbHead()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
@@ -25,11 +26,11 @@ func TestSlowDisk(t *testing.T) {
 	s.open()
 	s.settle()
 	var delayed atomic.Int32
-	s.capture.flusher.commit = func(p *pendingCommit) error {
+	s.capture.flusher.Store = func(p *segments.Commit) error {
 		if locks, err := s.files.Locks(); err == nil && locks.Write.PID == os.Getpid() && delayed.Add(1)%2 == 0 {
 			<-time.After(slow)
 		}
-		return p.run()
+		return p.Run()
 	}
 	var restarts, n int
 	var worst time.Duration
@@ -52,7 +53,7 @@ func TestSlowDisk(t *testing.T) {
 	if worst >= slow {
 		t.Errorf("write lock held for %v, the disk's own %v", worst, slow)
 	}
-	s.capture.flusher.commit = (*pendingCommit).run
+	s.capture.flusher.Store = (*segments.Commit).Run
 	s.checkEqual()
 	s.wantLost(nil)
 }
@@ -69,9 +70,9 @@ func TestSlowDiskWALBounded(t *testing.T) {
 	a.do("schema()")
 	s.open()
 	s.settle()
-	s.capture.flusher.commit = func(p *pendingCommit) error {
+	s.capture.flusher.Store = func(p *segments.Commit) error {
 		<-time.After(100 * time.Millisecond)
-		return p.run()
+		return p.Run()
 	}
 	first, err := s.files.WALIndex()
 	if err != nil {
@@ -97,7 +98,7 @@ func TestSlowDiskWALBounded(t *testing.T) {
 	if restarted < 2 {
 		t.Error("S25: the WAL was not restarted")
 	}
-	s.capture.flusher.commit = (*pendingCommit).run
+	s.capture.flusher.Store = (*segments.Commit).Run
 	s.checkEqual()
 	lost := s.capture.Discontinuities()
 	t.Logf("S25: %d times commits were missed", lost[string(tail.ReasonWALReset)])
@@ -127,11 +128,11 @@ func TestFailingDisk(t *testing.T) {
 			for round := range 6 {
 				last := s.capture.Spool().Last()
 				a.do("commit(20, 3)")
-				s.capture.flusher.commit = func(p *pendingCommit) error {
+				s.capture.flusher.Store = func(p *segments.Commit) error {
 					if c.left == "" {
 						return errDisk
 					}
-					name := filepath.Join(s.options.StateDir, "spool", p.record.Segment.MaxTXID.String()+c.left)
+					name := filepath.Join(s.options.StateDir, "spool", p.Record.Segment.MaxTXID.String()+c.left)
 					return errors.Join(errDisk, os.WriteFile(name, []byte("half of a commit"), 0o600))
 				}
 				if _, err := s.capture.Step(s.ctx, true); !errors.Is(err, errDisk) {
@@ -144,7 +145,7 @@ func TestFailingDisk(t *testing.T) {
 					s.crash()
 					s.open()
 				}
-				s.capture.flusher.commit = (*pendingCommit).run
+				s.capture.flusher.Store = (*segments.Commit).Run
 				a.do("commit(1)")
 				if r := s.step(true); r.TXID != last+1 {
 					t.Fatalf("txid %s after a failure at %s, want one more", r.TXID, last)

@@ -73,7 +73,7 @@ func (c *Capture) keeping() overlay.Options {
 
 // reach captures up to the commit that x describes, and no further.
 func (c *Capture) reach(ctx context.Context, x dbfile.WALIndex) error {
-	if err := c.compareIfLost(ctx, c.flusher.capture(x)); err != nil {
+	if err := c.compareIfLost(ctx, c.flusher.Capture(x)); err != nil {
 		return err
 	}
 	if c.state.Position().TXID == 0 {

@@ -47,7 +47,7 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	if err == nil {
 		c.whole = now
 	}
-	if passing(err) {
+	if c.pace.Passes(now, passing(err)) {
 		err, c.tally.Next = nil, pace.OnZero
 	}
 	if foreign := (*dbfile.ForeignError)(nil); errors.As(err, &foreign) {
@@ -63,6 +63,9 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	}
 	c.tally.Commits, c.tally.Frames = c.tail.Commits, c.tail.Frames
 	c.tally.TXID, c.tally.Pending = c.state.Position().TXID, c.tail.Pending
+	if c.tally.Pending.IsZero() && c.continuity.lost != "" && c.continuity.lost != tail.ReasonFirst {
+		c.tally.Pending = c.continuity.since // whatever was committed: nobody knows before the comparison
+	}
 	c.tally.Spooled = c.tally.TXID != before
 	c.tally.Next = pace.Rhythmic(c.o.Clock(), c.tally.Next)
 	if err != nil {
@@ -101,7 +104,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 	if err := c.continuity.overwritten(x, c.hold); err != nil {
 		return c.compareIfLost(ctx, err)
 	}
-	if err := c.compareIfLost(ctx, c.flusher.absorb(x)); err != nil {
+	if err := c.compareIfLost(ctx, c.flusher.Absorb(x)); err != nil {
 		return err
 	}
 	c.state.Seen(c.tally.At, false)
@@ -110,7 +113,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 		c.pace.Read = now
 	}
 	if force || c.tail.Batch.Spilled() || !c.tail.Pending.IsZero() && now.Sub(c.tail.Pending) >= c.o.BatchAge {
-		if err := c.compareIfLost(ctx, c.flusher.flush()); err != nil {
+		if err := c.compareIfLost(ctx, c.flusher.Flush()); err != nil {
 			return err
 		}
 	}
@@ -143,7 +146,7 @@ func (c *Capture) seeMain() error {
 
 // refresh looks at the files' names and at what an earlier step left behind.
 func (c *Capture) refresh() error {
-	if err := errors.Join(c.flusher.wait(), c.state.Mend()); err != nil {
+	if err := errors.Join(c.flusher.Wait(), c.state.Mend()); err != nil {
 		return err
 	}
 	change, err := c.files.Refresh()
@@ -215,7 +218,7 @@ func (c *Capture) ready(ctx context.Context) error {
 	}
 	if err = c.continuity.unheld(x); err == nil {
 		c.hold.proven = true
-		err = c.flusher.absorb(x)
+		err = c.flusher.Absorb(x)
 	}
 	if lost := (*tail.DiscontinuityError)(nil); errors.As(err, &lost) {
 		c.pace.StayOpen = true
@@ -258,7 +261,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	live := int64(x.MaxFrame) * int64(frame)
 	switch {
 	case c.presence.Alone(now) && !c.copies.Any() && c.continuity.lost == "":
-		if err := c.flusher.flush(); err != nil {
+		if err := c.flusher.Flush(); err != nil {
 			return err
 		}
 		var err error
@@ -321,7 +324,7 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 		return err
 	}
 	for range restartingTries {
-		if err = c.flusher.captureHead(); !errors.Is(err, tail.ErrRestarting) {
+		if err = c.flusher.CaptureHead(); !errors.Is(err, tail.ErrRestarting) {
 			break
 		}
 		time.Sleep(contendPoll)

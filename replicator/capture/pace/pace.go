@@ -27,6 +27,7 @@ type Pace struct {
 	Read     time.Time // when a commit was last read
 	NoLevel  time.Time // not to be tried before
 	failing  time.Time // since when every Step has failed; zero: the last did not
+	hindered time.Time // since when every Step met what lasts a moment only; zero: the last did not
 	StayOpen bool      // closing an idle database's connections once cost a comparison: the application closes it too
 }
 
@@ -54,6 +55,22 @@ func (p *Pace) Fails(now time.Time, err error) bool {
 		p.failing = now
 	}
 	return err != nil && now.Sub(p.failing) >= failPatience
+}
+
+// hinderedPatience is for how long what lasts a moment only is no failure.
+const hinderedPatience = 10 * time.Second
+
+// Passes takes in whether the Step that began at now met what lasts a moment only, and
+// reports whether to believe that: it may last for ever nevertheless, and whoever waits
+// is to be told.
+func (p *Pace) Passes(now time.Time, hindered bool) bool {
+	switch {
+	case !hindered:
+		p.hindered = time.Time{}
+	case p.hindered.IsZero():
+		p.hindered = now
+	}
+	return hindered && now.Sub(p.hindered) < hinderedPatience
 }
 
 // Next is how long the database takes to fill a portion.

@@ -57,6 +57,25 @@ func TestPaceFails(t *testing.T) {
 	}
 }
 
+// What is to last a moment only is believed to for a while, and no longer.
+func TestPacePasses(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	p := &Pace{}
+	if !p.Passes(now, true) || !p.Passes(now.Add(hinderedPatience-1), true) {
+		t.Error("not believed within its patience")
+	}
+	if p.Passes(now.Add(hinderedPatience), true) {
+		t.Error("believed for ever")
+	}
+	if p.Passes(now.Add(hinderedPatience), false) {
+		t.Error("what went well was hindered")
+	}
+	if !p.Passes(now.Add(2*hinderedPatience), true) {
+		t.Error("a Step that went well does not count")
+	}
+}
+
 type errForTest struct{}
 
 func (errForTest) Error() string { return "for the test" }

@@ -1,4 +1,5 @@
-package capture
+// Package segments makes segments of the spool of what was read from a WAL.
+package segments
 
 import (
 	"errors"
@@ -15,67 +16,83 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// flusher turns the tail into segments of the spool.
-type flusher struct {
+// Flusher turns the tail into segments of the spool.
+type Flusher struct {
 	files *dbfile.Files
 	tail  *tail.Tail
 	state *statedir.Dir
 	found *overlay.Found // of the comparison under way, which takes what would else become a segment; nil outside of one
 
-	commit func(*pendingCommit) error // (*pendingCommit).run, but for tests of a slow or failing disk
+	Store func(*Commit) error // (*Commit).Run, but for tests of a slow or failing disk
 	// a segment on its way to the disk, which outlasts a freeze that it would make too long
 	flushing *flushing
 }
 
 // flushing is a segment on its way to the disk.
 type flushing struct {
-	commit *pendingCommit
+	commit *Commit
 	done   chan struct{}
 }
 
-// pendingCommit is an encoded segment that is not durable yet.
-type pendingCommit struct {
+// Commit is an encoded segment that is not durable yet.
+type Commit struct {
 	w       *spool.Writer
-	record  spool.Record
+	Record  spool.Record
 	changes []pagesums.Change
-	err     error // of run
+	err     error // of Run
 }
 
-func (p *pendingCommit) run() error { return p.w.Commit(p.record) }
+// Run makes it durable.
+func (p *Commit) Run() error { return p.w.Commit(p.Record) }
 
-// absorb reads to x's head, once what was read of an earlier generation is in the
+// New returns a Flusher of what is in the tail, into the spool of the state directory.
+func New(files *dbfile.Files, t *tail.Tail, state *statedir.Dir) *Flusher {
+	return &Flusher{files: files, tail: t, state: state, Store: (*Commit).Run}
+}
+
+// Busy reports whether a segment is on its way to the disk.
+func (f *Flusher) Busy() bool { return f.flushing != nil }
+
+// Gather adds what is read from now on to what a comparison has found, until the
+// function returned is called: no segments are made of it.
+func (f *Flusher) Gather(found *overlay.Found) (end func()) {
+	f.found = found
+	return func() { f.found = nil }
+}
+
+// Absorb reads to x's head, once what was read of an earlier generation is in the
 // spool. See tail.Absorb.
-func (f *flusher) absorb(x dbfile.WALIndex) error {
+func (f *Flusher) Absorb(x dbfile.WALIndex) error {
 	if f.tail.OtherGeneration(x) {
 		if err := f.tail.Proves(x); err != nil {
 			return err
 		}
-		if err := f.flush(); err != nil {
+		if err := f.Flush(); err != nil {
 			return err
 		}
 	}
 	return f.tail.Absorb(x)
 }
 
-// absorbHead reads to the head.
-func (f *flusher) absorbHead() error {
+// AbsorbHead reads to the head.
+func (f *Flusher) AbsorbHead() error {
 	x, err := tail.Index(f.files)
 	if err != nil {
 		return err
 	}
-	return f.absorb(x)
+	return f.Absorb(x)
 }
 
-// hurry sets how long what follows may take, because others wait: reading and encoding
+// Hurry sets how long what follows may take, because others wait: reading and encoding
 // then end in tail.ErrBudget, and nothing is lost. The function returned ends the hurry.
-func (f *flusher) hurry(budget time.Duration) (end func()) {
+func (f *Flusher) Hurry(budget time.Duration) (end func()) {
 	f.tail.Deadline = time.Now().Add(budget)
 	return func() { f.tail.Deadline = time.Time{} }
 }
 
-// absorbTail reads to the head in a hurry, or returns tail.ErrBudget where that much came
+// AbsorbTail reads to the head in a hurry, or returns tail.ErrBudget where that much came
 // meanwhile that it would take too long, as measured on what was read before.
-func (f *flusher) absorbTail() error {
+func (f *Flusher) AbsorbTail() error {
 	x, err := tail.Index(f.files)
 	if err != nil {
 		return err
@@ -87,42 +104,42 @@ func (f *flusher) absorbTail() error {
 	if f.tail.Takes(frames, x.PageSize) > time.Until(f.tail.Deadline) {
 		return tail.ErrBudget
 	}
-	return f.absorb(x)
+	return f.Absorb(x)
 }
 
-// capture reads to x's head and makes it durable.
-func (f *flusher) capture(x dbfile.WALIndex) error {
-	if err := f.absorb(x); err != nil {
+// Capture reads to x's head and makes it durable.
+func (f *Flusher) Capture(x dbfile.WALIndex) error {
+	if err := f.Absorb(x); err != nil {
 		return err
 	}
-	return f.flush()
+	return f.Flush()
 }
 
-// captureHead reads to the head and makes it durable.
-func (f *flusher) captureHead() error {
-	if err := f.absorbHead(); err != nil {
+// CaptureHead reads to the head and makes it durable.
+func (f *Flusher) CaptureHead() error {
+	if err := f.AbsorbHead(); err != nil {
 		return err
 	}
-	return f.flush()
+	return f.Flush()
 }
 
-// flush puts the batch into the spool.
-func (f *flusher) flush() error {
-	if err := f.wait(); err != nil {
+// Flush puts the batch into the spool.
+func (f *Flusher) Flush() error {
+	if err := f.Wait(); err != nil {
 		return err
 	}
 	commit, err := f.encode()
 	if err != nil || commit == nil {
 		return err
 	}
-	commit.err = f.commit(commit)
+	commit.err = f.Store(commit)
 	return f.adopt(commit)
 }
 
-// begin encodes the batch and sets out to make it durable. end or wait must
+// Begin encodes the batch and sets out to make it durable. End or Wait must
 // follow before anything else is read.
-func (f *flusher) begin() error {
-	if err := f.wait(); err != nil {
+func (f *Flusher) Begin() error {
+	if err := f.Wait(); err != nil {
 		return err
 	}
 	commit, err := f.encode()
@@ -130,14 +147,14 @@ func (f *flusher) begin() error {
 		return err
 	}
 	done := make(chan struct{})
-	go func() { commit.err = f.commit(commit); close(done) }()
+	go func() { commit.err = f.Store(commit); close(done) }()
 	f.flushing = &flushing{commit, done}
 	return nil
 }
 
-// end waits so long for the flush under way. A caller that freezes the
-// application and gets tail.ErrBudget must let writers go, and then call wait.
-func (f *flusher) end(budget time.Duration) error {
+// End waits so long for the flush under way. A caller that freezes the
+// application and gets tail.ErrBudget must let writers go, and then call Wait.
+func (f *Flusher) End(budget time.Duration) error {
 	if f.flushing == nil {
 		return nil
 	}
@@ -145,14 +162,14 @@ func (f *flusher) end(budget time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-f.flushing.done:
-		return f.wait()
+		return f.Wait()
 	case <-timer.C:
 		return tail.ErrBudget
 	}
 }
 
-// wait waits for the flush under way, however long it takes.
-func (f *flusher) wait() error {
+// Wait waits for the flush under way, however long it takes.
+func (f *Flusher) Wait() error {
 	flushing := f.flushing
 	if flushing == nil {
 		return nil
@@ -164,7 +181,7 @@ func (f *flusher) wait() error {
 
 // encode writes the batch as a segment and works out the position after it; nil
 // if there is nothing to write.
-func (f *flusher) encode() (_ *pendingCommit, err error) {
+func (f *Flusher) encode() (_ *Commit, err error) {
 	b, head := &f.tail.Batch, f.tail.Head
 	if f.found != nil {
 		return nil, f.find()
@@ -219,11 +236,11 @@ func (f *flusher) encode() (_ *pendingCommit, err error) {
 		return nil, err
 	}
 	f.tail.Measure(time.Since(began))
-	return &pendingCommit{w: w, record: r, changes: changes}, nil
+	return &Commit{w: w, Record: r, changes: changes}, nil
 }
 
 // find adds the batch to what the comparison under way has found.
-func (f *flusher) find() error {
+func (f *Flusher) find() error {
 	b, head := &f.tail.Batch, f.tail.Head
 	if b.Empty() {
 		return nil
@@ -248,10 +265,10 @@ func (f *flusher) find() error {
 
 // adopt makes a durable segment the position. After an error of the commit
 // the batch is kept: the same commits go into another file.
-func (f *flusher) adopt(p *pendingCommit) error {
+func (f *Flusher) adopt(p *Commit) error {
 	if p.err != nil {
 		return errors.Join(p.err, p.w.Abort())
 	}
-	f.tail.Restart(p.record.Position)
-	return f.state.Adopt(p.record.Position, p.changes)
+	f.tail.Restart(p.Record.Position)
+	return f.state.Adopt(p.Record.Position, p.changes)
 }
