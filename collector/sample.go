@@ -181,9 +181,18 @@ type Replica struct {
 	DrillSeconds float64 `json:"drill_seconds,omitempty"`
 	DrillErr     string  `json:"drill_error,omitempty"` // why the last drill failed
 
-	ReplicaCare
+	ReplicaHistory
 
 	MonthlyUSD *float64 `json:"monthly_usd,omitempty"` // what a month like the time since the start costs; nil: not known
+}
+
+// ReplicaHistory is what was seen of a replica lately.
+type ReplicaHistory struct {
+	ReplicaCare
+
+	// how old its newest state was at most in each of the last 60 minutes, the newest
+	// last and the present one not among them; null: not known
+	BehindByMinute []*float64 `json:"behind_by_minute_seconds"`
 }
 
 // ReplicaCare is whether what a replica holds is whole, tended and ours alone.

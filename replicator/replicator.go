@@ -347,8 +347,8 @@ func (r *Replicator) Status() []collector.Replica {
 			VerifyEverySeconds: o.VerifyEvery.Seconds(), StoredBytes: s.StoredBytes, LastSnapshot: s.LastSnapshot,
 			OldestRestorePoint: s.OldestRestorePoint, Name: s.Name, Healthy: s.Healthy, CaughtUp: s.CaughtUp,
 			LagSeconds: s.LagSeconds, PendingBytes: s.PendingBytes, TXID: uint64(s.TXID), LastVerified: s.LastVerified,
-			Err: s.Err, MonthlyUSD: s.MonthlyUSD, ReplicaCare: collector.ReplicaCare{LostFiles: s.LostFiles,
-				MaintenanceErr: s.MaintenanceErr, WeakFencing: s.Guard.Weak()},
+			Err: s.Err, MonthlyUSD: s.MonthlyUSD, ReplicaHistory: collector.ReplicaHistory{ReplicaCare: collector.ReplicaCare{
+				LostFiles: s.LostFiles, MaintenanceErr: s.MaintenanceErr, WeakFencing: s.Guard.Weak()}},
 		})
 	}
 	return out

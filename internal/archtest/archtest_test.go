@@ -28,7 +28,7 @@ const module = "github.com/sqlwatch/sqlwatch"
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
 	"internal/daemon": {"internal/inventory", "internal/show", "replicator/custody", "replicator/lease", "internal/health",
-		"internal/metric", "internal/notify/channel",
+		"internal/metric", "internal/notify/channel", "internal/freshness",
 		"internal/decisions", "internal/replay", "internal/watchdog/plain",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
@@ -56,8 +56,9 @@ var arrows = map[string][]string{
 	"internal/inventory": {"internal/config", "internal/durable", "internal/show", "replicator/catalog",
 		"replicator/lease",
 		"replicator/lineage", "replicator/store"},
-	"internal/blockers": {"internal/dbfile", "internal/show"},
-	"internal/unit":     {},
+	"internal/blockers":  {"internal/dbfile", "internal/show"},
+	"internal/freshness": {"collector"}, // an hour of what samples say of replicas
+	"internal/unit":      {},
 	"internal/config": {"internal/quote", "policy", "policy/lang",
 		"policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
 		"policy/policytest", "internal/hcldecode", "internal/notify/channel"},

@@ -15,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/freshness"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
@@ -81,7 +82,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 		Sampler:      shared,
 		Checkpointer: shared,
 		Actions: watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow,
-			Notify: d.notify, Replicas: r.Status, Capture: capturing(r)},
+			Notify: d.notify, Replicas: freshness.NewHour(r.Status).Replicas, Capture: capturing(r)},
 		LastBusy: d.locks.last(t.Name),
 		Close: func(ctx context.Context) error {
 			stop()

@@ -1,0 +1,68 @@
+package freshness
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/collector"
+)
+
+func text(behind []*float64) (out string) {
+	for _, b := range behind {
+		if b == nil {
+			out += " ?"
+		} else {
+			out += fmt.Sprintf(" %g", *b)
+		}
+	}
+	return out
+}
+
+func TestHour(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_040, 0) // a minute begins
+	replica := collector.Replica{Name: "s3.main"}
+	h := NewHour(func() []collector.Replica { return []collector.Replica{replica} })
+	h.now = func() time.Time { return now }
+	look := func(after time.Duration, behind float64) string {
+		now = now.Add(after)
+		replica.CaughtUp = now.Add(-time.Duration(behind * float64(time.Second)))
+		if behind < 0 {
+			replica.CaughtUp = time.Time{}
+		}
+		return text(h.Replicas()[0].BehindByMinute)
+	}
+	for _, step := range []struct {
+		name   string
+		after  time.Duration
+		behind float64
+		want   string
+	}{
+		{"nothing is known of the past at first", 0, -1, ""},
+		{"a minute in which it was never whole is unknown", time.Minute, 3, " ?"},
+		{"the present minute is not among them", 30 * time.Second, 9, " ?"},
+		{"the worst of a minute stands for it", 30 * time.Second, 1, " ? 9"},
+		{"minutes in which nobody asked are unknown", 3 * time.Minute, 2, " ? 9 1 ? ?"},
+		{"a clock set back repeats nothing", -2 * time.Minute, 4, " ? 9 1 ? ?"},
+		{"and goes on from there", time.Minute, 0, " ? 9 1 ? ? 4"},
+	} {
+		if got := look(step.after, step.behind); got != step.want {
+			t.Errorf("%s: got%s, want%s", step.name, got, step.want)
+		}
+	}
+	kept := h.Replicas()[0].BehindByMinute
+	before := text(kept)
+	for range 100 {
+		look(time.Minute, 7)
+	}
+	if got := h.Replicas()[0].BehindByMinute; len(got) != Minutes || *got[0] != 7 {
+		t.Errorf("%d minutes, the first %v; want %d of 7", len(got), *got[0], Minutes)
+	}
+	if text(kept) != before {
+		t.Errorf("what was handed out has changed from%s to%s", before, text(kept))
+	}
+	if look(1000*time.Hour, 1); len(h.Replicas()[0].BehindByMinute) != Minutes {
+		t.Error("a long sleep made the hour longer or shorter")
+	}
+}
