@@ -46,8 +46,10 @@ var arrows = map[string][]string{
 		"replicator/catalog", "replicator/lineage", "replicator/restore", "replicator/stage",
 		"replicator/store"},
 	"internal/admin": {"internal/health", "internal/unit", "internal/watchdog", "internal/web", "policy"},
-	"internal/views": {"internal/admin", "internal/health", "internal/show", "internal/watchdog", "internal/web", "policy",
-		"replicator/requests"},
+	// what views say of what was measured
+	"internal/figures": {"collector", "internal/health", "internal/show"},
+	"internal/views": {"internal/admin", "internal/figures", "internal/health", "internal/show", "internal/watchdog",
+		"internal/web", "policy", "replicator/requests"},
 	"internal/cli": {"internal/show"},
 	// who is examined, and what a daemon says of them
 	"internal/consult": {"internal/admin", "internal/cli", "internal/config", "internal/daemon", "internal/doctor",
@@ -62,7 +64,8 @@ var arrows = map[string][]string{
 	"internal/config": {"internal/quote", "policy", "policy/lang",
 		"policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
 		"policy/policytest", "internal/hcldecode", "internal/notify/channel"},
-	"internal/web": {"internal/show", "internal/health", "internal/metric", "internal/watchdog", "collector"},
+	"internal/web": {"internal/figures", "internal/freshness", "internal/show", "internal/health", "internal/metric",
+		"internal/watchdog", "collector"},
 	// dbfile: who else is there
 	"internal/watchdog": {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile",
 		"internal/sqlite", "internal/durable", "internal/watchdog/statefile"},

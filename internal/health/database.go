@@ -56,7 +56,6 @@ const (
 	overlapBytes    = 16e6
 	overlapAfter    = time.Minute
 	overlapShare    = 0.9
-	walLimit        = 512e6
 	starvedAfter    = 15 * time.Minute
 	starvedBytes    = 64e6
 	diskWarning     = 0.10
@@ -64,6 +63,9 @@ const (
 	diskCritical    = 0.03
 	diskCriticalAt  = 5e9
 )
+
+// WALLimit is the size of a WAL file, in bytes, beyond which it is oversized.
+const WALLimit = 512e6
 
 // OfDatabase returns the conditions of one database, the worst first.
 func OfDatabase(d Database) []Condition {
@@ -245,7 +247,7 @@ func (f *findings) wal(s *collector.Sample, now time.Time) {
 	if !s.WAL.Known {
 		return
 	}
-	if s.WAL.SizeBytes > walLimit {
+	if s.WAL.SizeBytes > WALLimit {
 		inUse := int64(s.WAL.Frames) * int64(s.WAL.PageSize)
 		f.add("wal_oversized", Warning, fmt.Sprintf("The WAL file has %s, of which %s are in use.",
 			show.Bytes(s.WAL.SizeBytes), show.Bytes(inUse)),

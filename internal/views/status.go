@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/figures"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
@@ -124,12 +125,11 @@ func readersOf(v admin.Database, now time.Time) string {
 	if v.Sample == nil || !v.Sample.WAL.Known {
 		return "-"
 	}
-	r := v.Sample.Readers
-	if r.PinnedSince.IsZero() || r.OldestPID == 0 {
-		return fmt.Sprint(r.Active)
+	count, pins := figures.Readers(v.Sample)
+	if pins != "" {
+		count += ", " + pins + " pins for " + show.Span(now.Sub(v.Sample.Readers.PinnedSince).Round(time.Second))
 	}
-	return fmt.Sprintf("%d, pid %d %s pins for %s", r.Active, r.OldestPID, r.OldestCommand,
-		now.Sub(r.PinnedSince).Round(time.Second))
+	return count
 }
 
 func replicasOf(v admin.Database) string {
@@ -138,15 +138,12 @@ func replicasOf(v admin.Database) string {
 	}
 	var all []string
 	for _, r := range v.Sample.Replicas {
-		state := fmt.Sprintf("%.1fs behind", r.LagSeconds)
-		if r.CaughtUp.IsZero() {
-			state = "not complete yet" // how far behind is not known, and that is not 0
-		}
+		state, _ := figures.Freshness(&r)
 		if !r.Healthy {
 			state += ", in trouble"
 		}
-		if r.MonthlyUSD != nil {
-			state += fmt.Sprintf(" (%.2f $ a month)", *r.MonthlyUSD)
+		if cost := figures.Cost(&r); cost != "" {
+			state += " (" + cost + ")"
 		}
 		all = append(all, r.Name+" "+state)
 	}

@@ -32,7 +32,7 @@ func TestStatus_costs(t *testing.T) {
 			[]string{"(0.42 $ a month)", "(2.00 $ a month)", "about 2.42 $ a month", "list prices of " + requests.PricesAsOf},
 			"0.00 $"},
 		"nothing": {[]admin.Database{view(dollars(0))}, []string{"(0.00 $ a month)", "about 0.00 $"}, "NaN"},
-		"unknown": {[]admin.Database{view(nil), {}}, []string{"s3.main 0.0s behind"}, "$"},
+		"unknown": {[]admin.Database{view(nil), {}}, []string{"s3.main current"}, "$"},
 	} {
 		var out strings.Builder
 		if err := Status(&out, c.views, time.Now()); err != nil {

@@ -223,6 +223,18 @@ func (s *severable) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 func (s *severable) sever(yes bool) { s.mu.Lock(); s.severed = yes; s.mu.Unlock() }
 
+// anHour is the past of a replica that was out of reach for some minutes of it.
+func anHour(outage ...float64) collector.ReplicaHistory {
+	var h collector.ReplicaHistory
+	for i := range 60 {
+		h.BehindByMinute = append(h.BehindByMinute, new(0.4+float64(i%3)))
+		if at := i - 20; at >= 0 && at < len(outage) {
+			h.BehindByMinute[i] = &outage[at]
+		}
+	}
+	return h
+}
+
 func fleet(n int) []collector.Sample {
 	all := []collector.Sample{
 		{DB: "app", State: collector.StateUp, Database: collector.Database{SizeBytes: 153e6, Pages: 37354,
@@ -235,7 +247,7 @@ func fleet(n int) []collector.Sample {
 			Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: time.Now(), ObjectiveSeconds: 1,
 				LastSnapshot: time.Now().Add(-5 * time.Hour), StoredBytes: 420e6,
 				OldestRestorePoint: time.Now().Add(-700 * time.Hour), LastVerified: time.Now().Add(-50 * time.Hour),
-				DrillSeconds: 12.3}}},
+				DrillSeconds: 12.3, ReplicaHistory: anHour(40, 100, 160, 220, 30)}}},
 		{DB: "orders", State: collector.StateUp, WAL: collector.WAL{Known: true, SizeBytes: 612e6, PageSize: 4096,
 			Frames: 90000, CheckpointedFrames: 90000}, Locks: collector.Locks{WriteHeld: true,
 			WriteSince: time.Now().Add(-78 * time.Second), WriterPID: 913, WriterCommand: "import"}},
@@ -247,7 +259,8 @@ func fleet(n int) []collector.Sample {
 		all = append(all, collector.Sample{DB: fmt.Sprintf("tenant-%03d", i), State: collector.StateUp,
 			Database: collector.Database{SizeBytes: 4e6},
 			WAL:      collector.WAL{Known: true, SizeBytes: 4152e3, PageSize: 4096, Frames: 100, CheckpointedFrames: 100},
-			Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: time.Now(), ObjectiveSeconds: 1}}})
+			Replicas: []collector.Replica{{Name: "s3.main", Healthy: true, CaughtUp: time.Now(), ObjectiveSeconds: 1,
+				ReplicaHistory: anHour()}}})
 	}
 	return all
 }
@@ -274,7 +287,7 @@ func TestPageInABrowser_V1_V2(t *testing.T) {
 
 	b.eval(`document.querySelector("#db-app a").focus(); document.querySelector("#db-app a").click()`)
 	b.await("the details", `document.querySelector("#db-app .more") !== null`)
-	b.eval(`scrollTo(0, 300); getSelection().selectAllChildren(document.querySelector("#db-orders .note"))`)
+	b.eval(`scrollTo(0, 300); getSelection().selectAllChildren(document.querySelector("#db-orders .health p"))`)
 	selected := b.eval(`String(getSelection())`)
 	changed := *at["app"].Load()
 	changed.Database.SizeBytes = 777e6

@@ -35,19 +35,11 @@ func TestIdleConnections_H1(t *testing.T) {
 	// It is the number that must bound them here, not the time.
 	server.ReadHeaderTimeout, server.ReadTimeout, server.IdleTimeout = time.Hour, time.Hour, time.Hour
 	var open, most atomic.Int64
-	track := server.ConnState
-	server.ConnState = func(conn net.Conn, state http.ConnState) {
-		switch state {
-		case http.StateNew:
-			if n := open.Add(1); n > most.Load() {
-				most.Store(n) // from the one goroutine that accepts
-			}
-		case http.StateClosed:
-			open.Add(-1)
-		}
-		track(conn, state)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	address := serve(t, server)
+	address := serveOn(t, server, limited(counting{listener, &open, &most}))
 	var group sync.WaitGroup
 	for worker := range 8 {
 		group.Go(func() {
@@ -73,6 +65,34 @@ func TestIdleConnections_H1(t *testing.T) {
 		t.Errorf("%d connections at once, the limit is %d", n, maxConnections)
 	}
 	t.Logf("%d clients, at most %d connections", clients, most.Load())
+}
+
+// counting counts the connections that are open at once. The limit's place is given
+// back after a connection is closed, and what a server reports of it comes later still.
+type counting struct {
+	net.Listener
+	open, most *atomic.Int64
+}
+
+func (c counting) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if n := c.open.Add(1); n > c.most.Load() {
+		c.most.Store(n) // from the one goroutine that accepts
+	}
+	return &counted{Conn: conn, closed: sync.OnceFunc(func() { c.open.Add(-1) })}, nil
+}
+
+type counted struct {
+	net.Conn
+	closed func()
+}
+
+func (c *counted) Close() error {
+	c.closed()
+	return c.Conn.Close()
 }
 
 func fetch(address, path string) (string, error) {

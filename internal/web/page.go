@@ -57,13 +57,12 @@ func newStatusPage(w *watchdog.Watchdog, itself func() Itself, version string) *
 		"free":    func(n uint64) string { return show.Bytes(int64(n)) },
 		"count":   func(n uint32) string { return humanize.Comma(int64(n)) },
 		"number":  func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) },
-		"dollars": func(v *float64) string { return fmt.Sprintf("%.2f $", *v) },
 		"when":    when,
 		"span":    show.Span,
-		"seconds": show.Seconds,
 		"clock":   show.Clock,
 		"hour":    func(t time.Time) string { return t.Local().Format("Mon 15:04:05 MST") },
 		"level":   levelOf,
+		"mark":    func(l level) string { return marks[l] },
 		"runbook": runbookOf,
 	}
 	p := &statusPage{
@@ -121,7 +120,9 @@ type pageData struct {
 	Version              string
 	Title                string
 	Verdict              string // what a person wants to know first
-	Level                level  // of the worst
+	Tally                string // how many are how
+	WALLimit             int64
+	Level                level // of the worst
 	At                   time.Time
 	Since                string // what a browser says when it asks for what has changed
 	Order                string // stands for the names shown, in their order
@@ -154,6 +155,7 @@ type changes struct {
 	At       time.Time `json:"at"`
 	Since    string    `json:"since"`
 	Title    string    `json:"title"`
+	Verdict  string    `json:"verdict"`
 	Head     string    `json:"head"`
 	Count    string    `json:"count"`
 	OrderTag string    `json:"order_tag"`
@@ -181,7 +183,7 @@ func (p *statusPage) refresh(rw http.ResponseWriter, r *http.Request) {
 			out.Rows[row.ID] = row.HTML
 		}
 	}
-	for name, text := range map[string]*string{"head": &out.Head, "count": &out.Count} {
+	for name, text := range map[string]*string{"verdict": &out.Verdict, "head": &out.Head, "count": &out.Count} {
 		var b strings.Builder
 		if err := p.template.ExecuteTemplate(&b, name, data); err != nil {
 			refuse(rw, err)
@@ -223,7 +225,8 @@ func (p *statusPage) data(r *http.Request) (*pageData, error) {
 	status, itself := p.watchdog.Status(), p.itself()
 	now := time.Now()
 	d := &pageData{
-		Version: p.version, At: status.At, Since: strconv.FormatInt(now.UnixNano(), 10), Total: len(chosen),
+		Version: p.version, WALLimit: health.WALLimit,
+		At: status.At, Since: strconv.FormatInt(now.UnixNano(), 10), Total: len(chosen),
 		Query: r.FormValue("q"), One: r.URL.Query().Get("db"), Trouble: r.FormValue("trouble") != "",
 		Itself: itself.Conditions, LeftOut: itself.LeftOut[:min(len(itself.LeftOut), maxRows)],
 	}
@@ -233,7 +236,8 @@ func (p *statusPage) data(r *http.Request) (*pageData, error) {
 	}
 	slices.SortStableFunc(d.Rows, func(a, b row) int { return cmp.Compare(badness[b.Level], badness[a.Level]) })
 	d.Level, d.Verdict = verdict(d.Rows, itself.Conditions)
-	d.Title = map[level]string{good: "✔", warn: "▲", bad: "✖"}[d.Level] + " sqlwatch: " + d.Verdict
+	d.Tally = tally(d.Rows)
+	d.Title = marks[d.Level] + " sqlwatch: " + d.Verdict
 	d.Rows = slices.DeleteFunc(d.Rows, func(r row) bool {
 		return d.Trouble && r.Level == good || !strings.Contains(strings.ToLower(r.Name), strings.ToLower(d.Query))
 	})
@@ -281,6 +285,27 @@ func (p *statusPage) render(rows []row, now time.Time) error {
 		r.since = last.since
 	}
 	return nil
+}
+
+// tally says how many databases are how, where they are not all the same.
+func tally(rows []row) string {
+	n := map[level]int{}
+	for _, r := range rows {
+		n[r.Level]++
+	}
+	var all []string
+	for _, l := range []struct {
+		level level
+		words string
+	}{{bad, "critical"}, {warn, "to look at"}, {good, "well"}} {
+		if n[l.level] > 0 {
+			all = append(all, fmt.Sprintf("%d %s", n[l.level], l.words))
+		}
+	}
+	if len(all) < 2 {
+		return ""
+	}
+	return strings.Join(all, " · ")
 }
 
 // verdict sums up the rows, the worst first, in one line.

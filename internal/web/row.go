@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/figures"
 	"github.com/sqlwatch/sqlwatch/internal/health"
-	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
@@ -36,18 +36,24 @@ func levelOf(s health.Severity) level {
 	return good
 }
 
+// marks stand before a level's words: colour is not the only sign.
+var marks = map[level]string{good: "✔", info: "✔", warn: "▲", bad: "✖"}
+
 // row is one database on the page.
 type row struct {
 	*watchdog.DatabaseStatus
 	ID     string
 	Level  level
-	Open   bool   // with its details
-	One    bool   // and with all that is remembered of it
-	Health string // in few words
+	Open   bool              // with its details
+	One    bool              // and with all that is remembered of it
+	Health string            // in few words
+	Worst  *health.Condition // where it is wrong: what a person must know first
+	More   int               // conditions beside that
 
 	Size     int64
 	WAL      walPicture
 	Readers  string
+	Pins     string
 	Replicas []replicaCell
 	Policies string
 
@@ -55,44 +61,14 @@ type row struct {
 	since time.Time
 }
 
-// walPicture is how far a WAL is filled, copied and held.
-type walPicture struct {
-	Known                 bool
-	FileBytes             int64
-	InUse, Moved, Backlog int64 // bytes of frames: all, in the database already, and not yet
-
-	UsedPercent, MovedPercent, BacklogPercent, ReaderPercent float64 // of the file
-}
-
-func newWALPicture(s *collector.Sample) walPicture {
-	w := walPicture{Known: s.WAL.Known, FileBytes: s.WAL.SizeBytes}
-	w.InUse = int64(s.WAL.Frames) * int64(s.WAL.PageSize)
-	w.Backlog = int64(s.WAL.BacklogFrames()) * int64(s.WAL.PageSize)
-	w.Moved = w.InUse - w.Backlog
-	file := float64(max(s.WAL.SizeBytes, w.InUse, 1))
-	percent := func(n int64) float64 { return float64(int(1000*float64(n)/file)) / 10 }
-	w.UsedPercent, w.MovedPercent, w.BacklogPercent = percent(w.InUse), percent(w.Moved), percent(w.Backlog)
-	w.ReaderPercent = percent(int64(s.Readers.OldestFrame) * int64(s.WAL.PageSize))
-	return w
-}
-
-// replicaCell is one replica in the database's line.
-type replicaCell struct {
-	Name, Fresh string
-	Level       level
-}
-
 func newRow(d *watchdog.DatabaseStatus, one, open bool) row {
-	r := row{DatabaseStatus: d, ID: "db-" + d.Name, One: one, Open: open, Level: good, Health: "✔ well"}
+	r := row{DatabaseStatus: d, ID: "db-" + d.Name, One: one, Open: open, Level: good, Health: "well"}
 	switch worst := levelOf(health.Worst(d.Conditions)); worst {
 	case bad, warn:
-		r.Level = worst
-		r.Health = map[level]string{warn: "▲ ", bad: "✖ "}[worst] + strings.ReplaceAll(d.Conditions[0].ID, "_", " ")
-		if n := len(d.Conditions); n > 1 {
-			r.Health += fmt.Sprintf(" and %d more", n-1)
-		}
+		r.Level, r.Worst, r.More = worst, &d.Conditions[0], len(d.Conditions)-1
+		r.Health = strings.ReplaceAll(r.Worst.ID, "_", " ")
 	case info:
-		r.Health = "✔ " + strings.ReplaceAll(d.Conditions[0].ID, "_", " ")
+		r.Health = "well: " + strings.ReplaceAll(d.Conditions[0].ID, "_", " ")
 	}
 	if d.Sample == nil && r.Level == good {
 		r.Health = "starting"
@@ -107,24 +83,56 @@ func newRow(d *watchdog.DatabaseStatus, one, open bool) row {
 // measure takes over what the sample says.
 func (r *row) measure(s *collector.Sample) {
 	r.Size, r.WAL = s.Database.SizeBytes, newWALPicture(s)
-	if s.WAL.Known {
-		r.Readers = fmt.Sprint(s.Readers.Active)
-	}
-	for _, replica := range s.Replicas {
-		r.Replicas = append(r.Replicas, newReplicaCell(&replica))
+	r.Readers, r.Pins = figures.Readers(s)
+	for i := range s.Replicas {
+		r.Replicas = append(r.Replicas, newReplicaCell(&s.Replicas[i]))
 	}
 }
 
-func newReplicaCell(r *collector.Replica) replicaCell {
-	cell := replicaCell{Name: r.Name, Fresh: "current", Level: good}
-	switch {
-	case r.CaughtUp.IsZero():
-		cell.Fresh, cell.Level = "not complete yet", info
-	case r.LagSeconds > max(2*r.ObjectiveSeconds+3, 5):
-		cell.Fresh, cell.Level = show.Seconds(r.LagSeconds)+" behind", warn
+// walPicture is how far a WAL is filled, copied and held. Of the file: how much is
+// frames, how much of these is in the database; and the file of what it may have.
+type walPicture struct {
+	figures.WAL
+	Level level
+
+	UsedPercent, MovedPercent, BacklogPercent, ReaderPercent float64 // of the file
+	FilePercent                                              float64 // of the limit
+}
+
+func newWALPicture(s *collector.Sample) walPicture {
+	w := walPicture{WAL: figures.WALOf(s), Level: good}
+	if w.Oversized() {
+		w.Level = warn
 	}
-	if !r.Healthy {
+	percent := func(n, of int64) float64 { return float64(min(n, of)*1000/max(of, 1)) / 10 }
+	file := max(w.FileBytes, w.InUse)
+	w.UsedPercent, w.MovedPercent, w.BacklogPercent = percent(w.InUse, file), percent(w.Moved, file),
+		percent(w.Backlog, file)
+	w.ReaderPercent, w.FilePercent = percent(w.OldestFrame, file), percent(w.FileBytes, w.LimitBytes)
+	return w
+}
+
+// replicaCell is one replica in the database's line.
+type replicaCell struct {
+	*collector.Replica
+	Fresh string
+	Level level
+	Hour  sparkline
+	Drill string
+	Cost  string
+}
+
+func newReplicaCell(r *collector.Replica) replicaCell {
+	cell := replicaCell{Replica: r, Level: good, Hour: newSparkline(r), Drill: figures.Drill(r), Cost: figures.Cost(r)}
+	late := false
+	cell.Fresh, late = figures.Freshness(r)
+	switch {
+	case !r.Healthy:
 		cell.Level = bad
+	case late:
+		cell.Level = warn
+	case r.CaughtUp.IsZero():
+		cell.Level = info
 	}
 	return cell
 }
@@ -147,7 +155,7 @@ func policiesOf(d *watchdog.DatabaseStatus) string {
 		}
 	}
 	if len(all) == 0 && len(d.Decision.Policies) > 0 {
-		return "quiet"
+		return fmt.Sprintf("%d at rest", len(d.Decision.Policies))
 	}
 	return strings.Join(all, ", ")
 }

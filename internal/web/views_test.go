@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,7 +124,11 @@ func TestConditionsAndViews_V3(t *testing.T) {
 		}
 		return rw.Body.String()
 	}
-	page, ready, metrics := view("/"), view("/-/ready"), view("/metrics")
+	unfolded := url.Values{}
+	for id := range scenes {
+		unfolded.Add("open", id)
+	}
+	page, ready, metrics := view("/?"+unfolded.Encode()), view("/-/ready"), view("/metrics")
 	var api Health
 	if err := json.Unmarshal([]byte(view("/api/v1/health")), &api); err != nil {
 		t.Fatal(err)

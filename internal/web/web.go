@@ -95,7 +95,11 @@ func Listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return netutil.LimitListener(listener, maxConnections), nil
+	return limited(listener), nil
+}
+
+func limited(listener net.Listener) net.Listener {
+	return netutil.LimitListener(listener, maxConnections)
 }
 
 // Shutdown ends a server; requests at work get a moment to finish.

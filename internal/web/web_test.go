@@ -107,7 +107,7 @@ func TestRoutes(t *testing.T) {
 		{"one metric by name", "/metrics?name[]=sqlite_up", 200, []string{`sqlite_up{db="app"} 1`}, []string{"sqlite_wal"}},
 		{"healthy", "/-/healthy", 200, []string{"healthy"}, nil},
 		{"ready", "/-/ready", 200, []string{"ready"}, nil},
-		{"status page", "/", 200, []string{"<title>▲ sqlwatch: bad &lt;b&gt; is worth a look</title>",
+		{"status page", "/?open=app", 200, []string{"<title>▲ sqlwatch: bad &lt;b&gt; is worth a look</title>",
 			"No file &amp; no hope.", "bad &lt;b&gt;", "Process 4711 (&lt;python3&gt;)",
 			`<rect class="backlog" x="0" width="25" height="10"/>`, "id=\"db-app\"", "prefers-color-scheme: dark", "v1.2.3"},
 			[]string{"<python3>", "<b>bad"}},
@@ -209,6 +209,11 @@ func serve(t *testing.T, server *http.Server) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, server, listener)
+}
+
+func serveOn(t *testing.T, server *http.Server, listener net.Listener) string {
+	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
