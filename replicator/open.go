@@ -59,7 +59,7 @@ func (o *opener) open(ctx context.Context) error {
 		return fmt.Errorf("open %s: %w", o.name, err)
 	}
 	o.source.original.ClearNote(o.custody.Get(), o.log)
-	o.progress.Found(s.Tip)
+	o.progress.Found(s.Tip, o.source.backlog.Shipped(s.Tip))
 	return nil
 }
 

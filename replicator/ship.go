@@ -72,6 +72,9 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 	if !known {
 		return false, nil // whoever doubts calls for a turn
 	}
+	if s.source.backlog.Pass(s.progress) {
+		return true, nil
+	}
 	newest := spool.Last() // before the look into the spool: what is missing there is gone then, not still to come
 	segments := spool.After(cursor)
 	switch {

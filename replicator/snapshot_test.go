@@ -52,15 +52,15 @@ func TestNeeded(t *testing.T) {
 			t.Errorf("%s: %v, %v", what, got, err)
 		}
 	}
-	p.Found(catalog.Tip{TXID: 1, Base: 1})
+	p.Found(catalog.Tip{TXID: 1, Base: 1}, 1)
 	p.Snapshots(now, now)
 	put(store.SnapshotLevel, 1, 1, 1000)
-	p.Advance(put(0, 2, 2, 100), now, now)
+	p.Advance(put(0, 2, 2, 100), now, now, false)
 	want("little changed", false)
 	seen := 0
 	meanwhile = func() { // after the listing that would have shown it
 		seen++
-		p.Advance(store.LTXFile{MinTXID: 3, MaxTXID: 3}, now, now)
+		p.Advance(store.LTXFile{MinTXID: 3, MaxTXID: 3}, now, now, false)
 	}
 	want("an upload meanwhile", false)
 	if seen != 1 {
@@ -69,9 +69,9 @@ func TestNeeded(t *testing.T) {
 	want("txid 3 is missing", true)
 	put(0, 3, 3, 100)
 	want("it is there", false)
-	p.Advance(put(0, 4, 4, 400), now, now)
+	p.Advance(put(0, 4, 4, 400), now, now, false)
 	want("more than half changed", true)
-	p.Found(catalog.Tip{TXID: 5, Base: 5})
+	p.Found(catalog.Tip{TXID: 5, Base: 5}, 5)
 	put(store.SnapshotLevel, 1, 5, 1000)
 	want("a new one", false)
 	now = now.Add(24 * time.Hour)

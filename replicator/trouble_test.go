@@ -30,7 +30,7 @@ func TestLag_S2_captureStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.backlog.Captured(s)
-	r.replicas[0].progress.Found(catalog.Tip{})
+	r.replicas[0].progress.Found(catalog.Tip{}, 0)
 	now = now.Add(time.Minute)
 	for _, tt := range []struct {
 		captured error

@@ -138,7 +138,7 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	next.Checksum = sums.Checksum()
 	if found.Pages() == nil {
 		c.tail.Restart(next)
-		return c.state.AdoptWhole(next, sums)
+		return c.state.AdoptWhole(next, sums, c.continuity.lost != tail.ReasonSpool) // a full one is to get room
 	}
 	return c.ship(next, whole, found, sums)
 }

@@ -101,10 +101,49 @@ func (b *Backlog) forget() {
 	}
 }
 
-// Advance moves a replica's cursor over f, which is of the moment at.
+// Advance moves a replica's cursor over f, which is of the moment at. It stays in front of
+// a snapshot while the spool has what follows it: those states are to be restorable too.
 func (b *Backlog) Advance(p *Progress, f store.LTXFile, at time.Time) {
-	p.Advance(f, at, catalog.Past(b.clock(), at, f))
+	cursor, _ := p.Position()
+	p.Advance(f, at, catalog.Past(b.clock(), at, f), f.Snapshot() && f.MaxTXID != cursor+1 && b.follows(cursor))
 	b.forget()
+}
+
+// Pass moves a replica's cursor to its newest snapshot, once the spool has no more what
+// was to go out before that. It reports whether it did.
+func (b *Backlog) Pass(p *Progress) bool {
+	cursor, known := p.Position()
+	base := p.Snapshot()
+	if !known || base <= cursor || b.follows(cursor) {
+		return false
+	}
+	p.pass(base)
+	b.forget()
+	return true
+}
+
+// follows reports whether the spool has the segment that joins cursor.
+func (b *Backlog) follows(cursor ltx.TXID) bool {
+	next := b.Spool().After(cursor)
+	return len(next) > 0 && next[0].MaxTXID == cursor+1
+}
+
+// Shipped returns how far a replica has come that was found with the tip t, of the chain
+// that capture is on. Where the tip is a snapshot, segments before it may not be there yet.
+func (b *Backlog) Shipped(t catalog.Tip) ltx.TXID {
+	reach := ltx.TXID(0)
+	for level, end := range t.Levels {
+		if level < store.SnapshotLevel {
+			reach = max(reach, end)
+		}
+	}
+	for _, s := range b.Spool().List() {
+		whole := s.Snapshot() && (s.MaxTXID == t.Base || s.MaxTXID == t.Oldest.MaxTXID)
+		if s.MaxTXID > reach && s.MaxTXID <= t.TXID && !whole {
+			return s.MaxTXID - 1
+		}
+	}
+	return t.TXID
 }
 
 // SetFull says whether capture has stopped because there is no room.

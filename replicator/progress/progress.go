@@ -104,11 +104,11 @@ func (p *Progress) Lost(txid ltx.TXID) {
 	}
 }
 
-// Found sets the cursor to what the replica was found to hold.
-func (p *Progress) Found(t catalog.Tip) {
+// Found sets the cursor to what the replica was found to hold, up to the TXID shipped.
+func (p *Progress) Found(t catalog.Tip, shipped ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cursor, p.base, p.known = t.TXID, t.Base, true
+	p.cursor, p.base, p.known = shipped, t.Base, true
 	p.tell() // a sync may have been asked for before: perhaps nothing is left to store
 }
 
@@ -158,11 +158,14 @@ func (p *Progress) Lineage() lineage.Lineage {
 	return p.line
 }
 
-// Advance moves the cursor over f, which is of the moment at, and tells who waits for it.
-func (p *Progress) Advance(f store.LTXFile, at, past time.Time) {
+// Advance moves the cursor over f, which is of the moment at, unless it is to stay, and tells
+// who waits for it.
+func (p *Progress) Advance(f store.LTXFile, at, past time.Time, stay bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cursor = max(p.cursor, f.MaxTXID)
+	if !stay {
+		p.cursor = max(p.cursor, f.MaxTXID)
+	}
 	p.st.StoredBytes += f.Object.Size
 	if f.Snapshot() {
 		p.base = max(p.base, f.MaxTXID)
@@ -171,6 +174,14 @@ func (p *Progress) Advance(f store.LTXFile, at, past time.Time) {
 			p.st.OldestRestorePoint = at
 		}
 	}
+	p.tell()
+}
+
+// pass moves the cursor to a snapshot of txid.
+func (p *Progress) pass(txid ltx.TXID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cursor = max(p.cursor, txid)
 	p.tell()
 }
 

@@ -121,6 +121,10 @@ type Record struct {
 	Version  int      `json:"version"`
 	Segment  Segment  `json:"segment"`
 	Position Position `json:"position"`
+
+	// Kept is the first segment that waits to be shipped although Position was reached without
+	// it: see Skip. 0: none.
+	Kept ltx.TXID `json:"kept,omitempty"`
 }
 
 var (

@@ -65,8 +65,9 @@ type Spool struct {
 	sync      func() (ltx.TXID, error)
 
 	mu      sync.Mutex
-	records []Record // ascending, without gaps
+	records []Record // ascending; gaps only where Skip was called
 	bytes   int64
+	floor   Record        // as it stands in base
 	last    Record        // the newest ever, released or not
 	grown   chan struct{} // closed and replaced at every append
 }
@@ -95,14 +96,15 @@ func Open(dir string) (s *Spool, found bool, err error) {
 		return nil, false, err
 	}
 	found = err == nil
-	s.last = base
-	if err := s.load(base.Position.TXID); err != nil {
+	s.floor = base
+	if err := s.load(base); err != nil {
 		return nil, false, err
 	}
 	return s, found || len(s.records) > 0, nil
 }
 
-func (s *Spool) load(base ltx.TXID) error {
+func (s *Spool) load(base Record) error {
+	skipped := base.Position.TXID
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return fmt.Errorf("read spool: %w", err)
@@ -120,15 +122,19 @@ func (s *Spool) load(base ltx.TXID) error {
 		if err != nil {
 			return err
 		}
-		if r.Segment.MaxTXID <= base {
+		if r.Segment.MaxTXID <= skipped && (base.Kept == 0 || r.Segment.MaxTXID < base.Kept) {
 			continue // released, then a crash before it was removed
 		}
-		if n := len(s.records); n > 0 && r.Segment.MaxTXID != s.records[n-1].Segment.MaxTXID+1 {
+		if n := len(s.records); n > 0 && r.Segment.MaxTXID != s.records[n-1].Segment.MaxTXID+1 &&
+			s.records[n-1].Segment.MaxTXID > skipped {
 			return fmt.Errorf("%w: spool has a gap before %s", ErrDamaged, e.Name())
 		}
 		s.append(r)
 		delete(names, e.Name())
 		delete(names, stem+recordSuffix)
+	}
+	if s.last.Position.TXID <= skipped {
+		s.last = base
 	}
 	for name := range names {
 		if err := os.Remove(filepath.Join(s.dir, name)); err != nil {
@@ -299,9 +305,20 @@ func (s *Spool) Release(upTo ltx.TXID) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	if err := writeRecord(s.base, gone[len(gone)-1]); err != nil {
+	s.mu.Lock()
+	floor := s.floor
+	if last := gone[len(gone)-1]; last.Segment.MaxTXID >= floor.Position.TXID {
+		floor = last
+	} else if floor.Kept = 0; len(s.records) > len(gone) && s.records[len(gone)].Segment.MaxTXID < floor.Position.TXID {
+		floor.Kept = s.records[len(gone)].Segment.MaxTXID
+	}
+	s.mu.Unlock()
+	if err := writeRecord(s.base, floor); err != nil {
 		return fmt.Errorf("release spool: %w", err)
 	}
+	s.mu.Lock()
+	s.floor = floor
+	s.mu.Unlock()
 	for _, r := range gone {
 		if err := s.remove(r.Segment.MaxTXID); err != nil {
 			return fmt.Errorf("release segment %s: %w", r.Segment.MaxTXID, err)
@@ -331,28 +348,37 @@ func (s *Spool) Restate(p Position) error {
 	defer s.releasing.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := Record{Segment: s.last.Segment, Position: p}
-	path := s.base
-	if n := len(s.records); n > 0 {
-		path = s.path(p.TXID, recordSuffix)
-		s.records[n-1] = r
-	}
+	r := Record{Segment: s.last.Segment, Position: p, Kept: s.last.Kept}
 	s.last = r
-	return writeRecord(path, r)
+	if n := len(s.records); n > 0 && s.records[n-1].Segment.MaxTXID == p.TXID {
+		s.records[n-1] = r
+		return writeRecord(s.path(p.TXID, recordSuffix), r)
+	}
+	s.floor = r
+	return writeRecord(s.base, r)
 }
 
 // Skip makes p the position without a segment, where what leads to it is more than
 // shall be staged: replicas read the database itself. What is in the spool leads
-// there no more, and is removed.
-func (s *Spool) Skip(p Position) error {
+// there no more. It waits to be shipped all the same, where it is to be kept, since each
+// segment is a state that was; else it is removed.
+func (s *Spool) Skip(p Position, keep bool) error {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
-	if err := writeRecord(s.base, Record{Position: p}); err != nil {
+	s.mu.Lock()
+	r, gone := Record{Position: p}, s.records
+	if keep && len(gone) > 0 {
+		r.Kept, gone = gone[0].Segment.MaxTXID, nil
+	}
+	s.mu.Unlock()
+	if err := writeRecord(s.base, r); err != nil {
 		return fmt.Errorf("skip to %s: %w", p.TXID, err)
 	}
 	s.mu.Lock()
-	gone := s.records
-	s.records, s.bytes, s.last = nil, 0, Record{Position: p}
+	s.floor, s.last = r, r
+	if r.Kept == 0 {
+		s.records, s.bytes = nil, 0
+	}
 	close(s.grown)
 	s.grown = make(chan struct{})
 	s.mu.Unlock()

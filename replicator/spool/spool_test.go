@@ -225,7 +225,7 @@ func TestWait(t *testing.T) {
 	if err := <-waited; err != nil {
 		t.Error(err)
 	}
-	if err := s.Skip(Position{TXID: 5, PageSize: 512}); err != nil || len(s.List()) != 0 || s.Last() != 5 {
+	if err := s.Skip(Position{TXID: 5, PageSize: 512}, false); err != nil || len(s.List()) != 0 || s.Last() != 5 {
 		t.Errorf("skipped to %s with %v, %v", s.Last(), txids(s), err)
 	}
 	go func() { waited <- s.Wait(ctx, 5) }()

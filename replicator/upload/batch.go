@@ -30,7 +30,8 @@ func NextBatch(segments []spool.Segment) Batch {
 		return segments[:1]
 	}
 	for n < len(segments) && n < maxBatchSegments && !segments[n].Snapshot() &&
-		segments[n].PageSize == segments[0].PageSize && bytes+segments[n].Size <= maxBatchBytes {
+		segments[n].MinTXID == segments[n-1].MaxTXID+1 && segments[n].PageSize == segments[0].PageSize &&
+		bytes+segments[n].Size <= maxBatchBytes {
 		bytes += segments[n].Size
 		n++
 	}

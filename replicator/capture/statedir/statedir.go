@@ -411,8 +411,9 @@ func (s *Dir) AdoptMap(p spool.Position, written *pagesums.Writer) error {
 
 // AdoptWhole makes p the position where there is no segment that leads to it: the
 // map of it was written, and replicas read the database itself. A crash between the
-// map and the position leaves two that do not fit, which the next Open notices.
-func (s *Dir) AdoptWhole(p spool.Position, written *pagesums.Writer) error {
+// map and the position leaves two that do not fit, which the next Open notices. What
+// waits in the spool is kept or not.
+func (s *Dir) AdoptWhole(p spool.Position, written *pagesums.Writer, keep bool) error {
 	if err := written.Commit(p.TXID, p.PageSize); err != nil {
 		return err
 	}
@@ -420,7 +421,7 @@ func (s *Dir) AdoptWhole(p spool.Position, written *pagesums.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := s.spool.Skip(p); err != nil {
+	if err := s.spool.Skip(p, keep); err != nil {
 		return errors.Join(err, m.Close())
 	}
 	s.pos, s.broken = p, false
