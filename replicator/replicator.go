@@ -108,7 +108,7 @@ func New(o Options) (*Replicator, error) {
 func (o *Options) setDefaults() {
 	o.FinalSync = cmp.Or(o.FinalSync, 30*time.Second)
 	if o.Clock == nil {
-		o.Clock = time.Now
+		o.Clock = systemClock
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

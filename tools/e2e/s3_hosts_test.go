@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,14 +15,30 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// envHosts makes TestTwoHosts try every pairing, and go on until one has taken over.
+// envHosts makes TestTwoHosts try every pairing.
 const envHosts = "SQLWATCH_TEST_HOSTS"
+
+// impatient is sqlwatch with leases of seconds and a clock that a test may set wrong.
+var impatient = sync.OnceValues(func() (string, error) {
+	return buildProgram(filepath.Dir(binary), "sqlwatch-impatient", "../..", "./cmd/sqlwatch", "-tags", "shortlease")
+})
+
+// What two hosts are doing when they meet.
+const (
+	idle     = "idle"     // the one that writes has nothing to write
+	busy     = "busy"     // it has
+	snapshot = "snapshot" // the other's first snapshot takes longer than a lease lasts
+	ahead    = "ahead"    // the other's clock is 3 minutes ahead
+	behind   = "behind"   // or behind
+	stopped  = "stopped"  // the one that writes is stopped, by SIGSTOP, and goes on later
+)
 
 // Staging is started with production's configuration while production is idle, busy
 // or stopped, over stores that guard with every condition, with one, or with none:
 // staging is told and stores nothing, production goes on, and the newest state is
-// production's. Told to adopt, staging takes over; then production is told, nothing more
-// of its is acknowledged, and both histories can be restored.
+// production's. Told to adopt, staging waits for as long as production lives, and then
+// takes over; production, which comes back, is told, nothing more of its is
+// acknowledged, and both histories can be restored.
 func TestTwoHosts_C14(t *testing.T) {
 	t.Parallel()
 	stores := map[string]s3test.Profile{
@@ -31,18 +48,16 @@ func TestTwoHosts_C14(t *testing.T) {
 	}
 	short := map[string]bool{"conditions/busy": true, "create/stopped": true, "none/idle": true}
 	for guard, profile := range stores {
-		for _, what := range []string{"idle", "busy", "stopped"} {
+		for _, what := range []string{idle, busy, snapshot, ahead, behind, stopped} {
 			name := guard + "/" + what
 			if os.Getenv(envHosts) == "" && !short[name] {
 				continue
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				h := newHosts(t, profile)
-				h.meet(what)
-				if os.Getenv(envHosts) != "" {
-					h.takeOver(what)
-				}
+				h := newHosts(t, what, profile)
+				h.meet()
+				h.takeOver()
 			})
 		}
 	}
@@ -51,32 +66,46 @@ func TestTwoHosts_C14(t *testing.T) {
 // hosts are two with one configuration.
 type hosts struct {
 	t                   *testing.T
+	what                string
 	url                 string
 	db, other           string
 	production, staging *daemon
-	body                string // of staging's configuration
+	program             []string // staging's
+	body                string   // of staging's configuration
 
 	early string // contents of production's database at txid
 	txid  uint64
 }
 
-func newHosts(t *testing.T, profile s3test.Profile) *hosts {
+func newHosts(t *testing.T, what string, profile s3test.Profile) *hosts {
 	t.Helper()
+	program, err := impatient()
+	must(t, err)
 	store := s3test.NewFake(t, profile)
-	h := &hosts{t: t, url: s3URL(store.URL, "v1/app"), db: filepath.Join(t.TempDir(), "app.db"),
-		other: filepath.Join(t.TempDir(), "app.db")}
+	h := &hosts{t: t, what: what, url: s3URL(store.URL, "v1/app"), db: filepath.Join(t.TempDir(), "app.db"),
+		other: filepath.Join(t.TempDir(), "app.db"), program: []string{program}}
 	commits(t, h.db, 0.5, 100)
 	commits(t, h.other, 0.3, 100)
+	switch what {
+	case ahead:
+		h.program = []string{"env", "SQLWATCH_TEST_CLOCK=3m", program}
+	case behind:
+		h.program = []string{"env", "SQLWATCH_TEST_CLOCK=-3m", program}
+	case snapshot:
+		output(t, "sqlite3", h.other, "create table ballast(b); insert into ballast values(randomblob(1500000))")
+	}
 	// Each host reaches the store by a way of its own.
 	block := func() string {
 		return s3ReplicaWith(s3test.NewProxy(t, store.URL).URL, s3test.Bucket, "v1/app", s3test.AccessKey, s3test.SecretKey,
 			"")
 	}
-	h.production = watchS3(t, replicated(h.db, block()))
+	h.production = watchS3As(t, []string{program}, replicated(h.db, block()))
 	synced(t, h.production)
 	h.early = contents(t, h.db)
 	_, h.txid = h.restore()
-	h.body = replicated(h.other, block())
+	if h.body = replicated(h.other, block()); what == snapshot {
+		h.body += "\nuploads {\n  bandwidth = \"100KB\"\n}\n"
+	}
 	return h
 }
 
@@ -85,8 +114,7 @@ func (h *hosts) restore(args ...string) (path string, txid uint64) {
 	h.t.Helper()
 	path = filepath.Join(h.t.TempDir(), "restored.db")
 	a := sqlwatch(h.t, s3test.AccessKey, s3test.SecretKey,
-		append(append([]string{"restore", "--json", "-o", path}, args...),
-			h.url)...)
+		append(append([]string{"restore", "--json", "-o", path}, args...), h.url)...)
 	var r restoration
 	if err := json.Unmarshal([]byte(a.stdout), &r); err != nil || a.code != 0 {
 		h.t.Fatalf("restore %v: %d, %v: %s", args, a.code, err, a.stderr)
@@ -94,88 +122,105 @@ func (h *hosts) restore(args ...string) (path string, txid uint64) {
 	return path, r.TXID
 }
 
-// signal sends sig to production.
-func (h *hosts) signal(sig syscall.Signal) {
+// acknowledged asks a daemon whether all that is committed is durable.
+func (h *hosts) acknowledged(d *daemon) error {
 	h.t.Helper()
-	must(h.t, h.production.process.cmd.Process.Signal(sig))
+	a := sqlwatch(h.t, s3KeyID, s3Secret, "sync", "--wait", "--timeout", "2s", "--config", d.config, "app")
+	if a.code != 0 {
+		return fmt.Errorf("sync: %d: %s", a.code, a.stderr)
+	}
+	return nil
 }
 
-func (h *hosts) wantLatest(db string) {
+// told demands that a daemon says so, while its application goes on.
+func (h *hosts) told(d *daemon, db, word string) {
 	h.t.Helper()
+	eventually(h.t, time.Minute, "it is told: "+word, func() error {
+		if h.what == busy {
+			commits(h.t, h.db, 0.2, 50)
+		}
+		commits(h.t, db, 0.1, 20)
+		if err := h.acknowledged(d); err == nil {
+			return errors.New("its commits are acknowledged")
+		}
+		if text := d.output(h.t); !strings.Contains(text, word) {
+			return fmt.Errorf("it says %s", lastMatch(text, "level="))
+		}
+		return nil
+	})
+}
+
+// works demands that what is committed to a daemon's database is acknowledged, and is
+// the newest state.
+func (h *hosts) works(d *daemon, db string) {
+	h.t.Helper()
+	commits(h.t, db, 0.2, 50)
+	eventually(h.t, time.Minute, "a sync", func() error { return h.acknowledged(d) })
 	path, _ := h.restore()
 	if got, want := contents(h.t, path), contents(h.t, db); got != want {
 		h.t.Errorf("newest state: %s, want %s", got, want)
 	}
 }
 
-// meet starts staging, which has to be told, and lets production go on.
-func (h *hosts) meet(what string) {
+// stop stops production, however this scene has it, and again makes it go on.
+func (h *hosts) stop() {
 	h.t.Helper()
-	if what == "stopped" {
-		h.signal(syscall.SIGSTOP)
+	switch h.what {
+	case stopped:
+		must(h.t, h.production.process.cmd.Process.Signal(syscall.SIGSTOP))
+	case idle, ahead: // as one shuts a machine down
+		h.production.process.end(syscall.SIGTERM)
+	default:
+		h.production.process.end(syscall.SIGKILL)
 	}
-	h.staging = watchS3(h.t, h.body)
-	eventually(h.t, 30*time.Second, "staging is told", func() error {
-		if what == "busy" {
-			commits(h.t, h.db, 0.2, 50)
-		}
-		commits(h.t, h.other, 0.1, 20)
-		if text := h.staging.output(h.t); !strings.Contains(text, "another database's history") {
-			return fmt.Errorf("it says %s", lastMatch(text, "level=ERROR"))
-		}
-		return nil
-	})
-	if a := sqlwatch(h.t, s3KeyID, s3Secret, "sync", "--timeout", "3s", "--config", h.staging.config, "app"); a.code == 0 {
-		h.t.Errorf("staging's sync was acknowledged: %s", a.stdout)
-	}
-	if what == "stopped" {
-		h.signal(syscall.SIGCONT)
-	}
-	commits(h.t, h.db, 0.2, 50)
-	synced(h.t, h.production)
-	h.wantLatest(h.db)
 }
 
-// takeOver tells staging to adopt the place, while production is what it is.
-func (h *hosts) takeOver(what string) {
+func (h *hosts) again() {
+	h.t.Helper()
+	if h.what == stopped {
+		must(h.t, h.production.process.cmd.Process.Signal(syscall.SIGCONT))
+		return
+	}
+	program, err := impatient()
+	must(h.t, err)
+	h.production.process = start(h.t, program, "run", "--config", h.production.config)
+}
+
+// meet starts staging, which has to be told, and lets production go on.
+func (h *hosts) meet() {
+	h.t.Helper()
+	if h.what == stopped {
+		h.stop()
+	}
+	h.staging = watchS3As(h.t, h.program, h.body)
+	h.told(h.staging, h.other, "another database's history")
+	if h.what == stopped {
+		h.again()
+	}
+	h.works(h.production, h.db)
+}
+
+// takeOver tells staging to adopt the place.
+func (h *hosts) takeOver() {
 	h.t.Helper()
 	h.staging.process.end(syscall.SIGTERM)
-	if what == "stopped" {
-		h.signal(syscall.SIGSTOP)
-	}
-	h.staging.process = start(h.t, binary, "run", "--config", h.staging.config, "--adopt", "app")
-	taken := time.Time{}
-	eventually(h.t, 4*time.Minute, "staging takes over", func() error {
-		if what == "busy" {
-			commits(h.t, h.db, 0.1, 20)
-		}
-		err := syncS3(h.t, h.staging)
-		taken = time.Now()
-		return err
-	})
-	if what == "stopped" {
-		h.signal(syscall.SIGCONT)
-	}
-	eventually(h.t, 2*time.Minute, "production is told", func() error {
-		commits(h.t, h.db, 0.1, 20)
-		if syncS3(h.t, h.production) == nil {
-			return errors.New("its commits are acknowledged")
-		}
-		if !strings.Contains(h.production.output(h.t), "another writer") {
-			return errors.New("it is not")
-		}
-		return nil
-	})
+	h.staging.process = start(h.t, h.program[0], append(h.program[1:], "run", "--config", h.staging.config, "--adopt",
+		"app")...)
+	h.told(h.staging, h.other, "another writer holds this replica's lease")
+	h.works(h.production, h.db)
+	h.stop()
+	eventually(h.t, time.Minute, "staging takes over", func() error { return h.acknowledged(h.staging) })
+	taken := time.Now()
+	h.again()
+	h.told(h.production, h.db, "another writer has taken this replica over")
 	h.t.Logf("production was told %s after staging's first acknowledgement", time.Since(taken).Round(time.Second))
-	for range 5 { // fenced it stays
+	for range 3 { // fenced it stays
 		commits(h.t, h.db, 0.1, 20)
-		if syncS3(h.t, h.production) == nil {
+		if h.acknowledged(h.production) == nil {
 			h.t.Error("production's commits are acknowledged again")
 		}
 	}
-	commits(h.t, h.other, 0.2, 50)
-	synced(h.t, h.staging)
-	h.wantLatest(h.other)
+	h.works(h.staging, h.other)
 	path, _ := h.restore("--txid", fmt.Sprint(h.txid))
 	if got := contents(h.t, path); got != h.early {
 		h.t.Errorf("production's history: %s, want %s", got, h.early)

@@ -200,7 +200,13 @@ func noCanary(t *testing.T, where, text string) {
 // watchS3 starts a daemon and looks through all it shows when the test ends.
 func watchS3(t *testing.T, body string) *daemon {
 	t.Helper()
-	d := startDaemon(t, body)
+	return watchS3As(t, []string{binary}, body)
+}
+
+// watchS3As is watchS3 of another build, or in another environment.
+func watchS3As(t *testing.T, program []string, body string) *daemon {
+	t.Helper()
+	d := startDaemonAs(t, program, body)
 	t.Cleanup(func() {
 		for _, page := range []string{"/", "/metrics", "/api/v1/databases", "/api/v1/decisions"} {
 			if text, err := get(d.url + page); err == nil {

@@ -23,6 +23,12 @@ type daemon struct {
 // startDaemon runs sqlwatch on a configuration whose server block it writes itself.
 func startDaemon(t *testing.T, body string) *daemon {
 	t.Helper()
+	return startDaemonAs(t, []string{binary}, body)
+}
+
+// startDaemonAs is startDaemon of another build, or in another environment.
+func startDaemonAs(t *testing.T, program []string, body string) *daemon {
+	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
 	config := write(t, dir, "sqlwatch.hcl", fmt.Sprintf(`
 server {
@@ -32,8 +38,8 @@ server {
 }
 %s`, port, dir, dir, body))
 	output(t, binary, "check", config)
-	d := &daemon{process: start(t, binary, "run", "--config", config), url: "http://127.0.0.1:" + port, dir: dir,
-		config: config}
+	d := &daemon{process: start(t, program[0], append(program[1:], "run", "--config", config)...),
+		url: "http://127.0.0.1:" + port, dir: dir, config: config}
 	eventually(t, 20*time.Second, "sqlwatch ready", func() error { _, err := get(d.url + "/-/ready"); return err })
 	return d
 }
