@@ -23,6 +23,7 @@ test:
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go build -o /dev/null ./cmd/sqlwatch # restore, check, fmt, test elsewhere
 	go build -C tools/lint -o $(CURDIR)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
 	bin/staticcheck -checks 'inherit,ST1000,ST1020,ST1021,ST1022' ./...
 	go test ./internal/archtest

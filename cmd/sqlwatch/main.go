@@ -24,6 +24,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/cage"
 	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/show"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 )
 
@@ -115,6 +116,12 @@ func newApplication(env *environment) *kingpin.Application {
 		"outside the application.")
 	app.UsageWriter(env.Stdout).ErrorWriter(env.Stderr)
 	app.HelpFlag.Short('h')
+	app.PreAction(func(parsed *kingpin.ParseContext) error {
+		if parsed.SelectedCommand == nil {
+			return nil
+		}
+		return cli.Possible(parsed.SelectedCommand.FullCommand(), sqlite.Linked)
+	})
 	env.Config = app.Flag("config", "Configuration: a file or a directory of *.hcl. Default: $SQLWATCH_CONFIG, then "+
 		"/etc/sqlwatch.").
 		PlaceHolder("PATH").String()

@@ -31,9 +31,12 @@ type Processes struct {
 	dbs map[string]*stepped
 }
 
+// fileID names a file whatever its paths are called.
+type fileID struct{ dev, ino uint64 }
+
 // stepped is one chosen database.
 type stepped struct {
-	file   unix.Stat_t       // Dev and Ino of the main file; Ino is 0 until Watch
+	file   fileID            // of the main file; ino is 0 until Watch
 	pids   map[uint64]*Steps // by process; nil for one that cannot be followed
 	before uint64            // counted in processes that have gone
 }
@@ -54,7 +57,7 @@ func (p *Processes) Watch(db string, device, inode uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if d := p.dbs[db]; d != nil {
-		d.file = unix.Stat_t{Dev: device, Ino: inode}
+		d.file = fileID{device, inode}
 	}
 }
 
@@ -123,7 +126,7 @@ func (p *Processes) opened(dir string) (dbs []string) {
 		return nil // gone, or another user's
 	}
 	p.mu.Lock()
-	files := make(map[string]unix.Stat_t, len(p.dbs))
+	files := make(map[string]fileID, len(p.dbs))
 	for db, d := range p.dbs {
 		files[db] = d.file
 	}
@@ -135,7 +138,7 @@ func (p *Processes) opened(dir string) (dbs []string) {
 			continue
 		}
 		for db, file := range files {
-			if file.Ino != 0 && st.Ino == file.Ino && st.Dev == file.Dev && !found[db] {
+			if file.ino != 0 && file == (fileID{uint64(st.Dev), st.Ino}) && !found[db] {
 				found[db] = true
 				dbs = append(dbs, db)
 			}

@@ -99,6 +99,9 @@ const (
 // one has none.
 func holdBound(i int) uint64 { return 1 << (holdUnitShift + 1 + i) }
 
+// noPreallocation is BPF_F_NO_PREALLOC: memory for a map's entries is taken as they come.
+const noPreallocation = 1
+
 // watchedMap describes the map: the filter and the counters in one, so that an
 // event of a file that nobody watches costs one lookup.
 func watchedMap(limit uint32) *ebpf.MapSpec {
@@ -108,7 +111,7 @@ func watchedMap(limit uint32) *ebpf.MapSpec {
 		KeySize:    uint32(unsafe.Sizeof(key{})),
 		ValueSize:  uint32(unsafe.Sizeof(counts{})),
 		MaxEntries: limit,
-		Flags:      unix.BPF_F_NO_PREALLOC,
+		Flags:      noPreallocation,
 	}
 }
 

@@ -176,8 +176,8 @@ var arrows = map[string][]string{
 	"internal/walbench":           {"internal/dbfile", "internal/show", "internal/sqlite"}, // SQL on a scratch copy
 	// SQLite in a process that nobody misses
 	"internal/cage": {"internal/sqlite"},
-	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/sqlite", "replicator/store",
-		"replicator/store/s3"},
+	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/owner", "internal/sqlite",
+		"replicator/store", "replicator/store/s3"},
 	"internal/importer": {},
 	"internal/testapp":  {},
 	"examples":          {},

@@ -127,7 +127,7 @@ func Readable(u User, path string) (bool, error) {
 		case int(st.Gid) == u.GID:
 			bit <<= 3
 		}
-		if st.Mode&bit == 0 {
+		if uint32(st.Mode)&bit == 0 {
 			return false, nil
 		}
 	}
@@ -195,10 +195,6 @@ func chownTree(root *os.Root, u User) error {
 	}
 	return nil
 }
-
-// keptCapabilities are those that the kernel's counters need. They give no access to
-// other users' files.
-var keptCapabilities = []uintptr{unix.CAP_BPF, unix.CAP_PERFMON}
 
 // Become starts this program again as u, in this process: same arguments, same
 // descriptors, same pid. It returns only on an error.

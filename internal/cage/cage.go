@@ -92,9 +92,13 @@ func (c Check) Run(ctx context.Context) error {
 	if err := c.complete(); err != nil {
 		return err
 	}
+	program, err := self()
+	if err != nil {
+		return err
+	}
 	bounded, cancel := context.WithTimeout(ctx, c.Duration)
 	defer cancel()
-	cmd := exec.CommandContext(bounded, "/proc/self/exe")
+	cmd := exec.CommandContext(bounded, program)
 	cmd.Args = []string{arg0, kind(c.Full), path, strconv.FormatInt(c.Memory, 10),
 		strconv.FormatInt(int64(c.CPU/time.Second), 10)}
 	cmd.Env = []string{"GOTRACEBACK=none", "GOMAXPROCS=2"} // nothing of ours, and so no keys

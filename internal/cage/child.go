@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"runtime"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -53,33 +51,16 @@ func child(args []string) int {
 	return 0
 }
 
-// confine bounds this process. What only makes it a better neighbour may fail.
+// confine bounds this process.
 func confine(memory int64, cpu uint64) error {
-	if f, err := os.OpenFile("/proc/self/oom_score_adj", os.O_WRONLY, 0); err == nil {
-		_, _ = f.WriteString("1000") // first in line
-		f.Close()
-	}
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
-	_ = unix.Unshare(unix.CLONE_NEWNET) // only root may
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+	if err := isolate(); err != nil {
 		return fmt.Errorf("confine a check: %w", err)
 	}
-	// What the runtime has reserved without using it counts as well.
-	text, err := os.ReadFile("/proc/self/statm")
+	limits, err := limits(memory, cpu)
 	if err != nil {
 		return fmt.Errorf("confine a check: %w", err)
 	}
-	pages, _, _ := strings.Cut(string(text), " ")
-	reserved, err := strconv.ParseInt(pages, 10, 64)
-	if err != nil {
-		return fmt.Errorf("confine a check: %w", err)
-	}
-	reserved *= int64(os.Getpagesize())
-	for resource, most := range map[int]uint64{
-		unix.RLIMIT_CORE: 0,
-		unix.RLIMIT_CPU:  cpu,
-		unix.RLIMIT_AS:   uint64(min(reserved, math.MaxInt64-memory) + memory),
-	} {
+	for resource, most := range limits {
 		if err := lower(resource, most); err != nil {
 			return fmt.Errorf("confine a check: %w", err)
 		}

@@ -401,5 +401,5 @@ func inodeOf(path string) (inode, bool) {
 	if !ok {
 		return inode{}, false
 	}
-	return inode{st.Dev, st.Ino}, true
+	return inode{uint64(st.Dev), st.Ino}, true
 }

@@ -99,5 +99,5 @@ func (s *sharedDatabase) changing() bool {
 	}
 	held, heldErr := files.Stat()
 	var now unix.Stat_t
-	return heldErr != nil || unix.Stat(s.path, &now) != nil || now.Ino != held.DatabaseInode || now.Dev != held.Dev
+	return heldErr != nil || unix.Stat(s.path, &now) != nil || now.Ino != held.DatabaseInode || uint64(now.Dev) != held.Dev
 }

@@ -46,7 +46,7 @@ func (c *Claim) lock(path string, offset, length int64) error {
 		return err
 	}
 	c.files = append(c.files, file)
-	err = unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: offset, Len: length})
+	err = unix.FcntlFlock(file.Fd(), setLock, &unix.Flock_t{Type: unix.F_WRLCK, Start: offset, Len: length})
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return ErrInUse
 	}

@@ -163,16 +163,15 @@ func (c *company) judge(database inode, now time.Time, main, dms Holder) (attach
 // what was found before is still so.
 func (c *company) lookAgain(database inode, attached bool) (*ForeignError, error) {
 	found := c.found
-	var st unix.Statx_t
-	err := retry(func() error { return unix.Statx(unix.AT_FDCWD, c.path, 0, unix.STATX_BASIC_STATS, &st) })
+	now, err := nameOf(c.path)
 	switch {
 	case err == unix.ENOENT:
 		return nil, nil // for Refresh to tell
 	case err != nil:
 		return nil, &fs.PathError{Op: "statx", Path: c.path, Err: err}
-	case st.Attributes&st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0:
+	case now.mountPoint:
 		return &ForeignError{Kind: ForeignMount}, nil
-	case st.Nlink > 1:
+	case now.links > 1:
 		return &ForeignError{Kind: ForeignLinks}, nil
 	case found == nil:
 		return nil, nil
@@ -222,35 +221,27 @@ func (f *Files) MayOpen() error {
 // another one. Where the file system keeps no birth times, nothing is
 // found.
 func (c *company) strangersWAL() (*ForeignError, error) {
-	var main, wal unix.Statx_t
-	for path, st := range map[string]*unix.Statx_t{c.path: &main, c.walPath: &wal} {
-		err := retry(func() error {
-			return unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BASIC_STATS|unix.STATX_BTIME, st)
-		})
+	main, err := nameOf(c.path)
+	wal, walErr := nameOf(c.walPath)
+	for path, err := range map[string]error{c.path: err, c.walPath: walErr} {
 		if err == unix.ENOENT {
 			return nil, nil
 		}
 		if err != nil {
 			return nil, &fs.PathError{Op: "statx", Path: path, Err: err}
 		}
-		if st.Mask&unix.STATX_BTIME == 0 {
-			return nil, nil
-		}
 	}
-	if wal.Size <= WALHeaderSize {
-		return nil, nil // no frames: it is of nobody
+	if main.born.IsZero() || wal.born.IsZero() || wal.size <= WALHeaderSize { // without frames it is of nobody
+		return nil, nil
 	}
-	born, changed := statxTime(main.Btime), statxTime(main.Ctime)
-	younger := statxTime(wal.Btime).Before(born) && statxTime(wal.Mtime).Before(born)
+	younger := wal.born.Before(main.born) && wal.modified.Before(main.born)
 	// A rename is the last that happened to the file, and nobody wrote to the WAL after it.
-	renamed := changed.After(statxTime(main.Mtime)) && statxTime(wal.Ctime).Before(changed)
+	renamed := main.changed.After(main.modified) && wal.changed.Before(main.changed)
 	if younger || renamed {
 		return &ForeignError{Kind: ForeignWAL}, nil
 	}
 	return nil, nil
 }
-
-func statxTime(t unix.StatxTimestamp) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
 
 // other returns who else holds a lock in a range of bytes. The plain form of the
 // question leaves out the locks of this process.

@@ -43,7 +43,7 @@ type pin struct {
 func pinFile(path string) (pin, error) {
 	var fd int
 	err := retry(func() (err error) {
-		fd, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+		fd, err = unix.Open(path, openPin|unix.O_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
@@ -109,7 +109,7 @@ func (d *descriptor) control(f func(fd int) error) error {
 
 // sync makes the file's content durable.
 func (d *descriptor) sync() error {
-	if err := d.control(unix.Fdatasync); err != nil {
+	if err := d.control(syncData); err != nil {
 		return fmt.Errorf("fdatasync %s: %w", d.Name(), err)
 	}
 	return nil
@@ -117,7 +117,7 @@ func (d *descriptor) sync() error {
 
 // forget drops the file's clean pages from the page cache.
 func (d *descriptor) forget() error {
-	err := d.control(func(fd int) error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
+	err := d.control(dropCached)
 	if err != nil {
 		return fmt.Errorf("drop cached pages of %s: %w", d.Name(), err)
 	}

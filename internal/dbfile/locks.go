@@ -111,7 +111,7 @@ func queryRange(fd, pid int, offset int64, holders []Holder) error {
 	// The OFD form compares with this process's own POSIX locks as well; plain
 	// F_GETLK leaves them out. F_WRLCK conflicts with every lock.
 	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: offset, Len: int64(len(holders))}
-	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &lk); err != nil {
+	if err := unix.FcntlFlock(uintptr(fd), getLocks, &lk); err != nil {
 		return err
 	}
 	if lk.Type == unix.F_UNLCK {

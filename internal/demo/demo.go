@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
@@ -329,7 +328,7 @@ func feedShell(w io.Writer) {
 
 func (a *demoApplication) start() error {
 	// The application must not get the terminal's Ctrl-C: the demo stops it.
-	a.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	a.command.SysProcAttr = apart()
 	a.command.Stderr = os.Stderr
 	a.ended = make(chan struct{})
 	if err := a.command.Start(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/owner"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
@@ -24,7 +25,8 @@ const observation = 300 * time.Millisecond
 // Gather looks at the database at path, once, for as long as observation. Replicas
 // and Expected are left to the caller.
 func Gather(ctx context.Context, name, path string) Facts {
-	f := Facts{Name: name, Path: path, Real: path, UID: os.Geteuid(), CanChown: canChown()}
+	can, err := owner.CanChown()
+	f := Facts{Name: name, Path: path, Real: path, UID: os.Geteuid(), CanChown: can && err == nil}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		f.Real = real
 	}
@@ -55,12 +57,6 @@ func Gather(ctx context.Context, name, path string) Facts {
 	f.wal(ctx, files)
 	f.litestream(ctx)
 	return f
-}
-
-func canChown() bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_CHOWN) != 0
 }
 
 func (f *Facts) place() {

@@ -145,7 +145,7 @@ func removeTemp(temp string) error {
 // step (NFS, some FUSE) do it by a hard link; a crash before the unlink leaves
 // a temporary name for SweepTemp.
 func renameNew(temp, path string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+	err := renameNoReplace(temp, path)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
 		if err := os.Link(temp, path); err != nil {
 			return err

@@ -58,7 +58,7 @@ func (e *ForeignError) root(own bool) error {
 	if own || exists(e.Path+"-wal") && exists(e.Path+"-shm") {
 		return nil
 	}
-	can, err := canChown()
+	can, err := CanChown()
 	if err != nil || can {
 		return err
 	}
@@ -99,15 +99,6 @@ func madeGroup(dir unix.Stat_t) uint32 {
 		return dir.Gid
 	}
 	return uint32(os.Getegid())
-}
-
-func canChown() (bool, error) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&header, &data[0]); err != nil {
-		return false, fmt.Errorf("read own capabilities: %w", err)
-	}
-	return data[0].Effective&(1<<unix.CAP_CHOWN) != 0, nil
 }
 
 // exists reports whether path is there; a doubt counts as no.

@@ -1,3 +1,5 @@
+//go:build linux && cgo
+
 package sqlite
 
 import (
@@ -8,20 +10,6 @@ import (
 	"os"
 	"time"
 )
-
-// Hooks are called from within a checkpoint, on its goroutine, at the moments that
-// SQLite's locks mark. They may use every connection but the one that checkpoints. An
-// error, or a panic, gives the checkpoint up; nothing was reset.
-type Hooks struct {
-	// CheckpointLocked is called when the checkpoint lock is ours and nobody else can
-	// checkpoint, before the marks of readers are looked at.
-	CheckpointLocked func() error
-	// WriteLocked is called when the write lock is ours as well: of a TRUNCATE only.
-	WriteLocked func() error
-	// BeforeReset is called when every frame is in the database and the WAL is about
-	// to be reset. It is not called when SQLite does not get that far.
-	BeforeReset func() error
-}
 
 // Checkpoint runs one checkpoint. The outcome is typed; the error is not nil
 // only with OutcomeFailed. While writers wait, the stall budget runs: when it

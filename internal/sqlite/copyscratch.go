@@ -1,3 +1,5 @@
+//go:build linux && cgo
+
 package sqlite
 
 import (
@@ -15,13 +17,6 @@ const copyPages = 1024
 
 // copyPatience is how long a copy goes on without getting further.
 const copyPatience = time.Minute
-
-// Source is a database to be copied, as it was found.
-type Source struct {
-	Path     string
-	WAL      bool // its header says so
-	Attached bool // and somebody is connected
-}
 
 // CopyScratch copies a database into a new file, of absolute path, page by page as
 // SQLite's backup does it. Of a WAL database in use it copies one read

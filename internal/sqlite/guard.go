@@ -1,21 +1,18 @@
+//go:build linux && cgo
+
 package sqlite
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/owner"
 )
-
-// maxPath is SQLite's limit for a path with the longest suffix of a side file.
-const maxPath = 512 - len("-journal")
 
 // guard looks at a database with stat alone, before SQLite sees it, and
 // returns its path with all links resolved.
@@ -44,30 +41,6 @@ func guard(path string, readOnly bool) (string, error) {
 	return path, nil
 }
 
-// resolve returns the absolute path without links, and refuses what SQLite
-// could not open or would wait for, as for the other end of a FIFO.
-func resolve(path string) (string, error) {
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return "", err
-	}
-	if len(path) > maxPath {
-		return "", fmt.Errorf("path of %d bytes is longer than the %d that SQLite allows: %w", len(path), maxPath,
-			unix.ENAMETOOLONG)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	if !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a regular file: %w", path, fs.ErrInvalid)
-	}
-	return path, nil
-}
-
 func checkOwner(path string) error {
 	err := owner.Check(path)
 	if foreign := (*owner.ForeignError)(nil); errors.As(err, &foreign) {
@@ -80,14 +53,6 @@ func checkOwner(path string) error {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// dsn is the driver's name for a database: a URI, because a bare path with a
-// question mark or a percent sign would be misread.
-func dsn(path string, params url.Values) string {
-	params.Set("_busy_timeout", "0")
-	uri := url.URL{Scheme: "file", Path: path, RawQuery: params.Encode()}
-	return uri.String()
 }
 
 // watchedDSN is the name under which a watched database is opened: never

@@ -1,3 +1,5 @@
+//go:build linux && cgo
+
 package sqlite
 
 /*
@@ -7,19 +9,11 @@ import "C"
 
 import (
 	"encoding/binary"
-	"errors"
 	"io"
 	"unsafe"
 
 	"github.com/sqlwatch/sqlwatch/internal/cksum"
 )
-
-// ErrPageChecksums says that the database's pages carry checksums that this SQLite does
-// not write: one checkpoint of ours, and the application could not read it any more.
-var ErrPageChecksums = errors.New("the database's pages carry checksums (cksumvfs, 8 reserved bytes): sqlwatch only " +
-	"measures it and does not checkpoint or replicate it, " +
-	"because a page without its checksum is an I/O error for the application; to have it replicated, rebuild it " +
-	"without: .filectrl reserve_bytes 0 and VACUUM in the sqlite3 shell")
 
 // pageChecksums reports whether the pages in the main file carry checksums. It reads
 // through SQLite's own descriptor: opening another here would cost SQLite its locks.

@@ -1,3 +1,5 @@
+//go:build linux
+
 /* The VFS "sqlwatch": the default VFS, except that every lock on the wal-index of
 ** a main database file goes through Go. It exists for what no pragma tells or
 ** does: how long the write lock was ours, the moments within a checkpoint at which a

@@ -1,3 +1,5 @@
+//go:build linux
+
 /* SQLite maps the wal-index. Whoever may write to the -shm file may also cut it, and a
 ** mapping beyond the end of its file is a SIGBUS: it would end this process, and with it
 ** what is done for all other databases. So where the fault is in a wal-index of ours, all

@@ -1,11 +1,5 @@
-// Package sqlite is the only place of the project that runs SQL. It opens a
-// watched database under every guard that keeps the application safe from us,
-// holds read transactions, and runs checkpoints within a budget.
-//
-// A Conn is one connection of the driver, not a pool: what a checkpoint may
-// reset depends on which connection holds which lock. The database's
-// descriptors (internal/dbfile) are opened before the first Conn and closed
-// after the last, since any close of a descriptor drops the process's locks.
+//go:build linux && cgo
+
 package sqlite
 
 /*
@@ -18,27 +12,14 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io/fs"
 	"runtime/cgo"
 	"time"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
 )
 
-// Errors to be told apart with errors.Is.
-var (
-	ErrBusy         = errors.New("database is locked by another connection")
-	ErrForeignOwner = errors.New("database belongs to another user")
-	ErrNotWAL       = errors.New("database is not in WAL mode")
-	ErrReadOnly     = errors.New("database cannot be written")
-	ErrCorrupt      = errors.New("database is damaged or no database")
-	ErrNoMemory     = errors.New("SQLite got no memory")
-	ErrNotExist     = fs.ErrNotExist
-	ErrReplaced     = errors.New("other files are at the database's paths than the connection's")
-	// ErrIndexCut says that a connection is of no use any more: close it, and all others of
-	// this process to the database.
-	ErrIndexCut = errors.New("somebody cut the -shm file short while it was in use, or it cannot be mapped")
-)
+// Linked says that SQLite itself is part of this program.
+const Linked = true
 
 // A database may be busy for a moment when it is opened: its last connection
 // is just closing, or its first one recovers the WAL. An application in
@@ -47,11 +28,6 @@ const (
 	openPatience = 100 * time.Millisecond
 	openPoll     = 10 * time.Millisecond
 )
-
-// Options says how a watched database is opened.
-type Options struct {
-	ReadOnly bool // for read transactions only: neither checkpoints nor write locks
-}
 
 // Conn is one connection to a watched database. It is not for concurrent use.
 type Conn struct {

@@ -149,17 +149,12 @@ func peerOf(conn net.Conn) (peer, error) {
 	if err != nil {
 		return peer{}, err
 	}
-	var cred *unix.Ucred
+	var who peer
 	var failed error
-	if err := raw.Control(func(fd uintptr) {
-		cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
+	if err := raw.Control(func(fd uintptr) { who, failed = credentials(int(fd)) }); err != nil {
 		return peer{}, err
 	}
-	if failed != nil {
-		return peer{}, failed
-	}
-	return peer{uid: cred.Uid, pid: cred.Pid}, nil
+	return who, failed
 }
 
 // ErrSocketInUse is returned by ListenAdmin when a daemon answers at the path.
@@ -175,7 +170,7 @@ func ListenAdmin(path string) (net.Listener, error) {
 	if err := clearSocket(path); err != nil {
 		return nil, fmt.Errorf("admin socket %s: %w", path, err)
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unconnected()
 	if err != nil {
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/superfly/ltx"
-	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/cage"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
@@ -393,7 +392,7 @@ func (r *restorer) finish(ctx context.Context) error {
 		r.o.Progress(r.result.ObjectBytes, r.result.ObjectBytes)
 	}
 	synced := make(chan error, 1)
-	go func() { synced <- unix.Fdatasync(int(r.stage.Fd())) }()
+	go func() { synced <- r.stage.Sync() }()
 	err := r.check(ctx)
 	if serr := <-synced; serr != nil {
 		return fmt.Errorf("sync %s: %w", r.stage.Name(), serr)

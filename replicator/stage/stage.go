@@ -50,7 +50,7 @@ func (s *Stage) WriteAt(p []byte, off int64) (int, error) {
 func (s *Stage) flush() {
 	defer s.flushing.Store(false)
 	if file, err := s.SyscallConn(); err == nil {
-		_ = file.Control(func(fd uintptr) { _ = unix.SyncFileRange(int(fd), 0, 0, unix.SYNC_FILE_RANGE_WRITE) })
+		_ = file.Control(func(fd uintptr) { _ = startWriting(int(fd)) })
 	}
 }
 
@@ -153,7 +153,7 @@ func (s *Stage) Reserve(size int64) error {
 	if err := s.Room(size); err != nil {
 		return err
 	}
-	err := unix.Fallocate(int(s.Fd()), 0, 0, size)
+	err := allocate(int(s.Fd()), size)
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOSYS) {
 		return s.Truncate(size)
 	}

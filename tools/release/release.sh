@@ -3,15 +3,18 @@
 # the licences of what is linked, checksums. It is written so that the same commit gives
 # the same bytes.
 #
-#   tools/release/release.sh [ARCH...]     amd64 arm64 armv7; default: all
+#   tools/release/release.sh [ARCH...]     amd64 arm64 armv7; default: all, and darwin's
+#
+# darwin's programs restore, check, format and test: they have no SQLite inside, so that no
+# compiler for darwin is needed.
 #
 # It needs Debian's musl-tools for amd64, and for the others a cross compiler with
 # that architecture's musl-dev: gcc-aarch64-linux-gnu and musl-dev:arm64,
 # gcc-arm-linux-gnueabihf and musl-dev:armhf (dpkg --add-architecture first).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-archs=("$@")
-[ ${#archs[@]} -gt 0 ] || archs=(amd64 arm64 armv7)
+archs=("$@") darwin=()
+[ ${#archs[@]} -gt 0 ] || { archs=(amd64 arm64 armv7) darwin=(arm64 amd64); }
 version=${VERSION:-$(git describe --tags --always --dirty)}
 commit=$(git rev-parse --short HEAD)
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
@@ -25,7 +28,8 @@ packaged=${version#v}
 [[ $packaged =~ ^[0-9]+\. ]] || packaged=0.0.0~$packaged
 
 pkg=github.com/prometheus/common/version
-ldflags="-s -w -buildid= -linkmode external -extldflags -static -X $pkg.Version=$version -X $pkg.Revision=$commit"
+stamp="-s -w -buildid= -X $pkg.Version=$version -X $pkg.Revision=$commit"
+ldflags="$stamp -linkmode external -extldflags -static"
 build() { # build ARCH GOARCH CC [GOARM]
 	CGO_ENABLED=1 GOOS=linux GOARCH=$2 GOARM=${4:-} CC=$3 CGO_CFLAGS="-O2" GOFLAGS=-buildvcs=false \
 		go build -trimpath -tags 'netgo osusergo sqlite_omit_load_extension' -ldflags "$ldflags" \
@@ -44,6 +48,11 @@ for arch in "${archs[@]}"; do
 	esac
 done
 
+for arch in "${darwin[@]}"; do
+	CGO_ENABLED=0 GOOS=darwin GOARCH=$arch GOFLAGS=-buildvcs=false \
+		go build -trimpath -ldflags "$stamp" -o "$dist/sqlwatch-darwin-$arch" ./cmd/sqlwatch
+done
+
 # What this machine can run says the rest: completions and the manual.
 native="$dist/sqlwatch-linux-${archs[0]}"
 "$native" --completion-script-bash >"$dist/completions/sqlwatch.bash"
@@ -60,4 +69,4 @@ for arch in "${archs[@]}"; do
 	"$dist/.cyclonedx" bin -json -noserial -output "$dist/sqlwatch-linux-$arch.cdx.json" "$dist/sqlwatch-linux-$arch"
 done
 rm -f "$dist/sqlwatch" "$dist/.nfpm" "$dist/.cyclonedx"
-(cd "$dist" && sha256sum -- *.deb *.rpm *.cdx.json NOTICE sqlwatch-linux-* | sort -k2 -u >SHA256SUMS)
+(cd "$dist" && sha256sum -- *.deb *.rpm NOTICE sqlwatch-* | sort -k2 -u >SHA256SUMS)

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // newExec starts a program for each message and writes the message to its standard
@@ -37,6 +35,9 @@ func newExec(t Target) (Send, error) {
 // run runs a program to its end, or to ctx's, and then kills what is left of its
 // process group. It succeeds where the program exits with 0.
 func run(ctx context.Context, command []string, input []byte) error {
+	if !commandsRun {
+		return fmt.Errorf("run a command: %w: it needs Linux", errors.ErrUnsupported)
+	}
 	said := &tail{limit: 4096}
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), said, said
@@ -50,8 +51,7 @@ func run(ctx context.Context, command []string, input []byte) error {
 	go func() {
 		defer close(ended)
 		// Without reaping it: until Wait, its number is nobody else's.
-		for errors.Is(unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
-		}
+		awaitExit(cmd.Process.Pid)
 	}()
 	late := false
 	select {

@@ -134,7 +134,7 @@ func modified(info fs.FileInfo, sys *syscall.Stat_t) time.Time {
 	if !strings.HasSuffix(info.Name(), ".ltx") {
 		return info.ModTime()
 	}
-	return time.Unix(sys.Ctim.Unix())
+	return changeTime(sys)
 }
 
 // metadata returns what was noted with a file, nil when nothing readable was:

@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// keptCapabilities are those that the kernel's counters need. They give no access to
+// other users' files.
+var keptCapabilities = []uintptr{unix.CAP_BPF, unix.CAP_PERFMON}
+
 // changeTo gives up root, for the program that this thread executes next. The thread
 // stays locked: its capabilities are its own, and exec takes them from it.
 func changeTo(u User) error {

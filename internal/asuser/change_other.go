@@ -1,0 +1,7 @@
+//go:build !linux
+
+package asuser
+
+import "errors"
+
+func changeTo(User) error { return errors.ErrUnsupported }

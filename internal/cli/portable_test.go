@@ -1,0 +1,25 @@
+package cli_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/sqlwatch/sqlwatch/internal/cli"
+)
+
+// What restores a database must work on any machine; what touches a living one must not try.
+func TestPossible(t *testing.T) {
+	for _, command := range []string{"restore", "snapshots", "check", "fmt", "test", "import"} {
+		if err := cli.Possible(command, false); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	for _, command := range []string{"run", "top", "checkpoint", "doctor", "tune show"} {
+		if err := cli.Possible(command, false); err == nil || !strings.Contains(err.Error(), "needs Linux") {
+			t.Errorf("%s: %v, want that it needs Linux", command, err)
+		}
+		if err := cli.Possible(command, true); err != nil {
+			t.Errorf("%s with SQLite: %v", command, err)
+		}
+	}
+}

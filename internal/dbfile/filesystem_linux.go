@@ -1,0 +1,115 @@
+package dbfile
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+)
+
+// fsKind is what a file system's magic number means for a WAL, which needs
+// locks and shared memory that all its users see.
+type fsKind struct {
+	name              string
+	network, volatile bool
+}
+
+// fsKinds lists the file systems known to be unfit or volatile and the names
+// of common fit ones. FUSE counts as a network: from here it cannot be told
+// what is behind it.
+var fsKinds = map[uint32]fsKind{
+	unix.NFS_SUPER_MAGIC:       {name: "nfs", network: true},
+	unix.SMB_SUPER_MAGIC:       {name: "smb", network: true},
+	unix.CIFS_SUPER_MAGIC:      {name: "cifs", network: true},
+	unix.SMB2_SUPER_MAGIC:      {name: "smb2", network: true},
+	unix.V9FS_MAGIC:            {name: "9p", network: true},
+	unix.FUSE_SUPER_MAGIC:      {name: "fuse", network: true}, // virtiofs too
+	unix.AFS_SUPER_MAGIC:       {name: "afs", network: true},
+	unix.AFS_FS_MAGIC:          {name: "afs", network: true},
+	unix.CODA_SUPER_MAGIC:      {name: "coda", network: true},
+	unix.CEPH_SUPER_MAGIC:      {name: "ceph", network: true},
+	unix.NCP_SUPER_MAGIC:       {name: "ncp", network: true},
+	unix.OCFS2_SUPER_MAGIC:     {name: "ocfs2", network: true},
+	0x01161970:                 {name: "gfs2", network: true},
+	0x0bd00bd0:                 {name: "lustre", network: true},
+	0x47504653:                 {name: "gpfs", network: true},
+	0x19830326:                 {name: "beegfs", network: true},
+	0x786f4256:                 {name: "vboxsf", network: true},
+	0xbacbacbc:                 {name: "vmhgfs", network: true},
+	unix.TMPFS_MAGIC:           {name: "tmpfs", volatile: true},
+	unix.RAMFS_MAGIC:           {name: "ramfs", volatile: true},
+	unix.EXT4_SUPER_MAGIC:      {name: "ext4"},
+	unix.XFS_SUPER_MAGIC:       {name: "xfs"},
+	unix.BTRFS_SUPER_MAGIC:     {name: "btrfs"},
+	unix.F2FS_SUPER_MAGIC:      {name: "f2fs"},
+	unix.BCACHEFS_SUPER_MAGIC:  {name: "bcachefs"},
+	unix.OVERLAYFS_SUPER_MAGIC: {name: "overlay"},
+	0x2fc12fc1:                 {name: "zfs"},
+}
+
+func kindOf(magic uint32) fsKind {
+	if k, ok := fsKinds[magic]; ok {
+		return k
+	}
+	return fsKind{name: fmt.Sprintf("%#x", magic)}
+}
+
+// Filesystem returns the file system that holds path. It may wait as long as
+// that file system does: a dead NFS server can hold it for ever.
+func Filesystem(path string) (Mount, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(path, &st) }); err != nil {
+		return Mount{}, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	k := kindOf(uint32(st.Type))
+	m := Mount{
+		Type:      k.name,
+		Size:      st.Blocks * uint64(st.Bsize),
+		Available: st.Bavail * uint64(st.Bsize),
+		Network:   k.network,
+		Volatile:  k.volatile,
+	}
+	if mounted, err := mountOf(path); err == nil {
+		m.Type, m.Point = mounted.fstype, mounted.point
+	}
+	return m, nil
+}
+
+// mountOf finds the mount of a file in /proc/self/mountinfo, by the mount's
+// number and not by the path's prefix, which bind mounts make ambiguous.
+func mountOf(path string) (mountEntry, error) {
+	var sx unix.Statx_t
+	if err := retry(func() error { return unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &sx) }); err != nil {
+		return mountEntry{}, fmt.Errorf("statx %s: %w", path, err)
+	}
+	if sx.Mask&unix.STATX_MNT_ID == 0 {
+		return mountEntry{}, fmt.Errorf("statx %s: kernel before 5.8 does not tell the mount", path)
+	}
+	mounts, err := procfs.GetMounts()
+	if err != nil {
+		return mountEntry{}, fmt.Errorf("read mounts: %w", err)
+	}
+	for _, m := range mounts {
+		if m.MountID != int(sx.Mnt_id) {
+			continue
+		}
+		major, minor, _ := strings.Cut(m.MajorMinorVer, ":")
+		maj, err := strconv.ParseUint(major, 10, 32)
+		if err != nil {
+			return mountEntry{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
+		}
+		mnr, err := strconv.ParseUint(minor, 10, 32)
+		if err != nil {
+			return mountEntry{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
+		}
+		return mountEntry{m.FSType, unescapeMount(m.MountPoint), unix.Mkdev(uint32(maj), uint32(mnr))}, nil
+	}
+	return mountEntry{}, fmt.Errorf("mount %d of %s is not in /proc/self/mountinfo", sx.Mnt_id, path)
+}
+
+// unescapeMount undoes the octal escapes that keep mountinfo's columns apart.
+func unescapeMount(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\043`, "#", `\134`, `\`).Replace(s)
+}
