@@ -47,7 +47,7 @@ const stageLimit = 64 << 20
 // says as one ordinary segment. It returns why that was due.
 func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	c.tail.Rewind()
-	c.state.Seen(c.state.Clock(), false)
+	c.state.Anew()
 	c.hold.copies.GiveUp(overlay.ErrLetGo)
 	conn, old := c.hold.reader(), c.hold.free()
 	if c.hold.active() {

@@ -48,7 +48,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		if !c.undisturbed() {
 			return Progress{}, false
 		}
-		c.state.Seen(now, true)
+		c.state.Seen(true)
 		return Progress{TXID: c.state.Position().TXID, At: now, Next: pace.Idle, Complete: true}, true
 	}
 	x, err := tail.Index(c.files)
@@ -83,7 +83,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	}
 	settled := current && c.tail.Batch.Empty()
 	if settled {
-		c.state.Seen(now, true)
+		c.state.Seen(true)
 	}
 	return Progress{
 		TXID: c.state.Position().TXID, Pending: c.tail.Pending, At: now, Next: next,

@@ -32,7 +32,7 @@ const (
 func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.o.Clock()
+	now := c.state.Look()
 	if !force {
 		if seen, enough := c.fastPath(now); enough {
 			seen.Next = pace.Rhythmic(c.o.Clock(), seen.Next)
@@ -88,7 +88,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 	if !c.hold.active() && c.undisturbed() {
 		// Nobody wrote since the connections were closed: leave it so.
 		c.tally.Complete = c.tail.Batch.Empty()
-		c.state.Seen(c.tally.At, c.tally.Complete)
+		c.state.Seen(c.tally.Complete)
 		if !c.presence.Attached() {
 			return c.departure.lie()
 		}
@@ -107,7 +107,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 	if err := c.compareIfLost(ctx, c.flusher.Absorb(x)); err != nil {
 		return err
 	}
-	c.state.Seen(c.tally.At, false)
+	c.state.Seen(false)
 	now := c.o.Clock()
 	if c.tail.Commits > 0 {
 		c.pace.Read = now
@@ -121,7 +121,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 	err = c.compareIfLost(ctx, errors.Join(c.tend(ctx, x, now), c.seeMain()))
 	foreign := (*dbfile.ForeignError)(nil)
 	if c.tally.Complete && !errors.As(err, &foreign) {
-		c.state.Seen(c.tally.At, true)
+		c.state.Seen(true)
 	}
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ type Doubt struct {
 	After  RestorePoint `json:"after"`  // the next one
 	// what is in After and not in Before was committed later; nil: not known
 	Since  *time.Time     `json:"since,omitempty"`
-	Clock  bool           `json:"clock"`            // the clock was set, or was wrong
+	Clock  bool           `json:"clock"`            // the clock was wrong, was set, or was not watched
 	Rivals []RestorePoint `json:"rivals,omitempty"` // which that clock showed at the moment as well
 }
 
@@ -49,7 +49,7 @@ func (d *Doubt) Error() string {
 	fmt.Fprintf(&b, "the state of %s is not known for sure: ", stamped(d.Asked))
 	switch {
 	case d.Clock:
-		b.WriteString("the clock of the machine was wrong or was set around then; ")
+		b.WriteString("the clock of the machine was wrong, was set, or was watched by nobody around then; ")
 	case d.Since == nil:
 		b.WriteString("the replica does not tell since when its next restore point covers; ")
 	}

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,10 +44,14 @@ func (p *planner) planMoment(ctx context.Context, target Target) (*Plan, error) 
 	if err != nil {
 		return nil, store.Unreadable(ctx, tip.Object.Key, 1, err)
 	}
+	steps, err := p.steps(ctx, target, stamp.Steps)
+	if err != nil {
+		return nil, err
+	}
 	var best ltx.TXID
 	var rivals []RestorePoint
-	if slices.ContainsFunc(stamp.Steps, func(s moment.Step) bool { return s.Holds(target.Timestamp) }) {
-		best, rivals, err = p.resolveDisputed(ctx, target, stamp.Steps)
+	if slices.ContainsFunc(steps, func(s moment.Step) bool { return s.Holds(target.Timestamp) }) {
+		best, rivals, err = p.resolveDisputed(ctx, target, steps)
 	} else {
 		best, err = p.resolveTime(ctx, target)
 	}
@@ -60,9 +65,53 @@ func (p *planner) planMoment(ctx context.Context, target Target) (*Plan, error) 
 	if err != nil {
 		return nil, err
 	}
-	plan.Asked, plan.Steps, plan.Rival = target.Timestamp, stamp.Steps, rivals
+	plan.Asked, plan.Steps, plan.Rival = target.Timestamp, steps, rivals
 	plan.Next, err = p.following(ctx, best)
 	return plan, err
+}
+
+// steps returns what is known of the clock's steps: what the newest batch tells, what
+// one near the target's time tells where the newest may have forgotten it, and what
+// the end of each earlier chain does. Over the beginning of a chain nobody watched the clock.
+func (p *planner) steps(ctx context.Context, target Target, steps []moment.Step) ([]moment.Step, error) {
+	const behind = 10 * time.Minute
+	if len(steps) == moment.MaxSteps {
+		end, _, err := p.latest(ctx, span{until: target.Timestamp.Add(behind), clock: p.time})
+		if err != nil {
+			return nil, err
+		}
+		if end > 0 && p.base(end) != nil {
+			near, err := p.plan(ctx, Target{TXID: end})
+			if err != nil {
+				return nil, err
+			}
+			steps = append(slices.Clone(steps), near.Taken.Steps...)
+		}
+	}
+	for _, s := range p.snaps {
+		if s.MaxTXID%ChainStep != 0 {
+			continue
+		}
+		end, _, err := p.latest(ctx, span{to: s.MaxTXID, until: time.Unix(1<<40, 0), clock: p.time})
+		if err != nil {
+			return nil, err
+		}
+		if end == 0 || end == s.MaxTXID-1 || p.base(end) == nil {
+			continue
+		}
+		last, err := p.plan(ctx, Target{TXID: end})
+		if err != nil {
+			return nil, err
+		}
+		first, err := p.clock(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(slices.Clone(steps), last.Taken.Steps...)
+		steps = append(steps, moment.Step{TXID: s.MaxTXID, Stretch: moment.Unwatched(last.Time(), first)})
+	}
+	slices.SortFunc(steps, func(a, b moment.Step) int { return cmp.Compare(a.TXID, b.TXID) })
+	return steps, nil
 }
 
 // span is a run of TXIDs in which a clock rises.

@@ -5,20 +5,54 @@ import (
 	"time"
 )
 
-// TestMark_R21_back: a clock that is set back between the last look and a batch shows less
-// time than has passed: what the batch holds began earlier by its readings.
-func TestMark_R21_back(t *testing.T) {
+// at is a reading of one machine's clocks since noon.
+func at(wall, passed time.Duration) Reading {
+	return Reading{Wall: noon.Add(wall), Passed: time.Hour + passed, Boot: "one"}
+}
+
+// TestMark_R21: what is in dispute between two looks, and since when the next batch covers,
+// when the clock was set in between, or the machine was started.
+func TestMark_R21(t *testing.T) {
 	t.Parallel()
-	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const s, h = time.Second, time.Hour
+	rebooted := func(wall time.Duration) Reading { return Reading{Wall: noon.Add(wall), Passed: s, Boot: "two"} }
+	for name, tt := range map[string]struct {
+		last, now Reading
+		low, high time.Duration // 0, 0: none
+		since     time.Duration
+	}{
+		"not set":                  {at(0, 0), at(h, h), 0, 0, 0},
+		"slewed":                   {at(0, 0), at(h+900*time.Millisecond, h), 0, 0, 0},
+		"set back":                 {at(0, 0), at(2*s, 7*s), -5 * s, 7 * s, -5 * s},
+		"set forward":              {at(0, 0), at(7*s, 2*s), 0, 7 * s, 0},
+		"started again":            {at(0, 0), rebooted(300 * s), -60 * s, 360 * s, 0},
+		"started again, set back":  {at(0, 0), rebooted(-h), -25 * h, 24 * h, 0},
+		"of no known start":        {Reading{Wall: noon}, at(30*s, 0), -60 * s, 90 * s, 0},
+		"none of which is known":   {Reading{Wall: noon}, Reading{Wall: noon}, -60 * s, 60 * s, 0},
+		"nothing was known before": {Reading{}, at(h, h), 0, 0, 0},
+	} {
+		m := Mark{Since: noon, Last: tt.last}
+		m.Watch(tt.now)
+		want := Stretch{}
+		if tt.low != tt.high {
+			want = Stretch{noon.Add(tt.low), noon.Add(tt.high)}
+		}
+		if m.Disputed != want || !m.Since.Equal(noon.Add(tt.since)) || m.Last != tt.now {
+			t.Errorf("%s: %+v; want %+v in dispute, since %s", name, m, want, tt.since)
+		}
+	}
 	var m Mark
-	m.Look(at, 0)
-	if got := m.At(at.Add(2*time.Second), 7*time.Second).Since; !got.Equal(at.Add(-5 * time.Second)) {
-		t.Errorf("set back by 5 s: since %s", got)
+	m.Taken(at(0, 0))
+	m.Watch(at(2*s, 7*s))
+	m.Watch(at(62*s, 17*s))
+	if want := (Stretch{noon.Add(-5 * s), noon.Add(62 * s)}); m.Disputed != want {
+		t.Errorf("set back and forward: %+v, want %+v", m.Disputed, want)
 	}
-	if got := m.At(at.Add(2*time.Second), 2*time.Second).Since; !got.Equal(at) {
-		t.Errorf("not set: since %s", got)
+	m.Look(at(63*s, 18*s))
+	if !m.Since.Equal(noon.Add(63*s)) || m.Disputed.Low.IsZero() {
+		t.Errorf("a look behind the steps: %+v: since then nothing was committed, and they stay in dispute", m)
 	}
-	if got := (Mark{}).At(at, 7*time.Second).Since; !got.IsZero() {
-		t.Errorf("nothing known: since %s", got)
+	if m.Taken(at(64*s, 19*s)); !m.Disputed.Low.IsZero() {
+		t.Errorf("a batch took the dispute with it: %+v", m)
 	}
 }

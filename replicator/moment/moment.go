@@ -1,6 +1,7 @@
 // Package moment says when a batch of commits was taken, by a clock that may be set:
 // what the clock showed, since when the batch covers, and which readings of that
-// clock are in dispute, because it showed them twice or jumped over them.
+// clock are in dispute, because it showed them twice, jumped over them, or was not
+// watched over a start of the machine.
 //
 // The timestamps by which a replica is searched rise with the TXID whatever the
 // clock does. They are right as long as the clock is; a Stamp tells where they are not.
@@ -20,11 +21,11 @@ import (
 const (
 	MetaTime  = "sqlwatch-time"  // RFC 3339 with nanoseconds: Stamp.Time
 	MetaSince = "sqlwatch-since" // the same: Stamp.Since; not there where it is not known
-	MetaSteps = "sqlwatch-steps" // <txid>:<low>:<high>, by commas, times in Unix milliseconds, oldest first
+	MetaSteps = "sqlwatch-steps" // <txid>:<low>:<high>[:f], by commas, times in Unix milliseconds, oldest first
 )
 
-// maxSteps bounds what an object carries. Of more, the oldest two become one.
-const maxSteps = 16
+// MaxSteps bounds what an object carries.
+const MaxSteps = 16
 
 // Slack is by how much a clock may go back without a word: less than anybody asks for.
 const Slack = time.Second
@@ -44,17 +45,14 @@ func Known(s *Stamp) Stamp {
 	return *s
 }
 
-// Step is a stretch of readings in dispute: the clock was set back, and the batch
-// TXID was the first one afterwards. A moment between Low and High may have been
-// before it or after it.
+// Step is a stretch of readings in dispute: the clock was set, or nobody watched it, and
+// the batch TXID was the first one afterwards. A moment in it may have been
+// before that batch or after it, or never.
 type Step struct {
-	TXID ltx.TXID  `json:"txid"`
-	Low  time.Time `json:"low"` // the earliest reading afterwards, as far as known
-	High time.Time `json:"high"`
+	TXID ltx.TXID `json:"txid"`
+	Stretch
+	Forward bool `json:"forward,omitempty"` // that batch shows a later time than the one before
 }
-
-// Holds reports whether the reading t is in dispute.
-func (s Step) Holds(t time.Time) bool { return !t.Before(s.Low) && !t.After(s.High) }
 
 // Skew is by how much the clock of a batch lags behind the timestamp that rises
 // with the TXID; 0 where that is not known or less than Slack.
@@ -75,35 +73,39 @@ func (s Stamp) Next(txid ltx.TXID, now, timestamp time.Time, m Mark) Stamp {
 	if next.Since.After(now) {
 		next.Since = time.Time{} // the clock was set back behind everything that is known
 	}
-	if next.Skew(timestamp) == 0 {
+	skewed := next.Skew(timestamp) != 0
+	if m.Disputed.Low.IsZero() && !skewed {
 		return next
-	}
-	low := m.Low
-	if low.IsZero() || now.Before(low) {
-		low = now
 	}
 	next.Steps = slices.Clone(s.Steps)
-	if n := len(next.Steps); n > 0 && !now.Before(s.Time) && s.Time.Before(next.Steps[n-1].High) {
-		next.Steps[n-1].High = timestamp // the same stretch goes on
+	last := len(next.Steps) - 1
+	for last >= 0 && next.Steps[last].Forward {
+		last--
+	}
+	if m.Disputed.Low.IsZero() && last >= 0 && !now.Before(s.Time) && s.Time.Before(next.Steps[last].High) {
+		next.Steps[last].High = timestamp // the same stretch goes on
 		return next
 	}
-	next.Steps = append(next.Steps, Step{TXID: txid, Low: low, High: timestamp})
-	if n := len(next.Steps); n > maxSteps {
-		next.Steps = slices.Replace(next.Steps, 0, 2, join(next.Steps[0], next.Steps[1]))
+	step := Step{TXID: txid, Stretch: m.Disputed, Forward: !now.Before(s.Time)}
+	if skewed {
+		step.Stretch = step.join(Stretch{now, timestamp})
 	}
+	next.Steps = fit(append(next.Steps, step))
 	return next
 }
 
-// join returns one step that disputes what two do, and what lies between.
-func join(a, b Step) Step {
-	if b.Low.Before(a.Low) {
-		a.Low = b.Low
+// fit returns steps, of which there is one too many at most. One that only went forward
+// may be forgotten: the batches before and after it rise all the same, and the
+// stamps near it still tell. Of the others the oldest two become one.
+func fit(steps []Step) []Step {
+	if len(steps) <= MaxSteps {
+		return steps
 	}
-	if b.High.After(a.High) {
-		a.High = b.High
+	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Forward }); i >= 0 {
+		return slices.Delete(steps, i, i+1)
 	}
-	a.TXID = b.TXID
-	return a
+	steps[1].Stretch = steps[0].join(steps[1].Stretch)
+	return steps[1:]
 }
 
 // Merged returns the stamp of a file that holds the batches from first to last.
@@ -126,6 +128,9 @@ func (s Stamp) Put(meta map[string]string) {
 	texts := make([]string, len(s.Steps))
 	for i, step := range s.Steps {
 		texts[i] = fmt.Sprintf("%x:%d:%d", uint64(step.TXID), step.Low.UnixMilli(), step.High.UnixMilli())
+		if step.Forward {
+			texts[i] += ":f"
+		}
 	}
 	meta[MetaSteps] = strings.Join(texts, ",")
 }
@@ -137,15 +142,16 @@ func Of(meta map[string]string) Stamp {
 	s.Since, _ = parse(meta[MetaSince])
 	for text := range strings.SplitSeq(meta[MetaSteps], ",") {
 		fields := strings.Split(text, ":")
-		if len(fields) != 3 || len(s.Steps) == maxSteps {
+		forward := len(fields) == 4 && fields[3] == "f"
+		if len(fields) != 3 && !forward || len(s.Steps) == MaxSteps {
 			continue
 		}
 		txid, err := strconv.ParseUint(fields[0], 16, 64)
 		low, lowErr := strconv.ParseInt(fields[1], 10, 64)
 		high, highErr := strconv.ParseInt(fields[2], 10, 64)
 		if err == nil && lowErr == nil && highErr == nil {
-			s.Steps = append(s.Steps, Step{TXID: ltx.TXID(txid), Low: time.UnixMilli(low).UTC(),
-				High: time.UnixMilli(high).UTC()})
+			s.Steps = append(s.Steps, Step{TXID: ltx.TXID(txid), Forward: forward,
+				Stretch: Stretch{time.UnixMilli(low).UTC(), time.UnixMilli(high).UTC()}})
 		}
 	}
 	return s

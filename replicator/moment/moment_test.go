@@ -21,6 +21,8 @@ type clocked struct {
 	rising time.Time
 }
 
+func (c *clocked) reading() Reading { return Reading{Wall: c.wall, Passed: c.passed, Boot: "one"} }
+
 func (c *clocked) pass(d time.Duration) { c.wall, c.passed = c.wall.Add(d), c.passed+d }
 
 func (c *clocked) batch() Stamp {
@@ -29,8 +31,10 @@ func (c *clocked) batch() Stamp {
 	if c.wall.After(c.rising) {
 		c.rising = c.wall
 	}
-	c.stamp = c.stamp.Next(c.txid, c.wall, c.rising, c.mark)
-	c.mark.Taken(c.wall, c.passed)
+	mark := c.mark
+	mark.Watch(c.reading())
+	c.stamp = c.stamp.Next(c.txid, c.wall, c.rising, mark)
+	c.mark.Taken(c.reading())
 	return c.stamp
 }
 
@@ -42,7 +46,7 @@ func TestStamp(t *testing.T) {
 	}
 	for range 60 {
 		c.pass(10 * time.Second)
-		c.mark.Look(c.wall, c.passed)
+		c.mark.Look(c.reading())
 	}
 	c.pass(time.Second)
 	if s := c.batch(); !s.Since.Equal(noon.Add(10*time.Minute)) || len(s.Steps) != 0 {
@@ -54,7 +58,7 @@ func TestStamp(t *testing.T) {
 	}
 }
 
-// TestStamp_P8_setForward: what the clock jumped over belongs to the next batch.
+// TestStamp_P8_setForward: what the clock jumped over is in dispute.
 func TestStamp_P8_setForward(t *testing.T) {
 	t.Parallel()
 	c := &clocked{wall: noon}
@@ -62,10 +66,12 @@ func TestStamp_P8_setForward(t *testing.T) {
 	c.wall = c.wall.Add(24 * time.Hour)
 	for range 5 {
 		c.pass(time.Second)
-		c.mark.Look(c.wall, c.passed)
+		c.mark.Look(c.reading())
 	}
-	if s := c.batch(); !s.Since.Equal(noon) || len(s.Steps) != 0 {
-		t.Errorf("%+v, want since 12:00", s)
+	s := c.batch()
+	if len(s.Steps) != 1 || !s.Steps[0].Forward || !s.Steps[0].Low.Equal(noon) ||
+		!s.Steps[0].Holds(noon.Add(24*time.Hour)) || s.Steps[0].Holds(noon.Add(25*time.Hour)) {
+		t.Errorf("%+v, want the day from 12:00 in dispute", s)
 	}
 }
 
@@ -76,7 +82,7 @@ func TestStamp_P8_setBack(t *testing.T) {
 	c := &clocked{wall: noon}
 	c.batch()
 	c.wall = c.wall.Add(-time.Hour)
-	c.mark.Look(c.wall, c.passed)
+	c.mark.Look(c.reading())
 	c.pass(5 * time.Minute)
 	s := c.batch()
 	if len(s.Steps) != 1 || s.Steps[0].TXID != 2 || s.Steps[0].Low.After(noon.Add(-time.Hour)) ||
@@ -94,13 +100,13 @@ func TestStamp_P8_setBack(t *testing.T) {
 	if s = c.batch(); len(s.Steps) != 1 || s.Skew(c.rising) != 0 {
 		t.Errorf("after it: %+v", s)
 	}
-	for range 3 * maxSteps {
+	for range 3 * MaxSteps {
 		c.wall = c.wall.Add(-time.Minute)
 		s = c.batch()
 		c.pass(time.Hour)
 		c.batch()
 	}
-	if len(s.Steps) != maxSteps || s.Steps[0].Low.After(noon) {
+	if len(s.Steps) != MaxSteps || s.Steps[0].Low.After(noon) {
 		t.Errorf("%d steps, the oldest from %v: what is forgotten must stay in dispute", len(s.Steps), s.Steps[0].Low)
 	}
 }
@@ -117,8 +123,8 @@ func TestStamp_P8_unknown(t *testing.T) {
 func TestStampMetadata(t *testing.T) {
 	t.Parallel()
 	at := noon.Add(123456789)
-	s := Stamp{Time: at, Since: noon, Steps: []Step{{TXID: 0xabc, Low: noon.Add(-time.Hour), High: noon},
-		{TXID: 1 << 60, Low: noon, High: noon.Add(time.Hour)}}}
+	s := Stamp{Time: at, Since: noon, Steps: []Step{{TXID: 0xabc, Stretch: Stretch{noon.Add(-time.Hour), noon}},
+		{TXID: 1 << 60, Stretch: Stretch{noon, noon.Add(time.Hour)}, Forward: true}}}
 	meta := map[string]string{}
 	s.Put(meta)
 	if got := Of(meta); !reflect.DeepEqual(got, s) {
@@ -126,8 +132,8 @@ func TestStampMetadata(t *testing.T) {
 	}
 	size := 0
 	full := Stamp{Time: at, Since: at}
-	for i := range maxSteps {
-		full.Steps = append(full.Steps, Step{TXID: 1<<64 - 1 - ltx.TXID(i), Low: at, High: at})
+	for i := range MaxSteps {
+		full.Steps = append(full.Steps, Step{TXID: 1<<64 - 1 - ltx.TXID(i), Stretch: Stretch{at, at}, Forward: true})
 	}
 	meta = map[string]string{}
 	full.Put(meta)

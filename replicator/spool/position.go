@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/superfly/ltx"
 
@@ -43,8 +42,7 @@ type Position struct {
 	Frames    dbfile.Position `json:"frames"`
 
 	Taken *moment.Stamp `json:"taken,omitempty"` // of the last segment; never changed in place, nil where not known
-	// by the clock: what was committed before is in the segments; zero: not known
-	Read time.Time `json:"read"`
+	Mark  moment.Mark   `json:"mark"`            // since when the next segment covers
 
 	Main MainFile `json:"main"` // when all of Frames was known to be read and nothing newer was in it; zero: not known
 

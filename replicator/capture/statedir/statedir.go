@@ -6,6 +6,7 @@ package statedir
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -49,9 +50,10 @@ type Dir struct {
 	pos    spool.Position // of the last segment
 	broken bool           // the page-checksum map misses a segment: apply those in the spool again
 
-	started time.Time   // what passes is counted from here
-	read    time.Time   // by the clock: what was committed before was met
-	mark    moment.Mark // since when the next segment covers
+	boot string         // which start of the machine this is
+	look moment.Reading // when the look began
+	read moment.Reading // what was committed before was met
+	mark moment.Mark    // since when the next segment covers
 
 	diskAsked time.Time // when to ask for free space again
 	diskLow   bool      // what it answered
@@ -132,16 +134,21 @@ func (s *Dir) Open(ctx context.Context) (from Origin, err error) {
 	if from, err = s.load(ctx); err != nil {
 		err, s.lock = errors.Join(err, s.lock.Unlock()), nil
 	}
-	s.started, s.read, s.mark = time.Now(), s.pos.Read, moment.Mark{Since: s.pos.Read}
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, nobody watched the clock until now
+	s.boot, s.mark = string(bytes.TrimSpace(boot)), s.pos.Mark
+	if s.mark.Last.Wall.IsZero() {
+		s.mark.Last.Wall = s.pos.Stamp().Time
+	}
+	s.read = s.mark.Last
 	return from, err
 }
 
-// Close makes the map durable and gives the directory up. Of the time until the next
-// Open nothing is known: the position tells when it began.
+// Close makes the map durable and gives the directory up. Of the commits until the next
+// Open no time is known: the position tells when that began, and the clocks then.
 func (s *Dir) Close() error {
 	var err error
-	if p := s.pos; s.lock != nil && p.TXID > 0 && s.mark.Since.After(p.Read) {
-		p.Read = s.mark.Since
+	if p := s.pos; s.lock != nil && p.TXID > 0 && s.mark != p.Mark {
+		p.Mark = s.mark
 		err = s.Restate(p)
 	}
 	return errors.Join(err, s.sums.close(), s.unlock())
@@ -355,33 +362,73 @@ func (s *Dir) Mend() error {
 // time that has risen whatever the clock did. Unless continuity is proven, nobody knows
 // since when the segment covers.
 func (s *Dir) Following(p spool.Position, proven bool) spool.Position {
-	now := s.Clock()
-	mark := s.mark.At(now.UTC().Round(0), time.Since(s.started))
+	_, now := s.now()
+	mark := s.mark
+	mark.Watch(now)
 	if !proven {
-		mark = moment.Mark{}
+		mark.Since = time.Time{}
 	}
 	p.TXID = s.pos.TXID + 1
-	p.Timestamp = max(s.pos.Timestamp+1, now.UnixMilli())
-	taken := s.pos.Stamp().Next(p.TXID, now.UTC().Round(0), time.UnixMilli(p.Timestamp).UTC(), mark)
+	p.Timestamp = max(s.pos.Timestamp+1, now.Wall.UnixMilli())
+	taken := s.pos.Stamp().Next(p.TXID, now.Wall, time.UnixMilli(p.Timestamp).UTC(), mark)
 	p.Taken = &taken
+	p.Mark.Taken(s.read)
 	p.Main = spool.MainFile{}
 	return p
 }
 
-// Seen notes that everything committed before now, when a look began, was met; where
-// settled, that all of it is in the spool.
-func (s *Dir) Seen(now time.Time, settled bool) {
-	s.read = now.UTC().Round(0)
-	if settled {
-		s.mark.Look(s.read, time.Since(s.started))
+// now reads the clocks; the time is the reading's, as the Clock gave it.
+func (s *Dir) now() (now time.Time, r moment.Reading) {
+	const atOnce = 10 * time.Millisecond
+	r.Boot = s.boot
+	for range 10 { // a process that is stopped between two clocks reads a step that nobody made
+		before := sinceBoot()
+		now = s.Clock()
+		if r.Passed = sinceBoot(); r.Passed-before < atOnce {
+			break
+		}
 	}
+	r.Wall = now.UTC().Round(0)
+	return now, r
+}
+
+// sinceBoot is how long ago the machine was started, suspended or not.
+func sinceBoot() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+// Look begins a look at the database, and returns what the clock shows.
+func (s *Dir) Look() (now time.Time) {
+	now, s.look = s.now()
+	return now
+}
+
+// Seen notes that everything committed before the look began was met; where settled,
+// that all of it is in the spool.
+func (s *Dir) Seen(settled bool) {
+	if s.read = s.look; settled {
+		s.mark.Look(s.look)
+	} else {
+		s.mark.Watch(s.look)
+	}
+}
+
+// Anew notes that the whole database is about to be read: everything committed until
+// now will be met.
+func (s *Dir) Anew() {
+	_, s.read = s.now()
+	s.mark.Watch(s.read)
 }
 
 // Adopt makes p, which a durable segment leads to, the position, and applies the
 // segment's changes to the map.
 func (s *Dir) Adopt(p spool.Position, changes []pagesums.Change) error {
 	s.pos = p
-	s.mark.Taken(s.read, time.Since(s.started))
+	s.mark.Taken(s.read)
 	m := s.sums.open()
 	err := m.Put(changes)
 	if err == nil { // or the map would claim to reach farther than it does
@@ -397,7 +444,7 @@ func (s *Dir) Adopt(p spool.Position, changes []pagesums.Change) error {
 // AdoptMap makes p the position; the map of it was written in the old one's place.
 func (s *Dir) AdoptMap(p spool.Position, written *pagesums.Writer) error {
 	s.pos = p
-	s.mark.Taken(s.read, time.Since(s.started))
+	s.mark.Taken(s.read)
 	err := written.Commit(p.TXID, p.PageSize)
 	if err == nil {
 		var m *pagesums.Map
@@ -425,6 +472,7 @@ func (s *Dir) AdoptWhole(p spool.Position, written *pagesums.Writer, keep bool) 
 		return errors.Join(err, m.Close())
 	}
 	s.pos, s.broken = p, false
+	s.mark.Taken(s.read)
 	return s.sums.replace(m)
 }
 
