@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -32,7 +33,8 @@ func TestMain(m *testing.M) {
 //	succeeds PROGRAM ARG...    runs a program until it succeeds: beside other tests
 //	                           a checkpoint may spend its stall budget
 //	ready                      waits until the daemon at $ADDR is ready
-//	get PATH                   fetches a path from the daemon at $ADDR, any status
+//	get PATH [REGEXP]          fetches a path from the daemon at $ADDR, any status,
+//	                           again until the answer matches
 //	recorded                   writes ten days of recordings
 //	app DATABASE               starts an application that keeps a WAL database open
 func TestScripts(t *testing.T) {
@@ -122,18 +124,29 @@ func scriptReady(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func scriptGet(ts *testscript.TestScript, neg bool, args []string) {
-	response, err := http.Get("http://" + ts.Getenv("ADDR") + args[0])
+	url := "http://" + ts.Getenv("ADDR") + args[0]
 	if neg {
-		if err == nil {
+		if _, err := http.Get(url); err == nil {
 			ts.Fatalf("answered, and should not")
 		}
 		return
 	}
-	ts.Check(err)
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	ts.Check(err)
-	fmt.Fprintf(ts.Stdout(), "%s\n%s", response.Status, body)
+	if len(args) == 1 {
+		args = append(args, "")
+	}
+	want := regexp.MustCompile(args[1])
+	deadline := time.Now().Add(90 * time.Second)
+	for ; ; <-time.After(20 * time.Millisecond) {
+		response, err := http.Get(url)
+		ts.Check(err)
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		ts.Check(err)
+		if want.Match(body) || time.Now().After(deadline) {
+			fmt.Fprintf(ts.Stdout(), "%s\n%s", response.Status, body)
+			return
+		}
+	}
 }
 
 // keepOpen is an application with a WAL of ten commits that it does not checkpoint.
