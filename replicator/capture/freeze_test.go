@@ -38,7 +38,7 @@ func TestRestart_D81_neverBusy(t *testing.T) {
 							still++
 						}
 					}
-					if n++; round%2 == 1 && n%40 == 0 && s.truncate().Outcome == sqlite.OutcomeTruncated {
+					if n++; round%2 == 1 && n%5 == 0 && s.truncate().Outcome == sqlite.OutcomeTruncated {
 						truncated++
 					}
 				})
