@@ -16,6 +16,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/upload"
 )
 
 // opener finds out where a replica stands, and makes what comes next fit behind it.
@@ -29,6 +30,7 @@ type opener struct {
 	source    *source
 	progress  *progress.Progress
 	compactor *compact.Compactor
+	uploader  *upload.Uploader
 
 	from atomic.Uint64 // capture's position was taken from this replica, at this TXID
 }
@@ -54,6 +56,14 @@ func (o *opener) open(ctx context.Context) error {
 	s, v, err := o.examine(ctx)
 	if err != nil {
 		return err
+	}
+	if gone, err := o.uploader.Recheck(ctx); err != nil {
+		return fmt.Errorf("open %s: %w", o.name, err)
+	} else if gone {
+		o.log.Error("what was being stored when sqlwatch ended is damaged, and was removed", "replica", o.name)
+		if s, v, err = o.examine(ctx); err != nil {
+			return err
+		}
 	}
 	if err := o.settle(ctx, s, v); err != nil {
 		return fmt.Errorf("open %s: %w", o.name, err)

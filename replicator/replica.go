@@ -119,15 +119,16 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 		Store: o.Store, Owner: d.owner, Boot: d.boot, Self: lease.ThisProcess(),
 		File: func() string { return d.source.original.Get().File }, Clock: d.clock, Save: p.saved.SaveNonces,
 	})
-	p.uploader = upload.New(o.Store, p.lease)
+	p.uploader = upload.New(o.Store, p.lease, p.saved)
 	p.compactor = compact.New(compact.Options{
-		Store: o.Store, Create: p.uploader.Create, Hold: p.lease.Hold, Scratch: d.scratch,
-		Slack: p.slack(), Turn: turnOf(d.name, o.Name), Name: custody.FileName(o.Name),
+		Store: o.Store, Create: p.uploader.CreateMerged, ReadBack: p.saved.ReadBack, Hold: p.lease.Hold,
+		Scratch: d.scratch,
+		Slack:   p.slack(), Turn: turnOf(d.name, o.Name), Name: custody.FileName(o.Name),
 		Local: min(localBytes, d.source.backlog.Limit/16), Clock: d.clock, Logger: p.log,
 	})
 	p.opener = &opener{
 		name: o.Name, log: p.log, store: o.Store, lease: p.lease, custody: d.custody, source: d.source,
-		progress: p.progress, compactor: p.compactor,
+		progress: p.progress, compactor: p.compactor, uploader: p.uploader,
 	}
 	p.opener.claim = custody.NewClaimant(custody.ClaimantOptions{
 		Replica: o.Name, Store: o.Store, Lease: p.lease, Custody: d.custody, Saved: p.saved,
@@ -159,7 +160,7 @@ func (p *replica) newUpkeep(d surroundings) {
 		saved: p.saved, repair: p.mender.repair,
 	}
 	p.retainer = retention.NewRetainer(retention.RetainerOptions{
-		Options: p.o.Retention, Store: p.o.Store, Hold: p.lease.Hold, Found: p.progress.Looked,
+		Options: p.o.Retention, Store: p.o.Store, Hold: p.holdChecked, Found: p.progress.Looked,
 		Protected: func() map[string]bool { return p.saved.Get().VerifiedKeys() },
 		Spared:    func(txid ltx.TXID, now time.Time) bool { return p.progress.Lineage().Spared(txid, now) },
 		Deleted:   p.compactor.Forget, Logger: p.log, Clock: d.clock,
@@ -268,6 +269,20 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	return p.retainer.Due(ctx)
+}
+
+// holdChecked is the lease's Hold for who deletes: what was stored was read back.
+func (p *replica) holdChecked(ctx context.Context) error {
+	gone, err := p.uploader.Recheck(ctx)
+	switch {
+	case err != nil:
+		return err
+	case gone:
+		return fmt.Errorf("%s: what was to stand in for older files was damaged: %w", p.o.Name, lease.ErrMoved)
+	case len(p.saved.Get().Unread) > 0:
+		return fmt.Errorf("%s: a snapshot is being read back: %w", p.o.Name, lease.ErrConfirming)
+	}
+	return p.lease.Hold(ctx)
 }
 
 // snapshotNow takes one snapshot on demand. When nothing was committed since the

@@ -141,8 +141,8 @@ var arrows = map[string][]string{
 	"replicator/lineage": {"replicator/store", "internal/dbfile", "internal/durable"},
 	"replicator/custody": {"replicator/catalog", "replicator/lease", "replicator/lineage", "replicator/spool",
 		"replicator/store", "internal/dbfile", "internal/durable"},
-	"replicator/upload": {"replicator/lease", "replicator/merge", "replicator/moment", "replicator/restore",
-		"replicator/spool", "replicator/store"},
+	"replicator/upload": {"replicator/custody", "replicator/lease", "replicator/merge", "replicator/moment",
+		"replicator/restore", "replicator/spool", "replicator/store"},
 	"replicator/worker": {},
 	// what was captured, and how far each replica has come with it
 	"replicator/progress": {"replicator/catalog", "replicator/custody", "replicator/lease", "replicator/lineage",

@@ -35,12 +35,14 @@ const maxRecent = 1 << 14
 
 // Options of a compactor. All are needed, Turn, Name and Local apart.
 type Options struct {
-	Store   store.Store
-	Create  func(context.Context, string, store.Body, map[string]string) (store.Object, error) // what nobody stored before
-	Hold    func(context.Context) error                                                        // nil while we may write
-	Scratch string                                                                             // for temporary files
-	Slack   time.Duration                                                                      // how late commits may come
-	Turn    float64                                                                            // see after
+	Store  store.Store
+	Create func(context.Context, string, store.Body, map[string]string) (store.Object, error) // what nobody stored before
+	// told of an output that was read back
+	ReadBack func(key string)
+	Hold     func(context.Context) error // nil while we may write
+	Scratch  string                      // for temporary files
+	Slack    time.Duration               // how late commits may come
+	Turn     float64                     // see after
 	// the replica's, fit for a file
 	Name   string
 	Local  int64 // bytes of files that may be kept for merging; 0: none

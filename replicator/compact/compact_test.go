@@ -52,7 +52,8 @@ func TestCompact_S35_unreadable(t *testing.T) {
 	})
 	now := time.Unix(1_700_000_000, 0)
 	c := New(Options{
-		Store: st, Scratch: t.TempDir(), Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+		ReadBack: func(string) {},
+		Store:    st, Scratch: t.TempDir(), Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
 		Hold: func(context.Context) error { return nil },
 		Create: func(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
 			return m.Put(ctx, key, body, store.PutOptions{Metadata: metadata})
@@ -125,7 +126,8 @@ func TestKept(t *testing.T) {
 		})
 		dir, source, now := t.TempDir(), t.TempDir(), time.Unix(1_700_000_000, 0)
 		c := New(Options{
-			Store: st, Scratch: dir, Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+			ReadBack: func(string) {},
+			Store:    st, Scratch: dir, Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
 			Name: "a", Local: 1 << 20, Hold: func(context.Context) error { return nil },
 			Create: func(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
 				return m.Put(ctx, key, body, store.PutOptions{Metadata: metadata})

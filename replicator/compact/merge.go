@@ -40,6 +40,7 @@ func (c *Compactor) merge(ctx context.Context, w catalog.Window) (store.LTXFile,
 	if err != nil {
 		return store.LTXFile{}, fmt.Errorf("read %s back: %w", key, err)
 	}
+	c.o.ReadBack(key)
 	c.Keep(f, m.Path(), notes)
 	return f, nil
 }

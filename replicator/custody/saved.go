@@ -21,6 +21,15 @@ type Saved struct {
 	Nonces   []string  `json:"nonces,omitempty"`   // of leases that were ours
 	Verified []string  `json:"verified,omitempty"` // keys of the chain that the last drill restored
 	At       time.Time `json:"verified_at"`
+	Unread   []Unread  `json:"unread,omitempty"` // objects that were stored, or may have been, and not read back yet
+}
+
+// Unread is an object that nothing may be built on: a crash came, or may have come, between
+// its upload and its reading.
+type Unread struct {
+	Key    string `json:"key"`
+	Size   int64  `json:"size,omitempty"`
+	Ending []byte `json:"ending,omitempty"` // its last bytes, as they were sent; none: all of it is to be read
 }
 
 // VerifiedKeys returns the keys of Verified.
@@ -74,6 +83,29 @@ func (f *StateFile) Change(change func(*Saved)) error {
 		return fmt.Errorf("write %s: %w", f.path, err)
 	}
 	return durable.WriteFile(f.path, data, 0o600)
+}
+
+// Sent remembers that an object is about to be stored.
+func (f *StateFile) Sent(u Unread) error {
+	return f.Change(func(s *Saved) { s.Unread = append(without(s.Unread, u.Key), u) })
+}
+
+// ReadBack notes that an object was read back, or is gone. That is written down with what is
+// next: to read it once more after a crash does no harm.
+func (f *StateFile) ReadBack(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.saved.Unread = without(f.saved.Unread, key)
+}
+
+// without returns a copy of all but key.
+func without(all []Unread, key string) (kept []Unread) {
+	for _, u := range all {
+		if u.Key != key {
+			kept = append(kept, u)
+		}
+	}
+	return kept
 }
 
 // SaveNonces remembers which leases were ours.

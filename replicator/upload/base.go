@@ -1,6 +1,7 @@
 package upload
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -19,53 +21,112 @@ import (
 func (u *Uploader) CreateBase(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (object store.Object, err error) {
+	u.sending.Store(key, true)
+	defer u.sending.Delete(key)
 	sent, open := &ending{}, body.Open
 	body.Open = func() (io.ReadCloser, error) {
 		r, err := open()
-		*sent = ending{ReadCloser: r}
+		*sent = ending{ReadCloser: r, whole: body.Size, done: func(size int64, last []byte) error {
+			return u.journal.Sent(custody.Unread{Key: key, Size: size, Ending: last})
+		}}
 		return sent, err
 	}
-	if object, err = u.Create(ctx, key, body, metadata); err != nil || u.endsAs(ctx, key, sent) {
+	if object, err = u.Create(ctx, key, body, metadata); err != nil {
 		return object, err
 	}
+	if u.endsAs(ctx, key, sent.size, sent.last[:]) {
+		u.journal.ReadBack(key)
+		return object, nil
+	}
+	return object, u.readBase(ctx, key, object)
+}
+
+// readBase reads all of a stored file. It is removed if it is damaged.
+func (u *Uploader) readBase(ctx context.Context, key string, object store.Object) error {
 	level, min, max, err := store.ParseLTXKey(key)
 	if err != nil {
-		return object, err
+		return err
 	}
 	_, err = restore.VerifyObject(ctx, u.store, store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object})
 	if err == nil {
-		return object, nil
+		u.journal.ReadBack(key)
+		return nil
 	}
 	err = fmt.Errorf("read %s back: %w", key, err)
 	if !errors.Is(err, store.ErrDamaged) {
-		return object, err
+		return err
 	}
 	if held := u.lease.Hold(ctx); held != nil {
-		return object, errors.Join(err, held)
+		return errors.Join(err, held)
 	}
-	return object, errors.Join(fmt.Errorf("%w; it is deleted, to be stored again", err), u.store.Delete(ctx, key))
+	gone := u.store.Delete(ctx, key)
+	if gone == nil {
+		u.journal.ReadBack(key)
+	}
+	return errors.Join(fmt.Errorf("%w; it is deleted, to be stored again", err), gone)
+}
+
+// Recheck reads what was stored and not read back, because a crash or the store came in
+// between: nothing may be built on it before, or deleted because of it. It reports whether
+// something was found damaged, and is gone.
+func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
+	for _, sent := range u.journal.Get().Unread {
+		if _, now := u.sending.Load(sent.Key); now {
+			continue
+		}
+		_, object, err := u.store.Get(ctx, sent.Key, 0, 0)
+		switch {
+		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrMisplaced):
+			u.journal.ReadBack(sent.Key) // it was not stored
+			continue
+		case err != nil:
+			return gone, fmt.Errorf("read %s back: %w", sent.Key, err)
+		case len(sent.Ending) > 0 && u.endsAs(ctx, sent.Key, sent.Size, sent.Ending):
+			u.journal.ReadBack(sent.Key)
+			continue
+		}
+		err = u.readBase(ctx, sent.Key, object)
+		if damaged := errors.Is(err, store.ErrDamaged); err != nil && (!damaged || u.unread(sent.Key)) {
+			return gone, err
+		} else if damaged {
+			gone = true
+		}
+	}
+	return gone, nil
+}
+
+// unread reports whether an object is still to be read back.
+func (u *Uploader) unread(key string) bool {
+	for _, sent := range u.journal.Get().Unread {
+		if sent.Key == key {
+			return true
+		}
+	}
+	return false
 }
 
 // endsAs reports whether the stored object is as long as what was sent, and ends so.
-func (u *Uploader) endsAs(ctx context.Context, key string, sent *ending) bool {
-	const n = int64(len(sent.last))
-	if sent.size < n {
+func (u *Uploader) endsAs(ctx context.Context, key string, size int64, ending []byte) bool {
+	n := int64(len(ending))
+	if size < n {
 		return false // it was there before
 	}
-	body, object, err := u.store.Get(ctx, key, sent.size-n, n)
+	body, object, err := u.store.Get(ctx, key, size-n, n)
 	if err != nil {
 		return false
 	}
-	var last [n]byte
-	_, err = io.ReadFull(body, last[:])
-	return errors.Join(err, body.Close()) == nil && last == sent.last && object.Size == sent.size
+	last := make([]byte, n)
+	_, err = io.ReadFull(body, last)
+	return errors.Join(err, body.Close()) == nil && bytes.Equal(last, ending) && object.Size == size
 }
 
-// ending passes a stream on and remembers its length and its last bytes.
+// ending passes a stream on, remembers its length and its last bytes, and tells them before
+// whoever reads it has all of it.
 type ending struct {
 	io.ReadCloser
-	size int64
-	last [ltx.TrailerSize]byte
+	size, whole int64 // so far; of the whole, negative where that is not known
+	last        [ltx.TrailerSize]byte
+	done        func(size int64, last []byte) error
 }
 
 // Read implements io.Reader.
@@ -77,6 +138,11 @@ func (e *ending) Read(p []byte) (int, error) {
 		copy(e.last[keep:], p[:n])
 	} else {
 		copy(e.last[:], p[n-len(e.last):n])
+	}
+	if n > 0 && e.size == e.whole || err == io.EOF && e.size != e.whole {
+		if told := e.done(e.size, bytes.Clone(e.last[:])); told != nil {
+			return 0, told
+		}
 	}
 	return n, err
 }

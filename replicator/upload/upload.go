@@ -6,21 +6,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
 // Uploader stores files in a replica. Whoever calls it has the lease.
 type Uploader struct {
-	store store.Store
-	lease *lease.Lease
-	bytes atomic.Int64 // stored so far
+	store   store.Store
+	lease   *lease.Lease
+	journal *custody.StateFile // of what is not read back yet
+	sending sync.Map           // keys of bases under way
+	bytes   atomic.Int64       // stored so far
 }
 
 // New returns an uploader into a store.
-func New(st store.Store, l *lease.Lease) *Uploader { return &Uploader{store: st, lease: l} }
+func New(st store.Store, l *lease.Lease, journal *custody.StateFile) *Uploader {
+	return &Uploader{store: st, lease: l, journal: journal}
+}
 
 // Bytes returns how much was stored so far.
 func (u *Uploader) Bytes() int64 { return u.bytes.Load() }
@@ -40,6 +46,17 @@ func (u *Uploader) Create(
 	}
 	u.bytes.Add(object.Size)
 	return object, nil
+}
+
+// CreateMerged is Create for a file that replaces others once it was read back, which
+// whoever calls it does, and tells the journal.
+func (u *Uploader) CreateMerged(
+	ctx context.Context, key string, body store.Body, metadata map[string]string,
+) (store.Object, error) {
+	if err := u.journal.Sent(custody.Unread{Key: key}); err != nil {
+		return store.Object{}, err
+	}
+	return u.Create(ctx, key, body, metadata)
 }
 
 func (u *Uploader) put(
