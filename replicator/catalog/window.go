@@ -8,10 +8,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Bounds of one merge: each input has buffers of its own.
+// Bounds of one merge: each input has buffers of its own, and the output is a temporary
+// file. What a week of days becomes may be larger.
 const (
 	maxMergeInputs = 256
 	maxMergeBytes  = 256 << 20
+	maxWeekBytes   = 4 << 30
+	week           = 7 * 24 * time.Hour
 )
 
 // Window is a run of files that become one file of a level.
@@ -43,9 +46,13 @@ func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.D
 	}
 	w := Window{Level: level, Until: done, Due: now}
 	var bytes int64
+	limit := int64(maxMergeBytes)
+	if interval >= week {
+		limit = maxWeekBytes
+	}
 	for f := first; f != nil; f = next(files, level, w.Until) {
 		bytes += f.Object.Size
-		if !when(*f).Before(end) || len(w.Inputs) == maxMergeInputs || len(w.Inputs) > 0 && bytes > maxMergeBytes {
+		if !when(*f).Before(end) || len(w.Inputs) == maxMergeInputs || len(w.Inputs) > 0 && bytes > limit {
 			break
 		}
 		w.Inputs = append(w.Inputs, *f)

@@ -14,18 +14,23 @@ import (
 	"time"
 
 	"github.com/superfly/ltx"
+	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// intervals are the windows of levels 1 to 4. Windows begin at
-// multiples of the interval since year 1, on every machine the same. The last is what
-// changed in a day, in place of another copy of the whole database.
-var intervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour}
+// intervals are the windows of levels 1 to 5. Windows begin at
+// multiples of the interval since year 1, on every machine the same. The last two are what
+// changed in a day and in a week, in place of another copy of the whole database.
+var intervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
 
-// Levels is how many levels are made.
-const Levels = 4
+// Levels is how many levels are made, and days the first of those that a newer copy of the
+// whole database makes superfluous.
+const (
+	Levels = 5
+	days   = 4
+)
 
 // Intervals returns the windows of the levels, level 1 first.
 func Intervals() []time.Duration { return slices.Clone(intervals) }
@@ -80,14 +85,15 @@ func (c *Compactor) Load(ctx context.Context, levels map[int]ltx.TXID, base ltx.
 	for level := Levels; level >= 1; level-- {
 		done[level] = max(levels[level], done[level+1])
 	}
+	hours := done[days-1] // how far they were merged: of what is below, no more is looked for
+	done[Levels] = max(done[Levels], base)
+	done[days] = max(done[days], base)
 	var found []store.LTXFile
 	for level := range Levels {
-		// Of the levels below, what the last but one has dealt with is not looked for: a day of
-		// them is many pages of a listing. What of it no window merged stays as it is.
-		from := done[Levels-1]
-		if level == Levels-1 {
-			done[Levels] = max(done[Levels], base)
-			from = done[Levels]
+		// A day of them is many pages of a listing. What no window merged stays as it is.
+		from := hours
+		if level >= days-1 {
+			from = done[level+1]
 		}
 		after := store.LTXKey(level, from, math.MaxUint64)
 		for object, err := range c.o.Store.List(ctx, store.LevelPrefix(level), after) {
@@ -217,14 +223,34 @@ func (c *Compactor) next(level int, interval time.Duration) catalog.Window {
 	late := c.o.after(now, interval).Sub(now)
 	for {
 		w := catalog.NextWindow(c.recent, level, c.done[level], interval, now.Add(-late), c.when)
-		if len(w.Inputs) != 1 {
-			if len(w.Inputs) == 0 {
-				c.done[level] = w.Until
-			}
+		if len(w.Inputs) > 1 && c.room(w) {
 			return w
 		}
 		c.done[level] = w.Until
+		if len(w.Inputs) == 0 {
+			return w
+		}
 	}
+}
+
+// room reports whether the disk has room for what w makes, and as much again: where it
+// has not, the files stay as they are, and restores read more of them.
+func (c *Compactor) room(w catalog.Window) bool {
+	const little = 256 << 20
+	var bytes int64
+	for _, f := range w.Inputs {
+		bytes += f.Object.Size
+	}
+	var fs unix.Statfs_t
+	if bytes <= little || unix.Statfs(c.o.Scratch, &fs) != nil {
+		return true
+	}
+	free := int64(fs.Bavail) * int64(fs.Bsize)
+	if free < 2*bytes {
+		c.o.Logger.Warn("no room to merge files of the replica; restores read more of them instead", "dir", c.o.Scratch,
+			"bytes", bytes, "free", free)
+	}
+	return free >= 2*bytes
 }
 
 // window merges one window. Where an input is lost, compaction goes on around the gap.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -193,5 +194,68 @@ func TestKept_isBounded(t *testing.T) {
 	k.remove("2", "3")
 	if left, _ := filepath.Glob(filepath.Join(k.dir, "*")); len(left) != 0 || k.bytes != 0 {
 		t.Errorf("left after removal: %q, %d bytes", left, k.bytes)
+	}
+}
+
+// TestCompact_days: thirty days of changes become weeks and a few days, also where the
+// compactor begins anew in between, and a restore reads few files.
+func TestCompact_days(t *testing.T) {
+	t.Parallel()
+	m := storetest.NewMemory()
+	m.ListMetadata = true
+	begin := time.Unix(1_700_000_000, 0).Truncate(7 * 24 * time.Hour)
+	now := begin
+	o := Options{
+		Store: m, Scratch: t.TempDir(), Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+		Hold: func(context.Context) error { return nil },
+		Create: func(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
+			metadata[store.MetaTimestamp] = now.Format(time.RFC3339Nano)
+			return m.Put(ctx, key, body, store.PutOptions{Metadata: metadata})
+		},
+	}
+	put := func(level int, low, high ltx.TXID) store.LTXFile {
+		t.Helper()
+		data := file(t, high)
+		body := store.Body{Size: int64(len(data)), Open: func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(data)), nil
+		}}
+		object, err := m.Put(t.Context(), store.LTXKey(level, low, high), body,
+			store.PutOptions{Metadata: map[string]string{store.MetaTimestamp: now.Format(time.RFC3339Nano)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store.LTXFile{Level: level, MinTXID: low, MaxTXID: high, Object: object}
+	}
+	put(store.SnapshotLevel, 1, 1)
+	txid := ltx.TXID(1)
+	for day := range 30 {
+		c := New(o)
+		tip, err := catalog.FindTip(t.Context(), m)
+		if err == nil {
+			err = c.Load(t.Context(), tip.Levels, tip.Base)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 24 {
+			for range 2 {
+				txid++
+				c.Add(put(0, txid, txid), now)
+				now = now.Add(30 * time.Minute)
+			}
+			if _, err := c.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		plan, err := catalog.MakePlan(t.Context(), m, catalog.Target{})
+		if err != nil || plan.TXID != txid {
+			t.Fatalf("day %d: %+v, %v", day, plan, err)
+		}
+		if n := len(plan.Files); n > 1+4+6+2 {
+			t.Errorf("day %d: a restore reads %d files", day, n)
+		}
+	}
+	if tip, err := catalog.FindTip(t.Context(), m); err != nil || tip.Levels[Levels] != 28*48+1 {
+		t.Errorf("weeks reach txid %d of %d, %v", tip.Levels[Levels], txid, err)
 	}
 }
