@@ -105,7 +105,7 @@ func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.T
 	f.drill(r, now)
 }
 
-// custody says whether what the replica holds is whole, tended and ours alone.
+// custody reports whether what the replica holds is whole, tended and ours alone.
 func (f *findings) custody(r *collector.Replica) {
 	if r.LostFiles > 0 {
 		f.about("replica_files_lost", r.Name, Warning,
