@@ -144,7 +144,7 @@ func (k ActionKind) Lane() Lane {
 // A checkpoint as policies describe it.
 type (
 	Ladder  = ladder.Ladder  // steps under one stall budget
-	Step    = ladder.Step    // one rung
+	Step    = ladder.Step    // one stage
 	Backoff = ladder.Backoff // the pause after a fruitless run
 )
 

@@ -105,8 +105,8 @@ func (m *model) sample(now time.Time) *collector.Sample {
 	return s
 }
 
-// climb runs a ladder.
-func (m *model) climb(l *policy.Ladder, now time.Time) (r policy.ActionResult) {
+// runLadder runs a ladder.
+func (m *model) runLadder(l *policy.Ladder, now time.Time) (r policy.ActionResult) {
 	before := m.wal.SizeBytes
 	for _, step := range l.Steps {
 		r.Outcome = m.checkpoint(step.Mode, now, &r.WriterStall)

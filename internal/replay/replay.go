@@ -182,7 +182,7 @@ func (p *player) act(a *policy.Action, now time.Time) {
 	i := slices.IndexFunc(p.set.Policies, func(x *policy.Policy) bool { return x.Name == a.Policy })
 	var r policy.ActionResult
 	if a.Kind == policy.ActCheckpoint {
-		r = p.db.climb(a.Checkpoint, now)
+		r = p.db.runLadder(a.Checkpoint, now)
 		p.past.ObserveStall(r.WriterStall)
 	}
 	p.states = maps.Clone(p.states)

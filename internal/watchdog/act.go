@@ -32,7 +32,7 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	began := time.Now()
 	tell := d.teller(action)
 	if action.Kind == policy.ActCheckpoint {
-		result := d.climber().climb(ctx, *action.Checkpoint)
+		result := d.ladderRunner().run(ctx, *action.Checkpoint)
 		d.finish(ctx, action, result, time.Since(began))
 		d.measure(ctx)
 		d.beside.Go(func() { tell(ctx, result) })
@@ -52,9 +52,9 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	})
 }
 
-// climber makes the database's checkpoints.
-func (d *database) climber() climber {
-	return climber{checkpointer: d.parts.Checkpointer, look: d.measure, counted: d.counted}
+// ladderRunner makes the database's checkpoints.
+func (d *database) ladderRunner() ladderRunner {
+	return ladderRunner{checkpointer: d.parts.Checkpointer, look: d.measure, counted: d.counted}
 }
 
 // of returns what to call for an action that is not a checkpoint.
@@ -215,14 +215,14 @@ func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (Act
 		return ActionRecord{}, fmt.Errorf("%s is %s: %s: %w", d.target.Name, sample.State, sample.Err, ErrUnavailable)
 	}
 	began := time.Now()
-	result := d.climber().climb(ctx, ladder)
+	result := d.ladderRunner().run(ctx, ladder)
 	took := time.Since(began)
 	d.measure(ctx)
 	d.finish(ctx, policy.Action{Policy: Operator, Kind: policy.ActCheckpoint, Why: askedFor}, result, took)
 	return d.ledger.actions[0], nil
 }
 
-// operatorLadder is what `sqlwatch checkpoint` climbs.
+// operatorLadder is what `sqlwatch checkpoint` runs.
 func operatorLadder(mode string) (policy.Ladder, error) {
 	ladder := policy.Ladder{StallBudget: sqlite.DefaultStall, Steps: []policy.Step{{Mode: sqlite.Passive, Repeat: 3}}}
 	switch mode {

@@ -16,16 +16,16 @@ const (
 	patience       = 50 * time.Millisecond // a reader is suspect that has stayed longer; see awaitReaders
 )
 
-// climber makes the checkpoints of one ladder, each after a look.
-type climber struct {
+// ladderRunner makes the checkpoints of one ladder, each after a look.
+type ladderRunner struct {
 	checkpointer Checkpointer
 	look         func(context.Context) collector.Sample
 	counted      func(sqlite.Result)
 }
 
-// climb runs a ladder's steps until one ends it. The result has the last step's
+// run runs a ladder's steps until one ends it. The result has the last step's
 // outcome and the longest stall of all.
-func (c climber) climb(ctx context.Context, ladder policy.Ladder) policy.ActionResult {
+func (c ladderRunner) run(ctx context.Context, ladder policy.Ladder) policy.ActionResult {
 	var end policy.ActionResult
 	for _, step := range ladder.Steps {
 		for range max(step.Repeat, 1) {
@@ -59,7 +59,7 @@ func endsLadder(o sqlite.Outcome) bool {
 
 // step makes one checkpoint, or none where looking tells that it would hold
 // writers up for nothing.
-func (c climber) step(ctx context.Context, step policy.Step, stall time.Duration) (sqlite.Result, error) {
+func (c ladderRunner) step(ctx context.Context, step policy.Step, stall time.Duration) (sqlite.Result, error) {
 	budget := sqlite.Budget{BusyTimeout: step.BusyTimeout, Stall: stall}
 	if step.Mode == sqlite.Truncate {
 		if c.awaitReaders(ctx, step.BusyTimeout) {
@@ -76,7 +76,7 @@ func (c climber) step(ctx context.Context, step policy.Step, stall time.Duration
 
 // awaitReaders looks for a reader that keeps frames back, for as long as wait, and
 // reports whether one is still there that is not likely to leave.
-func (c climber) awaitReaders(ctx context.Context, wait time.Duration) (pinned bool) {
+func (c ladderRunner) awaitReaders(ctx context.Context, wait time.Duration) (pinned bool) {
 	for deadline := time.Now().Add(wait); ; {
 		if stays := pinnedFor(c.look(ctx)); stays <= max(wait, patience) {
 			return false

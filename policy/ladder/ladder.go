@@ -48,7 +48,7 @@ func (l *Ladder) Gentle() *Ladder {
 	return &g
 }
 
-// Step is one rung of a ladder.
+// Step is one stage of a ladder.
 type Step struct {
 	Mode        sqlite.Mode   `json:"mode"`
 	Repeat      int           `json:"repeat"` // at least 1; a step that ends complete is not repeated
