@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -41,7 +44,7 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
-		ctx, stop := interruptible()
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		st, from, err := openStore(ctx, env, *source, *replica)
 		if err != nil {

@@ -39,9 +39,32 @@ type Client struct {
 // New returns a client of the daemon at a socket.
 func New(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
+		conn, err := (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
+		if err != nil {
+			return nil, err
+		}
+		if uid, err := web.PeerUID(conn); err != nil || !believed(uid, os.Geteuid()) {
+			conn.Close()
+			return nil, &strangerError{socket, uid}
+		}
+		return conn, nil
 	}
 	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// believed reports whether a user is told the truth by what another one runs: root's, his
+// own, and to root everybody's, who chose the socket.
+func believed(peer, self int) bool { return peer == 0 || peer == self || self == 0 }
+
+// strangerError is what answers at a socket and is neither root's nor the asker's.
+type strangerError struct {
+	socket string
+	uid    int
+}
+
+// Error says who it is.
+func (e *strangerError) Error() string {
+	return fmt.Sprintf("what answers at %s runs as uid %d, who is neither root nor you: it is not asked", e.socket, e.uid)
 }
 
 // Databases returns what the daemon knows of one database, with its tree of values, or
@@ -99,7 +122,10 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 	}
 	response, err := c.http.Do(request)
 	var dial *net.OpError
+	var stranger *strangerError
 	switch {
+	case errors.As(err, &stranger):
+		return stranger
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("uid %d may not use %s: ask as root or as the daemon's user: %w", os.Geteuid(), c.socket,
 			fs.ErrPermission)

@@ -116,3 +116,16 @@ func TestSocket(t *testing.T) {
 	want("", "/run/environment.sock")
 	want("unix:///run/flag.sock", "/run/flag.sock")
 }
+
+// A socket that another user made is not believed.
+func TestStrangersAreNotBelieved(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		peer, self int
+		want       bool
+	}{{0, 1000, true}, {1000, 1000, true}, {1001, 1000, false}, {1001, 0, true}} {
+		if got := believed(test.peer, test.self); got != test.want {
+			t.Errorf("uid %d asks what uid %d runs: believed %v", test.self, test.peer, got)
+		}
+	}
+}

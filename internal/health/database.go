@@ -184,7 +184,11 @@ func (f *findings) disk(d collector.Disk) {
 }
 
 func (f *findings) writers(s *collector.Sample, now time.Time) {
-	if held := now.Sub(s.Locks.WriteSince); !s.Locks.WriteSince.IsZero() && held >= writerWarning {
+	held := now.Sub(s.Locks.WriteSince)
+	if s.Locks.WriteSince.IsZero() {
+		held = 0
+	}
+	if held >= writerWarning {
 		severity := Warning
 		if held >= writerCritical {
 			severity = Critical
@@ -194,7 +198,7 @@ func (f *findings) writers(s *collector.Sample, now time.Time) {
 			"One write transaction has been open all that time: every other writer waits or fails with \"database is locked\".",
 			"sqlwatch blockers DB, then end that transaction")
 	}
-	if s.Locks.WriteRatio > saturated && s.Locks.WriteSince.IsZero() {
+	if s.Locks.WriteRatio > saturated && held < writerWarning { // many transactions, one of them may be under way
 		f.add("write_lock_saturated", Warning, fmt.Sprintf("The write lock was held %.0f %% of the last minute.",
 			100*s.Locks.WriteRatio),
 			"SQLite has one writer at a time, and there is hardly any time left for another.",

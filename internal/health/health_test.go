@@ -43,11 +43,13 @@ var scenes = map[string]func(*Database){
 	"missing": in(collector.StateMissing), "empty": in(collector.StateEmpty), "not_wal": in(collector.StateNotWAL),
 	"not_a_database": in(collector.StateNotDatabase), "foreign_owner": in(collector.StateForeignOwner),
 	"network_filesystem": in(collector.StateNetworkFS), "unreadable": in(collector.StateUnreadable),
-	"open_failed":          func(d *Database) { d.OpenErr = "no such bucket" },
-	"hung":                 func(d *Database) { d.SilentFor = time.Hour },
-	"restarted":            func(d *Database) { d.Faults = 2 },
-	"write_lock_held":      func(d *Database) { d.Sample.Locks.WriteSince = now.Add(-78 * time.Second) },
-	"write_lock_saturated": func(d *Database) { d.Sample.Locks.WriteRatio = 0.9 },
+	"open_failed":     func(d *Database) { d.OpenErr = "no such bucket" },
+	"hung":            func(d *Database) { d.SilentFor = time.Hour },
+	"restarted":       func(d *Database) { d.Faults = 2 },
+	"write_lock_held": func(d *Database) { d.Sample.Locks.WriteSince = now.Add(-78 * time.Second) },
+	"write_lock_saturated": func(d *Database) { // seldom does a look fall between two transactions
+		d.Sample.Locks.WriteRatio, d.Sample.Locks.WriteSince = 0.9, now.Add(-time.Second)
+	},
 	"reader_pinning": func(d *Database) {
 		d.Replicated, d.Sample.Readers.Active, d.Sample.Readers.PinnedSince = false, 1, now.Add(-time.Hour)
 	},
@@ -198,5 +200,19 @@ func TestReferenceIsInStep(t *testing.T) {
 	}
 	if !strings.Contains(string(text), Markdown()) {
 		t.Errorf("docs/conditions.md does not hold this table:\n%s", Markdown())
+	}
+}
+
+// A clock that is wrong and files that may not be deleted are told apart.
+func TestHindrances_V3(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{"clock": "clock", "auth": "forbids", "other": "log",
+		"never_heard": "never heard"} {
+		d := up()
+		d.Sample.Replicas[0].MaintenanceErr = word
+		found := OfDatabase(d)
+		if len(found) != 1 || found[0].ID != "replica_maintenance" || !strings.Contains(found[0].What, want) {
+			t.Errorf("%s: %v, want one that says %q", word, found, want)
+		}
 	}
 }

@@ -105,7 +105,22 @@ func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.T
 	f.drill(r, now)
 }
 
-// custody reports whether what the replica holds is whole, tended and ours alone.
+// hindrance is what keeps compaction and retention from their end, in words.
+type hindrance struct{ what, cure string }
+
+// hindrances is by collector.Replica.MaintenanceErr; any other word is said as it is.
+var hindrances = map[string]hindrance{
+	"clock": {"this machine's clock and the store's differ by more than ten minutes, so that nobody can tell how old a " +
+		"file is", "timedatectl set-ntp true; sqlwatch doctor DB compares the two"},
+	"auth": {"the store forbids it", "let the key delete below its prefix: docs/storage.md has the policy"},
+	"unsupported": {"the store cannot do it, or a lock on its objects forbids it",
+		"shorten the lock of the bucket, or lengthen retention.keep"},
+	"other":       {"the log has the sentence", "journalctl -u sqlwatch | grep DB"},
+	"not_found":   {"a file that belongs to the replica is gone", "sqlwatch verify DB"},
+	"unavailable": {"the store does not answer", "sqlwatch doctor DB"},
+}
+
+// custody says whether what the replica holds is whole, tended and ours alone.
 func (f *findings) custody(r *collector.Replica) {
 	if r.LostFiles > 0 {
 		f.about("replica_files_lost", r.Name, Warning,
@@ -115,10 +130,13 @@ func (f *findings) custody(r *collector.Replica) {
 			"find out who deletes there; sqlwatch verify DB proves what is left")
 	}
 	if r.MaintenanceErr != "" {
+		h, known := hindrances[r.MaintenanceErr]
+		if !known {
+			h = hindrance{strings.ReplaceAll(r.MaintenanceErr, "_", " "), "sqlwatch doctor DB"}
+		}
 		f.about("replica_maintenance", r.Name, Warning, sentence("Compaction or retention of replica "+r.Name+
-			" does not go on: "+strings.ReplaceAll(r.MaintenanceErr, "_", " ")),
-			"Files that could not be deleted or merged pile up, or a clock that is wrong forbids to delete; uploads go on.",
-			"sqlwatch doctor DB")
+			" does not go on: "+h.what),
+			"Files that could not be deleted or merged pile up; uploads go on, and everything can be restored.", h.cure)
 	}
 	if r.WeakFencing {
 		f.about("replica_weak_fencing", r.Name, Info, "The store of replica "+r.Name+" does not refuse a second writer.",

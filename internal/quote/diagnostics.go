@@ -94,9 +94,9 @@ func printable(s string) string {
 	return s
 }
 
-// diagnosticJSON is one diagnostic for machines.
-type diagnosticJSON struct {
-	Severity string `json:"severity"`
+// Finding is one diagnostic for machines.
+type Finding struct {
+	Severity string `json:"severity"` // error or warning
 	Summary  string `json:"summary"`
 	Detail   string `json:"detail,omitempty"`
 	File     string `json:"file,omitempty"`
@@ -106,9 +106,9 @@ type diagnosticJSON struct {
 
 // DiagnosticsJSON writes diagnostics as one JSON array.
 func DiagnosticsJSON(w io.Writer, diags hcl.Diagnostics) error {
-	out := []diagnosticJSON{}
+	out := []Finding{}
 	for _, d := range diags {
-		j := diagnosticJSON{Severity: "error", Summary: d.Summary, Detail: d.Detail}
+		j := Finding{Severity: "error", Summary: d.Summary, Detail: d.Detail}
 		if d.Severity == hcl.DiagWarning {
 			j.Severity = "warning"
 		}

@@ -11,6 +11,7 @@ import (
 	"net/http/pprof"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -167,6 +168,9 @@ func ListenAdmin(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, fmt.Errorf("make the directory of the admin socket: %w", err)
 	}
+	if err := ownDirectory(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("admin socket %s: %w", path, err)
+	}
 	if err := clearSocket(path); err != nil {
 		return nil, fmt.Errorf("admin socket %s: %w", path, err)
 	}
@@ -195,6 +199,31 @@ func ListenAdmin(path string) (net.Listener, error) {
 		socket.SetUnlinkOnClose(true)
 	}
 	return listener, nil
+}
+
+// ownDirectory says why a directory is no place for a socket: whoever may replace what is
+// in it can answer in our place.
+func ownDirectory(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	switch {
+	case owner != 0 && int(owner) != os.Geteuid():
+		return fmt.Errorf("its directory %s belongs to uid %d, who could answer in place of sqlwatch: name another with "+
+			"server.admin", dir, owner)
+	case info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0:
+		return fmt.Errorf("everybody may replace what is in its directory %s (mode %04o): chmod o-w %[1]s", dir,
+			info.Mode().Perm())
+	}
+	return nil
+}
+
+// PeerUID returns the user at the other end of a unix connection.
+func PeerUID(conn net.Conn) (int, error) {
+	who, err := peerOf(conn)
+	return int(who.uid), err
 }
 
 func clearSocket(path string) error {

@@ -406,6 +406,33 @@ func TestListenAdmin(t *testing.T) {
 			t.Errorf("the file is now %q (%v)", got, err)
 		}
 	})
+	t.Run("in_a_directory_of_others", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		_, err := ListenAdmin(filepath.Join(dir, "admin.sock"))
+		if err == nil || !strings.Contains(err.Error(), "chmod o-w") {
+			t.Errorf("where everybody may replace it: %v", err)
+		}
+		if err := os.Chmod(dir, 0o777|os.ModeSticky); err != nil {
+			t.Fatal(err)
+		}
+		sticky, err := ListenAdmin(filepath.Join(dir, "admin.sock"))
+		if err != nil {
+			t.Fatalf("in a directory as /tmp: %v", err)
+		}
+		sticky.Close()
+		if os.Geteuid() != 0 {
+			return
+		}
+		if err := os.Chown(dir, 4711, -1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ListenAdmin(filepath.Join(dir, "admin.sock")); err == nil || !strings.Contains(err.Error(), "uid 4711") {
+			t.Errorf("in another user's: %v", err)
+		}
+	})
 	t.Run("H13_a_symbolic_link_is_left_alone", func(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "admin.sock")

@@ -57,7 +57,7 @@ type Result struct {
 	Lineage     string         `json:"lineage,omitempty"`
 	Objects     []string       `json:"objects"` // keys, in the order of their application
 	ObjectBytes int64          `json:"object_bytes"`
-	PageSize    int            `json:"page_size,omitempty"`
+	PageSize    int            `json:"page_size_bytes,omitempty"`
 	Pages       uint32         `json:"pages,omitempty"`
 	Checksum    ltx.Checksum   `json:"checksum,omitempty"` // of the database, as computed
 	Compared    bool           `json:"checksum_compared"`  // the replica knew the checksum, and it is this one
@@ -73,9 +73,9 @@ type Result struct {
 
 // Took says how long the parts of a restore took.
 type Took struct {
-	PlanTime   time.Duration `json:"plan_ns"`
-	ApplyTime  time.Duration `json:"apply_ns"`
-	FinishTime time.Duration `json:"finish_ns"` // check and fsync
+	PlanTime   time.Duration `json:"-"`
+	ApplyTime  time.Duration `json:"-"`
+	FinishTime time.Duration `json:"-"` // check and fsync
 }
 
 // Size returns the restored database's size in bytes.

@@ -36,7 +36,7 @@ type DrillOptions struct {
 type DrillResult struct {
 	Restore  Result        `json:"restore"`
 	Compared bool          `json:"source_compared"` // with the original, which is the same
-	Time     time.Duration `json:"time_ns"`
+	Time     time.Duration `json:"-"`
 }
 
 // ErrDiffers says that a restored database is not what the original was.
