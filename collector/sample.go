@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// State says whether a database could be read, and if not, why.
+// State reports whether a database could be read, and if not, why.
 // Only StateUp carries measurements in Sample.WAL, Readers and Locks.
 type State uint8
 

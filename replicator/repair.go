@@ -74,7 +74,7 @@ func (m *mender) lookDue(ctx context.Context) (time.Time, error) {
 	return m.progress.Clock().Add(lookEvery), err
 }
 
-// beyondRepair says whether asking again can help no more.
+// beyondRepair reports whether asking again can help no more.
 func beyondRepair(err error) bool {
 	var gap *catalog.GapError
 	var corrupt *store.CorruptError

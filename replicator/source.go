@@ -92,14 +92,14 @@ func (s *source) settled(ctx context.Context) (ltx.TXID, error) {
 	return got.TXID, err
 }
 
-// pending says whether commits were met that are not in the spool yet.
+// pending reports whether commits were met that are not in the spool yet.
 func (s *source) pending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gathers
 }
 
-// stuck says whether there may be commits that capture cannot read.
+// stuck reports whether there may be commits that capture cannot read.
 func (s *source) stuck() bool {
 	err := s.failure()
 	return err != nil && !errors.Is(err, ErrNotOpen)

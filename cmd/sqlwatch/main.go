@@ -3,8 +3,8 @@
 // decides by policies written in HCL, and acts: checkpoints off-peak, continuous
 // replication, notifications. The application is never changed.
 //
-// From start to loop in three opens: this file registers the commands, run.go
-// puts the daemon together, internal/watchdog/watchdog.go is the loop.
+// From start to loop in three opens: run.go reads the flags, internal/daemon/daemon.go
+// puts the parts together, internal/watchdog/watchdog.go is the loop.
 //
 // Exit codes of all commands: 0 is success, 1 is an error, 2 means that there are
 // findings or differences, so that a build can be gated on it. A second SIGTERM

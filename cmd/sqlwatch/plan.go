@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -17,19 +16,17 @@ func registerPlan(app *kingpin.Application, env *environment) {
 	next := cmd.Flag("new", "Another configuration to compare with.").PlaceHolder("PATH").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx, stop := interruptible()
+		defer stop()
 		if *next != "" {
-			return planNew(context.Background(), env, *next, *asJSON)
+			return planNew(ctx, env, *next, *asJSON)
 		}
-		views, _, err := lookAt(context.Background(), env, nil)
+		views, _, err := lookAt(ctx, env, nil)
 		if err != nil {
 			return err
 		}
 		plans := plan.Of(views)
-		if *asJSON {
-			err = writeJSON(env.Stdout, plans)
-		} else {
-			err = writePlans(env.Stdout, plans)
-		}
+		err = env.print(*asJSON, plans, func(w io.Writer) error { return plan.Write(w, plans) })
 		for _, p := range plans {
 			if err == nil && p.Would != "" {
 				return &exitError{code: exitFindings}
@@ -50,11 +47,7 @@ func planNew(ctx context.Context, env *environment, next string, asJSON bool) er
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		err = writeJSON(env.Stdout, changes)
-	} else {
-		err = writeChanged(env.Stdout, changes)
-	}
+	err = env.print(asJSON, changes, changes.Write)
 	if err == nil && len(changes.Configuration)+len(changes.Policies) > 0 {
 		return &exitError{code: exitFindings}
 	}
@@ -71,44 +64,4 @@ func twoConfigs(env *environment, next string) (before, after *config.Config, er
 		after, err = loadConfigFrom(env, next)
 	}
 	return before, after, err
-}
-
-func writeChanged(w io.Writer, changes plan.Changes) error {
-	for _, change := range changes.Configuration {
-		if _, err := fmt.Fprintln(w, change); err != nil {
-			return err
-		}
-	}
-	if len(changes.Configuration) > 0 && len(changes.Policies) == 0 {
-		_, err := fmt.Fprintln(w, "What the policies do now stays the same.")
-		return err
-	}
-	if !changes.Daemon && len(changes.Policies) > 0 {
-		_, err := fmt.Fprintln(w, "No daemon answers: what follows is one look at the files, without a past.")
-		if err != nil {
-			return err
-		}
-	}
-	return writePlans(w, changes.Policies)
-}
-
-func writePlans(w io.Writer, plans []plan.Policy) error {
-	if len(plans) == 0 {
-		_, err := fmt.Fprintln(w, "Nothing to do, nothing to change.")
-		return err
-	}
-	for _, p := range plans {
-		would := "nothing now"
-		if p.Would != "" {
-			would = "would " + p.Would + " now"
-		}
-		line := fmt.Sprintf("%s  %s: %s (%s): %s", p.DB, p.Policy, would, p.Phase, p.Reason)
-		if p.Change != "" {
-			line += " [" + p.Change + "]"
-		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/dustin/go-humanize"
 	"github.com/mattn/go-isatty"
 	"github.com/superfly/ltx"
 
@@ -247,7 +246,7 @@ func progressTo(w io.Writer, what string) (progress func(done, total int64), end
 		default:
 			last = now
 		}
-		fmt.Fprintf(w, "\r%s: %s of %s, %s\x1b[K", what, humanize.IBytes(uint64(done)), humanize.IBytes(uint64(total)), rest)
+		fmt.Fprintf(w, "\r%s: %s of %s, %s\x1b[K", what, show.Bytes(done), show.Bytes(total), rest)
 	}
 	return progress, func() { fmt.Fprint(w, "\r\x1b[K") }
 }

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -44,7 +41,7 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		ctx, stop := interruptible()
 		defer stop()
 		st, from, err := openStore(ctx, env, *source, *replica)
 		if err != nil {

@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/dustin/go-humanize"
 
 	"github.com/sqlwatch/sqlwatch/internal/recovery"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -46,12 +47,12 @@ func registerVerify(app *kingpin.Application, env *environment) {
 		for _, w := range result.Restore.Warnings {
 			fmt.Fprintf(env.Stderr, "sqlwatch: %s\n", w)
 		}
-		if *asJSON {
-			return writeJSON(env.Stdout, recovery.NewReport(recovery.Outcome{Result: result.Restore, Place: place}))
-		}
-		_, err = fmt.Fprintf(env.Stdout, "%s: %s restores: %s in %s; %s\n", place, recovery.State(result.Restore),
-			humanize.IBytes(uint64(result.Restore.Size())), result.Time.Round(time.Millisecond), recovery.Proof(result.Restore))
-		return err
+		report := recovery.NewReport(recovery.Outcome{Result: result.Restore, Place: place})
+		return env.print(*asJSON, report, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "%s: %s restores: %s in %s; %s\n", place, recovery.State(result.Restore),
+				show.Bytes(result.Restore.Size()), result.Time.Round(time.Millisecond), recovery.Proof(result.Restore))
+			return err
+		})
 	})
 }
 

@@ -184,7 +184,7 @@ func CheckAdopt(cfg *config.Config, names []string) error {
 	return nil
 }
 
-// adopts says whether --adopt names a database or a replica.
+// adopts reports whether --adopt names a database or a replica.
 func (d *Daemon) adopts(name string) bool {
 	return slices.Contains(d.o.Adopt, name)
 }

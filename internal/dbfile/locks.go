@@ -58,7 +58,7 @@ func (f *Files) WALLocks() (Locks, error) {
 	return f.locksUpTo(shmRead0+4, false)
 }
 
-// CheckpointHoldsWrite says whether a checkpoint is under way that keeps writers
+// CheckpointHoldsWrite reports whether a checkpoint is under way that keeps writers
 // out: a FULL, RESTART or TRUNCATE holds WRITE and CKPT. It costs one system call
 // while neither is held.
 func (f *Files) CheckpointHoldsWrite() (bool, error) {

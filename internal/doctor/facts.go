@@ -158,7 +158,7 @@ type ReplicaDir struct {
 	SameDisk  bool // it is on the database's own file system
 }
 
-// Support says whether a store honours conditional writes.
+// Support reports whether a store honours conditional writes.
 type Support int
 
 // The answers.

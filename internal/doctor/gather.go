@@ -248,7 +248,7 @@ func (f *Facts) litestream(ctx context.Context) {
 }
 
 // GatherHost looks at the state directory, of which the nearest existing parent
-// tells whether it could be made.
+// reports whether it could be made.
 func GatherHost(stateDir string, tips []string) Host {
 	h := Host{StateDir: stateDir, UID: os.Geteuid(), ConfigurationTip: tips}
 	info, err := os.Stat(stateDir)

@@ -120,7 +120,7 @@ var hindrances = map[string]hindrance{
 	"unavailable": {"the store does not answer", "sqlwatch doctor DB"},
 }
 
-// custody says whether what the replica holds is whole, tended and ours alone.
+// custody reports whether what the replica holds is whole, tended and ours alone.
 func (f *findings) custody(r *collector.Replica) {
 	if r.LostFiles > 0 {
 		f.about("replica_files_lost", r.Name, Warning,

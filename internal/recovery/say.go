@@ -55,13 +55,13 @@ func Print(w io.Writer, r restore.Result) error {
 		fmt.Fprintf(&out, "%s exists: nothing to do\n", r.Output)
 	case r.DryRun:
 		fmt.Fprintf(&out, "would restore %s from %d objects, %s:\n", State(r), len(r.Objects),
-			humanize.IBytes(uint64(r.ObjectBytes)))
+			humanize.Bytes(uint64(r.ObjectBytes)))
 		for _, key := range r.Objects {
 			fmt.Fprintf(&out, "  %s\n", key)
 		}
 	default:
-		fmt.Fprintf(&out, "restored %s to %s: %s\n", State(r), r.Output, humanize.IBytes(uint64(r.Size())))
-		fmt.Fprintf(&out, "  from %d objects, %s, in %s; %s\n", len(r.Objects), humanize.IBytes(uint64(r.ObjectBytes)),
+		fmt.Fprintf(&out, "restored %s to %s: %s\n", State(r), r.Output, humanize.Bytes(uint64(r.Size())))
+		fmt.Fprintf(&out, "  from %d objects, %s, in %s; %s\n", len(r.Objects), humanize.Bytes(uint64(r.ObjectBytes)),
 			(r.PlanTime + r.ApplyTime + r.FinishTime).Round(time.Millisecond), Proof(r))
 		for _, name := range r.Aside {
 			fmt.Fprintf(&out, "  what was there is now %s\n", name)

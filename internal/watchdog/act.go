@@ -166,7 +166,7 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 	attrs = append(attrs, "why", r.Why, "took", r.Duration.Round(100*time.Microsecond))
 	if r.Action == string(policy.ActCheckpoint) {
 		attrs = append(attrs, "writer_stall", r.WriterStall.Round(100*time.Microsecond), "reclaimed",
-			humanize.IBytes(uint64(max(r.Reclaimed, 0))))
+			humanize.Bytes(uint64(max(r.Reclaimed, 0))))
 	}
 	if r.LeftOut != "" {
 		attrs = append(attrs, "truncate_left_out", r.LeftOut)

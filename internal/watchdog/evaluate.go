@@ -25,7 +25,7 @@ func (d *database) measure(ctx context.Context) collector.Sample {
 		d.voice.log.Warn("this database cannot be measured; the others go on", "state", sample.State.String(), "err",
 			sample.Err)
 	} else if sample.State != before.State {
-		d.voice.log.Info("measuring", "path", sample.Path, "wal", humanize.IBytes(uint64(sample.WAL.SizeBytes)), "engine",
+		d.voice.log.Info("measuring", "path", sample.Path, "wal", humanize.Bytes(uint64(sample.WAL.SizeBytes)), "engine",
 			sample.Database.EngineVersion)
 	}
 	return sample

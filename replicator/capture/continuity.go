@@ -86,7 +86,7 @@ func (c *continuity) lose(r Reason, detail string) {
 func (c *continuity) unheld(x dbfile.WALIndex) error {
 	head := c.tail.Head
 	main, err := c.main.Sure()
-	if err != nil || head.Vouch(x, main) || x.PageSize != head.PageSize {
+	if err != nil || head.Continues(x, main) || x.PageSize != head.PageSize {
 		return err // another page size is a discontinuity of its own
 	}
 	if int32(x.Change-head.Change) < 0 {

@@ -79,7 +79,7 @@ func (h *hold) open(ctx context.Context) (err error) {
 
 func (h *hold) isOpen() bool { return h.work != nil }
 
-// active says whether a read transaction is open.
+// active reports whether a read transaction is open.
 func (h *hold) active() bool { return h.isOpen() && h.reader().InRead() }
 
 func (h *hold) reader() *sqlite.Conn { return h.readers[h.held] }

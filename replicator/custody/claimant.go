@@ -56,7 +56,7 @@ type Sight struct {
 
 // Continuous reports whether nothing of another writer can still be under way, so that the
 // next file may join the last.
-func (s Sight) Continuous() bool { return !s.Lease.Found || s.Lease.Vouched || s.Lease.Ended }
+func (s Sight) Continuous() bool { return !s.Lease.Found || s.Lease.Continuous || s.Lease.Ended }
 
 // Look reads the replica's lease, its lineage and its tip.
 func (c *Claimant) Look(ctx context.Context) (s Sight, err error) {
@@ -80,8 +80,8 @@ func (c *Claimant) evidence(s Sight) lineage.Evidence {
 	sameBoot := c.o.Boot != "" && s.Lease.Note.Boot == c.o.Boot
 	e := lineage.Evidence{
 		Empty: !s.Taken, Named: s.Line.Found, Leased: s.Lease.Found,
-		Mine:    s.Line.Found && (s.Line.Follows(mine.ID) || mine.ID == "" && s.Lease.Vouched),
-		Last:    s.Lease.Vouched && !c.contradicted(s.Tip),
+		Mine:    s.Line.Found && (s.Line.Follows(mine.ID) || mine.ID == "" && s.Lease.Continuous),
+		Last:    s.Lease.Continuous && !c.contradicted(s.Tip),
 		Holds:   c.holds(s.Tip) || s.Line.Found && s.Line.ID == mine.ID && s.Tip.TXID <= mine.Reached,
 		Equal:   c.equals(s.Tip),
 		Same:    id.File != "" && id.File == s.Lease.Note.File && (fresh || sameBoot),
@@ -132,7 +132,7 @@ func (c *Claimant) equals(t catalog.Tip) bool {
 	return false
 }
 
-// Judge says whether the replica may be written to, or returns why not.
+// Judge reports whether the replica may be written to, or returns why not.
 func (c *Claimant) Judge(ctx context.Context, s Sight) (lineage.Verdict, error) {
 	v := lineage.Judge(c.evidence(s))
 	spool := c.o.Spool()

@@ -51,15 +51,21 @@ func (c *Custody) Load() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state = State{}
-	data, err := os.ReadFile(c.path)
+	return load(c.path, &c.state, &c.state.Version)
+}
+
+// load reads a file of the state directory into state, whose version is at made. One that is
+// not there, or is damaged, leaves it as it is.
+func load(path string, state any, made *int) error {
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	if json.Unmarshal(data, &c.state) == nil && c.state.Version > version {
-		return fmt.Errorf("read %s: %w", c.path, errVersion)
+	if json.Unmarshal(data, state) == nil && *made > version {
+		return fmt.Errorf("read %s: %w", path, errVersion)
 	}
 	return nil
 }

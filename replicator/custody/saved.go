@@ -2,10 +2,7 @@ package custody
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -59,17 +56,7 @@ func (f *StateFile) Load() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.saved = Saved{}
-	data, err := os.ReadFile(f.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("read state: %w", err)
-	}
-	if json.Unmarshal(data, &f.saved) == nil && f.saved.Version > version {
-		return fmt.Errorf("read %s: %w", f.path, errVersion)
-	}
-	return nil
+	return load(f.path, &f.saved, &f.saved.Version)
 }
 
 // Change changes what the state directory knows.

@@ -261,7 +261,7 @@ func (l *Lease) next(start time.Time, life time.Duration) Note {
 func (l *Lease) write(ctx context.Context, note Note) error {
 	nonces := []string{unsettled + note.Nonce}
 	switch {
-	case l.vouched:
+	case l.continuous:
 		nonces = []string{note.Nonce, l.note.Nonce}
 	case !l.found: // a directory that is away may come back with our last note
 		nonces = append(nonces, l.remembered[:min(len(l.remembered), 3)]...)

@@ -75,7 +75,7 @@ type Lease struct {
 	mu         sync.Mutex // held over the lease's own requests, which are small; guards all below
 	sight                 // what is in the store
 	inspected  bool       // it is what the owner of this Lease drew its conclusions from
-	vouched    bool       // by the state directory: its note is our own last one
+	continuous bool       // by the state directory: its note is our own last one
 	remembered []string   // as Inspect was told
 	waited     bool       // it was another's when we last wanted it
 	mine       bool
@@ -101,10 +101,10 @@ func (l *Lease) Unguarded() bool { return l.Guard() == GuardNone }
 
 // Finding is what Inspect found.
 type Finding struct {
-	Found   bool
-	Note    Note
-	Vouched bool // it is our own last one: nobody else wrote since
-	Ended   bool // its writer has certainly ended, and nothing of it is under way
+	Found      bool
+	Note       Note
+	Continuous bool // it is our own last one: nobody else wrote since
+	Ended      bool // its writer has certainly ended, and nothing of it is under way
 }
 
 // Inspect reads the lease. Nothing may be written before.
@@ -116,15 +116,15 @@ func (l *Lease) Inspect(ctx context.Context, remembered []string) (Finding, erro
 		return Finding{}, err
 	}
 	l.mine = l.mine && l.found && l.note.Nonce == held
-	l.vouched = l.found && slices.Contains(remembered, l.note.Nonce)
+	l.continuous = l.found && slices.Contains(remembered, l.note.Nonce)
 	sameBoot := l.o.Boot != "" && l.note.Boot == l.o.Boot
 	// Who has the state directory has its lock, so the process that had it is dead. Where
 	// that directory was lost, or is an old one, the kernel tells.
-	l.own = sameBoot && (l.vouched || slices.Contains(remembered, unsettled+l.note.Nonce) ||
+	l.own = sameBoot && (l.continuous || slices.Contains(remembered, unsettled+l.note.Nonce) ||
 		l.note.Owner == l.o.Owner && (Gone(l.note.Process) || l.o.Self != "" && l.note.Process == l.o.Self)) // or of this
 	// very process: a directory that was away is back
 	l.inspected, l.remembered = true, remembered
-	return Finding{Found: l.found, Note: l.note, Vouched: l.vouched, Ended: l.own || l.note.Released}, nil
+	return Finding{Found: l.found, Note: l.note, Continuous: l.continuous, Ended: l.own || l.note.Released}, nil
 }
 
 // Vacant reports whether nobody can write to the replica without changing the lease
@@ -142,12 +142,12 @@ func (l *Lease) counts() bool {
 }
 
 // Settle says that the owner has made its history continue what is there, or
-// has leapt over it: from now on the state directory vouches for it. A crash before
+// has leapt over it: from now on it is ours by the state directory. A crash before
 // leaves a lease of ours that proves nothing.
 func (l *Lease) Settle() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.vouched = true
+	l.continuous = true
 	if !l.mine {
 		return nil // not taken yet: the first write will save its nonce
 	}
@@ -251,7 +251,7 @@ func (l *Lease) Drop() {
 
 // reset forgets what was concluded from the last look.
 func (l *Lease) reset() {
-	l.mine, l.inspected, l.vouched, l.own = false, false, false, false
+	l.mine, l.inspected, l.continuous, l.own = false, false, false, false
 	l.confirmAt, l.pending = time.Time{}, ""
 }
 

@@ -115,7 +115,7 @@ func (p *party) boot(c *cell, owner string, now func() time.Time) {
 // look is what opening a replica does.
 func (p *party) look() error {
 	got, err := p.Inspect(context.Background(), p.nonces)
-	p.continuous = err == nil && got.Vouched
+	p.continuous = err == nil && got.Continuous
 	return err
 }
 

@@ -18,7 +18,7 @@ func ThisProcess() string {
 	return fmt.Sprintf("%d/%d/%s", namespace, os.Getpid(), start)
 }
 
-// Gone says whether a process of this boot of the machine has ended for certain. Of
+// Gone reports whether a process of this boot of the machine has ended for certain. Of
 // one in another container nothing is certain.
 func Gone(process string) bool {
 	var namespace uint64

@@ -146,7 +146,7 @@ func (b *Backlog) Shipped(t catalog.Tip) ltx.TXID {
 	return t.TXID
 }
 
-// SetFull says whether capture has stopped because there is no room.
+// SetFull reports whether capture has stopped because there is no room.
 func (b *Backlog) SetFull(full bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

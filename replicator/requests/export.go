@@ -38,7 +38,7 @@ var (
 func Catalogue() []metric.Metric { return slices.Clone(catalogue) }
 
 // Describe sends the descriptions of what Collect and CollectDetail send: detail
-// says whether the latter is called for each database.
+// reports whether the latter is called for each database.
 func Describe(descs chan<- *prometheus.Desc, detail bool) {
 	descs <- descOperations
 	if detail {

@@ -159,7 +159,7 @@ func (a *application) walk(ctx context.Context) error {
 // ErrIncomplete says that a page which must be there is in no file of the plan.
 var ErrIncomplete = errors.New("the replica is incomplete")
 
-// proven tells whether what is taken of a large file needs no proof beyond the
+// proven reports whether what is taken of a large file needs no proof beyond the
 // database's checksum, which is known. Then parts of it may be read, and where all of
 // it is, its own checksum is compared and its SHA-256, a fifth of the time of a
 // restore, is not. When damage was found it is read once more, and now everything
@@ -168,7 +168,7 @@ func (a *application) proven(f store.LTXFile) bool {
 	return !a.inFull && a.plan.Checksum != 0 && f.Object.Size >= rangedSize
 }
 
-// ranged tells whether only parts of file i may be read. Of the newest all is wanted.
+// ranged reports whether only parts of file i may be read. Of the newest all is wanted.
 func (a *application) ranged(i int) bool {
 	return i < len(a.plan.Files)-1 && a.proven(a.plan.Files[i])
 }
@@ -266,7 +266,7 @@ func (a *application) size(h ltx.Header) error {
 	return nil
 }
 
-// claim tells whether this version of a page is the one to write.
+// claim reports whether this version of a page is the one to write.
 func (a *application) claim(pgno uint32) bool {
 	word, bit := pgno/64, uint64(1)<<(pgno%64)
 	if pgno > a.limit || a.have[word]&bit != 0 {

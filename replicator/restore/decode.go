@@ -26,7 +26,7 @@ const frameOverhead = ltx.PageHeaderSize + 4
 // not compress better than 255 to 1.
 func maxPages(bytes int64, pageSize int) int64 { return bytes / int64(frameOverhead+pageSize/255) }
 
-// checkHeader tells whether the header is that of the file that its key names.
+// checkHeader reports whether the header is that of the file that its key names.
 func checkHeader(f store.LTXFile, data []byte) (ltx.Header, error) {
 	var h ltx.Header
 	if err := h.UnmarshalBinary(data); err != nil {

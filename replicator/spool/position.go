@@ -26,7 +26,7 @@ import (
 // frames copied as Change has risen. While we hold the WAL the count alone finds a
 // commit that was missed. While nobody of us looked it does not: all who use
 // the wal-index may have been killed, and then it is made anew, in place, and
-// counts from 0. See Vouch.
+// counts from 0. See Continues.
 type Position struct {
 	TXID      ltx.TXID        `json:"txid"` // of the last segment
 	Lineage   string          `json:"lineage"`
@@ -54,12 +54,12 @@ type Position struct {
 // Stamp returns when the last segment was taken.
 func (p Position) Stamp() moment.Stamp { return moment.Known(p.Taken) }
 
-// InGeneration says whether x is of the WAL generation that p stands in.
+// InGeneration reports whether x is of the WAL generation that p stands in.
 func (p Position) InGeneration(x dbfile.WALIndex) bool {
 	return p.Salt1 == x.Salt1 && p.Salt2 == x.Salt2
 }
 
-// Current says whether nothing was committed since p. Each reset raises Salt1 by
+// Current reports whether nothing was committed since p. Each reset raises Salt1 by
 // one; one that has jumped was drawn for a WAL that somebody wrote to.
 func (p Position) Current(x dbfile.WALIndex) bool {
 	if x.MaxFrame == 0 {
@@ -68,7 +68,7 @@ func (p Position) Current(x dbfile.WALIndex) bool {
 	return p.Change == x.Change && p.InGeneration(x) && p.Frames == x.Position()
 }
 
-// MainFile tells whether the main file was written to. Boot is part of it because
+// MainFile reports whether the main file was written to. Boot is part of it because
 // a power cut may keep what was written and lose the time of it.
 type MainFile struct {
 	Modified int64  `json:"modified,omitempty"` // in Unix nanoseconds
@@ -92,13 +92,13 @@ func (p Position) AtRest(main MainFile) Position {
 	return p
 }
 
-// Vouch says whether what x tells can be compared with p although nobody of us
+// Continues reports whether what x tells can be compared with p although nobody of us
 // held the WAL in between. In p's own generation the running checksum goes on or
 // does not. A newer one begins with a reset, and a reset needs every frame
 // before it in the main file: if that was not written to since all of it was
 // read, there were none, and all that was committed is in x's generation.
 // (Salts of 0 are no generation: the wal-index of an empty WAL.)
-func (p Position) Vouch(x dbfile.WALIndex, now MainFile) bool {
+func (p Position) Continues(x dbfile.WALIndex, now MainFile) bool {
 	return p.InGeneration(x) && p.Salt2 != 0 || p.Main.Same(now)
 }
 

@@ -52,7 +52,7 @@ type Segment struct {
 // Stamp returns when the segment was taken.
 func (s Segment) Stamp() moment.Stamp { return moment.Known(s.Taken) }
 
-// Snapshot says whether the segment holds every page of the database.
+// Snapshot reports whether the segment holds every page of the database.
 func (s Segment) Snapshot() bool { return s.MinTXID == 1 }
 
 // Spool is the directory of captured segments. Capture appends, whoever ships

@@ -55,7 +55,7 @@ type LTXFile struct {
 	Object           Object
 }
 
-// Snapshot tells whether the file stands on its own.
+// Snapshot reports whether the file stands on its own.
 func (f LTXFile) Snapshot() bool { return f.MinTXID == 1 }
 
 // Time returns when the newest batch of the file was taken, as far as the listing told.

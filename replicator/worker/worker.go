@@ -64,7 +64,7 @@ func (w *Worker) Hasten() {
 	}
 }
 
-// SetUrgent says whether the next turn may wait for its time.
+// SetUrgent reports whether the next turn may wait for its time.
 func (w *Worker) SetUrgent(urgent bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

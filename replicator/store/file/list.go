@@ -50,7 +50,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.
 	}
 }
 
-// mayHold tells whether a key below keyPrefix can begin with prefix and sort after `after`.
+// mayHold reports whether a key below keyPrefix can begin with prefix and sort after `after`.
 func mayHold(keyPrefix, prefix, after string) bool {
 	if !strings.HasPrefix(keyPrefix, prefix) && !strings.HasPrefix(prefix, keyPrefix) {
 		return false

@@ -27,7 +27,7 @@ func (s *Store) path(key string) (string, error) {
 	return filepath.Join(s.dir, filepath.FromSlash(key)), nil
 }
 
-// validKey tells whether a key other than an LTX file's may be stored: relative,
+// validKey reports whether a key other than an LTX file's may be stored: relative,
 // clean, below a directory of its own, no part hidden.
 func validKey(key string) bool {
 	if len(key) > 1024 || !strings.Contains(key, "/") || strings.HasPrefix(key, ltxDir+"/") {

@@ -245,7 +245,7 @@ func (s *Store) checkRoot() error {
 	return nil
 }
 
-// mayMake says whether a directory may be made: in the nearest parent that
+// mayMake reports whether a directory may be made: in the nearest parent that
 // exists, which must be ours.
 func mayMake(dir string) error {
 	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {

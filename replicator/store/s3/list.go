@@ -113,7 +113,7 @@ func (l *listing) next(ctx context.Context) (items []store.Object, more bool, er
 	return items, more, err
 }
 
-// follows tells whether a key is in its place. Only where start-after is not heeded
+// follows reports whether a key is in its place. Only where start-after is not heeded
 // does a page begin before the end of the last one: at the top again.
 func (l *listing) follows(objectKey string, first bool) bool {
 	switch {

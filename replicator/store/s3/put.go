@@ -129,7 +129,7 @@ func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts 
 	return store.Object{}, err
 }
 
-// isOurs tells whether the object under key came from the upload called mark, whose
+// isOurs reports whether the object under key came from the upload called mark, whose
 // answer named etag, "" where it did not. Where the store drops what we note with
 // an object, the ETag of the answer has to do.
 func (s *Store) isOurs(ctx context.Context, key string, size int64, mark, etag string) (store.Object, bool) {
