@@ -86,8 +86,11 @@ func (c *continuity) lose(r Reason, detail string) {
 func (c *continuity) unheld(x dbfile.WALIndex) error {
 	head := c.tail.Head
 	main, err := c.main.Sure()
-	if err != nil || head.Continues(x, main) || x.PageSize != head.PageSize {
-		return err // another page size is a discontinuity of its own
+	if err != nil || head.Continues(x, main) {
+		return err
+	}
+	if x.PageSize != head.PageSize {
+		return tail.Discontinuous(tail.ReasonPageSize, "from %d to %d bytes", head.PageSize, x.PageSize)
 	}
 	if int32(x.Change-head.Change) < 0 {
 		return tail.Discontinuous(tail.ReasonWALIndex, "commit counter went from %d to %d while nobody looked", head.Change,

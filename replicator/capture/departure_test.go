@@ -517,3 +517,44 @@ func TestRestoredOverWithWAL_D4(t *testing.T) {
 	}
 	s.checkEqual()
 }
+
+// A copy with pages of another size is found as any other, whether we had left or not.
+func TestCopiedOver_D4_anotherPageSize(t *testing.T) {
+	t.Parallel()
+	for _, rests := range []string{"long", "short"} {
+		t.Run(rests, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			other := filepath.Join(t.TempDir(), "other.db")
+			output(t, "sqlite3", other, "pragma page_size=1024; pragma journal_mode=wal; create table t(k, v); "+
+				"insert into t values(1, randomblob(9000))")
+			var a *app
+			if rests == "long" {
+				a = s.live()
+			} else {
+				a = startApp(t, s.path)
+				a.do("schema()")
+				s.open()
+			}
+			a.do("commit(40, 3)")
+			a.quit()
+			s.steps("at rest", func() bool {
+				return s.capture.hold.isOpen() == (rests == "short") && s.capture.state.Position().Change == 0 &&
+					s.capture.state.Position().TXID > 0
+			})
+			output(t, "cp", other, s.path)
+			deadline := time.Now().Add(20 * time.Second)
+			for {
+				got, err := s.capture.Step(s.ctx, true)
+				if err == nil && got.Complete {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatalf("the copy is never captured: %v", err)
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			s.checkEqual()
+		})
+	}
+}
