@@ -59,8 +59,14 @@ func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 		st := &steps[i]
 		d.Tunes = append(d.Tunes, st.tune()...)
 		st.advance()
-		if st.st.Phase == Armed {
+		switch {
+		case st.st.Phase == Armed:
 			st.guard(floor)
+		case !st.armsAt.IsZero():
+			// What would refuse then is no answer to why it does not act now.
+			st.guard(floor)
+			st.earliest = st.foresee()
+			st.refusals, st.leftOut = st.refusals[:0], ""
 		}
 	}
 	d.Actions = choose(steps)
@@ -203,7 +209,8 @@ type step struct {
 
 	stallBudget time.Duration
 	refusals    []Refusal
-	leftOut     string // why the ladder goes without its TRUNCATE; "": it does not
+	leftOut     string    // why the ladder goes without its TRUNCATE; "": it does not
+	armsAt      time.Time // when its condition will have held for `for`; zero: it has, or does not hold
 	earliest    time.Time
 	reason      string
 }
@@ -280,6 +287,9 @@ func (s *step) advance() {
 		return
 	}
 	resting := now.Before(st.ReadyAt)
+	if resting {
+		st.Phase = st.Rest // unless it is armed as well, see below
+	}
 	switch s.when {
 	case False:
 		st.PendingSince, st.ArmedSince, st.Seen = time.Time{}, time.Time{}, time.Time{}
@@ -303,7 +313,7 @@ func (s *step) advance() {
 		if !resting {
 			st.Phase = Pending
 		}
-		s.earliest = armsAt
+		s.armsAt = armsAt
 		s.reason = fmt.Sprintf("the condition holds; it must hold for %s, until %s", s.p.For, armsAt.Format(time.TimeOnly))
 		return
 	}
@@ -458,7 +468,7 @@ func (s *step) decision() PolicyDecision {
 		Severity: s.p.Severity}
 	if s.st.Phase == Armed || len(s.refusals) > 0 {
 		d.Refused, d.Reason = s.refusals[0].Guard, s.refusals[0].Reason
-		s.earliest = s.letGo()
+		s.earliest = s.foresee()
 		// A rest is where the policy stands, though it would like to act.
 		switch d.Refused {
 		case GuardCooldown:
@@ -503,21 +513,6 @@ func (s *step) hindrance() string {
 			first.Guard, first.Reason)
 	}
 	return ""
-}
-
-// letGo returns when the last of the refusing guards lets go, zero if that
-// cannot be told of one of them.
-func (s *step) letGo() time.Time {
-	latest := s.e.in.Now
-	for _, r := range s.refusals {
-		if r.until.IsZero() {
-			return time.Time{}
-		}
-		if r.until.After(latest) {
-			latest = r.until
-		}
-	}
-	return latest
 }
 
 func (s *step) refuse(g Guard, reason string, until time.Time) {

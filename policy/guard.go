@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -64,16 +63,16 @@ func (s *step) guardWindow() {
 	if st.Open == True {
 		return
 	}
-	deadline := s.st.ArmedSince.Add(s.p.MaxDefer)
+	deadline := later(s.st.ArmedSince, s.armsAt).Add(s.p.MaxDefer)
 	if s.p.MaxDefer > 0 && !now.Before(deadline) {
 		return // it has waited long enough: outside the window is better than never
 	}
-	until := time.Time{}
+	opens, known := s.opensFrom(now)
+	until := opens
 	reason := "the window is not known to be open"
 	switch {
-	case st.Open == False && !math.IsNaN(st.OpensIn):
-		until = now.Add(seconds(st.OpensIn))
-		reason = s.p.outside(st.OpensIn)
+	case st.Open == False && known:
+		reason = s.p.outside(opens.Sub(now).Seconds())
 	case st.Open == False:
 		reason = "outside its window; when that opens is not known"
 	case why != "":

@@ -230,6 +230,7 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 	pol.until = p.expression(a["until"], lang.Bool)
 	pol.unless = p.expression(a["unless"], lang.Bool)
 	pol.window = p.expression(a["window"], lang.WindowUnit)
+	pol.foretold = pol.window != nil && p.set.scheduled(pol.window)
 	pol.message = p.expression(a["message"], lang.AnyUnit)
 	p.neverActs(pol, a)
 	if pol.window == nil && a["max_defer"] != nil {

@@ -100,6 +100,9 @@ type Policy struct {
 
 	expressions
 	closed atomic.Pointer[closedReason]
+
+	foretold bool                    // its window goes by the calendar alone
+	opens    atomic.Pointer[opening] // of such a one
 }
 
 // expressions are those of a policy; nil: it has none.
@@ -203,12 +206,13 @@ type Decision struct {
 
 // PolicyDecision is what an evaluation found for one policy.
 type PolicyDecision struct {
-	Policy   string    `json:"policy"`
-	Phase    Phase     `json:"phase"`
-	When     Truth     `json:"when"` // of `when`, or of "until is not reached" once it has acted
-	Refused  Guard     `json:"refused,omitempty"`
-	Reason   string    `json:"reason"`             // one sentence for an operator
-	Earliest time.Time `json:"earliest,omitzero"`  // when it could act if the measurements stay; zero: cannot be told
+	Policy  string `json:"policy"`
+	Phase   Phase  `json:"phase"`
+	When    Truth  `json:"when"` // of `when`, or of "until is not reached" once it has acted
+	Refused Guard  `json:"refused,omitempty"`
+	Reason  string `json:"reason"` // one sentence for an operator
+	// when it could act if the measurements stay, once all that refuses has let go; zero: cannot be told
+	Earliest time.Time `json:"earliest,omitzero"`
 	Guards   []Refusal `json:"guards,omitempty"`   // every guard that refuses now, first first
 	Severity string    `json:"severity,omitempty"` // of the policy
 	Hindered string    `json:"hindered,omitempty"` // why it does not reach what it is for, and will not by waiting

@@ -117,19 +117,12 @@ func (s *Set) learnedState(e *lang.Evaluation, l *Learn, now time.Time) lang.Win
 
 // spansOf returns what can be foretold of a policy's window: nothing where it learns.
 func (s *Set) spansOf(x hclsyntax.Expression) (w proof.Window) {
-	if x == nil {
+	if x == nil || !s.scheduled(x) {
 		return w
 	}
 	from := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for _, t := range x.Variables() {
-		if len(t) < 2 {
-			return proof.Window{}
-		}
-		attr, _ := t[1].(hcl.TraverseAttr)
-		named := s.Windows[attr.Name]
-		if t.RootName() != "window" || named == nil || named.schedule == nil {
-			return proof.Window{}
-		}
+		named := s.Windows[t[1].(hcl.TraverseAttr).Name]
 		for _, sp := range named.schedule.Openings(from, 400) {
 			w.Openings = append(w.Openings, sp[0])
 		}
