@@ -83,8 +83,10 @@ type TestResult struct {
 	Length   time.Duration `json:"length"` // of simulated time
 	Runs     int           `json:"runs"`   // actions of the policy in all
 	MaxWAL   int64         `json:"max_wal_bytes"`
-	MaxStall time.Duration `json:"max_stall"` // the longest that a checkpoint held writers up
-	Stalls   time.Duration `json:"stalls"`    // and all of them together
+	FreeWAL  int64         `json:"max_wal_bytes_unpinned"` // while no reader kept it, and the policies had had time
+	Pinned   time.Duration `json:"pinned"`                 // for how long readers kept it that stayed over a minute
+	MaxStall time.Duration `json:"max_stall"`              // the longest that a checkpoint held writers up
+	Stalls   time.Duration `json:"stalls"`                 // and all of them together
 	Failures []TestFailure `json:"failures"`
 }
 
@@ -175,6 +177,7 @@ type simulation struct {
 		in     policy.Input
 		states map[string]policy.PolicyState
 	}
+	kept    time.Time       // when a reader that stayed was last seen to keep the WAL
 	acted   bool            // at the last look, and that is over
 	stalls  []time.Duration // of checkpoints since the last look
 	running []running
@@ -249,11 +252,31 @@ func (s *simulation) tick(step time.Duration) {
 		s.running = append(s.running, r)
 	}
 	s.end()
-	s.result.MaxWAL = max(s.result.MaxWAL, s.db.wal.SizeBytes)
+	s.size(step)
 	s.obey(s.test.rules)
 	for len(s.timed) > 0 && !s.timed[0].at.After(s.now) {
 		s.check(s.timed[0])
 		s.timed = s.timed[1:]
+	}
+}
+
+// A reader that stays keeps the WAL from being emptied, whatever a policy does. What it
+// has let grow is given time to shrink once it has gone.
+const (
+	stays   = time.Minute
+	settled = 15 * time.Minute
+)
+
+// size notes how large the WAL is, and whether anybody could do something about it.
+func (s *simulation) size(step time.Duration) {
+	r := &s.result
+	r.MaxWAL = max(r.MaxWAL, s.db.wal.SizeBytes)
+	if s.db.reading && !s.db.pinned.IsZero() && s.now.Sub(s.db.pinned) > stays {
+		r.Pinned += step
+		s.kept = s.now
+	}
+	if s.kept.IsZero() || s.now.Sub(s.kept) > settled {
+		r.FreeWAL = max(r.FreeWAL, s.db.wal.SizeBytes)
 	}
 }
 

@@ -366,6 +366,29 @@ func TestSimulateRules(t *testing.T) {
 	}
 }
 
+// A reader that stays is told apart from what policies could have prevented.
+func TestSimulatePinned(t *testing.T) {
+	t.Parallel()
+	tests, diags := parseTests(t, night("drain", `database { name = "drained" }
+		during "1h" { write = "100KB" }
+		during "1h" {
+			write  = "100KB"
+			reader = true
+		}
+		during "1h" { write = "100KB" }
+		expect { phase = "inactive" }`))
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	r := tests[0].Run()
+	var said strings.Builder
+	r.Write(&said)
+	if r.MaxWAL < 300e6 || r.FreeWAL > 400e6 || r.Pinned < 58*time.Minute || r.Pinned > time.Hour ||
+		!strings.Contains(said.String(), "readers kept the WAL") {
+		t.Errorf("WAL up to %d, otherwise %d, pinned for %s: %s", r.MaxWAL, r.FreeWAL, r.Pinned, &said)
+	}
+}
+
 // What is repeated happens so many times; rules of a span hold within it only.
 func TestSimulateRepeats(t *testing.T) {
 	t.Parallel()
