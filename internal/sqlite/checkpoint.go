@@ -31,9 +31,12 @@ func (c *Conn) CheckpointHooked(ctx context.Context, mode Mode, budget Budget, h
 	if mode != Truncate || c.gate.freeze != nil || c.readOnly || ctx.Err() != nil {
 		return c.runOnce(ctx, newRun(mode, budget, hooks))
 	}
+	start, reclaimed, stall := time.Now(), int64(0), time.Duration(0)
 	for portion := 1; ; portion++ {
 		r, err := c.truncate(ctx, budget, hooks)
+		reclaimed, stall = reclaimed+r.Reclaimed, max(stall, r.WriterStall)
 		if err != nil || r.Outcome != OutcomeShortened || portion == truncatePortions {
+			r.Reclaimed, r.WriterStall, r.Duration = reclaimed, stall, time.Since(start)
 			return r, err
 		}
 		time.Sleep(portionPause) // others had to wait
