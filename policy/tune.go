@@ -2,7 +2,9 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -238,6 +240,34 @@ func (t *Tune) back(st *TuneState, v float64, now time.Time, why string) string 
 	return fmt.Sprintf("%s: back to %s, where it stays until %s", why, t.literal(v), st.Frozen.Format(time.DateOnly))
 }
 
+// Retune takes a tuned value back to where it was before its last step, or keeps it where
+// it is, at an operator's request. Either way it stays there for a week.
+func (p *Policy) Retune(st PolicyState, name string, revert bool, now time.Time) (PolicyState, string, error) {
+	i := slices.IndexFunc(p.Tunes, func(t *Tune) bool { return t.Name == name })
+	if i < 0 {
+		return st, "", fmt.Errorf("policy %s has no tune block %q", p.Name, name)
+	}
+	t := p.Tunes[i]
+	value, ok := st.Tunes[name]
+	if !ok {
+		value = TuneState{Value: t.Start, Judged: st.Ended}
+	}
+	to := value.Value
+	if revert {
+		to = t.Start
+		if value.Previous > 0 && t.Mode == TuneApply {
+			to = value.Previous
+		}
+	}
+	reason := t.back(&value, to, now, "asked for by an operator")
+	st.Tunes = maps.Clone(st.Tunes)
+	if st.Tunes == nil {
+		st.Tunes = map[string]TuneState{}
+	}
+	st.Tunes[name] = value
+	return st, reason, nil
+}
+
 // standing says where the block stands between two steps.
 func (t *Tune) standing(st TuneState, goal Truth, why string, now time.Time) string {
 	known := st.Met + st.Missed
@@ -245,7 +275,7 @@ func (t *Tune) standing(st TuneState, goal Truth, why string, now time.Time) str
 	case t.Mode == TuneFreeze:
 		return "mode is freeze: it stays where it is"
 	case now.Before(st.Frozen):
-		return "frozen until " + st.Frozen.Format(time.DateOnly) + ": its last step was taken back"
+		return "frozen until " + st.Frozen.Format(time.DateOnly) + ": its last step was taken back, or an operator wanted it so"
 	case known < tuneRuns:
 		reason := fmt.Sprintf("%d of the %d runs are there that a step needs, %d met the goal", known, tuneRuns, st.Met)
 		if goal == Unknown && st.Runs > known {

@@ -193,3 +193,34 @@ func TestTuneSuggestsOneStep(t *testing.T) {
 		t.Errorf("frozen: %+v", d)
 	}
 }
+
+// An operator takes a step back, or keeps a value; either way it stays for a week.
+func TestRetune(t *testing.T) {
+	t.Parallel()
+	slow := func(float64) time.Duration { return 180 * time.Millisecond }
+	for _, revert := range []bool{true, false} {
+		w := tunedWorld(t, "apply")
+		for values := 0; values < 2 && w.now.Before(start.Add(24*time.Hour)); {
+			values += len(tuneFor(w, 10*time.Minute, slow)) - 1
+			if w.last.Tunes[0].Value != 0.2 {
+				break
+			}
+		}
+		if d := w.last.Tunes[0]; d.Value != 0.15 {
+			t.Fatalf("no step was taken: %+v", d)
+		}
+		before := w.states["p"]
+		st, said, err := w.set.Policies[0].Retune(before, "stall", revert, w.now)
+		if err != nil || !strings.Contains(said, "an operator") || before.Tunes["stall"].Value != 0.15 {
+			t.Errorf("revert %v: %q, %v, the state it was given: %+v", revert, said, err, before.Tunes)
+		}
+		w.states["p"] = st
+		want := map[bool]float64{true: 0.2, false: 0.15}[revert]
+		if values := tuneFor(w, 6*24*time.Hour, slow); len(values) != 1 || values[0] != want {
+			t.Errorf("revert %v: for six days in force were %v, want %v", revert, values, want)
+		}
+		if _, _, err := w.set.Policies[0].Retune(st, "other", revert, w.now); err == nil {
+			t.Error("a tune block that is not there")
+		}
+	}
+}

@@ -52,7 +52,26 @@ func registerTune(app *kingpin.Application, env *environment) {
 		"Exit code 2: something differs.")
 	of := export.Arg("db", "Of this database; none is all, which must agree.").String()
 	write := export.Flag("write", "Write the files instead of printing them.").Bool()
+	registerRetune(cmd, env, "revert", "Take a value back by its last step; it stays there for a week.")
+	registerRetune(cmd, env, "freeze", "Keep a value where it is for a week.")
 	export.Action(func(*kingpin.ParseContext) error { return exportTuned(env, *of, *write) })
+}
+
+// registerRetune adds what an operator does to a tuned value.
+func registerRetune(tune *kingpin.CmdClause, env *environment, do, help string) {
+	cmd := tune.Command(do, help)
+	db := cmd.Arg("db", "A configured name or a file.").Required().String()
+	policy := cmd.Arg("policy", "The policy.").Required().String()
+	name := cmd.Arg("name", "The tune block.").Required().String()
+	cmd.Action(func(*kingpin.ParseContext) error {
+		ctx, stop := interruptible()
+		defer stop()
+		said, err := newAdminClient(env).Retune(ctx, do, absolute(*db), *policy, *name)
+		if err == nil {
+			_, err = fmt.Fprintln(env.Stdout, said)
+		}
+		return needsDaemon(err)
+	})
 }
 
 func tuned(env *environment, name string) ([]databaseView, error) {

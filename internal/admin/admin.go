@@ -112,6 +112,14 @@ func (c *Client) Pause(ctx context.Context, db string, length time.Duration) err
 	return c.Call(ctx, http.MethodPost, "/v1/pause", url.Values{"db": {db}, "for": {length.String()}}, &struct{}{})
 }
 
+// Retune takes a tuned value back ("revert") or keeps it as it is ("freeze"), and returns
+// what came of that.
+func (c *Client) Retune(ctx context.Context, do, db, policy, tune string) (string, error) {
+	var said struct{ Result string }
+	err := c.Call(ctx, http.MethodPost, "/v1/tune/"+do, url.Values{"db": {db}, "policy": {policy}, "tune": {tune}}, &said)
+	return said.Result, err
+}
+
 // Call sends one request and decodes the answer into out. ErrNoDaemon means that
 // nothing listens there; any other error is the daemon's own answer.
 func (c *Client) Call(ctx context.Context, method, path string, query url.Values, out any) error {

@@ -68,7 +68,11 @@ var arrows = map[string][]string{
 		"internal/watchdog", "collector"},
 	// dbfile: who else is there
 	"internal/watchdog": {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile",
-		"internal/sqlite", "internal/durable", "internal/watchdog/statefile"},
+		"internal/sqlite", "internal/durable", "internal/watchdog/statefile", "internal/watchdog/ladders",
+		"internal/watchdog/voice"},
+	// What one ladder does, apart from who decides and books it.
+	"internal/watchdog/voice":   {},
+	"internal/watchdog/ladders": {"internal/sqlite", "collector", "policy"},
 	// a format
 	"internal/watchdog/statefile": {"internal/durable"},
 	// checkpoints without replicas

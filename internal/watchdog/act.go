@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/ladders"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -30,12 +32,11 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	d.options.Metrics.policyActions.WithLabelValues(d.target.Name, action.Policy, string(action.Kind)).Inc()
 	d.ledger.begin(action)
 	began := time.Now()
-	tell := d.teller(action)
 	if action.Kind == policy.ActCheckpoint {
-		result := d.ladderRunner().run(ctx, *action.Checkpoint)
+		result := d.runner(ctx).Run(ctx, *action.Checkpoint)
 		d.finish(ctx, action, result, time.Since(began))
 		d.measure(ctx)
-		d.beside.Go(func() { tell(ctx, result) })
+		d.pay(ctx)
 		return
 	}
 	do := d.parts.Actions.of(action)
@@ -46,15 +47,19 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 			return
 		}
 		result := policy.ActionResult{Err: err}
+		defer d.release()
 		d.finish(ctx, action, result, time.Since(began))
-		d.release()
-		tell(ctx, result)
+		d.pay(ctx)
 	})
 }
 
-// ladderRunner makes the database's checkpoints.
-func (d *database) ladderRunner() ladderRunner {
-	return ladderRunner{checkpointer: d.parts.Checkpointer, look: d.measure, counted: d.counted}
+// runner makes the database's checkpoints.
+func (d *database) runner(ctx context.Context) ladders.Runner {
+	return ladders.Runner{Checkpointer: d.parts.Checkpointer, Look: d.measure, Counted: func(r sqlite.Result, err error) {
+		if word, _ := outcomeOf(ctx, policy.ActCheckpoint, policy.ActionResult{Err: err}); !wrongMoment(word) {
+			d.counted(r)
+		}
+	}}
 }
 
 // of returns what to call for an action that is not a checkpoint.
@@ -107,8 +112,10 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 	}
 	if wrongMoment(record.Outcome) {
 		result.Outcome, result.Err = sqlite.OutcomeContended, nil // due again in a second, and no failed attempt
+	} else if d.parts != nil && d.parts.Actions.Notify != nil {
+		d.ledger.owe(action, result)
 	}
-	d.ledger.finish(d.policies.Load(), action, now, result)
+	d.ledger.finish(d.policies.Load(), action, now, result, wrongMoment(record.Outcome))
 	if record.OK && action.Kind == policy.ActNotify {
 		d.ledger.tell(action.Policy, now)
 	}
@@ -180,7 +187,12 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 	if !r.OK && !passing {
 		level = max(level, slog.LevelWarn)
 	}
-	d.voice.say(r.Policy+" "+r.Action, level, !r.OK, message, attrs...)
+	matter := r.Policy + " " + r.Action
+	if r.OK && r.Action == string(policy.ActCheckpoint) && r.Reclaimed == 0 && level == slog.LevelInfo && r.Policy != Operator {
+		d.voice.Routine(matter, message, attrs...)
+		return
+	}
+	d.voice.Say(matter, level, !r.OK, message, attrs...)
 }
 
 var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": slog.LevelWarn,
@@ -215,7 +227,7 @@ func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (Act
 		return ActionRecord{}, fmt.Errorf("%s is %s: %s: %w", d.target.Name, sample.State, sample.Err, ErrUnavailable)
 	}
 	began := time.Now()
-	result := d.ladderRunner().run(ctx, ladder)
+	result := d.runner(ctx).Run(ctx, ladder)
 	took := time.Since(began)
 	d.measure(ctx)
 	d.finish(ctx, policy.Action{Policy: Operator, Kind: policy.ActCheckpoint, Why: askedFor}, result, took)
@@ -276,6 +288,37 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 	}
 	d.refresh()
 	return record, nil
+}
+
+// Retune takes a tuned value of a policy back by its last step, or freezes it, and says
+// what came of that.
+func (w *Watchdog) Retune(ctx context.Context, nameOrPath, policyName, tune string, revert bool) (string, error) {
+	d, err := w.find(nameOrPath)
+	if err != nil {
+		return "", err
+	}
+	if err := d.acquire(ctx); err != nil {
+		return "", err
+	}
+	defer d.release()
+	p := policyNamed(w.policies.Load(), policyName)
+	if p == nil || !p.AppliesTo(d.target.Name, d.target.Labels) {
+		return "", fmt.Errorf("%s has no policy %q: %w", d.target.Name, policyName, ErrBadRequest)
+	}
+	st, reason, err := p.Retune(d.ledger.states[policyName], tune, revert, w.options.Clock())
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", err, ErrBadRequest)
+	}
+	st.Version = policy.StateVersion
+	d.ledger.states = maps.Clone(d.ledger.states)
+	if d.ledger.states == nil {
+		d.ledger.states = map[string]policy.PolicyState{}
+	}
+	d.ledger.states[policyName] = st
+	d.refresh()
+	d.keeper.save(d.saved())
+	d.voice.Log.Info("a tuned value was set", "policy", policyName, "tune", tune, "why", reason)
+	return reason, nil
 }
 
 // MaxPause is the longest pause: what is forgotten paused would stay paused.

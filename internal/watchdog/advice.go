@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy"
@@ -41,4 +42,16 @@ func adviceOn(r ActionRecord, db string) string {
 		return ""
 	}
 	return fmt.Sprintf(advice, db)
+}
+
+// hindered logs that a policy does not come to do what it is for, and that it does
+// again. One line, repeated every ten minutes while that lasts.
+func (d *database) hindered(p policy.PolicyDecision) {
+	matter := p.Policy + " hindered"
+	if p.Hindered != "" {
+		d.voice.Say(matter, slog.LevelWarn, true, "this policy cannot do all that it is for", "policy", p.Policy, "err",
+			p.Hindered, "next", "see `sqlwatch why "+d.target.Name+" "+p.Policy+"`")
+	} else if d.voice.Failing(matter) {
+		d.voice.Say(matter, slog.LevelInfo, false, "this policy is no longer hindered", "policy", p.Policy)
+	}
 }

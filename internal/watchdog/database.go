@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/voice"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -43,7 +44,7 @@ type database struct {
 	nextTurn time.Time
 	past     past
 	ledger   ledger
-	voice    voice
+	voice    voice.Voice
 	keeper   keeper
 	faults   faults
 }
@@ -79,9 +80,9 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 		phase:  time.Duration(name.Sum32()%slots) * timerSlot,
 		baton:  make(chan struct{}, 1),
 		past:   past{history: &policy.History{}, changed: time.Now()},
-		ledger: ledger{states: saved.Policies, told: saved.Told, ending: map[string]bool{},
-			running: map[policy.Lane]string{}},
-		voice: voice{log: o.Logger.With("db", target.Name), said: map[string]repeated{}},
+		ledger: ledger{states: saved.Policies, told: saved.Told, owed: saved.Owed, ending: map[string]bool{},
+			paying: map[string]bool{}, running: map[policy.Lane]string{}},
+		voice: voice.New(o.Logger.With("db", target.Name)),
 		keeper: keeper{stateFile: o.StateFile, name: target.Name, number: func() uint64 { return c.seq.Add(1) },
 			report: c.report},
 		display: display{target: target, board: o.Health, metrics: o.Metrics, clock: o.Clock,
@@ -132,10 +133,10 @@ func (d *database) release() { <-d.baton }
 func (d *database) restart(ctx context.Context, cause any) time.Duration {
 	wait := d.faults.add()
 	d.options.Metrics.Panicked(d.target.Name)
-	d.voice.log.Error("a turn of this database panicked; it is closed and will be opened again, the others go on",
+	d.voice.Log.Error("a turn of this database panicked; it is closed and will be opened again, the others go on",
 		"panic", cause, "restart_in", wait, "stack", string(debug.Stack()))
 	if err := d.shut(ctx); err != nil {
-		d.voice.log.Error("the database did not close cleanly after the panic", "err", err)
+		d.voice.Log.Error("the database did not close cleanly after the panic", "err", err)
 	}
 	cut := d.ledger.cutShort(d.policies.Load(), d.options.Clock())
 	d.display.failed(fmt.Sprintf("restarting after a fault of sqlwatch: %v", cause), d.view())
@@ -147,7 +148,7 @@ func (d *database) restart(ctx context.Context, cause any) time.Duration {
 
 // saved is what is to survive a restart.
 func (d *database) saved() savedDatabase {
-	return savedDatabase{Policies: d.ledger.states, Told: d.ledger.told, Found: d.display.found}
+	return savedDatabase{Policies: d.ledger.states, Told: d.ledger.told, Owed: d.ledger.owed, Found: d.display.found}
 }
 
 // view is what is shown beside the last sample and decision.
@@ -184,8 +185,8 @@ func (d *database) open(ctx context.Context) error {
 		return err
 	}
 	d.parts = &parts
-	if d.voice.failing(matterOpen) {
-		d.voice.say(matterOpen, slog.LevelInfo, false, "the database was opened")
+	if d.voice.Failing(matterOpen) {
+		d.voice.Say(matterOpen, slog.LevelInfo, false, "the database was opened")
 	}
 	return nil
 }

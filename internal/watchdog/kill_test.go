@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/statefile"
+	"github.com/sqlwatch/sqlwatch/policy"
 )
 
 const (
@@ -20,7 +22,45 @@ const (
 	envEveryKill = "SQLWATCH_TEST_KILLS" // set: at every system call, not at some
 )
 
-// TestActingChild is the process that is killed: it acts once by each of two policies,
+// acting is what acts: a TRUNCATE of which somebody is told, and which makes the tuned
+// value take a step; a notice; and one whose end is still to be told.
+const acting = `
+policy "shrink" {
+  when     = wal.bytes > bytes("1MB")
+  cooldown = "1h"
+  notify   = [notifier.webhook.ops]
+  checkpoint {
+    stall_budget = "200ms"
+    step "passive"  { repeat = 2 }
+    step "truncate" { busy_timeout = "20ms" }
+  }
+  tune "stall" {
+    goal = wal.bytes < bytes("1kB")
+    mode = "apply"
+  }
+}
+policy "ended" {
+  when   = wal.bytes > bytes("1TB")
+  notify = [notifier.webhook.ops]
+}
+` + tells
+
+// before is what an earlier life has left: four runs that speak for a step, and a
+// notice whose end nobody was told.
+func before(now time.Time) savedDatabase {
+	return savedDatabase{Told: map[string]time.Time{"ended": now.Add(-time.Hour)},
+		Policies: map[string]policy.PolicyState{"shrink": {Version: policy.StateVersion, Phase: policy.Inactive,
+			Tunes: map[string]policy.TuneState{"stall": {Value: 0.2, Changed: now.Add(-2 * time.Hour), Runs: 4, Missed: 4}}}}}
+}
+
+// left is what a life of the child tells of itself at its end.
+type left struct {
+	Rests map[string]float64 // seconds, by policy
+	Ended bool               // the TRUNCATE came to its end
+	Stall float64            // the tuned value
+}
+
+// TestActingChild is the process that is killed: it acts once by each of its policies,
 // writes that down, and ends after some more turns.
 func TestActingChild(t *testing.T) {
 	dir := os.Getenv(envAct)
@@ -40,7 +80,15 @@ func TestActingChild(t *testing.T) {
 	open := target.Open
 	target.Open = func(ctx context.Context) (Parts, error) {
 		parts, err := open(ctx)
-		parts.Actions.Notify = func(context.Context, Notice) error { return note("tell") }
+		parts.Actions.Notify = func(_ context.Context, n Notice) error {
+			switch {
+			case n.Resolved:
+				return note("end of " + n.Action.Policy)
+			case n.Action.Kind == policy.ActCheckpoint:
+				return note("notice of " + n.Action.Policy)
+			}
+			return note(n.Action.Policy)
+		}
 		inner := parts.Checkpointer
 		parts.Checkpointer = checkpointerFunc(func(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result,
 			error) {
@@ -55,18 +103,19 @@ func TestActingChild(t *testing.T) {
 		})
 		return parts, err
 	}
-	w := run(t, Options{Targets: []Target{target}, Policies: policies(t, shrink+tells), Interval: 5 * time.Millisecond,
+	w := run(t, Options{Targets: []Target{target}, Policies: policies(t, acting), Interval: 5 * time.Millisecond,
 		StateFile: filepath.Join(dir, "state.json")})
 	eventually(t, "thirty turns", func() bool { return get(s, func(s *scene) int { return s.samples }) > 30 })
 	d, err := w.Database("app")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rests := map[string]float64{}
+	now := left{Rests: map[string]float64{}, Stall: d.Decision.Tunes[0].Value}
 	for _, p := range d.Decision.Policies {
-		rests[p.Policy] = time.Until(p.Earliest).Seconds()
+		now.Rests[p.Policy] = time.Until(p.Earliest).Seconds()
+		now.Ended = now.Ended || p.Policy == "shrink" && p.Refused == policy.GuardCooldown
 	}
-	data, err := json.Marshal(rests)
+	data, err := json.Marshal(now)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "rests"), data, 0o600)
 	}
@@ -76,8 +125,10 @@ func TestActingChild(t *testing.T) {
 }
 
 // The process is killed at system calls around its actions and the saving of their
-// state. Wherever that is, no action is done twice, and none that was done has lost
-// its cooldown; but a notice whose end was not saved is sent again after half a minute.
+// state. Wherever that is, no action is done twice, and none that was done has lost its
+// cooldown; a step of a tuned value that was seen stays, and is taken once. A notice whose
+// end was not saved is sent again after half a minute; what is told of an action's end,
+// and the end of a notice, may be told twice, and is told once at least.
 func TestKilledAtEachSyscall_P17(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("no strace")
@@ -111,6 +162,10 @@ func TestKilledAtEachSyscall_P17(t *testing.T) {
 func killedAt(t *testing.T, class string, n int) (killed bool) {
 	t.Helper()
 	dir := t.TempDir()
+	if err := statefile.Write(filepath.Join(dir, "state.json"), map[string]savedDatabase{"app": before(time.Now())},
+		1); err != nil {
+		t.Fatal(err)
+	}
 	child := []string{os.Args[0], "-test.run=^TestActingChild$"}
 	start := func(args ...string) error {
 		cmd := exec.Command(args[0], args[1:]...)
@@ -123,22 +178,42 @@ func killedAt(t *testing.T, class string, n int) (killed bool) {
 	}
 	killed = start(append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" + class, "-e",
 		"inject=" + class + ":signal=KILL:when=" + strconv.Itoa(n)}, child...)...) != nil
+	life := func() (l left, ok bool) {
+		data, err := os.ReadFile(filepath.Join(dir, "rests"))
+		if err == nil {
+			err = json.Unmarshal(data, &l)
+		}
+		return l, err == nil
+	}
+	first, lived := life()
 	if err := start(child...); err != nil {
 		t.Fatalf("%s %d: started again: %v", class, n, err)
 	}
-	var rests map[string]float64
-	data, err := os.ReadFile(filepath.Join(dir, "rests"))
-	if err == nil {
-		err = json.Unmarshal(data, &rests)
+	second, ok := life()
+	if !ok {
+		t.Fatalf("%s %d: the second life left nothing", class, n)
 	}
-	if err != nil {
-		t.Fatal(err)
+	rests := second.Rests
+	done := func(what string) int {
+		text, err := os.ReadFile(filepath.Join(dir, what))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+		return strings.Count(string(text), "done\n")
+	}
+	if second.Stall != 0.2 && second.Stall != 0.15 || lived && first.Stall == 0.15 && second.Stall != 0.15 {
+		t.Errorf("%s %d: the tuned value was %v, and is %v after another life", class, n, first.Stall, second.Stall)
+	}
+	if got := done("notice of shrink"); got > 2 || second.Ended && got == 0 {
+		t.Errorf("%s %d: that the TRUNCATE ended was told %d times", class, n, got)
+	}
+	if got := done("end of ended"); got < 1 || got > 2 {
+		t.Errorf("%s %d: the end of a notice was told %d times", class, n, got)
 	}
 	for policy, least := range map[string]float64{"shrink": 50 * 60, "tell": 20} {
-		text, err := os.ReadFile(filepath.Join(dir, policy))
-		times := strings.Count(string(text), "done\n")
-		if err != nil && !errors.Is(err, os.ErrNotExist) || times > 1 {
-			t.Errorf("%s %d: %s was done %d times, %v", class, n, policy, times, err)
+		times := done(policy)
+		if times > 1 {
+			t.Errorf("%s %d: %s was done %d times", class, n, policy, times)
 		}
 		if times == 1 && rests[policy] < least {
 			t.Errorf("%s %d: %s was done and rests for %.0f s only", class, n, policy, rests[policy])

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/ladders"
 )
 
 func TestLadder(t *testing.T) {
 	t.Parallel()
 	const p, q = sqlite.Passive, sqlite.Truncate
-	contended := slices.Repeat([]sqlite.Outcome{sqlite.OutcomeContended}, contendedTries+1)
+	contended := slices.Repeat([]sqlite.Outcome{sqlite.OutcomeContended}, ladders.ContendedTries+1)
 	tests := []struct {
 		name     string
 		pinned   time.Duration // for how long a reader has held its mark; 0: none
@@ -32,7 +33,7 @@ func TestLadder(t *testing.T) {
 			want: "truncated", ok: true},
 		{name: "another checkpointer is waited for", outcomes: []sqlite.Outcome{sqlite.OutcomeContended,
 			sqlite.OutcomeContended}, calls: []sqlite.Mode{p, p, p, q}, want: "truncated", ok: true},
-		{name: "but not for ever", outcomes: contended, calls: slices.Repeat([]sqlite.Mode{p}, contendedTries+1),
+		{name: "but not for ever", outcomes: contended, calls: slices.Repeat([]sqlite.Mode{p}, ladders.ContendedTries+1),
 			want: "contended"},
 		{name: "D31_a_busy_writer_ends_it", outcomes: []sqlite.Outcome{sqlite.OutcomeComplete, sqlite.OutcomeWriterBusy},
 			calls: []sqlite.Mode{p, q}, want: "writer_busy"},

@@ -17,6 +17,8 @@ type ledger struct {
 	states  map[string]policy.PolicyState // by policy
 	told    map[string]time.Time          // notices whose end is still to be told, by policy
 	ending  map[string]bool               // of told, whose end is being told
+	owed    map[string]policy.Action      // what is to be told of the last actions' ends, by policy
+	paying  map[string]bool               // of owed, what is being sent
 	running map[policy.Lane]string        // the actions at work
 
 	checkpointed bool           // since the last turn's sample
@@ -39,13 +41,17 @@ func (l *ledger) due(decision *policy.Decision, closing bool) (actions []*policy
 }
 
 // remember takes over the policies' new states and reports whether some policy is
-// at work.
-func (l *ledger) remember(next map[string]policy.PolicyState) (atWork bool) {
-	l.states = next
-	for _, state := range next {
+// at work, and whether a tuned value has moved.
+func (l *ledger) remember(next map[string]policy.PolicyState) (atWork, moved bool) {
+	for name, state := range next {
 		atWork = atWork || state.Phase != policy.Inactive
+		for tune, st := range state.Tunes {
+			before, known := l.states[name].Tunes[tune]
+			moved = moved || known && !st.Changed.Equal(before.Changed)
+		}
 	}
-	return atWork
+	l.states = next
+	return atWork, moved
 }
 
 // begin notes that an action is at work.
@@ -55,11 +61,16 @@ func (l *ledger) begin(a policy.Action) {
 	}
 }
 
-// finish gives a policy the state that follows the end of its action.
-func (l *ledger) finish(set *policy.Set, a policy.Action, now time.Time, result policy.ActionResult) {
+// finish gives a policy the state that follows the end of its action. Of one that only
+// met a wrong moment nobody is told: the floor of notices is for the next.
+func (l *ledger) finish(set *policy.Set, a policy.Action, now time.Time, result policy.ActionResult, again bool) {
 	if p := policyNamed(set, a.Policy); p != nil {
 		l.states = maps.Clone(l.states)
-		l.states[p.Name] = set.Finished(l.states[p.Name], p, now, result)
+		st := set.Finished(l.states[p.Name], p, now, result)
+		if again && len(a.Notify) > 0 {
+			st.Noticed = time.Time{}
+		}
+		l.states[p.Name] = st
 	}
 	l.checkpointed = l.checkpointed || a.Kind == policy.ActCheckpoint
 	if a.Policy != Operator {

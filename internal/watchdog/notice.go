@@ -15,17 +15,59 @@ type Notice struct {
 	Resolved bool          // what was told before does not hold any more
 }
 
-// teller returns what sends the notices that an action of another kind carries,
-// after its end and with its outcome.
-func (d *database) teller(action policy.Action) func(context.Context, policy.ActionResult) {
-	notify, log := d.parts.Actions.Notify, d.voice.log
-	if action.Kind == policy.ActNotify || len(action.Notify) == 0 || notify == nil {
-		return func(context.Context, policy.ActionResult) {}
+// owe notes the notice that an action of another kind carries, with its outcome: it is
+// on the disk before it is sent, and sent again where a crash came between. An action
+// that only met a wrong moment is done again soon, and told then.
+func (l *ledger) owe(action policy.Action, r policy.ActionResult) {
+	if action.Kind == policy.ActNotify || len(action.Notify) == 0 {
+		return
 	}
-	return func(ctx context.Context, r policy.ActionResult) {
-		if err := guarded(func() error { return notify(ctx, Notice{Action: action.Told(r)}) }); err != nil {
-			log.Error("a notice about an action could not be sent", "policy", action.Policy, "err", err)
+	told := action.Told(r)
+	told.Checkpoint = nil
+	l.owed = maps.Clone(l.owed)
+	if l.owed == nil {
+		l.owed = map[string]policy.Action{}
+	}
+	l.owed[action.Policy] = told
+}
+
+// paid forgets a notice that was sent, unless another is owed meanwhile.
+func (l *ledger) paid(told policy.Action) {
+	if l.owed[told.Policy].Message == told.Message {
+		l.owed = maps.Clone(l.owed)
+		delete(l.owed, told.Policy)
+	}
+}
+
+// pay sends the notices that actions carry, each after its action's end. What cannot be
+// sent is logged and given up, unless it is the shutdown that prevents it.
+func (d *database) pay(ctx context.Context) {
+	if d.closing || d.parts == nil || d.parts.Actions.Notify == nil {
+		return
+	}
+	notify := d.parts.Actions.Notify
+	for name, action := range d.ledger.owed {
+		if d.ledger.paying[name] {
+			continue
 		}
+		d.ledger.paying[name] = true
+		d.beside.Go(func() {
+			err := guarded(func() error { return notify(ctx, Notice{Action: action}) })
+			if d.acquire(context.WithoutCancel(ctx)) != nil {
+				return
+			}
+			defer d.release()
+			delete(d.ledger.paying, name)
+			if err != nil && ctx.Err() != nil {
+				return // after the restart
+			}
+			if err != nil {
+				d.voice.Log.Error("a notice about an action could not be sent", "policy", name, "err", err)
+			}
+			d.ledger.paid(action)
+			d.refresh()
+			d.keeper.save(d.saved())
+		})
 	}
 }
 
@@ -52,7 +94,7 @@ func (d *database) resolve(ctx context.Context, decision *policy.Decision) {
 				return // after the restart
 			}
 			if err != nil {
-				d.voice.log.Error("the end of a condition could not be told", "policy", name, "err", err)
+				d.voice.Log.Error("the end of a condition could not be told", "policy", name, "err", err)
 			}
 			d.ledger.untell(name)
 			d.refresh()

@@ -1,6 +1,7 @@
 package watchdog
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
 const tells = `
@@ -136,6 +139,127 @@ func TestDecided(t *testing.T) {
 		}
 		if want := []string{"running", "truncated", "cooldown"}; !slices.Equal(phases, want) {
 			t.Errorf("decided %v, want %v", phases, want)
+		}
+	})
+}
+
+// What an action tells is sent after a restart where the shutdown came between, and of
+// one that only met a wrong moment nobody is told.
+func TestNoticeOfAnActionOverARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, n := &scene{walBytes: 8 << 20}, &notices{}
+		text := strings.Replace(shrink, "cooldown", "notify   = [notifier.webhook.ops]\n  cooldown", 1)
+		target := n.target(s, "app")
+		open := target.Open
+		hang := true
+		target.Open = func(ctx context.Context) (Parts, error) {
+			parts, err := open(ctx)
+			notify := parts.Actions.Notify
+			parts.Actions.Notify = func(ctx context.Context, notice Notice) error {
+				if hang {
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				return notify(ctx, notice)
+			}
+			return parts, err
+		}
+		s.outcomes, s.failWith = []sqlite.Outcome{sqlite.OutcomeFailed}, ErrAway
+		o := Options{Targets: []Target{target}, Policies: policies(t, text), StateFile: filepath.Join(t.TempDir(), "state.json")}
+		w := run(t, o)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if err := w.end(); err != nil {
+			t.Fatal(err)
+		}
+		if len(n.all()) != 0 {
+			t.Fatalf("sent %v", n.said)
+		}
+		hang = false
+		w = run(t, o)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if len(n.said) != 1 || !strings.Contains(n.said[0], "[checkpoint truncated, ") {
+			t.Errorf("after the restart: %q", n.said)
+		}
+		if err := w.end(); err != nil {
+			t.Fatal(err)
+		}
+		w = run(t, o)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if len(n.said) != 1 {
+			t.Errorf("after another: %q", n.said)
+		}
+	})
+}
+
+// A value that an operator took back or froze stays so, over a restart.
+func TestRetune(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scene{walBytes: 8 << 20}
+		o := Options{Targets: []Target{s.target("app")}, Policies: policies(t, tuned),
+			StateFile: filepath.Join(t.TempDir(), "state.json")}
+		w := run(t, o)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		for _, wrong := range [][3]string{{"app", "tuned", "other"}, {"app", "other", "stall"}, {"nobody", "tuned", "stall"}} {
+			if _, err := w.Retune(t.Context(), wrong[0], wrong[1], wrong[2], true); err == nil {
+				t.Errorf("%v is taken", wrong)
+			}
+		}
+		said, err := w.Retune(t.Context(), "app", "tuned", "stall", false)
+		if err != nil || !strings.Contains(said, "an operator") {
+			t.Errorf("%q, %v", said, err)
+		}
+		for range 2 {
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			d, err := w.Database("app")
+			if err != nil || len(d.Decision.Tunes) != 1 || d.Decision.Tunes[0].Frozen.Before(time.Now().Add(6*24*time.Hour)) {
+				t.Errorf("%+v, %v", d.Decision.Tunes, err)
+			}
+			if err := w.end(); err != nil {
+				t.Fatal(err)
+			}
+			w = run(t, o)
+		}
+	})
+}
+
+// PASSIVE checkpoints that go well are a line in ten minutes, and one that does not is a
+// line at once.
+func TestRoutineIsSaidSeldom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		journal := &journalOf{}
+		s := &scene{walBytes: 8 << 20}
+		run(t, Options{Targets: []Target{s.target("app")}, Logger: journal.logger(), Policies: policies(t, `
+policy "keep" {
+  when     = wal.bytes > bytes("1MB")
+  cooldown = "10s"
+  checkpoint {
+    step "passive" {}
+  }
+}`)})
+		lines := func(what string) int { return strings.Count(journal.String(), what) }
+		time.Sleep(9 * time.Minute)
+		synctest.Wait()
+		if n := lines("checkpoint complete"); n != 1 {
+			t.Errorf("%d lines in nine minutes: %s", n, journal)
+		}
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if lines("checkpoint complete") != 2 || lines("× since the last such line") != 1 {
+			t.Errorf("after twelve minutes: %s", journal)
+		}
+		s.set(func(s *scene) { s.outcomes = []sqlite.Outcome{sqlite.OutcomePinned} })
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if lines("checkpoint pinned") != 1 {
+			t.Errorf("after one that failed: %s", journal)
 		}
 	})
 }

@@ -111,7 +111,7 @@ func (w *Watchdog) inherit(old, heir *database, at time.Time) {
 		w.left[old.target.Name] = last
 		return
 	}
-	heir.ledger.states, heir.ledger.told = last.Policies, last.Told
+	heir.ledger.states, heir.ledger.told, heir.ledger.owed = last.Policies, last.Told, last.Owed
 	if last.history != nil {
 		heir.past.history = last.history
 	}

@@ -233,13 +233,14 @@ func (d *database) wake(ctx context.Context) {
 //  3. have the policies decide;
 //  4. leave out the actions whose lane is taken, and take over the new states;
 //  5. where an action is due, publish and save before it begins: a crash must not
-//     make it happen twice;
+//     make it happen twice; a step of a tuned value is saved as well;
 //  6. act: a checkpoint here and now, the others beside the turns;
-//  7. tell the end of what was told and holds no longer;
+//  7. tell what an earlier life had no time to tell, and the end of what was told and
+//     holds no longer;
 //  8. publish.
 func (d *database) turn(ctx context.Context) {
 	if err := d.open(ctx); err != nil {
-		d.voice.say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn",
+		d.voice.Say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn",
 			"err", err)
 		d.display.failed(err.Error(), d.view())
 		return
@@ -253,19 +254,21 @@ func (d *database) turn(ctx context.Context) {
 	d.past.history.Add(&sample)
 	decision := policies.Evaluate(d.input(sample), d.ledger.states)
 	actions := d.ledger.due(&decision, d.closing)
-	if d.ledger.remember(decision.Next) {
+	atWork, moved := d.ledger.remember(decision.Next)
+	if atWork {
 		d.dirty.Store(true)
 	}
 	for _, p := range decision.Policies {
-		d.voice.hindered(d.target.Name, p)
+		d.hindered(p)
 	}
-	if len(actions) > 0 {
+	if len(actions) > 0 || moved {
 		d.logChanges(d.display.publish(sample, decision, d.view()))
 		d.keeper.save(d.saved())
 	}
 	for _, action := range actions {
 		d.act(ctx, *action)
 	}
+	d.pay(ctx)
 	d.resolve(ctx, &decision)
 	d.faults.forgive()
 	d.logChanges(d.display.publish(d.past.last, decision, d.view()))

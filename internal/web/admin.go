@@ -77,6 +77,12 @@ func AdminHandler(o AdminOptions) http.Handler {
 		}
 		answer(rw, map[string]float64{"paused_for_seconds": length.Seconds()}, err)
 	})
+	for name, revert := range map[string]bool{"revert": true, "freeze": false} {
+		mux.HandleFunc("POST /v1/tune/"+name, func(rw http.ResponseWriter, r *http.Request) {
+			said, err := o.Watchdog.Retune(r.Context(), r.FormValue("db"), r.FormValue("policy"), r.FormValue("tune"), revert)
+			answer(rw, map[string]string{"result": said}, err)
+		})
+	}
 	mux.HandleFunc("GET /api/v1/health", healthOf(o.Watchdog, o.Itself))
 	mux.HandleFunc("GET /api/v1/databases", databases(o.Watchdog))
 	mux.HandleFunc("GET /api/v1/decisions", decisions(o.Watchdog))

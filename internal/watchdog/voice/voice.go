@@ -1,12 +1,12 @@
-package watchdog
+// Package voice is the log of one database: what repeats itself at every turn is said
+// seldom, and counted.
+package voice
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
 	"time"
-
-	"github.com/sqlwatch/sqlwatch/policy"
 )
 
 // How long a failure that repeats itself is only counted: the very same for
@@ -25,39 +25,49 @@ type repeated struct {
 	failures       int // in a row
 }
 
-// voice is the log of one database. The database's baton guards it.
-type voice struct {
-	log  *slog.Logger
+// Voice is the log of one database. Its owner guards it.
+type Voice struct {
+	Log  *slog.Logger
 	said map[string]repeated // by matter: a policy's action, or the opening
 }
 
-// failing reports whether the last thing said of the matter was a failure.
-func (v *voice) failing(matter string) bool { return v.said[matter].failures > 0 }
+// New returns a Voice that has said nothing yet.
+func New(log *slog.Logger) Voice { return Voice{Log: log, said: map[string]repeated{}} }
 
-// hindered logs that a policy does not come to do what it is for, and that it does
-// again. One line, repeated every ten minutes while that lasts.
-func (v *voice) hindered(db string, p policy.PolicyDecision) {
-	matter := p.Policy + " hindered"
-	if p.Hindered != "" {
-		v.say(matter, slog.LevelWarn, true, "this policy cannot do all that it is for", "policy", p.Policy, "err", p.Hindered,
-			"next", "see `sqlwatch why "+db+" "+p.Policy+"`")
-	} else if v.failing(matter) {
-		v.say(matter, slog.LevelInfo, false, "this policy is no longer hindered", "policy", p.Policy)
+// Failing reports whether the last thing said of the matter was a failure.
+func (v *Voice) Failing(matter string) bool { return v.said[matter].failures > 0 }
+
+// Routine logs what goes well again and again, as a PASSIVE checkpoint each ten seconds:
+// once, and then every ten minutes how often.
+func (v *Voice) Routine(matter, message string, attrs ...any) {
+	was := v.said[matter]
+	if was.failures == 0 && was.message == message && time.Since(was.at) < repeatSilence {
+		was.unsaid++
+		v.said[matter] = was
+		return
 	}
+	if was.failures == 0 && was.unsaid > 0 {
+		attrs = append(attrs, "seen", fmt.Sprintf("%d× since the last such line", was.unsaid+1))
+	}
+	v.Say(matter, slog.LevelInfo, false, message, attrs...)
+	v.said[matter] = repeated{message: message, at: time.Now()}
 }
 
-// say logs how something ended that is tried again and again. Failures of one
+// Say logs how something ended that is tried again and again. Failures of one
 // matter in a row are summed up ("seen 431×"), and so is their end.
-func (v *voice) say(matter string, level slog.Level, failed bool, message string, attrs ...any) {
+func (v *Voice) Say(matter string, level slog.Level, failed bool, message string, attrs ...any) {
 	if !failed {
 		if was := v.said[matter]; was.failures > 0 {
 			attrs = append(attrs, "failures_before", was.failures)
 		}
 		delete(v.said, matter)
-		v.log.Log(context.Background(), level, message, attrs...)
+		v.Log.Log(context.Background(), level, message, attrs...)
 		return
 	}
 	was := v.said[matter]
+	if was.failures == 0 {
+		was = repeated{}
+	}
 	cause := causeIn(attrs)
 	silence := repeatSilence
 	if cause != was.cause {
@@ -73,7 +83,7 @@ func (v *voice) say(matter string, level slog.Level, failed bool, message string
 		attrs = append(attrs, "seen", fmt.Sprintf("%d× since the last such line", was.unsaid+1))
 	}
 	v.said[matter] = repeated{message: message, cause: cause, at: time.Now(), failures: was.failures}
-	v.log.Log(context.Background(), level, message, attrs...)
+	v.Log.Log(context.Background(), level, message, attrs...)
 }
 
 // causeIn returns the text of the error among a line's attributes.
