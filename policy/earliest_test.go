@@ -80,13 +80,12 @@ func TestEarliestIsTheMoment(t *testing.T) {
 		}
 		w := &timed{set: set, past: set.NewHistory(), states: map[string]PolicyState{},
 			now: time.Date(2026, 3, 20+r.IntN(12), r.IntN(24), r.IntN(60), 0, 0, time.UTC)}
-		s := sample(w.now, 0)
 		for range 1 + r.IntN(300) {
-			s = sample(w.now, []int64{0, 200e6, 200e6, 200e6}[r.IntN(4)])
+			s := sample(w.now, []int64{0, 200e6, 200e6, 200e6}[r.IntN(4)])
 			w.look(s, ActionResult{Outcome: sqlite.Outcome(1 + r.IntN(9)), Reclaimed: r.Int64N(1e8)})
 			w.now = w.now.Add(time.Minute)
 		}
-		s = sample(w.now, []int64{0, 200e6, 200e6, 200e6, 200e6}[r.IntN(5)])
+		s := sample(w.now, []int64{0, 200e6, 200e6, 200e6, 200e6}[r.IntN(5)])
 		s.Locks.WriteHeld = r.IntN(3) == 0
 		d, acted := w.look(s, ActionResult{})
 		told, reason := d.Earliest, d.Reason

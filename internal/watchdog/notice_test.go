@@ -186,7 +186,7 @@ func TestNoticeOfAnActionOverARestart(t *testing.T) {
 		if err := w.end(); err != nil {
 			t.Fatal(err)
 		}
-		w = run(t, o)
+		run(t, o)
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if len(n.said) != 1 {
