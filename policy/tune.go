@@ -275,7 +275,8 @@ func (t *Tune) standing(st TuneState, goal Truth, why string, now time.Time) str
 	case t.Mode == TuneFreeze:
 		return "mode is freeze: it stays where it is"
 	case now.Before(st.Frozen):
-		return "frozen until " + st.Frozen.Format(time.DateOnly) + ": its last step was taken back, or an operator wanted it so"
+		return "frozen until " + st.Frozen.Format(time.DateOnly) + ": its last step was taken back, or an operator " +
+			"wanted it so"
 	case known < tuneRuns:
 		reason := fmt.Sprintf("%d of the %d runs are there that a step needs, %d met the goal", known, tuneRuns, st.Met)
 		if goal == Unknown && st.Runs > known {

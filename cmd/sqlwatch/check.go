@@ -80,7 +80,7 @@ func (c checkRun) run() error {
 		fmt.Fprintf(c.env.Stdout, "%s is good: %d databases, %d replicas, %d policies, %d windows\n",
 			c.path, databases, len(cfg.Replicas), len(cfg.Policies.Policies), len(cfg.Policies.Windows))
 		if databases > 0 && len(cfg.Policies.Policies) == 0 {
-			fmt.Fprintln(c.env.Stdout, "no policy: nothing is checkpointed; examples/quickstart.hcl has the built-in ones, to be copied")
+			fmt.Fprintln(c.env.Stdout, "no policy: nothing is checkpointed; examples/quickstart.hcl has the built-in ones")
 		}
 		views.Openings(c.env.Stdout, cfg.Policies.Windows, time.Now())
 	}

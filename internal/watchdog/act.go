@@ -188,7 +188,8 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 		level = max(level, slog.LevelWarn)
 	}
 	matter := r.Policy + " " + r.Action
-	if r.OK && r.Action == string(policy.ActCheckpoint) && r.Reclaimed == 0 && level == slog.LevelInfo && r.Policy != Operator {
+	if r.OK && r.Action == string(policy.ActCheckpoint) && r.Reclaimed == 0 && level == slog.LevelInfo &&
+		r.Policy != Operator {
 		d.voice.Routine(matter, message, attrs...)
 		return
 	}

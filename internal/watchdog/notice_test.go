@@ -166,7 +166,8 @@ func TestNoticeOfAnActionOverARestart(t *testing.T) {
 			return parts, err
 		}
 		s.outcomes, s.failWith = []sqlite.Outcome{sqlite.OutcomeFailed}, ErrAway
-		o := Options{Targets: []Target{target}, Policies: policies(t, text), StateFile: filepath.Join(t.TempDir(), "state.json")}
+		o := Options{Targets: []Target{target}, Policies: policies(t, text),
+			StateFile: filepath.Join(t.TempDir(), "state.json")}
 		w := run(t, o)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
@@ -205,7 +206,8 @@ func TestRetune(t *testing.T) {
 		w := run(t, o)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		for _, wrong := range [][3]string{{"app", "tuned", "other"}, {"app", "other", "stall"}, {"nobody", "tuned", "stall"}} {
+		for _, wrong := range [][3]string{{"app", "tuned", "other"}, {"app", "other", "stall"},
+			{"nobody", "tuned", "stall"}} {
 			if _, err := w.Retune(t.Context(), wrong[0], wrong[1], wrong[2], true); err == nil {
 				t.Errorf("%v is taken", wrong)
 			}

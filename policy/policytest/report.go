@@ -34,8 +34,8 @@ func (r TestResult) Write(w io.Writer) {
 	fmt.Fprintf(w, "%s  %s (%s simulated, runs = %d, WAL up to %s, longest stall %s)\n", word, r.Name, r.Length, r.Runs,
 		amounts.HumanBytes(float64(r.MaxWAL)), r.MaxStall.Round(100*time.Microsecond))
 	if r.Pinned > 0 {
-		fmt.Fprintf(w, "      for %s readers kept the WAL that stayed over a minute: how far it grows then no policy decides "+
-			"(otherwise up to %s)\n", r.Pinned, amounts.HumanBytes(float64(r.FreeWAL)))
+		fmt.Fprintf(w, "      for %s readers kept the WAL that stayed over a minute: how far it grows then no policy "+
+			"decides (otherwise up to %s)\n", r.Pinned, amounts.HumanBytes(float64(r.FreeWAL)))
 	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(w, "      %s:%d:%d: expected at %s, %s after the start\n", f.Place.File, f.Place.Line, f.Place.Column,
