@@ -182,9 +182,10 @@ var arrows = map[string][]string{
 	"internal/cage": {"internal/sqlite"},
 	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/owner", "internal/sqlite",
 		"replicator/store", "replicator/store/s3"},
-	"internal/importer": {},
-	"internal/testapp":  {},
-	"examples":          {},
+	"internal/importer":    {},
+	"internal/testapp":     {},
+	"internal/testbrowser": {},
+	"examples":             {},
 	// one judge for page, commands, metrics and alerts
 	"internal/health": {"internal/show", "internal/metric", "collector"},
 	"internal/show":   {},

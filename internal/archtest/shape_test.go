@@ -178,6 +178,7 @@ func TestWhoMayTouchFiles(t *testing.T) {
 		"replicator/upload":           {"Open"},                       // segments
 		"replicator/store/file":       {"Open", "OpenFile", "Remove"}, // a replica that is a directory
 		"replicator/store/s3/s3test":  {"MkdirAll"},
+		"internal/testbrowser":        {"MkdirTemp", "RemoveAll"}, // a profile
 	}
 	guarded := []string{"Open", "OpenFile", "Mkdir", "MkdirAll", "MkdirTemp", "Remove", "RemoveAll", "Truncate", "Chmod",
 		"Chown"}
