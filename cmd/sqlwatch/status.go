@@ -6,8 +6,10 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/views"
+	"github.com/sqlwatch/sqlwatch/internal/web"
 )
 
 func registerStatus(app *kingpin.Application, env *environment) {
@@ -35,14 +37,18 @@ func registerStatus(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		least := health.Severity(*from)
-		wrong := health.AtLeast(itself.Conditions, least)
-		for _, v := range found {
-			wrong = wrong || views.Wrong(v, least)
-		}
-		if wrong {
-			return &exitError{code: exitFindings}
-		}
-		return nil
+		return findings(itself, found, health.Severity(*from))
 	})
+}
+
+// findings returns the exit code 2 where something is as severe as least, or more.
+func findings(itself web.Health, found []admin.Database, least health.Severity) error {
+	wrong := health.AtLeast(itself.Conditions, least)
+	for _, v := range found {
+		wrong = wrong || views.Wrong(v, least)
+	}
+	if wrong {
+		return &exitError{code: exitFindings}
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/cli"
+	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/top"
 	"github.com/sqlwatch/sqlwatch/internal/views"
@@ -19,7 +20,7 @@ import (
 
 func registerTop(app *kingpin.Application, env *environment) {
 	cmd := app.Command("top", "Show every database live, trouble first: sort, filter, details, checkpoint, pause. Where "+
-		"the output is no terminal, print a table again and again.")
+		"the output is no terminal, print a table again and again. With --once or --rounds, exit code 2: something is wrong.")
 	names := cmd.Arg("db", "Only these: configured names or files.").Strings()
 	every := cmd.Flag("every", "How often to look.").Default("1s").Duration()
 	rounds := cmd.Flag("rounds", "Print plain tables, and end after so many looks; 0 is never.").Int()
@@ -58,8 +59,11 @@ func plainTop(ctx context.Context, env *environment, look func(context.Context) 
 		}
 		fmt.Fprintf(env.Stdout, "sqlwatch  %s  %s\n\n", show.Clock(l.At), l.From)
 		views.Itself(env.Stdout, l.Itself)
-		if err := views.Status(env.Stdout, l.Databases, l.At); err != nil || round == rounds {
+		if err := views.Status(env.Stdout, l.Databases, l.At); err != nil {
 			return err
+		}
+		if round == rounds {
+			return findings(l.Itself, l.Databases, health.Warning)
 		}
 		select {
 		case <-tick.C:

@@ -115,9 +115,9 @@ var bad = health.Condition{ID: "wal_large", Severity: health.Critical, What: "Th
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	s := open(t, &hands{}, 100, 20, database("alpha", 10), database("beta", 99), database("gamma", 1, bad))
-	s.shows("3 databases, 1 in trouble", "DATABASE", "gamma", "alpha", "beta", "q quit")
+	s.shows("3 databases, 1 in trouble", "DATABASE", "gamma", "✖ wal_large", "alpha", "beta", "q quit")
 	s.keys("s")
-	s.shows("sorted by trouble and WAL", "gamma", "beta", "alpha")
+	s.shows("by trouble and WAL", "gamma", "beta", "alpha")
 	s.keys("t")
 	if s.shows("gamma"); strings.Contains(s.text(), "alpha") {
 		t.Error("a database that is well is shown among those in trouble")

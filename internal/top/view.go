@@ -39,8 +39,7 @@ func (m Model) lines() []string {
 	if m.look.Err != nil {
 		head = append(head, fit(m.look.Err.Error(), width))
 	}
-	foot := []string{m.prompt(width), fit("↑↓ choose  enter details  c checkpoint  p pause  / filter  t trouble only  "+
-		"s sort  q quit", width)}
+	foot := append([]string{m.prompt(width)}, keys(width)...)
 	room := max(0, height-len(head)-len(foot))
 	var body []string
 	if m.detail {
@@ -57,6 +56,15 @@ func (m Model) lines() []string {
 	return all[:min(len(all), height)]
 }
 
+// keys are the lines that say what the keys do: one where they fit, else two.
+func keys(width int) []string {
+	all := []string{"↑↓ choose", "enter details", "c checkpoint", "p pause", "/ filter", "t trouble only", "s sort", "q quit"}
+	if line := strings.Join(all, "  "); utf8.RuneCountInString(line) <= width {
+		return []string{line}
+	}
+	return []string{fit(strings.Join(all[:4], "  "), width), fit(strings.Join(all[4:], "  "), width)}
+}
+
 func (m Model) title() string {
 	wrong := 0
 	for _, d := range m.look.Databases {
@@ -64,12 +72,11 @@ func (m Model) title() string {
 			wrong++
 		}
 	}
-	text := fmt.Sprintf("sqlwatch  %s  %s  %d databases, %d in trouble, sorted by trouble and %s", show.Clock(m.look.At),
-		m.look.From, len(m.look.Databases), wrong, orderNames[m.order])
+	text := fmt.Sprintf("sqlwatch  %d databases, %d in trouble", len(m.look.Databases), wrong)
 	if m.troubleOnly {
-		text += ", those in trouble only"
+		text += " (only these)"
 	}
-	return text
+	return fmt.Sprintf("%s  %s  by trouble and %s  %s", text, show.Clock(m.look.At), orderNames[m.order], m.look.From)
 }
 
 // prompt is the line for questions, the filter, and how things ended.
@@ -97,7 +104,9 @@ func (m Model) table(width, room int) []string {
 	}
 	cells := [][]string{views.Header}
 	for _, d := range rows {
-		cells = append(cells, views.Row(d, m.look.At))
+		row := views.Row(d, m.look.At)
+		row[1] = fares(d)
+		cells = append(cells, row)
 	}
 	widths := make([]int, len(views.Header))
 	for _, row := range cells {
@@ -116,6 +125,15 @@ func (m Model) table(width, room int) []string {
 		lines = append(lines, text)
 	}
 	return lines
+}
+
+// fares is the worst that is wrong with a database, else its state.
+func fares(d admin.Database) string {
+	if len(d.Conditions) == 0 || !health.Wrong(d.Conditions) {
+		return views.State(d)
+	}
+	mark := map[health.Severity]string{health.Critical: "✖ ", health.Warning: "▲ "}[d.Conditions[0].Severity]
+	return mark + d.Conditions[0].ID
 }
 
 func line(cells []string, widths []int) string {
