@@ -245,32 +245,31 @@ func (st *stage) hold(n int) ([]string, error) {
 }
 
 // watchIdle lets a daemon come to rest and measures what it does then.
-func (st *stage) watchIdle(n int) (before, after usage, seen traffic, err error) {
+func (st *stage) watchIdle(n int) (daemon *exec.Cmd, before, after usage, seen traffic, err error) {
 	databases, err := st.hold(n)
 	if err != nil {
-		return before, after, seen, err
+		return nil, before, after, seen, err
 	}
-	daemon, err := st.replicate(databases, time.Second)
-	if err != nil {
-		return before, after, seen, err
+	if daemon, err = st.replicate(databases, time.Second); err != nil {
+		return nil, before, after, seen, err
 	}
 	// The first uploads, then the first compactions, which come half a minute later.
 	atLeast := func() (bool, error) { return st.proxy.traffic().puts >= n, nil }
 	if err = within(4*time.Minute, "the first uploads of all databases", atLeast); err != nil {
-		return before, after, seen, err
+		return daemon, before, after, seen, err
 	}
 	st.settled(35*time.Second, 2*time.Minute)
 	began := st.proxy.traffic()
 	if before, err = usageOf(daemon); err != nil {
-		return before, after, seen, err
+		return daemon, before, after, seen, err
 	}
 	time.Sleep(st.o.idleFor)
 	after, err = usageOf(daemon)
-	return before, after, st.proxy.traffic().since(began), err
+	return daemon, before, after, st.proxy.traffic().since(began), err
 }
 
 func idle(st *stage) ([]figure, error) {
-	before, after, seen, err := st.watchIdle(100)
+	_, before, after, seen, err := st.watchIdle(100)
 	return []figure{
 		{fmt.Sprintf("requests in %s", st.o.idleFor), float64(seen.requests), ""},
 		{"CPU", 100 * (after.cpu - before.cpu).Seconds() / st.o.idleFor.Seconds(), "% of a core"},
@@ -280,27 +279,42 @@ func idle(st *stage) ([]figure, error) {
 
 // thousand is idle with many databases, and how long a scrape takes then.
 func thousand(st *stage) ([]figure, error) {
-	before, after, seen, err := st.watchIdle(st.o.databases)
+	daemon, before, after, seen, err := st.watchIdle(st.o.databases)
 	if err != nil {
 		return nil, err
 	}
 	var scrapes []float64
-	goroutines := 0.0
+	goroutines, series := 0.0, 0
+	unscraped, err := usageOf(daemon)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
 	for range 11 {
-		began := time.Now()
+		asked := time.Now()
 		page, err := fetch("http://" + st.listen + "/metrics")
 		if err != nil {
 			return nil, err
 		}
-		scrapes = append(scrapes, float64(time.Since(began).Milliseconds()))
+		scrapes = append(scrapes, float64(time.Since(asked).Milliseconds()))
+		series = strings.Count(page, "\nsqlite_") + strings.Count(page, "\nsqlwatch_")
 		if _, rest, ok := strings.Cut(page, "\ngo_goroutines "); ok {
 			if _, err := fmt.Sscan(rest, &goroutines); err != nil {
 				return nil, fmt.Errorf("go_goroutines: %w", err)
 			}
 		}
 	}
+	scraped, err := usageOf(daemon)
+	if err != nil {
+		return nil, err
+	}
+	// What a scrape costs where nobody else wants the processors: its share of what the
+	// daemon used meanwhile, that of being idle taken off.
+	resting := (after.cpu - before.cpu).Seconds() / st.o.idleFor.Seconds() * time.Since(began).Seconds()
+	perScrape := 1000 * ((scraped.cpu - unscraped.cpu).Seconds() - resting) / float64(len(scrapes))
 	slices.Sort(scrapes)
 	return []figure{
+		{"series", float64(series), ""}, {"scrape, CPU", perScrape, "ms"},
 		{fmt.Sprintf("requests in %s", st.o.idleFor), float64(seen.requests), ""},
 		{"CPU", 100 * (after.cpu - before.cpu).Seconds() / st.o.idleFor.Seconds(), "% of a core"},
 		{"RSS", after.rss, "MB"}, {"descriptors", after.descriptors, ""}, {"threads", after.threads, ""},

@@ -1,0 +1,169 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/testbrowser"
+)
+
+var screenshot = flag.String("screenshot", "", "write the page's picture, for the README, to this file")
+
+// The page of a daemon at work: real databases with a writer, a replica, a policy that
+// acts, a drill, and one that somebody has deleted. `go test -run PageOfADaemon
+// -screenshot ../../docs/page.png` makes the README's picture anew.
+func TestPageOfADaemonAtWork(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name+".db") }
+	for _, name := range []string{"accounts", "orders", "sessions"} {
+		runWriter(t, at(name), 1, 200)
+	}
+	configuration := ""
+	for _, name := range []string{"accounts", "orders", "sessions"} {
+		configuration += fmt.Sprintf("database %q {\n  path = %q\n  replicate_to = [replica.file.nas]\n}\n", name, at(name))
+	}
+	d := startDaemon(t, configuration+fmt.Sprintf(`
+replica "file" "nas" { dir = "%s/replica/${db.name}" }
+window "night" {
+  cron     = "0 2 * * *"
+  duration = "3h"
+  timezone = "Europe/Berlin"
+}
+policy "shrink-wal" {
+  when     = wal.bytes > bytes("500kB")
+  cooldown = "2s"
+  checkpoint {
+    stall_budget = "500ms"
+    step "passive" {}
+    step "truncate" {}
+  }
+}
+policy "empty-wal-at-night" {
+  when   = wal.bytes > bytes("1kB")
+  window = window.night
+  checkpoint {
+    stall_budget = "200ms"
+    step "truncate" {}
+  }
+}`, dir))
+	for _, name := range []string{"accounts", "orders"} {
+		writer := exec.Command("python3", "writer.py", at(name), "600", "60")
+		if err := writer.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = writer.Process.Kill(); _ = writer.Wait() })
+	}
+	socket := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", d.dir+"/admin.sock")
+	}}}
+	eventually(t, time.Minute, "a drill to pass", func() error {
+		answer, err := socket.Post("http://sqlwatch/v1/verify?db=orders", "", nil)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err == nil && !strings.Contains(string(text), `"ok":true`) {
+			err = fmt.Errorf("%s", text)
+		}
+		return err
+	})
+	if err := os.Remove(at("sessions")); err != nil {
+		t.Fatal(err)
+	}
+
+	b := testbrowser.New(t)
+	b.Screen(1280, 900, "light")
+	b.Open(d.url + "/?open=orders")
+	const details = `document.querySelector("#db-orders .more").innerText.toLowerCase()`
+	for what, condition := range map[string]string{
+		"trouble first":      `document.querySelector("#databases > tbody").id === "db-sessions"`,
+		"the cure":           `document.querySelector("#databases > tbody").innerText.includes("sqlwatch restore sessions")`,
+		"the freshness":      details + `.includes("file.nas") && ` + details + `.includes("current")`,
+		"the restore range":  details + `.match(/can be restored from\s+\S+.* ago to/) !== null`,
+		"the snapshot's age": details + `.match(/last snapshot\s+[\d.]+ \S+.* ago/) !== null`,
+		"each policy":        details + `.includes("shrink-wal") && ` + details + `.includes("empty-wal-at-night")`,
+		"each one's sentence": `[...document.querySelectorAll("#db-orders .more .lines li")].every((l) =>
+			l.innerText.length > 30)`,
+		"the last actions": details + `.match(/checkpoint (truncated|shortened)/) !== null`,
+	} {
+		b.Await(what, condition)
+	}
+	for what, problems := range map[string][]string{"contrast": b.Contrast(), "too wide": b.TooWide()} {
+		if len(problems) > 0 {
+			t.Errorf("%s:\n  %s", what, strings.Join(problems, "\n  "))
+		}
+	}
+	if *screenshot != "" {
+		// An hour's past is worth seeing; two minutes of it have to do.
+		eventually(t, 5*time.Minute, "two minutes of the sparkline", func() error {
+			if n, _ := b.Eval(`document.querySelectorAll("#db-orders .within").length`).(float64); n < 1 {
+				return fmt.Errorf("no minute has ended")
+			}
+			return nil
+		})
+		if err := os.WriteFile(*screenshot, flat(t, b.Picture()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// flat returns the picture with the 256 colours that it has most of: text and bars need
+// no more, and it is a third of the size.
+func flat(t *testing.T, text []byte) []byte {
+	t.Helper()
+	in, err := png.Decode(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := in.Bounds()
+	count := map[color.RGBA]int{}
+	at := func(x, y int) color.RGBA {
+		r, g, b, _ := in.At(x, y).RGBA()
+		return color.RGBA{uint8(r >> 8), uint8(g >> 8), uint8(b >> 8), 255}
+	}
+	for y := size.Min.Y; y < size.Max.Y; y++ {
+		for x := size.Min.X; x < size.Max.X; x++ {
+			count[at(x, y)]++
+		}
+	}
+	var palette color.Palette
+	for len(palette) < 256 && len(count) > 0 {
+		most := color.RGBA{}
+		for c, n := range count {
+			if n > count[most] {
+				most = c
+			}
+		}
+		if len(palette) == 0 || count[most] > 0 {
+			palette = append(palette, most)
+		}
+		delete(count, most)
+	}
+	out := image.NewPaletted(size, palette)
+	for y := size.Min.Y; y < size.Max.Y; y++ {
+		for x := size.Min.X; x < size.Max.X; x++ {
+			out.Set(x, y, at(x, y))
+		}
+	}
+	var packed bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&packed, out); err != nil {
+		t.Fatal(err)
+	}
+	return packed.Bytes()
+}
