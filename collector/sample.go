@@ -190,8 +190,8 @@ type Replica struct {
 type ReplicaHistory struct {
 	ReplicaCare
 
-	// how old its newest state was at most in each of the last 60 minutes, the newest
-	// last and the present one not among them; null: not known
+	// the most that lag_seconds was in each of the last 60 minutes, the newest last and the
+	// present one not among them; null: not known
 	BehindByMinute []*float64 `json:"behind_by_minute_seconds"`
 }
 

@@ -4,6 +4,7 @@
 package freshness
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -42,19 +43,20 @@ func (h *Hour) Replicas() []collector.Replica {
 			past = &ring{minute: minuteOf(now)}
 			h.replicas[r.Name] = past
 		}
-		past.note(minuteOf(now), Behind(r, now))
+		past.note(minuteOf(now), Behind(r))
 		r.BehindByMinute = past.ended
 	}
 	return replicas
 }
 
-// Behind returns how old the newest state is that a replica holds whole, in seconds;
-// nil where it never held one: that is not known, and not 0.
-func Behind(r *collector.Replica, now time.Time) *float64 {
+// Behind returns the age in seconds of the oldest commit that a replica lacks, 0 where it
+// has all, as every view says it; nil where it never held a whole state: that is not
+// known, and not 0.
+func Behind(r *collector.Replica) *float64 {
 	if r.CaughtUp.IsZero() {
 		return nil
 	}
-	return new(max(0, now.Sub(r.CaughtUp).Round(time.Millisecond).Seconds()))
+	return new(math.Round(1000*max(0, r.LagSeconds)) / 1000)
 }
 
 func minuteOf(t time.Time) int64 { return t.Unix() / 60 }

@@ -27,8 +27,7 @@ func TestHour(t *testing.T) {
 	h.now = func() time.Time { return now }
 	look := func(after time.Duration, behind float64) string {
 		now = now.Add(after)
-		replica.CaughtUp = now.Add(-time.Duration(behind * float64(time.Second)))
-		if behind < 0 {
+		if replica.CaughtUp, replica.LagSeconds = now, behind; behind < 0 {
 			replica.CaughtUp = time.Time{}
 		}
 		return text(h.Replicas()[0].BehindByMinute)

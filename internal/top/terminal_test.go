@@ -130,7 +130,7 @@ func TestTerminal(t *testing.T) {
 	term.typed("/")
 	term.shows("filter by name")
 	term.typed("tenant-77\r")
-	term.shows("tenant-779")
+	term.shows("only names with tenant-77")
 	term.typed("jc")
 	term.shows("checkpoint tenant-771? y: yes")
 	term.typed("y")

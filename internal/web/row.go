@@ -55,7 +55,7 @@ type row struct {
 	Readers  string
 	Pins     string
 	Replicas []replicaCell
-	Policies string
+	Policies []string
 
 	HTML  template.HTML
 	since time.Time
@@ -137,15 +137,14 @@ func newReplicaCell(r *collector.Replica) replicaCell {
 	return cell
 }
 
-// policiesOf says what the policies are at, in few words.
-func policiesOf(d *watchdog.DatabaseStatus) string {
+// policiesOf says what the policies are at, in few words each.
+func policiesOf(d *watchdog.DatabaseStatus) (all []string) {
 	switch {
 	case d.Running != "":
-		return "running " + d.Running
+		return []string{"running " + d.Running}
 	case d.Decision == nil:
-		return ""
+		return nil
 	}
-	var all []string
 	for _, p := range d.Decision.Policies {
 		switch {
 		case p.Refused != "":
@@ -155,7 +154,7 @@ func policiesOf(d *watchdog.DatabaseStatus) string {
 		}
 	}
 	if len(all) == 0 && len(d.Decision.Policies) > 0 {
-		return fmt.Sprintf("%d at rest", len(d.Decision.Policies))
+		return []string{fmt.Sprintf("%d at rest", len(d.Decision.Policies))}
 	}
-	return strings.Join(all, ", ")
+	return all
 }
