@@ -64,7 +64,8 @@ func newTerminal(t *testing.T, columns, rows uint16) *terminal {
 
 func (p *terminal) resize(columns, rows uint16) {
 	p.t.Helper()
-	if err := unix.IoctlSetWinsize(int(p.screen.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: columns, Row: rows}); err != nil {
+	size := &unix.Winsize{Col: columns, Row: rows}
+	if err := unix.IoctlSetWinsize(int(p.screen.Fd()), unix.TIOCSWINSZ, size); err != nil {
 		p.t.Fatal(err)
 	}
 	// The kernel tells the terminal's own session only, and the test has another.

@@ -58,7 +58,8 @@ func (m Model) lines() []string {
 
 // keys are the lines that say what the keys do: one where they fit, else two.
 func keys(width int) []string {
-	all := []string{"↑↓ choose", "enter details", "c checkpoint", "p pause", "/ filter", "t trouble only", "s sort", "q quit"}
+	all := []string{"↑↓ choose", "enter details", "c checkpoint", "p pause",
+		"/ filter", "t trouble only", "s sort", "q quit"}
 	if line := strings.Join(all, "  "); utf8.RuneCountInString(line) <= width {
 		return []string{line}
 	}

@@ -207,7 +207,8 @@ func TestPageTellsAll_V1(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"reader_pinning", "4,500 of 7,000 frames",
-		"oldest reader at frame 2,500: pid 4711 report", "limit 512 MB", "29 days ago to now", "5 h 0 min ago", "restored in 12 s, 2 days ago", "420 MB", "3 processes"} {
+		"oldest reader at frame 2,500: pid 4711 report", "limit 512 MB", "29 days ago to now",
+		"5 h 0 min ago", "restored in 12 s, 2 days ago", "420 MB", "3 processes"} {
 		if !strings.Contains(details, want) {
 			t.Errorf("the details lack %q: %q", want, details)
 		}
