@@ -123,12 +123,13 @@ func wrong(all []health.Condition) (n int) {
 func (c Consultation) targets(r Request, daemon answers) ([]config.DatabaseTarget, doctor.Host, error) {
 	quiet := *c.Resolver
 	quiet.Stderr = io.Discard
-	targets, cfg, err := quiet.Targets(r.Names, r.Replica)
+	targets, cfg, err := expanded(&quiet, r)
 	var bad *target.ConfigError
-	if errors.As(err, &bad) || errors.Is(err, fs.ErrPermission) || errors.Is(err, target.ErrNoConfig) {
+	if errors.As(err, &bad) || errors.Is(err, fs.ErrPermission) || errors.Is(err, target.ErrNoConfig) ||
+		errors.Is(err, errSilent) {
 		if known, nameErr := daemon.named(r.Names); nameErr == nil && len(known) > 0 {
 			return known, doctor.Host{ConfigurationTip: []string{fmt.Sprintf("the daemon was asked which databases there "+
-				"are, and no replica is tried: its configuration cannot be read here: %v", err)}}, nil
+				"are, and no replica is tried: what it has of its configuration cannot be found out here: %v", err)}}, nil
 		}
 	}
 	if err != nil && len(targets) == 0 {
@@ -148,6 +149,39 @@ func (c Consultation) targets(r Request, daemon answers) ([]config.DatabaseTarge
 	return targets, host, nil
 }
 
+// answerWithin is how long a disk has for one look at a file.
+const answerWithin = 5 * time.Second
+
+// errSilent says that a look at the databases' files did not return.
+var errSilent = errors.New("the disk of a database does not answer")
+
+// expanded returns what the configuration stands for, for which every file is looked at.
+func expanded(resolver *target.Resolver, r Request) ([]config.DatabaseTarget, *config.Config, error) {
+	var targets []config.DatabaseTarget
+	var cfg *config.Config
+	var err error
+	if soon(func() { targets, cfg, err = resolver.Targets(r.Names, r.Replica) }) {
+		return targets, cfg, err
+	}
+	return nil, nil, errSilent
+}
+
+// soon reports whether do returned soon. If not it goes on, and what it writes must not be
+// looked at: a read of a dead disk has no end.
+func soon(do func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(answerWithin):
+		return false
+	}
+}
+
 // warnings returns the configuration's own, where it came from files.
 func (c Consultation) warnings(cfg *config.Config) []string {
 	path, err := c.Resolver.ConfigPath()
@@ -165,6 +199,9 @@ func (c Consultation) warnings(cfg *config.Config) []string {
 // examine has one database examined, with its replicas.
 func (c Consultation) examine(ctx context.Context, r Request, t config.DatabaseTarget) doctor.Examined {
 	defer cli.Waiting(c.Progress, "examining "+t.Name)()
+	if !soon(func() { target.Absolute(t.Path) }) {
+		return doctor.Silent(t.Name, t.Path)
+	}
 	patient := doctor.Patient{Name: t.Name, Path: t.Path, Expected: r.Processes, Fix: r.Fix}
 	for _, at := range t.Replicas {
 		if r.WithoutReplicas {

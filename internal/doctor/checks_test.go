@@ -233,6 +233,9 @@ func TestEveryFindingHasAFixture(t *testing.T) {
 	for _, f := range hostFaults {
 		tested = append(tested, f.id)
 	}
+	silent := Silent("app", "/srv/app.db").Findings
+	checkText(t, silent[0])
+	tested = append(tested, silent[0].ID)
 	made := idsIn(t, regexp.MustCompile(`one\("([a-z-]+)"`), "*.go")
 	documented := idsIn(t, regexp.MustCompile("(?m)^\\| `([a-z-]+)`"), "../../docs/doctor.md")
 	for _, id := range made {

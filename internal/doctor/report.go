@@ -78,6 +78,15 @@ func Examine(ctx context.Context, p Patient) Examined {
 	return d
 }
 
+// Silent is the report about a database whose disk does not answer: nothing of it can be
+// looked at.
+func Silent(name, path string) Examined {
+	return Examined{Name: name, Path: path, Replicas: []string{}, Conditions: []health.Condition{},
+		Findings: one("disk-silent", Critical, "a look at "+path+" does not return",
+			"the disk, or the network behind it, does not answer; the application waits for it too",
+			"dmesg; see what hangs with: cat /proc/mounts")}
+}
+
 func fixFailure(err error) string {
 	if errors.Is(err, sqlite.ErrBusy) {
 		return err.Error() + ": an application has it open: stop it and try again, or let the application execute PRAGMA " +

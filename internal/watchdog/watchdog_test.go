@@ -179,6 +179,8 @@ func TestPanic(t *testing.T) {
 			}
 			if d, _ := w.Database("bad"); !strings.Contains(d.Err, "index out of range") {
 				t.Errorf("status says %q", d.Err)
+			} else if len(d.Conditions) == 0 || d.Conditions[0].ID != "restarted" {
+				t.Errorf("conditions %v, want that it was restarted", d.Conditions)
 			}
 			bad.set(func(s *scene) { s.onSample = nil })
 			time.Sleep(2 * forgiveAfter)
