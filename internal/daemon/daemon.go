@@ -116,6 +116,7 @@ func New(o Options) (*Daemon, error) {
 		Measured:    replay.NewRecorder(d.config.Server.StateDir, o.Logger).Note,
 		Decided:     decided.Note,
 		Recently:    decided.Recently,
+		Holds:       d.holds,
 		Targets:     d.targets(d.config),
 		Policies:    d.config.Policies,
 		StateFile:   filepath.Join(d.config.Server.StateDir, "policy-state.json"),

@@ -83,6 +83,13 @@ func (d *Daemon) notify(ctx context.Context, n watchdog.Notice) error {
 	return errors.Join(errs...)
 }
 
+// holds tells the notifiers of a policy what an earlier life of the daemon has told them.
+func (d *Daemon) holds(db, policy string, names []string) {
+	for _, name := range names {
+		d.notices.Holds(name, db, policy)
+	}
+}
+
 // pulse is how all fares, for heartbeats.
 func (d *Daemon) pulse() notify.Pulse {
 	var wrong []string

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,6 +129,16 @@ func (n *Notifiers) Configure(targets []channel.Target) error {
 	return nil
 }
 
+// Holds tells a notifier what an earlier life told it: the policy holds for the database.
+// An incident of several databases ends with the last of them, over a restart too.
+func (n *Notifiers) Holds(name, db, policy string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if w := n.notifiers[name]; w != nil {
+		w.holds(db, policy, true)
+	}
+}
+
 // look makes Run see what there is to do.
 func (n *Notifiers) look() {
 	select {
@@ -182,7 +193,8 @@ func (n *Notifiers) enqueue(name string, m Notice) (<-chan error, error) {
 		g = &group{cause: of, first: m, begun: time.Now(), id: "msg_" + rand.Text()}
 		w.queue = append(w.queue, g)
 	}
-	w.note(g, m)
+	w.holds(m.DB, m.Policy, !m.Resolved)
+	g.add(m.DB)
 	done := make(chan error, 1)
 	g.waiting = append(g.waiting, done)
 	n.look()
@@ -199,24 +211,25 @@ func (w *notifier) open(of cause) *group {
 	return nil
 }
 
-// note adds a notice to its group, and keeps account of where its policy holds.
-func (w *notifier) note(g *group, m Notice) {
-	holds := w.firing[m.Policy]
-	if holds == nil {
-		holds = map[string]bool{}
-		w.firing[m.Policy] = holds
+// holds keeps account of where a policy holds.
+func (w *notifier) holds(db, policy string, yes bool) {
+	where := w.firing[policy]
+	if where == nil {
+		where = map[string]bool{}
+		w.firing[policy] = where
 	}
-	if m.Resolved {
-		delete(holds, m.DB)
+	if yes {
+		where[db] = true
 	} else {
-		holds[m.DB] = true
+		delete(where, db)
 	}
-	for _, name := range g.names {
-		if name == m.DB {
-			return
-		}
+}
+
+// add adds a database to a group.
+func (g *group) add(db string) {
+	if !slices.Contains(g.names, db) {
+		g.names = append(g.names, db)
 	}
-	g.names = append(g.names, m.DB)
 }
 
 // end tells everyone who waits for the group.

@@ -407,3 +407,25 @@ func TestHeartbeat(t *testing.T) {
 		}
 	})
 }
+
+// An incident of several databases ends with the last of them, also where an earlier
+// life has told of it.
+func TestAnIncidentOverARestart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var sent []channel.Message
+		n, _ := running(t, &notifier{target: channel.Target{Name: "ops"},
+			send: answering(func(m channel.Message) error { sent = append(sent, m); return nil })})
+		n.Holds("ops", "a", "disk")
+		n.Holds("ops", "b", "disk")
+		n.Holds("nobody", "b", "disk")
+		for i, db := range []string{"a", "b"} {
+			n.post(t, "ops", Notice{DB: db, Policy: "disk", Severity: "critical", Message: "over", Resolved: true})
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if len(sent) != i+1 || sent[i].Firing != 1-i {
+				t.Fatalf("after the end in %s: %+v", db, sent)
+			}
+		}
+	})
+}

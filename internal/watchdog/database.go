@@ -97,6 +97,11 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 		recent = o.Recently(target.Name)
 	}
 	d.ledger.actions = recent.Actions
+	for name := range saved.Told {
+		if p := policyNamed(c.policies.Load(), name); p != nil && o.Holds != nil {
+			o.Holds(target.Name, name, p.Notify)
+		}
+	}
 	d.display.begin(saved, recent)
 	return d
 }

@@ -67,9 +67,14 @@ func TestNoticesAndTheirEnds(t *testing.T) {
 		n.sent = nil
 		n.mu.Unlock()
 		s.set(func(s *scene) { s.walBytes = 0 })
+		var held []string
+		o.Holds = func(db, policy string, notify []string) { held = append(held, db, policy, notify[0]) }
 		w = run(t, o)
 		pass(10 * time.Second)
 		pass(10 * time.Second)
+		if !slices.Equal(held, []string{"app", "tell", "webhook.ops"}) {
+			t.Errorf("after the restart it holds for %v", held)
+		}
 		if got := n.all(); !slices.Equal(got, []string{"end of tell"}) {
 			t.Errorf("after the restart, told %v", got)
 		}

@@ -91,6 +91,8 @@ type Options struct {
 	// called for each line of the decision log, one at a time a database; may be nil
 	Decided  func(Entry)
 	Recently func(string) Recent // what earlier lines say of a database; may be nil
+	// called for each notice of an earlier life whose end is still to be told, before any is sent; may be nil
+	Holds    func(db, policy string, notify []string)
 	Logger   *slog.Logger
 	Clock    func() time.Time
 	Interval time.Duration // between two turns of a database; 0: one second
