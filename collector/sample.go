@@ -218,4 +218,6 @@ type Capture struct {
 const (
 	CaptureWaiting   = "waiting"    // the database's files are not open
 	CaptureSpoolFull = "spool_full" // no replica takes what was captured
+	CaptureFileCut   = "file_cut"   // the main file lacks pages
+	CaptureIndexCut  = "index_cut"  // the -shm file was cut short while it was in use
 )

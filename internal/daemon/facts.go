@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 )
@@ -36,6 +37,10 @@ func captureOf(spooled int64, err error, since time.Time) *collector.Capture {
 		c.Reason = collector.CaptureWaiting
 	case errors.Is(err, capture.ErrSpoolFull):
 		c.Reason = collector.CaptureSpoolFull
+	case errors.Is(err, capture.ErrCut):
+		c.Reason = collector.CaptureFileCut
+	case errors.Is(err, sqlite.ErrIndexCut):
+		c.Reason = collector.CaptureIndexCut
 	}
 	return c
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -18,7 +19,7 @@ func TestErrorsHaveConditions_V3(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for want, err := range map[string]error{"spool_full": capture.ErrSpoolFull, "capture_stopped": store.ErrDamaged,
-		"": replicator.ErrNotOpen} {
+		"file_cut": capture.ErrCut, "index_cut": sqlite.ErrIndexCut, "": replicator.ErrNotOpen} {
 		c := captureOf(0, fmt.Errorf("step: %w", err), now.Add(-time.Hour))
 		found := health.OfDatabase(health.Database{Name: "app", Now: now, Sample: &collector.Sample{State: collector.StateUp,
 			Capture: c}})

@@ -69,6 +69,8 @@ var scenes = map[string]func(*Database){
 			Outcome: "pinned"}
 	},
 	"capture_stopped": func(d *Database) { d.Sample.Capture.Reason, d.Sample.Capture.Err = "failed", "disk I/O error" },
+	"file_cut":        func(d *Database) { d.Sample.Capture.Reason = collector.CaptureFileCut },
+	"index_cut":       func(d *Database) { d.Sample.Capture.Reason = collector.CaptureIndexCut },
 	"spool_full":      func(d *Database) { d.Sample.Capture.Reason = collector.CaptureSpoolFull },
 	"spool_filling":   func(d *Database) { d.Sample.Capture.SpoolBytes = 8e8 },
 	"replica_fenced":  failing("fenced"), "replica_held": failing("held"), "replica_foreign": failing("foreign"),

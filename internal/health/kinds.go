@@ -50,6 +50,8 @@ var kinds = []Kind{
 	{"policy_hindered", Warning, "A policy cannot do all that it is for, and waiting does not help."},
 
 	{"capture_stopped", Critical, "Commits are not captured."},
+	{"file_cut", Critical, "The database's file lacks pages that its WAL does not have either."},
+	{"index_cut", Critical, "The database's -shm file was cut short while it was in use."},
 	{"spool_full", Critical, "The spool is full: commits are not captured."},
 	{"spool_filling", Warning, "Three quarters of the spool are used."},
 	{"replica_fenced", Critical, "Another writer has taken the replica over."},

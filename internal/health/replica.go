@@ -31,6 +31,17 @@ func (f *findings) capture(c *collector.Capture, now time.Time) {
 			"No replica could be reached for long; when one answers again, the difference is taken, but the states in between "+
 				"are lost.",
 			"repair the replica: sqlwatch status DB says what it answers")
+	case c.Reason == collector.CaptureFileCut:
+		f.add("file_cut", Critical, "The database's file lacks pages, and its WAL does not have them.",
+			"It was cut, or a shorter file was copied over it, while an application had it open: the application reads damage "+
+				"there, and nothing new is captured. Replicas hold what was before.",
+			"end the application, put a whole file in place (sqlwatch restore --force DB), remove its -wal and -shm, start the "+
+				"application")
+	case c.Reason == collector.CaptureIndexCut:
+		f.add("index_cut", Critical, "The database's -shm file was cut short while it was in use.",
+			"A process that has it mapped ends with SIGBUS when it touches what is gone: the application too. sqlwatch let go "+
+				"of it and tries again.",
+			"end the application, then start it: it makes the file anew; find out who wrote to it")
 	case c.Reason != "" && c.Reason != collector.CaptureWaiting && now.Sub(c.Since) > unavailableTill/4:
 		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
 			"It is tried again every two seconds; what is missed meanwhile is found by a comparison of the whole database.",
