@@ -97,4 +97,32 @@ func ParseWALIndex(b []byte) (WALIndex, error) {
 	return x, nil
 }
 
+// A -shm file is made of blocks. Each begins with the page numbers of its frames, the first
+// after what WALIndex describes.
+const (
+	walIndexBlock       = 1 << 15
+	walIndexBlockFrames = walIndexBlock / 2 / 4
+)
+
+// FramePages returns the page number of each of the frames 1 to last, of which none may be
+// beyond WALIndex.MaxFrame. While the WAL is not held they may be of another generation.
+func FramePages(f *Files, last uint32) ([]uint32, error) {
+	d, err := f.held(&f.shm, ErrNoWALIndex)
+	if err != nil {
+		return nil, err
+	}
+	var pages []uint32
+	block := make([]byte, walIndexBlock/2)
+	for at, skip := int64(0), WALIndexSize; uint32(len(pages)) < last; at, skip = at+walIndexBlock, 0 {
+		want := block[:min((int(last)-len(pages))*4, walIndexBlockFrames*4-skip)]
+		if _, err := d.ReadAt(want, at+int64(skip)); err != nil {
+			return nil, fmt.Errorf("read page numbers of %s-shm: %w", f.path, err)
+		}
+		for ; len(want) > 0; want = want[4:] {
+			pages = append(pages, binary.NativeEndian.Uint32(want))
+		}
+	}
+	return pages, nil
+}
+
 func nativeBigEndian() bool { return binary.NativeEndian.Uint16([]byte{0, 1}) == 1 }

@@ -47,6 +47,9 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	if err := c.ready(ctx); err != nil {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
+	if err := c.compareIfLost(ctx, c.seeMain()); err != nil { // or a checkpoint of ours would hide it
+		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
+	}
 	c.continuity.level = levelFile{} // the main file is about to change
 	r, err := c.truncater.run(ctx, mode, budget)
 	c.continuity.landmark(c.hold)

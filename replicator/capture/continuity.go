@@ -113,15 +113,25 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	if err != nil || main == (spool.MainFile{}) {
 		return err
 	}
+	before := c.level
+	same := before.salt == x.Salt1 && before.backfilled == x.Backfilled || before.onZero > 0 && before.onZero == h.onZero()
+	backfilled, readErr := true, error(nil)
+	if !same { // what came after the checkpoint that was met just now, and before this look?
+		backfilled, readErr = c.main.Backfilled(x)
+	}
 	again, err := c.files.WALIndex()
 	if err != nil || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled ||
 		again.BackfillAttempted != x.BackfillAttempted {
 		return err // a checkpoint came between
 	}
+	if readErr != nil {
+		return readErr
+	}
 	main.Changed = 0 // by chmod or a hard link, say
-	before := c.level
 	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main}
-	same := before.salt == x.Salt1 && before.backfilled == x.Backfilled || before.onZero > 0 && before.onZero == h.onZero()
+	if !backfilled {
+		return tail.Discontinuous(tail.ReasonReplaced, "the file does not have what a checkpoint wrote to it")
+	}
 	if before.main != (spool.MainFile{}) && same && before.main != main {
 		return tail.Discontinuous(tail.ReasonReplaced, "the file was written to, and not by a checkpoint")
 	}

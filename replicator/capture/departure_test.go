@@ -385,6 +385,36 @@ func TestCopiedOverLive(t *testing.T) {
 		}
 		s.checkEqual()
 	})
+	for name, look := range map[string]func(*scene) error{
+		"D4_afterTheirCheckpoint": func(s *scene) error { _, err := s.capture.Step(s.ctx, true); return err },
+		"D4_beforeACheckpoint": func(s *scene) error {
+			_, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, sqlite.Budget{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			a := startApp(t, s.path)
+			a.do("schema()")
+			a.do("commit(50)")
+			a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchone()`)
+			old := s.path + ".old"
+			output(t, "cp", s.path, old)
+			a.do("commit(200, 2, 900)")
+			s.open()
+			s.settle()
+			// All this happens between two looks of ours.
+			a.do(`db.execute("pragma wal_checkpoint(passive)").fetchone()`)
+			output(t, "cp", old, s.path)
+			a.send("commit(1)") // it may meet the damage or not
+			a.lines.Scan()
+			if err := look(s); err != nil && !errors.Is(err, ErrCut) {
+				t.Error(err)
+			}
+			s.wantLost(map[Reason]uint64{tail.ReasonReplaced: 1})
+		})
+	}
 	t.Run("D4_rightAfterACheckpoint", func(t *testing.T) {
 		t.Parallel()
 		s := newScene(t)

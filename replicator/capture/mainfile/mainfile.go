@@ -3,6 +3,9 @@ package mainfile
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -55,4 +58,47 @@ func (p *Probe) Now() (spool.MainFile, error) {
 	return spool.MainFile{
 		Modified: st.ModTime.UnixNano(), Changed: st.ChangeTime.UnixNano(), Size: st.DatabaseSize, Boot: p.boot,
 	}, nil
+}
+
+// witnesses is how many pages are to tell whether a checkpoint was the last to write.
+const witnesses = 8
+
+// Backfilled reports whether the main file has what the checkpoints up to x.Backfilled
+// wrote: pages that were not written again since are in it as they are in the WAL. If
+// not, somebody wrote another file over it after them. Where every page has been written
+// again, nothing is known against it. The caller holds the WAL, and no checkpoint is under way.
+func (p *Probe) Backfilled(x dbfile.WALIndex) (bool, error) {
+	wal, main := p.files.WAL(), p.files.Database()
+	if wal == nil || x.Backfilled == 0 || x.Backfilled > x.MaxFrame {
+		return true, nil
+	}
+	pages, err := dbfile.FramePages(p.files, x.MaxFrame)
+	if err != nil {
+		return false, err
+	}
+	seen := map[uint32]bool{}
+	for _, page := range pages[x.Backfilled:] { // a checkpoint leaves those to the next one
+		seen[page] = true
+	}
+	in, out := make([]byte, x.PageSize), make([]byte, x.PageSize)
+	for frame, told := x.Backfilled, 0; frame > 0 && told < witnesses; frame-- {
+		page := pages[frame-1]
+		if seen[page] || page > x.Pages {
+			continue
+		}
+		seen[page] = true
+		at := dbfile.WALHeader{PageSize: x.PageSize}.FrameOffset(frame) + dbfile.FrameHeaderSize
+		if _, err := wal.ReadAt(in, at); err != nil {
+			return false, fmt.Errorf("read wal frame %d: %w", frame, err)
+		}
+		_, err := main.ReadAt(out, int64(page-1)*int64(x.PageSize))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, fmt.Errorf("read database page %d: %w", page, err)
+		}
+		if err != nil || !bytes.Equal(in, out) {
+			return false, nil
+		}
+		told++
+	}
+	return true, nil
 }

@@ -1,7 +1,9 @@
 package mainfile
 
 import (
+	"bufio"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -56,4 +58,83 @@ func TestSure_P8(t *testing.T) {
 	if _, err := os.Stat(path + "-wal"); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a look left a -wal: %v", err)
 	}
+}
+
+// keeper is an application that stays: it writes, backfills all of it, and writes again.
+const keeper = `
+import sqlite3, sys, shutil
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("pragma page_size=512"); db.execute("pragma journal_mode=wal"); db.execute("pragma wal_autocheckpoint=0")
+db.execute("create table t(id integer primary key, v blob)"); db.execute("begin")
+for i in range(10000): db.execute("insert into t(v) values(randomblob(400))")
+db.execute("commit")
+db.execute("pragma wal_checkpoint(truncate)").fetchone()
+shutil.copy(sys.argv[1], sys.argv[1] + ".old")
+for line in sys.stdin:
+    db.execute(line).fetchone(); print("did", flush=True)
+`
+
+// A file that was written over after a checkpoint lacks what that wrote. What was written
+// to the WAL once more since proves nothing.
+func TestBackfilled_D4(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	app := exec.Command("python3", "-c", keeper, path)
+	stdin, err := app.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := app.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); app.Wait() })
+	answers := bufio.NewScanner(stdout)
+	do := func(sql string) {
+		t.Helper()
+		if _, err := io.WriteString(stdin, sql+"\n"); err != nil || !answers.Scan() {
+			t.Fatal(sql, err, answers.Err())
+		}
+	}
+	do("update t set v=randomblob(400) where id % 2 = 0") // so many frames that the wal-index has two blocks
+	files, err := dbfile.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	p := New(files)
+	backfilled := func(what string, want bool) {
+		t.Helper()
+		x, err := files.WALIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := p.Backfilled(x); err != nil || got != want {
+			t.Errorf("%s: %v, %v; want %v (%d of %d frames backfilled)", what, got, err, want, x.Backfilled, x.MaxFrame)
+		}
+	}
+	if x, err := files.WALIndex(); err != nil || x.MaxFrame <= 4096 {
+		t.Fatalf("%+v, %v; want more frames", x, err)
+	}
+	backfilled("nothing was", true)
+	do("pragma wal_checkpoint(passive)")
+	backfilled("all of it was", true)
+	if out, err := exec.Command("cp", path, path+".new").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := exec.Command("cp", path+".old", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	backfilled("then the file was written over", false)
+	if out, err := exec.Command("cp", path+".new", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	backfilled("with what it was", true)
+	if out, err := exec.Command("truncate", "-s", "8192", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	backfilled("then it was cut", false)
 }
