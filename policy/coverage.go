@@ -85,6 +85,8 @@ func (p *Policy) MayRefuse(g Guard) bool {
 		return p.unless != nil
 	case GuardWindow:
 		return p.window != nil
+	case GuardHoldOff:
+		return p.HoldOff > 0
 	case GuardPause:
 		return p.Kind != ActNotify
 	case GuardReader, GuardStall:

@@ -130,15 +130,15 @@ func next(steps []step, states map[string]PolicyState, now time.Time) map[string
 func (s *Set) truths(states []lang.WindowState) map[string]Truth {
 	if last := s.shown.Load(); last != nil {
 		same := true
-		for i, w := range s.order {
+		for i, w := range s.windows.Order {
 			same = same && (*last)[w.Name] == states[i].Open
 		}
 		if same {
 			return *last
 		}
 	}
-	m := make(map[string]Truth, len(s.order))
-	for i, w := range s.order {
+	m := make(map[string]Truth, len(s.windows.Order))
+	for i, w := range s.windows.Order {
 		m[w.Name] = states[i].Open
 	}
 	s.shown.Store(&m)
@@ -193,7 +193,7 @@ func (s *Set) newEvaluation(in Input) *evaluation {
 	}
 	s.program.Begin(e.values, lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels,
 		Replicas: replicas})
-	e.windows = s.statesOf(e.windows[:0], e.values, in.Now)
+	e.windows = s.windows.States(e.windows[:0], e.values, in.Now)
 	e.values.SetWindows(e.windows)
 	return e
 }

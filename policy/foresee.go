@@ -63,7 +63,7 @@ func (s *Set) scheduled(x hclsyntax.Expression) bool {
 			return false
 		}
 		attr, _ := t[1].(hcl.TraverseAttr)
-		if w := s.Windows[attr.Name]; t.RootName() != "window" || w == nil || w.schedule == nil {
+		if w := s.Windows[attr.Name]; t.RootName() != "window" || w == nil || !w.Scheduled() {
 			return false
 		}
 	}
@@ -90,7 +90,7 @@ func (s *Set) opensFrom(p *Policy, from time.Time) (opens time.Time, ok bool) {
 	at := from
 	for range maxChanges {
 		e := s.program.At(lang.Moment{Now: at, Sample: &collector.Sample{At: at}})
-		e.SetWindows(s.statesOf(nil, e, at))
+		e.SetWindows(s.windows.States(nil, e, at))
 		if st, _ := e.Window(p.window); st.Open == True {
 			if at.After(from) {
 				p.opens.Store(&opening{from: from, at: at})
@@ -109,11 +109,11 @@ func (s *Set) opensFrom(p *Policy, from time.Time) (opens time.Time, ok bool) {
 
 // nextChange returns when the next of the scheduled windows opens or closes.
 func (s *Set) nextChange(now time.Time) (next time.Time) {
-	for _, w := range s.order {
-		if w.schedule == nil {
+	for _, w := range s.windows.Order {
+		if !w.Scheduled() {
 			continue
 		}
-		if _, change := w.schedule.At(now); next.IsZero() || !change.IsZero() && change.Before(next) {
+		if change := w.Change(now); next.IsZero() || !change.IsZero() && change.Before(next) {
 			next = change
 		}
 	}

@@ -15,6 +15,7 @@ func (s *step) guard(f floors) {
 	s.guardUnless()
 	s.guardWindow()
 	s.guardRest()
+	s.guardHoldOff()
 	if s.p.Kind == ActCheckpoint {
 		s.guardReader()
 		s.guardStall()
@@ -109,6 +110,26 @@ func (s *step) guardRest() {
 		return
 	}
 	s.refuse(GuardCooldown, "cooling down until "+st.ReadyAt.Format(time.TimeOnly), st.ReadyAt)
+}
+
+// guardHoldOff waits until what has just begun or been done can be judged: the watch of
+// the database, or another policy's action on it.
+func (s *step) guardHoldOff() {
+	if s.p.HoldOff == 0 {
+		return
+	}
+	now, since, what := s.e.in.Now, s.e.in.History.Unbroken(), "the watch of the database began"
+	for i := range s.e.steps {
+		if o := &s.e.steps[i]; o.p != s.p && o.p.Kind != ActNotify {
+			if at := later(o.st.Started, o.st.Ended); at.After(since) {
+				since, what = at, "policy "+o.p.Name+" acted"
+			}
+		}
+	}
+	if until := since.Add(s.p.HoldOff); !since.IsZero() && now.Before(until) {
+		s.refuse(GuardHoldOff, fmt.Sprintf("%s at %s; it holds off until %s", what, since.Format(time.TimeOnly),
+			until.Format(time.TimeOnly)), until)
+	}
 }
 
 // guardReader looks before locking: TRUNCATE takes the write lock and then

@@ -8,13 +8,17 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
-	"github.com/sqlwatch/sqlwatch/policy/calendar"
+	"github.com/sqlwatch/sqlwatch/policy/catalogue"
+	"github.com/sqlwatch/sqlwatch/policy/foreach"
 	"github.com/sqlwatch/sqlwatch/policy/ladder"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
+	"github.com/sqlwatch/sqlwatch/policy/lang/each"
 	"github.com/sqlwatch/sqlwatch/policy/proof"
 	"github.com/sqlwatch/sqlwatch/policy/selection"
+	"github.com/sqlwatch/sqlwatch/policy/window"
 )
 
 // Defaults of what a policy leaves out.
@@ -38,35 +42,58 @@ func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
 	p := &parsing{Decoder: hcldecode.Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc,
 		program: lang.NewProgram(sc)}}
 	if b := p.Single(blocks, "engine"); b != nil {
-		content := p.Content(b.Body, hcldecode.Attributes("mode"))
+		content := p.Content(b.Body, catalogue.Schema("engine"))
 		p.set.DryRun = p.Choice(content.Attributes["mode"], "enforce", "enforce", "dry_run") == "dry_run"
 	}
-	p.windows(blocks.OfType("window"))
+	p.set.windows = window.Read(&p.Decoder, p.set.program, blocks.OfType("window"))
+	p.set.Windows = p.set.windows.Named
+	p.policies(blocks.OfType("policy"))
+	p.shadowed()
+	return p.set, p.Diags
+}
+
+// policies reads the policies, those of a for_each one by one.
+func (p *parsing) policies(blocks hcl.Blocks) {
+	var all []*foreach.Instance
+	for _, b := range blocks {
+		all = append(all, foreach.Expand(&p.Decoder, b)...)
+	}
+	given, units := foreach.Given(all)
+	if p.Scope.Variables == nil {
+		p.Scope.Variables, p.Scope.Units = map[string]cty.Value{}, map[string]lang.Unit{}
+	}
+	p.Scope.Variables[each.Name] = given
+	for path, unit := range units {
+		p.Scope.Units[each.Name+"."+path] = unit
+	}
 	places := map[string]hcl.Range{}
-	for _, b := range blocks.OfType("policy") {
-		if first, dup := places[b.Labels[0]]; dup {
-			p.Errorf(b.DefRange, "Duplicate policy", "Policy %q is already defined at %s.", b.Labels[0], first)
+	for _, one := range all {
+		b := one.Block
+		if first, dup := places[one.Name]; dup {
+			p.Errorf(b.DefRange, "Duplicate policy", "Policy %q is already defined at %s.", one.Name, first)
 			continue
 		}
-		places[b.Labels[0]] = b.DefRange
-		p.name(b)
-		p.set.Policies = append(p.set.Policies, p.policy(b))
+		places[one.Name] = b.DefRange
+		before := len(p.Diags)
+		p.set.program.Instance, p.Extra = "", nil
+		if one.Key != "" {
+			p.set.program.Instance, p.Extra = one.Name, map[string]cty.Value{each.Written: one.Each()}
+		} else {
+			p.Name(b)
+		}
+		pol := p.policy(b)
+		pol.Instance = one
+		p.set.Policies = append(p.set.Policies, pol)
+		p.TellOnce(before)
 	}
-	return p.set, p.Diags
+	p.set.program.Instance, p.Extra = "", nil
 }
 
 // parsing is one call of Parse.
 type parsing struct {
 	hcldecode.Decoder
-	set *Set
-}
-
-// name checks that a block's name can stand in metrics and expressions.
-func (p *parsing) name(b *hcl.Block) {
-	if !hclsyntax.ValidIdentifier(b.Labels[0]) {
-		p.Errorf(b.LabelRanges[0], "Bad name", "A name consists of letters, digits, - and _, and begins with a letter; %q "+
-			"does not.", b.Labels[0])
-	}
+	set        *Set
+	contenders []contender // as set.Policies
 }
 
 // expression compiles an attribute's expression.
@@ -79,138 +106,16 @@ func (p *parsing) expression(a *hcl.Attribute, want lang.Unit) hclsyntax.Express
 	return x
 }
 
-func (p *parsing) windows(blocks hcl.Blocks) {
-	places := map[string]hcl.Range{}
-	var names []string
-	for _, b := range blocks {
-		names = append(names, b.Labels[0])
-	}
-	for _, b := range blocks {
-		name := b.Labels[0]
-		if first, dup := places[name]; dup {
-			p.Errorf(b.DefRange, "Duplicate window", "Window %q is already defined at %s.", name, first)
-			continue
-		}
-		places[name] = b.DefRange
-		p.name(b)
-		p.set.Windows[name] = p.window(b, names)
-	}
-	for _, b := range blocks {
-		if w := p.set.Windows[b.Labels[0]]; w.Learn != nil && w.Range == b.DefRange {
-			p.finishLearn(w, b)
-		}
-	}
-	for name := range places {
-		p.set.program.Windows = append(p.set.program.Windows, name)
-	}
-	slices.Sort(p.set.program.Windows)
-	for _, name := range p.set.program.Windows {
-		p.set.order = append(p.set.order, p.set.Windows[name])
-	}
-}
-
-func (p *parsing) window(b *hcl.Block, names []string) *Window {
-	w := &Window{Name: b.Labels[0], Range: b.DefRange, Location: time.UTC}
-	content := p.Content(b.Body, windowSchema())
-	a := content.Attributes
-	if learn := p.Single(content.Blocks, "learn"); learn != nil {
-		if len(a) > 0 {
-			p.Errorf(b.DefRange, "Two kinds of window", "A window has either a cron schedule or a learn block.")
-		}
-		w.Learn = p.learn(learn, names)
-		return w
-	}
-	if a["cron"] == nil || a["duration"] == nil {
-		p.Errorf(b.DefRange, "Incomplete window", "A window needs cron and duration, or a learn block.")
-		return w
-	}
-	w.Cron = p.Plain(a["cron"], "")
-	w.Duration = p.Duration(a["duration"], time.Hour, time.Minute, calendar.MaxDuration)
-	if tz := p.Plain(a["timezone"], "UTC"); tz != "" {
-		w.Location = p.location(a["timezone"], tz)
-	}
-	schedule, err := calendar.New(w.Cron, w.Duration, w.Location)
-	if err != nil {
-		p.Errorf(a["cron"].Expr.Range(), "Bad schedule", "%v.", err)
-	}
-	for _, doubt := range schedule.Doubts() {
-		p.Warnf(a["cron"].Expr.Range(), "Is that meant?", "%s", doubt)
-	}
-	w.schedule = schedule
-	return w
-}
-
-func (p *parsing) learn(b *hcl.Block, names []string) *Learn {
-	a := p.Content(b.Body, hcldecode.Attributes("signal!", "quantile", "min_history", "fallback", "except",
-		"timezone")).Attributes
-	l := &Learn{
-		Quantile:   p.Number(a["quantile"], 0.2),
-		MinHistory: p.Duration(a["min_history"], 72*time.Hour, time.Minute, lang.MaxWindow),
-	}
-	if f := a["fallback"]; f != nil {
-		l.Fallback = p.Ref(f.Name, f.Expr, "window", names)
-	}
-	if l.Quantile <= 0 || l.Quantile >= 1 {
-		p.Errorf(a["quantile"].Expr.Range(), "Out of range", "quantile must be between 0 and 1.")
-		l.Quantile = 0.5
-	}
-	l.Except = p.Refs(a["except"], "window", names)
-	if tz := p.Plain(a["timezone"], ""); tz != "" {
-		l.Location = p.location(a["timezone"], tz)
-	}
-	return l
-}
-
-// finishLearn reads what needs every window: the clock by which the week goes is
-// that of the fallback where nothing else is said.
-func (p *parsing) finishLearn(w *Window, b *hcl.Block) {
-	l := w.Learn
-	for _, name := range append([]string{l.Fallback}, l.Except...) {
-		if other := p.set.Windows[name]; other != nil && other.Learn != nil {
-			p.Errorf(w.Range, "Bad fallback", "fallback and except of a learned window must be windows with a cron schedule; "+
-				"window.%s is none.", name)
-			l.Fallback, l.Except = "", nil
-		}
-	}
-	if l.Location == nil {
-		l.Location = time.UTC
-		if fallback := p.set.Windows[l.Fallback]; fallback != nil {
-			l.Location = fallback.Location
-		}
-	}
-	learn := p.Single(p.Content(b.Body, windowSchema()).Blocks, "learn")
-	attrs, _, _ := learn.Body.PartialContent(hcldecode.Attributes("signal"))
-	if signal := attrs.Attributes["signal"]; signal != nil {
-		var diags hcl.Diagnostics
-		l.signal, diags = p.set.program.CompileLearned(signal.Expr, l.Location)
-		p.Diags = append(p.Diags, diags...)
-	}
-}
-
-func windowSchema() *hcl.BodySchema {
-	schema := hcldecode.Attributes("cron", "duration", "timezone")
-	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "learn"}}
-	return schema
-}
-
-// location finds a time zone.
-func (p *parsing) location(a *hcl.Attribute, name string) *time.Location {
-	loc, err := time.LoadLocation(name)
-	if err != nil {
-		p.Errorf(a.Expr.Range(), "Unknown time zone", "There is no time zone %q; names are as in \"Europe/Berlin\".", name)
-		return time.UTC
-	}
-	return loc
-}
-
 func (p *parsing) policy(b *hcl.Block) *Policy {
-	schema := hcldecode.Attributes("when!", "for", "until", "unless", "window", "max_defer", "cooldown", "priority",
-		"mode", "severity", "notify", "message", "databases", "exclude", "labels")
+	schema := catalogue.Schema("policy")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "checkpoint"}, {Type: "snapshot"}, {Type: "sync"}, {Type: "verify"},
 		{Type: "tune", LabelNames: []string{"name"}}}
 	content := p.Content(b.Body, schema)
 	a := content.Attributes
-	pol := &Policy{Name: b.Labels[0], Range: b.DefRange}
+	pol := &Policy{Name: p.set.program.Instance, Range: b.DefRange}
+	if pol.Name == "" {
+		pol.Name = b.Labels[0]
+	}
 	pol.Selection = selection.Read(&p.Decoder, a)
 	p.action(pol, content)
 	p.set.program.Tunes = map[string]lang.Unit{}
@@ -219,6 +124,7 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 	pol.DryRun = p.Choice(a["mode"], "enforce", "enforce", "dry_run") == "dry_run"
 	pol.Severity = p.Choice(a["severity"], "warning", "info", "warning", "critical")
 	pol.For = p.Duration(a["for"], 0, 0, year)
+	pol.HoldOff = p.Duration(a["hold_off"], 0, time.Second, 24*time.Hour)
 	pol.MaxDefer = p.Duration(a["max_defer"], 0, time.Second, year)
 	pol.Notify = p.Refs(a["notify"], "notifier", p.Scope.Notifiers)
 	cooldown := DefaultCooldown
@@ -232,10 +138,7 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 	pol.window = p.expression(a["window"], lang.WindowUnit)
 	pol.foretold = pol.window != nil && p.set.scheduled(pol.window)
 	pol.message = p.expression(a["message"], lang.AnyUnit)
-	p.neverActs(pol, a)
-	if pol.window == nil && a["max_defer"] != nil {
-		p.Warnf(a["max_defer"].Range, "Nothing to defer", "max_defer has no effect without a window.")
-	}
+	p.neverActs(pol, a, hcldecode.Places(content, "stall_budget"))
 	if pol.until != nil && pol.Kind != ActCheckpoint {
 		p.Errorf(a["until"].Range, "until without checkpoint",
 			"until goes with a checkpoint block; without it the policy rests for its cooldown and looks again.")
@@ -244,16 +147,13 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 }
 
 // neverActs reports what can be proven of a policy that will not do what it is for.
-func (p *parsing) neverActs(pol *Policy, a hcl.Attributes) {
-	for _, f := range proof.Of(p.set.program, proof.Policy{Name: pol.Name, When: pol.when, Until: pol.until,
-		Unless: pol.unless, Checkpoint: pol.Kind == ActCheckpoint, Truncate: pol.Ladder != nil && pol.Ladder.Truncates(),
-		MaxDefer: pol.MaxDefer, Window: p.set.spansOf(pol.window)}) {
-		if f.Error {
-			p.Errorf(a[f.Attribute].Expr.Range(), f.Summary, "%s", f.Detail)
-		} else {
-			p.Warnf(a[f.Attribute].Expr.Range(), f.Summary, "%s", f.Detail)
-		}
+func (p *parsing) neverActs(pol *Policy, a hcl.Attributes, places map[string]hcl.Range) {
+	facts := p.set.factsOf(pol)
+	facts.Given = func(attribute string) bool { _, given := places[attribute]; return given }
+	for _, f := range proof.Of(p.set.program, facts) {
+		p.found(f, pol, places)
 	}
+	p.contenders = append(p.contenders, contender{facts, places})
 	if x := a["window"]; x != nil {
 		if _, tuple := x.Expr.(*hclsyntax.TupleConsExpr); tuple {
 			p.Errorf(x.Expr.Range(), "Not a window", "A list is no window; write any_of(window.A, window.B).")
@@ -262,6 +162,62 @@ func (p *parsing) neverActs(pol *Policy, a hcl.Attributes) {
 				"null is no window, and the policy would never act; leave window out for any time.")
 		}
 	}
+}
+
+// contender is what is looked at when policies are compared.
+type contender struct {
+	proof.Policy
+	places map[string]hcl.Range
+}
+
+// found reports a finding at its place.
+func (p *parsing) found(f proof.Finding, pol *Policy, places map[string]hcl.Range) {
+	at, given := places[f.Attribute]
+	switch {
+	case f.Place != nil:
+		at = *f.Place
+	case !given:
+		at = pol.Range
+	}
+	if f.Error {
+		p.Errorf(at, f.Summary, "%s", f.Detail)
+	} else {
+		p.Warnf(at, f.Summary, "%s", f.Detail)
+	}
+}
+
+// shadowed reports policies whose turn never comes.
+func (p *parsing) shadowed() {
+	if p.Diags.HasErrors() {
+		return
+	}
+	var all []proof.Policy
+	for _, c := range p.contenders {
+		all = append(all, c.Policy)
+	}
+	found := proof.Shadowed(p.set.program, all)
+	for i, c := range p.contenders {
+		if f, shadowed := found[i]; shadowed {
+			p.found(f, p.set.Policies[i], c.places)
+		}
+	}
+}
+
+// factsOf returns what can be proven something of.
+func (s *Set) factsOf(pol *Policy) proof.Policy {
+	f := proof.Policy{Name: pol.Name, Kind: string(pol.Kind), When: pol.when, Until: pol.until, Unless: pol.unless,
+		WindowOf: pol.window, Message: pol.message, Checkpoint: pol.Kind == ActCheckpoint,
+		Truncate: pol.Ladder != nil && pol.Ladder.Truncates(), For: pol.For, MaxDefer: pol.MaxDefer, Cooldown: pol.Cooldown,
+		Priority: pol.Priority, DryRun: pol.DryRun, Window: s.spansOf(pol.window), Selection: &pol.Selection,
+		Floor: MinTruncateBytes}
+	if s.scope.Databases != nil {
+		f.Databases = append([]lang.Database{}, pol.May(s.scope.Databases)...)
+	}
+	for _, t := range pol.Tunes {
+		f.Tunes = append(f.Tunes, proof.Tune{Name: t.Name, Goal: t.goal, Start: t.Start, Min: t.Min, Max: t.Max,
+			Budget: t.isBudget(pol), Place: t.Range})
+	}
+	return f
 }
 
 // action finds which one action the policy has.
@@ -303,7 +259,7 @@ func nobody(a *hcl.Attribute) bool {
 
 func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 	for _, b := range blocks {
-		a := p.Content(b.Body, hcldecode.Attributes("goal!", "mode", "start", "min", "max")).Attributes
+		a := p.Content(b.Body, catalogue.Schema("tune")).Attributes
 		t := &Tune{Name: b.Labels[0], Range: b.DefRange}
 		t.Mode = TuneMode(p.Choice(a["mode"], string(TuneSuggest), string(TuneSuggest), string(TuneShadow), string(TuneApply),
 			string(TuneFreeze), "auto"))
@@ -318,7 +274,7 @@ func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 		} else {
 			t.Unit = lang.UnitOf(a["start"].Expr, p.Scope)
 		}
-		p.name(b)
+		p.Name(b)
 		t.Start = p.Number(a["start"], t.Start)
 		t.Min, t.Max = p.Number(a["min"], t.Start/4), p.Number(a["max"], t.Start)
 		if !(0 < t.Min && t.Min <= t.Start && t.Start <= t.Max) {

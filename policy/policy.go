@@ -14,9 +14,11 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/foreach"
 	"github.com/sqlwatch/sqlwatch/policy/ladder"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 	"github.com/sqlwatch/sqlwatch/policy/selection"
+	"github.com/sqlwatch/sqlwatch/policy/window"
 )
 
 // The floors: no policy can make sqlwatch act more often, or on less, than this.
@@ -40,7 +42,7 @@ type Set struct {
 
 	scope   *Scope                           // what the expressions see
 	program *lang.Program                    // every expression
-	order   []*Window                        // the windows in file order, as the program numbers them
+	windows *window.Set                      // the windows, as the program numbers them
 	shown   atomic.Pointer[map[string]Truth] // the windows' truths of the last decision: mostly the next one's too
 	spare   sync.Pool                        // evaluations to be used again
 }
@@ -65,11 +67,11 @@ func (s *Set) Scope() *Scope { return s.scope }
 
 // WindowStates returns the state of every window for one database at one moment.
 func (s *Set) WindowStates(in Input) map[string]lang.WindowState {
-	states := make(map[string]lang.WindowState, len(s.order))
+	states := make(map[string]lang.WindowState, len(s.windows.Order))
 	e := s.newEvaluation(in)
 	defer s.release(e)
 	for i, st := range e.windows {
-		states[s.order[i].Name] = st
+		states[s.windows.Order[i].Name] = st
 	}
 	return states
 }
@@ -97,6 +99,8 @@ type Policy struct {
 	Notify              []string
 	Tunes               []*Tune
 	Range               hcl.Range
+	HoldOff             time.Duration     // it does not act for so long after the watch began or another policy acted
+	Instance            *foreach.Instance // of a for_each; its own block where there is none
 
 	expressions
 	closed atomic.Pointer[closedReason]
@@ -108,6 +112,30 @@ type Policy struct {
 // expressions are those of a policy; nil: it has none.
 type expressions struct {
 	when, until, unless, window, message hclsyntax.Expression
+}
+
+// WindowsRead returns the names of the windows that some policy goes by.
+func (s *Set) WindowsRead() (names []string) {
+	for _, p := range s.Policies {
+		for _, x := range []hclsyntax.Expression{p.when, p.until, p.unless, p.window, p.message} {
+			if x == nil {
+				continue
+			}
+			for _, t := range x.Variables() {
+				if t.RootName() == "window" && len(t) > 1 {
+					if name, is := t[1].(hcl.TraverseAttr); is {
+						names = append(names, name.Name)
+					}
+				}
+			}
+		}
+	}
+	for _, w := range s.Windows {
+		if w.Learn != nil {
+			names = append(append(names, w.Learn.Except...), w.Learn.Fallback)
+		}
+	}
+	return names
 }
 
 // ActionKind is what a policy does.
@@ -179,6 +207,7 @@ const (
 	GuardWindow   Guard = "window"   // outside its window
 	GuardCooldown Guard = "cooldown" // resting after a success
 	GuardBackoff  Guard = "backoff"  // resting after a fruitless run
+	GuardHoldOff  Guard = "hold_off" // the watch has just begun, or another policy has just acted
 	GuardReader   Guard = "reader"   // a reader pins the WAL
 	GuardStall    Guard = "stall"    // predicted to hold writers up beyond the budget
 	GuardFloor    Guard = "floor"    // too soon or too little for the floors in the code
@@ -187,8 +216,8 @@ const (
 
 // Guards lists every guard in order, for metrics.
 func Guards() []Guard {
-	return []Guard{GuardMode, GuardPause, GuardUnless, GuardWindow, GuardCooldown, GuardBackoff, GuardReader, GuardStall,
-		GuardFloor, GuardTurn}
+	return []Guard{GuardMode, GuardPause, GuardUnless, GuardWindow, GuardCooldown, GuardBackoff, GuardHoldOff, GuardReader,
+		GuardStall, GuardFloor, GuardTurn}
 }
 
 // Decision is what an evaluation found for one database.

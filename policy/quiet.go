@@ -48,7 +48,7 @@ const HoursOfWeek = 7 * 24
 
 // Learned lists the windows that learn, by name in order.
 func (s *Set) Learned() (names []string) {
-	for _, w := range s.order {
+	for _, w := range s.windows.Order {
 		if w.Learn != nil {
 			names = append(names, w.Name)
 		}
@@ -66,9 +66,9 @@ func (s *Set) Quiet(window string, in Input) (q Quiet, ok bool) {
 	e := s.newEvaluation(in)
 	defer s.release(e)
 	l := w.Learn
-	st := s.learnedState(e.values, l, in.Now)
-	know := e.values.Learning(l.signal, l.Location, l.Quantile, l.MinHistory)
-	q = Quiet{DB: in.Sample.DB, Window: window, At: in.Now, Zone: l.Location.String(), Signal: e.values.Source(l.signal),
+	st := s.windows.LearnedState(e.values, l, in.Now)
+	know := e.values.Learning(l.Signal, l.Location, l.Quantile, l.MinHistory)
+	q = Quiet{DB: in.Sample.DB, Window: window, At: in.Now, Zone: l.Location.String(), Signal: e.values.Source(l.Signal),
 		Open: st.Open, Learned: know.Learned, Since: know.Since, SeenSecs: know.Seen.Seconds(),
 		NeedsSecs: l.MinHistory.Seconds(), Level: known(know.Level), Expected: known(know.Expected), Live: known(know.Live),
 		Fallback: l.Fallback, Except: append([]string{}, l.Except...), Hours: hoursOf(know)}
@@ -125,7 +125,7 @@ func hoursOf(know lang.Learning) []Hour {
 // whyQuiet says in one sentence why a learned window is as it is.
 func (s *Set) whyQuiet(l *Learn, st lang.WindowState, know lang.Learning, now time.Time) string {
 	for _, name := range l.Except {
-		if s.Windows[name].at(now).Open == True {
+		if s.Windows[name].At(now).Open == True {
 			return fmt.Sprintf("closed: window.%s is open, which except names", name)
 		}
 	}

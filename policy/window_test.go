@@ -8,7 +8,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
-func window(t *testing.T, cron, duration, zone string) *Window {
+func windowOf(t *testing.T, cron, duration, zone string) *Window {
 	t.Helper()
 	set := mustParse(t, fmt.Sprintf("window \"w\" {\n cron = %q\n duration = %q\n timezone = %q\n}", cron, duration, zone))
 	return set.Windows["w"]
@@ -33,7 +33,7 @@ func TestWindowDaylightSaving(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			w := window(t, test.cron, test.duration, "Europe/Berlin")
+			w := windowOf(t, test.cron, test.duration, "Europe/Berlin")
 			day, _ := time.ParseInLocation(time.DateOnly, test.day, w.Location)
 			var changes []string
 			was := False
@@ -60,14 +60,14 @@ func TestWindowAgainstItself(t *testing.T) {
 	} {
 		t.Run(test.zone, func(t *testing.T) {
 			t.Parallel()
-			w := window(t, test.cron, test.duration, test.zone)
+			w := windowOf(t, test.cron, test.duration, test.zone)
 			var last lang.WindowState
 			step := 5 * time.Minute
 			for at := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC); at.Year() == 2026; at = at.Add(step) {
 				if m := at.Month(); m > time.April && m < time.September {
 					at, last = time.Date(2026, 9, 1, 0, 0, 0, 0, time.UTC), lang.WindowState{}
 				}
-				st := w.at(at)
+				st := w.At(at)
 				if last.Open == False && last.OpensIn <= step.Seconds() != (st.Open == True) && last.OpensIn+
 					w.Duration.Seconds() > step.Seconds() {
 					t.Fatalf("%s: five minutes ago it was to open in %vs, now open is %s", at, last.OpensIn, st.Open)
@@ -83,7 +83,7 @@ func TestWindowAgainstItself(t *testing.T) {
 
 func TestWindowLevelTriggered(t *testing.T) {
 	t.Parallel()
-	w := window(t, "0 2 * * *", "3h", "UTC")
+	w := windowOf(t, "0 2 * * *", "3h", "UTC")
 	// Nobody looked at 02:00; it is open all the same.
 	if got := w.Open(time.Date(2026, 5, 5, 4, 59, 59, 0, time.UTC)); got != True {
 		t.Errorf("04:59:59: %s", got)

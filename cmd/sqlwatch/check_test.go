@@ -42,7 +42,7 @@ func configFile(t *testing.T, text string) string {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	good := "database \"app\" {\n  path = \"/srv/app.db\"\n}\n"
-	warns := good + "policy \"p\" {\n  when = wal.bytes > 100\n  sync {}\n}\n"
+	warns := good + "policy \"p\" {\n  when = wal.bytes > 100\n  checkpoint {}\n}\n"
 	tests := []struct {
 		name, text, flag string
 		code             int
@@ -85,7 +85,8 @@ func TestCheck(t *testing.T) {
 func TestCheck_F10_readable_secret(t *testing.T) {
 	t.Parallel()
 	path := configFile(t, "replica \"s3\" \"main\" {\n  bucket = \"b\"\n  credentials {\n    access_key = \"key\"\n    "+
-		"secret_key = \"canary-5f1b7e\"\n  }\n}\n")
+		"secret_key = \"canary-5f1b7e\"\n  }\n}\n"+
+		"database \"a\" {\n  path = \"/a.db\"\n  replicate_to = [replica.s3.main]\n}\n")
 	for _, test := range []struct {
 		mode os.FileMode
 		args []string

@@ -42,7 +42,7 @@ sys.stdin.read()`, db)
   path = "PATH"
 }
 policy "drain" {
-  when = wal.bytes >= 0
+  when = wal.frames + 1 > 0
   for  = "1h"
   checkpoint {
     step "passive" {}

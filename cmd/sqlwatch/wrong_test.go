@@ -82,7 +82,161 @@ func wrongs() (all []wrong) {
 	conditions(when)
 	schedules(add)
 	blocks(add)
+	idle(add)
 	return all
+}
+
+// idle are configurations that say something, and would never do it.
+func idle(add func(text, want string)) {
+	const app = "database \"app\" {\n  path   = \"/srv/app.db\"\n  labels = { tier = \"gold\" }\n}\n"
+	const replica = "replica \"file\" \"local\" {\n  dir = \"/var/backups/${db.name}\"\n}\n"
+	policy := func(lines, want string) { add(app+"policy \"p\" {\n"+lines+"\n}\n", want) }
+	large := "  when = wal.bytes > bytes(\"64MB\")\n"
+	for lines, want := range map[string]string{
+		"  databases = «[\"ap\"]":                              "none of the databases",
+		"  databases = «[\"tenant-*\"]":                        "none of the databases",
+		"  exclude = «[\"a*\"]":                                "none of the databases",
+		"  labels = «{ tier = \"glod\" }":                      `"gold"`,
+		"  databases = [\"app\"]\n  exclude = [\"app\"]":       "",
+		"  labels = { tier = \"gold\" }\n exclude = [\"app\"]": "",
+	} {
+		if !strings.Contains(lines, "«") {
+			lines = strings.Replace(lines, "exclude = ", "exclude = «", 1)
+			lines = strings.Replace(lines, "  databases = [\"app\"]\n", "", 1)
+			lines = strings.Replace(lines, "  labels = { tier = \"gold\" }\n", "", 1)
+		}
+		policy(large+lines+"\n  checkpoint {}", want)
+	}
+	for _, kind := range []string{"snapshot", "sync", "verify"} {
+		policy("  when = true\n  «"+kind+" {}", "has a replica")
+		add(app+replica+"database \"b\" {\n  path = \"/b\"\n  replicate_to = [replica.file.local]\n}\npolicy \"p\" {\n"+
+			"  databases = [\"app\"]\n  when = true\n  «"+kind+" {}\n}\n", "has a replica")
+	}
+	for x, want := range map[string]string{
+		`replica.lag > duration("1m")`:                         "has a replica",
+		`replica.pending_bytes > 0 && wal.frames > 0`:          "has a replica",
+		`!replica.healthy`:                                     "has a replica",
+		`db.name == "ap"`:                                      `"app"`,
+		`db.labels.tier == "glod" && wal.bytes > bytes("1MB")`: `"gold"`,
+		`db.name != "app" && db.name == "app"`:                 "always false",
+		`locks.writer_held && !locks.writer_held`:              "always false",
+		`locks.writer_held && !(locks.writer_held || false)`:   "always false",
+		`wal.bytes == 5 && wal.bytes == 6`:                     "always false",
+		`wal.bytes > 5 && wal.bytes == 5`:                      "always false",
+		`max_over(wal.bytes, "1h") < 0`:                        "always false",
+		`max_over(disk.free_ratio, "1h") < -0.5`:               "always false",
+		`avg_over(wal.bytes, "1h") > bytes("2MB") && avg_over(wal.bytes, "1h") < bytes("1MB")`: "always false",
+		`wal.bytes < bytes("100kB")`:                   "not worth a TRUNCATE",
+		`wal.bytes > 5 && wal.bytes <= bytes("64KiB")`: "not worth a TRUNCATE",
+		`wal.bytes > bytes("1MB") && false`:            "always false",
+		`(wal.bytes < 0 || false) && true`:             "always false",
+		`null && wal.bytes > bytes("1MB")`:             "",
+		`wal.bytes > bytes(local.limit)`:               "not an amount",
+		`wal.age > duration(var.age)`:                  "not a duration",
+	} {
+		policy("  when = «"+x+"\n  checkpoint {}\n}\nlocals {\n  limit = \"many\"\n}\nvariable \"age\" {\n  default = "+
+			"\"old\"", want)
+	}
+	add(app+replica+"database \"b\" {\n  path = \"/b\"\n  replicate_to = [replica.file.local]\n}\npolicy \"p\" {\n"+
+		"  databases = [\"app\"]\n  when = «replica[\"file.local\"].lag > duration(\"1m\")\n  checkpoint {}\n}\n",
+		"never known")
+	policy(large+"  unless = «wal.bytes >= 0\n  checkpoint {}", "always true")
+	policy(large+"  unless = «db.name == \"app\"\n  checkpoint {}", "always true")
+	for lines, want := range map[string]string{
+		"  «tune \"x\" {\n goal = wal.bytes < 5\n start = 5\n  }":                              "reads tune.x",
+		"  «tune \"stall\" {\n goal = true\n  }":                                               "always true",
+		"  «tune \"stall\" {\n goal = 1 > 2\n  }":                                              "always false",
+		"  «tune \"stall\" {\n goal = wal.bytes < 5\n start = 0.1\n min = 0.1\n max = 0.1\n }": "could not move",
+	} {
+		policy(large+lines+"\n  checkpoint {}", want)
+	}
+	policy(large+"  checkpoint {\n step \"passive\" {}\n  }\n  «tune \"stall\" {\n goal = wal.bytes < 5\n  }",
+		"no stall budget")
+	for dir, want := range map[string]string{`""`: "dir is empty", `"backups"`: "Relative path",
+		`"${db.name}"`: "Relative path",
+		`"./x"`:        "Relative path"} {
+		add("replica \"file\" \"x\" {\n  dir = «"+dir+"\n}\n", want)
+	}
+	const learned = "window \"all\" {\n  cron = \"0 * * * *\"\n  duration = \"1h\"\n}\n«window \"w\" {\n  learn {\n" +
+		"    signal = wal.frames\n    except = [window.all]\n  }\n}\n"
+	add(app+learned+"policy \"p\" {\n  when = true\n  window = window.w\n  checkpoint {}\n}\n", "never open")
+}
+
+// doubtful are configurations that are accepted with a warning: at « stands what has no
+// effect, or hardly what was meant.
+func doubtful() (all []wrong) {
+	const app = "database \"app\" {\n  path = \"/srv/app.db\"\n}\n"
+	add := func(text, want string) { all = append(all, wrong{text, want}) }
+	policy := func(lines, want string) { add(app+"policy \"p\" {\n"+lines+"\n}\n", want) }
+	large := "  when = wal.bytes > bytes(\"64MB\")\n"
+	add("«replica \"file\" \"local\" {\n  dir = \"/var/backups\"\n}\n"+app, "nothing is stored there")
+	add("«window \"w\" {\n  cron = \"0 2 * * *\"\n  duration = \"1h\"\n}\n"+app, "no policy keeps to it")
+	add("«notifier \"exec\" \"x\" {\n  command = [\"/bin/true\"]\n}\n"+app, "it is told nothing")
+	for lines, want := range map[string]string{
+		"replicate_to = «[]": "not replicated", "labels = «{}": "empty labels", "exclude = «[]": "empty exclude"} {
+		add("database \"app\" {\n  path = \"/srv/app.db\"\n  "+lines+"\n}\n", want)
+	}
+	for lines, want := range map[string]string{
+		"  databases = «[\"app\", \"ap\"]":           `"app"`,
+		"  databases = «[\"app\", \"app\"]":          "listed twice",
+		"  exclude = «[\"bpp\"]":                     `"app"`,
+		"  «exclude = []":                            "selects nothing",
+		"  «labels = {}":                             "selects nothing",
+		"  message = «\"full\"":                      "goes with notify",
+		"  max_defer = «\"1h\"":                      "without a window",
+		"  unless = «replica.lag > duration(\"2m\")": "has a replica",
+		"  unless = «wal.frames < 0":                 "always false",
+		"  unless = «1 > 2":                          "always false",
+		"  until = «wal.bytes < 0":                   "again and again",
+		"  until = «wal.bytes >= 0":                  "always holds",
+		"  until = «wal.bytes > bytes(\"1MB\")":      "has not begun",
+	} {
+		policy(large+lines+"\n  checkpoint {}", want)
+	}
+	for lines, want := range map[string]string{
+		"    stall_budget = «\"1s\"\n    step \"passive\" {}": "holds nobody up",
+		"    step \"passive\" { «busy_timeout = \"1s\" }":     "waits for nobody",
+		"    step \"truncate\" { «busy_timeout = \"5s\" }":    "ends the wait",
+		"    step \"truncate\" {}\n    «step \"passive\" {}":  "gentle to",
+	} {
+		policy(large+"  checkpoint {\n"+lines+"\n  }", want)
+	}
+	policy("  when = «wal.bytes >= 0\n  checkpoint {}", "always holds")
+	policy("  when = «wal.bytes < 5 || wal.bytes > 4\n  checkpoint {}", "")
+	policy("  when = wal.bytes > «5000000\n  checkpoint {}", `bytes("5.0 MB")`)
+	policy(large+"  priority = «5\n  notify = [notifier.exec.x]\n}\nnotifier \"exec\" \"x\" {\n  command = "+
+		"[\"/bin/true\"]", "wait for nobody")
+	two := func(first, second, want string) {
+		add(app+"policy \"p\" {\n  when = wal.bytes > bytes(\"64MB\")\n"+first+"  checkpoint {}\n}\npolicy \"q\" {\n"+second+
+			"  checkpoint {}\n}\n", want)
+	}
+	two("", "  when = «wal.bytes > bytes(\"64MB\")\n", "stands before it")
+	two("", "  when = «wal.bytes > bytes(\"128MB\")\n  severity = \"critical\"\n", "\"p\" does so first")
+	two("  priority = 5\n", "  when = «wal.bytes > bytes(\"64MB\") && locks.busy > 5\n", "higher priority")
+	add(app+"policy \"ordinary\" {\n  when = «wal.bytes > bytes(\"64MB\")\n  for = \"2m\"\n  checkpoint {}\n}\n"+
+		"policy \"emergency\" {\n  when = wal.bytes > bytes(\"32MB\")\n  for = \"1m\"\n  priority = 50\n  checkpoint {}\n}\n",
+		"\"emergency\" does so first")
+	return all
+}
+
+func TestDoubtfulConfigurations(t *testing.T) {
+	t.Parallel()
+	for i, w := range doubtful() {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			before, _, marked := strings.Cut(w.text, "«")
+			if !marked {
+				t.Fatalf("no mark in %s", w.text)
+			}
+			path := configFile(t, strings.Replace(w.text, "«", "", 1))
+			_, stderr, code := command(t, registerCheck, "check", path)
+			line := 1 + strings.Count(before, "\n")
+			if code != exitOK || !strings.Contains(stderr, "warning: ") || !strings.Contains(stderr, w.want) ||
+				!strings.Contains(stderr, fmt.Sprintf("%s:%d:", path, line)) || !strings.Contains(stderr, "^") {
+				t.Errorf("exit %d for\n%s\n%s\nwant a warning on line %d with %q", code, w.text, stderr, line, w.want)
+			}
+		})
+	}
 }
 
 // conditions are mistakes in when.

@@ -61,7 +61,7 @@ var arrows = map[string][]string{
 	"internal/blockers":  {"internal/dbfile", "internal/show"},
 	"internal/freshness": {"collector"}, // an hour of what samples say of replicas
 	"internal/unit":      {},
-	"internal/config": {"internal/quote", "policy", "policy/lang",
+	"internal/config": {"internal/quote", "policy", "policy/foreach", "policy/lang",
 		"policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
 		"policy/policytest", "internal/hcldecode", "internal/notify/channel"},
 	"internal/web": {"internal/figures", "internal/freshness", "internal/show", "internal/health", "internal/metric",
@@ -83,7 +83,8 @@ var arrows = map[string][]string{
 	"internal/journal":   {"internal/durable"},
 	"internal/decisions": {"internal/journal", "internal/watchdog"},
 
-	"policy": {"policy/calendar", "policy/ladder", "policy/selection", "policy/stalls", "policy/proof",
+	"policy": {"policy/window", "policy/catalogue",
+		"policy/foreach", "policy/lang/each", "policy/ladder", "policy/selection", "policy/stalls", "policy/proof",
 		"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
 	// plays policies, as tests do
 	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",
@@ -91,12 +92,19 @@ var arrows = map[string][]string{
 	// what policies would do, and what another configuration would change
 	"internal/plan": {"collector", "policy", "internal/admin", "internal/config", "internal/watchdog"},
 
+	// when policies may act
+	"policy/window": {"internal/hcldecode", "policy/calendar", "policy/catalogue", "policy/lang"},
 	// when a cron expression's spans are open
 	"policy/calendar": {},
 	// what can be proven of a policy
-	"policy/proof": {"policy/lang", "policy/lang/amounts", "policy/lang/measured"},
+	"policy/proof": {"policy/selection", "policy/lang", "policy/lang/amounts", "policy/lang/measured"},
+	// several policies of one block
+	"policy/foreach":   {"internal/hcldecode", "policy/lang"},
+	"policy/lang/each": {}, // what an instance was given, in expressions
+	// what the language offers
+	"policy/catalogue": {"policy/lang/measured"},
 	// steps under one stall budget
-	"policy/ladder": {"internal/hcldecode", "internal/sqlite", "policy/lang"},
+	"policy/ladder": {"policy/catalogue", "internal/hcldecode", "internal/sqlite", "policy/lang"},
 	// which databases a policy is for
 	"policy/selection": {"internal/hcldecode", "policy/lang"},
 	// what a TRUNCATE will cost
@@ -107,7 +115,8 @@ var arrows = map[string][]string{
 
 	// strict reading, for policies and the rest of the configuration
 	"internal/hcldecode": {"policy/lang", "policy/lang/amounts", "policy/lang/marks"},
-	"policy/lang": {"collector", "policy/lang/series", "policy/lang/amounts", "policy/lang/limits",
+	"policy/lang": {"policy/catalogue", "collector", "policy/lang/each",
+		"policy/lang/series", "policy/lang/amounts", "policy/lang/limits",
 		"policy/lang/marks", "policy/lang/measured"},
 	"policy/lang/series":  {}, // the past, in bounded space
 	"policy/lang/amounts": {}, // text and amounts

@@ -104,7 +104,7 @@ var guardsAsConditions = map[string]string{
 	"GuardNone": "- nothing refuses", "GuardMode": "- what the configuration says", "GuardPause": "paused",
 	"GuardUnless": "policy_hindered", "GuardWindow": "policy_hindered", "GuardCooldown": "- it has just acted",
 	"GuardBackoff": "action_failed", "GuardReader": "reader_pinning", "GuardStall": "policy_hindered",
-	"GuardFloor": "- it has just acted", "GuardTurn": "policy_hindered",
+	"GuardFloor": "- it has just acted", "GuardHoldOff": "- it has just begun", "GuardTurn": "policy_hindered",
 }
 
 // Every exported error and everything that refuses a policy leads to a condition, or says

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/sqlwatch/sqlwatch/policy/foreach"
 )
 
 // Changes says which databases, policies, windows, replicas and notifiers a
@@ -29,11 +31,12 @@ func Changes(before, after *Config) []string {
 	compare("window", slices.Sorted(maps.Keys(before.Policies.Windows)), slices.Sorted(maps.Keys(after.Policies.Windows)))
 	compare("replica", slices.Sorted(maps.Keys(before.Replicas)), slices.Sorted(maps.Keys(after.Replicas)))
 	compare("notifier", slices.Sorted(maps.Keys(before.Notifiers)), slices.Sorted(maps.Keys(after.Notifiers)))
+	changes = append(changes, changedInstances(before, after)...)
 	old, now := before.blocks(), after.blocks()
 	for _, name := range slices.Sorted(maps.Keys(now)) {
 		if was, known := old[name]; known {
 			if names := differing(was, now[name]); len(names) > 0 {
-				changes = append(changes, fmt.Sprintf("~ %s: %s", name, strings.Join(names, ", ")))
+				changes = append(changes, fmt.Sprintf("~ %s%s: %s", name, after.madeOf(name), strings.Join(names, ", ")))
 			}
 		} else if kind, _, _ := strings.Cut(name, " "); !slices.Contains(listed, kind) {
 			changes = append(changes, "+ "+name)
@@ -46,6 +49,34 @@ func Changes(before, after *Config) []string {
 		}
 	}
 	return changes
+}
+
+// changedInstances names the policies of a for_each that are given something else.
+func changedInstances(before, after *Config) (changes []string) {
+	old := map[string]*foreach.Instance{}
+	for _, p := range before.Policies.Policies {
+		old[p.Name] = p.Instance
+	}
+	for _, p := range after.Policies.Policies {
+		if was := old[p.Name]; was != nil && p.Instance.Key != "" && was.Key != "" && p.Instance.Differs(was) {
+			changes = append(changes, fmt.Sprintf("~ policy %s: each.value", p.Name))
+		}
+	}
+	return changes
+}
+
+// madeOf says which policies a block with for_each stands for.
+func (c *Config) madeOf(block string) string {
+	var names []string
+	for _, p := range c.Policies.Policies {
+		if p.Instance != nil && p.Instance.Key != "" && "policy "+p.Instance.Of == block {
+			names = append(names, p.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, ", ") + ")"
 }
 
 // listed are the kinds of block that are compared by name.

@@ -39,7 +39,7 @@ policy "a" {
 }
 policy "b" {
   when = true
-  sync {}
+  checkpoint {}
 }
 locals {
   x = 1
@@ -47,7 +47,7 @@ locals {
 `)
 	same := loadText(t, `locals { x = 1 }`, `
 policy "b" {
-  sync {}
+  checkpoint {}
   when = true
 }
 policy "a" {

@@ -10,7 +10,7 @@ import (
 // testEnv is an environment for the examples.
 func testEnv(name string) (string, bool) {
 	v, ok := map[string]string{"B2_KEY_ID": "key-id", "B2_APP_KEY": canary,
-		"OPS_WEBHOOK": "https://hooks.example.com/x"}[name]
+		"OPS_WEBHOOK": "https://hooks.example.com/x", "SLACK_WEBHOOK": "https://hooks.example.com/x"}[name]
 	return v, ok
 }
 
@@ -20,7 +20,8 @@ const canary = "canary-5f1b7e"
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	names, err := filepath.Glob("../../examples/*.hcl")
-	if err != nil || len(names) < 4 {
+	recipes, _ := filepath.Glob("../../examples/recipes/*.hcl")
+	if names = append(names, recipes...); err != nil || len(names) < 24 {
 		t.Fatalf("examples: %v %v", names, err)
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return strings.HasSuffix(n, testSuffix) })
@@ -55,13 +56,18 @@ func playTests(t *testing.T, cfg *Config, path string) {
 	}
 }
 
+// The tests of the examples pass, and each recipe has some.
 func TestExampleTests(t *testing.T) {
 	t.Parallel()
+	recipes, err := filepath.Glob("../../examples/recipes/*" + testSuffix)
+	if err != nil || len(recipes) != 10 {
+		t.Fatalf("%d recipes with tests: %v", len(recipes), err)
+	}
 	tests, err := filepath.Glob("../../examples/*" + testSuffix)
 	if err != nil || len(tests) < 2 {
 		t.Fatalf("tests of examples: %v %v", tests, err)
 	}
-	for _, name := range tests {
+	for _, name := range append(recipes, tests...) {
 		path := strings.TrimSuffix(name, testSuffix) + ".hcl"
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			t.Parallel()

@@ -39,6 +39,13 @@ func (l *loading) database(b *hcl.Block) {
 		d.Restart.At = l.Size(ra["at"], d.Restart.At, 1e6, 1e12)
 		d.Restart.StallBudget = l.Duration(ra["stall_budget"], d.Restart.StallBudget, 1e6, 60e9)
 	}
+	for name, empty := range map[string]bool{"replicate_to": len(d.ReplicateTo) == 0, "labels": len(d.Labels) == 0,
+		"exclude": len(d.Exclude) == 0} {
+		if a[name] != nil && empty && !l.Diags.HasErrors() {
+			l.Warnf(a[name].Expr.Range(), "No effect", "An empty %s is as good as none%s; leave it out.", name,
+				map[string]string{"replicate_to": ": this database is not replicated"}[name])
+		}
+	}
 	l.place(&d, a, b)
 	l.cfg.Databases = append(l.cfg.Databases, d)
 }

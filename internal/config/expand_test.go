@@ -148,8 +148,8 @@ func TestExpand_F7_contradictions(t *testing.T) {
 		{"two replicas of one database", two("replicate_to = [replica.s3.x, replica.s3.y]", "b.db") + s3("x", "v1") +
 			s3("y", "v1"), ""},
 		{"dots in a prefix", two("replicate_to = [replica.s3.x]", "b.db") + s3("x", "v1/../v2"), "has an element"},
-		{"relative dir", two("replicate_to = [replica.file.x]", "b.db") +
-			"replica \"file\" \"x\" {\n  dir = \"${db.name}\"\n}", "not absolute"},
+		{"relative dir", two("labels = { at = \"x\" }\n  replicate_to = [replica.file.x]", "b.db") +
+			"replica \"file\" \"x\" {\n  dir = \"${db.labels.at}\"\n}", "not absolute"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -281,7 +281,7 @@ func TestEndpoint_F14(t *testing.T) {
 	}
 	cfg, diags := load(t, map[string]string{
 		"a": "replica \"s3\" \"x\" {\n  bucket = \"b\"\n  endpoint = \"http://h:90\"\n  path_style = false\n}\n"})
-	if len(diags) > 0 {
+	if diags.HasErrors() {
 		t.Fatal(show(cfg, diags))
 	}
 	if target, err := cfg.Replicas["s3.x"].For("db", "/x", nil); err != nil || !target.S3.HostStyle ||

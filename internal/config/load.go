@@ -26,6 +26,8 @@ type loading struct {
 	cfg    *Config
 	env    *environment
 	places map[string]hcl.Range // of every named block, by "database app"
+
+	validations []validation // of the variables
 }
 
 // Load reads a configuration file or directory. env looks an environment
@@ -105,6 +107,7 @@ func (l *loading) load(content *hcl.BodyContent) {
 	blocks := content.Blocks
 	l.variables(blocks.OfType("variable"))
 	l.locals(blocks.OfType("locals"))
+	l.validate()
 	if b := l.Single(blocks, "server"); b != nil {
 		l.server(b)
 	}
@@ -123,15 +126,23 @@ func (l *loading) load(content *hcl.BodyContent) {
 		l.database(b)
 	}
 	for _, d := range l.cfg.Databases {
+		l.Scope.Databases = append(l.Scope.Databases, lang.Database{Name: d.Name, Many: d.Glob != "" || d.nameTemplate != nil,
+			Labels: d.Labels, Replicas: d.ReplicateTo})
 		for k := range d.Labels {
 			if !slices.Contains(l.Scope.Labels, k) {
 				l.Scope.Labels = append(l.Scope.Labels, k)
 			}
 		}
 	}
+	if l.Diags.HasErrors() {
+		l.Scope.Databases = nil // what is known of them may be wrong
+	}
 	set, diags := policy.Parse(blocks, l.Scope)
 	l.Diags = append(l.Diags, diags...)
 	l.cfg.Policies = set
+	if !l.Diags.HasErrors() {
+		l.unused()
+	}
 }
 
 // define notes a named block and reports a second one of the same name.

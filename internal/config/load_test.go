@@ -359,7 +359,7 @@ func TestLoadVariableFromEnvironment(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "c.hcl")
 	src := "variable \"at\" {\n  type = number\n  default = bytes(\"16MB\")\n}\ndatabase \"a\" {\n  path = \"/a\"\n  " +
-		"restart {\n    at = var.at\n  }\n}\npolicy \"p\" {\n  when = wal.bytes > var.at\n  sync {}\n}"
+		"restart {\n    at = var.at\n  }\n}\npolicy \"p\" {\n  when = wal.bytes > var.at\n  checkpoint {}\n}"
 	if err := os.WriteFile(path, []byte(src), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func (l *loading) notifier(b *hcl.Block) {
 		Key: secret("routing_key"),
 		Mail: channel.Mail{Host: l.Plain(a["smarthost"], ""), From: l.Plain(a["from"], ""), To: l.Texts(a["to"]),
 			User: secret("username"), Password: secret("password")},
-		Command:    l.Texts(a["command"]),
+		Command:    l.SecretTexts(a["command"]),
 		Timeout:    l.Duration(a["timeout"], 10*time.Second, 100*time.Millisecond, 10*time.Minute),
 		Every:      l.Duration(a["every"], time.Minute, 10*time.Second, 24*time.Hour),
 		GroupWait:  l.Duration(a["group_wait"], groupWait, 0, 10*time.Minute),

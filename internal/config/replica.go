@@ -108,8 +108,30 @@ func (l *loading) replica(b *hcl.Block) {
 		r.target.S3 = l.s3(a, content)
 	} else {
 		r.place = l.template(a["dir"])
+		l.directory(a["dir"])
 	}
 	l.cfg.Replicas[name] = r
+}
+
+// directory checks a dir as far as it can be told before there is a database.
+func (l *loading) directory(a *hcl.Attribute) {
+	if a == nil || l.Diags.HasErrors() {
+		return
+	}
+	at := func(name string) string {
+		dir, err := (&template{attr: a, scope: l.Scope}).render(dbFacts(cty.StringVal(name), cty.StringVal("/"+name), nil))
+		if err != nil {
+			return "/" // it reads labels, say: told when there are databases
+		}
+		return dir
+	}
+	switch dir := at("x"); {
+	case dir == "":
+		l.Errorf(a.Expr.Range(), "No place", "dir is empty: where are the copies to go? Write an absolute path, such as "+
+			"\"/var/backups/sqlite/${db.name}\".")
+	case !filepath.IsAbs(dir):
+		l.Errorf(a.Expr.Range(), "Relative path", "%q depends on where sqlwatch is started; write an absolute path.", dir)
+	}
 }
 
 // schedules reads snapshot, retention and verify.

@@ -25,7 +25,13 @@ func (l *loading) variables(blocks hcl.Blocks) {
 		if !l.define(b, "variable "+name) {
 			continue
 		}
-		a := l.Content(b.Body, hcldecode.Attributes("type", "default", "description")).Attributes
+		schema := hcldecode.Attributes("type", "default", "description")
+		schema.Blocks = []hcl.BlockHeaderSchema{{Type: "validation"}}
+		content := l.Content(b.Body, schema)
+		a := content.Attributes
+		for _, v := range content.Blocks.OfType("validation") {
+			l.validations = append(l.validations, validation{variable: name, block: v})
+		}
 		typ := cty.DynamicPseudoType
 		if t := a["type"]; t != nil {
 			var diags hcl.Diagnostics
@@ -60,6 +66,58 @@ func (l *loading) variables(blocks hcl.Blocks) {
 		values[name] = got
 	}
 	l.Scope.Variables["var"] = object(values)
+}
+
+// validation is what must hold of a variable.
+type validation struct {
+	variable string
+	block    *hcl.Block
+}
+
+// validate looks whether the values of variables are what their validations ask for. The
+// conditions may read every variable and local.
+func (l *loading) validate() {
+	for _, v := range l.validations {
+		a := l.Content(v.block.Body, hcldecode.Attributes("condition!", "error_message!")).Attributes
+		condition, message := a["condition"], a["error_message"]
+		if condition == nil || message == nil {
+			continue
+		}
+		if !slices.ContainsFunc(lang.References(condition.Expr), func(t hcl.Traversal) bool {
+			attr, is := hcl.TraverseAttr{}, false
+			if t.RootName() == "var" && len(t) > 1 {
+				attr, is = t[1].(hcl.TraverseAttr)
+			}
+			return is && attr.Name == v.variable
+		}) {
+			l.Errorf(condition.Expr.Range(), "Nothing validated", "The condition does not read var.%s, which it is to validate.",
+				v.variable)
+			continue
+		}
+		got, ok := l.Probe(condition)
+		if !ok {
+			continue
+		}
+		got, _ = got.Unmark()
+		switch {
+		case got.Type() != cty.Bool && got.IsKnown():
+			l.Errorf(condition.Expr.Range(), "Wrong kind of value", "A condition is true or false.")
+		case got.IsNull() || !got.IsKnown():
+			if !l.Diags.HasErrors() {
+				l.Errorf(condition.Expr.Range(), "Never known", "The condition has no value.")
+			}
+		case got.False():
+			l.Errorf(condition.Expr.Range(), "Invalid value for variable", "%s", l.Plain(message, "")+l.comesFrom(v.variable))
+		}
+	}
+}
+
+// comesFrom says where the value of a variable is from, if that is not the file.
+func (l *loading) comesFrom(variable string) string {
+	if _, set := l.env.lookup(variablePrefix + variable); set {
+		return " (The value is that of the environment variable " + variablePrefix + variable + ".)"
+	}
+	return ""
 }
 
 func object(values map[string]cty.Value) cty.Value {

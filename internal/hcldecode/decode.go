@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 	"github.com/zclconf/go-cty/cty/gocty"
@@ -54,6 +55,14 @@ func (d *Decoder) Content(body hcl.Body, schema *hcl.BodySchema) *hcl.BodyConten
 	return content
 }
 
+// Name checks that a block's name can stand in metrics and expressions.
+func (d *Decoder) Name(b *hcl.Block) {
+	if !hclsyntax.ValidIdentifier(b.Labels[0]) {
+		d.Errorf(b.LabelRanges[0], "Bad name", "A name consists of letters, digits, - and _, and begins with a letter; %q "+
+			"does not.", b.Labels[0])
+	}
+}
+
 // Single returns the only block of a type, nil if there is none.
 func (d *Decoder) Single(blocks hcl.Blocks, typ string) *hcl.Block {
 	var found *hcl.Block
@@ -65,6 +74,46 @@ func (d *Decoder) Single(blocks hcl.Blocks, typ string) *hcl.Block {
 		found = b
 	}
 	return found
+}
+
+// TellOnce leaves out of the diagnostics after the first n what has been said before, as of
+// another instance of the same block.
+func (d *Decoder) TellOnce(n int) {
+	said, news := d.Diags[:n], slices.Clone(d.Diags[n:])
+	d.Diags = append(said, slices.DeleteFunc(news, func(new *hcl.Diagnostic) bool {
+		return slices.ContainsFunc(said, func(old *hcl.Diagnostic) bool {
+			return new.Summary == old.Summary && new.Detail == old.Detail && *new.Subject == *old.Subject
+		})
+	})...)
+}
+
+// Places returns where a block's attributes and blocks stand, and those of the attributes
+// named that are in one of its blocks.
+func Places(content *hcl.BodyContent, inBlocks ...string) map[string]hcl.Range {
+	places := map[string]hcl.Range{}
+	note := func(attrs hcl.Attributes) {
+		for name, a := range attrs {
+			places[name] = a.Expr.Range()
+		}
+	}
+	note(content.Attributes)
+	for _, b := range content.Blocks {
+		places[b.Type] = b.DefRange
+		if within, _, _ := b.Body.PartialContent(Attributes(inBlocks...)); within != nil {
+			note(within.Attributes)
+		}
+	}
+	return places
+}
+
+// Location finds a time zone.
+func (d *Decoder) Location(a *hcl.Attribute, name string) *time.Location {
+	loc, err := time.LoadLocation(name)
+	if err != nil {
+		d.Errorf(a.Expr.Range(), "Unknown time zone", "There is no time zone %q; names are as in \"Europe/Berlin\".", name)
+		return time.UTC
+	}
+	return loc
 }
 
 // Value evaluates an attribute with constants, variables and functions only.
@@ -225,6 +274,20 @@ func (d *Decoder) Texts(a *hcl.Attribute) []string {
 	list, err := convert.Convert(v, cty.List(cty.String))
 	var out []string
 	if err != nil || hidden || gocty.FromCtyValue(list, &out) != nil {
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be a list of text.", a.Name)
+	}
+	return out
+}
+
+// SecretTexts reads a list of strings that are never shown.
+func (d *Decoder) SecretTexts(a *hcl.Attribute) (out []string) {
+	v, ok := d.Value(a)
+	if !ok {
+		return nil
+	}
+	v, _ = v.UnmarkDeep()
+	list, err := convert.Convert(v, cty.List(cty.String))
+	if err != nil || gocty.FromCtyValue(list, &out) != nil {
 		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be a list of text.", a.Name)
 	}
 	return out

@@ -170,8 +170,11 @@ func inRegions(regions []region, at int) bool {
 // note adds the names that tokens refer to as local.NAME or var.NAME.
 func note(used map[string]bool, tokens hclsyntax.Tokens) {
 	for i, t := range tokens {
-		if root := string(t.Bytes); t.Type == hclsyntax.TokenIdent && (root == "local" || root == "var") &&
-			i+2 < len(tokens) {
+		root := string(t.Bytes)
+		if t.Type == hclsyntax.TokenIdent && root == "each" {
+			used["for_each"] = true
+		}
+		if t.Type == hclsyntax.TokenIdent && (root == "local" || root == "var") && i+2 < len(tokens) {
 			used[string(tokens[i+2].Bytes)] = true
 			if i+3 < len(tokens) { // local["name"]
 				used[string(tokens[i+3].Bytes)] = true
@@ -250,6 +253,30 @@ func looksUp(value hclsyntax.Tokens) bool {
 // jsonRegions looks at the strings of a JSON file: the values below a secret's name,
 // and every one in which secret( stands.
 func jsonRegions(data []byte) (regions []region) {
+	named := secretNames
+	for again := true; again; {
+		regions, again = regionsBelow(data, named), false
+		for _, r := range regions {
+			for _, m := range referred.FindAllSubmatch(data[r.from:r.to], -1) {
+				name := string(m[1])
+				if name == "" {
+					name = "for_each"
+				}
+				if !slices.Contains(named, name) {
+					named, again = append(slices.Clone(named), name), true
+				}
+			}
+		}
+	}
+	return regions
+}
+
+// referred is what a secret is made of: local.NAME, var.NAME or what an instance was given.
+var referred = regexp.MustCompile(`\b(?:(?:local|var)\.([A-Za-z0-9_-]+)|each\.value)`)
+
+// regionsBelow returns the strings below keys of some names, and every one in which
+// secret( stands.
+func regionsBelow(data []byte, names []string) (regions []region) {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	type level struct {
@@ -271,7 +298,7 @@ func jsonRegions(data []byte) (regions []region) {
 		case token == json.Delim('}') || token == json.Delim(']'):
 			levels = levels[:max(1, len(levels)-1)]
 		case top.object && top.key:
-			top.key, top.hidden = false, levels[max(0, len(levels)-2)].hidden || slices.Contains(secretNames, s)
+			top.key, top.hidden = false, levels[max(0, len(levels)-2)].hidden || slices.Contains(names, s)
 			continue
 		case text && (top.hidden || strings.Contains(s, "secret(")):
 			at := from + bytes.IndexByte(data[from:], '"')

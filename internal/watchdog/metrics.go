@@ -293,8 +293,8 @@ func canRefuse(p *policy.Policy, guard policy.Guard, dryRun bool) bool {
 	switch guard {
 	case policy.GuardMode:
 		return dryRun
-	case policy.GuardCooldown:
-		return p.Cooldown > 0
+	case policy.GuardHoldOff:
+		return p.HoldOff > 0
 	case policy.GuardReader, policy.GuardStall:
 		return p.Ladder != nil && p.Ladder.Truncates()
 	}

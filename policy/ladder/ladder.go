@@ -9,6 +9,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/policy/catalogue"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
@@ -73,7 +74,7 @@ func (b Backoff) After(n int) time.Duration {
 // Read reads a checkpoint block. Without steps it is the gentle default: passive to
 // drain the bulk, then truncate for the tail.
 func Read(d *hcldecode.Decoder, b *hcl.Block) *Ladder {
-	schema := hcldecode.Attributes("stall_budget")
+	schema := catalogue.Schema("checkpoint")
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "step", LabelNames: []string{"mode"}}, {Type: "on_busy"}}
 	content := d.Content(b.Body, schema)
 	l := &Ladder{OnBusy: DefaultBackoff}
@@ -86,7 +87,7 @@ func Read(d *hcldecode.Decoder, b *hcl.Block) *Ladder {
 			{Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
 	}
 	if ob := d.Single(content.Blocks, "on_busy"); ob != nil {
-		a := d.Content(ob.Body, hcldecode.Attributes("backoff", "max")).Attributes
+		a := d.Content(ob.Body, catalogue.Schema("on_busy")).Attributes
 		l.OnBusy.Initial = d.Duration(a["backoff"], DefaultBackoff.Initial, time.Second, 24*time.Hour)
 		l.OnBusy.Max = d.Duration(a["max"], max(DefaultBackoff.Max, l.OnBusy.Initial), time.Second, 7*24*time.Hour)
 		if l.OnBusy.Max < l.OnBusy.Initial {
@@ -98,7 +99,7 @@ func Read(d *hcldecode.Decoder, b *hcl.Block) *Ladder {
 
 // step reads one step block.
 func (l *Ladder) step(d *hcldecode.Decoder, b *hcl.Block) Step {
-	a := d.Content(b.Body, hcldecode.Attributes("repeat", "busy_timeout")).Attributes
+	a := d.Content(b.Body, catalogue.Schema("step")).Attributes
 	step := Step{Repeat: d.Int(a["repeat"], 1, 1, 100), BusyTimeout: d.Duration(a["busy_timeout"], 0, 0, 10*time.Second)}
 	switch b.Labels[0] {
 	case "passive":

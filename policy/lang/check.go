@@ -10,7 +10,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/sqlwatch/sqlwatch/policy/catalogue"
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/each"
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
@@ -230,16 +232,6 @@ func (c *checker) common(x hclsyntax.Expression, parts ...hclsyntax.Expression) 
 	return u
 }
 
-// functionUnits is the unit of what a function returns; those not here are
-// treated in call.
-var functionUnits = map[string]Unit{
-	"bytes": Bytes, "duration": Seconds, "percent": Ratio, "human_bytes": Text, "human_duration": Text, "format": Text,
-	"join":         Text,
-	"path_element": Text, "jsonencode": Text, "env": Text, "file": Text, "secret": Text, "any_of": WindowUnit,
-	"all_of": WindowUnit,
-	"quiet":  WindowUnit,
-}
-
 func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
 	if _, ok := c.scope.functions()[x.Name]; !ok {
 		c.errorf(x, "Unknown function", "There is no function %q.%s", x.Name, Suggest(x.Name, keys(c.scope.functions())))
@@ -265,13 +257,23 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
 			c.errorf(a, "Units do not match", "%s cannot write %s.", x.Name, u)
 		}
 	}
-	if len(x.Variables()) == 0 {
+	if c.settled(x) {
 		// Everything is known here and now: let the function itself judge.
-		_, diags := x.Value(&hcl.EvalContext{Functions: c.scope.functions()})
+		_, diags := x.Value(&hcl.EvalContext{Variables: c.scope.Variables, Functions: c.scope.functions()})
 		c.diags = append(c.diags, diags...)
 	}
-	return functionUnits[x.Name]
+	return catalogue.UnitOf(x.Name)
 }
+
+// settled reports whether an expression reads nothing but what the configuration gives.
+func (c *checker) settled(x hclsyntax.Expression) bool {
+	return !c.diags.HasErrors() && !slices.ContainsFunc(x.Variables(), func(t hcl.Traversal) bool {
+		return !isGiven(t.RootName())
+	})
+}
+
+// isGiven reports whether a root name is of what the configuration gives.
+func isGiven(root string) bool { return root == "var" || root == "local" || root == each.Name }
 
 // overTime checks a function over time and notes what it reads.
 func (c *checker) overTime(x *hclsyntax.FunctionCallExpr, args int) Unit {

@@ -120,9 +120,15 @@ func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {
 	return truthOf(toFloat(v)), (v.IsNull() || v.Type() == cty.Bool)
 }
 
+// ConstantValue returns what a compiled expression is worth that reads nothing measured;
+// ok is false for any other.
+func (p *Program) ConstantValue(x hclsyntax.Expression) (v cty.Value, ok bool) {
+	return (&coder{Program: p}).constantValue(x)
+}
+
 func (c *coder) constantValue(x hclsyntax.Expression) (cty.Value, bool) {
 	for _, t := range x.Variables() {
-		if root := t.RootName(); root != "var" && root != "local" {
+		if !isGiven(t.RootName()) {
 			return cty.NilVal, false
 		}
 	}

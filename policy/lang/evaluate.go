@@ -191,6 +191,10 @@ func (e *Evaluation) Source(x hclsyntax.Expression) string { return e.program.So
 // Source returns an expression as it is written, without its secrets.
 func (p *Program) Source(x hclsyntax.Expression) string { return p.scope.scrub(p.scope.source(x)) }
 
+// Identity returns what tells a compiled expression from others: its source, and of which
+// instance it is.
+func (p *Program) Identity(x hclsyntax.Expression) string { return p.scope.signalName(x) }
+
 // number evaluates an expression whose value is a number or a truth.
 func (e *Evaluation) number(x hclsyntax.Expression) (v float64, why string) {
 	if code := e.program.codes[x]; code != nil {

@@ -30,6 +30,8 @@ type History struct {
 	acted   bool    // stall is meant
 	fresh   bool    // no sample has been added since
 	row     []float64
+
+	begun, seen time.Time // since when it has been added to without a break, and when last; of this process
 }
 
 // Retain makes h keep what the program's over-time functions read, and nothing
@@ -63,6 +65,7 @@ func namesOf(reads []int) (names []string) {
 // Add takes a sample in. A sample older than those kept means that the clock
 // was set back: what lies in its future is forgotten.
 func (h *History) Add(s *collector.Sample) {
+	h.watch(s)
 	if h.program == nil && h.store.Names() == nil {
 		for i := range measured.Names {
 			h.reads = append(h.reads, i)
@@ -87,6 +90,30 @@ func (h *History) Add(s *collector.Sample) {
 		h.addSignals(f)
 	}
 	h.store.End()
+}
+
+// brokenAfter is how far apart two samples may be without a break between them.
+const brokenAfter = time.Minute
+
+// watch notes since when the database has been seen.
+func (h *History) watch(s *collector.Sample) {
+	switch gap := s.At.Sub(h.seen); {
+	case s.State != collector.StateUp:
+		h.begun = time.Time{}
+		return
+	case h.begun.IsZero() || gap > brokenAfter || gap < 0:
+		h.begun = s.At
+	}
+	h.seen = s.At
+}
+
+// Unbroken returns since when the database has been measured without a break: since this
+// process began, or since it could be read again. Zero: it is not, or that is not known.
+func (h *History) Unbroken() time.Time {
+	if h == nil {
+		return time.Time{}
+	}
+	return h.begun
 }
 
 // addSignals evaluates the signals on the sample under way, each after those within it.

@@ -16,6 +16,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
+	"github.com/sqlwatch/sqlwatch/policy/lang/each"
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
@@ -30,12 +31,21 @@ type Scope struct {
 	Replicas  []string                     // configured replicas, as "s3.main"
 	Notifiers []string                     // configured notifiers, as "webhook.ops"
 	Labels    []string                     // label names that some database carries
+	Databases []Database                   // configured databases; nil: not known
 	Files     map[string]*hcl.File         // sources, to quote expressions from
 	Scrub     func(string) string          // takes secrets out of a message; nil: there are none
 
 	Source func(hcl.Range) (string, bool) // quotes a place without its secrets; nil: Files are quoted as they are
 
 	funcs map[string]function.Function
+}
+
+// Database is what is known of a configured database before it is measured.
+type Database struct {
+	Name     string // of its block
+	Many     bool   // it stands for many, or for one of another name: Name says nothing
+	Labels   map[string]string
+	Replicas []string
 }
 
 // functions returns every function an expression may call.
@@ -76,9 +86,12 @@ func (sc *Scope) text(r hcl.Range) (s string, ok bool) {
 // signalName names the series of an expression: its source, or its place where
 // that is not at hand.
 func (sc *Scope) signalName(x hcl.Expression) string {
-	r := x.Range()
+	r, of := x.Range(), ""
+	if instance := each.Of(x); instance != "" {
+		of = " of " + instance // which reads other values in the same words
+	}
 	if s, ok := sc.text(r); ok {
-		return s
+		return s + of
 	}
 	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Byte)
 }
@@ -105,8 +118,9 @@ func (sc *Scope) Value(x hcl.Expression, extra map[string]cty.Value) (cty.Value,
 // Program is the expressions of one configuration, checked. Once the last is
 // compiled it does not change and may be shared.
 type Program struct {
-	Windows []string        // names of windows that the expressions compiled next may read
-	Tunes   map[string]Unit // tune values that the expressions compiled next may read
+	Windows  []string        // names of windows that the expressions compiled next may read
+	Tunes    map[string]Unit // tune values that the expressions compiled next may read
+	Instance string          // of a for_each, to which the expressions compiled next belong; "": to none
 
 	scope   *Scope
 	units   map[hclsyntax.Expression]Unit // of every sub-expression
@@ -155,6 +169,9 @@ func (p *Program) Compile(x hcl.Expression, want Unit) (hclsyntax.Expression, hc
 		return nil, diags
 	}
 	if diags := limits.CheckCost(e, p.scope.Variables); diags.HasErrors() {
+		return nil, diags
+	}
+	if diags := each.Bind(e, p.Instance); diags.HasErrors() {
 		return nil, diags
 	}
 	c := &checker{Program: p}

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/sqlwatch/sqlwatch/policy/lang/each"
 	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 )
 
@@ -77,6 +78,9 @@ func (c *checker) name(x *hclsyntax.ScopeTraversalExpr) Unit {
 		return AnyUnit
 	}
 	c.uses[root] = true
+	if root == each.Name {
+		return c.given(x)
+	}
 	members := c.members(root)
 	if members == nil {
 		if before, after, ok := strings.Cut(root, "-"); ok && c.members(before) != nil {
@@ -109,6 +113,25 @@ func (c *checker) name(x *hclsyntax.ScopeTraversalExpr) Unit {
 		return AnyUnit
 	}
 	return c.deeper(x, root+"."+key, t[2:], u)
+}
+
+// given checks what an instance of a for_each was given: it is there, and of which unit.
+func (c *checker) given(x *hclsyntax.ScopeTraversalExpr) Unit {
+	v, diags := x.Value(&hcl.EvalContext{Variables: c.scope.Variables})
+	if diags.HasErrors() {
+		c.errorf(x, "Unknown name", "each has key and value; this instance was given no such thing: %s", diags[0].Detail)
+		return AnyUnit
+	}
+	path := []string{}
+	for _, s := range x.Traversal[1:] {
+		key, _ := step1(s)
+		path = append(path, key)
+	}
+	if u, known := c.scope.Units[each.Name+"."+strings.Join(path, ".")]; known {
+		return u
+	}
+	v, _ = v.Unmark()
+	return unitOfType(v.Type(), Plain)
 }
 
 // step1 returns the name a step of a traversal leads to.

@@ -40,6 +40,9 @@ func noUnit(Unit) Unit     { return AnyUnit }
 // overTimes is every function over time.
 var overTimes = overTimesOf(series.Functions)
 
+// OverTime reports whether a function is one over time.
+func OverTime(function string) bool { _, is := overTimes[function]; return is }
+
 func overTimesOf(functions map[string]series.Function) map[string]overTime {
 	out := make(map[string]overTime, len(functions))
 	for name, f := range functions {

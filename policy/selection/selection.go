@@ -32,6 +32,21 @@ func (s *Selection) AppliesTo(db string, labels map[string]string) bool {
 	return (len(s.Databases) == 0 || matchAny(s.Databases, db)) && !matchAny(s.Exclude, db)
 }
 
+// May returns the databases that may be selected: of those with a glob the labels alone
+// are known.
+func (s *Selection) May(databases []lang.Database) (selected []lang.Database) {
+	for _, d := range databases {
+		named := Selection{Labels: s.Labels}
+		if !d.Many {
+			named = *s
+		}
+		if named.AppliesTo(d.Name, d.Labels) {
+			selected = append(selected, d)
+		}
+	}
+	return selected
+}
+
 func matchAny(patterns []string, name string) bool {
 	for _, pattern := range patterns {
 		if ok, _ := path.Match(pattern, name); ok {
@@ -76,5 +91,51 @@ func Read(d *hcldecode.Decoder, a hcl.Attributes) Selection {
 				lang.Suggest(name, slices.Clone(d.Scope.Labels)))
 		}
 	}
+	if d.Scope.Databases != nil && !d.Diags.HasErrors() {
+		s.reach(d, a)
+	}
 	return s
+}
+
+// reach reports what selects no database.
+func (s *Selection) reach(d *hcldecode.Decoder, a hcl.Attributes) {
+	var names []string
+	for _, db := range d.Scope.Databases {
+		if db.Many {
+			names = nil
+			break
+		}
+		names = append(names, db.Name)
+	}
+	hint := func(pattern string) string { return lang.Suggest(pattern, slices.Clone(names)) }
+	for _, attr := range []string{"databases", "exclude"} {
+		for _, pattern := range map[string][]string{"databases": s.Databases, "exclude": s.Exclude}[attr] {
+			if one := (Selection{Databases: []string{pattern}}); len(one.May(d.Scope.Databases)) == 0 {
+				d.Warnf(a[attr].Expr.Range(), "No such database", "%q is the name of no database.%s", pattern, hint(pattern))
+			}
+		}
+	}
+	for name, value := range s.Labels {
+		one, values := Selection{Labels: map[string]string{name: value}}, []string{}
+		for _, db := range d.Scope.Databases {
+			if v, set := db.Labels[name]; set && !slices.Contains(values, v) {
+				values = append(values, v)
+			}
+		}
+		if len(one.May(d.Scope.Databases)) == 0 {
+			d.Errorf(a["labels"].Expr.Range(), "No such database", "No database has the label %s = %q.%s", name, value,
+				lang.Suggest(value, values))
+			return
+		}
+	}
+	if len(s.May(d.Scope.Databases)) > 0 {
+		return
+	}
+	for _, attr := range []string{"databases", "labels", "exclude"} {
+		if a[attr] != nil {
+			d.Errorf(a[attr].Expr.Range(), "No database", "This policy would watch none of the databases, and never act: they "+
+				"are %s.", strings.Join(names, ", "))
+			return
+		}
+	}
 }

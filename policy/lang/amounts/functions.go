@@ -38,6 +38,7 @@ func Functions() map[string]function.Function {
 		"join":           stdlib.JoinFunc,
 		"regex":          stdlib.RegexFunc,
 		"path_element":   pathElement(),
+		"toset":          stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
 		"jsonencode":     stdlib.JSONEncodeFunc,
 	}
 }

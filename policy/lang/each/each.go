@@ -1,0 +1,47 @@
+// Package each ties the expressions of a block with for_each to one of its instances:
+// each.key and each.value read what that instance was given.
+package each
+
+import (
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Written is the name with which expressions refer to their instance.
+const Written = "each"
+
+// Name is the variable that holds what every instance was given, by the instance's name.
+// No expression can write it.
+const Name = " each"
+
+// Bind makes an expression read what one instance was given: each.value becomes that of
+// the instance. The expression changes, and must not be shared with another instance. For
+// "" there is no instance, and an expression that refers to one is an error.
+func Bind(x hclsyntax.Expression, instance string) hcl.Diagnostics {
+	return hclsyntax.VisitAll(x, func(n hclsyntax.Node) hcl.Diagnostics {
+		t, is := n.(*hclsyntax.ScopeTraversalExpr)
+		if !is || t.Traversal.RootName() != Written {
+			return nil
+		}
+		if instance == "" {
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "No instance", Subject: t.Range().Ptr(),
+				Detail: "each.key and each.value are of a policy with for_each; this one has none."}}
+		}
+		at := t.Traversal.SourceRange()
+		t.Traversal = append(hcl.Traversal{hcl.TraverseRoot{Name: Name, SrcRange: at},
+			hcl.TraverseAttr{Name: instance, SrcRange: at}}, t.Traversal[1:]...)
+		return nil
+	})
+}
+
+// Of returns the instance that an expression is bound to, "" if it reads nothing of one.
+func Of(x hcl.Expression) string {
+	for _, t := range x.Variables() {
+		if t.RootName() == Name && len(t) > 1 {
+			if attr, is := t[1].(hcl.TraverseAttr); is {
+				return attr.Name
+			}
+		}
+	}
+	return ""
+}
