@@ -174,7 +174,8 @@ var arrows = map[string][]string{
 		"replicator/progress", "replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
-	"replicator/store/s3":         {"replicator/store", "replicator/store/s3/foreign"},
+	"replicator/store/s3":         {"replicator/store", "replicator/store/s3/foreign", "replicator/store/s3/wire"},
+	"replicator/store/s3/wire":    {}, // connections and signatures
 	"replicator/store/s3/foreign": {}, // answers in other languages than S3's: text in, words out
 	"replicator/store/file":       {"replicator/store", "internal/durable"},
 	"replicator/store/storetest":  {"replicator/store"},

@@ -151,8 +151,11 @@ func kindOf(err error) error {
 	if kind, known := kinds[codeOf(err)]; known && !IsFull(err) {
 		return kind
 	}
-	if IsFull(err) {
+	switch {
+	case IsFull(err), errors.Is(err, errGone):
 		return store.ErrUnavailable
+	case errors.Is(err, errAbsent):
+		return store.ErrNotFound
 	}
 	switch status := statusOf(err); {
 	case status == http.StatusNotImplemented:

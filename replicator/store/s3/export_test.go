@@ -1,11 +1,15 @@
 package s3
 
-import "github.com/aws/aws-sdk-go-v2/service/s3"
+import (
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/wire"
+)
 
 // PretendAmazon makes the store behave as it does at Amazon, whose host names no test reaches.
 func (s *Store) PretendAmazon() {
 	s.provider = provider{name: amazonS3, pathStyle: true}
-	s.access.signer = newSigner(true)
+	s.access.signer = wire.NewSigner(true)
 	s.client = s3.NewFromConfig(s.access.loaded, s.clientOptions)
 }
 

@@ -32,7 +32,7 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	}
 	if length == 0 {
 		object, err := s.head(ctx, key)
-		return nil, object, s.fail("get", key, err)
+		return nil, object, s.fail("get", key, s.absent(ctx, key, err))
 	}
 	r := &reader{store: s, ctx: ctx, key: key, next: offset, end: -1}
 	if length > 0 {
@@ -46,13 +46,37 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 		r.body = io.NopCloser(strings.NewReader(""))
 	}
 	if err != nil {
-		return nil, store.Object{}, s.fail("get", key, err)
+		return nil, store.Object{}, s.fail("get", key, s.absent(ctx, key, err))
 	}
 	if r.end < 0 || r.end > object.Size {
 		r.end = object.Size
 	}
 	return r, object, nil
 }
+
+// absent tells an object that may not be read from one that is not there: Amazon says
+// AccessDenied of both where the keys may list below a prefix only. A listing knows.
+func (s *Store) absent(ctx context.Context, key string, err error) error {
+	if statusOf(err) != http.StatusForbidden || kindOf(err) != store.ErrAuth {
+		return err
+	}
+	switch codeOf(err) {
+	case "AccessDenied", "Forbidden", "UnknownError", "":
+	default:
+		return err
+	}
+	ctx, cancel := s.within(ctx, 0)
+	defer cancel()
+	page, listing := s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &s.config.Bucket,
+		Prefix: aws.String(s.place.objectKey(key)), MaxKeys: aws.Int32(1)})
+	if listing != nil || len(page.Contents) > 0 {
+		return err
+	}
+	return errAbsent
+}
+
+// errAbsent is what a listing says of an object that a store does not speak of.
+var errAbsent = fmt.Errorf("%w: its listing does not have it", store.ErrNotFound)
 
 func (s *Store) head(ctx context.Context, key string) (store.Object, error) {
 	ctx, cancel := s.within(ctx, 0)

@@ -70,9 +70,21 @@ func (s *Store) putParts(ctx context.Context, key string, body parts, opts store
 	s.uploads.Store(*u.id, true)
 	defer s.uploads.Delete(*u.id)
 	if err := u.send(ctx, body); err != nil {
-		return store.Object{}, errors.Join(err, u.abort(ctx))
+		return store.Object{}, errors.Join(u.gone(err), u.abort(ctx))
 	}
-	return u.finish(ctx, key, mark, opts)
+	object, err := u.finish(ctx, key, mark, opts)
+	return object, u.gone(err)
+}
+
+// errGone says that somebody aborted an upload while it went on: a lifecycle rule, a sweep.
+var errGone = errors.New("the upload's parts are gone: a lifecycle rule, or somebody, aborted it")
+
+// gone tells an upload that is there no more from an object that is not.
+func (u *upload) gone(err error) error {
+	if kindOf(err) != store.ErrNotFound {
+		return err
+	}
+	return fmt.Errorf("%w: %s", errGone, brief(err))
 }
 
 // upload is one multipart upload under way.

@@ -85,14 +85,16 @@ func (i insisting) Put(ctx context.Context, key string, body store.Body, opts st
 	return object, err
 }
 
-// TestProviders_S31: the contract, and a large upload, hold at every provider as it is documented.
+// TestProviders_S31: the contract, and a large upload, hold at every provider as it is
+// documented, over TLS too.
 func TestProviders_S31(t *testing.T) {
 	t.Parallel()
 	data := noise(13<<20 + 5)
 	for _, profile := range s3test.Profiles() {
 		t.Run(profile.Name, func(t *testing.T) {
 			t.Parallel()
-			f := s3test.NewFake(t, profile)
+			f, server := s3test.NewTLSFake(t, profile)
+			ca := trusted(t, server)
 			but := []string{"S10_list more than a page"} // TestStore has it, and TestListings
 			switch profile.Create {
 			case s3test.NotKnown:
@@ -102,23 +104,68 @@ func TestProviders_S31(t *testing.T) {
 			case s3test.CheckedTooSoon:
 				but = append(but, storetest.Racing...)
 			}
-			storetest.RunBut(t, func(t *testing.T) store.Store { return insisting{at(t, f, nil)} }, but...)
-			st := at(t, f, nil)
-			if _, err := putStream(st, "0009/big", data, store.PutOptions{}); err != nil {
-				t.Fatalf("a stream of three parts: %v", err)
+			over := func(c *s3.Config) { c.CAFile = ca }
+			storetest.RunBut(t, func(t *testing.T) store.Store { return insisting{at(t, f, over)} }, but...)
+			plain := s3test.NewFake(t, profile)
+			for _, st := range []*s3.Store{at(t, f, over), at(t, plain, nil)} {
+				if _, err := putStream(st, "0009/big", data, store.PutOptions{}); err != nil {
+					t.Fatalf("a stream of three parts: %v", err)
+				}
+				if got, err := readAll(t, st, "0009/big"); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("read back %d bytes, %v", len(got), err)
+				}
+				_, err := st.Put(t.Context(), "sqlwatch/lease", storetest.Bytes([]byte("x")), store.PutOptions{Create: true})
+				if refused := profile.Create == s3test.NotKnown; refused != errors.Is(err, errors.ErrUnsupported) ||
+					!refused && err != nil {
+					t.Errorf("a conditional write: %v", err)
+				}
 			}
-			if got, err := readAll(t, st, "0009/big"); err != nil || !bytes.Equal(got, data) {
-				t.Errorf("read back %d bytes, %v", len(got), err)
-			}
-			_, err := st.Put(t.Context(), "sqlwatch/lease", storetest.Bytes([]byte("x")), store.PutOptions{Create: true})
-			if refused := profile.Create == s3test.NotKnown; refused != errors.Is(err, errors.ErrUnsupported) ||
-				!refused && err != nil {
-				t.Errorf("a conditional write: %v", err)
-			}
-			if f.Signed("accept-encoding") || f.Signed("amz-sdk-request") {
-				t.Error("headers that proxies rewrite are signed")
+			for _, f := range []*s3test.Fake{f, plain} {
+				if f.Signed("accept-encoding") || f.Signed("amz-sdk-request") {
+					t.Error("headers that proxies rewrite are signed")
+				}
 			}
 		})
+	}
+}
+
+// trusted is a file with the certificate of a server of tests.
+func trusted(t *testing.T, server *httptest.Server) string {
+	t.Helper()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(ca, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// TestStrict_S31: what Amazon refuses, and others let pass, is refused by its double too: a
+// request that is not fit for it fails here.
+func TestStrict_S31(t *testing.T) {
+	t.Parallel()
+	strict := s3test.Profile{Front: s3test.Front{Strict: true}}
+	st, _ := quirk(t, strict) // does not sign Content-Type, since it does not know that this is Amazon
+	if _, err := putBytes(st, key, []byte("x")); err == nil || !strings.Contains(err.Error(), "not signed: content-type") {
+		t.Errorf("an unsigned Content-Type: %v", err)
+	}
+	strict.Name = "Amazon S3"
+	f := s3test.NewFake(t, strict)
+	st = at(t, f, func(c *s3.Config) { c.Region = "eu-central-1" })
+	if _, err := putBytes(st, key, []byte("x")); !errors.Is(err, store.ErrMisplaced) {
+		t.Errorf("another region: %v, want ErrMisplaced", err)
+	}
+	st = at(t, f, nil)
+	for i := range 3 {
+		if _, err := putBytes(st, fmt.Sprint("0000/", i), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := st.Delete(t.Context(), "0000/0", "0000/1", "0000/2"); err != nil || len(f.Keys()) != 0 {
+		t.Errorf("many deleted: %v, %q are left", err, f.Keys())
+	}
+	if n := f.Requests()["delete"]; n != 1 {
+		t.Errorf("%d requests to delete, want one, with a digest", n)
 	}
 }
 
@@ -138,11 +185,7 @@ func TestFlippedBit_S32(t *testing.T) {
 							body[len(body)/2] ^= 0x10
 						}
 					}})
-				ca := filepath.Join(t.TempDir(), "ca.pem")
-				if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
-					0o600); err != nil {
-					t.Fatal(err)
-				}
+				ca := trusted(t, server)
 				st := at(t, f, func(c *s3.Config) { c.CAFile = ca })
 				body := storetest.Stream(bytes.NewReader(data))
 				if op == "put" {

@@ -23,6 +23,12 @@ import (
 // sends all of it again.
 const maxWhole = 64 << 20
 
+// restarts is how often an upload begins anew whose parts are gone, or that met another
+// writer's as it was put together.
+const restarts = 2
+
+const conflictCode = "ConditionalRequestConflict"
+
 const contentType = "application/octet-stream"
 
 // metaUpload marks an upload, so that after a lost reply our own object can be
@@ -39,6 +45,13 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 		return store.Object{}, s.fail("put", key, err)
 	}
 	object, err := s.send(ctx, key, body, opts)
+	// A stream is its owner's to begin anew.
+	for tries := 0; tries < restarts && body.Size >= 0 && ctx.Err() == nil; tries++ {
+		if !errors.Is(err, errGone) && codeOf(err) != conflictCode {
+			break
+		}
+		object, err = s.send(ctx, key, body, opts) // all of it: what was uploaded of it cannot be gone on with
+	}
 	if err == nil {
 		s.newest.stored(key)
 	}

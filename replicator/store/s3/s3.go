@@ -5,7 +5,7 @@
 // (what guards their bytes), get.go (a body that breaks off is resumed), list.go and
 // delete.go, errors.go (what a provider's answer means and what to do next),
 // provider.go (what is known about each provider), place.go (where objects are), shared.go (what the stores of one
-// process have in common), sign.go and transport.go (signatures, deadlines, counting).
+// process have in common), transport.go and package wire (counting, signatures, deadlines).
 package s3
 
 import (

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/foreign"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/wire"
 )
 
 // Shared is what stores with the same keys and certificates have in common:
@@ -40,7 +41,7 @@ type access struct {
 	loaded      aws.Config
 	endpoint    string                // configured, or what the SDK's environment says; "" is Amazon
 	credentials *aws.CredentialsCache // nil where the keys are fixed
-	signer      *signer
+	signer      *wire.Signer
 }
 
 // access returns the one for c, which is complete. A nil Shared makes a new one.
@@ -74,7 +75,7 @@ func (s *Shared) access(ctx context.Context, c Config) (*access, error) {
 
 func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 	options := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(newHTTPClient(c.Stall)),
+		config.WithHTTPClient(wire.NewClient(c.Stall)),
 		config.WithRetryer(c.newRetryer),
 		config.WithLogger(sdkLog(c.Log)),
 	}
@@ -105,7 +106,7 @@ func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 	if b, ok := loaded.HTTPClient.(*awshttp.BuildableClient); ok {
 		a.loaded.HTTPClient = b.Freeze() // each client of the SDK would build its own connections
 	}
-	a.signer = newSigner(p.amazon())
+	a.signer = wire.NewSigner(p.amazon())
 	if c.AccessKey == "" {
 		if !p.amazon() && os.Getenv("AWS_EC2_METADATA_DISABLED") == "" {
 			// A machine's role is Amazon's: nobody else knows it, and asking for one

@@ -154,6 +154,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *Fake) serve(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Date", time.Now().Add(f.Profile.Clock).UTC().Format(http.TimeFormat))
 	op := Operation(r)
 	f.mu.Lock()
 	f.requests[op]++
@@ -216,6 +217,10 @@ func (f *Fake) dispatch(w http.ResponseWriter, r *http.Request, op, key string, 
 		delete(f.uploads, q.Get("uploadId"))
 		w.WriteHeader(http.StatusNoContent)
 	case op == "delete" && r.Method == http.MethodPost:
+		if f.Profile.Strict && r.Header.Get("Content-Md5") == "" && r.Header.Get("X-Amz-Checksum-Sha256") == "" &&
+			r.Header.Get("X-Amz-Checksum-Crc32") == "" {
+			return refuse(400, "InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
+		}
 		return f.deleteMany(w, body)
 	case op == "delete":
 		if err := f.remove(key); err != nil {
@@ -238,6 +243,11 @@ func (f *Fake) authorized(r *http.Request) error {
 	}
 	_, after, _ := strings.Cut(r.Header.Get("Authorization"), "SignedHeaders=")
 	names, _, _ := strings.Cut(after, ",")
+	if f.Profile.Strict {
+		if err := strict(r, strings.Split(names, ";"), f.Profile.Clock); err != nil {
+			return err
+		}
+	}
 	f.mu.Lock()
 	for name := range strings.SplitSeq(names, ";") {
 		f.signed[name] = true
@@ -250,6 +260,26 @@ func (f *Fake) authorized(r *http.Request) error {
 		return &refusal{403, "SignatureDoesNotMatch",
 			"The request signature we calculated does not match the signature you provided.", "<CanonicalRequest>" +
 				quoted.String() + "</CanonicalRequest>"}
+	}
+	return nil
+}
+
+// strict refuses what Amazon refuses before it looks at the signature.
+func strict(r *http.Request, signed []string, clock time.Duration) error {
+	for name := range r.Header {
+		name = strings.ToLower(name)
+		if (strings.HasPrefix(name, "x-amz-") || name == "content-type") && !slices.Contains(signed, name) {
+			return refuse(403, "AccessDenied", "There were headers present in the request which were not signed: %s", name)
+		}
+	}
+	if !strings.Contains(r.Header.Get("Authorization"), "/"+Region+"/s3/aws4_request") {
+		return refuse(400, "AuthorizationHeaderMalformed", "The authorization header is malformed; the region is wrong; "+
+			"expecting '%s'", Region)
+	}
+	at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
+	if off := time.Now().Add(clock).Sub(at).Abs(); err != nil || off > 15*time.Minute {
+		return refuse(403, "RequestTimeTooSkewed",
+			"The difference between the request time and the current time is too large.")
 	}
 	return nil
 }
@@ -372,6 +402,9 @@ func (f *Fake) get(w http.ResponseWriter, r *http.Request, key string) error {
 	f.mu.Lock()
 	o, found := f.objects[key]
 	f.mu.Unlock()
+	if !found && f.Profile.HidesAbsent {
+		return refuse(403, "AccessDenied", "Access Denied")
+	}
 	if !found {
 		return refuse(404, "NoSuchKey", "The specified key does not exist.")
 	}

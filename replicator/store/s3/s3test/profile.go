@@ -56,6 +56,10 @@ type Profile struct {
 
 // Front is what stands before a store and touches requests.
 type Front struct {
+	Strict bool          // refuses unsigned x-amz-* and Content-Type, another region, DeleteObjects without a digest
+	Clock  time.Duration // of the store, against this machine's; dates more than 15 minutes off it are refused, if Strict
+	// absent objects are AccessDenied where the keys may list below a prefix only
+	HidesAbsent     bool
 	AppendsEncoding string // to Accept-Encoding, before the signature is checked
 	RewritesType    string // replaces Content-Type, before the signature is checked
 	MaxBody         int64  // 413 with a web page above
@@ -89,8 +93,11 @@ type Deletes struct {
 func Profiles() []Profile {
 	return []Profile{
 		{
-			Name: "Amazon S3", Checksums: true, MatchNothing: 404,
+			Name: "Amazon S3", Checksums: true, MatchNothing: 404, Front: Front{Strict: true},
 			Sources: []string{
+				"https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html (host, content-type and x-amz-* " +
+					"must be signed; 15 minutes)",
+				"https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html (Content-MD5 or a checksum is required)",
 				"https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html (If-Match where nothing is: 404)",
 				"https://github.com/aws/aws-sdk-go-v2/issues/3005 (a part that came with a checksum is completed with it, or " +
 					"InvalidPart)",

@@ -1,4 +1,4 @@
-package s3
+package wire
 
 import (
 	"context"
@@ -16,31 +16,32 @@ import (
 // sent, but the signature does not cover them.
 var neverSigned = []string{"Accept-Encoding", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Content-Type"}
 
-// signer is the SDK's signer, replaceable: that one keeps the key it derived
+// Signer is the SDK's signer, replaceable: that one keeps the key it derived
 // from a secret under the key id alone, so a corrected secret of the same id
 // would be ignored until the next day.
-type signer struct {
+type Signer struct {
 	current atomic.Pointer[v4.Signer]
 	signed  http.Header // of neverSigned those that are signed nevertheless; not changed
 }
 
-// newSigner returns a signer for Amazon, which demands that a Content-Type is
+// NewSigner returns a signer for Amazon, which demands that a Content-Type is
 // signed, or for everybody else.
-func newSigner(amazon bool) *signer {
-	s := &signer{}
+func NewSigner(amazon bool) *Signer {
+	s := &Signer{}
 	if amazon {
 		s.signed = http.Header{"Content-Type": nil}
 	}
-	s.forget()
+	s.Forget()
 	return s
 }
 
-func (s *signer) forget() {
+// Forget drops what was derived from secrets.
+func (s *Signer) Forget() {
 	s.current.Store(v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }))
 }
 
 // SignHTTP implements s3.HTTPSignerV4.
-func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string,
+func (s *Signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string,
 	at time.Time, options ...func(*v4.SignerOptions)) error {
 	aside := http.Header{}
 	for _, name := range neverSigned {
