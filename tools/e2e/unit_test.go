@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -19,5 +20,44 @@ func TestUnitExposure_X10(t *testing.T) {
 		if !strings.Contains(string(out), "Overall exposure level") {
 			t.Errorf("%s was not judged: %s", unit, out)
 		}
+	}
+}
+
+// settings are a unit's assignments, the last of each name.
+func settings(t *testing.T, unit string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("../../packaging/" + unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(name, "#") {
+			found[name] = value
+		}
+	}
+	return found
+}
+
+// What the units promise beside their hardening: no core files, a watchdog, a reload that
+// answers, Go's memory limit below the group's, and that what they write is allowed.
+func TestUnitSettings_X9(t *testing.T) {
+	for unit, runtime := range map[string]string{
+		"sqlwatch.service": "/run/sqlwatch", "sqlwatch@.service": "/run/sqlwatch-%i",
+	} {
+		s := settings(t, unit)
+		for name, want := range map[string]string{
+			"Type": "notify", "WatchdogSec": "120", "LimitCORE": "0", "MemoryMax": "1G", "Environment": "GOMEMLIMIT=900MiB",
+			"ExecReload":     "/usr/bin/sqlwatch reload --admin " + runtime + "/admin.sock",
+			"ReadWritePaths": "-/srv -/var/backups/sqlite", "ProtectSystem": "strict",
+			"RuntimeDirectory": strings.TrimPrefix(runtime, "/run/"),
+		} {
+			if s[name] != want {
+				t.Errorf("%s: %s=%s, want %s", unit, name, s[name], want)
+			}
+		}
+	}
+	if user := settings(t, "sqlwatch.service")["User"]; user != "sqlwatch" {
+		t.Errorf("sqlwatch.service runs as %q, not as a user of its own", user)
 	}
 }
