@@ -4,6 +4,7 @@
 # make release  binaries for amd64, arm64 and armv7, .deb, .rpm, SBOM, checksums
 # make fuzz   every fuzz target for ten seconds (FUZZTIME=5m for long)
 # make smoke  installs and runs what make release made: .deb, image, other architectures
+# make reproduce  builds the release of HEAD twice, elsewhere each, and compares the bytes
 # make e2e    end-to-end checks with real Prometheus, S3 server, Litestream and browser
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -19,6 +20,7 @@ test:
 	go test -race -timeout 30m ./...
 	go test -run Allocates ./policy # the race detector allocates too
 	go test -run F2 ./internal/config # with bombs as large as a file may be
+	tools/unprivileged.sh # once as nobody: root is not needed, and not what makes a test pass
 
 lint:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
@@ -46,6 +48,10 @@ release: # static programs, packages, SBOM and checksums in dist/
 .PHONY: smoke
 smoke: # what `make release` made, installed in a fresh Debian, run as an image and under qemu
 	tools/release/smoke.sh
+
+.PHONY: reproduce
+reproduce: # the same commit gives the same bytes, whatever the path and the cache
+	tools/release/reproduce.sh $(ARCH)
 
 .PHONY: fuzz
 FUZZTIME ?= 10s

@@ -8,6 +8,9 @@ if ! getent passwd sqlwatch >/dev/null; then
 	useradd --system --gid sqlwatch --home-dir /var/lib/sqlwatch --no-create-home \
 		--shell /usr/sbin/nologin --comment "sqlwatch" sqlwatch
 fi
+# By name, so that the service reads its configuration with the application's group as its
+# first too (Group=app): the primary group of a user is not among those it gets then.
+usermod --append --groups sqlwatch sqlwatch
 chown root:sqlwatch /etc/sqlwatch
 chmod 0750 /etc/sqlwatch
 if [ -d /run/systemd/system ]; then

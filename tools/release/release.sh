@@ -66,7 +66,10 @@ for arch in "${archs[@]}"; do
 	for kind in deb rpm; do
 		DIST=$dist VERSION=$packaged ARCH=${arch/armv7/arm7} "$dist/.nfpm" package -f packaging/nfpm.yaml -p $kind -t "$dist/"
 	done
-	"$dist/.cyclonedx" bin -json -noserial -output "$dist/sqlwatch-linux-$arch.cdx.json" "$dist/sqlwatch-linux-$arch"
+	sbom=$dist/sqlwatch-linux-$arch.cdx.json
+	"$dist/.cyclonedx" bin -json -noserial -output "$sbom" "$dist/sqlwatch-linux-$arch"
+	# The tool notes when it was run; what is described is the commit.
+	sed -i 's/"timestamp": "[^"]*"/"timestamp": "'"$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)"'"/' "$sbom"
 done
 rm -f "$dist/sqlwatch" "$dist/.nfpm" "$dist/.cyclonedx"
 (cd "$dist" && sha256sum -- *.deb *.rpm NOTICE sqlwatch-* | sort -k2 -u >SHA256SUMS)

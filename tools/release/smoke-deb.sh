@@ -6,6 +6,14 @@ cd /root # which the service's user may not read, as when an operator says sudo 
 dpkg -i /sqlwatch.deb
 [ "$(stat -c %U:%G:%a /etc/sqlwatch)" = root:sqlwatch:750 ]
 
+# refused COMMAND...: it fails. A mere "! COMMAND" would let a success pass, under -e.
+refused() {
+	if "$@"; then
+		echo "was to be refused: $*" >&2
+		exit 1
+	fi
+}
+
 useradd --system app
 install -d -o app -g app -m 2770 /srv/app
 install -d -o sqlwatch -g sqlwatch -m 0700 /srv/replica
@@ -23,10 +31,12 @@ replica "file" "copy" {
   dir = "/srv/replica/${db.name}"
 }
 HCL
-# As the unit does it: group mode, with its directories.
+# As the unit does it with a drop-in of Group=app: group mode, with its directories.
+unit() { sed -n "s/^$1=//p" /usr/lib/systemd/system/sqlwatch.service; }
 install -d -o sqlwatch -g sqlwatch -m 0700 /var/lib/sqlwatch
 install -d -o sqlwatch -g sqlwatch -m 0750 /run/sqlwatch
-as_sqlwatch=(setpriv --reuid sqlwatch --regid app --groups "sqlwatch,app" --no-new-privs
+groups=app$(getent initgroups sqlwatch | awk '{for (i = 2; i <= NF; i++) printf ",%s", $i}')
+as_sqlwatch=(setpriv --reuid "$(unit User)" --regid app --groups "$groups" --no-new-privs
 	env STATE_DIRECTORY=/var/lib/sqlwatch RUNTIME_DIRECTORY=/run/sqlwatch)
 "${as_sqlwatch[@]}" sqlwatch check --config /etc/sqlwatch
 "${as_sqlwatch[@]}" sqlwatch run --config /etc/sqlwatch &
@@ -44,9 +54,19 @@ cat <&3 >/tmp/metrics
 exec 3>&-
 grep '^sqlite_up{.*db="app".*} 1' /tmp/metrics
 
+# ExecReload answers, so that systemctl shows what is wrong; what was in force stays so.
+read -ra reload <<<"$(unit ExecReload)"
+"${as_sqlwatch[@]}" "${reload[@]}"
+echo 'nonsense {' >/etc/sqlwatch/wrong.hcl
+refused "${as_sqlwatch[@]}" "${reload[@]}" 2>/tmp/said
+grep 'wrong.hcl' /tmp/said
+rm /etc/sqlwatch/wrong.hcl
+"${as_sqlwatch[@]}" sqlwatch sync app
+
 # The application's user reads neither keys nor state nor replica.
 for secret in /etc/sqlwatch/sqlwatch.hcl /var/lib/sqlwatch /srv/replica; do
-	! as_app ls "$secret"/ 2>/dev/null && ! as_app cat "$secret" 2>/dev/null
+	refused as_app ls "$secret"/ 2>/dev/null
+	refused as_app cat "$secret" 2>/dev/null
 done
 
 "${as_sqlwatch[@]}" sqlwatch restore app -o /tmp/copy.db

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs and runs what release.sh made, where nothing else of ours is: the .deb in a
-# fresh Debian, the image's file system as its uid on a read-only root, the programs of
-# other architectures under qemu. Each ends with a database restored from its replica.
+# fresh Debian, the image's file system as its uid on a read-only root, a root with musl, the
+# programs of other architectures under qemu. Each ends with a database restored from its replica.
 #
 #   tools/release/smoke.sh      needs root, mmdebstrap, bubblewrap, qemu-user-static, rpm, sqlite3
 set -euo pipefail
@@ -10,6 +10,14 @@ dist=${DIST:-$PWD/dist}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 say() { printf -- '--- %s\n' "$*"; }
+
+# refused COMMAND...: it fails. A mere "! COMMAND" would let a success pass, under -e.
+refused() {
+	if "$@"; then
+		echo "was to be refused: $*" >&2
+		exit 1
+	fi
+}
 
 # within DIR ARG...: a container of DIR as its root, with namespaces of its own.
 within() {
@@ -66,6 +74,55 @@ image() {
 	cp -r "$work/data" "$work/made"
 }
 
+# A root with musl's libc and no other: the application and sqlwatch are all that is in it.
+musl() {
+	say "a musl root: an application of its libc, beside it the static program"
+	local root=$work/musl driver
+	mkdir -p "$root"/{lib,usr/bin,data,state,dev,proc,tmp}
+	cp -L /lib/ld-musl-x86_64.so.1 "$root/lib/"
+	driver=$(go list -m -f '{{.Dir}}' github.com/mattn/go-sqlite3)
+	musl-gcc -O1 -DSQLITE_OMIT_LOAD_EXTENSION -I"$driver" -x c - -o "$root/usr/bin/application" <<-'C'
+			#include "sqlite3-binding.c"
+			#include <unistd.h>
+			int main(int argc, char **argv) {
+				sqlite3 *db;
+				if (sqlite3_open(argv[1], &db) || sqlite3_busy_timeout(db, 5000) ||
+					sqlite3_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(v)", 0, 0, 0)) return 1;
+				for (int i = 0; access(argv[2], F_OK) != 0; i++, usleep(5000))
+					if (sqlite3_exec(db, "INSERT INTO t VALUES (randomblob(300))", 0, 0, 0)) return 2;
+				return sqlite3_close(db);
+			}
+		C
+	file -b "$root/usr/bin/application" | grep -q 'interpreter /lib/ld-musl'
+	cp "$dist/sqlwatch-linux-amd64" "$root/usr/bin/sqlwatch"
+	alpine() { # alpine PROGRAM ARG...
+		bwrap --die-with-parent --bind "$root" / --dev /dev --proc /proc --clearenv --setenv STATE_DIRECTORY /state \
+			--setenv RUNTIME_DIRECTORY /state/run "$@"
+	}
+	alpine /usr/bin/application /data/app.db /data/end &
+	local application=$! daemon tries=0
+	until [ -s "$root/data/app.db-wal" ]; do
+		((++tries < 60)) || return 1
+		sleep 0.5
+	done
+	alpine /usr/bin/sqlwatch run /data/app.db --replica file:///data/replica --web.listen-address 127.0.0.1:0 \
+		>"$work/musl.log" 2>&1 &
+	daemon=$!
+	tries=0
+	until alpine /usr/bin/sqlwatch status --severity critical >"$work/musl.status" 2>&1; do
+		((++tries < 60)) || { cat "$work/musl.log" "$work/musl.status"; return 1; }
+		sleep 0.5
+	done
+	alpine /usr/bin/sqlwatch checkpoint app || [ $? = 2 ] # 2: it did not come to its end beside the writer
+	touch "$root/data/end"
+	wait $application
+	alpine /usr/bin/sqlwatch sync app
+	kill -TERM "$(pgrep -P $daemon -n)" && wait $daemon || true
+	alpine /usr/bin/sqlwatch restore file:///data/replica -o /data/copy.db
+	local rows='select count(*), total(length(v)) from t'
+	[ "$(sqlite3 "$root/data/copy.db" "$rows")" = "$(sqlite3 "$root/data/app.db" "$rows")" ]
+}
+
 # What qemu runs reads the replica that amd64 made.
 foreign() { # foreign ARCH QEMU
 	local program=$dist/sqlwatch-linux-$1 out=$work/$1.db
@@ -76,6 +133,42 @@ foreign() { # foreign ARCH QEMU
 	# that knows no qemu: this machine's SQLite checks instead.
 	"$2" "$program" restore "file://$work/made/replica/app" -o "$out" --check none
 	[ "$(sqlite3 "$out" 'pragma integrity_check; select count(*) from t' | tr '\n' ' ')" = "ok 3 " ]
+}
+
+# Pure Go, as darwin's: restores, has SQLite's shell check, and touches no living database.
+pure() {
+	say "the program without SQLite inside: restore, a damaged replica, what it refuses"
+	local program=$work/pure copy=$work/pure.db
+	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -o "$program" ./cmd/sqlwatch
+	"$program" restore "file://$work/made/replica/app" -o "$copy" --check full
+	[ "$(sqlite3 "$copy" 'pragma integrity_check; select count(*) from t' | tr '\n' ' ')" = "ok 3 " ]
+	refused "$program" run "$copy" 2>"$work/refused"
+	grep -q 'needs Linux' "$work/refused"
+	cp -r "$work/made/replica/app" "$work/damaged"
+	find "$work/damaged" -name '*.ltx' | while read -r file; do
+		flip "$file" $(($(stat -c %s "$file") / 2))
+	done
+	refused "$program" restore "file://$work/damaged" -o "$work/damaged.db" 2>/dev/null
+	[ ! -e "$work/damaged.db" ]
+}
+
+# flip FILE OFFSET: one bit of one byte.
+flip() {
+	local byte
+	byte=$(od -An -tu1 -j"$2" -N1 "$1")
+	printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+
+# What docs/operations.md tells to do with a download.
+verified() { (cd "$1" && sha256sum --ignore-missing --quiet -c SHA256SUMS); }
+
+tampered() {
+	say "a package of which one bit was changed is refused"
+	mkdir "$work/download"
+	cp "$dist"/*_amd64.deb "$dist/SHA256SUMS" "$work/download"
+	verified "$work/download"
+	flip "$work/download"/*.deb 100000
+	refused verified "$work/download" 2>/dev/null
 }
 
 rpm_() {
@@ -90,11 +183,14 @@ rpm_() {
 }
 
 (cd "$dist" && sha256sum --quiet -c SHA256SUMS)
+tampered
 for program in "$dist"/sqlwatch-linux-*; do
 	case $program in *.json) continue ;; esac
 	file -b "$program" | grep -q 'statically linked' || { echo "$program is not static" >&2; exit 1; }
 done
 image
+pure
+musl
 foreign arm64 qemu-aarch64-static
 foreign armv7 qemu-arm-static
 rpm_
