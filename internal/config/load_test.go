@@ -401,6 +401,17 @@ func FuzzLoad(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte("locals {\n  a = [for a in [1]: a]\n  b = local.a[*].x\n}"))
+	recipes, _ := filepath.Glob("../../examples/recipes/*.hcl")
+	for _, name := range recipes {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("policy \"p\" {\n for_each = { a = { b = bytes(\"1MB\") }, c = secret(\"d\") }\n hold_off = \"1m\"\n" +
+		" when = max_over(wal.bytes > each.value.b, each.key) > 0\n checkpoint {}\n}\nvariable \"v\" {\n default = 1\n" +
+		" validation {\n  condition = var.v > 0\n  error_message = \"${var.v}\"\n }\n}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "c.hcl")
 		if err := os.WriteFile(path, data, 0o600); err != nil {
