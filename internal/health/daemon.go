@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/show"
@@ -73,14 +74,16 @@ func (f *findings) leftOut(all []LeftOut) {
 		"correct path, glob or name in the configuration, then: sqlwatch reload")
 }
 
-// firstLine returns the first line of text that says something.
+// firstLine returns the first line of text that says something, with the one after it where
+// it only announces that.
 func firstLine(text string) string {
-	for i, r := range text {
-		if r == '\n' && i > 0 {
-			return text[:i]
+	first, rest, _ := strings.Cut(strings.TrimSpace(text), "\n")
+	if strings.HasSuffix(first, ":") {
+		if next, _, _ := strings.Cut(strings.TrimSpace(rest), "\n"); next != "" {
+			return first + " " + next
 		}
 	}
-	return text
+	return first
 }
 
 // Unreachable returns the daemon's conditions where nobody answers, for a command

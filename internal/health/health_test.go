@@ -205,6 +205,16 @@ func TestReferenceIsInStep(t *testing.T) {
 	}
 }
 
+// A refused reload says what was wrong, not only that something was.
+func TestReloadFailedSaysWhy(t *testing.T) {
+	t.Parallel()
+	found := OfDaemon(Daemon{Databases: 1,
+		ReloadErr: "the configuration app.hcl has errors:\nerror: no such block\n  on app.hcl"})
+	if want := "has errors: error: no such block."; !strings.HasSuffix(found[0].What, want) {
+		t.Errorf("%q does not end with %q", found[0].What, want)
+	}
+}
+
 // A clock that is wrong and files that may not be deleted are told apart.
 func TestHindrances_V3(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,14 @@ func startDaemon(t *testing.T, body string) *daemon {
 // startDaemonAs is startDaemon of another build, or in another environment.
 func startDaemonAs(t *testing.T, program []string, body string) *daemon {
 	t.Helper()
-	dir, port := t.TempDir(), freePort(t)
+	return startDaemonIn(t, t.TempDir(), program, body)
+}
+
+// startDaemonIn is startDaemonAs with a directory for its configuration, socket and state,
+// and with more arguments.
+func startDaemonIn(t *testing.T, dir string, program []string, body string, more ...string) *daemon {
+	t.Helper()
+	port := freePort(t)
 	config := write(t, dir, "sqlwatch.hcl", fmt.Sprintf(`
 server {
   listen    = "127.0.0.1:%s"
@@ -38,7 +46,8 @@ server {
 }
 %s`, port, dir, dir, body))
 	output(t, binary, "check", config)
-	d := &daemon{process: start(t, program[0], append(program[1:], "run", "--config", config)...),
+	run := append(append(slices.Clone(program[1:]), "run", "--config", config), more...)
+	d := &daemon{process: start(t, program[0], run...),
 		url: "http://127.0.0.1:" + port, dir: dir, config: config}
 	eventually(t, 20*time.Second, "sqlwatch ready", func() error { _, err := get(d.url + "/-/ready"); return err })
 	return d
