@@ -260,10 +260,11 @@ func (p *Policy) Retune(st PolicyState, name string, revert bool, now time.Time)
 		}
 	}
 	reason := t.back(&value, to, now, "asked for by an operator")
-	st.Tunes = maps.Clone(st.Tunes)
-	if st.Tunes == nil {
-		st.Tunes = map[string]TuneState{}
+	if !revert {
+		reason = fmt.Sprintf("asked for by an operator: it stays at %s until %s", t.literal(to),
+			value.Frozen.Format(time.DateOnly))
 	}
+	st.Tunes = maps.Collect(maps.All(st.Tunes)) // a copy, also of none
 	st.Tunes[name] = value
 	return st, reason, nil
 }

@@ -139,7 +139,7 @@ func Tunes(w io.Writer, views []admin.Database, now time.Time) error {
 			}
 			text.WriteString("\n")
 			if t.Frozen.After(now) {
-				fmt.Fprintf(&text, "  frozen for %s: its last step was taken back\n", show.Span(t.Frozen.Sub(now)))
+				fmt.Fprintf(&text, "  frozen for %s\n", show.Span(t.Frozen.Sub(now)))
 			}
 		}
 	}

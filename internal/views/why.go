@@ -81,15 +81,15 @@ func explainPin(w io.Writer, v admin.Database, now time.Time) {
 	fmt.Fprintf(w, ".\n  See `sqlwatch blockers %s`.\n", v.Name)
 }
 
-// explainTunes shows what the tune blocks suggest. Values are in base units.
+// explainTunes shows what the tune blocks suggest.
 func explainTunes(w io.Writer, tunes []admin.Tune) {
 	if len(tunes) > 0 {
 		fmt.Fprintln(w, "\nTuning:")
 	}
 	for _, t := range tunes {
-		line := fmt.Sprintf("  %s %s: %.4g", t.Policy, t.Name, t.Value)
+		line := fmt.Sprintf("  %s %s: %s", t.Policy, t.Name, t.AmountOf(t.Value))
 		if t.Suggested != t.Value {
-			line += fmt.Sprintf(", suggested %.4g", t.Suggested)
+			line += ", suggested " + t.AmountOf(t.Suggested)
 		}
 		fmt.Fprintf(w, "%s: %s\n", line, t.Reason)
 	}

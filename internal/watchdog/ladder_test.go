@@ -2,13 +2,18 @@ package watchdog
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/ladders"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/statefile"
+	"github.com/sqlwatch/sqlwatch/policy"
+	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
 func TestLadder(t *testing.T) {
@@ -95,6 +100,50 @@ func TestStatusAfterAnAction(t *testing.T) {
 		}
 		if got := w.Status().Databases[0].Sample.WAL.SizeBytes; got != 4096 {
 			t.Errorf("the status shows a WAL of %d bytes after the snapshot, want 4096", got)
+		}
+	})
+}
+
+// A policy whose TRUNCATE is left out says so: in its decision, as a condition of the
+// database, and in a line of the log; and no longer once it is not.
+func TestHinderedIsShown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		journal := &journalOf{}
+		s := &scene{walBytes: 8 << 20}
+		state := filepath.Join(t.TempDir(), "state.json")
+		err := statefile.Write(state, map[string]savedDatabase{"app": {Policies: map[string]policy.PolicyState{
+			"shrink": {Version: policy.StateVersion, Phase: policy.Inactive, Truncation: time.Now().Add(-10 * time.Second),
+				Stalls: stalls.Stalls{time.Second, time.Second, time.Second}}}}}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink), StateFile: state,
+			Logger: journal.logger()})
+		holds := func() (why string, condition bool) {
+			d, err := w.Database("app")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range d.Conditions {
+				condition = condition || c.ID == "policy_hindered"
+			}
+			return d.Decision.Policies[0].Hindered, condition
+		}
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		if why, condition := holds(); !condition || !strings.Contains(why, "budget") ||
+			!strings.Contains(journal.String(), "this policy cannot do all that it is for") {
+			t.Errorf("hindered by %q, a condition: %v, log: %s", why, condition, journal)
+		}
+		if calls := get(s, func(s *scene) []sqlite.Mode { return s.calls }); slices.Contains(calls, sqlite.Truncate) {
+			t.Errorf("checkpoints %v", calls)
+		}
+		time.Sleep(4 * time.Hour) // the slow ones are forgotten
+		synctest.Wait()
+		if why, condition := holds(); condition || why != "" ||
+			!strings.Contains(journal.String(), "this policy is no longer hindered") {
+			t.Errorf("afterwards hindered by %q, a condition: %v", why, condition)
 		}
 	})
 }
