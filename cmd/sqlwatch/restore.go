@@ -90,6 +90,7 @@ func (c *restoreCommand) run() error {
 		Options: restore.Options{
 			Output: *c.output, Target: target, Force: *c.force, IfNotExists: *c.ifNotExists, DryRun: *c.dryRun, Note: true,
 			Check: restore.Check(*c.check), Progress: progress, Exact: *c.exact, Owner: owner,
+			Keep: true,
 		},
 	}
 	switch {
@@ -195,8 +196,11 @@ func interrupted(ctx context.Context, out recovery.Outcome, err error) error {
 	if !errors.Is(err, context.Canceled) || ctx.Err() == nil {
 		return err
 	}
-	return fmt.Errorf("%s: restore: interrupted: nothing was left behind, and what was at the output's place still is",
-		out.Place)
+	left := "nothing was left behind"
+	if out.Kept != "" {
+		left = "what was fetched stays in " + out.Kept + ", and the same command goes on from there"
+	}
+	return fmt.Errorf("%s: restore: interrupted: %s; what was at the output's place still is", out.Place, left)
 }
 
 // parseTarget reads --txid and --timestamp.
@@ -239,6 +243,9 @@ func progressTo(w io.Writer, what string) (progress func(done, total int64), end
 	progress = func(done, total int64) {
 		rest := fmt.Sprintf("%d %%", done*100/max(1, total))
 		switch now := time.Now(); {
+		case total == 0:
+			fmt.Fprintf(w, "\r%s: looking at the replica\x1b[K", what)
+			return
 		case total > 0 && done >= total:
 			rest = "finishing" // checks and the disk: that may take as long again
 		case now.Sub(last) < 100*time.Millisecond:

@@ -108,6 +108,7 @@ func (r Recovery) Stream(ctx context.Context, arg, scratch string, w io.Writer) 
 	}
 	o := r.Options
 	o.Output, o.Note, o.Leave = filepath.Join(dir, "restored.db"), false, restore.DrillLeaves
+	o.Keep = false
 	out, err = r.from(ctx, source, o)
 	out.Output = ""
 	var file *os.File
@@ -177,10 +178,13 @@ func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) 
 		out.Nothing = true
 		return out, nil
 	}
-	if err = short(o.Reach, Explain(ctx, s.Replica, err)); err != nil {
-		return out, fmt.Errorf("%s: %w", out.Place, err)
+	if err = short(o.Reach, Explain(ctx, s.Replica, err)); err == nil {
+		return out, nil
 	}
-	return out, nil
+	if out.Kept != "" {
+		err = fmt.Errorf("%w; what was fetched stays in %s, and the same command goes on from there", err, out.Kept)
+	}
+	return out, fmt.Errorf("%s: %w", out.Place, err)
 }
 
 // cursor asks the running daemon how far it has come with a replica, 0 where none answers

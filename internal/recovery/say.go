@@ -63,6 +63,9 @@ func Print(w io.Writer, r restore.Result) error {
 		fmt.Fprintf(&out, "restored %s to %s: %s\n", State(r), r.Output, humanize.Bytes(uint64(r.Size())))
 		fmt.Fprintf(&out, "  from %d objects, %s, in %s; %s\n", len(r.Objects), humanize.Bytes(uint64(r.ObjectBytes)),
 			(r.PlanTime + r.ApplyTime + r.FinishTime).Round(time.Millisecond), Proof(r))
+		if r.Resumed > 0 {
+			fmt.Fprintf(&out, "  went on from %s that an interrupted restore had written\n", humanize.IBytes(uint64(r.Resumed)))
+		}
 		for _, name := range r.Aside {
 			fmt.Fprintf(&out, "  what was there is now %s\n", name)
 		}

@@ -33,6 +33,7 @@ type application struct {
 	inFull   bool                                   // read all of every file, to find out which one is damaged
 	prepare  func(pageSize int, pages uint32) error // before the first write; may be nil
 	progress func(done int64)                       // bytes of objects consumed; may be nil
+	kept     *kept                                  // what is there already; nil: nothing
 
 	pageSize int
 	pages    uint32 // of the state that is made
@@ -41,16 +42,21 @@ type application struct {
 	have     []uint64
 	shift    *crcShift
 
-	buffers           chan []byte // of fetchers
-	work, order, free chan *pageBatch
-	checksum          atomic.Uint64 // XOR of the written pages' checksums
-	announced         ltx.Checksum  // post-apply checksum of the newest file, where its format has one
+	buffers chan []byte // of fetchers
+	queues
+	checksum  atomic.Uint64 // XOR of the written pages' checksums
+	announced ltx.Checksum  // post-apply checksum of the newest file, where its format has one
 }
 
 const (
 	batchPages = 256 << 10 // decompressed bytes of a batch, at most: it stays in a processor's cache
 	rangedSize = 8 << 20   // objects from this size on are worth a look at their index
 )
+
+// queues are where a batch is.
+type queues struct {
+	work, order, free chan *pageBatch
+}
 
 // pageBatch is a run of frames of one file.
 type pageBatch struct {
@@ -136,14 +142,30 @@ func (e *ChecksumError) Error() string {
 // fetched in full ahead of time; for a large one it is decided when its turn
 // comes, by the pages that are still wanted of it.
 func (a *application) walk(ctx context.Context) error {
+	end := len(a.plan.Files)
+	if a.kept != nil {
+		older := a.kept.olderFiles(a.plan.Files)
+		if err := a.walkFiles(ctx, older, end); err != nil {
+			return err
+		}
+		if err := a.takeKept(ctx); err != nil || a.missing == 0 {
+			return err
+		}
+		end = older
+	}
+	return a.walkFiles(ctx, 0, end)
+}
+
+// walkFiles is walk for the files of the plan from first up to, and without, end.
+func (a *application) walkFiles(ctx context.Context, first, end int) error {
 	files := a.plan.Files
-	for end := len(files); end > 0; {
+	for end > first {
 		begin := end - 1
 		var err error
 		if a.ranged(begin) {
 			err = a.walkRanges(ctx, files[begin])
 		} else {
-			for begin > 0 && !a.ranged(begin-1) {
+			for begin > first && !a.ranged(begin-1) {
 				begin--
 			}
 			err = a.walkWhole(ctx, files[begin:end])
@@ -168,9 +190,10 @@ func (a *application) proven(f store.LTXFile) bool {
 	return !a.inFull && a.plan.Checksum != 0 && f.Object.Size >= rangedSize
 }
 
-// ranged reports whether only parts of file i may be read. Of the newest all is wanted.
+// ranged reports whether only parts of file i may be read. Of the newest all is wanted,
+// unless some of it is there.
 func (a *application) ranged(i int) bool {
-	return i < len(a.plan.Files)-1 && a.proven(a.plan.Files[i])
+	return (i < len(a.plan.Files)-1 || a.have != nil) && a.proven(a.plan.Files[i])
 }
 
 // walkWhole reads files in full, the last one first.
@@ -402,9 +425,14 @@ func (a *application) decode(b *pageBatch) error {
 			run = i
 		}
 	}
+	a.addChecksum(sum)
+	return a.write(b, run, len(b.frames))
+}
+
+// addChecksum adds pages' checksums to the database's.
+func (a *application) addChecksum(sum ltx.Checksum) {
 	for old := a.checksum.Load(); !a.checksum.CompareAndSwap(old, old^uint64(sum)); old = a.checksum.Load() {
 	}
-	return a.write(b, run, len(b.frames))
 }
 
 // write writes the frames from..to of a batch, which are neighbours, if they are wanted.

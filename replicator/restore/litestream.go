@@ -252,6 +252,9 @@ func (r *restorer) buildGenerations(ctx context.Context, p *v3Plan) error {
 	start := time.Now()
 	defer func() { r.result.ApplyTime = time.Since(start) }()
 	r.describeV3(p)
+	if err := r.stage.Forget(); err != nil {
+		return err
+	}
 	v := v3Restore{restorer: r}
 	if err := v.copySnapshot(ctx, p.snapshot.obj); err != nil {
 		return err

@@ -29,7 +29,11 @@ func (a *application) walkRanges(ctx context.Context, file store.LTXFile) error 
 	for _, e := range wanted {
 		length += e.length
 	}
-	if length > file.Object.Size/2 {
+	most := file.Object.Size / 2
+	if a.kept != nil {
+		most = file.Object.Size - rangedSize/8 // what was fetched once is not fetched again
+	}
+	if length > most {
 		return a.walkWhole(ctx, []store.LTXFile{file})
 	}
 	state, err := a.begin(file, head)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -37,6 +38,7 @@ type Options struct {
 	Force       bool     // set an existing database and its side files aside, unless somebody uses it
 	IfNotExists bool     // do nothing, successfully, where Output exists
 	Leave       int64    // bytes of disk that must stay free
+	Keep        bool     // where the way to the store breaks, leave what is there for who asks again
 	Reach       ltx.TXID // the newest state must be this one or a later one
 	DryRun      bool     // plan only
 	Owner       stage.Owner
@@ -44,7 +46,8 @@ type Options struct {
 	Check       Check
 	Exact       bool          // a moment whose state is not known for sure is an error
 	SyncEvery   time.Duration // of the replica, to judge by; 0: 1 s
-	// bytes of the replica's objects, equal from when all is there and is checked; may be nil
+	// bytes of the replica's objects, both 0 until they are known, equal from when all is there
+	// and is checked; may be nil
 	Progress func(done, total int64)
 }
 
@@ -67,8 +70,15 @@ type Result struct {
 	Replans     int            `json:"replans,omitempty"`   // objects vanished or were damaged, and others served
 	Aside       []string       `json:"set_aside,omitempty"` // what was there, under its new names
 	Removed     []string       `json:"removed,omitempty"`   // what earlier restores had set aside
-	Warnings    []string       `json:"warnings,omitempty"`
+	Going
+	Warnings []string `json:"warnings,omitempty"`
 	Took
+}
+
+// Going says how a restore goes on where another one broke off.
+type Going struct {
+	Kept    string `json:"kept,omitempty"`    // where it is, when this one broke off
+	Resumed int64  `json:"resumed,omitempty"` // bytes that an earlier one had written
 }
 
 // Took says how long the parts of a restore took.
@@ -104,7 +114,7 @@ type restorer struct {
 	stage  *stage.Stage
 }
 
-func (r *restorer) run(ctx context.Context) error {
+func (r *restorer) run(ctx context.Context) (err error) {
 	switch r.o.Check {
 	case "":
 		r.o.Check, r.result.Check = CheckQuick, CheckQuick
@@ -126,11 +136,14 @@ func (r *restorer) run(ctx context.Context) error {
 	if r.stage, err = stage.Open(output, r.o.Leave); err != nil {
 		return err
 	}
-	defer r.stage.Discard()
-	if err := r.build(ctx); err != nil {
+	defer func() { r.leave(ctx, err) }()
+	if r.o.Progress != nil {
+		r.o.Progress(0, 0)
+	}
+	if err = r.build(ctx); err != nil {
 		return err
 	}
-	if err := r.finish(ctx); err != nil {
+	if err = r.finish(ctx); err != nil {
 		return err
 	}
 	// What came to the output's place meanwhile was not asked about.
@@ -156,6 +169,15 @@ func (r *restorer) run(ctx context.Context) error {
 		r.result.Warnings = append(r.result.Warnings, err.Error())
 	}
 	return nil
+}
+
+// leave removes the stage, or keeps it where who asks again can go on from it.
+func (r *restorer) leave(ctx context.Context, err error) {
+	if err != nil && r.stage.Content().TXID != 0 && keeps(ctx, err) && r.stage.Keep() == nil {
+		r.result.Kept = r.stage.Name()
+		return
+	}
+	r.stage.Discard()
 }
 
 // own gives the finished file its owner and mode: those asked for, or else those of
@@ -285,12 +307,22 @@ func (r *restorer) build(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		if errors.Is(err, errUnfit) {
+			if err := r.stage.Forget(); err != nil {
+				return err
+			}
+			continue
+		}
 		if r.result.Replans == maxReplans || !o.learn(err, plan) {
 			return err
 		}
 		r.result.Replans++
 	}
 }
+
+// errUnfit says that what an earlier restore left does not add up: a machine that went
+// down may have lost some of it. Then it is all made again.
+var errUnfit = errors.New("what an earlier restore left is not what it was to be")
 
 // oracle decides what a failed attempt means for the next one.
 type oracle struct {
@@ -363,24 +395,55 @@ func (o *oracle) explain(err error) error {
 
 // apply carries a plan out into the stage.
 func (r *restorer) apply(ctx context.Context, plan *catalog.Plan, inFull bool) error {
-	var done int64
-	a := &application{
-		store: r.store, plan: plan, out: r.stage, inFull: inFull,
-		prepare: func(pageSize int, pages uint32) error { return r.stage.Reserve(int64(pageSize) * int64(pages)) },
-		progress: func(n int64) {
-			done += n
-			if r.o.Progress != nil {
-				r.o.Progress(done, plan.Bytes)
-			}
-		},
+	var done progress
+	a := &application{store: r.store, plan: plan, out: r.stage, inFull: inFull}
+	note := func() error {
+		if c, worth := content(plan, a.pageSize, a.pages); worth && r.o.Keep {
+			return r.stage.Note(c)
+		}
+		return nil
 	}
-	if err := a.apply(ctx); err != nil {
+	if c := r.stage.Content(); serves(c, plan) && !inFull {
+		a.kept = &kept{Content: c, file: r.stage, taken: note}
+	} else if err := r.stage.Forget(); err != nil {
 		return err
+	}
+	a.prepare = func(pageSize int, pages uint32) error {
+		err := r.stage.Reserve(int64(pageSize)*int64(pages), a.kept != nil)
+		if err == nil && a.kept == nil {
+			err = note()
+		}
+		return err
+	}
+	a.progress = func(n int64) { done.add(n, plan.Bytes, r.o.Progress) }
+	err := a.apply(ctx)
+	if a.kept != nil && (errors.As(err, new(*ChecksumError)) || errors.Is(err, ErrIncomplete)) {
+		return errUnfit
+	}
+	if err != nil {
+		return err
+	}
+	if a.kept != nil {
+		r.result.Resumed = int64(a.kept.pages) * int64(a.pageSize)
 	}
 	r.result.PageSize, r.result.Pages = a.pageSize, a.pages
 	r.result.Checksum = ltx.Checksum(a.checksum.Load()) | ltx.ChecksumFlag
 	r.result.Compared = plan.Checksum != 0 || a.announced != 0
 	return nil
+}
+
+// progress adds up what is done, for any goroutine.
+type progress struct {
+	mu   sync.Mutex
+	done int64
+}
+
+func (p *progress) add(n, total int64, show func(done, total int64)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done = min(p.done+n, total); show != nil {
+		show(p.done, total)
+	}
 }
 
 // finish checks the file and makes it durable, both at once: SQLite reads from

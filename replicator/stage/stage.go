@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,12 +23,13 @@ import (
 
 // Stage is the file in which a database is put together, beside its final place.
 // Its name is random, so that nobody can have put a file of theirs there, and its lock
-// goes with the process: what a killed restore left behind is removed by the next one,
-// and two at a time are not possible.
+// goes with the process: what a killed restore left behind is taken over by the next one,
+// or removed, and two at a time are not possible.
 type Stage struct {
 	*os.File
 	output   string
 	leave    int64 // bytes of disk that must stay free
+	content  Content
 	written  atomic.Int64
 	flushing atomic.Bool
 }
@@ -57,8 +60,13 @@ func (s *Stage) flush() {
 // stageName is what the names of stages for an output begin with.
 func stageName(output string) string { return "." + filepath.Base(output) + ".sqlwatch-restore" }
 
-// Open makes the stage for an output file. leave is how many bytes of disk must stay free.
+// Open makes the stage for an output file, or takes over one that was kept. leave is how
+// many bytes of disk must stay free.
 func Open(output string, leave int64) (*Stage, error) {
+	kept, err := sweep(output, leave)
+	if kept != nil || err != nil {
+		return kept, err
+	}
 	path := filepath.Join(filepath.Dir(output), stageName(output)+"-"+rand.Text())
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -67,7 +75,7 @@ func Open(output string, leave int64) (*Stage, error) {
 	s := &Stage{File: f, output: output, leave: leave}
 	err = errors.Join(f.Chmod(0o600), unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 	if err == nil {
-		err = s.sweep()
+		err = s.alone()
 	}
 	if err != nil {
 		s.Discard()
@@ -76,30 +84,95 @@ func Open(output string, leave int64) (*Stage, error) {
 	return s, nil
 }
 
-// sweep removes the stages that killed restores of ours left, and refuses beside a
-// living one. Other users' files are no business of ours.
-func (s *Stage) sweep() error {
-	dir := filepath.Dir(s.output)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
+// sweep returns a stage that a restore of ours to output left and that says what is in
+// it, locked, and removes the others. Beside a living one it is an error. Other users'
+// files are no business of ours.
+func sweep(output string, leave int64) (kept *Stage, err error) {
+	defer func() {
+		if err != nil && kept != nil {
+			err = errors.Join(err, kept.Keep())
+			kept = nil
+		}
+	}()
+	for path, err := range leftovers(output) {
+		if err != nil {
+			return kept, err
+		}
+		f, err := seize(path)
+		if err != nil {
+			return kept, err
+		}
+		if f == nil {
+			continue
+		}
+		if kept == nil {
+			if kept = adopt(f, output, leave); kept != nil {
+				continue
+			}
+		}
+		if err := errors.Join(remove(path), f.Close()); err != nil {
+			return kept, err
+		}
 	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if !e.Type().IsRegular() || path == s.Name() {
-			continue
-		}
-		if strings.HasPrefix(e.Name(), durable.TempPrefix) {
-			sweepTemp(path)
-		}
-		if !strings.HasPrefix(e.Name(), stageName(s.output)) {
-			continue
-		}
-		if err := sweepStage(path); err != nil {
+	return kept, nil
+}
+
+// alone is an error where another restore to the same output has begun meanwhile.
+func (s *Stage) alone() error {
+	for path, err := range leftovers(s.output) {
+		if err != nil {
 			return err
+		}
+		if path == s.Name() {
+			continue
+		}
+		f, err := seize(path)
+		if err != nil {
+			return err
+		}
+		if f != nil {
+			f.Close()
 		}
 	}
 	return nil
+}
+
+// leftovers yields the stages beside output, whoever has them. What else of ours is old
+// there is removed.
+func leftovers(output string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		dir := filepath.Dir(output)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			yield("", err)
+			return
+		}
+		names := map[string]bool{}
+		for _, e := range entries {
+			names[e.Name()] = true
+		}
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			if !e.Type().IsRegular() {
+				continue
+			}
+			if strings.HasPrefix(e.Name(), durable.TempPrefix) {
+				sweepTemp(path)
+			}
+			if !strings.HasPrefix(e.Name(), stageName(output)) {
+				continue
+			}
+			if of, isNote := strings.CutSuffix(e.Name(), noteSuffix); isNote {
+				if !names[of] { // its stage was given its name, or is gone
+					removeOurs(path)
+				}
+				continue
+			}
+			if !yield(path, nil) {
+				return
+			}
+		}
+	}
 }
 
 // sweepTemp removes what a restore that was killed while it left its note did not
@@ -115,42 +188,78 @@ func sweepTemp(path string) {
 	}
 }
 
-func sweepStage(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil // gone, or not ours to look at
+// removeOurs removes a small file that only we write.
+func removeOurs(path string) {
+	info, err := os.Lstat(path)
+	if err == nil && private(info) {
+		os.Remove(path)
 	}
-	defer f.Close()
+}
+
+// seize opens and locks a stage that somebody left, nil where it is gone or not ours. It
+// is an error where a process has it.
+func seize(path string) (_ *os.File, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil // gone, or not ours to look at
+	}
+	ours := false
+	defer func() {
+		if !ours {
+			f.Close()
+		}
+	}()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if sys, ok := info.Sys().(*syscall.Stat_t); !ok || int(sys.Uid) != os.Geteuid() || !info.Mode().IsRegular() {
-		return nil
+		return nil, nil
 	}
 	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return errors.New("another restore to the same file is running: wait for it")
+		return nil, errors.New("another restore to the same file is running: wait for it")
 	case err != nil:
-		return err
+		return nil, err
 	}
 	there, err := os.Lstat(path)
 	if err != nil || !os.SameFile(info, there) {
-		return nil
+		return nil, nil // it was given its name, or removed
 	}
-	return os.Remove(path)
+	ours = true
+	return f, nil
 }
 
-// Reserve empties the stage and takes size bytes of disk, so that a disk that
-// is too small is told before the download and not after.
-func (s *Stage) Reserve(size int64) error {
-	if err := s.Truncate(0); err != nil {
+// remove removes a stage and its note.
+func remove(path string) error {
+	err := os.Remove(path)
+	if nerr := os.Remove(path + noteSuffix); !errors.Is(nerr, fs.ErrNotExist) {
+		err = errors.Join(err, nerr)
+	}
+	return err
+}
+
+// Reserve takes size bytes of disk, so that a disk that
+// is too small is told before the download and not after. It empties the stage unless
+// what is in it is wanted.
+func (s *Stage) Reserve(size int64, wanted bool) error {
+	there := int64(0)
+	if wanted {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(s.Fd()), &st); err != nil {
+			return err
+		}
+		there = min(st.Blocks*512, size)
+		if err := s.Truncate(min(st.Size, size)); err != nil {
+			return err
+		}
+	} else if err := s.Truncate(0); err != nil {
 		return err
 	}
 	if size == 0 {
 		return nil
 	}
-	if err := s.Room(size); err != nil {
+	if err := s.Room(size - there); err != nil {
 		return err
 	}
 	err := allocate(int(s.Fd()), size)
@@ -178,6 +287,7 @@ func (s *Stage) Room(size int64) error {
 
 // Discard removes the stage, still locked. After Publish it only closes it.
 func (s *Stage) Discard() {
+	os.Remove(s.Name() + noteSuffix)
 	ours, err := s.Stat()
 	if there, lerr := os.Lstat(s.Name()); err == nil && lerr == nil && os.SameFile(ours, there) {
 		os.Remove(s.Name())
