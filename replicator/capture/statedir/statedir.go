@@ -395,7 +395,7 @@ func (s *Dir) now() (now time.Time, r moment.Reading) {
 // sinceBoot is how long ago the machine was started, suspended or not.
 func sinceBoot() time.Duration {
 	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+	if err := unix.ClockGettime(bootClock, &t); err != nil {
 		return 0
 	}
 	return time.Duration(t.Nano())
