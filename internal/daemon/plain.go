@@ -21,9 +21,7 @@ func plainParts(t config.DatabaseTarget, locks lockCounts, log *slog.Logger) wat
 	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{
 		BeforeClose: func() {
 			measured.files.Store(nil)
-			if err := plain.Release(); err != nil && log != nil {
-				log.Warn("the connection to a replaced database did not close cleanly", "db", t.Name, "err", err)
-			}
+			plain.Release()
 		},
 		OnFiles: locks.watch(t.Name, log),
 		Refused: locks.refused(t.Name),
@@ -34,7 +32,8 @@ func plainParts(t config.DatabaseTarget, locks lockCounts, log *slog.Logger) wat
 		Checkpointer: plain,
 		LastBusy:     locks.last(t.Name),
 		Close: func(context.Context) error {
-			return errors.Join(plain.Release(), reader.Close(), locks.forget(t.Name))
+			plain.Release()
+			return errors.Join(reader.Close(), locks.forget(t.Name))
 		},
 	}
 }

@@ -23,9 +23,13 @@ type census struct {
 	found map[inode]*ForeignError
 }
 
-// censusAge is how long a census may be used, as a multiple of the time it took: many
-// databases that are opened at once share it, and it never costs more than a tenth of a core.
-const censusAge = 9
+// How long a census may be used after its end: many databases that are opened at once
+// share it, and it costs no more than a tenth of a core. Where it takes long, because the
+// machine is busy, it is not believed for longer all the same.
+const (
+	censusAge  = 9 // as a multiple of the time it took
+	censusMost = 250 * time.Millisecond
+)
 
 var lastCensus census // of the process, as is the registry
 
@@ -37,7 +41,7 @@ func (c *company) foreigner(database inode) (*ForeignError, error) {
 	all := &lastCensus
 	all.Lock()
 	defer all.Unlock()
-	if all.known[database] != c.walPath || time.Since(all.at) > (censusAge+1)*all.took {
+	if all.known[database] != c.walPath || time.Since(all.at) > all.took+min(censusAge*all.took, censusMost) {
 		if err := all.take(c.pid); err != nil {
 			return nil, err
 		}

@@ -270,7 +270,7 @@ func settle(ctx context.Context, database string) error {
 	if err == nil && result.Outcome != sqlite.OutcomeTruncated {
 		err = fmt.Errorf("the database of the demo could not be checkpointed: %s", result.Outcome)
 	}
-	return errors.Join(err, plain.Release(), files.Close())
+	return errors.Join(err, files.Close())
 }
 
 func sameContent(a, b string) (bool, error) {

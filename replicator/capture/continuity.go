@@ -86,8 +86,11 @@ func (c *continuity) lose(r Reason, detail string) {
 func (c *continuity) unheld(x dbfile.WALIndex) error {
 	head := c.tail.Head
 	main, err := c.main.Sure()
-	if err != nil || head.Continues(x, main) {
+	if err != nil {
 		return err
+	}
+	if head.Continues(x, main) {
+		return c.recount(x)
 	}
 	if x.PageSize != head.PageSize {
 		return tail.Discontinuous(tail.ReasonPageSize, "from %d to %d bytes", head.PageSize, x.PageSize)
@@ -97,6 +100,17 @@ func (c *continuity) unheld(x dbfile.WALIndex) error {
 			x.Change)
 	}
 	return tail.Discontinuous(tail.ReasonWALReset, "the WAL was reset while nobody looked")
+}
+
+// recount takes the commit counter of a wal-index that was made anew from the WAL, which
+// ends where we are: the running checksum says that nothing was committed since.
+func (c *continuity) recount(x dbfile.WALIndex) error {
+	p := c.tail.Head
+	if x.MaxFrame == 0 || !p.InGeneration(x) || p.Frames != x.Position() || p.Change == x.Change || !c.tail.Batch.Empty() {
+		return nil
+	}
+	p.Change = x.Change
+	return c.confirm(p)
 }
 
 // overwritten returns a *tail.DiscontinuityError where the main file was written to

@@ -179,6 +179,12 @@ func (d *departure) part() error {
 		if attached, err := d.files.Others(); err != nil || attached {
 			break
 		}
+		if d.hold.stood { // this wal-index counts no longer: see attend
+			d.tail.Rewind()
+			if err := errors.Join(d.hold.close(), d.again(ctx)); err != nil {
+				return nil // what was not captured is found by the next who looks
+			}
+		}
 		x, err := tail.Index(d.files)
 		if err != nil {
 			return err

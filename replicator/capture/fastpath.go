@@ -41,7 +41,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		c.hold.isOpen() && (change.WAL || change.Shm) {
 		return Progress{}, false
 	}
-	if c.presence.Look(now) != nil {
+	if c.presence.Look(now) != nil || c.hold.stood && !c.presence.Attached() {
 		return Progress{}, false
 	}
 	if !c.hold.isOpen() {

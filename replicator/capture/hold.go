@@ -43,6 +43,7 @@ type connections struct {
 	mark    uint32       // the head when it began, or a frame before
 	shm     uint64       // inode of the wal-index that the connections have mapped
 	blank   bool         // the wal-index was made to know nothing: see rest
+	stood   bool         // back for others who stay: see shed
 }
 
 // open opens the connections. The files must be open before.
@@ -108,8 +109,11 @@ func (h *hold) closeBut(last func(*sqlite.Conn) error) error {
 	return errors.Join(errs...)
 }
 
-// shed gives up the locks on the main file until they are needed again.
+// shed gives up the locks on the main file until they are needed again. From then on
+// somebody may have the file for himself once the others have gone, and write to the WAL
+// with a wal-index of his own: ours counts only while they are there.
 func (h *hold) shed() error {
+	h.stood = true
 	var errs []error
 	for _, conn := range []*sqlite.Conn{h.readers[0], h.readers[1], h.work} {
 		if conn != nil {

@@ -18,6 +18,23 @@ func (c *Capture) attend(now time.Time) error {
 		c.tail.Rewind()
 		return errors.Join(err, c.hold.close())
 	}
+	if err == nil && c.hold.stood && !c.presence.Attached() {
+		// Those for whom we stood back have gone, and whoever came since need not have used this
+		// wal-index: let it go, so that it is made anew from what the WAL holds.
+		switch change, err := c.files.Refresh(); {
+		case err != nil:
+			return err
+		case change.Database:
+			return ErrReplaced
+		case change.WAL || change.Shm: // they have left as the last do, just now
+			return c.drain()
+		}
+		proven := c.continuity.lost == "" && c.hold.active() && c.hold.proven
+		if !proven || c.flusher.CaptureHead() != nil {
+			c.tail.Rewind()
+		}
+		return c.hold.close()
+	}
 	return err
 }
 
