@@ -46,7 +46,7 @@ var errorsAsConditions = map[string]string{
 	"replicator/store/s3/foreign.ErrNotS3": "replica_failing",
 	"replicator/store.ErrKey":              "- a file of somebody else's, passed over",
 	"replicator/capture.ErrReplaced":       "- a comparison follows (SqlwatchDiscontinuity)",
-	"replicator/capture.ErrCut":            "capture_stopped",
+	"replicator/capture.ErrCut":            "file_cut",
 	"replicator/capture.ErrSpoolFull":      "spool_full",
 	"replicator/capture/tail.ErrBudget":    "- tried again",
 	"replicator/restore.ErrIncomplete":     "drill_failed",
@@ -70,7 +70,7 @@ var errorsAsConditions = map[string]string{
 	"internal/sqlite.ErrNoMemory":     "action_failed",
 	"internal/sqlite.ErrNotExist":     "missing",
 	"internal/sqlite.ErrReplaced":     "- the files are opened anew",
-	"internal/sqlite.ErrIndexCut":     "capture_stopped",
+	"internal/sqlite.ErrIndexCut":     "index_cut",
 	"internal/sqlite.ErrOldLibrary":   "- the program does not start, and says so",
 
 	"internal/sqlite.ErrPageChecksums":       "page_checksums",

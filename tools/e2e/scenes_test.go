@@ -134,6 +134,8 @@ def work():
 	"policy_hindered": {cannot: "checkpoints must have taken longer than their budget before"},
 
 	"capture_stopped": {cannot: "a disk error below the spool is told as replica_failing and replica_lagging"},
+	"file_cut":        {cannot: "tests of replicator/capture cut one"},
+	"index_cut":       {cannot: "tests of replicator/capture cut one"},
 	"spool_full":      {cannot: "1 GB must have been captured"},
 	"spool_filling":   {cannot: "768 MB must have been captured"},
 	"replica_fenced": {how: "cut off, while another sqlwatch takes the place over with `--adopt`", prepare: toStore,
