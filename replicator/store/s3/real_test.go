@@ -411,11 +411,16 @@ func TestHTTP1_S4(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer body.Close()
-	go io.Copy(io.Discard, body)
+	read := make(chan bool)
+	go func() {
+		defer close(read)
+		io.Copy(io.Discard, body)
+		body.Close()
+	}()
 	<-moving
 	_, _, err = st.Get(t.Context(), "hangs", 0, 0)
 	close(noticed)
+	<-read
 	if !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("the one that hangs: %v", err)
 	}
