@@ -206,7 +206,8 @@ func TestCompact_days(t *testing.T) {
 	begin := time.Unix(1_700_000_000, 0).Truncate(7 * 24 * time.Hour)
 	now := begin
 	o := Options{
-		Store: m, Scratch: t.TempDir(), Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+		ReadBack: func(string) {},
+		Store:    m, Scratch: t.TempDir(), Clock: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
 		Hold: func(context.Context) error { return nil },
 		Create: func(ctx context.Context, key string, body store.Body, metadata map[string]string) (store.Object, error) {
 			metadata[store.MetaTimestamp] = now.Format(time.RFC3339Nano)
