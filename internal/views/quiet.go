@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/figures"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
@@ -105,16 +106,14 @@ func week(w *strings.Builder, q admin.Quiet) {
 
 // cell draws one hour.
 func cell(h admin.Hour, low, high float64) string {
-	switch {
-	case h.Value == nil:
+	switch busy := figures.Busyness(h.Value, h.Quiet == "true", low, high); busy {
+	case figures.NeverSeen:
 		return "??"
-	case h.Quiet == "true":
+	case figures.Quiet:
 		return "··"
-	case high <= low:
-		return shades[0]
+	default:
+		return shades[busy-1]
 	}
-	part := int((*h.Value - low) / (high - low) * float64(len(shades)))
-	return shades[min(max(part, 0), len(shades)-1)]
 }
 
 // Tunes writes what tune blocks have learned, and on what evidence.

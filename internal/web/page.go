@@ -61,6 +61,7 @@ func newStatusPage(w *watchdog.Watchdog, itself func() Itself, version string) *
 		"span":    show.Span,
 		"clock":   show.Clock,
 		"hour":    func(t time.Time) string { return t.Local().Format("Mon 15:04:05 MST") },
+		"add":     func(a, b int) int { return a + b },
 		"level":   levelOf,
 		"mark":    func(l level) string { return marks[l] },
 		"runbook": runbookOf,
@@ -246,6 +247,9 @@ func (p *statusPage) data(r *http.Request) (*pageData, error) {
 		d.Rows = d.Rows[:maxRows]
 	}
 	d.Shown = len(d.Rows)
+	if d.One != "" && len(d.Rows) == 1 {
+		d.Rows[0].Weeks = weeksOf(r.Context(), p.watchdog, d.Rows[0].Name)
+	}
 	if err := p.render(d.Rows, now); err != nil {
 		return nil, err
 	}

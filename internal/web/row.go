@@ -56,6 +56,7 @@ type row struct {
 	Pins     string
 	Replicas []replicaCell
 	Policies []string
+	Weeks    []week // of learned windows, where it is the one
 
 	HTML  template.HTML
 	since time.Time

@@ -39,12 +39,13 @@ func start(t testing.TB, samples ...collector.Sample) *watchdog.Watchdog {
 	}
 	var targets []watchdog.Target
 	for _, s := range samples {
-		targets = append(targets, watchdog.Target{Name: s.DB, Path: "/srv/" + s.DB,
-			Open: func(context.Context) (watchdog.Parts, error) {
-				return watchdog.Parts{Sampler: fixed{s}}, nil
-			}})
+		targets = append(targets, watchdog.Target{Name: s.DB, Path: "/srv/" + s.DB, Open: opens(s)})
 	}
 	return run(t, watchdog.Options{Targets: targets, Policies: policies, Interval: 20 * time.Millisecond})
+}
+
+func opens(s collector.Sample) func(context.Context) (watchdog.Parts, error) {
+	return func(context.Context) (watchdog.Parts, error) { return watchdog.Parts{Sampler: fixed{s}}, nil }
 }
 
 // run runs a watchdog until the test ends, and returns it when it is ready.
