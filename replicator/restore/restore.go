@@ -77,8 +77,8 @@ type Result struct {
 
 // Going says how a restore goes on where another one broke off.
 type Going struct {
-	Kept    string `json:"kept,omitempty"`    // where it is, when this one broke off
-	Resumed int64  `json:"resumed,omitempty"` // bytes that an earlier one had written
+	Kept    string `json:"kept,omitempty"`          // where it is, when this one broke off
+	Resumed int64  `json:"resumed_bytes,omitempty"` // bytes that an earlier one had written
 }
 
 // Took says how long the parts of a restore took.
