@@ -62,6 +62,8 @@ func measuredScenes(now time.Time) map[string]func(*collector.Sample) {
 		"capture_stopped": func(s *collector.Sample) {
 			s.Capture.Reason, s.Capture.Err, s.Capture.Since = "failed", "disk I/O error", now.Add(-time.Hour)
 		},
+		"file_cut":       func(s *collector.Sample) { s.Capture.Reason = collector.CaptureFileCut },
+		"index_cut":      func(s *collector.Sample) { s.Capture.Reason = collector.CaptureIndexCut },
 		"spool_full":     func(s *collector.Sample) { s.Capture.Reason = collector.CaptureSpoolFull },
 		"spool_filling":  func(s *collector.Sample) { s.Capture.SpoolBytes = 8e8 },
 		"replica_fenced": failing("fenced"), "replica_held": failing("held"), "replica_foreign": failing("foreign"),
