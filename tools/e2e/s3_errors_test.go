@@ -15,8 +15,6 @@ func TestS3SaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)
 	server.addUsers()
-	db := filepath.Join(t.TempDir(), "app.db")
-	commits(t, db, 0.2, 50)
 	nobody := "http://127.0.0.1:" + freePort(t)
 	for name, c := range map[string]struct{ endpoint, bucket, keyID, secret, want string }{
 		"bucket": {server.url(), "replicsa", s3KeyID, s3Secret, `there is no bucket "replicsa" at ` + server.url() +
@@ -30,6 +28,8 @@ func TestS3SaysWhatToDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			db := filepath.Join(t.TempDir(), "app.db") // of its own: daemons that share one see each other
+			commits(t, db, 0.2, 50)
 			d := watchS3(t, replicated(db, s3ReplicaWith(c.endpoint, c.bucket, "v1/"+name, c.keyID, c.secret, "")))
 			a := sqlwatch(t, "", "", "doctor", "--settings=none", "--config", d.config, "app")
 			if line := lastMatch(a.stdout, c.want); line == "" || a.code != 2 {
