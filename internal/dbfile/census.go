@@ -144,7 +144,7 @@ func (o *opener) judge(dir string, fds []os.DirEntry) (kind ForeignKind, found b
 		if !o.locked {
 			o.again(dir) // it may have opened the database just now, and taken its lock since
 		}
-		if !o.locked {
+		if !o.locked && !o.indexed(dir, fds) {
 			return ForeignUnlocked, true
 		}
 		if !o.same(link) {
@@ -152,6 +152,26 @@ func (o *opener) judge(dir string, fds []os.DirEntry) (kind ForeignKind, found b
 		}
 	}
 	return 0, false
+}
+
+// indexed reports whether the process uses the wal-index that we see, and says so: then a
+// connection of ours shares it. It has lost its lock on the main file, or stands back, as
+// another sqlwatch does for those who want the file for themselves.
+func (o *opener) indexed(dir string, fds []os.DirEntry) bool {
+	ours, there, err := statPath(strings.TrimSuffix(o.walPath, "-wal") + "-shm")
+	if err != nil || !there {
+		return false
+	}
+	for _, fd := range fds {
+		theirs, open, err := statPath(filepath.Join(dir, "fd", fd.Name()))
+		if err != nil || !open || inodeOf(&theirs) != inodeOf(&ours) {
+			continue
+		}
+		if info, err := readFDInfo(filepath.Join(dir, "fdinfo", fd.Name())); err == nil && info.index {
+			return true
+		}
+	}
+	return false
 }
 
 // inherited reports whether the descriptors are a parent's, who has the lock: locks are
@@ -207,8 +227,9 @@ func (o *opener) same(link string) bool {
 	return false
 }
 
-// fdInfo is what /proc/PID/fdinfo tells of a descriptor of a main file.
-type fdInfo struct{ writes, shared bool }
+// fdInfo is what /proc/PID/fdinfo tells of a descriptor: whether it may write, and the
+// locks that count of a main file, or of a wal-index.
+type fdInfo struct{ writes, shared, index bool }
 
 func readFDInfo(path string) (i fdInfo, err error) {
 	file, err := os.Open(path)
@@ -225,6 +246,7 @@ func readFDInfo(path string) (i fdInfo, err error) {
 		case "lock":
 			l, ok := parseProcLock(strings.Fields(value))
 			i.shared = i.shared || ok && l.first <= sharedFirst+sharedSize && pendingByte <= l.last
+			i.index = i.index || ok && l.first <= shmDMS && shmDMS <= l.last
 		}
 	}
 	return i, lines.Err()

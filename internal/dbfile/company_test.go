@@ -135,6 +135,12 @@ func TestOthers(t *testing.T) {
 		a.do("fill(c, 3); [open(path+s,'rb').read() for s in ('', '-wal', '-shm')]")
 		unopenable(t, mustOpen(t, path), ForeignUnlocked)
 	})
+	t.Run("D15_lost_lock_of_main", func(t *testing.T) { // as of another sqlwatch that stands back
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 3); open(path,'rb').read()")
+		friendly(t, mustOpen(t, path), true)
+	})
 	for _, rm := range []string{"-shm", "-shm -wal"} {
 		t.Run("D15_removed"+strings.ReplaceAll(rm, " ", ""), func(t *testing.T) {
 			t.Parallel()
