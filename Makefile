@@ -2,7 +2,7 @@
 # make lint   gofmt, vet, staticcheck, the rules of the house
 # make bench  every benchmark once, ratios included
 # make release  binaries for amd64, arm64 and armv7, .deb, .rpm, SBOM, checksums
-# make fuzz   every fuzz target for ten seconds (FUZZTIME=5m for long)
+# make fuzz   every fuzz target for ten seconds (FUZZTIME=5m for long, 500x in CI)
 # make smoke  installs and runs what make release made: .deb, image, other architectures
 # make reproduce  builds the release of HEAD twice, elsewhere each, and compares the bytes
 # make e2e    end-to-end checks with real Prometheus, S3 server, Litestream and browser
