@@ -30,6 +30,7 @@ type History struct {
 	acted   bool    // stall is meant
 	fresh   bool    // no sample has been added since
 	row     []float64
+	added   frame // the sample that is being added
 
 	begun, seen time.Time // since when it has been added to without a break, and when last; of this process
 }
@@ -75,10 +76,10 @@ func (h *History) Add(s *collector.Sample) {
 	if len(h.store.Names()) == 0 {
 		return
 	}
-	f := &frame{Reading: measured.Reading{Sample: s, Stall: unknown}, now: s.At, history: h}
+	h.added = frame{Reading: measured.Reading{Sample: s, Stall: unknown}, now: s.At, history: h}
+	f := &h.added
 	if h.fresh {
-		// What a checkpoint cost is one value, however long ago it was: over time it is
-		// runs that count.
+		// What a checkpoint cost is one value, however long ago: over time it is runs that count.
 		f.Stall, h.fresh = h.stall, false
 	}
 	h.row = h.row[:0]
