@@ -15,29 +15,7 @@ func TestPlanNewAsksTheDaemon(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	db := filepath.Join(dir, "app.db")
-	writer := exec.Command("/usr/bin/python3", "-c", `import sqlite3, sys
-db = sqlite3.connect(sys.argv[1])
-db.execute("pragma journal_mode = wal")
-db.execute("create table t(x)")
-db.commit()
-print("ready", flush=True)
-sys.stdin.read()`, db)
-	stdin, err := writer.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := writer.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := writer.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer writer.Wait()
-	defer stdin.Close()
-	if _, err := stdout.Read(make([]byte, 6)); err != nil {
-		t.Fatal(err)
-	}
+	holdDatabase(t, db)
 	const configuration = `database "app" {
   path = "PATH"
 }
