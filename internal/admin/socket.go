@@ -10,7 +10,7 @@ import (
 )
 
 // Socket returns the path of the admin socket: the one named by --admin, $SQLWATCH_ADMIN,
-// the configuration's, that of the only unit that runs, the user's own.
+// the configuration's, the user's own or the service's, that of the only unit that runs.
 func Socket(named string, getenv func(string) (string, bool), configured func() string) string {
 	socket := named
 	if socket == "" {
@@ -24,6 +24,9 @@ func Socket(named string, getenv func(string) (string, bool), configured func() 
 	}
 	own := filepath.Join(Places(getenv).RuntimeDir, "admin.sock")
 	if _, err := os.Stat(own); err == nil {
+		return own
+	}
+	if dir, _ := getenv("RUNTIME_DIRECTORY"); dir != "" { // within a service no other one is meant
 		return own
 	}
 	if running := unit.Sockets("/run"); len(running) == 1 {
