@@ -62,6 +62,9 @@ func diagnose(path string, err error) (State, string) {
 	case errors.Is(err, dbfile.ErrTorn):
 		return StateUnreadable, fmt.Sprintf("%v: trying again at each sample. If it stays so, a process died while it "+
 			"wrote: the next one that opens the database repairs it.", err)
+	case errors.Is(err, dbfile.ErrDescriptors):
+		return StateUnreadable, fmt.Sprintf("%s is not watched: no file descriptors are left for another database. Those "+
+			"that are watched go on. Raise LimitNOFILE= of the unit, or ulimit -n, and restart sqlwatch.", path)
 	case errors.Is(err, errScanBehind):
 		return StateUnreadable, fmt.Sprintf("%s has no wal-index and a long WAL: %v, some megabytes a sample. Nothing to do.",
 			path, err)

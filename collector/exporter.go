@@ -114,23 +114,24 @@ type scrape struct {
 	ch       chan<- prometheus.Metric
 	now      time.Time
 	rows     map[string]*row
-	row      *row     // of the database being written
-	slab     []series // one allocation for many
+	row      *row            // of the database being written
+	slab     []metric.Series // one allocation for many
 }
 
 // write sends one series of the present row.
 func (s *scrape) write(m metric.Metric, value float64, labels ...string) {
-	pairs, err := s.row.pairs(s.exporter.descs, m, labels)
+	desc := s.exporter.descs[m.Name]
+	pairs, err := s.row.pairs(desc, &m, labels)
 	if err != nil {
-		s.ch <- prometheus.NewInvalidMetric(s.exporter.descs[m.Name], err)
+		s.ch <- prometheus.NewInvalidMetric(desc, err)
 		return
 	}
 	if len(s.slab) == 0 {
-		s.slab = make([]series, 256)
+		s.slab = make([]metric.Series, 256)
 	}
 	one := &s.slab[0]
 	s.slab = s.slab[1:]
-	*one = series{desc: s.exporter.descs[m.Name], counter: m.Type == metric.Counter, labels: pairs, value: value}
+	*one = metric.Series{Of: desc, Type: m.Type, Labels: pairs, Value: value}
 	s.ch <- one
 }
 

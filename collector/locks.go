@@ -17,8 +17,8 @@ const recent = time.Minute
 // heldRatio is the share of recent samples that found a lock held. Samples may
 // come at uneven intervals.
 type heldRatio struct {
-	held, all float64
-	last      time.Time
+	held, all   float64
+	first, last time.Time
 }
 
 func (h *heldRatio) observe(now time.Time, held bool) float64 {
@@ -26,6 +26,8 @@ func (h *heldRatio) observe(now time.Time, held bool) float64 {
 		fade := math.Exp(-max(0, now.Sub(h.last).Seconds()) / recent.Seconds())
 		h.held *= fade
 		h.all *= fade
+	} else {
+		h.first = now
 	}
 	h.last = now
 	h.all++
@@ -34,6 +36,9 @@ func (h *heldRatio) observe(now time.Time, held bool) float64 {
 	}
 	return h.held / h.all
 }
+
+// over returns how much time the share is of.
+func (h *heldRatio) over() time.Duration { return min(h.last.Sub(h.first), recent) }
 
 // lockWatch is what only someone who keeps looking at the locks knows.
 type lockWatch struct {
@@ -50,7 +55,7 @@ type lockWatch struct {
 
 	// The transaction that holds the write lock, as of the last look.
 	writeSince  time.Time // zero: nobody holds it
-	writeChange uint32    // the database's change counter meanwhile
+	writeChange uint32    // the database's change counter during it
 
 	reader, writer process
 	self           int // our own pid
@@ -70,6 +75,7 @@ func (w *lockWatch) observe(now time.Time, l *dbfile.Locks, change uint32) (lock
 	locks.WriteHeld, locks.CheckpointHeld = l.Write.Held, l.Checkpoint.Held
 	locks.WriteRatio = w.write.observe(now, l.Write.Held)
 	locks.CheckpointRatio = w.checkpoint.observe(now, l.Checkpoint.Held)
+	locks.Watched = w.write.over()
 	if w.processes == nil {
 		w.processes = make(map[int]time.Time)
 	}

@@ -53,7 +53,7 @@ var (
 		Labels: []string{"db"},
 		Help:   "Frames committed to the WAL since sqlwatch began to watch."}
 	metricResets = metric.Metric{Name: "sqlite_wal_resets_total", Type: metric.Counter, Labels: []string{"db"},
-		Help: "Times the WAL began anew from its first frame since sqlwatch began to watch."}
+		Help: "Times the WAL restarted at its first frame since sqlwatch began to watch."}
 	metricLastWrite = metric.Metric{Name: "sqlite_wal_last_write_timestamp_seconds", Type: metric.Gauge,
 		Labels: []string{"db"},
 		Help:   "When a commit was last seen; 0 if none was since sqlwatch began to watch."}

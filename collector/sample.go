@@ -141,6 +141,8 @@ type Locks struct {
 	CheckpointRatio float64 `json:"checkpoint_held_ratio"`
 	Busy            uint64  `json:"busy_total"` // refused locks of all sources
 
+	Watched time.Duration `json:"-"` // how much time the shares are of: at most a minute, 0 for a single look
+
 	// One transaction that holds the write lock: since when it was seen to, and whose it is.
 	WriteSince    time.Time `json:"write_since,omitzero"`
 	WriterPID     int       `json:"writer_pid,omitempty"`
@@ -197,7 +199,7 @@ type ReplicaHistory struct {
 
 // ReplicaCare is whether what a replica holds is whole, tended and ours alone.
 type ReplicaCare struct {
-	LostFiles int `json:"lost_files"` // found gone, damaged or unreadable since the start
+	LostFiles int `json:"lost_files"` // found gone, corrupt or unreadable since the start
 	// what the store does not offer against a second writer; false where that is not known yet
 	WeakFencing bool `json:"weak_fencing"`
 	// what keeps compaction and retention from going on, one word

@@ -91,7 +91,7 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 // foreignWAL looks until the reader says that its users work with another WAL.
 func foreignWAL(t *testing.T, r *Reader, clock *testClock) Sample {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		clock.forward(time.Second)
 		if s := r.Sample(t.Context()); s.State == StateForeignWAL {
 			if len(s.Err) < 80 {

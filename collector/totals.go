@@ -11,7 +11,7 @@ type delta struct{ commits, frames, resets uint64 }
 
 // advance compares two looks at one database's wal-index. rebuilt says that
 // the wal-index was seen missing or without content in between, so that its
-// counters began anew. What cannot be proven is not counted: totals are exact
+// counters started over. What cannot be proven is not counted: totals are exact
 // or too low, never too high (but that a TRUNCATE of an empty WAL may pass for
 // a reset when it happened beside others).
 //
@@ -54,7 +54,7 @@ func advance(prev, next dbfile.WALIndex, rebuilt bool) delta {
 	}
 }
 
-// resets returns how often the WAL began anew between two looks that show
+// resets returns how often the WAL started over between two looks that show
 // different salts. Salt-1 grows by one each time, but a fresh connection that
 // begins an empty WAL draws it at random: a step is only believed if there were
 // enough commits to fill that many generations.

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
 // randomTimed writes a policy that waits for this and that, all by whole minutes.
@@ -82,7 +82,7 @@ func TestEarliestIsTheMoment(t *testing.T) {
 			now: time.Date(2026, 3, 20+r.IntN(12), r.IntN(24), r.IntN(60), 0, 0, time.UTC)}
 		for range 1 + r.IntN(300) {
 			s := sample(w.now, []int64{0, 200e6, 200e6, 200e6}[r.IntN(4)])
-			w.look(s, ActionResult{Outcome: sqlite.Outcome(1 + r.IntN(9)), Reclaimed: r.Int64N(1e8)})
+			w.look(s, ActionResult{Outcome: checkpoint.Outcome(1 + r.IntN(9)), Reclaimed: r.Int64N(1e8)})
 			w.now = w.now.Add(time.Minute)
 		}
 		s := sample(w.now, []int64{0, 200e6, 200e6, 200e6, 200e6}[r.IntN(5)])

@@ -33,7 +33,7 @@ import (
 //
 // Guards are asked in the order of Guards(). An unknown condition holds the
 // policy where it is and never arms it; a condition that has not been seen to
-// hold for longer than `for` begins anew. A policy with `until` that has acted
+// hold for longer than `for` starts over. A policy with `until` that has acted
 // is engaged: it runs its ladder again, at the pace of its backoff, without
 // `when` and `for`, until `until` is true.
 func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
@@ -53,6 +53,9 @@ func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 	for i := range steps {
 		steps[i].st.Version = StateVersion
 		steps[i].clamp(in.Now)
+		if limit := steps[i].p.walLimit; limit > 0 && (d.WALLimit == 0 || limit < d.WALLimit) {
+			d.WALLimit = limit
+		}
 		floor.add(&steps[i])
 	}
 	for i := range steps {
@@ -243,7 +246,7 @@ func (s *step) clamp(now time.Time) {
 func (p *Policy) evidenceGap() time.Duration { return max(p.For, 5*time.Minute) }
 
 // see takes in that the condition holds now. Time in which nobody looked does not
-// count, and after too much of it the condition begins anew.
+// count, and after too much of it the condition starts over.
 func (s *step) see(now time.Time) {
 	st := &s.st
 	gap := now.Sub(st.Seen)
@@ -274,7 +277,7 @@ func (s *step) advance() {
 		case s.p.until == nil || until == True:
 			st.Engaged, st.Attempt = false, 0
 		case st.Rest == Cooldown && st.Phase != Running:
-			// The run succeeded but the goal is not reached: go on at the
+			// The run succeeded but the goal is not reached: continue at the
 			// pace of the backoff, not of the cooldown.
 			if until == False {
 				st.Phase, st.Rest, st.Attempt = Backing, Backing, st.Attempt+1
@@ -314,7 +317,7 @@ func (s *step) advance() {
 			st.Phase = Pending
 		}
 		s.armsAt = armsAt
-		s.reason = fmt.Sprintf("the condition holds; it must hold for %s, until %s", s.p.For, armsAt.Format(time.TimeOnly))
+		s.reason = fmt.Sprintf("the condition holds; it must hold for %s, until %s", s.p.For, clock(now, armsAt))
 		return
 	}
 	if st.ArmedSince.IsZero() {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 	"github.com/sqlwatch/sqlwatch/policy/catalogue"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
@@ -159,7 +159,7 @@ policy "q" {
 		d := set.Evaluate(Input{Now: s.At, Sample: s, History: h}, states)
 		states = d.Next
 		for _, a := range d.Actions {
-			result := ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: wal}
+			result := ActionResult{Outcome: checkpoint.OutcomeTruncated, Reclaimed: wal}
 			if a.Policy == "q" {
 				result = ActionResult{}
 			}

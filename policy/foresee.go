@@ -12,7 +12,7 @@ import (
 )
 
 // foresee returns when the policy could act if all measurements stay as they are: once
-// every guard has let go, its window is open at that moment too, or max_defer is over.
+// no guard refuses any more, its window is open at that moment too, or max_defer is over.
 // Zero: it cannot be told.
 func (s *step) foresee() time.Time {
 	at := later(s.e.in.Now, s.armsAt)

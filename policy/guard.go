@@ -23,6 +23,11 @@ func (s *step) guard(f floors) {
 	s.guardFloor(f)
 }
 
+// clock and date say when something is, with the zone, which is that of now.
+func clock(now, t time.Time) string { return t.In(now.Location()).Format("15:04:05 MST") }
+
+func date(now, t time.Time) string { return t.In(now.Location()).Format("2006-01-02 15:04:05 MST") }
+
 func (s *step) guardMode() {
 	if s.p.DryRun || s.e.set.DryRun {
 		s.refuse(GuardMode, fmt.Sprintf("dry run: it would %s now if no other guard refused", s.p.Kind), time.Time{})
@@ -31,7 +36,7 @@ func (s *step) guardMode() {
 
 func (s *step) guardPause() {
 	if until := s.e.in.PausedUntil; s.p.Kind != ActNotify && s.e.in.Now.Before(until) {
-		s.refuse(GuardPause, "an operator has paused actions until "+until.Format(time.DateTime), until)
+		s.refuse(GuardPause, "an operator has paused actions until "+date(s.e.in.Now, until), until)
 	}
 }
 
@@ -80,7 +85,7 @@ func (s *step) guardWindow() {
 		reason += ": " + why
 	}
 	if s.p.MaxDefer > 0 {
-		reason += fmt.Sprintf("; max_defer lets it act at %s whatever the window", deadline.Format(time.DateTime))
+		reason += fmt.Sprintf("; max_defer lets it act at %s whatever the window", date(now, deadline))
 		if until.IsZero() || deadline.Before(until) {
 			until = deadline
 		}
@@ -106,10 +111,10 @@ func (s *step) guardRest() {
 	}
 	if st.Rest == Backing {
 		s.refuse(GuardBackoff, fmt.Sprintf("the last run ended as %s (%d in a row); next try at %s",
-			orElse(st.Outcome, "unknown"), st.Attempt, st.ReadyAt.Format(time.TimeOnly)), st.ReadyAt)
+			orElse(st.Outcome, "unknown"), st.Attempt, clock(s.e.in.Now, st.ReadyAt)), st.ReadyAt)
 		return
 	}
-	s.refuse(GuardCooldown, "cooling down until "+st.ReadyAt.Format(time.TimeOnly), st.ReadyAt)
+	s.refuse(GuardCooldown, "cooling down until "+clock(s.e.in.Now, st.ReadyAt), st.ReadyAt)
 }
 
 // guardHoldOff waits until what has just begun or been done can be judged: the watch of
@@ -127,8 +132,8 @@ func (s *step) guardHoldOff() {
 		}
 	}
 	if until := since.Add(s.p.HoldOff); !since.IsZero() && now.Before(until) {
-		s.refuse(GuardHoldOff, fmt.Sprintf("%s at %s; it holds off until %s", what, since.Format(time.TimeOnly),
-			until.Format(time.TimeOnly)), until)
+		s.refuse(GuardHoldOff, fmt.Sprintf("%s at %s; it holds off until %s", what, clock(now, since),
+			clock(now, until)), until)
 	}
 }
 
@@ -154,7 +159,7 @@ func reader(pid int, command string) string {
 
 // guardStall leaves the TRUNCATE out where it would hold writers up beyond the
 // budget. PASSIVE harms nobody: it empties the WAL into the database, so that the
-// next writer begins it anew and it grows no further. Only with nothing for PASSIVE
+// next writer starts at its beginning and it grows no further. Only with nothing for PASSIVE
 // to do is the policy refused.
 func (s *step) guardStall() {
 	if !s.p.Ladder.Truncates() || s.stallBudget <= 0 {

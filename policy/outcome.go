@@ -3,7 +3,7 @@ package policy
 import (
 	"fmt"
 
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
@@ -16,9 +16,9 @@ func succeeded(p *Policy, r ActionResult) bool {
 		return true
 	}
 	switch r.Outcome {
-	case sqlite.OutcomeTruncated:
+	case checkpoint.OutcomeTruncated:
 		return true
-	case sqlite.OutcomeComplete, sqlite.OutcomePartial:
+	case checkpoint.OutcomeComplete, checkpoint.OutcomePartial:
 		return !p.Ladder.Truncates()
 	}
 	return false
@@ -27,22 +27,22 @@ func succeeded(p *Policy, r ActionResult) bool {
 // drained reports whether a ladder whose TRUNCATE was left out did what it could.
 func drained(p *Policy, st PolicyState, r ActionResult) bool {
 	return r.Err == nil && p.Ladder != nil && p.Ladder.Truncates() && !st.Truncated &&
-		(r.Outcome == sqlite.OutcomeComplete || r.Outcome == sqlite.OutcomePartial)
+		(r.Outcome == checkpoint.OutcomeComplete || r.Outcome == checkpoint.OutcomePartial)
 }
 
 // shortened reports whether a TRUNCATE has reset the WAL and cut its file, but not yet
 // all of it. That is progress, and the rest is due soon.
 func shortened(r ActionResult) bool {
-	return r.Err == nil && r.Outcome == sqlite.OutcomeShortened
+	return r.Err == nil && r.Outcome == checkpoint.OutcomeShortened
 }
 
 func contended(r ActionResult) bool {
-	return r.Err == nil && r.Outcome == sqlite.OutcomeContended
+	return r.Err == nil && r.Outcome == checkpoint.OutcomeContended
 }
 
 func outcomeWord(p *Policy, r ActionResult) string {
 	switch {
-	case r.Outcome != sqlite.OutcomeNone:
+	case r.Outcome != checkpoint.OutcomeNone:
 		return r.Outcome.String()
 	case r.Err != nil:
 		return "failed"

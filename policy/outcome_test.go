@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
@@ -46,7 +46,7 @@ func TestStallLearned_P4(t *testing.T) {
 			p := w.set.Policies[0]
 			for _, stall := range test.stalls {
 				st.Started, st.Truncation = w.now, w.now
-				st = w.set.Finished(st, p, w.now, ActionResult{Outcome: sqlite.OutcomeTruncated, Reclaimed: reclaimed,
+				st = w.set.Finished(st, p, w.now, ActionResult{Outcome: checkpoint.OutcomeTruncated, Reclaimed: reclaimed,
 					WriterStall: stall})
 				w.now = w.now.Add(2 * time.Minute)
 			}
@@ -95,7 +95,7 @@ func TestNoticeBesideACheckpoint(t *testing.T) {
 			if len(a.Notify) > 0 {
 				told++
 			}
-			r := ActionResult{Outcome: sqlite.OutcomePartial, WriterStall: 12 * time.Millisecond}
+			r := ActionResult{Outcome: checkpoint.OutcomePartial, WriterStall: 12 * time.Millisecond}
 			if got := a.Told(r).Message; !strings.HasSuffix(got, "[checkpoint partial, writers held up 12ms, gave back 0 B]") {
 				t.Fatalf("told %q", got)
 			}
@@ -103,7 +103,7 @@ func TestNoticeBesideACheckpoint(t *testing.T) {
 				"[checkpoint failed: no space]") {
 				t.Fatalf("told %q", got)
 			}
-			w.finish(sqlite.OutcomePartial)
+			w.finish(checkpoint.OutcomePartial)
 		}
 	}
 	if acted < 25 || told > 6 {
@@ -131,9 +131,9 @@ func TestShortenedGoesOn(t *testing.T) {
 			t.Fatalf("run %d: %s", runs, w.last.Action.LeftOut)
 		}
 		size -= 6e9
-		r := ActionResult{Outcome: sqlite.OutcomeShortened, Reclaimed: 6e9, WriterStall: 190 * time.Millisecond}
+		r := ActionResult{Outcome: checkpoint.OutcomeShortened, Reclaimed: 6e9, WriterStall: 190 * time.Millisecond}
 		if size <= 0 {
-			r.Outcome = sqlite.OutcomeTruncated
+			r.Outcome = checkpoint.OutcomeTruncated
 		}
 		w.states["p"] = w.set.Finished(w.states["p"], w.set.Policies[0], w.now, r)
 		if st := w.states["p"]; st.Attempt != 0 {

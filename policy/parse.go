@@ -154,6 +154,7 @@ func (p *parsing) neverActs(pol *Policy, a hcl.Attributes, places map[string]hcl
 		p.found(f, pol, places)
 	}
 	p.contenders = append(p.contenders, contender{facts, places})
+	pol.walLimit = proof.WALLimit(p.set.program, facts)
 	if x := a["window"]; x != nil {
 		if _, tuple := x.Expr.(*hclsyntax.TupleConsExpr); tuple {
 			p.Errorf(x.Expr.Range(), "Not a window", "A list is no window; write any_of(window.A, window.B).")

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 	"github.com/sqlwatch/sqlwatch/policy/foreach"
 	"github.com/sqlwatch/sqlwatch/policy/ladder"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
@@ -105,6 +105,7 @@ type Policy struct {
 	expressions
 	closed atomic.Pointer[closedReason]
 
+	walLimit float64                 // bytes of the WAL's file below which it never makes that smaller; 0: not known
 	foretold bool                    // its window goes by the calendar alone
 	opens    atomic.Pointer[opening] // of such a one
 }
@@ -192,7 +193,7 @@ type Input struct {
 	SkipWords bool
 
 	Gap         time.Duration // so far apart two samples may be for a condition to have held between them; 0: a minute
-	PausedUntil time.Time     // an operator lets no action begin before then; notices go on
+	PausedUntil time.Time     // an operator lets no action begin before then; notices continue
 }
 
 // Guard names what keeps an armed policy from acting.
@@ -231,6 +232,8 @@ type Decision struct {
 	Next    map[string]PolicyState `json:"-"`                 // the new states, by policy
 	Windows map[string]Truth       `json:"windows,omitempty"`
 	Tunes   []TuneDecision         `json:"tunes,omitempty"`
+	// the size of the WAL's file at which the first of the policies begins to make it smaller; 0: cannot be told
+	WALLimit float64 `json:"wal_limit_bytes,omitempty"`
 }
 
 // PolicyDecision is what an evaluation found for one policy.
@@ -240,7 +243,7 @@ type PolicyDecision struct {
 	When    Truth  `json:"when"` // of `when`, or of "until is not reached" once it has acted
 	Refused Guard  `json:"refused,omitempty"`
 	Reason  string `json:"reason"` // one sentence for an operator
-	// when it could act if the measurements stay, once all that refuses has let go; zero: cannot be told
+	// when it could act if the measurements stay, once no guard refuses any more; zero: unknown
 	Earliest time.Time `json:"earliest,omitzero"`
 	Guards   []Refusal `json:"guards,omitempty"`   // every guard that refuses now, first first
 	Severity string    `json:"severity,omitempty"` // of the policy
@@ -253,7 +256,7 @@ type Refusal struct {
 	Guard  Guard  `json:"guard"`
 	Reason string `json:"reason"`
 
-	until time.Time // when it would let go; zero: cannot be told
+	until time.Time // when it no longer refuses; zero: unknown
 }
 
 // Action is something to do to a database.
@@ -271,8 +274,8 @@ type Action struct {
 
 // ActionResult is how an action ended.
 type ActionResult struct {
-	Outcome     sqlite.Outcome // of the last checkpoint step; OutcomeNone for other actions
-	WriterStall time.Duration  // longest of the steps
-	Reclaimed   int64          // bytes by which the WAL file shrank
+	Outcome     checkpoint.Outcome // of the last checkpoint step; OutcomeNone for other actions
+	WriterStall time.Duration      // longest of the steps
+	Reclaimed   int64              // bytes by which the WAL file shrank
 	Err         error
 }

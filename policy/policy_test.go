@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
@@ -82,7 +82,7 @@ func (w *world) tick(d time.Duration, edit func(*collector.Sample)) PolicyDecisi
 }
 
 // finish ends the running action of the first policy.
-func (w *world) finish(o sqlite.Outcome) {
+func (w *world) finish(o checkpoint.Outcome) {
 	p := w.set.Policies[0]
 	w.states[p.Name] = w.set.Finished(w.states[p.Name], p, w.now,
 		ActionResult{Outcome: o, WriterStall: 10 * time.Millisecond})
@@ -115,12 +115,12 @@ func TestEvaluatePhases(t *testing.T) {
 	}
 	want(w.tick(119*time.Second, nil), Pending, GuardNone, false)
 	want(w.tick(time.Second, nil), Running, GuardNone, true)
-	if a := w.last.Action; a.Kind != ActCheckpoint || a.Checkpoint.StallBudget != sqlite.DefaultStall ||
+	if a := w.last.Action; a.Kind != ActCheckpoint || a.Checkpoint.StallBudget != checkpoint.DefaultStall ||
 		!strings.Contains(a.Why, "wal.bytes = 200 MB") {
 		t.Errorf("action %+v", a)
 	}
 	want(w.tick(time.Second, nil), Running, GuardNone, false) // still at work: nothing new begins
-	w.finish(sqlite.OutcomeTruncated)
+	w.finish(checkpoint.OutcomeTruncated)
 	want(w.tick(time.Second, small), Cooldown, GuardNone, false)
 	want(w.tick(2*time.Minute, nil), Cooldown, GuardNone, false)
 	d = w.tick(2*time.Minute, nil)
@@ -150,7 +150,7 @@ func TestEvaluateBackoffDoubles(t *testing.T) {
 		if w.tick(time.Second, nil); w.last.Action == nil {
 			t.Fatalf("no action: %s", w.last.Policies[0].Reason)
 		}
-		w.finish(sqlite.OutcomeWriterBusy)
+		w.finish(checkpoint.OutcomeWriterBusy)
 		if got := w.states["p"].ReadyAt.Sub(w.now); got != pause {
 			t.Errorf("pause %s, want %s", got, pause)
 		}
@@ -160,7 +160,7 @@ func TestEvaluateBackoffDoubles(t *testing.T) {
 	}
 	w.tick(time.Second, nil)
 	before := w.states["p"].Attempt
-	w.finish(sqlite.OutcomeContended)
+	w.finish(checkpoint.OutcomeContended)
 	if got := w.states["p"]; got.Attempt != before || got.ReadyAt.Sub(w.now) != MinCheckpointInterval {
 		t.Errorf("contended counts as attempt %d (was %d), pause %s", got.Attempt, before, got.ReadyAt.Sub(w.now))
 	}
@@ -177,15 +177,15 @@ func TestEvaluateUntil(t *testing.T) {
   }
 }`)
 	w.tick(0, nil)
-	w.finish(sqlite.OutcomeTruncated)
+	w.finish(checkpoint.OutcomeTruncated)
 	half := func(s *collector.Sample) { s.WAL.SizeBytes = 50e6 } // below when, not yet at until
 	if d := w.tick(5*time.Second, half); d.Phase != Backing || d.When != True || d.Refused != GuardBackoff {
 		t.Fatalf("engaged: %s %s %q", d.Phase, d.When, d.Refused)
 	}
 	if w.tick(6*time.Second, half); w.last.Action == nil {
-		t.Fatalf("does not go on: %s", w.last.Policies[0].Reason)
+		t.Fatalf("does not continue: %s", w.last.Policies[0].Reason)
 	}
-	w.finish(sqlite.OutcomeTruncated)
+	w.finish(checkpoint.OutcomeTruncated)
 	if d := w.tick(time.Second, func(s *collector.Sample) { s.WAL.SizeBytes = 0 }); d.When != False ||
 		w.states["p"].Engaged || d.Phase != Cooldown {
 		t.Fatalf("goal reached: when %s, engaged %v, phase %s", d.When, w.states["p"].Engaged, d.Phase)
@@ -388,7 +388,7 @@ func TestEvaluateLeavesTruncateOut(t *testing.T) {
 				if a.Checkpoint.Truncates() || len(a.Checkpoint.Steps) == 0 || a.LeftOut == "" || d.Hindered != a.LeftOut {
 					t.Fatalf("round %d: %+v, hindered %q", round, a, d.Hindered)
 				}
-				w.finish(sqlite.OutcomeComplete)
+				w.finish(checkpoint.OutcomeComplete)
 				if st := w.states["p"]; st.Phase != Backing || st.Attempt != 0 || st.Engaged {
 					t.Fatalf("round %d: afterwards %+v", round, st)
 				}
@@ -403,7 +403,7 @@ func TestEvaluateLeavesTruncateOut(t *testing.T) {
 					time.Minute) {
 					t.Fatalf("%s before %s: %+v", wait, d.Earliest, w.last.Action)
 				} else if w.last.Action != nil {
-					w.finish(sqlite.OutcomeComplete)
+					w.finish(checkpoint.OutcomeComplete)
 				}
 			}
 		})
@@ -455,7 +455,7 @@ func TestEvaluate_P8_clock(t *testing.T) {
 	w := newWorld(t, shrink)
 	w.tick(0, nil)
 	w.tick(2*time.Minute, nil)
-	w.finish(sqlite.OutcomeWriterBusy)
+	w.finish(checkpoint.OutcomeWriterBusy)
 	w.tick(-time.Hour, nil) // the clock is set back
 	deadline := w.now.Add(5 * time.Minute)
 	for w.last.Action == nil && w.now.Before(deadline) {
@@ -464,7 +464,7 @@ func TestEvaluate_P8_clock(t *testing.T) {
 	if w.last.Action == nil {
 		t.Errorf("wedged after the clock went back: %s", w.last.Policies[0].Reason)
 	}
-	w.finish(sqlite.OutcomeTruncated)
+	w.finish(checkpoint.OutcomeTruncated)
 	w.tick(time.Second, func(s *collector.Sample) { s.WAL.SizeBytes = 0 })
 	if w.tick(24*time.Hour, nil); w.last.Action != nil {
 		t.Error("acts on one sample after a jump forward: `for` was not observed")
@@ -480,7 +480,7 @@ func TestStateRestart(t *testing.T) {
 	if got.Phase != Backing || got.Outcome != "interrupted" || got.Attempt != 1 {
 		t.Errorf("a run cut short comes back as %+v", got)
 	}
-	w.finish(sqlite.OutcomeTruncated)
+	w.finish(checkpoint.OutcomeTruncated)
 	if got := roundTrip(t, w.states["shrink"]); got.Phase != Cooldown || !got.ReadyAt.Equal(w.states["shrink"].ReadyAt) {
 		t.Errorf("cooldown comes back as %+v", got)
 	}
@@ -542,5 +542,31 @@ func TestDefaults(t *testing.T) {
 	h.Add(sample(start, 1))
 	if !h.Oldest().IsZero() {
 		t.Error("the built-in policies read no past, yet it is kept")
+	}
+}
+
+// The size at which a WAL begins to be made smaller is that of the first policy that does,
+// where it can be proven.
+func TestWALLimit(t *testing.T) {
+	t.Parallel()
+	const truncate = "\n  checkpoint {}\n"
+	for text, want := range map[string]float64{
+		"policy \"p\" {\n  when = wal.bytes > 5e6" + truncate + "}":                                 5e6,
+		"policy \"p\" {\n  when = wal.bytes > 5e6 && replica.healthy" + truncate + "}":              5e6,
+		"policy \"p\" {\n  when = wal.bytes > 5e6 || wal.age > 60" + truncate + "}":                 0,
+		"policy \"p\" {\n  when = wal.bytes > 5e6\n  mode = \"dry_run\"" + truncate + "}":           0,
+		"policy \"p\" {\n  when = wal.bytes > 5e6\n  databases = [\"another\"]" + truncate + "}":    0,
+		"policy \"p\" {\n  when = wal.bytes > 5e6\n  checkpoint {\n    step \"passive\" {}\n  }\n}": 0,
+		"policy \"p\" {\n  when = wal.bytes > 9e6" + truncate + "}\n" +
+			"policy \"q\" {\n  when = wal.bytes > 7e6" + truncate + "}": 7e6,
+	} {
+		set := mustParse(t, text)
+		in := Input{Now: start, Sample: sample(start, 1), History: set.NewHistory()}
+		if got := set.Evaluate(in, nil).WALLimit; got != want {
+			t.Errorf("%s\nis full at %g, want %g", text, got, want)
+		}
+	}
+	if got := Defaults().Evaluate(Input{Now: start, Sample: sample(start, 1)}, nil).WALLimit; got != 64e6 {
+		t.Errorf("by the policies that are built in: %g", got)
 	}
 }

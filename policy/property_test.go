@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
 // randomPolicies writes one to three policies, harmful ones among them.
@@ -119,7 +119,7 @@ func runSeries(t *testing.T, r *rand.Rand, set *Set, seed int) (acted int) {
 		}
 		for _, lane := range slices.Sorted(maps.Keys(running)) {
 			if name := running[lane]; r.IntN(2) == 0 {
-				result := ActionResult{Outcome: sqlite.Outcome(1 + r.IntN(9)), WriterStall: time.Duration(r.IntN(1e8)),
+				result := ActionResult{Outcome: checkpoint.Outcome(1 + r.IntN(9)), WriterStall: time.Duration(r.IntN(1e8)),
 					Reclaimed: r.Int64N(1e8)}
 				states[name] = set.Finished(states[name], policyNamed(set, name), now, result)
 				delete(running, lane)

@@ -45,7 +45,7 @@ type PolicyState struct {
 	Truncated    bool                 `json:"truncated,omitempty"`    // the last action's ladder had a TRUNCATE
 	Truncation   time.Time            `json:"truncation,omitzero"`    // when the last ladder with a TRUNCATE began
 	Ended        time.Time            `json:"ended,omitzero"`         // of the last action
-	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers were held up
+	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers had to wait
 	Stalls       stalls.Stalls        `json:"stalls,omitzero"`        // of the last truncations
 	Outcome      string               `json:"outcome,omitempty"`      // of the last action, in a word
 	Noticed      time.Time            `json:"noticed,omitzero"`       // when it last told somebody beside another action
@@ -86,7 +86,7 @@ func (st *PolicyState) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// DecodeStates decodes the states of a daemon that lives: what runs there goes on
+// DecodeStates decodes the states of a daemon that lives: what runs there continues
 // running.
 func DecodeStates(data []byte) (map[string]PolicyState, error) {
 	type plain PolicyState

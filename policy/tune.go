@@ -221,7 +221,7 @@ func (t *Tune) move(st *TuneState, goal Truth, now time.Time) string {
 	return ""
 }
 
-// to takes a step, from which on evidence is gathered anew.
+// to takes a step, from which on evidence is gathered again.
 func (t *Tune) to(st *TuneState, v float64, now time.Time, why string) string {
 	reason := fmt.Sprintf("%s in %d runs of %d: %s → %s", why, max(st.Met, st.Missed), st.Runs, t.literal(st.Value),
 		t.literal(v))

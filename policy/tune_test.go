@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
 const tuned = `policy "p" {
@@ -34,7 +34,7 @@ func tuneFor(w *world, length time.Duration, stall func(budget float64) time.Dur
 		}
 		took := stall(d.Value)
 		w.hist.ObserveStall(took)
-		w.states["p"] = w.set.Finished(w.states["p"], p, w.now, ActionResult{Outcome: sqlite.OutcomeTruncated,
+		w.states["p"] = w.set.Finished(w.states["p"], p, w.now, ActionResult{Outcome: checkpoint.OutcomeTruncated,
 			WriterStall: took})
 	}
 	return values

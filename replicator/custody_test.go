@@ -47,7 +47,7 @@ var guards = map[lease.Guard]func(*storetest.Memory) store.Store{
 
 // TestShip_C14_anotherDatabase: staging with production's configuration, whatever the
 // store guards, whether production is busy or has been quiet for long, and whatever the
-// clocks say: nothing of staging's is stored, production goes on, staging is told whose
+// clocks say: nothing of staging's is stored, production continues, staging is told whose
 // history it met. With SQLWATCH_TEST_CUSTODY set, in every combination.
 func TestShip_C14_anotherDatabase(t *testing.T) {
 	t.Parallel()
@@ -85,7 +85,7 @@ func TestShip_C14_anotherDatabase(t *testing.T) {
 					}
 					wantRestored(t, m, path)
 					w.commit(1)
-					production.eventually("production goes on", func() bool { return production.sync() == nil })
+					production.eventually("production continues", func() bool { return production.sync() == nil })
 					wantRestored(t, m, path)
 				})
 			}
@@ -94,7 +94,7 @@ func TestShip_C14_anotherDatabase(t *testing.T) {
 }
 
 // TestShip_C14_restoredElsewhere: the machine is lost; on a new one the replica is
-// restored and sqlwatch started: its history goes on without a word, whatever the store
+// restored and sqlwatch started: its history continues without a word, whatever the store
 // guards, once the lost machine has said nothing for long enough. When that one comes
 // back, it stops and says so.
 func TestShip_C14_restoredElsewhere(t *testing.T) {
@@ -132,7 +132,7 @@ func TestShip_C14_restoredElsewhere(t *testing.T) {
 				}
 				return s.Healthy && s.Custody == lineage.Continue
 			})
-			b.eventually("the new machine goes on", func() bool { return b.sync() == nil })
+			b.eventually("the new machine continues", func() bool { return b.sync() == nil })
 			wantRestored(t, m, restored)
 			if _, found := lineage.Find(restored); found {
 				t.Error("the note of the restore is still there")

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
@@ -25,11 +26,14 @@ type driller struct {
 	every    time.Duration // 0: by hand only
 	progress *progress.Progress
 	saved    *custody.StateFile
-	repair   func(context.Context) error // stores the newest state anew
+	mender   *mender
 
 	failures atomic.Uint64 // for the metric
 	drilled  time.Time     // when a scheduled drill was last tried, the long lane's
 }
+
+// errNothingStored is why a drill was not one: nothing has been stored in the replica yet.
+var errNothingStored = errors.New("nothing is stored there yet")
 
 // verify is a restore drill: it restores the newest state into a scratch
 // directory, checks it in full and leaves nothing. A replica that cannot be restored gets
@@ -43,11 +47,15 @@ func (d *driller) verify(ctx context.Context) (err error) {
 	start := d.progress.Clock()
 	cursor, _ := d.progress.Position()
 	result, err := restore.Run(ctx, d.store, restore.Options{
-		Output: filepath.Join(scratch, "drill.db"), Check: restore.CheckFull, Leave: restore.DrillLeaves, Reach: cursor,
+		Output: filepath.Join(scratch, "drill.db"), Check: restore.CheckFull, Drill: true, Leave: restore.DrillLeaves,
+		Reach: cursor,
 	})
 	if err == nil && !result.Compared {
-		d.log.Warn("the drill restored a database whose checksum the replica does not tell: integrity was checked, " +
-			"identity was not")
+		d.log.Warn("the replica records no checksum for the database that the drill restored: its integrity was checked, " +
+			"but not that it equals the original")
+	}
+	if cursor == 0 && (errors.Is(err, catalog.ErrEmpty) || errors.Is(err, store.ErrMisplaced)) {
+		return fmt.Errorf("verify %s: %w: %w", d.name, errNothingStored, err)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -55,14 +63,14 @@ func (d *driller) verify(ctx context.Context) (err error) {
 			d.progress.Update(func(s *ReplicaStatus) { s.DrillErr = err.Error() })
 		}
 		if beyondRepair(err) {
-			d.log.Error("the replica cannot be restored: taking a new snapshot at once", "err", err)
-			err = errors.Join(err, d.repair(ctx))
+			d.log.Error("the replica cannot be restored: taking a new snapshot now", "err", err)
+			err = errors.Join(err, d.mender.repair(ctx))
 		}
 		return fmt.Errorf("verify %s: %w", d.name, err)
 	}
 	took := d.progress.Clock().Sub(start)
 	d.progress.Update(func(s *ReplicaStatus) { s.LastVerified, s.VerifyDuration, s.DrillErr = start, took, "" })
-	d.log.Info("the replica was restored in a drill", "txid", result.TXID, "took", took)
+	d.log.Info("restore drill passed", "txid", result.TXID, "took", took)
 	return d.saved.Change(func(s *custody.Saved) { s.Verified, s.At = result.Objects, start.UTC() })
 }
 

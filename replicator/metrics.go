@@ -1,10 +1,13 @@
 package replicator
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
@@ -17,8 +20,8 @@ import (
 // I/O. One Metrics serves all replicators of a process; register it once.
 type Metrics struct {
 	// Detail exports the failures and durations of requests for each database; else
-	// they are those of a replica, for all databases together. Set before it is
-	// registered.
+	// they are those of a replica, for all databases together. It exports also what is
+	// AbsentAtZero. Set before it is registered.
 	Detail bool
 
 	mu      sync.Mutex
@@ -52,57 +55,57 @@ var (
 var replicaGauges = []replicaGauge{
 	gauge("sqlwatch_replica_caught_up_timestamp_seconds",
 		"Latest instant up to which every commit is durable in the replica; moves on while idle.",
-		func(s ReplicaStatus) float64 { return seconds(s.CaughtUp) }),
+		func(s *ReplicaStatus) float64 { return seconds(s.CaughtUp) }),
 	gauge("sqlwatch_replica_lag_seconds", "Age of the oldest commit that is not durable in the replica; 0 when there is "+
 		"none.",
-		func(s ReplicaStatus) float64 { return s.LagSeconds }),
+		func(s *ReplicaStatus) float64 { return s.LagSeconds }),
 	gauge("sqlwatch_replica_pending_bytes", "Bytes captured but not yet durable in the replica.",
-		func(s ReplicaStatus) float64 { return float64(s.PendingBytes) }),
+		func(s *ReplicaStatus) float64 { return float64(s.PendingBytes) }),
 	gauge("sqlwatch_replica_txid", "Last capture number that is durable in the replica.",
-		func(s ReplicaStatus) float64 { return float64(s.TXID) }),
+		func(s *ReplicaStatus) float64 { return float64(s.TXID) }),
 	gauge("sqlwatch_replica_objective_seconds", "Configured bound of loss (sync_every) of the replica.",
-		func(s ReplicaStatus) float64 { return s.Objective.Seconds() }),
+		func(s *ReplicaStatus) float64 { return s.Objective.Seconds() }),
 	gauge("sqlwatch_replica_stored_bytes", "Bytes of all files that the replica holds, as last listed and since changed.",
-		func(s ReplicaStatus) float64 { return float64(s.StoredBytes) }),
+		func(s *ReplicaStatus) float64 { return float64(s.StoredBytes) }),
 	gauge("sqlwatch_replica_snapshot_last_success_timestamp_seconds",
 		"Time of the newest snapshot in the replica, or when it was last found that what changed since needs none; 0 when "+
 			"there is none.",
-		func(s ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
+		func(s *ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
 	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds",
 		"Earliest time that the replica can be restored to; 0 when unknown.",
-		func(s ReplicaStatus) float64 { return seconds(s.OldestRestorePoint) }),
+		func(s *ReplicaStatus) float64 { return seconds(s.OldestRestorePoint) }),
 	gauge("sqlwatch_replica_conditional_writes",
 		"1 when the store was found to refuse a second writer (If-None-Match and If-Match); 0 when it does not, or nothing "+
 			"was written yet.",
-		func(s ReplicaStatus) float64 { return truth(s.Guard == lease.GuardConditional) }),
+		func(s *ReplicaStatus) float64 { return truth(s.Guard == lease.GuardConditional) }),
 	quietGauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see "+
 		"sqlwatch status.",
-		func(s ReplicaStatus) float64 { return truth(s.Custody != "" && !s.Custody.Writes()) }),
+		func(s *ReplicaStatus) float64 { return truth(s.Custody != "" && !s.Custody.Writes()) }),
 	quietGauge("sqlwatch_replica_lost_files",
-		"Files of the replica that were found gone, damaged or unreadable since the "+
+		"Files of the replica that were found gone, corrupt or unreadable since the "+
 			"start; a new snapshot was taken.",
-		func(s ReplicaStatus) float64 { return float64(s.LostFiles) }),
+		func(s *ReplicaStatus) float64 { return float64(s.LostFiles) }),
 	gauge("sqlwatch_verify_last_success_timestamp_seconds",
 		"Time of the last restore drill that succeeded; 0 when there is none.",
-		func(s ReplicaStatus) float64 { return seconds(s.LastVerified) }),
+		func(s *ReplicaStatus) float64 { return seconds(s.LastVerified) }),
 	quietGauge("sqlwatch_verify_duration_seconds", "How long the last restore drill took: the measured time to recover.",
-		func(s ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }),
+		func(s *ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }),
 }
 
 // replicaGauge is a metric and where it stands in a status.
 type replicaGauge struct {
 	metric.Metric
 	desc  *prometheus.Desc
-	value func(ReplicaStatus) float64
+	value func(*ReplicaStatus) float64
 }
 
-func gauge(name, help string, value func(ReplicaStatus) float64) replicaGauge {
+func gauge(name, help string, value func(*ReplicaStatus) float64) replicaGauge {
 	m := replicaMetric(metric.Gauge, name, help)
 	return replicaGauge{m, m.Desc(), value}
 }
 
 // quietGauge is a gauge that at 0 says of something that it does not hold.
-func quietGauge(name, help string, value func(ReplicaStatus) float64) replicaGauge {
+func quietGauge(name, help string, value func(*ReplicaStatus) float64) replicaGauge {
 	g := gauge(name, help, value)
 	g.Metric = quiet(g.Metric)
 	return g
@@ -162,8 +165,11 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	}
 	sums := m.past.Clone()
 	m.mu.Unlock()
+	// In the order of their names, so that there is nothing to sort.
+	slices.SortFunc(sources, func(a, b *Replicator) int { return strings.Compare(a.o.Name, b.o.Name) })
+	out := exporting{metrics: metrics, all: m.Detail}
 	for _, r := range sources {
-		r.collect(metrics)
+		r.collect(&out)
 		for _, p := range r.replicas {
 			if m.Detail {
 				p.o.Requests.CollectDetail(metrics, r.o.Name, p.o.Name)
@@ -177,25 +183,51 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-func (r *Replicator) collect(metrics chan<- prometheus.Metric) {
+// exporting is one scrape under way.
+type exporting struct {
+	metrics chan<- prometheus.Metric
+	all     bool // also what is AbsentAtZero
+}
+
+func (e *exporting) send(m *metric.Metric, desc *prometheus.Desc, labels []*dto.LabelPair, value float64) {
+	if value != 0 || e.all || !m.AbsentAtZero {
+		e.metrics <- &metric.Series{Of: desc, Type: m.Type, Labels: labels, Value: value}
+	}
+}
+
+// labels returns labels, or sends why there are none.
+func (e *exporting) labels(of *prometheus.Desc, values ...string) (labels []*dto.LabelPair, ok bool) {
+	labels, err := metric.Labels(of, values...)
+	if err != nil {
+		e.metrics <- prometheus.NewInvalidMetric(of, err)
+	}
+	return labels, err == nil
+}
+
+func (r *Replicator) collect(e *exporting) {
 	for _, reason := range capture.Reasons() {
-		metrics <- prometheus.MustNewConstMetric(descDiscontinuities, prometheus.CounterValue,
-			float64(r.source.discontinuities.of(string(reason))), r.o.Name, string(reason))
+		n := r.source.discontinuities.of(string(reason))
+		if n == 0 && !e.all {
+			continue
+		}
+		if labels, ok := e.labels(descDiscontinuities, r.o.Name, string(reason)); ok {
+			e.send(&metricDiscontinuities, descDiscontinuities, labels, float64(n))
+		}
 	}
 	for _, p := range r.replicas {
-		p.o.Requests.Collect(metrics, r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descUploaded, prometheus.CounterValue, float64(p.uploader.Bytes()), r.o.Name,
-			p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descVerifyFailures, prometheus.CounterValue,
-			float64(p.drill.failures.Load()),
-			r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descSnapshotEvery, prometheus.GaugeValue, p.o.SnapshotEvery.Seconds(),
-			r.o.Name, p.o.Name)
-		metrics <- prometheus.MustNewConstMetric(descVerifyEvery, prometheus.GaugeValue, p.o.VerifyEvery.Seconds(), r.o.Name,
-			p.o.Name)
+		labels, ok := e.labels(descUploaded, r.o.Name, p.o.Name) // those of all the others too
+		if !ok {
+			continue
+		}
+		p.o.Requests.Collect(e.metrics, labels, e.all)
+		e.send(&metricUploaded, descUploaded, labels, float64(p.uploader.Bytes()))
+		e.send(&metricVerifyFailures, descVerifyFailures, labels, float64(p.drill.failures.Load()))
+		e.send(&metricSnapshotEvery, descSnapshotEvery, labels, p.o.SnapshotEvery.Seconds())
+		e.send(&metricVerifyEvery, descVerifyEvery, labels, p.o.VerifyEvery.Seconds())
 		s := p.status()
-		for _, g := range replicaGauges {
-			metrics <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, g.value(s), r.o.Name, p.o.Name)
+		for i := range replicaGauges {
+			g := &replicaGauges[i]
+			e.send(&g.Metric, g.desc, labels, g.value(&s))
 		}
 	}
 }

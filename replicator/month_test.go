@@ -3,80 +3,123 @@ package replicator_test
 import (
 	"bufio"
 	"context"
-	"fmt"
+	"errors"
 	"io"
+	"iter"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
-// metered counts what goes to a store and comes from it.
+// bill is what went to a store and came from it, and the requests that an S3 store
+// would have had for it.
+type bill struct {
+	up, down             int64 // bytes
+	writes, reads, lists float64
+}
+
+// metered keeps a bill.
 type metered struct {
 	store.Store
-	up, down, requests atomic.Int64
+	mu   sync.Mutex
+	bill bill
+}
+
+func (m *metered) add(b bill) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bill = bill{m.bill.up + b.up, m.bill.down + b.down, m.bill.writes + b.writes, m.bill.reads + b.reads,
+		m.bill.lists + b.lists}
+}
+
+func (m *metered) now() bill {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bill
 }
 
 func (m *metered) Put(ctx context.Context, key string, body store.Body, o store.PutOptions) (store.Object, error) {
-	m.requests.Add(1)
 	object, err := m.Store.Put(ctx, key, body, o)
-	if err == nil {
-		m.up.Add(object.Size)
+	b := bill{up: object.Size, writes: 1}
+	if parts := (object.Size + s3.DefaultPartSize - 1) / s3.DefaultPartSize; parts > 1 {
+		b.writes = float64(parts + 2) // beginning and completing it too
 	}
+	m.add(b)
 	return object, err
 }
 
 func (m *metered) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
-	m.requests.Add(1)
+	m.add(bill{reads: 1})
 	body, object, err := m.Store.Get(ctx, key, offset, length)
 	if body != nil {
-		body = &meteredBody{body, &m.down}
+		body = &meteredBody{body, m}
 	}
 	return body, object, err
 }
 
+func (m *metered) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
+	return func(yield func(store.Object, error) bool) {
+		const page = 1000
+		n := 0
+		defer func() { m.add(bill{lists: float64(n/page + 1)}) }()
+		for object, err := range m.Store.List(ctx, prefix, after) {
+			n++
+			if !yield(object, err) {
+				return
+			}
+		}
+	}
+}
+
 type meteredBody struct {
 	io.ReadCloser
-	n *atomic.Int64
+	m *metered
 }
 
 func (b *meteredBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.n.Add(int64(n))
+	b.m.add(bill{down: int64(n)})
 	return n, err
 }
 
+// bulkScript fills a database, in rows of nearly a page of which a quarter is random.
 const bulkScript = `
 import sqlite3, sys, random, os
-db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
-db.execute("pragma journal_mode=wal"); db.execute("pragma synchronous=off")
-db.execute("create table if not exists bulk(id integer primary key, v blob)")
-rows = int(sys.argv[2])
+path, rows = sys.argv[1], int(sys.argv[2])
+def row(): return os.urandom(875) * 4
+db = sqlite3.connect(path, isolation_level=None, timeout=20)
+db.execute("pragma journal_mode=off"); db.execute("pragma synchronous=off") # a WAL of that size is not the question
+db.execute("create table bulk(id integer primary key, v blob)")
 db.execute("begin")
-for i in range(rows): db.execute("insert into bulk(v) values(?)", (os.urandom(3500),))
+db.executemany("insert into bulk(v) values(?)", ((row(),) for _ in range(rows)))
 db.execute("commit")
+db.execute("pragma journal_mode=wal")
 rnd = random.Random(7)
 print("ready", flush=True)
 for line in sys.stdin:
     db.execute("begin immediate")
     for i in range(int(line)):
-        db.execute("update bulk set v=? where id=?", (os.urandom(3500), rnd.randrange(rows) + 1))
+        db.execute("update bulk set v=? where id=?", (row(), rnd.randrange(rows) + 1))
     db.execute("commit")
     print("done", flush=True)
 `
 
 // TestMonth prints what a month of a large database costs, of which a hundredth changes
-// in a day: with daily full copies, and with full copies when they are needed. It takes
-// minutes, and runs where SQLWATCH_MONTH_MB says how large the database is to be.
+// in a day: with full copies when they are needed, and with daily ones. It takes minutes
+// or hours, and runs where SQLWATCH_MONTH_MB says how large the database is to be. On
+// disk it takes twice that and what is stored.
 func TestMonth(t *testing.T) {
 	megabytes, _ := strconv.Atoi(os.Getenv("SQLWATCH_MONTH_MB"))
 	if megabytes == 0 {
@@ -85,26 +128,16 @@ func TestMonth(t *testing.T) {
 	for _, mode := range []struct {
 		name string
 		full time.Duration
-	}{{"daily full copies", 24 * time.Hour}, {"when needed", 30 * 24 * time.Hour}} {
+	}{{"when needed", 30 * 24 * time.Hour}, {"daily", 24 * time.Hour}} {
 		t.Run(mode.name, func(t *testing.T) { month(t, megabytes, mode.full) })
 	}
 }
 
+// month lives through one.
 func month(t *testing.T, megabytes int, full time.Duration) {
 	path, rows := filepath.Join(t.TempDir(), "app.db"), megabytes<<20/4096
-	cmd := exec.Command("python3", "-u", "-c", bulkScript, path, strconv.Itoa(rows))
-	stdin, _ := cmd.StdinPipe()
-	stdout, _ := cmd.StdoutPipe()
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	lines := bufio.NewScanner(stdout)
-	lines.Scan()
-
-	dir := filepath.Join(t.TempDir(), "replica")
-	inner, err := file.New(dir)
+	commit := startBulk(t, path, rows)
+	inner, err := file.New(filepath.Join(t.TempDir(), "replica"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,28 +146,75 @@ func month(t *testing.T, megabytes int, full time.Duration) {
 	o.SnapshotEvery, o.FullEvery = 24*time.Hour, full
 	o.Retention = replicator.RetentionOptions{Keep: 30 * 24 * time.Hour, Grace: time.Hour}
 	h := newHost(t, path, o)
-	h.begin()
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
-	first := st.up.Load()
+	h.start()
+	began := time.Now()
+	patiently(t, "the first copy", h.sync)
+	first := st.now()
+	t.Logf("the first copy: %d MB in %v", first.up/1e6, time.Since(began).Round(time.Second))
 	const aDay = 72
 	for n := range 30 * aDay {
-		fmt.Fprintln(stdin, max(1, rows/100/aDay))
-		lines.Scan()
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
+		commit(max(1, rows/100/aDay))
+		patiently(t, "a sync", h.sync)
 		h.skew.Add(int64([]time.Duration{10 * time.Second, 20 * time.Minute, 40*time.Minute - 10*time.Second}[n%3]))
+		if n%(5*aDay) == 0 {
+			t.Logf("day %d after %v: %+v", n/aDay, time.Since(began).Round(time.Second), st.now())
+		}
 	}
-	h.eventually("maintenance rests", func() bool {
-		before := st.requests.Load()
-		<-time.After(2 * time.Second) // nothing tells when the last lane has ended
-		return st.requests.Load() == before
+	patiently(t, "maintenance rests", func() error {
+		before := st.now()
+		<-time.After(5 * time.Second) // nothing tells when the last lane has ended
+		if st.now() != before {
+			return errors.New("it does not")
+		}
+		return nil
 	})
-	var stored int64
+	h.halt() // it would take the next full copy while the restore is timed
+	all := st.now()
+	t.Logf("%d MB, full copies %v apart, in %v: after the first copy %d MB up, %d MB down", megabytes, full,
+		time.Since(began).Round(time.Second), (all.up-first.up)/1e6, (all.down-first.down)/1e6)
+	stored := sumStored(t, inner)
+	for _, provider := range []string{"Amazon S3", "Backblaze B2"} {
+		p, _ := requests.PricesOf(provider)
+		t.Logf("%s: storage %.2f $ a month, requests %.2f $ (%.0f that write, %.0f that read, %.0f lists)", provider,
+			p.Stored*float64(stored)/1e9, (p.Write*all.writes+p.Read*all.reads+p.List*all.lists)/1e6, all.writes, all.reads,
+			all.lists)
+	}
+	againstCopy(t, inner, path)
+}
+
+// startBulk starts an application with so many rows, which changes as many as it is
+// told in one commit.
+func startBulk(t *testing.T, path string, rows int) (commit func(int)) {
+	cmd := exec.Command("python3", "-u", "-c", bulkScript, path, strconv.Itoa(rows))
+	stdin, _ := cmd.StdinPipe()
+	stdout, _ := cmd.StdoutPipe()
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	w := &writer{t: t, path: path, stdin: stdin, lines: bufio.NewScanner(stdout)}
+	began := time.Now()
+	w.answer()
+	t.Logf("made in %v", time.Since(began).Round(time.Second))
+	return w.commit
+}
+
+// patiently tries for as long as a large database may take.
+func patiently(t *testing.T, what string, try func() error) {
+	t.Helper()
+	err := try()
+	for deadline := time.Now().Add(30 * time.Minute); err != nil && time.Now().Before(deadline); err = try() {
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// sumStored logs what a store holds, and returns how many bytes that are.
+func sumStored(t *testing.T, st store.Store) (stored int64) {
 	files := map[int]int{}
-	for object, err := range inner.List(t.Context(), "0", "") {
+	for object, err := range st.List(t.Context(), "", "") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,24 +223,46 @@ func month(t *testing.T, megabytes int, full time.Duration) {
 			files[level]++
 		}
 	}
-	up, down, requests := st.up.Load()-first, st.down.Load(), st.requests.Load()
-	plan, err := catalog.MakePlan(t.Context(), inner, catalog.Target{})
+	t.Logf("%d MB stored, files by level %v", stored/1e6, files)
+	return stored
+}
+
+// againstCopy logs what a restore takes beside a copy of the database, one after the
+// other: both are not there at once.
+func againstCopy(t *testing.T, st store.Store, path string) {
+	plan, err := catalog.MakePlan(t.Context(), st, catalog.Target{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	out := filepath.Join(t.TempDir(), "out.db")
 	began := time.Now()
-	if _, err := restore.Run(t.Context(), inner,
-		restore.Options{Output: filepath.Join(t.TempDir(), "out.db")}); err != nil {
+	if _, err := restore.Run(t.Context(), st, restore.Options{Output: out}); err != nil {
 		t.Fatal(err)
 	}
 	took := time.Since(began)
-	began = time.Now()
-	if out, err := exec.Command("sh", "-c", "cp \"$1\" \"$1.copy\" && sync \"$1.copy\"", "-",
-		path).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	const sample = "with recursive n(i) as (select 1 union all select i+97 from n " +
+		"where i+97 <= (select max(id) from bulk)) select group_concat(hex(substr(v, 1, 8))) from n join bulk on id = i"
+	if ask(t, out, sample) != ask(t, path, sample) {
+		t.Error("rows are not what the application has")
 	}
-	t.Logf("%d MB, full copies %v apart: MB after the first copy: %d up, %d down, %d stored in all; %d requests; files "+
-		"by "+
-		"level %v; restore: %d files, %d MB, %v (cp: %v)", megabytes, full, up>>20, down>>20, stored>>20, requests, files,
-		len(plan.Files), plan.Bytes>>20, took.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+	if err := os.Remove(out); err != nil {
+		t.Fatal(err)
+	}
+	began = time.Now()
+	text, err := exec.Command("sh", "-c", "cp \"$1\" \"$2\" && sync \"$2\"", "-", path, out).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	t.Logf("a restore reads %d files, %d MB, and takes %v; cp and sync %v", len(plan.Files), plan.Bytes/1e6,
+		took.Round(100*time.Millisecond), time.Since(began).Round(100*time.Millisecond))
+}
+
+// ask is the answer of the system's SQLite.
+func ask(t *testing.T, db, query string) string {
+	t.Helper()
+	out, err := exec.Command("sqlite3", db, query).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", db, err, out)
+	}
+	return string(out)
 }

@@ -36,7 +36,7 @@ type opener struct {
 }
 
 // recoverable returns the TXID that the replica reaches and its time, and whether
-// capture, whose own state is lost, may go on from the state there: whether it is ours.
+// capture, whose own state is lost, may continue from the state there: whether it is ours.
 func (o *opener) recoverable(ctx context.Context) (tip catalog.Tip, ours bool, err error) {
 	o.from.Store(0)
 	s, err := o.claim.Look(ctx)
@@ -60,7 +60,8 @@ func (o *opener) open(ctx context.Context) error {
 	if gone, err := o.uploader.Recheck(ctx); err != nil {
 		return fmt.Errorf("open %s: %w", o.name, err)
 	} else if gone {
-		o.log.Error("what was being stored when sqlwatch ended is damaged, and was removed", "replica", o.name)
+		o.log.Error("an upload that was under way when sqlwatch last stopped was corrupt and has been removed",
+			"replica", o.name)
 		if s, v, err = o.examine(ctx); err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ const (
 	outstayLook  = 100 * time.Millisecond // at least so often
 )
 
-// outstay goes on capturing and shipping while others use the database and commit,
+// outstay keeps capturing and shipping while others use the database and commit,
 // for two thirds of the time that the last sync has. What was committed before is
 // shipped first: whoever ends us may have less patience.
 func (r *Replicator) outstay(last context.Context) {
@@ -21,8 +21,8 @@ func (r *Replicator) outstay(last context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(last, r.o.FinalSync*2/3)
 	defer cancel()
-	_ = r.SyncNow(ctx) // it is done again at the end, and told then
-	r.log.Info("staying until the application has ended, or rests")
+	_ = r.sync(ctx, (*replica).syncTo) // it is done again at the end, and told then
+	r.log.Info("waiting until the application has exited or is idle")
 	var seen told
 	for active := time.Now(); ctx.Err() == nil && r.source.attended() && time.Since(active) < outstayQuiet; {
 		next, err := r.turn(ctx)

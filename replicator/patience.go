@@ -16,6 +16,9 @@ func patience(err error, failures int) time.Duration {
 	if errors.Is(err, lease.ErrConfirming) {
 		return 500 * time.Millisecond
 	}
+	if unsent := store.Unsent(nil); errors.As(err, &unsent) {
+		return worker.Backoff(1) // it has waited: all who wait there are released when the store is back
+	}
 	for _, slow := range []error{custody.ErrForeign, lease.ErrFenced} {
 		if errors.Is(err, slow) {
 			return time.Second + min(worker.Backoff(failures)<<min(failures, 5), 5*time.Minute)
@@ -29,7 +32,7 @@ func patience(err error, failures int) time.Duration {
 	return worker.Backoff(failures)
 }
 
-// pause is patience that goes on growing, to ten minutes: what failed for long is asked
+// pause is patience that keeps growing, to ten minutes: what failed for long is asked
 // seldom, because each attempt may read much.
 func pause(err error, failures int) time.Duration {
 	wait := patience(err, failures)

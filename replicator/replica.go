@@ -18,7 +18,6 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/retention"
-	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
@@ -59,16 +58,16 @@ func (o *ReplicaOptions) setDefaults() {
 // replica is one place that the database is shipped to. A turn of its worker is, in
 // this order:
 //
-//  1. opener: whose history is there, does ours go on behind it? Only when that is not known
+//  1. opener: whose history is there, does ours continue behind it? Only when that is not known
 //  2. source: capture what was committed since, into the spool
 //  3. shipper: upload what waits in the spool, in batches; where that is not enough, a snapshot
-//  4. progress: the cursor moves, and who waits for it is told; backlog lets go of the spool
+//  4. progress: the cursor moves, and who waits for it is told; backlog releases the spool
 //  5. lease: renew it while there is nothing to write
 //  6. upkeep: start what is due, each lane in a goroutine of its own: look, compact and
 //     retain in one, snapshots and drills in the other
 //
-// Each part calls only those before it and what it was given. None knows the replica,
-// and none the Replicator.
+// Each part calls only those before it. None knows the replica, and none the Replicator: the
+// worker and the lanes run the functions they are given, as a goroutine does.
 //
 // Locks: work before all others, and upkeep's before the worker's. The lease's is held
 // over its own requests, all others over none.
@@ -119,7 +118,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 		Store: o.Store, Owner: d.owner, Boot: d.boot, Self: lease.ThisProcess(),
 		File: func() string { return d.source.original.Get().File }, Clock: d.clock, Save: p.saved.SaveNonces,
 	})
-	p.uploader = upload.New(o.Store, p.lease, p.saved)
+	p.uploader = upload.New(o.Store, p.lease, p.saved, d.scratch, p.log)
 	p.compactor = compact.New(compact.Options{
 		Store: o.Store, Create: p.uploader.CreateMerged, ReadBack: p.saved.ReadBack, Hold: p.lease.Hold,
 		Scratch: d.scratch,
@@ -140,27 +139,30 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 		name: o.Name, log: p.log, store: o.Store, scratch: d.scratch, every: o.SnapshotEvery, full: o.FullEvery,
 		source: d.source, progress: p.progress, uploader: p.uploader, lease: p.lease,
 	}
-	p.shipper = &shipper{
-		name: o.Name, log: p.log, scratch: d.scratch, every: o.SyncEvery, source: d.source, progress: p.progress,
-		uploader: p.uploader, lease: p.lease, snapshots: p.snapshots, compactor: p.compactor, worker: p.worker,
-		stored: p.stored,
-	}
 	p.newUpkeep(d)
+	p.shipper = &shipper{
+		name: o.Name, log: p.log, scratch: d.scratch, every: o.SyncEvery, slack: p.slack(), source: d.source,
+		progress: p.progress, uploader: p.uploader, lease: p.lease, snapshots: p.snapshots, compactor: p.compactor,
+		worker: p.worker, upkeep: p.upkeep,
+	}
 	return p
 }
 
 // newUpkeep makes the parts that work beside the uploads.
 func (p *replica) newUpkeep(d surroundings) {
+	every := looksEvery(p.o.Store)
 	p.mender = &mender{
-		name: p.o.Name, log: p.log, store: p.o.Store, source: d.source, progress: p.progress, work: &p.work,
-		kick: p.worker.Kick, looked: p.progress.Began,
+		name: p.o.Name, log: p.log, store: p.o.Store, every: every, source: d.source, progress: p.progress, opener: p.opener,
+		work: &p.work, worker: p.worker, planned: p.progress.Began,
+		// not all replicas at once
+		looked: p.progress.Began.Add(-time.Duration(turnOf(d.name, p.o.Name) * float64(every))),
 	}
 	p.drill = &driller{
 		name: p.o.Name, log: p.log, store: p.o.Store, scratch: d.scratch, every: p.o.VerifyEvery, progress: p.progress,
-		saved: p.saved, repair: p.mender.repair,
+		saved: p.saved, mender: p.mender,
 	}
 	p.retainer = retention.NewRetainer(retention.RetainerOptions{
-		Options: p.o.Retention, Store: p.o.Store, Hold: p.holdChecked, Found: p.progress.Looked,
+		Options: p.o.Retention, Store: p.o.Store, Hold: p.uploader.HoldChecked, Found: p.progress.Looked,
 		Protected: func() map[string]bool { return p.saved.Get().VerifiedKeys() },
 		Spared:    func(txid ltx.TXID, now time.Time) bool { return p.progress.Lineage().Spared(txid, now) },
 		Deleted:   p.compactor.Forget, Logger: p.log, Clock: d.clock,
@@ -206,7 +208,7 @@ func turnOf(db, replica string) float64 {
 }
 
 // turn does what is due and returns how long to wait for the next; negative is
-// for ever. Maintenance is done beside it.
+// forever. Maintenance is done beside it.
 func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 	p.work.Lock()
 	defer p.work.Unlock()
@@ -249,15 +251,6 @@ func (p *replica) open(ctx context.Context) error {
 	return nil
 }
 
-// stored notes that f, which ends with s, is durable in the replica.
-func (p *replica) stored(f store.LTXFile, s spool.Segment) {
-	if !f.Snapshot() {
-		p.upkeep.Due(shortLane, p.compactor.Add(f, s.Timestamp))
-	}
-	p.upkeep.Due(longLane, p.progress.Clock().Add(p.slack()))
-	p.source.backlog.Advance(p.progress, f, s.Timestamp)
-}
-
 // compactDue merges every window that is over. Where an input is lost, neither the
 // newest state nor what comes behind it is to be lost with it: a snapshot is next.
 func (p *replica) compactDue(ctx context.Context) (time.Time, error) {
@@ -278,20 +271,6 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	return p.retainer.Due(ctx)
-}
-
-// holdChecked is the lease's Hold for who deletes: what was stored was read back.
-func (p *replica) holdChecked(ctx context.Context) error {
-	gone, err := p.uploader.Recheck(ctx)
-	switch {
-	case err != nil:
-		return err
-	case gone:
-		return fmt.Errorf("%s: what was to stand in for older files was damaged: %w", p.o.Name, lease.ErrMoved)
-	case len(p.saved.Get().Unread) > 0:
-		return fmt.Errorf("%s: a snapshot is being read back: %w", p.o.Name, lease.ErrConfirming)
-	}
-	return p.lease.Hold(ctx)
 }
 
 // snapshotNow takes one snapshot on demand. When nothing was committed since the
@@ -335,11 +314,52 @@ func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("sync to %s: %w", p.o.Name, ctx.Err()), failed)
 		}
-		failed = p.progress.Failure()
-		for _, hopeless := range []error{lease.ErrFenced, custody.ErrForeign, store.ErrMisplaced, store.ErrAuth} {
-			if errors.Is(failed, hopeless) {
-				return fmt.Errorf("sync to %s: %w", p.o.Name, failed)
-			}
+		if failed = p.progress.Failure(); hopeless(failed) {
+			return fmt.Errorf("sync to %s: %w", p.o.Name, failed)
+		}
+	}
+}
+
+// hopeless reports whether only a person can cure err.
+func hopeless(err error) bool {
+	return errors.Is(err, lease.ErrFenced) || errors.Is(err, custody.ErrForeign) || errors.Is(err, store.ErrMisplaced) ||
+		errors.Is(err, store.ErrAuth)
+}
+
+// mendings is how often a sync stores the newest state again before it gives up.
+const mendings = 3
+
+// syncProven is syncTo for who relies on it: what was stored long ago may have been removed
+// since, so the replica is asked for the first and the last file of its newest state.
+func (p *replica) syncProven(ctx context.Context, txid ltx.TXID) error {
+	for mended, failures := 0, 0; ; {
+		if err := p.syncTo(ctx, txid); err != nil {
+			return err
+		}
+		there, err := p.mender.there(ctx)
+		anew := false
+		if err == nil && !there {
+			anew, err = p.mender.plan(ctx)
+		}
+		// A look that began before ours may have found the end gone: then the replica reaches
+		// less far now, and what we saw is of that.
+		if done, _, _ := p.progress.Awaited(txid); err == nil && done {
+			return nil
+		}
+		if err == nil {
+			continue
+		}
+		if anew && mended < mendings {
+			mended++
+			continue
+		}
+		if failures++; mended == mendings || hopeless(err) {
+			return fmt.Errorf("sync to %s: %w", p.o.Name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("sync to %s: %w", p.o.Name, ctx.Err()), err)
+		case <-time.After(worker.Backoff(failures)):
 		}
 	}
 }
@@ -360,7 +380,8 @@ func (p *replica) status() ReplicaStatus {
 		}
 	}
 	since := s.CaughtUp
-	if since.IsZero() {
+	unknown := since.IsZero()
+	if unknown {
 		since = began // nothing is known of before: the lag is at least this
 	}
 	spool := p.source.backlog.Spool()
@@ -368,6 +389,9 @@ func (p *replica) status() ReplicaStatus {
 		return s
 	}
 	for _, segment := range spool.After(cursor) {
+		if unknown && segment.Timestamp.Before(since) {
+			since = segment.Timestamp // captured before the start, and perhaps stored nowhere
+		}
 		s.PendingBytes += segment.Size
 	}
 	if !known || spool.Last() > cursor || p.source.pending() || p.source.stuck() {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -23,6 +24,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
@@ -38,10 +40,14 @@ type Options struct {
 	Capture  capture.Options // bounds only: Name, Files, StateDir, Logger, Clock and Recover are filled in
 	Replicas []ReplicaOptions
 
+	// Names has told called as soon as one of the names in a directory may lead to another
+	// file or to none, until stop is called; nil, or an error: that is seen at the next look.
+	Names func(dir string, names []string, told func()) (stop func(), err error)
+
 	Owner     string        // who writes, in leases and messages; "": host and database
 	Boot      string        // since when this machine runs, in leases; "": the kernel's boot id
 	FinalSync time.Duration // how long the last sync may take at shutdown; 0: 30 s
-	Outstay   func() bool   // asked at the end: shall it go on while others use the database? nil: no
+	Outstay   func() bool   // asked at the end: shall it continue while others use the database? nil: no
 	Metrics   *Metrics      // may be nil
 	Logger    *slog.Logger
 	Clock     func() time.Time // time.Now if nil
@@ -68,9 +74,11 @@ type Replicator struct {
 	replicas []*replica
 	crew     worker.Crew
 	wake     chan struct{}
+	begun    atomic.Bool // Run has read what the state directory holds
 
 	told   told // Run's: the last news for the replicas
 	toldAt time.Time
+	chain  *spool.Spool // Run's: that the replicas know of
 }
 
 // New returns a Replicator that does nothing before Run. Its metrics are exported
@@ -136,8 +144,9 @@ func (r *Replicator) newSource() *source {
 		}
 	}
 	return &source{
-		o: o, log: r.log, find: r.o.Files, scratch: r.scratchDir(), made: time.Now().Add(-time.Second),
-		original: &custody.Original{}, backlog: r.backlog, opened: r.kick,
+		o: o, log: r.log, find: r.o.Files, scratch: scratch{r.scratchDir(), time.Now().Add(-time.Second)},
+		original: &custody.Original{}, backlog: r.backlog, wake: r.wake,
+		names: names{watch: r.o.Names, changed: r.Wake, log: r.log},
 	}
 }
 
@@ -175,15 +184,8 @@ func (r *Replicator) Name() string { return r.o.Name }
 // Options.FinalSync, gives its leases up and returns nil. A second cancellation
 // is the caller's: it exits.
 func (r *Replicator) Run(ctx context.Context) error {
-	if err := durable.MkdirAll(r.scratchDir(), 0o700); err != nil {
-		return fmt.Errorf("replicate %s: %w", r.o.Name, err)
-	}
-	err := r.custody.Load()
-	for _, p := range r.replicas {
-		err = errors.Join(err, p.saved.Load())
-		p.progress.Update(func(s *ReplicaStatus) { s.LastVerified = p.saved.Get().At })
-	}
-	if err != nil {
+	if err := r.remember(); err != nil {
+		r.source.note(err)
 		return fmt.Errorf("replicate %s: %w", r.o.Name, err)
 	}
 	stop := r.crew.Begin(ctx)
@@ -210,8 +212,22 @@ func (r *Replicator) Run(ctx context.Context) error {
 	return r.finish(ctx, stop)
 }
 
+// remember reads what the state directory holds of the replicas.
+func (r *Replicator) remember() error {
+	if err := durable.MkdirAll(r.scratchDir(), 0o700); err != nil {
+		return err
+	}
+	err := r.custody.Load()
+	for _, p := range r.replicas {
+		err = errors.Join(err, p.saved.Load())
+		p.progress.Update(func(s *ReplicaStatus) { s.LastVerified = p.saved.Get().At })
+	}
+	r.begun.Store(err == nil)
+	return err
+}
+
 // captureRetry is how long capture waits at most after an error: a look costs
-// nothing, and what is missed meanwhile costs a diff.
+// nothing, and what is missed in the meantime costs a diff.
 const captureRetry = 2 * time.Second
 
 // finish is the designed end: last sync, leases, workers, capture.
@@ -219,19 +235,19 @@ func (r *Replicator) finish(ctx context.Context, stop func()) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.o.FinalSync)
 	defer cancel()
 	r.outstay(last)
-	err := r.SyncNow(last)
-	if spool := r.backlog.Spool(); errors.Is(err, ErrNotOpen) && spool != nil {
-		err = r.each(last, func(p *replica) error { return p.syncTo(last, spool.Last()) })
+	err := r.sync(last, (*replica).syncTo)
+	if held := r.backlog.Spool(); errors.Is(err, ErrNotOpen) && held != nil {
+		err = r.each(last, func(p *replica) error { return p.syncTo(last, held.Last()) })
 	}
 	if err != nil && !errors.Is(err, ErrNotOpen) {
-		r.log.Warn("the last sync did not reach every replica: what is missing is in the spool and goes out after the next "+
-			"start", "err", err)
+		r.log.Warn("the final sync did not reach every replica: the rest is in the spool and will be uploaded after the "+
+			"next start", "err", err)
 	}
 	stop() // from here on, kick starts no worker
 	r.crew.Wait()
 	for _, p := range r.replicas {
 		if err := p.lease.Release(last); err != nil {
-			p.log.Warn("lease was not given up: another writer has to wait for its end", "err", err)
+			p.log.Warn("the lease could not be released: another writer has to wait until it expires", "err", err)
 		}
 	}
 	return r.Release()
@@ -249,6 +265,10 @@ func (r *Replicator) Wake() {
 func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 	if err := r.source.open(ctx, r.origin); err != nil {
 		return 0, err
+	}
+	if chain := r.backlog.Spool(); chain != r.chain {
+		r.chain = chain
+		r.kick() // before the first step, which may last: replicas find out in the meantime where they stand
 	}
 	got, err := r.source.step(ctx, false)
 	if errors.Is(err, capture.ErrSpoolFull) {
@@ -291,23 +311,27 @@ func (r *Replicator) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.
 }
 
 // Release closes the capture and every connection to the database; what is
-// spooled goes on being shipped. Whoever owns the files calls it before closing
+// spooled keeps being shipped. Whoever owns the files calls it before closing
 // them. Capture begins again when Options.Files returns others.
 func (r *Replicator) Release() error { return r.source.close() }
 
 // SyncNow returns when everything that was committed before the call is durable
-// in every replica, or with what prevents it.
-func (r *Replicator) SyncNow(ctx context.Context) error {
+// in every replica, or with what prevents it. Each is asked whether that is so.
+func (r *Replicator) SyncNow(ctx context.Context) error { return r.sync(ctx, (*replica).syncProven) }
+
+// sync captures what was committed before the call, and waits until each replica has come to
+// its TXID as to says.
+func (r *Replicator) sync(ctx context.Context, to func(*replica, context.Context, ltx.TXID) error) error {
 	for {
 		chain := r.backlog.Spool()
 		txid, err := r.source.settled(ctx)
 		if err != nil {
 			return fmt.Errorf("sync %s: %w", r.o.Name, err)
 		}
-		if err := r.each(ctx, func(p *replica) error { return p.syncTo(ctx, txid) }); err != nil {
+		if err := r.each(ctx, func(p *replica) error { return to(p, ctx, txid) }); err != nil {
 			return err
 		}
-		// A replica that was opened meanwhile may have had another writer's files: then
+		// A replica that was opened in the meantime may have had another writer's files: then
 		// the TXID that it has is of another chain, and ours begins behind it.
 		if r.backlog.Spool() == chain {
 			return nil
@@ -320,9 +344,22 @@ func (r *Replicator) SnapshotNow(ctx context.Context) error {
 	return r.each(ctx, func(p *replica) error { return p.snapshotNow(ctx) })
 }
 
-// VerifyNow runs a restore drill from every replica and returns the first failure.
+// VerifyNow runs a restore drill from every replica and returns the failures, or ErrNotOpen
+// before Run has begun. Right after the first start nothing is stored yet: then all is synced
+// first, and what prevents that is no failed drill.
 func (r *Replicator) VerifyNow(ctx context.Context) error {
-	return r.each(ctx, func(p *replica) error { return p.drill.verify(ctx) })
+	if !r.begun.Load() {
+		return fmt.Errorf("verify: %w", ErrNotOpen)
+	}
+	drill := func(p *replica) error { return p.drill.verify(ctx) }
+	err := r.each(ctx, drill)
+	if !errors.Is(err, errNothingStored) {
+		return err
+	}
+	if err := r.sync(ctx, (*replica).syncTo); err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	return r.each(ctx, drill)
 }
 
 // each does f for all replicas in parallel.
@@ -356,8 +393,8 @@ func (r *Replicator) Status() []collector.Replica {
 
 // Captured returns what is spooled, and why commits are not captured, nil where they are.
 func (r *Replicator) Captured() (spooled int64, err error) {
-	if spool := r.backlog.Spool(); spool != nil {
-		spooled = spool.Bytes()
+	if held := r.backlog.Spool(); held != nil {
+		spooled = held.Bytes()
 	}
 	return spooled, r.source.failure()
 }
@@ -380,7 +417,7 @@ func (r *Replicator) scratchDir() string { return filepath.Join(r.replicaDir(), 
 // checksums then takes as long as it takes.
 const originTimeout = 20 * time.Second
 
-// origin finds where to go on when the state directory is empty: behind the
+// origin finds where to continue when the state directory is empty: behind the
 // replica that has come farthest. Replicas out of reach are not waited for; one
 // that turns out to be farther is dealt with when it is (see opener.open).
 func (r *Replicator) origin(ctx context.Context) (ltx.TXID, store.PageSums, error) {
@@ -395,7 +432,7 @@ func (r *Replicator) origin(ctx context.Context) (ltx.TXID, store.PageSums, erro
 			return 0, store.PageSums{}, ctx.Err()
 		}
 		if err != nil {
-			r.log.Warn("replica cannot be asked for its position: beginning without it", "replica", p.o.Name, "err", err)
+			r.log.Warn("the replica's position could not be read: starting without it", "replica", p.o.Name, "err", err)
 			continue
 		}
 		switch {
@@ -410,8 +447,8 @@ func (r *Replicator) origin(ctx context.Context) (ltx.TXID, store.PageSums, erro
 	}
 	txid, sums, err := restore.PageChecksums(ctx, best.o.Store, catalog.Target{})
 	if err != nil {
-		r.log.Warn("replica's last state cannot be read: beginning with the whole database behind it", "replica", best.o.Name,
-			"err", err)
+		r.log.Warn("the replica's newest state could not be read: starting after it with the whole database",
+			"replica", best.o.Name, "err", err)
 		return custody.LeapOver(max(end, behind)), store.PageSums{Timestamp: at}, nil
 	}
 	best.opener.from.Store(uint64(txid))

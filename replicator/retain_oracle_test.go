@@ -64,7 +64,7 @@ func (m *model) add(level int, min, max ltx.TXID, at time.Time) {
 	m.at[key] = at
 }
 
-// ship adds what a replica gets: a batch, now and then a snapshot, a chain that begins anew, or a hole before one.
+// ship adds what a replica gets: a batch, now and then a snapshot, a chain that starts over, or a hole before one.
 func (m *model) ship() {
 	m.now = m.now.Add(time.Duration(m.rnd.ExpFloat64() * float64(20*time.Second)))
 	if m.rnd.IntN(12) == 0 {

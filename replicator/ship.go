@@ -11,7 +11,6 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
-	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
@@ -23,6 +22,7 @@ type shipper struct {
 	log       *slog.Logger
 	scratch   string
 	every     time.Duration // see ReplicaOptions.SyncEvery
+	slack     time.Duration // see replica.slack
 	source    *source
 	progress  *progress.Progress
 	uploader  *upload.Uploader
@@ -30,7 +30,7 @@ type shipper struct {
 	snapshots *snapshotter
 	compactor *compact.Compactor
 	worker    *worker.Worker
-	stored    func(store.LTXFile, spool.Segment) // told of each file, with its last segment
+	upkeep    *worker.Lanes
 
 	lastPut time.Time // under replica.work
 }
@@ -45,7 +45,7 @@ func (s *shipper) sync(ctx context.Context) (time.Duration, error) {
 	}
 	if _, err := s.source.step(ctx, true); err != nil && ctx.Err() == nil {
 		// Capture reports its own trouble; what is in the spool can go out.
-		s.log.Debug("sync goes on with what is spooled", "err", err)
+		s.log.Debug("sync continues with what is in the spool", "err", err)
 	}
 	for {
 		more, err := s.ship(ctx)
@@ -100,7 +100,7 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 	s.lastPut = s.progress.Clock()
 	object, err := s.upload(ctx, batch)
 	if err == nil {
-		s.stored(object, batch[len(batch)-1])
+		s.stored(object, batch[len(batch)-1].Timestamp)
 		return true, s.source.backlog.LetGo()
 	}
 	s.lastPut = time.Time{} // nothing was put: the next turn tries at once, and does not call this health
@@ -109,9 +109,13 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 	}
 	if again := spool.After(cursor); len(again) > 0 && again[0].Path == batch[0].Path {
 		s.log.Error("a segment is gone from the spool: taking a snapshot", "segment", batch[0].Path)
-		return true, s.snapshot(ctx)
+		err := s.snapshots.take(ctx)
+		if err == nil {
+			err = s.source.backlog.Abandon(s.progress)
+		}
+		return true, err
 	}
-	return true, nil // released meanwhile, because we were too far behind: the next look decides
+	return true, nil // released in the meantime, because we were too far behind: the next look decides
 }
 
 // upload stores a batch as one object of level 0, or as a snapshot.
@@ -131,6 +135,15 @@ func (s *shipper) upload(ctx context.Context, batch upload.Batch) (store.LTXFile
 		s.compactor.Keep(f, path, notes)
 	}
 	return f, err
+}
+
+// stored notes that f, which ends with a segment of the moment at, is durable in the replica.
+func (s *shipper) stored(f store.LTXFile, at time.Time) {
+	if !f.Snapshot() {
+		s.upkeep.Due(shortLane, s.compactor.Add(f, at))
+	}
+	s.upkeep.Due(longLane, s.progress.Clock().Add(s.slack))
+	s.source.backlog.Advance(s.progress, f, at)
 }
 
 // snapshot stores the whole database in place of what is no longer in the spool.

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
@@ -64,21 +63,17 @@ func TestShip_C2_syncIsOfOneChain(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// reopen lets the host's capture begin anew in the living process, without its state.
+// reopen lets the host's capture start over in the living process, without its state.
 func (h *host) reopen() {
 	h.t.Helper()
-	if err := errors.Join(h.r.Release(), h.files.Load().Close(),
-		os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
+	h.closeFiles()
+	if err := os.RemoveAll(filepath.Join(h.state, "capture")); err != nil {
 		h.t.Fatal(err)
 	}
-	files, err := dbfile.Open(h.path)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.files.Store(files)
+	h.openFiles()
 }
 
-// What a chain that began without the replica has spooled is not let go of as if the
+// What a chain that began without the replica has spooled is not released as if the
 // replica, which holds the same numbers of another chain, had it.
 func TestShip_P12_stateLostWhileAway(t *testing.T) {
 	t.Parallel()
@@ -87,12 +82,7 @@ func TestShip_P12_stateLostWhileAway(t *testing.T) {
 	store, faulty := failing(t, &away, "")
 	h := newHost(t, path, replica("memory.a", faulty))
 	h.begin()
-	for range 4 {
-		w.commit(1)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 4, 1)
 	has := h.r.Replicas()[0].TXID
 	away.Store(true)
 	h.reopen()
@@ -101,7 +91,7 @@ func TestShip_P12_stateLostWhileAway(t *testing.T) {
 		return len(names)
 	}
 	for n := 1; n <= int(has)+2; n++ {
-		h.skew.Add(int64(time.Minute)) // segments are let go of now and then
+		h.skew.Add(int64(time.Minute)) // segments are released now and then
 		w.commit(1)
 		h.eventually("everything stays in the spool", func() bool { h.r.Wake(); return spooled() >= n })
 	}
@@ -112,8 +102,8 @@ func TestShip_P12_stateLostWhileAway(t *testing.T) {
 }
 
 // TestShip_P12_fartherReplicaAway: the state is lost while the replica that has come
-// farthest is away. Capture goes on from the other one; when the first is back, both
-// get a chain that joins nothing, and the two do not go on demanding new ones.
+// farthest is away. Capture continues from the other one; when the first is back, both
+// get a chain that joins nothing, and the two do not continue demanding new ones.
 func TestShip_P12_fartherReplicaAway(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -140,12 +130,7 @@ func TestShip_P12_fartherReplicaAway(t *testing.T) {
 	w.commit(1)
 	h.eventually("sync", func() bool { return h.sync() == nil })
 	chains := count(a.Keys(), "0009/") + count(b.Keys(), "0009/")
-	for range 3 {
-		w.commit(1)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 3, 1)
 	if n := count(a.Keys(), "0009/") + count(b.Keys(), "0009/"); n != chains {
 		t.Errorf("%d snapshots, then %d: the replicas keep asking for new chains", chains, n)
 	}
@@ -197,7 +182,7 @@ func TestShip_C3_sameName(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// TestShip_P1_crash: a process that was killed and has its state directory goes on at
+// TestShip_P1_crash: a process that was killed and has its state directory continues at
 // once: nobody else can have its lease.
 func TestShip_P1_crash(t *testing.T) {
 	t.Parallel()
@@ -206,9 +191,7 @@ func TestShip_P1_crash(t *testing.T) {
 	h := newHost(t, path, replica("memory.a", store))
 	h.begin()
 	w.commit(3)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	state := filepath.Join(t.TempDir(), "state")
 	if err := os.CopyFS(state, os.DirFS(h.state)); err != nil {
 		t.Fatal(err)
@@ -255,9 +238,9 @@ func TestShip_S16_emptied(t *testing.T) {
 	}
 }
 
-// TestShip_S16_damagedSnapshot: the newest snapshot is damaged and the application
+// TestShip_S16_corruptSnapshot: the newest snapshot is corrupt and the application
 // commits no more: what the drill finds is made good under another key.
-func TestShip_S16_damagedSnapshot(t *testing.T) {
+func TestShip_S16_corruptSnapshot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	store := storetest.NewMemory().Enforce(t)
@@ -277,7 +260,7 @@ func TestShip_S16_damagedSnapshot(t *testing.T) {
 		}
 	}
 	if err := h.r.VerifyNow(t.Context()); err == nil {
-		t.Fatalf("a drill of the damaged %s succeeded", newest)
+		t.Fatalf("a drill of the corrupt %s succeeded", newest)
 	}
 	h.eventually("made good", func() bool { return h.r.VerifyNow(t.Context()) == nil })
 	wantRestored(t, store, path)

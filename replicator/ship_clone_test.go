@@ -15,7 +15,7 @@ import (
 
 // TestShip_C3_clone: a machine is cloned while it replicates: database, state
 // directory and name are the same. The clone does not write, neither while the original
-// may nor when that one is quiet, because it went on from there: one history, one writer.
+// may nor when that one is quiet, because it continued from there: one history, one writer.
 func TestShip_C3_clone(t *testing.T) {
 	t.Parallel()
 	path, original := database(t)
@@ -60,12 +60,12 @@ func TestShip_C3_clone(t *testing.T) {
 		t.Errorf("the original after that: %v", err)
 	}
 	if after := wantRestored(t, store, path); after.TXID > before.TXID+1000 {
-		t.Errorf("the original goes on at txid %d, far behind %d", after.TXID, before.TXID)
+		t.Errorf("the original continues at txid %d, far behind %d", after.TXID, before.TXID)
 	}
 }
 
 // TestShip_P4_reboot: after a power cut, a machine waits for the end of its own
-// lease, and then goes on with its history: no new chain, no second snapshot.
+// lease, and then continues with its history: no new chain, no second snapshot.
 func TestShip_P4_reboot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -90,11 +90,11 @@ func TestShip_P4_reboot(t *testing.T) {
 	w.commit(3)
 	a.eventually("it waits", func() bool {
 		return strings.Contains(a.r.Replicas()[0].Err,
-			"before the machine was booted")
+			"before the last boot")
 	})
 	a.skew.Store(int64(3 * time.Minute))
-	a.eventually("it goes on", func() bool { return a.sync() == nil })
+	a.eventually("it continues", func() bool { return a.sync() == nil })
 	if after := wantRestored(t, store, path); after.TXID > before.TXID+10 {
-		t.Errorf("it goes on at txid %d, far behind %d", after.TXID, before.TXID)
+		t.Errorf("it continues at txid %d, far behind %d", after.TXID, before.TXID)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// unanswered stores what comes below a prefix, damaged on the way where that is wanted, and
+// unanswered stores what comes below a prefix, corrupt on the way where that is wanted, and
 // then answers nothing more of it, as if sqlwatch had ended there.
 type unanswered struct {
 	*storetest.Memory
@@ -35,11 +35,11 @@ func (u *unanswered) Put(ctx context.Context, key string, body store.Body, o sto
 }
 
 // TestSnapshot_S16_crashBeforeReadBack: sqlwatch ends between the storing of a snapshot and
-// its reading. The next one reads it before it builds on it: a damaged one is removed and
-// stored anew, a whole one stays.
+// its reading. The next one reads it before it builds on it: a corrupt one is removed and
+// stored again, a whole one stays.
 func TestSnapshot_S16_crashBeforeReadBack(t *testing.T) {
 	t.Parallel()
-	for name, damage := range map[string]bool{"whole": false, "damaged": true} {
+	for name, damage := range map[string]bool{"whole": false, "corrupt": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path, w := database(t)
@@ -49,9 +49,7 @@ func TestSnapshot_S16_crashBeforeReadBack(t *testing.T) {
 			h.options.FinalSync = quick
 			h.begin()
 			w.commit(3)
-			if err := h.sync(); err != nil {
-				t.Fatal(err)
-			}
+			h.synced()
 			h.halt()
 			u := &unanswered{Memory: m, prefix: store.LevelPrefix(store.SnapshotLevel), damage: damage}
 			h.options.Replicas = []replicator.ReplicaOptions{replica("memory.a", u)}
@@ -69,10 +67,8 @@ func TestSnapshot_S16_crashBeforeReadBack(t *testing.T) {
 			before := count(m.Keys(), "0009/")
 			h.options.Replicas = []replicator.ReplicaOptions{r}
 			h.begin()
-			if err := h.sync(); err != nil {
-				t.Fatal(err)
-			}
-			var damaged []string
+			h.synced()
+			var corrupt []string
 			for _, key := range m.Keys() {
 				level, min, max, err := store.ParseLTXKey(key)
 				if err != nil || level != store.SnapshotLevel {
@@ -80,11 +76,11 @@ func TestSnapshot_S16_crashBeforeReadBack(t *testing.T) {
 				}
 				f := store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: store.Object{Key: key}}
 				if _, err := restore.VerifyObject(t.Context(), m, f); err != nil {
-					damaged = append(damaged, key)
+					corrupt = append(corrupt, key)
 				}
 			}
-			if len(damaged) > 0 {
-				t.Errorf("damaged snapshots stay: %q", damaged)
+			if len(corrupt) > 0 {
+				t.Errorf("corrupt snapshots stay: %q", corrupt)
 			}
 			if n := count(m.Keys(), "0009/"); !damage && n != before {
 				t.Errorf("%d snapshots, %d before the restart", n, before)

@@ -20,12 +20,7 @@ func TestShip_P9_nothingIsOld(t *testing.T) {
 	st := storetest.NewMemory().Enforce(t)
 	h := newHost(t, path, replica("memory.a", st))
 	h.begin()
-	for range 4 {
-		w.commit(3)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 4, 3)
 	before := st.Keys()
 	h.skew.Store(int64(60 * 24 * time.Hour))
 	asked := 0
@@ -61,16 +56,13 @@ func TestShip_S16_baseExpired(t *testing.T) {
 	st.SetClock(h.clock)
 	h.begin()
 	w.commit(3)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	if err := st.Delete(t.Context(), store.LTXKey(store.SnapshotLevel, 1, 1)); err != nil {
 		t.Fatal(err)
 	}
+	before := h.r.Replicas()[0].TXID
 	w.commit(1)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.eventually("a commit is stored", func() bool { return h.r.Replicas()[0].TXID > before })
 	if n := count(st.Keys(), "0009/"); n != 0 {
 		t.Fatalf("%d snapshots before anybody looked", n)
 	}
@@ -78,8 +70,9 @@ func TestShip_S16_baseExpired(t *testing.T) {
 	h.eventually("another snapshot", func() bool {
 		h.skew.Add(int64(10 * time.Second))
 		w.commit(1)
-		return h.sync() == nil && count(st.Keys(), "0009/") > 0
+		return count(st.Keys(), "0009/") > 0
 	})
+	h.synced()
 	wantRestored(t, st, path)
 }
 
@@ -105,9 +98,7 @@ func TestShip_R24_litestream03(t *testing.T) {
 	h.options.Replicas[0] = o
 	h.begin()
 	w.commit(1)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	if !slices.Contains(st.Keys(), theirs) {
 		t.Error("what Litestream wrote is gone")
 	}
@@ -121,12 +112,7 @@ func TestShip_S10_shortListing(t *testing.T) {
 	st := storetest.NewMemory().Enforce(t)
 	h := newHost(t, path, replica("memory.a", st))
 	h.begin()
-	for range 3 {
-		w.commit(1)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 3, 1)
 	if err := h.r.VerifyNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}

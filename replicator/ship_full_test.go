@@ -52,9 +52,7 @@ func TestShip_differential(t *testing.T) {
 	hour := func() {
 		t.Helper()
 		w.commit(1)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
+		h.synced()
 		points = append(points, point{h.r.Replicas()[0].TXID, dump(t, path), h.clock()})
 		h.skew.Add(int64(time.Hour))
 	}
@@ -92,6 +90,9 @@ func TestShip_differential(t *testing.T) {
 	}
 	theirRestore(t, st, points[len(points)-1].txid, points[len(points)-1].sum)
 	theirRestore(t, st, points[len(points)-30].txid, points[len(points)-30].sum)
+	if lists := listed(st); len(lists) < 6 {
+		t.Errorf("lists of page checksums: %q", lists)
+	}
 	plan, err := catalog.MakePlan(t.Context(), st, catalog.Target{})
 	if err != nil || len(plan.Files) > 90 {
 		t.Errorf("the newest state is in %d files, %v", len(plan.Files), err)
@@ -162,14 +163,12 @@ func TestSnapshot_S16_readBack(t *testing.T) {
 	h := newHost(t, path, replica("memory.a", st))
 	w.commit(3)
 	h.begin()
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	if err := h.r.VerifyNow(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if !st.done.Load() || count(st.Keys(), "0009/") != 1 {
-		t.Errorf("damaged: %v; keys %q", st.done.Load(), st.Keys())
+		t.Errorf("corrupt: %v; keys %q", st.done.Load(), st.Keys())
 	}
 	wantRestored(t, st, path)
 }

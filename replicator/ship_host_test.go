@@ -29,6 +29,7 @@ type writer struct {
 	path  string
 	stdin io.WriteCloser
 	lines *bufio.Scanner
+	wait  func() error
 }
 
 const writerScript = `
@@ -64,7 +65,7 @@ func startWriter(t *testing.T, path string) *writer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	w := &writer{t: t, path: path, stdin: stdin, lines: bufio.NewScanner(stdout)}
+	w := &writer{t: t, path: path, stdin: stdin, lines: bufio.NewScanner(stdout), wait: cmd.Wait}
 	w.answer()
 	return w
 }
@@ -82,6 +83,15 @@ func (w *writer) commit(n int) {
 		w.t.Fatal(err)
 	}
 	w.answer()
+}
+
+// end has it end in order.
+func (w *writer) end() {
+	w.t.Helper()
+	w.stdin.Close()
+	if err := w.wait(); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // dump is the content as another process's SQLite sees it.
@@ -122,13 +132,27 @@ func newHost(t *testing.T, path string, replicas ...replicator.ReplicaOptions) *
 
 func (h *host) clock() time.Time { return time.Now().Add(time.Duration(h.skew.Load())) }
 
-func (h *host) start() {
+// openFiles opens the database's files, as their owner does.
+func (h *host) openFiles() {
 	h.t.Helper()
 	files, err := dbfile.Open(h.path)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	h.files.Store(files)
+}
+
+// closeFiles ends the capture and closes the database's files.
+func (h *host) closeFiles() {
+	h.t.Helper()
+	if err := errors.Join(h.r.Release(), h.files.Load().Close()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) start() {
+	h.t.Helper()
+	h.openFiles()
 	o := h.options
 	o.Name, o.StateDir, o.Owner, o.Boot, o.Clock = "app", h.state, h.owner, h.boot, h.clock
 	o.Files = h.files.Load
@@ -136,9 +160,11 @@ func (h *host) start() {
 		o.FinalSync = 5 * time.Second
 	}
 	o.Logger = slog.New(slog.NewTextHandler(logOf{h.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	if h.r, err = replicator.New(o); err != nil {
+	r, err := replicator.New(o)
+	if err != nil {
 		h.t.Fatal(err)
 	}
+	h.r = r
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.r.Run(ctx) }()
@@ -158,6 +184,25 @@ func (h *host) sync() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
 	return h.r.SyncNow(ctx)
+}
+
+// synced is sync where nothing may go wrong, however slow the machine is.
+func (h *host) synced() {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := h.r.SyncNow(ctx); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// commits commits n times, and syncs after each.
+func (h *host) commits(w *writer, n int, rows int) {
+	h.t.Helper()
+	for range n {
+		w.commit(rows)
+		h.synced()
+	}
 }
 
 // begin starts and waits until the first sync went through.
@@ -190,7 +235,7 @@ func (h *host) refused(v lineage.Verdict, who string) {
 }
 
 // wantIdle demands that time passes, freshness with it, and no request is sent. A
-// window of compaction may end meanwhile, across two of the three looks, not more.
+// window of compaction may end in the meantime, across two of the three looks, not more.
 func (h *host) wantIdle(requests func() string) {
 	h.t.Helper()
 	var before, after string

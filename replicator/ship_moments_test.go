@@ -24,7 +24,7 @@ func stateAt(t *testing.T, s store.Store, at time.Time, exact bool) (content str
 	return dump(t, out), result.Doubt, nil
 }
 
-// TestShip_R21_whileDown: sqlwatch was stopped, the application went on. Of the time
+// TestShip_R21_whileDown: sqlwatch was stopped, the application continued. Of the time
 // between, nobody knows the states: asking for one is answered with a warning, and
 // with an error where no other state will do.
 func TestShip_R21_whileDown(t *testing.T) {
@@ -35,9 +35,7 @@ func TestShip_R21_whileDown(t *testing.T) {
 	h.skew.Store(int64(-2 * time.Minute)) // so that it ends at our own time
 	h.begin()
 	w.commit(3)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	before := dump(t, path)
 	known := h.clock()
 	h.eventually("a look behind it", func() bool { return h.r.Replicas()[0].CaughtUp.After(known) })
@@ -48,9 +46,7 @@ func TestShip_R21_whileDown(t *testing.T) {
 	h.skew.Store(0)
 	h.begin()
 	w.commit(1)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	if got, doubt, err := stateAt(t, s, known, true); err != nil || doubt != nil || got != before {
 		t.Errorf("before the stop: %q, %v, %v; want %q", got, doubt, err, before)
 	}
@@ -77,9 +73,7 @@ func TestShip_R21_clockWasAhead(t *testing.T) {
 	h.begin()
 	h.skew.Store(int64(10 * 365 * 24 * time.Hour))
 	w.commit(1)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	h.halt()
 	h.skew.Store(0)
 	h.begin()
@@ -87,16 +81,12 @@ func TestShip_R21_clockWasAhead(t *testing.T) {
 	for i := range 3 {
 		h.skew.Store(int64(i) * int64(time.Minute))
 		w.commit(2)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
+		h.synced()
 		moments[h.clock().Add(30*time.Second)] = dump(t, path)
 	}
 	h.skew.Store(int64(4 * time.Minute))
 	w.commit(1)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	for at, want := range moments {
 		got, doubt, err := stateAt(t, s, at, false)
 		if err != nil || got != want || doubt == nil || !doubt.Clock {

@@ -31,9 +31,7 @@ func TestShip_I9_snapshotOvertakes(t *testing.T) {
 			h.options.FinalSync = quick
 			h.begin()
 			w.commit(3)
-			if err := h.sync(); err != nil {
-				t.Fatal(err)
-			}
+			h.synced()
 			first := h.r.Replicas()[0].TXID
 			held.Store(true)
 			for range 3 {

@@ -42,9 +42,7 @@ func TestShip(t *testing.T) {
 	}
 	for range 10 {
 		w.commit(20)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
+		h.synced()
 		wantRestored(t, st, path)
 	}
 	// I11: quiet when idle, and fresh all the same.
@@ -56,13 +54,11 @@ func TestShip(t *testing.T) {
 	w.commit(5)
 	h.halt()
 	last := wantRestored(t, st, path)
-	// A restart goes on where it was: no snapshot, no diff.
+	// A restart continues where it was: no snapshot, no diff.
 	snapshots := count(st.Keys(), "0009/")
 	h.begin()
 	w.commit(5)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	if next := wantRestored(t, st, path); next.TXID <= last.TXID {
 		t.Errorf("txid went from %d to %d over a restart", last.TXID, next.TXID)
 	}
@@ -81,7 +77,7 @@ func count(keys []string, prefix string) (n int) {
 }
 
 // TestShip_S2_outage: one replica is away at the start, the other in the
-// middle; neither holds the other or capture up, and both come back by themselves.
+// middle; neither holds the other or capture up, and both come back on their own.
 func TestShip_S2_outage(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -109,14 +105,12 @@ func TestShip_S2_outage(t *testing.T) {
 	bDown.Store(true)
 	for range 5 {
 		w.commit(10)
-		h.eventually("capture goes on", func() bool { return status(1).PendingBytes > 0 })
+		h.eventually("capture continues", func() bool { return status(1).PendingBytes > 0 })
 	}
 	aDown.Store(false)
 	bDown.Store(false)
 	start := time.Now()
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	t.Logf("recovered %v after the outage", time.Since(start))
 	wantRestored(t, a, path)
 	wantRestored(t, b, path)
@@ -203,7 +197,7 @@ func TestShip_S2_hopeless(t *testing.T) {
 	h.eventually("b is back", func() bool { return h.sync() == nil })
 	wantRestored(t, d.a, d.path)
 	wantRestored(t, d.b, d.path)
-	// While the snapshot is on its way the spool may let go of what follows it.
+	// While the snapshot is on its way the spool may release what follows it.
 	if n := count(d.b.Keys(), "0009/"); n != 2 && n != 3 {
 		t.Errorf("b has %d snapshots, want a second one", n)
 	}
@@ -212,7 +206,7 @@ func TestShip_S2_hopeless(t *testing.T) {
 	}
 }
 
-// TestShip_S2_nothingLeft: the spool let go of all that a failing replica lacks, and
+// TestShip_S2_nothingLeft: the spool released all that a failing replica lacks, and
 // the application commits no more: it gets a snapshot nevertheless.
 func TestShip_S2_nothingLeft(t *testing.T) {
 	t.Parallel()
@@ -267,19 +261,14 @@ func TestShip_syncBeforeItIsKnown(t *testing.T) {
 }
 
 // TestShip_S16_missingFile: somebody removed a file before it was compacted. The newest
-// state can be restored again, and what keeps the replica tidy goes on.
+// state can be restored again, and what keeps the replica tidy continues.
 func TestShip_S16_missingFile(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	st := storetest.NewMemory().Enforce(t)
 	h := newHost(t, path, replica("memory.a", st))
 	h.begin()
-	for range 3 {
-		w.commit(3)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 3, 3)
 	for _, key := range st.Keys() {
 		if strings.HasPrefix(key, "0000/") { // the oldest
 			if err := st.Delete(t.Context(), key); err != nil {
@@ -314,12 +303,7 @@ func TestShip_S13_noConditions(t *testing.T) {
 	st := storetest.NewMemory().Enforce(t)
 	h := newHost(t, path, replica("memory.a", unconditional{st}))
 	h.begin()
-	for range 3 {
-		w.commit(3)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 3, 3)
 	h.halt()
 	wantRestored(t, st, path)
 	h.begin()
@@ -342,17 +326,8 @@ func TestShip_D4_replaced(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	h.eventually("the replacement is noticed", func() bool { return h.sync() != nil })
-	if err := h.r.Release(); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.files.Load().Close(); err != nil {
-		t.Fatal(err)
-	}
-	files, err := dbfile.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.files.Store(files)
+	h.closeFiles()
+	h.openFiles()
 	h.eventually("capture of the new file", func() bool { return h.sync() == nil })
 	wantRestored(t, st, path)
 	// A look that falls between the removal of the side files and the rename counts that.
@@ -366,6 +341,7 @@ func TestShip_D4_replaced(t *testing.T) {
 // metric returns the sum of a family's samples that have the label value.
 func (h *host) metric(name, label string) (sum float64) {
 	h.t.Helper()
+	h.options.Metrics.Detail = true
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(h.options.Metrics)
 	families, err := registry.Gather()
@@ -423,7 +399,7 @@ func TestShip_fileReplica(t *testing.T) {
 	w.commit(3)
 	h.eventually("uploads to the new directory", func() bool { return h.sync() == nil })
 	wantRestored(t, st, path)
-	// And when it is back it goes on where it was.
+	// And when it is back it continues where it was.
 	if err := errors.Join(os.Rename(dir, dir+".second"), os.Rename(dir+".away", dir)); err != nil {
 		t.Fatal(err)
 	}
@@ -440,6 +416,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	m := replicator.NewMetrics()
+	m.Detail = true
 	counts := &requests.Counts{}
 	counts.Observe(store.Request{Operation: "put", Duration: time.Second})
 	counts.Observe(store.Request{Operation: "list", Reason: "auth"})
@@ -449,9 +426,7 @@ func TestMetrics(t *testing.T) {
 	h.options.Metrics = m
 	h.begin()
 	w.commit(3)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	if s := h.r.Status()[0]; s.MonthlyUSD != nil {
 		t.Errorf("a month costs %v, said after moments", *s.MonthlyUSD)
 	}
@@ -565,9 +540,7 @@ func TestShip_P12_stateLost(t *testing.T) {
 	h := newHost(t, path, replica("memory.a", st))
 	h.begin()
 	w.commit(300)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	h.halt()
 	before := wantRestored(t, st, path)
 	if err := os.RemoveAll(h.state); err != nil {
@@ -582,7 +555,7 @@ func TestShip_P12_stateLost(t *testing.T) {
 }
 
 // TestShip_C5_foreign: files of another program are refused until adopted; then
-// their history goes on.
+// their history continues.
 func TestShip_C5_foreign(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -620,7 +593,7 @@ func TestShip_C5_foreign(t *testing.T) {
 
 // TestShip_C2_C3_twoWriters: another database is refused, however long the replica's
 // owner has been quiet; told to follow, it begins far behind; the owner stops, says so
-// and looks again by itself; both histories can be restored.
+// and looks again on its own; both histories can be restored.
 func TestShip_C2_C3_twoWriters(t *testing.T) {
 	t.Parallel()
 	pathA, wa := database(t)
@@ -657,7 +630,7 @@ func TestShip_C2_C3_twoWriters(t *testing.T) {
 	if historyB.TXID < historyA.TXID+1000 {
 		t.Errorf("the new owner begins at txid %d, close behind %d", historyB.TXID, historyA.TXID)
 	}
-	a.skew.Store(int64(2 * time.Hour)) // a slept meanwhile (P4)
+	a.skew.Store(int64(2 * time.Hour)) // a slept in the meantime (P4)
 	wa.commit(1)
 	a.refused(lineage.Diverged, "host-b")
 	if err := a.sync(); !errors.Is(err, lease.ErrFenced) {
@@ -684,12 +657,7 @@ func TestShip_compaction(t *testing.T) {
 	st.SetClock(h.clock)
 	h.begin()
 	for range 60 {
-		for range 3 {
-			w.commit(2)
-			if err := h.sync(); err != nil {
-				t.Fatal(err)
-			}
-		}
+		h.commits(w, 3, 2)
 		h.skew.Add(int64(20 * time.Minute))
 	}
 	w.commit(1)
@@ -712,19 +680,14 @@ func TestShip_compaction(t *testing.T) {
 	}
 }
 
-// TestShip_S16_damaged: a drill finds what somebody deleted, and a new snapshot makes it good.
-func TestShip_S16_damaged(t *testing.T) {
+// TestShip_S16_corrupt: a drill finds what somebody deleted, and a new snapshot makes it good.
+func TestShip_S16_corrupt(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	st := storetest.NewMemory().Enforce(t)
 	h := newHost(t, path, replica("memory.a", st))
 	h.begin()
-	for range 3 {
-		w.commit(5)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 3, 5)
 	if err := h.r.VerifyNow(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // TestShip_S2_slowBesideDead: the spool runs full because one replica is slow and the
-// other one gone. When the slow one has everything, capture goes on.
+// other one gone. When the slow one has everything, capture continues.
 func TestShip_S2_slowBesideDead(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -52,7 +52,7 @@ func TestShip_S2_slowBesideDead(t *testing.T) {
 		return s.TXID > has && s.PendingBytes == 0
 	})
 	w.commit(10)
-	h.eventually("capture goes on", func() bool {
+	h.eventually("capture continues", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_ = h.r.SyncNow(ctx) // which the dead one lets nobody end
@@ -67,12 +67,12 @@ func captured(st *storetest.Memory) []string {
 	return slices.DeleteFunc(st.Keys(), func(k string) bool { return !strings.HasPrefix(k, "0000/") })
 }
 
-// TestShip_S16_damagedFile: one captured file is damaged, or does not come through at
-// once. Compaction goes around what is damaged, costs one snapshot, and does not call a
+// TestShip_S16_corruptFile: one captured file is corrupt, or does not come through at
+// once. Compaction goes around what is corrupt, costs one snapshot, and does not call a
 // broken connection damage.
-func TestShip_S16_damagedFile(t *testing.T) {
+func TestShip_S16_corruptFile(t *testing.T) {
 	t.Parallel()
-	for name, damaged := range map[string]bool{"damaged": true, "broken off": false} {
+	for name, corrupt := range map[string]bool{"corrupt": true, "broken off": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path, w := database(t)
@@ -86,14 +86,9 @@ func TestShip_S16_damagedFile(t *testing.T) {
 				return storetest.None
 			})))
 			h.begin()
-			for range 9 {
-				w.commit(3)
-				if err := h.sync(); err != nil {
-					t.Fatal(err)
-				}
-			}
+			h.commits(w, 9, 3)
 			key := captured(st)[4]
-			if damaged {
+			if corrupt {
 				st.Tamper(key, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
 			} else {
 				victim.Store(&key)
@@ -117,10 +112,10 @@ func TestShip_S16_damagedFile(t *testing.T) {
 				}
 				return behind && (before || over)
 			})
-			if over == damaged {
+			if over == corrupt {
 				t.Errorf("level 1 covers the file: %v", over)
 			}
-			if damaged {
+			if corrupt {
 				h.eventually("a second snapshot", func() bool { return count(st.Keys(), "0009/") > 1 })
 			} else if n := count(st.Keys(), "0009/"); n > 1 {
 				t.Errorf("%d snapshots although a higher level covers the file", n)
@@ -133,9 +128,9 @@ func TestShip_S16_damagedFile(t *testing.T) {
 	}
 }
 
-// TestShip_S16_damagedOutput: a compacted file comes back damaged. It is made again,
+// TestShip_S16_corruptOutput: a compacted file comes back corrupt. It is made again,
 // and until then nobody relies on it.
-func TestShip_S16_damagedOutput(t *testing.T) {
+func TestShip_S16_corruptOutput(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	st := storetest.NewMemory().Enforce(t)
@@ -152,7 +147,7 @@ func TestShip_S16_damagedOutput(t *testing.T) {
 		w.commit(1)
 		return h.sync() == nil && victim.Load() != nil
 	})
-	h.eventually("the damaged file is made again", func() bool { return whole(t, st, *victim.Load()) })
+	h.eventually("the corrupt file is made again", func() bool { return whole(t, st, *victim.Load()) })
 	if n := count(st.Keys(), "0009/"); n != 1 {
 		t.Errorf("%d snapshots because of a file of which all inputs are there", n)
 	}
@@ -177,7 +172,7 @@ func whole(t *testing.T, st store.Store, key string) bool {
 }
 
 // TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and with it the
-// times of what was captured. Snapshots and compaction go on by the clock as it is now.
+// times of what was captured. Snapshots and compaction continue by the clock as it is now.
 func TestShip_P8_clockWasAhead(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -189,9 +184,7 @@ func TestShip_P8_clockWasAhead(t *testing.T) {
 	h.skew.Store(int64(10 * 365 * 24 * time.Hour))
 	h.begin()
 	w.commit(3)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	h.halt()
 	h.skew.Store(0)
 	h.begin()
@@ -228,9 +221,7 @@ func TestShip_P1_scratch(t *testing.T) {
 	}
 	h.begin()
 	w.commit(1)
-	if err := h.sync(); err != nil {
-		t.Fatal(err)
-	}
+	h.synced()
 	left, err := filepath.Glob(filepath.Join(scratch, "*"))
 	left = slices.DeleteFunc(left, func(name string) bool { return strings.HasPrefix(filepath.Base(name), "kept-") })
 	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "verify-new" {
@@ -240,7 +231,7 @@ func TestShip_P1_scratch(t *testing.T) {
 
 // TestShip_S16_keptFile: what was uploaded a moment ago is merged from this machine: no
 // file is read from the store but what was made, and one that somebody removed there
-// meanwhile costs nothing.
+// in the meantime costs nothing.
 func TestShip_S16_keptFile(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -253,12 +244,7 @@ func TestShip_S16_keptFile(t *testing.T) {
 		return storetest.None
 	})))
 	h.begin()
-	for range 9 {
-		w.commit(3)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 9, 3)
 	before := read.Load()
 	if err := st.Delete(t.Context(), captured(st)[4]); err != nil {
 		t.Fatal(err)
@@ -266,13 +252,16 @@ func TestShip_S16_keptFile(t *testing.T) {
 	h.eventually("level 1", func() bool {
 		h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
 		w.commit(1)
-		return h.sync() == nil && count(st.Keys(), "0001/") > 0
+		return count(st.Keys(), "0001/") > 0
 	})
+	if n := read.Load() - before; n > 0 {
+		t.Errorf("%d files of level 0 were read again", n)
+	}
+	if err := h.sync(); err != nil { // asks for the newest of them
+		t.Fatal(err)
+	}
 	wantRestored(t, st, path)
 	if n := count(st.Keys(), "0009/"); n != 1 {
 		t.Errorf("%d snapshots although the file was at hand", n)
-	}
-	if n := read.Load() - before; n > 0 {
-		t.Errorf("%d files of level 0 were read again", n)
 	}
 }

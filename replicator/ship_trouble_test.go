@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
@@ -25,7 +24,7 @@ func failing(t *testing.T, off *atomic.Bool, kind string) (*storetest.Memory, *s
 	})
 }
 
-// Capture begins anew without its state while the store is away, in a process that
+// Capture starts over without its state while the store is away, in a process that
 // knew the replica: no sync succeeds without the store, and what comes then joins.
 func TestShip_P12_stateLostInProcess(t *testing.T) {
 	t.Parallel()
@@ -34,22 +33,9 @@ func TestShip_P12_stateLostInProcess(t *testing.T) {
 	store, faulty := failing(t, &away, "")
 	h := newHost(t, path, replica("memory.a", faulty))
 	h.begin()
-	for range 8 {
-		w.commit(1)
-		if err := h.sync(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	h.commits(w, 8, 1)
 	away.Store(true)
-	if err := errors.Join(h.r.Release(), h.files.Load().Close(),
-		os.RemoveAll(filepath.Join(h.state, "capture"))); err != nil {
-		t.Fatal(err)
-	}
-	files, err := dbfile.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.files.Store(files)
+	h.reopen()
 	w.commit(5)
 	synced := make(chan error, 1)
 	go func() {
@@ -74,7 +60,8 @@ func TestShip_P12_stateLostInProcess(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// A segment that somebody removed from the spool is made good by a snapshot.
+// A segment that somebody removed from the spool is replaced by a snapshot. One snapshot is
+// enough, also where later segments wait behind the one that is gone.
 func TestShip_S26_segmentGone(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -91,20 +78,25 @@ func TestShip_S26_segmentGone(t *testing.T) {
 	})))
 	h.begin()
 	away.Store(true)
-	w.commit(3)
-	var names []string
-	h.eventually("a segment in the spool", func() bool {
-		h.r.Wake()
-		names, _ = filepath.Glob(filepath.Join(h.state, "capture", "spool", "*.ltx"))
-		return h.r.Replicas()[0].PendingBytes > 0
-	})
-	for _, name := range names {
-		if err := os.Remove(name); err != nil {
-			t.Fatal(err)
-		}
+	pending := func() int64 { return h.r.Replicas()[0].PendingBytes }
+	var before int64
+	for range 3 {
+		w.commit(1)
+		h.eventually("another segment in the spool", func() bool { h.r.Wake(); return pending() > before })
+		before = pending()
+	}
+	names, err := filepath.Glob(filepath.Join(h.state, "capture", "spool", "*.ltx"))
+	if err != nil || len(names) < 3 {
+		t.Fatalf("the spool has %v, want three segments; %v", names, err)
+	}
+	if err := os.Remove(names[len(names)-3]); err != nil { // the first that the replica lacks
+		t.Fatal(err)
 	}
 	away.Store(false)
 	h.eventually("sync", func() bool { return h.sync() == nil })
+	wantRestored(t, store, path)
+	w.commit(1)
+	h.eventually("sync of what comes after the snapshot", func() bool { return h.sync() == nil })
 	wantRestored(t, store, path)
 }
 

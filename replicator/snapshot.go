@@ -58,7 +58,7 @@ func (s *snapshotter) take(ctx context.Context) error {
 // stream reads the database in one read transaction and stores it.
 func (s *snapshotter) stream(ctx context.Context) (f store.LTXFile, at time.Time, err error) {
 	status, _, _ := s.progress.Status()
-	// Whoever waits for its turn to upload holds nothing of the database meanwhile.
+	// Whoever waits for its turn to upload holds nothing of the database in the meantime.
 	err = store.Admitted(ctx, s.store, status.StoredBytes, func(ctx context.Context) error {
 		return s.source.withSnapshot(ctx, func(ctx context.Context, r *capture.SnapshotReader) (err error) {
 			if _, known := s.progress.Position(); !known {
@@ -126,10 +126,10 @@ func (s *snapshotter) needed(ctx context.Context, now time.Time) (bool, error) {
 	if last := s.progress.FullAt(); s.full <= s.every || last.After(now) || now.Sub(last) >= s.full {
 		return true, nil
 	}
-	cursor, _ := s.progress.Position() // before the look: uploads go on meanwhile
+	cursor, _ := s.progress.Position() // before the look: uploads continue in the meantime
 	plan, err := catalog.MakePlan(ctx, s.store, catalog.Target{})
 	if beyondRepair(err) {
-		s.log.Error("the newest state cannot be restored: taking a new snapshot at once", "err", err)
+		s.log.Error("the newest state cannot be restored: taking a new snapshot now", "err", err)
 		return true, nil
 	}
 	if err != nil {

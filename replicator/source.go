@@ -30,11 +30,11 @@ type source struct {
 	o        capture.Options // but for Files and Recover
 	log      *slog.Logger
 	find     func() *dbfile.Files // the database's open files, see Options.Files
-	scratch  string
-	made     time.Time // no file of ours in scratch is older, by the system's clock
+	scratch  scratch
 	original *custody.Original
 	backlog  *progress.Backlog
-	opened   func() // told that a capture was opened, with life held
+	names    names           // of the files
+	wake     chan<- struct{} // makes Run look: a chain was begun that its own turn did not begin
 
 	life      sync.RWMutex     // held for reading while the capture is used, for writing while it is opened or closed
 	capture   *capture.Capture // nil while closed
@@ -42,6 +42,7 @@ type source struct {
 	endViews  func()        // makes whileOpen cancel
 	files     *dbfile.Files // of the open capture
 	released  *dbfile.Files // not to be used again: their owner is about to close them
+	rebased   ltx.TXID      // behind which the last chain was begun that a replica asked for
 
 	mu       sync.Mutex // guards what follows; held over nothing
 	captured error      // of the last step
@@ -58,7 +59,11 @@ func (s *source) step(ctx context.Context, force bool) (capture.Progress, error)
 	if s.capture == nil {
 		return capture.Progress{}, s.closed()
 	}
-	got, err := s.capture.Step(ctx, force)
+	var got capture.Progress
+	err := s.names.during(ctx, func(ctx context.Context) (err error) {
+		got, err = s.capture.Step(ctx, force)
+		return err
+	})
 	s.discontinuities.count(s.capture.Discontinuities())
 	if err != nil {
 		return got, err
@@ -127,14 +132,18 @@ func (s *source) note(err error) {
 	switch {
 	case err == nil:
 		if s.blocked.Over() {
-			s.log.Info("capture advances again")
+			s.log.Info("capture is working again")
 		}
 	case errors.Is(err, ErrNotOpen):
 		if !errors.Is(s.captured, ErrNotOpen) {
 			s.log.Info("capture waits until the database's files are open", "err", err)
 		}
 	case s.blocked.Met(err.Error(), s.o.Clock()):
-		s.log.Error("capture does not advance; trying again by itself", "err", err)
+		if errors.Is(err, sqlite.ErrNotWAL) { // an empty file among them, which is nothing to repair
+			s.log.Info("capture waits until the database is in WAL mode", "err", err)
+		} else {
+			s.log.Error("capture has stopped; it is retried automatically", "err", err)
+		}
 	}
 	s.captured = err
 }
@@ -151,7 +160,7 @@ func (s *source) closed() error {
 	return ErrNotOpen
 }
 
-// origin returns the state that capture goes on from when its own state directory is empty.
+// origin returns the state that capture continues from when its own state directory is empty.
 type origin func(context.Context) (ltx.TXID, store.PageSums, error)
 
 // open opens the capture if files are there and it is not open.
@@ -179,35 +188,40 @@ func (s *source) openLocked(ctx context.Context, from origin) error {
 	o, another := s.o, false
 	o.Files = files
 	o.Recover = func(ctx context.Context) (ltx.TXID, store.PageSums, error) {
-		another = true
+		another, s.rebased = true, 0
 		return from(ctx)
 	}
 	c := capture.New(o)
 	if err := c.Open(ctx); err != nil {
 		return err
 	}
-	s.sweep()
+	s.scratch.sweep(s.log)
 	s.backlog.Reconsider(another, c.Spool().Last())
 	s.capture, s.files, s.released = c, files, nil
+	s.names.follow(files.Path())
 	s.backlog.Captured(c.Spool())
 	s.discontinuities.again()
 	views, end := context.WithCancel(context.Background())
 	s.endViews, s.whileOpen = end, func(cancel func()) func() bool { return context.AfterFunc(views, cancel) }
-	s.opened()
 	return nil
 }
 
-// sweep removes what a crash left in the scratch directory: all that is older than
-// this source. The capture holds the state directory for this process.
-func (s *source) sweep() {
-	entries, err := os.ReadDir(s.scratch)
+// scratch is the directory of files that are made on the way.
+type scratch struct {
+	dir  string
+	made time.Time // no file of this process is older, by the system's clock
+}
+
+// sweep removes what a crash left. The capture holds the state directory for this process.
+func (s scratch) sweep(log *slog.Logger) {
+	entries, err := os.ReadDir(s.dir)
 	for _, e := range entries {
 		if info, statErr := e.Info(); statErr == nil && info.ModTime().Before(s.made) {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(s.scratch, e.Name())))
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, e.Name())))
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("what a crash left could not be removed, nothing depends on it", "dir", s.scratch, "err", err)
+		log.Warn("leftovers of a crash could not be removed; they are harmless", "dir", s.dir, "err", err)
 	}
 }
 
@@ -228,6 +242,7 @@ func (s *source) close() error {
 	if s.capture == nil {
 		return nil
 	}
+	s.names.leave()
 	err := s.capture.Close()
 	s.capture, s.released = nil, s.files
 	return err
@@ -241,11 +256,14 @@ func (s *source) rebase(ctx context.Context, base ltx.TXID, at time.Time) error 
 	if s.capture == nil {
 		return errors.New("capture is closed")
 	}
-	if s.capture.Spool().Last() > base {
-		return nil // another replica asked for more
+	if last := s.capture.Spool().Last(); last > base {
+		if s.rebased >= base && s.rebased > 0 {
+			return nil // another replica asked for more
+		}
+		base = custody.LeapOver(last) // capture went on in the meantime: its TXIDs may stand for other states there
 	}
-	s.log.Warn("starting a new chain with the whole database: a replica holds what this state directory does not know, "+
-		"or what is damaged", "after_txid", base)
+	s.log.Warn("starting a new chain with the whole database: a replica holds files that this state directory does not "+
+		"know, or that are corrupt", "after_txid", base)
 	c := s.capture
 	s.capture = nil
 	if err := c.Close(); err != nil {
@@ -254,9 +272,17 @@ func (s *source) rebase(ctx context.Context, base ltx.TXID, at time.Time) error 
 	if err := capture.Discard(s.o.StateDir); err != nil {
 		return err
 	}
-	return s.openLocked(ctx, func(context.Context) (ltx.TXID, store.PageSums, error) {
+	err := s.openLocked(ctx, func(context.Context) (ltx.TXID, store.PageSums, error) {
 		return base, store.PageSums{Timestamp: at}, nil
 	})
+	if err == nil {
+		s.rebased = base
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+	return err
 }
 
 // withSnapshot calls f with a reader of the database. To close the capture ends it.
@@ -283,7 +309,12 @@ func (s *source) checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budg
 	if s.capture == nil {
 		return sqlite.Result{Outcome: sqlite.OutcomeFailed}, fmt.Errorf("checkpoint %s: capture is closed", s.o.Name)
 	}
-	return s.capture.Checkpoint(ctx, mode, b)
+	var result sqlite.Result
+	err := s.names.during(ctx, func(ctx context.Context) (err error) {
+		result, err = s.capture.Checkpoint(ctx, mode, b)
+		return err
+	})
+	return result, err
 }
 
 // attended reports whether another process uses the database.

@@ -25,7 +25,7 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 		"Send what was captured to the replicas now; returns when it is durable on every one.")
 	sync.Flag("wait", "Accepted for clarity: sync always waits.").Bool()
 
-	reload := app.Command("reload", "Have the daemon read its configuration again. On errors it keeps the one before.")
+	reload := app.Command("reload", "Have the daemon reload its configuration. On errors the previous one stays in force.")
 	reload.Action(func(*kingpin.ParseContext) error {
 		if err := askAdmin(env, "/v1/reload", nil, 0, &struct{}{}); err != nil {
 			return err
@@ -34,8 +34,8 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 		return err
 	})
 
-	forget := app.Command("forget", "Let go of a database that a glob found once and whose file is gone. Its replica "+
-		"stays.")
+	forget := app.Command("forget", "Forget a database that a glob once found and whose file is gone. Its replica is "+
+		"kept.")
 	forgotten := forget.Arg("db", "Its name.").Required().String()
 	forget.Action(func(*kingpin.ParseContext) error {
 		err := askAdmin(env, "/v1/forget", url.Values{"db": {*forgotten}}, 0, &struct{}{})
@@ -47,7 +47,7 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(env.Stdout, "%s is forgotten; its replica stays as it is.\n", *forgotten)
+		_, err = fmt.Fprintf(env.Stdout, "%s is forgotten; its replica is kept.\n", *forgotten)
 		if err == nil && known {
 			_, err = fmt.Fprintln(env.Stdout, left)
 		}
@@ -55,11 +55,11 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 	})
 
 	resume := app.Command("resume", "End a pause: policies act again.")
-	resumed := resume.Arg("db", "A configured name or a file; none is all databases.").String()
+	resumed := resume.Arg("db", "A configured name or a file. Default: all databases.").String()
 	resume.Action(func(*kingpin.ParseContext) error { return pauseFor(env, *resumed, 0) })
 
-	pause := app.Command("pause", "Keep the policies from acting for a while; measuring goes on.")
-	name := pause.Arg("db", "A configured name or a file; none is all databases.").String()
+	pause := app.Command("pause", "Keep policies from acting for a while; measuring continues.")
+	name := pause.Arg("db", "A configured name or a file. Default: all databases.").String()
 	length := pause.Flag("for", "For how long; 0 ends a pause.").Default("1h").Duration()
 	pause.Action(func(*kingpin.ParseContext) error { return pauseFor(env, *name, *length) })
 }
@@ -87,7 +87,7 @@ func registerAction(app *kingpin.Application, env *environment, kind, help strin
 		err := askAdmin(env, "/v1/"+kind, url.Values{"db": {absolute(*name)}}, *limit, &record)
 		if errors.Is(err, context.DeadlineExceeded) {
 			return &exitError{code: exitFindings, err: fmt.Errorf("%s of %s was not done within %s; what was captured is "+
-				"kept, and the daemon goes on trying: see `sqlwatch status`", kind, *name, *limit)}
+				"kept, and the daemon keeps trying: see `sqlwatch status`", kind, *name, *limit)}
 		}
 		if err != nil {
 			return err

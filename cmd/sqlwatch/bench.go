@@ -32,7 +32,7 @@ func registerBench(app *kingpin.Application, env *environment) {
 			"2s").Duration(),
 		synchronous: cmd.Flag("synchronous", "PRAGMA synchronous of both: the same durability makes the comparison "+
 			"fair.").Default("full").Enum("full", "normal", "off"),
-		scratch: cmd.Flag("scratch", "Directory with room for a copy, on the kind of disk that is meant. Default: "+
+		scratch: cmd.Flag("scratch", "Directory with space for a copy, on the kind of disk to be measured. Default: "+
 			"$TMPDIR.").PlaceHolder("DIR").String(),
 		asJSON: cmd.Flag("json", "Print JSON.").Bool(),
 	}

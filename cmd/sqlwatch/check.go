@@ -63,26 +63,38 @@ func (c checkRun) run() error {
 			d.Severity = hcl.DiagError
 		}
 	}
-	if c.json {
-		if err := quote.DiagnosticsJSON(c.env.Stdout, diags); err != nil {
-			return err
-		}
-	} else {
+	err := c.env.print(c.json, quote.Findings(diags), func(w io.Writer) error {
 		quote.Diagnostics(c.env.Stderr, cfg.Files, diags, isTerminal(c.env.Stderr))
+		if diags.HasErrors() {
+			return nil
+		}
+		return c.sum(w, cfg, databases)
+	})
+	if err != nil {
+		return err
 	}
+	return exitOf(diags)
+}
+
+// sum writes what a good configuration comes to.
+func (c checkRun) sum(w io.Writer, cfg *config.Config, databases int) error {
+	_, err := fmt.Fprintf(w, "%s is good: %s, %s, %s, %s\n", c.path, show.Count(databases, "database"),
+		show.Count(len(cfg.Replicas), "replica"), show.Count(len(cfg.Policies.Policies), "policy"),
+		show.Count(len(cfg.Policies.Windows), "window"))
+	if databases > 0 && len(cfg.Policies.Policies) == 0 {
+		fmt.Fprintln(w, "no policy: nothing is checkpointed; examples/quickstart.hcl has the built-in ones")
+	}
+	views.Openings(w, cfg.Policies.Windows, time.Now())
+	return err
+}
+
+// exitOf is the exit code of a configuration with these diagnostics, which were printed.
+func exitOf(diags hcl.Diagnostics) error {
 	switch {
 	case config.Unreadable(diags):
 		return &exitError{code: exitFailure}
 	case diags.HasErrors():
 		return &exitError{code: exitFindings}
-	}
-	if !c.json {
-		fmt.Fprintf(c.env.Stdout, "%s is good: %d databases, %d replicas, %d policies, %d windows\n",
-			c.path, databases, len(cfg.Replicas), len(cfg.Policies.Policies), len(cfg.Policies.Windows))
-		if databases > 0 && len(cfg.Policies.Policies) == 0 {
-			fmt.Fprintln(c.env.Stdout, "no policy: nothing is checkpointed; examples/quickstart.hcl has the built-in ones")
-		}
-		views.Openings(c.env.Stdout, cfg.Policies.Windows, time.Now())
 	}
 	return nil
 }
@@ -94,13 +106,18 @@ func (c checkRun) expand(cfg *config.Config) (databases int, diags hcl.Diagnosti
 	if err != nil {
 		for _, e := range unjoin(err) {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Databases in contradiction",
-				Detail: e.Error() + "."})
+				Detail: show.Text(e.Error()) + "."})
 		}
 	}
 	for _, d := range cfg.Unmatched() {
 		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No database yet",
 			Detail:  fmt.Sprintf("The glob %s matches no file now; files that appear later are picked up.", d.Glob),
 			Subject: d.Range.Ptr()})
+	}
+	if len(cfg.Databases) == 0 && !cfg.Server.AllowEmpty {
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No database",
+			Detail: "Nothing would be watched, and a reload refuses a configuration without a database block. If that is " +
+				"meant: server { allow_empty = true }."})
 	}
 	return len(targets), diags
 }

@@ -48,7 +48,7 @@ func TestCheck(t *testing.T) {
 		code             int
 		stdout, stderr   string
 	}{
-		{"good", good, "", exitOK, "is good: 1 databases", ""},
+		{"good", good, "", exitOK, "is good: 1 database, ", ""},
 		{"F1_unknown_name", good + "policy \"p\" {\n  when = wal.byts > 0\n  sync {}\n}\n", "", exitFindings, "",
 			`sqlwatch.hcl:5:10`},
 		{"warning", warns, "", exitOK, "is good", `did you mean bytes("100MB")?`},
@@ -56,6 +56,8 @@ func TestCheck(t *testing.T) {
 		{"F7_same_file", good + "database \"two\" {\n  path = \"/srv/app.db\"\n}\n", "", exitFindings, "", "watched already"},
 		{"F6_glob_without_match", "database \"t\" {\n  glob = \"/nowhere/*/x.db\"\n}\n", "", exitOK, "",
 			"matches no file now"},
+		{"no database", "server {\n  listen = \"127.0.0.1:0\"\n}\n", "", exitOK, "is good: 0 databases",
+			"Nothing would be watched"},
 		{"json", warns, "--json", exitOK, `"severity": "warning"`, ""},
 	}
 	for _, test := range tests {

@@ -17,7 +17,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Every command has one shape: its flags, one call into another package, and print.
+// Every command has one shape: its flags, one call into another package, and print. Where
+// what was found is a matter of its own, such as a test that failed, the exit code follows.
 
 // interruptible returns the context of a command, which SIGINT and SIGTERM end.
 func interruptible() (context.Context, context.CancelFunc) {
@@ -26,14 +27,16 @@ func interruptible() (context.Context, context.CancelFunc) {
 
 // print writes v as JSON under --json, else what text writes.
 func (env *environment) print(asJSON bool, v any, text func(io.Writer) error) error {
-	if asJSON {
-		return writeJSON(env.Stdout, v)
-	}
-	return text(env.Stdout)
+	return printTo(env.Stdout, asJSON, v, text)
 }
 
-// writeJSON writes v indented, as every command does under --json.
-func writeJSON(w io.Writer, v any) error { return show.JSON(w, v) }
+// printTo is print elsewhere than on standard output.
+func printTo(w io.Writer, asJSON bool, v any, text func(io.Writer) error) error {
+	if asJSON {
+		return show.JSON(w, v)
+	}
+	return text(w)
+}
 
 // surroundings are what finding the configuration needs of this process.
 func (env *environment) surroundings() target.Surroundings {
@@ -90,7 +93,7 @@ func newAdminClient(env *environment) *admin.Client {
 	}))
 }
 
-// workAsOwner has a program that was started as root go on as the owner of the databases.
+// workAsOwner has a program that was started as root continue as the owner of the databases.
 func workAsOwner(env *environment, cfg *config.Config) error {
 	targets, _ := cfg.Expand() // what is left out is reported when the others are opened
 	work := asuser.Work{StateDir: cfg.Server.StateDir, Stderr: env.Stderr,

@@ -12,7 +12,7 @@ import (
 func registerDemo(app *kingpin.Application, env *environment) {
 	cmd := app.Command("demo", "See it work: a database, an application that writes to it, and the daemon beside it, "+
 		"all in a temporary directory.")
-	length := cmd.Flag("duration", "End by itself after this long; 0 is at Ctrl-C.").Duration()
+	length := cmd.Flag("duration", "Stop after this time; 0 runs until Ctrl-C.").Duration()
 	listen := cmd.Flag("listen", "Address of the status page; if it is taken, the demo takes any other.").Default(
 		"127.0.0.1:9942").String()
 	cmd.Action(func(*kingpin.ParseContext) error {

@@ -22,15 +22,15 @@ type doctorCommand struct {
 }
 
 func registerDoctor(app *kingpin.Application, env *environment) {
-	cmd := app.Command("doctor", "Find what is wrong or risky with databases, their place, the processes on them and "+
-		"their replicas, with the exact cure of each. Exit code 2: something was found.")
+	cmd := app.Command("doctor", "Find what is wrong or risky about databases, where they are stored, the processes "+
+		"using them and their replicas, with the cure for each. Exit code 2: something was found.")
 	names := make([]string, 0, len(doctor.Settings("")))
 	for _, s := range doctor.Settings("") {
 		names = append(names, s.Name)
 	}
 	c := &doctorCommand{
 		env:   env,
-		names: cmd.Arg("db", "Configured names or files; all configured databases for none.").Strings(),
+		names: cmd.Arg("db", "Configured names or files. Default: all configured databases.").Strings(),
 		replica: cmd.Flag("replica", "Replica of files given as arguments, as run takes it.").PlaceHolder(
 			"URL").String(),
 		withoutReplicas: cmd.Flag("no-replicas", "Make no round trips to replicas.").Bool(),

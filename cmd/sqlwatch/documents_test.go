@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -51,7 +52,7 @@ func TestDocumentedCommandsParse(t *testing.T) {
 var (
 	inSpan  = regexp.MustCompile("`(?:sudo (?:-u [a-z]+ )?)?sqlwatch ([^`\n]+)`")
 	inBlock = regexp.MustCompile("(?m)^ *(?:\\$ |docker exec [a-z]+ |sudo (?:-u [a-z]+ )?)?sqlwatch ([a-z][^\n]*)$")
-	fenced  = regexp.MustCompile("(?s)```(?:sh|console)?\n(.*?)```")
+	fenced  = regexp.MustCompile("(?ms)^ *```([a-z]*)\n(.*?)^ *```")
 	begins  = regexp.MustCompile(`(?m)^Exec(?:Start|Reload)=/usr/bin/sqlwatch (.*)$`)
 )
 
@@ -64,10 +65,21 @@ func commandsOf(text string) (all []string) {
 	}
 	take(inSpan.FindAllStringSubmatch(text, -1))
 	take(begins.FindAllStringSubmatch(text, -1))
-	for _, block := range fenced.FindAllStringSubmatch(text, -1) {
-		take(inBlock.FindAllStringSubmatch(block[1], -1))
+	for _, block := range shellBlocks(text) {
+		take(inBlock.FindAllStringSubmatch(block, -1))
 	}
 	return all
+}
+
+// shellBlocks returns the blocks of shell of a page. Those of other languages are matched
+// too: what ends them begins none.
+func shellBlocks(text string) (blocks []string) {
+	for _, m := range fenced.FindAllStringSubmatch(text, -1) {
+		if m[1] == "" || m[1] == "sh" || m[1] == "console" {
+			blocks = append(blocks, m[2])
+		}
+	}
+	return blocks
 }
 
 // words splits a command as a shell does, up to what is not its own. It is not whole where
@@ -98,4 +110,36 @@ func words(command string) (args []string, whole bool) {
 		}
 	}
 	return args, quote == 0
+}
+
+// The shell of the documents is shell: what somebody copies into a terminal at night is not
+// cut short by a quote that is not closed.
+func TestDocumentedShellParses(t *testing.T) {
+	t.Parallel()
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, page := range append(pages, "../../README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range shellBlocks(string(text)) {
+			commands := regexp.MustCompile(`(?m)^(sudo|sqlwatch|docker|systemctl|apt) `).MatchString(block)
+			if !commands || strings.HasPrefix(block, "$ ") { // no shell, or what a terminal showed
+				continue
+			}
+			seen++
+			sh := exec.Command("sh", "-n")
+			sh.Stdin = strings.NewReader(block)
+			if out, err := sh.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s\n%s", page, err, out, block)
+			}
+		}
+	}
+	if seen < 8 {
+		t.Errorf("only %d blocks of shell were found", seen)
+	}
 }

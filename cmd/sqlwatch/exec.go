@@ -4,17 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
-	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/recovery"
 	"github.com/sqlwatch/sqlwatch/internal/supervise"
-	"github.com/sqlwatch/sqlwatch/internal/target"
-	"github.com/sqlwatch/sqlwatch/replicator/catalog"
-	"github.com/sqlwatch/sqlwatch/replicator/custody"
-	"github.com/sqlwatch/sqlwatch/replicator/restore"
 )
 
 // underInit is set for the program that process 1 started.
@@ -36,7 +30,8 @@ func runBeside(ctx context.Context, env *environment, o daemon.Options, line str
 		}
 		return exitCode(code)
 	}
-	if err := restoreAbsent(ctx, env, o.Config); err != nil {
+	missing := recovery.Missing{Config: o.Config, Stderr: env.Stderr}
+	if err := missing.Restore(ctx); err != nil {
 		return fmt.Errorf("before %s was started: %w", args[0], err)
 	}
 	ready := make(chan struct{})
@@ -59,7 +54,8 @@ func runBeside(ctx context.Context, env *environment, o daemon.Options, line str
 	result := supervise.Run(context.WithoutCancel(ctx), args)
 	end()
 	if err := <-ended; err != nil {
-		o.Logger.Error("sqlwatch did not end well; what the command wrote last may not be in every replica", "err", err)
+		o.Logger.Error("sqlwatch did not shut down cleanly; the command's last writes may not be in every replica",
+			"err", err)
 	}
 	var exit *supervise.ExitError
 	if errors.As(result, &exit) {
@@ -74,43 +70,4 @@ func exitCode(code int) error {
 		return nil
 	}
 	return &exitError{code: code}
-}
-
-// restoreAbsent restores each database that is not there from the replica that
-// reaches farthest. One without any replica, or whose replicas are empty, begins anew.
-func restoreAbsent(ctx context.Context, env *environment, cfg *config.Config) error {
-	targets, err := cfg.Expand()
-	if err != nil {
-		return err
-	}
-	for _, t := range targets {
-		if _, err := os.Stat(t.Path); !errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if len(t.Replicas) == 0 {
-			continue
-		}
-		st, from, err := target.Farthest(ctx, env.Stderr, t.Replicas,
-			custody.LineageOf(target.StateOf(cfg, t.Name)))
-		if err != nil {
-			return err
-		}
-		txid, err := catalog.HighestTXID(ctx, st)
-		if err != nil && !recovery.NothingYet(from, err) {
-			return err
-		}
-		if txid == 0 {
-			fmt.Fprintf(env.Stderr, "sqlwatch: %s is not there and %s is empty: it begins anew\n", t.Path, from.Name)
-			continue
-		}
-		result, err := restore.Run(ctx, st, restore.Options{Note: true, Output: t.Path, IfNotExists: true,
-			SyncEvery: from.SyncEvery})
-		if err != nil {
-			return fmt.Errorf("restore %s from %s: %w", t.Path, from.Name, err)
-		}
-		if err := recovery.Print(env.Stderr, result); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -81,10 +81,7 @@ func (f *formatter) file(name string) error {
 		// Formatting a file that does not parse would guess at its meaning.
 		quote.Diagnostics(f.env.Stderr, map[string]*hcl.File{name: quote.Quotable(name, before)}, diags,
 			isTerminal(f.env.Stderr))
-		if config.Unreadable(diags) {
-			return &exitError{code: exitFailure}
-		}
-		return &exitError{code: exitFindings}
+		return exitOf(diags)
 	}
 	after := hclwrite.Format(before)
 	if bytes.Equal(before, after) {

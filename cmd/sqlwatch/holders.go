@@ -57,7 +57,7 @@ func registerWriters(app *kingpin.Application, env *environment) {
 	cmd := app.Command("writers", "Watch for a while who writes to a database, how much, and for how long each holds the "+
 		"write lock.")
 	name := cmd.Arg("db", "A configured name or a file.").Required().String()
-	length := cmd.Flag("for", "How long to look.").Default("3s").Duration()
+	length := cmd.Flag("for", "How long to watch.").Default("3s").Duration()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := interruptible()

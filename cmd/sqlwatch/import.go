@@ -17,7 +17,7 @@ import (
 
 func registerImport(app *kingpin.Application, env *environment) {
 	cmd := app.Command("import", "Turn a litestream.yml into a configuration of sqlwatch. What has no counterpart is "+
-		"told on standard error; exit code 2 when something was dropped.")
+		"listed on standard error; exit code 2 when something was dropped.")
 	source := cmd.Arg("litestream.yml", "Configuration of Litestream 0.3 or 0.5.").Default("/etc/litestream.yml").String()
 	output := cmd.Flag("output", "File to write, readable by its owner only. Default: standard output.").Short(
 		'o').PlaceHolder("FILE").String()
@@ -54,28 +54,19 @@ func writeImported(env *environment, output string, force bool, text []byte) err
 }
 
 // tellDropped prints what has no counterpart, and what `sqlwatch check` would
-// say of a file that was written.
+// report about a file that was written.
 func tellDropped(env *environment, output string, asJSON bool, result importer.Result) error {
-	dropped := len(result.Dropped)
-	if asJSON {
-		if err := writeJSON(env.Stderr, result); err != nil {
-			return err
-		}
-	} else {
-		for _, d := range result.Dropped {
-			fmt.Fprintf(env.Stderr, "dropped %s: %s\n", d.Where, d.Why)
-		}
-		for _, d := range result.Notes {
-			fmt.Fprintf(env.Stderr, "note    %s: %s\n", d.Where, d.Why)
-		}
+	if err := printTo(env.Stderr, asJSON, result, result.Write); err != nil {
+		return err
 	}
 	if output != "" {
 		if cfg, diags := config.Load(output, env.Getenv); diags.HasErrors() {
 			quote.Diagnostics(env.Stderr, cfg.Files, diags, false)
-			return &exitError{code: exitFindings, err: fmt.Errorf("%s was written and needs your hand: see above", output)}
+			return &exitError{code: exitFindings, err: fmt.Errorf("%s was written, but must be corrected before it can be "+
+				"used: see above", output)}
 		}
 	}
-	if dropped > 0 {
+	if len(result.Dropped) > 0 {
 		return &exitError{code: exitFindings}
 	}
 	return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
@@ -20,7 +21,10 @@ func lookAt(ctx context.Context, env *environment, names []string) (views []data
 	if len(names) == 0 {
 		views, err = client.Databases(ctx, "")
 		if errors.Is(err, admin.ErrNoDaemon) {
-			views, err = lookOurselves(ctx, env, nil)
+			absent := err
+			if views, err = lookOurselves(ctx, env, nil); err != nil {
+				err = fmt.Errorf("%w; and %w", absent, err)
+			}
 			return views, false, err
 		}
 		return views, true, err

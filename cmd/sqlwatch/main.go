@@ -21,6 +21,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/again"
 	"github.com/sqlwatch/sqlwatch/internal/cage"
 	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/show"
@@ -64,11 +65,18 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
 	cage.Enter()
+	exit := again.Enter()
 	// Names that others chose, of files and of processes, must not steer the terminal.
 	env := &environment{Stdout: show.NewPrinter(os.Stdout), Stderr: show.NewPrinter(os.Stderr), Getenv: os.LookupEnv,
 		Setenv: os.Setenv}
-	os.Exit(execute(env, os.Args[1:]))
+	exit(execute(env, os.Args[1:]))
 }
+
+// lookers are the commands that look at every configured database, if only at whether two are
+// the same file, and change nothing. They run in a process that can be left behind: a disk
+// that does not answer keeps it.
+var lookers = []string{"doctor", "status", "why", "plan", "blockers", "writers", "check", "replicas", "snapshots",
+	"wal", "verify"}
 
 // execute runs one command line and returns the process's exit code.
 func execute(env *environment, args []string) int {
@@ -95,7 +103,7 @@ func execute(env *environment, args []string) int {
 	return exit.code
 }
 
-// dashed joins "-o -" to one argument: kingpin takes a "-" by itself for no text at all.
+// dashed joins "-o -" to one argument: kingpin takes a "-" on its own for no text at all.
 func dashed(args []string) []string {
 	var out []string
 	for i := 0; i < len(args); i++ {
@@ -120,12 +128,20 @@ func newApplication(env *environment) *kingpin.Application {
 		if parsed.SelectedCommand == nil {
 			return nil
 		}
-		return cli.Possible(parsed.SelectedCommand.FullCommand(), sqlite.Linked)
+		command := parsed.SelectedCommand.FullCommand()
+		if err := cli.Possible(command, sqlite.Linked); err != nil || !slices.Contains(lookers, command) {
+			return err
+		}
+		if code, ran, err := again.Run(); ran {
+			return &exitError{code: code, err: err}
+		}
+		return nil
 	})
 	env.Config = app.Flag("config", "Configuration: a file or a directory of *.hcl. Default: $SQLWATCH_CONFIG, then "+
 		"/etc/sqlwatch.").
 		PlaceHolder("PATH").String()
-	env.Admin = app.Flag("admin", "Admin socket of the daemon, where it differs from the configuration's.").
+	env.Admin = app.Flag("admin", "Admin socket: of run the one to make, of other commands the daemon's. Default: the "+
+		"configuration's.").
 		PlaceHolder("SOCKET").String()
 
 	app.Flag("version", "Print the version, as the command does.").PreAction(func(*kingpin.ParseContext) error {

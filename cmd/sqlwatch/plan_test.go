@@ -46,7 +46,7 @@ policy "drain" {
 	if code != exitOK || same != "Nothing to do, nothing to change.\n" {
 		t.Errorf("the same configuration: exit %d, %s", code, same)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		out, code := plan(func(s string) string { return strings.Replace(s, `"1h"`, `"2s"`, 1) })
 		if !strings.HasPrefix(out, "~ policy drain: for\n") || code != exitFindings || strings.Contains(out, "No daemon") {

@@ -170,7 +170,7 @@ func TestReload_SIGHUP(t *testing.T) {
 		strings.Contains(page, `policy="third"`) {
 		t.Error("a bad configuration changed what is in force")
 	}
-	if log := d.log.String(); !strings.Contains(log, "the one before stays in force") ||
+	if log := d.log.String(); !strings.Contains(log, "the previous one stays in force") ||
 		!strings.Contains(log, "sqlwatch.hcl:") {
 		t.Error("the log does not say what became of the reload, and where the mistake is")
 	}
@@ -232,7 +232,7 @@ replica "s3" "main" {
 	}
 }
 
-// A stopped daemon goes on where it was, and costs the application no commit, not
+// A stopped daemon continues where it was, and costs the application no commit, not
 // even where it was stopped with the write lock held.
 func TestStopAndContinue_P4(t *testing.T) {
 	t.Parallel()
@@ -371,13 +371,15 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			database := filepath.Join(dir, "app.db")
-			exec.Command("python3", "-c", killedWriter, database).Run() // ends by its own signal
+			a := startTold(t, database)
+			a.do("rows(50)")
 			configuration := databaseBlock(database)
 			if replicated {
-				configuration = fmt.Sprintf("database \"app\" {\n  path = %q\n  replicate_to = [replica.file.copy]\n}\nreplica "+
-					"\"file\" \"copy\" {\n  dir = %q\n}\n", database, filepath.Join(dir, "replica"))
+				configuration = replicatedTo(database, filepath.Join(dir, "replica"))
+				a.kill()
 			}
 			d := startDaemon(t, dir, configuration)
+			a.kill() // after it was seen to use its WAL
 			if replicated {
 				poll(t, "the replica has everything", func() bool {
 					_, page := d.get("/api/v1/databases")

@@ -39,7 +39,7 @@ func needsDaemon(err error) error {
 func registerTune(app *kingpin.Application, env *environment) {
 	cmd := app.Command("tune", "What tune blocks have learned.")
 	list := cmd.Command("show", "Show the values, and the evidence for them.")
-	name := list.Arg("db", "A configured name or a file; none is all databases.").String()
+	name := list.Arg("db", "A configured name or a file. Default: all databases.").String()
 	asJSON := list.Flag("json", "Print JSON.").Bool()
 	list.Action(func(*kingpin.ParseContext) error {
 		found, err := tuned(env, *name)
@@ -50,9 +50,9 @@ func registerTune(app *kingpin.Application, env *environment) {
 	})
 	export := cmd.Command("export", "Print the configuration with what was learned written into it; comments stay. "+
 		"Exit code 2: something differs.")
-	of := export.Arg("db", "Of this database; none is all, which must agree.").String()
+	of := export.Arg("db", "Of this database. Default: all, which must agree.").String()
 	write := export.Flag("write", "Write the files instead of printing them.").Bool()
-	registerRetune(cmd, env, "revert", "Take a value back by its last step; it stays there for a week.")
+	registerRetune(cmd, env, "revert", "Undo the last step of a value; it stays there for a week.")
 	registerRetune(cmd, env, "freeze", "Keep a value where it is for a week.")
 	export.Action(func(*kingpin.ParseContext) error { return exportTuned(env, *of, *write) })
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,37 +34,37 @@ type restoreCommand struct {
 }
 
 func registerRestore(app *kingpin.Application, env *environment) {
-	cmd := app.Command("restore", "Make a database file from a replica: the newest state, or the one of a moment. "+
-		"Nothing is there until all of it is checked.")
+	cmd := app.Command("restore", "Restore a database file from a replica: the newest state, or that of a moment. The "+
+		"file appears only when everything has been checked.")
 	c := &restoreCommand{
 		env: env,
 		source: cmd.Arg("DB/URL", "Configured database, by name or path, whether its file is there or not; or URL of a "+
 			"replica.").String(),
 		all: cmd.Flag("all", "Restore every configured database to its place, or into the directory -o. Combine with "+
 			"--if-not-exists or --force.").Bool(),
-		output: cmd.Flag("output", "File to make; with --all a directory; - is standard output, which gets the first byte "+
-			"when all is checked.").Short('o').PlaceHolder("FILE").String(),
+		output: cmd.Flag("output", "File to make. Default: where the database was. With --all a directory; - is standard "+
+			"output, which gets the first byte when all is checked.").Short('o').PlaceHolder("FILE").String(),
 		timestamp: cmd.Flag("timestamp", "State at this moment, such as 2024-03-01T12:00:00Z, or so long ago, such as "+
 			"10m: the newest batch at or before it.").PlaceHolder("T").String(),
 		txid: cmd.Flag("txid", "State after this TXID: a number, or 16 hex digits as in the names of LTX "+
 			"files.").PlaceHolder("N").String(),
 		check: cmd.Flag("check", "How SQLite checks the result: none, quick or full. Checksums are always "+
 			"compared.").Default("quick").Enum("none", "quick", "full"),
-		dryRun: cmd.Flag("dry-run", "Say what would be restored from which objects.").Bool(),
-		force: cmd.Flag("force", "Replace an existing database, unless anybody uses it. It and its side files "+
-			"are set aside under another name, of which the newest and those of the last day stay.").Bool(),
+		dryRun: cmd.Flag("dry-run", "Show what would be restored, and from which objects.").Bool(),
+		force: cmd.Flag("force", "Replace an existing database, unless somebody uses it. It and its side files are set "+
+			"aside under another name; the newest of these copies and those of the last day are kept.").Bool(),
 		ifNotExists: cmd.Flag("if-not-exists", "Do nothing if the file exists: for the start of a service.").Bool(),
 		ifReplicaExists: cmd.Flag("if-replica-exists",
-			"Do nothing, successfully, where nothing was replicated yet: for the first start of a service.").Bool(),
-		exact: cmd.Flag("exact", "Fail where the state at --timestamp is not known for sure, instead of a warning that "+
-			"names the restore points before and after it.").Bool(),
+			"Succeed without doing anything if nothing has been replicated yet: for the first start of a service.").Bool(),
+		exact: cmd.Flag("exact", "Fail if the state at --timestamp is not certain, instead of warning with the restore "+
+			"points before and after it.").Bool(),
 		replica: cmd.Flag("replica", "Which of the database's replicas, such as s3.main. Default: the one that reaches "+
 			"farthest.").PlaceHolder("NAME").String(),
-		owner: cmd.Flag("owner", "Who gets the file: a user, or user:group, by name or number. Default: who had the one "+
-			"it replaces, else (as root) the directory's owner.").PlaceHolder("USER[:GROUP]").String(),
+		owner: cmd.Flag("owner", "Owner of the file: a user, or user:group, by name or number. Default: that of the file "+
+			"it replaces, else (as root) that of the directory.").PlaceHolder("USER[:GROUP]").String(),
 		mode: cmd.Flag("mode", "Mode of the file, such as 0640. Default: that of the one it replaces, else "+
 			"0600.").PlaceHolder("MODE").String(),
-		scratch: cmd.Flag("scratch", "Directory with room for the database, for -o -. Default: "+
+		scratch: cmd.Flag("scratch", "Directory with space for the database, for -o -. Default: "+
 			"$TMPDIR.").PlaceHolder("DIR").String(),
 		asJSON: cmd.Flag("json", "Print JSON.").Bool(),
 	}
@@ -117,7 +118,7 @@ func (c *restoreCommand) consistent() error {
 		return errors.New("restore: say what: a configured database or a replica's URL, or --all")
 	case *c.all && (stream || *c.txid != "" || *c.replica != ""):
 		return errors.New("restore: --all goes with no single stream, TXID or replica: each database has its own")
-	case *c.output == "" && !*c.dryRun && !*c.all:
+	case *c.output == "" && !*c.dryRun && strings.Contains(*c.source, "://"):
 		return errors.New("restore: say where to with -o FILE")
 	case stream && (*c.force || *c.ifNotExists || *c.owner != "" || *c.mode != ""):
 		return errors.New("restore: standard output has no file to replace, or to give an owner and a mode")
@@ -163,7 +164,7 @@ func (c *restoreCommand) runAll(ctx context.Context, r recovery.Recovery, done f
 		reports = append(reports, recovery.NewReport(out))
 	})
 	if *c.asJSON {
-		err = errors.Join(err, writeJSON(c.env.Stdout, reports))
+		err = errors.Join(err, show.JSON(c.env.Stdout, reports))
 	}
 	return err
 }
@@ -177,18 +178,7 @@ func (c *restoreCommand) warn(out recovery.Outcome) {
 // print says what came of one database.
 func (c *restoreCommand) print(w io.Writer, out recovery.Outcome) error {
 	c.warn(out)
-	if *c.asJSON {
-		return writeJSON(w, recovery.NewReport(out))
-	}
-	if out.Nothing {
-		_, err := fmt.Fprintf(w, "%s: nothing was replicated yet: nothing to do\n", out.Place)
-		return err
-	}
-	if err := recovery.Print(w, out.Result); err != nil || out.Daemon == 0 || out.Skipped {
-		return err
-	}
-	_, err := fmt.Fprintf(w, "  the running daemon's own cursor there was txid %d\n", out.Daemon)
-	return err
+	return printTo(w, *c.asJSON, recovery.NewReport(out), out.Write)
 }
 
 // interrupted says of a restore that was ended what is left of it.
@@ -198,7 +188,7 @@ func interrupted(ctx context.Context, out recovery.Outcome, err error) error {
 	}
 	left := "nothing was left behind"
 	if out.Kept != "" {
-		left = "what was fetched stays in " + out.Kept + ", and the same command goes on from there"
+		left = "what was fetched stays in " + out.Kept + ", and the same command continues from there"
 	}
 	return fmt.Errorf("%s: restore: interrupted: %s; what was at the output's place still is", out.Place, left)
 }

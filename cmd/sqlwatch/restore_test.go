@@ -167,7 +167,7 @@ func TestRestoreCommandFirstStart(t *testing.T) {
 			t.Errorf("%s: exit %d, %s", url, code, stderr)
 		}
 		if stdout, stderr, code := runCommand("restore", "--if-replica-exists", "-o", out, url); code != exitOK ||
-			!strings.Contains(stdout, "nothing to do") {
+			!strings.Contains(stdout, "nothing has been replicated yet") {
 			t.Errorf("%s with --if-replica-exists: exit %d, %s%s", url, code, stdout, stderr)
 		}
 		if _, err := os.Stat(out); err == nil {

@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"path/filepath"
 	"runtime/debug"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/promslog"
@@ -47,7 +50,13 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if err != nil {
 			return err
 		}
-		load := func() (*config.Config, error) { return env.resolver().Config(*paths, *replica) }
+		load := func() (*config.Config, error) {
+			cfg, err := env.resolver().Config(*paths, *replica)
+			if err == nil && *env.Admin != "" {
+				cfg.Server.Admin, err = ownSocket(*env.Admin)
+			}
+			return cfg, err
+		}
 		cfg, err := load()
 		if err != nil {
 			return err
@@ -81,6 +90,15 @@ func registerRun(app *kingpin.Application, env *environment) {
 		}
 		return d.Run(ctx)
 	})
+}
+
+// ownSocket is server.admin where --admin takes its place.
+func ownSocket(named string) (string, error) {
+	path, err := filepath.Abs(strings.TrimPrefix(named, "unix://"))
+	if err != nil {
+		return "", fmt.Errorf("find the directory of --admin: %w", err)
+	}
+	return "unix://" + path, nil
 }
 
 func newLogger(env *environment, level, format string) (*slog.Logger, error) {

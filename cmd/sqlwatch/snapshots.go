@@ -47,19 +47,14 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 		if err != nil {
 			return err
 		}
-		files := 0
-		counted := func(ctx context.Context, st store.Store, print func(listedFile) error) error {
-			return list(ctx, st, func(f listedFile) error {
-				files, f.Replica = files+1, from.Name
-				return print(f)
-			})
+		files, err := list(ctx, st)
+		for i := range files {
+			files[i].Replica = from.Name
 		}
-		if *asJSON {
-			err = printJSONListing(ctx, env.Stdout, st, counted)
-		} else {
-			err = printListing(ctx, env.Stdout, st, counted)
+		if err == nil {
+			err = env.print(*asJSON, files, func(w io.Writer) error { return writeFiles(w, files) })
 		}
-		if err == nil && files == 0 {
+		if err == nil && len(files) == 0 {
 			err = nothingListed(ctx, st)
 		}
 		err = recovery.Explain(ctx, from, err)
@@ -70,38 +65,24 @@ func registerListing(app *kingpin.Application, env *environment, name, help stri
 	})
 }
 
-// lister calls print with each file.
-type lister func(ctx context.Context, st store.Store, print func(listedFile) error) error
+// lister returns files of a replica, never nil.
+type lister func(context.Context, store.Store) ([]listedFile, error)
 
-func printJSONListing(ctx context.Context, w io.Writer, st store.Store, list lister) error {
-	files := []listedFile{}
-	err := list(ctx, st, func(f listedFile) error {
-		files = append(files, f)
+func writeFiles(w io.Writer, files []listedFile) error {
+	if len(files) == 0 {
 		return nil
-	})
-	if err != nil {
-		return err
 	}
-	return writeJSON(w, files)
-}
-
-func printListing(ctx context.Context, w io.Writer, st store.Store, list lister) error {
 	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	header := "replica\tlevel\tmin_txid\tmax_txid\tsize\tstored\ttimestamp\n"
-	err := list(ctx, st, func(f listedFile) error {
+	fmt.Fprintln(table, "replica\tlevel\tmin_txid\tmax_txid\tsize\tstored\ttimestamp")
+	for _, f := range files {
 		when := "-"
 		if f.Timestamp != nil {
 			when = f.Timestamp.UTC().Format(time.RFC3339Nano)
 		}
-		_, err := fmt.Fprintf(table, "%s%s\t%d\t%d\t%d\t%d\t%s\t%s\n", header,
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%s\t%s\n",
 			f.Replica, f.Level, f.MinTXID, f.MaxTXID, f.Size, f.Stored.UTC().Format(time.RFC3339), when)
-		header = ""
-		return err
-	})
-	if ferr := table.Flush(); err == nil {
-		err = ferr
 	}
-	return err
+	return table.Flush()
 }
 
 // nothingListed says why there was nothing to list: a finding.
@@ -130,25 +111,21 @@ func listed(f store.LTXFile) listedFile {
 		Stored: f.Object.Modified, Key: f.Object.Key}
 }
 
-func listSnapshots(ctx context.Context, st store.Store, print func(listedFile) error) error {
+func listSnapshots(ctx context.Context, st store.Store) ([]listedFile, error) {
 	files, times, err := catalog.Snapshots(ctx, st)
-	if err != nil {
-		return err
-	}
+	lines := make([]listedFile, len(files))
 	for i, f := range files {
-		line := listed(f)
-		line.Timestamp = &times[i]
-		if err := print(line); err != nil {
-			return err
-		}
+		lines[i] = listed(f)
+		lines[i].Timestamp = &times[i]
 	}
-	return nil
+	return lines, err
 }
 
-func listAll(ctx context.Context, st store.Store, print func(listedFile) error) error {
+func listAll(ctx context.Context, st store.Store) ([]listedFile, error) {
+	lines := []listedFile{}
 	for f, err := range catalog.Files(ctx, st) {
 		if err != nil {
-			return err
+			return lines, err
 		}
 		line := listed(f)
 		if t, known := f.Time(); known {
@@ -157,9 +134,7 @@ func listAll(ctx context.Context, st store.Store, print func(listedFile) error) 
 			}
 			line.Timestamp = &t
 		}
-		if err := print(line); err != nil {
-			return err
-		}
+		lines = append(lines, line)
 	}
-	return nil
+	return lines, nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -18,7 +17,7 @@ func registerTest(app *kingpin.Application, env *environment) {
 	path := cmd.Arg("config", "File or directory; default as --config. The tests of x.hcl are in x_test.hcl, those of a "+
 		"directory in every *_test.hcl.").String()
 	asJSON := cmd.Flag("json", "Print the results as JSON.").Bool()
-	covered := cmd.Flag("coverage", "Say which policies, guards and conditions the tests have not seen at work.").Bool()
+	covered := cmd.Flag("coverage", "List the policies, guards and conditions that no test exercises.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		path, err := orConfig(*path, env)
 		if err != nil {
@@ -47,36 +46,10 @@ func playTests(env *environment, path string, asJSON, covered bool) error {
 	if covered {
 		coverage = policytest.NewCoverage(cfg.Policies)
 	}
-	results := make([]policytest.TestResult, len(tests))
-	failed := 0
-	for i, t := range tests {
-		results[i] = t.RunCovered(coverage)
-		if len(results[i].Failures) > 0 {
-			failed++
-		}
-	}
-	switch {
-	case asJSON && covered:
-		err := writeJSON(env.Stdout, struct {
-			Tests    []policytest.TestResult `json:"tests"`
-			Coverage *policytest.Coverage    `json:"coverage"`
-		}{results, coverage})
-		if err != nil {
-			return err
-		}
-	case asJSON:
-		if err := writeJSON(env.Stdout, results); err != nil {
-			return err
-		}
-	default:
-		for _, r := range results {
-			r.Write(env.Stdout)
-		}
-		fmt.Fprintf(env.Stdout, "%d passed, %d failed\n", len(tests)-failed, failed)
-		coverage.Write(env.Stdout)
-	}
-	if failed > 0 {
+	report := policytest.RunAll(tests, coverage)
+	err := env.print(asJSON, report, report.Write)
+	if err == nil && report.Failed() > 0 {
 		return &exitError{code: exitFindings}
 	}
-	return nil
+	return err
 }

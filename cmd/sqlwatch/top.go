@@ -19,11 +19,11 @@ import (
 )
 
 func registerTop(app *kingpin.Application, env *environment) {
-	cmd := app.Command("top", "Show every database live, trouble first: sort, filter, details, checkpoint, pause. Where "+
-		"the output is no terminal, print a table again and again. With --once or --rounds, exit code 2: something is wrong.")
+	cmd := app.Command("top", "Show every database live, trouble first: sort, filter, details, checkpoint, pause. If "+
+		"the output is not a terminal, print tables repeatedly. With --once or --rounds, exit code 2: something is wrong.")
 	names := cmd.Arg("db", "Only these: configured names or files.").Strings()
-	every := cmd.Flag("every", "How often to look.").Default("1s").Duration()
-	rounds := cmd.Flag("rounds", "Print plain tables, and end after so many looks; 0 is never.").Int()
+	every := cmd.Flag("every", "Refresh interval.").Default("1s").Duration()
+	rounds := cmd.Flag("rounds", "Print plain tables, and exit after this many; 0 never exits.").Int()
 	once := cmd.Flag("once", "Print one plain table: --rounds 1.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := interruptible()
@@ -74,7 +74,7 @@ func plainTop(ctx context.Context, env *environment, look func(context.Context) 
 	}
 }
 
-// actForTop are what top may do, by the daemon only: the view changes nothing by itself.
+// actForTop are what top may do, by the daemon only: the view changes nothing on its own.
 func actForTop(env *environment, look func(context.Context) top.Look) top.Hands {
 	return top.Hands{
 		Look: look,

@@ -24,7 +24,7 @@ func registerVerify(app *kingpin.Application, env *environment) {
 	replica := cmd.Flag("replica", "Which of the database's replicas.").PlaceHolder("NAME").String()
 	timestamp := cmd.Flag("timestamp", "Verify the state of this moment.").PlaceHolder("T").String()
 	txid := cmd.Flag("txid", "Verify the state after this TXID.").PlaceHolder("N").String()
-	scratch := cmd.Flag("scratch", "Directory with room for the database. Default: $TMPDIR.").PlaceHolder("DIR").String()
+	scratch := cmd.Flag("scratch", "Directory with space for the database. Default: $TMPDIR.").PlaceHolder("DIR").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		target, err := parseTarget(*txid, *timestamp)

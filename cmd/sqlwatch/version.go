@@ -48,7 +48,7 @@ func writeVersion(env *environment, asJSON bool) error {
 }
 
 func registerHelp(app *kingpin.Application, env *environment) {
-	cmd := app.Command("completion", "Print what a shell completes sqlwatch's words by; in bash: source <(sqlwatch "+
+	cmd := app.Command("completion", "Print the completion script for a shell; in bash: source <(sqlwatch "+
 		"completion bash).")
 	shell := cmd.Arg("shell", "bash, zsh or fish.").Required().Enum("bash", "zsh", "fish")
 	cmd.Action(func(*kingpin.ParseContext) error { return cli.Completion(app, env.Stdout, *shell) })

@@ -13,7 +13,7 @@ import (
 
 func registerWhy(app *kingpin.Application, env *environment) {
 	cmd := app.Command("why", "Explain what the policies say about a database: the values behind it, the first guard "+
-		"that refused, when it could act, what was decided lately. Exit code 2: something is wrong, or no daemon answers.")
+		"that refused, when it could act, and recent decisions. Exit code 2: something is wrong, or no daemon answers.")
 	name := cmd.Arg("db", "A configured name or a file.").Required().String()
 	only := cmd.Arg("policy", "Only this policy.").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()

@@ -157,7 +157,7 @@ func (p *Processes) follow(db string, pid uint64) {
 	}
 	steps, err := p.open(int(pid))
 	if errors.Is(err, fs.ErrNotExist) {
-		return // it has ended meanwhile
+		return // it has ended in the meantime
 	}
 	p.mu.Lock()
 	p.dbs[db].pids[pid] = steps // nil as well: to try again would tell the same
@@ -170,7 +170,7 @@ func (p *Processes) follow(db string, pid uint64) {
 	p.log.Info("counting the SQLITE_BUSY that sqlite3_step returns", "db", db, "pid", pid)
 }
 
-// leave lets go of processes and keeps what was counted there.
+// leave stops probing processes and keeps what was counted there.
 func (p *Processes) leave(gone func(pid uint64) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -70,7 +70,7 @@ func TestProcessesCountWhatThreadsSaw(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- follower.Run(ctx) }()
 	t.Cleanup(end)
-	for deadline := time.Now().Add(20 * time.Second); !follower.follows("app", p.PID); {
+	for deadline := time.Now().Add(time.Minute); !follower.follows("app", p.PID); {
 		if time.Now().After(deadline) {
 			t.Fatal("the process was not found")
 		}
@@ -129,7 +129,7 @@ func TestExecutableIsNoPipe(t *testing.T) {
 		if !errors.Is(err, errNotRegular) {
 			t.Errorf("a pipe for code: %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("a pipe is waited for")
 	}
 	if self, err := os.Executable(); err != nil {
@@ -186,7 +186,7 @@ func TestAttachingHoldsUpNoScrape_H9(t *testing.T) {
 		if !chosen {
 			t.Error("app is not counted")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("a scrape waits for a process that is being attached to")
 	}
 	close(release)

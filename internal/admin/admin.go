@@ -107,6 +107,12 @@ func (c *Client) Checkpoint(ctx context.Context, db, mode string) (record watchd
 	return record, err
 }
 
+// Replicas returns where the replicas of a database are that a daemon watches.
+func (c *Client) Replicas(ctx context.Context, db string) (places web.Places, err error) {
+	err = c.Call(ctx, http.MethodGet, "/v1/replicas", url.Values{"db": {db}}, &places)
+	return places, err
+}
+
 // Pause keeps the policies of one database, or of all for "", from acting; 0 ends that.
 func (c *Client) Pause(ctx context.Context, db string, length time.Duration) error {
 	return c.Call(ctx, http.MethodPost, "/v1/pause", url.Values{"db": {db}, "for": {length.String()}}, &struct{}{})

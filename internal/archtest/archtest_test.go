@@ -5,8 +5,10 @@
 package archtest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -18,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -27,23 +30,25 @@ const module = "github.com/sqlwatch/sqlwatch"
 // "*" allows all.
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
-	"internal/daemon": {"internal/inventory", "internal/show", "replicator/custody", "replicator/lease", "internal/health",
-		"internal/metric", "internal/notify/channel", "internal/freshness",
+	"internal/daemon": {"internal/dirwatch", "internal/inventory", "internal/show", "replicator/custody",
+		"internal/health", "internal/notify/channel", "internal/freshness", "internal/lookup",
 		"internal/decisions", "internal/replay", "internal/watchdog/plain",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
+		"replicator/store/spelled",
 	}, // the composition root
 	"internal/demo": {"internal/config", "internal/daemon", "internal/dbfile", "internal/durable", "internal/sqlite",
 		"internal/views", "internal/watchdog", "internal/watchdog/plain", "replicator/restore",
 		"replicator/store/file"}, // a daemon in a nutshell
 	// What an operator's words mean, and what a terminal shows.
 	"internal/quote": {}, // parts of configuration files, without their secrets
-	"internal/target": {"internal/quote", "collector", "internal/health", "internal/watchdog", "internal/admin",
+	"internal/target": {"internal/quote", "internal/lookup",
+		"collector", "internal/health", "internal/watchdog", "internal/admin",
 		"internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/store"},
-	"internal/recovery": {"internal/config", "internal/daemon", "internal/durable", "internal/target",
-		"replicator/catalog", "replicator/lineage", "replicator/restore", "replicator/stage",
+	"internal/recovery": {"internal/config", "internal/daemon", "internal/durable", "internal/show", "internal/target",
+		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/restore", "replicator/stage",
 		"replicator/store"},
 	"internal/admin": {"internal/health", "internal/unit", "internal/watchdog", "internal/web", "policy"},
 	// what views say of what was measured
@@ -59,17 +64,20 @@ var arrows = map[string][]string{
 		"replicator/lease",
 		"replicator/lineage", "replicator/store"},
 	"internal/blockers":  {"internal/dbfile", "internal/show"},
-	"internal/freshness": {"collector"}, // an hour of what samples say of replicas
+	"internal/freshness": {"collector", "internal/durable"}, // an hour of what samples say of replicas
 	"internal/unit":      {},
-	"internal/config": {"internal/quote", "policy", "policy/foreach", "policy/lang",
-		"policy/lang/amounts", "policy/lang/limits", "policy/lang/marks",
+	"internal/lookup":    {}, // files by name, on disks that may hang
+	"internal/config": {"internal/quote", "internal/lookup", "policy", "policy/foreach", "policy/lang",
+		"policy/lang/limits", "policy/lang/marks",
 		"policy/policytest", "internal/hcldecode", "internal/notify/channel"},
-	"internal/web": {"internal/figures", "internal/freshness", "internal/show", "internal/health", "internal/metric",
+	"internal/plant": {}, // faults of our own, in the program of tests
+	"internal/web": {"internal/plant", "internal/figures",
+		"internal/freshness", "internal/show", "internal/health", "internal/metric",
 		"internal/watchdog", "collector"},
-	// dbfile: who else is there
-	"internal/watchdog": {"internal/health", "internal/metric", "collector", "policy", "internal/dbfile",
-		"internal/sqlite", "internal/durable", "internal/watchdog/statefile", "internal/watchdog/ladders",
-		"internal/watchdog/voice"},
+	"internal/watchdog": {"internal/plant", "internal/health", "internal/metric", "collector", "policy", "internal/sqlite",
+		"internal/durable", "internal/watchdog/statefile", "internal/watchdog/ladders",
+		"internal/watchdog/succession", "internal/watchdog/voice"},
+	"internal/watchdog/succession": {}, // one after the other at a file
 	// What one ladder does, apart from who decides and books it.
 	"internal/watchdog/voice":   {},
 	"internal/watchdog/ladders": {"internal/sqlite", "collector", "policy"},
@@ -77,7 +85,8 @@ var arrows = map[string][]string{
 	"internal/watchdog/statefile": {"internal/durable"},
 	// checkpoints without replicas
 	"internal/watchdog/plain": {"internal/dbfile", "internal/sqlite"},
-	"internal/replay": {"internal/config", "internal/decisions", "internal/journal", "internal/show", "internal/sqlite",
+	"internal/replay": {"internal/config", "internal/lookup",
+		"internal/decisions", "internal/journal", "internal/show", "internal/sqlite",
 		"internal/watchdog", "collector", "policy"},
 	"internal/tuning":    {"internal/admin", "internal/durable", "internal/show"},
 	"internal/journal":   {"internal/durable"},
@@ -85,9 +94,9 @@ var arrows = map[string][]string{
 
 	"policy": {"policy/window", "policy/catalogue",
 		"policy/foreach", "policy/lang/each", "policy/ladder", "policy/selection", "policy/stalls", "policy/proof",
-		"policy/lang", "policy/lang/amounts", "collector", "internal/sqlite", "internal/hcldecode"},
+		"policy/lang", "policy/lang/amounts", "collector", "internal/checkpoint", "internal/hcldecode"},
 	// plays policies, as tests do
-	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/sqlite",
+	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/checkpoint",
 		"internal/hcldecode"},
 	// what policies would do, and what another configuration would change
 	"internal/plan": {"collector", "policy", "internal/admin", "internal/config", "internal/watchdog"},
@@ -104,11 +113,11 @@ var arrows = map[string][]string{
 	// what the language offers
 	"policy/catalogue": {"policy/lang/measured"},
 	// steps under one stall budget
-	"policy/ladder": {"policy/catalogue", "internal/hcldecode", "internal/sqlite", "policy/lang"},
+	"policy/ladder": {"policy/catalogue", "internal/hcldecode", "internal/checkpoint", "policy/lang"},
 	// which databases a policy is for
 	"policy/selection": {"internal/hcldecode", "policy/lang"},
 	// what a TRUNCATE will cost
-	"policy/stalls": {"internal/sqlite"},
+	"policy/stalls": {"internal/checkpoint"},
 
 	// what can be measured, by name
 	"policy/lang/measured": {"collector"},
@@ -117,7 +126,8 @@ var arrows = map[string][]string{
 	"internal/hcldecode": {"policy/lang", "policy/lang/amounts", "policy/lang/marks"},
 	"policy/lang": {"policy/catalogue", "collector", "policy/lang/each",
 		"policy/lang/series", "policy/lang/amounts", "policy/lang/limits",
-		"policy/lang/marks", "policy/lang/measured"},
+		"policy/lang/marks", "policy/lang/measured", "policy/lang/truth"},
+	"policy/lang/truth":   {}, // three values
 	"policy/lang/series":  {}, // the past, in bounded space
 	"policy/lang/amounts": {}, // text and amounts
 	"policy/lang/limits":  {}, // what is refused before it is evaluated
@@ -132,13 +142,17 @@ var arrows = map[string][]string{
 	"replicator/overlay": {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
 	"replicator/capture": {
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
-		"replicator/capture/mainfile", "replicator/capture/segments",
-		"replicator/capture/batch", "replicator/overlay", "replicator/moment",
+		"replicator/capture/mainfile", "replicator/capture/segments", "replicator/capture/view",
+		"replicator/capture/leftover", "replicator/overlay",
 		"replicator/store", "replicator/spool", "replicator/pagesums",
-		"internal/dbfile", "internal/sqlite", "internal/durable",
+		"internal/dbfile", "internal/sqlite",
 	},
-	"replicator/capture/tail":     {"replicator/capture/batch", "replicator/spool", "internal/dbfile"}, // read and proven
-	"replicator/capture/pace":     {},
+	"replicator/capture/tail": {"replicator/capture/batch", "replicator/spool", "internal/dbfile"}, // read and proven
+	"replicator/capture/pace": {},
+	// two uses of a connection apart from the hold
+	"replicator/capture/view": {"replicator/capture/tail", "replicator/capture/mainfile", "replicator/spool",
+		"internal/dbfile", "internal/sqlite"},
+	"replicator/capture/leftover": {"internal/dbfile", "internal/sqlite"},
 	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile"},
 	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
 	"replicator/capture/segments": {"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
@@ -150,46 +164,56 @@ var arrows = map[string][]string{
 	"replicator/catalog":   {"replicator/moment", "replicator/store"},
 	"replicator/lease":     {"replicator/store"},
 	"replicator/retention": {"replicator/catalog", "replicator/store"},
-	// Whose history a replica holds, and who may go on with it; a restored database carries a note of it.
+	// Whose history a replica holds, and who may continue with it; a restored database carries a note of it.
 	"replicator/lineage": {"replicator/store", "internal/dbfile", "internal/durable"},
 	"replicator/custody": {"replicator/catalog", "replicator/lease", "replicator/lineage", "replicator/spool",
 		"replicator/store", "internal/dbfile", "internal/durable"},
 	"replicator/upload": {"replicator/custody", "replicator/lease", "replicator/merge", "replicator/moment",
-		"replicator/restore", "replicator/spool", "replicator/store"},
-	"replicator/worker": {},
+		"replicator/restore", "replicator/spool", "replicator/store", "replicator/sumlist"},
+	"replicator/sumlist": {"internal/durable", "replicator/store"}, // page checksums beside a stored file
+	"replicator/worker":  {},
 	// what was captured, and how far each replica has come with it
 	"replicator/progress": {"replicator/catalog", "replicator/custody", "replicator/lease", "replicator/lineage",
 		"replicator/retention", "replicator/spool", "replicator/store", "replicator/worker"},
 	"replicator/compact": {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge",
 		"replicator/restore"},
 	"replicator/restore": {"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
+		"replicator/sumlist",
 		"internal/cage", "internal/dbfile", "internal/sqlite"},
 	"replicator/stage":    {"internal/durable"}, // the file in the making, and what is at its place
 	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},
 	"replicator/requests": {"replicator/store", "internal/metric"},
 	"replicator": {
-		"replicator/moment", "replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog",
+		"replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog",
 		"replicator/lease", "replicator/spool",
 		"replicator/requests", "replicator/restore", "replicator/lineage", "replicator/custody", "replicator/compact",
 		"replicator/progress", "replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
-	"replicator/store/s3":         {"replicator/store", "replicator/store/s3/foreign", "replicator/store/s3/wire"},
-	"replicator/store/s3/wire":    {}, // connections and signatures
-	"replicator/store/s3/foreign": {}, // answers in other languages than S3's: text in, words out
+	"replicator/store/s3": {"replicator/store", "replicator/store/s3/breaker", "replicator/store/s3/foreign",
+		"replicator/store/s3/wire"},
+	"replicator/store/s3/breaker": {},                   // one asks, the others wait
+	"replicator/store/s3/wire":    {},                   // connections and signatures
+	"replicator/store/spelled":    {"replicator/store"}, // one of several that look the same
+	"replicator/store/s3/foreign": {},                   // answers in other languages than S3's: text in, words out
 	"replicator/store/file":       {"replicator/store", "internal/durable"},
 	"replicator/store/storetest":  {"replicator/store"},
 	"internal/metric":             {},
 	"internal/supervise":          {},
+	"internal/dirwatch":           {}, // names that lead elsewhere
 	"internal/asuser":             {"internal/durable"},
 	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
 	"internal/dbfile":             {"internal/cksum"},
 	"internal/cksum":              {}, // a format, for the two leaves that may not harm it
 	"internal/durable":            {},
-	"internal/sqlite":             {"internal/owner", "internal/cksum"},
-	"internal/walbench":           {"internal/dbfile", "internal/show", "internal/sqlite"}, // SQL on a scratch copy
+	"internal/sqlite":             {"internal/checkpoint", "internal/owner", "internal/cksum"},
+	"internal/checkpoint":         {}, // what a checkpoint is asked for and answers
+
+	"internal/walbench": {"internal/dbfile", "internal/show", "internal/sqlite"}, // SQL on a scratch copy
+	// this program as its own child
+	"internal/again": {},
 	// SQLite in a process that nobody misses
-	"internal/cage": {"internal/sqlite"},
+	"internal/cage": {"internal/again", "internal/sqlite"},
 	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/owner", "internal/sqlite",
 		"replicator/store", "replicator/store/s3"},
 	"internal/importer":    {},
@@ -215,27 +239,33 @@ type listedPackage struct {
 // packages returns every package of the module, as `go list` sees it.
 func packages(t *testing.T) []listedPackage {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json", module+"/...")
-	out, err := cmd.Output()
+	all, err := listed()
 	if err != nil {
-		t.Fatalf("go list: %v", err)
-	}
-	var all []listedPackage
-	dec := json.NewDecoder(strings.NewReader(string(out)))
-	for {
-		var p listedPackage
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatalf("decode go list: %v", err)
-		}
-		all = append(all, p)
+		t.Fatal(err)
 	}
 	if len(all) < 10 {
 		t.Fatalf("go list names %d packages: the test would prove nothing", len(all))
 	}
 	return all
 }
+
+// listed runs `go list`, once for all tests.
+var listed = sync.OnceValues(func() (all []listedPackage, err error) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,CgoFiles,Imports", module+"/...").Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(out))
+	for {
+		var p listedPackage
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("decode go list: %w", err)
+		}
+		all = append(all, p)
+	}
+})
 
 func (p listedPackage) short() string {
 	return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
@@ -257,7 +287,20 @@ func (p listedPackage) files(t *testing.T) (*token.FileSet, []*ast.File) {
 }
 
 func TestImportArrows(t *testing.T) {
-	for _, p := range packages(t) {
+	all := packages(t)
+	for name, allowed := range arrows {
+		i := slices.IndexFunc(all, func(p listedPackage) bool { return p.short() == name })
+		if i < 0 {
+			t.Errorf("%s is in the table, and no such package exists", name)
+			continue
+		}
+		for _, a := range allowed {
+			if a != "*" && !slices.Contains(all[i].Imports, module+"/"+a) {
+				t.Errorf("%s no longer imports %s: take the arrow out of the table", name, a)
+			}
+		}
+	}
+	for _, p := range all {
 		allowed, known := arrows[p.short()]
 		if !known && len(p.GoFiles)+len(p.CgoFiles) > 0 {
 			// Programs under testdata-like folders (bench/, gen/) may use what their parent may.
@@ -350,7 +393,8 @@ func TestNoInit(t *testing.T) {
 // The module allow-list: a new direct dependency is a decision.
 func TestDirectDependencies(t *testing.T) {
 	allowed := []string{
-		"charm.land/bubbletea/v2", // the terminal of top: sizes, keys, redrawing
+		"charm.land/bubbletea/v2",         // the terminal of top: sizes, keys, redrawing
+		"github.com/charmbracelet/x/ansi", // how wide its characters are
 		"github.com/agext/levenshtein", "github.com/alecthomas/kingpin/v2",
 		"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
 		"github.com/cilium/ebpf", "github.com/dustin/go-humanize", "github.com/google/go-cmp",

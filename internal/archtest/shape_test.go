@@ -15,9 +15,6 @@ import (
 // The limits of one type: beyond them it is two things.
 const maxMethods, maxFields = 30, 20
 
-// owed names what is still to be divided or renamed; nothing is added to it.
-var owed []string
-
 // shape is what a named type of one package is made of.
 type shape struct {
 	methods []string
@@ -87,9 +84,6 @@ func TestTypesAreSmall(t *testing.T) {
 	for _, p := range packages(t) {
 		for name, s := range p.shapes(t) {
 			seen++
-			if slices.Contains(owed, p.short()+"."+name) {
-				continue
-			}
 			if n := len(s.methods); n > maxMethods {
 				t.Errorf("%s: %s.%s has %d methods, over %d", s.at, p.short(), name, n, maxMethods)
 			}
@@ -107,9 +101,6 @@ func TestTypesAreSmall(t *testing.T) {
 func TestNoTwoNamesDifferInCaseOnly(t *testing.T) {
 	for _, p := range packages(t) {
 		for name, s := range p.shapes(t) {
-			if slices.Contains(owed, p.short()+"."+name) {
-				continue
-			}
 			folded := map[string]string{}
 			for _, m := range s.methods {
 				key := strings.ToLower(m)
@@ -144,7 +135,7 @@ func TestNoContextInAStruct(t *testing.T) {
 					if !ok || sel.Sel.Name != "Context" {
 						continue
 					}
-					if name := p.short() + "." + ts.Name.Name; !slices.Contains(adapters, name) && !slices.Contains(owed, name) {
+					if name := p.short() + "." + ts.Name.Name; !slices.Contains(adapters, name) {
 						t.Errorf("%s: %s holds a context", fset.Position(field.Pos()), name)
 					}
 				}
@@ -154,7 +145,7 @@ func TestNoContextInAStruct(t *testing.T) {
 	}
 }
 
-// Who may reach for files by themselves. All others go through durable (what must
+// Who may reach for files on their own. All others go through durable (what must
 // survive), dbfile (what applications share with us) or are given a reader.
 func TestWhoMayTouchFiles(t *testing.T) {
 	allowed := map[string][]string{

@@ -92,8 +92,8 @@ func Write(w io.Writer, path string, found []Blocker) error {
 		if b.Frame != nil {
 			frame = fmt.Sprint(*b.Frame)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Lock, frame, pidName(b.PID), b.Command, show.Seconds(b.Age),
-			b.Blocks)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", b.Lock, frame, pidName(b.PID), show.Text(b.Command),
+			show.Seconds(b.Age), b.Blocks)
 	}
 	return table.Flush()
 }

@@ -100,7 +100,8 @@ func Watch(ctx context.Context, path string, length time.Duration) (w Writers, e
 
 // Write writes who wrote as a table.
 func (w Writers) Write(out io.Writer) error {
-	fmt.Fprintf(out, "%d commits in %s, %d looks at the write lock.\n", w.Commits, show.Seconds(w.Seconds), w.Looks)
+	fmt.Fprintf(out, "%s in %s; the write lock was looked at %s.\n", show.Count(w.Commits, "commit"),
+		show.Seconds(w.Seconds), show.Count(w.Looks, "time"))
 	if len(w.Writers) == 0 {
 		_, err := fmt.Fprintln(out, "Nobody was seen holding it.")
 		return err
@@ -108,7 +109,7 @@ func (w Writers) Write(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "PID\tCOMMAND\tHELD\tLONGEST")
 	for _, one := range w.Writers {
-		fmt.Fprintf(table, "%s\t%s\t%.1f %%\t%s\n", pidName(one.PID), cmp.Or(one.Command, "(ended)"), one.Held*100,
+		fmt.Fprintf(table, "%s\t%s\t%.1f %%\t%s\n", pidName(one.PID), cmp.Or(show.Text(one.Command), "(ended)"), one.Held*100,
 			show.Seconds(one.Longest))
 	}
 	return table.Flush()

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/again"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
@@ -26,7 +27,7 @@ import (
 const arg0 = "sqlwatch-check"
 
 // ErrLimit says that a check was ended because it took more than any sane database of
-// its size does. The database is neither sound nor damaged then: nobody knows.
+// its size does. The database is neither sound nor corrupt then: nobody knows.
 var ErrLimit = errors.New("the check was ended")
 
 // entered says that this program can be its own child.
@@ -36,7 +37,7 @@ var entered atomic.Bool
 // does not return. Where a program, such as another package's test, has not called it,
 // Check runs in this process.
 func Enter() {
-	if len(os.Args) == 5 && os.Args[0] == arg0 {
+	if len(os.Args) == 6 && os.Args[0] == arg0 {
 		os.Exit(child(os.Args[1:]))
 	}
 	entered.Store(true)
@@ -46,6 +47,7 @@ func Enter() {
 type Check struct {
 	Path string
 	Full bool // integrity_check, else quick_check
+	Last bool // of low priority: nobody waits for it, and others want the processors
 
 	// The bounds; 0 is enough for any sane database of the file's size.
 	Memory   int64         // bytes, beyond what a process has that does nothing
@@ -92,7 +94,7 @@ func (c Check) Run(ctx context.Context) error {
 	if err := c.complete(); err != nil {
 		return err
 	}
-	program, err := self()
+	program, err := again.Self()
 	if err != nil {
 		return err
 	}
@@ -100,7 +102,7 @@ func (c Check) Run(ctx context.Context) error {
 	defer cancel()
 	cmd := exec.CommandContext(bounded, program)
 	cmd.Args = []string{arg0, kind(c.Full), path, strconv.FormatInt(c.Memory, 10),
-		strconv.FormatInt(int64(c.CPU/time.Second), 10)}
+		strconv.FormatInt(int64(c.CPU/time.Second), 10), strconv.FormatBool(c.Last)}
 	cmd.Env = []string{"GOTRACEBACK=none", "GOMAXPROCS=2"} // nothing of ours, and so no keys
 	cmd.Dir = "/"
 	var out, complaint cut

@@ -85,17 +85,17 @@ func TestCheck(t *testing.T) {
 			t.Errorf("a sound database, full %v: %v", full, err)
 		}
 	}
-	damaged := filepath.Join(t.TempDir(), "b.db")
+	corrupt := filepath.Join(t.TempDir(), "b.db")
 	data, err := os.ReadFile(sound)
 	if err != nil {
 		t.Fatal(err)
 	}
 	copy(data[4096:], strings.Repeat("\xee", 4096))
-	if err := os.WriteFile(damaged, data, 0o600); err != nil {
+	if err := os.WriteFile(corrupt, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := (cage.Check{Path: damaged}).Run(t.Context()); !errors.Is(err, sqlite.ErrCorrupt) {
-		t.Errorf("a damaged one: %v", err)
+	if err := (cage.Check{Path: corrupt}).Run(t.Context()); !errors.Is(err, sqlite.ErrCorrupt) {
+		t.Errorf("a corrupt one: %v", err)
 	}
 	if err := (cage.Check{Path: filepath.Join(t.TempDir(), "none")}).Run(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("none: %v", err)
@@ -158,7 +158,7 @@ func TestBombs_D36(t *testing.T) {
 // childOf waits for the process that checks path.
 func childOf(t *testing.T, path string) (pid int) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
 		found, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, f := range found {
 			text, err := os.ReadFile(f)
@@ -222,9 +222,63 @@ func TestOrphan_D36(t *testing.T) {
 
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !done(); <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)
 		}
 	}
+}
+
+// TestPriority: who waits for a restore does not wait for all others first; a drill lets them
+// go before.
+func TestPriority(t *testing.T) {
+	t.Parallel()
+	own, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own = 20 - own // as the system call tells it
+	for _, last := range []bool{false, true} {
+		path := database(t, table, bombs()["time"])
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ended := make(chan error, 1)
+		go func() { ended <- cage.Check{Path: path, Full: true, Last: last}.Run(ctx) }()
+		want := own
+		if last {
+			want = max(own, 10)
+		}
+		got, found := -100, false
+		for !found || got != want {
+			select {
+			case err := <-ended:
+				t.Fatalf("the check ended: %v; priority %d, want %d", err, got, want)
+			case <-time.After(5 * time.Millisecond):
+			}
+			got, found = niceOf(t, path)
+		}
+		cancel()
+		<-ended
+	}
+}
+
+// niceOf returns the nice value of the child that checks path.
+func niceOf(t *testing.T, path string) (nice int, found bool) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range all {
+		text, _ := os.ReadFile(name)
+		if args := strings.Split(string(text), "\x00"); args[0] != "sqlwatch-check" || len(args) < 3 || args[2] != path {
+			continue
+		}
+		stat, _ := os.ReadFile(filepath.Join(filepath.Dir(name), "stat"))
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		if fields := strings.Fields(rest); len(fields) > 16 {
+			_, err := fmt.Sscan(fields[16], &nice)
+			return nice, err == nil
+		}
+	}
+	return 0, false
 }

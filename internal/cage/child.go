@@ -29,7 +29,7 @@ func child(args []string) int {
 	memory, err := strconv.ParseInt(args[2], 10, 64)
 	cpu, err2 := strconv.ParseUint(args[3], 10, 63)
 	if err = errors.Join(err, err2); err == nil {
-		err = confine(memory, cpu)
+		err = confine(memory, cpu, args[4] == "true")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -52,8 +52,8 @@ func child(args []string) int {
 }
 
 // confine bounds this process.
-func confine(memory int64, cpu uint64) error {
-	if err := isolate(); err != nil {
+func confine(memory int64, cpu uint64, last bool) error {
+	if err := isolate(last); err != nil {
 		return fmt.Errorf("confine a check: %w", err)
 	}
 	limits, err := limits(memory, cpu)

@@ -9,17 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// self is this very program, even where another was put in its place.
-func self() (string, error) { return "/proc/self/exe", nil }
-
-// isolate makes this process the first to go when memory runs out, of low priority, without
-// network and without new privileges. What only makes it a better neighbour may fail.
-func isolate() error {
+// isolate makes this process the first to go when memory runs out, of low priority where
+// it is to be, without network and without new privileges. What only makes it a better neighbour may fail.
+func isolate(last bool) error {
 	if f, err := os.OpenFile("/proc/self/oom_score_adj", os.O_WRONLY, 0); err == nil {
 		_, _ = f.WriteString("1000")
 		f.Close()
 	}
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
+	if last {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 10)
+	}
 	_ = unix.Unshare(unix.CLONE_NEWNET) // only root may
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }

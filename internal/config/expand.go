@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 )
 
 // maxMatches bounds what one glob may match.
@@ -72,6 +72,13 @@ func (l *loading) place(d *Database, a hcl.Attributes, b *hcl.Block) {
 			l.Errorf(a["exclude"].Expr.Range(), "Bad pattern", "%q is no pattern of an absolute path beside a glob.", pattern)
 		}
 	}
+	if d.Path != "" {
+		d.Path = asOnDisk(d.Path)
+	}
+	if d.Glob != "" {
+		fixed := fixedPart(d.Glob)
+		d.Glob = asOnDisk(fixed) + strings.TrimPrefix(d.Glob, fixed)
+	}
 	if _, err := filepath.Match(d.Glob, ""); err != nil {
 		l.Errorf(a["glob"].Expr.Range(), "Bad pattern", "%q is not a pattern.", d.Glob)
 	}
@@ -101,7 +108,7 @@ func goodName(name string) error {
 // renders its replicas. What is in contradiction is left out and reported in
 // the error; the targets returned beside it are good.
 func (c *Config) Expand() ([]DatabaseTarget, error) {
-	targets, leftOut := c.ExpandAround(nil)
+	targets, leftOut := c.ExpandAround(nil, lookup.New())
 	var errs []error
 	for _, l := range leftOut {
 		errs = append(errs, fmt.Errorf("%s: %s", l.Place, l.Why))
@@ -125,9 +132,10 @@ type LeftOut struct {
 
 // ExpandAround is Expand where some databases are watched already. Each of them
 // stays, by its name and whether its file is there or not, while its block's glob
-// could have found it; newcomers that are in contradiction to it are left out.
-func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
-	x := &expansion{cfg: c, names: map[string]string{}, inodes: map[inode]string{}, paths: map[string]bool{},
+// could have found it; newcomers that are in contradiction to it are left out. Files on a
+// disk that does not answer are not waited for: what is watched already stays.
+func (c *Config) ExpandAround(known []Known, disks *lookup.Disks) ([]DatabaseTarget, []LeftOut) {
+	x := &expansion{cfg: c, disks: disks, names: map[string]string{}, inodes: map[inode]string{}, paths: map[string]bool{},
 		places: map[string]string{}, above: map[string]string{}}
 	for _, d := range c.Databases {
 		if d.Glob == "" {
@@ -146,7 +154,7 @@ func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 		if d.Glob == "" {
 			continue
 		}
-		matches, leftOut, err := c.matches(d.Glob)
+		matches, leftOut, err := c.matches(d.Glob, disks)
 		x.leftOut = append(x.leftOut, leftOut...)
 		if err != nil {
 			x.leftOut = append(x.leftOut, LeftOut{Place: d.Glob, Why: err.Error(), Count: 1})
@@ -155,7 +163,7 @@ func (c *Config) ExpandAround(known []Known) ([]DatabaseTarget, []LeftOut) {
 			if x.paths[filepath.Clean(path)] || d.excludes(path) {
 				continue
 			}
-			if err := within(d.Glob, path); err != nil {
+			if err := within(d.Glob, path, disks); err != nil {
 				x.leftOut = append(x.leftOut, LeftOut{Place: path, Why: fmt.Sprintf("database %q: %v", d.Name, err), Count: 1})
 				continue
 			}
@@ -180,9 +188,10 @@ func (d Database) excludes(path string) bool {
 // Unmatched returns the globs that match no file now.
 func (c *Config) Unmatched() []Database {
 	var out []Database
+	disks := lookup.New()
 	for _, d := range c.Databases {
 		if d.Glob != "" {
-			if m, _, err := c.matches(d.Glob); err == nil && len(m) == 0 {
+			if m, leftOut, err := c.matches(d.Glob, disks); err == nil && len(m) == 0 && len(leftOut) == 0 {
 				out = append(out, d)
 			}
 		}
@@ -191,9 +200,9 @@ func (c *Config) Unmatched() []Database {
 }
 
 // matches returns the files a glob stands for, without SQLite's side files and
-// what lies in our own state directory.
-func (c *Config) matches(glob string) ([]string, []LeftOut, error) {
-	all, err := filepath.Glob(glob)
+// what lies in our own state directory, and what of it cannot be looked at.
+func (c *Config) matches(glob string, disks *lookup.Disks) ([]string, []LeftOut, error) {
+	all, hung, err := disks.Glob(glob)
 	if err != nil {
 		return nil, nil, fmt.Errorf("glob %s: %w", glob, err)
 	}
@@ -204,6 +213,10 @@ func (c *Config) matches(glob string) ([]string, []LeftOut, error) {
 		}
 	}
 	kept, leftOut := share(out, maxMatches)
+	for _, dir := range hung {
+		leftOut = append(leftOut, LeftOut{Place: dir, Why: lookup.ErrHung.Error() + ": what is new there is not watched yet",
+			Count: 1})
+	}
 	return kept, leftOut, nil
 }
 
@@ -243,18 +256,27 @@ func share(paths []string, limit int) (kept []string, leftOut []LeftOut) {
 	return kept, leftOut
 }
 
-// within refuses a match that a link leads out of its directory: who may write there
-// could otherwise have any file watched, and replicated, under a name of theirs.
-func within(glob, path string) error {
+// fixedPart returns the directory in which a glob looks.
+func fixedPart(glob string) string {
 	fixed := filepath.Dir(glob)
 	for strings.ContainsAny(fixed, `*?[\`) {
 		fixed = filepath.Dir(fixed)
 	}
-	target, err := filepath.EvalSymlinks(path)
+	return fixed
+}
+
+// within refuses a match that a link leads out of its directory: who may write there
+// could otherwise have any file watched, and replicated, under a name of theirs.
+func within(glob, path string, disks *lookup.Disks) error {
+	fixed := fixedPart(glob)
+	target, err := disks.Resolve(path)
+	if errors.Is(err, lookup.ErrHung) {
+		return err // it may be the file of another one
+	}
 	if err != nil {
 		return nil // gone, or not to be read: told when it is opened
 	}
-	resolved, err := filepath.EvalSymlinks(fixed)
+	resolved, err := disks.Resolve(fixed)
 	if err != nil {
 		return nil
 	}
@@ -285,6 +307,7 @@ type inode struct{ dev, ino uint64 }
 // expansion collects targets and what forbids others.
 type expansion struct {
 	cfg     *Config
+	disks   *lookup.Disks
 	targets []DatabaseTarget
 	leftOut []LeftOut
 	names   map[string]string // name → path
@@ -341,7 +364,7 @@ func (x *expansion) complete(t *DatabaseTarget, d Database) error {
 	if other, dup := x.names[name]; dup {
 		return fmt.Errorf("the name %q is taken by %s", name, other)
 	}
-	id, known := inodeOf(t.Path)
+	id, known := x.inodeOf(t.Path)
 	if other, dup := x.inodes[id]; known && dup {
 		return fmt.Errorf("this is the same file as %s, which is watched already", other)
 	}
@@ -399,8 +422,8 @@ func (d Database) nameOf(path string) (string, error) {
 
 // inodeOf looks without opening: closing a descriptor of a database would drop
 // this process's locks on it.
-func inodeOf(path string) (inode, bool) {
-	info, err := os.Stat(path)
+func (x *expansion) inodeOf(path string) (inode, bool) {
+	info, err := x.disks.Stat(path)
 	if err != nil {
 		return inode{}, false
 	}

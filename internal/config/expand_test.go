@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 )
 
 // files makes empty files below a directory.
@@ -324,7 +326,7 @@ database "own" {
 		t.Fatal(show(cfg, diags))
 	}
 	known := []Known{{Name: "tenants-test-1", Path: dir + "/test-1/data.db", Block: "tenants"}}
-	targets, leftOut := cfg.ExpandAround(known)
+	targets, leftOut := cfg.ExpandAround(known, lookup.New())
 	var names []string
 	for _, target := range targets {
 		names = append(names, target.Name)

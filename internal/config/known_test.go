@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 )
 
 // expandable is a configuration of one glob over dir/*/*.db, with a file replica.
@@ -48,14 +50,14 @@ func TestExpandAround_V4_known(t *testing.T) {
 	cfg := expandable(t, dir, "${path_element(db.path, -1)}")
 	old := touch(t, filepath.Join(dir, "m", "app.db"))
 	name := func() string {
-		targets, _ := cfg.ExpandAround(nil)
+		targets, _ := cfg.ExpandAround(nil, lookup.New())
 		return targets[0].Name
 	}()
 	known := []Known{{Name: name, Path: old, Block: "t"}}
 
 	t.Run("a_newcomer_does_not_take_the_name", func(t *testing.T) {
 		newcomer := touch(t, filepath.Join(dir, "a", "app.db")) // sorts first
-		targets, leftOut := cfg.ExpandAround(known)
+		targets, leftOut := cfg.ExpandAround(known, lookup.New())
 		if len(targets) != 1 || targets[0].Path != old || len(leftOut) != 1 || leftOut[0].Place != newcomer {
 			t.Errorf("watched %v, left out %v", targets, leftOut)
 		}
@@ -68,7 +70,7 @@ func TestExpandAround_V4_known(t *testing.T) {
 		if err := os.Link(old, link); err != nil {
 			t.Fatal(err)
 		}
-		targets, leftOut := cfg.ExpandAround(known)
+		targets, leftOut := cfg.ExpandAround(known, lookup.New())
 		if len(targets) != 1 || targets[0].Path != old || len(leftOut) != 2 {
 			t.Errorf("watched %v, left out %v", targets, leftOut)
 		}
@@ -80,13 +82,13 @@ func TestExpandAround_V4_known(t *testing.T) {
 		if err := os.Remove(old); err != nil {
 			t.Fatal(err)
 		}
-		targets, _ := cfg.ExpandAround(known)
+		targets, _ := cfg.ExpandAround(known, lookup.New())
 		if len(targets) != 1 || targets[0].Path != old || len(targets[0].Replicas) != 1 {
 			t.Errorf("watched %v, want the one that is gone, with its replica", targets)
 		}
 	})
 	t.Run("a_block_that_is_gone_takes_its_own_with_it", func(t *testing.T) {
-		targets, _ := cfg.ExpandAround([]Known{{Name: "x", Path: old, Block: "another"}})
+		targets, _ := cfg.ExpandAround([]Known{{Name: "x", Path: old, Block: "another"}}, lookup.New())
 		if len(targets) != 1 || targets[0].Path == old {
 			t.Errorf("watched %v", targets)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
 	"github.com/sqlwatch/sqlwatch/policy"
@@ -263,11 +264,11 @@ func (t ReplicaTarget) normal() (ReplicaTarget, error) {
 		if !filepath.IsAbs(t.File.Dir) {
 			return t, fmt.Errorf("replica %s: the directory %q is not absolute", t.Name, t.File.Dir)
 		}
-		t.File.Dir = filepath.Clean(t.File.Dir)
+		t.File.Dir = asOnDisk(filepath.Clean(t.File.Dir))
 		return t, nil
 	}
 	t.File = File{}
-	t.S3.Prefix = strings.Trim(t.S3.Prefix, "/")
+	t.S3.Prefix = norm.NFC.String(strings.Trim(t.S3.Prefix, "/")) // as all text of a configuration is
 	for _, element := range strings.Split(t.S3.Prefix, "/") {
 		if element == "." || element == ".." || element == "" && t.S3.Prefix != "" {
 			return t, fmt.Errorf("replica %s: the prefix %q has an element %q", t.Name, t.S3.Prefix, element)

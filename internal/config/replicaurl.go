@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -188,4 +189,23 @@ func checkEndpoint(endpoint string) error {
 		return errors.New("endpoint has a blank in its host's name")
 	}
 	return nil
+}
+
+// URL returns the address by which commands reach the replica: what ParseReplicaURL reads,
+// without credentials and without a ca_file, which no URL has.
+func (t ReplicaTarget) URL() string {
+	if t.Type == "file" {
+		return (&url.URL{Scheme: "file", Path: t.File.Dir}).String()
+	}
+	query := url.Values{}
+	for name, value := range map[string]string{"endpoint": t.S3.Endpoint, "region": t.S3.Region} {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	if t.S3.PathStyle || t.S3.HostStyle {
+		query.Set("path_style", strconv.FormatBool(t.S3.PathStyle))
+	}
+	u := url.URL{Scheme: "s3", Host: t.S3.Bucket, Path: "/" + t.S3.Prefix, RawQuery: query.Encode()}
+	return u.String()
 }

@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
@@ -44,20 +46,24 @@ type Consultation struct {
 // the caller.
 func (c Consultation) Hold(ctx context.Context, r Request) (doctor.Report, []config.DatabaseTarget, error) {
 	daemon := c.ask(ctx)
-	targets, host, err := c.targets(r, daemon)
+	targets, cfg, tips, err := c.targets(r, daemon)
 	if err != nil {
 		return doctor.Report{}, nil, err
 	}
+	hung := silent(looked(targets, cfg))
+	host := c.host(r, cfg, targets, tips, hung)
 	report := doctor.Report{Databases: []doctor.Examined{}, Host: doctor.DiagnoseHost(host), Conditions: daemon.itself}
 	report.Faults = doctor.Faults(report.Host) + wrong(report.Conditions)
-	for _, t := range targets {
-		d := c.examine(ctx, r, t)
-		if err := ctx.Err(); err != nil {
-			return report, targets, err
-		}
-		d.Conditions = slices.DeleteFunc(daemon.of(t), func(c health.Condition) bool { // it has not looked since
+	examined := c.examineAll(ctx, r, targets, hung)
+	if err := ctx.Err(); err != nil {
+		return report, targets, err
+	}
+	for i, t := range targets {
+		d := examined[i]
+		d.Conditions = slices.DeleteFunc(daemon.of(t, hung), func(c health.Condition) bool { // it has not looked since
 			return c.ID == "not_wal" && d.Fixed != ""
 		})
+		d.Findings = unsaid(d.Findings, d.Conditions)
 		report.Databases = append(report.Databases, d)
 		report.Faults += doctor.Faults(d.Findings) + wrong(d.Conditions)
 		if d.FixErr != "" {
@@ -86,9 +92,13 @@ func (c Consultation) ask(ctx context.Context) answers {
 }
 
 // of returns what the daemon says of a database; never nil.
-func (a answers) of(t config.DatabaseTarget) []health.Condition {
+func (a answers) of(t config.DatabaseTarget, hung paths) []health.Condition {
+	path := t.Path
+	if !hung[path] {
+		path = target.Absolute(path)
+	}
 	for _, d := range a.databases {
-		if d.Name == t.Name || d.Path == target.Absolute(t.Path) {
+		if d.Name == t.Name || d.Path == path {
 			return append([]health.Condition{}, d.Conditions...)
 		}
 	}
@@ -107,6 +117,13 @@ func (a answers) named(names []string) (targets []config.DatabaseTarget, err err
 	return target.Choose(targets, names, nil)
 }
 
+// unsaid leaves out what the daemon says in its own words: one fact is told once.
+func unsaid(findings []doctor.Finding, said []health.Condition) []doctor.Finding {
+	return slices.DeleteFunc(findings, func(f doctor.Finding) bool {
+		return slices.ContainsFunc(said, func(c health.Condition) bool { return c.ID == strings.ReplaceAll(f.ID, "-", "_") })
+	})
+}
+
 // wrong counts the conditions that somebody must act on.
 func wrong(all []health.Condition) (n int) {
 	for _, c := range all {
@@ -117,40 +134,76 @@ func wrong(all []health.Condition) (n int) {
 	return n
 }
 
-// targets returns what to examine. The configuration's warnings are findings here, so they
-// are not printed as it is loaded. Where it cannot be read, the daemon's databases are
-// examined without their replicas.
-func (c Consultation) targets(r Request, daemon answers) ([]config.DatabaseTarget, doctor.Host, error) {
+// targets returns what to examine, and of which configuration; nil: of none that can be read.
+// Its warnings are findings here, so they are not printed as it is loaded. Where it cannot be
+// read, the daemon's databases are examined without their replicas.
+func (c Consultation) targets(r Request, daemon answers) (targets []config.DatabaseTarget, cfg *config.Config,
+	tips []string, err error) {
 	quiet := *c.Resolver
 	quiet.Stderr = io.Discard
-	targets, cfg, err := expanded(&quiet, r)
+	targets, cfg, err = expanded(&quiet, r)
 	var bad *target.ConfigError
 	if errors.As(err, &bad) || errors.Is(err, fs.ErrPermission) || errors.Is(err, target.ErrNoConfig) ||
 		errors.Is(err, errSilent) {
 		if known, nameErr := daemon.named(r.Names); nameErr == nil && len(known) > 0 {
-			return known, doctor.Host{ConfigurationTip: []string{fmt.Sprintf("the daemon was asked which databases there "+
-				"are, and no replica is tried: what it has of its configuration cannot be found out here: %v", err)}}, nil
+			if errors.Is(err, target.ErrNoConfig) { // the daemon was started with files for arguments
+				return known, nil, nil, nil
+			}
+			return known, nil, []string{fmt.Sprintf("the daemon was asked which databases there "+
+				"are, and no replica is tried: what it has of its configuration cannot be found out here: %v", err)}, nil
+		}
+	}
+	if errors.Is(err, errSilent) {
+		for name := range silent(r.Names) {
+			targets = append(targets, config.DatabaseTarget{Name: name, Path: name})
+		}
+		if len(targets) > 0 {
+			return targets, nil, nil, nil
 		}
 	}
 	if err != nil && len(targets) == 0 {
-		return nil, doctor.Host{}, err
+		return nil, nil, nil, err
 	}
-	tips := c.warnings(cfg)
+	tips = c.warnings(cfg)
 	if err != nil {
 		tips = append([]string{err.Error()}, tips...)
 	}
-	host := doctor.GatherHost(cfg.Server.StateDir, tips)
+	return targets, cfg, tips, nil
+}
+
+// looked returns every path that is about to be looked at.
+func looked(targets []config.DatabaseTarget, cfg *config.Config) (all []string) {
+	if cfg != nil {
+		all = append(all, cfg.Server.StateDir)
+	}
+	for _, t := range targets {
+		all = append(all, t.Path)
+		for _, r := range t.Replicas {
+			all = append(all, r.File.Dir)
+		}
+	}
+	return all
+}
+
+// host gathers what is not a database's.
+func (c Consultation) host(r Request, cfg *config.Config, targets []config.DatabaseTarget, tips []string,
+	hung paths) doctor.Host {
+	if cfg == nil {
+		return doctor.Host{ConfigurationTip: tips}
+	}
+	dir := cfg.Server.StateDir
+	if hung[dir] {
+		return doctor.SilentHost(dir, tips)
+	}
+	host := doctor.GatherHost(dir, tips)
 	if len(r.Names) == 0 {
-		states, _ := inventory.LeftOver(context.Background(), c.Resolver, cfg.Server.StateDir, targets)
+		states, _ := inventory.LeftOver(context.Background(), c.Resolver, dir, targets)
 		for _, s := range states { // a directory that may not be read has its own finding
 			host.LeftOver = append(host.LeftOver, s.String())
 		}
 	}
-	return targets, host, nil
+	return host
 }
-
-// answerWithin is how long a disk has for one look at a file.
-const answerWithin = 5 * time.Second
 
 // errSilent says that a look at the databases' files did not return.
 var errSilent = errors.New("the disk of a database does not answer")
@@ -164,22 +217,6 @@ func expanded(resolver *target.Resolver, r Request) ([]config.DatabaseTarget, *c
 		return targets, cfg, err
 	}
 	return nil, nil, errSilent
-}
-
-// soon reports whether do returned soon. If not it goes on, and what it writes must not be
-// looked at: a read of a dead disk has no end.
-func soon(do func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(answerWithin):
-		return false
-	}
 }
 
 // warnings returns the configuration's own, where it came from files.
@@ -196,10 +233,42 @@ func (c Consultation) warnings(cfg *config.Config) []string {
 	return tips
 }
 
+// atOnce is how many databases are examined beside each other: most of the time of each is
+// a look at whether its locks change.
+const atOnce = 8
+
+// examineAll has the databases examined, in their order.
+func (c Consultation) examineAll(ctx context.Context, r Request, targets []config.DatabaseTarget,
+	hung paths) []doctor.Examined {
+	what := fmt.Sprintf("examining %d databases", len(targets))
+	if len(targets) == 1 {
+		what = "examining " + targets[0].Name
+	}
+	defer cli.Waiting(c.Progress, what)()
+	examined := make([]doctor.Examined, len(targets))
+	var all sync.WaitGroup
+	n := atOnce
+	if r.Fix {
+		n = 1 // two names of one file: a lock taken through one is not released when the other is closed
+	}
+	slots := make(chan struct{}, n)
+	for i, t := range targets {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		all.Go(func() {
+			defer func() { <-slots }()
+			examined[i] = c.examine(ctx, r, t, hung)
+		})
+	}
+	all.Wait()
+	return examined
+}
+
 // examine has one database examined, with its replicas.
-func (c Consultation) examine(ctx context.Context, r Request, t config.DatabaseTarget) doctor.Examined {
-	defer cli.Waiting(c.Progress, "examining "+t.Name)()
-	if !soon(func() { target.Absolute(t.Path) }) {
+func (c Consultation) examine(ctx context.Context, r Request, t config.DatabaseTarget, hung paths) doctor.Examined {
+	if hung[t.Path] {
 		return doctor.Silent(t.Name, t.Path)
 	}
 	patient := doctor.Patient{Name: t.Name, Path: t.Path, Expected: r.Processes, Fix: r.Fix}
@@ -208,7 +277,7 @@ func (c Consultation) examine(ctx context.Context, r Request, t config.DatabaseT
 			break
 		}
 		patient.Replicas = append(patient.Replicas, doctor.ReplicaPlace{
-			Name: at.Name, Kind: at.Type, Place: at.Place(), Dir: at.File.Dir,
+			Name: at.Name, Kind: at.Type, Place: at.Place(), Dir: at.File.Dir, Silent: hung[at.File.Dir],
 			Open: func(ctx context.Context) (store.Store, error) { return daemon.NewStore(ctx, at) },
 		})
 	}

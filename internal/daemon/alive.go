@@ -17,7 +17,7 @@ const tellEvery = 10 * time.Second
 // tell says to systemd how the daemon fares until ctx ends: a line for systemctl,
 // and that it is alive. It is when every database and the daemon itself could be
 // asked, for which no lock may be stuck. A disk that does not answer, be it under
-// the only database, is a condition and no reason to begin anew: the next life would
+// the only database, is a condition and no reason to start over: the next life would
 // hang at the same read, and nobody would be left to say so.
 func (d *Daemon) tell(ctx context.Context) error {
 	if d.o.NotifySocket == "" {

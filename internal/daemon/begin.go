@@ -23,6 +23,6 @@ func (d *Daemon) beginning(t config.DatabaseTarget, stateDir string) {
 	}
 	d.log.Info(text)
 	if err := inventory.Remember(stateDir, t); err != nil {
-		d.log.Warn("where the replicas are could not be noted in the state directory", "db", t.Name, "err", err)
+		d.log.Warn("the addresses of the replicas could not be saved in the state directory", "db", t.Name, "err", err)
 	}
 }

@@ -23,7 +23,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/decisions"
+	"github.com/sqlwatch/sqlwatch/internal/dirwatch"
+	"github.com/sqlwatch/sqlwatch/internal/freshness"
 	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/replay"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
@@ -71,15 +74,18 @@ type Daemon struct {
 	locks    lockCounts
 	watchdog *watchdog.Watchdog
 	notices  *notify.Notifiers
+	names    dirwatch.Watcher
 
 	replication *replicator.Metrics
 	stores      stores
 	requests    chan request
 	itself      *itself
+	past        *freshness.Past
 	ending      func() bool // the daemon was told to end; nil before it runs
 
 	// The reload loop's.
 	watched  *watched
+	disks    *lookup.Disks
 	expanded []config.DatabaseTarget // what the configuration in force stands for
 	leftOut  string                  // what the log said last of databases that are left out
 }
@@ -98,8 +104,10 @@ func New(o Options) (*Daemon, error) {
 		metrics:  watchdog.NewMetrics(),
 		locks:    openLockCounts(o.CountBusy, o.CountSteps, o.Logger),
 		requests: make(chan request),
+		disks:    lookup.New(),
 		notices:  notify.New(o.Logger),
 
+		past:        freshness.LoadPast(filepath.Join(o.Config.Server.StateDir, "freshness.json")),
 		replication: replicator.NewMetrics(),
 		stores:      stores{uploads: store.NewBudget(o.Config.Uploads.AtOnce, o.Config.Uploads.Bandwidth)},
 	}
@@ -134,7 +142,7 @@ func (d *Daemon) Status() *watchdog.Status { return d.watchdog.Status() }
 
 // collect makes the gatherer of all metrics.
 func (d *Daemon) collect() error {
-	d.replication.Detail = d.o.Detail
+	d.replication.Detail, d.metrics.Detail = d.o.Detail, d.o.Detail
 	exporter := collector.NewExporter(d.watchdog.Samples)
 	exporter.SetBusySource(collector.SourceSelf, d.locks.self)
 	exporter.SetStepSource(d.locks.steps.Counts)
@@ -189,7 +197,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.serve(ctx, listeners) })
 	group.Go(func() error {
 		handler := web.AdminHandler(web.AdminOptions{
-			Watchdog: d.watchdog, Reload: d.requestReload, Forget: d.requestForget, Itself: d.itself.now,
+			Watchdog: d.watchdog, Reload: d.requestReload, Forget: d.requestForget, Places: d.places, Itself: d.itself.now,
 			Faults: d.itself.faults, Logger: d.log,
 		})
 		return web.ServeAdmin(ctx, admin, handler, d.log)
@@ -200,10 +208,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.o.Ready != nil {
 		d.o.Ready(addresses(listeners))
 	}
-	if err := group.Wait(); err != nil {
+	err = group.Wait()
+	if err := d.past.Save(); err != nil { // it is for the eye
+		d.log.Warn("the page will not show the past hour of the replicas after the next start", "err", err)
+	}
+	if err != nil {
 		return err
 	}
-	d.log.Info("sqlwatch has ended")
+	d.log.Info("sqlwatch has stopped")
 	return nil
 }
 
@@ -286,11 +298,11 @@ func (d *Daemon) announce(state string) {
 	}
 	conn, err := net.Dial("unixgram", d.o.NotifySocket)
 	if err != nil {
-		d.log.Warn("systemd cannot be told", "state", state, "err", err)
+		d.log.Warn("systemd could not be notified", "state", state, "err", err)
 		return
 	}
 	defer conn.Close()
 	if _, err := conn.Write([]byte(state)); err != nil {
-		d.log.Warn("systemd cannot be told", "state", state, "err", err)
+		d.log.Warn("systemd could not be notified", "state", state, "err", err)
 	}
 }

@@ -85,7 +85,7 @@ func inProcess(t *testing.T, configuration string) (*Daemon, *output) {
 }
 
 // Databases of a glob come and go while it is looked through: each is taken in
-// and let go of once, and the log stays short.
+// and released once, and the log stays short.
 func TestGlobRescan_D40_V4(t *testing.T) {
 	t.Parallel()
 	const databases = 200

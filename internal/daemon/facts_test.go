@@ -18,8 +18,9 @@ import (
 func TestErrorsHaveConditions_V3(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	for want, err := range map[string]error{"spool_full": capture.ErrSpoolFull, "capture_stopped": store.ErrDamaged,
-		"file_cut": capture.ErrCut, "index_cut": sqlite.ErrIndexCut, "": replicator.ErrNotOpen} {
+	for err, want := range map[error]string{capture.ErrSpoolFull: "spool_full", capture.ErrNoRoom: "capture_stopped",
+		store.ErrCorrupt: "capture_stopped", capture.ErrCut: "file_cut", sqlite.ErrIndexCut: "index_cut",
+		replicator.ErrNotOpen: ""} {
 		c := captureOf(0, fmt.Errorf("step: %w", err), now.Add(-time.Hour))
 		found := health.OfDatabase(health.Database{Name: "app", Now: now, Sample: &collector.Sample{State: collector.StateUp,
 			Capture: c}})

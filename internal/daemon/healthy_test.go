@@ -25,11 +25,15 @@ database "app" {
 replica "file" "local" { dir = "%s/replica" }
 `, app, dir), nil)
 	writer := exec.Command("/usr/bin/python3", "-c", `
-import sqlite3, sys, time
+import select, sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
-while True:
+while not select.select([sys.stdin], [], [], 0.01)[0]:
     db.execute("insert into t values(randomblob(5000))")
-    time.sleep(0.01)`, app)
+db.close()`, app)
+	theEnd, err := writer.StdinPipe() // closing it asks the writer to end as applications do
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := writer.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -74,10 +78,15 @@ while True:
 	if len(lines) > 0 {
 		t.Errorf("more is said at the start than anybody wants to know:\n%s", strings.Join(lines, "\n"))
 	}
-	writer.Process.Kill()
+	if err := theEnd.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := writer.Wait(); err != nil {
+		t.Fatalf("the writer: %v", err)
+	}
 	d.stop()
 	if end := strings.TrimPrefix(d.log.String(), atStart); strings.Count(end, "\n") > 2 ||
-		!strings.Contains(end, "sqlwatch has ended") || strings.Contains(end, "level=WARN") {
+		!strings.Contains(end, "sqlwatch has stopped") || strings.Contains(end, "level=WARN") {
 		t.Errorf("at the end the log says:\n%s", end)
 	}
 }

@@ -36,8 +36,8 @@ func (i *itself) reloaded(err error) {
 	}
 }
 
-// expanded notes what the configuration stands for now.
-func (i *itself) expanded(watched int, leftOut []config.LeftOut) {
+// expanded notes what the configuration stands for now. It returns how many files are left out.
+func (i *itself) expanded(watched int, leftOut []config.LeftOut) (files int) {
 	all := make([]health.LeftOut, len(leftOut))
 	for n, l := range leftOut {
 		all[n] = health.LeftOut{Place: l.Place, Why: l.Why, Count: l.Count}
@@ -45,6 +45,7 @@ func (i *itself) expanded(watched int, leftOut []config.LeftOut) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.watched, i.leftOut = watched, all
+	return health.Files(all)
 }
 
 // now returns the conditions that hold now, and puts them up.

@@ -27,8 +27,8 @@ func openLockCounts(wanted bool, steps []string, log *slog.Logger) lockCounts {
 	}
 	kernel, err := busy.Open(busy.Options{Holds: true})
 	if err != nil {
-		log.Info("SQLITE_BUSY of other processes is not counted; everything else works, and --no-collector.busy silences "+
-			"this line", "err", err)
+		log.Info("SQLITE_BUSY in other processes is not counted; everything else works; --no-collector.busy silences this "+
+			"line", "err", err)
 		return counts
 	}
 	counts.kernel = kernel

@@ -3,25 +3,29 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/dirwatch"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/plain"
 )
 
 // plainParts serve a database without replicas: a reader, and a connection that
 // is open only while there is something to checkpoint.
-func plainParts(t config.DatabaseTarget, locks lockCounts, log *slog.Logger) watchdog.Parts {
+func plainParts(t config.DatabaseTarget, names *dirwatch.Watcher, locks lockCounts, log *slog.Logger) watchdog.Parts {
 	measured := &plainDatabase{}
-	plain := plain.New(t.Path, measured.files.Load)
+	measured.Checkpointer = plain.New(t.Path, measured.files.Load, log)
+	measured.Names = names.Watch
 	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{
 		BeforeClose: func() {
 			measured.files.Store(nil)
-			plain.Release()
+			measured.Release()
 		},
 		OnFiles: locks.watch(t.Name, log),
 		Refused: locks.refused(t.Name),
@@ -29,10 +33,10 @@ func plainParts(t config.DatabaseTarget, locks lockCounts, log *slog.Logger) wat
 	measured.Reader = reader
 	return watchdog.Parts{
 		Sampler:      measured,
-		Checkpointer: plain,
+		Checkpointer: measured,
 		LastBusy:     locks.last(t.Name),
 		Close: func(context.Context) error {
-			plain.Release()
+			measured.Release()
 			return errors.Join(reader.Close(), locks.forget(t.Name))
 		},
 	}
@@ -41,6 +45,7 @@ func plainParts(t config.DatabaseTarget, locks lockCounts, log *slog.Logger) wat
 // plainDatabase is a reader whose files are known to whoever checkpoints.
 type plainDatabase struct {
 	*collector.Reader
+	*plain.Checkpointer
 	files atomic.Pointer[dbfile.Files]
 }
 
@@ -48,11 +53,21 @@ type plainDatabase struct {
 func (p *plainDatabase) Sample(ctx context.Context) collector.Sample {
 	sample := p.Reader.Sample(ctx)
 	p.files.Store(p.Reader.Files())
+	p.Look()
 	return sample
+}
+
+// Checkpoint implements watchdog.Checkpointer.
+func (p *plainDatabase) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
+	result, err := p.Checkpointer.Checkpoint(ctx, mode, b)
+	if errors.Is(err, plain.ErrUnclaimed) { // the application is away, or comes back with another file
+		err = fmt.Errorf("%w: %w", watchdog.ErrAway, err)
+	}
+	return result, err
 }
 
 // PlainParts serve a database without replicas outside of a daemon, for a command
 // that does one thing to it.
 func PlainParts(t config.DatabaseTarget) watchdog.Parts {
-	return plainParts(t, lockCounts{self: &collector.Busy{}}, nil)
+	return plainParts(t, &dirwatch.Watcher{}, lockCounts{self: &collector.Busy{}}, nil)
 }

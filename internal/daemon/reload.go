@@ -33,7 +33,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 			r.done <- r.do(ctx)
 		case <-rescan.C:
 			if err := d.rescan(ctx); err != nil && ctx.Err() == nil {
-				d.log.Error("the globs could not be looked through; the databases found before go on", "err", err)
+				d.log.Error("the globs could not be expanded; databases found earlier are still watched", "err", err)
 			}
 		case <-ctx.Done():
 			return nil
@@ -70,7 +70,7 @@ func (d *Daemon) reloadNow(ctx context.Context) error {
 	d.metrics.Reloaded(time.Now(), err)
 	d.itself.reloaded(err)
 	if err != nil {
-		d.log.Error("the new configuration was not taken over; the one before stays in force", "err", err)
+		d.log.Error("the new configuration was rejected; the previous one stays in force", "err", err)
 		return err
 	}
 	d.log.Info("the configuration was reloaded", "databases", len(d.watchdog.Status().Databases), "policies",
@@ -87,7 +87,7 @@ func (d *Daemon) swap(ctx context.Context) error {
 		return err
 	}
 	if cfg.Server != d.config.Server {
-		d.log.Warn("changes in the server block take effect at the next start only")
+		d.log.Warn("changes to the server block take effect only after a restart")
 	}
 	if err := d.notices.Configure(notifiersOf(cfg)); err != nil {
 		return err

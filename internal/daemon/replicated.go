@@ -15,7 +15,6 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/internal/freshness"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
@@ -31,7 +30,7 @@ const (
 
 // replicatedParts serve a database with replicas. Its files are opened by the
 // reader, which the watchdog's turns own, and used by the replicator, which runs
-// beside them: before the reader closes files, the replicator lets go of them.
+// beside them: before the reader closes files, the replicator releases them.
 func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (watchdog.Parts, error) {
 	log := d.log.With("db", t.Name)
 	shared := &sharedDatabase{path: t.Path}
@@ -48,6 +47,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 			d.watchdog.Look(t.Name)
 			return shared.files.Load()
 		},
+		Names:     d.names.Watch,
 		StateDir:  stateDir,
 		Capture:   capture.Options{RestartAt: t.Restart.At, StallBudget: t.Restart.StallBudget},
 		Replicas:  replicas,
@@ -81,8 +81,8 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	return watchdog.Parts{
 		Sampler:      shared,
 		Checkpointer: shared,
-		Actions: watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: r.VerifyNow,
-			Notify: d.notify, Replicas: freshness.NewHour(r.Status).Replicas, Capture: capturing(r)},
+		Actions: watchdog.Actions{Snapshot: shared.SnapshotNow, Sync: shared.SyncNow, Verify: shared.VerifyNow,
+			Notify: d.notify, Replicas: d.past.Of(t.Name, r.Status).Replicas, Capture: capturing(r)},
 		LastBusy: d.locks.last(t.Name),
 		Close: func(ctx context.Context) error {
 			stop()
@@ -100,7 +100,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 }
 
 // replicate runs one database's replication until ctx ends. What fails as a whole,
-// or panics, begins again after a pause; the other databases go on meanwhile.
+// or panics, begins again after a pause; the other databases are not affected.
 func (d *Daemon) replicate(ctx context.Context, r *replicator.Replicator, log *slog.Logger) error {
 	for said := (time.Time{}); ; {
 		err := d.replicateOnce(ctx, r)
@@ -109,7 +109,7 @@ func (d *Daemon) replicate(ctx context.Context, r *replicator.Replicator, log *s
 		}
 		if time.Since(said) >= time.Minute {
 			said = time.Now()
-			log.Error("replication of this database stopped; it is begun again and again", "every", replicatorPause, "err", err)
+			log.Error("replication of this database stopped; restarting it", "every", replicatorPause, "err", err)
 		}
 		select {
 		case <-time.After(replicatorPause):

@@ -62,6 +62,11 @@ func (s *sharedDatabase) SnapshotNow(ctx context.Context) error {
 	return s.onceOpen(ctx, s.Replicator.SnapshotNow)
 }
 
+// VerifyNow is the replicator's, once it can, with typed errors.
+func (s *sharedDatabase) VerifyNow(ctx context.Context) error {
+	return s.onceOpen(ctx, s.Replicator.VerifyNow)
+}
+
 // onceOpen does it, and again while capture has not begun: who asks as soon as the
 // daemon is ready need not know what is still missing. Where there are no files,
 // nothing is waited for.

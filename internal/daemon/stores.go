@@ -9,6 +9,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
+	"github.com/sqlwatch/sqlwatch/replicator/store/spelled"
 )
 
 // NewStore returns the store of one replica, for a command: behind the seam, with
@@ -33,19 +34,30 @@ func (s *stores) open(ctx context.Context, t config.ReplicaTarget, observe func(
 		if err != nil {
 			return nil, err
 		}
-		return store.Through(st, s.uploads, observe), nil
+		return store.Through(st, s.uploads.At(t.Name), observe), nil
 	case "s3":
-		st, err := s3.New(ctx, s3.Config{
-			Bucket: t.S3.Bucket, Prefix: t.S3.Prefix, Region: t.S3.Region, Endpoint: t.S3.Endpoint, PathStyle: pathStyle(t.S3),
-			AccessKey: t.S3.AccessKey.Reveal(), SecretKey: t.S3.SecretKey.Reveal(), SessionToken: t.S3.SessionToken.Reveal(),
-			CAFile: t.S3.CAFile, Observe: observe, Shared: &s.s3, Log: log,
+		st, err := spelled.Open(t.S3.Prefix, func(prefix string) (*s3.Store, error) {
+			return s3.New(ctx, s3.Config{
+				Bucket: t.S3.Bucket, Prefix: prefix, Region: t.S3.Region, Endpoint: t.S3.Endpoint, PathStyle: pathStyle(t.S3),
+				AccessKey: t.S3.AccessKey.Reveal(), SecretKey: t.S3.SecretKey.Reveal(),
+				SessionToken: t.S3.SessionToken.Reveal(),
+				CAFile:       t.S3.CAFile, Observe: observe, Shared: &s.s3, Log: log,
+			})
 		})
 		if err != nil {
 			return nil, err
 		}
-		return store.Through(st, s.uploads, nil), nil
+		return store.Through(st, s.uploads.At(endpoint(st)), nil), nil
 	}
 	return nil, fmt.Errorf("replica %s: unknown type %q", t.Name, t.Type)
+}
+
+// endpoint names what answers.
+func endpoint(st store.Store) string {
+	if bucket, ok := store.As[*s3.Store](st); ok {
+		return bucket.Endpoint()
+	}
+	return ""
 }
 
 // pathStyle is what the configuration says of it, nil where it says nothing.

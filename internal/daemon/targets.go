@@ -17,20 +17,21 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/internal/web"
 )
 
 // targets returns what the watchdog shall look after. A database that cannot be
 // looked after is reported and left out; it does not stop the others.
 func (d *Daemon) targets(cfg *config.Config) []watchdog.Target {
-	expanded, leftOut := cfg.ExpandAround(d.watched.list())
+	expanded, leftOut := cfg.ExpandAround(d.watched.list(), d.disks)
+	files := d.itself.expanded(len(expanded), leftOut)
 	if text := fmt.Sprint(leftOut); text != d.leftOut && len(leftOut) > 0 {
 		first := leftOut[0]
-		d.log.Error("some databases are left out; the others go on", "left_out", len(leftOut), "first", first.Place, "err",
-			first.Why)
+		d.log.Error("some databases are left out; the others are watched", "left_out", files, "first",
+			first.Place, "err", first.Why)
 		d.leftOut = text // a rescan does not say the same again
 	}
 	d.expanded = expanded
-	d.itself.expanded(len(expanded), leftOut)
 	targets := make([]watchdog.Target, len(expanded))
 	for i, t := range expanded {
 		targets[i] = watchdog.Target{
@@ -63,9 +64,29 @@ func (d *Daemon) open(ctx context.Context, t config.DatabaseTarget) (watchdog.Pa
 	if len(t.Replicas) > 0 {
 		return d.replicatedParts(ctx, t)
 	}
-	parts := plainParts(t, d.locks, d.log)
+	parts := plainParts(t, &d.names, d.locks, d.log)
 	parts.Actions.Notify = d.notify
 	return parts, nil
+}
+
+// places says where a database's replicas are.
+func (d *Daemon) places(ctx context.Context, db string) (web.Places, error) {
+	s, err := d.watchdog.Database(db)
+	if err != nil {
+		return web.Places{}, err
+	}
+	p := web.Places{Database: s.Name, Path: s.Path, Replicas: []web.ReplicaPlace{}}
+	err = d.request(ctx, func(context.Context) error {
+		for _, t := range d.expanded {
+			for _, r := range t.Replicas {
+				if t.Name == s.Name {
+					p.Replicas = append(p.Replicas, web.ReplicaPlace{Name: r.Name, URL: r.URL()})
+				}
+			}
+		}
+		return nil
+	})
+	return p, err
 }
 
 // notify tells an action's notifiers what it has to say, and returns when each has

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
@@ -24,7 +25,7 @@ type watched struct {
 	known map[string]config.Known
 }
 
-// loadWatched reads what earlier lives have found. A damaged file is as good as none.
+// loadWatched reads what earlier lives have found. A corrupt file is as good as none.
 func loadWatched(stateDir string) (*watched, error) {
 	w := &watched{path: filepath.Join(stateDir, "watched.json"), known: map[string]config.Known{}}
 	data, err := os.ReadFile(w.path)
@@ -92,19 +93,22 @@ func (d *Daemon) learn() {
 	}
 	if grown {
 		if err := d.watched.save(); err != nil {
-			d.log.Warn("a database that goes missing may be forgotten at the next start", "err", err)
+			d.log.Warn("the list of known databases could not be saved; one that goes missing may be forgotten at the next "+
+				"start", "err", err)
 		}
 	}
 }
 
-// forget lets go of a database that a glob found once and whose file is gone. Its
+// forget stops watching a database that a glob found once and whose file is gone. Its
 // replica and its directory in the state directory stay.
 func (d *Daemon) forget(ctx context.Context, name string) error {
 	s, err := d.watchdog.Database(name)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(s.Path); err == nil {
+	if _, err := d.disks.Lstat(s.Path); errors.Is(err, lookup.ErrHung) {
+		return fmt.Errorf("forget %s: whether its file is there is not known: %w", s.Name, err)
+	} else if err == nil {
 		return fmt.Errorf("forget %s: its file %s is there: move it away, or take it out of the configuration: %w", s.Name,
 			s.Path, watchdog.ErrBadRequest)
 	}

@@ -23,13 +23,17 @@ type census struct {
 	found map[inode]*ForeignError
 }
 
-// How long a census may be used after its end: many databases that are opened at once
-// share it, and it costs no more than a tenth of a core. Where it takes long, because the
-// machine is busy, it is not believed for longer all the same.
-const (
-	censusAge  = 9 // as a multiple of the time it took
-	censusMost = 250 * time.Millisecond
-)
+// age says how old a census may be, by what it took: it costs no more than a part of a core.
+type age func(took time.Duration) time.Duration
+
+// censusFresh is for who is about to open a database: many that are opened at once share one,
+// for a tenth of a core. Where it takes long, because the machine is busy, it is not believed for
+// longer all the same.
+func censusFresh(took time.Duration) time.Duration { return min(9*took, 250*time.Millisecond) }
+
+// censusRest is for who has a database open: whoever comes now without a lock is met within
+// some seconds, for half a percent of a core.
+func censusRest(took time.Duration) time.Duration { return max(5*time.Second, 200*took) }
 
 var lastCensus census // of the process, as is the registry
 
@@ -37,11 +41,11 @@ var lastCensus census // of the process, as is the registry
 // WAL than the one we see. A process that has the main file open alone is none: a
 // connection that has not read yet, or a copy under way. What may not be looked at is
 // taken for good: this finds what it can.
-func (c *company) foreigner(database inode) (*ForeignError, error) {
+func (c *company) foreigner(database inode, old age) (*ForeignError, error) {
 	all := &lastCensus
 	all.Lock()
 	defer all.Unlock()
-	if all.known[database] != c.walPath || time.Since(all.at) > all.took+min(censusAge*all.took, censusMost) {
+	if all.known[database] != c.walPath || time.Since(all.at) > all.took+old(all.took) {
 		if err := all.take(c.pid); err != nil {
 			return nil, err
 		}
@@ -188,7 +192,7 @@ func (o *opener) inherited(dir string, self int) bool {
 		was, open, err := statPath(filepath.Join(theirs, "fd", fd))
 		is, still, err2 := statPath(filepath.Join(dir, "fd", fd))
 		if err2 != nil || !still {
-			continue // the child has closed it meanwhile
+			continue // the child has closed it in the meantime
 		}
 		if err != nil || !open || inodeOf(&was) != inodeOf(&is) {
 			return false
@@ -215,7 +219,7 @@ func parentOf(dir string) int {
 }
 
 // same reports whether a process's open WAL is the one we see. It looks twice: a WAL
-// may be made anew between two calls.
+// may be recreated between two calls.
 func (o *opener) same(link string) bool {
 	for range 2 {
 		theirs, open, err := statPath(link)
@@ -246,7 +250,7 @@ func readFDInfo(path string) (i fdInfo, err error) {
 		case "lock":
 			l, ok := parseProcLock(strings.Fields(value))
 			i.shared = i.shared || ok && l.first <= sharedFirst+sharedSize && pendingByte <= l.last
-			i.index = i.index || ok && l.first <= shmDMS && shmDMS <= l.last
+			i.index = i.index || ok && l.first <= shmStander && shmDMS <= l.last
 		}
 	}
 	return i, lines.Err()

@@ -18,10 +18,10 @@ var ErrInUse = errors.New("somebody has a connection to it")
 type Claim struct{ files []*os.File }
 
 // The lock bytes that any connection shares: of the main file all of PENDING,
-// RESERVED and SHARED, of the -shm file all including DMS.
+// RESERVED and SHARED, of the -shm file all including DMS, and the one of who stands back.
 const (
 	mainLocks, mainLocksLen = 0x40000000, 512
-	shmLocks, shmLocksLen   = 120, 9
+	shmLocks, shmLocksLen   = 120, 10
 )
 
 // Replacing claims the database at path, which this process must have no connection

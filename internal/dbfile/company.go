@@ -91,10 +91,11 @@ type company struct {
 
 // Others reports whether another process uses the wal-index that we see. Where one
 // uses the database in another way, the error is a *ForeignError, or ErrUnclear
-// where that need not last. It costs two system calls, and a few more each second.
+// where that need not last. It costs two system calls, and a few more each second; while
+// connections of ours are open, also a look at all processes now and then, as censusRest says.
 func (f *Files) Others() (attached bool, err error) {
 	f.mu.RLock()
-	database, shm, left := f.database, f.shm, f.left
+	database, shm, left, joined := f.database, f.shm, f.left, f.pinned
 	f.mu.RUnlock()
 	if database == nil {
 		return false, fmt.Errorf("%s: %w", f.path, fs.ErrClosed)
@@ -108,15 +109,15 @@ func (f *Files) Others() (attached bool, err error) {
 	}
 	var dms Holder
 	if shm != nil {
-		if dms, err = other(shm, shmDMS, 1); err != nil {
+		if dms, err = other(shm, shmDMS, 2); err != nil { // who stands back is there as well
 			return false, err
 		}
 	}
-	return f.company.judge(database.id, time.Now(), main, dms)
+	return f.company.judge(database.id, time.Now(), main, dms, joined)
 }
 
-// IndexUsed reports whether another process uses the wal-index that is held, also
-// where its file has been removed.
+// IndexUsed reports whether another process uses the wal-index that is held, and does not stand
+// back, also where its file has been removed.
 func (f *Files) IndexUsed() (bool, error) {
 	d, err := f.held(&f.shm, ErrNoWALIndex)
 	if err != nil {
@@ -126,12 +127,12 @@ func (f *Files) IndexUsed() (bool, error) {
 	return dms.Held, err
 }
 
-func (c *company) judge(database inode, now time.Time, main, dms Holder) (attached bool, err error) {
+func (c *company) judge(database inode, now time.Time, main, dms Holder, joined bool) (attached bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now.Sub(c.slowAt) >= slowEvery {
 		c.slowAt = now
-		if c.found, err = c.lookAgain(database, dms.Held); err != nil {
+		if c.found, err = c.lookAgain(database, dms.Held, joined); err != nil {
 			return false, err
 		}
 	}
@@ -160,8 +161,8 @@ func (c *company) judge(database inode, now time.Time, main, dms Holder) (attach
 }
 
 // lookAgain, which the caller locks, looks at what the locks do not tell: at the file's names, and whether
-// what was found before is still so.
-func (c *company) lookAgain(database inode, attached bool) (*ForeignError, error) {
+// what was found before is still so. Where we have joined, who is held by no lock is looked for.
+func (c *company) lookAgain(database inode, attached, joined bool) (*ForeignError, error) {
 	found := c.found
 	now, err := nameOf(c.path)
 	switch {
@@ -173,10 +174,12 @@ func (c *company) lookAgain(database inode, attached bool) (*ForeignError, error
 		return &ForeignError{Kind: ForeignMount}, nil
 	case now.links > 1:
 		return &ForeignError{Kind: ForeignLinks}, nil
+	case found == nil && joined:
+		return c.foreigner(database, censusRest)
 	case found == nil:
 		return nil, nil
 	case found.Kind == ForeignUnlocked, found.Kind == ForeignIndex:
-		return c.foreigner(database)
+		return c.foreigner(database, censusFresh)
 	case found.Kind == ForeignWAL && !attached:
 		return c.strangersWAL()
 	}
@@ -202,7 +205,7 @@ func (f *Files) MayOpen() error {
 		found, err = f.company.strangersWAL()
 	}
 	if err == nil && found == nil {
-		found, err = f.company.foreigner(database.id)
+		found, err = f.company.foreigner(database.id, censusFresh)
 	}
 	if err != nil {
 		return fmt.Errorf("find out who uses %s: %w", f.path, err)

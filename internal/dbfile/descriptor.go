@@ -64,7 +64,7 @@ func pinFile(path string) (pin, error) {
 func (p pin) close() { unix.Close(p.fd) }
 
 // open opens exactly the pinned inode for reading, whatever its path has come
-// to mean meanwhile.
+// to mean in the meantime.
 func (p pin) open() (*descriptor, error) {
 	var fd int
 	err := retry(func() (err error) {
@@ -94,7 +94,7 @@ func (d *descriptor) fstat() (st unix.Stat_t, err error) {
 	return st, err
 }
 
-// control calls f with the raw descriptor, which stays open meanwhile.
+// control calls f with the raw descriptor, which stays open in the meantime.
 func (d *descriptor) control(f func(fd int) error) error {
 	raw, err := d.SyscallConn()
 	if err != nil {

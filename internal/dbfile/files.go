@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,7 @@ type Files struct {
 	retired  []*descriptor // wal-indexes no longer at their path; see sweepRetired
 	pinned   bool          // see Pin
 	left     bool          // the pinned ones are no longer at their paths
+	indexed  atomic.Int64  // bytes of the wal-index when this process stood back: see StandBack
 
 	company company
 }
@@ -128,7 +130,7 @@ func (f *Files) Path() string { return f.path }
 // Change says which of the three files is another than before. A file that
 // appeared or vanished has changed too.
 type Change struct {
-	Database bool // not the file that is held: close the SQL connections, then Close, and Open anew
+	Database bool // not the file that is held: close the SQL connections, then Close, and Open again
 	WAL      bool // since the last Refresh
 	Shm      bool // since the last Refresh
 }
@@ -196,7 +198,7 @@ func (f *Files) takeUp() (c Change, st stats, err error) {
 
 // Pin keeps the -wal and -shm that are held, also when others are at their paths,
 // until Unpin. SQLite's last close unlinks both: whoever has not read all of them then
-// still can. Refresh and Look report the change at each call meanwhile.
+// still can. Refresh and Look report the change at each call in the meantime.
 func (f *Files) Pin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -262,16 +264,16 @@ func replace(held *descriptor, path string) (_ *descriptor, changed bool, st uni
 
 // sweepRetired closes wal-indexes that left their path, where that can drop no
 // lock. A SQL connection of this process may still live on one (someone
-// removed the file under it): it holds the DMS byte, shared, for as long as it
-// lives, and nobody new can open a file without a path. So a free DMS byte
-// means no connection is left there. The last SQLite to close cannot remove
+// removed the file under it): it shares the DMS byte, or where it stands back the one
+// behind it, for as long as it lives, and nobody new can open a file without a
+// path. So where both are free no connection is left there. The last SQLite to close cannot remove
 // the file under a connection that is just opening it either: the remover
 // needs the main file exclusively, the opener already shares it.
 func (f *Files) sweepRetired() {
 	kept := f.retired[:0]
 	for _, d := range f.retired {
-		var dms [1]Holder
-		if err := d.queryLocks(f.pid, shmDMS, dms[:]); err != nil || dms[0].Held {
+		var used [2]Holder // DMS, and who stands back
+		if err := d.queryLocks(f.pid, shmDMS, used[:]); err != nil || used[0].Held || used[1].Held {
 			kept = append(kept, d)
 			continue
 		}

@@ -94,7 +94,7 @@ var (
 )
 
 // describe fills in command and age of the holders that are visible here. A
-// process that is gone meanwhile stays without.
+// process that is gone in the meantime stays without.
 func describe(holders []LockHolder) {
 	for i := range holders {
 		h := &holders[i]

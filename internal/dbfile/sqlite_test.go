@@ -163,17 +163,17 @@ func TestRecoveryAgreesWithSQLite(t *testing.T) {
 		b[off] ^= 0x10
 		return b
 	}
-	damaged := map[string][]byte{"whole": wal, "D42_other_byte_order": otherByteOrder(t, wal, h)}
+	corrupt := map[string][]byte{"whole": wal, "D42_other_byte_order": otherByteOrder(t, wal, h)}
 	for frame := uint32(1); h.FrameOffset(frame) < int64(len(wal)); frame += 4 {
 		off := int(h.FrameOffset(frame))
-		damaged[fmt.Sprintf("D11_page_number_of_%d", frame)] = flipped(off + 3)
-		damaged[fmt.Sprintf("D11_salt_of_%d", frame)] = flipped(off + 9)
-		damaged[fmt.Sprintf("D11_content_of_%d", frame)] = flipped(off + 300)
-		damaged[fmt.Sprintf("D10_cut_in_%d", frame)] = wal[:off+100]
-		damaged[fmt.Sprintf("D10_cut_before_%d", frame)] = wal[:off]
+		corrupt[fmt.Sprintf("D11_page_number_of_%d", frame)] = flipped(off + 3)
+		corrupt[fmt.Sprintf("D11_salt_of_%d", frame)] = flipped(off + 9)
+		corrupt[fmt.Sprintf("D11_content_of_%d", frame)] = flipped(off + 300)
+		corrupt[fmt.Sprintf("D10_cut_in_%d", frame)] = wal[:off+100]
+		corrupt[fmt.Sprintf("D10_cut_before_%d", frame)] = wal[:off]
 	}
 	i := 0
-	for name, b := range damaged {
+	for name, b := range corrupt {
 		i++
 		copyPath := filepath.Join(dir, fmt.Sprintf("%d.db", i))
 		writeFile(t, copyPath, db)

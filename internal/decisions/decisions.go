@@ -56,7 +56,7 @@ func (l *Log) Recently(db string) watchdog.Recent {
 	if l.recent == nil {
 		l.recent = map[string]watchdog.Recent{}
 		if err := Read(l.path, func(e watchdog.Entry) { l.recent[e.DB] = add(l.recent[e.DB], e) }); err != nil {
-			l.log.Error("the decision log could not be read; what was decided before is not shown", "err", err)
+			l.log.Error("the decision log could not be read; earlier decisions are not shown", "err", err)
 		}
 	}
 	return l.recent[db]

@@ -265,7 +265,7 @@ func settle(ctx context.Context, database string) error {
 	if err != nil {
 		return err
 	}
-	plain := plain.New(database, func() *dbfile.Files { return files })
+	plain := plain.New(database, func() *dbfile.Files { return files }, nil)
 	result, err := plain.Checkpoint(ctx, sqlite.Truncate, sqlite.Budget{Stall: time.Minute})
 	if err == nil && result.Outcome != sqlite.OutcomeTruncated {
 		err = fmt.Errorf("the database of the demo could not be checkpointed: %s", result.Outcome)

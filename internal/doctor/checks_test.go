@@ -132,8 +132,8 @@ var faults = []struct {
 		f.Replicas[0].PutErr = fmt.Errorf("write: %w", syscall.ENOSPC)
 	}},
 	{"replica-failed", Critical, "check", func(f *Facts) { f.Replicas[0].GetErr = errors.New("unheard of") }},
-	{"replica-conditional-writes", Warning, "one sqlwatch only", func(f *Facts) { f.Replicas[0].Conditional = Ignored }},
-	{"replica-conditional-writes", Warning, "one sqlwatch only", func(f *Facts) { f.Replicas[0].Conditional = Refused }},
+	{"replica-conditional-writes", Warning, "only one sqlwatch", func(f *Facts) { f.Replicas[0].Conditional = Ignored }},
+	{"replica-conditional-writes", Warning, "only one sqlwatch", func(f *Facts) { f.Replicas[0].Conditional = Refused }},
 	{"replica-conditional-writes", Warning, "not guaranteed", func(f *Facts) { f.Replicas[0].Matching = Ignored }},
 	{"replica-metadata", Warning, "x-amz-meta", func(f *Facts) { f.Replicas[0].Odd.MetadataLost = true }},
 	{"replica-range", Critical, "check", func(f *Facts) { f.Replicas[0].Odd.RangeErr = errors.New("unheard of") }},
@@ -141,7 +141,7 @@ var faults = []struct {
 	{"replica-not-deleted", Warning, "object lock", func(f *Facts) { f.Replicas[0].Odd.NotDeleted = true }},
 	{"replica-versions", Warning, "NoncurrentVersionExpiration", func(f *Facts) { f.Replicas[0].Odd.Versioned = true }},
 	{"replica-head", Note, "HEAD", func(f *Facts) { f.Replicas[0].Odd.HeadRefused = true }},
-	{"replica-damaged", Critical, "sqlwatch verify", func(f *Facts) { f.Replicas[0].Damaged = true }},
+	{"replica-damaged", Critical, "sqlwatch verify", func(f *Facts) { f.Replicas[0].Corrupt = true }},
 	{"replica-stale-list", Warning, "caching", func(f *Facts) { f.Replicas[0].NotListed = true }},
 	{"replica-foreign", Warning, "--adopt", func(f *Facts) { f.Replicas[0].Foreign = true }},
 	{"replica-same-disk", Warning, "another disk", func(f *Facts) { f.Replicas[0].Dir.SameDisk = true }},
@@ -274,16 +274,6 @@ func idsIn(t *testing.T, pattern *regexp.Regexp, glob string) (ids []string) {
 	return ids
 }
 
-func TestQuote(t *testing.T) {
-	t.Parallel()
-	for path, want := range map[string]string{"/srv/app-1.db": "/srv/app-1.db", "/my app/a.db": "'/my app/a.db'",
-		"/it's": `'/it'\''s'`, "": "''", "/$(rm)": "'/$(rm)'"} {
-		if got := quote(path); got != want {
-			t.Errorf("quote(%q) = %s, want %s", path, got, want)
-		}
-	}
-}
-
 // The daemon is none of the application's processes.
 func TestOwnDaemonIsNotCounted(t *testing.T) {
 	f := healthy()
@@ -327,5 +317,26 @@ func TestOwnCapturePinsOnPurpose(t *testing.T) {
 		if got := pinsRather(tt.a, tt.markA, tt.b, tt.markB); got != tt.want {
 			t.Errorf("%s at %d rather than %s at %d: %v", tt.a.Command, tt.markA, tt.b.Command, tt.markB, got)
 		}
+	}
+}
+
+// Who names a process, or a file below a glob, begins no line of the report with it.
+func TestForgedNames(t *testing.T) {
+	t.Parallel()
+	const forged = "x\n  critical  \x1b[31m"
+	if got, want := (Process{PID: 7, Command: forged}).name(), `x\x0a  critical  \x1b[31m (pid 7)`; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	f := healthy()
+	f.Path, f.Real, f.File.Mode = "/srv/"+forged+".db", "/srv/"+forged+".db", 0o644
+	var out strings.Builder
+	report := Report{Databases: []Examined{{Name: "app", Path: f.Path, Findings: Diagnose(f)}}, Faults: 1}
+	if err := report.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); strings.Contains(text, "\n  critical") || strings.Contains(text, "\x1b") ||
+		!strings.Contains(text, `/srv/x\x0a  critical  \x1b[31m.db`) ||
+		!strings.Contains(text, `cure: chmod o-rwx $'/srv/x\x0a  critical  \x1b[31m.db'`) {
+		t.Errorf("the report:\n%s", text)
 	}
 }

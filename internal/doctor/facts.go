@@ -138,7 +138,7 @@ type Replica struct {
 	PutErr      error
 	GetErr      error
 	DeleteErr   error
-	Damaged     bool    // what was read is not what was written
+	Corrupt     bool    // what was read is not what was written
 	NotListed   bool    // what was written did not show in the next listing
 	Conditional Support // If-None-Match
 	Matching    Support // If-Match

@@ -13,7 +13,7 @@ func missing(f Facts) []Finding {
 		return nil
 	}
 	return one("missing", Critical, fmt.Sprintf("there is no file at %s", f.Path),
-		"nothing is watched or replicated until the application makes it; a wrong path looks the same",
+		"nothing is watched or replicated until the application creates it; a wrong path looks the same",
 		"start the application once, or correct `path` in the configuration")
 }
 
@@ -23,7 +23,7 @@ func notDatabase(f Facts) []Finding {
 	}
 	return one("not-a-database", Critical, fmt.Sprintf("%s is not an SQLite database: %s", f.Path, f.StateErr),
 		"only plain SQLite files can be read; one that is encrypted (SQLCipher, SEE) cannot",
-		"correct `path` in the configuration; see what it is with: file "+quote(f.Path))
+		"correct `path` in the configuration; to see what the file is: file "+show.Quote(f.Path))
 }
 
 func unreadable(f Facts) []Finding {
@@ -31,16 +31,16 @@ func unreadable(f Facts) []Finding {
 		return nil
 	}
 	return one("unreadable", Critical, fmt.Sprintf("uid %d may not read the database: %s", f.UID, f.StateErr),
-		"nothing of it can be watched or replicated",
-		"run as the database's owner, whom this shows: stat -c %U "+quote(f.Path))
+		"the database can be neither watched nor replicated",
+		"run as the database's owner; to see who that is: stat -c %U "+show.Quote(f.Path))
 }
 
 func emptyFile(f Facts) []Finding {
 	if f.State != StateEmpty {
 		return nil
 	}
-	return one("empty", Note, f.Path+" is a file of no bytes", "SQLite writes the header with the first table",
-		"nothing to do: it is taken up at the first write")
+	return one("empty", Note, f.Path+" is an empty file", "SQLite writes the header with the first table",
+		"nothing to do: sqlwatch picks it up at the first write")
 }
 
 func (f Facts) readable() bool { return f.State == StateDatabase }
@@ -50,9 +50,9 @@ func journalMode(f Facts) []Finding {
 		return nil
 	}
 	return one("journal-mode", Critical, "the database uses a rollback journal, not WAL",
-		"readers and the writer shut each other out, and sqlwatch can neither measure, checkpoint nor replicate it",
+		"readers and the writer block each other, and sqlwatch cannot measure, checkpoint or replicate it",
 		fmt.Sprintf("sqlwatch doctor --fix %s, or once from the application: PRAGMA journal_mode=WAL; (the file remembers "+
-			"it)", quote(f.Path)))
+			"it)", show.Quote(f.Path)))
 }
 
 // CanTurnWALOn reports whether WAL mode is off and may be turned on: it would do
@@ -86,23 +86,21 @@ func pageChecksums(f Facts) []Finding {
 		"a page written without its checksum is a disk I/O error for the application, so sqlwatch measures the database "+
 			"and neither checkpoints nor replicates it",
 		fmt.Sprintf("rebuild it without them while the application is stopped: sqlite3 %s '.filectrl reserve_bytes 0' "+
-			"'PRAGMA journal_mode=delete' VACUUM 'PRAGMA journal_mode=wal'", quote(f.Path)))
+			"'PRAGMA journal_mode=delete' VACUUM 'PRAGMA journal_mode=wal'", show.Quote(f.Path)))
 }
 
 func networkFilesystem(f Facts) []Finding {
 	if !f.Place.Network {
 		return nil
 	}
-	what := fmt.Sprintf("the database lies on %s, a network file system, mounted at %s", f.Place.Type, f.Place.Point)
+	what := fmt.Sprintf("the database is on %s, a network file system, mounted at %s", f.Place.Type, f.Place.Point)
 	if strings.HasPrefix(f.Place.Type, "fuse") {
-		what = fmt.Sprintf("the database lies on %s, a file system of a program (FUSE), mounted at %s: whether its locks "+
-			"and "+
-			"shared memory are whole cannot be told from here, and nothing else was looked at", f.Place.Type, f.Place.Point)
+		what = fmt.Sprintf("the database is on %s, a FUSE file system, mounted at %s: doctor cannot tell whether locks and "+
+			"shared memory work on it, and checked nothing else", f.Place.Type, f.Place.Point)
 	}
 	return one("network-filesystem", Critical, what,
 		"WAL mode needs shared memory and locks that every process sees; over a network it corrupts databases",
-		"move the database to a local disk (ext4, xfs, btrfs, zfs) and let a replica carry it elsewhere; one host only may "+
-			"open it")
+		"move the database to a local disk (ext4, xfs, btrfs, zfs) and replicate it elsewhere; only one host may open it")
 }
 
 func volatileFilesystem(f Facts) []Finding {
@@ -110,18 +108,18 @@ func volatileFilesystem(f Facts) []Finding {
 		return nil
 	}
 	return one("volatile-filesystem", Warning,
-		fmt.Sprintf("the database lies on %s, mounted at %s, which is gone at the next boot", f.Place.Type, f.Place.Point),
-		"every commit since the last replicated one is lost with the memory",
-		"move it to a disk; where it is meant to be a cache, nothing is to do")
+		fmt.Sprintf("the database is on %s, mounted at %s, which is lost at the next boot", f.Place.Type, f.Place.Point),
+		"every commit that is not replicated yet is lost with the memory",
+		"move it to a disk; if it is only a cache, there is nothing to do")
 }
 
 func overlayFilesystem(f Facts) []Finding {
 	if !f.readable() || f.Place.Type != "overlay" {
 		return nil
 	}
-	return one("overlay-filesystem", Critical, "the database lies in a container's own layer (overlay), not in a volume",
+	return one("overlay-filesystem", Critical, "the database is in a container's own layer (overlay), not in a volume",
 		"it disappears with the container at the next deploy, and its locks cannot be seen from outside",
-		"mount a volume over its directory: docker run -v app-data:"+quote(f.File.Dir)+" …")
+		"mount a volume over its directory: docker run -v app-data:"+show.Quote(f.File.Dir)+" …")
 }
 
 func readOnlyFilesystem(f Facts) []Finding {
@@ -129,8 +127,8 @@ func readOnlyFilesystem(f Facts) []Finding {
 		return nil
 	}
 	return one("read-only-filesystem", Critical, "the file system at "+f.Place.Point+" is mounted read-only",
-		"the application cannot commit; a disk that found errors turns itself read-only",
-		fmt.Sprintf("look for disk errors with `dmesg`, then: mount -o remount,rw %s", quote(f.Place.Point)))
+		"the application cannot commit; Linux remounts a file system read-only after disk errors",
+		fmt.Sprintf("look for disk errors with `dmesg`, then: mount -o remount,rw %s", show.Quote(f.Place.Point)))
 }
 
 func foreignOwner(f Facts) []Finding {
@@ -139,8 +137,8 @@ func foreignOwner(f Facts) []Finding {
 	}
 	return one("foreign-owner", Critical, fmt.Sprintf("the database belongs to uid %d and sqlwatch runs as uid %d",
 		f.File.UID, f.UID),
-		"whoever opens it first creates -wal and -shm; under another uid they would lock the application out, so sqlwatch "+
-			"leaves it alone",
+		"the process that opens it first creates -wal and -shm; under another uid they would lock the application out, so "+
+			"sqlwatch does not open it",
 		fmt.Sprintf("run as its owner: sudo -u '#%d' sqlwatch run …; with systemd, User=%d", f.File.UID, f.File.UID))
 }
 
@@ -149,7 +147,7 @@ func runningAsRoot(f Facts) []Finding {
 		return nil
 	}
 	return one("running-as-root", Note, fmt.Sprintf("this runs as root, the database belongs to uid %d", f.File.UID),
-		"root may do all of it, and needs none of it",
+		"sqlwatch does not need root's rights",
 		fmt.Sprintf("let the daemon run as the owner: User=%d in its systemd unit", f.File.UID))
 }
 
@@ -163,8 +161,8 @@ func sideFileOwner(f Facts) []Finding {
 			s.Path, s.UID, f.File.UID),
 			`the application gets "attempt to write a readonly database": somebody opened the database under another uid `+
 				`while it was closed`,
-			fmt.Sprintf("chown --reference=%s %s, and open the database under its owner's uid only", quote(f.Real),
-				quote(s.Path)))...)
+			fmt.Sprintf("chown --reference=%s %s, and open the database under its owner's uid only", show.Quote(f.Real),
+				show.Quote(s.Path)))...)
 	}
 	return found
 }
@@ -176,15 +174,15 @@ func fileMode(f Facts) []Finding {
 	case f.File.Mode&0o002 != 0:
 		return one("world-writable", Warning, fmt.Sprintf("every user of this machine may write the database (mode %04o)",
 			f.File.Mode.Perm()),
-			"any of them can change or destroy it", "chmod o-rwx "+quote(f.Real))
+			"any of them can change or destroy the data", "chmod o-rwx "+show.Quote(f.Real))
 	case f.File.Mode&0o200 == 0:
 		return one("file-read-only", Warning, fmt.Sprintf("the database's owner may not write it (mode %04o)",
 			f.File.Mode.Perm()),
-			"commits fail, unless the application is root", "chmod u+w "+quote(f.Real))
+			"commits fail, unless the application is root", "chmod u+w "+show.Quote(f.Real))
 	case f.File.Mode&0o004 != 0:
 		return one("world-readable", Note, fmt.Sprintf("every user of this machine may read the database (mode %04o)",
 			f.File.Mode.Perm()),
-			"its content is no secret on this machine, and -wal and -shm take the same mode", "chmod o-rwx "+quote(f.Real))
+			"anyone on this machine can read its content; -wal and -shm take the same mode", "chmod o-rwx "+show.Quote(f.Real))
 	}
 	return nil
 }
@@ -206,11 +204,11 @@ func directoryMode(f Facts) []Finding {
 		return nil
 	}
 	return one("directory-not-writable", Warning,
-		fmt.Sprintf("uid %d, the database's owner, may not make files in %s (mode %04o)", f.File.UID, f.File.Dir,
+		fmt.Sprintf("uid %d, the database's owner, may not create files in %s (mode %04o)", f.File.UID, f.File.Dir,
 			f.File.DirMode.Perm()),
-		`-wal and -shm are made there: the application gets "unable to open database file" or "attempt to write a readonly `+
-			`database"`,
-		fmt.Sprintf("chown %d %s && chmod u+rwx %s", f.File.UID, quote(f.File.Dir), quote(f.File.Dir)))
+		`-wal and -shm are created there: the application gets "unable to open database file" or `+
+			`"attempt to write a readonly database"`,
+		fmt.Sprintf("chown %d %s && chmod u+rwx %s", f.File.UID, show.Quote(f.File.Dir), show.Quote(f.File.Dir)))
 }
 
 func hardLinks(f Facts) []Finding {
@@ -218,9 +216,9 @@ func hardLinks(f Facts) []Finding {
 		return nil
 	}
 	return one("hard-link", Critical, fmt.Sprintf("the database has %d names (hard links)", f.File.Links),
-		"each name has a -wal and -shm of its own: opened by two names, it is corrupted",
+		"each name has its own -wal and -shm: if it is opened by two names, it gets corrupted",
 		fmt.Sprintf("find %s -xdev -samefile %s, then remove all names but one (replace a backup made by `cp -l` or `ln` "+
-			"with `sqlwatch restore`)", quote(f.Place.Point), quote(f.Real)))
+			"with `sqlwatch restore`)", show.Quote(f.Place.Point), show.Quote(f.Real)))
 }
 
 func symbolicLink(f Facts) []Finding {
@@ -229,13 +227,14 @@ func symbolicLink(f Facts) []Finding {
 		return nil
 	case f.File.Symlink != "":
 		return one("symlink", Warning, fmt.Sprintf("%s is a symbolic link to %s", f.Path, f.Real),
-			"-wal and -shm lie beside the target; a link that is moved to another file at a deploy leaves commits behind in "+
-				"the old -wal",
-			fmt.Sprintf("name the file itself, here and in the application: %s", f.Real))
+			"-wal and -shm are next to the target; if a deploy points the link at another file, commits stay behind in the "+
+				"old -wal",
+			fmt.Sprintf("use the path of the file itself, here and in the application: %s", f.Real))
 	case f.File.SymlinkDirectory:
-		return one("symlink-directory", Note, fmt.Sprintf("%s leads over a symbolic link to %s", f.Path, f.Real),
-			"a link such as `current` that moves at each deploy would mean another database each time",
-			"keep the database outside of what a deploy replaces")
+		return one("symlink-directory", Note,
+			fmt.Sprintf("a directory in %s is a symbolic link; the file is %s", f.Path, f.Real),
+			"a link such as `current` that changes at each deploy would mean another database each time",
+			"keep the database outside the directories that a deploy replaces")
 	}
 	return nil
 }
@@ -252,14 +251,15 @@ func diskFree(f Facts) []Finding {
 		return nil
 	}
 	free := fmt.Sprintf("%s of %s are free on %s", show.Bytes(int64(p.Available)), show.Bytes(int64(p.Size)), p.Point)
-	cure := fmt.Sprintf("free or add space; what takes it: du -xh --max-depth=2 %s | sort -h | tail", quote(p.Point))
+	cure := fmt.Sprintf("free or add space; to see what uses it: du -xh --max-depth=2 %s | sort -h | tail",
+		show.Quote(p.Point))
 	if p.Available < tightBytes || float64(p.Available) < tightRatio*float64(p.Size) {
 		return one("disk-full", Critical, "the disk is nearly full: "+free,
 			`commits fail with "database or disk is full", and a WAL that cannot grow stops every writer`, cure)
 	}
 	if need := uint64(f.File.Size + f.File.WALSize); p.Available < need {
 		return one("disk-tight", Warning, fmt.Sprintf("%s, the database and its WAL take %s", free, show.Bytes(int64(need))),
-			"a VACUUM or a restore beside it needs as much again", cure)
+			"a VACUUM or a restore next to it needs the same space again", cure)
 	}
 	return nil
 }
@@ -270,8 +270,7 @@ func leftOvers(h Host) []Finding {
 	for _, text := range h.LeftOver {
 		what, cure, _ := strings.Cut(text, "\n")
 		all = append(all, one("left-over-state", Warning, what,
-			"a renamed database begins a new history, and what the old one stored is kept and paid for until somebody "+
-				"deletes it",
+			"a renamed database begins a new history; what the old one stored stays, and is paid for, until somebody deletes it",
 			strings.TrimSpace(cure))...)
 	}
 	return all
@@ -283,10 +282,10 @@ func stateDirSpace(h Host) []Finding {
 	if !h.StateDirExists || p.Size == 0 || p.Available >= tightBytes {
 		return nil
 	}
-	return one("state-directory-full", Critical, fmt.Sprintf("%s of %s are free on %s, where the state directory %s lies",
+	return one("state-directory-full", Critical, fmt.Sprintf("%s of %s are free on %s, which holds the state directory %s",
 		show.Bytes(int64(p.Available)), show.Bytes(int64(p.Size)), p.Point, h.StateDir),
-		"captured commits wait there until they are uploaded; without room capture stops",
-		fmt.Sprintf("free or add space; what takes it: du -xh --max-depth=2 %s | sort -h | tail", quote(p.Point)))
+		"captured commits wait there until they are uploaded; without space capture stops",
+		fmt.Sprintf("free or add space; to see what uses it: du -xh --max-depth=2 %s | sort -h | tail", show.Quote(p.Point)))
 }
 
 func stateDirMissing(h Host) []Finding {
@@ -297,7 +296,7 @@ func stateDirMissing(h Host) []Finding {
 		h.StateDirErr),
 		"captured commits are kept there until they are uploaded; without it there is no replication",
 		fmt.Sprintf("install -d -m 0700 -o %d %s, or set server.state_dir (systemd: StateDirectory=sqlwatch)", h.UID,
-			quote(h.StateDir)))
+			show.Quote(h.StateDir)))
 }
 
 func stateDirMode(h Host) []Finding {
@@ -306,16 +305,17 @@ func stateDirMode(h Host) []Finding {
 	}
 	return one("state-directory-open", Warning, fmt.Sprintf("other users may enter the state directory %s (mode %04o)",
 		h.StateDir, h.StateDirMode.Perm()),
-		"it holds copies of your data on their way to the replica", "chmod 0700 "+quote(h.StateDir))
+		"it holds copies of your data that wait for their upload", "chmod 0700 "+show.Quote(h.StateDir))
 }
 
 func stateDirVolatile(h Host) []Finding {
 	if !h.StateDirPlace.Volatile && !h.StateDirPlace.Network {
 		return nil
 	}
-	return one("state-directory-place", Warning, fmt.Sprintf("the state directory %s lies on %s", h.StateDir,
+	return one("state-directory-place", Warning, fmt.Sprintf("the state directory %s is on %s", h.StateDir,
 		h.StateDirPlace.Type),
-		"what was captured and not yet uploaded is not safe there, and each start costs a comparison with the replica",
+		"commits that are captured but not yet uploaded are not safe there, and each start costs a comparison with the "+
+			"replica",
 		"set server.state_dir to a directory on a local disk, such as /var/lib/sqlwatch")
 }
 
@@ -326,16 +326,4 @@ func configuration(h Host) []Finding {
 			"sqlwatch check shows the line")...)
 	}
 	return found
-}
-
-// quote makes a path safe to paste into a shell.
-func quote(path string) string {
-	plain := func(r rune) bool {
-		return r == '/' || r == '.' || r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' ||
-			r >= 'A' && r <= 'Z'
-	}
-	if path != "" && strings.IndexFunc(path, func(r rune) bool { return !plain(r) }) < 0 {
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

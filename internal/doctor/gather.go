@@ -247,6 +247,11 @@ func (f *Facts) litestream(ctx context.Context) {
 	}
 }
 
+// SilentHost is GatherHost where the state directory's disk does not answer.
+func SilentHost(stateDir string, tips []string) Host {
+	return Host{StateDir: stateDir, UID: os.Geteuid(), ConfigurationTip: tips, StateDirErr: errSilent.Error()}
+}
+
 // GatherHost looks at the state directory, of which the nearest existing parent
 // reports whether it could be made.
 func GatherHost(stateDir string, tips []string) Host {

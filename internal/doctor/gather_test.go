@@ -168,7 +168,7 @@ func TestGather(t *testing.T) {
 			"not-a-database"},
 		{"D19 FIFO", func(t *testing.T, path string) string { must(t, syscall.Mkfifo(path, 0o600)); return path },
 			"not-a-database"},
-		{"damaged schema", func(t *testing.T, path string) string {
+		{"corrupt schema", func(t *testing.T, path string) string {
 			closed(t, path, walOn, table)
 			file, err := os.OpenFile(path, os.O_RDWR, 0)
 			must(t, err)

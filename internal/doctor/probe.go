@@ -30,7 +30,7 @@ func Probe(ctx context.Context, st store.Store, known Replica) Replica {
 
 // WentWell reports whether every step of the round trip succeeded.
 func (r Replica) WentWell() bool {
-	return r.Duration > 0 && r.ListErr == nil && r.PutErr == nil && r.GetErr == nil && r.DeleteErr == nil && !r.Damaged &&
+	return r.Duration > 0 && r.ListErr == nil && r.PutErr == nil && r.GetErr == nil && r.DeleteErr == nil && !r.Corrupt &&
 		!r.NotListed
 }
 
@@ -144,7 +144,7 @@ func (p *probe) get(ctx context.Context) {
 		p.found.GetErr = err
 		return
 	}
-	p.found.Damaged = !bytes.Equal(got, p.content)
+	p.found.Corrupt = !bytes.Equal(got, p.content)
 	if !object.Modified.IsZero() {
 		p.found.Skew, p.found.SkewKnown = time.Until(object.Modified), true
 	}

@@ -205,7 +205,7 @@ func TestProbe(t *testing.T) {
 			"replica-conditional-writes", 0},
 		{"stale listing", func(m *storetest.Memory) store.Store { return part{Store: m, hides: true} }, "replica-stale-list",
 			0},
-		{"damaged", func(m *storetest.Memory) store.Store {
+		{"corrupt", func(m *storetest.Memory) store.Store {
 			return storetest.NewFaulty(m, storetest.Nth(0, storetest.Corrupt, "get"))
 		}, "replica-damaged", 0},
 		{"breaks off", func(m *storetest.Memory) store.Store {

@@ -5,13 +5,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
 func (p Process) name() string {
 	if p.PID <= 0 {
 		return "a process that is not visible here"
 	}
-	return fmt.Sprintf("%s (pid %d)", p.Command, p.PID)
+	return fmt.Sprintf("%s (pid %d)", show.Text(p.Command), p.PID)
 }
 
 // isSqlwatch recognizes our own daemon by what it was built from, or by its command.
@@ -36,10 +38,10 @@ func litestreamRunning(f Facts) []Finding {
 	if l.Process == nil {
 		return nil
 	}
-	severity, why := Warning, "two checkpointers disturb each other: Litestream answers a checkpoint that is not its "+
-		"own with a snapshot of the whole database"
+	severity, why := Warning, "two checkpointers disturb each other: after a checkpoint that is not its own, "+
+		"Litestream takes a snapshot of the whole database"
 	if len(f.Replicas) > 0 {
-		severity, why = Critical, why+", and both of you replicate it"
+		severity, why = Critical, why+", and both programs replicate it"
 	}
 	return one("two-replicators", severity, fmt.Sprintf("%s has this database open", l.Process.name()), why,
 		"keep one of them: systemctl disable --now litestream, then sqlwatch import /etc/litestream.yml continues its "+
@@ -58,10 +60,10 @@ func twoDaemons(f Facts) []Finding {
 	if len(ours) < 2 {
 		return nil
 	}
-	return one("two-sqlwatch", Critical, "several sqlwatch have this database open: "+names(ours),
-		"each holds the WAL for its own capture and checkpoints under the other: the WAL grows, and continuity is lost "+
+	return one("two-sqlwatch", Critical, "several sqlwatch processes have this database open: "+names(ours),
+		"each holds the WAL for its own capture, and their checkpoints interfere: the WAL grows, and continuity is lost "+
 			"again and again",
-		"keep one: pgrep -a sqlwatch, then stop the others")
+		"keep only one: pgrep -a sqlwatch, then stop the others")
 }
 
 func litestreamLeftovers(f Facts) []Finding {
@@ -79,13 +81,13 @@ func litestreamLeftovers(f Facts) []Finding {
 	if len(traces) == 0 {
 		return nil
 	}
-	severity, what := Note, "Litestream has been at work here: "+strings.Join(traces, "; ")
+	severity, what := Note, "Litestream has been used here: "+strings.Join(traces, "; ")
 	if l.Elsewhere {
-		severity, what = Warning, what+"; a Litestream runs on this machine, what it has open is not visible to this user"
+		severity, what = Warning, what+"; a Litestream runs on this machine, and this user cannot see which files it has open"
 	}
-	cures := []string{"make sure that none runs: pgrep -a litestream"}
+	cures := []string{"make sure that it does not run: pgrep -a litestream"}
 	if len(l.Dirs) > 0 {
-		cures = append(cures, "rm -r "+quote(l.Dirs[0])+" when it will not come back")
+		cures = append(cures, "rm -r "+show.Quote(l.Dirs[0])+" if Litestream will not be used again")
 	}
 	if len(l.Tables) > 0 {
 		cures = append(cures, "the tables do no harm (to remove them: "+dropTables(l.Tables)+")")
@@ -99,9 +101,9 @@ func schemaUnreadable(f Facts) []Finding {
 		return nil
 	}
 	return one("schema-unreadable", Warning, "the schema cannot be read: "+f.Litestream.TablesErr,
-		"the database may be damaged; whether Litestream left tables in it is not known",
-		fmt.Sprintf("ask SQLite itself: sqlite3 %s 'PRAGMA integrity_check'; if it is damaged, restore it: sqlwatch restore",
-			quote(f.Real)))
+		"the database may be corrupt; it is unknown whether Litestream left tables in it",
+		fmt.Sprintf("ask SQLite itself: sqlite3 %s 'PRAGMA integrity_check'; if it is corrupt, restore it: sqlwatch restore",
+			show.Quote(f.Real)))
 }
 
 func dropTables(tables []string) string {
@@ -118,11 +120,10 @@ func tooManyProcesses(f Facts) []Finding {
 		return nil
 	}
 	return one("too-many-processes", Warning,
-		fmt.Sprintf("%d processes beside sqlwatch have the database open, %d are expected: %s", len(all), f.Expected,
+		fmt.Sprintf("%d processes other than sqlwatch have the database open, %d are expected: %s", len(all), f.Expected,
 			names(all)),
-		"an old release that still runs beside the new one writes with old code; a forgotten shell keeps the WAL from "+
-			"shrinking",
-		"stop those that should be gone: kill PID")
+		"an old release that still runs writes with old code; a forgotten shell keeps the WAL from shrinking",
+		"stop the processes that should not be there: kill PID")
 }
 
 func oldDeployment(f Facts) []Finding {
@@ -136,7 +137,7 @@ func oldDeployment(f Facts) []Finding {
 		return nil
 	}
 	return one("old-program", Warning, "a program that has been replaced on disk still has the database open: "+names(old),
-		"it is an earlier release, or one with libraries from before an upgrade: two versions write one schema",
+		"it is an earlier release, or uses libraries from before an upgrade: two versions write to one schema",
 		"restart it; with systemd: systemctl restart the unit that `systemctl status "+fmt.Sprint(old[0].PID)+"` shows")
 }
 
@@ -164,9 +165,9 @@ func overlappingDeployments(f Facts) []Finding {
 		found = append(found, one("overlapping-deployments", Warning,
 			fmt.Sprintf("%q runs in %d services or containers that share this database: %s", shorten(line), len(groups[line]),
 				strings.Join(groups[line], ", ")),
-			"a rolling deploy that starts the new release before the old one ended has both writing; migrations meet old code",
+			"if a rolling deploy starts the new release before the old one has ended, both write; old code meets migrations",
 			"stop the old one before the new one starts (replicas: 1 with strategy Recreate; docker compose up "+
-				"--force-recreate), or ignore this if it is meant")...)
+				"--force-recreate), or ignore this if it is intended")...)
 	}
 	return found
 }
@@ -190,7 +191,7 @@ func foreignProcess(f Facts) []Finding {
 	}
 	return one("foreign-process", Warning, fmt.Sprintf("processes of another user than uid %d, the owner, have the "+
 		"database open: %s", f.File.UID, names(foreign)),
-		"when one of them opens it first, -wal and -shm become its own and the application cannot write",
+		"if one of them opens it first, it owns -wal and -shm, and the application cannot write",
 		"run all of them as one user; share with a group only if that user's umask keeps g+w")
 }
 
@@ -199,7 +200,7 @@ func hiddenProcesses(f Facts) []Finding {
 		return nil
 	}
 	return one("hidden-processes", Note, "processes in another container (pid namespace) have the database open",
-		"it works; but who blocks whom can only be told as pid 0",
+		"this works, but blocking processes are shown only as pid 0",
 		"share the namespace to see them: docker run --pid=host (or --pid=container:APP); Kubernetes: "+
 			"shareProcessNamespace: true")
 }

@@ -83,38 +83,39 @@ func (r Replica) odd() []Finding {
 	odd := r.Odd
 	if odd.MetadataLost {
 		found = append(found, one("replica-metadata", Warning,
-			r.Place+": what is noted with an object (x-amz-meta-*) does not come back",
-			"times, checksums and lineage of files are lost: after each start the replica begins anew with a snapshot, and "+
-				"damage shows later",
-			"let the gateway before the store pass x-amz-meta-* headers on, in both directions")...)
+			r.Place+": user metadata of an object (x-amz-meta-*) does not come back",
+			"times, checksums and lineage of files are lost: after each start the replica starts over with a snapshot, and "+
+				"corruption is noticed later",
+			"have the gateway in front of the store pass x-amz-meta-* headers on, in both directions")...)
 	}
 	if odd.RangeErr != nil {
 		what, cure := r.explain(odd.RangeErr)
 		found = append(found, one("replica-range", Critical, what+" (a part of an object was asked for)",
-			"restores read parts of files, and take up again where a download broke off", cure)...)
+			"restores read parts of files, and resume interrupted downloads", cure)...)
 	}
 	if odd.LargeErr != nil {
 		what, cure := r.explain(odd.LargeErr)
 		found = append(found, one("replica-large", Critical, what+fmt.Sprintf(" (an upload in parts of %d MiB)",
-			s3.DefaultPartSize>>20), "small files arrive, but no snapshot of a database larger than that", cure)...)
+			s3.DefaultPartSize>>20), "small files can be stored, but no snapshot of a larger database", cure)...)
 	}
 	if odd.NotDeleted {
 		found = append(found, one("replica-not-deleted", Warning,
-			r.Place+": an object that was said to be deleted is still there",
-			"what retention removes stays, and is paid for",
-			"look for an object lock, a legal hold or a cache before the store")...)
+			r.Place+": the store confirmed a delete, but the object is still there",
+			"files that retention deletes stay, and you pay for them",
+			"look for an object lock, a legal hold or a cache in front of the store")...)
 	}
 	if odd.Versioned {
 		found = append(found, one("replica-versions", Warning,
-			r.Place+": the bucket keeps every version of what is deleted or replaced",
-			"retention frees nothing: all that was ever stored is paid for, and stored_bytes does not tell",
-			"let the bucket drop old versions: Backblaze B2: Lifecycle Settings, Keep only the last version; Amazon and "+
+			r.Place+": the bucket keeps every version of deleted or replaced objects",
+			"retention frees nothing: you pay for everything that was ever stored, and stored_bytes does not show it",
+			"have the bucket delete old versions: Backblaze B2: Lifecycle Settings, Keep only the last version; Amazon and "+
 				"others: a rule NoncurrentVersionExpiration of a few days with ExpiredObjectDeleteMarker, and no rule that "+
 				"expires current versions")...)
 	}
 	if odd.HeadRefused {
-		found = append(found, one("replica-head", Note, r.Place+": HEAD is refused", "nothing: one byte is read in its place",
-			"let the gateway before the store pass HEAD on")...)
+		found = append(found, one("replica-head", Note, r.Place+": HEAD is refused",
+			"no harm: sqlwatch reads one byte instead",
+			"have the gateway in front of the store pass HEAD on")...)
 	}
 	return found
 }

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
@@ -34,12 +35,12 @@ func replicas(f Facts) []Finding {
 func (r Replica) diagnose() []Finding {
 	if r.Skipped != "" {
 		return one("replica-not-probed", Note, "no round trip to "+r.Place+": "+r.Skipped,
-			"whether it can be written is not known", r.skippedCure())
+			"it is unknown whether the replica can be written to", r.skippedCure())
 	}
 	if r.Dir.Forbidden {
-		return one("replica-unwritable", Critical, fmt.Sprintf("%s does not exist and cannot be made: permission denied",
+		return one("replica-unwritable", Critical, fmt.Sprintf("%s does not exist and cannot be created: permission denied",
 			r.Place), "nothing is replicated there",
-			fmt.Sprintf("install -d -m 0700 -o %d %s", os.Geteuid(), quote(strings.TrimPrefix(r.Place, "file://"))))
+			fmt.Sprintf("install -d -m 0700 -o %d %s", os.Geteuid(), show.Quote(strings.TrimPrefix(r.Place, "file://"))))
 	}
 	if r.ListErr != nil && fatal(r.ListErr) {
 		return r.failure("list", r.ListErr)
@@ -64,7 +65,7 @@ func (r Replica) diagnose() []Finding {
 
 func (r Replica) skippedCure() string {
 	if r.Dir.Missing {
-		return "nothing to do: it is made at the first upload"
+		return "nothing to do: it is created at the first upload"
 	}
 	return fmt.Sprintf("sudo -u '#%d' sqlwatch doctor …", r.Dir.UID)
 }
@@ -102,11 +103,11 @@ func (r Replica) failure(op string, err error) []Finding {
 	case errors.Is(err, store.ErrAuth):
 		return r.forbidden(op, what, cure)
 	case s3.IsFull(err), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return one("replica-full", Critical, what, "commits wait in the state directory until there is room", cure)
+		return one("replica-full", Critical, what, "commits wait in the state directory until there is space", cure)
 	case errors.Is(err, store.ErrUnavailable):
 		return one("replica-unreachable", Critical, what, "commits wait in the state directory until it answers", cure)
 	}
-	return one("replica-failed", Critical, what, "replication will meet the same", cure)
+	return one("replica-failed", Critical, what, "replication will fail in the same way", cure)
 }
 
 // permissions names what each operation needs at an S3 store.
@@ -118,15 +119,15 @@ func (r Replica) forbidden(op, what, cure string) []Finding {
 		what = fmt.Sprintf("the permission %s is missing: %s", permissions[op], what)
 	}
 	why := map[string]string{
-		"list":   "what is there cannot be found: neither continuing nor restoring works",
+		"list":   "sqlwatch cannot see what is stored: it can neither continue the replica nor restore it",
 		"put":    "nothing is replicated there",
 		"get":    "nothing can be verified or restored from here",
-		"delete": "what retention no longer needs stays, and is paid for",
+		"delete": "files that retention no longer needs stay, and you pay for them",
 	}[op]
 	severity := Critical
 	if op == "delete" {
 		severity = Warning
-		cure += fmt.Sprintf(" (the probe %s stays; no lifecycle rule can stand in for the permission: it does not know "+
+		cure += fmt.Sprintf(" (the probe object %s stays; a lifecycle rule cannot replace this permission: it does not know "+
 			"which files a restore needs)", r.Odd.ProbeKey)
 	}
 	return one("replica-permission", severity, what, why, cure)
@@ -149,7 +150,7 @@ func (r Replica) explain(err error) (what, cure string) {
 		cure = "the endpoint does not answer in time: check endpoint, firewall and HTTPS_PROXY"
 	case errors.Is(err, os.ErrPermission):
 		cure = fmt.Sprintf("give the directory to uid %d: chown -R %d %s", os.Geteuid(), os.Geteuid(),
-			quote(strings.TrimPrefix(r.Place, "file://")))
+			show.Quote(strings.TrimPrefix(r.Place, "file://")))
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		cure = "free space at the replica"
 	default:
@@ -162,19 +163,19 @@ func (r Replica) conditional() []Finding {
 	switch r.Conditional {
 	case Ignored:
 		return one("replica-conditional-writes", Warning,
-			r.Place+": the store accepts If-None-Match and overwrites all the same",
-			"nothing but the lease keeps two writers from destroying each other's history",
-			"make sure that one sqlwatch only uses this prefix; update the server (MinIO, Ceph and versitygw honour it in "+
+			r.Place+": the store accepts If-None-Match but overwrites objects anyway",
+			"only the lease keeps two writers from destroying each other's history",
+			"make sure that only one sqlwatch uses this prefix; update the server (MinIO, Ceph and versitygw honour it in "+
 				"current releases) or use another provider")
 	case Refused:
-		return one("replica-conditional-writes", Warning, r.Place+": the store does not offer conditional writes",
-			"nothing but the lease keeps two writers from destroying each other's history",
-			"make sure that one sqlwatch only uses this prefix")
+		return one("replica-conditional-writes", Warning, r.Place+": the store does not support conditional writes",
+			"only the lease keeps two writers from destroying each other's history",
+			"make sure that only one sqlwatch uses this prefix")
 	}
 	if r.Matching == Ignored || r.Matching == Refused {
 		return one("replica-conditional-writes", Warning, r.Place+": the store honours If-None-Match, but not If-Match",
-			"files are safe, but two hosts that may both write here find each other out within a minute only, not at once",
-			"make sure that one sqlwatch only uses this prefix; docs/storage.md, Crashes, reboots and clones, says what is "+
+			"files are safe, but two hosts that may both write here notice each other only within a minute, not immediately",
+			"make sure that only one sqlwatch uses this prefix; docs/storage.md, Crashes, reboots and clones, says what is "+
 				"not guaranteed")
 	}
 	return nil
@@ -182,26 +183,28 @@ func (r Replica) conditional() []Finding {
 
 func (r Replica) content() []Finding {
 	var found []Finding
-	if r.Damaged {
-		found = append(found, one("replica-damaged", Critical, r.Place+": what was read is not what was written",
-			"a replica that changes bytes restores nothing",
+	if r.Corrupt {
+		found = append(found, one("replica-damaged", Critical,
+			r.Place+": the bytes that were read are not those that were written",
+			"a replica that changes bytes cannot be restored",
 			"something between here and the store rewrites objects (a proxy, a gateway, a failing disk): find it with "+
-				"`sqlwatch verify`, use another store meanwhile")...)
+				"`sqlwatch verify`, and use another store meanwhile")...)
 	}
 	if r.NotListed {
 		found = append(found, one("replica-stale-list", Warning, r.Place+": a listing did not show the object just written",
-			"restores and retention decide by listings", "turn caching of listings off (a gateway or CDN before the store)")...)
+			"restores and retention rely on listings",
+			"turn off caching of listings (a gateway or CDN in front of the store)")...)
 	}
 	if r.Foreign {
 		found = append(found, one("replica-foreign", Warning,
 			r.Place+" holds files that sqlwatch did not write (Litestream's?)",
 			"sqlwatch refuses to write there, so that two writers never share a history",
-			"give it an empty prefix, or stop the other writer and start once with: sqlwatch run --adopt=NAME, the database "+
-				"or the replica")...)
+			"give it an empty prefix, or stop the other writer and start once with: sqlwatch run --adopt=NAME, where NAME is "+
+				"the database or the replica")...)
 	}
 	if r.Dir.SameDisk {
-		found = append(found, one("replica-same-disk", Warning, r.Place+" lies on the same file system as the database",
-			"a replica that fails with what it replicates protects against mistakes only, not against the disk",
+		found = append(found, one("replica-same-disk", Warning, r.Place+" is on the same file system as the database",
+			"a replica on the same disk protects only against mistakes, not against a failure of the disk",
 			"use a directory on another disk, or add an s3 replica")...)
 	}
 	return found
@@ -222,6 +225,6 @@ func (r Replica) clock() []Finding {
 	}
 	return one("clock-skew", severity, fmt.Sprintf("this machine's clock is %s %s the store's", skew.Round(time.Second),
 		direction),
-		"restores to a moment miss it by that much, and S3 refuses requests that are 15 minutes off",
+		"restores to a moment are off by that much, and S3 refuses requests that are 15 minutes off",
 		"timedatectl set-ntp true (or start chronyd), then: timedatectl status")
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -51,7 +52,10 @@ type Patient struct {
 // Examine gathers one database's facts and its replicas', and mends what may be.
 func Examine(ctx context.Context, p Patient) Examined {
 	d := Examined{Name: p.Name, Path: p.Path, Replicas: []string{}, Conditions: []health.Condition{}}
-	facts := Gather(ctx, p.Name, p.Path)
+	facts, answered := gatherSoon(ctx, p.Name, p.Path)
+	if !answered {
+		return Silent(p.Name, p.Path)
+	}
 	if p.Fix && CanTurnWALOn(facts) {
 		if err := sqlite.SetJournalModeWAL(ctx, p.Path); err != nil {
 			d.FixErr = fixFailure(err)
@@ -78,15 +82,6 @@ func Examine(ctx context.Context, p Patient) Examined {
 	return d
 }
 
-// Silent is the report about a database whose disk does not answer: nothing of it can be
-// looked at.
-func Silent(name, path string) Examined {
-	return Examined{Name: name, Path: path, Replicas: []string{}, Conditions: []health.Condition{},
-		Findings: one("disk-silent", Critical, "a look at "+path+" does not return",
-			"the disk, or the network behind it, does not answer; the application waits for it too",
-			"dmesg; see what hangs with: cat /proc/mounts")}
-}
-
 func fixFailure(err error) string {
 	if errors.Is(err, sqlite.ErrBusy) {
 		return err.Error() + ": an application has it open: stop it and try again, or let the application execute PRAGMA " +
@@ -99,13 +94,17 @@ func fixFailure(err error) string {
 type ReplicaPlace struct {
 	Name, Kind, Place string
 	Dir               string // of a file replica
+	Silent            bool   // its disk does not answer
 	Open              func(context.Context) (store.Store, error)
 }
 
 // RoundTrip probes one replica.
 func RoundTrip(ctx context.Context, at ReplicaPlace, database string) Replica {
 	r := Replica{Kind: at.Kind}
-	if at.Kind == "file" {
+	switch {
+	case at.Silent:
+		r.ListErr = fmt.Errorf("%w: %w", store.ErrUnavailable, errSilent)
+	case at.Kind == "file":
 		r = FileReplica(at.Dir, database)
 	}
 	if r.Skipped == "" && !r.Dir.Forbidden && r.ListErr == nil {
@@ -139,7 +138,7 @@ func (r Replica) Trip() string {
 func (r Report) Write(w io.Writer) error {
 	var b strings.Builder
 	for _, d := range r.Databases {
-		fmt.Fprintf(&b, "%s  %s\n", d.Name, d.Path)
+		fmt.Fprintf(&b, "%s  %s\n", show.Text(d.Name), show.Text(d.Path))
 		if d.Fixed != "" {
 			fmt.Fprintf(&b, "  fixed     %s\n", d.Fixed)
 		}
@@ -195,7 +194,8 @@ func writeFindings(b *strings.Builder, findings []Finding, database string) {
 		if part := strings.TrimSpace(strings.TrimPrefix(f.Subject, database)); part != "" {
 			what = part + ": " + what
 		}
-		fmt.Fprintf(b, "  %-9s %s: %s\n            why:  %s\n            cure: %s\n", f.Severity, f.ID, what, f.Why, f.Cure)
+		fmt.Fprintf(b, "  %-9s %s: %s\n            why:  %s\n            cure: %s\n", f.Severity, f.ID, show.Text(what),
+			show.Text(f.Why), show.Text(f.Cure))
 	}
 }
 

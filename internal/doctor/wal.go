@@ -20,15 +20,15 @@ func walSize(f Facts) []Finding {
 	if !f.readable() || !f.File.WALMode || f.File.WALSize < largeWAL {
 		return nil
 	}
-	used := "what is in use of it is not known"
+	used := "how much of it is in use is unknown"
 	if f.WAL.Known {
 		used = fmt.Sprintf("%d frames of %d are in use", f.WAL.Frames, f.WAL.LargestEver)
 	}
 	return one("wal-size", Warning, fmt.Sprintf("the WAL takes %s, the database %s; %s",
 		show.Bytes(f.File.WALSize), show.Bytes(f.File.Size), used),
-		"a WAL file never shrinks by itself, reads search what is in use of it, and it is space you do not have",
+		"a WAL file never shrinks on its own, reads have to search the part in use, and it takes disk space",
 		fmt.Sprintf("now: sqlwatch checkpoint %s; for good: run the daemon, whose default policy does that, and PRAGMA "+
-			"journal_size_limit=67108864 in the application", quote(f.Path)))
+			"journal_size_limit=67108864 in the application", show.Quote(f.Path)))
 }
 
 func autocheckpoint(f Facts) []Finding {
@@ -43,11 +43,11 @@ func autocheckpoint(f Facts) []Finding {
 	if backlog < suspiciousFrames {
 		return nil
 	}
-	return one("autocheckpoint", Warning, fmt.Sprintf("%d frames wait for a checkpoint and no reader keeps them back: "+
+	return one("autocheckpoint", Warning, fmt.Sprintf("%d frames wait for a checkpoint and no reader holds them: "+
 		"the application's wal_autocheckpoint is off, or far above the usual %d", backlog, autocheckpointFrames),
-		"nothing moves commits into the database file: the WAL grows, and reads get slower with it",
+		"nothing moves commits into the database file: the WAL grows, and reads become slower",
 		"PRAGMA wal_autocheckpoint=1000; on each of the application's connections, unless sqlwatch or another checkpointer "+
-			"is meant to do it (it cannot be read from outside; this is inferred)")
+			"should do it (the setting cannot be read from outside; this is inferred)")
 }
 
 func pinnedReader(f Facts) []Finding {
@@ -66,8 +66,8 @@ func pinnedReader(f Facts) []Finding {
 	}
 	return one("pinned-reader", Warning, what,
 		"as long as its transaction lasts, frames after that one cannot leave the WAL, which grows with every commit",
-		fmt.Sprintf("end that transaction (a forgotten cursor, an open iterator, a long report); who it is: sqlwatch "+
-			"blockers %s", quote(f.Path)))
+		fmt.Sprintf("end that transaction (a forgotten cursor, an open iterator, a long report); to see whose it is: "+
+			"sqlwatch blockers %s", show.Quote(f.Path)))
 }
 
 func longWriter(f Facts) []Finding {
@@ -87,8 +87,8 @@ func exclusiveLocking(f Facts) []Finding {
 		return nil
 	}
 	return one("exclusive-locking", Warning, "an application holds the database in locking_mode=EXCLUSIVE",
-		"nobody else can open it: sqlwatch can measure it and neither checkpoint nor replicate it",
-		"PRAGMA locking_mode=NORMAL; in the application, then let it read once")
+		"nobody else can open it: sqlwatch can measure it, but neither checkpoint nor replicate it",
+		"PRAGMA locking_mode=NORMAL; in the application, followed by one read")
 }
 
 func unusableIndex(f Facts) []Finding {
@@ -96,17 +96,17 @@ func unusableIndex(f Facts) []Finding {
 		return nil
 	}
 	return one("wal-index", Warning, "the wal-index (-shm) cannot be read: "+f.WAL.IndexErr,
-		"a writer stopped or died while it changed it, or the file is no wal-index",
-		"the next connection that writes repairs it: let the application write once; if it stays so, stop every process "+
-			"that has the database open, then start them again")
+		"a writer stopped or died while it changed the wal-index, or the file is not a wal-index",
+		"the next connection that writes repairs it: let the application write once; if that does not help, stop every "+
+			"process that has the database open, then start them again")
 }
 
 func leftBehind(f Facts) []Finding {
 	if !f.readable() || !f.File.WALMode || f.WAL.Attached || f.WAL.Exclusive || f.File.WALSize == 0 || f.Hidden {
 		return nil
 	}
-	return one("wal-left-behind", Note, fmt.Sprintf("nobody is connected, and a WAL of %s is there",
+	return one("wal-left-behind", Note, fmt.Sprintf("no process is connected, but there is a WAL of %s",
 		show.Bytes(f.File.WALSize)),
-		"the last application did not close the database: commits may be in the WAL only",
+		"the last application did not close the database: some commits may be only in the WAL",
 		fmt.Sprintf("nothing to do; never copy, move or delete %s without its -wal", f.Real))
 }

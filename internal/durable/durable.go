@@ -228,7 +228,7 @@ func SweepTemp(dir string) error {
 	return errors.Join(errs...)
 }
 
-// syncDir makes the names in dir durable. Each call opens the directory anew:
+// syncDir makes the names in dir durable. Each call opens the directory again:
 // after an error the same descriptor would prove nothing.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

@@ -16,16 +16,23 @@ import (
 // behind: the alerts' recording rule has the same.
 func Tolerance(r *collector.Replica) float64 { return 2*r.ObjectiveSeconds + 3 }
 
-// Freshness returns how far behind a replica is, and whether that is more than its
-// objective allows.
-func Freshness(r *collector.Replica) (text string, late bool) {
+// Freshness returns how far behind a database's replica is, and whether that is more than its
+// objective allows. Where commits cannot be seen it is not known, however little time has passed.
+func Freshness(s *collector.Sample, r *collector.Replica) (text string, late bool) {
 	switch {
 	case r.CaughtUp.IsZero():
 		return "not complete yet", false // how far behind is not known, and that is not 0
 	case r.LagSeconds > Tolerance(r):
 		return show.Seconds(r.LagSeconds) + " behind", true
+	case s.State == collector.StateForeignWAL || unseen(s.Capture):
+		return "not known to be current", true
 	}
 	return "current", false
+}
+
+// unseen reports whether there may be commits that capture cannot read.
+func unseen(c *collector.Capture) bool {
+	return c != nil && c.Reason != "" && c.Reason != collector.CaptureWaiting
 }
 
 // Readers returns how many read the database, "" where that is not known, and who of
@@ -70,17 +77,21 @@ func Drill(r *collector.Replica) string {
 type WAL struct {
 	Known       bool
 	FileBytes   int64
-	LimitBytes  int64 // beyond it the file is oversized
+	LimitBytes  int64 // beyond it a policy makes the file smaller; where there is none, it is oversized
 	InUse       int64 // bytes of frames
 	Moved       int64 // of these, in the database file already
 	Backlog     int64 // and not yet
 	OldestFrame int64 // where the oldest reader stands, in bytes; 0: nobody
 }
 
-// WALOf returns the figures of a sample's WAL.
-func WALOf(s *collector.Sample) WAL {
+// WALOf returns the figures of a sample's WAL. A policy makes its file smaller beyond limit
+// bytes, 0 for none.
+func WALOf(s *collector.Sample, limit float64) WAL {
 	page := int64(s.WAL.PageSize)
-	w := WAL{Known: s.WAL.Known, FileBytes: s.WAL.SizeBytes, LimitBytes: health.WALLimit,
+	if limit <= 0 {
+		limit = health.WALLimit
+	}
+	w := WAL{Known: s.WAL.Known, FileBytes: s.WAL.SizeBytes, LimitBytes: int64(limit),
 		InUse: int64(s.WAL.Frames) * page, Backlog: int64(s.WAL.BacklogFrames()) * page}
 	w.Moved = w.InUse - w.Backlog
 	if s.Readers.Active > 0 {
@@ -89,5 +100,5 @@ func WALOf(s *collector.Sample) WAL {
 	return w
 }
 
-// Oversized reports whether the file is beyond its limit.
-func (w WAL) Oversized() bool { return w.Known && w.FileBytes > w.LimitBytes }
+// Oversized reports whether the file is so large that health says so.
+func (w WAL) Oversized() bool { return w.Known && w.FileBytes > health.WALLimit }

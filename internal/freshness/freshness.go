@@ -72,7 +72,7 @@ type ring struct {
 func (r *ring) note(minute int64, behind *float64) {
 	if minute > r.minute {
 		next := append(slices.Clone(r.ended), r.worst)
-		// Nobody asked meanwhile: the machine slept, or the disk did not answer.
+		// Nobody asked in the meantime: the machine slept, or the disk did not answer.
 		next = append(next, make([]*float64, min(minute-r.minute-1, Minutes))...)
 		r.ended, r.worst = next[max(0, len(next)-Minutes):], nil
 	}

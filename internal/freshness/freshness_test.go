@@ -2,6 +2,8 @@ package freshness
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -63,5 +65,39 @@ func TestHour(t *testing.T) {
 	}
 	if look(1000*time.Hour, 1); len(h.Replicas()[0].BehindByMinute) != Minutes {
 		t.Error("a long sleep made the hour longer or shorter")
+	}
+}
+
+// A restart forgets nothing of the past hour, and the minutes of the restart are unknown. A
+// file that cannot be read is none.
+func TestPast(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_040, 0)
+	path := filepath.Join(t.TempDir(), "freshness.json")
+	behind := func(past *Past, seconds float64) string {
+		h := past.Of("app", func() []collector.Replica {
+			return []collector.Replica{{Name: "s3.main", CaughtUp: now, LagSeconds: seconds}}
+		})
+		h.now = func() time.Time { return now }
+		return text(h.Replicas()[0].BehindByMinute)
+	}
+	past := LoadPast(path)
+	behind(past, 5)
+	now = now.Add(time.Minute)
+	if got := behind(past, 7); got != " 5" {
+		t.Errorf("opened anew: %s", got)
+	}
+	if err := past.Save(); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(3 * time.Minute)
+	if got := behind(LoadPast(path), 1); got != " 5 7 ? ?" {
+		t.Errorf("after a restart: %s", got)
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := behind(LoadPast(path), 1); got != "" {
+		t.Errorf("of a corrupt file: %s", got)
 	}
 }

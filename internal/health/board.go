@@ -33,7 +33,7 @@ func NewBoard() *Board {
 }
 
 // Note puts up what holds for a database, or for Itself, in place of what did
-// before, and returns it with the times since when. Those that were there go on
+// before, and returns it with the times since when. Those that were there continue
 // counting from their first time, also where their severity has changed.
 func (b *Board) Note(db string, at time.Time, found []Condition) []Condition {
 	b.mu.Lock()

@@ -30,14 +30,15 @@ type LeftOut struct {
 func OfDaemon(d Daemon) []Condition {
 	f := &findings{}
 	if d.Down != "" {
-		f.add("daemon_down", Critical, sentence("No daemon answers: "+d.Down),
-			"Nothing is measured, replicated or checkpointed; what is shown is one look at the files.",
+		f.add("daemon_down", Critical, sentence("No daemon answers: "+
+			strings.TrimPrefix(d.Down, "no sqlwatch daemon answers: ")),
+			"Nothing is measured, replicated or checkpointed; what is shown comes from a single look at the files.",
 			"systemctl status sqlwatch, then: sqlwatch run")
 		return f.sorted()
 	}
 	if d.ReloadErr != "" {
-		f.add("reload_failed", Warning, sentence("The new configuration was refused: "+firstLine(d.ReloadErr)),
-			"The one before stays in force; the next start will fail unless the files are corrected.",
+		f.add("reload_failed", Warning, sentence("The new configuration was rejected: "+firstLine(d.ReloadErr)),
+			"The previous one stays in force; the next start will fail unless the files are corrected.",
 			"sqlwatch check, then: sqlwatch reload")
 	}
 	if d.Databases == 0 {
@@ -46,22 +47,28 @@ func OfDaemon(d Daemon) []Condition {
 	}
 	f.leftOut(d.LeftOut)
 	if d.Faults > 0 {
-		f.add("handler_panicked", Warning, fmt.Sprintf("%d requests since the start ended in a fault of sqlwatch.", d.Faults),
-			"Everything else goes on.", "report the stack that stands in sqlwatch's log")
+		f.add("handler_panicked", Warning, fmt.Sprintf("Because of a bug in sqlwatch %s failed since its start.",
+			show.Count(d.Faults, "request")),
+			"Everything else continues.", "report the stack trace in sqlwatch's log")
 	}
 	for name, err := range d.LostNotices {
-		f.about("notification_failed", name, Warning, sentence("Notifier "+name+" did not take the last message: "+err),
-			"It is tried again for an hour; what a policy had to say stands in sqlwatch's log.",
+		f.about("notification_failed", name, Warning, sentence("Notifier "+name+" did not accept the last message: "+err),
+			"It is retried for an hour; the message itself is in sqlwatch's log.",
 			"sqlwatch notify test "+show.Quote(name)+", and correct the notifier's block")
 	}
 	return f.sorted()
 }
 
-func (f *findings) leftOut(all []LeftOut) {
-	files := 0
+// Files returns how many files are left out.
+func Files(all []LeftOut) (n int) {
 	for _, l := range all {
-		files += max(1, l.Count)
+		n += max(1, l.Count)
 	}
+	return n
+}
+
+func (f *findings) leftOut(all []LeftOut) {
+	files := Files(all)
 	if files == 0 {
 		return
 	}
@@ -70,7 +77,7 @@ func (f *findings) leftOut(all []LeftOut) {
 		what = fmt.Sprintf("%d databases are not watched, the first: %s", files, what)
 	}
 	f.add("left_out", Warning, sentence(what),
-		"What is watched already keeps its name, its replica and its place; a newcomer does not take them.",
+		"A database that is already watched keeps its name, its replica and its path; a new one cannot take them over.",
 		"correct path, glob or name in the configuration, then: sqlwatch reload")
 }
 

@@ -46,17 +46,16 @@ type Attempt struct {
 // The limits beyond which something is a condition. Those that alerts have too
 // are the same there.
 const (
-	hungAfter       = time.Minute
 	writerWarning   = 10 * time.Second
 	writerCritical  = time.Minute
 	saturated       = 0.8
+	saturatedAfter  = 15 * time.Second
 	pinnedInfo      = 30 * time.Second
 	pinnedWarning   = 10 * time.Minute
 	pinnedReplicaOK = 64e6 // bytes of WAL in use: our own capture lets it reach restart.at
 	overlapBytes    = 16e6
 	overlapAfter    = time.Minute
 	overlapShare    = 0.9
-	starvedAfter    = 15 * time.Minute
 	starvedBytes    = 64e6
 	diskWarning     = 0.10
 	diskWarningAt   = 20e9
@@ -70,15 +69,15 @@ const WALLimit = 512e6
 // OfDatabase returns the conditions of one database, the worst first.
 func OfDatabase(d Database) []Condition {
 	f := &findings{db: d.Name}
-	if d.SilentFor > hungAfter {
-		f.add("hung", Critical, fmt.Sprintf("Nothing was heard of %s for %s.", d.Name, show.Span(d.SilentFor)),
-			"A read of its disk does not return, or an action does not end; what is shown is as old as that.",
+	if d.SilentFor > HungAfter {
+		f.add("hung", Critical, fmt.Sprintf("No measurement of %s has finished for %s.", d.Name, show.Span(d.SilentFor)),
+			"A read from its disk or an action has been hanging; what is shown is that old.",
 			"dmesg, and the state of the disk under "+d.Path)
 	}
 	if d.Faults > 0 {
-		f.add("restarted", Warning, fmt.Sprintf("A fault of sqlwatch ended what was at work for the database, %d times in "+
-			"a row.", d.Faults),
-			"It began anew by itself; the other databases went on.", "report the stack that stands in sqlwatch's log")
+		f.add("restarted", Warning, fmt.Sprintf("A bug in sqlwatch stopped the work on this database, %s in a row.",
+			show.Count(d.Faults, "time")),
+			"It was restarted automatically; the other databases were not affected.", "report the stack trace in sqlwatch's log")
 	}
 	f.opening(&d)
 	if s := d.Sample; s != nil {
@@ -98,11 +97,11 @@ func OfDatabase(d Database) []Condition {
 		}
 		if s.Database.PageChecksums {
 			f.add("page_checksums", Critical, fmt.Sprintf("The pages of %s carry checksums (cksumvfs).", d.Name),
-				"A page without its checksum is an I/O error for the application, so the database is measured, and neither "+
+				"A page without its checksum is an I/O error for the application, so the database is measured, but neither "+
 					"checkpointed nor replicated.",
 				"rebuild it without them, as `sqlwatch doctor DB` says")
 		}
-		f.capture(s.Capture, d.Now)
+		f.capture(s.Capture, s.State, d.Now)
 		for i := range s.Replicas {
 			f.replica(&s.Replicas[i], s, d.Now)
 		}
@@ -114,8 +113,8 @@ func OfDatabase(d Database) []Condition {
 // opening says why the database has no turns.
 func (f *findings) opening(d *Database) {
 	if d.OpenErr != "" && d.Faults == 0 {
-		f.add("open_failed", Critical, sentence("What serves "+d.Name+" could not be started: "+d.OpenErr),
-			"It is tried again at every turn; until then nothing is replicated and no policy acts.", "sqlwatch doctor DB")
+		f.add("open_failed", Critical, sentence("Opening "+d.Name+" failed: "+d.OpenErr),
+			"It is retried regularly; until it succeeds nothing is replicated and no policy acts.", "sqlwatch doctor DB")
 	}
 }
 
@@ -128,28 +127,35 @@ func (f *findings) state(d *Database, s *collector.Sample) {
 	switch s.State {
 	case collector.StateUp, collector.StateUnknown:
 	case collector.StateEmpty:
-		f.add("empty", Info, what, "The application has created the file and not written to it yet.", "nothing to do")
+		if d.Found {
+			f.add("empty", Critical, d.Path+" is an empty file, where there was a database.",
+				"It was removed or truncated, and the application created the file again; its replicas stay as they are.",
+				"stop the application, then: sqlwatch restore --force DB; or nothing, if an empty database is "+
+					"intended")
+			return
+		}
+		f.add("empty", Info, what, "The application has created the file but not written to it yet.", "no action needed")
 	case collector.StateMissing:
 		if !d.Found {
 			severity = Warning
 		}
 		f.add("missing", severity, what, "It was deleted or moved, its disk is not mounted, or the application has not run "+
 			"yet; its replicas stay as they are.",
-			"sqlwatch restore DB, or if it is to stay away: sqlwatch forget DB")
+			"sqlwatch restore DB, or if it was deleted on purpose: sqlwatch forget DB")
 	case collector.StateNotWAL:
 		if !d.Replicated {
 			severity = Warning
 		}
 		f.add("not_wal", severity, what, "Checkpoints and replication need WAL mode.", "sqlwatch doctor --fix DB")
 	case collector.StateNotDatabase:
-		f.add("not_a_database", Critical, what, "Only a regular file that begins as an SQLite database does is opened.",
+		f.add("not_a_database", Critical, what, "Only regular files that start with an SQLite header are opened.",
 			"correct path or glob in the configuration")
 	case collector.StateForeignOwner:
 		f.add("foreign_owner", Critical, what, "Side files made by another user would lock the application out.",
 			"run sqlwatch as the database's owner")
 	case collector.StateNetworkFS:
 		f.add("network_filesystem", Critical, what,
-			"Locks and shared memory do not reach across a network, and WAL mode can lose commits there.",
+			"Locks and shared memory do not work across a network, and WAL mode can lose commits there.",
 			"move the database to a local disk")
 	default:
 		f.unreadable(s, what)
@@ -158,8 +164,8 @@ func (f *findings) state(d *Database, s *collector.Sample) {
 
 func (f *findings) unreadable(s *collector.Sample, what string) {
 	if s.State.String() == "foreign_wal" {
-		f.add("foreign_wal", Critical, what, "The application writes to side files that are not those at this path: its "+
-			"commits cannot be seen, and nothing of ours may connect.",
+		f.add("foreign_wal", Critical, what, "The application writes to other side files than those at this path: its "+
+			"commits cannot be seen, and sqlwatch must not connect.",
 			"restart the application, or watch the path under which it opens the database")
 		return
 	}
@@ -177,9 +183,9 @@ func (f *findings) disk(d collector.Disk) {
 	const why = "On a full disk every write of the application fails."
 	switch {
 	case share < diskCritical && free < diskCriticalAt:
-		f.add("disk_low", Critical, what, why, "make room on "+d.Mountpoint)
+		f.add("disk_low", Critical, what, why, "free space on "+d.Mountpoint)
 	case share < diskWarning && free < diskWarningAt:
-		f.add("disk_low", Warning, what, why, "make room on "+d.Mountpoint)
+		f.add("disk_low", Warning, what, why, "free space on "+d.Mountpoint)
 	}
 }
 
@@ -195,13 +201,14 @@ func (f *findings) writers(s *collector.Sample, now time.Time) {
 		}
 		f.add("write_lock_held", severity, fmt.Sprintf("%s has held the write lock for %s.",
 			process(s.Locks.WriterPID, s.Locks.WriterCommand), show.Span(held)),
-			"One write transaction has been open all that time: every other writer waits or fails with \"database is locked\".",
+			"One write transaction has been open the whole time: every other writer waits or fails with \"database is locked\".",
 			"sqlwatch blockers DB, then end that transaction")
 	}
-	if s.Locks.WriteRatio > saturated && held < writerWarning { // many transactions, one of them may be under way
-		f.add("write_lock_saturated", Warning, fmt.Sprintf("The write lock was held %.0f %% of the last minute.",
-			100*s.Locks.WriteRatio),
-			"SQLite has one writer at a time, and there is hardly any time left for another.",
+	// Many transactions, one of them may be under way. A single look, or the first seconds of a daemon, tell nothing.
+	if s.Locks.WriteRatio > saturated && held < writerWarning && s.Locks.Watched >= saturatedAfter {
+		f.add("write_lock_saturated", Warning, fmt.Sprintf("The write lock was held %.0f %% of the last %s.",
+			100*s.Locks.WriteRatio, show.Span(s.Locks.Watched)),
+			"SQLite allows one writer at a time, and there is hardly any time left for another.",
 			"write in fewer, larger transactions; sqlwatch blockers DB shows who writes")
 	}
 }
@@ -228,16 +235,17 @@ func (f *findings) readers(d *Database, s *collector.Sample) {
 		f.add("reader_pinning", severity,
 			fmt.Sprintf("%s has pinned the WAL at frame %d of %d for %s.", process(s.Readers.OldestPID, s.Readers.OldestCommand),
 				s.Readers.OldestFrame, s.WAL.Frames, show.Span(pinned)),
-			"One read transaction has been open all that time, and until it ends the WAL grows with every write.",
+			"One read transaction has been open the whole time, and until it ends the WAL grows with every write.",
 			"sqlwatch blockers DB, then end that transaction")
 	}
 	if s.Readers.Share >= overlapShare && pinnedShort(s, d.Now) && inUse > overlapBytes &&
 		d.Now.Sub(s.WAL.Restarted) > overlapAfter &&
 		s.WAL.LastWrite.After(d.Now.Add(-overlapAfter)) {
 		f.add("overlapping_readers", Warning,
-			fmt.Sprintf("Readers were there %.0f %% of the last minute, none of them for long, and %s of WAL cannot be reset.",
+			fmt.Sprintf("Readers were active for %.0f %% of the last minute, none of them for long, and %s of WAL cannot be "+
+				"reset.",
 				100*s.Readers.Share, show.Bytes(int64(inUse))),
-			"The WAL begins anew only in a moment without a reader on it, and there is none.",
+			"The WAL restarts only at a moment when no reader uses it, and there is none.",
 			"sqlwatch checkpoint DB at a quieter time, or have the application's readers pause now and then")
 	}
 }
@@ -253,16 +261,16 @@ func (f *findings) wal(s *collector.Sample, now time.Time) {
 	}
 	if s.WAL.SizeBytes > WALLimit {
 		inUse := int64(s.WAL.Frames) * int64(s.WAL.PageSize)
-		f.add("wal_oversized", Warning, fmt.Sprintf("The WAL file has %s, of which %s are in use.",
+		f.add("wal_oversized", Warning, fmt.Sprintf("The WAL file is %s, %s of it in use.",
 			show.Bytes(s.WAL.SizeBytes), show.Bytes(inUse)),
-			"A reader, a window that is not open or a missing policy keeps it from being emptied; reads become slow and the "+
-				"disk fills.", "sqlwatch checkpoint DB")
+			"A reader, a closed window or a missing policy keeps it from being emptied; reads become slow and the disk fills "+
+				"up.", "sqlwatch checkpoint DB")
 	}
 	waits := float64(s.WAL.BacklogFrames()) * float64(s.WAL.PageSize)
 	if lag := now.Sub(s.WAL.OldestBacklog); !s.WAL.OldestBacklog.IsZero() && lag > starvedAfter && waits > starvedBytes {
 		f.add("checkpoint_starved", Warning, fmt.Sprintf("%s of commits have not reached the database file for up to %s.",
 			show.Bytes(int64(waits)), show.Span(lag)),
-			"No checkpoint finishes: a reader is in the way, or nobody runs one. Nothing is lost, but the WAL grows.",
+			"No checkpoint completes: a reader is in the way, or nobody runs one. Nothing is lost, but the WAL grows.",
 			"sqlwatch why DB")
 	}
 }
@@ -270,12 +278,12 @@ func (f *findings) wal(s *collector.Sample, now time.Time) {
 func (f *findings) policies(d *Database) {
 	if d.PausedUntil.After(d.Now) {
 		f.add("paused", Info, fmt.Sprintf("No policy acts until %s.", show.Time(d.PausedUntil)),
-			"An operator paused them; measuring and replication go on.", "sqlwatch resume DB")
+			"An operator paused them; measuring and replication continue.", "sqlwatch resume DB")
 	}
 	for _, policy := range slices.Sorted(maps.Keys(d.Hindered)) {
-		f.about("policy_hindered", policy, Warning, sentence("Policy "+policy+" cannot do all that it is for: "+
+		f.about("policy_hindered", policy, Warning, sentence("Policy "+policy+" cannot do its job: "+
 			d.Hindered[policy]),
-			"It will not by waiting: what it should keep small goes on growing.", "sqlwatch why DB "+show.Quote(policy))
+			"Waiting will not help: what it should keep small keeps growing.", "sqlwatch why DB "+show.Quote(policy))
 	}
 	if a := d.Failed; a != nil {
 		what := fmt.Sprintf("The last %s of %s ended %s", a.Action, a.Policy, a.Outcome)
@@ -286,6 +294,6 @@ func (f *findings) policies(d *Database) {
 		if cure == "" {
 			cure = "sqlwatch why DB"
 		}
-		f.add("action_failed", Warning, sentence(what), "It is tried again after its backoff.", cure)
+		f.add("action_failed", Warning, sentence(what), "It is retried after its backoff.", cure)
 	}
 }

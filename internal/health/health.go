@@ -19,7 +19,7 @@ type Severity string
 
 // The severities.
 const (
-	Info     Severity = "info"     // good to know, nothing to do
+	Info     Severity = "info"     // good to know, no action needed
 	Warning  Severity = "warning"  // somebody should look, at daytime
 	Critical Severity = "critical" // now: commits may be lost, or the application is harmed
 )

@@ -49,6 +49,7 @@ var scenes = map[string]func(*Database){
 	"write_lock_held": func(d *Database) { d.Sample.Locks.WriteSince = now.Add(-78 * time.Second) },
 	"write_lock_saturated": func(d *Database) { // seldom does a look fall between two transactions
 		d.Sample.Locks.WriteRatio, d.Sample.Locks.WriteSince = 0.9, now.Add(-time.Second)
+		d.Sample.Locks.Watched = time.Minute
 	},
 	"reader_pinning": func(d *Database) {
 		d.Replicated, d.Sample.Readers.Active, d.Sample.Readers.PinnedSince = false, 1, now.Add(-time.Hour)
@@ -132,6 +133,20 @@ func TestEveryCondition_V3(t *testing.T) {
 		}
 		if c.Cure == "" || strings.Contains(c.Cure, "DB") || strings.Contains(c.Cure, "%") {
 			t.Errorf("%s: cure %q", c.ID, c.Cure)
+		}
+	}
+}
+
+// Where nothing is captured no time is told that nobody measured.
+func TestIncompleteBeforeCapture(t *testing.T) {
+	t.Parallel()
+	for lag, want := range map[float64]string{0: "Capture has not begun", 90: "1 min 30 s ago"} {
+		d := up()
+		d.Sample.Replicas[0].CaughtUp, d.Sample.Replicas[0].LagSeconds = time.Time{}, lag
+		found := OfDatabase(d)
+		if len(found) != 1 || !strings.Contains(found[0].What+found[0].Why, want) ||
+			strings.Contains(found[0].What, " 0 s") {
+			t.Errorf("after %g s: %v", lag, found)
 		}
 	}
 }
@@ -226,5 +241,86 @@ func TestHindrances_V3(t *testing.T) {
 		if len(found) != 1 || found[0].ID != "replica_maintenance" || !strings.Contains(found[0].What, want) {
 			t.Errorf("%s: %v, want one that says %q", word, found, want)
 		}
+	}
+}
+
+// A database that is an empty file now is critical, one that has not begun is not; and what
+// its state says already is not said again of its capture.
+func TestEmptied(t *testing.T) {
+	t.Parallel()
+	for found, want := range map[bool]Severity{true: Critical, false: Info} {
+		d := up()
+		d.Found, d.Sample.State = found, collector.StateEmpty
+		d.Sample.Capture.Reason, d.Sample.Capture.Err = "failed", "database is not in WAL mode"
+		if all := OfDatabase(d); len(all) != 1 || all[0].ID != "empty" || all[0].Severity != want {
+			t.Errorf("found before %v: %v", found, all)
+		}
+	}
+}
+
+// A directory has no credentials.
+func TestForbiddenDirectory(t *testing.T) {
+	t.Parallel()
+	d := up()
+	failing("auth")(&d)
+	d.Sample.Replicas[0].Name = "file.main"
+	if all := OfDatabase(d); len(all) != 1 || strings.Contains(all[0].Why+all[0].Cure, "key") ||
+		!strings.Contains(all[0].Cure, "directory") {
+		t.Errorf("%v", all)
+	}
+}
+
+// A directory is no service in a network: what a replica there is told to lack is what a
+// directory can lack.
+func TestReplicaInDirectory(t *testing.T) {
+	t.Parallel()
+	for reason, want := range map[string]string{"auth": "give the directory", "misplaced": "mount its file system",
+		"unavailable": "free space", "timeout": "free space"} {
+		d := up()
+		failing(reason)(&d)
+		d.Sample.Replicas[0].Name = "file.main"
+		found := OfDatabase(d)
+		if len(found) == 0 || !strings.Contains(found[0].Cure, want) || strings.Contains(found[0].Why, "etwork") {
+			t.Errorf("%s: %v", reason, found)
+		}
+	}
+}
+
+// Of a database that cannot be read nothing is being uploaded.
+func TestNothingIsUploadedOf(t *testing.T) {
+	t.Parallel()
+	for _, state := range []collector.State{collector.StateEmpty, collector.StateMissing, collector.StateUnreadable,
+		collector.StateForeignWAL} {
+		d := up()
+		d.Sample.State, d.Sample.Replicas[0].CaughtUp = state, time.Time{}
+		if all := OfDatabase(d); len(all) != 1 || all[0].ID == "replica_incomplete" {
+			t.Errorf("%s: %v", state, all)
+		}
+	}
+}
+
+// One look at the locks, as of a command without a daemon, tells nothing of a minute.
+func TestSaturatedWants15Seconds(t *testing.T) {
+	t.Parallel()
+	for watched, want := range map[time.Duration]string{0: "", 3 * time.Second: "",
+		20 * time.Second: "of the last 20 s."} {
+		d := up()
+		d.Sample.Locks.WriteRatio, d.Sample.Locks.Watched = 1, watched
+		got := ""
+		for _, c := range OfDatabase(d) {
+			got += c.What
+		}
+		if !strings.HasSuffix(got, want) || want == "" && got != "" {
+			t.Errorf("after %s: %q, want %q", watched, got, want)
+		}
+	}
+}
+
+// A file that many are hidden behind counts them all, in the log as in the condition.
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	all := []LeftOut{{Place: "/srv/b.db"}, {Place: "/srv/evil", Count: 7}, {Place: "/srv/c.db", Count: 1}}
+	if n := Files(all); n != 9 {
+		t.Errorf("%d files, want 9", n)
 	}
 }

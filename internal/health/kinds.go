@@ -16,38 +16,40 @@ type Kind struct {
 var kinds = []Kind{
 	{"daemon_down", Critical, "No daemon answers: nothing is measured, replicated or checkpointed. Only the commands " +
 		"can show it."},
-	{"reload_failed", Warning, "The configuration's last reload was refused; the one before stays in force."},
+	{"reload_failed", Warning, "The last reload of the configuration failed; the previous one stays in force."},
 	{"left_out", Warning, "Databases of the configuration are not watched."},
 	{"no_databases", Warning, "The configuration names no database that exists."},
-	{"handler_panicked", Warning, "A request of the page, the API or the admin socket ended in a fault of sqlwatch."},
-	{"notification_failed", Warning, "A notifier did not take the last message."},
+	{"handler_panicked", Warning, "A request of the page, the API or the admin socket failed because of a bug in " +
+		"sqlwatch."},
+	{"notification_failed", Warning, "A notifier did not accept the last message."},
 
 	{"missing", Critical, "There is no file at the database's path."},
-	{"empty", Info, "The database is an empty file: the application has written nothing yet."},
+	{"empty", Critical, "The database is an empty file: the application has written nothing yet, or the database " +
+		"was removed."},
 	{"not_wal", Critical, "The database is not in WAL mode."},
-	{"not_a_database", Critical, "What is at the path is no SQLite database."},
+	{"not_a_database", Critical, "The file at the path is not an SQLite database."},
 	{"foreign_owner", Critical, "The database belongs to another user."},
 	{"foreign_wal", Critical, "The WAL that the application writes is not the one beside the database."},
 	{"network_filesystem", Critical, "The database is on a network file system."},
 	{"unreadable", Critical, "The database cannot be read."},
-	{"open_failed", Critical, "What serves the database could not be started."},
-	{"hung", Critical, "Nothing was heard of the database for a minute: its disk may not answer."},
-	{"restarted", Warning, "A fault of sqlwatch ended what was at work for the database; it began anew."},
+	{"open_failed", Critical, "Opening the database failed."},
+	{"hung", Critical, "No measurement of the database has finished for a minute: its disk may be hanging."},
+	{"restarted", Warning, "A bug in sqlwatch stopped the work on the database; it was restarted."},
 
-	{"write_lock_held", Critical, "One process holds the write lock for long: nobody else can write."},
-	{"write_lock_saturated", Warning, "Writers use nearly all of the time that there is."},
+	{"write_lock_held", Critical, "One process has held the write lock for a long time: nobody else can write."},
+	{"write_lock_saturated", Warning, "Writers use nearly all of the available time."},
 	{"reader_pinning", Warning, "One read transaction keeps the WAL from being reset."},
 	{"overlapping_readers", Warning, "Short readers overlap without a pause: together they keep the WAL from being " +
 		"reset."},
 	{"wal_oversized", Warning, "The WAL file is large."},
-	{"checkpoint_starved", Warning, "Commits wait long to be copied into the database file."},
-	{"page_checksums", Critical, "The database's pages carry checksums: it is measured, and neither checkpointed nor " +
+	{"checkpoint_starved", Warning, "Commits wait a long time to be copied into the database file."},
+	{"page_checksums", Critical, "The database's pages carry checksums: it is measured, but neither checkpointed nor " +
 		"replicated."},
 	{"wal_reset_bug", Warning, "The application's SQLite can lose commits when a checkpoint meets a WAL reset."},
 	{"disk_low", Critical, "The database's file system is nearly full."},
 	{"paused", Info, "An operator has paused the policies."},
-	{"action_failed", Warning, "The last action of a policy did not reach its end."},
-	{"policy_hindered", Warning, "A policy cannot do all that it is for, and waiting does not help."},
+	{"action_failed", Warning, "The last action of a policy did not complete."},
+	{"policy_hindered", Warning, "A policy cannot do its job, and waiting does not help."},
 
 	{"capture_stopped", Critical, "Commits are not captured."},
 	{"file_cut", Critical, "The database's file lacks pages that its WAL does not have either."},
@@ -64,11 +66,11 @@ var kinds = []Kind{
 	{"replica_lagging", Critical, "Commits are not in the replica yet, for longer than its objective."},
 	{"replica_incomplete", Info, "The replica's first snapshot is not complete."},
 	{"snapshot_too_old", Warning, "Two snapshots in a row were missed."},
-	{"replica_files_lost", Warning, "Files of the replica were found gone or unreadable: the past has gaps."},
-	{"replica_maintenance", Warning, "Compaction or retention of the replica does not come to its end."},
-	{"replica_weak_fencing", Info, "The store refuses no second writer: two are told apart by the lease alone."},
+	{"replica_files_lost", Warning, "Files of the replica were found missing or unreadable: the past has gaps."},
+	{"replica_maintenance", Warning, "Compaction or retention of the replica is blocked."},
+	{"replica_weak_fencing", Info, "The store does not refuse a second writer: only the lease keeps two apart."},
 	{"drill_failed", Critical, "The last restore drill failed."},
-	{"drill_overdue", Warning, "No restore was proven for longer than configured."},
+	{"drill_overdue", Warning, "No restore drill has succeeded for longer than configured."},
 }
 
 // Kinds returns every condition that there is, in the order of the reference.

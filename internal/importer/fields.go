@@ -163,7 +163,7 @@ func (s *section) tell() {
 }
 
 // reasons says why settings have no counterpart. An empty reason: nothing is
-// lost, sqlwatch does it by itself.
+// lost, sqlwatch does it on its own.
 var reasons = map[string]string{
 	// The daemon.
 	"exec":                        "sqlwatch does not start your application: let systemd or the container start both",
@@ -190,7 +190,7 @@ var reasons = map[string]string{
 	"meta-dir":         "the state directory is server.state_dir for all databases",
 	"monitor-interval": "changes are noticed by events and by the wal-index, not at an interval",
 	"checkpoint-interval": "policies decide about checkpoints: see `policy` blocks; the WAL of a replicated " +
-		"database is kept below restart.at by itself",
+		"database is kept below restart.at on its own",
 	"busy-timeout":              "sqlwatch never waits for a lock; see stall_budget",
 	"min-checkpoint-page-count": "see restart.at of the database block: 32MB by default",
 	"max-checkpoint-page-count": "see restart.at of the database block: 32MB by default",

@@ -10,6 +10,7 @@ package importer
 import (
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,6 +32,20 @@ type Result struct {
 	HCL     []byte   `json:"-"`
 	Dropped []Remark `json:"dropped"` // settings without a counterpart
 	Notes   []Remark `json:"notes"`   // settings that mean something else here, defaults that differ
+}
+
+// Write writes what was dropped and what is to be noted, a line each.
+func (r Result) Write(w io.Writer) error {
+	var err error
+	for _, d := range r.Dropped {
+		_, failed := fmt.Fprintf(w, "dropped %s: %s\n", d.Where, d.Why)
+		err = errors.Join(err, failed)
+	}
+	for _, d := range r.Notes {
+		_, failed := fmt.Fprintf(w, "note    %s: %s\n", d.Where, d.Why)
+		err = errors.Join(err, failed)
+	}
+	return err
 }
 
 // Remark is one thing to know about one setting.

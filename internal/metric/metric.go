@@ -60,7 +60,7 @@ func Markdown(metrics []Metric) string {
 }
 
 // UpdateReference returns the text of docs/metrics.md with the table of section
-// (a package's name) made anew from metrics. Each package that exports metrics
+// (a package's name) recreated from metrics. Each package that exports metrics
 // has a test that does so and compares. An error says that the text has no
 // such section.
 func UpdateReference(text, section string, metrics []Metric) (string, error) {

@@ -84,7 +84,8 @@ func (n *Notifiers) ask(ctx context.Context, h *notifier, wrong string) {
 				return
 			}
 			n.metrics.lost(h.target.Name, lostExpired)
-			n.log.Warn("a heartbeat could not be delivered; the next follows at its time", "notifier", h.target.Name, "err", err)
+			n.log.Warn("a heartbeat could not be delivered; the next one is sent on schedule", "notifier",
+				h.target.Name, "err", err)
 			return
 		}
 		if sleep(ctx, wait) != nil {

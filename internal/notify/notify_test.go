@@ -177,7 +177,7 @@ func TestNoResolved(t *testing.T) {
 }
 
 // Redirects are not followed, an answer's body is shown to nobody, and what is
-// refused for good is not tried again.
+// refused permanently is not tried again.
 func TestH6_Answers(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex

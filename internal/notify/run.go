@@ -71,7 +71,7 @@ func (n *Notifiers) close(w *notifier, g *group) channel.Message {
 }
 
 // done takes a group off its queue and tells who waits for it. Where the target was
-// replaced meanwhile, one that was not delivered is the new one's to deliver.
+// replaced in the meantime, one that was not delivered is the new one's to deliver.
 func (n *Notifiers) done(w *notifier, g *group, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -134,7 +134,7 @@ func sleep(ctx context.Context, wait time.Duration) error {
 	}
 }
 
-// deliver tries until the message has arrived, is refused for good or is too old.
+// deliver tries until the message has arrived, is refused permanently or is too old.
 func (n *Notifiers) deliver(ctx context.Context, w *notifier, m channel.Message) error {
 	name := w.target.Name
 	began, wait := time.Now(), firstWait
@@ -147,19 +147,19 @@ func (n *Notifiers) deliver(ctx context.Context, w *notifier, m channel.Message)
 		if err == nil {
 			n.metrics.sent.WithLabelValues(name).Inc()
 			if try > 1 {
-				n.log.Info("the notifier answers again", "notifier", name, "attempts", try)
+				n.log.Info("notifications are delivered again", "notifier", name, "attempts", try)
 			}
 			return nil
 		}
 		if refused := errors.Is(err, channel.ErrRefused); refused || time.Since(began) > keepTrying {
 			n.metrics.lost(name, map[bool]string{true: lostRefused, false: lostExpired}[refused])
-			n.log.Error("a notification was not delivered and is given up; see `sqlwatch notify test`",
+			n.log.Error("giving up on a notification that could not be delivered; see `sqlwatch notify test`",
 				"notifier", name, "db", list(m.Databases, 3), "policy", m.Policy, "message", m.Message, "attempts", try, "err",
 				err)
 			return fmt.Errorf("notify %s: %w", name, err)
 		}
 		if try == 1 {
-			n.log.Warn("a notification could not be delivered; it is tried again for an hour", "notifier", name, "db",
+			n.log.Warn("a notification could not be delivered; retrying for an hour", "notifier", name, "db",
 				list(m.Databases, 3), "policy", m.Policy, "err", err)
 		}
 		if slept := sleep(ctx, max(retryAfter, wait/2+rand.N(wait/2))); slept != nil || n.replaced(w) {

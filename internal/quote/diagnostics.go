@@ -2,7 +2,6 @@ package quote
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -104,8 +103,8 @@ type Finding struct {
 	Column   int    `json:"column,omitempty"`
 }
 
-// DiagnosticsJSON writes diagnostics as one JSON array.
-func DiagnosticsJSON(w io.Writer, diags hcl.Diagnostics) error {
+// Findings returns diagnostics for machines, never nil.
+func Findings(diags hcl.Diagnostics) []Finding {
 	out := []Finding{}
 	for _, d := range diags {
 		j := Finding{Severity: "error", Summary: d.Summary, Detail: d.Detail}
@@ -117,7 +116,5 @@ func DiagnosticsJSON(w io.Writer, diags hcl.Diagnostics) error {
 		}
 		out = append(out, j)
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(out)
+	return out
 }

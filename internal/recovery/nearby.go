@@ -16,7 +16,8 @@ import (
 )
 
 // Explain adds to the error of a place without a replica where there is one: above, as
-// where a URL leads into a replica, or below, as where it leads to what holds several.
+// where a URL leads into a replica; below, as where it leads to what holds several; or
+// beside, as where a directory's name is mistyped.
 func Explain(ctx context.Context, t config.ReplicaTarget, err error) error {
 	if !errors.Is(err, catalog.ErrEmpty) && !errors.Is(err, store.ErrMisplaced) {
 		return err
@@ -28,6 +29,11 @@ func Explain(ctx context.Context, t config.ReplicaTarget, err error) error {
 	}
 	if below := children(ctx, t); len(below) > 0 {
 		return fmt.Errorf("%w: there are replicas below it: %s", err, strings.Join(below, ", "))
+	}
+	if above, ok := parent(t); ok && errors.Is(err, store.ErrMisplaced) { // mistyped, perhaps
+		if beside := children(ctx, above); len(beside) > 0 {
+			return fmt.Errorf("%w: there are replicas beside it: %s", err, strings.Join(beside, ", "))
+		}
 	}
 	return err
 }

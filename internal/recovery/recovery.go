@@ -41,13 +41,17 @@ type Outcome struct {
 	Err      error
 }
 
-// One restores what arg means.
+// One restores what arg means: to its own place, where the options name no other.
 func (r Recovery) One(ctx context.Context, arg string) (Outcome, error) {
 	source, err := r.Resolver.Source(ctx, arg, r.Replica)
 	if err != nil {
 		return Outcome{}, err
 	}
-	return r.from(ctx, source, r.Options)
+	o := r.Options
+	if o.Output == "" && !o.DryRun {
+		o.Output = source.Database.Path
+	}
+	return r.from(ctx, source, o)
 }
 
 // All restores every configured database that has a replica, to its own place, or where
@@ -175,6 +179,9 @@ func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) 
 		out.Warnings = append(out.Warnings, warning)
 	}
 	if r.IfReplicaExists && NothingYet(s.Replica, err) {
+		if err := known(ctx, s); err != nil {
+			return out, fmt.Errorf("%s: %w", out.Place, err)
+		}
 		out.Nothing = true
 		return out, nil
 	}
@@ -182,9 +189,24 @@ func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) 
 		return out, nil
 	}
 	if out.Kept != "" {
-		err = fmt.Errorf("%w; what was fetched stays in %s, and the same command goes on from there", err, out.Kept)
+		err = fmt.Errorf("%w; what was fetched stays in %s, and the same command continues from there", err, out.Kept)
 	}
 	return out, fmt.Errorf("%s: %w", out.Place, err)
+}
+
+// known is an error where a replica is empty that was not: the state directory knows its
+// lineage, and the place does not. To begin with an empty database then would be a loss.
+func known(ctx context.Context, s target.Source) error {
+	if s.Lineage == "" {
+		return nil
+	}
+	line, err := lineage.Read(ctx, s.Store)
+	if err == nil && line.Found {
+		return nil // it was begun, and nothing was stored yet
+	}
+	return errors.Join(fmt.Errorf("nothing is there, but this machine's state directory knows that the database was "+
+		"replicated (lineage %.8s): the place is not mounted, was emptied, or is another one; if the database is to begin "+
+		"empty, start the application without this restore", s.Lineage), err)
 }
 
 // cursor asks the running daemon how far it has come with a replica, 0 where none answers

@@ -9,8 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/stage"
 )
@@ -31,6 +30,7 @@ type Report struct {
 	Finish   float64 `json:"finish_seconds"`
 }
 
+// NewReport returns what --json prints of an outcome.
 func NewReport(out Outcome) Report {
 	r := out.Result
 	report := Report{
@@ -47,31 +47,37 @@ func NewReport(out Outcome) Report {
 	return report
 }
 
-// Print says what came of a restore.
-func Print(w io.Writer, r restore.Result) error {
+// Write says what came of it.
+func (o Outcome) Write(w io.Writer) error {
+	r := o.Result
 	var out strings.Builder
 	switch {
+	case o.Nothing:
+		fmt.Fprintf(&out, "%s: nothing has been replicated yet, so nothing was restored\n", o.Place)
 	case r.Skipped:
-		fmt.Fprintf(&out, "%s exists: nothing to do\n", r.Output)
+		fmt.Fprintf(&out, "%s already exists, so nothing was restored\n", r.Output)
 	case r.DryRun:
-		fmt.Fprintf(&out, "would restore %s from %d objects, %s:\n", State(r), len(r.Objects),
-			humanize.Bytes(uint64(r.ObjectBytes)))
+		fmt.Fprintf(&out, "would restore %s from %s, %s:\n", State(r), show.Count(len(r.Objects), "object"),
+			show.Bytes(r.ObjectBytes))
 		for _, key := range r.Objects {
 			fmt.Fprintf(&out, "  %s\n", key)
 		}
 	default:
-		fmt.Fprintf(&out, "restored %s to %s: %s\n", State(r), r.Output, humanize.Bytes(uint64(r.Size())))
-		fmt.Fprintf(&out, "  from %d objects, %s, in %s; %s\n", len(r.Objects), humanize.Bytes(uint64(r.ObjectBytes)),
+		fmt.Fprintf(&out, "restored %s to %s: %s\n", State(r), r.Output, show.Bytes(r.Size()))
+		fmt.Fprintf(&out, "  from %s, %s, in %s; %s\n", show.Count(len(r.Objects), "object"), show.Bytes(r.ObjectBytes),
 			(r.PlanTime + r.ApplyTime + r.FinishTime).Round(time.Millisecond), Proof(r))
 		if r.Resumed > 0 {
-			fmt.Fprintf(&out, "  went on from %s that an interrupted restore had written\n", humanize.IBytes(uint64(r.Resumed)))
+			fmt.Fprintf(&out, "  resumed an interrupted restore: %s were already there\n", show.Bytes(r.Resumed))
 		}
 		for _, name := range r.Aside {
 			fmt.Fprintf(&out, "  what was there is now %s\n", name)
 		}
 		for _, name := range r.Removed {
-			fmt.Fprintf(&out, "  removed what an earlier restore had set aside: %s\n", name)
+			fmt.Fprintf(&out, "  removed what an earlier restore had left: %s\n", name)
 		}
+	}
+	if o.Daemon != 0 && !o.Nothing && !r.Skipped {
+		fmt.Fprintf(&out, "  the running daemon had stored txid %d there\n", o.Daemon)
 	}
 	_, err := io.WriteString(w, out.String())
 	return err

@@ -88,7 +88,7 @@ func NewRecorder(stateDir string, log *slog.Logger) *Recorder {
 func (r *Recorder) Note(s *collector.Sample, acted bool) {
 	r.mu.Lock()
 	was, known := r.last[s.DB]
-	// A reset of what was all in the database follows the next write by itself.
+	// A reset of what was all in the database follows the next write on its own.
 	moved := s.WAL.Known && (s.WAL.CheckpointedFrames > was.backfills || s.WAL.ResetsTotal != was.resets &&
 		was.backlog > 0)
 	was.others = was.others || known && moved && !acted
@@ -110,7 +110,7 @@ func (r *Recorder) Note(s *collector.Sample, acted bool) {
 		defer r.mu.Unlock()
 		if time.Since(r.failed) > 10*time.Minute {
 			r.failed = time.Now()
-			r.log.Error("what `sqlwatch replay` plays could not be recorded", "err", err)
+			r.log.Error("samples for `sqlwatch replay` could not be recorded", "err", err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/decisions"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
@@ -103,7 +104,7 @@ func under(cfg *config.Config, db string, inputs []Input, cost float64) *Outcome
 	if cfg == nil {
 		return nil
 	}
-	targets, _ := cfg.ExpandAround(nil) // what is left out is not watched
+	targets, _ := cfg.ExpandAround(nil, lookup.New()) // what is left out is not watched
 	i := slices.IndexFunc(targets, func(t config.DatabaseTarget) bool { return t.Name == db })
 	if i < 0 {
 		return nil

@@ -184,7 +184,7 @@ func TestOthersCheckpoints(t *testing.T) {
 			s.At = monday.Add(time.Duration(i) * 10 * time.Second)
 			s.WAL.FramesWrittenTotal += 1000
 			s.WAL.CommitsTotal++
-			s.WAL.ResetsTotal++ // each time anew
+			s.WAL.ResetsTotal++ // each time
 			s.WAL.Frames = 1000
 			s.WAL.SizeBytes = 1000 * 4120
 			r.Note(&s, ours)

@@ -117,7 +117,7 @@ func nameOf(field reflect.StructField) (name, options string) {
 	if name != "-" && !field.Anonymous {
 		name = cmp.Or(name, field.Name)
 	}
-	if field.Type == durationType && !strings.HasSuffix(name, "_seconds") {
+	if name != "-" && field.Type == durationType && !strings.HasSuffix(name, "_seconds") {
 		name = strings.TrimSuffix(name, "_ns") + "_seconds"
 	}
 	return name, options

@@ -18,6 +18,21 @@ import (
 // of ten, as "34 MB".
 func Bytes(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
 
+// Count returns a number of things by their name, which is one's: "1 file", "2 files", "2 policies",
+// "2 processes".
+func Count(n int, thing string) string {
+	switch stem, y := strings.CutSuffix(thing, "y"); {
+	case n == 1:
+	case y:
+		thing = stem + "ies"
+	case strings.HasSuffix(thing, "s"):
+		thing += "es"
+	default:
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
 // Time returns an instant with its zone, in the zone of whoever looks.
 func Time(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 

@@ -104,3 +104,14 @@ func TestSuggest(t *testing.T) {
 		t.Errorf("Suggest = %q, want %q", got, want)
 	}
 }
+
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for want, got := range map[string]string{"1 file": Count(1, "file"), "2 files": Count(2, "file"),
+		"0 policies": Count(0, "policy"), "1 policy": Count(1, "policy"),
+		"3 processes": Count(3, "process")} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -19,7 +19,7 @@ var (
 	ErrForeignOwner = errors.New("database belongs to another user")
 	ErrNotWAL       = errors.New("database is not in WAL mode")
 	ErrReadOnly     = errors.New("database cannot be written")
-	ErrCorrupt      = errors.New("database is damaged or no database")
+	ErrCorrupt      = errors.New("database is corrupt or not a database")
 	ErrNoMemory     = errors.New("SQLite got no memory")
 	ErrNotExist     = fs.ErrNotExist
 	ErrReplaced     = errors.New("other files are at the database's paths than the connection's")
@@ -38,6 +38,8 @@ var ErrPageChecksums = errors.New("the database's pages carry checksums (cksumvf
 // Options says how a watched database is opened.
 type Options struct {
 	ReadOnly bool // for read transactions only: neither checkpoints nor write locks
+	// called before the connection is used after a Shed, nil: nothing. See dbfile.Rejoin.
+	Rejoin func() error
 }
 
 // Source is a database to be copied, as it was found.

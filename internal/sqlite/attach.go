@@ -36,8 +36,29 @@ func (c *Conn) CloseLast() error {
 	return c.Close()
 }
 
+// CloseUnlinked closes a connection whose WAL has lost its name, which keeps it from being
+// used by anybody who comes now. If nobody else is connected, nothing stands at the name, and
+// wanted says so while nobody can come, what is in the WAL is written to the database, as the
+// application's own last close would have done; else it is Close.
+func (c *Conn) CloseUnlinked(wanted func() bool) error {
+	if !c.readOnly && c.gate.file != nil && !c.indexCut() && c.relock() == nil &&
+		C.sqlwatch_claim(c.gate.file) == C.SQLITE_OK && c.unlinked() && wanted() {
+		C.sqlwatch_close_last(c.gate.file)
+	}
+	return c.Close()
+}
+
+// unlinked reports whether the database is at its name and its WAL is not, nor any other.
+func (c *Conn) unlinked() bool {
+	now, err := identify(c.path)
+	wal, walErr := inodeOf(c.path + "-wal")
+	return err == nil && walErr == nil && now.database == c.files.database && wal == (inode{}) &&
+		(now.shm == inode{} || now.shm == c.files.shm)
+}
+
 // Shed gives up the lock on the main file until the connection is used again: a
-// read transaction keeps its read mark. Nobody who wants the file for himself is
+// read transaction keeps its read mark. Once all connections of the process have, it may give up
+// the DMS byte as well, see dbfile.StandBack. Nobody who wants the file for himself is
 // refused then: not a last close, which checkpoints and removes the WAL, not
 // journal_mode=DELETE, not EXCLUSIVE locking mode. Each of them does as if we were
 // not there: they disregard our mark, and may unlink the WAL; but the bytes in it
@@ -66,26 +87,47 @@ func (c *Conn) resume() error {
 	if c.indexCut() {
 		return ErrIndexCut
 	}
-	if c.shed {
-		rc := C.sqlwatch_resume(c.gate.file)
-		for try := 0; rc == C.SQLITE_BUSY && try < resumeTries; try++ { // who closes looks whether he is the last
-			time.Sleep(resumePause)
-			rc = C.sqlwatch_resume(c.gate.file)
-		}
-		switch rc {
-		case C.SQLITE_OK:
-			c.shed = false
-		case C.SQLITE_BUSY:
-			return ErrBusy
-		default:
-			return fmt.Errorf("use %s again: result code %d", c.path, rc)
-		}
+	if err := c.relock(); err != nil {
+		return err
 	}
 	now, err := identify(c.path)
 	if err == nil && now != c.files {
 		err = ErrReplaced
 	}
 	return err
+}
+
+// relock takes the locks again that were given up after Shed.
+func (c *Conn) relock() error {
+	if err := c.share(); err != nil || c.rejoin == nil {
+		return err
+	}
+	// In this order: from now on nobody removes the wal-index, or the names tell that somebody has.
+	if err := c.rejoin(); err != nil {
+		return errors.Join(err, c.Shed())
+	}
+	return nil
+}
+
+// share takes the lock on the main file again.
+func (c *Conn) share() error {
+	if !c.shed {
+		return nil
+	}
+	rc := C.sqlwatch_resume(c.gate.file)
+	for try := 0; rc == C.SQLITE_BUSY && try < resumeTries; try++ { // who closes looks whether he is the last
+		time.Sleep(resumePause)
+		rc = C.sqlwatch_resume(c.gate.file)
+	}
+	switch rc {
+	case C.SQLITE_OK:
+		c.shed = false
+		return nil
+	case C.SQLITE_BUSY:
+		return ErrBusy
+	default:
+		return fmt.Errorf("use %s again: result code %d", c.path, rc)
+	}
 }
 
 // Forget makes the wal-index of an empty WAL know nothing of the database, neither

@@ -65,6 +65,77 @@ func TestCloseLast(t *testing.T) {
 	})
 }
 
+// TestCloseUnlinked/D15 writes back what is in a WAL that has lost its name, as the application
+// would have done, and only then.
+func TestCloseUnlinked(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		change func(t *testing.T, path string, app *python)
+		rows   string
+	}{
+		{"D15_removed", func(t *testing.T, path string, app *python) {
+			remove(t, path+"-wal", path+"-shm")
+			app.Kill()
+		}, "10"},
+		{"D15_wal_removed", func(t *testing.T, path string, app *python) {
+			remove(t, path+"-wal")
+			app.Kill()
+		}, "10"},
+		{"D15_still_there", func(t *testing.T, path string, app *python) { remove(t, path+"-wal", path+"-shm") }, "0"},
+		{"D15_others_came", func(t *testing.T, path string, app *python) {
+			remove(t, path+"-wal", path+"-shm")
+			app.Kill()
+			fill(t, second(t, path), 3)
+		}, "3"},
+		{"D15_another_wal", func(t *testing.T, path string, app *python) {
+			remove(t, path+"-wal", path+"-shm")
+			app.Kill()
+			other := second(t, path)
+			fill(t, other, 3)
+			other.Kill()
+		}, "3"},
+		{"D15_another_file", func(t *testing.T, path string, app *python) {
+			app.Kill()
+			output(t, "sh", "-c", `cp "$0" "$0.new" && rm "$0-wal" "$0-shm" && mv "$0.new" "$0"`, path)
+		}, "0"},
+		{"D15_not_wanted", func(t *testing.T, path string, app *python) {
+			remove(t, path+"-wal", path+"-shm")
+			app.Kill()
+		}, "0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			path, app := newApp(t)
+			app.run(t, "PRAGMA wal_checkpoint(TRUNCATE)")
+			fill(t, app, 10)
+			c := open1(t, path)
+			if err := errors.Join(c.BeginRead(context.Background()), c.EndRead(), c.Shed()); err != nil {
+				t.Fatal(err)
+			}
+			tc.change(t, path, app)
+			if err := c.CloseUnlinked(func() bool { return tc.name != "D15_not_wanted" }); err != nil {
+				t.Fatal(err)
+			}
+			if got := shell(t, path, "SELECT count(*) FROM t"); got != tc.rows {
+				t.Errorf("%s rows, want %s", got, tc.rows)
+			}
+			if got := shell(t, path, "PRAGMA integrity_check"); got != "ok" {
+				t.Error(got)
+			}
+		})
+	}
+}
+
+func remove(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestShed: whoever wants the file for himself finds nobody in the way.
 func TestShed(t *testing.T) {
 	t.Parallel()
@@ -186,7 +257,7 @@ func TestForget(t *testing.T) {
 				if err := c.Forget(change); err != nil {
 					t.Fatal(err)
 				}
-				if err := c.BeginRead(ctx); err != nil { // makes it anew
+				if err := c.BeginRead(ctx); err != nil { // rebuilds it
 					t.Fatal(err)
 				}
 				output(t, "sh", "-c", put, path, backup)

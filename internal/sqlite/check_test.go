@@ -75,7 +75,7 @@ func TestChecks_D37_damage(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "damaged.db")
+			path := filepath.Join(t.TempDir(), "corrupt.db")
 			if err := os.WriteFile(path, test.damage([]byte(string(good))), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -53,7 +53,7 @@ const (
 func (c *Conn) truncate(ctx context.Context, budget Budget, hooks Hooks) (Result, error) {
 	start := time.Now()
 	// What is backfilled now, while nobody waits, need not be in the freeze.
-	drained, err := c.runOnce(ctx, newRun(Passive, budget, Hooks{}))
+	drained, err := c.runOnce(ctx, newRun(Passive, budget, Hooks{CheckpointLocked: hooks.CheckpointLocked}))
 	drained.Mode = Truncate
 	if err != nil || drained.Outcome != OutcomeComplete && drained.Outcome != OutcomePartial {
 		return drained, err

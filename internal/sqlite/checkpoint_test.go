@@ -217,7 +217,7 @@ func failedRun() *run {
 
 func TestOutcome(t *testing.T) {
 	t.Parallel()
-	damaged := errors.New("disk I/O error")
+	failure := errors.New("disk I/O error")
 	tests := []struct {
 		name string
 		run  *run
@@ -227,12 +227,12 @@ func TestOutcome(t *testing.T) {
 	}{
 		{"no WAL", &run{mode: Truncate}, tuple{0, -1, -1}, nil, OutcomeNotWAL},
 		{"another checkpointer", &run{mode: Passive}, tuple{1, -1, -1}, nil, OutcomeContended},
-		{"error", &run{mode: Truncate}, tuple{0, -1, -1}, damaged, OutcomeFailed},
+		{"error", &run{mode: Truncate}, tuple{0, -1, -1}, failure, OutcomeFailed},
 		{"budget spent too late to matter", &run{mode: Truncate, cause: errStallBudget}, tuple{0, 0, 0}, nil,
 			OutcomeTruncated},
-		{"budget spent", &run{mode: Truncate, cause: errStallBudget}, tuple{0, -1, -1}, damaged, OutcomeBudgetSpent},
+		{"budget spent", &run{mode: Truncate, cause: errStallBudget}, tuple{0, -1, -1}, failure, OutcomeBudgetSpent},
 		{"passive beside frames", &run{mode: Passive}, tuple{0, 9, 8}, nil, OutcomePartial},
-		{"hook's error before its budget", failedRun(), tuple{0, -1, -1}, damaged, OutcomeFailed},
+		{"hook's error before its budget", failedRun(), tuple{0, -1, -1}, failure, OutcomeFailed},
 		{"writer busy, all copied", &run{mode: Truncate}, tuple{1, 9, 9}, nil, OutcomeWriterBusy},
 	}
 	for _, test := range tests {

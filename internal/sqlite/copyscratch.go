@@ -20,10 +20,10 @@ const copyPatience = time.Minute
 
 // CopyScratch copies a database into a new file, of absolute path, page by page as
 // SQLite's backup does it. Of a WAL database in use it copies one read
-// transaction, under every guard: writers go on, the WAL grows meanwhile. A WAL
+// transaction, under every guard: writers go on, the WAL grows in the meantime. A WAL
 // database that nobody uses is read without any lock. Of one with a rollback
 // journal each piece is read under a short shared lock; what is written
-// meanwhile begins the copy anew, and when that gets no further for a minute it
+// in the meantime begins the copy again, and when that gets no further for a minute it
 // is given up with ErrBusy. progress, which may be
 // nil, is told pages.
 func CopyScratch(ctx context.Context, from Source, scratch string, progress func(done, total int64)) (err error) {

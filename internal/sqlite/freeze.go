@@ -42,7 +42,7 @@ func HoldFreezes() (release func()) {
 	return freezes.Unlock
 }
 
-// How a freeze is come by. Whoever is inside a transaction may finish it meanwhile.
+// How a freeze is come by. Whoever is inside a transaction may finish it in the meantime.
 const (
 	closingFor   = time.Millisecond      // is how long new transactions wait for the last old one
 	closingPause = time.Millisecond      // between two attempts at first, doubled each time

@@ -152,7 +152,7 @@ func TestFreezeBesideATransaction(t *testing.T) {
 	}
 }
 
-// Whoever stops the process waits for the end of a freeze, and none begins meanwhile.
+// Whoever stops the process waits for the end of a freeze, and none begins in the meantime.
 func TestHoldFreezes_D83(t *testing.T) {
 	path, app := newApp(t)
 	fill(t, app, 1)

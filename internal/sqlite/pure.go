@@ -25,7 +25,7 @@ var errPure = fmt.Errorf("this program was built without SQLite, which needs Lin
 const shell = "/usr/bin/sqlite3"
 
 // QuickCheck has SQLite's shell verify the structure of the database file at path, which
-// nobody else uses. errors.Is(err, ErrCorrupt) when it is damaged.
+// nobody else uses. errors.Is(err, ErrCorrupt) when it is corrupt.
 func QuickCheck(ctx context.Context, path string) error { return check(ctx, path, "quick_check(10)") }
 
 // IntegrityCheck is QuickCheck and compares every index with its table.
@@ -95,6 +95,7 @@ func (*Conn) ReadMark() int                     { return 0 }
 func (*Conn) Rollback() error                   { return errPure }
 func (*Conn) Close() error                      { return errPure }
 func (*Conn) CloseLast() error                  { return errPure }
+func (*Conn) CloseUnlinked(func() bool) error   { return errPure }
 func (*Conn) Shed() error                       { return errPure }
 func (*Conn) Forget(uint32) error               { return errPure }
 

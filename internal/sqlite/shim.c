@@ -158,6 +158,10 @@ int sqlwatch_resume(sqlite3_file *f) {
   return real(f)->pMethods->xLock(real(f), SQLITE_LOCK_SHARED);
 }
 
+int sqlwatch_claim(sqlite3_file *f) {
+  return real(f)->pMethods->xLock(real(f), SQLITE_LOCK_EXCLUSIVE);
+}
+
 /* The header's two copies are cleared under every lock that a reader, a writer or a
 ** checkpoint may hold: what SQLite finds is what it finds after a crash of another
 ** process, and it makes the header anew from the WAL, of which there is nothing. */

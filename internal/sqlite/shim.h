@@ -18,6 +18,7 @@
 #define SQLITE_CONFIG_LOOKASIDE 13
 #define SQLITE_LOCK_NONE 0
 #define SQLITE_LOCK_SHARED 1
+#define SQLITE_LOCK_EXCLUSIVE 4
 #define SQLITE_OPEN_MAIN_DB 0x00000100
 #define SQLITE_OPEN_WAL 0x00080000
 #define SQLITE_FCNTL_PERSIST_WAL 10
@@ -112,6 +113,10 @@ void sqlwatch_close_last(sqlite3_file *);
 /* sqlwatch_shed gives up the lock on the main file, sqlwatch_resume takes it again. */
 int sqlwatch_shed(sqlite3_file *);
 int sqlwatch_resume(sqlite3_file *);
+
+/* sqlwatch_claim takes the main file for this connection alone, which holds its lock; the
+** connection's close gives it back. SQLITE_BUSY where anybody else is connected. */
+int sqlwatch_claim(sqlite3_file *);
 
 /* sqlwatch_forget makes the wal-index of an empty WAL unknown, so that the next
 ** reader makes it anew; SQLITE_BUSY where anybody holds one of its locks, or where

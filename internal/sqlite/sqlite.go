@@ -39,6 +39,7 @@ type Conn struct {
 	inRead   bool
 	files    identity // that the connection has open
 	shed     bool     // see Shed
+	rejoin   func() error
 }
 
 // Open connects to the WAL database at path. It never creates it, changes
@@ -80,7 +81,7 @@ func open(ctx context.Context, path string, o Options) (*Conn, error) {
 		handle.Delete()
 		return nil, err
 	}
-	c := &Conn{path: path, readOnly: o.ReadOnly, conn: conn, gate: g, handle: handle}
+	c := &Conn{path: path, readOnly: o.ReadOnly, conn: conn, gate: g, handle: handle, rejoin: o.Rejoin}
 	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

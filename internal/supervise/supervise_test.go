@@ -57,7 +57,7 @@ func TestRunForwards(t *testing.T) {
 			go func() {
 				ended <- Run(ctx, []string{"sh", "-c", `trap 'exit 42' USR1 TERM; : > "$0"; while :; do sleep 0.05; done`, ready})
 			}()
-			for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 				if _, err := os.Stat(ready); err == nil {
 					break
 				}

@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/quote"
 	"github.com/sqlwatch/sqlwatch/internal/unit"
 )
@@ -168,21 +169,24 @@ func elsewhere(cfg *config.Config, d *hcl.Diagnostic, names []string) bool {
 func wanted(d config.Database, names []string) bool {
 	return d.Glob != "" || len(names) == 1 && names[0] == EveryDatabase[0] ||
 		slices.ContainsFunc(names, func(name string) bool {
-			return d.Name == name || sameFile(d.Path, name)
+			return d.Name == name || sameFile(lookup.New(), d.Path, name)
 		})
 }
 
 // Absolute makes a file's name absolute and free of symbolic links, as the daemon knows
-// it, and leaves the name of a configured database alone.
-func Absolute(name string) string {
-	if _, err := os.Stat(name); err != nil {
-		return name
-	}
+// it, and leaves the name of a configured database alone, and one on a disk that does not
+// answer.
+func Absolute(name string) string { return absolute(lookup.New(), name) }
+
+func absolute(disks *lookup.Disks, name string) string {
 	path, err := filepath.Abs(name)
 	if err != nil {
 		return name
 	}
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+	if _, err := disks.Stat(path); err != nil {
+		return name
+	}
+	if resolved, err := disks.Resolve(path); err == nil {
 		return resolved
 	}
 	return path

@@ -23,12 +23,14 @@ type candidate struct {
 	store  store.Store
 	line   lineage.Stored
 	tip    catalog.Tip
+	taken  bool // something of a replica's is there
 }
 
 // Farthest returns the replica that holds the newest state of the database's own
 // lineage, which is called ours where the state directory knows it, and can be restored.
 // What cannot be reached, or has a gap, is told and left out; so is it told when the
-// replicas hold different histories.
+// replicas hold different histories. An empty one stands in for none that is not known to
+// be empty as well.
 func Farthest(
 	ctx context.Context, stderr io.Writer, targets []config.ReplicaTarget, ours string,
 ) (store.Store, config.ReplicaTarget, error) {
@@ -50,16 +52,26 @@ func Farthest(
 	if told := disagreement(best); told != "" {
 		fmt.Fprintf(stderr, "sqlwatch: %s\n", told)
 	}
-	for i, c := range best {
-		if _, err := catalog.MakePlan(ctx, c.store, catalog.Target{}); err != nil && c.tip.TXID > 0 && i < len(best)-1 {
-			leftOut(c.target, err)
-			continue
-		}
-		fmt.Fprintf(stderr, "sqlwatch: using replica %s, %s, which reaches farthest\n",
-			c.target.Name, c.target.Place())
-		return c.store, c.target, nil
+	full := slices.DeleteFunc(slices.Clone(best), func(c candidate) bool { return !c.taken })
+	switch {
+	case len(full) == 0 && len(errs) > 0:
+		return nil, config.ReplicaTarget{}, errors.Join(errs...)
+	case len(full) == 0:
+		full = best[:1]
 	}
-	return nil, config.ReplicaTarget{}, errors.Join(errs...)
+	for _, c := range full[:len(full)-1] {
+		if c.tip.TXID > 0 {
+			if _, err := catalog.MakePlan(ctx, c.store, catalog.Target{}); err != nil {
+				leftOut(c.target, err)
+				full = full[1:]
+				continue
+			}
+		}
+		break
+	}
+	fmt.Fprintf(stderr, "sqlwatch: using replica %s, %s, which reaches farthest\n",
+		full[0].target.Name, full[0].target.Place())
+	return full[0].store, full[0].target, nil
 }
 
 func candidateOf(ctx context.Context, t config.ReplicaTarget) (c candidate, err error) {
@@ -72,7 +84,10 @@ func candidateOf(ctx context.Context, t config.ReplicaTarget) (c candidate, err 
 	}
 	c.tip, err = catalog.FindTip(ctx, c.store)
 	if t.Type == "file" && errors.Is(err, store.ErrMisplaced) {
-		err = nil // its first write makes the directory: until then the replica is empty
+		return c, nil // its first write makes the directory: until then the replica is empty
+	}
+	if err == nil {
+		c.taken, err = catalog.Taken(ctx, c.store, c.tip)
 	}
 	return c, err
 }

@@ -1,6 +1,9 @@
 package target
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +11,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 )
@@ -42,5 +46,98 @@ func TestFarthest_C14(t *testing.T) {
 		if told := disagreement(ranked); (told != "") != tt.disagree || tt.disagree && !strings.Contains(told, "host of p") {
 			t.Errorf("%s: told %q", name, told)
 		}
+	}
+}
+
+// place is a replica in a directory with the files of the levels and TXIDs that are named.
+func place(t *testing.T, name, lineageID string, keys ...string) config.ReplicaTarget {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), name)
+	for _, key := range keys {
+		path := filepath.Join(dir, "ltx", key+".ltx")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		enc, err := ltx.NewEncoder(&out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		min, max, err := ltx.ParseFilename(filepath.Base(path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 512, Commit: 1,
+			MinTXID: min, MaxTXID: max, Timestamp: int64(max) * 1000})
+		if err == nil {
+			err = enc.EncodePage(ltx.PageHeader{Pgno: 1}, make([]byte, 512))
+		}
+		if err == nil {
+			err = enc.Close()
+		}
+		if err == nil {
+			err = os.WriteFile(path, out.Bytes(), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	target := config.ReplicaTarget{Name: "file." + name, Type: "file", File: config.File{Dir: dir}}
+	if lineageID != "" {
+		st, err := daemon.NewStore(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := lineage.Write(t.Context(), st, lineage.Lineage{ID: lineageID, By: "host"}, lineage.Stored{},
+			true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return target
+}
+
+// txids names an LTX file of a level.
+func txids(level string, min, max ltx.TXID) string {
+	return level + "/" + strings.TrimSuffix(ltx.FormatFilename(min, max), ".ltx")
+}
+
+// TestFarthest_R13: the replica that is restored from is the farthest that can be; what
+// cannot be asked or has a gap is told. An empty one is only taken where all are known to
+// be empty: else a first start would begin with an empty database beside a full replica.
+func TestFarthest_R13(t *testing.T) {
+	t.Parallel()
+	near := place(t, "near", "p", txids("9", 1, 3))
+	far := place(t, "far", "p", txids("9", 1, 3), txids("0", 4, 4))
+	gap := place(t, "gap", "p", txids("9", 1, 3), txids("0", 4, 4), txids("0", 7, 7))
+	empty := place(t, "empty", "")
+	begun := place(t, "begun", "p")
+	away := config.ReplicaTarget{Name: "s3.away", Type: "s3", S3: config.S3{Bucket: "b", Endpoint: "https://127.0.0.1:1",
+		CAFile: filepath.Join(t.TempDir(), "gone")}}
+	for name, tt := range map[string]struct {
+		targets []config.ReplicaTarget
+		want    string // "": an error
+		told    string
+	}{
+		"farther":             {[]config.ReplicaTarget{near, far}, "file.far", "using replica file.far"},
+		"farthest has a gap":  {[]config.ReplicaTarget{near, gap}, "file.near", "file.gap is left out"},
+		"one is away":         {[]config.ReplicaTarget{away, near}, "file.near", "s3.away is left out"},
+		"away, and empty":     {[]config.ReplicaTarget{away, empty}, "", "s3.away is left out"},
+		"away, and begun":     {[]config.ReplicaTarget{away, begun}, "", "s3.away is left out"},
+		"a gap, and empty":    {[]config.ReplicaTarget{empty, gap}, "file.gap", "using replica file.gap"},
+		"full, and empty":     {[]config.ReplicaTarget{empty, near}, "file.near", "using replica file.near"},
+		"all are empty":       {[]config.ReplicaTarget{begun, empty}, "file.begun", "using replica"},
+		"none can be reached": {[]config.ReplicaTarget{away, away}, "", "s3.away is left out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var told bytes.Buffer
+			st, got, err := Farthest(t.Context(), &told, tt.targets, "")
+			if got.Name != tt.want || (err != nil) != (tt.want == "") || (st == nil) != (tt.want == "") {
+				t.Errorf("took %q, %v, want %q", got.Name, err, tt.want)
+			}
+			if !strings.Contains(told.String(), tt.told) {
+				t.Errorf("it says %q, want %q", told.String(), tt.told)
+			}
+		})
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -97,8 +99,11 @@ func (r *Resolver) Watched(ctx context.Context) (names []string) {
 func (r *Resolver) Targets(names []string, replicaURL string) ([]config.DatabaseTarget, *config.Config, error) {
 	if _, err := r.ConfigPath(); errors.Is(err, ErrNoConfig) {
 		for _, name := range names {
-			if _, err := os.Stat(name); err != nil {
-				return nil, nil, fmt.Errorf("%q is no file, and there is no configuration that could name it: %w", name, err)
+			switch _, err := os.Stat(name); {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil, nil, fmt.Errorf("%q is no file: %w", name, ErrNoConfig)
+			case err != nil:
+				return nil, nil, fmt.Errorf("look for %q: %w", name, err)
 			}
 		}
 	}
@@ -124,10 +129,11 @@ func (r *Resolver) Targets(names []string, replicaURL string) ([]config.Database
 // Choose returns the targets that are named. leftOut is why others are missing.
 func Choose(targets []config.DatabaseTarget, names []string, leftOut error) ([]config.DatabaseTarget, error) {
 	var chosen []config.DatabaseTarget
+	disks := lookup.New()
 	for _, name := range names {
 		found := false
 		for _, t := range targets {
-			if t.Name == name || sameFile(t.Path, name) {
+			if t.Name == name || sameFile(disks, t.Path, name) {
 				chosen, found = append(chosen, t), true
 			}
 		}
@@ -139,18 +145,20 @@ func Choose(targets []config.DatabaseTarget, names []string, leftOut error) ([]c
 			known = append(known, t.Name)
 		}
 		err := fmt.Errorf("%q is neither a configured database nor a file%s", name, show.Suggest(name, known))
+		if _, unseen := os.Stat(name); unseen != nil && !errors.Is(unseen, fs.ErrNotExist) {
+			err = fmt.Errorf("%q is no configured database, and as a file: %w", name, unseen)
+		}
 		return nil, errors.Join(err, leftOut)
 	}
 	return chosen, nil
 }
 
 // sameFile reports whether a database's path is what an argument means, there or not.
-func sameFile(path, arg string) bool {
-	if Absolute(path) == Absolute(arg) {
+func sameFile(disks *lookup.Disks, path, arg string) bool {
+	if abs, err := filepath.Abs(arg); err == nil && abs == path {
 		return true
 	}
-	abs, err := filepath.Abs(arg)
-	return err == nil && abs == path
+	return absolute(disks, path) == absolute(disks, arg)
 }
 
 // StateOf returns the directory where the daemon keeps a database's state.

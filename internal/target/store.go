@@ -10,6 +10,8 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -41,7 +43,8 @@ func (r *Resolver) Source(ctx context.Context, arg, replica string) (Source, err
 	}
 	path, err := r.ConfigPath()
 	if errors.Is(err, ErrNoConfig) {
-		return Source{}, fmt.Errorf("%s is no replica URL (file:///dir, s3://bucket/prefix), and there is %w", arg, err)
+		return r.watchedSource(ctx, arg, replica, fmt.Errorf("%s is no replica URL (file:///dir, s3://bucket/prefix), and "+
+			"there is %w", arg, err))
 	}
 	if err != nil {
 		return Source{}, err
@@ -57,11 +60,33 @@ func (r *Resolver) Source(ctx context.Context, arg, replica string) (Source, err
 	databases, leftOut := expand(cfg, known)
 	chosen, err := Choose(databases, []string{arg}, leftOut)
 	if err != nil {
-		return Source{}, fmt.Errorf("%w: give its path or its replica's URL (the name of a database found by a glob is "+
-			"known "+
-			"on the machine that has watched it)", err)
+		return r.watchedSource(ctx, arg, replica, fmt.Errorf("%w: give its path or its replica's URL (the name of a "+
+			"database found by a glob is known on the machine that has watched it)", err))
 	}
 	return r.SourceOf(ctx, Source{Database: chosen[0], Lineage: custody.LineageOf(StateOf(cfg, chosen[0].Name))}, replica)
+}
+
+// watchedSource asks the daemon for the replicas of a database that no configuration at hand
+// names, as where it was started with files for arguments. Its credentials are the asker's
+// own. Where no daemon knows better, it fails as the asker would have without it.
+func (r *Resolver) watchedSource(ctx context.Context, arg, replica string, otherwise error) (Source, error) {
+	places, err := r.Daemon.Replicas(ctx, arg)
+	if errors.Is(err, watchdog.ErrUnknownDatabase) {
+		places, err = r.Daemon.Replicas(ctx, Absolute(arg))
+	}
+	if err != nil {
+		return Source{}, fmt.Errorf("%w; %w", otherwise, err)
+	}
+	d := config.DatabaseTarget{Name: places.Database, Path: places.Path}
+	for _, at := range places.Replicas {
+		t, err := config.ParseReplicaURL(at.URL)
+		if err != nil {
+			return Source{}, err
+		}
+		t.Name = at.Name
+		d.Replicas = append(d.Replicas, t)
+	}
+	return r.SourceOf(ctx, Source{Database: d}, replica)
 }
 
 // SourceOf chooses one of the replicas of s.Database.
@@ -106,7 +131,7 @@ func (r *Resolver) Every() ([]Source, error) {
 
 // expand returns all configured databases, those that are known to a glob among them.
 func expand(cfg *config.Config, known []config.Known) ([]config.DatabaseTarget, error) {
-	targets, leftOut := cfg.ExpandAround(known)
+	targets, leftOut := cfg.ExpandAround(known, lookup.New())
 	var errs []error
 	for _, l := range leftOut {
 		errs = append(errs, fmt.Errorf("%s: %s", l.Place, l.Why))

@@ -78,7 +78,7 @@ func (p *Process) CloseInput() error { return p.in.Close() }
 
 // Kill ends the program as a crash does, and returns when it is gone. Its
 // input stays open until then: a program that reads the end of it may be quick
-// enough to end in peace. Kill may be called again.
+// enough to end cleanly. Kill may be called again.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended already
 	_ = p.cmd.Wait()         // which closes the pipes

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/admin"
@@ -68,7 +68,7 @@ func (s *screen) send(msg tea.Msg) tea.Cmd {
 		for _, code := range []string{bold, reverse, plain} {
 			line = strings.ReplaceAll(line, code, "")
 		}
-		if n := utf8.RuneCountInString(line); n > model.width || strings.ContainsAny(line, "\x1b\a") {
+		if n := ansi.StringWidth(line); n > model.width || strings.ContainsAny(line, "\x1b\a") {
 			s.t.Errorf("%d of %d columns, or a control character: %q", n, model.width, line)
 		}
 	}
@@ -185,4 +185,32 @@ func TestSizes(t *testing.T) {
 		s.keys("down")
 	}
 	s.shows("tenant-150")
+}
+
+// Characters that take two cells are counted as two: columns stay aligned, and no line is
+// wider than the terminal.
+func TestWideCharacters(t *testing.T) {
+	t.Parallel()
+	for _, width := range []int{60, 61, 120} {
+		s := open(t, &hands{}, width, 12, database("顧客データ", 1e6), database("app", 2e6))
+		s.shows("顧客データ")
+		at := -1
+		for _, line := range s.m.(Model).lines() {
+			line = ansi.Strip(line)
+			if n := ansi.StringWidth(line); n > width {
+				t.Errorf("%d cells of %d: %s", n, width, line)
+			}
+			if before, _, found := strings.Cut(line, "  up"); found {
+				column := ansi.StringWidth(strings.TrimRight(before, " "))
+				column += len(before) - len(strings.TrimRight(before, " "))
+				if at >= 0 && column != at {
+					t.Errorf("the second column begins at %d and at %d", at, column)
+				}
+				at = column
+			}
+		}
+		if at < 0 {
+			t.Fatal("no row is shown")
+		}
+	}
 }

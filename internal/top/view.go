@@ -3,9 +3,9 @@ package top
 import (
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
 	"github.com/sqlwatch/sqlwatch/internal/health"
@@ -60,7 +60,7 @@ func (m Model) lines() []string {
 func keys(width int) []string {
 	all := []string{"↑↓ choose", "enter details", "c checkpoint", "p pause",
 		"/ filter", "t trouble only", "s sort", "q quit"}
-	if line := strings.Join(all, "  "); utf8.RuneCountInString(line) <= width {
+	if line := strings.Join(all, "  "); ansi.StringWidth(line) <= width {
 		return []string{line}
 	}
 	return []string{fit(strings.Join(all[:4], "  "), width), fit(strings.Join(all[4:], "  "), width)}
@@ -73,7 +73,7 @@ func (m Model) title() string {
 			wrong++
 		}
 	}
-	text := fmt.Sprintf("sqlwatch  %d databases, %d in trouble", len(m.look.Databases), wrong)
+	text := fmt.Sprintf("sqlwatch  %s, %d in trouble", show.Count(len(m.look.Databases), "database"), wrong)
 	if m.troubleOnly {
 		text += " (only these)"
 	}
@@ -112,7 +112,7 @@ func (m Model) table(width, room int) []string {
 	widths := make([]int, len(views.Header))
 	for _, row := range cells {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(show.Text(cell)))
+			widths[i] = max(widths[i], ansi.StringWidth(show.Text(cell)))
 		}
 	}
 	chosen := max(0, m.row())
@@ -121,7 +121,7 @@ func (m Model) table(width, room int) []string {
 	for i := first; i < len(rows) && len(lines) < room; i++ {
 		text := fit(line(cells[i+1], widths), width)
 		if i == chosen {
-			text = reverse + text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text))) + plain
+			text = reverse + text + strings.Repeat(" ", max(0, width-ansi.StringWidth(text))) + plain
 		}
 		lines = append(lines, text)
 	}
@@ -143,7 +143,7 @@ func line(cells []string, widths []int) string {
 		cell = show.Text(cell)
 		out.WriteString(cell)
 		if i < len(cells)-1 {
-			out.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			out.WriteString(strings.Repeat(" ", widths[i]-ansi.StringWidth(cell)+2))
 		}
 	}
 	return out.String()
@@ -185,20 +185,17 @@ func policies(d *admin.Database, say func(indent, format string, args ...any)) {
 	}
 }
 
-// fit cuts a line to a width, and takes out of it what could steer a terminal.
+// fit cuts a line to a width in cells, of which some characters take two, and takes out of
+// it what could steer a terminal.
 func fit(text string, width int) string {
-	runes := []rune(show.Text(text))
-	if len(runes) <= width {
-		return string(runes)
-	}
-	return string(runes[:max(0, width-1)]) + "…"
+	return ansi.Truncate(show.Text(text), max(0, width), "…")
 }
 
 // wrap breaks a line between words.
 func wrap(text, indent string, width int) (lines []string) {
 	current := indent
 	for _, word := range strings.Fields(text) {
-		if utf8.RuneCountInString(current)+1+utf8.RuneCountInString(word) > width && strings.TrimSpace(current) != "" {
+		if ansi.StringWidth(current)+1+ansi.StringWidth(word) > width && strings.TrimSpace(current) != "" {
 			lines = append(lines, fit(current, width))
 			current = indent
 		}

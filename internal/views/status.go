@@ -127,7 +127,10 @@ func readersOf(v admin.Database, now time.Time) string {
 	}
 	count, pins := figures.Readers(v.Sample)
 	if pins != "" {
-		count += ", " + pins + " pins for " + show.Span(now.Sub(v.Sample.Readers.PinnedSince).Round(time.Second))
+		count += ", " + pins + " pins"
+		if since := now.Sub(v.Sample.Readers.PinnedSince).Round(time.Second); since > 0 { // else it was just found
+			count += " for " + show.Span(since)
+		}
 	}
 	return count
 }
@@ -138,9 +141,9 @@ func replicasOf(v admin.Database) string {
 	}
 	var all []string
 	for _, r := range v.Sample.Replicas {
-		state, _ := figures.Freshness(&r)
+		state, _ := figures.Freshness(v.Sample, &r)
 		if !r.Healthy {
-			state += ", in trouble"
+			state += " and failing"
 		}
 		if cost := figures.Cost(&r); cost != "" {
 			state += " (" + cost + ")"

@@ -23,15 +23,22 @@ var checkpointAdvice = map[string]string{
 	sqlite.OutcomeNotWAL.String(): "%s is not in WAL mode: see `sqlwatch doctor`",
 	sqlite.OutcomeFailed.String(): "see `sqlwatch doctor %s`",
 	outcomeAway:                   "%s has just been replaced or is being opened: it is tried again in a second",
-	outcomeInterrupted:            "sqlwatch let go of %s meanwhile: it is done again when that is back",
+	outcomeInterrupted:            "sqlwatch was stopping, or %s was removed from the configuration: it is done later",
 }
+
+// operatorLeft is what is known of an operator's action that was interrupted: mostly its
+// command ended first, by its --timeout or Ctrl-C.
+const operatorLeft = "the command did not wait for its end, or sqlwatch was stopping; replication of %s " +
+	"continues without it"
 
 // adviceOn says what to do next about an action that did not succeed.
 func adviceOn(r ActionRecord, db string) string {
 	advice := checkpointAdvice[r.Outcome]
-	switch policy.ActionKind(r.Action) {
-	case policy.ActCheckpoint:
-	case policy.ActNotify:
+	switch kind := policy.ActionKind(r.Action); {
+	case r.Policy == Operator && r.Outcome == outcomeInterrupted:
+		advice = operatorLeft
+	case kind == policy.ActCheckpoint:
+	case kind == policy.ActNotify:
 		return "see the notifier's address and whether it answers; the message itself is in this log"
 	default:
 		if !wrongMoment(r.Outcome) {
@@ -49,7 +56,7 @@ func adviceOn(r ActionRecord, db string) string {
 func (d *database) hindered(p policy.PolicyDecision) {
 	matter := p.Policy + " hindered"
 	if p.Hindered != "" {
-		d.voice.Say(matter, slog.LevelWarn, true, "this policy cannot do all that it is for", "policy", p.Policy, "err",
+		d.voice.Say(matter, slog.LevelWarn, true, "this policy cannot do everything it should", "policy", p.Policy, "err",
 			p.Hindered, "next", "see `sqlwatch why "+d.target.Name+" "+p.Policy+"`")
 	} else if d.voice.Failing(matter) {
 		d.voice.Say(matter, slog.LevelInfo, false, "this policy is no longer hindered", "policy", p.Policy)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/succession"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/voice"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -34,6 +35,7 @@ type database struct {
 	wanted     atomic.Bool               // the next turn shall come at once
 	beside     sync.WaitGroup            // actions that run beside the turns
 	cancel     context.CancelFunc        // set by start
+	place      *succession.Place
 
 	// The baton guards all that follows. Whoever holds it, a turn, an operator's
 	// action or the final close, owns them.
@@ -62,7 +64,7 @@ func (f *faults) add() time.Duration {
 	return min(restartFirst<<min(f.inARow-1, 16), restartLast)
 }
 
-// forgive begins anew after a while without one.
+// forgive starts over after a while without one.
 func (f *faults) forgive() {
 	if time.Since(f.last) > forgiveAfter {
 		f.inARow = 0
@@ -79,6 +81,7 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 		target: target,
 		phase:  time.Duration(name.Sum32()%slots) * timerSlot,
 		baton:  make(chan struct{}, 1),
+		place:  succession.New(),
 		past:   past{history: &policy.History{}, changed: time.Now()},
 		ledger: ledger{states: saved.Policies, told: saved.Told, owed: saved.Owed, ending: map[string]bool{},
 			paying: map[string]bool{}, running: map[policy.Lane]string{}},
@@ -133,12 +136,20 @@ func (d *database) acquire(ctx context.Context) error {
 
 func (d *database) release() { <-d.baton }
 
+// borrow is acquire for who only wants to read: a turn that hangs is not waited for.
+func (d *database) borrow(ctx context.Context) error {
+	brief, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return d.acquire(brief)
+}
+
 // restart closes what the panicking turn left behind and returns how long to
-// wait before the database is opened anew.
+// wait before the database is opened again.
 func (d *database) restart(ctx context.Context, cause any) time.Duration {
 	wait := d.faults.add()
 	d.options.Metrics.Panicked(d.target.Name)
-	d.voice.Log.Error("a turn of this database panicked; it is closed and will be opened again, the others go on",
+	d.voice.Log.Error("a panic while working on this database: it is closed and will be opened again; others are not "+
+		"affected",
 		"panic", cause, "restart_in", wait, "stack", string(debug.Stack()))
 	if err := d.shut(ctx); err != nil {
 		d.voice.Log.Error("the database did not close cleanly after the panic", "err", err)
@@ -185,6 +196,9 @@ func (d *database) open(ctx context.Context) error {
 	if d.parts != nil {
 		return nil
 	}
+	if d.place.Taken() {
+		return errLingers
+	}
 	parts, err := d.target.Open(ctx)
 	if err != nil {
 		return err
@@ -209,7 +223,7 @@ func (d *database) shut(ctx context.Context) error {
 	return parts.Close(ctx)
 }
 
-// close ends the database for good: no turn comes after it. What is at work is
+// close ends the database permanently: no turn comes after it. What is at work is
 // told to stop and waited for as long as ctx lasts.
 func (d *database) close(ctx context.Context) error {
 	d.timer.Load().Stop()
@@ -237,13 +251,37 @@ func (d *database) close(ctx context.Context) error {
 	return nil
 }
 
+// errLingers is why a database is not opened whose place another still has.
+var errLingers = errors.New("what was configured before the reload is still at it: its disk does not answer")
+
+// leave closes the database permanently, unless its turn does not end, on a disk that does not
+// answer: that is not waited for, and it is closed when the turn has ended.
+func (d *database) leave(ctx context.Context) error {
+	d.timer.Load().Stop()
+	d.cancel()
+	brief, cancel := context.WithTimeout(ctx, turnGrace)
+	defer cancel()
+	if err := d.acquire(brief); err != nil {
+		go func() {
+			defer d.place.Vacate()
+			if err := d.close(context.WithoutCancel(ctx)); err != nil {
+				d.voice.Log.Error("a database that a reload removed or changed did not close cleanly", "err", err)
+			}
+		}()
+		return fmt.Errorf("its disk does not answer, it is closed when it does: %w", err)
+	}
+	d.release()
+	defer d.place.Vacate()
+	return d.close(ctx)
+}
+
 // closeAll closes databases side by side, so that a hung one costs the others
 // nothing, and reports all that did not close.
-func closeAll(ctx context.Context, databases []*database) error {
+func closeAll(databases []*database, closeOne func(*database) error) error {
 	failed := make([]error, len(databases))
 	var closing sync.WaitGroup
 	for i, d := range databases {
-		closing.Go(func() { failed[i] = d.close(ctx) })
+		closing.Go(func() { failed[i] = closeOne(d) })
 	}
 	closing.Wait()
 	return errors.Join(failed...)

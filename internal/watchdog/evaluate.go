@@ -22,7 +22,7 @@ func (d *database) measure(ctx context.Context) collector.Sample {
 	}
 	before := d.past.note(sample)
 	if sample.State != before.State && sample.State != collector.StateUp {
-		d.voice.Log.Warn("this database cannot be measured; the others go on", "state", sample.State.String(), "err",
+		d.voice.Log.Warn("this database cannot be measured; others are not affected", "state", sample.State.String(), "err",
 			sample.Err)
 	} else if sample.State != before.State {
 		d.voice.Log.Info("measuring", "path", sample.Path, "wal", humanize.Bytes(uint64(sample.WAL.SizeBytes)), "engine",

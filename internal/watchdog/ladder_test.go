@@ -133,7 +133,7 @@ func TestHinderedIsShown(t *testing.T) {
 		time.Sleep(40 * time.Second)
 		synctest.Wait()
 		if why, condition := holds(); !condition || !strings.Contains(why, "budget") ||
-			!strings.Contains(journal.String(), "this policy cannot do all that it is for") {
+			!strings.Contains(journal.String(), "this policy cannot do everything it should") {
 			t.Errorf("hindered by %q, a condition: %v, log: %s", why, condition, journal)
 		}
 		if calls := get(s, func(s *scene) []sqlite.Mode { return s.calls }); slices.Contains(calls, sqlite.Truncate) {

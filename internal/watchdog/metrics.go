@@ -105,8 +105,12 @@ var refusedLocks = map[sqlite.Outcome]collector.Lock{
 
 // Metrics counts what the loop does. Every series of a database exists, at zero,
 // from the moment it is looked after, and is gone when a reload removes it. Those
-// that are AbsentAtZero a scrape does not show until something happens.
+// that are AbsentAtZero come when something happens.
 type Metrics struct {
+	// Detail lets those exist from the start that are AbsentAtZero. Set before the
+	// first database is looked after.
+	Detail bool
+
 	checkpoints, checkpointFailures, reclaimed    *prometheus.CounterVec
 	policyActions, policyFailures, policyRefusals *prometheus.CounterVec
 	panics                                        *prometheus.CounterVec
@@ -189,24 +193,35 @@ func (m *Metrics) Reloaded(at time.Time, err error) {
 // Panicked counts a fault of sqlwatch in something done for a database.
 func (m *Metrics) Panicked(db string) { m.panics.WithLabelValues(db).Inc() }
 
-// zero brings every series of a database into being.
+// zero brings the series of a database into being. Of a thousand databases those
+// of what never happens were more than all others, and made at each scrape to be
+// left out of it.
 func (m *Metrics) zero(db string, labels map[string]string, policies *policy.Set) {
 	for _, mode := range modes {
 		m.checkpoints.WithLabelValues(db, mode.String())
+	}
+	m.reclaimed.WithLabelValues(db)
+	if m.Detail {
+		m.zeroDetail(db)
+	}
+	for _, p := range policies.Policies {
+		if p.AppliesTo(db, labels) {
+			m.zeroPolicy(db, p, policies.DryRun)
+		}
+	}
+}
+
+// zeroDetail brings those series of a database into being that are AbsentAtZero.
+func (m *Metrics) zeroDetail(db string) {
+	for _, mode := range modes {
 		m.checkpointDuration.WithLabelValues(db, mode.String())
 		for _, reason := range failureReasons {
 			m.checkpointFailures.WithLabelValues(db, mode.String(), reason)
 		}
 	}
 	m.writerStall.WithLabelValues(db, sqlite.Truncate.String()) // PASSIVE never holds the write lock
-	m.reclaimed.WithLabelValues(db)
 	m.panics.WithLabelValues(db)
 	m.paused.WithLabelValues(db)
-	for _, p := range policies.Policies {
-		if p.AppliesTo(db, labels) {
-			m.zeroPolicy(db, p, policies.DryRun)
-		}
-	}
 }
 
 // forgetPolicies drops the series of policies and windows that are no more.
@@ -272,6 +287,13 @@ func gauge(is bool) float64 {
 
 // zeroPolicy brings the series of one policy into being.
 func (m *Metrics) zeroPolicy(db string, p *policy.Policy, dryRun bool) {
+	for _, t := range p.Tunes {
+		m.tuned.WithLabelValues(db, p.Name, t.Name).Set(t.Start)
+	}
+	m.policyActions.WithLabelValues(db, p.Name, string(p.Kind))
+	if !m.Detail {
+		return
+	}
 	for _, phase := range policy.Phases() {
 		m.policyState.WithLabelValues(db, p.Name, string(phase))
 	}
@@ -280,10 +302,6 @@ func (m *Metrics) zeroPolicy(db string, p *policy.Policy, dryRun bool) {
 			m.policyRefusals.WithLabelValues(db, p.Name, string(guard))
 		}
 	}
-	for _, t := range p.Tunes {
-		m.tuned.WithLabelValues(db, p.Name, t.Name).Set(t.Start)
-	}
-	m.policyActions.WithLabelValues(db, p.Name, string(p.Kind))
 	m.policyFailures.WithLabelValues(db, p.Name, string(p.Kind))
 }
 

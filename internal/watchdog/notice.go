@@ -31,7 +31,7 @@ func (l *ledger) owe(action policy.Action, r policy.ActionResult) {
 	l.owed[action.Policy] = told
 }
 
-// paid forgets a notice that was sent, unless another is owed meanwhile.
+// paid forgets a notice that was sent, unless another is owed in the meantime.
 func (l *ledger) paid(told policy.Action) {
 	if l.owed[told.Policy].Message == told.Message {
 		l.owed = maps.Clone(l.owed)

@@ -13,7 +13,7 @@ func (w *Watchdog) Quiet(ctx context.Context, nameOrPath string) ([]policy.Quiet
 	if err != nil {
 		return nil, err
 	}
-	if err := d.acquire(ctx); err != nil {
+	if err := d.borrow(ctx); err != nil {
 		return nil, err
 	}
 	defer d.release()

@@ -15,8 +15,9 @@ import (
 // what its windows have learned.
 const rememberLeft = 30 * 24 * time.Hour
 
-// removeGrace is how long the last syncs of removed databases may take.
-const removeGrace = 30 * time.Second
+// removeGrace is how long the last syncs of removed databases may take, and turnGrace how
+// long the turn that they have may.
+const removeGrace, turnGrace = 30 * time.Second, 5 * time.Second
 
 type reload struct {
 	targets  []Target
@@ -80,16 +81,20 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	// Close first: what is new may lead to a file that can be open only once.
 	bounded, cancel := context.WithTimeout(ctx, removeGrace)
 	defer cancel()
-	if err := closeAll(bounded, gone); err != nil {
+	if err := closeAll(gone, func(d *database) error { return d.leave(bounded) }); err != nil {
 		w.options.Logger.Error("a database that the new configuration removes or changes did not close cleanly", "err", err)
 	}
 	for _, d := range gone {
 		w.inherit(d, heirs[d], at)
+		w.kept.Leave(d.target.Path, d.place)
 	}
 	maps.DeleteFunc(w.left, func(_ string, s savedDatabase) bool { return at.Sub(s.Left) > rememberLeft })
 	slices.SortFunc(now, func(a, b *database) int { return strings.Compare(a.target.Name, b.target.Name) })
 	w.databases.Store(&now)
 	for _, d := range now {
+		if d.timer.Load() == nil { // a newcomer
+			w.kept.Follow(d.target.Path, d.place)
+		}
 		w.options.Metrics.zero(d.target.Name, d.target.Labels, policies)
 		d.start(ctx)
 	}

@@ -27,7 +27,7 @@ func (w *Watchdog) Remembered(ctx context.Context, nameOrPath string) (Remembere
 	if err != nil {
 		return Remembered{}, err
 	}
-	if err := d.acquire(ctx); err != nil {
+	if err := d.borrow(ctx); err != nil {
 		return Remembered{}, err
 	}
 	defer d.release()

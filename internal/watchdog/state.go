@@ -28,7 +28,7 @@ type savedDatabase struct {
 	Policies map[string]policy.PolicyState `json:"policies"`
 	Told     map[string]time.Time          `json:"told,omitempty"`  // notices whose end is still to be told, by policy
 	Owed     map[string]policy.Action      `json:"owed,omitempty"`  // what is to be told of actions, by policy
-	Left     time.Time                     `json:"left,omitzero"`   // when the configuration let go of it
+	Left     time.Time                     `json:"left,omitzero"`   // when it left the configuration
 	Found    bool                          `json:"found,omitempty"` // it was up once
 
 	history *policy.History // kept in its own file; nil: none

@@ -126,7 +126,7 @@ func (w *Watchdog) Ready() bool {
 
 // overdueAfter is how long a database may be silent before it counts as hung: a
 // read that never returns from a dead disk looks like this.
-const overdueAfter = time.Minute
+const overdueAfter = health.HungAfter
 
 // Overdue returns the names of databases that have published nothing for a minute.
 func (w *Watchdog) Overdue() []string {

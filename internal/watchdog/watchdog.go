@@ -18,7 +18,9 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/plant"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/succession"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -104,7 +106,8 @@ type Watchdog struct {
 	shared
 	started   time.Time
 	databases atomic.Pointer[[]*database] // sorted by name; replaced as a whole by a reload
-	left      map[string]savedDatabase    // what was let go of, for a while; only Run touches it
+	left      map[string]savedDatabase    // databases that left the configuration, for a while; only Run touches it
+	kept      succession.Kept             // files that were not released yet; likewise
 	reloads   chan reload
 	running   atomic.Bool
 	ended     chan struct{}
@@ -156,7 +159,7 @@ func New(o Options) *Watchdog {
 	// From a whole second, as replication does: what falls together wakes the machine once.
 	beats := now.Add(-now.Sub(now.Truncate(time.Second)))
 	w := &Watchdog{shared: shared{options: o, beats: beats}, started: now, left: map[string]savedDatabase{},
-		reloads: make(chan reload), ended: make(chan struct{})}
+		kept: succession.Kept{}, reloads: make(chan reload), ended: make(chan struct{})}
 	w.databases.Store(&[]*database{})
 	w.policies.Store(&policy.Set{}) // until Run
 	return w
@@ -193,7 +196,7 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 			defer cancel()
-			closed := closeAll(last, *w.databases.Load())
+			closed := closeAll(*w.databases.Load(), func(d *database) error { return d.close(last) })
 			return errors.Join(closed, w.save(), w.saveHistory(last))
 		}
 	}
@@ -242,11 +245,12 @@ func (d *database) wake(ctx context.Context) {
 //  8. publish.
 func (d *database) turn(ctx context.Context) {
 	if err := d.open(ctx); err != nil {
-		d.voice.Say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is tried again at every turn",
+		d.voice.Say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is retried every few seconds",
 			"err", err)
 		d.display.failed(err.Error(), d.view())
 		return
 	}
+	plant.Panic("turn", d.target.Name)
 	sample := d.measure(ctx)
 	if d.options.Measured != nil {
 		d.options.Measured(&sample, d.ledger.checkpointed)

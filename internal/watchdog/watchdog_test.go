@@ -213,7 +213,14 @@ func TestHungDatabaseStopsNobody(t *testing.T) {
 		if w.Ready() {
 			t.Errorf("ready, though one database was never seen")
 		}
-		err := w.end()
+		_, err := w.Quiet(t.Context(), "hung")
+		_, err2 := w.Remembered(t.Context(), "hung")
+		for _, err := range []error{err, err2} {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("what is known of it: %v, want that it cannot be said now", err)
+			}
+		}
+		err = w.end()
 		if err == nil || !strings.Contains(err.Error(), "hung") || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Run returned %v, want the hung database's name after the grace", err)
 		}
@@ -286,6 +293,37 @@ func TestReload(t *testing.T) {
 			}
 			if !strings.Contains(page, `sqlwatch_policy_actions_total{action="checkpoint",db="same",policy="shrink"} 1`) {
 				t.Errorf("a counter of an unchanged database was lost")
+			}
+		})
+	})
+	t.Run("a disk that does not answer holds nobody up, and is not used twice", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			hung, heir, good := &scene{}, &scene{}, &scene{}
+			hung.onSample = func() { <-release }
+			w := run(t, Options{Targets: []Target{hung.target("hung")}, Policies: policies(t, "")})
+			time.Sleep(3 * time.Second)
+			other := heir.target("hung")
+			other.Identity = "2"
+			begun := time.Now()
+			if err := w.Reload(context.Background(), []Target{other, good.target("good")}, policies(t, "")); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begun); took > 10*time.Second {
+				t.Errorf("the reload took %s", took)
+			}
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			if d, err := w.Database("hung"); err != nil || get(heir, func(s *scene) int { return s.opens }) > 0 ||
+				!strings.Contains(d.Err, "does not answer") || get(good, func(s *scene) int { return s.samples }) == 0 {
+				t.Errorf("beside one that hangs: %+v, %v", d, err)
+			}
+			close(release)
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			if get(hung, func(s *scene) int { return s.closes }) != 1 ||
+				get(heir, func(s *scene) int { return s.samples }) == 0 {
+				t.Error("the old one was not closed, or the new one has no turns, when the disk answers again")
 			}
 		})
 	})
@@ -371,9 +409,42 @@ func TestActionsBesideTheTurns(t *testing.T) {
 	})
 }
 
+// What is absent at zero is not made for every database to be left out of every
+// scrape.
+func TestQuietSeriesComeWhenTheyTell(t *testing.T) {
+	t.Parallel()
+	m := NewMetrics()
+	m.zero("app", nil, policies(t, shrink+tuned))
+	count := func() (all, quiet int) {
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(m)
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			all += len(f.Metric)
+			for _, c := range catalogue {
+				if c.Name == f.GetName() && c.AbsentAtZero {
+					quiet += len(f.Metric)
+				}
+			}
+		}
+		return all, quiet
+	}
+	if all, quiet := count(); all == 0 || quiet > 0 {
+		t.Errorf("at the start there are %d series, %d of them absent at zero", all, quiet)
+	}
+	m.Panicked("app")
+	if _, quiet := count(); quiet != 1 {
+		t.Errorf("after a panic %d such series are there", quiet)
+	}
+}
+
 func TestMetricsAreClean(t *testing.T) {
 	t.Parallel()
 	m := NewMetrics()
+	m.Detail = true
 	m.Built("v1", "abc", "go1", "3.54.1")
 	m.Reloaded(time.Unix(1, 0), nil)
 	m.zero("app", nil, policies(t, shrink+tuned))

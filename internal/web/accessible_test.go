@@ -174,7 +174,7 @@ func TestPageSpeaksUp_V2(t *testing.T) {
 	}
 }
 
-// Without scripts the page is whole: it loads itself anew, filters by a button, and a
+// Without scripts the page is whole: it loads itself again, filters by a button, and a
 // name leads to the details.
 func TestPageWithoutScript_V1(t *testing.T) {
 	t.Parallel()
@@ -187,7 +187,7 @@ func TestPageWithoutScript_V1(t *testing.T) {
 	b.Await("the rows", `document.querySelectorAll("#databases > tbody").length === 2`)
 	if b.Eval(`document.querySelector("meta[http-equiv=refresh]") !== null &&
 		document.querySelector("form button").getBoundingClientRect().height > 0`) != true {
-		t.Error("nothing loads the page anew, or there is no button")
+		t.Error("nothing loads the page again, or there is no button")
 	}
 	b.Open(server.URL)
 	b.Await("all rows", `document.querySelectorAll("#databases > tbody").length === 8`)
@@ -240,6 +240,9 @@ func TestSparkline(t *testing.T) {
 	}
 	if want := "up to 11574 days behind, 2 of 5 minutes beyond its objective"; !strings.Contains(s.Words, want) {
 		t.Errorf("%q, want %q", s.Words, want)
+	}
+	if want := "6 min of it: not kept over a restart"; newSparkline(&r).Short != want {
+		t.Errorf("%q, want %q", newSparkline(&r).Short, want)
 	}
 	r.BehindByMinute = make([]*float64, 100)
 	for i := range r.BehindByMinute {

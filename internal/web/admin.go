@@ -24,9 +24,23 @@ type AdminOptions struct {
 	Watchdog *watchdog.Watchdog
 	Reload   func(ctx context.Context) error
 	Forget   func(ctx context.Context, db string) error // may be nil
-	Itself   func() Itself                              // how the daemon itself fares; nil: well
-	Faults   *Faults                                    // counts faults of handlers; may be nil
+	Places   func(ctx context.Context, db string) (Places, error)
+	Itself   func() Itself // how the daemon itself fares; nil: well
+	Faults   *Faults       // counts faults of handlers; may be nil
 	Logger   *slog.Logger
+}
+
+// Places is where a database's replicas are, for commands that read them for themselves.
+type Places struct {
+	Database string         `json:"database"`
+	Path     string         `json:"path"`
+	Replicas []ReplicaPlace `json:"replicas"`
+}
+
+// ReplicaPlace is one replica's address, as commands take it. It holds no credentials.
+type ReplicaPlace struct {
+	Name string `json:"name"`
+	URL  string `json:"url"`
 }
 
 // actionTimeout bounds an action asked for over the admin socket. A snapshot of
@@ -67,6 +81,10 @@ func AdminHandler(o AdminOptions) http.Handler {
 			err = o.Forget(r.Context(), r.FormValue("db"))
 		}
 		answer(rw, map[string]bool{"forgotten": true}, err)
+	})
+	mux.HandleFunc("GET /v1/replicas", func(rw http.ResponseWriter, r *http.Request) {
+		places, err := o.Places(r.Context(), r.FormValue("db"))
+		answer(rw, places, err)
 	})
 	mux.HandleFunc("POST /v1/pause", func(rw http.ResponseWriter, r *http.Request) {
 		length, err := time.ParseDuration(r.FormValue("for"))

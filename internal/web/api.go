@@ -95,7 +95,7 @@ func healthOf(w *watchdog.Watchdog, itself func() Itself) http.HandlerFunc {
 func ready(w *watchdog.Watchdog, itself func() Itself) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		if !w.Ready() {
-			http.Error(rw, "sqlwatch is starting: not every database has been looked at.", http.StatusServiceUnavailable)
+			http.Error(rw, "sqlwatch is starting: not every database has been sampled yet.", http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(rw, "sqlwatch is ready.")

@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync/atomic"
+
+	"github.com/sqlwatch/sqlwatch/internal/plant"
 )
 
-// Faults counts the requests that ended in a fault of sqlwatch.
+// Faults counts the requests that failed because of a bug in sqlwatch.
 type Faults struct{ n atomic.Int64 }
 
 // Count returns how many there were since the start.
@@ -27,10 +29,11 @@ func recovering(next http.Handler, faults *Faults, log *slog.Logger) http.Handle
 			if faults != nil {
 				faults.n.Add(1)
 			}
-			log.Error("a request ended in a fault of sqlwatch; everything else goes on",
+			log.Error("a request failed because of a bug in sqlwatch; everything else continues",
 				"method", r.Method, "path", r.URL.Path, "panic", cause, "stack", string(debug.Stack()))
-			http.Error(rw, "a fault of sqlwatch: see its log", http.StatusInternalServerError)
+			http.Error(rw, "a bug in sqlwatch: see its log", http.StatusInternalServerError)
 		}()
+		plant.Panic("request", r.URL.Path)
 		next.ServeHTTP(rw, r)
 	})
 }

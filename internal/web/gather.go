@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -28,6 +29,7 @@ type Gatherer struct {
 	collectors []prometheus.Collector
 	metrics    []metric.Metric
 	index      map[*prometheus.Desc]int // into metrics
+	pages      sync.Pool                // of *page
 }
 
 // NewGatherer returns a Gatherer, or an error where a collector describes what is
@@ -57,41 +59,120 @@ func NewGatherer(rest prometheus.Gatherer, catalogue []metric.Metric, collectors
 }
 
 // Gather implements prometheus.Gatherer.
-func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) {
+func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) { return g.onto(g.newPage()) }
+
+// reusing is a Gatherer as a prometheus.TransactionalGatherer, whose families are
+// whole until they have been done with, and then those of a later scrape.
+type reusing struct{ *Gatherer }
+
+// Gather implements prometheus.TransactionalGatherer.
+func (g reusing) Gather() (families []*dto.MetricFamily, done func(), err error) {
+	p, _ := g.pages.Get().(*page)
+	if p == nil {
+		p = g.newPage()
+	}
+	families, err = g.onto(p)
+	return families, func() { g.pages.Put(p.clear()) }, err
+}
+
+// transactional lets a Gatherer use its memory again; others cannot.
+func transactional(g prometheus.Gatherer) prometheus.TransactionalGatherer {
+	if ours, ok := g.(*Gatherer); ok {
+		return reusing{ours}
+	}
+	return prometheus.ToTransactionalGatherer(g)
+}
+
+func (g *Gatherer) newPage() *page { return &page{found: make([][]keyed, len(g.metrics))} }
+
+// onto gathers the families onto a page, which they need until they are written.
+func (g *Gatherer) onto(p *page) ([]*dto.MetricFamily, error) {
 	families, err := g.rest.Gather()
 	errs := []error{err}
-	found := make([][]keyed, len(g.metrics))
 	metrics, collected := make(chan prometheus.Metric, 4096), make(chan error, 1)
 	go func() { collected <- g.collect(metrics) }()
-	var slab []dto.Metric // one allocation for many
 	for m := range metrics {
 		i, known := g.index[m.Desc()]
 		if !known {
 			errs = append(errs, fmt.Errorf("metric %s was not described", m.Desc()))
 			continue
 		}
-		if len(slab) == 0 {
-			slab = make([]dto.Metric, 512)
+		if s, simple := m.(*metric.Series); simple && s.Value == 0 && g.metrics[i].AbsentAtZero && !g.Detail {
+			continue
 		}
-		one := &slab[0]
-		slab = slab[1:]
-		switch err := m.Write(one); {
+		one := p.next()
+		switch err := one.write(m); {
 		case err != nil:
 			errs = append(errs, err)
-		case g.Detail || !untold(&g.metrics[i], one):
-			found[i] = append(found[i], newKeyed(one))
+		case g.Detail || !untold(&g.metrics[i], &one.Metric):
+			p.found[i] = append(p.found[i], newKeyed(&one.Metric))
 		}
 	}
 	errs = append(errs, <-collected)
 	for i, m := range g.metrics {
-		if len(found[i]) == 0 {
+		if len(p.found[i]) == 0 {
 			continue
 		}
 		families = append(families, &dto.MetricFamily{Name: &m.Name, Help: &m.Help, Type: familyType(m.Type),
-			Metric: inOrder(found[i])})
+			Metric: inOrder(p.found[i])})
 	}
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
 	return families, errors.Join(errs...)
+}
+
+// page is the memory of one scrape. The next one uses it again: to allocate it anew
+// was to have the garbage collected of the whole daemon at each scrape.
+type page struct {
+	found [][]keyed // by metric
+	slabs [][]line
+	used  int
+}
+
+// line is one series of a page, and what it points to.
+type line struct {
+	dto.Metric
+	counter dto.Counter
+	gauge   dto.Gauge
+	value   float64
+}
+
+const slabLines = 512
+
+// next returns an empty line.
+func (p *page) next() *line {
+	at := p.used
+	p.used++
+	if at/slabLines == len(p.slabs) {
+		p.slabs = append(p.slabs, make([]line, slabLines))
+	}
+	return &p.slabs[at/slabLines][at%slabLines]
+}
+
+// clear forgets all lines, so that what they pointed to can go.
+func (p *page) clear() *page {
+	for i := range p.used {
+		p.slabs[i/slabLines][i%slabLines].Metric.Reset()
+	}
+	for i := range p.found {
+		clear(p.found[i])
+		p.found[i] = p.found[i][:0]
+	}
+	p.used = 0
+	return p
+}
+
+func (l *line) write(m prometheus.Metric) error {
+	s, simple := m.(*metric.Series)
+	if !simple {
+		return m.Write(&l.Metric)
+	}
+	l.Label, l.value = s.Labels, s.Value
+	if s.Type == metric.Counter {
+		l.counter.Value, l.Counter = &l.value, &l.counter
+	} else {
+		l.gauge.Value, l.Gauge = &l.value, &l.gauge
+	}
+	return nil
 }
 
 // untold reports whether a series is one that a metric leaves out, and takes the

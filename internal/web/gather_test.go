@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -39,7 +40,7 @@ func (measured) Poll()        {}
 func (measured) Close() error { return nil }
 
 // watching returns a watchdog at work on so many databases, and its collectors.
-func watching(t testing.TB, names ...string) (*watchdog.Watchdog, []prometheus.Collector) {
+func watching(t testing.TB, detail bool, names ...string) (*watchdog.Watchdog, []prometheus.Collector) {
 	t.Helper()
 	var targets []watchdog.Target
 	for _, name := range names {
@@ -49,6 +50,7 @@ func watching(t testing.TB, names ...string) (*watchdog.Watchdog, []prometheus.C
 			}})
 	}
 	metrics := watchdog.NewMetrics()
+	metrics.Detail = detail
 	metrics.Built("v1", "abc", "go1", "3.54.1")
 	metrics.Reloaded(time.Unix(1, 0), nil)
 	w := watchdog.New(watchdog.Options{Targets: targets, Policies: policy.Defaults(), Metrics: metrics})
@@ -77,7 +79,7 @@ func ourCatalogue() []metric.Metric {
 // The short way shows what a pedantic registry shows, letter by letter.
 func TestGathererAgreesWithARegistry(t *testing.T) {
 	t.Parallel()
-	_, collectors := watching(t, "app", "b \"quoted\"", "ünïcode", "line\nbreak")
+	_, collectors := watching(t, true, "app", "b \"quoted\"", "ünïcode", "line\nbreak")
 	pedantic := prometheus.NewPedanticRegistry()
 	pedantic.MustRegister(collectors...)
 	ours, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), collectors...)
@@ -94,6 +96,80 @@ func TestGathererAgreesWithARegistry(t *testing.T) {
 	}
 }
 
+// What one scrape is made of serves the next one: it shows nothing of the one before,
+// and two at once do not meet.
+func TestGathererUsesItsMemoryAgain(t *testing.T) {
+	t.Parallel()
+	catalogue := []metric.Metric{{Name: "up", Type: metric.Gauge, Help: "?", Labels: []string{"x"}},
+		{Name: "seen_total", Type: metric.Counter, Help: "?", Labels: []string{"x"}},
+		{Name: "took", Type: metric.Histogram, Help: "?"}}
+	made := &making{catalogue: catalogue}
+	for _, m := range catalogue {
+		made.descs = append(made.descs, m.Desc())
+	}
+	ours, err := NewGatherer(prometheus.NewRegistry(), catalogue, made)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(made)
+	var held []func()
+	g := transactional(ours)
+	for made.round = range 20 {
+		families, done, err := g.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		beside, doneBeside, err := g.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := pageOf(t, registry)
+		for _, f := range [][]*dto.MetricFamily{families, beside} {
+			if diff := cmp.Diff(want, textOf(t, f)); diff != "" {
+				t.Fatalf("scrape %d: -registry +ours:\n%s", made.round, diff)
+			}
+		}
+		done()
+		if held = append(held, doneBeside); len(held) == 3 {
+			for _, done := range held {
+				done()
+			}
+			held = nil
+		}
+	}
+}
+
+// making makes other series in each round: counters where gauges were, fewer, more.
+type making struct {
+	catalogue []metric.Metric
+	descs     []*prometheus.Desc
+	round     int
+}
+
+// Describe implements prometheus.Collector.
+func (m *making) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range m.descs {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *making) Collect(ch chan<- prometheus.Metric) {
+	if m.round%3 == 1 {
+		ch <- prometheus.MustNewConstHistogram(m.descs[2], 7, float64(m.round), map[float64]uint64{1: 3})
+	}
+	for i := range (m.round * 397) % 1200 {
+		which := (i + m.round) % 2
+		labels, err := metric.Labels(m.descs[which], fmt.Sprint(i))
+		if err != nil {
+			ch <- prometheus.NewInvalidMetric(m.descs[which], err)
+			continue
+		}
+		ch <- &metric.Series{Of: m.descs[which], Type: m.catalogue[which].Type, Labels: labels, Value: float64(i * m.round)}
+	}
+}
+
 // pageOf renders metrics, without how long each collector took.
 func pageOf(t *testing.T, g prometheus.Gatherer) string {
 	t.Helper()
@@ -101,6 +177,11 @@ func pageOf(t *testing.T, g prometheus.Gatherer) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return textOf(t, families)
+}
+
+func textOf(t *testing.T, families []*dto.MetricFamily) string {
+	t.Helper()
 	var page strings.Builder
 	for _, f := range families {
 		if f.GetName() == "sqlwatch_scrape_collector_duration_seconds" {
@@ -236,7 +317,7 @@ func BenchmarkScrape(b *testing.B) {
 		}
 		for _, encoding := range []string{"identity", "gzip"} {
 			b.Run(fmt.Sprint(n, "/", encoding), func(b *testing.B) {
-				w, collectors := watching(b, names...)
+				w, collectors := watching(b, false, names...)
 				ours, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), collectors...)
 				if err != nil {
 					b.Fatal(err)

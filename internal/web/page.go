@@ -56,6 +56,7 @@ func newStatusPage(w *watchdog.Watchdog, itself func() Itself, version string) *
 		"bytes":   show.Bytes,
 		"free":    func(n uint64) string { return show.Bytes(int64(n)) },
 		"count":   func(n uint32) string { return humanize.Comma(int64(n)) },
+		"things":  show.Count,
 		"number":  func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) },
 		"when":    when,
 		"span":    show.Span,
@@ -122,8 +123,7 @@ type pageData struct {
 	Title                string
 	Verdict              string // what a person wants to know first
 	Tally                string // how many are how
-	WALLimit             int64
-	Level                level // of the worst
+	Level                level  // of the worst
 	At                   time.Time
 	Since                string // what a browser says when it asks for what has changed
 	Order                string // stands for the names shown, in their order
@@ -226,8 +226,8 @@ func (p *statusPage) data(r *http.Request) (*pageData, error) {
 	status, itself := p.watchdog.Status(), p.itself()
 	now := time.Now()
 	d := &pageData{
-		Version: p.version, WALLimit: health.WALLimit,
-		At: status.At, Since: strconv.FormatInt(now.UnixNano(), 10), Total: len(chosen),
+		Version: p.version,
+		At:      status.At, Since: strconv.FormatInt(now.UnixNano(), 10), Total: len(chosen),
 		Query: r.FormValue("q"), One: r.URL.Query().Get("db"), Trouble: r.FormValue("trouble") != "",
 		Itself: itself.Conditions, LeftOut: itself.LeftOut[:min(len(itself.LeftOut), maxRows)],
 	}

@@ -18,6 +18,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
+	"github.com/sqlwatch/sqlwatch/policy"
 )
 
 // nothing gathers no metric.
@@ -123,6 +125,27 @@ func TestRefresh_V2_only_what_changed(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d rows are in trouble, want 200", len(down.Rows))
+		}
+	}
+}
+
+// The bar of a WAL is full where a policy of the database makes the WAL smaller, and where
+// none does, where it is oversized.
+func TestPage_WALOfItsLimit(t *testing.T) {
+	t.Parallel()
+	app := twoDatabases[0]
+	none, diags := policy.Parse(nil, &policy.Scope{})
+	if diags.HasErrors() {
+		t.Fatal(diags)
+	}
+	for limit, policies := range map[string]*policy.Set{"64 MB": policy.Defaults(), "512 MB": none} {
+		w := run(t, watchdog.Options{Policies: policies, Interval: 20 * time.Millisecond,
+			Targets: []watchdog.Target{{Name: app.DB, Path: "/srv/" + app.DB, Open: opens(app)}}})
+		page := ask(handler(t, w), "GET", "/?db=app", nil).Body.String()
+		for _, want := range []string{" % of " + limit + `"`, "limit " + limit + "<"} {
+			if !strings.Contains(page, want) {
+				t.Errorf("the page lacks %q", want)
+			}
 		}
 	}
 }

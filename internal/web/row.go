@@ -75,18 +75,22 @@ func newRow(d *watchdog.DatabaseStatus, one, open bool) row {
 		r.Health = "starting"
 	}
 	if d.Sample != nil {
-		r.measure(d.Sample)
+		limit := 0.0
+		if d.Decision != nil {
+			limit = d.Decision.WALLimit
+		}
+		r.measure(d.Sample, limit)
 	}
 	r.Policies = policiesOf(d)
 	return r
 }
 
-// measure takes over what the sample says.
-func (r *row) measure(s *collector.Sample) {
-	r.Size, r.WAL = s.Database.SizeBytes, newWALPicture(s)
+// measure takes over what the sample says. A policy makes the WAL smaller beyond limit bytes.
+func (r *row) measure(s *collector.Sample, limit float64) {
+	r.Size, r.WAL = s.Database.SizeBytes, newWALPicture(s, limit)
 	r.Readers, r.Pins = figures.Readers(s)
 	for i := range s.Replicas {
-		r.Replicas = append(r.Replicas, newReplicaCell(&s.Replicas[i]))
+		r.Replicas = append(r.Replicas, newReplicaCell(s, &s.Replicas[i]))
 	}
 }
 
@@ -100,8 +104,8 @@ type walPicture struct {
 	FilePercent                                              float64 // of the limit
 }
 
-func newWALPicture(s *collector.Sample) walPicture {
-	w := walPicture{WAL: figures.WALOf(s), Level: good}
+func newWALPicture(s *collector.Sample, limit float64) walPicture {
+	w := walPicture{WAL: figures.WALOf(s, limit), Level: good}
 	if w.Oversized() {
 		w.Level = warn
 	}
@@ -123,10 +127,10 @@ type replicaCell struct {
 	Cost  string
 }
 
-func newReplicaCell(r *collector.Replica) replicaCell {
+func newReplicaCell(s *collector.Sample, r *collector.Replica) replicaCell {
 	cell := replicaCell{Replica: r, Level: good, Hour: newSparkline(r), Drill: figures.Drill(r), Cost: figures.Cost(r)}
 	late := false
-	cell.Fresh, late = figures.Freshness(r)
+	cell.Fresh, late = figures.Freshness(s, r)
 	switch {
 	case !r.Healthy:
 		cell.Level = bad

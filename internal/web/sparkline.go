@@ -19,6 +19,7 @@ type sparkline struct {
 	Late   string // and of those beyond
 	Limit  int    // where the line between them stands
 	Words  string // the same for whoever does not see it
+	Short  string // how much of the hour there is, "" for all: nobody asked before
 }
 
 const sparkHeight = 20
@@ -43,6 +44,9 @@ func newSparkline(r *collector.Replica) sparkline {
 		}
 	}
 	s.Within, s.Late = within.path(), late.path()
+	if first > 0 {
+		s.Short = fmt.Sprintf("%d min of it: not kept over a restart", len(minutes))
+	}
 	switch {
 	case known == 0:
 		s.Words = "nothing is known of the last hour yet"

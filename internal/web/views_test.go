@@ -42,7 +42,7 @@ func measuredScenes(now time.Time) map[string]func(*collector.Sample) {
 		"foreign_owner": state(collector.StateForeignOwner), "foreign_wal": state(collector.StateForeignWAL),
 		"network_filesystem": state(collector.StateNetworkFS), "unreadable": state(collector.StateUnreadable),
 		"write_lock_held":      func(s *collector.Sample) { s.Locks.WriteSince = now.Add(-78 * time.Second) },
-		"write_lock_saturated": func(s *collector.Sample) { s.Locks.WriteRatio = 0.9 },
+		"write_lock_saturated": func(s *collector.Sample) { s.Locks.WriteRatio, s.Locks.Watched = 0.9, time.Minute },
 		"reader_pinning": func(s *collector.Sample) {
 			s.Readers.Active, s.Readers.PinnedSince = 1,
 				now.Add(-time.Hour)

@@ -55,7 +55,7 @@ func Handler(o Options) http.Handler {
 		o.Itself = func() Itself { return Itself{} }
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
+	mux.Handle("/metrics", promhttp.HandlerForTransactional(transactional(o.Gatherer), promhttp.HandlerOpts{
 		ErrorLog:            slog.NewLogLogger(o.Logger.Handler(), slog.LevelError),
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: maxScrapes,

@@ -203,10 +203,10 @@ func (s *Schedule) Doubts() (doubts []string) {
 	}
 	switch {
 	case minute == "*" && hour == "*":
-		doubts = append(doubts, fmt.Sprintf("It begins anew at every minute of the day, so that it is open without a break; "+
+		doubts = append(doubts, fmt.Sprintf("It starts over at every minute of the day, so that it is open without a break; "+
 			"for once a day write %q.", strings.Join(append([]string{"0", "2"}, fields[2:]...), " ")))
 	case minute == "*":
-		doubts = append(doubts, fmt.Sprintf("It begins anew at every minute of hour %s; for once write %q.", hour,
+		doubts = append(doubts, fmt.Sprintf("It starts over at every minute of hour %s; for once write %q.", hour,
 			strings.Join(append([]string{"0"}, fields[1:]...), " ")))
 	case hour == "*" && s.Duration >= time.Hour:
 		doubts = append(doubts, "It begins every hour and lasts as long: it is open without a break.")

@@ -51,7 +51,7 @@ var Blocks = []Block{
 		[]Attribute{
 			{"when!", "", "the condition: it must be true"},
 			{"for", "`0s`", "how long it must have held without a break; time in which nobody looked does not count"},
-			{"until", "one run is enough", "once the policy has acted it goes on, at the pace of `on_busy`, until this " +
+			{"until", "one run is enough", "once the policy has acted it continues, at the pace of `on_busy`, until this " +
 				"is true; with `checkpoint` only"},
 			{"unless", "", "refuses while true or unknown"},
 			{"window", "any time", "refuses outside"},
@@ -167,7 +167,7 @@ type Guard struct{ Name, Doc string }
 // Guards is every guard, in the order in which they are asked.
 var Guards = []Guard{
 	{"mode", "dry run"},
-	{"paused", "an operator has paused actions; notices go on"},
+	{"paused", "an operator has paused actions; notices continue"},
 	{"unless", "`unless` is true or unknown"},
 	{"window", "the window is not open, and `max_defer` is not over"},
 	{"cooldown", "it rests after a success"},

@@ -7,8 +7,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 	"github.com/sqlwatch/sqlwatch/internal/hcldecode"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy/catalogue"
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
@@ -26,7 +26,7 @@ type Ladder struct {
 // Truncates reports whether a step of the ladder takes the write lock.
 func (l *Ladder) Truncates() bool {
 	for _, s := range l.Steps {
-		if s.Mode == sqlite.Truncate {
+		if s.Mode == checkpoint.Truncate {
 			return true
 		}
 	}
@@ -39,21 +39,21 @@ func (l *Ladder) Gentle() *Ladder {
 	g := *l
 	g.Steps = nil
 	for _, s := range l.Steps {
-		if s.Mode == sqlite.Passive {
+		if s.Mode == checkpoint.Passive {
 			g.Steps = append(g.Steps, s)
 		}
 	}
 	if len(g.Steps) == 0 {
-		g.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3}}
+		g.Steps = []Step{{Mode: checkpoint.Passive, Repeat: 3}}
 	}
 	return &g
 }
 
 // Step is one stage of a ladder.
 type Step struct {
-	Mode        sqlite.Mode   `json:"mode"`
-	Repeat      int           `json:"repeat"` // at least 1; a step that ends complete is not repeated
-	BusyTimeout time.Duration `json:"busy_timeout"`
+	Mode        checkpoint.Mode `json:"mode"`
+	Repeat      int             `json:"repeat"` // at least 1; a step that ends complete is not repeated
+	BusyTimeout time.Duration   `json:"busy_timeout"`
 }
 
 // Backoff doubles the pause after each fruitless run, from Initial to Max.
@@ -78,13 +78,13 @@ func Read(d *hcldecode.Decoder, b *hcl.Block) *Ladder {
 	schema.Blocks = []hcl.BlockHeaderSchema{{Type: "step", LabelNames: []string{"mode"}}, {Type: "on_busy"}}
 	content := d.Content(b.Body, schema)
 	l := &Ladder{OnBusy: DefaultBackoff}
-	l.StallBudget = d.Duration(content.Attributes["stall_budget"], sqlite.DefaultStall, time.Millisecond, time.Minute)
+	l.StallBudget = d.Duration(content.Attributes["stall_budget"], checkpoint.DefaultStall, time.Millisecond, time.Minute)
 	for _, s := range content.Blocks.OfType("step") {
 		l.Steps = append(l.Steps, l.step(d, s))
 	}
 	if len(l.Steps) == 0 {
-		l.Steps = []Step{{Mode: sqlite.Passive, Repeat: 3},
-			{Mode: sqlite.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
+		l.Steps = []Step{{Mode: checkpoint.Passive, Repeat: 3},
+			{Mode: checkpoint.Truncate, Repeat: 1, BusyTimeout: 50 * time.Millisecond}}
 	}
 	if ob := d.Single(content.Blocks, "on_busy"); ob != nil {
 		a := d.Content(ob.Body, catalogue.Schema("on_busy")).Attributes
@@ -107,7 +107,7 @@ func (l *Ladder) step(d *hcldecode.Decoder, b *hcl.Block) Step {
 			d.Warnf(a["busy_timeout"].Range, "No effect", "A passive checkpoint waits for nobody.")
 		}
 	case "truncate":
-		step.Mode = sqlite.Truncate
+		step.Mode = checkpoint.Truncate
 		if step.BusyTimeout > l.StallBudget {
 			d.Warnf(a["busy_timeout"].Range, "Beyond the budget",
 				"The stall budget of %s ends the wait before busy_timeout does.", l.StallBudget)
@@ -117,7 +117,7 @@ func (l *Ladder) step(d *hcldecode.Decoder, b *hcl.Block) Step {
 			"A step is \"passive\" or \"truncate\"; full and restart are not offered, they hold writers up like truncate and "+
 				"give less.%s", lang.Suggest(b.Labels[0], []string{"passive", "truncate"}))
 	}
-	if n := len(l.Steps); b.Labels[0] == "passive" && n > 0 && l.Steps[n-1].Mode == sqlite.Truncate {
+	if n := len(l.Steps); b.Labels[0] == "passive" && n > 0 && l.Steps[n-1].Mode == checkpoint.Truncate {
 		d.Warnf(b.DefRange, "Steps out of order", "After a truncate nothing is left for passive: steps go from gentle to "+
 			"thorough.")
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
+	"github.com/sqlwatch/sqlwatch/policy/lang/truth"
 )
 
 // Most expressions of policies are numbers and truths. Those are translated once
@@ -117,7 +118,7 @@ func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {
 	if !ok {
 		return Unknown, false
 	}
-	return truthOf(toFloat(v)), (v.IsNull() || v.Type() == cty.Bool)
+	return truth.Of(toFloat(v)), (v.IsNull() || v.Type() == cty.Bool)
 }
 
 // ConstantValue returns what a compiled expression is worth that reads nothing measured;
@@ -164,7 +165,7 @@ func (c *coder) name(t hcl.Traversal) code {
 		case w == nil:
 			return nil
 		case field == "open":
-			return func(f *frame) float64 { return w(f).Open.float() }
+			return func(f *frame) float64 { return w(f).Open.Float() }
 		case field == "opens_in":
 			return func(f *frame) float64 { return finite(w(f).OpensIn) }
 		case field == "closes_in":

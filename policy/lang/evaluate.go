@@ -14,6 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
+	"github.com/sqlwatch/sqlwatch/policy/lang/truth"
 )
 
 // Moment is what expressions are evaluated against: one database at one instant.
@@ -213,7 +214,7 @@ func (e *Evaluation) Truth(x hclsyntax.Expression) (t Truth, why string) {
 		return Unknown, ""
 	}
 	if code := e.program.codes[x]; code != nil {
-		if t = truthOf(code(e.frame)); t != Unknown || !e.program.canFail[x] {
+		if t = truth.Of(code(e.frame)); t != Unknown || !e.program.canFail[x] {
 			return t, ""
 		}
 	}

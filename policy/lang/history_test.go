@@ -11,7 +11,7 @@ import (
 func TestOverTime(t *testing.T) {
 	t.Parallel()
 	// Eleven samples ten seconds apart: wal.bytes 1, 2, … 11 MB; frames
-	// written 100 a sample, begun anew after the sixth; a reader in the second half.
+	// written 100 a sample, started over after the sixth; a reader in the second half.
 	tests := []struct {
 		expr string
 		want float64

@@ -6,6 +6,17 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
+	"github.com/sqlwatch/sqlwatch/policy/lang/truth"
+)
+
+// Truth is a Kleene truth value.
+type Truth = truth.Truth
+
+// The truth values. The zero value is Unknown.
+const (
+	Unknown = truth.Unknown
+	False   = truth.False
+	True    = truth.True
 )
 
 // Unit is what a value measures. Expressions are checked for mixing them.

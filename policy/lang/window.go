@@ -60,7 +60,7 @@ func windowFunctions() map[string]function.Function {
 // combinations are the functions that make one window of two.
 var combinations = map[string]func(a, b WindowState) WindowState{
 	"any_of": func(a, b WindowState) WindowState {
-		return WindowState{a.Open.or(b.Open), earlier(a.OpensIn, b.OpensIn), math.Max(a.ClosesIn, b.ClosesIn)}
+		return WindowState{a.Open.Or(b.Open), earlier(a.OpensIn, b.OpensIn), math.Max(a.ClosesIn, b.ClosesIn)}
 	},
 	"all_of": bothOpen,
 }
@@ -69,7 +69,7 @@ var combinations = map[string]func(a, b WindowState) WindowState{
 // until the other opens; where both are closed, or one closes first, their next
 // openings need not meet, and it is not known.
 func bothOpen(a, b WindowState) WindowState {
-	st := WindowState{a.Open.and(b.Open), unknown, math.Min(a.ClosesIn, b.ClosesIn)}
+	st := WindowState{a.Open.And(b.Open), unknown, math.Min(a.ClosesIn, b.ClosesIn)}
 	if a.Open == True && b.Open == False {
 		a, b = b, a
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -32,14 +32,14 @@ const maxCycles = 256
 var errMadeToFail = errors.New("the test makes it fail")
 
 // simulated is a model of a database in WAL mode. Writes append frames; once all are in
-// the database and nobody reads them, the next write begins the WAL anew within its
+// the database and nobody reads them, the next write restarts the WAL within its
 // file. A TRUNCATE empties the file, unless a reader or the write lock is in its way.
 type simulated struct {
 	name      string
 	bytes     int64
 	disk      int64
 	firstWAL  int64 // size of the WAL at the start
-	auto      int64 // the application checkpoints by itself at this size; 0: never
+	auto      int64 // the application checkpoints on its own at this size; 0: never
 	wal       collector.WAL
 	unwritten float64 // bytes of a frame not yet complete
 	replicas  []collector.Replica
@@ -165,7 +165,7 @@ func (db *simulated) act(a *policy.Action, now time.Time) (r policy.ActionResult
 	if slices.Contains(db.during.fails, string(a.Kind)) {
 		r.Err = errMadeToFail
 		if a.Kind == policy.ActCheckpoint {
-			r.Outcome = sqlite.OutcomeFailed
+			r.Outcome = checkpoint.OutcomeFailed
 		}
 		return r
 	}
@@ -174,7 +174,7 @@ func (db *simulated) act(a *policy.Action, now time.Time) (r policy.ActionResult
 		before := db.wal.SizeBytes
 		for _, s := range a.Checkpoint.Steps {
 			r.Outcome = db.checkpoint(s.Mode, now, a.Checkpoint.StallBudget, &r.WriterStall)
-			if r.Outcome != sqlite.OutcomeComplete && r.Outcome != sqlite.OutcomePartial {
+			if r.Outcome != checkpoint.OutcomeComplete && r.Outcome != checkpoint.OutcomePartial {
 				break
 			}
 		}
@@ -188,32 +188,32 @@ func (db *simulated) act(a *policy.Action, now time.Time) (r policy.ActionResult
 }
 
 // checkpoint is one step of a ladder. Repeating it would change nothing.
-func (db *simulated) checkpoint(mode sqlite.Mode, now time.Time, budget time.Duration, stall *time.Duration,
-) sqlite.Outcome {
+func (db *simulated) checkpoint(mode checkpoint.Mode, now time.Time, budget time.Duration, stall *time.Duration,
+) checkpoint.Outcome {
 	w, sp := &db.wal, db.during
-	if mode == sqlite.Truncate && sp.writeLock {
-		return sqlite.OutcomeWriterBusy
+	if mode == checkpoint.Truncate && sp.writeLock {
+		return checkpoint.OutcomeWriterBusy
 	}
 	backlog := float64(w.BacklogFrames()) * simulatedPage
 	if !db.backfill(now) {
-		if mode == sqlite.Passive {
-			return sqlite.OutcomePartial
+		if mode == checkpoint.Passive {
+			return checkpoint.OutcomePartial
 		}
-		return sqlite.OutcomePinned
+		return checkpoint.OutcomePinned
 	}
-	if mode == sqlite.Passive {
-		return sqlite.OutcomeComplete
+	if mode == checkpoint.Passive {
+		return checkpoint.OutcomeComplete
 	}
 	if db.reading {
-		return sqlite.OutcomeNotReset
+		return checkpoint.OutcomeNotReset
 	}
-	// Copied before, while nobody waits: what was written meanwhile is left for the
+	// Copied before, while nobody waits: what was written in the meantime is left for the
 	// freeze, and it has to be durable.
 	drain := backlog / float64(sp.writeSpeed)
 	frozen := sp.sync + time.Duration(drain*float64(sp.write)/float64(sp.writeSpeed)*1e9)
 	if frozen >= budget {
 		*stall = max(*stall, budget)
-		return sqlite.OutcomeBudgetSpent
+		return checkpoint.OutcomeBudgetSpent
 	}
 	portion := max(int64(float64(budget-frozen)/2/freeCost), 1<<20)
 	cut := min(w.SizeBytes, portions*portion)
@@ -222,7 +222,7 @@ func (db *simulated) checkpoint(mode sqlite.Mode, now time.Time, budget time.Dur
 	w.Frames, w.CheckpointedFrames, w.Restarted = 0, 0, now
 	w.ResetsTotal++
 	if w.SizeBytes > 0 {
-		return sqlite.OutcomeShortened
+		return checkpoint.OutcomeShortened
 	}
-	return sqlite.OutcomeTruncated
+	return checkpoint.OutcomeTruncated
 }

@@ -1,12 +1,59 @@
 package policytest
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
+
+// Report is how tests went, and what they have seen where that was asked for. In JSON it
+// is an array of the tests, or with the coverage an object of both.
+type Report struct {
+	Tests    []TestResult `json:"tests"`
+	Coverage *Coverage    `json:"coverage"` // nil: not asked for
+}
+
+// RunAll plays tests one after another; each notes in coverage, which may be nil, what it
+// has seen.
+func RunAll(tests []*Test, coverage *Coverage) Report {
+	r := Report{Tests: make([]TestResult, len(tests)), Coverage: coverage}
+	for i, t := range tests {
+		r.Tests[i] = t.RunCovered(coverage)
+	}
+	return r
+}
+
+// Failed returns how many tests failed.
+func (r Report) Failed() (n int) {
+	for _, t := range r.Tests {
+		if len(t.Failures) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r Report) MarshalJSON() ([]byte, error) {
+	if r.Coverage == nil {
+		return json.Marshal(r.Tests)
+	}
+	type both Report // without this method
+	return json.Marshal(both(r))
+}
+
+// Write writes what became of each test, and the sum.
+func (r Report) Write(w io.Writer) error {
+	for _, t := range r.Tests {
+		t.Write(w)
+	}
+	_, err := fmt.Fprintf(w, "%d passed, %d failed\n", len(r.Tests)-r.Failed(), r.Failed())
+	r.Coverage.Write(w)
+	return err
+}
 
 // Write says what no test has seen.
 func (c *Coverage) Write(w io.Writer) {

@@ -55,6 +55,19 @@ type Finding struct {
 	Summary, Detail string
 }
 
+// WALLimit returns the size of a WAL's file, in bytes, below which a policy that makes it
+// smaller never begins; 0: it does not make it smaller, or no size can be proven.
+func WALLimit(program *lang.Program, p Policy) float64 {
+	if !p.Truncate || p.DryRun || p.When == nil {
+		return 0
+	}
+	b := boundsOf(program, p)
+	if never, _ := b.take(p.When, true); never {
+		return 0
+	}
+	return b.of("wal.bytes").lo
+}
+
 // report notes a finding about an attribute of the policy.
 type report func(attribute string, isError bool, summary, format string, args ...any)
 
@@ -72,7 +85,7 @@ func Of(program *lang.Program, p Policy) (found []Finding) {
 	return append(found, tunes(program, p)...)
 }
 
-// conditions looks at each condition by itself.
+// conditions looks at each condition on its own.
 func conditions(program *lang.Program, p Policy, report report) {
 	for _, c := range []struct {
 		name string

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
 // A TRUNCATE backfills before it freezes, and cuts a long file in portions that fit the
@@ -14,7 +14,7 @@ import (
 // on a disk that is slow to sync for example.
 const (
 	learnFrom = 1 << 20          // bytes given back: a smaller truncation says nothing
-	Forget    = 30 * time.Minute // half-life of what was learned: one bad day must not refuse for ever
+	Forget    = 30 * time.Minute // half-life of what was learned: one bad day must not refuse forever
 )
 
 // Stalls is for how long the last three truncations held writers up, the latest first;
@@ -22,13 +22,13 @@ const (
 type Stalls [3]time.Duration
 
 // Learn takes in how a checkpoint ended, how many bytes it gave back, and its stall.
-func (c *Stalls) Learn(outcome sqlite.Outcome, reclaimed int64, stall time.Duration) {
+func (c *Stalls) Learn(outcome checkpoint.Outcome, reclaimed int64, stall time.Duration) {
 	switch outcome {
-	case sqlite.OutcomeTruncated, sqlite.OutcomeShortened:
+	case checkpoint.OutcomeTruncated, checkpoint.OutcomeShortened:
 		if reclaimed < learnFrom {
 			return
 		}
-	case sqlite.OutcomeBudgetSpent:
+	case checkpoint.OutcomeBudgetSpent:
 	default:
 		return
 	}
@@ -46,7 +46,7 @@ func (c Stalls) typical() time.Duration {
 	return c[1]
 }
 
-// Expect estimates for how long writers would be held up by a TRUNCATE so long after the
+// Expect estimates for how long writers would have to wait for a TRUNCATE so long after the
 // last.
 func (c Stalls) Expect(since time.Duration) time.Duration {
 	return time.Duration(float64(c.typical()) * math.Exp2(-float64(max(0, since))/float64(Forget)))

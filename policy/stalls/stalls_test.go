@@ -5,10 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
-// What has been learned is forgotten: nothing slow is done meanwhile that could
+// What has been learned is forgotten: nothing slow is done in the meantime that could
 // teach better.
 func TestForgotten(t *testing.T) {
 	t.Parallel()
@@ -36,17 +36,17 @@ func TestLearn(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name      string
-		outcome   sqlite.Outcome
+		outcome   checkpoint.Outcome
 		reclaimed int64
 		stall     time.Duration
 		want      Stalls
 	}{
-		{"a truncation", sqlite.OutcomeTruncated, 4 << 20, 5, Stalls{5, 7, 8}},
-		{"a portion", sqlite.OutcomeShortened, 4 << 20, 5, Stalls{5, 7, 8}},
-		{"the budget was spent", sqlite.OutcomeBudgetSpent, 0, 5, Stalls{5, 7, 8}},
-		{"a small WAL", sqlite.OutcomeTruncated, learnFrom - 1, 5, Stalls{7, 8, 9}},
-		{"not measured", sqlite.OutcomeTruncated, 4 << 20, 0, Stalls{7, 8, 9}},
-		{"pinned", sqlite.OutcomePinned, 4 << 20, 5, Stalls{7, 8, 9}},
+		{"a truncation", checkpoint.OutcomeTruncated, 4 << 20, 5, Stalls{5, 7, 8}},
+		{"a portion", checkpoint.OutcomeShortened, 4 << 20, 5, Stalls{5, 7, 8}},
+		{"the budget was spent", checkpoint.OutcomeBudgetSpent, 0, 5, Stalls{5, 7, 8}},
+		{"a small WAL", checkpoint.OutcomeTruncated, learnFrom - 1, 5, Stalls{7, 8, 9}},
+		{"not measured", checkpoint.OutcomeTruncated, 4 << 20, 0, Stalls{7, 8, 9}},
+		{"pinned", checkpoint.OutcomePinned, 4 << 20, 5, Stalls{7, 8, 9}},
 	} {
 		c := Stalls{7, 8, 9}
 		if c.Learn(test.outcome, test.reclaimed, test.stall); c != test.want {

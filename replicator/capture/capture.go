@@ -38,15 +38,14 @@ var (
 	// ErrSpoolFull says that nothing is captured until segments are released.
 	ErrSpoolFull = errors.New("spool is full: commits are not captured; when replicas have caught up, the difference is " +
 		"taken")
+	// ErrNoRoom says that it is ErrSpoolFull because the state directory's file system is.
+	ErrNoRoom = errors.New("no room for the spool")
 	// ErrCut says that the file ends before the database does, and that what is missing is not
 	// in the WAL either: somebody cut it, or copied another file over it, while it was in use.
 	ErrCut = errors.New("the database's file lacks pages, and the WAL does not have them: it was cut, or another file " +
 		"was copied over it, while it was in use; the application reads damage where they were. End the application, put " +
 		"a whole file in place and remove its -wal and -shm before the next start")
 )
-
-// DefaultSpoolLimit is the bound of a spool for which none is set, in bytes.
-const DefaultSpoolLimit = 1 << 30
 
 // Options are what a Capture is made of. Zero values of the bounds mean
 // their defaults.
@@ -223,7 +222,7 @@ func (c *Capture) Close() error {
 	defer c.mu.Unlock()
 	err := c.flusher.Wait()
 	if err == nil {
-		err = c.departure.part()
+		err = errors.Join(c.lastNames(), c.departure.part())
 	}
 	return errors.Join(err, c.hold.close(), c.state.Close())
 }

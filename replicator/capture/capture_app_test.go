@@ -94,7 +94,12 @@ func startApp(t *testing.T, path string) *app {
 	if _, err := os.Stat(python); err != nil {
 		python = "python3"
 	}
-	cmd := exec.Command(python, "-u", "-S", "-c", appScript, path, "7")
+	return startProcess(t, exec.Command(python, "-u", "-S", "-c", appScript, path, "7"))
+}
+
+// startProcess starts what answers each line with one, and the first when it is ready.
+func startProcess(t *testing.T, cmd *exec.Cmd) *app {
+	t.Helper()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -244,15 +249,16 @@ func (s *scene) step(force bool) Progress {
 // settle captures everything there is, while nobody writes.
 func (s *scene) settle() {
 	s.t.Helper()
-	for range 100 {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		got := s.step(true)
 		x, err := s.files.WALIndex()
 		if got.Complete && !s.capture.hold.isOpen() {
 			return // the main file is all there is
 		}
-		if err == nil && s.capture.state.Position().Current(x) && s.capture.continuity.lost == "" {
+		if got.Complete && err == nil && s.capture.state.Position().Current(x) && s.capture.continuity.lost == "" {
 			return
 		}
+		time.Sleep(min(got.Next, 10*time.Millisecond))
 	}
 	s.t.Fatal("capture does not reach the head of a quiet database")
 }

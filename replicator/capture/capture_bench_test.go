@@ -14,6 +14,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
 
 // benchWriter commits one small row at a time, as fast as it goes, and prints
@@ -197,7 +198,7 @@ func viewOpen(b *testing.B, ctx context.Context, path string) {
 	if _, err := files.Refresh(); err != nil { // the connection may have made the side files
 		b.Error(err)
 	}
-	if _, err := beginView(context.Background(), files, conn); err != nil {
+	if _, err := view.Begin(context.Background(), files, conn); err != nil {
 		b.Error(err)
 	}
 	<-ctx.Done()

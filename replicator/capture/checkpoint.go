@@ -34,18 +34,25 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	failed := sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}
+	contended := failed
+	contended.Outcome = sqlite.OutcomeContended
 	if budget.Stall <= 0 {
 		budget.Stall = sqlite.DefaultStall
 	}
 	if err := c.refresh(); passing(err) {
-		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeContended, Frames: -1, Backfilled: -1}, nil
+		return contended, nil
 	} else if err != nil && !errors.Is(err, ErrSpoolFull) {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	} else if err != nil {
 		return c.checkpointUncaptured(ctx, mode, budget)
 	}
-	if err := c.ready(ctx); err != nil {
+	if err := c.ready(ctx); passing(err) {
+		return contended, nil
+	} else if err != nil {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
+	}
+	if c.hold.unclaimed {
+		return contended, nil
 	}
 	if err := c.compareIfLost(ctx, c.seeMain()); err != nil { // or a checkpoint of ours would hide it
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
@@ -67,6 +74,9 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 // found again by the comparison that is due anyway.
 func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
 	error) {
+	if c.departure.unclaimed() {
+		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeContended, Frames: -1, Backfilled: -1}, nil
+	}
 	err := c.files.MayOpen()
 	var conn *sqlite.Conn
 	if err == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
@@ -53,7 +54,7 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	if c.hold.active() {
 		conn, old = old, conn
 	}
-	x, err := beginView(ctx, c.files, conn)
+	x, err := view.Begin(ctx, c.files, conn)
 	if err != nil {
 		err = fmt.Errorf("compare database with its page checksums: %w", err)
 		if passing(err) {
@@ -81,13 +82,12 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	return why, nil
 }
 
-// again makes what proves nothing but that others were at work a reason to begin a
-// comparison again.
+// again makes what only proves that others were at work a reason to begin again.
 func again(err error) error {
 	lost := (*tail.DiscontinuityError)(nil)
 	if errors.As(err, &lost) || errors.Is(err, overlay.ErrMissing) || errors.Is(err, dbfile.ErrSalt) ||
 		errors.Is(err, dbfile.ErrChecksum) {
-		return fmt.Errorf("%w: %w", errNoView, err)
+		return fmt.Errorf("%w: %w", view.ErrNone, err)
 	}
 	return err
 }
@@ -113,13 +113,14 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 		}
 		err = errors.Join(err, sums.Abort(), found.Close())
 	}()
-	if err := overlay.NotBackfilled(ctx, c.files, x, found.Take); err != nil {
+	look := view.NewWatch(c.files, c.continuity.main).Look
+	if err := errors.Join(look(), overlay.NotBackfilled(ctx, c.files, x, found.Take)); err != nil {
 		return err
 	}
 	if err := c.complete(x, found); err != nil {
 		return err
 	}
-	if err := c.readMain(ctx, x, found, sums, c.known(whole)); err != nil {
+	if err := c.readMain(ctx, x, found, sums, c.known(whole), look); err != nil {
 		return err
 	}
 	if err := c.between(ctx); err != nil { // once more, to the head
@@ -129,7 +130,8 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	// What was read holds commits of until now: a moment before must not find it.
 	now := c.state.Following(c.state.Position(), false)
 	next.Timestamp, next.Taken = now.Timestamp, now.Taken
-	if next.Main, err = c.continuity.main.Sure(); err != nil {
+	next.Main, err = c.continuity.main.Sure()
+	if err = errors.Join(err, look()); err != nil {
 		return err
 	}
 	if err := found.Patch(sums, next.PageSize, next.Pages); err != nil {
@@ -174,13 +176,13 @@ const comparePortion = 4 << 20
 // known. It ends early where the file does: it may have shrunk meanwhile.
 func (c *comparer) readMain(
 	ctx context.Context, x dbfile.WALIndex, found *overlay.Found, sums *pagesums.Writer,
-	known func() (ltx.Checksum, error),
+	known func() (ltx.Checksum, error), look func() error,
 ) error {
 	main, size := c.files.Database(), x.PageSize
 	perPortion := max(1, min(uint32(c.portion/size), x.Pages))
 	data, hasher, lock := make([]byte, int(perPortion)*size), ltx.NewHasher(), ltx.LockPgno(uint32(size))
 	for first := uint64(1); first <= uint64(x.Pages); first += uint64(perPortion) {
-		if err := c.between(ctx); err != nil {
+		if err := errors.Join(c.between(ctx), look()); err != nil {
 			return err
 		}
 		n, err := main.ReadAt(data, int64(first-1)*int64(size))

@@ -33,6 +33,7 @@ type levelFile struct {
 	salt, backfilled uint32
 	onZero           uint64 // the stay on READ0: during it nothing newer can be backfilled
 	main             spool.MainFile
+	sure             bool // a write since then would show in it
 }
 
 func newContinuity(files *dbfile.Files, t *tail.Tail, s *statedir.Dir, log *slog.Logger) *continuity {
@@ -142,7 +143,7 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 		return readErr
 	}
 	main.Changed = 0 // by chmod or a hard link, say
-	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main}
+	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main, mainfile.Aged(main)}
 	if !backfilled {
 		return tail.Discontinuous(tail.ReasonReplaced, "the file does not have what a checkpoint wrote to it")
 	}
@@ -150,6 +151,14 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 		return tail.Discontinuous(tail.ReasonReplaced, "the file was written to, and not by a checkpoint")
 	}
 	return nil
+}
+
+// whole reports whether all that was committed since the head is in the WAL as it is now, whatever its index
+// counts: the main file had everything up to there, on READ0, and nothing was written to it since.
+func (c *continuity) whole(h *hold) bool {
+	head := c.tail.Head
+	return c.level.sure && h.active() && h.proven && c.level.onZero > 0 && c.level.onZero == h.onZero() &&
+		c.level.salt == head.Salt1 && c.level.backfilled == head.Frames.Frame && c.untouched()
 }
 
 // landmark remembers the main file right after a checkpoint of ours that ended on

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/leftover"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
@@ -26,10 +27,12 @@ import (
 //	                         before it is read
 //	nobody, for a moment     the WAL is emptied, and its index made to know nothing:
 //	                         whatever file is put in the database's place is found as it is
-//	nobody, for longer       we leave as the last close does: no WAL, no wal-index
+//	nobody, for longer       we leave as the last close does: no WAL, no wal-index; at once
+//	                         where somebody was seen who wants the file for himself
 const (
 	arrival    = 2 * time.Second // without a write, a copy is all there
 	emptyRetry = pace.Active     // after somebody was in the way
+	clearEvery = time.Minute     // an attempt at files that need not go
 	emptyStall = time.Second     // there is nobody to wait for it, unless somebody comes just now
 )
 
@@ -65,6 +68,18 @@ func (d *departure) lie() error {
 		return d.continuity.confirm(rest)
 	}
 	return nil
+}
+
+// clear removes what a sqlwatch that was killed has left beside a database at rest, once we would have
+// left ourselves. It changes nothing about the database, so it is no error where it cannot.
+func (d *departure) clear(ctx context.Context, now time.Time) {
+	left, err := leftover.There(d.files)
+	if err != nil || !left || d.lingers(now) || now.Before(d.notBefore) || !d.continuity.atRest() {
+		return
+	}
+	d.notBefore = now.Add(clearEvery)
+	err = leftover.Remove(ctx, d.files)
+	d.log.Debug("empty side files of a database that nobody uses were removed", "err", err)
 }
 
 // rest empties the WAL of a database that nobody else uses, and leaves it or makes its
@@ -108,17 +123,33 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 	return pace.Level, nil
 }
 
-// arriving reports whether a copy of two files is being put in place.
+// arriving reports whether a copy of two files is being put in place. Each may be the first.
 func (d *departure) arriving(now time.Time) bool {
+	if d.strange.IsZero() && d.unclaimed() {
+		d.strange = now
+	}
 	main, err := d.continuity.main.Now()
 	return err == nil && !d.presence.Attached() &&
 		min(now.Sub(d.strange), max(0, now.Sub(time.Unix(0, main.Modified)))) < arrival && !d.strange.IsZero()
 }
 
+// unclaimed reports whether nobody uses the WAL that there is and it does not go on from what was
+// captured: nobody was seen who wrote it for this file. An application that was killed may have, and
+// so may one whose files are just put in the place of these.
+func (d *departure) unclaimed() bool {
+	st, err := d.files.Stat()
+	if err != nil || d.presence.Attached() || st.WALSize <= dbfile.WALHeaderSize {
+		return false
+	}
+	pos := d.state.Position()
+	h, err := d.files.WALHeader()
+	return err == nil && pos.TXID > 0 && (h.Salt1 != pos.Salt1 || h.Salt2 != pos.Salt2)
+}
+
 // lingers reports whether to stay attached although nobody else is there: whoever
-// comes next may be gone again before we have seen him.
+// comes next may be gone again before we have seen him, or be refused because of us.
 func (d *departure) lingers(now time.Time) bool {
-	return !d.presence.Long() && !d.ends && (now.Sub(d.pace.Read) < d.idleAfter ||
+	return !d.presence.Long() && !d.presence.Exclusive() && !d.ends && (now.Sub(d.pace.Read) < d.idleAfter ||
 		now.Sub(d.presence.Since()) < d.idleAfter)
 }
 
@@ -161,27 +192,42 @@ func (d *departure) forget(ctx context.Context, x dbfile.WALIndex, main spool.Ma
 	return err
 }
 
-// partTime bounds what is done for leaving at the very end.
-const partTime = 2 * time.Second
+// forsake lets a wal-index go for which we stood back, once those have gone who used it:
+// whoever came since need not have used it, and it is made anew from what the WAL holds.
+func (d *departure) forsake() error {
+	if d.continuity.lost != "" || !d.hold.active() || !d.hold.proven || d.flusher.CaptureHead() != nil {
+		d.tail.Rewind()
+	}
+	return d.hold.close()
+}
+
+const partTime = 2 * time.Second // bounds what is done for leaving at the very end
 
 // part leaves the database at the end of all: as the last one, if nobody else is
 // there, else with what a later life may be compared with.
 func (d *departure) part() error {
 	change, err := d.files.Refresh()
-	if err != nil || change.Database || !d.hold.active() || !d.hold.proven || d.continuity.lost != "" {
+	if err != nil || change.Database || d.continuity.lost != "" {
 		return nil // what was not captured is found by the next who looks
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), partTime)
 	defer cancel()
 	d.notBefore, d.ends = time.Time{}, true
-	defer func() { d.ends = false }()
-	for ctx.Err() == nil && d.hold.isOpen() && !d.copies.Any() {
+	if !d.hold.isOpen() {
+		if attached, err := d.files.Others(); err == nil && !attached {
+			d.clear(ctx, d.clock())
+		}
+		return nil
+	}
+	if err := d.again(ctx); err != nil || !d.hold.active() || !d.hold.proven { // somebody may be in the way
+		return nil
+	}
+	for ctx.Err() == nil && d.hold.isOpen() && !d.hold.unclaimed && !d.copies.Any() {
 		if attached, err := d.files.Others(); err != nil || attached {
 			break
 		}
-		if d.hold.stood { // this wal-index counts no longer: see attend
-			d.tail.Rewind()
-			if err := errors.Join(d.hold.close(), d.again(ctx)); err != nil {
+		if d.hold.stood {
+			if err := errors.Join(d.forsake(), d.again(ctx)); err != nil {
 				return nil // what was not captured is found by the next who looks
 			}
 		}
@@ -189,11 +235,10 @@ func (d *departure) part() error {
 		if err != nil {
 			return err
 		}
-		err = d.flusher.Flush()
-		if err == nil {
+		if err = d.flusher.Flush(); err == nil {
 			_, err = d.rest(ctx, x, d.clock())
 		}
-		if err != nil && !passing(err) {
+		if err != nil && !passing(err) && ctx.Err() == nil { // whoever comes next finds what there was no time for
 			return err
 		}
 		if d.hold.isOpen() {

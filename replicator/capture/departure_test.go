@@ -13,6 +13,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/leftover"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
@@ -46,13 +47,19 @@ func (s *scene) live() *app {
 	if s.capture == nil {
 		s.open()
 	}
+	s.trusted()
+	return a
+}
+
+// trusted steps until the application that is there is trusted to stay.
+func (s *scene) trusted() {
+	s.t.Helper()
 	s.steps("others have come", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
 	since := time.Now()
 	s.steps("the others stay", func() bool {
 		return time.Since(since) > time.Second+200*time.Millisecond && s.capture.presence.Stay(time.Now())
 	})
 	s.step(true)
-	return a
 }
 
 // TestLeave/P16: when the application has ended nothing of ours stays, whatever it
@@ -103,6 +110,110 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// TestLeave_P16_interrupted: somebody was in the way when a step began to read once more, and the
+// connections are open without a read transaction. The next step goes on, and so does the end.
+func TestLeave_P16_interrupted(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*scene){
+		"step": func(s *scene) {
+			s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
+		},
+		"end": func(s *scene) { s.close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.options.IdleAfter = time.Second
+			a := startApp(t, s.path)
+			a.do("schema()")
+			a.do("commit(30)")
+			a.kill()
+			s.open()
+			s.steps("the WAL was emptied, and the index forgotten", func() bool { return s.capture.hold.blank })
+			hold := s.capture.hold
+			if err := hold.reader().EndRead(); err != nil {
+				t.Fatal(err)
+			}
+			hold.proven = false
+			leave(s)
+			if got := s.sides(); got != "" {
+				t.Errorf("there is still %s", got)
+			}
+		})
+	}
+}
+
+// TestLeave_P16_killed: we were killed while we were connected to a database that nobody uses. What that
+// left goes once we would have left ourselves; not before, not while somebody is there, and not
+// where it is not empty.
+func TestLeave_P16_killed(t *testing.T) {
+	t.Parallel()
+	killed := func(t *testing.T) *scene {
+		t.Helper()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		a.do("commit(30)")
+		a.kill()
+		s.open()
+		s.steps("the WAL was emptied, and the index forgotten", func() bool { return s.capture.hold.blank })
+		s.crash()
+		if got := s.sides(); got != "-wal-shm" {
+			t.Fatalf("side files %q, want both", got)
+		}
+		return s
+	}
+	t.Run("goes", func(t *testing.T) {
+		t.Parallel()
+		s := killed(t)
+		s.options.IdleAfter = time.Second
+		s.open()
+		s.step(true)
+		if got := s.sides(); got != "-wal-shm" {
+			t.Errorf("side files %q at once: who comes just now need not be told that it is busy", got)
+		}
+		s.steps("nothing stays", func() bool { return s.sides() == "" })
+		s.checkEqual()
+		s.wantLost(nil)
+		a := startApp(t, s.path)
+		a.do("commit(7)")
+		s.checkEqual()
+		s.wantLost(nil)
+	})
+	t.Run("somebody is there", func(t *testing.T) {
+		t.Parallel()
+		s := killed(t)
+		a := startApp(t, s.path)
+		a.do(`db.execute("select count(*) from t").fetchone()`)
+		s.open()
+		s.step(true)
+		s.close()
+		if got := s.sides(); got != "-wal-shm" {
+			t.Fatalf("side files %q, want both", got)
+		}
+		a.do("commit(7)")
+		a.wantSound()
+	})
+	t.Run("a copy arrives", func(t *testing.T) {
+		t.Parallel()
+		s := killed(t)
+		s.open()
+		s.step(true)
+		// Frames of another file, which is not there yet.
+		b := startApp(t, s.path+".copy")
+		b.do("schema()")
+		b.do("commit(30)")
+		b.kill()
+		output(t, "mv", s.path+".copy-wal", s.path+"-wal")
+		if err := leftover.Remove(s.ctx, s.files); err != nil {
+			t.Log(err)
+		}
+		if st, err := os.Stat(s.path + "-wal"); err != nil || st.Size() == 0 {
+			t.Errorf("the WAL of the copy: %v, %v", st, err)
+		}
+	})
+}
+
 // TestRestoredOver/D4: a copy put in the place of a database whose application has
 // ended is found as it is, at any time after, and captured.
 func TestRestoredOver(t *testing.T) {
@@ -140,9 +251,7 @@ func TestRestoredOver(t *testing.T) {
 				t.Logf("after %v", time.Since(gone))
 				output(t, "sh", "-c", put, s.path, backup)
 				a = startApp(t, s.path)
-				if got := a.do(`db.execute("pragma integrity_check").fetchone()[0]`); got != "ok" {
-					t.Errorf("integrity: %s", got)
-				}
+				a.wantSound()
 				if got := string(output(t, "sqlite3", s.path, "select count(*), sum(k) from t")); got != want {
 					t.Errorf("the application finds %s, the copy has %s", got, want)
 				}
@@ -261,19 +370,13 @@ func TestForeignUse(t *testing.T) {
 			t.Parallel()
 			s := newScene(t)
 			a := s.live()
-			for _, side := range strings.Fields(rm) {
-				if err := os.Remove(s.path + side); err != nil {
-					t.Fatal(err)
-				}
-			}
+			s.removeSides(rm)
 			a.do("commit(30)")
 			foreign(s)
 			rows := a.do(`commit(10) and db.execute("select count(*) from t").fetchone()[0]`)
 			a.quit()
 			rejoin(s)
-			if got := strings.TrimSpace(string(output(t, "sqlite3", s.path, "select count(*) from t"))); got != rows {
-				t.Errorf("the application's database has %s rows after its end, it had %s", got, rows)
-			}
+			s.wantRows(rows)
 		})
 	}
 }
@@ -294,14 +397,37 @@ func TestWantsTheFile(t *testing.T) {
 		s := newScene(t)
 		a := s.live()
 		a.do("(db.close(), os.remove(path), connect(), schema()) and commit(50)")
-		if got := a.do(`db.execute("pragma integrity_check").fetchone()[0]`); got != "ok" {
-			t.Errorf("integrity: %s", got)
-		}
+		a.wantSound()
 		if _, err := s.capture.Step(s.ctx, true); !errors.Is(err, ErrReplaced) {
 			t.Fatalf("got %v, want ErrReplaced", err)
 		}
 		s.close()
 		a.do("commit(5)")
+		s.open()
+		s.checkEqual()
+	})
+	t.Run("D73_deleted_and_made_anew_again", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		a := s.live()
+		anew := "(db.close(), os.remove(path), connect(), schema()) and commit(50)"
+		a.do(anew)
+		for range 2 {
+			if _, err := s.capture.Step(s.ctx, true); !errors.Is(err, ErrReplaced) {
+				t.Fatalf("got %v, want ErrReplaced", err)
+			}
+			s.close()
+			s.open()
+			if got := s.step(true); got.Complete || s.capture.hold.isOpen() {
+				t.Errorf("connected to a new file whose application has just come: %+v", got)
+			}
+			a.do(anew) // with our old wal-index beside the new file it would meet "disk I/O error"
+			a.wantSound()
+		}
+		if _, err := s.capture.Step(s.ctx, true); !errors.Is(err, ErrReplaced) {
+			t.Fatalf("got %v, want ErrReplaced", err)
+		}
+		s.close()
 		s.open()
 		s.checkEqual()
 	})

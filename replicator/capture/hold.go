@@ -43,7 +43,10 @@ type connections struct {
 	mark    uint32       // the head when it began, or a frame before
 	shm     uint64       // inode of the wal-index that the connections have mapped
 	blank   bool         // the wal-index was made to know nothing: see rest
+	back    bool         // no lock says now that the wal-index is used: see shed
 	stood   bool         // back for others who stay: see shed
+	// nobody was seen yet who uses the WAL, nor was it captured from before: it is read, and left as it is
+	unclaimed bool
 }
 
 // open opens the connections. The files must be open before.
@@ -57,7 +60,7 @@ func (h *hold) open(ctx context.Context) (err error) {
 		return fmt.Errorf("open %s: %w", files.Path(), err)
 	}
 	for _, conn := range []**sqlite.Conn{&h.readers[0], &h.readers[1], &h.work} {
-		if *conn, err = sqlite.Open(ctx, files.Path(), sqlite.Options{}); err != nil {
+		if *conn, err = sqlite.Open(ctx, files.Path(), sqlite.Options{Rejoin: h.rejoin}); err != nil {
 			return errors.Join(err, h.close())
 		}
 	}
@@ -93,6 +96,21 @@ func (h *hold) close() error { return h.closeBut((*sqlite.Conn).Close) }
 // connected, nothing of a WAL stays.
 func (h *hold) leave() error { return h.closeBut((*sqlite.Conn).CloseLast) }
 
+// closeUnlinked closes the connections to a WAL that has no name any more: if nobody else is
+// connected, and it is still wanted then, what is in it is written to the database.
+func (h *hold) closeUnlinked(wanted func() bool) error {
+	return h.closeBut(func(c *sqlite.Conn) error { return c.CloseUnlinked(wanted) })
+}
+
+// drop closes the connections to side files that are no longer there.
+func (h *hold) drop() error {
+	if err := h.close(); err != nil {
+		return err
+	}
+	_, err := h.files.Refresh()
+	return err
+}
+
 func (h *hold) closeBut(last func(*sqlite.Conn) error) error {
 	h.copies.GiveUp(overlay.ErrLetGo)
 	var errs []error
@@ -109,7 +127,7 @@ func (h *hold) closeBut(last func(*sqlite.Conn) error) error {
 	return errors.Join(errs...)
 }
 
-// shed gives up the locks on the main file until they are needed again. From then on
+// shed gives up the locks on the main file, and the wal-index's DMS byte, until they are needed again. From then on
 // somebody may have the file for himself once the others have gone, and write to the WAL
 // with a wal-index of his own: ours counts only while they are there.
 func (h *hold) shed() error {
@@ -120,7 +138,20 @@ func (h *hold) shed() error {
 			errs = append(errs, conn.Shed())
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil || h.back || !h.isOpen() {
+		return err
+	}
+	h.back = true
+	return dbfile.StandBack(h.files)
+}
+
+// rejoin is called before one of the connections is used again.
+func (h *hold) rejoin() (err error) {
+	if h.back {
+		err = dbfile.Rejoin(h.files)
+		h.back = err != nil
+	}
+	return err
 }
 
 // beginRead begins a read transaction on conn. marked means that it has one of

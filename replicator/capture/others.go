@@ -19,21 +19,17 @@ func (c *Capture) attend(now time.Time) error {
 		return errors.Join(err, c.hold.close())
 	}
 	if err == nil && c.hold.stood && !c.presence.Attached() {
-		// Those for whom we stood back have gone, and whoever came since need not have used this
-		// wal-index: let it go, so that it is made anew from what the WAL holds.
-		switch change, err := c.files.Refresh(); {
+		switch change, err := c.names(); {
 		case err != nil:
 			return err
 		case change.Database:
 			return ErrReplaced
+		case !c.hold.isOpen():
+			return nil
 		case change.WAL || change.Shm: // they have left as the last do, just now
 			return c.drain()
 		}
-		proven := c.continuity.lost == "" && c.hold.active() && c.hold.proven
-		if !proven || c.flusher.CaptureHead() != nil {
-			c.tail.Rewind()
-		}
-		return c.hold.close()
+		return c.departure.forsake()
 	}
 	return err
 }
@@ -51,13 +47,15 @@ func (c *Capture) undisturbed() bool {
 }
 
 // drain reads to the end what an application's last close has unlinked, and proves
-// that nothing came after it. Where our side files were removed by hand, under those
-// who use them, nothing is read: presence tells what follows.
+// that nothing came after it. Where the files lost their names otherwise, what is left in
+// them is written back.
 func (c *Capture) drain() error {
-	used, err := c.files.IndexUsed()
-	if err != nil || used || !c.hold.active() || !c.hold.proven {
+	if left, err := c.writeBack(); left || err != nil {
+		return err
+	}
+	if !c.hold.active() || !c.hold.proven {
 		c.continuity.lose(tail.ReasonWALIndex, "the -shm file was removed or replaced")
-		return c.dropFiles()
+		return c.hold.drop()
 	}
 	x, err := c.files.WALIndex()
 	if err == nil {
@@ -84,17 +82,37 @@ func (c *Capture) drain() error {
 	default:
 		err = c.continuity.confirm(c.tail.Head.AtRest(main))
 	}
-	return errors.Join(err, c.dropFiles())
+	return errors.Join(err, c.hold.drop())
 }
 
-// dropFiles closes the connections to side files that are no longer there.
-func (c *Capture) dropFiles() error {
-	if err := c.hold.close(); err != nil {
-		return err
+// writeBack closes the connections to a WAL that was removed while it held commits, and writes
+// those to the database. It does nothing where there are none, or the database was
+// written to since.
+func (c *Capture) writeBack() (done bool, err error) {
+	x, err := c.files.WALIndex()
+	unlinked, statErr := c.files.WALUnlinked()
+	if err != nil || statErr != nil || unlinked.IsZero() || x.Backfilled >= x.MaxFrame {
+		return false, nil
 	}
-	_, err := c.files.Refresh()
-	return err
+	main, err := c.continuity.main.Sure()
+	if err == nil && main == (spool.MainFile{}) {
+		err = errUnsettledFile
+	}
+	if err != nil || unlinked.UnixNano() <= main.Modified {
+		return false, err
+	}
+	err = c.hold.closeUnlinked(func() bool {
+		time.Sleep(min(copyBegins, max(0, copyBegins-time.Since(unlinked))))
+		now, err := c.continuity.main.Now()
+		return err == nil && now == main
+	})
+	c.continuity.lose(tail.ReasonWALReset, "the WAL was removed while it held commits")
+	return true, errors.Join(err, c.hold.drop())
 }
+
+// copyBegins is how long after the removal of a WAL a copy begins to be written, if that is
+// what it was removed for: nobody wants then what was in it.
+const copyBegins = 25 * time.Millisecond
 
 // errUnsettledFile says that the main file was written to just now.
 var errUnsettledFile = fmt.Errorf("%w: the main file was written to just now", tail.ErrRestarting)

@@ -179,7 +179,7 @@ func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bo
 // each commit would else be the one that syncs and copies up to there.
 func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
 	move func(context.Context) error) (sqlite.Outcome, error) {
-	start := time.Now()
+	start, wanted := time.Now(), ctx
 	ctx, cancel := context.WithTimeout(ctx, budget)
 	defer cancel()
 	if err := r.flusher.Begin(); err != nil {
@@ -195,7 +195,7 @@ func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
 		time.Sleep(contendPoll)
 		did, err = r.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
 	}
-	if err != nil && moveErr == nil {
+	if err != nil && moveErr == nil && wanted.Err() == nil {
 		r.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", err)
 	}
 	return did.Outcome, errors.Join(moveErr, r.flusher.End(budget-time.Since(start)))

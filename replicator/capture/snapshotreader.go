@@ -10,6 +10,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
@@ -34,7 +35,7 @@ func (c *Capture) OpenSnapshot(ctx context.Context) (_ *SnapshotReader, err erro
 		}
 		time.Sleep(contendPoll)
 	}
-	return nil, fmt.Errorf("open snapshot of %s: %w", c.o.Name, errNoView)
+	return nil, fmt.Errorf("open snapshot of %s: %w", c.o.Name, view.ErrNone)
 }
 
 // snapshotTries bounds the wait for a moment in which the WAL is not being restarted.
@@ -55,7 +56,7 @@ func (c *Capture) snapshot(ctx context.Context) (*SnapshotReader, error) {
 	o := overlay.NewCopy(c.files.Database(), pos.PageSize, pos.Pages, c.keeping())
 	err = overlay.NotBackfilled(ctx, c.files, x, func(page uint32, data []byte) error { o.Keep(page, data); return nil })
 	if errors.Is(err, dbfile.ErrSalt) {
-		err = errNoView
+		err = view.ErrNone
 	}
 	if err != nil {
 		return nil, errors.Join(err, o.Close())
@@ -77,10 +78,10 @@ func (c *Capture) reach(ctx context.Context, x dbfile.WALIndex) error {
 		return err
 	}
 	if c.state.Position().TXID == 0 {
-		return errNothing
+		return errors.New("nothing was ever written to the database")
 	}
 	if c.state.Position().Change != x.Change {
-		return errNoView
+		return view.ErrNone
 	}
 	return nil
 }

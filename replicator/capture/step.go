@@ -8,8 +8,10 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
 
 // How long a database must be quiet before its WAL is made level, so that the
@@ -56,6 +58,11 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 		c.tail.Rewind()
 		err = errors.Join(err, c.hold.close())
 	}
+	if torn := errors.Is(err, dbfile.ErrTorn) && !c.presence.Attached(); torn || errors.Is(err, dbfile.ErrUninitialised) {
+		// Its writer was killed, and who opens it first makes it anew; or somebody just does, under our connections.
+		c.tail.Rewind()
+		err = c.hold.close()
+	}
 	if c.pace.Fails(now, err) || errors.Is(err, sqlite.ErrIndexCut) {
 		// A mark that is held for a copy that cannot be made lets the WAL grow.
 		c.tail.Rewind()
@@ -76,7 +83,7 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 
 // passing reports whether err is of the moment: looking again will do.
 func passing(err error) bool {
-	return errors.Is(err, tail.ErrRestarting) || errors.Is(err, tail.ErrBudget) || errors.Is(err, errNoView) ||
+	return errors.Is(err, tail.ErrRestarting) || errors.Is(err, tail.ErrBudget) || errors.Is(err, view.ErrNone) ||
 		errors.Is(err, dbfile.ErrUnclear)
 }
 
@@ -85,13 +92,17 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 	if err := c.refresh(); err != nil {
 		return err
 	}
-	if !c.hold.active() && c.undisturbed() {
+	if !c.hold.isOpen() && c.undisturbed() {
 		// Nobody wrote since the connections were closed: leave it so.
 		c.tally.Complete = c.tail.Batch.Empty()
 		c.state.Seen(c.tally.Complete)
-		if !c.presence.Attached() {
-			return c.departure.lie()
+		if c.presence.Attached() {
+			return nil
 		}
+		if err := c.departure.lie(); err != nil || !c.presence.Alone(c.o.Clock()) {
+			return err
+		}
+		c.departure.clear(ctx, c.o.Clock())
 		return nil
 	}
 	if err := c.ready(ctx); err != nil {
@@ -101,10 +112,11 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
+	whole := c.continuity.whole(c.hold)
 	if err := c.continuity.overwritten(x, c.hold); err != nil {
 		return c.compareIfLost(ctx, err)
 	}
-	if err := c.compareIfLost(ctx, c.flusher.Absorb(x)); err != nil {
+	if err := c.compareIfLost(ctx, c.flusher.AbsorbWhole(x, whole)); err != nil {
 		return err
 	}
 	c.state.Seen(false)
@@ -146,11 +158,8 @@ func (c *Capture) seeMain() error {
 
 // refresh looks at the files' names and at what an earlier step left behind.
 func (c *Capture) refresh() error {
-	if err := errors.Join(c.flusher.Wait(), c.state.Mend()); err != nil {
-		return err
-	}
-	change, err := c.files.Refresh()
-	if err != nil {
+	change, err := c.names()
+	if err = errors.Join(err, c.flusher.Wait(), c.state.Mend()); err != nil {
 		return err
 	}
 	if change.Database {
@@ -171,6 +180,48 @@ func (c *Capture) refresh() error {
 	return errors.Join(c.attend(c.o.Clock()), c.checkSpool())
 }
 
+// partingTime is for how long those who use files without names are waited for: who is just closing
+// may have asked already whether he is the last.
+const partingTime = 250 * time.Millisecond
+
+// names looks whether the files are still at their names. Where not, it stands back at once, so
+// that the last close of those who use them saves what is in a WAL without a name, and lets go
+// of them where they stay.
+func (c *Capture) names() (dbfile.Change, error) {
+	change, err := c.files.Refresh()
+	if err != nil || !c.hold.isOpen() || !change.Database && !change.WAL && !change.Shm {
+		return change, err
+	}
+	err = c.hold.shed()
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		used, usedErr := c.files.IndexUsed()
+		if err == nil && usedErr == nil && !used {
+			return change, nil
+		}
+		if err != nil || usedErr != nil || time.Since(began) > partingTime {
+			break
+		}
+	}
+	err = errors.Join(err, c.hold.drop())
+	if !change.Database {
+		c.continuity.lose(tail.ReasonWALIndex, "the -shm file was removed or replaced")
+	}
+	return change, err
+}
+
+// lastNames does at the end of all what refresh does where the side files lost their names.
+func (c *Capture) lastNames() error {
+	for deadline := time.Now().Add(partTime); ; time.Sleep(mainfile.Tick / 4) {
+		change, err := c.names()
+		if err != nil || change.Database || !c.hold.isOpen() || !change.WAL && !change.Shm {
+			return nil // what was not captured is found by the next who looks
+		}
+		if err := c.drain(); !passing(err) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // checkSpool stops capture while the spool is full: the hold is given up, so
 // that the application's WAL does not grow in its stead.
 func (c *Capture) checkSpool() error {
@@ -178,16 +229,25 @@ func (c *Capture) checkSpool() error {
 	if c.continuity.lost == tail.ReasonSpool {
 		limit /= resumeShare
 	}
-	full := c.state.Spool().Pressure() >= limit
-	if !full && (c.hold.isOpen() || c.continuity.lost != "") { // an idle database fills no disk
-		full = c.state.DiskFull()
+	if c.state.Spool().Pressure() >= limit {
+		c.continuity.lose(tail.ReasonSpool, fmt.Sprintf("spool holds %d bytes", c.state.Spool().Bytes()))
+		return errors.Join(ErrSpoolFull, c.hold.close())
 	}
-	if !full {
+	if !c.hold.isOpen() && c.continuity.lost == "" { // an idle database fills no disk
 		return nil
 	}
-	c.continuity.lose(tail.ReasonSpool, fmt.Sprintf("spool holds %d bytes", c.state.Spool().Bytes()))
-	return errors.Join(ErrSpoolFull, c.hold.close())
+	err := c.state.Room()
+	if err == nil {
+		return nil
+	}
+	c.continuity.lose(tail.ReasonSpool, err.Error())
+	return errors.Join(noRoom{err}, c.hold.close())
 }
+
+// noRoom is ErrSpoolFull and ErrNoRoom in words that name the file system.
+type noRoom struct{ error }
+
+func (noRoom) Is(target error) bool { return target == ErrSpoolFull || target == ErrNoRoom }
 
 // ready makes sure that the WAL is held and that continuity is proven or made
 // good, so that absorb may be called.
@@ -196,11 +256,18 @@ func (c *Capture) ready(ctx context.Context) error {
 		if c.departure.arriving(c.o.Clock()) {
 			return errUnsettledFile
 		}
+		if c.continuity.lost == tail.ReasonReplaced && c.presence.Fresh(c.o.Clock()) {
+			// Who has made a file anew may do so again at once; all of it is read anyway, later as well as now.
+			return fmt.Errorf("%w: those who use the new file have just come", tail.ErrRestarting)
+		}
 		c.departure.strange, c.continuity.level = time.Time{}, levelFile{} // what was seen need not be what is there now
+		unclaimed := c.departure.unclaimed()
 		if err := c.hold.open(ctx); err != nil {
 			return err
 		}
+		c.hold.unclaimed = unclaimed
 	}
+	c.hold.unclaimed = c.hold.unclaimed && !c.presence.Attached()
 	if c.continuity.lost != "" {
 		return c.compare(ctx)
 	}
@@ -251,6 +318,12 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	frame := x.PageSize + dbfile.FrameHeaderSize
 	c.tally.Next = c.pace.Next(frame)
 	level := x.Backfilled >= x.MaxFrame
+	if c.hold.unclaimed && x.MaxFrame > 0 {
+		if c.tail.Batch.Empty() {
+			c.tally.Next = pace.Idle
+		}
+		return nil
+	}
 	c.hold.blank = c.hold.blank && x.MaxFrame == 0
 	switch {
 	case c.hold.zero && level && c.rests(now):
@@ -304,6 +377,14 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	switch change, err := c.names(); {
+	case err != nil:
+		return err
+	case change.Database:
+		return ErrReplaced
+	case change.WAL || change.Shm:
+		return fmt.Errorf("%w: the side files are no longer at their names", view.ErrNone)
+	}
 	x, err := tail.Index(c.files)
 	if err != nil {
 		return err
@@ -332,5 +413,4 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 	return err
 }
 
-// restartingTries is how often a WAL is looked at that is just being restarted.
-const restartingTries = 200
+const restartingTries = 200 // looks at a WAL that is just being restarted

@@ -2,6 +2,8 @@ package capture
 
 import (
 	"testing"
+
+	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
 
 // A view that lasts does not sit on READ0, wherever the backfill stands.
@@ -20,7 +22,7 @@ func TestView_D71_neverOnRead0(t *testing.T) {
 	} {
 		a.during(line, func() { s.step(false) })
 		s.settle()
-		if _, err := beginView(s.ctx, s.files, s.capture.hold.free()); err != nil {
+		if _, err := view.Begin(s.ctx, s.files, s.capture.hold.free()); err != nil {
 			t.Fatal(err)
 		}
 		if s.capture.hold.free().ReadMark() == 0 {

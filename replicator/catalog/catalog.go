@@ -31,7 +31,7 @@ const listWindow = 1000
 // serves one plan: what it has seen it does not ask for again.
 type catalog struct {
 	store    store.Store
-	excluded map[string]bool // objects found to be damaged
+	excluded map[string]bool // objects found to be corrupt
 	times    map[string]taking
 }
 

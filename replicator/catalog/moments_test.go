@@ -244,7 +244,7 @@ func (m *machine) exp(mean time.Duration) time.Duration {
 }
 
 // down lets d pass without a capture: it was ended in order, or was killed, and perhaps
-// the machine was started anew.
+// the machine was restarted.
 func (m *machine) down(d, betweenCommits time.Duration) {
 	if m.rnd.IntN(2) == 0 {
 		m.mark = m.kept

@@ -20,6 +20,7 @@ type Tip struct {
 	Base     ltx.TXID      // of the newest snapshot
 	Oldest   store.LTXFile // snapshot; without a key where there is none
 	Newest   store.LTXFile
+	Last     string           // the key of a file that ends at TXID
 	Levels   map[int]ltx.TXID // how far each reaches
 }
 
@@ -35,9 +36,8 @@ func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 	if err != nil {
 		return t, err
 	}
-	key := ""
 	if n := len(snapshots); n > 0 {
-		t.Base, t.TXID, key = snapshots[n-1].MaxTXID, snapshots[n-1].MaxTXID, snapshots[n-1].Object.Key
+		t.Base, t.TXID, t.Last = snapshots[n-1].MaxTXID, snapshots[n-1].MaxTXID, snapshots[n-1].Object.Key
 		t.Oldest, t.Newest = snapshots[0], snapshots[n-1]
 	}
 	for _, level := range levels {
@@ -47,13 +47,13 @@ func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 		}
 		t.Levels[level] = end.MaxTXID
 		if end.MaxTXID > t.TXID {
-			t.TXID, key = end.MaxTXID, end.Object.Key
+			t.TXID, t.Last = end.MaxTXID, end.Object.Key
 		}
 	}
-	if key == "" {
+	if t.Last == "" {
 		return t, nil
 	}
-	_, object, err := st.Get(ctx, key, 0, 0)
+	_, object, err := st.Get(ctx, t.Last, 0, 0)
 	if err != nil {
 		return t, err
 	}

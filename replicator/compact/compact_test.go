@@ -113,10 +113,10 @@ func TestRecent_isBounded(t *testing.T) {
 }
 
 // TestKept: inputs that are on this machine are not read from the store; one that is
-// damaged there is, and what is beyond the bound is not kept.
+// corrupt there is, and what is beyond the bound is not kept.
 func TestKept(t *testing.T) {
 	t.Parallel()
-	for _, damaged := range []bool{false, true} {
+	for _, corrupt := range []bool{false, true} {
 		m := storetest.NewMemory()
 		reads := 0
 		st := storetest.NewFaulty(m, func(op, key string, _ int) storetest.Fault {
@@ -145,7 +145,7 @@ func TestKept(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := store.LTXFile{MinTXID: txid, MaxTXID: txid, Object: object}
-			if damaged && txid == 4 {
+			if corrupt && txid == 4 {
 				data = bytes.Clone(data)
 				data[len(data)/2] ^= 1
 			}
@@ -161,17 +161,17 @@ func TestKept(t *testing.T) {
 		}
 		now = now.Add(time.Minute)
 		if r, err := c.Run(t.Context()); err != nil || len(r.Lost) > 0 {
-			t.Fatalf("damaged %v: %+v, %v", damaged, r, err)
+			t.Fatalf("corrupt %v: %+v, %v", corrupt, r, err)
 		}
 		_, object, err := m.Get(t.Context(), store.LTXKey(1, 2, 6), 0, 0)
 		if err != nil || object.Metadata[store.MetaChecksum] != ltx.TXID(6).String() {
-			t.Errorf("damaged %v: %+v, %v", damaged, object, err)
+			t.Errorf("corrupt %v: %+v, %v", corrupt, object, err)
 		}
-		if want := map[bool]int{false: 0, true: 5}[damaged]; reads != want {
-			t.Errorf("damaged %v: %d files were read, want %d", damaged, reads, want)
+		if want := map[bool]int{false: 0, true: 5}[corrupt]; reads != want {
+			t.Errorf("corrupt %v: %d files were read, want %d", corrupt, reads, want)
 		}
 		if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 || len(c.recent) != 1 {
-			t.Errorf("damaged %v: left: %q, %d files to merge", damaged, left, len(c.recent))
+			t.Errorf("corrupt %v: left: %q, %d files to merge", corrupt, left, len(c.recent))
 		}
 	}
 }
@@ -198,7 +198,7 @@ func TestKept_isBounded(t *testing.T) {
 }
 
 // TestCompact_days: thirty days of changes become weeks and a few days, also where the
-// compactor begins anew in between, and a restore reads few files.
+// compactor starts over in between, and a restore reads few files.
 func TestCompact_days(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()

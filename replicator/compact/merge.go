@@ -18,7 +18,7 @@ import (
 func (c *Compactor) merge(ctx context.Context, w catalog.Window) (store.LTXFile, error) {
 	m, notes, local, err := c.combine(ctx, w)
 	if err != nil && local {
-		for _, f := range w.Inputs { // what this machine kept may be what is damaged
+		for _, f := range w.Inputs { // what this machine kept may be what is corrupt
 			c.kept.remove(f.Object.Key)
 		}
 		m, notes, _, err = c.combine(ctx, w)
@@ -34,7 +34,7 @@ func (c *Compactor) merge(ctx context.Context, w catalog.Window) (store.LTXFile,
 	}
 	f := store.LTXFile{Level: w.Level, MinTXID: m.Min, MaxTXID: m.Max, Object: object}
 	err = c.readBack(ctx, f, m)
-	if errors.Is(err, store.ErrDamaged) || err != nil && ctx.Err() == nil && c.again(key) {
+	if errors.Is(err, store.ErrCorrupt) || err != nil && ctx.Err() == nil && c.again(key) {
 		err = c.discard(ctx, f, m)
 	}
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *Compactor) again(key string) bool {
 	return true
 }
 
-// discard deletes a compacted file that is damaged, or cannot be read, at the second
+// discard deletes a compacted file that is corrupt, or cannot be read, at the second
 // reading too, so that the next attempt can store it under its key. Nothing is lost: all
 // inputs were read just now, and none is deleted before its output was read back.
 func (c *Compactor) discard(ctx context.Context, f store.LTXFile, m *merge.Merged) error {
@@ -109,19 +109,19 @@ func (c *Compactor) discard(ctx context.Context, f store.LTXFile, m *merge.Merge
 func (c *Compactor) readBack(ctx context.Context, f store.LTXFile, m *merge.Merged) error {
 	sum, err := restore.VerifyObject(ctx, c.o.Store, f)
 	if err == nil && sum != m.Body.SHA256 {
-		err = fmt.Errorf("%w: its sha256 is %s, not %s", store.ErrDamaged, sum, m.Body.SHA256)
+		err = fmt.Errorf("%w: its sha256 is %s, not %s", store.ErrCorrupt, sum, m.Body.SHA256)
 	}
 	return err
 }
 
-// lostError says that an input of a compaction is gone or damaged.
+// lostError says that an input of a compaction is gone or corrupt.
 type lostError struct {
 	file store.LTXFile
 	err  error
 }
 
 func (e *lostError) Error() string {
-	return e.file.Object.Key + " is gone or damaged: " + e.err.Error()
+	return e.file.Object.Key + " is gone or corrupt: " + e.err.Error()
 }
 func (e *lostError) Unwrap() error { return e.err }
 
@@ -129,7 +129,7 @@ func (e *lostError) Unwrap() error { return e.err }
 const maxTries = 5
 
 // blame reads inputs again, one by one, after compacting them failed with err: one
-// that is gone or damaged at the second reading too is lost, and so is one whose body
+// that is gone or corrupt at the second reading too is lost, and so is one whose body
 // breaks off time after time while the store gives others out.
 func (c *Compactor) blame(ctx context.Context, inputs []store.LTXFile, err error) error {
 	var refused []store.LTXFile
@@ -137,7 +137,7 @@ func (c *Compactor) blame(ctx context.Context, inputs []store.LTXFile, err error
 	for _, f := range inputs {
 		_, again := restore.VerifyObject(ctx, c.o.Store, f)
 		switch {
-		case errors.Is(again, store.ErrNotFound), errors.Is(again, store.ErrDamaged):
+		case errors.Is(again, store.ErrNotFound), errors.Is(again, store.ErrCorrupt):
 			return &lostError{f, again}
 		case ctx.Err() != nil:
 			return ctx.Err()

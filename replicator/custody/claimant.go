@@ -100,7 +100,7 @@ func (c *Claimant) holds(t catalog.Tip) bool {
 	if sum, known := spool.ChecksumAt(t.TXID); known {
 		return t.Checksum == sum.String()
 	}
-	held := spool.List() // let go of as shipped to here, unless the numbers only happen to meet
+	held := spool.List() // released as shipped to here, unless the numbers only happen to meet
 	return len(held) > 0 && held[0].MinTXID == t.TXID+1 && t.Lineage != "" && t.Lineage == held[0].Lineage
 }
 
@@ -228,7 +228,7 @@ func (c *Claimant) Agrees(t catalog.Tip, from ltx.TXID) bool {
 	case len(held) == 0 || held[0].MinTXID != t.TXID+1:
 		return true // nothing of ours follows it: a snapshot is next
 	}
-	return t.Lineage == held[0].Lineage // let go of as shipped to here, unless the numbers only happen to meet
+	return t.Lineage == held[0].Lineage // released as shipped to here, unless the numbers only happen to meet
 }
 
 // leap is how far a new owner's TXIDs begin behind its predecessor's: farther

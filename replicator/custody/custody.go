@@ -46,7 +46,7 @@ type State struct {
 // New returns a custody whose state directory was not read yet.
 func New(stateDir string) *Custody { return &Custody{path: filepath.Join(stateDir, name)} }
 
-// Load reads what the state directory knows. A damaged file is as good as none.
+// Load reads what the state directory knows. A corrupt file is as good as none.
 func (c *Custody) Load() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,7 +55,7 @@ func (c *Custody) Load() error {
 }
 
 // load reads a file of the state directory into state, whose version is at made. One that is
-// not there, or is damaged, leaves it as it is.
+// not there, or is corrupt, leaves it as it is.
 func load(path string, state any, made *int) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {

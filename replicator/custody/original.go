@@ -41,7 +41,7 @@ func (o *Original) ClearNote(mine State, log *slog.Logger) {
 		return
 	}
 	if err := lineage.Clear(id.Path); err != nil {
-		log.Debug("the note of a restore stays; it counts no more", "err", err)
+		log.Debug("the note that a restore left could not be removed; it is ignored from now on", "err", err)
 		return
 	}
 	id.Noted = false

@@ -51,7 +51,7 @@ func NewStateFile(dir, replica string) *StateFile {
 	return &StateFile{path: filepath.Join(dir, FileName(replica)+".json")}
 }
 
-// Load reads what the state directory knows. A damaged file is as good as none.
+// Load reads what the state directory knows. A corrupt file is as good as none.
 func (f *StateFile) Load() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

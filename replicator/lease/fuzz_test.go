@@ -12,7 +12,7 @@ import (
 )
 
 // FuzzRead reads whatever lies in the lease's place: a note whose life is bounded, or an
-// error that says the bytes are damaged.
+// error that says the bytes are corrupt.
 func FuzzRead(f *testing.F) {
 	whole, err := json.Marshal(Note{Fence: 7, Nonce: "n", Owner: "host", Life: 30, Expires: time.Unix(1e9, 0)})
 	if err != nil {
@@ -29,7 +29,7 @@ func FuzzRead(f *testing.F) {
 		}
 		note, etag, found, err := Read(context.Background(), m)
 		if err != nil {
-			if !errors.Is(err, store.ErrDamaged) {
+			if !errors.Is(err, store.ErrCorrupt) {
 				t.Errorf("%q: %v is not called damage", data, err)
 			}
 			return

@@ -24,7 +24,7 @@ const (
 // taken over but whose owner had not settled yet.
 const unsettled = "unsettled "
 
-// Errors of ownership. None is final: whoever meets one looks at the replica anew.
+// Errors of ownership. None is final: whoever meets one examines the replica again.
 var (
 	// ErrFenced says that another writer took over while the lease was ours.
 	ErrFenced = errors.New("another writer has taken this replica over")
@@ -56,7 +56,7 @@ type Options struct {
 //	  │                │ a long upload: renew, If-Match    │
 //	  │                ├──────────────────────────────────┘
 //	  │ another's note │
-//	  └────────────────┘ fenced: look anew
+//	  └────────────────┘ fenced: look again
 //
 // It is taken over when it was given up, when its owner was a process of this
 // machine that is dead, or when it was watched unchanged for its whole life. What
@@ -199,7 +199,7 @@ func (l *Lease) Idle(ctx context.Context) (time.Time, error) {
 	return l.idleAt, nil
 }
 
-// During does f, which may take long, and keeps the lease meanwhile. When the lease
+// During does f, which may take long, and keeps the lease in the meantime. When the lease
 // is lost, f's context ends, and the loss is returned whatever f did.
 func (l *Lease) During(ctx context.Context, f func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(ctx)

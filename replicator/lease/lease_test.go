@@ -506,7 +506,7 @@ func TestLease_C15_clocks(t *testing.T) {
 }
 
 // TestLease_C15_during: a lease is kept while something long is done under it, and who
-// loses it meanwhile is stopped.
+// loses it in the meantime is stopped.
 func TestLease_C15_during(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -73,7 +73,7 @@ func Read(ctx context.Context, st store.Store) (note Note, etag string, found bo
 		return Note{}, "", false, fmt.Errorf("read lease: %w", err)
 	}
 	if err := json.Unmarshal(data, &note); err != nil {
-		return Note{}, "", false, fmt.Errorf("read lease: %w: %w", store.ErrDamaged, err)
+		return Note{}, "", false, fmt.Errorf("read lease: %w: %w", store.ErrCorrupt, err)
 	}
 	return note, object.ETag, true, nil
 }

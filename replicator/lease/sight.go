@@ -41,13 +41,12 @@ func (s *sight) free(now time.Time) bool {
 func (s *sight) held(o Options) error {
 	left := max(0, s.note.life()+margin-o.Clock().Sub(s.seen)).Round(time.Second)
 	if s.note.Owner == o.Owner {
-		return fmt.Errorf("%w: it was taken under this host's own name, %s, with another state directory, before the "+
-			"machine "+
-			"was booted or on a clone of it: this one goes on if that one says nothing for another %v; if another one runs, "+
-			"stop it or give each a prefix of its own", ErrHeld, o.Owner, left)
+		return fmt.Errorf("%w: it was taken under this host's own name, %s, but with another state directory, "+
+			"before the last boot or on a clone of this machine: this one continues if nothing is heard of that one "+
+			"for another %v; if it still runs, stop it or give each its own prefix", ErrHeld, o.Owner, left)
 	}
-	return fmt.Errorf("%w: %s has it: this one waits until that one says nothing for another %v; stop that writer, "+
-		"or give this one a prefix of its own", ErrHeld, s.note.Owner, left)
+	return fmt.Errorf("%w: %s holds it: this one continues when nothing has been heard of that one for another %v; "+
+		"stop that writer, or give this one its own prefix", ErrHeld, s.note.Owner, left)
 }
 
 // condition is what must hold for a write in place of what was seen, as far as the store knows conditions.

@@ -26,7 +26,7 @@ func FuzzRead(f *testing.F) {
 		}
 		got, err := Read(context.Background(), m)
 		if err != nil {
-			if !errors.Is(err, store.ErrDamaged) {
+			if !errors.Is(err, store.ErrCorrupt) {
 				t.Errorf("%q: %v is not called damage", data, err)
 			}
 			return

@@ -110,7 +110,7 @@ func Read(ctx context.Context, st store.Store) (Stored, error) {
 	}
 	got := Stored{Found: true, ETag: object.ETag}
 	if err := json.Unmarshal(data, &got.Lineage); err != nil || got.ID == "" {
-		return Stored{}, fmt.Errorf("read lineage: %w: %.80q", store.ErrDamaged, data)
+		return Stored{}, fmt.Errorf("read lineage: %w: %.80q", store.ErrCorrupt, data)
 	}
 	return got, nil
 }

@@ -105,6 +105,6 @@ func (m *Mark) Look(now Reading) {
 	m.Since = now.Wall
 }
 
-// Taken begins anew after a batch that holds all that was committed before the clocks
+// Taken starts over after a batch that holds all that was committed before the clocks
 // showed read.
 func (m *Mark) Taken(read Reading) { *m = Mark{Since: read.Wall, Last: read} }

@@ -18,7 +18,7 @@ const block = 1 << 20
 // change in the main file, it is given to Keep or Preserve. So a page is in the main
 // file as it was, or is kept:
 //
-//   - A portion is read first, and then those of its pages that are kept meanwhile
+//   - A portion is read first, and then those of its pages that are kept in the meantime
 //     take the place of what was read. A page that was being written at that moment,
 //     and may be torn, was kept before the write began, so it is replaced.
 //   - A page that was handed out needs not be kept any more.
@@ -136,7 +136,7 @@ func (c *Copy) portion(first, last uint32, data []byte) error {
 	return nil
 }
 
-// Close lets go of what is kept. It may be called again.
+// Close releases what is kept. It may be called again.
 func (c *Copy) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

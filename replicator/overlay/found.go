@@ -74,7 +74,7 @@ func (f *Found) Patch(sums *pagesums.Writer, pageSize int, pages uint32) error {
 	return sums.Patch(changes, pages)
 }
 
-// Close lets go of the pages. It may be called again.
+// Close releases the pages. It may be called again.
 func (f *Found) Close() error {
 	if f.pages == nil {
 		return nil

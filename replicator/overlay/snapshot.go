@@ -16,7 +16,7 @@ import (
 
 // Snapshot is the whole database as it was after one captured TXID. Pages are read
 // while they are asked for, at whatever pace: no lock or mark is held for it beyond
-// what capture holds anyway, which moves on meanwhile.
+// what capture holds anyway, which moves on in the meantime.
 type Snapshot struct {
 	copy    *Copy
 	copies  *Copies
@@ -109,7 +109,7 @@ func (s *Snapshot) guarded(ctx context.Context, w io.Writer, spillDir string) (e
 	return s.WriteLTX(ctx, w, spillDir)
 }
 
-// Close ends the streams, waits for what makes them, and lets go of what was kept for
+// Close ends the streams, waits for what makes them, and releases what was kept for
 // the snapshot. It may be called again.
 func (s *Snapshot) Close() error {
 	s.mu.Lock()

@@ -45,8 +45,8 @@ const (
 	inBlock    = blockSize / 8
 )
 
-// ErrDamaged says that the page-checksum map cannot be believed.
-var ErrDamaged = errors.New("page-checksum map is damaged")
+// ErrCorrupt says that the page-checksum map cannot be believed.
+var ErrCorrupt = errors.New("page-checksum map is corrupt")
 
 // Map is an open pages.sum. Its methods may be called from any goroutine.
 type Map struct {
@@ -60,7 +60,7 @@ type Map struct {
 	failed   error // of the sync that failed: the file is not believed any more
 }
 
-// Open opens the map at path. Errors: fs.ErrNotExist, ErrDamaged.
+// Open opens the map at path. Errors: fs.ErrNotExist, ErrCorrupt.
 func Open(path string) (*Map, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -76,17 +76,17 @@ func Open(path string) (*Map, error) {
 func (m *Map) readHeader() error {
 	var b [32]byte
 	if _, err := m.file.ReadAt(b[:], 0); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	if string(b[:8]) != magic || crcISO(b[:24]) != binary.LittleEndian.Uint64(b[24:]) {
-		return ErrDamaged
+		return ErrCorrupt
 	}
 	info, err := m.file.Stat()
 	if err != nil {
 		return err
 	}
 	if info.Size() < headerSize {
-		return ErrDamaged
+		return ErrCorrupt
 	}
 	m.through = ltx.TXID(binary.LittleEndian.Uint64(b[8:]))
 	m.applied = m.through
@@ -185,7 +185,7 @@ func (m *Map) Cut(txid ltx.TXID, commit uint32) error {
 	return nil
 }
 
-// Restart empties the map for a chain that begins anew.
+// Restart empties the map for a chain that starts over.
 func (m *Map) Restart(pageSize int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -242,7 +242,7 @@ func (m *Map) Sync() (ltx.TXID, error) {
 	if through == applied {
 		return through, nil
 	}
-	// No lock here: an entry changed meanwhile belongs to a later segment, which is still in the spool.
+	// No lock here: an entry changed in the meantime belongs to a later segment, which is still in the spool.
 	if err := m.sync(); err != nil {
 		return 0, m.fail(fmt.Errorf("sync page-checksum map: %w", err))
 	}

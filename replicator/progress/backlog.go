@@ -122,6 +122,15 @@ func (b *Backlog) Pass(p *Progress) bool {
 	return true
 }
 
+// Abandon moves a replica's cursor to its newest snapshot, although the spool lists what was
+// to go out before that: a file of it is gone. Without this each turn would find it gone
+// again, and take another snapshot.
+func (b *Backlog) Abandon(p *Progress) error {
+	p.pass(p.Snapshot())
+	b.forget()
+	return b.Release()
+}
+
 // follows reports whether the spool has the segment that joins cursor.
 func (b *Backlog) follows(cursor ltx.TXID) bool {
 	next := b.Spool().After(cursor)
@@ -153,7 +162,7 @@ func (b *Backlog) SetFull(full bool) {
 	b.full = full
 }
 
-// To let go of segments takes several fsyncs, whatever their number; to keep them a
+// To release segments takes several fsyncs, whatever their number; to keep them a
 // while costs room only.
 const (
 	letGoEvery = 10 * time.Second
@@ -175,7 +184,7 @@ func (b *Backlog) LetGo() error {
 	return b.Release()
 }
 
-// Release lets go of what every replica has. A replica that fails is not
+// Release releases what every replica has. A replica that fails is not
 // waited for when the spool runs full and another one does not: it gets a
 // Snapshot when it comes back.
 func (b *Backlog) Release() error {
@@ -199,7 +208,7 @@ func (b *Backlog) Release() error {
 	return spool.Release(upTo)
 }
 
-// Reconsider lets replicas be looked at anew where another chain was begun, or where
+// Reconsider lets replicas be examined again where another chain was begun, or where
 // one is ahead of what was captured: the state directory was lost or is an old one,
 // and what comes need not join what the replica holds.
 func (b *Backlog) Reconsider(another bool, last ltx.TXID) {
@@ -216,7 +225,7 @@ func (b *Backlog) Reconsider(another bool, last ltx.TXID) {
 	}
 }
 
-// DoubtAfter makes the next turn look at the replica anew where err says that it is not
+// DoubtAfter makes the next turn examine the replica again where err says that it is not
 // what it was.
 func (b *Backlog) DoubtAfter(p *Progress, err error) {
 	for _, anew := range []error{lease.ErrMoved, lease.ErrFenced, store.ErrMisplaced} {

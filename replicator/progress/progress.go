@@ -33,6 +33,7 @@ type Progress struct {
 	known  bool      // what the replica holds was found out, and holds still: see doubt
 	base   ltx.TXID  // of the newest snapshot; 0: one is needed
 	full   time.Time // when that was taken
+	ends   Ends
 	line   lineage.Lineage
 	failed error
 	late   worker.Trouble // of failed
@@ -78,6 +79,26 @@ func (p *Progress) Snapshot() ltx.TXID {
 	return p.base
 }
 
+// Ends are the first and the last file of what makes the newest state, as far as is
+// known: a snapshot, and what reaches the cursor. They may be one.
+type Ends struct{ First, Last string } // keys, "" where not known
+
+// Ends returns the ends of what the replica is to hold.
+func (p *Progress) Ends() Ends {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ends
+}
+
+// SetEnds notes that others stand in for the ends that were known.
+func (p *Progress) SetEnds(known, now Ends) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ends == known { // nothing was stored in the meantime
+		p.ends = now
+	}
+}
+
 // ForEver is no snapshot's TXID: all are of less.
 const ForEver = ^ltx.TXID(0)
 
@@ -109,10 +130,11 @@ func (p *Progress) Found(t catalog.Tip, shipped ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cursor, p.base, p.known = shipped, t.Base, true
+	p.ends = Ends{t.Newest.Object.Key, t.Last}
 	p.tell() // a sync may have been asked for before: perhaps nothing is left to store
 }
 
-// Doubt makes the next turn find out anew what the replica holds.
+// Doubt makes the next turn determine again what the replica holds.
 func (p *Progress) Doubt(caughtUp func(ltx.TXID) time.Time) {
 	cursor, known := p.Position()
 	if !known {
@@ -167,7 +189,11 @@ func (p *Progress) Advance(f store.LTXFile, at, past time.Time, stay bool) {
 		p.cursor = max(p.cursor, f.MaxTXID)
 	}
 	p.st.StoredBytes += f.Object.Size
+	if f.MaxTXID >= p.cursor {
+		p.ends.Last = f.Object.Key
+	}
 	if f.Snapshot() {
+		p.ends.First = f.Object.Key
 		p.base = max(p.base, f.MaxTXID)
 		p.st.LastSnapshot, p.full = past, past
 		if p.st.OldestRestorePoint.IsZero() {
@@ -191,11 +217,12 @@ func (p *Progress) tell() {
 	p.moved = make(chan struct{})
 }
 
-// Awaited returns whether txid is there, what ends the wait for more, and the last error.
+// Awaited returns whether txid is there with a snapshot to build it on, what ends the wait
+// for more, and the last error.
 func (p *Progress) Awaited(txid ltx.TXID) (done bool, moved <-chan struct{}, failed error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.known && p.cursor >= txid, p.moved, p.failed
+	return p.known && p.cursor >= txid && (p.base != 0 || txid == 0), p.moved, p.failed
 }
 
 // Failure returns the last error, nil after a success.

@@ -79,16 +79,18 @@ func powerOf(seconds float64) int {
 func (c *Counts) Add(other *Counts) {
 	for i := range c.counted {
 		to, from := &c.counted[i], &other.counted[i]
-		for j := range from.failures {
-			to.failures[j].Add(from.failures[j].Load())
-		}
-		for j := range from.buckets {
-			to.buckets[j].Add(from.buckets[j].Load())
-		}
-		for j := range from.powers {
-			to.powers[j].Add(from.powers[j].Load())
-		}
+		add(to.failures[:], from.failures[:])
+		add(to.buckets[:], from.buckets[:])
+		add(to.powers[:], from.powers[:])
 		to.nanos.Add(from.nanos.Load())
+	}
+}
+
+func add(to, from []atomic.Uint64) {
+	for i := range from {
+		if n := from[i].Load(); n > 0 { // to write for all processors to see costs many times a look
+			to[i].Add(n)
+		}
 	}
 }
 

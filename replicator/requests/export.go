@@ -50,12 +50,14 @@ func Describe(descs chan<- *prometheus.Desc, detail bool) {
 	descs <- descDurations
 }
 
-// Collect sends how often each operation was asked for, as metrics of that
-// database and replica.
-func (c *Counts) Collect(metrics chan<- prometheus.Metric, db, replica string) {
-	labels := newLabels(db, replica)
+// Collect sends how often each operation was asked for, as metrics of a database
+// and a replica, which are the labels; zeros reports whether also what never was.
+func (c *Counts) Collect(metrics chan<- prometheus.Metric, labels []*dto.LabelPair, zeros bool) {
+	l := labelSet{db: labels[:1], replica: labels[1]}
 	for i := range operations {
-		metrics <- series{descOperations, labels.of(i), counter(float64(c.counted[i].total()))}
+		if n := c.counted[i].total(); n > 0 || zeros {
+			metrics <- &metric.Series{Of: descOperations, Type: metric.Counter, Labels: l.of(i), Value: float64(n)}
+		}
 	}
 }
 
@@ -74,10 +76,11 @@ func (c *Counts) CollectDetail(metrics chan<- prometheus.Metric, db, replica str
 			continue // it was never asked for, by anybody
 		}
 		for j := range reasons {
-			metrics <- series{failures, labels.reason(i, j), counter(float64(one.failures[j].Load()))}
+			metrics <- &metric.Series{Of: failures, Type: metric.Counter, Labels: labels.reason(i, j),
+				Value: float64(one.failures[j].Load())}
 		}
 		if one.total() > 0 {
-			metrics <- series{durations, labels.of(i), one.histogram()}
+			metrics <- histogram{durations, labels.of(i), one.histogram()}
 		}
 	}
 }
@@ -109,59 +112,59 @@ func (s Sums) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// labelSet has the pairs that all series of a replica share, so that a scrape of
-// many databases makes few objects.
+// labelSet has the pairs that all series of a replica share.
 type labelSet struct {
-	db         []*dto.LabelPair // one, or none
-	replica    *dto.LabelPair
-	operations [len(operations)]*dto.LabelPair
-	reasons    [len(reasons)]*dto.LabelPair
+	db      []*dto.LabelPair // one, or none
+	replica *dto.LabelPair
 }
+
+// The pairs that the series of all replicas share.
+var operationPairs, reasonPairs = pairs("operation", operations[:]), pairs("reason", reasons[:])
 
 func newLabels(db, replica string) *labelSet {
 	l := &labelSet{replica: pair("replica", replica)}
 	if db != "" {
 		l.db = []*dto.LabelPair{pair("db", db)}
 	}
-	for i := range operations {
-		l.operations[i] = pair("operation", operations[i])
-	}
-	for i := range reasons {
-		l.reasons[i] = pair("reason", reasons[i])
-	}
 	return l
+}
+
+func pairs(name string, values []string) []*dto.LabelPair {
+	all := make([]*dto.LabelPair, len(values))
+	for i, value := range values {
+		all[i] = pair(name, value)
+	}
+	return all
 }
 
 func pair(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
 // of and reason return labels in the order of their names, which the protocol wants.
 func (l *labelSet) of(i int) []*dto.LabelPair {
-	return slices.Concat(l.db, []*dto.LabelPair{l.operations[i], l.replica})
+	return slices.Concat(l.db, []*dto.LabelPair{operationPairs[i], l.replica})
 }
 
 func (l *labelSet) reason(i, j int) []*dto.LabelPair {
-	return slices.Concat(l.db, []*dto.LabelPair{l.operations[i], l.reasons[j], l.replica})
+	return slices.Concat(l.db, []*dto.LabelPair{operationPairs[i], reasonPairs[j], l.replica})
 }
 
-// series is one prometheus.Metric.
-type series struct {
+// histogram is one prometheus.Metric.
+type histogram struct {
 	desc   *prometheus.Desc
 	labels []*dto.LabelPair
-	value  *dto.Metric
+	value  *dto.Histogram
 }
 
 // Desc implements prometheus.Metric.
-func (s series) Desc() *prometheus.Desc { return s.desc }
+func (h histogram) Desc() *prometheus.Desc { return h.desc }
 
 // Write implements prometheus.Metric.
-func (s series) Write(m *dto.Metric) error {
-	m.Label, m.Counter, m.Histogram = s.labels, s.value.Counter, s.value.Histogram
+func (h histogram) Write(m *dto.Metric) error {
+	m.Label, m.Histogram = h.labels, h.value
 	return nil
 }
 
-func counter(v float64) *dto.Metric { return &dto.Metric{Counter: &dto.Counter{Value: &v}} }
-
-func (o *counted) histogram() *dto.Metric {
+func (o *counted) histogram() *dto.Histogram {
 	sum := o.duration().Seconds()
 	h := &dto.Histogram{SampleSum: &sum}
 	var below uint64
@@ -171,7 +174,7 @@ func (o *counted) histogram() *dto.Metric {
 	}
 	h.SampleCount = new(below + o.buckets[len(bounds)].Load())
 	o.native(h)
-	return &dto.Metric{Histogram: h}
+	return h
 }
 
 // native adds the buckets of the native histogram: powers of two (schema 0).

@@ -22,8 +22,12 @@ func (e exporter) Describe(descs chan<- *prometheus.Desc) { requests.Describe(de
 
 // Collect implements prometheus.Collector.
 func (e exporter) Collect(metrics chan<- prometheus.Metric) {
-	e.a.Collect(metrics, "app", "s3.main")
-	e.b.Collect(metrics, "app", "file.local")
+	labels := func(replica string) []*dto.LabelPair {
+		db, name := "db", "replica"
+		return []*dto.LabelPair{{Name: &db, Value: new("app")}, {Name: &name, Value: &replica}}
+	}
+	e.a.Collect(metrics, labels("s3.main"), true)
+	e.b.Collect(metrics, labels("file.local"), true)
 	e.a.CollectDetail(metrics, "app", "s3.main")
 	e.b.CollectDetail(metrics, "app", "file.local")
 }

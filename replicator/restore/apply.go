@@ -27,10 +27,9 @@ import (
 type application struct {
 	store    store.Store
 	plan     *catalog.Plan
-	out      io.WriterAt    // receives the pages; nil: nobody does
-	sums     []ltx.Checksum // of each page, when wanted is true
-	wantSums bool
-	inFull   bool                                   // read all of every file, to find out which one is damaged
+	out      io.WriterAt                            // receives the pages; nil: nobody does
+	sums     *pageSums                              // of each page; nil: nobody wants them
+	inFull   bool                                   // read all of every file, to find out which one is corrupt
 	prepare  func(pageSize int, pages uint32) error // before the first write; may be nil
 	progress func(done int64)                       // bytes of objects consumed; may be nil
 	kept     *kept                                  // what is there already; nil: nothing
@@ -161,11 +160,18 @@ func (a *application) walkFiles(ctx context.Context, first, end int) error {
 	files := a.plan.Files
 	for end > first {
 		begin := end - 1
-		var err error
+		listed, err := a.sums.walk(ctx, a, files[begin])
+		if listed && err == nil {
+			end = begin
+			continue
+		}
+		if err != nil {
+			return err
+		}
 		if a.ranged(begin) {
 			err = a.walkRanges(ctx, files[begin])
 		} else {
-			for begin > first && !a.ranged(begin-1) {
+			for begin > first && !a.ranged(begin-1) && !a.sums.listed(files[begin-1]) {
 				begin--
 			}
 			err = a.walkWhole(ctx, files[begin:end])
@@ -184,7 +190,7 @@ var ErrIncomplete = errors.New("the replica is incomplete")
 // proven reports whether what is taken of a large file needs no proof beyond the
 // database's checksum, which is known. Then parts of it may be read, and where all of
 // it is, its own checksum is compared and its SHA-256, a fifth of the time of a
-// restore, is not. When damage was found it is read once more, and now everything
+// restore, is not. Where a corrupt file was found it is read once more, and now everything
 // counts that tells which object is to blame.
 func (a *application) proven(f store.LTXFile) bool {
 	return !a.inFull && a.plan.Checksum != 0 && f.Object.Size >= rangedSize
@@ -253,21 +259,26 @@ func (a *application) begin(f store.LTXFile, head []byte) (*fileState, error) {
 	if err != nil {
 		return nil, &badFileError{err}
 	}
+	return &fileState{LTXFile: f, header: h}, a.enter(h)
+}
+
+// enter makes sure that a file with such a header can be one of those that are folded.
+func (a *application) enter(h ltx.Header) error {
 	if a.have == nil {
 		if err := a.size(h); err != nil {
-			return nil, &badFileError{err}
+			return &badFileError{err}
 		}
 		if a.prepare != nil {
 			if err := a.prepare(a.pageSize, a.pages); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
 	if int(h.PageSize) != a.pageSize {
-		return nil, &badFileError{fmt.Errorf("its pages have %d bytes, those of newer files %d", h.PageSize, a.pageSize)}
+		return &badFileError{fmt.Errorf("its pages have %d bytes, those of newer files %d", h.PageSize, a.pageSize)}
 	}
 	a.limit = min(a.limit, h.Commit)
-	return &fileState{LTXFile: f, header: h}, nil
+	return nil
 }
 
 // size takes the size of the database from the newest file, after a look
@@ -283,8 +294,8 @@ func (a *application) size(h ltx.Header) error {
 	}
 	a.have = make([]uint64, int(h.Commit)/64+1)
 	a.shift = newCRCShift(a.pageSize)
-	if a.wantSums {
-		a.sums = make([]ltx.Checksum, h.Commit)
+	if a.sums != nil {
+		a.sums.all = make([]ltx.Checksum, h.Commit)
 	}
 	return nil
 }
@@ -414,8 +425,8 @@ func (a *application) decode(b *pageBatch) error {
 		if f.wanted {
 			s := a.shift.pageChecksum(f.pgno, crc)
 			sum ^= s
-			if a.wantSums {
-				a.sums[f.pgno-1] = s
+			if a.sums != nil {
+				a.sums.all[f.pgno-1] = s
 			}
 		}
 		if i > 0 && (!f.wanted || !b.frames[i-1].wanted || f.pgno != b.frames[i-1].pgno+1) {

@@ -35,7 +35,7 @@ func FuzzRestore(f *testing.F) {
 }
 
 // ltxChecksumHolds tells a sound file of other contents, which only metadata
-// could tell. Damaged files it must not see: ltx allocates what they claim.
+// could tell. Corrupt files it must not see: ltx allocates what they claim.
 func ltxChecksumHolds(data []byte) bool {
 	return ltx.NewDecoder(bytes.NewReader(data)).Verify() == nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // VerifyObject reads a stored file to its end and returns its SHA-256 in hex.
-// replicator.ErrDamaged: it was all read and is no LTX file.
+// replicator.ErrCorrupt: it was all read and is no LTX file.
 func VerifyObject(ctx context.Context, st store.Store, f store.LTXFile) (sum string, err error) {
 	body, _, err := st.Get(ctx, f.Object.Key, 0, -1)
 	if err != nil {
@@ -29,7 +29,7 @@ func VerifyObject(ctx context.Context, st store.Store, f store.LTXFile) (sum str
 	case in.err != nil:
 		return "", in.err
 	case err != nil:
-		return "", fmt.Errorf("%w: %w", store.ErrDamaged, err)
+		return "", fmt.Errorf("%w: %w", store.ErrCorrupt, err)
 	}
 	return hex.EncodeToString(sha.Sum(nil)), nil
 }

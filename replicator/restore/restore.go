@@ -44,6 +44,7 @@ type Options struct {
 	Owner       stage.Owner
 	Note        bool // leave a note beside Output, by which the next sqlwatch goes on with its lineage
 	Check       Check
+	Drill       bool          // nobody waits for it: the check is of low priority
 	Exact       bool          // a moment whose state is not known for sure is an error
 	SyncEvery   time.Duration // of the replica, to judge by; 0: 1 s
 	// bytes of the replica's objects, both 0 until they are known, equal from when all is there
@@ -67,9 +68,9 @@ type Result struct {
 	Check       Check          `json:"check,omitempty"`
 	Skipped     bool           `json:"skipped,omitempty"` // IfNotExists, and it does
 	DryRun      bool           `json:"dry_run,omitempty"`
-	Replans     int            `json:"replans,omitempty"`   // objects vanished or were damaged, and others served
+	Replans     int            `json:"replans,omitempty"`   // objects vanished or were corrupt, and others served
 	Aside       []string       `json:"set_aside,omitempty"` // what was there, under its new names
-	Removed     []string       `json:"removed,omitempty"`   // what earlier restores had set aside
+	Removed     []string       `json:"removed,omitempty"`   // what earlier restores had set aside, or left unfinished
 	Going
 	Warnings []string `json:"warnings,omitempty"`
 	Took
@@ -146,7 +147,7 @@ func (r *restorer) run(ctx context.Context) (err error) {
 	if err = r.finish(ctx); err != nil {
 		return err
 	}
-	// What came to the output's place meanwhile was not asked about.
+	// What came to the output's place in the meantime was not asked about.
 	if done, err := r.lookAtOutput(output); done || err != nil {
 		return err
 	}
@@ -212,8 +213,8 @@ func (r *restorer) leaveNote(ctx context.Context, output string) {
 	}
 	if err != nil {
 		r.result.Warnings = append(r.result.Warnings,
-			fmt.Sprintf("the database is restored, but where it comes from was not noted beside it: "+
-				"should sqlwatch refuse to go on with this replica, start it once with --adopt (%v)", err))
+			fmt.Sprintf("the database is restored, but the note of its origin could not be written beside it: if "+
+				"sqlwatch refuses to continue this replica, start it once with --adopt (%v)", err))
 	}
 }
 
@@ -278,18 +279,18 @@ func (r *restorer) describe(p *catalog.Plan) {
 }
 
 const (
-	maxReplans = 16 // how often objects may vanish or prove damaged under us
+	maxReplans = 16 // how often objects may vanish or prove corrupt under us
 	maxRefused = 3  // objects that cannot be read: after as many it is the store, not the object
 )
 
 // build fills the stage. An object that vanished, because retention went by, is
-// a reason to plan again; so is a damaged one, without it.
+// a reason to plan again; so is a corrupt one, without it.
 func (r *restorer) build(ctx context.Context) error {
 	o := oracle{target: r.o.Target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
 	for {
 		start := time.Now()
 		plan, old, err := r.plan(ctx, o.target, o.excluded)
-		if old != nil && o.damage == nil {
+		if old != nil && o.corrupt == nil {
 			return r.buildGenerations(ctx, old)
 		}
 		r.result.PlanTime += time.Since(start)
@@ -328,13 +329,13 @@ var errUnfit = errors.New("what an earlier restore left is not what it was to be
 type oracle struct {
 	target   catalog.Target
 	inFull   bool
-	excluded map[string]bool // damaged: plan without
-	suspects map[string]bool // read damaged once: perhaps the way here damaged it
-	damage   error
+	excluded map[string]bool // corrupt: plan without
+	suspects map[string]bool // read corrupt once: perhaps the way here damaged it
+	corrupt  error
 	refused  int // objects that could not be read
 }
 
-// learn reports whether another attempt makes sense. Once anything is damaged
+// learn reports whether another attempt makes sense. Once anything is corrupt
 // the TXID is fixed: without the newest file the newest state would be an older one.
 // Plan is nil when it is planning that failed.
 func (o *oracle) learn(err error, plan *catalog.Plan) bool {
@@ -349,7 +350,7 @@ func (o *oracle) learn(err error, plan *catalog.Plan) bool {
 	case plan == nil:
 		return false
 	case errors.As(err, &corrupt):
-		o.target, o.damage = catalog.Target{TXID: plan.TXID}, err
+		o.target, o.corrupt = catalog.Target{TXID: plan.TXID}, err
 		if o.suspects[corrupt.Key] {
 			o.excluded[corrupt.Key] = true
 		}
@@ -357,7 +358,7 @@ func (o *oracle) learn(err error, plan *catalog.Plan) bool {
 		return true
 	case errors.As(err, &sum), errors.Is(err, ErrIncomplete):
 		again := !o.inFull
-		o.target, o.damage, o.inFull = catalog.Target{TXID: plan.TXID}, err, true
+		o.target, o.corrupt, o.inFull = catalog.Target{TXID: plan.TXID}, err, true
 		return again
 	}
 	return false
@@ -379,18 +380,18 @@ func (o *oracle) without(e *store.UnreadableError, plan *catalog.Plan) bool {
 		return false
 	}
 	o.excluded[e.Key] = true
-	if o.damage == nil {
-		o.damage = e
+	if o.corrupt == nil {
+		o.corrupt = e
 	}
 	return true
 }
 
-// explain says why there is no plan: what was found damaged comes first.
+// explain says why there is no plan: what was found corrupt comes first.
 func (o *oracle) explain(err error) error {
-	if o.damage == nil {
+	if o.corrupt == nil {
 		return err
 	}
-	return fmt.Errorf("%w; without it: %w", o.damage, err)
+	return fmt.Errorf("%w; without it: %w", o.corrupt, err)
 }
 
 // apply carries a plan out into the stage.
@@ -467,39 +468,14 @@ func (r *restorer) check(ctx context.Context) error {
 	if r.result.Size() == 0 || r.o.Check == CheckNone {
 		return nil
 	}
-	err := cage.Check{Path: r.stage.Name(), Full: r.o.Check == CheckFull}.Run(ctx)
+	err := cage.Check{Path: r.stage.Name(), Full: r.o.Check == CheckFull, Last: r.o.Drill}.Run(ctx)
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, sqlite.ErrCorrupt):
-		return fmt.Errorf("every page is as it was replicated, but SQLite finds the database damaged (--check none "+
+		return fmt.Errorf("every page is as it was replicated, but SQLite finds the database corrupt (--check none "+
 			"restores it nevertheless): %w", err)
 	}
 	return fmt.Errorf("every page is as it was replicated, but whether SQLite finds the database sound is not known "+
 		"(--check none restores it nevertheless): %w", err)
-}
-
-// PageChecksums reads a replica and returns the target's TXID and the checksum
-// of each page of its state, so that a lost state directory costs a diff and not
-// a snapshot. An empty replica has TXID 0.
-func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (ltx.TXID, store.PageSums, error) {
-	o := oracle{target: target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
-	for try := 0; ; try++ {
-		plan, err := catalog.PlanWithout(ctx, st, o.target, o.excluded)
-		if errors.Is(err, catalog.ErrEmpty) && o.damage == nil {
-			return 0, store.PageSums{}, nil
-		}
-		if err == nil {
-			a := &application{store: st, plan: plan, wantSums: true, inFull: o.inFull}
-			if err = a.apply(ctx); err == nil {
-				return plan.TXID, store.PageSums{PageSize: a.pageSize, Sums: a.sums, Timestamp: plan.Timestamp,
-					Lineage: plan.Lineage, Taken: plan.Taken}, nil
-			}
-		} else {
-			err = o.explain(err)
-		}
-		if try == maxReplans || !o.learn(err, plan) {
-			return 0, store.PageSums{}, fmt.Errorf("page checksums of the replica: %w", err)
-		}
-	}
 }

@@ -284,7 +284,7 @@ print("ready", flush=True); sys.stdin.read()`, out)
 		wantFile(t, out, want)
 		onlyFiles(t, filepath.Dir(out), "out.db")
 	})
-	t.Run("damaged at the source", func(t *testing.T) {
+	t.Run("corrupt at the source", func(t *testing.T) {
 		broken := storetest.NewMemory()
 		b := newHistory(t, broken, 4096, 1)
 		state := bytes.Clone(want)
@@ -383,11 +383,43 @@ func TestRestore_R19_noSpace(t *testing.T) {
 	h.commitState(h.randomPages(100))
 	out := filepath.Join(dir, "out.db")
 	_, err := restoreTo(m, out, nil)
-	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "409600 bytes") {
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "needs 410 kB") {
 		t.Errorf("%v, want ENOSPC and the size", err)
 	}
 	if m.Requests()["get"] > 3 {
 		t.Errorf("%d objects were fetched for nothing", m.Requests()["get"])
+	}
+	onlyFiles(t, dir)
+}
+
+// TestDrill_R19_room: a drill asks for room before it fetches anything, and leaves what
+// others need of the disk.
+func TestDrill_R19_room(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a small tmpfs needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprint("size=", restore.DrillLeaves)); err != nil {
+		t.Skipf("mount tmpfs: %v", err)
+	}
+	defer unix.Unmount(dir, 0)
+	m := storetest.NewMemory()
+	h := newHistory(t, m, 4096, 1)
+	h.commitState(h.randomPages(100))
+	_, err := restore.Drill(t.Context(), m, restore.DrillOptions{Scratch: dir})
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "stay free") {
+		t.Errorf("%v, want ENOSPC and what stays free", err)
+	}
+	if m.Requests()["get"] > 3 {
+		t.Errorf("%d objects were fetched for nothing", m.Requests()["get"])
+	}
+	onlyFiles(t, dir)
+	larger := fmt.Sprint("size=", restore.DrillLeaves+1<<20)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, larger); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := restore.Drill(t.Context(), m, restore.DrillOptions{Scratch: dir, Check: restore.CheckNone}); err != nil {
+		t.Errorf("with a megabyte more: %v", err)
 	}
 	onlyFiles(t, dir)
 }
@@ -434,7 +466,7 @@ func TestPageChecksums(t *testing.T) {
 
 // TestRestore_R6_interrupted ends a restore at each of its steps, the check by
 // SQLite among them: what was there stays, nothing else does, and nothing is called
-// damaged.
+// corrupt.
 func TestRestore_R6_interrupted(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -463,7 +495,7 @@ func TestRestore_R6_interrupted(t *testing.T) {
 			}
 			continue
 		}
-		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "damaged") {
+		if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "corrupt") {
 			t.Errorf("interrupted at step %d of %d: %v", stop, whole, err)
 		}
 		wantFile(t, out, old)

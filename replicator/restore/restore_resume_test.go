@@ -42,7 +42,7 @@ func leftovers(t *testing.T, out string) []string {
 }
 
 // TestRestore_R6_resume breaks restores off and asks again: what is there is not fetched
-// again where it is of use, whatever became of the replica or the target meanwhile; and
+// again where it is of use, whatever became of the replica or the target in the meantime; and
 // what comes out is right in any case.
 func TestRestore_R6_resume(t *testing.T) {
 	t.Parallel()
@@ -65,7 +65,7 @@ func TestRestore_R6_resume(t *testing.T) {
 		}},
 		"the replica went on": {first: catalog.Target{TXID: 2}, then: catalog.Target{TXID: 4}},
 		"an earlier state":    {first: catalog.Target{TXID: 4}, then: catalog.Target{TXID: 2}, anew: true},
-		"what is there is damaged": {anew: true, meanwhile: func(t *testing.T, stage string) {
+		"what is there is corrupt": {anew: true, meanwhile: func(t *testing.T, stage string) {
 			damage(t, stage)
 		}},
 		"its note is lost": {anew: true, meanwhile: func(t *testing.T, stage string) {

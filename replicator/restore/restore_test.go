@@ -189,8 +189,8 @@ func TestRestore_R1_everyDamage(t *testing.T) {
 				var original []byte
 				m.Tamper(key, func(data []byte) []byte { original = bytes.Clone(data); return data })
 				errs := 0
-				try := func(what string, damaged []byte) {
-					m.Tamper(key, func([]byte) []byte { return damaged })
+				try := func(what string, corrupt []byte) {
+					m.Tamper(key, func([]byte) []byte { return corrupt })
 					data, _, err := restored(t, m, catalog.Target{})
 					if err == nil && !bytes.Equal(data, h.states[3]) {
 						t.Fatalf("%s: success with other contents", what)
@@ -210,9 +210,9 @@ func TestRestore_R1_everyDamage(t *testing.T) {
 						continue
 					}
 					for _, x := range []byte{1 << (i % 8), 0xff} {
-						damaged := bytes.Clone(original)
-						damaged[i] ^= x
-						try(fmt.Sprintf("byte %d ^ %#x", i, x), damaged)
+						corrupt := bytes.Clone(original)
+						corrupt[i] ^= x
+						try(fmt.Sprintf("byte %d ^ %#x", i, x), corrupt)
 					}
 				}
 				for n := range original {
@@ -236,7 +236,7 @@ func TestRestore_R1_otherPlan(t *testing.T) {
 	m.Tamper(store.LTXKey(1, 2, 3), func(data []byte) []byte { data[len(data)/2] ^= 4; return data })
 	data, result, err := restored(t, m, catalog.Target{})
 	if err != nil || !bytes.Equal(data, h.states[3]) {
-		t.Fatalf("with a damaged compaction and sound originals: %v", err)
+		t.Fatalf("with a corrupt compaction and sound originals: %v", err)
 	}
 	if result.Replans != 2 || len(result.Objects) != 3 {
 		t.Errorf("%d plans more, objects %q", result.Replans, result.Objects)

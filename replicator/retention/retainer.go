@@ -91,7 +91,7 @@ func (r *Retainer) retain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = r.o.Store.Delete(ctx, gone...)
+	err = r.o.Store.Delete(ctx, withSums(gone)...)
 	r.ledger.Deleted(gone, err != nil)
 	if err != nil {
 		return fmt.Errorf("%w; what could be deleted is", err)
@@ -103,6 +103,21 @@ func (r *Retainer) retain(ctx context.Context) error {
 	r.o.Deleted(func(f store.LTXFile) bool { return deleted[f.Object.Key] })
 	r.o.Logger.Info("retention removed files", "files", len(gone))
 	return nil
+}
+
+// withSums adds what is kept beside the files: after them, since it is of use only with them.
+func withSums(keys []string) []string {
+	all := slices.Clone(keys)
+	for _, key := range keys {
+		level, min, max, err := store.ParseLTXKey(key)
+		if err != nil {
+			continue
+		}
+		if sums, kept := store.SumsKey(level, min, max); kept {
+			all = append(all, sums)
+		}
+	}
+	return all
 }
 
 // storeTime returns what the store's clock shows, by writing a note and asking for its

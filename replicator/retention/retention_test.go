@@ -1,9 +1,12 @@
 package retention
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -107,5 +111,49 @@ func TestClockErrorSaysWhatToDo(t *testing.T) {
 		"2026-03-01T12:00:00Z, the store's 2026-03-01T13:00:00Z: nothing is deleted until they agree; set the clock that "+
 		"is wrong" {
 		t.Error(got)
+	}
+}
+
+// TestRetainer_lists: the list of page checksums beside a file goes when the file goes, and
+// stays as long as that; a file of an earlier version has none.
+func TestRetainer_lists(t *testing.T) {
+	t.Parallel()
+	now := noon
+	m := storetest.NewMemory()
+	m.SetClock(func() time.Time { return now })
+	put := func(level int, min, max ltx.TXID, listed bool) {
+		t.Helper()
+		keys := []string{store.LTXKey(level, min, max)}
+		if sums, kept := store.SumsKey(level, min, max); kept && listed {
+			keys = append(keys, sums)
+		}
+		for _, key := range keys {
+			if _, err := m.Put(t.Context(), key, storetest.Bytes([]byte("x")), store.PutOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(9, 1, 5, true)
+	put(4, 6, 7, false)
+	put(4, 8, 9, true)
+	now = now.Add(time.Hour)
+	put(9, 1, 12, true)
+	r := NewRetainer(RetainerOptions{
+		Options: Options{Keep: 24 * time.Hour, Grace: time.Hour}, Store: m,
+		Hold:      func(context.Context) error { return nil },
+		Protected: func() map[string]bool { return nil }, Spared: func(ltx.TXID, time.Time) bool { return false },
+		Found: func(Found) {}, Deleted: func(func(store.LTXFile) bool) {},
+		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return now },
+	})
+	for range 8 {
+		now = now.Add(13 * time.Hour)
+		if _, err := r.Due(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sums, _ := store.SumsKey(9, 1, 12)
+	left := slices.DeleteFunc(m.Keys(), func(key string) bool { return strings.HasSuffix(key, "clock") })
+	if want := []string{store.LTXKey(9, 1, 12), sums}; !slices.Equal(left, want) {
+		t.Errorf("left %q, want %q", left, want)
 	}
 }

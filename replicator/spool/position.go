@@ -22,11 +22,10 @@ import (
 //
 // The proof: the same file (device, inode, page size); then either the same WAL
 // generation, whose running checksum continues from Frames.Checksum, or a newer
-// one read from its first frame; and in both cases exactly as many commit
-// frames copied as Change has risen. While we hold the WAL the count alone finds a
-// commit that was missed. While nobody of us looked it does not: all who use
-// the wal-index may have been killed, and then it is made anew, in place, and
-// counts from 0. See Continues.
+// one read from its first frame. There exactly as many commit frames must be copied as Change
+// has risen, which finds generations that came and went while we held the WAL. While
+// we did not look it does not: all who use the wal-index may have been killed, and
+// then it is recreated, in place, and counts from 0. See Continues.
 type Position struct {
 	TXID      ltx.TXID        `json:"txid"` // of the last segment
 	Lineage   string          `json:"lineage"`
@@ -86,14 +85,14 @@ func (m MainFile) Same(now MainFile) bool {
 }
 
 // AtRest returns p as the position of a database that is its main file alone: there
-// is no WAL, or nothing in it, and whoever comes next makes the wal-index anew.
+// is no WAL, or nothing in it, and whoever comes next rebuilds the wal-index.
 func (p Position) AtRest(main MainFile) Position {
 	p.Change, p.Salt1, p.Salt2, p.Frames, p.Main = 0, 0, 0, dbfile.Position{}, main
 	return p
 }
 
-// Continues reports whether what x tells can be compared with p although nobody of us
-// held the WAL in between. In p's own generation the running checksum goes on or
+// Continues reports whether what x tells can be compared with p although we did not
+// hold the WAL in between. In p's own generation the running checksum goes on or
 // does not. A newer one begins with a reset, and a reset needs every frame
 // before it in the main file: if that was not written to since all of it was
 // read, there were none, and all that was committed is in x's generation.
@@ -126,7 +125,7 @@ type Record struct {
 }
 
 var (
-	ErrDamaged = errors.New("damaged record")
+	ErrCorrupt = errors.New("corrupt record")
 	// ErrVersion says that a state directory is of another version of sqlwatch.
 	ErrVersion = errors.New("written by another version of sqlwatch: use that version, or move the state directory " +
 		"away, which costs one comparison of the database with its replica")
@@ -142,7 +141,7 @@ func writeRecord(path string, r Record) error {
 	return durable.WriteFile(path, fmt.Appendf(line, "\n%x\n", sum), 0o600)
 }
 
-// readRecord reads a record. Errors: fs.ErrNotExist, ErrDamaged, ErrVersion.
+// readRecord reads a record. Errors: fs.ErrNotExist, ErrCorrupt, ErrVersion.
 func readRecord(path string) (Record, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -151,11 +150,11 @@ func readRecord(path string) (Record, error) {
 	line, rest, _ := bytes.Cut(b, []byte("\n"))
 	sum := sha256.Sum256(line)
 	if string(rest) != hex.EncodeToString(sum[:])+"\n" {
-		return Record{}, fmt.Errorf("%s: %w", path, ErrDamaged)
+		return Record{}, fmt.Errorf("%s: %w", path, ErrCorrupt)
 	}
 	var r Record
 	if err := json.Unmarshal(line, &r); err != nil {
-		return Record{}, fmt.Errorf("%s: %w: %w", path, ErrDamaged, err)
+		return Record{}, fmt.Errorf("%s: %w: %w", path, ErrCorrupt, err)
 	}
 	if r.Version != version {
 		return Record{}, fmt.Errorf("%s is of version %d: %w", path, r.Version, ErrVersion)

@@ -31,8 +31,8 @@ func TestRecordDamage(t *testing.T) {
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := readRecord(path); !errors.Is(err, ErrDamaged) {
-				t.Fatalf("byte %d changed: read %+v, %v; want %v", i, got, err, ErrDamaged)
+			if got, err := readRecord(path); !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("byte %d changed: read %+v, %v; want %v", i, got, err, ErrCorrupt)
 			}
 			b[i] ^= bit
 		}
@@ -41,8 +41,8 @@ func TestRecordDamage(t *testing.T) {
 		if err := os.WriteFile(path, b[:n], 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readRecord(path); !errors.Is(err, ErrDamaged) {
-			t.Fatalf("cut to %d bytes: %v, want %v", n, err, ErrDamaged)
+		if _, err := readRecord(path); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("cut to %d bytes: %v, want %v", n, err, ErrCorrupt)
 		}
 	}
 }

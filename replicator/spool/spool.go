@@ -81,7 +81,7 @@ const (
 
 // Open reads the spool in dir and sweeps what a crash left: a segment
 // without its record, or the reverse, was never finished. found is false when
-// nothing was ever captured here. An error other than of the disk is ErrDamaged:
+// nothing was ever captured here. An error other than of the disk is ErrCorrupt:
 // the state in this directory cannot be believed.
 func Open(dir string) (s *Spool, found bool, err error) {
 	s = &Spool{dir: filepath.Join(dir, segmentsName), base: filepath.Join(dir, baseName), grown: make(chan struct{})}
@@ -127,7 +127,7 @@ func (s *Spool) load(base Record) error {
 		}
 		if n := len(s.records); n > 0 && r.Segment.MaxTXID != s.records[n-1].Segment.MaxTXID+1 &&
 			s.records[n-1].Segment.MaxTXID > skipped {
-			return fmt.Errorf("%w: spool has a gap before %s", ErrDamaged, e.Name())
+			return fmt.Errorf("%w: spool has a gap before %s", ErrCorrupt, e.Name())
 		}
 		s.append(r)
 		delete(names, e.Name())
@@ -152,7 +152,7 @@ func (s *Spool) loadRecord(stem string) (Record, error) {
 	r.Segment.Path = s.path(r.Segment.MaxTXID, segmentSuffix)
 	info, err := os.Stat(r.Segment.Path)
 	if err != nil || r.Segment.MaxTXID.String() != stem || info.Size() != r.Segment.Size {
-		return Record{}, errors.Join(fmt.Errorf("%w: segment %s is not what its record says", ErrDamaged, stem), err)
+		return Record{}, errors.Join(fmt.Errorf("%w: segment %s is not what its record says", ErrCorrupt, stem), err)
 	}
 	return r, nil
 }

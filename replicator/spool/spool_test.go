@@ -1,10 +1,10 @@
 package spool
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,7 +82,7 @@ func TestReopen_P1(t *testing.T) {
 	}
 	tests := map[string]struct {
 		leave func(dir string) error
-		want  []ltx.TXID // nil: ErrDamaged
+		want  []ltx.TXID // nil: ErrCorrupt
 	}{
 		"nothing":                    {func(string) error { return nil }, []ltx.TXID{1, 2, 3}},
 		"a segment without a record": {func(dir string) error { return os.Remove(record(dir, 3)) }, []ltx.TXID{1, 2}},
@@ -132,8 +132,8 @@ func TestReopen_P1(t *testing.T) {
 			}
 			s, found, err := Open(dir)
 			if test.want == nil {
-				if !errors.Is(err, ErrDamaged) {
-					t.Fatalf("open: %v, want ErrDamaged", err)
+				if !errors.Is(err, ErrCorrupt) {
+					t.Fatalf("open: %v, want ErrCorrupt", err)
 				}
 				return
 			}
@@ -270,20 +270,18 @@ func TestKilled_P1(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(time.Duration(20+17*round)*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		said, err := io.ReadAll(out)
-		_ = cmd.Wait()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(said)) {
-			var txid string
-			if _, err := fmt.Sscanf(line, "durable %s", &txid); err == nil && strings.HasSuffix(line, "\n") {
-				if durable, err = ltx.ParseTXID(txid); err != nil {
+		killed := (*time.Timer)(nil)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if killed == nil { // it has started
+				killed = time.AfterFunc(time.Duration(17*round)*time.Millisecond, func() { _ = cmd.Process.Kill() })
+			}
+			if said, ok := strings.CutPrefix(lines.Text(), "durable "); ok && len(said) == len(durable.String()) {
+				if durable, err = ltx.ParseTXID(said); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
+		_ = cmd.Wait()
 		s, _, err := Open(dir)
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)

@@ -25,7 +25,7 @@ type Content struct {
 }
 
 // Content returns what a restore that did not end was putting together in this stage,
-// the zero value where it begins anew.
+// the zero value where it starts over.
 func (s *Stage) Content() Content { return s.content }
 
 // Note writes down what the stage is for, so that it is worth keeping.
@@ -43,7 +43,7 @@ func (s *Stage) Note(c Content) error {
 	return errors.Join(err, f.Close())
 }
 
-// Forget forgets what was in the stage: it begins anew.
+// Forget forgets what was in the stage: it starts over.
 func (s *Stage) Forget() error {
 	s.content = Content{}
 	if err := os.Remove(s.Name() + noteSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {

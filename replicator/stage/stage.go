@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
@@ -117,7 +118,7 @@ func sweep(output string, leave int64) (kept *Stage, err error) {
 	return kept, nil
 }
 
-// alone is an error where another restore to the same output has begun meanwhile.
+// alone is an error where another restore to the same output has begun in the meantime.
 func (s *Stage) alone() error {
 	for path, err := range leftovers(s.output) {
 		if err != nil {
@@ -279,11 +280,18 @@ func (s *Stage) Room(size int64) error {
 		return fmt.Errorf("free space beside %s: %w", s.output, err)
 	}
 	if free := int64(fs.Bavail) * int64(fs.Bsize); free < size+s.leave {
-		return fmt.Errorf("%d bytes are needed, the file system of %s has %d left, of which %d stay free: %w", size, s.output,
-			free, s.leave, syscall.ENOSPC)
+		kept := ""
+		if s.leave > 0 {
+			kept = fmt.Sprintf(", of which %s must stay free", bytesOf(s.leave))
+		}
+		return fmt.Errorf("the restore needs %s in %s, and %s are available%s: %w", bytesOf(size), filepath.Dir(s.output),
+			bytesOf(free), kept, syscall.ENOSPC)
 	}
 	return nil
 }
+
+// bytesOf writes an amount in the units of every other output.
+func bytesOf(n int64) string { return humanize.Bytes(uint64(max(n, 0))) }
 
 // Discard removes the stage, still locked. After Publish it only closes it.
 func (s *Stage) Discard() {

@@ -118,3 +118,42 @@ func TestGive_R14(t *testing.T) {
 		t.Errorf("the note: %v, %v", info, err)
 	}
 }
+
+// TestTidy_R6_forgotten: what a broken-off restore to another file left goes after a week.
+// What is younger, in use, or may be somebody else's stays.
+func TestTidy_R6_forgotten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	const id = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	old, young, open, shown, linked, alike := at(".a.db.sqlwatch-restore-"+id), at(".b.db.sqlwatch-restore-"+id),
+		at(".c.db.sqlwatch-restore-"+id), at(".d.db.sqlwatch-restore-"+id), at(".e.db.sqlwatch-restore-"+id),
+		at(".f.db.sqlwatch-restore-notes")
+	touch(t, old, old+".plan", young, young+".plan", open, open+".plan", shown, linked, alike)
+	if err := errors.Join(os.Chmod(shown, 0o644), os.Link(linked, at("mine.db"))); err != nil {
+		t.Fatal(err)
+	}
+	week := time.Now().Add(-8 * 24 * time.Hour)
+	for _, path := range []string{old, open, shown, linked, alike} {
+		if err := os.Chtimes(path, week, week); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	before := names(t, dir)
+	removed, err := stage.Tidy(at("app.db"), time.Now())
+	if err != nil || !slices.Equal(removed, []string{old}) {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	want := slices.DeleteFunc(before, func(n string) bool { return at(n) == old || at(n) == old+".plan" })
+	if got := names(t, dir); !slices.Equal(got, want) {
+		t.Errorf("left %q, want %q", got, want)
+	}
+}

@@ -2,66 +2,106 @@ package store
 
 import (
 	"context"
+	"math"
 	"slices"
+	"strings"
 	"sync"
-	"time"
 )
 
 // DefaultUploads is how many large objects a process uploads at a time.
 const DefaultUploads = 4
 
 const (
-	largeUpload = 64 << 20               // bytes; what is larger never has the last place
-	turnOfLarge = 4                      // every so many places the longest waiting large one is next
-	urgentChunk = 64 << 10               // bytes at a time of what is urgent, so that
-	bulkChunk   = 16 << 10               // beside each bulk upload it has four times the share
-	burst       = 100 * time.Millisecond // of unused bandwidth that may be made up for
+	largeUpload = 64 << 20 // bytes; what is larger never has the last place
+	turnOfLarge = 4        // every so many places the longest waiting large one is next
 )
 
-// Budget is what all uploads of a process share: how many go on at a time, and how
-// many bytes a second. Sixty databases that begin their first snapshots at once would
-// otherwise share the line until each part is too late and all begin anew.
+// Budget is what all uploads of a process share: how many go on at a time to one
+// endpoint, and how many bytes a second to all. Sixty databases that begin their first
+// snapshots at once would otherwise share the line until each part is too late and all
+// start over. An endpoint that hangs holds its own places only: see At.
 //
-// What is urgent (files of level 0, which are what a restore lacks, and notes such as
-// the lease) waits for no place, and has the larger share of the bandwidth. The others
-// wait in two queues, small before large, but so that none waits for ever. A nil
-// Budget limits nothing.
+// Notes such as the lease wait for nothing. Files of level 0, which are what a restore
+// lacks, wait for no place but where the bandwidth is limited and has room for no more
+// senders; they have the larger share of it. The others wait in two queues, small before
+// large, but so that none waits for ever. A nil Budget limits nothing.
 type Budget struct {
-	mu      sync.Mutex
-	places  int
-	active  int
-	large   int // of the active
-	granted int
-	small   []chan struct{} // waiting, in order
-	big     []chan struct{}
+	*limits
+	*places // of one endpoint
+}
 
-	rate float64   // bytes a second; 0: as fast as the line
-	free time.Time // when the bandwidth that was given out is used up
+// limits are what the endpoints have in common.
+type limits struct {
+	mu        sync.Mutex // guards the places of all, too
+	atOnce    int        // of small and large together, of an endpoint
+	meter     meter
+	endpoints map[string]*places
+}
+
+// places are who uploads to one endpoint, and who waits for that.
+type places struct {
+	granted int
+	urgent  queue
+	small   queue
+	large   queue
+}
+
+func (p *places) bulky() int { return p.small.active + p.large.active }
+
+// queue is of uploads of one kind.
+type queue struct {
+	waiting []chan struct{} // in order
+	active  int
+}
+
+func (q *queue) next() {
+	close(q.waiting[0])
+	q.waiting = q.waiting[1:]
+	q.active++
+}
+
+// drop takes one out that gives up waiting, false where its place came at the same moment.
+func (q *queue) drop(ready chan struct{}) bool {
+	i := slices.Index(q.waiting, ready)
+	if i >= 0 {
+		q.waiting = slices.Delete(q.waiting, i, i+1)
+	}
+	return i >= 0
 }
 
 // NewBudget allows so many uploads at a time, and so many bytes a second; 0 is
 // DefaultUploads, and no limit.
 func NewBudget(uploads int, bytesPerSecond int64) *Budget {
-	b := &Budget{}
+	b := (&Budget{limits: &limits{endpoints: map[string]*places{}}}).At("")
 	b.Change(uploads, bytesPerSecond)
 	return b
 }
 
-// Change sets other limits. Uploads under way go on.
+// At returns the budget of uploads to an endpoint, which wait for no place that uploads to
+// another one have. All calls with the same name share the places.
+func (b *Budget) At(endpoint string) *Budget {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	of := b.endpoints[endpoint]
+	if of == nil {
+		of = &places{}
+		b.endpoints[endpoint] = of
+	}
+	return &Budget{b.limits, of}
+}
+
+// Change sets other limits. Uploads under way go on, at the new speed.
 func (b *Budget) Change(uploads int, bytesPerSecond int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.places = uploads; uploads <= 0 {
-		b.places = DefaultUploads
+	if b.atOnce = uploads; uploads <= 0 {
+		b.atOnce = DefaultUploads
 	}
-	b.rate = float64(max(0, bytesPerSecond))
+	b.meter.change(bytesPerSecond)
 	b.grant()
-}
-
-// urgent tells what waits for nothing.
-func urgent(key string) bool {
-	level, _, _, err := ParseLTXKey(key)
-	return err != nil || level == 0
 }
 
 // admitted is the context key of an upload that has its place already.
@@ -75,7 +115,7 @@ func Admit(ctx context.Context, st Store, size int64) (in context.Context, done 
 	if !ok || seam.budget == nil {
 		return ctx, func() {}, nil
 	}
-	done, err = seam.budget.place(ctx, size)
+	done, err = seam.budget.place(ctx, seam.budget.bulk(size))
 	return context.WithValue(ctx, admitted{}, true), done, err
 }
 
@@ -89,110 +129,105 @@ func Admitted(ctx context.Context, st Store, size int64, upload func(context.Con
 	return upload(ctx)
 }
 
-func (b *Budget) admit(ctx context.Context, key string, size int64) (done func(), err error) {
-	if b == nil || urgent(key) || ctx.Value(admitted{}) != nil {
-		return func() {}, nil
+// admit waits until the upload may begin, and says how fast it may go.
+func (b *Budget) admit(ctx context.Context, key string, body Body) (pace Pace, done func(), err error) {
+	done = func() {}
+	if b == nil {
+		return pace, done, nil
 	}
-	return b.place(ctx, size)
+	level, _, _, note := ParseLTXKey(key)
+	if strings.HasPrefix(key, sumsPrefix) {
+		level, note = 1, nil // not urgent, and as large as what it tells of
+	}
+	switch {
+	case note != nil:
+		b.meter.charge(max(0, body.Size))
+	case level == 0 && 0 <= body.Size && body.Size <= urgentChunk:
+		err = b.meter.wait(ctx, int(body.Size), true)
+	case level == 0:
+		pace = Pace{&b.meter, 1}
+		done, err = b.place(ctx, &b.urgent)
+	default:
+		pace = Pace{&b.meter, bulkShare}
+		if ctx.Value(admitted{}) == nil {
+			done, err = b.place(ctx, b.bulk(max(body.Size, body.AtMost)))
+		}
+	}
+	return pace, done, err
+}
+
+// bulk is the queue of an upload of about size bytes that is not urgent.
+func (b *Budget) bulk(size int64) *queue {
+	if size > largeUpload {
+		return &b.large
+	}
+	return &b.small
 }
 
 // place waits until the upload may begin.
-func (b *Budget) place(ctx context.Context, size int64) (done func(), err error) {
-	isLarge := size > largeUpload
+func (b *Budget) place(ctx context.Context, q *queue) (done func(), err error) {
 	ready := make(chan struct{})
 	b.mu.Lock()
-	if isLarge {
-		b.big = append(b.big, ready)
-	} else {
-		b.small = append(b.small, ready)
-	}
+	q.waiting = append(q.waiting, ready)
 	b.grant()
 	b.mu.Unlock()
-	done = sync.OnceFunc(func() { b.leave(isLarge) })
+	done = sync.OnceFunc(func() { b.leave(q) })
 	select {
 	case <-ready:
 		return done, nil
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
-	waiting := len(b.small) + len(b.big)
-	is := func(c chan struct{}) bool { return c == ready }
-	b.small, b.big = slices.DeleteFunc(b.small, is), slices.DeleteFunc(b.big, is)
-	gone := len(b.small)+len(b.big) < waiting
+	waited := q.drop(ready)
 	b.mu.Unlock()
-	if !gone { // the place came at the same moment
+	if !waited {
 		done()
 	}
 	return func() {}, ctx.Err()
 }
 
-func (b *Budget) leave(isLarge bool) {
+func (b *Budget) leave(q *queue) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.active--
-	if isLarge {
-		b.large--
-	}
+	q.active--
 	b.grant()
 }
 
-// grant gives free places away. The caller holds mu.
-func (b *Budget) grant() {
-	for b.active < b.places {
-		bigMay := len(b.big) > 0 && (b.large < b.places-1 || b.places == 1)
-		queue := &b.small
+// grant gives free places away, at all endpoints: what a limited bandwidth has room for is
+// theirs together. The caller holds mu.
+func (l *limits) grant() {
+	urgent, bulky := 0, 0
+	for _, p := range l.endpoints {
+		urgent, bulky = urgent+p.urgent.active, bulky+p.bulky()
+	}
+	for _, p := range l.endpoints {
+		urgent -= p.urgent.active
+		p.grantUrgent(max(1, l.meter.fits(math.MaxInt)-urgent))
+		urgent += p.urgent.active
+		bulky -= p.bulky()
+		p.grantBulk(min(l.atOnce, max(1, l.meter.fits(math.MaxInt)-bulky)))
+		bulky += p.bulky()
+	}
+}
+
+func (p *places) grantUrgent(most int) {
+	for len(p.urgent.waiting) > 0 && p.urgent.active < most {
+		p.urgent.next()
+	}
+}
+
+// grantBulk gives away what is free of that many places.
+func (p *places) grantBulk(most int) {
+	for p.bulky() < most {
+		largeMay := len(p.large.waiting) > 0 && (p.large.active < most-1 || most == 1)
+		next := &p.small
 		switch {
-		case bigMay && (len(b.small) == 0 || b.granted%turnOfLarge == turnOfLarge-1):
-			queue = &b.big
-			b.large++
-		case len(b.small) == 0:
+		case largeMay && (len(p.small.waiting) == 0 || p.granted%turnOfLarge == turnOfLarge-1):
+			next = &p.large
+		case len(p.small.waiting) == 0:
 			return
 		}
-		close((*queue)[0])
-		*queue = (*queue)[1:]
-		b.active++
-		b.granted++
+		next.next()
+		p.granted++
 	}
-}
-
-// Pace is how fast a body goes out. A store calls Chunk and Spend around each read of
-// what it is about to send. The zero value is as fast as it goes.
-type Pace struct {
-	budget *Budget
-	urgent bool
-}
-
-func (b *Budget) pace(key string) Pace { return Pace{b, urgent(key)} }
-
-// Chunk is how much to send at a time, of n bytes.
-func (p Pace) Chunk(n int) int {
-	switch {
-	case p.budget == nil:
-		return n
-	case p.urgent:
-		return min(n, urgentChunk)
-	}
-	return min(n, bulkChunk)
-}
-
-// Spend takes n bytes off the bandwidth, and returns when it is their turn.
-func (p Pace) Spend(n int) {
-	if p.budget != nil && n > 0 {
-		time.Sleep(p.budget.spend(n, time.Now()))
-	}
-}
-
-// spend returns how long n more bytes must wait. Whoever comes waits for those before
-// it, each of whom waits for one chunk only.
-func (b *Budget) spend(n int, now time.Time) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.rate == 0 {
-		return 0
-	}
-	if earliest := now.Add(-burst); b.free.Before(earliest) {
-		b.free = earliest
-	}
-	b.free = b.free.Add(time.Duration(float64(n) / b.rate * float64(time.Second)))
-	return max(0, b.free.Sub(now))
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -12,6 +13,13 @@ import (
 // SnapshotLevel is the level that holds snapshots taken on their own. A file
 // whose min TXID is 1 is a snapshot at any level.
 const SnapshotLevel = 9
+
+// sumsPrefix is what the keys of lists of page checksums begin with. They are bulk: a large
+// database's has many megabytes.
+const sumsPrefix = "sqlwatch/sums/"
+
+// dayLevel is the first level of files that hold what changed in a day or more.
+const dayLevel = 4
 
 // ErrKey is returned by ParseLTXKey for anything that is not exactly the key
 // of an LTX file.
@@ -47,6 +55,15 @@ func ParseLTXKey(key string) (level int, min, max ltx.TXID, err error) {
 
 // LevelPrefix is what every key of a level begins with.
 func LevelPrefix(level int) string { return fmt.Sprintf("%04x/", level) }
+
+// SumsKey returns where the checksums of a file's pages are kept, and whether they are: of
+// whole databases, and of what changed in a day or more. What is smaller is read itself.
+func SumsKey(level int, min, max ltx.TXID) (key string, kept bool) {
+	if min > 1 && level < dayLevel {
+		return "", false
+	}
+	return sumsPrefix + strings.TrimSuffix(LTXKey(level, min, max), ".ltx"), true
+}
 
 // LTXFile is one LTX file of a replica, as its key tells.
 type LTXFile struct {

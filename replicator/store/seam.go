@@ -19,7 +19,7 @@ import (
 //
 //   - bodies wait for their turn and keep to the bandwidth (Budget);
 //   - what was stored as a stream, whose bytes nobody has any more, is compared with a
-//     sample of what the store gives back (Witness) before Put returns nil;
+//     sample of what the store returns (Witness) before Put returns nil;
 //   - what is read whole is compared with the SHA-256 in its metadata;
 //   - requests are counted, where the store does not count its own.
 //
@@ -53,14 +53,15 @@ func (s *Seam) key(name string) (key string, ours bool) { return name, true }
 
 // Put implements Store.
 func (s *Seam) Put(ctx context.Context, key string, body Body, opts PutOptions) (Object, error) {
-	done, err := s.budget.admit(ctx, key, max(body.Size, body.AtMost))
+	pace, done, err := s.budget.admit(ctx, key, body)
 	if err != nil {
 		return Object{}, fmt.Errorf("put %s: %w", key, err)
 	}
 	defer done()
 	start := time.Now()
 	name := s.name(key)
-	body, witness := s.outward(key, body)
+	body.Pace = pace
+	body, witness := s.outward(body)
 	object, err := s.inner.Put(ctx, name, body, opts)
 	s.report("put", start, err)
 	if err == nil && witness != nil {
@@ -71,8 +72,7 @@ func (s *Seam) Put(ctx context.Context, key string, body Body, opts PutOptions) 
 }
 
 // outward is a body on its way to the store.
-func (s *Seam) outward(key string, body Body) (Body, *Witness) {
-	body.Pace = s.budget.pace(key)
+func (s *Seam) outward(body Body) (Body, *Witness) {
 	if body.Size >= 0 {
 		return body, nil
 	}
@@ -83,7 +83,7 @@ func (s *Seam) outward(key string, body Body) (Body, *Witness) {
 // taken away again: under its key it would keep what is right from being stored.
 func (s *Seam) confirm(ctx context.Context, name string, witness *Witness) error {
 	err := witness.Confirm(ctx, s.inner, name)
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, ErrCorrupt) {
 		err = errors.Join(err, s.inner.Delete(ctx, name))
 	}
 	return err
@@ -178,7 +178,7 @@ func (v *verified) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if got := hex.EncodeToString(v.hash.Sum(nil)); got != v.want {
-		return n, fmt.Errorf("get %s: %w: sha256 is %s, its metadata says %s", v.key, ErrDamaged, got, v.want)
+		return n, fmt.Errorf("get %s: %w: sha256 is %s, its metadata says %s", v.key, ErrCorrupt, got, v.want)
 	}
 	return n, io.EOF
 }
@@ -201,7 +201,7 @@ func Sweep(ctx context.Context, st Store, now time.Time, log *slog.Logger) {
 		return
 	}
 	if n, err := sweeper.SweepUploads(ctx, now.Add(-abandoned)); n > 0 || err != nil {
-		log.Info("uploads that a crash left unfinished were looked for at the store", "removed", n, "err", err)
+		log.Info("looked in the store for uploads that a crash left unfinished", "removed", n, "err", err)
 	}
 }
 

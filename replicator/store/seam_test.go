@@ -66,8 +66,8 @@ func TestReadBack_S37(t *testing.T) {
 			switch {
 			case name == "nothing" && err != nil:
 				t.Errorf("%d bytes: %v", size, err)
-			case name != "nothing" && size > 0 && !errors.Is(err, store.ErrDamaged):
-				t.Errorf("%d bytes, %s: %v, want ErrDamaged", size, name, err)
+			case name != "nothing" && size > 0 && !errors.Is(err, store.ErrCorrupt):
+				t.Errorf("%d bytes, %s: %v, want ErrCorrupt", size, name, err)
 			case name != "nothing" && size > 0 && len(m.Keys()) != 0:
 				t.Errorf("%d bytes, %s: what is wrong stayed", size, name)
 			}
@@ -93,8 +93,8 @@ func TestWhole_S7(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadAll(r); !errors.Is(err, store.ErrDamaged) {
-		t.Errorf("%v, want ErrDamaged", err)
+	if _, err := io.ReadAll(r); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("%v, want ErrCorrupt", err)
 	}
 }
 
@@ -163,8 +163,8 @@ func zeros(size int) store.Body {
 }
 
 // TestBudget_S36: sixty databases over a line of 7 Mbit/s, on a clock of their own: all
-// are there after 1.15 of the ideal time, none begins anew, and a busy one's commits
-// go out meanwhile.
+// are there after 1.15 of the ideal time, none starts over, and a busy one's commits
+// go out in the meantime.
 func TestBudget_S36(t *testing.T) {
 	for name, bandwidth := range map[string]int64{"as fast as the line": 0, "half of the line": 437_500} {
 		t.Run(name, func(t *testing.T) {
@@ -268,4 +268,81 @@ func TestBudgetOrder_S36(t *testing.T) {
 			t.Errorf("the large one was number %d of %d", at, len(order))
 		}
 	})
+}
+
+// TestBudgetLists_S36: a list of page checksums waits for its place as other bulk does; a
+// lease does not.
+func TestBudgetLists_S36(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seam := store.Through(storetest.NewMemory(), store.NewBudget(1, 0), nil)
+		_, done, err := store.Admit(t.Context(), seam, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, _ := store.SumsKey(store.SnapshotLevel, 1, 7)
+		put := func(key string) error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := seam.Put(ctx, key, zeros(9), store.PutOptions{})
+			return err
+		}
+		if err := put(list); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a list beside an upload: %v", err)
+		}
+		if err := put("sqlwatch/lease"); err != nil {
+			t.Errorf("a lease beside an upload: %v", err)
+		}
+		done()
+		if err := put(list); err != nil {
+			t.Errorf("a list behind it: %v", err)
+		}
+	})
+}
+
+// stuck is a store whose writes never end by themselves.
+type stuck struct{ *storetest.Memory }
+
+// Put implements store.Store.
+func (stuck) Put(ctx context.Context, _ string, _ store.Body, _ store.PutOptions) (store.Object, error) {
+	<-ctx.Done()
+	return store.Object{}, ctx.Err()
+}
+
+// TestBudgetHanging_S38: one store hangs, with more uploads than there are places. Another
+// one's wait for none of them; those of the same endpoint do.
+func TestBudgetHanging_S38(t *testing.T) {
+	for name, bandwidth := range map[string]int64{"as fast as the line": 0, "room for three": 3 * 4096 / 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				budget := store.NewBudget(4, bandwidth)
+				hanging := store.Through(stuck{storetest.NewMemory()}, budget.At("a"), nil)
+				healthy := store.Through(storetest.NewMemory(), budget.At("b"), nil)
+				beside := store.Through(storetest.NewMemory(), budget.At("a"), nil)
+				ctx, stop := context.WithCancel(t.Context())
+				var all sync.WaitGroup
+				for i := range 8 {
+					all.Go(func() {
+						_, _ = hanging.Put(ctx, store.LTXKey(i%2*9, 1, 7), zeros(100_000), store.PutOptions{})
+					})
+				}
+				synctest.Wait()
+				put := func(st store.Store, level int) error {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					defer cancel()
+					_, err := st.Put(ctx, store.LTXKey(level, 1, 7), zeros(100_000), store.PutOptions{})
+					return err
+				}
+				for _, level := range []int{0, 1, 9} {
+					if err := put(healthy, level); err != nil {
+						t.Errorf("level %d at another endpoint: %v", level, err)
+					}
+				}
+				if err := put(beside, 9); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("at the same endpoint: %v", err)
+				}
+				stop()
+				all.Wait()
+			})
+		})
+	}
 }

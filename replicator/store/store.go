@@ -19,9 +19,16 @@ var (
 	ErrAuth        = errors.New("access denied")
 	ErrMisplaced   = errors.New("no such bucket or directory") // configuration: retrying will not help
 	ErrUnavailable = errors.New("store unavailable")           // worth retrying later
-	ErrDamaged     = errors.New("stored object is damaged")    // its bytes are not those that were stored
+	ErrCorrupt     = errors.New("stored object is corrupt")    // its bytes are not those that were stored
 	ErrListing     = errors.New("listing cannot be trusted")   // out of order, endless, or without what is there
 )
+
+// Unsent is an error of a request that waited for its endpoint to answer anybody, and was not
+// sent. Who repeats it waits there again, and is released as soon as there is an answer.
+type Unsent interface {
+	error
+	Unsent()
+}
 
 // Store keeps immutable objects under short keys in one replica's own space (a
 // bucket and prefix, or a directory). Keys are canonical, the same for every
@@ -55,6 +62,11 @@ type Store interface {
 	// Delete removes keys. A key that is not there is no error, and one that cannot be
 	// removed keeps no other: a *DeleteError names those that are left.
 	Delete(ctx context.Context, keys ...string) error
+}
+
+// Directory is a Store in a directory of this machine, where a look costs no request.
+type Directory interface {
+	Dir() string // its absolute path
 }
 
 // Body is what Put stores. Size is -1 for a stream of unknown length, which can

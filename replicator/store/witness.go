@@ -14,7 +14,7 @@ const (
 )
 
 // Witness remembers the size, the beginning, the end (the trailer of an LTX file) and
-// some places in between of a stream that passes, so that what the store gives back
+// some places in between of a stream that passes, so that what the store returns
 // can be compared with it when the stream itself is gone. It is no proof of every
 // byte: that is what the checksums of the upload are for, and the drill.
 type Witness struct {
@@ -83,7 +83,7 @@ func (w *Witness) keep() {
 }
 
 // Confirm reads back what is stored under key and says where it is not what passed:
-// ErrDamaged, or what kept it from being read.
+// ErrCorrupt, or what kept it from being read.
 func (w *Witness) Confirm(ctx context.Context, st Store, key string) error {
 	places := w.places
 	if len(w.block) > 0 {
@@ -104,14 +104,14 @@ func (w *Witness) compare(ctx context.Context, st Store, key string, p place) er
 	}
 	defer body.Close()
 	if object.Size != w.size {
-		return fmt.Errorf("%w: it has %d bytes, %d were sent", ErrDamaged, object.Size, w.size)
+		return fmt.Errorf("%w: it has %d bytes, %d were sent", ErrCorrupt, object.Size, w.size)
 	}
 	got, err := io.ReadAll(io.LimitReader(body, int64(len(p.data))+1))
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(got, p.data) {
-		return fmt.Errorf("%w: bytes %d to %d are not those that were sent", ErrDamaged, p.offset,
+		return fmt.Errorf("%w: bytes %d to %d are not those that were sent", ErrCorrupt, p.offset,
 			p.offset+int64(len(p.data)))
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -17,12 +18,14 @@ import (
 // CreateBase is Create for a snapshot, which is read back: nothing may be deleted because
 // of one that is not there. How the stored object ends, an LTX file's checksums, is
 // compared with what was sent; where that differs, all of it is read, and it is removed if
-// it is damaged.
+// it is corrupt.
 func (u *Uploader) CreateBase(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (object store.Object, err error) {
 	u.sending.Store(key, true)
 	defer u.sending.Delete(key)
+	list := u.listed(key, &body)
+	defer list.Discard()
 	sent, open := &ending{}, body.Open
 	body.Open = func() (io.ReadCloser, error) {
 		r, err := open()
@@ -36,12 +39,14 @@ func (u *Uploader) CreateBase(
 	}
 	if u.endsAs(ctx, key, sent.size, sent.last[:]) {
 		u.journal.ReadBack(key)
-		return object, nil
+	} else if err = u.readBase(ctx, key, object); err != nil {
+		return object, err
 	}
-	return object, u.readBase(ctx, key, object)
+	u.storeSums(ctx, key, list)
+	return object, nil
 }
 
-// readBase reads all of a stored file. It is removed if it is damaged.
+// readBase reads all of a stored file. It is removed if it is corrupt.
 func (u *Uploader) readBase(ctx context.Context, key string, object store.Object) error {
 	level, min, max, err := store.ParseLTXKey(key)
 	if err != nil {
@@ -53,7 +58,7 @@ func (u *Uploader) readBase(ctx context.Context, key string, object store.Object
 		return nil
 	}
 	err = fmt.Errorf("read %s back: %w", key, err)
-	if !errors.Is(err, store.ErrDamaged) {
+	if !errors.Is(err, store.ErrCorrupt) {
 		return err
 	}
 	if held := u.lease.Hold(ctx); held != nil {
@@ -68,7 +73,7 @@ func (u *Uploader) readBase(ctx context.Context, key string, object store.Object
 
 // Recheck reads what was stored and not read back, because a crash or the store came in
 // between: nothing may be built on it before, or deleted because of it. It reports whether
-// something was found damaged, and is gone.
+// something was found corrupt, and is gone.
 func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 	for _, sent := range u.journal.Get().Unread {
 		if _, now := u.sending.Load(sent.Key); now {
@@ -86,13 +91,27 @@ func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 			continue
 		}
 		err = u.readBase(ctx, sent.Key, object)
-		if damaged := errors.Is(err, store.ErrDamaged); err != nil && (!damaged || u.unread(sent.Key)) {
+		if corrupt := errors.Is(err, store.ErrCorrupt); err != nil && (!corrupt || u.unread(sent.Key)) {
 			return gone, err
-		} else if damaged {
+		} else if corrupt {
 			gone = true
 		}
 	}
 	return gone, nil
+}
+
+// HoldChecked is the lease's Hold for who deletes: what was stored was read back.
+func (u *Uploader) HoldChecked(ctx context.Context) error {
+	gone, err := u.Recheck(ctx)
+	switch {
+	case err != nil:
+		return err
+	case gone:
+		return fmt.Errorf("what was to replace older files was corrupt: %w", lease.ErrMoved)
+	case len(u.journal.Get().Unread) > 0:
+		return fmt.Errorf("a snapshot is being read back: %w", lease.ErrConfirming)
+	}
+	return u.lease.Hold(ctx)
 }
 
 // unread reports whether an object is still to be read back.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -19,13 +20,15 @@ type Uploader struct {
 	store   store.Store
 	lease   *lease.Lease
 	journal *custody.StateFile // of what is not read back yet
-	sending sync.Map           // keys of bases under way
-	bytes   atomic.Int64       // stored so far
+	scratch string             // for temporary files
+	log     *slog.Logger
+	sending sync.Map     // keys of bases under way
+	bytes   atomic.Int64 // stored so far
 }
 
-// New returns an uploader into a store.
-func New(st store.Store, l *lease.Lease, journal *custody.StateFile) *Uploader {
-	return &Uploader{store: st, lease: l, journal: journal}
+// New returns an uploader into a store, which has temporary files in scratch.
+func New(st store.Store, l *lease.Lease, journal *custody.StateFile, scratch string, log *slog.Logger) *Uploader {
+	return &Uploader{store: st, lease: l, journal: journal, scratch: scratch, log: log}
 }
 
 // Bytes returns how much was stored so far.
@@ -33,7 +36,7 @@ func (u *Uploader) Bytes() int64 { return u.bytes.Load() }
 
 // Create stores an object. When somebody has stored one there, it is looked at: our own
 // earlier attempt, whose reply was lost, is a success; anything else is another
-// writer's, and our claim to the replica is to be looked at anew.
+// writer's, and our claim to the replica is to be examined again.
 func (u *Uploader) Create(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (object store.Object, err error) {
@@ -56,7 +59,13 @@ func (u *Uploader) CreateMerged(
 	if err := u.journal.Sent(custody.Unread{Key: key}); err != nil {
 		return store.Object{}, err
 	}
-	return u.Create(ctx, key, body, metadata)
+	list := u.listed(key, &body)
+	defer list.Discard()
+	object, err := u.Create(ctx, key, body, metadata)
+	if err == nil {
+		u.storeSums(ctx, key, list)
+	}
+	return object, err
 }
 
 func (u *Uploader) put(

@@ -99,7 +99,7 @@ func (l *Lanes) ended(lane *lane, next time.Time, err error, failing bool) strin
 		lane.worried++
 		next, lane.next = now.Add(time.Second+l.o.Pause(err, lane.worried)), time.Time{}
 		if lane.trouble.Met(l.o.Kind(err), now) {
-			l.o.Logger.Warn("maintenance of the replica failed; uploads go on, trying again", "err", err)
+			l.o.Logger.Warn("maintenance of the replica failed and will be retried; uploads continue", "err", err)
 		}
 	} else {
 		lane.worried = 0

@@ -39,7 +39,7 @@ func TestLanesDueWhileRunning(t *testing.T) {
 	runs := 0
 	l, run := newLanes(t, &now, func(context.Context) (time.Time, error) {
 		if runs++; runs == 1 {
-			l.Due(0, now.Add(time.Second)) // as an upload does meanwhile
+			l.Due(0, now.Add(time.Second)) // as an upload does in the meantime
 		}
 		return now.Add(time.Hour), nil
 	})

@@ -205,7 +205,7 @@ func newPagerDuty(t Target) (Send, error) {
 			"dedup_key": atMost(255, "sqlwatch/"+host+"/"+m.Policy)}
 		switch {
 		case m.Status == Resolved && m.Firing > 0:
-			return call{}, nil // the incident goes on
+			return call{}, nil // the incident continues
 		case m.Status == Resolved:
 			event["event_action"] = "resolve"
 		}

@@ -30,7 +30,7 @@ type Reference struct {
 // Field is a place in an answer.
 type Field struct{ Path, Kind, Meaning string }
 
-// Update returns a document with the table of each section made anew, between
+// Update returns a document with the table of each section recreated, between
 // "<!-- begin: NAME -->" and "<!-- end: NAME -->", and the fields whose names lack a unit.
 func (r Reference) Update(document string) (updated string, unitless []string, err error) {
 	said, err := comments(r.Sources)

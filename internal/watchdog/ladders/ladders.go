@@ -56,7 +56,7 @@ func (c Runner) Run(ctx context.Context, l policy.Ladder) policy.ActionResult {
 }
 
 // behind reports whether others have committed since a PASSIVE that got through. The WAL
-// begins anew only from a moment at which nothing was left to copy: where commits are
+// starts over only from a moment at which nothing was left to copy: where commits are
 // dense, a second PASSIVE, with little to do, comes nearer to it than the first.
 func (c Runner) behind(ctx context.Context) bool {
 	s := c.Look(ctx)

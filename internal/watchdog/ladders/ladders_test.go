@@ -28,7 +28,7 @@ func (b *busy) look(context.Context) collector.Sample {
 	return s
 }
 
-// A PASSIVE that got through is repeated while somebody has committed meanwhile, as often
+// A PASSIVE that got through is repeated while somebody has committed in the meantime, as often
 // as the step says; before a TRUNCATE it is not.
 func TestPassiveUntilNothingIsLeft(t *testing.T) {
 	t.Parallel()

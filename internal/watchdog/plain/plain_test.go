@@ -1,6 +1,7 @@
 package plain
 
 import (
+	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -23,60 +24,149 @@ if sys.argv[2] == "exclusive": os.kill(os.getpid(), 9)
 sys.stdin.read()
 `
 
+// start runs a life of an application, and returns when it has written.
+func start(t *testing.T, path, how string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("python3", "-c", life, path, how)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
+	if n, err := out.Read(make([]byte, 5)); n != 5 {
+		t.Fatalf("%s: %v", how, err)
+	}
+	return cmd
+}
+
+// kill ends a life without a close.
+func kill(a *exec.Cmd) { a.Process.Kill(); a.Wait() }
+
+// run runs a program: no file of a watched database is opened in this process.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// watched opens a database's files for a Checkpointer.
+func watched(t *testing.T, path string) *Checkpointer {
+	t.Helper()
+	files, err := dbfile.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { files.Close() })
+	return New(path, func() *dbfile.Files { return files }, nil)
+}
+
+const rows = "select count(*) from t"
+
 // After a checkpoint the application is killed; then somebody writes who uses no wal-index, and
 // is killed too. Neither the next application nor a checkpoint of ours may take an older
 // wal-index for true: the WAL holds commits of which it knows nothing.
 func TestKilledThenExclusive_D24(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
-	run := func(how string) *exec.Cmd {
-		t.Helper()
-		cmd := exec.Command("python3", "-c", life, path, how)
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
-		if n, err := out.Read(make([]byte, 5)); n != 5 {
-			t.Fatalf("%s: %v", how, err)
-		}
-		return cmd
-	}
-	a := run("normal")
-	files, err := dbfile.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer files.Close()
-	p := New(path, func() *dbfile.Files { return files })
+	a := start(t, path, "normal")
+	p := watched(t, path)
 	if r, err := p.Checkpoint(t.Context(), sqlite.Passive, sqlite.Budget{}); err != nil || r.Backfilled < 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	a.Process.Kill()
-	a.Wait()
-	run("exclusive").Wait()
+	p.Look()
+	kill(a)
+	start(t, path, "exclusive").Wait()
 	// The checkpoint of a policy may come first, or the application.
-	if _, err := files.Refresh(); err != nil {
-		t.Fatal(err)
-	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		r, err := p.Checkpoint(t.Context(), sqlite.Truncate, sqlite.Budget{Stall: time.Minute})
-		if err == nil && r.Outcome == sqlite.OutcomeTruncated {
+		if err == nil && r.Outcome == sqlite.OutcomeTruncated { // the WAL goes on from what was seen in use
 			break
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("never truncated: %+v, %v", r, err)
 		}
 	}
-	out, err := exec.Command("sqlite3", path, "select count(*) from t").CombinedOutput()
-	if err != nil || strings.TrimSpace(string(out)) != "24" {
-		t.Errorf("D24: the application finds %s of 24 rows, %v", out, err)
+	if got := run(t, "sqlite3", path, rows); got != "24" {
+		t.Errorf("D24: the application finds %s of 24 rows", got)
+	}
+}
+
+// TestWALPutFirst_D4: a copy of two files is put in place while nobody is connected, the WAL first. It must
+// not be emptied into the file that is to go.
+func TestWALPutFirst_D4(t *testing.T) {
+	t.Parallel()
+	// Each puts a WAL beside the database, returns how to put its file, and how many rows the copy has.
+	for name, put := range map[string]func(t *testing.T, path string, p func() *Checkpointer) (file []string, n string){
+		"of another life": func(t *testing.T, path string, p func() *Checkpointer) ([]string, string) {
+			kill(start(t, path+".copy", "normal"))
+			run(t, "sqlite3", path, "create table t(v)")
+			p().Look()
+			run(t, "mv", path+".copy-wal", path+"-wal")
+			return []string{"mv", path + ".copy", path}, "12"
+		},
+		"of the same life, earlier": func(t *testing.T, path string, p func() *Checkpointer) ([]string, string) {
+			a := start(t, path, "normal")
+			run(t, "cp", path, path+".copy")
+			run(t, "cp", path+"-wal", path+".copy-wal")
+			b := start(t, path, "normal")
+			p().Look()
+			kill(a)
+			kill(b)
+			run(t, "cp", path+".copy-wal", path+"-wal")
+			return []string{"cp", path + ".copy", path}, "12"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "app.db")
+			var p *Checkpointer
+			file, want := put(t, path, func() *Checkpointer { p = watched(t, path); return p })
+			for _, mode := range []sqlite.Mode{sqlite.Passive, sqlite.Truncate} {
+				if r, err := p.Checkpoint(t.Context(), mode, sqlite.Budget{}); !errors.Is(err, ErrUnclaimed) {
+					t.Errorf("%s checkpoint: %+v, %v", mode, r, err)
+				}
+			}
+			run(t, file[0], file[1:]...)
+			if got := run(t, "sqlite3", path, rows+"; pragma integrity_check"); got != want+"\nok" {
+				t.Errorf("the application finds %q, want the %s rows of the copy", got, want)
+			}
+		})
+	}
+}
+
+// The WAL of an application that was killed is its own, if it was seen in use, and one without frames is
+// nobody's: what a killed sqlwatch left goes with the next checkpoint.
+func TestKilled_P16(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	a := start(t, path, "normal")
+	p := watched(t, path)
+	p.Look()
+	kill(a)
+	r, err := p.Checkpoint(t.Context(), sqlite.Truncate, sqlite.Budget{})
+	if err != nil || r.Outcome != sqlite.OutcomeTruncated {
+		t.Errorf("the application's own WAL: %+v, %v", r, err)
+	}
+	for _, side := range []string{"-wal", "-shm"} {
+		run(t, "touch", path+side)
+	}
+	if r, err := p.Checkpoint(t.Context(), sqlite.Passive, sqlite.Budget{}); err != nil {
+		t.Errorf("empty side files: %+v, %v", r, err)
+	}
+	if got := run(t, "ls", filepath.Dir(path)); got != "app.db" {
+		t.Errorf("left: %s", got)
+	}
+	if got := run(t, "sqlite3", path, rows); got != "12" {
+		t.Errorf("%s rows of 12", got)
 	}
 }

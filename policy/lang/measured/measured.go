@@ -56,7 +56,7 @@ type TextName struct {
 // Reading is a sample with what the sample does not hold.
 type Reading struct {
 	*collector.Sample
-	Stall    float64  // seconds writers were held up by the last checkpoint; NaN: none yet
+	Stall    float64  // seconds for which the last checkpoint had writers wait; NaN: none yet
 	Expected []string // names that ought to be in Sample.Replicas
 
 	one     bool               // of one replica only
@@ -89,7 +89,7 @@ var Names = []Name{
 		wal(func(w *collector.WAL) float64 { return float64(w.Frames) * float64(w.PageSize+24) })},
 	{"wal", "frames_written", Count, "frames written since the watch began",
 		wal(func(w *collector.WAL) float64 { return float64(w.FramesWrittenTotal) })},
-	{"wal", "resets", Count, "how often the WAL was begun anew since the watch began",
+	{"wal", "resets", Count, "how often the WAL has restarted since sqlwatch began to watch",
 		wal(func(w *collector.WAL) float64 { return float64(w.ResetsTotal) })},
 	{"wal", "age", Seconds, "since the WAL was last reset",
 		func(r *Reading) float64 { return r.walAge(r.WAL.Restarted) }},

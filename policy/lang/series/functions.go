@@ -47,7 +47,7 @@ func steady(f func([]Dot, []float64) float64) Function {
 	return Function{Steady: true, Apply: func(d []Dot, _ float64, x []float64) float64 { return f(d, x) }}
 }
 
-// increase adds up what a counter gained; a fall means it began anew from 0.
+// increase adds up what a counter gained; a fall means it started over from 0.
 func increase(d []Dot) float64 {
 	sum := 0.0
 	for i := 1; i < len(d); i++ {

@@ -32,7 +32,7 @@ const MaxWindow = 10 * 24 * time.Hour
 type tier struct {
 	at      []int64 // nanoseconds since 1970, ascending
 	columns [][]float64
-	dropped bool // older values have been let go
+	dropped bool // older values have been dropped
 	filled  bool // a kept value has changed
 }
 

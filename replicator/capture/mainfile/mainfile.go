@@ -42,11 +42,14 @@ func (p *Probe) Sure() (spool.MainFile, error) {
 	main, err := p.Now()
 	// A clock that was set back since leaves times to come: they differ from what a write
 	// would leave now as well as old ones do.
-	if err != nil || time.Since(time.Unix(0, main.Modified)).Abs() < Tick {
+	if err != nil || !Aged(main) {
 		return spool.MainFile{}, err
 	}
 	return main, nil
 }
+
+// Aged reports whether a write from now on would show in the time of the file.
+func Aged(main spool.MainFile) bool { return time.Since(time.Unix(0, main.Modified)).Abs() >= Tick }
 
 // Now is Sure, also where the file may be written to within the same tick: where it
 // differs from what was seen before, it was written to.

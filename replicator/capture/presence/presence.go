@@ -24,12 +24,13 @@ const (
 
 // Presence is who else uses the database, and since when. It is not for concurrent use.
 type Presence struct {
-	files    *dbfile.Files
-	attached bool      // others are
-	since    time.Time // the same is so
-	looks    int       // as often it was found
-	long     bool      // those who were there last were there for long
-	short    time.Time // others count as short-lived until then
+	files     *dbfile.Files
+	attached  bool      // others are
+	since     time.Time // the same is so
+	looks     int       // as often it was found
+	long      bool      // those who were there last were there for long
+	short     time.Time // others count as short-lived until then
+	exclusive bool      // somebody had the file for himself
 }
 
 // Look looks who is there. Errors: dbfile.ErrUnclear, *dbfile.ForeignError.
@@ -37,6 +38,7 @@ func (p *Presence) Look(now time.Time) error {
 	attached, err := p.files.Others()
 	if foreign := (*dbfile.ForeignError)(nil); err == nil || errors.As(err, &foreign) {
 		p.met(now, attached || foreign != nil)
+		p.exclusive = p.exclusive || foreign != nil && foreign.Kind == dbfile.ForeignExclusive
 	}
 	return err
 }
@@ -57,11 +59,16 @@ func (p *Presence) met(now time.Time, attached bool) {
 func (p *Presence) Missed(now time.Time) { p.long, p.short = false, now.Add(shortMemory) }
 
 // Alone reports whether nobody else has been there for a moment.
-func (p *Presence) Alone(now time.Time) bool { return !p.attached && now.Sub(p.since) >= aloneFor }
+func (p *Presence) Alone(now time.Time) bool {
+	return !p.attached && (p.exclusive || now.Sub(p.since) >= aloneFor)
+}
 
 // Stay reports whether the others are such as stay.
-func (p *Presence) Stay(now time.Time) bool {
-	return p.attached && now.Sub(p.since) >= longLife && p.looks >= longLooks && now.After(p.short)
+func (p *Presence) Stay(now time.Time) bool { return p.attached && !p.Fresh(now) && now.After(p.short) }
+
+// Fresh reports whether the others have come just now.
+func (p *Presence) Fresh(now time.Time) bool {
+	return p.attached && (now.Sub(p.since) < longLife || p.looks < longLooks)
 }
 
 // New returns what is known of a database that nobody was seen at yet.
@@ -82,6 +89,10 @@ func (p *Presence) Attached() bool { return p.attached }
 
 // Since returns since when that is so.
 func (p *Presence) Since() time.Time { return p.since }
+
+// Exclusive reports whether somebody was ever seen who wants the file for himself. He is refused
+// while we are connected, and asks in a way that nobody sees.
+func (p *Presence) Exclusive() bool { return p.exclusive }
 
 // Long reports whether those who were there last were there for long.
 func (p *Presence) Long() bool { return p.long }

@@ -74,6 +74,13 @@ func (f *Flusher) Absorb(x dbfile.WALIndex) error {
 	return f.tail.Absorb(x)
 }
 
+// AbsorbWhole is Absorb; whole is tail.Tail.Whole.
+func (f *Flusher) AbsorbWhole(x dbfile.WALIndex, whole bool) error {
+	f.tail.Whole = whole
+	defer func() { f.tail.Whole = false }()
+	return f.Absorb(x)
+}
+
 // AbsorbHead reads to the head.
 func (f *Flusher) AbsorbHead() error {
 	x, err := tail.Index(f.files)

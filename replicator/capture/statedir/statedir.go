@@ -185,8 +185,8 @@ func (s *Dir) load(ctx context.Context) (Origin, error) {
 		return FromHere, nil
 	case err == nil:
 		return s.begin(ctx)
-	case errors.Is(err, spool.ErrDamaged), errors.Is(err, pagesums.ErrDamaged):
-		s.Log.Warn("state directory is damaged; taking the position from the replica, no action needed", "err", err)
+	case errors.Is(err, spool.ErrCorrupt), errors.Is(err, pagesums.ErrCorrupt):
+		s.Log.Warn("state directory is corrupt; taking the position from the replica, no action needed", "err", err)
 		return s.begin(ctx)
 	}
 	return FromNothing, err
@@ -200,7 +200,7 @@ func (s *Dir) use(sp *spool.Spool) {
 // loadSums opens the page-checksum map and applies the segments it may lack.
 func (s *Dir) loadSums(sp *spool.Spool) error {
 	m, err := pagesums.Open(s.sumsPath())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pagesums.ErrDamaged) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pagesums.ErrCorrupt) {
 		// A crash between the first segment and its map leaves this.
 		if err := pagesums.Write(s.sumsPath(), 0, sp.Position().PageSize, nil); err != nil {
 			return err
@@ -215,7 +215,7 @@ func (s *Dir) loadSums(sp *spool.Spool) error {
 	}
 	sum, err := m.Checksum()
 	if last := sp.Position(); err == nil && (sum != last.Checksum || m.Pages() != last.Pages) {
-		err = fmt.Errorf("%w: adds up to %s, want %s", pagesums.ErrDamaged, sum, last.Checksum)
+		err = fmt.Errorf("%w: adds up to %s, want %s", pagesums.ErrCorrupt, sum, last.Checksum)
 	}
 	if err != nil {
 		return errors.Join(err, m.Close())
@@ -253,7 +253,7 @@ func redoSegment(m *pagesums.Map, s spool.Segment) (err error) {
 	dec := ltx.NewDecoder(r)
 	dec.SetRetainPageIndex(false)
 	if err := dec.DecodeHeader(); err != nil {
-		return fmt.Errorf("%w: %w", spool.ErrDamaged, err)
+		return fmt.Errorf("%w: %w", spool.ErrCorrupt, err)
 	}
 	data := make([]byte, dec.Header().PageSize)
 	var changes []pagesums.Change
@@ -277,10 +277,10 @@ func redoSegment(m *pagesums.Map, s spool.Segment) (err error) {
 		_, err = io.Copy(io.Discard, r)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", spool.ErrDamaged, err)
+		return fmt.Errorf("%w: %w", spool.ErrCorrupt, err)
 	}
 	if hex.EncodeToString(sha.Sum(nil)) != s.SHA256 {
-		return fmt.Errorf("%w: not the bytes that were captured", spool.ErrDamaged)
+		return fmt.Errorf("%w: not the bytes that were captured", spool.ErrCorrupt)
 	}
 	return errors.Join(m.Put(changes), m.Cut(s.MaxTXID, s.Commit))
 }
@@ -359,14 +359,17 @@ func (s *Dir) Mend() error {
 }
 
 // Following returns p as the position after a next segment: the next TXID, and a
-// time that has risen whatever the clock did. Unless continuity is proven, nobody knows
-// since when the segment covers.
+// time that has risen whatever the clock did. Unless continuity is proven, no look since the last
+// segment counts for what it covers.
 func (s *Dir) Following(p spool.Position, proven bool) spool.Position {
 	_, now := s.now()
 	mark := s.mark
 	mark.Watch(now)
 	if !proven {
-		mark.Since = time.Time{}
+		mark.Since = s.pos.Mark.Since // what the last segment has, and no look since
+		if mark.Since.After(s.pos.Stamp().Time) {
+			mark.Since = time.Time{}
+		}
 	}
 	p.TXID = s.pos.TXID + 1
 	p.Timestamp = max(s.pos.Timestamp+1, now.Wall.UnixMilli())

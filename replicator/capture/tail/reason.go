@@ -7,7 +7,7 @@ type Reason string
 // with its page checksums. ReasonFirst is no discontinuity and is not counted.
 const (
 	ReasonFirst    Reason = "first"      // nothing was ever captured: the whole database
-	ReasonState    Reason = "state"      // the state directory was lost or is damaged
+	ReasonState    Reason = "state"      // the state directory was lost or is corrupt
 	ReasonReplaced Reason = "replaced"   // another file is at the path
 	ReasonPageSize Reason = "page_size"  // the whole database again: pages of two sizes cannot be combined
 	ReasonWALReset Reason = "wal_reset"  // the WAL was reset before all of it was captured

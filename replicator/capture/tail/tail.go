@@ -24,6 +24,7 @@ type Tail struct {
 	scanner dbfile.FrameScanner
 	Pending time.Time // when the oldest commit that is not in the spool was met, read or not
 	Commits int       // read since reset to 0
+	Whole   bool      // what is in the WAL now, in a generation after the head's, is all that was committed since
 	Frames  int       // likewise
 
 	Deadline time.Time     // while others wait: to be read by then, or not; zero: there is none
@@ -119,12 +120,23 @@ func (t *Tail) Proves(x dbfile.WALIndex) error {
 	switch behind := x.Change - t.Head.Change; {
 	case x.PageSize != t.Head.PageSize:
 		return Discontinuous(ReasonPageSize, "from %d to %d bytes", t.Head.PageSize, x.PageSize)
-	case int32(behind) < 0:
+	case int32(behind) < 0 && !t.goesOn(x):
 		return Discontinuous(ReasonWALIndex, "commit counter went from %d to %d", t.Head.Change, x.Change)
 	case x.MaxFrame == 0:
 		return Discontinuous(ReasonWALReset, "%d commits are gone from the wal", behind)
 	}
 	return nil
+}
+
+// goesOn reports whether x is of the head's generation and not behind it, or Whole. Then the running
+// checksum from the head to x's end is the proof, and the commit counter is none: after a kill
+// the wal-index is made anew from the WAL and counts from 0. A reset, by whomever, draws other
+// salts, and who writes over frames that we have read breaks the checksum.
+func (t *Tail) goesOn(x dbfile.WALIndex) bool {
+	if t.Whole && !t.Head.InGeneration(x) {
+		return x.MaxFrame > 0
+	}
+	return t.Head.InGeneration(x) && x.Salt2 != 0 && x.MaxFrame > 0 && x.MaxFrame >= t.Head.Frames.Frame
 }
 
 // Absorb reads the frames from where we are to x's head into the batch, which is
@@ -193,6 +205,10 @@ func (t *Tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 			b.Lowest = min(b.Lowest, size)
 		}
 	}
+	counts := x.Change - t.Head.Change
+	if !counted(counts, commits, repeats) && t.goesOn(x) && int32(counts) < int32(commits) {
+		counts = commits - repeats // the wal-index was made anew
+	}
 	switch err := t.scanner.Err(); {
 	case errors.Is(err, dbfile.ErrSalt), errors.Is(err, dbfile.ErrChecksum), errors.Is(err, io.ErrUnexpectedEOF):
 		return Discontinuous(t.blame(x), "%v", err)
@@ -201,12 +217,12 @@ func (t *Tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 		return err
 	case t.scanner.Position() != x.Position(), size != x.Pages:
 		return Discontinuous(ReasonFrames, "wal and wal-index differ at frame %d", x.MaxFrame)
-	case !counted(x.Change-t.Head.Change, commits, repeats):
-		return Discontinuous(ReasonWALReset, "%d commits happened and %d are in the wal", x.Change-t.Head.Change, commits)
+	case !counted(counts, commits, repeats):
+		return Discontinuous(ReasonWALReset, "%d commits happened and %d are in the wal", counts, commits)
 	}
 	t.spent += time.Since(began)
 	t.Frames += int(x.MaxFrame - from.Frame)
-	t.Commits += int(x.Change - t.Head.Change)
+	t.Commits += int(counts)
 	t.Head = t.Head.Moved(x)
 	t.Met(t.clock())
 	return nil

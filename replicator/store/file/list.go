@@ -20,7 +20,7 @@ import (
 
 // List implements replicator.Store. Names are read a directory at a time and
 // only of directories that can hold wanted keys; files are looked at when the
-// caller reaches them. An object that vanishes meanwhile is left out.
+// caller reaches them. An object that vanishes in the meantime is left out.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
 		if _, err := os.Stat(s.dir); err != nil {

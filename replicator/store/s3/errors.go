@@ -76,6 +76,9 @@ func brief(err error) string {
 	if errors.As(err, &part) {
 		return fmt.Sprintf("part %d of %d bytes: %s", part.number, part.size, brief(part.err))
 	}
+	if noCredentials(err) && strings.Contains(err.Error(), "access disabled to EC2 IMDS") {
+		return "no credentials were found" // nothing of the rest is about what was configured
+	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		text := api.ErrorCode()
@@ -228,8 +231,7 @@ func (p place) hint(op string, err error) string {
 	)
 	switch {
 	case noCredentials(err):
-		return "no usable credentials were found: set access_key and secret_key, or AWS_ACCESS_KEY_ID and " +
-			"AWS_SECRET_ACCESS_KEY, or give the machine a role"
+		return "set access_key and secret_key, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
 	case errors.As(err, &dns):
 		if strings.HasPrefix(dns.Name, p.bucket+".") {
 			return fmt.Sprintf("the host name %s does not resolve: check endpoint, or set path_style = true", dns.Name)
@@ -294,7 +296,7 @@ func (p place) hintForCode(op, code string, err error) string {
 	case "SignatureDoesNotMatch":
 		if header, sent, got := foreign.Rewritten(err); header != "" {
 			return fmt.Sprintf("something between here and the store rewrites the header %s, which is signed, from %.60q to "+
-				"%.60q: let the proxy pass it on as it is", header, sent, got)
+				"%.60q: configure the proxy to forward it unchanged", header, sent, got)
 		}
 		return "the secret does not belong to the key id: check secret_key for a missing or extra character; where it is " +
 			"right, a proxy before the store rewrites a signed header (Host, x-amz-*, Content-MD5)"
@@ -302,7 +304,7 @@ func (p place) hintForCode(op, code string, err error) string {
 		return "the session token has expired: renew it; rotated environment files and instance roles are read again by " +
 			"themselves"
 	case "RequestTimeTooSkewed":
-		return "this machine's clock is wrong: set it (NTP); requests go on with a corrected time meanwhile"
+		return "this machine's clock is wrong: set it (NTP); until then requests are signed with a corrected time"
 	case "AccessDenied", "Forbidden", "UnauthorizedAccess":
 		return deniedHint(op)
 	case "NotImplemented", "UnsupportedArgument":
@@ -349,7 +351,7 @@ func deniedHint(op string) string {
 	case "put":
 		return "the keys may not write here: they need s3:PutObject on this prefix (read-only keys can only restore)"
 	case "delete":
-		return "the keys or an object lock forbid deleting: retention cannot remove old files, replication goes on"
+		return "the keys or an object lock forbid deleting: retention cannot remove old files; replication continues"
 	case "list":
 		return "the keys may not list the bucket: they need s3:ListBucket on it"
 	}

@@ -13,6 +13,15 @@ func (s *Store) PretendAmazon() {
 	s.client = s3.NewFromConfig(s.access.loaded, s.clientOptions)
 }
 
+// SetPartSize has uploads go out in parts that are smaller than S3 takes.
+func (s *Store) SetPartSize(bytes int64) { s.config.PartSize, s.place.partSize = bytes, bytes }
+
+// SetWhole has uploads of more bytes than that go out in parts.
+func (s *Store) SetWhole(bytes int64) { s.whole = bytes }
+
+// SetPage has listings come in pages of so many keys.
+func (s *Store) SetPage(keys int32) { s.page = &keys }
+
 // PartSize is how large the parts of a body of at most so many bytes are.
 func (s *Store) PartSize(atMost int64) (int64, error) { return s.partSize(atMost) }
 

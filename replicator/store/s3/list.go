@@ -172,7 +172,7 @@ func (l *listing) ask(ctx context.Context) (page, error) {
 }
 
 func (l *listing) askV2(ctx context.Context) (page, error) {
-	input := &s3.ListObjectsV2Input{Bucket: &l.store.config.Bucket, Prefix: &l.prefix}
+	input := &s3.ListObjectsV2Input{Bucket: &l.store.config.Bucket, Prefix: &l.prefix, MaxKeys: l.store.page}
 	switch {
 	case l.paging == byToken:
 		input.ContinuationToken = l.token

@@ -29,8 +29,8 @@ func at(t *testing.T, f *s3test.Fake, change func(*s3.Config)) *s3.Store {
 	c := s3.Config{
 		Bucket: s3test.Bucket, Prefix: fmt.Sprintf("p%d/db", fakes.Add(1)), Endpoint: f.URL, Region: s3test.Region,
 		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, Stall: 10 * time.Second, Deadline: time.Minute,
-		Backoff:  10 * time.Millisecond,
-		PartSize: 5 << 20, Settle: 200 * time.Millisecond,
+		Backoff: 10 * time.Millisecond,
+		Settle:  200 * time.Millisecond,
 	}
 	if change != nil {
 		change(&c)
@@ -39,6 +39,7 @@ func at(t *testing.T, f *s3test.Fake, change func(*s3.Config)) *s3.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
+	st.SetPartSize(part)
 	if f.Profile.Name == "Amazon S3" {
 		st.PretendAmazon()
 	}
@@ -46,6 +47,9 @@ func at(t *testing.T, f *s3test.Fake, change func(*s3.Config)) *s3.Store {
 }
 
 var fakes atomic.Int64
+
+// part is how large parts are at a fake: some of these tests store hundreds of them.
+const part = s3test.LeastPart
 
 // quirk starts a fake with one oddity and opens a store there.
 func quirk(t *testing.T, p s3test.Profile) (*s3.Store, *s3test.Fake) {
@@ -89,7 +93,7 @@ func (i insisting) Put(ctx context.Context, key string, body store.Body, opts st
 // documented, over TLS too.
 func TestProviders_S31(t *testing.T) {
 	t.Parallel()
-	data := noise(13<<20 + 5)
+	data := noise(2*part + part/2 + 5)
 	for _, profile := range s3test.Profiles() {
 		t.Run(profile.Name, func(t *testing.T) {
 			t.Parallel()
@@ -173,7 +177,7 @@ func TestStrict_S31(t *testing.T) {
 // again, whether the store checks the signed hash or Content-MD5.
 func TestFlippedBit_S32(t *testing.T) {
 	t.Parallel()
-	data := noise(11 << 20)
+	data := noise(2*part + part/5)
 	for name, ignores := range map[string]bool{"signed hash": false, "Content-MD5": true} {
 		for _, op := range []string{"put", "part"} {
 			t.Run(name+" "+op, func(t *testing.T) {
@@ -224,7 +228,7 @@ func TestPartSize_S33(t *testing.T) {
 // for an answer is waited for by looking; one that never comes is aborted.
 func TestCompletion_S14(t *testing.T) {
 	t.Parallel()
-	data := noise(6 << 20)
+	data := noise(part + part/5)
 	f := s3test.NewFake(t, s3test.Profile{Completing: time.Second})
 	st := at(t, f, func(c *s3.Config) { c.Settle = time.Minute })
 	if _, err := putStream(st, key, data, store.PutOptions{Create: true}); err != nil {
@@ -326,7 +330,7 @@ func TestListings_S10(t *testing.T) {
 // is possible, and named where it is not.
 func TestGateways_S34(t *testing.T) {
 	t.Parallel()
-	data := noise(11 << 20)
+	data := noise(2*part + part/5)
 	etag := func(f func(string) string) func(string, string) string {
 		return func(etag, op string) string {
 			if op == "put" || op == "part" {
@@ -362,7 +366,7 @@ func TestGateways_S34(t *testing.T) {
 			if f.Requests()["abort"] > 0 {
 				t.Error("a good upload was aborted")
 			}
-			for _, r := range [][2]int64{{0, -1}, {0, 10}, {5 << 20, 1000}, {10 << 20, -1}} {
+			for _, r := range [][2]int64{{0, -1}, {0, 10}, {part, 1000}, {2 * part, -1}} {
 				want := data[r[0]:]
 				if r[1] > 0 {
 					want = want[:r[1]]

@@ -81,7 +81,7 @@ func refusesCondition(err error) bool {
 }
 
 func (s *Store) send(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
-	if body.Size >= 0 && body.Size <= maxWhole {
+	if body.Size >= 0 && body.Size <= s.whole {
 		return s.putWhole(ctx, key, body, opts)
 	}
 	size, err := s.partSize(max(body.Size, body.AtMost))

@@ -99,7 +99,7 @@ func TestConditional_S12_twoAtOnce(t *testing.T) {
 // where nothing is, too.
 func TestConditional_S12_completion(t *testing.T) {
 	t.Parallel()
-	data := noise(6 << 20)
+	data := noise(part + part/5)
 	for name, test := range map[string]struct {
 		status int
 		code   string
@@ -135,7 +135,8 @@ func TestConditional_S12_completion(t *testing.T) {
 					t.Fatalf("again: %v", err)
 				}
 				refused = ""
-				known := storetest.Bytes(noise(65 << 20))
+				st.SetWhole(2 * part)
+				known := storetest.Bytes(noise(2*part + part/2)) // more than goes out as one PUT
 				if _, err = st.Put(t.Context(), "known", known, store.PutOptions{Create: true}); err != nil {
 					t.Errorf("a body that can be opened again: %v", err)
 				}
@@ -159,7 +160,7 @@ func TestConditional_S12_completion(t *testing.T) {
 // to keep the connection, and turns out to be an error: it is none that is taken for success.
 func TestCompletion_S14_errorIn200(t *testing.T) {
 	t.Parallel()
-	data := noise(6 << 20)
+	data := noise(part + part/5)
 	const header = `<?xml version="1.0" encoding="UTF-8"?>`
 	for name, text := range map[string]string{
 		"white space first": "  \n  \n<Error><Code>InternalError</Code><Message>again</Message></Error>",
@@ -198,7 +199,7 @@ func TestCompletion_S14_errorIn200(t *testing.T) {
 // before its end: that is no object that is missing, and it can begin anew.
 func TestUpload_S14_aborted(t *testing.T) {
 	t.Parallel()
-	data := noise(12 << 20)
+	data := noise(2*part + part/2)
 	for _, op := range []string{"part", "complete"} {
 		for _, always := range []bool{false, true} {
 			t.Run(fmt.Sprint(op, " always ", always), func(t *testing.T) {
@@ -277,7 +278,7 @@ func TestKeys_S8_expireInAnUpload(t *testing.T) {
 		return false
 	})
 	st := at(t, f, func(c *s3.Config) { c.Endpoint, c.AccessKey, c.SecretKey = url, "", "" })
-	data := noise(16 << 20)
+	data := noise(3*part + part/5)
 	if _, err := putStream(st, key, data, store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -470,7 +471,7 @@ func TestClock_P9(t *testing.T) {
 				st := at(t, f, func(c *s3.Config) { c.Prefix = strings.TrimSuffix(f.Keys()[0], "/gone") })
 				calls := []func() error{
 					func() error { _, err := putBytes(st, "put", []byte("x")); return err },
-					func() error { _, err := putStream(st, "parts", noise(6<<20), store.PutOptions{}); return err },
+					func() error { _, err := putStream(st, "parts", noise(part+part/5), store.PutOptions{}); return err },
 					func() error { _, err := keysOf(st, "", ""); return err },
 					func() error { _, _, err := st.Get(t.Context(), "there", 0, 0); return err },
 					func() error { return st.Delete(t.Context(), "gone") },
@@ -482,5 +483,24 @@ func TestClock_P9(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Without keys the error says so, and nothing of Amazon's metadata service, which is not asked
+// for another provider.
+func TestNoCredentials(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "none")
+	for _, name := range []string{"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"} {
+		t.Setenv(name, empty)
+	}
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"} {
+		t.Setenv(name, "")
+	}
+	f := s3test.NewFake(t, s3test.Profile{})
+	st := at(t, f, func(c *s3.Config) { c.AccessKey, c.SecretKey = "", "" })
+	_, err := readAll(t, st, key)
+	if !errors.Is(err, store.ErrAuth) || strings.Contains(err.Error(), "IMDS") ||
+		!strings.Contains(err.Error(), "access denied: no credentials were found: set access_key and secret_key") {
+		t.Errorf("without keys: %v", err)
 	}
 }

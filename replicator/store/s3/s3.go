@@ -35,7 +35,7 @@ const (
 	DefaultPartSize = 8 << 20          // of multipart uploads, the least; also the largest single PUT of a stream
 	DefaultSettle   = 10 * time.Minute // a completed upload may take to appear
 
-	slowestLink = 4 << 10 // bytes per second: a body extends its operation's deadline by this
+	slowestLink = 128 // bytes per second of one among hundreds: a body extends its operation's deadline by this
 	maxAttempts = 4
 )
 
@@ -78,6 +78,8 @@ type Store struct {
 	config   Config
 	uploads  sync.Map // ids of multipart uploads under way, so that none is swept
 	newest   newest
+	whole    int64       // see maxWhole
+	page     *int32      // keys of a listing's page; nil: as many as the store gives
 	singly   atomic.Bool // DeleteObjects is not known here
 	headless atomic.Bool // HEAD is refused here: GET of one byte tells as much
 }
@@ -98,7 +100,7 @@ func New(ctx context.Context, c Config) (*Store, error) {
 		return nil, fmt.Errorf("s3 replica s3://%s: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or endpoint_url of the shared "+
 			"configuration: %w", c.Bucket, err)
 	}
-	st := &Store{access: a, provider: providerOf(c.Endpoint), config: c}
+	st := &Store{access: a, provider: providerOf(c.Endpoint), config: c, whole: maxWhole}
 	st.client = s3.NewFromConfig(a.loaded, st.clientOptions)
 	st.place = place{bucket: c.Bucket, prefix: c.Prefix, endpoint: c.Endpoint, region: a.loaded.Region,
 		partSize: c.PartSize, provider: st.provider}
@@ -107,6 +109,9 @@ func New(ctx context.Context, c Config) (*Store, error) {
 
 // Provider returns the name of the provider, as far as the endpoint tells it.
 func (s *Store) Provider() string { return s.provider.name }
+
+// Endpoint names what answers: it is the same for all stores behind one.
+func (s *Store) Endpoint() string { return s.place.where() }
 
 // HeadRefused reports whether the store was found to refuse HEAD.
 func (s *Store) HeadRefused() bool { return s.headless.Load() }
@@ -190,7 +195,7 @@ func (c *Config) newRetryer() aws.Retryer {
 		o.MaxAttempts = maxAttempts
 		o.MaxBackoff = c.Backoff
 		o.Backoff = retry.NewExponentialJitterBackoff(c.Backoff)
-		o.Retryables = append(o.Retryables, retry.RetryableErrorCode{
+		o.Retryables = append(append([]retry.IsErrorRetryable{unsent{}}, o.Retryables...), retry.RetryableErrorCode{
 			Codes: map[string]struct{}{"ConditionalRequestConflict": {}, "OperationAborted": {}, "BadDigest": {},
 				"XAmzContentSHA256Mismatch": {}},
 		}, retryableNonsense{})

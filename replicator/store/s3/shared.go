@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
 
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/breaker"
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/foreign"
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/wire"
 )
@@ -24,8 +25,9 @@ import (
 // connections, trusted certificates, credentials. A process with a thousand
 // databases has one of it. The zero value is ready.
 type Shared struct {
-	mu   sync.Mutex
-	made map[account]*access
+	mu       sync.Mutex
+	made     map[account]*access
+	breakers map[string]*breaker.Breaker // by endpoint
 }
 
 // account is what must be equal for an access to be shared.
@@ -42,6 +44,7 @@ type access struct {
 	endpoint    string                // configured, or what the SDK's environment says; "" is Amazon
 	credentials *aws.CredentialsCache // nil where the keys are fixed
 	signer      *wire.Signer
+	breaker     *breaker.Breaker
 }
 
 // access returns the one for c, which is complete. A nil Shared makes a new one.
@@ -67,9 +70,14 @@ func (s *Shared) access(ctx context.Context, c Config) (*access, error) {
 		return nil, err
 	}
 	if s.made == nil {
-		s.made = map[account]*access{}
+		s.made, s.breakers = map[account]*access{}, map[string]*breaker.Breaker{}
 	}
 	s.made[key] = a
+	where := place{endpoint: a.endpoint, region: a.loaded.Region}.where()
+	if s.breakers[where] == nil {
+		s.breakers[where] = a.breaker
+	}
+	a.breaker = s.breakers[where]
 	return a, nil
 }
 
@@ -95,7 +103,7 @@ func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load settings for s3://%s: %w", c.Bucket, err)
 	}
-	a := &access{loaded: loaded, endpoint: c.Endpoint}
+	a := &access{loaded: loaded, endpoint: c.Endpoint, breaker: &breaker.Breaker{}}
 	if a.endpoint == "" {
 		a.endpoint = aws.ToString(s3.NewFromConfig(loaded).Options().BaseEndpoint)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -12,6 +14,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/breaker"
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/foreign"
 )
 
@@ -25,9 +28,46 @@ func (s *Store) watchRequests(stack *middleware.Stack) error {
 			middleware.Before),
 		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchObserve", s.observeAttempt), "Retry",
 			middleware.After),
+		stack.Finalize.Insert(middleware.FinalizeMiddlewareFunc("sqlwatchBreaker", s.whileAnswered), "Retry",
+			middleware.After),
 		stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("sqlwatchForeignAnswer", foreign.Refuse),
 			middleware.After),
 	)
+}
+
+// whileAnswered holds each attempt back while the endpoint answers nobody.
+func (s *Store) whileAnswered(ctx context.Context, in middleware.FinalizeInput,
+	next middleware.FinalizeHandler) (out middleware.FinalizeOutput, metadata middleware.Metadata, err error) {
+	done, err := s.access.breaker.Enter(ctx, s.place.url(""))
+	if err != nil {
+		return out, metadata, err
+	}
+	outcome := breaker.Unknown
+	defer func() { done(outcome, err) }()
+	out, metadata, err = next.HandleFinalize(ctx, in)
+	switch {
+	case err == nil || statusOf(err) > 0 && !away(statusOf(err)):
+		outcome = breaker.Answered
+	case ctx.Err() == nil && !noCredentials(err) && !errors.As(err, new(*fs.PathError)): // a body that cannot be read
+		outcome = breaker.Silent
+	}
+	return out, metadata, err
+}
+
+// away reports whether a status is what a proxy says in place of the store behind it.
+func away(status int) bool {
+	return status == http.StatusBadGateway || status == http.StatusGatewayTimeout
+}
+
+// unsent is what the breaker refused: to repeat it at once would be refused too.
+type unsent struct{}
+
+// IsErrorRetryable implements retry.IsErrorRetryable.
+func (unsent) IsErrorRetryable(err error) aws.Ternary {
+	if open := (*breaker.OpenError)(nil); errors.As(err, &open) {
+		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
 }
 
 // withFreshKeys repeats a request once whose temporary keys had expired, with those that

@@ -198,7 +198,7 @@ func (m *Memory) Get(ctx context.Context, key string, offset, length int64) (io.
 }
 
 // List implements replicator.Store. It sees a key that is put or deleted
-// meanwhile or not, page by page.
+// in the meantime or not, page by page.
 func (m *Memory) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
 		for {

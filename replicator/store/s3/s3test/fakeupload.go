@@ -14,6 +14,10 @@ import (
 	"time"
 )
 
+// LeastPart is the smallest part that a Fake takes but as the last: a twentieth of what S3
+// does, which Server holds uploads to, so that tests of large uploads need not be large.
+const LeastPart = 256 << 10
+
 func (f *Fake) create(w http.ResponseWriter, r *http.Request, key string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -113,7 +117,7 @@ func (f *Fake) assemble(r *http.Request, id, key string, body []byte) (data []by
 		if f.Profile.EvenParts && !last && len(p.data) != len(u.parts[list.Part[0].PartNumber].data) {
 			return nil, "", refuse(400, "InvalidPart", "All non-trailing parts must have the same length.")
 		}
-		if !last && len(p.data) < 5<<20 {
+		if !last && len(p.data) < LeastPart {
 			return nil, "", refuse(400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size")
 		}
 		data = append(data, p.data...)

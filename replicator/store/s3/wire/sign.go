@@ -12,7 +12,7 @@ import (
 
 // neverSigned are headers that say nothing about the request and that proxies
 // rewrite: Google's front end appends ",gzip(gfe)" to Accept-Encoding before the
-// signature is checked (aws-sdk-go-v2 #1816), others count attempts anew. They are
+// signature is checked (aws-sdk-go-v2 #1816), others count attempts again. They are
 // sent, but the signature does not cover them.
 var neverSigned = []string{"Accept-Encoding", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Content-Type"}
 

@@ -31,8 +31,8 @@ func believed(t *testing.T, path string, total ltx.Checksum, pages uint32) bool 
 	t.Helper()
 	m, err := Open(path)
 	if err != nil {
-		if !errors.Is(err, ErrDamaged) {
-			t.Fatalf("open: %v, want ErrDamaged", err)
+		if !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("open: %v, want ErrCorrupt", err)
 		}
 		return false
 	}

@@ -1,4 +1,5 @@
-package capture
+// Package view begins read transactions that last.
+package view
 
 import (
 	"context"
@@ -9,19 +10,18 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
-// viewTries bounds how often a transaction is begun that others keep from its mark.
-const viewTries = 200
+// tries bounds how often a transaction is begun that others keep from its mark.
+const tries = 200
 
-var errNothing = errors.New("nothing was ever written to the database")
+// ErrNone says that others were in the way all the time.
+var ErrNone = errors.New("no moment found at which a read mark was to be had: try again")
 
-var errNoView = errors.New("no moment found at which a read mark was to be had: try again")
-
-// beginView begins a read transaction on conn that lasts, and returns what it sees. It
+// Begin begins a read transaction on conn that lasts, and returns what it sees. It
 // has a mark, never READ0, which costs the application the more the longer it is held.
 // As long as it lasts, frames stay in the WAL, and nothing beyond the mark reaches the
 // main file.
-func beginView(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbfile.WALIndex, error) {
-	for range viewTries {
+func Begin(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbfile.WALIndex, error) {
+	for range tries {
 		err := conn.BeginMarked(ctx)
 		if errors.Is(err, sqlite.ErrBusy) {
 			continue
@@ -35,5 +35,5 @@ func beginView(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbf
 		}
 		return x, nil
 	}
-	return dbfile.WALIndex{}, errNoView
+	return dbfile.WALIndex{}, ErrNone
 }

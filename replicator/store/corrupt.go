@@ -13,7 +13,7 @@ type CorruptError struct {
 }
 
 // Error names the object.
-func (e *CorruptError) Error() string { return fmt.Sprintf("object %s is damaged: %v", e.Key, e.Err) }
+func (e *CorruptError) Error() string { return fmt.Sprintf("object %s is corrupt: %v", e.Key, e.Err) }
 
 // Unwrap returns what is wrong with it.
 func (e *CorruptError) Unwrap() error { return e.Err }

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+)
+
+// obedient is an application that does what it is told, line by line.
+const obedient = `
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
+db.execute("pragma journal_mode=wal"); db.execute("pragma synchronous=normal")
+db.execute("pragma wal_autocheckpoint=0")
+db.execute("create table if not exists t(v)")
+def rows(n):
+    db.execute("begin immediate")
+    for _ in range(n): db.execute("insert into t values(randomblob(3500))")
+    db.execute("commit")
+    return db.execute("select count(*) from t").fetchone()[0]
+print("ready", flush=True)
+for line in sys.stdin: print(eval(line), flush=True)
+`
+
+// told is an obedient application.
+type told struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	lines *bufio.Scanner
+}
+
+func startTold(t *testing.T, database string) *told {
+	t.Helper()
+	a := &told{t: t, cmd: exec.Command("python3", "-c", obedient, database)}
+	var err error
+	if a.stdin, err = a.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := a.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.lines = bufio.NewScanner(out)
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.kill)
+	a.answer()
+	return a
+}
+
+// kill ends the application without a close.
+func (a *told) kill() {
+	if a.cmd.ProcessState == nil {
+		a.cmd.Process.Kill()
+		a.cmd.Wait()
+	}
+}
+
+func (a *told) answer() string {
+	a.t.Helper()
+	if !a.lines.Scan() {
+		a.t.Fatal("the application has ended")
+	}
+	return a.lines.Text()
+}
+
+func (a *told) do(line string) string {
+	a.t.Helper()
+	if _, err := io.WriteString(a.stdin, line+"\n"); err != nil {
+		a.t.Fatal(err)
+	}
+	return a.answer()
+}
+
+// quit closes the connection, as the last one if nobody else is there.
+func (a *told) quit() {
+	a.t.Helper()
+	a.do("db.close()")
+	a.stdin.Close()
+	if err := a.cmd.Wait(); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// slow makes each such system call of a process on a file take so long, until end is called.
+func slow(t *testing.T, pid int, call, file string, each time.Duration) (end func()) {
+	t.Helper()
+	cmd := exec.Command("strace", "-f", "-p", strconv.Itoa(pid), "-P", file, "-e", "trace="+call, "-o", "/dev/null", "-e",
+		"inject="+call+":delay_enter="+strconv.FormatInt(each.Microseconds(), 10))
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
+	t.Cleanup(end)
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		if strings.Contains(lines.Text(), "attached") {
+			go io.Copy(io.Discard, said)
+			return end
+		}
+	}
+	t.Fatal("strace has not attached")
+	return nil
+}
+
+// checkpoint begins a checkpoint by the daemon, which the end of the test ends.
+func (d *daemonProcess) checkpoint(t *testing.T, mode string) {
+	t.Helper()
+	cmd := exec.Command("sqlwatch", "--config", d.config, "checkpoint", "--mode="+mode, "app")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+}
+
+// holds reports whether the daemon has one of the database's locks.
+func (d *daemonProcess) holds(t *testing.T, files *dbfile.Files, lock string) bool {
+	t.Helper()
+	holders, err := dbfile.LockHolders(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(holders, func(h dbfile.LockHolder) bool { return h.Lock == lock && h.PID == d.Process.Pid })
+}
+
+// The names of the side files go while sqlwatch is inside a long checkpoint of its own: it is ended, and
+// the application's close saves what is in its WAL, as without sqlwatch.
+func TestNamesGoInACheckpoint_D15(t *testing.T) {
+	t.Parallel()
+	for name, replicated := range map[string]bool{"plain": false, "replicated": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			database := filepath.Join(dir, "app.db")
+			a := startTold(t, database)
+			a.do("rows(1)")
+			configuration := databaseBlock(database)
+			if replicated {
+				configuration = replicatedTo(database, filepath.Join(dir, "replica"))
+			}
+			d := startDaemon(t, dir, configuration)
+			files, err := dbfile.Open(database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer files.Close()
+			if replicated {
+				poll(t, "the replica has everything", func() bool {
+					_, page := d.get("/api/v1/databases")
+					return strings.Contains(page, `"txid":1`)
+				})
+			}
+			slow(t, d.Process.Pid, "pwrite64", database, 10*time.Millisecond)
+			a.do("rows(2500)") // 25 s of a checkpoint
+			d.checkpoint(t, "passive")
+			poll(t, "a checkpoint is under way", func() bool { return d.holds(t, files, "checkpoint") })
+			if out, err := exec.Command("rm", database+"-wal", database+"-shm").CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			for began := time.Now(); d.holds(t, files, "shared"); time.Sleep(5 * time.Millisecond) {
+				if time.Since(began) > 10*time.Second {
+					t.Fatal("after ten seconds sqlwatch still keeps the application's close from being the last")
+				}
+			}
+			want := a.do("rows(1)")
+			a.quit()
+			out, err := exec.Command("sqlite3", database, "select count(*) from t; pragma integrity_check").CombinedOutput()
+			if got := strings.TrimSpace(string(out)); err != nil || got != fmt.Sprintf("%s\nok", want) {
+				t.Errorf("after the application's close: %q, %v; want %s rows", got, err, want)
+			}
+		})
+	}
+}
+
+// sqlwatch is stopped (SIGSTOP) inside a checkpoint of its own. In a PASSIVE that costs the application nothing
+// but a checkpoint of its own; in a TRUNCATE its transactions wait.
+func TestStoppedInACheckpoint_D83(t *testing.T) {
+	t.Parallel()
+	for mode, tc := range map[string]struct {
+		call, side, lock string
+		waits            bool
+	}{
+		"passive":  {"pwrite64", "", "checkpoint", false},
+		"truncate": {"ftruncate", "-wal", "write", true},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			database := filepath.Join(dir, "app.db")
+			a := startTold(t, database)
+			a.do("rows(200)")
+			d := startDaemon(t, dir, databaseBlock(database))
+			files, err := dbfile.Open(database)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer files.Close()
+			end := slow(t, d.Process.Pid, tc.call, database+tc.side, 100*time.Millisecond)
+			d.checkpoint(t, mode)
+			poll(t, "inside a checkpoint", func() bool { return d.holds(t, files, tc.lock) })
+			d.signal(t, syscall.SIGSTOP)
+			end()
+			if !d.holds(t, files, tc.lock) {
+				t.Fatalf("it was stopped after its checkpoint: slow %s did not keep it there", tc.call)
+			}
+			answer := make(chan string, 1)
+			go func() { answer <- a.do("rows(1)") }()
+			select {
+			case got := <-answer:
+				if tc.waits || got != "201" {
+					t.Errorf("the application was not kept waiting: %s rows", got)
+				}
+			case <-time.After(2 * time.Second): // SQLite gives up after ten
+				if !tc.waits {
+					t.Error("the application waits")
+				}
+			}
+			d.signal(t, syscall.SIGCONT)
+			if tc.waits {
+				if got := <-answer; got != "201" {
+					t.Errorf("after all %s rows, want 201", got)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,138 @@
+package again_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/again"
+)
+
+// TestMain makes this test binary the program that runs itself again: with AGAIN_TEST it does
+// what that says, in a process of its own.
+func TestMain(m *testing.M) {
+	exit := again.Enter()
+	what, set := os.LookupEnv("AGAIN_TEST")
+	if !set {
+		os.Exit(m.Run())
+	}
+	if code, ran, err := again.Run(); ran {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(code)
+	}
+	told := make(chan os.Signal, 1)
+	if what == "is told" {
+		signal.Notify(told, syscall.SIGTERM)
+	} else {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	fmt.Println(os.Getpid(), strings.Join(os.Args[1:], " "))
+	switch what {
+	case "says":
+		_, _ = io.Copy(os.Stdout, os.Stdin)
+		exit(7)
+	case "ends":
+		os.Exit(9) // without a word, as where help is printed
+	case "is told":
+		<-told
+		exit(5)
+	case "is deaf":
+		time.Sleep(time.Hour)
+	}
+}
+
+func program(what string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), "AGAIN_TEST="+what)
+	return cmd
+}
+
+// The process of its own has the same arguments, input and output, and its code is the
+// program's.
+func TestCode(t *testing.T) {
+	t.Parallel()
+	for what, want := range map[string]int{"says": 7, "ends": 9} {
+		cmd := program(what, "one", "two three")
+		cmd.Stdin = strings.NewReader("input")
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != want {
+			t.Errorf("%s: %v, want code %d: %s", what, err, want, out)
+		}
+		if first, rest, _ := strings.Cut(string(out), "\n"); !strings.HasSuffix(first, " one two three") ||
+			what == "says" && rest != "input" {
+			t.Errorf("%s: %q", what, out)
+		}
+	}
+}
+
+// begun starts the program and returns it with the number of the process of its own.
+func begun(t *testing.T, what string) (cmd *exec.Cmd, pid int) {
+	t.Helper()
+	cmd = program(what)
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if _, scanErr := fmt.Sscan(line, &pid); err != nil || scanErr != nil || pid == cmd.Process.Pid {
+		t.Fatalf("%q, %v %v: %s", line, err, scanErr, complaint.String())
+	}
+	return cmd, pid
+}
+
+// A signal is handed on, and who does not listen is given up.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	for what, want := range map[string]int{"is told": 5, "is deaf": 128 + int(syscall.SIGTERM)} {
+		cmd, pid := begun(t, what)
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != want {
+			t.Errorf("%s: %v, want code %d", what, err, want)
+		}
+		gone(t, pid)
+	}
+}
+
+// The process of its own does not outlive who waits for it.
+func TestOrphan(t *testing.T) {
+	t.Parallel()
+	cmd, pid := begun(t, "is deaf")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	gone(t, pid)
+}
+
+// gone waits until a process has ended, collected or not.
+func gone(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d goes on: %s", pid, stat)
+		}
+	}
+}

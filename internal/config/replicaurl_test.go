@@ -1,0 +1,20 @@
+package config
+
+import "testing"
+
+// What a replica's URL says is the replica, whatever its names are.
+func TestURLIsRead(t *testing.T) {
+	t.Parallel()
+	for _, want := range []ReplicaTarget{
+		{Type: "file", File: File{Dir: "/var/backups/a b%20#1/app"}},
+		{Type: "s3", S3: S3{Bucket: "backups", Prefix: "v1/app"}},
+		{Type: "s3", S3: S3{Bucket: "backups", Prefix: "v1/ä b;c&d", Endpoint: "https://s3.example.com:9000/x",
+			Region: "eu-1", PathStyle: true}},
+		{Type: "s3", S3: S3{Bucket: "backups", Endpoint: "http://127.0.0.1:9000", HostStyle: true}},
+	} {
+		got, err := ParseReplicaURL(want.URL())
+		if err != nil || got.Type != want.Type || got.File != want.File || got.S3 != want.S3 {
+			t.Errorf("%s is read as %+v, %v, want %+v", want.URL(), got, err, want)
+		}
+	}
+}

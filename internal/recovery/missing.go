@@ -1,0 +1,62 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/target"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+)
+
+// Missing restores the databases of a configuration whose files are missing, before
+// anything else is started.
+type Missing struct {
+	Config *config.Config
+	Stderr io.Writer // what came of each
+}
+
+// Restore restores each from the replica that reaches farthest. One without any replica,
+// or whose replicas are empty, is left to its application, which makes it.
+func (m Missing) Restore(ctx context.Context) error {
+	targets, err := m.Config.Expand()
+	if err != nil {
+		return err
+	}
+	for _, t := range targets {
+		if _, err := os.Stat(t.Path); !errors.Is(err, fs.ErrNotExist) || len(t.Replicas) == 0 {
+			continue
+		}
+		if err := m.one(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m Missing) one(ctx context.Context, t config.DatabaseTarget) error {
+	st, from, err := target.Farthest(ctx, m.Stderr, t.Replicas, custody.LineageOf(target.StateOf(m.Config, t.Name)))
+	if err != nil {
+		return err
+	}
+	txid, err := catalog.HighestTXID(ctx, st)
+	if err != nil && !NothingYet(from, err) {
+		return err
+	}
+	if txid == 0 {
+		fmt.Fprintf(m.Stderr, "sqlwatch: %s does not exist and %s is empty: starting without a restore\n", t.Path, from.Name)
+		return nil
+	}
+	result, err := restore.Run(ctx, st, restore.Options{Note: true, Output: t.Path, IfNotExists: true,
+		SyncEvery: from.SyncEvery})
+	if err != nil {
+		return fmt.Errorf("restore %s from %s: %w", t.Path, from.Name, err)
+	}
+	return Outcome{Result: result, Database: t.Name, Place: from.Place()}.Write(m.Stderr)
+}

@@ -1,0 +1,58 @@
+package recovery
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/target"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store/file"
+)
+
+// TestIfReplicaExists_R13: nothing was stored yet is nothing to do, for who begins. Where the
+// state directory knows a lineage that the place does not, the place is not what it was.
+func TestIfReplicaExists_R13(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		known, there string // lineages
+		made         bool   // the directory is there
+		nothing      bool   // well: there is nothing to do
+	}{
+		"a first start":                    {"", "", false, true},
+		"an empty directory":               {"", "", true, true},
+		"begun, and nothing stored":        {"p", "p", true, true},
+		"another one's, and empty":         {"p", "s", true, true},
+		"not mounted":                      {"p", "", false, false},
+		"an empty mount point, or emptied": {"p", "", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "replica")
+			if tt.made {
+				dir = t.TempDir()
+			}
+			st, err := file.New(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.there != "" {
+				if err := lineage.Write(t.Context(), st, lineage.Lineage{ID: tt.there}, lineage.Stored{}, true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := target.Source{Store: st, Lineage: tt.known,
+				Replica: config.ReplicaTarget{Name: "file.r", Type: "file", File: config.File{Dir: dir}}}
+			r := Recovery{Resolver: &target.Resolver{}, IfReplicaExists: true}
+			out, err := r.from(t.Context(), s, restore.Options{Output: filepath.Join(t.TempDir(), "app.db")})
+			if out.Nothing != tt.nothing || (err == nil) != tt.nothing {
+				t.Errorf("nothing to do: %v, %v; want %v", out.Nothing, err, tt.nothing)
+			}
+			if err != nil && !strings.Contains(err.Error(), "not mounted") {
+				t.Errorf("it says %v", err)
+			}
+		})
+	}
+}

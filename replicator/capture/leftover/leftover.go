@@ -1,0 +1,40 @@
+// Package leftover removes the side files that stand beside a database which nobody uses, and hold
+// nothing: a process that was killed while it was connected leaves them.
+package leftover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+)
+
+// There reports whether side files stand that hold nothing.
+func There(files *dbfile.Files) (bool, error) {
+	st, err := files.Stat()
+	return err == nil && (st.WALInode != 0 || st.ShmInode != 0) && st.WALSize <= dbfile.WALHeaderSize, err
+}
+
+// Remove connects to the database and leaves as SQLite's last close does, which removes its side files.
+// No connection of this process to it may be open. Where somebody has come, or put frames into
+// the WAL, all stays as it is. Errors: those of dbfile.Files.MayOpen and of sqlite.Open.
+func Remove(ctx context.Context, files *dbfile.Files) error {
+	if err := files.MayOpen(); err != nil {
+		return fmt.Errorf("remove empty side files of %s: %w", files.Path(), err)
+	}
+	conn, err := sqlite.Open(ctx, files.Path(), sqlite.Options{})
+	if err != nil {
+		return fmt.Errorf("remove empty side files: %w", err)
+	}
+	leave := conn.Close
+	change, err := files.Refresh() // a copy of two files may just be put in place
+	empty, statErr := There(files)
+	if err == nil && statErr == nil && empty && !change.Database {
+		leave = conn.CloseLast
+	}
+	err = errors.Join(err, statErr, leave())
+	_, refreshErr := files.Refresh()
+	return errors.Join(err, refreshErr)
+}

@@ -1,0 +1,77 @@
+package presence
+
+import (
+	"testing"
+	"time"
+)
+
+// sight is what the looks of a while find: others, or nobody.
+type sight struct {
+	lasts    time.Duration
+	every    time.Duration
+	attached bool
+}
+
+// What is concluded from who was seen decides whether we stand back, stay or leave: each of them
+// is harm in the wrong place.
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	const beat = 100 * time.Millisecond
+	for _, tc := range []struct {
+		name              string
+		seen              []sight
+		alone, stay, long bool
+	}{
+		{"nobody was ever there", []sight{{time.Second, beat, false}}, true, false, false},
+		{"nobody for less than a moment", []sight{{time.Second, beat, true}, {beat, beat, false}}, false, false, true},
+		{"others for a second", []sight{{1100 * time.Millisecond, beat, true}}, false, true, false},
+		{"others for a second, at few looks", []sight{{2 * time.Second, time.Second, true}}, false, false, false},
+		{"others for less", []sight{{900 * time.Millisecond, beat, true}}, false, false, false},
+		{"a long life has ended", []sight{{3 * time.Second, beat, true}, {time.Second, beat, false}}, true, false, true},
+		{"a short life has ended", []sight{{300 * time.Millisecond, beat, true}, {time.Second, beat, false}}, true, false,
+			false},
+		{"after a short life, others stay under suspicion", []sight{{300 * time.Millisecond, beat, true},
+			{time.Second, beat, false}, {9 * time.Minute, time.Second, true}}, false, false, false},
+		{"and are believed later", []sight{{300 * time.Millisecond, beat, true}, {time.Second, beat, false},
+			{11 * time.Minute, time.Second, true}}, false, true, false},
+	} {
+		p, now := New(nil), time.Unix(1_700_000_000, 0)
+		for _, s := range tc.seen {
+			for end := now.Add(s.lasts); now.Before(end); now = now.Add(s.every) {
+				p.met(now, s.attached)
+			}
+		}
+		if p.Alone(now) != tc.alone || p.Stay(now) != tc.stay || p.Long() != tc.long {
+			t.Errorf("%s: alone %v, stay %v, long %v; want %v, %v, %v", tc.name, p.Alone(now), p.Stay(now), p.Long(),
+				tc.alone, tc.stay, tc.long)
+		}
+	}
+}
+
+// A life that was missed makes those who are there now short-lived ones.
+func TestMissed(t *testing.T) {
+	t.Parallel()
+	p, now := New(nil), time.Unix(1_700_000_000, 0)
+	for range 30 {
+		p.met(now, true)
+		now = now.Add(100 * time.Millisecond)
+	}
+	if !p.Stay(now) {
+		t.Fatal("others that are there for three seconds stay")
+	}
+	if p.Missed(now); p.Stay(now) || p.Long() {
+		t.Error("a life was missed, and others are believed to stay")
+	}
+}
+
+// Once somebody was seen who wants the file for himself, nobody is waited for.
+func TestExclusive(t *testing.T) {
+	t.Parallel()
+	p, now := New(nil), time.Unix(1_700_000_000, 0)
+	p.met(now, true)
+	p.exclusive = true
+	p.met(now.Add(time.Millisecond), false)
+	if !p.Alone(now.Add(time.Millisecond)) || !p.Exclusive() {
+		t.Error("we wait for the next one")
+	}
+}

@@ -1,0 +1,29 @@
+package replicator_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// A drill that a policy asks for right after the first start waits for what it can restore.
+// Until then it is none, and so none that failed.
+func TestShip_drillBeforeTheFirstSnapshot(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	w.commit(3)
+	h := newHost(t, path, replica("memory.a", storetest.NewMemory().Enforce(t)))
+	h.start()
+	h.eventually("a drill", func() bool {
+		err := h.r.VerifyNow(t.Context())
+		if err != nil && !errors.Is(err, replicator.ErrNotOpen) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	if s := h.r.Replicas()[0]; s.LastVerified.IsZero() || s.DrillErr != "" {
+		t.Errorf("after a drill: %+v", s)
+	}
+}

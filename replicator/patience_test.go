@@ -1,0 +1,31 @@
+package replicator
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/breaker"
+)
+
+// TestPatience_S38: who was held back because the endpoint answers nobody asks again at once, to
+// be among those who are released when it does; who had no answer itself waits longer and longer.
+func TestPatience_S38(t *testing.T) {
+	t.Parallel()
+	away := errors.New("connection refused")
+	longest := func(err error) (most time.Duration) {
+		for range 200 {
+			most = max(most, patience(err, 10))
+		}
+		return most
+	}
+	unsent := fmt.Errorf("put: %w: %w", store.ErrUnavailable, &breaker.OpenError{Cause: away})
+	if most := longest(unsent); most > time.Second {
+		t.Errorf("a request that was not sent is repeated after %v", most)
+	}
+	if most := longest(fmt.Errorf("put: %w: %w", store.ErrUnavailable, away)); most < 5*time.Second {
+		t.Errorf("a request without an answer is repeated after %v", most)
+	}
+}

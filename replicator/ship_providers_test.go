@@ -1,0 +1,329 @@
+package replicator_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/catalog"
+	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
+)
+
+// endpoints are where the providers are in public: what is done otherwise for one of them
+// is known by its name. A proxy leads to the double.
+var endpoints = map[string]string{
+	"Amazon S3":                        "http://s3.us-east-1.amazonaws.com",
+	"Backblaze B2":                     "http://s3.us-west-004.backblazeb2.com",
+	"Cloudflare R2":                    "http://account.r2.cloudflarestorage.com",
+	"Google Cloud Storage":             "http://storage.googleapis.com",
+	"Ceph RGW (Hetzner, DigitalOcean)": "http://fsn1.your-objectstorage.com",
+	"Wasabi":                           "http://s3.eu-central-1.wasabisys.com",
+	"Garage":                           "http://garage.example.com:3900",
+	"SeaweedFS":                        "http://seaweed.example.com:8333",
+	"Tigris":                           "http://fly.storage.tigris.dev",
+	"MinIO":                            "http://minio.example.com:9000",
+}
+
+// errand is what a process of its own is to replicate, so that it can be killed.
+type errand struct{ Path, State, Endpoint string }
+
+const errandVariable = "SQLWATCH_TEST_ERRAND"
+
+// TestMain lets this program be what TestProviders_S31 replicates with.
+func TestMain(m *testing.M) {
+	if text := os.Getenv(errandVariable); text != "" {
+		if err := runErrand(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// runErrand replicates, and does what it is told line by line, until there are no more.
+func runErrand(text string) error {
+	signal.Ignore(syscall.SIGPIPE)
+	var e errand
+	if err := json.Unmarshal([]byte(text), &e); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	st, err := s3.New(ctx, s3.Config{
+		Bucket: s3test.Bucket, Prefix: "app", Endpoint: e.Endpoint, Region: s3test.Region, AccessKey: s3test.AccessKey,
+		SecretKey: s3test.SecretKey, PathStyle: new(true), Stall: 10 * time.Second, Deadline: time.Minute,
+		Backoff: 10 * time.Millisecond, PartSize: 5 << 20, Settle: 200 * time.Millisecond,
+	})
+	if err != nil {
+		return err
+	}
+	files, err := dbfile.Open(e.Path)
+	if err != nil {
+		return err
+	}
+	var skew atomic.Int64
+	o := replicator.Options{
+		Name: "app", StateDir: e.State, Owner: "host-a", FinalSync: 20 * time.Second,
+		Files: func() *dbfile.Files { return files }, Replicas: []replicator.ReplicaOptions{replica("s3.main", st)},
+		Clock:  func() time.Time { return time.Now().Add(time.Duration(skew.Load())) },
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	r, err := replicator.New(o)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		answer, err := obey(ctx, r, st, &skew, strings.Fields(lines.Text()))
+		if err != nil {
+			answer = "failed: " + strings.ReplaceAll(err.Error(), "\n", " ")
+		}
+		fmt.Println(answer)
+	}
+	cancel()
+	return errors.Join(<-done, files.Close())
+}
+
+// obey does one thing.
+func obey(ctx context.Context, r *replicator.Replicator, st store.Store, skew *atomic.Int64, words []string) (string,
+	error) {
+	switch words[0] {
+	case "sync":
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := r.SyncNow(ctx); err != nil {
+			return "", err
+		}
+		return r.Replicas()[0].TXID.String(), nil
+	case "snapshot":
+		return "done", r.SnapshotNow(ctx)
+	case "verify":
+		return "done", r.VerifyNow(ctx)
+	case "later":
+		d, err := time.ParseDuration(words[1])
+		skew.Add(int64(d))
+		return "done", err
+	case "restore":
+		txid, err := ltx.ParseTXID(words[2])
+		if err != nil {
+			return "", err
+		}
+		result, err := restore.Run(ctx, st, restore.Options{Output: words[1], Target: catalog.Target{TXID: txid}})
+		return result.TXID.String(), err
+	}
+	return "", fmt.Errorf("what is %q?", words)
+}
+
+// history is a short life of one database with its replica.
+type history struct {
+	t     *testing.T
+	proxy string
+	e     errand
+	w     *writer
+	rnd   *rand.Rand
+
+	cmd   *exec.Cmd // nil while nothing replicates
+	stdin io.WriteCloser
+	lines *bufio.Scanner
+
+	acked map[ltx.TXID]string // what was acknowledged, by the application's own SQLite
+	last  ltx.TXID
+}
+
+// TestProviders_S31 lives a short history over the double of each provider: an application
+// commits, sqlwatch is killed, ended, or loses its state; and all that was acknowledged is
+// restored as it was. SQLWATCH_TEST_HISTORY says how many turns it takes, 3 by itself.
+func TestProviders_S31(t *testing.T) {
+	t.Parallel()
+	turns, _ := strconv.Atoi(os.Getenv("SQLWATCH_TEST_HISTORY"))
+	if turns == 0 {
+		turns = 3
+	}
+	for i, profile := range s3test.Profiles() {
+		t.Run(profile.Name, func(t *testing.T) {
+			t.Parallel()
+			endpoint := endpoints[profile.Name]
+			if endpoint == "" {
+				t.Fatal("where is it?")
+			}
+			fake := s3test.NewFake(t, profile)
+			path, w := database(t)
+			h := &history{
+				t: t, proxy: fake.URL, w: w, rnd: rand.New(rand.NewPCG(uint64(i), uint64(turns))), acked: map[ltx.TXID]string{},
+				e: errand{path, filepath.Join(t.TempDir(), "state"), endpoint},
+			}
+			harms := h.rnd.Perm(4)
+			for turn := range turns {
+				h.turn(harms[turn%4])
+			}
+			h.start()
+			for txid, want := range h.acked {
+				h.wantState(txid, want)
+			}
+			h.end(syscall.SIGKILL)
+			if n := fake.Requests()["put"]; n < len(h.acked) || len(h.acked) < turns {
+				t.Errorf("%d states, %v: that is no test", len(h.acked), fake.Requests())
+			}
+			t.Logf("%d states restored; requests %v", len(h.acked), fake.Requests())
+		})
+	}
+}
+
+// turn is one life of sqlwatch.
+func (h *history) turn(harm int) {
+	h.t.Helper()
+	h.start()
+	for range 2 + h.rnd.IntN(2) {
+		h.w.commit(1 + h.rnd.IntN(20))
+		h.sync()
+		h.say("later 31s") // a window of compaction is over
+	}
+	if h.rnd.IntN(2) == 0 {
+		h.want(h.say("snapshot"), "done")
+	}
+	h.wantState(h.last, h.acked[h.last])
+	h.w.commit(1 + h.rnd.IntN(20)) // of which nobody has said that it is durable
+	switch harm {
+	case 0:
+		h.end(syscall.SIGTERM)
+	case 1:
+		h.end(syscall.SIGKILL)
+	case 2: // in the middle of an upload, or what comes after
+		if _, err := fmt.Fprintln(h.stdin, "sync"); err != nil {
+			h.t.Fatal(err)
+		}
+		timer := time.NewTimer(time.Duration(h.rnd.IntN(60)) * time.Millisecond)
+		<-timer.C
+		h.end(syscall.SIGKILL)
+	case 3:
+		h.end(syscall.SIGKILL)
+		if err := os.RemoveAll(h.e.State); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	h.w.commit(1 + h.rnd.IntN(5)) // while nobody looks
+}
+
+func (h *history) start() {
+	h.t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	text, err := json.Marshal(h.e)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.cmd = exec.Command(program)
+	h.cmd.Env = append(os.Environ(), errandVariable+"="+string(text), "HTTP_PROXY="+h.proxy, "NO_PROXY=")
+	h.cmd.Stderr = logOf{h.t}
+	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
+		h.t.Fatal(err)
+	}
+	stdout, err := h.cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.lines = bufio.NewScanner(stdout)
+	if err := h.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	cmd := h.cmd
+	h.t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
+}
+
+// end ends it, by SIGTERM as its own end of input would.
+func (h *history) end(s syscall.Signal) {
+	h.t.Helper()
+	if s == syscall.SIGTERM {
+		h.stdin.Close()
+	} else if err := h.cmd.Process.Signal(s); err != nil {
+		h.t.Fatal(err)
+	}
+	err := h.cmd.Wait()
+	var exit *exec.ExitError
+	if killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled(); err != nil && !killed {
+		h.t.Fatalf("it ended by itself: %v", err)
+	}
+}
+
+// say tells the process what to do and returns its answer.
+func (h *history) say(what string) string {
+	h.t.Helper()
+	if _, err := fmt.Fprintln(h.stdin, what); err != nil {
+		h.t.Fatal(err)
+	}
+	if !h.lines.Scan() {
+		h.t.Fatalf("%s: it has ended: %v", what, h.lines.Err())
+	}
+	return h.lines.Text()
+}
+
+func (h *history) want(got, want string) {
+	h.t.Helper()
+	if got != want {
+		h.t.Errorf("it says %q, want %q", got, want)
+	}
+}
+
+// sync waits until what was committed is durable, and notes what that is.
+func (h *history) sync() {
+	h.t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		answer := h.say("sync")
+		txid, err := ltx.ParseTXID(answer)
+		if err == nil {
+			if txid < h.last {
+				h.t.Errorf("txid %s after %s", txid, h.last)
+			}
+			h.last, h.acked[txid] = txid, dump(h.t, h.e.Path)
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("sync: %s", answer)
+		}
+	}
+}
+
+// wantState demands that a state is restored as it was.
+func (h *history) wantState(txid ltx.TXID, want string) {
+	h.t.Helper()
+	out := filepath.Join(h.t.TempDir(), "restored.db")
+	if got := h.say("restore " + out + " " + txid.String()); got != txid.String() {
+		h.t.Errorf("restore of txid %s: %s", txid, got)
+		return
+	}
+	if got := dump(h.t, out); got != want {
+		h.t.Errorf("txid %s is %q, was %q", txid, got, want)
+	}
+}

@@ -1,0 +1,360 @@
+package upload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/replicator/custody"
+	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+)
+
+// ignoring accepts both conditions and honours none.
+type ignoring struct{ store.Store }
+
+// Put implements store.Store.
+func (i ignoring) Put(ctx context.Context, key string, b store.Body, o store.PutOptions) (store.Object, error) {
+	o.Match, o.Create = "", false
+	return i.Store.Put(ctx, key, b, o)
+}
+
+// uploading is an uploader whose lease is held. Calls break as its Faulty says.
+type uploading struct {
+	*Uploader
+	memory *storetest.Memory
+	faulty *storetest.Faulty
+	saved  *custody.StateFile
+}
+
+// newUploading returns one. Unguarded, its store honours no condition.
+func newUploading(t *testing.T, unguarded bool) *uploading {
+	t.Helper()
+	u := &uploading{memory: storetest.NewMemory(), saved: custody.NewStateFile(t.TempDir(), "r")}
+	var st store.Store = u.memory
+	if unguarded {
+		st = ignoring{u.memory}
+	}
+	u.faulty = storetest.NewFaulty(st, nil)
+	var passed atomic.Int64 // seconds
+	l := lease.New(lease.Options{Store: u.faulty, Owner: "us", Save: func(...string) error { return nil },
+		Clock: func() time.Time { return time.Unix(1_700_000_000+passed.Load(), 0) }})
+	if _, err := l.Inspect(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	err := l.Hold(t.Context())
+	for ; errors.Is(err, lease.ErrConfirming) && passed.Load() < 100; passed.Add(1) {
+		err = l.Hold(t.Context()) // a lease that nothing guards is read again after some seconds
+	}
+	if err != nil || l.Unguarded() != unguarded {
+		t.Fatalf("%v; unguarded %v", err, l.Unguarded())
+	}
+	u.Uploader = New(u.faulty, l, u.saved, t.TempDir(), slog.New(slog.DiscardHandler))
+	return u
+}
+
+// breaks makes the next call of an operation on keys that are no notes fail.
+func (u *uploading) breaks(op string, fault storetest.Fault) {
+	done := false
+	u.faulty.Decide = func(called, key string, _ int) storetest.Fault {
+		if _, _, _, note := store.ParseLTXKey(key); done || called != op || note != nil {
+			return storetest.None
+		}
+		done = true
+		return fault
+	}
+}
+
+func metadata(of string) map[string]string {
+	return map[string]string{store.MetaLineage: "l", store.MetaTimestamp: of, store.MetaChecksum: of}
+}
+
+// TestCreate: what is under the key already is our own, if it is the same bytes or the same
+// state: an attempt whose reply was lost, or an earlier version's. Anything else is another
+// writer's: then the lease is no more, and nothing of it was replaced.
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	key := store.LTXKey(0, 5, 5)
+	mine := []byte("mine")
+	with := func(m map[string]string, data []byte) map[string]string {
+		m[store.MetaSHA256] = storetest.Bytes(data).SHA256
+		return m
+	}
+	for name, tt := range map[string]struct {
+		there    []byte
+		metadata map[string]string
+		fenced   bool
+	}{
+		"nothing":                                 {nil, nil, false},
+		"the same bytes":                          {mine, with(metadata("another"), mine), false},
+		"other bytes of the same state":           {[]byte("as of an earlier version"), with(metadata("5"), nil), false},
+		"other bytes":                             {[]byte("them"), with(metadata("6"), []byte("them")), true},
+		"other bytes that say nothing":            {[]byte("them"), nil, true},
+		"other bytes, with our digest for theirs": {[]byte("longer"), with(metadata("6"), mine), true},
+	} {
+		for _, unguarded := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, unguarded %v", name, unguarded), func(t *testing.T) {
+				t.Parallel()
+				u := newUploading(t, unguarded)
+				if tt.there != nil {
+					if _, err := u.memory.Put(t.Context(), key, storetest.Bytes(tt.there),
+						store.PutOptions{Metadata: tt.metadata}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				object, err := u.Create(t.Context(), key, storetest.Bytes(mine), with(metadata("5"), mine))
+				if tt.fenced {
+					if !errors.Is(err, lease.ErrFenced) || u.Bytes() != 0 {
+						t.Errorf("%+v, %v, want ErrFenced", object, err)
+					}
+					if err := u.lease.Hold(t.Context()); err == nil {
+						t.Error("the lease is held still")
+					}
+				} else if err != nil || u.Bytes() != object.Size || object.Size == 0 {
+					t.Errorf("%+v, %v", object, err)
+				}
+				want := tt.there
+				if want == nil {
+					want = mine
+				}
+				if got := read(t, u.memory, key); !bytes.Equal(got, want) {
+					t.Errorf("the store holds %q, want %q", got, want)
+				}
+			})
+		}
+	}
+}
+
+func read(t *testing.T, st store.Store, key string) []byte {
+	t.Helper()
+	r, _, err := st.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestCreate_S5_lostReply: an upload that failed, stored or not, succeeds when it is repeated,
+// and is stored once.
+func TestCreate_S5_lostReply(t *testing.T) {
+	t.Parallel()
+	key, body := store.LTXKey(0, 5, 5), storetest.Bytes([]byte("mine"))
+	notes := metadata("5")
+	notes[store.MetaSHA256] = body.SHA256
+	for _, unguarded := range []bool{false, true} {
+		for _, fault := range []storetest.Fault{storetest.Stored, storetest.NotStored} {
+			u := newUploading(t, unguarded)
+			u.memory.Enforce(t)
+			u.breaks("put", fault)
+			if _, err := u.Create(t.Context(), key, body, notes); !errors.Is(err, store.ErrUnavailable) {
+				t.Errorf("%v, want ErrUnavailable", err)
+			}
+			if object, err := u.Create(t.Context(), key, body, notes); err != nil || object.Size != body.Size {
+				t.Errorf("again: %+v, %v", object, err)
+			}
+		}
+	}
+}
+
+// file is an LTX file of one page, a whole database.
+func file(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	enc, err := ltx.NewEncoder(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(
+		enc.EncodeHeader(ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 512, Commit: 1,
+			MinTXID: 1, MaxTXID: 9, Timestamp: 9}),
+		enc.EncodePage(ltx.PageHeader{Pgno: 1}, bytes.Repeat([]byte("x"), 512)),
+		enc.Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// unread names what the journal says is to be read back.
+func (u *uploading) unread() (keys []string) {
+	for _, sent := range u.saved.Get().Unread {
+		keys = append(keys, sent.Key)
+	}
+	return keys
+}
+
+// TestCreateBase: a snapshot counts when it was read back. One that the store changed is taken
+// away; where it cannot be read now, the journal knows, over a restart.
+func TestCreateBase(t *testing.T) {
+	t.Parallel()
+	key, data := store.LTXKey(store.SnapshotLevel, 1, 9), file(t)
+	bodies := map[string]func() store.Body{
+		"of known size": func() store.Body { return storetest.Bytes(data) },
+		"a stream":      func() store.Body { return storetest.Stream(bytes.NewReader(data)) },
+	}
+	for name, body := range bodies {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUploading(t, false)
+			if _, err := u.CreateBase(t.Context(), key, body(), metadata("9")); err != nil || len(u.unread()) != 0 {
+				t.Errorf("%v; to be read back: %q", err, u.unread())
+			}
+			u = newUploading(t, false)
+			u.breaks("get", storetest.Corrupt) // on its way back, once: all of it is read, and is right
+			if _, err := u.CreateBase(t.Context(), key, body(), metadata("9")); err != nil || len(u.unread()) != 0 {
+				t.Errorf("a bit that flipped on the way back: %v; to be read back: %q", err, u.unread())
+			}
+			u = newUploading(t, false)
+			changing := tampering{u.memory}
+			u.store = changing
+			_, err := u.CreateBase(t.Context(), key, body(), metadata("9"))
+			if _, _, there := u.memory.Get(t.Context(), key, 0, 0); !errors.Is(err, store.ErrCorrupt) ||
+				!errors.Is(there, store.ErrNotFound) || len(u.unread()) != 0 {
+				t.Errorf("stored corrupt: %v; look: %v; to be read back: %q", err, there, u.unread())
+			}
+		})
+	}
+}
+
+// tampering changes the end of what it stores.
+type tampering struct{ *storetest.Memory }
+
+// Put implements store.Store.
+func (s tampering) Put(ctx context.Context, key string, b store.Body, o store.PutOptions) (store.Object, error) {
+	object, err := s.Memory.Put(ctx, key, b, o)
+	s.Tamper(key, func(data []byte) []byte { data[len(data)-1] ^= 1; return data })
+	return object, err
+}
+
+// TestRecheck: after a crash between an upload and its reading, nothing is deleted before that
+// was read; what was never stored, or is right, is forgotten, what is corrupt goes.
+func TestRecheck(t *testing.T) {
+	t.Parallel()
+	key, data := store.LTXKey(store.SnapshotLevel, 1, 9), file(t)
+	ending := data[len(data)-ltx.TrailerSize:]
+	for name, tt := range map[string]struct {
+		stored []byte
+		ending []byte
+		gone   bool
+	}{
+		"never stored":                 {nil, ending, false},
+		"it ends as it was sent":       {data, ending, false},
+		"how it ended is not known":    {data, nil, false},
+		"it ends otherwise, and reads": {data, bytes.Repeat([]byte{1}, len(ending)), false},
+		"corrupt":                      {append(bytes.Clone(data[:len(data)-1]), data[len(data)-1]^1), ending, true},
+		"cut short":                    {data[:len(data)-20], ending, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			u := newUploading(t, false)
+			if tt.stored != nil {
+				if _, err := u.memory.Put(t.Context(), key, storetest.Bytes(tt.stored), store.PutOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := u.saved.Sent(custody.Unread{Key: key, Size: int64(len(data)), Ending: tt.ending}); err != nil {
+				t.Fatal(err)
+			}
+			u.faulty.Decide = func(string, string, int) storetest.Fault { return storetest.NotStored }
+			if err := u.HoldChecked(t.Context()); err == nil {
+				t.Error("what may delete was let go on before it was read")
+			}
+			u.faulty.Decide = func(string, string, int) storetest.Fault { return storetest.None }
+			gone, err := u.Recheck(t.Context())
+			if gone != tt.gone || err != nil || len(u.unread()) != 0 {
+				t.Errorf("gone %v, %v; to be read back: %q", gone, err, u.unread())
+			}
+			if err := u.HoldChecked(t.Context()); err != nil {
+				t.Errorf("and then: %v", err)
+			}
+		})
+	}
+}
+
+// TestNextBatch: segments become one object where they join, are of one page size, and are
+// not too many; a snapshot is one of its own.
+func TestNextBatch(t *testing.T) {
+	t.Parallel()
+	segment := func(min, max ltx.TXID, pageSize int, size int64) spool.Segment {
+		return spool.Segment{MinTXID: min, MaxTXID: max, PageSize: pageSize, Size: size}
+	}
+	var many []spool.Segment
+	for txid := ltx.TXID(2); txid < 400; txid++ {
+		many = append(many, segment(txid, txid, 4096, 100))
+	}
+	for name, tt := range map[string]struct {
+		segments []spool.Segment
+		want     int
+	}{
+		"one":                   {many[:1], 1},
+		"some":                  {many[:7], 7},
+		"too many":              {many, maxBatchSegments},
+		"a snapshot":            {append([]spool.Segment{segment(1, 1, 4096, 9)}, many...), 1},
+		"a snapshot among them": {[]spool.Segment{many[0], many[1], segment(1, 4, 4096, 9), segment(5, 5, 4096, 9)}, 2},
+		"a gap":                 {[]spool.Segment{many[0], many[1], many[3]}, 2},
+		"another page size":     {[]spool.Segment{many[0], segment(3, 3, 512, 100)}, 1},
+		"too large together":    {[]spool.Segment{segment(2, 2, 512, maxBatchBytes-1), segment(3, 3, 512, 2)}, 1},
+		"just not too large":    {[]spool.Segment{segment(2, 2, 512, maxBatchBytes-1), segment(3, 3, 512, 1)}, 2},
+		"too large even by one": {[]spool.Segment{segment(2, 2, 512, 2*maxBatchBytes), segment(3, 3, 512, 1)}, 1},
+	} {
+		if got := NextBatch(tt.segments); len(got) != tt.want {
+			t.Errorf("%s: %d segments, want %d", name, len(got), tt.want)
+		}
+	}
+	f := NextBatch(many).File()
+	if f.Level != 0 || f.MinTXID != 2 || f.MaxTXID != 2+maxBatchSegments-1 {
+		t.Errorf("%+v", f)
+	}
+	if f := (Batch{segment(1, 4, 4096, 9)}).File(); f.Level != store.SnapshotLevel || f.MaxTXID != 4 {
+		t.Errorf("of a snapshot: %+v", f)
+	}
+}
+
+// TestEnding: the last bytes and the length of a stream are told before its reader has all of
+// it, however it is read, once for each time that it is read to its end.
+func TestEnding(t *testing.T) {
+	t.Parallel()
+	data := make([]byte, 100)
+	for i := range data {
+		data[i] = byte(i)
+	}
+	for _, whole := range []int64{-1, 100} {
+		for _, step := range []int{1, 7, ltx.TrailerSize, 99, 100, 1000} {
+			told := 0
+			e := &ending{ReadCloser: io.NopCloser(bytes.NewReader(data)), whole: whole}
+			e.done = func(size int64, last []byte) error {
+				told++
+				if size != 100 || !bytes.Equal(last, data[100-ltx.TrailerSize:]) {
+					t.Errorf("%d at a time: %d bytes that end with %v", step, size, last)
+				}
+				return nil
+			}
+			for p := make([]byte, step); ; {
+				if _, err := e.Read(p); err != nil {
+					break
+				}
+				if e.size == whole && told == 0 {
+					t.Errorf("%d at a time: all was read, and nothing told", step)
+				}
+			}
+			if told != 1 {
+				t.Errorf("%d at a time, size %d: told %d times", step, whole, told)
+			}
+		}
+	}
+}
