@@ -41,9 +41,12 @@ var scenes = []scene{
 	{name: "idle", what: "100 databases that are open and idle", run: idle},
 	{name: "fresh", what: "a database of 200 MB that was never replicated, then its restore", run: freshDatabase},
 	{name: "thousand", what: "1,000 databases in one process", run: thousand, alone: true},
+	{name: "uplink", what: "60 databases of 3 MB at once, one of them busy, over 7 Mbit/s", run: uplink, alone: true},
+	{name: "outage", what: "200 databases that are written to, and no server for a while", run: afterOutage, alone: true},
+	{name: "beside", what: "a writer at full speed, alone and beside replication by turns", run: beside, alone: true},
 }
 
-// figure is one number of one program. Less is better in all of them.
+// figure is one number of one program. Less is better in all of them but speeds.
 type figure struct {
 	What  string  `json:"what"`
 	Value float64 `json:"value"`
@@ -73,7 +76,10 @@ type report struct {
 type options struct {
 	sqlwatch, scenes, dir string
 	idleFor, freshFor     time.Duration
+	outage                time.Duration
+	besideFor             time.Duration
 	databases             int
+	besideMB, rounds      int
 	asJSON                bool
 }
 
@@ -84,7 +90,11 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "scratch directory (default: a new one, removed at the end)")
 	flag.DurationVar(&o.idleFor, "idle", 20*time.Second, "how long idle databases are watched")
 	flag.DurationVar(&o.freshFor, "fresh", 75*time.Second, "how long uploads of the fresh database are counted")
+	flag.DurationVar(&o.outage, "outage", 10*time.Minute, "how long the server is away in the scene outage")
 	flag.IntVar(&o.databases, "databases", 1000, "how many databases the scene thousand has")
+	flag.DurationVar(&o.besideFor, "beside", 20*time.Second, "how long the writer of the scene beside writes at a time")
+	flag.IntVar(&o.besideMB, "mb", 1500, "size of the database that the scene beside captures for the first time")
+	flag.IntVar(&o.rounds, "rounds", 3, "how often the scene beside measures each")
 	flag.BoolVar(&o.asJSON, "json", false, "print JSON")
 	flag.Parse()
 	if err := run(o, os.Stdout, os.Stderr); err != nil {
@@ -153,7 +163,7 @@ func perform(o options, sc scene, p program, server *server) ([]figure, error) {
 		return nil, err
 	}
 	defer proxy.close()
-	st := &stage{o: o, dir: dir, program: p, proxy: proxy, prefix: sc.name + "-" + p.name()}
+	st := &stage{o: o, dir: dir, program: p, proxy: proxy, prefix: sc.name + "-" + p.name(), objects: server.objects}
 	defer st.clear()
 	return sc.run(st)
 }

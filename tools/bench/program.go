@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -46,6 +47,11 @@ func newSqlwatch(o options) (*sqlwatch, error) {
 func (*sqlwatch) name() string { return "sqlwatch" }
 
 func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration) (*exec.Cmd, error) {
+	return s.configured(st, databases, "s3", st.s3Replica(syncEvery))
+}
+
+// configured is the daemon with that kind of a replica, which the rest describes.
+func (s *sqlwatch) configured(st *stage, databases []string, kind, rest string) (*exec.Cmd, error) {
 	var err error
 	if st.listen, err = freeAddress(); err != nil {
 		return nil, err
@@ -54,9 +60,19 @@ func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration
 	fmt.Fprintf(&text, "server {\n  listen = %q\n  admin = \"unix://%[2]s/admin.sock\"\n  state_dir = "+
 		"\"%[2]s/state\"\n}\n", st.listen, st.dir)
 	for _, db := range databases {
-		fmt.Fprintf(&text, "database %q {\n  path = %q\n  replicate_to = [replica.s3.r]\n}\n", nameOf(db), db)
+		fmt.Fprintf(&text, "database %q {\n  path = %q\n  replicate_to = [replica.%s.r]\n}\n", nameOf(db), db, kind)
 	}
-	fmt.Fprintf(&text, `replica "s3" "r" {
+	text.WriteString(rest)
+	config := filepath.Join(st.dir, "sqlwatch.hcl")
+	if err := write(config, text.String()); err != nil {
+		return nil, err
+	}
+	return exec.Command(s.path, "run", "--config", config), nil
+}
+
+// s3Replica describes a replica in the stage's part of the bucket.
+func (st *stage) s3Replica(syncEvery time.Duration) string {
+	return fmt.Sprintf(`replica "s3" "r" {
   bucket     = %q
   prefix     = "%s/${db.name}"
   endpoint   = %q
@@ -64,12 +80,7 @@ func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration
   path_style = true
   sync_every = %q
 }
-`, bucket, st.prefix, st.proxy.url, syncEvery)
-	config := filepath.Join(st.dir, "sqlwatch.hcl")
-	if err := write(config, text.String()); err != nil {
-		return nil, err
-	}
-	return exec.Command(s.path, "run", "--config", config), nil
+`, bucket, st.prefix, cmp.Or(st.uplink, st.proxy.url), syncEvery)
 }
 
 func (s *sqlwatch) restore(st *stage, database, out string) *exec.Cmd {
@@ -156,6 +167,8 @@ type stage struct {
 	dir, prefix string
 	program     program
 	proxy       *proxy
+	uplink      string // the way that the daemon takes instead, if it has one
+	objects     string // where the server keeps them
 	listen      string // address of sqlwatch's pages
 	running     []*exec.Cmd
 }

@@ -24,8 +24,8 @@ const (
 
 // server is a versitygw on loopback that keeps its objects in a directory.
 type server struct {
-	url string
-	cmd *exec.Cmd
+	url, objects string // objects is the bucket's directory
+	cmd          *exec.Cmd
 }
 
 func startServer(dir string) (*server, error) {
@@ -47,7 +47,7 @@ func startServer(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{url: "http://" + address}
+	s := &server{url: "http://" + address, objects: filepath.Join(objects, bucket)}
 	s.cmd = exec.Command(strings.TrimSpace(string(path)), "--port", address, "--access", accessKey, "--secret", secretKey,
 		"--quiet", "--keep-alive", "posix", objects)
 	if err := s.cmd.Start(); err != nil {

@@ -50,6 +50,7 @@ var emptyHere = map[string]string{
 // Every query of every dashboard runs against a real Prometheus that scrapes a
 // real sqlwatch beside real applications, and answers with data.
 func TestDashboardsShowData(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	app, held := filepath.Join(dir, "app.db"), filepath.Join(dir, "held.db")
 	runWriter(t, app, 0.2, 100)

@@ -6,6 +6,6 @@ require github.com/sqlwatch/sqlwatch v0.0.0
 
 require github.com/hanwen/go-fuse/v2 v2.12.1
 
-require golang.org/x/sys v0.49.0 // indirect
+require golang.org/x/sys v0.50.0 // indirect
 
 replace github.com/sqlwatch/sqlwatch => ../..

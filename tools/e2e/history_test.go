@@ -7,7 +7,8 @@ import (
 )
 
 // The history checker, with a fixed seed and a new one: kill -9, stops, lost
-// state directories, while the application truncates, vacuums and replaces its file.
+// state directories, while the application truncates, vacuums and replaces its file;
+// and over a slow line, with one snapshot after the other.
 func TestHistory(t *testing.T) {
 	history, err := buildProgram(t.TempDir(), "history", "../history", ".", "-tags", "libsqlite3,sqlite_serialize")
 	if err != nil {
@@ -16,9 +17,11 @@ func TestHistory(t *testing.T) {
 	for _, args := range [][]string{
 		{"-seed", "1", "-duration", "60s"},
 		{"-duration", "60s"},
+		{"-duration", "45s", "-uplink", "1MB"},
 		{"-duration", "45s", "-kill-at", "pwrite64,fsync,renameat2,linkat,unlinkat,fdatasync,rename"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
 			args = append(args, "-sqlwatch", binary, "-without", "unix-excl") // row 36 of docs/track-record.md
 			text, err := exec.Command(history, args...).CombinedOutput()
 			if err != nil {
@@ -31,6 +34,7 @@ func TestHistory(t *testing.T) {
 
 // The newcomer's first command, from writer to restore.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	text := output(t, binary, "demo", "--duration", "40s")
 	for _, want := range []string{"truncat", "restore"} {
 		if !strings.Contains(strings.ToLower(text), want) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -149,14 +148,21 @@ func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
 		t.Errorf("%s %d: the target is %d bytes, neither old nor complete (%v)", k.class, n, len(got), err)
 	}
 
-	output(t, k.program, slices.Concat([]string{"restore", "--force", "-o", target}, []string{k.url})...)
-	if got, err := os.ReadFile(target); err != nil || !bytes.Equal(got, k.want) {
-		t.Errorf("%s %d: the restore after it made %d bytes, not the database (%v)", k.class, n, len(got), err)
+	wantTidied(t, fmt.Sprintf("%s %d", k.class, n), k.program, k.url, target, k.want)
+	return killed
+}
+
+// wantTidied demands that the next restore goes through and leaves nothing beside the
+// target, and empties the directory.
+func wantTidied(t *testing.T, what, program, url, target string, want []byte) {
+	t.Helper()
+	output(t, program, "restore", "--force", "-o", target, url)
+	if got, err := os.ReadFile(target); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s: the restore after it made %d bytes, not the database (%v)", what, len(got), err)
 	}
+	dir := filepath.Dir(target)
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, e := range entries {
 		// What --force replaced is set aside, and a note says whose history the file is.
 		kept := e.Name() == "target.db-sqlwatch" || strings.HasPrefix(e.Name(), "target.db.replaced-")
@@ -164,18 +170,109 @@ func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
 			kept = true // a note that was about to be written, of some hundred bytes: never the database
 		}
 		if e.Name() != "target.db" && !kept {
-			t.Errorf("%s %d: %s was left behind by the restore after it", k.class, n, e.Name())
+			t.Errorf("%s: %s was left behind by the restore after it", what, e.Name())
 		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			t.Fatal(err)
+		must(t, os.Remove(filepath.Join(dir, e.Name())))
+	}
+}
+
+// A restore whose disk refuses a call, because it is full or broken, leaves the target as
+// it was and says why; or it did without that call, and the target is complete. The next
+// restore goes through either way, and tidies up.
+func TestRestoreOnABrokenDisk(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("strace is not installed")
+	}
+	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, want := replicaOf(t)
+	old := filepath.Join(t.TempDir(), "old.db")
+	output(t, "sqlite3", old, "PRAGMA journal_mode=WAL; CREATE TABLE t(x); INSERT INTO t VALUES('old')")
+	before, err := os.ReadFile(old)
+	must(t, err)
+	for _, class := range []string{"pwrite64", "fsync,fdatasync", "ftruncate,fallocate", "rename,renameat,renameat2",
+		"linkat", "fchmod,fchmodat"} {
+		for errno, says := range map[string]string{"ENOSPC": "no space left", "EIO": "input/output error",
+			"EDQUOT": "quota exceeded"} {
+			t.Run("R6_"+class+"/"+errno, func(t *testing.T) {
+				t.Parallel()
+				b := brokenDisk{program: program, class: class, errno: errno, says: says, url: url, want: want}
+				b.enumerate(t)
+				b.old = before
+				b.enumerate(t)
+				t.Logf("%d refused, %d went through", b.refused, b.through)
+				if b.refused == 0 {
+					t.Error("nothing was ever refused")
+				}
+			})
 		}
 	}
-	return killed
+}
+
+// brokenDisk has restores meet an error at their N-th call of a class.
+type brokenDisk struct {
+	program, class, errno, says, url string
+	want, old                        []byte // old: what is at the target before; nil: nothing
+
+	refused, through int
+}
+
+// enumerate counts up until restores get through, as restoreKiller does.
+func (b *brokenDisk) enumerate(t *testing.T) {
+	stride, limit := 2, 8
+	if os.Getenv(envRounds) != "" {
+		stride, limit = 1, 2000
+	}
+	dir := t.TempDir()
+	for n, quiet := 1, 0; quiet < 2 && n < limit; n += stride {
+		if b.round(t, dir, n) {
+			quiet = 0
+		} else {
+			quiet++
+		}
+	}
+}
+
+func (b *brokenDisk) round(t *testing.T, dir string, n int) (refused bool) {
+	t.Helper()
+	target := filepath.Join(dir, "target.db")
+	args := []string{"restore", "-o", target}
+	if b.old != nil {
+		args = append(args, "--force")
+		must(t, os.WriteFile(target, b.old, 0o600))
+	}
+	cmd := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + b.class,
+		"-e", "inject=" + b.class + ":error=" + b.errno + ":when=" + strconv.Itoa(n), b.program},
+		append(args, b.url)...)...)
+	text, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	got, rerr := os.ReadFile(target)
+	switch {
+	case err == nil && rerr == nil && bytes.Equal(got, b.want):
+		b.through++
+	case !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signaled():
+		t.Errorf("%s %d: %v: %s", b.class, n, err, text)
+	case rerr == nil && bytes.Equal(got, b.want) && strings.Contains(string(text), "sync directory"):
+		b.through++ // complete and in its place, of which the disk does not say that a power cut leaves it there
+	case b.old == nil && !errors.Is(rerr, os.ErrNotExist) || b.old != nil && !bytes.Equal(got, b.old):
+		t.Errorf("%s %d: the target is %d bytes, not what it was (%v); it says %s", b.class, n, len(got), rerr, text)
+	default:
+		refused = true
+		b.refused++
+		if !strings.Contains(string(text), b.says) {
+			t.Errorf("%s %d: it says %s, and not: %s", b.class, n, text, b.says)
+		}
+	}
+	wantTidied(t, fmt.Sprintf("%s %s %d", b.class, b.errno, n), b.program, b.url, target, b.want)
+	return refused
 }
 
 // Two daemons on one state directory: the second says who is in the way and
 // ends; and a daemon that was killed is in nobody's way.
 func TestSecondDaemonIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	db := filepath.Join(dir, "app.db")
 	runWriter(t, db, 0.2, 50)

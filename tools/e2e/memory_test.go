@@ -52,6 +52,7 @@ while not os.path.exists(sys.argv[1]) and len(taken) < 1000:
 // The kernel kills sqlwatch for want of memory while the application writes; it is started
 // again as a service is, and what is restored is what the application has.
 func TestOutOfMemory_P5(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	db, replica := filepath.Join(dir, "app.db"), filepath.Join(dir, "replica")
 	group := memoryGroup(t, 300<<20)
@@ -104,6 +105,7 @@ replica "file" "r" {
 // core files allowed as far as can be, it leaves none, and what it says on SIGABRT and
 // SIGSEGV holds no key.
 func TestAbort_X9(t *testing.T) {
+	t.Parallel()
 	const canary = "kanarienvogel7431"
 	for _, signal := range []syscall.Signal{syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGQUIT} {
 		dir := t.TempDir()

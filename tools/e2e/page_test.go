@@ -28,6 +28,7 @@ var screenshot = flag.String("screenshot", "", "write the page's picture, for th
 // acts, a drill, and one that somebody has deleted. `go test -run PageOfADaemon
 // -screenshot ../../docs/page.png` makes the README's picture anew.
 func TestPageOfADaemonAtWork(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "srv") // a short path, for the picture
 	if err != nil {
 		t.Fatal(err)

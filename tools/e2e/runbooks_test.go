@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,17 +23,17 @@ var trials = map[string]trial{
 	"SqlwatchCheckpointStarved":    {"reader_pinning", `(?m)^read.*python3.*from leaving the WAL`},
 	"SqlwatchConditionCritical":    {"replica_auth_failed", `CRITICAL \(replica_auth_failed`},
 	"SqlwatchConditionWarning":     {"wal_oversized", `WARNING \(wal_oversized`},
-	"SqlwatchConfigReloadFailed":   {"missing", `sqlwatch\.hcl.*line \d+|sqlwatch\.hcl:\d+`},
+	"SqlwatchConfigReloadFailed":   {"reload_failed", `sqlwatch\.hcl.*line \d+|sqlwatch\.hcl:\d+`},
 	"SqlwatchDatabaseUnreadable":   {"missing", `missing: CRITICAL \(missing.*o file at `},
-	"SqlwatchDatabaseVanished":     {"missing", `not watched: .*same file`},
+	"SqlwatchDatabaseVanished":     {"left_out", `not watched: .*same file`},
 	"SqlwatchDiscontinuity":        {"well", `(?m)^well .*file\.well `},
 	"SqlwatchDiskFilling":          {"disk_low", `disk_low.* are free on `},
-	"SqlwatchMeasurementsStale":    {"hung", `Nothing was heard of hung for`},
-	"SqlwatchNotificationsFailing": {"missing", `notification_failed.*webhook\.gone.*404`},
+	"SqlwatchMeasurementsStale":    {"hung", `No measurement of hung has finished for`},
+	"SqlwatchNotificationsFailing": {"notification_failed", `notification_failed.*webhook\.gone.*404`},
 	"SqlwatchReaderPinning":        {"reader_pinning", `(?m)^read.*python3.*from leaving the WAL`},
 	"SqlwatchReplicaBudgetBurn":    {"replica_lagging", `replica_lagging.* lacks the commits of the last`},
 	"SqlwatchReplicaStale":         {"replica_lagging", `replica_lagging: CRITICAL.* lacks the commits of the last`},
-	"SqlwatchRestoreDrillFailed":   {"drill_failed", `checksum|damaged|differs`},
+	"SqlwatchRestoreDrillFailed":   {"drill_failed", `checksum|corrupt|differs`},
 	"SqlwatchRestoreUnverified":    {"well", `well`},
 	"SqlwatchSnapshotTooOld":       {"well", `(?m)^file\.well +9 `},
 	"SqlwatchUploadsFailing":       {"replica_failing", `501|NotImplemented`},
@@ -78,12 +79,11 @@ func firstCommand(t *testing.T, alert string) string {
 	return m
 }
 
-// runbooks runs the first command of each in its scene, in a shell, as it is written: of
-// the late scenes, or of the others.
-func (f *fleet) runbooks(late bool) {
-	f.t.Helper()
+// runbooks runs the first command of those whose scene a condition is, in a shell, as it is
+// written.
+func (f *fleet) runbooks(h holding) error {
 	for alert, trial := range trials {
-		if scenes[trial.in].late != late {
+		if trial.in != cmp.Or(h.db, h.id) {
 			continue
 		}
 		written := firstCommand(f.t, alert)
@@ -93,15 +93,13 @@ func (f *fleet) runbooks(late bool) {
 		}
 		command := regexp.MustCompile(`\bDB\b`).ReplaceAllString(written, trial.in)
 		command = regexp.MustCompile(`\bNAME\b`).ReplaceAllString(command, replica)
-		f.within(alert, func() error {
-			cmd := exec.Command("/bin/sh", "-c", command)
-			cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "SQLWATCH_CONFIG="+f.config)
-			out, _ := cmd.CombinedOutput()
-			if !regexp.MustCompile(trial.wants).Match(out) {
-				return fmt.Errorf("`%s` exits with %d and does not say %s: %s", command, cmd.ProcessState.ExitCode(),
-					trial.wants, out)
-			}
-			return nil
-		})
+		cmd := exec.Command("/bin/sh", "-c", command)
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "SQLWATCH_CONFIG="+f.config)
+		out, _ := cmd.CombinedOutput()
+		if !regexp.MustCompile(trial.wants).Match(out) {
+			return fmt.Errorf("%s: `%s` exits with %d and does not say %s: %s", alert, command, cmd.ProcessState.ExitCode(),
+				trial.wants, out)
+		}
 	}
+	return nil
 }

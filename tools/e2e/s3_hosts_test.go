@@ -15,7 +15,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// envHosts makes TestTwoHosts try every pairing.
+// envHosts makes TestTwoHosts try every pairing, and where it is "apart", each host in a
+// network namespace of its own.
 const envHosts = "SQLWATCH_TEST_HOSTS"
 
 // impatient is sqlwatch with leases of seconds and a clock that a test may set wrong.
@@ -31,6 +32,7 @@ const (
 	ahead    = "ahead"    // the other's clock is 3 minutes ahead
 	behind   = "behind"   // or behind
 	stopped  = "stopped"  // the one that writes is stopped, by SIGSTOP, and goes on later
+	cut      = "S3 cut"   // its packets are lost, in both directions, and later no more
 )
 
 // Staging is started with production's configuration while production is idle, busy
@@ -39,6 +41,9 @@ const (
 // production's. Told to adopt, staging waits for as long as production lives, and then
 // takes over; production, which comes back, is told, nothing more of its is
 // acknowledged, and both histories can be restored.
+//
+// Where production's packets are lost instead, it is the same. That, and all where it is
+// asked for, is between hosts in network namespaces of their own.
 func TestTwoHosts_C14(t *testing.T) {
 	t.Parallel()
 	stores := map[string]s3test.Profile{
@@ -46,16 +51,17 @@ func TestTwoHosts_C14(t *testing.T) {
 		"create":     {Name: "create", Match: s3test.Ignored},
 		"none":       {Name: "none", Create: s3test.Ignored, Match: s3test.Ignored},
 	}
-	short := map[string]bool{"conditions/busy": true, "create/stopped": true, "none/idle": true}
+	short := map[string]bool{"conditions/busy": true, "create/stopped": true, "none/idle": true,
+		"conditions/S3 cut": true}
 	for guard, profile := range stores {
-		for _, what := range []string{idle, busy, snapshot, ahead, behind, stopped} {
+		for _, what := range []string{idle, busy, snapshot, ahead, behind, stopped, cut} {
 			name := guard + "/" + what
 			if os.Getenv(envHosts) == "" && !short[name] {
 				continue
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				h := newHosts(t, what, profile)
+				h := newHosts(t, what, profile, what == cut || os.Getenv(envHosts) == "apart")
 				h.meet()
 				h.takeOver()
 			})
@@ -70,36 +76,52 @@ type hosts struct {
 	url                 string
 	db, other           string
 	production, staging *daemon
-	program             []string // staging's
+	original, program   []string // production's, and staging's
 	body                string   // of staging's configuration
+	at                  string   // staging's address
+	wire                *netHost // production's, where it has one
 
 	early string // contents of production's database at txid
 	txid  uint64
 }
 
-func newHosts(t *testing.T, what string, profile s3test.Profile) *hosts {
+func newHosts(t *testing.T, what string, profile s3test.Profile, apart bool) *hosts {
 	t.Helper()
 	program, err := impatient()
 	must(t, err)
 	store := s3test.NewFake(t, profile)
+	const loopback = "127.0.0.1"
 	h := &hosts{t: t, what: what, url: s3URL(store.URL, "v1/app"), db: filepath.Join(t.TempDir(), "app.db"),
-		other: filepath.Join(t.TempDir(), "app.db"), program: []string{program}}
+		other: filepath.Join(t.TempDir(), "app.db"), original: []string{program}, program: []string{program}, at: loopback}
+	// Each host reaches the store by a way of its own.
+	way := func() string { return s3test.NewProxy(t, store.URL).URL }
+	at := loopback
+	if apart {
+		nw, ok := newNetwork(t)
+		if !ok {
+			t.Skip("no network namespaces here")
+		}
+		way = func() string { return nw.serve(s3test.NewProxy(t, store.URL)) }
+		staging := nw.host()
+		h.wire = nw.host()
+		h.original, h.program = h.wire.in(h.original), staging.in(h.program)
+		at, h.at = h.wire.address, staging.address
+	}
 	commits(t, h.db, 0.5, 100)
 	commits(t, h.other, 0.3, 100)
+	last := len(h.program) - 1
 	switch what {
 	case ahead:
-		h.program = []string{"env", "SQLWATCH_TEST_CLOCK=3m", program}
+		h.program = append(h.program[:last:last], "env", "SQLWATCH_TEST_CLOCK=3m", program)
 	case behind:
-		h.program = []string{"env", "SQLWATCH_TEST_CLOCK=-3m", program}
+		h.program = append(h.program[:last:last], "env", "SQLWATCH_TEST_CLOCK=-3m", program)
 	case snapshot:
 		output(t, "sqlite3", h.other, "create table ballast(b); insert into ballast values(randomblob(1500000))")
 	}
-	// Each host reaches the store by a way of its own.
 	block := func() string {
-		return s3ReplicaWith(s3test.NewProxy(t, store.URL).URL, s3test.Bucket, "v1/app", s3test.AccessKey, s3test.SecretKey,
-			"")
+		return s3ReplicaWith(way(), s3test.Bucket, "v1/app", s3test.AccessKey, s3test.SecretKey, "")
 	}
-	h.production = watchS3As(t, []string{program}, replicated(h.db, block()))
+	h.production = watchS3At(t, at, h.original, replicated(h.db, block()))
 	synced(t, h.production)
 	h.early = contents(t, h.db)
 	_, h.txid = h.restore()
@@ -168,6 +190,8 @@ func (h *hosts) stop() {
 	switch h.what {
 	case stopped:
 		must(h.t, h.production.process.cmd.Process.Signal(syscall.SIGSTOP))
+	case cut:
+		h.wire.pull()
 	case idle, ahead: // as one shuts a machine down
 		h.production.process.end(syscall.SIGTERM)
 	default:
@@ -177,24 +201,27 @@ func (h *hosts) stop() {
 
 func (h *hosts) again() {
 	h.t.Helper()
-	if h.what == stopped {
+	switch h.what {
+	case stopped:
 		must(h.t, h.production.process.cmd.Process.Signal(syscall.SIGCONT))
-		return
+	case cut:
+		h.wire.plug()
+	default:
+		h.production.process = start(h.t, h.original[0], append(h.original[1:len(h.original):len(h.original)], "run",
+			"--config", h.production.config)...)
 	}
-	program, err := impatient()
-	must(h.t, err)
-	h.production.process = start(h.t, program, "run", "--config", h.production.config)
 }
 
 // meet starts staging, which has to be told, and lets production go on.
 func (h *hosts) meet() {
 	h.t.Helper()
-	if h.what == stopped {
+	away := h.what == stopped || h.what == cut
+	if away {
 		h.stop()
 	}
-	h.staging = watchS3As(h.t, h.program, h.body)
+	h.staging = watchS3At(h.t, h.at, h.program, h.body)
 	h.told(h.staging, h.other, "another database's history")
-	if h.what == stopped {
+	if away {
 		h.again()
 	}
 	h.works(h.production, h.db)
@@ -204,12 +231,18 @@ func (h *hosts) meet() {
 func (h *hosts) takeOver() {
 	h.t.Helper()
 	h.staging.process.end(syscall.SIGTERM)
-	h.staging.process = start(h.t, h.program[0], append(h.program[1:], "run", "--config", h.staging.config, "--adopt",
-		"app")...)
+	h.staging.process = start(h.t, h.program[0], append(h.program[1:len(h.program):len(h.program)], "run", "--config",
+		h.staging.config, "--adopt", "app")...)
 	h.told(h.staging, h.other, "another writer holds this replica's lease")
 	h.works(h.production, h.db)
 	h.stop()
 	eventually(h.t, time.Minute, "staging takes over", func() error { return h.acknowledged(h.staging) })
+	if h.what == cut {
+		commits(h.t, h.db, 0.1, 20)
+		if h.acknowledged(h.production) == nil {
+			h.t.Error("commits of a host without a network are acknowledged")
+		}
+	}
 	taken := time.Now()
 	h.again()
 	h.told(h.production, h.db, "another writer has taken this replica over")

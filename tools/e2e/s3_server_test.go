@@ -206,7 +206,13 @@ func watchS3(t *testing.T, body string) *daemon {
 // watchS3As is watchS3 of another build, or in another environment.
 func watchS3As(t *testing.T, program []string, body string) *daemon {
 	t.Helper()
-	d := startDaemonAs(t, program, body)
+	return watchS3At(t, "127.0.0.1", program, body)
+}
+
+// watchS3At is watchS3As on a host with another address.
+func watchS3At(t *testing.T, host string, program []string, body string) *daemon {
+	t.Helper()
+	d := startDaemonAt(t, host, t.TempDir(), program, body)
 	t.Cleanup(func() {
 		for _, page := range []string{"/", "/metrics", "/api/v1/databases", "/api/v1/decisions"} {
 			if text, err := get(d.url + page); err == nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,11 +23,15 @@ import (
 
 // scenes are by the condition that each brings about.
 var scenes = map[string]scene{
-	"daemon_down":      {how: "SIGTERM"},
-	"reload_failed":    {how: "a mistake in the configuration, then `sqlwatch reload`"},
-	"left_out":         {how: "two `database` blocks with one path"},
-	"no_databases":     {how: "a glob that matches nothing"},
-	"handler_panicked": {cannot: "it takes a fault of sqlwatch; internal/web plants one"},
+	"daemon_down":   {how: "SIGTERM"},
+	"reload_failed": {how: "a mistake in the configuration, then `sqlwatch reload`"},
+	"left_out":      {how: "two `database` blocks with one path"},
+	"no_databases":  {how: "a glob that matches nothing"},
+	"handler_panicked": {how: "a bug that is planted in the tests' build", prepare: func(f *fleet, db *member) {
+		plain(f, db)
+		db.apart = true
+		f.panics("request /-/panicked")
+	}, trouble: func(f *fleet, db *member) { _, _ = get(f.url + "/-/panicked") }},
 	"notification_failed": {how: "a webhook that answers 404", prepare: func(f *fleet, db *member) {
 		db.path = makeWAL(f.t, db.path)
 		refuses := httptest.NewServer(http.NotFoundHandler())
@@ -50,7 +55,7 @@ var scenes = map[string]scene{
 	"not_a_database": {how: "a text in its place", prepare: func(f *fleet, db *member) {
 		must(f.t, os.WriteFile(db.path, []byte(strings.Repeat("no database\n", 1000)), 0o600))
 	}},
-	"foreign_owner": {cannot: "the tests are root; cmd/sqlwatch.TestForeignOwner_P15 is another user"},
+	"foreign_owner": {how: "sqlwatch run by another user than the database's"},
 	"foreign_wal": {how: "an application with `locking_mode=EXCLUSIVE`", prepare: func(f *fleet, db *member) {
 		plain(f, db)
 		f.app(db.path, `db.execute("PRAGMA locking_mode=EXCLUSIVE"); db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
@@ -66,11 +71,23 @@ var scenes = map[string]scene{
 		f.t.Cleanup(func() { _ = server.Unmount() })
 		db.path = filepath.Join(mounted, filepath.Base(db.path))
 	}},
-	"unreadable":  {cannot: "a process must die while it writes the wal-index; tests of collector leave one so"},
-	"open_failed": {cannot: "the limit of descriptors must be met; tests of internal/daemon meet it"},
-	"hung": {late: true, how: "a mount over its directory that never answers", prepare: plain,
+	"unreadable": {how: "a process that died between the two copies of the wal-index header",
+		prepare: func(f *fleet, db *member) {
+			plain(f, db)
+			f.app(db.path, `
+db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
+			f.meddle(db.path+"-shm", `os.pwrite(fd, b"\xff", 8); time.sleep(0.05)`) // the change counter of the first
+		}},
+	"open_failed": {how: "a replica's `ca_file` that is not there", prepare: func(f *fleet, db *member) {
+		toStore(f, db)
+		db.more = strings.Replace(db.more, "path_style", "ca_file    = \"/gone.pem\"\n  path_style", 1)
+	}},
+	"hung": {how: "a mount over its directory that never answers", prepare: plain,
 		trouble: func(f *fleet, db *member) { hang(f.t, filepath.Dir(db.path)) }},
-	"restarted": {cannot: "it takes a fault of sqlwatch; internal/watchdog plants one"},
+	"restarted": {how: "a bug that is planted in the tests' build", prepare: func(f *fleet, db *member) {
+		plain(f, db)
+		f.panics("turn " + db.name)
+	}},
 
 	"write_lock_held": {how: "`BEGIN IMMEDIATE`, and nothing more", prepare: plain, trouble: func(f *fleet, db *member) {
 		f.app(db.path, `db.execute("BEGIN IMMEDIATE"); db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
@@ -109,7 +126,12 @@ def work():
 		f.app(db.path, `db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
 		must(f.t, os.Truncate(db.path+"-wal", 600e6)) // as a long transaction leaves it; it takes no room
 	}},
-	"checkpoint_starved": {cannot: "64 MB must have waited for a quarter of an hour"},
+	"checkpoint_starved": {how: "`wal_autocheckpoint=0`, and 70 MB of commits", prepare: plain,
+		trouble: func(f *fleet, db *member) {
+			f.app(db.path, `
+db.execute("PRAGMA wal_autocheckpoint=0"); db.execute("PRAGMA synchronous=OFF")
+for i in range(70): db.execute("INSERT INTO t VALUES (NULL, zeroblob(1000000))")`)
+		}},
 	"page_checksums": {how: "pages sealed as cksumvfs does", prepare: func(f *fleet, db *member) {
 		output(f.t, "sqlite3", db.path, ".filectrl reserve_bytes 8", "PRAGMA journal_mode=WAL", "CREATE TABLE t (x)")
 		seal(f.t, db.path)
@@ -131,13 +153,44 @@ def work():
 		f.toS3(db, "http://127.0.0.1:"+freePort(f.t), s3Bucket, s3Secret)
 		db.more += fmt.Sprintf("policy \"copy\" {\n  when = true\n  databases = [%q]\n  snapshot {}\n}\n", db.name)
 	}},
-	"policy_hindered": {cannot: "checkpoints must have taken longer than their budget before"},
+	"policy_hindered": {how: "a policy whose `stall_budget` is 1 ms", prepare: func(f *fleet, db *member) {
+		plain(f, db)
+		db.more = fmt.Sprintf("policy \"hurry\" {\n  when = wal.bytes > bytes(\"1MB\")\n  databases = [%q]\n  "+
+			"cooldown = \"1s\"\n  checkpoint {\n    stall_budget = \"1ms\"\n    step \"truncate\" {}\n  }\n}\n", db.name)
+	}, trouble: func(f *fleet, db *member) {
+		f.app(db.path, `
+db.execute("PRAGMA wal_autocheckpoint=0"); db.execute("PRAGMA synchronous=OFF")
+def work():
+    while True:
+        db.execute("INSERT INTO t VALUES (NULL, zeroblob(4000000))"); time.sleep(0.5)`)
+	}},
 
-	"capture_stopped": {cannot: "a disk error below the spool is told as replica_failing and replica_lagging"},
-	"file_cut":        {cannot: "tests of replicator/capture cut one"},
-	"index_cut":       {cannot: "tests of replicator/capture cut one"},
-	"spool_full":      {cannot: "1 GB must have been captured"},
-	"spool_filling":   {cannot: "768 MB must have been captured"},
+	"capture_stopped": {how: "a file in the place of its state directory", prepare: func(f *fleet, db *member) {
+		toFile(f, db)
+		must(f.t, os.MkdirAll(filepath.Join(f.dir, "state", "databases"), 0o700))
+		must(f.t, os.WriteFile(filepath.Join(f.dir, "state", "databases", db.name), nil, 0o600))
+	}},
+	"file_cut": {how: "the file is cut while an application writes", prepare: toFile,
+		trouble: func(f *fleet, db *member) {
+			f.app(db.path, `
+for i in range(50): db.execute("INSERT INTO t VALUES (NULL, zeroblob(4000))")
+db.execute("PRAGMA wal_checkpoint")
+def work():
+    while True:
+        db.execute("INSERT INTO t VALUES (NULL, 'x')"); time.sleep(0.3)`)
+			f.caughtUp(db)
+			f.meddle(db.path, `os.ftruncate(fd, 3*4096); time.sleep(0.2)`) // a checkpoint makes it longer again
+		}},
+	"index_cut": {how: "`truncate -s 0` of the -shm of an application that rests, again and again", prepare: toFile,
+		trouble: func(f *fleet, db *member) {
+			f.app(db.path, `db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
+			f.caughtUp(db)
+			f.meddle(db.path+"-shm", `os.ftruncate(fd, 0); time.sleep(0.0003)`)
+		}},
+	"spool_full": {how: "40 MB of commits while the store is away, with a spool of 32 MB", prepare: toStore,
+		trouble: func(f *fleet, db *member) { f.spool(db, 40) }},
+	"spool_filling": {how: "28 MB of commits while the store is away, with a spool of 32 MB", prepare: toStore,
+		trouble: func(f *fleet, db *member) { f.spool(db, 28) }},
 	"replica_fenced": {how: "cut off, while another sqlwatch takes the place over with `--adopt`", prepare: toStore,
 		trouble: func(f *fleet, db *member) {
 			f.caughtUp(db)
@@ -176,17 +229,41 @@ def work():
 		f.store.breaks(db.name, s3test.NotImplemented)
 		toStore(f, db)
 	}},
-	"replica_lagging": {how: "connections to the store are reset for a minute", prepare: toStore,
+	"replica_lagging": {how: "connections to the store are reset", prepare: toStore,
 		trouble: func(f *fleet, db *member) {
 			f.caughtUp(db)
 			f.store.breaks(db.name, s3test.Reset)
 			f.write(db)
 		}},
-	"replica_incomplete": {cannot: "it ends with the first upload, or becomes replica_unavailable"},
-	"snapshot_too_old":   {cannot: "two hours must have passed"},
-	"replica_files_lost": {cannot: "it is noticed when files are merged that another process wrote"},
+	"replica_incomplete": {how: "60 MB to upload at 200 kB/s", prepare: func(f *fleet, db *member) {
+		toStore(f, db)
+		large(f, db, 60)
+		db.more += "uploads {\n  bandwidth = \"200kB\"\n}\n" // what is small goes first
+	}},
+	"snapshot_too_old": {how: "a snapshot of 60 hours ago, and 500 to every newer one",
+		prepare: func(f *fleet, db *member) {
+			toStore(f, db)
+			db.with("snapshot", "24h")
+		}, before: func(f *fleet, db *member) { f.caughtUp(db) }, between: func(f *fleet, db *member) {
+			f.store.refuses(db.name, "/0009/", s3test.InternalError)
+		}, trouble: func(f *fleet, db *member) { f.write(db) }},
+	"replica_files_lost": {how: "a byte of a file is changed that is still to be merged", prepare: toFile,
+		before: func(f *fleet, db *member) {
+			f.caughtUp(db)
+			for range 4 {
+				output(f.t, "sqlite3", db.path, "INSERT INTO t VALUES (NULL, 'x')")
+				f.caughtUp(db)
+			}
+		}, between: func(f *fleet, db *member) {
+			files := strings.Fields(output(f.t, "find", f.replicaDir(db), "-path", "*/ltx/0/*.ltx"))
+			slices.Sort(files)
+			if len(files) < 3 {
+				f.t.Fatalf("files of single commits: %v", files)
+			}
+			damageFile(f.t, files[len(files)-2])
+		}},
 	"replica_maintenance": {how: "403 to every merged file", prepare: func(f *fleet, db *member) {
-		f.store.refusesToMerge(db.name)
+		f.store.refuses(db.name, "/0001/", s3test.Forbidden)
 		toStore(f, db)
 	}, trouble: func(f *fleet, db *member) { f.caughtUp(db); f.write(db) }},
 	"replica_weak_fencing": {how: "a store that ignores If-Match and If-None-Match", prepare: func(f *fleet, db *member) {
@@ -201,7 +278,22 @@ def work():
 			damage(f.t, f.replicaDir(db))
 			f.post("/v1/verify?db=" + db.name)
 		}},
-	"drill_overdue": {cannot: "a day must have passed"},
+	"drill_overdue": {how: "a drill of 60 hours ago, and the next one over a line of 16 kB/s",
+		prepare: func(f *fleet, db *member) {
+			toStore(f, db)
+			db.with("verify", "24h")
+			large(f, db, 20)
+		}, before: func(f *fleet, db *member) {
+			f.caughtUp(db)
+			f.post("/v1/verify?db=" + db.name)
+		}, between: func(f *fleet, db *member) {
+			f.store.when(db.name, func(r *http.Request) s3test.Fault {
+				if r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, ".ltx") {
+					return s3test.Slow
+				}
+				return s3test.None
+			})
+		}},
 }
 
 // plain is a database that is all right.
@@ -216,6 +308,17 @@ func toStore(f *fleet, db *member) {
 	f.toS3(db, f.store.URL, s3Bucket, s3Secret)
 }
 
+// large gives a member megabytes that do not compress.
+func large(f *fleet, db *member, megabytes int) {
+	output(f.t, "sqlite3", db.path, fmt.Sprintf("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "+
+		"INSERT INTO t SELECT NULL, randomblob(1000000) FROM n; PRAGMA wal_checkpoint(TRUNCATE)", megabytes))
+}
+
+// with has a member's replica do something so often.
+func (m *member) with(what, every string) {
+	m.more = strings.TrimSuffix(m.more, "}\n") + fmt.Sprintf("  %s {\n    every = %q\n  }\n}\n", what, every)
+}
+
 // makeWAL makes a database in WAL mode that nobody has open.
 func makeWAL(t *testing.T, path string) string {
 	t.Helper()
@@ -227,7 +330,9 @@ func makeWAL(t *testing.T, path string) string {
 func newFleet(t *testing.T) *fleet {
 	program, err := impatient() // a lease is waited for for seconds
 	must(t, err)
-	return &fleet{t: t, dir: t.TempDir(), program: program, store: newFaultyStore(t)}
+	f := &fleet{t: t, dir: t.TempDir(), program: program, store: newFaultyStore(t)}
+	f.store.Rate = 16 << 10
+	return f
 }
 
 // add makes a member called after its condition.
@@ -239,17 +344,51 @@ func (f *fleet) add(id string) *member {
 	return m
 }
 
+// panics plants faults in the daemon.
+func (f *fleet) panics(where string) { f.planted = append(f.planted, where) }
+
+// blocks are the members' in the configuration.
+func blocks(members []*member) string {
+	var text strings.Builder
+	for _, m := range members {
+		fmt.Fprintf(&text, "database %q {\n  path = %q\n%s}\n%s", m.name, m.path, m.lines, m.more)
+	}
+	return text.String()
+}
+
+// earlier is the life of the daemon 60 hours ago, for the members that had one.
+func (f *fleet) earlier() {
+	f.t.Helper()
+	members := slices.DeleteFunc(slices.Clone(f.members), func(m *member) bool { return scenes[m.name].before == nil })
+	if len(members) == 0 {
+		return
+	}
+	f.daemon = startDaemonIn(f.t, f.dir, []string{"env", "SQLWATCH_TEST_CLOCK=-60h", f.program}, blocks(members))
+	for _, m := range members {
+		scenes[m.name].before(f, m)
+	}
+	f.end(syscall.SIGTERM)
+	for _, m := range members {
+		if s := scenes[m.name]; s.between != nil {
+			s.between(f, m)
+		}
+	}
+}
+
 // start runs the daemon over all members.
 func (f *fleet) start() {
 	f.t.Helper()
-	var text strings.Builder
-	for _, m := range f.members {
-		fmt.Fprintf(&text, "database %q {\n  path = %q\n%s}\n%s", m.name, m.path, m.lines, m.more)
+	program := append(slices.Clone(f.as), f.program)
+	if f.planted != nil {
+		program = append([]string{"env", "SQLWATCH_TEST_PANIC=" + strings.Join(f.planted, ",")}, program...)
 	}
-	f.daemon = startDaemonIn(f.t, f.dir, []string{f.program}, text.String())
+	f.daemon = startDaemonIn(f.t, f.dir, program, blocks(f.members))
+	rules, err := os.ReadFile("../../alerts/sqlwatch.rules.yml")
+	must(f.t, err)
+	f.prometheus = startPrometheus(f.t, f.url, fmt.Sprintf("rule_files: [%q]",
+		write(f.t, f.dir, "rules.yml", faster(string(rules), 3*speed))))
 }
 
-func (f *fleet) stateDir() string             { return filepath.Join(f.dir, "state") }
 func (f *fleet) replicaDir(db *member) string { return filepath.Join(f.dir, "replicas", db.name) }
 
 // toFile replicates a member to a directory of its own.
@@ -293,6 +432,16 @@ sys.stdin.read()`, db)
 	}
 }
 
+// meddle has a process do something to a file, again and again: whoever opens the database
+// makes it good.
+func (f *fleet) meddle(file, program string) {
+	f.t.Helper()
+	cmd := exec.Command("/usr/bin/python3", "-c", "import os, sys, time\nfd = os.open(sys.argv[1], os.O_RDWR)\n"+
+		"while True:\n    "+program, file)
+	must(f.t, cmd.Start())
+	f.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+}
+
 // write has an application commit a few times a second from now on.
 func (f *fleet) write(db *member) {
 	f.app(db.path, `
@@ -305,6 +454,16 @@ def work():
 func (f *fleet) caughtUp(db *member) {
 	f.t.Helper()
 	f.post("/v1/sync?db=" + db.name)
+}
+
+// spool has megabytes of a member wait for the store.
+func (f *fleet) spool(db *member, megabytes int) {
+	f.t.Helper()
+	f.caughtUp(db)
+	f.store.breaks(db.name, s3test.NotImplemented)
+	f.app(db.path, fmt.Sprintf(`
+db.execute("PRAGMA synchronous=OFF")
+for i in range(%d): db.execute("INSERT INTO t VALUES (NULL, randomblob(1000000))")`, megabytes))
 }
 
 // another runs a second sqlwatch that replicates another database to a member's place.
@@ -370,22 +529,27 @@ func copyFile(t *testing.T, from, to string) {
 // damage changes a byte in the middle of each snapshot of a directory replica.
 func damage(t *testing.T, dir string) {
 	t.Helper()
-	damaged := 0
+	corrupt := 0
 	must(t, filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(name, ".ltx") {
 			return err
 		}
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		damaged++
-		data[len(data)/2] ^= 0xff
-		return os.WriteFile(name, data, 0o600)
+		corrupt++
+		damageFile(t, name)
+		return nil
 	}))
-	if damaged == 0 {
+	if corrupt == 0 {
 		t.Fatalf("%s holds no files", dir)
 	}
+}
+
+// damageFile changes a byte in the middle.
+func damageFile(t *testing.T, name string) {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	must(t, err)
+	data[len(data)/2] ^= 0xff
+	must(t, os.WriteFile(name, data, 0o600))
 }
 
 // faultyStore is a real S3 server behind a proxy whose faults are by prefix.
@@ -401,16 +565,21 @@ func newFaultyStore(t *testing.T) *faultyStore {
 	s := &faultyStore{server: startS3(t), faults: map[string]func(*http.Request) s3test.Fault{}}
 	s.Proxy = s3test.NewProxy(t, s.server.url())
 	s.Break(func(r *http.Request, _ int) s3test.Fault {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for prefix, fault := range s.faults {
-			if strings.Contains(r.URL.String(), prefix) {
-				return fault(r)
-			}
-		}
-		return s3test.None
+		return s.of(r)(r)
 	})
 	return s
+}
+
+// of returns what goes wrong below the prefix of a request.
+func (s *faultyStore) of(r *http.Request) func(*http.Request) s3test.Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for prefix, fault := range s.faults {
+		if strings.Contains(r.URL.String(), prefix) {
+			return fault
+		}
+	}
+	return func(*http.Request) s3test.Fault { return s3test.None }
 }
 
 func (s *faultyStore) when(prefix string, fault func(*http.Request) s3test.Fault) {
@@ -424,11 +593,11 @@ func (s *faultyStore) breaks(prefix string, fault s3test.Fault) {
 	s.when(prefix, func(*http.Request) s3test.Fault { return fault })
 }
 
-// refusesToMerge has no merged file of a prefix stored.
-func (s *faultyStore) refusesToMerge(prefix string) {
+// refuses has nothing stored of a prefix whose key has a part.
+func (s *faultyStore) refuses(prefix, part string, fault s3test.Fault) {
 	s.when(prefix, func(r *http.Request) s3test.Fault {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0001/") {
-			return s3test.Forbidden
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, part) {
+			return fault
 		}
 		return s3test.None
 	})

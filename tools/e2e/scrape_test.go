@@ -37,18 +37,24 @@ func startDaemonAs(t *testing.T, program []string, body string) *daemon {
 // and with more arguments.
 func startDaemonIn(t *testing.T, dir string, program []string, body string, more ...string) *daemon {
 	t.Helper()
+	return startDaemonAt(t, "127.0.0.1", dir, program, body, more...)
+}
+
+// startDaemonAt is startDaemonIn on a host with another address.
+func startDaemonAt(t *testing.T, host, dir string, program []string, body string, more ...string) *daemon {
+	t.Helper()
 	port := freePort(t)
 	config := write(t, dir, "sqlwatch.hcl", fmt.Sprintf(`
 server {
-  listen    = "127.0.0.1:%s"
+  listen    = "%s:%s"
   admin     = "unix://%s/admin.sock"
   state_dir = "%s/state"
 }
-%s`, port, dir, dir, body))
+%s`, host, port, dir, dir, body))
 	output(t, binary, "check", config)
 	run := append(append(slices.Clone(program[1:]), "run", "--config", config), more...)
 	d := &daemon{process: start(t, program[0], run...),
-		url: "http://127.0.0.1:" + port, dir: dir, config: config}
+		url: "http://" + host + ":" + port, dir: dir, config: config}
 	eventually(t, 20*time.Second, "sqlwatch ready", func() error { _, err := get(d.url + "/-/ready"); return err })
 	return d
 }
@@ -183,6 +189,7 @@ func value(prometheus, name string) (float64, error) {
 
 // The status page as a browser shows it.
 func TestStatusPageInABrowser(t *testing.T) {
+	t.Parallel()
 	db := filepath.Join(t.TempDir(), "app.db")
 	runWriter(t, db, 0.5, 100)
 	d := startDaemon(t, fmt.Sprintf("database \"app\" {\n  path = %q\n}\n", db))

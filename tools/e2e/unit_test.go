@@ -42,6 +42,7 @@ func settings(t *testing.T, unit string) map[string]string {
 // What the units promise beside their hardening: no core files, a watchdog, a reload that
 // answers, Go's memory limit below the group's, and that what they write is allowed.
 func TestUnitSettings_X9(t *testing.T) {
+	t.Parallel()
 	for unit, runtime := range map[string]string{
 		"sqlwatch.service": "/run/sqlwatch", "sqlwatch@.service": "/run/sqlwatch-%i",
 	} {

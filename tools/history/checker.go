@@ -273,6 +273,9 @@ func (c *checker) report() {
 		c.s.o.seed, time.Since(c.startedAt).Round(time.Second), len(took), c.s.kills, c.s.harms, c.syncs,
 		len(c.acks), all, c.restores, c.exact, len(c.bad))
 	fmt.Printf("history: lives of the application: %v; it did: %v\n", c.s.lives, c.account.operations)
+	if n := c.s.slow.Load(); n > 0 {
+		fmt.Printf("history: %d snapshots over a line of %s\n", n, c.s.o.uplink)
+	}
 	if slices.Sort(took); len(took) > 0 {
 		fmt.Printf("history: transactions, waiting included: p50 %s, p99 %s, longest %s\n", took[len(took)/2],
 			took[len(took)*99/100], took[len(took)-1])

@@ -30,6 +30,9 @@ var lives = map[string]life{
 	"pure go":   {"sqlite", "?_pragma=busy_timeout(5000)&_pragma=synchronous(normal)&_txlock=immediate", false},
 }
 
+// ofd is the life of a SQLite that locks by open file description.
+const ofd = "ofd"
+
 func (l life) open(path string) (*sql.DB, error) {
 	db, err := sql.Open(l.driver, "file:"+path+l.dsn)
 	if err == nil && l.single {
@@ -51,6 +54,7 @@ var interpreters = []struct{ name, script, probe string }{
 	{"php", "app.php", "-rnew SQLite3(':memory:');"},
 	{"ruby", "app.rb", "-rsqlite3"},
 	{"perl", "app.pl", "-MDBD::SQLite"},
+	{"node", "app.js", "-etry { require('node:sqlite') } catch { require('better-sqlite3') }"},
 }
 
 // choice is one life that the nemesis may choose, as often as its weight says.
@@ -68,14 +72,14 @@ func (o options) choices() ([]choice, error) {
 	}
 	var all []choice
 	for _, c := range []choice{{"normal", 55, nil}, {"single", 4, nil}, {"deferred", 8, nil}, {"exclusive", 7, nil},
-		{"unix-excl", 6, nil}, {"pure go", 8, nil}} {
+		{"unix-excl", 6, nil}, {"pure go", 8, nil}, {ofd, 6, nil}} {
 		c.command = []string{self, "app", "-life", c.name}
 		all = append(all, c)
 	}
 	for _, i := range interpreters {
 		path := "/usr/bin/" + i.name // the system's, which has the system's SQLite
 		probe := append([]string{i.probe}, "-e", "1")
-		if strings.HasPrefix(i.probe, "-c") || i.name == "php" {
+		if strings.HasPrefix(i.probe, "-c") || strings.HasPrefix(i.probe, "-e") || i.name == "php" {
 			probe = probe[:1]
 		}
 		if exec.Command(path, probe...).Run() != nil {

@@ -28,6 +28,15 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "app" {
 		os.Exit(applicationMain(os.Args[2:]))
 	}
+	if len(os.Args) == 3 && os.Args[1] == "clock" {
+		path, err := clockOverlay(os.Args[2])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "history:", err)
+			os.Exit(1)
+		}
+		fmt.Println(path)
+		return
+	}
 	var o options
 	flag.StringVar(&o.sqlwatch, "sqlwatch", "sqlwatch", "the program under test")
 	flag.StringVar(&o.dir, "dir", "", "scratch directory (default: a new one in $TMPDIR, removed when all is well)")
@@ -42,9 +51,11 @@ func main() {
 	flag.IntVar(&o.workers, "workers", 2, "how many restores at once")
 	flag.StringVar(&o.only, "only", "", "comma-separated names of harms: do nothing else")
 	flag.StringVar(&o.without, "without", "", "comma-separated names of harms and lives that are left out")
+	flag.StringVar(&o.uplink, "uplink", "",
+		"bytes a second of all uploads, such as 1MB, with one snapshot after the other over them")
 	flag.BoolVar(&o.alone, "alone", false, "the same without sqlwatch: what the application meets anyhow")
 	flag.StringVar(&o.clock, "clock", "",
-		"file to write steps of the clock into, in nanoseconds, for a sqlwatch that was built to read $HISTORY_CLOCK")
+		"file to write steps of the clock into, for a sqlwatch that reads it (see clock.go)")
 	flag.BoolVar(&o.verbose, "v", false, "print every restore")
 	flag.Parse()
 
@@ -72,17 +83,20 @@ func applicationMain(args []string) int {
 	if err := set.Parse(args); err != nil {
 		return 1
 	}
-	l, known := lives[*how]
-	if !known {
-		fmt.Fprintln(os.Stderr, "application: no such life:", *how)
-		return 1
-	}
 	stop := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin) // ends when the checker closes the pipe
 		close(stop)
 	}()
-	if err := runApplication(*db, *log, l, *seed, *pause, *opening, stop); err != nil {
+	var err error
+	if l, known := lives[*how]; known {
+		err = runApplication(*db, *log, l, *seed, *pause, *opening, stop)
+	} else if *how == ofd {
+		err = runOFD(*db, *log, *pause, stop)
+	} else {
+		err = fmt.Errorf("no such life: %s", *how)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "application:", err)
 		return 1
 	}
@@ -90,11 +104,12 @@ func applicationMain(args []string) int {
 }
 
 type options struct {
-	sqlwatch, dir, killAt, replica, url, only, without, clock string
-	seed                                                      uint64
-	duration, pause                                           time.Duration
-	kills, workers                                            int
-	verbose, alone                                            bool
+	sqlwatch, dir, killAt, replica, url, only, without, clock, uplink string
+
+	seed            uint64
+	duration, pause time.Duration
+	kills, workers  int
+	verbose, alone  bool
 }
 
 // run sets the scene, lets nemesis and checker work, and closes with the final judgement.
@@ -126,6 +141,9 @@ func run(ctx context.Context, o options) (bad int, err error) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.nemesis(timed, cancel) }()
+	if o.uplink != "" {
+		go s.snapshots(timed)
+	}
 	c := newChecker(s)
 	if !o.alone {
 		c.loop(timed)

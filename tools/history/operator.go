@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -62,9 +63,20 @@ func (s *scene) unmount() {
 	s.files.mounted = false
 }
 
+// hole is a time in which nothing could be captured: the state's disk was full.
+type hole struct{ from, to time.Time }
+
 // fill leaves a few pages of room for a while. The daemon may die meanwhile.
 func (s *scene) fill(dir string) error {
-	if dir != s.stateDir() { // only this program's own lives go on after an error
+	if dir == s.stateDir() {
+		h := hole{from: time.Now()}
+		defer func() {
+			h.to = time.Now()
+			s.mu.Lock()
+			s.holes = append(s.holes, h)
+			s.mu.Unlock()
+		}()
+	} else { // only this program's own lives go on after an error
 		s.stopApp(false)
 		if err := s.startAs("normal"); err != nil {
 			return err
@@ -91,6 +103,19 @@ func (s *scene) fill(dir string) error {
 		return s.kill(nil)
 	}
 	return nil
+}
+
+// snapshots has one snapshot taken after the other.
+func (s *scene) snapshots(ctx context.Context) {
+	for ctx.Err() == nil {
+		if exec.CommandContext(ctx, s.o.sqlwatch, "snapshot", "--config", s.config, "app").Run() == nil {
+			s.slow.Add(1)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond): // the daemon is away, or takes one by itself
+		}
+	}
 }
 
 // stepClock sets the daemon's clock: an hour, two days or ten years on or back, or right.
@@ -288,8 +313,12 @@ func (s *scene) putInPlace() error {
 // the files that it has open, and loses nothing at its end.
 func (s *scene) removeSideFiles() error {
 	s.stopApp(false)
+	before := s.ledgerSize()
 	if err := s.startAs("single"); err != nil {
 		return err
+	}
+	if !s.hasOpened(before) { // what is removed now may be all that holds the last life's commits
+		return nil
 	}
 	time.Sleep(time.Duration(300+s.rng.IntN(700)) * time.Millisecond)
 	if s.rng.IntN(2) == 0 {
@@ -305,6 +334,26 @@ func (s *scene) removeSideFiles() error {
 	time.Sleep(time.Duration(s.rng.IntN(2500)) * time.Millisecond)
 	s.stopApp(false)
 	return s.startApp()
+}
+
+// ledgerSize returns how long the application's log is.
+func (s *scene) ledgerSize() int64 {
+	info, err := os.Stat(s.log)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// hasOpened waits until the application has the database open, as its log says behind from.
+func (s *scene) hasOpened(from int64) bool {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		text, err := os.ReadFile(s.log)
+		if err == nil && int64(len(text)) > from && strings.Contains(string(text[from:]), eventResume+" ") {
+			return true
+		}
+	}
+	return false
 }
 
 // oldShm lets a power cut leave a wal-index that is older than the WAL.

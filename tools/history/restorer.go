@@ -169,7 +169,7 @@ func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 		return // the batches tell the daemon's time, which was not ours
 	}
 	if !ok {
-		if last := acks[len(acks)-1].place; c.account.begunAfter(t, last) {
+		if last := acks[len(acks)-1].place; c.account.begunAfter(t, last) && !c.inHole(t, acks) {
 			c.fault("restore at %s was refused, although a commit begun later, at most %s, had been promised", when,
 				c.account.name(last))
 		}
@@ -187,6 +187,30 @@ func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 		c.fault("restore at %s has state %d %.8s: either begun later or before %s, which had been promised by then", when,
 			got.state.ID, got.state.Hash, c.account.name(floor))
 	}
+}
+
+// inHole says whether t is between the last promise before and the first one after a
+// time in which nothing could be captured. What was committed then is in a batch with
+// what came later, or between two that do not join: then a moment has no answer.
+func (c *checker) inHole(t time.Time, acks []ack) bool {
+	c.s.mu.Lock()
+	holes := slices.Clone(c.s.holes)
+	c.s.mu.Unlock()
+	for _, h := range holes {
+		from, to := time.Time{}, time.Now()
+		for _, a := range acks {
+			if a.at.Before(h.from) {
+				from = a.at
+			} else if a.at.After(h.to) {
+				to = a.at
+				break
+			}
+		}
+		if t.After(from) && t.Before(to) {
+			return true
+		}
+	}
+	return false
 }
 
 // again restores a TXID that was restored before, to the same bytes. Compaction

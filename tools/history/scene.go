@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -40,7 +41,9 @@ type scene struct {
 	kills  int            // kill -9 of the daemon, ours and strace's
 	harms  map[string]int // what was done, by name
 	lives  map[string]int // of the application, by name
-	deaths []string       // daemon exits that nobody asked for
+	holes  []hole
+	slow   atomic.Int64 // snapshots over a slow line
+	deaths []string     // daemon exits that nobody asked for
 
 	choices []choice // of lives
 	files   disks    // where they lie, and what was put aside
@@ -111,6 +114,9 @@ policy "truncate" {
   }
 }
 `, o.dir, kind, replica, s.listen, s.db)
+	if o.uplink != "" {
+		text += fmt.Sprintf("uploads {\n  bandwidth = %q\n}\n", o.uplink)
+	}
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

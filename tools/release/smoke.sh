@@ -137,19 +137,19 @@ foreign() { # foreign ARCH QEMU
 
 # Pure Go, as darwin's: restores, has SQLite's shell check, and touches no living database.
 pure() {
-	say "the program without SQLite inside: restore, a damaged replica, what it refuses"
+	say "the program without SQLite inside: restore, a corrupt replica, what it refuses"
 	local program=$work/pure copy=$work/pure.db
 	CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -o "$program" ./cmd/sqlwatch
 	"$program" restore "file://$work/made/replica/app" -o "$copy" --check full
 	[ "$(sqlite3 "$copy" 'pragma integrity_check; select count(*) from t' | tr '\n' ' ')" = "ok 3 " ]
 	refused "$program" run "$copy" 2>"$work/refused"
 	grep -q 'needs Linux' "$work/refused"
-	cp -r "$work/made/replica/app" "$work/damaged"
-	find "$work/damaged" -name '*.ltx' | while read -r file; do
+	cp -r "$work/made/replica/app" "$work/corrupt"
+	find "$work/corrupt" -name '*.ltx' | while read -r file; do
 		flip "$file" $(($(stat -c %s "$file") / 2))
 	done
-	refused "$program" restore "file://$work/damaged" -o "$work/damaged.db" 2>/dev/null
-	[ ! -e "$work/damaged.db" ]
+	refused "$program" restore "file://$work/corrupt" -o "$work/corrupt.db" 2>/dev/null
+	[ ! -e "$work/corrupt.db" ]
 }
 
 # flip FILE OFFSET: one bit of one byte.

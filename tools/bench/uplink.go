@@ -1,0 +1,409 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	uplinkRate    = 7e6 / 8   // bytes a second: a line of 7 Mbit/s
+	uplinkCount   = 60        // databases
+	uplinkSize    = 3_000_000 // bytes of each, on average
+	uplinkCommits = 5         // a second, of the busy one
+)
+
+// line is a slow way to a server: a TCP proxy that lets so many bytes a second through to
+// it, shared by all connections in the order in which they ask, and any number back.
+type line struct {
+	url      string
+	listener net.Listener
+
+	mu      sync.Mutex
+	down    bool              // nobody gets through
+	open    map[net.Conn]bool // connections under way
+	free    time.Time         // when what was let through is through
+	seen    carried
+	arrived map[int64]int // connections by the second, of Unix time
+}
+
+// carried is what a line did: bytes, and how long there were none.
+type carried struct {
+	sent int64
+	idle time.Duration
+}
+
+func (c carried) since(before carried) carried {
+	return carried{c.sent - before.sent, c.idle - before.idle}
+}
+
+// newLine is one to an address.
+func newLine(target string) (*line, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	x := &line{url: "http://" + l.Addr().String(), listener: l, free: time.Now(), open: map[net.Conn]bool{},
+		arrived: map[int64]int{}}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return // closed
+			}
+			go x.carry(conn.(*net.TCPConn), target)
+		}
+	}()
+	return x, nil
+}
+
+func (x *line) close() { x.listener.Close() }
+
+// carry is one connection. What waits unread on our side is as little as a router has room for.
+func (x *line) carry(from *net.TCPConn, target string) {
+	defer from.Close()
+	if !x.enter(from) {
+		return
+	}
+	defer x.leave(from)
+	conn, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	to := conn.(*net.TCPConn)
+	_ = from.SetReadBuffer(32 << 10)
+	go func() {
+		_, _ = from.ReadFrom(to)
+		_ = from.CloseWrite()
+	}()
+	for packet := make([]byte, 4<<10); ; {
+		n, err := from.Read(packet)
+		if n > 0 {
+			x.wait(n)
+			if _, err := to.Write(packet[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			_ = to.CloseWrite()
+			return
+		}
+	}
+}
+
+// enter counts a connection, and refuses it while the line is down.
+func (x *line) enter(conn net.Conn) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.arrived[time.Now().Unix()]++
+	if !x.down {
+		x.open[conn] = true
+	}
+	return !x.down
+}
+
+func (x *line) leave(conn net.Conn) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.open, conn)
+}
+
+// fail breaks the line, with all that is under way on it, or mends it.
+func (x *line) fail(down bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.down = down; !down {
+		x.free = time.Now() // while it was down it was not idle
+	}
+	for conn := range x.open {
+		conn.Close()
+	}
+}
+
+// busiest is how many connections arrived in the busiest second since a time, and on
+// average in each.
+func (x *line) busiest(since time.Time) (most, mean float64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for second, n := range x.arrived {
+		if second >= since.Unix() {
+			most, mean = max(most, float64(n)), mean+float64(n)
+		}
+	}
+	return most, mean / time.Since(since).Seconds()
+}
+
+// wait takes n bytes off the line.
+func (x *line) wait(n int) {
+	x.mu.Lock()
+	now := time.Now()
+	if x.free.Before(now) {
+		x.seen.idle += now.Sub(x.free)
+		x.free = now
+	}
+	x.free = x.free.Add(time.Duration(float64(n) / uplinkRate * float64(time.Second)))
+	x.seen.sent += int64(n)
+	until := x.free
+	x.mu.Unlock()
+	time.Sleep(time.Until(until))
+}
+
+func (x *line) now() carried {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.seen
+}
+
+// uplink gives a daemon that follows a busy database 60 more at once, over a line of 7
+// Mbit/s. The ideal time is that of their bytes on the line. How far the busy one is behind
+// meanwhile is asked of restores that do not take that way.
+func uplink(st *stage) ([]figure, error) {
+	busy := filepath.Join(st.dir, "busy.db")
+	databases, size, err := st.ballast()
+	if err != nil {
+		return nil, err
+	}
+	ideal := float64(size) / uplinkRate
+	w, err := st.write(busy, 20*ideal, uplinkCommits)
+	if err != nil {
+		return nil, err
+	}
+	w.last(1)
+	slow, err := newLine(strings.TrimPrefix(st.proxy.url, "http://"))
+	if err != nil {
+		return nil, err
+	}
+	defer slow.close()
+	st.uplink = slow.url
+	if _, err := st.replicate(append(databases, busy), time.Second); err != nil {
+		return nil, err
+	}
+	there := func(n int) func() (bool, error) {
+		return func() (bool, error) { stored, err := st.haveBase(); return len(stored) >= n, err }
+	}
+	if err := within(time.Minute, "the busy one is there", there(1)); err != nil {
+		return nil, err
+	}
+	began, before := time.Now(), slow.now()
+	for _, db := range databases {
+		if err := os.Rename(db+".new", db); err != nil {
+			return nil, err
+		}
+	}
+	lags, err := st.lags(busy, w, there(uplinkCount+1), time.Duration(10*ideal*float64(time.Second)))
+	if err != nil {
+		return nil, err
+	}
+	took, seen := time.Since(began).Seconds(), slow.now().since(before)
+	for _, db := range databases {
+		if _, _, err := st.restore(db); err != nil {
+			return nil, fmt.Errorf("%s: %w", db, err)
+		}
+	}
+	return []figure{
+		{"until all are there", took, "s"}, {"by the ideal time", took / ideal, "times"},
+		{"on the line, of the databases' size", float64(seen.sent) / float64(size), "times"},
+		{"the line stood idle", seen.idle.Seconds(), "s"},
+		{fmt.Sprintf("how far the busy one is behind, median of %d", len(lags)), lags[len(lags)/2], "s"},
+		{"95th of 100", lags[len(lags)*95/100], "s"}, {"longest", lags[len(lags)-1], "s"},
+	}, nil
+}
+
+// ballast makes the databases, under names that nobody looks at yet, and says how large
+// they are in all.
+func (st *stage) ballast() (databases []string, size int64, err error) {
+	for i := range uplinkCount {
+		db := filepath.Join(st.dir, fmt.Sprintf("db%02d.db", i))
+		rows := uplinkSize / 1_000_000 * (5 + i%11) // half to one and a half of the average
+		fill := fmt.Sprintf("PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB); "+
+			"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) "+
+			"INSERT INTO t SELECT i, randomblob(100000) FROM n;", rows)
+		if _, err := sqlite(db+".new", fill); err != nil {
+			return nil, 0, err
+		}
+		info, err := os.Stat(db + ".new")
+		if err != nil {
+			return nil, 0, err
+		}
+		databases, size = append(databases, db), size+info.Size()
+	}
+	return databases, size, nil
+}
+
+// lags asks how far a database is behind until something is done, and sorts the answers.
+func (st *stage) lags(
+	db string, w *writer, done func() (bool, error), limit time.Duration,
+) (lags []float64, err error) {
+	var made []commit
+	for deadline := time.Now().Add(limit); ; time.Sleep(300 * time.Millisecond) {
+		lag, err := st.lag(db, w, &made)
+		if err != nil {
+			return nil, err
+		}
+		lags = append(lags, lag)
+		all, err := done()
+		if err != nil || all {
+			slices.Sort(lags)
+			return lags, err
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("not all are there after %s", limit)
+		}
+	}
+}
+
+// haveBase names the databases that have a full copy at the server.
+func (st *stage) haveBase() (map[string]bool, error) {
+	found, err := filepath.Glob(filepath.Join(st.objects, st.prefix, "*", "0009", "*.ltx"))
+	have := map[string]bool{}
+	for _, path := range found {
+		have[filepath.Base(filepath.Dir(filepath.Dir(path)))] = true
+	}
+	return have, err
+}
+
+// lag is how old the oldest commit is that a restore lacks which begins now, 0 if
+// none is.
+func (st *stage) lag(db string, w *writer, made *[]commit) (float64, error) {
+	asked := time.Now()
+	out, _, err := st.restore(db)
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(out)
+	text, err := sqlite(out, "SELECT coalesce(max(id), 0) FROM t")
+	if err != nil {
+		return 0, err
+	}
+	var have int64
+	if _, err := fmt.Sscan(text, &have); err != nil {
+		return 0, fmt.Errorf("%s: %w", out, err)
+	}
+	for len(w.commits) > 0 {
+		*made = append(*made, <-w.commits)
+	}
+	for _, c := range *made {
+		if c.id > have && c.at.Before(asked) {
+			return asked.Sub(c.at).Seconds(), nil
+		}
+	}
+	return 0, nil
+}
+
+// afterOutage has 200 databases that are written to, and no server for ten minutes: how
+// often it is asked for meanwhile, and how soon all are up to date once it is back.
+func afterOutage(st *stage) ([]figure, error) {
+	const count, round = 200, 2 * time.Second
+	var databases []string
+	for i := range count {
+		databases = append(databases, filepath.Join(st.dir, fmt.Sprintf("db%03d.db", i)))
+	}
+	_, stdout, err := st.python(writeAll, append([]string{fmt.Sprint(round.Seconds())}, databases...)...)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := stdout.Read(make([]byte, 8)); err != nil {
+		return nil, fmt.Errorf("the application wrote nothing: %w", err)
+	}
+	slow, err := newLine(strings.TrimPrefix(st.proxy.url, "http://"))
+	if err != nil {
+		return nil, err
+	}
+	defer slow.close()
+	st.uplink = slow.url
+	daemon, err := st.replicate(databases, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	upToDate := func() (bool, error) {
+		n, err := st.behind(time.Now().Add(-5 * time.Second))
+		return err == nil && n == 0, nil // it may not answer yet
+	}
+	if err := within(5*time.Minute, "all are up to date", upToDate); err != nil {
+		return nil, err
+	}
+	before, err := usageOf(daemon)
+	if err != nil {
+		return nil, err
+	}
+	broken := time.Now()
+	slow.fail(true)
+	time.Sleep(st.o.outage)
+	most, mean := slow.busiest(broken)
+	during, err := usageOf(daemon)
+	if err != nil {
+		return nil, err
+	}
+	mended, sent := time.Now(), slow.now()
+	slow.fail(false)
+	// What was committed while it was away is one thing. That at one moment none of 200 is late, on a
+	// machine that is busy, is another, and may take as long without an outage.
+	stored := func() (bool, error) { n, err := st.behind(mended); return err == nil && n == 0, nil }
+	if err := within(10*time.Minute, "what was committed meanwhile is there", stored); err != nil {
+		return nil, err
+	}
+	drained, seen := time.Since(mended).Seconds(), slow.now().since(sent)
+	if err := within(10*time.Minute, "all are up to date again", upToDate); err != nil {
+		return nil, err
+	}
+	took := time.Since(mended).Seconds()
+	again, _ := slow.busiest(mended)
+	return []figure{
+		{"while it is away, connections a second", mean, ""}, {"in the busiest second", most, ""},
+		{"CPU", 100 * (during.cpu - before.cpu).Seconds() / mended.Sub(broken).Seconds(), "% of a core"},
+		{"until all is there that was committed meanwhile", drained, "s"},
+		{"sent until then", float64(seen.sent) / 1e6, "MB"}, {"the line stood idle until then", seen.idle.Seconds(), "s"},
+		{"until none is more than 5 s behind", took, "s"},
+		{"connections in the busiest second", again, ""},
+	}, nil
+}
+
+// writeAll writes to many databases in turn, each once a round.
+const writeAll = `
+import sqlite3, sys, time
+pause = float(sys.argv[1]) / len(sys.argv[2:])
+held = []
+for path in sys.argv[2:]:
+    db = sqlite3.connect(path, timeout=10, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL"); db.execute("PRAGMA synchronous=OFF"); db.execute("PRAGMA cache_size=10")
+    db.execute("CREATE TABLE IF NOT EXISTS t(id INTEGER PRIMARY KEY, body BLOB)")
+    held.append(db)
+print("open", flush=True)
+due = time.monotonic()
+while True:
+    for db in held:
+        due += pause
+        time.sleep(max(0, due - time.monotonic()))
+        db.execute("INSERT INTO t(body) VALUES (randomblob(300))")
+`
+
+// behind is how many replicas lack what was committed before a moment, by the daemon's metrics. Of
+// those it asks for one alone, and not often: a page with all would cost more than the replication.
+func (st *stage) behind(before time.Time) (int, error) {
+	time.Sleep(450 * time.Millisecond)
+	page, err := fetch("http://" + st.listen + "/metrics?name[]=sqlwatch_replica_caught_up_timestamp_seconds")
+	if err != nil {
+		return 0, err
+	}
+	n, limit := 0, float64(before.UnixMilli())/1000
+	for line := range strings.Lines(page) {
+		if !strings.HasPrefix(line, "sqlwatch_replica_caught_up_timestamp_seconds{") {
+			continue
+		}
+		_, value, _ := strings.Cut(line, "} ")
+		var at float64
+		if _, err := fmt.Sscan(value, &at); err != nil {
+			return 0, fmt.Errorf("%s: %w", line, err)
+		}
+		if at < limit {
+			n++
+		}
+	}
+	return n, nil
+}

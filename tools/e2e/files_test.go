@@ -1,0 +1,242 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// fileScene is one database with an application, a replica that is a directory, and the
+// program beside them.
+type fileScene struct {
+	t           *testing.T
+	db, replica string
+	app         *lineApplication
+	daemon      *daemon
+}
+
+func newFileScene(t *testing.T) *fileScene {
+	dir := t.TempDir()
+	s := &fileScene{t: t, db: filepath.Join(dir, "app.db"), replica: filepath.Join(dir, "replica")}
+	s.app = startLineApplication(t, s.db)
+	s.app.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
+	s.insert(s.app, 200)
+	s.app.do("PRAGMA wal_checkpoint(TRUNCATE)")
+	return s
+}
+
+func (s *fileScene) insert(a *lineApplication, n int) {
+	s.t.Helper()
+	a.do(fmt.Sprintf("INSERT INTO t(body) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) "+
+		"SELECT randomblob(1500) FROM n", n))
+}
+
+func (s *fileScene) start() {
+	s.t.Helper()
+	s.daemon = startDaemon(s.t, fmt.Sprintf(`
+database "app" {
+  path         = %q
+  replicate_to = [replica.file.r]
+}
+replica "file" "r" {
+  dir        = %q
+  sync_every = "100ms"
+}
+`, s.db, s.replica))
+	waitForSync(s.t, s.daemon.config)
+}
+
+// sync asks once whether all is in the replica.
+func (s *fileScene) sync() (string, error) {
+	text, err := exec.Command(binary, "sync", "--wait", "--timeout", "5s", "--config", s.daemon.config,
+		"app").CombinedOutput()
+	return string(text), err
+}
+
+// restore makes a database of what the replica holds.
+func (s *fileScene) restore(args ...string) (path string, err error) {
+	path = filepath.Join(s.t.TempDir(), "restored.db")
+	text, err := exec.Command(binary, append(append([]string{"restore"}, args...), "-o", path,
+		"file://"+s.replica)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, text)
+	}
+	return path, err
+}
+
+// rows is what is in a database that nobody writes to.
+func (s *fileScene) rows(db string) string {
+	s.t.Helper()
+	return output(s.t, "sqlite3", "-cmd", ".timeout 20000", db,
+		"SELECT count(*), sum(length(body)), hex(max(body)) FROM t; PRAGMA integrity_check")
+}
+
+// wantCaptured demands that the replica restores to what the application has.
+func (s *fileScene) wantCaptured() {
+	s.t.Helper()
+	waitForSync(s.t, s.daemon.config)
+	restored, err := s.restore()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if got, want := s.rows(restored), s.rows(s.db); got != want || !strings.Contains(want, "ok") {
+		s.t.Errorf("restored:\n%.200s\nthe application has:\n%.200s", got, want)
+	}
+}
+
+// says demands that a page comes to have a word.
+func (s *fileScene) says(page, word string) {
+	s.t.Helper()
+	eventually(s.t, patience, page+" says "+word, func() error {
+		text, err := get(s.daemon.url + page)
+		if err == nil && !strings.Contains(text, word) {
+			err = fmt.Errorf("not in %.2000s", text)
+		}
+		return err
+	})
+}
+
+// end has an application close its database as it does when it is stopped in order.
+func (a *lineApplication) end() {
+	a.t.Helper()
+	if in, ok := a.stdin.(interface{ Close() error }); ok {
+		in.Close()
+	}
+	if err := a.cmd.Wait(); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// What others do to the files of a database, beside the built program.
+func TestFilesInLife(t *testing.T) {
+	for name, scene := range map[string]func(*fileScene){
+		"D15_side_files_removed": func(s *fileScene) {
+			s.start()
+			s.insert(s.app, 50)
+			must(s.t, errors.Join(os.Remove(s.db+"-wal"), os.Remove(s.db+"-shm")))
+			s.insert(s.app, 50)
+			s.says("/api/v1/databases", "foreign_wal")
+			if text, err := s.sync(); err == nil {
+				s.t.Errorf("acknowledged while the WAL has no name: %s", text)
+			}
+			s.app.end()
+			s.wantCaptured()
+			if !strings.HasPrefix(s.rows(s.db), "300|") {
+				s.t.Errorf("the application had 300 rows, there are %.80s", s.rows(s.db))
+			}
+		},
+		"D3_deleted_and_made_anew": func(s *fileScene) {
+			s.start()
+			s.insert(s.app, 50)
+			for _, side := range []string{"", "-wal", "-shm"} {
+				must(s.t, os.Remove(s.db+side))
+			}
+			again := startLineApplication(s.t, s.db)
+			again.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
+			s.insert(s.app, 10) // into what has no name
+			s.insert(again, 30)
+			s.wantCaptured()
+			s.app.end()
+			s.insert(again, 5)
+			s.wantCaptured()
+			if !strings.HasPrefix(s.rows(s.db), "35|") {
+				s.t.Errorf("35 rows were written, there are %.80s", s.rows(s.db))
+			}
+		},
+		"D4_moved_over_a_live_file": func(s *fileScene) {
+			s.start()
+			other := startLineApplication(s.t, s.db+".new")
+			other.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
+			s.insert(other, 77)
+			other.end()
+			s.insert(s.app, 50)
+			must(s.t, os.Rename(s.db+".new", s.db))
+			s.insert(s.app, 10) // into what has no name
+			s.app.end()
+			// Its last close leaves the side files, as it does alone: who puts a copy in place removes them.
+			for _, side := range []string{"-wal", "-shm"} {
+				if err := os.Remove(s.db + side); err != nil && !errors.Is(err, os.ErrNotExist) {
+					s.t.Fatal(err)
+				}
+			}
+			again := startLineApplication(s.t, s.db)
+			s.insert(again, 3)
+			s.wantCaptured()
+			if !strings.HasPrefix(s.rows(s.db), "80|") {
+				s.t.Errorf("80 rows are right, there are %.80s", s.rows(s.db))
+			}
+		},
+		"D37_corrupt": func(s *fileScene) {
+			s.app.end()
+			file, err := os.OpenFile(s.db, os.O_WRONLY, 0)
+			must(s.t, err)
+			_, err = file.WriteAt([]byte(strings.Repeat("damage! ", 512)), 4096)
+			must(s.t, errors.Join(err, file.Close()))
+			s.start()
+			path, err := s.restore("--check", "none")
+			must(s.t, err)
+			if text, err := exec.Command("cmp", path, s.db).CombinedOutput(); err != nil {
+				s.t.Errorf("what was copied is not what is there: %s", text)
+			}
+			if _, err := s.restore(); err == nil || !strings.Contains(err.Error(), "corrupt") {
+				s.t.Errorf("a corrupt database was restored as a sound one: %v", err)
+			}
+			text, err := exec.Command(binary, "verify", "--config", s.daemon.config, "app").CombinedOutput()
+			if err == nil || !strings.Contains(string(text), "corrupt") {
+				s.t.Errorf("verify: %v, %s", err, text)
+			}
+		},
+		"D41_cut": func(s *fileScene) {
+			s.start()
+			before := s.rows(s.db)
+			must(s.t, os.Truncate(s.db, 64<<10))
+			// It may meet the damage, and end.
+			_, err := io.WriteString(s.app.stdin, "INSERT INTO t(body) VALUES(zeroblob(100))\n")
+			must(s.t, err)
+			_, _ = s.app.stdout.ReadString('\n')
+			eventually(s.t, patience, "the cut is told", func() error {
+				text, err := s.sync()
+				if err == nil || !strings.Contains(text, "lacks pages") {
+					return fmt.Errorf("%w: %s", err, text)
+				}
+				return nil
+			})
+			restored, err := s.restore()
+			must(s.t, err)
+			if got := s.rows(restored); got != before {
+				s.t.Errorf("restored %.80s, the last whole state was %.80s", got, before)
+			}
+		},
+		"D83_stopped": func(s *fileScene) {
+			s.start()
+			for range 40 {
+				s.insert(s.app, 400)
+				must(s.t, s.daemon.cmd.Process.Signal(syscall.SIGTSTP))
+				eventually(s.t, patience, "stopped", func() error {
+					stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.daemon.cmd.Process.Pid))
+					if err == nil && !strings.Contains(string(stat), ") T ") {
+						err = fmt.Errorf("%s", stat)
+					}
+					return err
+				})
+				// A lock that is kept meanwhile would be a "database is locked" after five seconds.
+				for range 3 {
+					s.insert(s.app, 1)
+				}
+				must(s.t, s.daemon.cmd.Process.Signal(syscall.SIGCONT))
+			}
+			s.wantCaptured()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scene(newFileScene(t))
+		})
+	}
+}

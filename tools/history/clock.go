@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// A sqlwatch whose clock can be set: the program as it is, built with a package time
+// that adds to the wall clock what $HISTORY_CLOCK's file says.
+//
+//	go build -overlay "$(history clock DIR)" -o sqlwatch ./cmd/sqlwatch
+
+// readsFile is what package time gets. The file is looked at every 20 ms beside
+// those who ask for the time: timers ask where no system call may be made.
+const readsFile = `package time
+
+import (
+	"sync/atomic"
+	"syscall"
+)
+
+var historyStep atomic.Int64 // seconds by which the wall clock is wrong
+
+func init() {
+	if path, found := syscall.Getenv("HISTORY_CLOCK"); found {
+		historyRead(path)
+		go func() {
+			for {
+				Sleep(20 * Millisecond)
+				historyRead(path)
+			}
+		}()
+	}
+}
+
+func historyRead(path string) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return // nobody has set it yet
+	}
+	defer syscall.Close(fd)
+	var text [32]byte
+	n, _ := syscall.Read(fd, text[:])
+	var step, sign int64 = 0, 1
+	for _, c := range text[:max(n, 0)] {
+		switch {
+		case c == '-':
+			sign = -1
+		case c >= '0' && c <= '9':
+			step = step*10 + int64(c-'0')
+		}
+	}
+	if n > 0 {
+		historyStep.Store(sign * step / 1e9)
+	}
+}
+`
+
+// clockOverlay writes into dir what -overlay takes, and returns its path.
+func clockOverlay(dir string) (string, error) {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return "", err
+	}
+	source := filepath.Join(strings.TrimSpace(string(root)), "src", "time")
+	text, err := os.ReadFile(filepath.Join(source, "time.go"))
+	if err != nil {
+		return "", err
+	}
+	const reads = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	if strings.Count(string(text), reads) != 1 {
+		return "", errors.New("package time reads the clock in another way than this knows of")
+	}
+	replace := map[string]string{}
+	for name, text := range map[string]string{
+		"time.go":    strings.Replace(string(text), reads, reads+"\tsec += historyStep.Load()\n", 1),
+		"history.go": readsFile,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			return "", err
+		}
+		replace[filepath.Join(source, name)] = path
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	return path, os.WriteFile(path, overlay, 0o600)
+}
