@@ -16,14 +16,14 @@ func databaseHealth() Row {
 			Queries:     one(`min(sqlite_up{@db})`, "up")},
 		{Title: "WAL file", Kind: Stat, Unit: "bytes", Width: 3, Steps: warn(256e6, 512e6),
 			Description: "Size of the -wal file. Commits go there first; a checkpoint copies them into the database and lets " +
-				"the file begin anew.",
+				"the file start over.",
 			Queries: one(`max(sqlite_wal_size_bytes{@db})`, "size")},
 		{Title: "Oldest frame not in the file", Kind: Stat, Unit: "s", Width: 3, Base: "blue",
 			Description: "Age of the oldest commit that is only in the WAL. It is safe there. Without much writing a high age " +
 				"is normal: applications checkpoint by size, not by time.",
 			Queries: one(`max(sqlite_wal_checkpoint_lag_seconds{@db})`, "lag")},
 		{Title: "Pinned for", Kind: Stat, Unit: "s", Width: 3, Steps: warn(60, 600),
-			Description: "For how long one read transaction has kept the WAL from starting anew; 0 is nobody. `sqlwatch " +
+			Description: "For how long one read transaction has kept the WAL from restarting; 0 is nobody. `sqlwatch " +
 				"blockers` names the process. With replicas it is sqlwatch itself, up to its restart bound.",
 			Queries: one(`max(`+pinnedFor+`) or vector(0)`, "pinned")},
 		{Title: "Write lock held", Kind: Stat, Unit: "percentunit", Width: 3, Steps: warn(0.5, 0.8),
@@ -59,7 +59,7 @@ func databaseWrites() Row {
 				"the first commit that sqlwatch saw.",
 			Queries: one(`time() - (sqlite_wal_last_write_timestamp_seconds{@db} > 0)`, "idle for")},
 		{Title: "WAL restarts", Kind: TimeSeries, Unit: "short", Min: number(0),
-			Description: "How often the WAL began anew from its first frame. None for long, with writes: something keeps it " +
+			Description: "How often the WAL restarted at its first frame. None for long, with writes: something keeps it " +
 				"from doing so.",
 			Queries: one(`increase(sqlite_wal_resets_total{@db}[$__rate_interval])`, "restarts")},
 	}}
@@ -97,7 +97,7 @@ func databaseCheckpoints() Row {
 			Queries: one(
 				`histogram_quantile(0.95, sum by (le, mode) `+
 					`(rate(sqlwatch_checkpoint_duration_seconds_bucket{@db}[$__rate_interval])))`, "{{mode}}")},
-		{Title: "Writers held up by sqlwatch", Kind: TimeSeries, Unit: "s", Min: number(0),
+		{Title: "Writer stall by sqlwatch", Kind: TimeSeries, Unit: "s", Min: number(0),
 			Description: "How long our checkpoints kept the write lock, 95 and 99 of 100: what writers may have waited " +
 				"because of sqlwatch. The stall budget of the policy bounds it.",
 			Queries: []Query{
@@ -116,7 +116,7 @@ func databaseLocks() Row {
 				"open at least.",
 			Queries: one(`sqlite_wal_readers{@db}`, "read marks")},
 		{Title: "Pinned for", Kind: TimeSeries, Unit: "s", Min: number(0), Steps: bad(600),
-			Description: "For how long one read transaction has kept the WAL from starting anew. A saw is readers that come " +
+			Description: "For how long one read transaction has kept the WAL from restarting. A saw is readers that come " +
 				"and go; a long climb is one that was forgotten.",
 			Queries: one(pinnedFor, "pinned")},
 		{Title: "Kept for readers", Kind: TimeSeries, Unit: "bytes", Min: number(0),

@@ -87,7 +87,7 @@ func fleetTop() Row {
 	return Row{Title: "Which databases need attention", Panels: []Panel{
 		top("Largest WALs", "Size of the WAL file, the ten largest. It grows until a checkpoint empties it; what never "+
 			"shrinks has a reader or a policy in its way.", "bytes", `sqlite_wal_size_bytes{@db}`, bad(512e6)...),
-		top("Longest pins", "For how long one read transaction has kept the WAL from starting anew. A replicated database "+
+		top("Longest pins", "For how long one read transaction has kept the WAL from restarting. A replicated database "+
 			"is pinned by sqlwatch itself, up to its restart bound: that is as it should be.", "s", pinnedFor, bad(600)...),
 		top("Busiest writers", "Committed transactions per second.", "ops",
 			`rate(sqlite_wal_commits_total{@db}[$__rate_interval])`),
@@ -126,8 +126,8 @@ func fleetWatchers() Row {
 			Description: "Memory of the sqlwatch process.",
 			Queries:     one(`max by (instance) (process_resident_memory_bytes{@instance})`, "{{instance}}")},
 		{Title: "Faults of sqlwatch", Kind: TimeSeries, Unit: "short", Min: number(0),
-			Description: "Turns that ended in a fault of sqlwatch itself; it closed the database and began again. Anything " +
-				"but 0 is worth a report.",
+			Description: "Evaluations that ended in a bug in sqlwatch; it closed the database and reopened it. Anything but " +
+				"0 is worth a report.",
 			Queries: one(`sum by (instance) (`+grown(`sqlwatch_database_panics_total{@db}`, "$__rate_interval")+`)`,
 				"{{instance}}")},
 	}}

@@ -96,17 +96,17 @@ func policyActions() Row {
 }
 
 func policyCost() Row {
-	return Row{Title: "What it cost and what it brought", Panels: []Panel{
-		{Title: "Writers held up", Kind: TimeSeries, Unit: "s", Min: number(0), OpensDatabase: true,
-			Description: "How long checkpoints kept the write lock: 99 of 100 for less.",
+	return Row{Title: "Cost and benefit", Panels: []Panel{
+		{Title: "Writer stall", Kind: TimeSeries, Unit: "s", Min: number(0), OpensDatabase: true,
+			Description: "How long checkpoints held the write lock: 99th percentile.",
 			Queries: one(
 				`histogram_quantile(0.99, sum by (le, db) (rate(sqlwatch_writer_stall_seconds_bucket{@db}[$__rate_interval])))`,
 				"{{db}}")},
-		{Title: "Share of time writers were held up", Kind: TimeSeries, Unit: "percentunit", Min: number(0),
+		{Title: "Share of time in which writers were stalled", Kind: TimeSeries, Unit: "percentunit", Min: number(0),
 			OpensDatabase: true,
-			Description:   "All those moments together, as a share of time.",
+			Description:   "The share of time in which writers had to wait for a checkpoint.",
 			Queries:       one(`sum by (db) (rate(sqlwatch_writer_stall_seconds_sum{@db}[$__rate_interval]))`, "{{db}}")},
-		{Title: "Given back to the disk", Kind: TimeSeries, Unit: "bytes", Min: number(0), OpensDatabase: true,
+		{Title: "WAL space reclaimed", Kind: TimeSeries, Unit: "bytes", Min: number(0), OpensDatabase: true,
 			Description: "Bytes of WAL files that TRUNCATE checkpoints returned.",
 			Queries: one(`sum by (db) (increase(sqlwatch_checkpoint_reclaimed_bytes_total{@db}[$__rate_interval]))`,
 				"{{db}}")},
