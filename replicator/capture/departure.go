@@ -58,6 +58,8 @@ type departure struct {
 	since     time.Time // when those had left for whom that counts
 	ends      bool      // nobody waits for the next short life
 	strange   time.Time // a WAL was there that nobody who is connected wrote
+	main      spool.MainFile
+	written   time.Time // when main was first seen as it is: its own time is another clock's
 }
 
 // lie makes the position of a database at rest one that the next life can be
@@ -129,8 +131,13 @@ func (d *departure) arriving(now time.Time) bool {
 		d.strange = now
 	}
 	main, err := d.continuity.main.Now()
-	return err == nil && !d.presence.Attached() &&
-		min(now.Sub(d.strange), max(0, now.Sub(time.Unix(0, main.Modified)))) < arrival && !d.strange.IsZero()
+	if err != nil || d.presence.Attached() || d.strange.IsZero() {
+		return false
+	}
+	if main != d.main {
+		d.main, d.written = main, now
+	}
+	return min(now.Sub(d.strange), now.Sub(d.written)) < arrival
 }
 
 // unclaimed reports whether nobody uses the WAL that there is and it does not go on from what was

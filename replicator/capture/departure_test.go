@@ -675,6 +675,27 @@ func TestRestoredOverWithWAL_D4(t *testing.T) {
 	s.checkEqual()
 }
 
+// The clock was set back since the file was written, so its time is to come: a WAL that its
+// dead application left is captured all the same.
+func TestFileTimeToCome_P8(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(3)")
+	a.quit()
+	s.open()
+	s.captured()
+	s.close()
+	b := startApp(t, s.path)
+	b.do("commit(3)")
+	b.kill()
+	output(t, "touch", "-d", "+3 years", s.path)
+	s.open()
+	s.captured()
+	s.checkEqual()
+}
+
 // A copy with pages of another size is found as any other, whether we had left or not.
 func TestCopiedOver_D4_anotherPageSize(t *testing.T) {
 	t.Parallel()
