@@ -58,7 +58,7 @@ var arrows = map[string][]string{
 	"internal/cli": {"internal/show"},
 	// who is examined, and what a daemon says of them
 	"internal/consult": {"internal/admin", "internal/cli", "internal/config", "internal/daemon", "internal/doctor",
-		"internal/health", "internal/inventory", "internal/target", "replicator/store"},
+		"internal/health", "internal/inventory", "internal/lookup", "internal/target", "replicator/store"},
 	"internal/top": {"internal/admin", "internal/health", "internal/show", "internal/views", "internal/web"},
 	"internal/inventory": {"internal/config", "internal/durable", "internal/show", "replicator/catalog",
 		"replicator/lease",

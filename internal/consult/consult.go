@@ -20,6 +20,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/doctor"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/inventory"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -144,7 +145,7 @@ func (c Consultation) targets(r Request, daemon answers) (targets []config.Datab
 	targets, cfg, err = expanded(&quiet, r)
 	var bad *target.ConfigError
 	if errors.As(err, &bad) || errors.Is(err, fs.ErrPermission) || errors.Is(err, target.ErrNoConfig) ||
-		errors.Is(err, errSilent) {
+		errors.Is(err, lookup.ErrHung) {
 		if known, nameErr := daemon.named(r.Names); nameErr == nil && len(known) > 0 {
 			if errors.Is(err, target.ErrNoConfig) { // the daemon was started with files for arguments
 				return known, nil, nil, nil
@@ -153,7 +154,7 @@ func (c Consultation) targets(r Request, daemon answers) (targets []config.Datab
 				"are, and no replica is tried: what it has of its configuration cannot be found out here: %v", err)}, nil
 		}
 	}
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, lookup.ErrHung) {
 		for name := range silent(r.Names) {
 			targets = append(targets, config.DatabaseTarget{Name: name, Path: name})
 		}
@@ -205,10 +206,8 @@ func (c Consultation) host(r Request, cfg *config.Config, targets []config.Datab
 	return host
 }
 
-// errSilent says that a look at the databases' files did not return.
-var errSilent = errors.New("the disk of a database does not answer")
-
-// expanded returns what the configuration stands for, for which every file is looked at.
+// expanded returns what the configuration stands for, for which every file is looked at. It fails
+// with lookup.ErrHung where one of these looks does not return.
 func expanded(resolver *target.Resolver, r Request) ([]config.DatabaseTarget, *config.Config, error) {
 	var targets []config.DatabaseTarget
 	var cfg *config.Config
@@ -216,7 +215,7 @@ func expanded(resolver *target.Resolver, r Request) ([]config.DatabaseTarget, *c
 	if soon(func() { targets, cfg, err = resolver.Targets(r.Names, r.Replica) }) {
 		return targets, cfg, err
 	}
-	return nil, nil, errSilent
+	return nil, nil, fmt.Errorf("look at the databases' files: %w", lookup.ErrHung)
 }
 
 // warnings returns the configuration's own, where it came from files.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -50,8 +49,9 @@ func (r *Resolver) configFor(args []string, replicaURL string, only []string) (*
 }
 
 func allFiles(args []string) bool {
+	disks := lookup.New()
 	for _, arg := range args {
-		if _, err := os.Stat(arg); err != nil {
+		if _, err := disks.Stat(arg); err != nil {
 			return false
 		}
 	}
@@ -98,8 +98,9 @@ func (r *Resolver) Watched(ctx context.Context) (names []string) {
 // Without arguments all configured ones; an error then comes beside those that are good.
 func (r *Resolver) Targets(names []string, replicaURL string) ([]config.DatabaseTarget, *config.Config, error) {
 	if _, err := r.ConfigPath(); errors.Is(err, ErrNoConfig) {
+		disks := lookup.New()
 		for _, name := range names {
-			switch _, err := os.Stat(name); {
+			switch _, err := disks.Stat(name); {
 			case errors.Is(err, fs.ErrNotExist):
 				return nil, nil, fmt.Errorf("%q is no file: %w", name, ErrNoConfig)
 			case err != nil:
@@ -145,7 +146,7 @@ func Choose(targets []config.DatabaseTarget, names []string, leftOut error) ([]c
 			known = append(known, t.Name)
 		}
 		err := fmt.Errorf("%q is neither a configured database nor a file%s", name, show.Suggest(name, known))
-		if _, unseen := os.Stat(name); unseen != nil && !errors.Is(unseen, fs.ErrNotExist) {
+		if _, unseen := disks.Stat(name); unseen != nil && !errors.Is(unseen, fs.ErrNotExist) {
 			err = fmt.Errorf("%q is no configured database, and as a file: %w", name, unseen)
 		}
 		return nil, errors.Join(err, leftOut)

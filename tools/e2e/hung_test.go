@@ -80,8 +80,9 @@ func TestDoctorOverAHungDisk(t *testing.T) {
 		t.Errorf("snapshots of the other one: %s", out)
 	}
 	for what, args := range map[string][]string{
-		"configured": {"--config", config, "doctor", "--settings=none"}, // a file alone: row 68 of docs/track-record.md
+		"configured": {"--config", config, "doctor", "--settings=none"},
 		"by name":    {"--config", config, "doctor", "--settings=none", "a"},
+		"a file":     {"doctor", "--settings=none", hungDB},
 	} {
 		begun := time.Now()
 		out, code := ending(t, args...)
