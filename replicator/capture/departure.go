@@ -58,8 +58,6 @@ type departure struct {
 	since     time.Time // when those had left for whom that counts
 	ends      bool      // nobody waits for the next short life
 	strange   time.Time // a WAL was there that nobody who is connected wrote
-	main      spool.MainFile
-	written   time.Time // when main was first seen as it is: its own time is another clock's
 }
 
 // lie makes the position of a database at rest one that the next life can be
@@ -130,14 +128,8 @@ func (d *departure) arriving(now time.Time) bool {
 	if d.strange.IsZero() && d.unclaimed() {
 		d.strange = now
 	}
-	main, err := d.continuity.main.Now()
-	if err != nil || d.presence.Attached() || d.strange.IsZero() {
-		return false
-	}
-	if main != d.main {
-		d.main, d.written = main, now
-	}
-	return min(now.Sub(d.strange), now.Sub(d.written)) < arrival
+	still, err := d.continuity.main.Still(now)
+	return err == nil && !d.presence.Attached() && min(now.Sub(d.strange), still) < arrival && !d.strange.IsZero()
 }
 
 // unclaimed reports whether nobody uses the WAL that there is and it does not go on from what was

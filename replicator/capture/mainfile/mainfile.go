@@ -22,6 +22,9 @@ const Tick = 20 * time.Millisecond
 type Probe struct {
 	files *dbfile.Files
 	boot  string // which boot of the system this is
+
+	seen  spool.MainFile // what Still saw last
+	since time.Time      // when it saw that first
 }
 
 // New returns a probe that knows nothing of the system yet: see ReadBoot.
@@ -61,6 +64,16 @@ func (p *Probe) Now() (spool.MainFile, error) {
 	return spool.MainFile{
 		Modified: st.ModTime.UnixNano(), Changed: st.ChangeTime.UnixNano(), Size: st.DatabaseSize, Boot: p.boot,
 	}, nil
+}
+
+// Still reports for how long the file has been as it is, as far as it was asked. The file's own
+// time says nothing of that where the clock was set.
+func (p *Probe) Still(now time.Time) (time.Duration, error) {
+	main, err := p.Now()
+	if err == nil && main != p.seen {
+		p.seen, p.since = main, now
+	}
+	return now.Sub(p.since), err
 }
 
 // witnesses is how many pages are to tell whether a checkpoint was the last to write.
