@@ -16,7 +16,7 @@ func TestCheckBlocks(t *testing.T) {
 		{"duplicate policy", "policy \"p\" {\n when = true\n sync {}\n}\npolicy \"p\" {\n when = true\n sync {}\n}",
 			"already defined at test.hcl:1"},
 		{"bad name", "policy \"a b\" {\n when = true\n sync {}\n}", "A name consists"},
-		{"unknown notifier", "policy \"p\" {\n when = true\n notify = [notifier.webhook.opps]\n}", `"webhook.ops"`},
+		{"unknown notifier", "policy \"p\" {\n when = true\n notify = [notifier.webhook.opps]\n}", `"notifier.webhook.ops"`},
 		{"F8_zero_cooldown", "policy \"p\" {\n when = true\n cooldown = \"0s\"\n sync {}\n}", "must be from"},
 		{"F8_one_nanosecond", "policy \"p\" {\n when = true\n cooldown = \"1ns\"\n sync {}\n}", "must be from"},
 		{"F8_negative", "policy \"p\" {\n when = true\n for = \"-5m\"\n sync {}\n}", "must be from"},

@@ -59,7 +59,11 @@ func TestLoadErrors(t *testing.T) {
 		{"F1_relative", "database \"a\" {\n  path = \"app.db\"\n}", "absolute"},
 		{"F1_replica_type", "replica \"s4\" \"a\" {\n}", `"s3" or "file"`},
 		{"F1_unknown_replica", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [replica.s3.mian]\n}\nreplica \"s3\" " +
-			"\"main\" {\n  bucket = \"b\"\n}", `Did you mean "s3.main"`},
+			"\"main\" {\n  bucket = \"b\"\n}", `Did you mean "replica.s3.main"`},
+		{"F1_half_a_replica", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [replica.main]\n}\nreplica \"s3\" " +
+			"\"main\" {\n  bucket = \"b\"\n}", `Did you mean "replica.s3.main"?`},
+		{"F1_no_reference", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [\"main\"]\n}\nreplica \"s3\" " +
+			"\"main\" {\n  bucket = \"b\"\n}", "such as replica.s3.main."},
 		{"F1_quoted_replica", "database \"a\" {\n  path = \"/a\"\n  replicate_to = [\"replica.s3.main\"]\n}\nreplica " +
 			"\"s3\" " +
 			"\"main\" {\n  bucket = \"b\"\n}", "without quotes: replica.s3.main"},

@@ -375,11 +375,19 @@ func (d *Decoder) Ref(attr string, x hcl.Expression, root string, known []string
 	name := strings.Join(names, ".")
 	switch {
 	case name == "":
-		d.Errorf(x.Range(), "Not a reference", "%s takes references that begin with %s, such as %s.NAME.%s", attr, root, root,
-			unquoted(x, root))
+		like := "NAME"
+		if len(known) > 0 {
+			like = known[0]
+		}
+		d.Errorf(x.Range(), "Not a reference", "%s takes references that begin with %s, such as %s.%s.%s", attr, root, root,
+			like, unquoted(x, root))
 		return ""
 	case !slices.Contains(known, name):
-		d.Errorf(x.Range(), "Unknown "+root, "There is no %s.%s.%s", root, name, lang.Suggest(name, slices.Clone(known)))
+		var full []string // as it is to be written
+		for _, k := range known {
+			full = append(full, root+"."+k)
+		}
+		d.Errorf(x.Range(), "Unknown "+root, "There is no %s.%s.%s", root, name, lang.Suggest(root+"."+name, full))
 		return ""
 	}
 	return name

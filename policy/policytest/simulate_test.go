@@ -215,7 +215,7 @@ func TestParseTests(t *testing.T) {
 		{"mixed units", night("shrink", "during \"1m\" {}\nexpect { holds = wal.bytes > replica.lag }"), "Units do not match",
 			5},
 		{"no truth", night("shrink", "during \"1m\" {}\nexpect { holds = wal.bytes }"), "must be true or false", 5},
-		{"unknown replica", night("shrink", "database { replicas = [replica.s3.mian] }\n"+fine), `"s3.main"`, 4},
+		{"unknown replica", night("shrink", "database { replicas = [replica.s3.mian] }\n"+fine), `"replica.s3.main"`, 4},
 		{"unknown label", night("shrink", "database { labels = { teir = \"gold\" } }\n"+fine), `"tier"`, 4},
 		{"bad length", night("shrink", "during \"soon\" {}\nexpect { runs = 0 }"), "must be a duration", 4},
 		{"bad start", strings.Replace(night("shrink", fine), "T02:00:00Z", "", 1), "start must be as in", 3},
