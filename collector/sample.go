@@ -219,6 +219,7 @@ type Capture struct {
 // Reasons for which commits are not captured. Any other word is a failure.
 const (
 	CaptureWaiting   = "waiting"    // the database's files are not open
+	CaptureQueued    = "queued"     // the whole database is to be read, and others are first
 	CaptureSpoolFull = "spool_full" // no replica takes what was captured
 	CaptureFileCut   = "file_cut"   // the main file lacks pages
 	CaptureIndexCut  = "index_cut"  // the -shm file was cut short while it was in use

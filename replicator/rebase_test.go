@@ -39,7 +39,7 @@ func TestRebase_P12_capturedMeanwhile(t *testing.T) {
 	}
 	captured := func() {
 		t.Helper()
-		if _, err := r.source.settled(t.Context()); err != nil {
+		if _, err := r.source.settled(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
+	"github.com/sqlwatch/sqlwatch/replicator/queue"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -44,6 +45,7 @@ type Options struct {
 	// file or to none, until stop is called; nil, or an error: that is seen at the next look.
 	Names func(dir string, names []string, told func()) (stop func(), err error)
 
+	Queue     *queue.Queue  // of the databases that are read from end to end; nil: nobody waits
 	Owner     string        // who writes, in leases and messages; "": host and database
 	Boot      string        // since when this machine runs, in leases; "": the kernel's boot id
 	FinalSync time.Duration // how long the last sync may take at shutdown; 0: 30 s
@@ -75,6 +77,7 @@ type Replicator struct {
 	crew     worker.Crew
 	wake     chan struct{}
 	begun    atomic.Bool // Run has read what the state directory holds
+	ending   atomic.Bool // Run is: it queues no more
 
 	told   told // Run's: the last news for the replicas
 	toldAt time.Time
@@ -143,6 +146,7 @@ func (r *Replicator) newSource() *source {
 			}
 		}
 	}
+	o.Place = r.o.Queue.Place(r.Wake)
 	return &source{
 		o: o, log: r.log, find: r.o.Files, scratch: scratch{r.scratchDir(), time.Now().Add(-time.Second)},
 		original: &custody.Original{}, backlog: r.backlog, wake: r.wake,
@@ -234,6 +238,7 @@ const captureRetry = 2 * time.Second
 func (r *Replicator) finish(ctx context.Context, stop func()) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.o.FinalSync)
 	defer cancel()
+	r.ending.Store(true)
 	r.outstay(last)
 	err := r.sync(last, (*replica).syncTo)
 	if held := r.backlog.Spool(); errors.Is(err, ErrNotOpen) && held != nil {
@@ -324,7 +329,7 @@ func (r *Replicator) SyncNow(ctx context.Context) error { return r.sync(ctx, (*r
 func (r *Replicator) sync(ctx context.Context, to func(*replica, context.Context, ltx.TXID) error) error {
 	for {
 		chain := r.backlog.Spool()
-		txid, err := r.source.settled(ctx)
+		txid, err := r.source.settled(ctx, !r.ending.Load())
 		if err != nil {
 			return fmt.Errorf("sync %s: %w", r.o.Name, err)
 		}

@@ -83,10 +83,11 @@ func (s *source) compare(ctx context.Context) error {
 	return err
 }
 
-// settled captures until everything committed before the call is in the spool.
-func (s *source) settled(ctx context.Context) (ltx.TXID, error) {
+// settled captures until everything committed before the call is in the spool. Where the database
+// is not read before others were, it waits for that only where patient is set.
+func (s *source) settled(ctx context.Context, patient bool) (ltx.TXID, error) {
 	got, err := s.step(ctx, true)
-	for err == nil && !got.Complete {
+	for err == nil && !got.Complete || patient && errors.Is(err, capture.ErrQueued) {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -134,6 +135,7 @@ func (s *source) note(err error) {
 		if s.blocked.Over() {
 			s.log.Info("capture is working again")
 		}
+	case errors.Is(err, capture.ErrQueued): // status tells
 	case errors.Is(err, ErrNotOpen):
 		if !errors.Is(s.captured, ErrNotOpen) {
 			s.log.Info("capture waits until the database's files are open", "err", err)
@@ -244,6 +246,7 @@ func (s *source) close() error {
 	}
 	s.names.leave()
 	err := s.capture.Close()
+	s.o.Place.End()
 	s.capture, s.released = nil, s.files
 	return err
 }

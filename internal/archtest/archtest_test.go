@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
 		"replicator/requests", "replicator/store", "replicator/store/file", "replicator/store/s3",
-		"replicator/store/spelled",
+		"replicator/store/spelled", "replicator/queue",
 	}, // the composition root
 	"internal/demo": {"internal/config", "internal/daemon", "internal/dbfile", "internal/durable", "internal/sqlite",
 		"internal/views", "internal/watchdog", "internal/watchdog/plain", "replicator/restore",
@@ -144,7 +144,7 @@ var arrows = map[string][]string{
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
 		"replicator/capture/mainfile", "replicator/capture/segments", "replicator/capture/view",
 		"replicator/capture/leftover", "replicator/overlay",
-		"replicator/store", "replicator/spool", "replicator/pagesums",
+		"replicator/store", "replicator/spool", "replicator/pagesums", "replicator/queue",
 		"internal/dbfile", "internal/sqlite",
 	},
 	"replicator/capture/tail": {"replicator/capture/batch", "replicator/spool", "internal/dbfile"}, // read and proven
@@ -172,6 +172,7 @@ var arrows = map[string][]string{
 		"replicator/restore", "replicator/spool", "replicator/store", "replicator/sumlist"},
 	"replicator/sumlist": {"internal/durable", "replicator/store"}, // page checksums beside a stored file
 	"replicator/worker":  {},
+	"replicator/queue":   {}, // whose turn it is to be read from end to end
 	// what was captured, and how far each replica has come with it
 	"replicator/progress": {"replicator/catalog", "replicator/custody", "replicator/lease", "replicator/lineage",
 		"replicator/retention", "replicator/spool", "replicator/store", "replicator/worker"},
@@ -185,7 +186,7 @@ var arrows = map[string][]string{
 	"replicator/requests": {"replicator/store", "internal/metric"},
 	"replicator": {
 		"replicator/retention", "replicator/store", "replicator/capture", "replicator/catalog",
-		"replicator/lease", "replicator/spool",
+		"replicator/lease", "replicator/spool", "replicator/queue",
 		"replicator/requests", "replicator/restore", "replicator/lineage", "replicator/custody", "replicator/compact",
 		"replicator/progress", "replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",

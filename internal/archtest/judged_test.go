@@ -49,6 +49,7 @@ var errorsAsConditions = map[string]string{
 	"replicator/capture.ErrCut":            "file_cut",
 	"replicator/capture.ErrNoRoom":         "capture_stopped",
 	"replicator/capture.ErrSpoolFull":      "spool_full",
+	"replicator/capture.ErrQueued":         "replica_incomplete",
 	"replicator/capture/tail.ErrBudget":    "- tried again",
 	"replicator/restore.ErrIncomplete":     "drill_failed",
 	"replicator/restore.ErrDiffers":        "drill_failed",

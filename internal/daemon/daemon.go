@@ -33,6 +33,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/internal/web"
 	"github.com/sqlwatch/sqlwatch/replicator"
+	"github.com/sqlwatch/sqlwatch/replicator/queue"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -109,7 +110,8 @@ func New(o Options) (*Daemon, error) {
 
 		past:        freshness.LoadPast(filepath.Join(o.Config.Server.StateDir, "freshness.json")),
 		replication: replicator.NewMetrics(),
-		stores:      stores{uploads: store.NewBudget(o.Config.Uploads.AtOnce, o.Config.Uploads.Bandwidth)},
+		stores: stores{uploads: store.NewBudget(o.Config.Uploads.AtOnce, o.Config.Uploads.Bandwidth),
+			queue: queue.New(0)},
 	}
 	if err := d.notices.Configure(notifiersOf(d.config)); err != nil {
 		return nil, err

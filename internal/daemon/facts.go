@@ -35,6 +35,8 @@ func captureOf(spooled int64, err error, since time.Time) *collector.Capture {
 	switch {
 	case errors.Is(err, replicator.ErrNotOpen):
 		c.Reason = collector.CaptureWaiting
+	case errors.Is(err, capture.ErrQueued):
+		c.Reason = collector.CaptureQueued
 	case errors.Is(err, capture.ErrNoRoom): // no replica is to blame
 	case errors.Is(err, capture.ErrSpoolFull):
 		c.Reason = collector.CaptureSpoolFull

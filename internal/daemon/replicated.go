@@ -51,6 +51,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 		StateDir:  stateDir,
 		Capture:   capture.Options{RestartAt: t.Restart.At, StallBudget: t.Restart.StallBudget},
 		Replicas:  replicas,
+		Queue:     d.stores.queue,
 		FinalSync: finalSync,
 		Outstay:   func() bool { return d.ending != nil && d.ending() },
 		Metrics:   d.replication,

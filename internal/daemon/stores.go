@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/replicator/queue"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
@@ -22,6 +23,7 @@ func NewStore(ctx context.Context, t config.ReplicaTarget) (store.Store, error) 
 type stores struct {
 	s3      s3.Shared
 	uploads *store.Budget // nil: no limits
+	queue   *queue.Queue  // of the databases that are read from end to end for them; nil: no limit
 }
 
 // open returns the store of one replica. observe and log may be nil; observe is told of

@@ -299,6 +299,30 @@ func TestNothingIsUploadedOf(t *testing.T) {
 	}
 }
 
+// A database that waits for its turn to be read from end to end says so, and nothing of its first
+// snapshot, which has not begun; its capture has not stopped either.
+func TestQueued(t *testing.T) {
+	t.Parallel()
+	d := up()
+	d.Sample.Capture.Reason, d.Sample.Capture.Since = collector.CaptureQueued, d.Now.Add(-time.Hour)
+	d.Sample.Capture.Err = "capture app: the first capture waits for its turn: others are first"
+	for _, lag := range []float64{0, 20} { // not known in the first moments
+		d.Sample.Replicas[0].CaughtUp, d.Sample.Replicas[0].LagSeconds = time.Time{}, lag
+		all := OfDatabase(d)
+		if len(all) != 1 || all[0].ID != "replica_incomplete" || all[0].Severity != Info ||
+			!strings.HasPrefix(all[0].Why, "The first capture waits for its turn") {
+			t.Errorf("%v s behind: %+v", lag, all)
+		}
+	}
+	d.Sample.Capture.Err = "capture app: the comparison that is due waits for its turn: others are first"
+	d.Sample.Replicas[0].CaughtUp, d.Sample.Replicas[0].LagSeconds = d.Now.Add(-time.Hour), 3600
+	all := OfDatabase(d)
+	if len(all) != 1 || all[0].ID != "replica_lagging" ||
+		!strings.Contains(all[0].Why, "The comparison that is due waits") {
+		t.Errorf("of one that was captured before: %+v", all)
+	}
+}
+
 // One look at the locks, as of a command without a daemon, tells nothing of a minute.
 func TestSaturatedWants15Seconds(t *testing.T) {
 	t.Parallel()

@@ -42,6 +42,7 @@ func (f *findings) capture(c *collector.Capture, state collector.State, now time
 				"sqlwatch has closed it and retries.",
 			"restart the application, which makes the file again; find out who wrote to it")
 	case state != collector.StateUp && state != collector.StateUnknown: // which says why
+	case c.Reason == collector.CaptureQueued: // each replica tells
 	case c.Reason != "" && c.Reason != collector.CaptureWaiting && now.Sub(c.Since) > unavailableTill/4:
 		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
 			"It is retried every two seconds; commits missed in the meantime are found by comparing the whole database.",
@@ -125,7 +126,7 @@ func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.T
 		f.about(t.id, r.Name, severity, "Replica "+r.Name+" does not advance: "+sentence(what), why, cure)
 	}
 	f.custody(r)
-	f.freshness(r, s.State, now)
+	f.freshness(r, s)
 	f.snapshot(r, s, now)
 	f.drill(r, now)
 }
@@ -172,30 +173,40 @@ func (f *findings) custody(r *collector.Replica) {
 
 // freshness says how far behind a replica is. Of a database that cannot be read nothing is
 // being uploaded, and its state says why.
-func (f *findings) freshness(r *collector.Replica, state collector.State, now time.Time) {
+func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
+	state, queued := s.State, ""
+	if s.Capture != nil && s.Capture.Reason == collector.CaptureQueued {
+		_, queued, _ = strings.Cut(s.Capture.Err, ": ") // without the database's name
+	}
 	lag := time.Duration(r.LagSeconds * float64(time.Second))
 	objective := time.Duration(r.ObjectiveSeconds * float64(time.Second))
 	late := lag > lagAtLeast && lag > lagObjectives*objective
 	switch {
 	case r.CaughtUp.IsZero() && r.Healthy && state != collector.StateUp && state != collector.StateUnknown:
-	case r.CaughtUp.IsZero() && r.Healthy && lag == 0:
+	case r.CaughtUp.IsZero() && r.Healthy && lag == 0 && queued == "":
 		f.about("replica_incomplete", r.Name, Info, fmt.Sprintf("Replica %s has not been complete since sqlwatch "+
 			"started.", r.Name), "Capture has not begun: the database is not there yet, or cannot be opened; the first "+
 			"snapshot follows it.",
 			"sqlwatch status DB")
 	case r.CaughtUp.IsZero() && r.Healthy:
-		severity := Info
+		severity, why := Info, "Its first snapshot is being uploaded; until that is complete, nothing newer can be restored "+
+			"from it."
 		if lag > time.Hour {
 			severity = Warning
 		}
+		if queued != "" {
+			why = sentence(queued)
+		}
 		f.about("replica_incomplete", r.Name, severity,
 			fmt.Sprintf("Replica %s has never been complete since sqlwatch started, %s ago.", r.Name, show.Span(lag)),
-			"Its first snapshot is being uploaded; until that is complete, nothing newer can be restored from it.",
-			"wait; sqlwatch status DB shows its progress")
+			why, "wait; sqlwatch status DB shows its progress")
 	case late && !r.CaughtUp.IsZero():
+		why := "They exist on this machine only: if it is lost now, they are lost."
+		if queued != "" {
+			why += " " + sentence(queued)
+		}
 		f.about("replica_lagging", r.Name, Critical, fmt.Sprintf("Replica %s lacks the commits of the last %s.", r.Name,
-			show.Span(lag)),
-			"They exist on this machine only: if it is lost now, they are lost.", "sqlwatch sync DB")
+			show.Span(lag)), why, "sqlwatch sync DB")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
+	"github.com/sqlwatch/sqlwatch/replicator/queue"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -40,6 +41,9 @@ var (
 		"taken")
 	// ErrNoRoom says that it is ErrSpoolFull because the state directory's file system is.
 	ErrNoRoom = errors.New("no room for the spool")
+	// ErrQueued says that the whole database is to be read, for the first time or because it is not
+	// proven that nothing was missed, and that others are read first. Nothing of it is held meanwhile.
+	ErrQueued = errors.New("others are being read from end to end, and not all are at once")
 	// ErrCut says that the file ends before the database does, and that what is missing is not
 	// in the WAL either: somebody cut it, or copied another file over it, while it was in use.
 	ErrCut = errors.New("the database's file lacks pages, and the WAL does not have them: it was cut, or another file " +
@@ -58,6 +62,7 @@ type Options struct {
 	SpoolLimit  int64         // bytes of spool beyond which capture stops; 0: 1 GB
 	BatchAge    time.Duration // how long Step without force gathers commits into one segment; 0: 1 s
 	IdleAfter   time.Duration // without a commit for so long, the connections are closed; 0: 60 s
+	Place       *queue.Place  // in the queue of those who are read from end to end; nil: nobody waits
 	Logger      *slog.Logger
 	Clock       func() time.Time // time.Now if nil
 
@@ -166,7 +171,7 @@ func New(o Options) *Capture {
 	c.hold = &hold{files: o.Files, flusher: c.flusher, copies: c.copies}
 	c.comparer = &comparer{
 		files: o.Files, tail: c.tail, state: c.state, continuity: c.continuity, flusher: c.flusher, hold: c.hold,
-		between: c.keepBounded, stage: stageLimit, portion: comparePortion,
+		between: c.keepBounded, stage: stageLimit, portion: comparePortion, place: o.Place,
 	}
 	c.restarter = &restarter{
 		files: o.Files, hold: c.hold, flusher: c.flusher, tail: c.tail,

@@ -48,13 +48,17 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	}
 	if err := c.ready(ctx); passing(err) {
 		return contended, nil
+	} else if errors.Is(err, ErrQueued) {
+		return c.checkpointUncaptured(ctx, mode, budget)
 	} else if err != nil {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
 	if c.hold.unclaimed {
 		return contended, nil
 	}
-	if err := c.compareIfLost(ctx, c.seeMain()); err != nil { // or a checkpoint of ours would hide it
+	if err := c.compareIfLost(ctx, c.seeMain()); errors.Is(err, ErrQueued) {
+		return contended, nil
+	} else if err != nil { // or a checkpoint of ours would hide it
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
 	c.continuity.level = levelFile{} // the main file is about to change
@@ -64,14 +68,14 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 		r.Mode, r.Outcome = mode, sqlite.OutcomeContended
 		return r, nil
 	}
-	if err = c.compareIfLost(ctx, errors.Join(err, c.seeMain())); err != nil {
+	if err = c.compareIfLost(ctx, errors.Join(err, c.seeMain())); err != nil && !errors.Is(err, ErrQueued) {
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
 	return r, nil
 }
 
-// checkpointUncaptured serves a database whose spool is full: what it resets is
-// found again by the comparison that is due anyway.
+// checkpointUncaptured serves a database whose spool is full, or whose comparison waits for its
+// turn: what it resets is found again by the comparison that is due anyway.
 func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
 	error) {
 	if c.departure.unclaimed() {

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/superfly/ltx"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
+	"github.com/sqlwatch/sqlwatch/replicator/queue"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -38,6 +38,7 @@ type comparer struct {
 	between    func(context.Context) error // keeps the WAL bounded, between two portions
 	stage      int64                       // bytes of pages that one segment may have
 	portion    int                         // bytes of the main file that are read between two looks at the WAL
+	place      *queue.Place                // in the queue of those who are read from end to end
 }
 
 // stageLimit bounds what is staged in the state directory. Where more differs, the
@@ -47,6 +48,11 @@ const stageLimit = 64 << 20
 // run compares once, and ships the pages that are not what the page-checksum map
 // says as one ordinary segment. It returns why that was due.
 func (c *comparer) run(ctx context.Context) (why Reason, err error) {
+	if err := c.wait(); err != nil { // holding nothing: what happens meanwhile is found by the comparison
+		c.tail.Rewind()
+		return "", errors.Join(err, c.hold.close())
+	}
+	defer c.place.End()
 	c.tail.Rewind()
 	c.state.Anew()
 	c.hold.copies.GiveUp(overlay.ErrLetGo)
@@ -80,6 +86,15 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	why, c.continuity.lost = c.continuity.lost, ""
 	c.hold.proven = true
 	return why, nil
+}
+
+// wait returns ErrQueued where others are to be read first.
+func (c *comparer) wait() error {
+	st, err := c.files.Stat()
+	if first := c.continuity.lost == tail.ReasonFirst; err == nil && !c.place.Begin(st.DatabaseSize, first) {
+		return queuedFor(first)
+	}
+	return err
 }
 
 // again makes what only proves that others were at work a reason to begin again.
@@ -120,7 +135,11 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	if err := c.complete(x, found); err != nil {
 		return err
 	}
-	if err := c.readMain(ctx, x, found, sums, c.known(whole), look); err != nil {
+	known, before := c.known(whole), func() error {
+		c.place.Advance()
+		return errors.Join(c.between(ctx), look())
+	}
+	if err := found.ReadMain(c.files.Database(), x.PageSize, x.Pages, c.portion, sums, known, before); err != nil {
 		return err
 	}
 	if err := c.between(ctx); err != nil { // once more, to the head
@@ -171,50 +190,6 @@ func (c *comparer) known(whole bool) func() (ltx.Checksum, error) {
 
 // comparePortion is read in some milliseconds: a mark on READ0 is left that soon.
 const comparePortion = 4 << 20
-
-// readMain adds up what the main file holds, and takes what differs from what is
-// known. It ends early where the file does: it may have shrunk meanwhile.
-func (c *comparer) readMain(
-	ctx context.Context, x dbfile.WALIndex, found *overlay.Found, sums *pagesums.Writer,
-	known func() (ltx.Checksum, error), look func() error,
-) error {
-	main, size := c.files.Database(), x.PageSize
-	perPortion := max(1, min(uint32(c.portion/size), x.Pages))
-	data, hasher, lock := make([]byte, int(perPortion)*size), ltx.NewHasher(), ltx.LockPgno(uint32(size))
-	for first := uint64(1); first <= uint64(x.Pages); first += uint64(perPortion) {
-		if err := errors.Join(c.between(ctx), look()); err != nil {
-			return err
-		}
-		n, err := main.ReadAt(data, int64(first-1)*int64(size))
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read database: %w", err)
-		}
-		for i := 0; i < int(perPortion) && first+uint64(i) <= uint64(x.Pages); i++ {
-			page := uint32(first) + uint32(i)
-			was, err := known()
-			if err != nil {
-				return err
-			}
-			sum, newer := found.Newer(page)
-			switch {
-			case page == lock:
-				sum = 0
-			case newer:
-			case (i+1)*size > n:
-				return nil
-			default:
-				sum = ltx.ChecksumPageWithHasher(hasher, page, data[i*size:(i+1)*size])
-				if sum != was {
-					err = found.Ship(page, data[i*size:(i+1)*size])
-				}
-			}
-			if err := errors.Join(err, sums.Add(sum)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
 
 // ship makes a segment of what was found, and adopts it with the new map.
 func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, sums *pagesums.Writer) (err error) {

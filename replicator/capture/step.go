@@ -49,6 +49,9 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	if err == nil {
 		c.whole = now
 	}
+	if !errors.Is(err, ErrQueued) {
+		c.o.Place.End()
+	}
 	if c.pace.Passes(now, passing(err)) {
 		err, c.tally.Next = nil, pace.OnZero
 	}
@@ -79,6 +82,14 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 		return c.tally, fmt.Errorf("capture %s: %w", c.o.Name, err)
 	}
 	return c.tally, nil
+}
+
+// queuedFor is ErrQueued in words that say what waits.
+func queuedFor(first bool) error {
+	if first {
+		return fmt.Errorf("the first capture waits for its turn: %w", ErrQueued)
+	}
+	return fmt.Errorf("the comparison that is due waits for its turn: %w", ErrQueued)
 }
 
 // passing reports whether err is of the moment: looking again will do.
@@ -259,6 +270,11 @@ func (c *Capture) ready(ctx context.Context) error {
 		if c.continuity.lost == tail.ReasonReplaced && c.presence.Fresh(c.o.Clock()) {
 			// Who has made a file anew may do so again at once; all of it is read anyway, later as well as now.
 			return fmt.Errorf("%w: those who use the new file have just come", tail.ErrRestarting)
+		}
+		if c.continuity.lost != "" {
+			if err := c.comparer.wait(); err != nil {
+				return err
+			}
 		}
 		c.departure.strange, c.continuity.level = time.Time{}, levelFile{} // what was seen need not be what is there now
 		unclaimed := c.departure.unclaimed()

@@ -3,6 +3,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
@@ -54,6 +55,50 @@ func (f *Found) Ship(page uint32, data []byte) error {
 		return pages.Close()
 	}
 	return err
+}
+
+// ReadMain adds up what a main file of so many pages holds, and takes what differs from
+// what is known, in portions of so many bytes, before each of which it calls before. It
+// ends early where the file does: it may have shrunk meanwhile.
+func (f *Found) ReadMain(
+	main io.ReaderAt, pageSize int, pages uint32, portion int, sums *pagesums.Writer,
+	known func() (ltx.Checksum, error), before func() error,
+) error {
+	perPortion := max(1, min(uint32(portion/pageSize), pages))
+	data, hasher, lock := make([]byte, int(perPortion)*pageSize), ltx.NewHasher(), ltx.LockPgno(uint32(pageSize))
+	for first := uint64(1); first <= uint64(pages); first += uint64(perPortion) {
+		if err := before(); err != nil {
+			return err
+		}
+		n, err := main.ReadAt(data, int64(first-1)*int64(pageSize))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read database: %w", err)
+		}
+		for i := 0; i < int(perPortion) && first+uint64(i) <= uint64(pages); i++ {
+			page := uint32(first) + uint32(i)
+			was, err := known()
+			if err != nil {
+				return err
+			}
+			sum, newer := f.Newer(page)
+			switch {
+			case page == lock:
+				sum = 0
+			case newer:
+			case (i+1)*pageSize > n:
+				return nil
+			default:
+				sum = ltx.ChecksumPageWithHasher(hasher, page, data[i*pageSize:(i+1)*pageSize])
+				if sum != was {
+					err = f.Ship(page, data[i*pageSize:(i+1)*pageSize])
+				}
+			}
+			if err := errors.Join(err, sums.Add(sum)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Patch makes of the sums of what was read those of the database of so many pages that

@@ -1,0 +1,134 @@
+package queue
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// line is a queue with a clock of its own, and who was told that its turn has come.
+type line struct {
+	*Queue
+	now  time.Time
+	told []string
+	all  map[string]*Place
+}
+
+func newLine(most int) *line {
+	l := &line{Queue: New(most), now: time.Unix(1_700_000_000, 0), all: map[string]*Place{}}
+	l.clock = func() time.Time { return l.now }
+	return l
+}
+
+// begin asks for the place of a name.
+func (l *line) begin(name string, size int64, first bool) bool {
+	if l.all[name] == nil {
+		l.all[name] = l.Place(func() { l.told = append(l.told, name) })
+	}
+	return l.all[name].Begin(size, first)
+}
+
+// So many are read at a time, and whoever waits is told when its turn has come; the place is
+// its own then.
+func TestQueue(t *testing.T) {
+	t.Parallel()
+	l := newLine(2)
+	for i := range 5 {
+		if got := l.begin(fmt.Sprint(i), 1, true); got != (i < 2) {
+			t.Errorf("%d begins: %v", i, got)
+		}
+	}
+	if l.begin("0", 1, true); !l.begin("1", 1, true) || l.begin("2", 1, true) {
+		t.Error("to ask again changed something")
+	}
+	l.all["1"].End()
+	l.all["1"].End()
+	l.all["3"].End() // waits no more
+	if want := []string{"2"}; !slices.Equal(l.told, want) || l.begin("4", 1, true) || !l.begin("2", 1, true) {
+		t.Errorf("told %q, want %q", l.told, want)
+	}
+	l.all["0"].End()
+	if want := []string{"2", "4"}; !slices.Equal(l.told, want) {
+		t.Errorf("told %q, want %q", l.told, want)
+	}
+}
+
+// Who was captured before comes first, then who is small; and who has waited longest now and then.
+func TestQueueOrder(t *testing.T) {
+	t.Parallel()
+	l := newLine(1)
+	l.begin("under way", 1, true)
+	l.begin("large new", large+1, true)
+	l.begin("new", large, true)
+	l.begin("large", large+1, false)
+	l.begin("known", 1, false)
+	l.all["under way"].End()
+	for len(l.told) < 4 {
+		last := l.told[len(l.told)-1]
+		if len(l.told) == 2 {
+			l.begin("newer", 1, false)
+		}
+		l.all[last].End()
+	}
+	if want := []string{"known", "large", "large new", "newer"}; !slices.Equal(l.told, want) {
+		t.Errorf("in the order %q, want %q", l.told, want)
+	}
+}
+
+// A large one never has the last place, but where there is only one.
+func TestQueueLarge(t *testing.T) {
+	t.Parallel()
+	l := newLine(2)
+	if !l.begin("large", large+1, true) || l.begin("large too", large+1, false) || !l.begin("small", 1, true) {
+		t.Error("a large one has the last place, or keeps it free of small ones")
+	}
+	l.all["small"].End()
+	if len(l.told) > 0 {
+		t.Errorf("%q: a large one has the last place", l.told)
+	}
+	l.all["large"].End()
+	if want := []string{"large too"}; !slices.Equal(l.told, want) {
+		t.Errorf("told %q, want %q", l.told, want)
+	}
+	if one := newLine(1); !one.begin("large", large+1, true) {
+		t.Error("a large one has no place at all")
+	}
+}
+
+// A disk that does not answer keeps the places of others for a moment only, and so does
+// whoever does not come when its turn is there.
+func TestQueueSilence(t *testing.T) {
+	t.Parallel()
+	l := newLine(1)
+	l.begin("hangs", 1, true)
+	l.begin("next", 1, true)
+	l.now = l.now.Add(silence - 1)
+	l.all["hangs"].Advance()
+	l.now = l.now.Add(silence - 1)
+	if l.begin("next", 1, true) {
+		t.Error("whoever makes progress lost its place")
+	}
+	l.now = l.now.Add(1)
+	if !l.begin("next", 1, true) {
+		t.Error("waits for a disk that does not answer")
+	}
+	l.begin("does not come", 1, true)
+	l.begin("last", 1, true)
+	l.all["next"].End()
+	l.now = l.now.Add(silence)
+	if !l.begin("last", 1, true) || l.begin("does not come", 1, true) {
+		t.Error("a place was kept for who does not come")
+	}
+}
+
+// Without a queue nobody waits.
+func TestNoQueue(t *testing.T) {
+	t.Parallel()
+	p := (*Queue)(nil).Place(nil)
+	if !p.Begin(1<<40, true) {
+		t.Error("has to wait")
+	}
+	p.Advance()
+	p.End()
+}
