@@ -135,15 +135,17 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 		Spool: d.source.backlog.Spool, Compare: d.source.compare, Judged: p.progress.Judged,
 		Claimed: p.progress.Claimed, Logger: p.log, Clock: d.clock,
 	})
+	begins := &beginning{store: o.Store, progress: p.progress, backlog: d.source.backlog}
 	p.snapshots = &snapshotter{
 		name: o.Name, log: p.log, store: o.Store, scratch: d.scratch, every: o.SnapshotEvery, full: o.FullEvery,
 		source: d.source, progress: p.progress, uploader: p.uploader, lease: p.lease,
+		begins: begins,
 	}
 	p.newUpkeep(d)
 	p.shipper = &shipper{
 		name: o.Name, log: p.log, scratch: d.scratch, every: o.SyncEvery, slack: p.slack(), source: d.source,
 		progress: p.progress, uploader: p.uploader, lease: p.lease, snapshots: p.snapshots, compactor: p.compactor,
-		worker: p.worker, upkeep: p.upkeep,
+		begins: begins, worker: p.worker, upkeep: p.upkeep,
 	}
 	return p
 }

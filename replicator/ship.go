@@ -29,6 +29,7 @@ type shipper struct {
 	lease     *lease.Lease
 	snapshots *snapshotter
 	compactor *compact.Compactor
+	begins    *beginning
 	worker    *worker.Worker
 	upkeep    *worker.Lanes
 
@@ -128,7 +129,9 @@ func (s *shipper) upload(ctx context.Context, batch upload.Batch) (store.LTXFile
 	f, notes := batch.File(), batch.Notes(body.SHA256)
 	key := store.LTXKey(f.Level, f.MinTXID, f.MaxTXID)
 	if f.Snapshot() {
-		f.Object, err = s.uploader.CreateBase(ctx, key, body, notes)
+		if err = s.begins.note(ctx, f, notes); err == nil {
+			f.Object, err = s.uploader.CreateBase(ctx, key, body, notes)
+		}
 		return f, err
 	}
 	if f.Object, err = s.uploader.Create(ctx, key, body, notes); err == nil {

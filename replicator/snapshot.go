@@ -36,6 +36,7 @@ type snapshotter struct {
 	progress *progress.Progress
 	uploader *upload.Uploader
 	lease    *lease.Lease
+	begins   *beginning
 
 	snapped time.Time // when a scheduled snapshot was last tried: the long lane's
 }
@@ -79,6 +80,9 @@ func (s *snapshotter) stream(ctx context.Context) (f store.LTXFile, at time.Time
 				store.MetaLineage:   r.Lineage(),
 			}
 			r.Taken().Put(metadata)
+			if err := s.begins.note(ctx, f, metadata); err != nil {
+				return err
+			}
 			f.Object, err = s.uploader.CreateBase(ctx, store.LTXKey(store.SnapshotLevel, 1, h.MaxTXID), body, metadata)
 			return err
 		})

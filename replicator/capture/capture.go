@@ -60,6 +60,7 @@ type Options struct {
 	RestartAt   int64         // bytes of live WAL at which it is restarted; 0: 32 MB
 	StallBudget time.Duration // how long writers may wait for a soft restart; 0: 50 ms
 	SpoolLimit  int64         // bytes of spool beyond which capture stops; 0: 1 GB
+	StageLimit  int64         // bytes of pages beyond which a comparison makes no segment; 0: 64 MB
 	BatchAge    time.Duration // how long Step without force gathers commits into one segment; 0: 1 s
 	IdleAfter   time.Duration // without a commit for so long, the connections are closed; 0: 60 s
 	Place       *queue.Place  // in the queue of those who are read from end to end; nil: nobody waits
@@ -75,6 +76,7 @@ func (o *Options) setDefaults() {
 	o.RestartAt = cmp.Or(o.RestartAt, 32<<20)
 	o.StallBudget = cmp.Or(o.StallBudget, 50*time.Millisecond)
 	o.SpoolLimit = cmp.Or(o.SpoolLimit, DefaultSpoolLimit)
+	o.StageLimit = cmp.Or(o.StageLimit, 64<<20) // replicas then read the database itself
 	o.BatchAge = cmp.Or(o.BatchAge, time.Second)
 	o.IdleAfter = cmp.Or(o.IdleAfter, time.Minute)
 	if o.Logger == nil {
@@ -171,7 +173,7 @@ func New(o Options) *Capture {
 	c.hold = &hold{files: o.Files, flusher: c.flusher, copies: c.copies}
 	c.comparer = &comparer{
 		files: o.Files, tail: c.tail, state: c.state, continuity: c.continuity, flusher: c.flusher, hold: c.hold,
-		between: c.keepBounded, stage: stageLimit, portion: comparePortion, place: o.Place,
+		between: c.keepBounded, stage: o.StageLimit, portion: comparePortion, place: o.Place,
 	}
 	c.restarter = &restarter{
 		files: o.Files, hold: c.hold, flusher: c.flusher, tail: c.tail,

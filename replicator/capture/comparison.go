@@ -41,10 +41,6 @@ type comparer struct {
 	place      *queue.Place                // in the queue of those who are read from end to end
 }
 
-// stageLimit bounds what is staged in the state directory. Where more differs, the
-// first time above all, there is no segment: replicas read the database itself.
-const stageLimit = 64 << 20
-
 // run compares once, and ships the pages that are not what the page-checksum map
 // says as one ordinary segment. It returns why that was due.
 func (c *comparer) run(ctx context.Context) (why Reason, err error) {

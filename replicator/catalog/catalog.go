@@ -250,6 +250,7 @@ func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (end store.
 type taking struct {
 	at    time.Time // rises with the TXID
 	stamp moment.Stamp
+	notes map[string]string // all that is told of the file
 }
 
 // taken returns when the newest batch in f was taken: as the metadata says, in
@@ -274,8 +275,22 @@ func (c *catalog) taken(ctx context.Context, f store.LTXFile) (time.Time, moment
 		t = time.UnixMilli(int64(binary.BigEndian.Uint64(head[32:]))).UTC()
 	}
 	stamp := moment.Of(obj.Metadata)
-	c.times[f.Object.Key] = taking{t, stamp}
+	c.times[f.Object.Key] = taking{t, stamp, obj.Metadata}
 	return t, stamp, nil
+}
+
+// follows returns up to which TXID the replica had files when the snapshot s began a chain
+// behind them, where s tells: see store.MetaAfter.
+func (c *catalog) follows(ctx context.Context, s store.LTXFile) (after ltx.TXID, told bool, err error) {
+	notes := s.Object.Metadata
+	if notes == nil {
+		if _, _, err := c.taken(ctx, s); err != nil {
+			return 0, false, store.Unreadable(ctx, s.Object.Key, 1, err)
+		}
+		notes = c.times[s.Object.Key].notes
+	}
+	after, err = ltx.ParseTXID(notes[store.MetaAfter])
+	return after, err == nil && 0 < after && after < s.MaxTXID, nil
 }
 
 // time returns the timestamp of the newest batch in f, which rises with the TXID.

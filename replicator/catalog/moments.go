@@ -61,12 +61,12 @@ func (p *planner) planMoment(ctx context.Context, target Target) (*Plan, error) 
 	if best == 0 || p.base(best) == nil {
 		return nil, p.outOfRange(ctx, target)
 	}
-	plan, err := p.plan(ctx, Target{TXID: best})
+	plan, err := p.reach(ctx, best)
 	if err != nil {
 		return nil, err
 	}
 	plan.Asked, plan.Steps, plan.Rival = target.Timestamp, steps, rivals
-	plan.Next, err = p.following(ctx, best)
+	plan.Next, err = p.following(ctx, plan.TXID)
 	return plan, err
 }
 
@@ -88,18 +88,28 @@ func (p *planner) steps(ctx context.Context, target Target, steps []moment.Step)
 			steps = append(slices.Clone(steps), near.Taken.Steps...)
 		}
 	}
-	for _, s := range p.snaps {
-		if s.MaxTXID%ChainStep != 0 {
+	for i, s := range p.snaps {
+		if i == 0 || s.MaxTXID/ChainStep == p.snaps[i-1].MaxTXID/ChainStep {
 			continue
 		}
-		end, _, err := p.latest(ctx, span{to: s.MaxTXID, until: time.Unix(1<<40, 0), clock: p.time})
+		begins := s.MaxTXID // TXIDs that are of no chain before
+		after, told, err := p.follows(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		if end == 0 || end == s.MaxTXID-1 || p.base(end) == nil {
+		if told {
+			begins = after + 1
+		} else if s.MaxTXID%ChainStep != 0 {
 			continue
 		}
-		last, err := p.plan(ctx, Target{TXID: end})
+		last, err := p.last(ctx, begins)
+		if err != nil {
+			return nil, err
+		}
+		if last.MaxTXID == 0 || last.MaxTXID == s.MaxTXID-1 || p.base(last.MaxTXID) == nil {
+			continue
+		}
+		at, stamp, err := p.taken(ctx, last)
 		if err != nil {
 			return nil, err
 		}
@@ -107,8 +117,8 @@ func (p *planner) steps(ctx context.Context, target Target, steps []moment.Step)
 		if err != nil {
 			return nil, err
 		}
-		steps = append(slices.Clone(steps), last.Taken.Steps...)
-		steps = append(steps, moment.Step{TXID: s.MaxTXID, Stretch: moment.Unwatched(last.Time(), first)})
+		steps = append(slices.Clone(steps), stamp.Steps...)
+		steps = append(steps, moment.Step{TXID: begins, Stretch: moment.Unwatched(shown(at, stamp), first)})
 	}
 	slices.SortFunc(steps, func(a, b moment.Step) int { return cmp.Compare(a.TXID, b.TXID) })
 	return steps, nil
@@ -184,11 +194,11 @@ func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, err
 	if err != nil || best == 0 || followed || exact {
 		return best, err
 	}
-	plan, err := p.plan(ctx, Target{TXID: best})
+	plan, err := p.reach(ctx, best)
 	if err != nil {
 		return 0, err
 	}
-	return best, p.mayEnd(ctx, target, RestorePoint{best, plan.Timestamp})
+	return plan.TXID, p.mayEnd(ctx, target, RestorePoint{plan.TXID, plan.Timestamp})
 }
 
 // resolveDisputed finds the newest batch at or before the target's time between every
@@ -208,11 +218,11 @@ func (p *planner) resolveDisputed(ctx context.Context, target Target, steps []mo
 		if s.from = s.to; end == 0 || p.base(end) == nil {
 			continue
 		}
-		plan, err := p.plan(ctx, Target{TXID: end})
+		plan, err := p.reach(ctx, end)
 		if err != nil {
 			return 0, nil, err
 		}
-		found = append(found, RestorePoint{end, plan.Time()})
+		found = append(found, RestorePoint{plan.TXID, plan.Time()})
 	}
 	if len(found) == 0 {
 		return 0, nil, nil
@@ -257,8 +267,17 @@ func (p *planner) followed(ctx context.Context, best ltx.TXID) error {
 			gap.To = min(gap.To, f.MinTXID-1)
 		}
 	})
-	if err != nil || gap.To <= best || (gap.To+1)%ChainStep == 0 {
+	if err != nil || gap.To <= best {
 		return err
+	}
+	_, after, told, err := p.chainBehind(ctx, best)
+	switch {
+	case err != nil:
+		return err
+	case told && after <= best, !told && (gap.To+1)%ChainStep == 0:
+		return nil
+	case told:
+		gap.To = min(gap.To, after)
 	}
 	return gap
 }
@@ -295,6 +314,15 @@ func (p *planner) following(ctx context.Context, best ltx.TXID) (*Batch, error) 
 	})
 	if err != nil || next.MaxTXID == 0 {
 		return nil, err
+	}
+	if next.MinTXID > best+1 { // it need not rest on anything
+		first, after, told, err := p.chainBehind(ctx, best)
+		if err != nil {
+			return nil, err
+		}
+		if told && after <= best {
+			next = first
+		}
 	}
 	at, stamp, err := p.taken(ctx, next)
 	if err != nil {

@@ -46,6 +46,7 @@ type machine struct {
 	queue  []queued // not uploaded
 	files  []store.LTXFile
 	lost   map[ltx.TXID]bool // in no file any more
+	told   map[ltx.TXID]bool // ends of chains, which the one behind tells
 	at     map[string]time.Time
 	done   map[int]ltx.TXID
 	backed bool // uploads wait
@@ -67,7 +68,8 @@ func newMachine(t *testing.T, seed uint64) *machine {
 	m := &machine{
 		t: t, rnd: rand.New(rand.NewPCG(seed, 7)), store: storetest.NewMemory(), now: time.Date(2026, 3, 1, 12, 0, 0, 0,
 			time.UTC),
-		holds: map[ltx.TXID]int{}, lost: map[ltx.TXID]bool{}, at: map[string]time.Time{}, done: map[int]ltx.TXID{},
+		holds: map[ltx.TXID]int{}, lost: map[ltx.TXID]bool{}, told: map[ltx.TXID]bool{},
+		at: map[string]time.Time{}, done: map[int]ltx.TXID{},
 	}
 	m.started, m.steady, m.store.ListMetadata = m.now, seed%2 == 0, seed%3 == 0
 	m.set(0)
@@ -145,10 +147,12 @@ func (m *machine) upload() {
 }
 
 func (m *machine) snapshot() {
-	if len(m.queue) > 0 {
-		return
+	if len(m.queue) == 0 {
+		m.whole(map[string]string{})
 	}
-	notes := map[string]string{}
+}
+
+func (m *machine) whole(notes map[string]string) {
 	m.stamp.Put(notes)
 	m.put(store.SnapshotLevel, 1, m.txid, m.rising, notes)
 }
@@ -274,17 +278,33 @@ func (m *machine) down(d, betweenCommits time.Duration) {
 	}
 }
 
-// leap begins a chain that joins nothing: the state was lost, with a replica that cannot be read.
+// leap begins a chain that joins nothing: the state was lost, with a replica that cannot be
+// read. Its first batches may be in no file, or in some that rest on nothing, and it may
+// tell what it follows, as earlier versions did not.
 func (m *machine) leap() {
 	m.upload()
 	m.commit()
+	notes, after := map[string]string{}, m.txid
 	m.txid = m.txid/catalog.ChainStep*catalog.ChainStep + 2*catalog.ChainStep - 1
 	if m.rnd.IntN(2) == 0 {
 		m.stamp = moment.Stamp{}
 	}
 	m.capture(moment.Mark{})
 	m.queue = nil
-	m.snapshot()
+	if m.rnd.IntN(3) > 0 {
+		m.told[after] = true
+		notes[store.MetaAfter] = after.String()
+		for range m.rnd.IntN(4) {
+			m.now = m.now.Add(m.exp(5 * time.Second))
+			m.commit()
+			m.capture(m.mark)
+			if m.rnd.IntN(2) == 0 {
+				m.upload()
+			}
+			m.queue = nil
+		}
+	}
+	m.whole(notes)
 }
 
 // step sets the clock: wrong, or right again.
@@ -372,6 +392,16 @@ func (m *machine) right(n int, asked time.Time) bool {
 	return false
 }
 
+// tells reports whether the chain that begins at next tells that there was more than txid before.
+func (m *machine) tells(txid, next ltx.TXID) bool {
+	for end := range m.told {
+		if txid < end && end < next {
+			return true
+		}
+	}
+	return false
+}
+
 // ask asks for a moment and judges the answer.
 func (m *machine) ask(asked time.Time) (verdict string, err error) {
 	plan, err := catalog.MakePlan(m.t.Context(), m.store, catalog.Target{Timestamp: asked})
@@ -383,9 +413,9 @@ func (m *machine) ask(asked time.Time) (verdict string, err error) {
 	case err != nil:
 		return "", err
 	}
-	// Whether the end of a chain was lost nobody can tell: then there is a doubt.
+	// Whether the end of a chain was lost nobody can tell, unless the next one tells: then there is a doubt.
 	if next := plan.Next; m.lost[plan.TXID+1] && !plan.Time().Equal(asked) && next != nil &&
-		next.TXID != plan.TXID+1 && next.TXID%catalog.ChainStep != 0 {
+		next.TXID != plan.TXID+1 && (next.TXID%catalog.ChainStep != 0 || m.tells(plan.TXID, next.TXID)) {
 		return "", fmt.Errorf("%s: txid %d of %s: nothing was said of the gap behind", asked, plan.TXID, plan.Time())
 	}
 	right := m.right(m.holds[plan.TXID], asked)

@@ -71,6 +71,7 @@ type RangeError struct {
 	// what it can make: the nearest two around a TXID inside a compacted file, else the whole range
 	First, Last RestorePoint
 	Inside      bool
+	Never       bool // Inside, and nothing of it was ever stored
 }
 
 // Error names what was asked for and the range that can be had.
@@ -78,6 +79,10 @@ func (e *RangeError) Error() string {
 	asked := fmt.Sprintf("txid %d", e.Target.TXID)
 	if !e.Target.Timestamp.IsZero() {
 		asked = e.Target.Timestamp.UTC().Format(time.RFC3339Nano)
+	}
+	if e.Never {
+		return fmt.Sprintf("%s was never stored: another chain begins there; the restore points next to it are --txid %d "+
+			"and --txid %d", asked, e.First.TXID, e.Last.TXID)
 	}
 	if e.Inside {
 		return fmt.Sprintf("%s was compacted away: the restore points next to it are --txid %d and --txid %d", asked,
@@ -169,7 +174,7 @@ func (p *planner) plan(ctx context.Context, target Target) (*Plan, error) {
 	}
 	files, err := p.chain(ctx, *base, txid)
 	if err != nil {
-		return nil, err
+		return nil, p.unstored(ctx, txid, err)
 	}
 	return p.finish(ctx, files)
 }
@@ -225,11 +230,6 @@ func (p *planner) tip(ctx context.Context) (tip store.LTXFile, err error) {
 	}
 	return tip, nil
 }
-
-// ChainStep divides the first TXID of every chain that joins nothing before it, but the
-// first: a writer that cannot prove what a replica holds begins behind it, there. So
-// the TXIDs between are not missing; they never were.
-const ChainStep ltx.TXID = 1 << 20
 
 // finish describes the state that the files make.
 func (p *planner) finish(ctx context.Context, files []store.LTXFile) (*Plan, error) {

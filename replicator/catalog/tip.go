@@ -18,6 +18,7 @@ type Tip struct {
 	Checksum string        // "" where it does not tell
 	Lineage  string        // "" where it does not tell
 	Base     ltx.TXID      // of the newest snapshot
+	After    ltx.TXID      // where Last is that and begins a chain: what it follows, see store.MetaAfter
 	Oldest   store.LTXFile // snapshot; without a key where there is none
 	Newest   store.LTXFile
 	Last     string           // the key of a file that ends at TXID
@@ -58,7 +59,9 @@ func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 		return t, err
 	}
 	t.Checksum, t.Lineage = object.Metadata[store.MetaChecksum], object.Metadata[store.MetaLineage]
-	t.At, t.Taken, err = c.taken(ctx, store.LTXFile{Object: object})
+	if t.At, t.Taken, err = c.taken(ctx, store.LTXFile{Object: object}); err == nil && t.Last == t.Newest.Object.Key {
+		t.After, _, err = c.follows(ctx, t.Newest)
+	}
 	return t, err
 }
 

@@ -148,6 +148,9 @@ func (b *Backlog) Shipped(t catalog.Tip) ltx.TXID {
 	}
 	for _, s := range b.Spool().List() {
 		whole := s.Snapshot() && (s.MaxTXID == t.Base || s.MaxTXID == t.Oldest.MaxTXID)
+		if t.After > 0 && s.MaxTXID > t.After && !s.Snapshot() {
+			continue // between the tip and the chain before: it would rest on nothing
+		}
 		if s.MaxTXID > reach && s.MaxTXID <= t.TXID && !whole {
 			return s.MaxTXID - 1
 		}

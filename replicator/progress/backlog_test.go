@@ -237,6 +237,14 @@ func TestShipped(t *testing.T) {
 	if got := b.Shipped(catalog.Tip{TXID: 5, Base: 5, Levels: levels}); got != 5 {
 		t.Errorf("shipped to %d, want 5", got)
 	}
+	// The tip begins a chain, and what waits before it would rest on nothing.
+	levels = map[int]ltx.TXID{0: 1, store.SnapshotLevel: 5}
+	if got := b.Shipped(catalog.Tip{TXID: 5, Base: 5, After: 1, Levels: levels}); got != 5 {
+		t.Errorf("shipped to %d, want 5: nothing holds what 2 to 4 would change", got)
+	}
+	if got := b.Shipped(catalog.Tip{TXID: 5, Base: 5, After: 3, Levels: levels}); got != 1 {
+		t.Errorf("shipped to %d, want 1: 2 and 3 are of the chain before", got)
+	}
 }
 
 // TestReconsider: an older state directory came back: replicas that are ahead of it are

@@ -102,4 +102,9 @@ const (
 	MetaLineage   = "sqlwatch-lineage"     // which unbroken history the object belongs to
 	MetaSHA256    = "sqlwatch-sha256"      // of the object's bytes, hex
 	MetaReason    = "sqlwatch-reason"      // why a diff was taken, where it was
+
+	// MetaAfter is on a whole database that begins a chain and whose TXID does not follow: up to
+	// which one the replica had files before, or was to get them, 16 hex digits. None between
+	// was ever stored, or is going to be, but for whole databases.
+	MetaAfter = "sqlwatch-after"
 )
