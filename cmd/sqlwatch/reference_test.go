@@ -43,7 +43,7 @@ var alike = map[string]string{"status": "databases", "why": "databases", "snapsh
 	"checkpoint": "action", "wal": "snapshots", "verify": "restore"}
 
 // docs/api.md lists every field that a command prints under --json.
-func TestCommandsReferenceIsInStep_V5(t *testing.T) {
+func TestCommandsReferenceIsInStep(t *testing.T) {
 	const name = "../../docs/api.md"
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -73,7 +73,7 @@ func TestCommandsReferenceIsInStep_V5(t *testing.T) {
 }
 
 // Every command that has --json is in the reference.
-func TestEveryJSONIsDocumented_V5(t *testing.T) {
+func TestEveryJSONIsDocumented(t *testing.T) {
 	t.Parallel()
 	seen := 0
 	var walk func(commands []*kingpin.CmdModel)

@@ -41,6 +41,9 @@ func TestFaultTable(t *testing.T) {
 			continue
 		}
 		id := strings.TrimSpace(cells[1])
+		if rows[id] {
+			t.Errorf("%s is the id of two faults: a test that carries it would count for both", id)
+		}
 		rows[id] = true
 		want := strings.Join(tests[id], ", ")
 		cells[3] = " " + want + " "

@@ -221,8 +221,8 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-// TestParseReplicaURL_F14: what is not understood is refused with its place, and nothing secret is repeated.
-func TestParseReplicaURL_F14(t *testing.T) {
+// TestParseReplicaURL_F15: what is not understood is refused with its place, and nothing secret is repeated.
+func TestParseReplicaURL_F15(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
 		"http://x/y": "must be file or s3", "s3:///x": "no bucket", "file://host/x": "file:///dir",
@@ -270,8 +270,8 @@ func TestParseReplicaURL_F14(t *testing.T) {
 	}
 }
 
-// TestEndpoint_F14: a bad endpoint of a replica block is an error at its place.
-func TestEndpoint_F14(t *testing.T) {
+// TestEndpoint_F15: a bad endpoint of a replica block is an error at its place.
+func TestEndpoint_F15(t *testing.T) {
 	t.Parallel()
 	for _, endpoint := range []string{"https://h?x=1", "s3://h", "http:/h", "http://", "https://user:" + canary + "@h",
 		"https://h#x", "https://", "ftp://h"} {

@@ -59,7 +59,7 @@ func places(v any, at string, found map[string]any) {
 
 // Every answer of the API, in a daemon that has done something, holds no field that
 // docs/api.md does not list, no instant of the year 1, and no list that is null.
-func TestAnswersAreAsDocumented_V5(t *testing.T) {
+func TestAnswersAreAsDocumented(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	app := filepath.Join(dir, "app.db")
@@ -145,7 +145,7 @@ policy "later" {
 	}
 	if !strings.Contains(d.log.String(), "path=/v1/pause") || !regexp.MustCompile(`peer_uid=\d+ peer_pid=[1-9]\d*`).
 		MatchString(d.log.String()) {
-		t.Error("S7: an action left no line with the peer's uid and pid")
+		t.Error("an action left no line with the peer's uid and pid")
 	}
 	if status, text := d.admin(t, http.MethodPost, "/v1/sync?db=nobody"); status != http.StatusNotFound ||
 		!strings.HasPrefix(text, `{"error":`) {

@@ -12,9 +12,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 )
 
-// TestIfReplicaExists_R13: nothing was stored yet is nothing to do, for who begins. Where the
+// TestIfReplicaExists: nothing was stored yet is nothing to do, for who begins. Where the
 // state directory knows a lineage that the place does not, the place is not what it was.
-func TestIfReplicaExists_R13(t *testing.T) {
+func TestIfReplicaExists(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		known, there string // lineages

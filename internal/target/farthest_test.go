@@ -101,10 +101,10 @@ func txids(level string, min, max ltx.TXID) string {
 	return level + "/" + strings.TrimSuffix(ltx.FormatFilename(min, max), ".ltx")
 }
 
-// TestFarthest_R13: the replica that is restored from is the farthest that can be; what
+// TestFarthest_possible: the replica that is restored from is the farthest that can be; what
 // cannot be asked or has a gap is told. An empty one is only taken where all are known to
 // be empty: else a first start would begin with an empty database beside a full replica.
-func TestFarthest_R13(t *testing.T) {
+func TestFarthest_possible(t *testing.T) {
 	t.Parallel()
 	near := place(t, "near", "p", txids("9", 1, 3))
 	far := place(t, "far", "p", txids("9", 1, 3), txids("0", 4, 4))

@@ -12,9 +12,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// TestBounded_R13_claims: what is sound passes unchanged, a page that claims four
+// TestBounded_R12_claims: what is sound passes unchanged, a page that claims four
 // gigabytes does not reach a decoder, and neither does another file's header.
-func TestBounded_R13_claims(t *testing.T) {
+func TestBounded_R12_claims(t *testing.T) {
 	t.Parallel()
 	var file bytes.Buffer
 	enc, err := ltx.NewEncoder(&file)

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// TestTrouble_S2: an outage is a line when it begins and one when it ends; a
+// TestTrouble_S2_H15: an outage is a line when it begins and one when it ends; a
 // trouble that changes its face, or comes and goes, is at most one a minute.
-func TestTrouble_S2(t *testing.T) {
+func TestTrouble_S2_H15(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	var lines int

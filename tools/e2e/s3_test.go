@@ -256,7 +256,7 @@ func directorySize(t *testing.T, dir string) (bytes int64) {
 }
 
 // An idle database costs nothing: no request in a minute (I11, D44).
-func TestS3Idle_I11(t *testing.T) {
+func TestS3Idle_I11_D44(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)
 	proxy := s3test.NewProxy(t, server.url())

@@ -186,9 +186,9 @@ func (k *keeper) history() {
 	k.adopted(6, map[uint32]byte{2: 8, 5: 8, 6: 8})
 }
 
-// TestOpen_P9: killed anywhere between a segment and the map that it belongs into. The segments in the
+// TestOpen_P1: killed anywhere between a segment and the map that it belongs into. The segments in the
 // spool are the map's redo log.
-func TestOpen_P9(t *testing.T) {
+func TestOpen_P1(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		leave func(*keeper) // as a killed process does
