@@ -110,6 +110,29 @@ func TestLeave(t *testing.T) {
 	}
 }
 
+// Lives so short that no look meets one: the first of them costs a comparison, and after that we
+// stay attached, so that no other does.
+func TestShortLives_metByNoLook(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.options.IdleAfter = 5 * time.Second
+	a := s.live()
+	a.quit()
+	s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
+	s.stepsOn("that was long ago", after(s.options.IdleAfter))
+	for range 4 {
+		a := startApp(t, s.path)
+		a.do("commit(3)")
+		a.quit()
+		s.captured()
+		s.steps("it is done", func() bool { return s.capture.hold.blank || !s.capture.hold.isOpen() })
+	}
+	if got := s.capture.Discontinuities()["wal_reset"]; got != 1 {
+		t.Errorf("%d lives of 4 cost a comparison", got)
+	}
+	s.checkEqual()
+}
+
 // TestLeave_P16_interrupted: somebody was in the way when a step began to read once more, and the
 // connections are open without a read transaction. The next step goes on, and so does the end.
 func TestLeave_P16_interrupted(t *testing.T) {

@@ -304,8 +304,8 @@ func (c *Capture) ready(ctx context.Context) error {
 		err = c.flusher.Absorb(x)
 	}
 	if lost := (*tail.DiscontinuityError)(nil); errors.As(err, &lost) {
-		c.pace.StayOpen = true
-		c.presence.Missed(c.o.Clock())
+		c.pace.StayOpen, c.pace.Read = true, c.o.Clock() // whoever was missed has just written
+		c.presence.Missed(c.pace.Read)
 	}
 	return c.compareIfLost(ctx, err)
 }

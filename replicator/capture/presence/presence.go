@@ -27,6 +27,7 @@ type Presence struct {
 	files     *dbfile.Files
 	attached  bool      // others are
 	since     time.Time // the same is so
+	last      time.Time // it was found so
 	looks     int       // as often it was found
 	long      bool      // those who were there last were there for long
 	short     time.Time // others count as short-lived until then
@@ -45,14 +46,16 @@ func (p *Presence) Look(now time.Time) error {
 
 func (p *Presence) met(now time.Time, attached bool) {
 	if p.looks++; attached == p.attached && !p.since.IsZero() {
+		p.last = now
 		return
 	}
 	if p.attached {
-		if p.long = now.Sub(p.since) >= longLife; !p.long {
+		// As far as they were seen: of a database at rest, looks are as far apart as a long life is.
+		if p.long = p.last.Sub(p.since) >= longLife; !p.long {
 			p.Missed(now)
 		}
 	}
-	p.attached, p.since, p.looks = attached, now, 1
+	p.attached, p.since, p.last, p.looks = attached, now, now, 1
 }
 
 // Missed notes that others are such as come and go, of whom one was missed, or nearly.

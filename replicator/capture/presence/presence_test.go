@@ -23,13 +23,16 @@ func TestPresence(t *testing.T) {
 		alone, stay, long bool
 	}{
 		{"nobody was ever there", []sight{{time.Second, beat, false}}, true, false, false},
-		{"nobody for less than a moment", []sight{{time.Second, beat, true}, {beat, beat, false}}, false, false, true},
+		{"nobody for less than a moment", []sight{{1100 * time.Millisecond, beat, true}, {beat, beat, false}}, false, false,
+			true},
 		{"others for a second", []sight{{1100 * time.Millisecond, beat, true}}, false, true, false},
 		{"others for a second, at few looks", []sight{{2 * time.Second, time.Second, true}}, false, false, false},
 		{"others for less", []sight{{900 * time.Millisecond, beat, true}}, false, false, false},
 		{"a long life has ended", []sight{{3 * time.Second, beat, true}, {time.Second, beat, false}}, true, false, true},
 		{"a short life has ended", []sight{{300 * time.Millisecond, beat, true}, {time.Second, beat, false}}, true, false,
 			false},
+		{"who was met at one look need not have stayed until the next", []sight{{time.Second, time.Second, true},
+			{time.Second, beat, false}}, true, false, false},
 		{"after a short life, others stay under suspicion", []sight{{300 * time.Millisecond, beat, true},
 			{time.Second, beat, false}, {9 * time.Minute, time.Second, true}}, false, false, false},
 		{"and are believed later", []sight{{300 * time.Millisecond, beat, true}, {time.Second, beat, false},
