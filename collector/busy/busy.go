@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -200,20 +201,36 @@ func (c *Collector) replace(d *database, i int, k key) error {
 	if d.inodes[i] == k {
 		return nil
 	}
-	if old := d.inodes[i]; old != (key{}) {
-		d.before.add(c.read(old))
-		d.inodes[i] = key{}
-		if err := c.watched.Delete(unsafe.Pointer(&old)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return err
-		}
+	err := c.drop(d, i)
+	if err != nil || k == (key{}) {
+		return err
 	}
-	if k == (key{}) {
-		return nil
+	// An inode is given to another file once its own is gone, which its database need not have noticed.
+	for _, other := range c.dbs {
+		if had := slices.Index(other.inodes[:], k); had >= 0 {
+			if err := c.drop(other, had); err != nil {
+				return err
+			}
+		}
 	}
 	if err := c.watched.Update(unsafe.Pointer(&k), unsafe.Pointer(new(counts)), ebpf.UpdateNoExist); err != nil {
 		return err
 	}
 	d.inodes[i] = k
+	return nil
+}
+
+// drop stops watching file i of d, and keeps what was counted there.
+func (c *Collector) drop(d *database, i int) error {
+	old := d.inodes[i]
+	if old == (key{}) {
+		return nil
+	}
+	d.before.add(c.read(old))
+	d.inodes[i] = key{}
+	if err := c.watched.Delete(unsafe.Pointer(&old)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
 	return nil
 }
 

@@ -261,6 +261,15 @@ print("ready", flush=True); sys.stdin.readline()
 	if after, _ := c.Counts("watched"); after[collector.LockWrite] != 2 {
 		t.Errorf("watched again: %v, want two refusals", after)
 	}
+	// Its inodes are another database's now, as those of removed files are soon.
+	watch(t, c, "other", watched)
+	refuse(watched)
+	if after, _ := c.Counts("watched"); after[collector.LockWrite] != 2 {
+		t.Errorf("with inodes that are another one's: %v, want two refusals still", after)
+	}
+	if after, _ := c.Counts("other"); after[collector.LockWrite] != 1 {
+		t.Errorf("of the one that has the inodes: %v, want one refusal", after)
+	}
 	if err := c.Forget("watched"); err != nil {
 		t.Fatal(err)
 	}
