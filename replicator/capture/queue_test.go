@@ -124,7 +124,7 @@ func TestQueuedAfterDoubt_S36(t *testing.T) {
 	s.open()
 	s.settle()
 	other := places.Place(nil)
-	other.Begin(1, true)
+	other.Begin(1, false)
 	s.capture.continuity.lose(tail.ReasonFrames, "for the test")
 	a.do("commit(5)")
 	got, err := s.capture.Step(s.ctx, true)
@@ -140,7 +140,7 @@ func TestQueuedAfterDoubt_S36(t *testing.T) {
 	other.End()
 	s.settle()
 	s.checkEqual()
-	if !other.Begin(1, true) {
+	if !other.Begin(1, false) {
 		t.Error("it has kept its place")
 	}
 }

@@ -18,11 +18,12 @@ const (
 // otherwise be read all at once, and what is committed to others meanwhile would be read
 // late, because processors and disk are busy.
 //
-// Who was captured before comes first, whose commits nobody reads until it is proven that
-// none was missed; then small ones before large ones; but so that none waits for ever. A
-// disk that does not answer keeps nobody else's place.
+// Who was captured before has as many places for himself: nobody reads his commits until it is
+// proven that none was missed, and the first capture of a terabyte may take hours. Small ones come
+// before large ones, but so that none waits for ever. A disk that does not answer keeps nobody
+// else's place.
 type Queue struct {
-	most  int
+	most  int // of those who are read for the first time, and of the others
 	clock func() time.Time
 
 	mu      sync.Mutex // guards what follows, and the places; held over nothing
@@ -31,7 +32,7 @@ type Queue struct {
 	reading []*Place
 }
 
-// New returns a queue for so many at a time; 0 is half of the processors, and at least two.
+// New returns a queue for so many of either kind at a time; 0 is half of the processors, and at least two.
 func New(most int) *Queue {
 	if most <= 0 {
 		most = max(2, runtime.GOMAXPROCS(0)/2)
@@ -125,33 +126,22 @@ func (q *Queue) grant(asking *Place) {
 
 // next returns who has the next place, nil where none is free or nobody waits for it.
 func (q *Queue) next(now time.Time) (best *Place) {
-	busy, bulky := 0, 0
+	busy, bulky := map[bool]int{}, map[bool]int{} // of those who are read for the first time, and of the others
 	for _, p := range q.reading {
 		if now.Sub(p.seen) >= silence {
 			continue
 		}
-		if busy++; p.size > large {
-			bulky++
+		if busy[p.first]++; p.size > large {
+			bulky[p.first]++
 		}
-	}
-	if busy >= q.most {
-		return nil
 	}
 	for _, p := range q.waiting {
-		if p.size > large && bulky >= q.most-1 && q.most > 1 {
+		if busy[p.first] >= q.most || p.size > large && bulky[p.first] >= q.most-1 && q.most > 1 {
 			continue
 		}
-		if best == nil || q.granted%turnOfAny != turnOfAny-1 && before(p, best) {
+		if best == nil || q.granted%turnOfAny != turnOfAny-1 && p.size <= large && best.size > large {
 			best = p
 		}
 	}
 	return best
-}
-
-// before reports whether a, which has come later, is to be read before b.
-func before(a, b *Place) bool {
-	if a.first != b.first {
-		return b.first
-	}
-	return a.size <= large && b.size > large
 }

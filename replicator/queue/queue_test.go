@@ -54,25 +54,41 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// Who was captured before comes first, then who is small; and who has waited longest now and then.
+// Who is small comes first; and who has waited longest now and then.
 func TestQueueOrder(t *testing.T) {
 	t.Parallel()
 	l := newLine(1)
 	l.begin("under way", 1, true)
-	l.begin("large new", large+1, true)
-	l.begin("new", large, true)
-	l.begin("large", large+1, false)
-	l.begin("known", 1, false)
+	l.begin("large", large+1, true)
+	l.begin("large too", large+1, true)
+	l.begin("small", large, true)
+	l.begin("small too", 1, true)
 	l.all["under way"].End()
-	for len(l.told) < 4 {
+	for len(l.told) < 5 {
 		last := l.told[len(l.told)-1]
 		if len(l.told) == 2 {
-			l.begin("newer", 1, false)
+			l.begin("smaller", 1, true)
 		}
 		l.all[last].End()
 	}
-	if want := []string{"known", "large", "large new", "newer"}; !slices.Equal(l.told, want) {
+	if want := []string{"small", "small too", "large", "smaller", "large too"}; !slices.Equal(l.told, want) {
 		t.Errorf("in the order %q, want %q", l.told, want)
+	}
+}
+
+// Who was captured before does not wait for those who were not, however large they are.
+func TestQueueKnown(t *testing.T) {
+	t.Parallel()
+	l := newLine(2)
+	if !l.begin("terabyte", 1<<40, true) || !l.begin("new", 1, true) || l.begin("newer", 1, true) {
+		t.Fatal("not two are read for the first time")
+	}
+	if !l.begin("large", large+1, false) || !l.begin("known", 1, false) || l.begin("known too", 1, false) {
+		t.Error("not two of those who were captured before are read beside them")
+	}
+	l.all["known"].End()
+	if want := []string{"known too"}; !slices.Equal(l.told, want) {
+		t.Errorf("told %q, want %q", l.told, want)
 	}
 }
 
@@ -80,7 +96,7 @@ func TestQueueOrder(t *testing.T) {
 func TestQueueLarge(t *testing.T) {
 	t.Parallel()
 	l := newLine(2)
-	if !l.begin("large", large+1, true) || l.begin("large too", large+1, false) || !l.begin("small", 1, true) {
+	if !l.begin("large", large+1, true) || l.begin("large too", large+1, true) || !l.begin("small", 1, true) {
 		t.Error("a large one has the last place, or keeps it free of small ones")
 	}
 	l.all["small"].End()
