@@ -3,7 +3,6 @@ package collector
 import (
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -20,8 +19,7 @@ type Exporter struct {
 	busy    []namedBusy
 	steps   func(db string) (n uint64, counted bool)
 	now     func() time.Time
-	descs   map[string]*prometheus.Desc
-	rows    atomic.Pointer[map[string]*row] // of the last scrape; nil while one is under way
+	table   *metric.Table
 }
 
 type namedBusy struct {
@@ -43,17 +41,13 @@ const anyLock = "any"
 // each scrape. Where two samples have the same DB, the first is shown: one
 // mistaken name must not cost the whole scrape.
 func NewExporter(samples func() []*Sample) *Exporter {
-	e := &Exporter{
+	return &Exporter{
 		samples: samples,
 		busy:    []namedBusy{{name: SourceKernel}, {name: SourceSelf}},
 		steps:   func(string) (uint64, bool) { return 0, false },
 		now:     time.Now,
-		descs:   make(map[string]*prometheus.Desc, len(catalogue)),
+		table:   metric.NewTable(catalogue),
 	}
-	for _, m := range catalogue {
-		e.descs[m.Name] = m.Desc()
-	}
-	return e
 }
 
 // SetBusySource makes s the source of sqlite_busy_total{source=name}, where
@@ -75,27 +69,24 @@ func (e *Exporter) SetStepSource(counts func(db string) (n uint64, counted bool)
 }
 
 // Describe implements prometheus.Collector.
-func (e *Exporter) Describe(ch chan<- *prometheus.Desc) {
-	for _, m := range catalogue {
-		ch <- e.descs[m.Name]
-	}
-}
+func (e *Exporter) Describe(ch chan<- *prometheus.Desc) { e.table.Describe(ch) }
 
 // Collect implements prometheus.Collector.
-func (e *Exporter) Collect(ch chan<- prometheus.Metric) {
+func (e *Exporter) Collect(ch chan<- prometheus.Metric) { e.Export(metric.Channel(ch)) }
+
+// Export implements metric.Source.
+func (e *Exporter) Export(to metric.Sink) {
 	began := e.now()
-	samples := e.samples()
-	out := &scrape{exporter: e, ch: ch, now: began, rows: make(map[string]*row, len(samples))}
-	before := e.rows.Swap(nil)
-	defer e.rows.Store(&out.rows)
-	var dbs []*row
-	for _, s := range samples {
+	out := &scrape{Scrape: e.table.Begin(to), exporter: e, to: to, now: began}
+	defer out.End()
+	var dbs []row
+	for _, s := range e.samples() {
 		db := validLabel(s.DB)
-		if out.rows[db] != nil {
+		of, first := out.Row(db)
+		if !first {
 			continue
 		}
-		out.row = reused(before, db)
-		out.rows[db] = out.row
+		out.row = row{of, db}
 		dbs = append(dbs, out.row)
 		out.database(s)
 		out.wal(s)
@@ -110,85 +101,78 @@ func (e *Exporter) Collect(ch chan<- prometheus.Metric) {
 
 // scrape is one answer under way.
 type scrape struct {
+	*metric.Scrape
 	exporter *Exporter
-	ch       chan<- prometheus.Metric
+	to       metric.Sink
 	now      time.Time
-	rows     map[string]*row
-	row      *row            // of the database being written
-	slab     []metric.Series // one allocation for many
+	row      row // of the database being written
+}
+
+// row is the series of one database.
+type row struct {
+	*metric.Row
+	db string
 }
 
 // write sends one series of the present row.
-func (s *scrape) write(m metric.Metric, value float64, labels ...string) {
-	desc := s.exporter.descs[m.Name]
-	pairs, err := s.row.pairs(desc, &m, labels)
-	if err != nil {
-		s.ch <- prometheus.NewInvalidMetric(desc, err)
-		return
-	}
-	if len(s.slab) == 0 {
-		s.slab = make([]metric.Series, 256)
-	}
-	one := &s.slab[0]
-	s.slab = s.slab[1:]
-	*one = metric.Series{Of: desc, Type: m.Type, Labels: pairs, Value: value}
-	s.ch <- one
+func (s *scrape) write(m *metric.Metric, value float64, labels ...string) {
+	s.row.Put(m, value, labels...)
 }
 
 // collector writes how one of our collectors fared.
 func (s *scrape) collector(name string, began time.Time, works bool) {
-	s.row = new(row)
-	s.write(metricScrapeDuration, s.exporter.now().Sub(began).Seconds(), name)
-	s.write(metricScrapeSuccess, gaugeOf(works), name)
+	of, _ := s.Row("\xff" + name) // no database is called that: its name would be escaped
+	of.Put(&metricScrapeDuration, s.exporter.now().Sub(began).Seconds(), name)
+	of.Put(&metricScrapeSuccess, gaugeOf(works), name)
 }
 
 func (s *scrape) database(p *Sample) {
 	d := &p.Database
-	s.write(metricUp, gaugeOf(p.State == StateUp), s.row.db)
-	s.write(metricSampled, seconds(p.At), s.row.db)
-	s.write(metricDatabaseInfo, 1, s.row.db, validLabel(p.Path), d.JournalMode, p.State.String())
-	s.write(metricWALResetBug, gaugeOf(d.WALResetBug), s.row.db)
-	s.write(metricProcesses, float64(d.Processes), s.row.db)
+	s.write(&metricUp, gaugeOf(p.State == StateUp), s.row.db)
+	s.write(&metricSampled, seconds(p.At), s.row.db)
+	s.write(&metricDatabaseInfo, 1, s.row.db, validLabel(p.Path), d.JournalMode, p.State.String())
+	s.write(&metricWALResetBug, gaugeOf(d.WALResetBug), s.row.db)
+	s.write(&metricProcesses, float64(d.Processes), s.row.db)
 	if d.EngineVersion != "" {
-		s.write(metricEngineInfo, 1, s.row.db, d.EngineVersion)
+		s.write(&metricEngineInfo, 1, s.row.db, d.EngineVersion)
 	}
 	if p.State == StateMissing || p.State == StateUnknown {
 		return
 	}
-	s.write(metricDatabaseSize, float64(d.SizeBytes), s.row.db)
+	s.write(&metricDatabaseSize, float64(d.SizeBytes), s.row.db)
 	if d.PageSize > 0 {
-		s.write(metricPageSize, float64(d.PageSize), s.row.db)
-		s.write(metricPages, float64(d.Pages), s.row.db)
-		s.write(metricFreelistPages, float64(d.FreelistPages), s.row.db)
+		s.write(&metricPageSize, float64(d.PageSize), s.row.db)
+		s.write(&metricPages, float64(d.Pages), s.row.db)
+		s.write(&metricFreelistPages, float64(d.FreelistPages), s.row.db)
 	}
 }
 
 func (s *scrape) wal(p *Sample) {
 	w := &p.WAL
-	s.write(metricCommits, float64(w.CommitsTotal), s.row.db)
-	s.write(metricFramesWritten, float64(w.FramesWrittenTotal), s.row.db)
-	s.write(metricResets, float64(w.ResetsTotal), s.row.db)
-	s.write(metricLastWrite, seconds(w.LastWrite), s.row.db)
-	s.write(metricLastCheckpoint, seconds(w.LastCompleteCheckpoint), s.row.db)
+	s.write(&metricCommits, float64(w.CommitsTotal), s.row.db)
+	s.write(&metricFramesWritten, float64(w.FramesWrittenTotal), s.row.db)
+	s.write(&metricResets, float64(w.ResetsTotal), s.row.db)
+	s.write(&metricLastWrite, seconds(w.LastWrite), s.row.db)
+	s.write(&metricLastCheckpoint, seconds(w.LastCompleteCheckpoint), s.row.db)
 	if !w.Known {
 		return
 	}
-	s.write(metricWALSize, float64(w.SizeBytes), s.row.db)
-	s.write(metricFrames, float64(w.Frames), s.row.db)
+	s.write(&metricWALSize, float64(w.SizeBytes), s.row.db)
+	s.write(&metricFrames, float64(w.Frames), s.row.db)
 	if w.Exclusive {
 		return
 	}
-	s.write(metricCheckpointed, float64(w.CheckpointedFrames), s.row.db)
+	s.write(&metricCheckpointed, float64(w.CheckpointedFrames), s.row.db)
 	lag := 0.0
 	if !w.OldestBacklog.IsZero() {
 		lag = max(0, s.now.Sub(w.OldestBacklog).Seconds())
 	}
-	s.write(metricCheckpointLag, lag, s.row.db)
+	s.write(&metricCheckpointLag, lag, s.row.db)
 }
 
 func (s *scrape) readersAndLocks(p *Sample) {
-	s.write(metricLockHeld, p.Locks.WriteRatio, s.row.db, LockWrite.String())
-	s.write(metricLockHeld, p.Locks.CheckpointRatio, s.row.db, LockCheckpoint.String())
+	s.write(&metricLockHeld, p.Locks.WriteRatio, s.row.db, LockWrite.String())
+	s.write(&metricLockHeld, p.Locks.CheckpointRatio, s.row.db, LockCheckpoint.String())
 	if p.State != StateUp {
 		return
 	}
@@ -196,28 +180,28 @@ func (s *scrape) readersAndLocks(p *Sample) {
 	if p.Readers.Active > 0 {
 		oldest = float64(p.Readers.OldestFrame)
 	}
-	s.write(metricReaders, float64(p.Readers.Active), s.row.db)
-	s.write(metricOldestReader, oldest, s.row.db)
-	s.write(metricPinnedSince, seconds(p.Readers.PinnedSince), s.row.db)
+	s.write(&metricReaders, float64(p.Readers.Active), s.row.db)
+	s.write(&metricOldestReader, oldest, s.row.db)
+	s.write(&metricPinnedSince, seconds(p.Readers.PinnedSince), s.row.db)
 }
 
 func (s *scrape) disk(d Disk) {
 	if !d.Known {
 		return
 	}
-	s.write(metricFilesystemInfo, 1, s.row.db, validLabel(d.FSType), validLabel(d.Mountpoint))
-	s.write(metricAvail, float64(d.FreeBytes), s.row.db)
-	s.write(metricFilesystemSize, float64(d.SizeBytes), s.row.db)
+	s.write(&metricFilesystemInfo, 1, s.row.db, validLabel(d.FSType), validLabel(d.Mountpoint))
+	s.write(&metricAvail, float64(d.FreeBytes), s.row.db)
+	s.write(&metricFilesystemSize, float64(d.SizeBytes), s.row.db)
 }
 
 // refusals writes sqlite_busy_total of every database, and the holds of its
 // write lock where a source times them. It reports whether the kernel's source
 // works.
-func (s *scrape) refusals(dbs []*row) bool {
+func (s *scrape) refusals(dbs []row) bool {
 	works := false
 	for _, s.row = range dbs {
 		if n, counted := s.exporter.steps(s.row.db); counted {
-			s.write(metricBusy, float64(n), s.row.db, anyLock, SourceSteps)
+			s.write(&metricBusy, float64(n), s.row.db, anyLock, SourceSteps)
 		}
 	}
 	for _, b := range s.exporter.busy {
@@ -229,7 +213,7 @@ func (s *scrape) refusals(dbs []*row) bool {
 				counts, err = b.source.Counts(db)
 			}
 			for lock, n := range counts {
-				s.write(metricBusy, float64(n), db, Lock(lock).String(), b.name)
+				s.write(&metricBusy, float64(n), db, Lock(lock).String(), b.name)
 			}
 			if timed, ok := b.source.(HoldSource); ok && err == nil {
 				s.holds(timed, db)
@@ -252,12 +236,12 @@ func (s *scrape) holds(source HoldSource, db string) {
 	for bound, n := range h.Buckets {
 		buckets[bound.Seconds()] = n
 	}
-	desc := s.exporter.descs[metricWriteHold.Name]
+	desc := s.exporter.table.Desc(&metricWriteHold)
 	metric, err := prometheus.NewConstHistogram(desc, h.Count, h.Sum.Seconds(), buckets, db)
 	if err != nil {
 		metric = prometheus.NewInvalidMetric(desc, err)
 	}
-	s.ch <- metric
+	s.to.PutOther(metric)
 }
 
 // seconds returns t as a Unix timestamp, 0 for the zero time.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
@@ -24,13 +23,18 @@ type Metrics struct {
 	// AbsentAtZero. Set before it is registered.
 	Detail bool
 
+	table *metric.Table
+
 	mu      sync.Mutex
 	sources map[string]*Replicator // by database
 	past    requests.Sums          // of replicators that have ended
 }
 
 // NewMetrics returns metrics of no replicator yet; Options.Metrics adds them.
-func NewMetrics() *Metrics { return &Metrics{sources: map[string]*Replicator{}, past: requests.Sums{}} }
+func NewMetrics() *Metrics {
+	return &Metrics{table: metric.NewTable(append(ofReplicas(), requests.Operations()...)),
+		sources: map[string]*Replicator{}, past: requests.Sums{}}
+}
 
 // The metrics of this package, in the order of the reference.
 var (
@@ -45,10 +49,6 @@ var (
 		"Configured time between snapshots (snapshot every) of the replica.")
 	metricVerifyEvery = replicaMetric(metric.Gauge, "sqlwatch_verify_interval_seconds",
 		"Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
-
-	descUploaded, descVerifyFailures, descDiscontinuities = metricUploaded.Desc(), metricVerifyFailures.Desc(),
-		metricDiscontinuities.Desc()
-	descSnapshotEvery, descVerifyEvery = metricSnapshotEvery.Desc(), metricVerifyEvery.Desc()
 )
 
 // replicaGauges are read from Replicator.Status at scrape.
@@ -95,13 +95,11 @@ var replicaGauges = []replicaGauge{
 // replicaGauge is a metric and where it stands in a status.
 type replicaGauge struct {
 	metric.Metric
-	desc  *prometheus.Desc
 	value func(*ReplicaStatus) float64
 }
 
 func gauge(name, help string, value func(*ReplicaStatus) float64) replicaGauge {
-	m := replicaMetric(metric.Gauge, name, help)
-	return replicaGauge{m, m.Desc(), value}
+	return replicaGauge{replicaMetric(metric.Gauge, name, help), value}
 }
 
 // quietGauge is a gauge that at 0 says of something that it does not hold.
@@ -121,9 +119,12 @@ func replicaMetric(kind metric.Type, name, help string) metric.Metric {
 }
 
 // Catalogue returns every metric that Metrics exports.
-func Catalogue() []metric.Metric {
-	all := append(requests.Catalogue(), metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery,
-		metricVerifyEvery)
+func Catalogue() []metric.Metric { return append(requests.Catalogue(), ofReplicas()...) }
+
+// ofReplicas are those of this package.
+func ofReplicas() []metric.Metric {
+	all := []metric.Metric{metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery,
+		metricVerifyEvery}
 	for _, g := range replicaGauges {
 		all = append(all, g.Metric)
 	}
@@ -147,17 +148,14 @@ func seconds(t time.Time) float64 {
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 	requests.Describe(descs, m.Detail)
-	for _, d := range []*prometheus.Desc{descUploaded, descVerifyFailures, descDiscontinuities, descSnapshotEvery,
-		descVerifyEvery} {
-		descs <- d
-	}
-	for _, g := range replicaGauges {
-		descs <- g.desc
-	}
+	m.table.Describe(descs)
 }
 
 // Collect implements prometheus.Collector.
-func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
+func (m *Metrics) Collect(metrics chan<- prometheus.Metric) { m.Export(metric.Channel(metrics)) }
+
+// Export implements metric.Source.
+func (m *Metrics) Export(to metric.Sink) {
 	m.mu.Lock()
 	sources := make([]*Replicator, 0, len(m.sources))
 	for _, r := range m.sources {
@@ -167,67 +165,52 @@ func (m *Metrics) Collect(metrics chan<- prometheus.Metric) {
 	m.mu.Unlock()
 	// In the order of their names, so that there is nothing to sort.
 	slices.SortFunc(sources, func(a, b *Replicator) int { return strings.Compare(a.o.Name, b.o.Name) })
-	out := exporting{metrics: metrics, all: m.Detail}
+	scrape := m.table.Begin(to)
+	defer scrape.End()
 	for _, r := range sources {
-		r.collect(&out)
+		row, _ := scrape.Row(r.o.Name)
+		r.collect(exporting{row, m.Detail})
 		for _, p := range r.replicas {
 			if m.Detail {
-				p.o.Requests.CollectDetail(metrics, r.o.Name, p.o.Name)
+				p.o.Requests.CollectDetail(to, r.o.Name, p.o.Name)
 			} else {
 				sums.Add(p.o.Name, p.o.Requests)
 			}
 		}
 	}
 	if !m.Detail {
-		sums.Collect(metrics)
+		sums.Collect(to)
 	}
 }
 
-// exporting is one scrape under way.
+// exporting is the row of one database under way.
 type exporting struct {
-	metrics chan<- prometheus.Metric
-	all     bool // also what is AbsentAtZero
+	*metric.Row
+	all bool // also what is AbsentAtZero
 }
 
-func (e *exporting) send(m *metric.Metric, desc *prometheus.Desc, labels []*dto.LabelPair, value float64) {
+func (e exporting) send(m *metric.Metric, value float64, labels ...string) {
 	if value != 0 || e.all || !m.AbsentAtZero {
-		e.metrics <- &metric.Series{Of: desc, Type: m.Type, Labels: labels, Value: value}
+		e.Put(m, value, labels...)
 	}
 }
 
-// labels returns labels, or sends why there are none.
-func (e *exporting) labels(of *prometheus.Desc, values ...string) (labels []*dto.LabelPair, ok bool) {
-	labels, err := metric.Labels(of, values...)
-	if err != nil {
-		e.metrics <- prometheus.NewInvalidMetric(of, err)
-	}
-	return labels, err == nil
-}
-
-func (r *Replicator) collect(e *exporting) {
+func (r *Replicator) collect(e exporting) {
+	db := r.o.Name
 	for _, reason := range capture.Reasons() {
-		n := r.source.discontinuities.of(string(reason))
-		if n == 0 && !e.all {
-			continue
-		}
-		if labels, ok := e.labels(descDiscontinuities, r.o.Name, string(reason)); ok {
-			e.send(&metricDiscontinuities, descDiscontinuities, labels, float64(n))
-		}
+		e.send(&metricDiscontinuities, float64(r.source.discontinuities.of(string(reason))), db, string(reason))
 	}
 	for _, p := range r.replicas {
-		labels, ok := e.labels(descUploaded, r.o.Name, p.o.Name) // those of all the others too
-		if !ok {
-			continue
-		}
-		p.o.Requests.Collect(e.metrics, labels, e.all)
-		e.send(&metricUploaded, descUploaded, labels, float64(p.uploader.Bytes()))
-		e.send(&metricVerifyFailures, descVerifyFailures, labels, float64(p.drill.failures.Load()))
-		e.send(&metricSnapshotEvery, descSnapshotEvery, labels, p.o.SnapshotEvery.Seconds())
-		e.send(&metricVerifyEvery, descVerifyEvery, labels, p.o.VerifyEvery.Seconds())
+		replica := p.o.Name
+		p.o.Requests.Collect(e.Row, db, replica, e.all)
+		e.send(&metricUploaded, float64(p.uploader.Bytes()), db, replica)
+		e.send(&metricVerifyFailures, float64(p.drill.failures.Load()), db, replica)
+		e.send(&metricSnapshotEvery, p.o.SnapshotEvery.Seconds(), db, replica)
+		e.send(&metricVerifyEvery, p.o.VerifyEvery.Seconds(), db, replica)
 		s := p.status()
 		for i := range replicaGauges {
 			g := &replicaGauges[i]
-			e.send(&g.Metric, g.desc, labels, g.value(&s))
+			e.send(&g.Metric, g.value(&s), db, replica)
 		}
 	}
 }

@@ -70,7 +70,7 @@ type Daemon struct {
 	log      *slog.Logger
 	config   *config.Config // in force; after a reload another one than Options.Config
 	registry *prometheus.Registry
-	gatherer prometheus.Gatherer // the registry's metrics and all others
+	gatherer *web.Gatherer // the registry's metrics and all others
 	metrics  *watchdog.Metrics
 	locks    lockCounts
 	watchdog *watchdog.Watchdog

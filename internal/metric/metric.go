@@ -1,5 +1,6 @@
 // Package metric describes exported metrics, so that what /metrics says and what the
-// reference in docs/metrics.md says come from one list.
+// reference in docs/metrics.md says come from one list. It carries their series from
+// collectors to a scrape, and writes them as text.
 package metric
 
 import (

@@ -18,7 +18,7 @@ func opened(t *testing.T, width int, scheme string) *testbrowser.Browser {
 	t.Helper()
 	b := testbrowser.New(t)
 	w, _ := startChanging(t, fleet(8)...)
-	server := httptest.NewServer(Handler(Options{Watchdog: w, Gatherer: nothing{}, Version: "v1.2.3",
+	server := httptest.NewServer(Handler(Options{Watchdog: w, Version: "v1.2.3",
 		Logger: slog.New(slog.DiscardHandler)}))
 	t.Cleanup(server.Close)
 	b.Screen(width, 800, scheme)
@@ -146,7 +146,7 @@ func TestPageSpeaksUp_V2(t *testing.T) {
 	t.Parallel()
 	b := testbrowser.New(t)
 	w, at := startChanging(t, fleet(8)...)
-	server := httptest.NewServer(Handler(Options{Watchdog: w, Gatherer: nothing{}, Logger: slog.New(slog.DiscardHandler)}))
+	server := httptest.NewServer(Handler(Options{Watchdog: w, Logger: slog.New(slog.DiscardHandler)}))
 	t.Cleanup(server.Close)
 	b.Open(server.URL)
 	b.Await("the page", `document.querySelectorAll("#databases > tbody").length === 8`)
@@ -180,7 +180,7 @@ func TestPageWithoutScript_V1(t *testing.T) {
 	t.Parallel()
 	b := testbrowser.New(t)
 	w, _ := startChanging(t, fleet(8)...)
-	server := httptest.NewServer(Handler(Options{Watchdog: w, Gatherer: nothing{}, Logger: slog.New(slog.DiscardHandler)}))
+	server := httptest.NewServer(Handler(Options{Watchdog: w, Logger: slog.New(slog.DiscardHandler)}))
 	t.Cleanup(server.Close)
 	b.Call("Emulation.setScriptExecutionDisabled", map[string]any{"value": true})
 	b.Open(server.URL + "/?trouble=1")

@@ -145,7 +145,7 @@ func TestPageInABrowser_V1_V2(t *testing.T) {
 	t.Parallel()
 	b := testbrowser.New(t)
 	w, at := startChanging(t, fleet(40)...)
-	door := &severable{next: Handler(Options{Watchdog: w, Gatherer: nothing{}, Version: "v1.2.3",
+	door := &severable{next: Handler(Options{Watchdog: w, Version: "v1.2.3",
 		Logger: slog.New(slog.DiscardHandler)})}
 	server := httptest.NewServer(door)
 	t.Cleanup(server.Close)

@@ -59,73 +59,123 @@ func NewGatherer(rest prometheus.Gatherer, catalogue []metric.Metric, collectors
 }
 
 // Gather implements prometheus.Gatherer.
-func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) { return g.onto(g.newPage()) }
-
-// reusing is a Gatherer as a prometheus.TransactionalGatherer, whose families are
-// whole until they have been done with, and then those of a later scrape.
-type reusing struct{ *Gatherer }
-
-// Gather implements prometheus.TransactionalGatherer.
-func (g reusing) Gather() (families []*dto.MetricFamily, done func(), err error) {
-	p, _ := g.pages.Get().(*page)
-	if p == nil {
-		p = g.newPage()
+func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) {
+	p := g.newPage()
+	err := p.gather(nil)
+	families := make([]*dto.MetricFamily, len(p.families))
+	for i := range p.families {
+		families[i] = p.families[i].MetricFamily
 	}
-	families, err = g.onto(p)
-	return families, func() { g.pages.Put(p.clear()) }, err
+	return families, err
 }
 
-// transactional lets a Gatherer use its memory again; others cannot.
-func transactional(g prometheus.Gatherer) prometheus.TransactionalGatherer {
-	if ours, ok := g.(*Gatherer); ok {
-		return reusing{ours}
-	}
-	return prometheus.ToTransactionalGatherer(g)
+func (g *Gatherer) newPage() *page {
+	return &page{Gatherer: g, found: make([][]keyed, len(g.metrics)), lines: make([][]byte, len(g.metrics))}
 }
 
-func (g *Gatherer) newPage() *page { return &page{found: make([][]keyed, len(g.metrics))} }
-
-// onto gathers the families onto a page, which they need until they are written.
-func (g *Gatherer) onto(p *page) ([]*dto.MetricFamily, error) {
-	families, err := g.rest.Gather()
-	errs := []error{err}
-	metrics, collected := make(chan prometheus.Metric, 4096), make(chan error, 1)
-	go func() { collected <- g.collect(metrics) }()
-	for m := range metrics {
-		i, known := g.index[m.Desc()]
-		if !known {
-			errs = append(errs, fmt.Errorf("metric %s was not described", m.Desc()))
-			continue
-		}
-		if s, simple := m.(*metric.Series); simple && s.Value == 0 && g.metrics[i].AbsentAtZero && !g.Detail {
-			continue
-		}
-		one := p.next()
-		switch err := one.write(m); {
-		case err != nil:
-			errs = append(errs, err)
-		case g.Detail || !untold(&g.metrics[i], &one.Metric):
-			p.found[i] = append(p.found[i], newKeyed(&one.Metric))
-		}
+// borrow returns a page that nobody uses. It is given back with clear.
+func (g *Gatherer) borrow() *page {
+	if p, _ := g.pages.Get().(*page); p != nil {
+		return p
 	}
-	errs = append(errs, <-collected)
-	for i, m := range g.metrics {
-		if len(p.found[i]) == 0 {
-			continue
-		}
-		families = append(families, &dto.MetricFamily{Name: &m.Name, Help: &m.Help, Type: familyType(m.Type),
-			Metric: inOrder(p.found[i])})
-	}
-	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return strings.Compare(a.GetName(), b.GetName()) })
-	return families, errors.Join(errs...)
+	return g.newPage()
 }
 
-// page is the memory of one scrape. The next one uses it again: to allocate it anew
+// page is one scrape and its memory. The next one uses it again: to allocate it anew
 // was to have the garbage collected of the whole daemon at each scrape.
 type page struct {
-	found [][]keyed // by metric
-	slabs [][]line
-	used  int
+	*Gatherer
+	text *metric.Text // in which series are written where they are found; nil: as families
+
+	lines    [][]byte  // by metric: series, as text
+	found    [][]keyed // by metric: others, and all where there is no text
+	slabs    [][]line
+	used     int
+	families []family
+	errs     []error
+}
+
+// family is one of a page, and the text of those of its series that have one.
+type family struct {
+	*dto.MetricFamily
+	lines []byte
+}
+
+// gather fills an empty page.
+func (p *page) gather(text *metric.Text) error {
+	p.text = text
+	rest, err := p.rest.Gather()
+	p.errs = append(p.errs, err)
+	for _, f := range rest {
+		p.families = append(p.families, family{MetricFamily: f})
+	}
+	for _, c := range p.collectors {
+		p.errs = append(p.errs, p.collect(c))
+	}
+	for i, m := range p.metrics {
+		if len(p.found[i]) > 0 || len(p.lines[i]) > 0 {
+			p.families = append(p.families, family{&dto.MetricFamily{Name: &m.Name, Help: &m.Help, Type: familyType(m.Type),
+				Metric: inOrder(p.found[i])}, p.lines[i]})
+		}
+	}
+	slices.SortFunc(p.families, func(a, b family) int { return strings.Compare(a.GetName(), b.GetName()) })
+	return errors.Join(p.errs...)
+}
+
+// collect runs a collector. A panic in it costs its metrics and not the process.
+func (p *page) collect(c prometheus.Collector) (err error) {
+	if source, ok := c.(metric.Source); ok {
+		defer survive(&err)
+		source.Export(p)
+		return nil
+	}
+	metrics, ended := make(chan prometheus.Metric, 4096), make(chan error, 1)
+	go func() {
+		var err error
+		defer func() { ended <- err }()
+		defer close(metrics)
+		defer survive(&err)
+		c.Collect(metrics)
+	}()
+	for m := range metrics {
+		p.PutOther(m)
+	}
+	return <-ended
+}
+
+func survive(err *error) {
+	if cause := recover(); cause != nil {
+		*err = fmt.Errorf("a collector panicked: %v", cause)
+	}
+}
+
+// Put implements metric.Sink.
+func (p *page) Put(s *metric.Series) {
+	i, known := p.index[s.Of]
+	switch {
+	case !known:
+		p.errs = append(p.errs, fmt.Errorf("metric %s was not described", s.Of))
+	case s.Value == 0 && p.metrics[i].AbsentAtZero && !p.Detail:
+	case p.text != nil:
+		p.lines[i] = p.text.AppendSeries(p.lines[i], p.metrics[i].Name, s)
+	default:
+		p.found[i] = append(p.found[i], newKeyed(p.next().of(s)))
+	}
+}
+
+// PutOther implements metric.Sink.
+func (p *page) PutOther(m prometheus.Metric) {
+	i, known := p.index[m.Desc()]
+	if !known {
+		p.errs = append(p.errs, fmt.Errorf("metric %s was not described", m.Desc()))
+		return
+	}
+	one := &p.next().Metric
+	if err := m.Write(one); err != nil {
+		p.errs = append(p.errs, err)
+	} else if p.Detail || !untold(&p.metrics[i], one) {
+		p.found[i] = append(p.found[i], newKeyed(one))
+	}
 }
 
 // line is one series of a page, and what it points to.
@@ -148,31 +198,30 @@ func (p *page) next() *line {
 	return &p.slabs[at/slabLines][at%slabLines]
 }
 
-// clear forgets all lines, so that what they pointed to can go.
-func (p *page) clear() *page {
+// clear forgets all, so that what it pointed to can go, and gives the page back.
+func (p *page) clear() {
 	for i := range p.used {
 		p.slabs[i/slabLines][i%slabLines].Metric.Reset()
 	}
-	for i := range p.found {
+	for i := range p.metrics {
 		clear(p.found[i])
-		p.found[i] = p.found[i][:0]
+		p.found[i], p.lines[i] = p.found[i][:0], p.lines[i][:0]
 	}
-	p.used = 0
-	return p
+	clear(p.families)
+	clear(p.errs)
+	p.families, p.errs, p.used = p.families[:0], p.errs[:0], 0
+	p.pages.Put(p)
 }
 
-func (l *line) write(m prometheus.Metric) error {
-	s, simple := m.(*metric.Series)
-	if !simple {
-		return m.Write(&l.Metric)
-	}
-	l.Label, l.value = s.Labels, s.Value
+// of makes the line that of a series.
+func (l *line) of(s *metric.Series) *dto.Metric {
+	l.Label, l.value = s.Labels.Pairs, s.Value
 	if s.Type == metric.Counter {
 		l.counter.Value, l.Counter = &l.value, &l.counter
 	} else {
 		l.gauge.Value, l.Gauge = &l.value, &l.gauge
 	}
-	return nil
+	return &l.Metric
 }
 
 // untold reports whether a series is one that a metric leaves out, and takes the
@@ -186,20 +235,6 @@ func untold(m *metric.Metric, series *dto.Metric) bool {
 	}
 	return m.AbsentAtZero && series.GetCounter().GetValue() == 0 && series.GetGauge().GetValue() == 0 &&
 		h.GetSampleCount() == 0
-}
-
-// collect runs the collectors. A panic in one costs its metrics and not the process.
-func (g *Gatherer) collect(metrics chan<- prometheus.Metric) (err error) {
-	defer close(metrics)
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("a collector panicked: %v", cause)
-		}
-	}()
-	for _, c := range g.collectors {
-		c.Collect(metrics)
-	}
-	return nil
 }
 
 // keyed is a series and the value of its first label. Most comparisons end

@@ -14,18 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
-
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
-
-// nothing gathers no metric.
-type nothing struct{ prometheus.Gatherer }
-
-func (nothing) Gather() ([]*dto.MetricFamily, error) { return nil, nil }
 
 // What a browser hashes is what it was sent.
 func TestPage_V1_hashes_what_is_served(t *testing.T) {
@@ -75,7 +67,7 @@ func refreshed(t *testing.T, h http.Handler, query string) (changes, int) {
 func TestRefresh_V2_only_what_changed(t *testing.T) {
 	t.Parallel()
 	w, at := startChanging(t, fleet(200)...)
-	h := Handler(Options{Watchdog: w, Gatherer: nothing{}, Logger: slog.New(slog.DiscardHandler)})
+	h := Handler(Options{Watchdog: w, Logger: slog.New(slog.DiscardHandler)})
 	all, size := refreshed(t, h, "since=0")
 	if len(all.Rows) != 200 || len(all.Order) != 200 || size > 60<<10 {
 		t.Fatalf("%d rows, %d in order, %d bytes; want all within 60 KB", len(all.Rows), len(all.Order), size)

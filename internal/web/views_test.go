@@ -116,7 +116,7 @@ func TestConditionsAndViews_V3(t *testing.T) {
 	board.Note(health.Itself, now, itself.Conditions)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(board)
-	handler := Handler(Options{Watchdog: w, Gatherer: registry, Itself: func() Itself { return itself },
+	handler := Handler(Options{Watchdog: w, Gatherer: &Gatherer{rest: registry}, Itself: func() Itself { return itself },
 		Logger: slog.New(slog.DiscardHandler)})
 	view := func(path string) string {
 		rw := httptest.NewRecorder()

@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
 	"github.com/sqlwatch/sqlwatch/internal/health"
@@ -34,7 +32,7 @@ const (
 // Options are what the pages are made of.
 type Options struct {
 	Watchdog     *watchdog.Watchdog
-	Gatherer     prometheus.Gatherer
+	Gatherer     *Gatherer     // of /metrics
 	Itself       func() Itself // how the daemon itself fares; nil: well
 	Faults       *Faults       // counts faults of handlers; may be nil
 	Version      string
@@ -55,14 +53,8 @@ func Handler(o Options) http.Handler {
 		o.Itself = func() Itself { return Itself{} }
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerForTransactional(transactional(o.Gatherer), promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(o.Logger.Handler(), slog.LevelError),
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: maxScrapes,
-		CoalesceGather:      true,
-		Timeout:             writeTimeout - time.Second,
-		EnableOpenMetrics:   true,
-	}))
+	mux.Handle("/metrics", http.TimeoutHandler(newScrapes(o.Gatherer, o.Logger), writeTimeout-time.Second,
+		"the metrics could not be gathered in time"))
 	mux.HandleFunc("/-/healthy", healthy(o.Watchdog))
 	mux.HandleFunc("/-/ready", ready(o.Watchdog, o.Itself))
 	mux.HandleFunc("/api/v1/databases", databases(o.Watchdog))

@@ -80,8 +80,8 @@ func handler(t testing.TB, w *watchdog.Watchdog) http.Handler {
 	t.Helper()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector.NewExporter(w.Samples))
-	return Handler(Options{Watchdog: w, Gatherer: registry, Version: "v1.2.3", AllowedHosts: []string{"db1.example.org"},
-		Logger: slog.New(slog.DiscardHandler)})
+	return Handler(Options{Watchdog: w, Gatherer: &Gatherer{rest: registry}, Version: "v1.2.3",
+		AllowedHosts: []string{"db1.example.org"}, Logger: slog.New(slog.DiscardHandler)})
 }
 
 func ask(h http.Handler, method, target string, change func(*http.Request)) *httptest.ResponseRecorder {

@@ -30,17 +30,19 @@ func detailed(m metric.Metric) metric.Metric {
 }
 
 var (
-	descOperations, descFailures, descDurations = catalogue[0].Desc(), catalogue[1].Desc(), catalogue[2].Desc()
-	descFailuresOf, descDurationsOf             = detailed(catalogue[1]).Desc(), detailed(catalogue[2]).Desc()
+	descFailures, descDurations     = catalogue[1].Desc(), catalogue[2].Desc()
+	descFailuresOf, descDurationsOf = detailed(catalogue[1]).Desc(), detailed(catalogue[2]).Desc()
 )
 
 // Catalogue returns every metric that Collect sends.
 func Catalogue() []metric.Metric { return slices.Clone(catalogue) }
 
-// Describe sends the descriptions of what Collect and CollectDetail send: detail
-// reports whether the latter is called for each database.
+// Operations returns the metrics that Collect writes.
+func Operations() []metric.Metric { return slices.Clone(catalogue[:1]) }
+
+// Describe sends the descriptions of what CollectDetail sends: detail reports whether
+// it is called for each database.
 func Describe(descs chan<- *prometheus.Desc, detail bool) {
-	descs <- descOperations
 	if detail {
 		descs <- descFailuresOf
 		descs <- descDurationsOf
@@ -50,13 +52,12 @@ func Describe(descs chan<- *prometheus.Desc, detail bool) {
 	descs <- descDurations
 }
 
-// Collect sends how often each operation was asked for, as metrics of a database
-// and a replica, which are the labels; zeros reports whether also what never was.
-func (c *Counts) Collect(metrics chan<- prometheus.Metric, labels []*dto.LabelPair, zeros bool) {
-	l := labelSet{db: labels[:1], replica: labels[1]}
+// Collect writes how often each operation was asked for, as metrics of a database
+// and a replica; zeros reports whether also what never was.
+func (c *Counts) Collect(to *metric.Row, db, replica string, zeros bool) {
 	for i := range operations {
 		if n := c.counted[i].total(); n > 0 || zeros {
-			metrics <- &metric.Series{Of: descOperations, Type: metric.Counter, Labels: l.of(i), Value: float64(n)}
+			to.Put(&catalogue[0], float64(n), db, replica, operations[i])
 		}
 	}
 }
@@ -64,7 +65,7 @@ func (c *Counts) Collect(metrics chan<- prometheus.Metric, labels []*dto.LabelPa
 // CollectDetail sends failures and durations as metrics of that replica and
 // database; an empty name stands for all databases together. Durations are sent
 // of operations that were ever asked for.
-func (c *Counts) CollectDetail(metrics chan<- prometheus.Metric, db, replica string) {
+func (c *Counts) CollectDetail(to metric.Sink, db, replica string) {
 	labels := newLabels(db, replica)
 	failures, durations := descFailures, descDurations
 	if db != "" {
@@ -76,11 +77,11 @@ func (c *Counts) CollectDetail(metrics chan<- prometheus.Metric, db, replica str
 			continue // it was never asked for, by anybody
 		}
 		for j := range reasons {
-			metrics <- &metric.Series{Of: failures, Type: metric.Counter, Labels: labels.reason(i, j),
-				Value: float64(one.failures[j].Load())}
+			to.Put(&metric.Series{Of: failures, Type: metric.Counter, Labels: labels.reason(i, j),
+				Value: float64(one.failures[j].Load())})
 		}
 		if one.total() > 0 {
-			metrics <- histogram{durations, labels.of(i), one.histogram()}
+			to.PutOther(histogram{durations, labels.of(i), one.histogram()})
 		}
 	}
 }
@@ -106,9 +107,9 @@ func (s Sums) Clone() Sums {
 }
 
 // Collect sends the failures and durations of every replica.
-func (s Sums) Collect(metrics chan<- prometheus.Metric) {
+func (s Sums) Collect(to metric.Sink) {
 	for replica, c := range s {
-		c.CollectDetail(metrics, "", replica)
+		c.CollectDetail(to, "", replica)
 	}
 }
 
@@ -144,8 +145,8 @@ func (l *labelSet) of(i int) []*dto.LabelPair {
 	return slices.Concat(l.db, []*dto.LabelPair{operationPairs[i], l.replica})
 }
 
-func (l *labelSet) reason(i, j int) []*dto.LabelPair {
-	return slices.Concat(l.db, []*dto.LabelPair{operationPairs[i], reasonPairs[j], l.replica})
+func (l *labelSet) reason(i, j int) *metric.Labels {
+	return metric.LabelsOf(slices.Concat(l.db, []*dto.LabelPair{operationPairs[i], reasonPairs[j], l.replica}))
 }
 
 // histogram is one prometheus.Metric.

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -18,18 +19,23 @@ import (
 type exporter struct{ a, b *requests.Counts }
 
 // Describe implements prometheus.Collector.
-func (e exporter) Describe(descs chan<- *prometheus.Desc) { requests.Describe(descs, true) }
+func (e exporter) Describe(descs chan<- *prometheus.Desc) {
+	table.Describe(descs)
+	requests.Describe(descs, true)
+}
+
+var table = metric.NewTable(requests.Operations())
 
 // Collect implements prometheus.Collector.
 func (e exporter) Collect(metrics chan<- prometheus.Metric) {
-	labels := func(replica string) []*dto.LabelPair {
-		db, name := "db", "replica"
-		return []*dto.LabelPair{{Name: &db, Value: new("app")}, {Name: &name, Value: &replica}}
-	}
-	e.a.Collect(metrics, labels("s3.main"), true)
-	e.b.Collect(metrics, labels("file.local"), true)
-	e.a.CollectDetail(metrics, "app", "s3.main")
-	e.b.CollectDetail(metrics, "app", "file.local")
+	to := metric.Channel(metrics)
+	scrape := table.Begin(to)
+	row, _ := scrape.Row("app")
+	e.a.Collect(row, "app", "s3.main", true)
+	e.b.Collect(row, "app", "file.local", true)
+	e.a.CollectDetail(to, "app", "s3.main")
+	e.b.CollectDetail(to, "app", "file.local")
+	scrape.End()
 }
 
 // gather proves with a pedantic registry that the series are well formed, and returns them by family.
@@ -135,7 +141,7 @@ func (e together) Collect(metrics chan<- prometheus.Metric) {
 	var sum requests.Counts
 	sum.Add(e.a)
 	sum.Add(e.b)
-	sum.CollectDetail(metrics, "", "s3.main")
+	sum.CollectDetail(metric.Channel(metrics), "", "s3.main")
 }
 
 // What two databases ask of one replica is one series for each operation and
