@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/sqlwatch/sqlwatch/internal/openfile"
 )
 
 // findEvery is how often Processes looks for processes that came or went.
@@ -119,7 +119,7 @@ func (p *Processes) find() {
 }
 
 // opened returns the chosen databases among the files of a directory /proc/PID/fd.
-// They are asked for with stat, which opens nothing.
+// To ask which they are opens nothing.
 func (p *Processes) opened(dir string) (dbs []string) {
 	fds, err := os.ReadDir(dir)
 	if err != nil {
@@ -133,12 +133,12 @@ func (p *Processes) opened(dir string) (dbs []string) {
 	p.mu.Unlock()
 	found := make(map[string]bool)
 	for _, fd := range fds {
-		var st unix.Stat_t
-		if unix.Stat(filepath.Join(dir, fd.Name()), &st) != nil {
+		at, err := openfile.At(filepath.Join(dir, fd.Name()))
+		if err != nil {
 			continue
 		}
 		for db, file := range files {
-			if file.ino != 0 && file == (fileID{uint64(st.Dev), st.Ino}) && !found[db] {
+			if file.ino != 0 && file == (fileID{at.Dev, at.Ino}) && !found[db] {
 				found[db] = true
 				dbs = append(dbs, db)
 			}

@@ -47,7 +47,8 @@ var arrows = map[string][]string{
 		"collector", "internal/health", "internal/watchdog", "internal/admin",
 		"internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/store"},
-	"internal/recovery": {"internal/config", "internal/daemon", "internal/durable", "internal/show", "internal/target",
+	"internal/recovery": {"internal/lookup",
+		"internal/config", "internal/daemon", "internal/durable", "internal/show", "internal/target",
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/restore", "replicator/stage",
 		"replicator/store"},
 	"internal/admin": {"internal/health", "internal/unit", "internal/watchdog", "internal/web", "policy"},
@@ -133,7 +134,7 @@ var arrows = map[string][]string{
 	"policy/lang/limits":  {}, // what is refused before it is evaluated
 	"policy/lang/marks":   {}, // which values are not shown
 	"collector":           {"internal/metric", "internal/dbfile", "internal/owner"},
-	"collector/busy":      {"collector"},
+	"collector/busy":      {"collector", "internal/openfile"},
 	"replicator/moment":   {},
 	"replicator/store":    {"replicator/moment"}, // page sums carry the time of what they sum
 	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable"},
@@ -181,7 +182,7 @@ var arrows = map[string][]string{
 	"replicator/restore": {"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
 		"replicator/sumlist",
 		"internal/cage", "internal/dbfile", "internal/sqlite"},
-	"replicator/stage":    {"internal/durable"}, // the file in the making, and what is at its place
+	"replicator/stage":    {"internal/durable", "internal/openfile"}, // the file in the making, and what is at its place
 	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},
 	"replicator/requests": {"replicator/store", "internal/metric"},
 	"replicator": {
@@ -204,7 +205,8 @@ var arrows = map[string][]string{
 	"internal/dirwatch":           {}, // names that lead elsewhere
 	"internal/asuser":             {"internal/durable"},
 	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
-	"internal/dbfile":             {"internal/cksum"},
+	"internal/dbfile":             {"internal/cksum", "internal/openfile"},
+	"internal/openfile":           {}, // who has what open, for three who look at all processes
 	"internal/cksum":              {}, // a format, for the two leaves that may not harm it
 	"internal/durable":            {},
 	"internal/sqlite":             {"internal/checkpoint", "internal/owner", "internal/cksum"},

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/openfile"
 )
 
 // census is what was found among the open files of all processes, for all databases
@@ -20,7 +22,8 @@ type census struct {
 	at    time.Time        // when it was begun
 	took  time.Duration    // to take it
 	known map[inode]string // the databases that were looked for, and where their WAL is
-	found map[inode]*ForeignError
+	open  map[inode][]opener
+	found map[inode]*ForeignError // of those that were asked for since
 }
 
 // age says how old a census may be, by what it took: it costs no more than a part of a core.
@@ -44,18 +47,35 @@ var lastCensus census // of the process, as is the registry
 func (c *company) foreigner(database inode, old age) (*ForeignError, error) {
 	all := &lastCensus
 	all.Lock()
-	defer all.Unlock()
 	if all.known[database] != c.walPath || time.Since(all.at) > all.took+old(all.took) {
 		if err := all.take(c.pid); err != nil {
+			all.Unlock()
 			return nil, err
 		}
 	}
-	return all.found[database], nil
+	at, open := all.at, all.open[database]
+	found, judged := all.found[database]
+	all.Unlock()
+	if judged {
+		return found, nil
+	}
+	// This asks the database's own disk, for which nobody else is to wait.
+	for _, o := range open {
+		if kind, foreign := o.judge(); foreign && !(kind == ForeignUnlocked && o.inherited(c.pid)) {
+			found = &ForeignError{Kind: kind, PID: o.pid}
+		}
+	}
+	all.Lock()
+	defer all.Unlock()
+	if all.at.Equal(at) {
+		all.found[database] = found
+	}
+	return found, nil
 }
 
 // take looks through all processes but this one.
 func (c *census) take(self int) error {
-	c.known, c.found = make(map[inode]string), make(map[inode]*ForeignError)
+	c.known, c.open, c.found = make(map[inode]string), make(map[inode][]opener), make(map[inode]*ForeignError)
 	registry.Lock()
 	for id, path := range registry.open {
 		c.known[id] = path + "-wal"
@@ -69,15 +89,15 @@ func (c *census) take(self int) error {
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err == nil && pid != self {
-			c.look(pid, self)
+			c.look(pid)
 		}
 	}
 	c.took = time.Since(c.at)
 	return nil
 }
 
-// look looks at one process's open files.
-func (c *census) look(pid, self int) {
+// look looks at one process's open files, and asks no disk: most are none of ours.
+func (c *census) look(pid int) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
@@ -85,70 +105,70 @@ func (c *census) look(pid, self int) {
 	}
 	open := make(map[inode]*opener)
 	for _, fd := range fds {
-		st, ok, err := statPath(filepath.Join(dir, "fd", fd.Name()))
-		id := inodeOf(&st)
-		if _, known := c.known[id]; !known || !ok || err != nil {
+		id, err := openfile.At(filepath.Join(dir, "fd", fd.Name()))
+		if _, known := c.known[id]; !known || err != nil {
 			continue
 		}
 		if open[id] == nil {
-			open[id] = &opener{walPath: c.known[id]}
+			open[id] = &opener{pid: pid, dir: dir, all: fds, walPath: c.known[id]}
 		}
-		open[id].add(dir, fd.Name())
+		open[id].add(fd.Name())
 	}
 	for id, o := range open {
-		if kind, found := o.judge(dir, fds); found && !(kind == ForeignUnlocked && o.inherited(dir, self)) {
-			c.found[id] = &ForeignError{Kind: kind, PID: pid}
-		}
+		c.open[id] = append(c.open[id], *o)
 	}
 }
 
 // opener is a process that has a database open.
 type opener struct {
-	walPath string // where we see the WAL
-	path    string // of the main file, as that process sees it
+	pid     int
+	dir     string        // of it in /proc
+	all     []os.DirEntry // its descriptors
+	walPath string        // where we see the WAL
+	path    string        // of the main file, as that process sees it
 	locked  bool
 	writes  bool
 	fds     []string // of the main file
 }
 
 // add takes in a descriptor of the main file.
-func (o *opener) add(dir, fd string) {
+func (o *opener) add(fd string) {
 	o.fds = append(o.fds, fd)
-	info, err := readFDInfo(filepath.Join(dir, "fdinfo", fd))
+	info, err := readFDInfo(filepath.Join(o.dir, "fdinfo", fd))
 	if err != nil {
 		o.locked = true // it is gone, or not to be looked at
 		return
 	}
-	if target, err := os.Readlink(filepath.Join(dir, "fd", fd)); err == nil {
+	if target, err := os.Readlink(filepath.Join(o.dir, "fd", fd)); err == nil {
 		o.path = target
 	}
 	o.locked, o.writes = o.locked || info.shared, o.writes || info.writes
 }
 
 // again looks for the lock once more.
-func (o *opener) again(dir string) {
+func (o *opener) again() {
 	fds := o.fds
 	o.fds = nil
 	for _, fd := range fds {
-		o.add(dir, fd)
+		o.add(fd)
 	}
 }
 
 // judge looks for the WAL that belongs to the main file.
-func (o *opener) judge(dir string, fds []os.DirEntry) (kind ForeignKind, found bool) {
+func (o *opener) judge() (kind ForeignKind, found bool) {
 	if !o.writes {
 		return 0, false
 	}
-	for _, fd := range fds {
-		link := filepath.Join(dir, "fd", fd.Name())
+	for _, fd := range o.all {
+		link := filepath.Join(o.dir, "fd", fd.Name())
 		target, err := os.Readlink(link)
 		if err != nil || strings.TrimSuffix(target, " (deleted)") != o.path+"-wal" {
 			continue
 		}
 		if !o.locked {
-			o.again(dir) // it may have opened the database just now, and taken its lock since
+			o.again() // it may have opened the database just now, and taken its lock since
 		}
-		if !o.locked && !o.indexed(dir, fds) {
+		if !o.locked && !o.indexed() {
 			return ForeignUnlocked, true
 		}
 		if !o.same(link) {
@@ -161,17 +181,17 @@ func (o *opener) judge(dir string, fds []os.DirEntry) (kind ForeignKind, found b
 // indexed reports whether the process uses the wal-index that we see, and says so: then a
 // connection of ours shares it. It has lost its lock on the main file, or stands back, as
 // another sqlwatch does for those who want the file for themselves.
-func (o *opener) indexed(dir string, fds []os.DirEntry) bool {
+func (o *opener) indexed() bool {
 	ours, there, err := statPath(strings.TrimSuffix(o.walPath, "-wal") + "-shm")
 	if err != nil || !there {
 		return false
 	}
-	for _, fd := range fds {
-		theirs, open, err := statPath(filepath.Join(dir, "fd", fd.Name()))
-		if err != nil || !open || inodeOf(&theirs) != inodeOf(&ours) {
+	for _, fd := range o.all {
+		theirs, err := openfile.At(filepath.Join(o.dir, "fd", fd.Name()))
+		if err != nil || theirs != inodeOf(&ours) {
 			continue
 		}
-		if info, err := readFDInfo(filepath.Join(dir, "fdinfo", fd.Name())); err == nil && info.index {
+		if info, err := readFDInfo(filepath.Join(o.dir, "fdinfo", fd.Name())); err == nil && info.index {
 			return true
 		}
 	}
@@ -181,20 +201,20 @@ func (o *opener) indexed(dir string, fds []os.DirEntry) bool {
 // inherited reports whether the descriptors are a parent's, who has the lock: locks are
 // not inherited, descriptors are, until the child runs another program. So it is with the
 // children of this process, and with those of an application that forks.
-func (o *opener) inherited(dir string, self int) bool {
-	parent := parentOf(dir)
+func (o *opener) inherited(self int) bool {
+	parent := openfile.Parent(o.pid)
 	if parent <= 1 {
 		return false
 	}
 	theirs := filepath.Join("/proc", strconv.Itoa(parent))
 	locked := parent == self
 	for _, fd := range o.fds {
-		was, open, err := statPath(filepath.Join(theirs, "fd", fd))
-		is, still, err2 := statPath(filepath.Join(dir, "fd", fd))
-		if err2 != nil || !still {
+		was, err := openfile.At(filepath.Join(theirs, "fd", fd))
+		is, err2 := openfile.At(filepath.Join(o.dir, "fd", fd))
+		if err2 != nil {
 			continue // the child has closed it in the meantime
 		}
-		if err != nil || !open || inodeOf(&was) != inodeOf(&is) {
+		if err != nil || was != is {
 			return false
 		}
 		info, err := readFDInfo(filepath.Join(theirs, "fdinfo", fd))
@@ -203,28 +223,13 @@ func (o *opener) inherited(dir string, self int) bool {
 	return locked
 }
 
-// parentOf returns the pid of a process's parent, 0 where it is not told.
-func parentOf(dir string) int {
-	b, err := os.ReadFile(filepath.Join(dir, "stat"))
-	if err != nil {
-		return 0
-	}
-	_, after, _ := strings.Cut(string(b[max(0, strings.LastIndexByte(string(b), ')')):]), ") ")
-	fields := strings.Fields(after) // state, ppid
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, _ := strconv.Atoi(fields[1])
-	return parent
-}
-
 // same reports whether a process's open WAL is the one we see. It looks twice: a WAL
 // may be recreated between two calls.
 func (o *opener) same(link string) bool {
 	for range 2 {
-		theirs, open, err := statPath(link)
+		theirs, err := openfile.At(link)
 		ours, there, err2 := statPath(o.walPath)
-		if err != nil || err2 != nil || !open || there && inodeOf(&theirs) == inodeOf(&ours) {
+		if err != nil || err2 != nil || there && theirs == inodeOf(&ours) {
 			return true
 		}
 	}

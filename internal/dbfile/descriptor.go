@@ -6,12 +6,14 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/openfile"
 )
 
 // inode names a file whatever its paths are called.
-type inode struct{ dev, ino uint64 }
+type inode = openfile.Inode
 
-func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
+func inodeOf(st *unix.Stat_t) inode { return inode{Dev: uint64(st.Dev), Ino: st.Ino} }
 
 // statPath returns what stat(2) says of the file at path, links followed, and
 // false where there is none.

@@ -446,7 +446,7 @@ func (f *Files) Stat() (s Stat, err error) {
 		}
 	}
 	if d, err := f.held(&f.shm, ErrNoWALIndex); err == nil {
-		st.shm.Ino = d.id.ino
+		st.shm.Ino = d.id.Ino
 	}
 	return st.facts(), nil
 }

@@ -49,9 +49,9 @@ func LockHolders(f *Files) ([]LockHolder, error) {
 		}
 		var names []lockName
 		switch {
-		case l.ino == database.id.ino:
+		case l.ino == database.id.Ino:
 			names = databaseLockNames
-		case shm != nil && l.ino == shm.id.ino:
+		case shm != nil && l.ino == shm.id.Ino:
 			names = shmLockNames
 		}
 		if len(names) > 0 && l.pid == -1 {
@@ -152,7 +152,7 @@ func findOFD(want procLock) int {
 // locks: the one stat tells, and that of its mount, because on btrfs stat
 // tells another one for each subvolume.
 func lockDevices(d *descriptor) map[uint64]bool {
-	devs := map[uint64]bool{d.id.dev: true}
+	devs := map[uint64]bool{d.id.Dev: true}
 	if m, err := mountOf("/proc/self/fd/" + strconv.Itoa(descriptorNumber(d))); err == nil {
 		devs[m.dev] = true
 	}

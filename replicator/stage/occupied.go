@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
+
+	"github.com/sqlwatch/sqlwatch/internal/openfile"
 )
 
 // The files that SQLite would take for the restored database's own.
@@ -81,10 +84,14 @@ func kind(mode fs.FileMode) string {
 // usersOf returns the other processes that have a file open, as far as we may
 // see. The file is not opened for it: that would cost a process its locks.
 func usersOf(file fs.FileInfo) (pids []int) {
+	st, ok := file.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	wanted := openfile.Inode{Dev: uint64(st.Dev), Ino: st.Ino}
 	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*") // its only error is a bad pattern
 	for _, fd := range fds {
-		info, err := os.Stat(fd)
-		if err != nil || !os.SameFile(info, file) {
+		if at, err := openfile.At(fd); err != nil || at != wanted {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(fd))))

@@ -1,16 +1,116 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
+
+// With these this test is a program that shows one directory at another place, until its
+// standard input ends.
+const envServe, envServeAt = "SQLWATCH_TEST_SERVE", "SQLWATCH_TEST_SERVE_AT"
+
+func serveDisk(from, at string) int {
+	root, err := fs.NewLoopbackRoot(from)
+	if err == nil {
+		never := time.Duration(0) // nothing is remembered: each look asks
+		var server *fuse.Server
+		server, err = fs.Mount(at, root, &fs.Options{AttrTimeout: &never, EntryTimeout: &never,
+			MountOptions: fuse.MountOptions{DirectMount: true}})
+		if err == nil {
+			fmt.Println("ready")
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			err = server.Unmount()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// mountStoppable shows a directory at another place, by a program that can be stopped: that is
+// a disk on which files are open when it ceases to answer.
+func mountStoppable(t *testing.T, from string) (at string, stop func()) {
+	t.Helper()
+	at = t.TempDir()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), envServe+"="+from, envServeAt+"="+at)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // ends the requests that wait
+		_ = cmd.Wait()
+		stdin.Close()
+		_ = syscall.Unmount(at, syscall.MNT_DETACH)
+	})
+	if said, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
+		t.Fatalf("the server of %s: %q, %v", at, said, err)
+	}
+	return at, func() { must(t, cmd.Process.Signal(syscall.SIGSTOP)) }
+}
+
+// Some process of this machine has a file open on a disk that ceases to answer: a database
+// elsewhere is replicated, examined, checkpointed and replaced all the same, though each of
+// these looks at the open files of all processes.
+func TestAnotherProcessOnADeadDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a disk that can be stopped")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, dir, "file", "text")
+	at, stop := mountStoppable(t, dir)
+	file, err := os.Open(filepath.Join(at, "file"))
+	must(t, err)
+	other := exec.Command("sleep", "3600")
+	other.Stdin = file
+	must(t, other.Start())
+	t.Cleanup(func() { _ = other.Process.Kill(); go func() { _ = other.Wait() }() })
+	must(t, file.Close())
+	stop()
+
+	l := &lived{t: t, dir: t.TempDir()}
+	l.db = makeWAL(t, filepath.Join(l.dir, "app.db"))
+	l.daemon = startDaemonIn(t, l.dir, []string{binary}, l.body())
+	if text := l.life(`db.execute("INSERT INTO t VALUES (NULL, 'x')"); print(rows(), end="")`); text != "2" {
+		t.Errorf("the application has %s rows", text)
+	}
+	if out, code := ending(t, "--config", l.daemon.config, "sync", "app", "--timeout=60s"); code != 0 {
+		t.Fatalf("it is not replicated: %s", out)
+	}
+	out, _ := ending(t, "--config", l.daemon.config, "doctor", "--settings=none")
+	if strings.Contains(out, "disk-silent") {
+		t.Errorf("doctor of a sound disk: %s", out)
+	}
+	if out, code := ending(t, "--config", l.daemon.config, "checkpoint", "app"); code != 0 {
+		t.Errorf("checkpoint: %s", out)
+	}
+	replaced := makeWAL(t, filepath.Join(l.dir, "replaced.db"))
+	if out, code := ending(t, "restore", "--force", "-o", replaced, "file://"+filepath.Join(l.dir, "replica")); code != 0 {
+		t.Errorf("restore over a file: %s", out)
+	}
+	if got := output(t, "sqlite3", replaced, "SELECT count(*) FROM t"); strings.TrimSpace(got) != "2" {
+		t.Errorf("the restored file has %s rows", got)
+	}
+}
 
 // The only database's disk does not answer: that is a condition, and systemd, who would
 // begin the daemon anew to hang at the same read, hears that it is alive. A reload does not
@@ -59,6 +159,70 @@ func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 	}
 }
 
+// A database whose disk ceases to answer, or does not from the start, is a condition of its own:
+// others are measured, replicated and told of, though its application goes on having it open.
+func TestADeadDiskIsOneDatabases(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a disk that hangs")
+	}
+	for name, from := range map[string]string{"later": "", "from the start": "start"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			l := &lived{t: t, dir: dir, db: makeWAL(t, filepath.Join(dir, "app.db"))}
+			var dead []string
+			body := l.body()
+			for _, db := range []string{"plain", "replicated"} {
+				must(t, os.Mkdir(filepath.Join(dir, db), 0o700))
+				path := makeWAL(t, filepath.Join(dir, db, "app.db"))
+				(&fleet{t: t}).app(path, `db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
+				dead = append(dead, filepath.Dir(path))
+				body += fmt.Sprintf("database %q {\n  path = %q\n", db, path)
+				if db == "replicated" {
+					body += "  replicate_to = [replica.file.other]\n"
+				}
+				body += "}\n"
+			}
+			body += fmt.Sprintf("replica \"file\" \"other\" {\n  dir = %q\n}\n", filepath.Join(dir, "other"))
+			sync := func() {
+				if out, code := ending(t, "--config", l.daemon.config, "sync", "app", "--timeout=60s"); code != 0 {
+					t.Fatalf("it is not replicated: %s", out)
+				}
+			}
+			if from == "start" {
+				for _, disk := range dead {
+					hang(t, disk)
+				}
+				l.daemon = startDaemonIn(t, dir, []string{binary}, body)
+			} else {
+				l.daemon = startDaemonIn(t, dir, []string{binary}, body)
+				sync()
+				eventually(t, patience, "all are measured", func() error {
+					return contains(l.daemon.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="replicated"} 1`)
+				})
+				for _, disk := range dead {
+					hang(t, disk)
+				}
+			}
+			l.life(`db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
+			sync()
+			must(t, contains(l.daemon.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="app"} 1`))
+			eventually(t, patience, "it is known", func() error {
+				out, _ := ending(t, "--config", l.daemon.config, "status")
+				for _, db := range []string{"plain", "replicated"} {
+					if !strings.Contains(out, db+": CRITICAL (hung") {
+						return fmt.Errorf("%s is not told of: %s", db, out)
+					}
+				}
+				return nil
+			})
+			if out, code := ending(t, "--config", l.daemon.config, "checkpoint", "app"); code != 0 {
+				t.Errorf("checkpoint of the other one: %s", out)
+			}
+		})
+	}
+}
+
 // doctor over a disk that hangs says which, examines the others, and ends, though the kernel
 // keeps whoever looks at a name that somebody else looks at already.
 func TestDoctorOverAHungDisk(t *testing.T) {
@@ -97,6 +261,61 @@ func TestDoctorOverAHungDisk(t *testing.T) {
 			t.Errorf("%s: of the other one: %s", what, out)
 		}
 		t.Logf("%s: %s", what, time.Since(begun).Round(100*time.Millisecond))
+	}
+}
+
+// restore and checkpoint, without a daemon, beside and over disks that hang: who is on another one
+// is served, and who is not is told so.
+func TestCommandsBesideAHungDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a disk that hangs")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	var body string
+	for _, db := range []string{"hung", "well"} {
+		must(t, os.Mkdir(filepath.Join(dir, db), 0o700))
+		path := makeWAL(t, filepath.Join(dir, db, "app.db"))
+		body += fmt.Sprintf("database %[1]q {\n  path = %[2]q\n}\ndatabase \"%[1]s-replicated\" {\n  path = %[3]q\n  "+
+			"replicate_to = [replica.file.first, replica.file.second]\n}\n", db, path,
+			makeWAL(t, filepath.Join(dir, db, "replicated.db")))
+	}
+	for _, replica := range []string{"first", "second"} {
+		must(t, os.Mkdir(filepath.Join(dir, replica), 0o700))
+		body += fmt.Sprintf("replica \"file\" %[1]q {\n  dir = \"%[2]s/%[1]s/${db.name}\"\n}\n", replica, dir)
+	}
+	d := startDaemonIn(t, dir, []string{binary}, body)
+	for _, db := range []string{"hung", "well"} {
+		output(t, binary, "--config", d.config, "sync", db+"-replicated", "--timeout=60s")
+	}
+	d.end(syscall.SIGTERM)
+	for _, disk := range []string{"hung", "first"} {
+		hang(t, filepath.Join(dir, disk))
+	}
+	out, hung := filepath.Join(dir, "out.db"), "the disk does not answer"
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"checkpoint", "well"}, 0, ""},
+		{[]string{"checkpoint", "hung"}, 1, hung},
+		{[]string{"restore", "-o", out, "well-replicated"}, 0, "replica file.first is left out: "},
+		{[]string{"restore", "-o", out + "2", "hung-replicated"}, 0, "replica file.first is left out: "},
+		{[]string{"restore", "--force", "hung-replicated"}, 1, hung},
+		{[]string{"restore", "-o", filepath.Join(dir, "hung", "out.db"), "well-replicated"}, 1, hung},
+		{[]string{"restore", "-o", out + "3", "file://" + filepath.Join(dir, "first", "well-replicated")}, 1, hung},
+		{[]string{"snapshots", "--replica=file.first", "well-replicated"}, 1, hung},
+	} {
+		begun := time.Now()
+		text, code := ending(t, append([]string{"--config", d.config}, c.args...)...)
+		if code != c.code || !strings.Contains(text, c.says) {
+			t.Errorf("%v: exit code %d: %s", c.args, code, text)
+		}
+		t.Logf("%v: %s", c.args, time.Since(begun).Round(100*time.Millisecond))
+	}
+	if got := output(t, "sqlite3", out, "SELECT count(*) FROM t"); strings.TrimSpace(got) != "1" {
+		t.Errorf("the restored file has %s rows", got)
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 var binary string // sqlwatch, built with the race detector
 
 func TestMain(m *testing.M) {
+	if from, at := os.Getenv(envServe), os.Getenv(envServeAt); from != "" {
+		os.Exit(serveDisk(from, at))
+	}
 	dir, err := os.MkdirTemp("", "sqlwatch-e2e")
 	if err == nil {
 		binary, err = buildProgram(dir, "sqlwatch", "../..", "./cmd/sqlwatch", "-race")
