@@ -108,6 +108,7 @@ var faults = []struct {
 	{"overlapping-deployments", Warning, "Recreate", func(f *Facts) { f.Processes[1].Cgroup = "/b" }},
 	{"foreign-process", Warning, "one user", func(f *Facts) { f.Processes[1].UID = 33 }},
 	{"hidden-processes", Note, "--pid=host", func(f *Facts) { f.Hidden = true }},
+	{"process-unexamined", Note, "readlink /proc/8/exe", func(f *Facts) { f.Unexamined = f.Processes[1:] }},
 	{"replica-not-probed", Note, "sudo -u '#33'", func(f *Facts) {
 		f.Replicas[0] = Replica{Skipped: "it belongs to uid 33",
 			Dir: ReplicaDir{UID: 33}}

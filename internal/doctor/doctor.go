@@ -46,7 +46,7 @@ var checks = []check{
 	foreignOwner, runningAsRoot, sideFileOwner, fileMode, directoryMode, hardLinks, symbolicLink, diskFree,
 	walSize, autocheckpoint, pinnedReader, longWriter, exclusiveLocking, unusableIndex, leftBehind, schemaUnreadable,
 	litestreamRunning, litestreamLeftovers, twoDaemons, tooManyProcesses, oldDeployment, overlappingDeployments,
-	foreignProcess, hiddenProcesses,
+	foreignProcess, hiddenProcesses, unexamined,
 	replicas,
 }
 

@@ -22,6 +22,8 @@ type Facts struct {
 	Processes []Process
 	Expected  int  // processes that may be attached; 0: any number
 	Hidden    bool // a process of another pid namespace holds a lock
+	// Unexamined are those of Processes of which little is known: to read their programs does not return.
+	Unexamined []Process
 
 	Litestream Litestream
 	Replicas   []Replica

@@ -25,16 +25,23 @@ const observation = 300 * time.Millisecond
 // Gather looks at the database at path, once, for as long as observation. Replicas
 // and Expected are left to the caller.
 func Gather(ctx context.Context, name, path string) Facts {
+	return gather(ctx, name, path, func() {})
+}
+
+// gather is Gather, and calls next before each look.
+func gather(ctx context.Context, name, path string, next func()) Facts {
 	can, err := owner.CanChown()
 	f := Facts{Name: name, Path: path, Real: path, UID: os.Geteuid(), CanChown: can && err == nil}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		f.Real = real
 	}
+	next()
 	f.place()
 	if f.Place.Network { // opening a file there may wait for ever
 		f.State = StateUnexamined
 		return f
 	}
+	next()
 	files, err := dbfile.Open(path)
 	if err != nil {
 		f.State, f.StateErr = StateNotDatabase, err.Error()
@@ -47,15 +54,16 @@ func Gather(ctx context.Context, name, path string) Facts {
 		return f
 	}
 	defer files.Close()
+	next()
 	f.header(files)
 	if f.State != StateDatabase {
 		return f
 	}
-	f.names()
-	f.sides()
-	f.processes(files)
-	f.wal(ctx, files)
-	f.litestream(ctx)
+	for _, look := range []func(){f.names, f.sides, func() { f.processes(files, next) }, func() { f.wal(ctx, files) },
+		func() { f.tables(ctx) }, f.litestream} {
+		next()
+		look()
+	}
 	return f
 }
 
@@ -127,7 +135,7 @@ func (f *Facts) sides() {
 }
 
 // processes asks who holds a lock: in WAL mode everybody who is connected.
-func (f *Facts) processes(files *dbfile.Files) {
+func (f *Facts) processes(files *dbfile.Files, next func()) {
 	holders, err := dbfile.LockHolders(files)
 	if err != nil {
 		return
@@ -140,7 +148,11 @@ func (f *Facts) processes(files *dbfile.Files) {
 			func(p Process) bool { return p.PID == h.PID }) {
 			continue
 		}
-		f.Processes = append(f.Processes, describe(h.PID, h.Command, h.Age))
+		next()
+		p, whole := describeSoon(h.PID, h.Command, h.Age)
+		if f.Processes = append(f.Processes, p); !whole {
+			f.Unexamined = append(f.Unexamined, p)
+		}
 	}
 }
 
@@ -219,13 +231,17 @@ func (f *Facts) process(pid int) Process {
 	return Process{PID: pid, UID: -1}
 }
 
-func (f *Facts) litestream(ctx context.Context) {
+func (f *Facts) tables(ctx context.Context) {
 	l := &f.Litestream
 	tables, err := sqlite.TableNames(ctx, f.Real, "_litestream_", f.File.WALMode && f.WAL.Attached && !f.WAL.Exclusive)
 	if err != nil {
 		l.TablesErr = err.Error()
 	}
 	l.Tables = tables
+}
+
+func (f *Facts) litestream() {
+	l := &f.Litestream
 	for _, p := range f.Processes {
 		if p.isLitestream() {
 			l.Process = &p
@@ -237,7 +253,7 @@ func (f *Facts) litestream(ctx context.Context) {
 		p := Process{Command: command}
 		switch open, known := hasOpen(pid, f.Real); {
 		case open:
-			if p = describe(pid, command, 0); p.isLitestream() {
+			if p, _ = describeSoon(pid, command, 0); p.isLitestream() {
 				l.Process = &p
 				return
 			}

@@ -11,6 +11,22 @@ import (
 	"time"
 )
 
+// programWithin is how long a process's program may take to be read: its disk need not be the
+// database's, and is nothing that says something about that.
+const programWithin = 10 * time.Second
+
+// describeSoon is describe, or where that does not return what was known before.
+func describeSoon(pid int, command string, age time.Duration) (p Process, whole bool) {
+	described := make(chan Process, 1)
+	go func() { described <- describe(pid, command, age) }()
+	select {
+	case p = <-described:
+		return p, true
+	case <-time.After(programWithin):
+		return Process{PID: pid, Command: command, Age: age, UID: -1}, false
+	}
+}
+
 // describe returns what /proc tells of a process. What another user's process
 // does is partly hidden: those fields stay empty.
 func describe(pid int, command string, age time.Duration) Process {
@@ -30,7 +46,9 @@ func describe(pid int, command string, age time.Duration) Process {
 	if exe, err := os.Readlink(dir + "/exe"); err == nil {
 		p.Deleted = strings.HasSuffix(exe, " (deleted)")
 	}
-	p.Program, p.Engine = programOf(pid), engineOf(pid)
+	if p.Program = programOf(pid); !p.isSqlwatch() { // which has no old one, and takes seconds to search
+		p.Engine = engineOf(pid)
+	}
 	return p
 }
 

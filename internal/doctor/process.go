@@ -204,3 +204,13 @@ func hiddenProcesses(f Facts) []Finding {
 		"share the namespace to see them: docker run --pid=host (or --pid=container:APP); Kubernetes: "+
 			"shareProcessNamespace: true")
 }
+
+func unexamined(f Facts) []Finding {
+	if len(f.Unexamined) == 0 {
+		return nil
+	}
+	return one("process-unexamined", Note, "reading the programs of these processes does not return: "+names(f.Unexamined),
+		"the disk that they were started from does not answer, or this machine is very busy; which SQLite they have is not "+
+			"known", fmt.Sprintf("look where it is: readlink /proc/%d/exe; then dmesg and cat /proc/mounts",
+			f.Unexamined[0].PID))
+}

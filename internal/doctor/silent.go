@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -19,18 +20,30 @@ const lookWithin = 15 * time.Second
 // errSilent is found of a place whose disk does not answer.
 var errSilent = errors.New("its disk does not answer")
 
-// gatherSoon is Gather, unless the disk does not answer. The look goes on then, in a process
-// that its owner gives up.
+// gatherSoon is Gather, unless the disk does not answer.
 func gatherSoon(ctx context.Context, name, path string) (f Facts, answered bool) {
+	return answering(func(next func()) Facts { return gather(ctx, name, path, next) })
+}
+
+// answering returns what comes of many looks, each of which begins with a call of next, unless one
+// of them does not return: then it goes on, in a process that its owner gives up. On a busy machine
+// all of them may take long; that is no silence.
+func answering(look func(next func()) Facts) (f Facts, answered bool) {
+	var begun atomic.Pointer[time.Time] // the look that is under way
+	next := func() { begun.Store(new(time.Now())) }
+	next()
 	found := make(chan Facts, 1)
-	go func() { found <- Gather(ctx, name, path) }()
-	late := time.NewTimer(lookWithin)
-	defer late.Stop()
-	select {
-	case f = <-found:
-		return f, true
-	case <-late.C:
-		return Facts{}, false
+	go func() { found <- look(next) }()
+	for {
+		left := time.Until(begun.Load().Add(lookWithin))
+		if left <= 0 {
+			return Facts{}, false
+		}
+		select {
+		case f = <-found:
+			return f, true
+		case <-time.After(left):
+		}
 	}
 }
 
