@@ -1,10 +1,12 @@
 package freshness
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
@@ -100,4 +102,44 @@ func TestPast(t *testing.T) {
 	if got := behind(LoadPast(path), 1); got != "" {
 		t.Errorf("of a corrupt file: %s", got)
 	}
+}
+
+// Who is killed has said a minute ago what was known, also of a database that was not opened in
+// that life.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "freshness.json")
+	synctest.Test(t, func(t *testing.T) {
+		behind := func(past *Past, db string, seconds float64) string {
+			h := past.Of(db, func() []collector.Replica {
+				return []collector.Replica{{Name: "s3.main", CaughtUp: time.Now(), LagSeconds: seconds}}
+			})
+			return text(h.Replicas()[0].BehindByMinute)
+		}
+		live := func(past *Past) {
+			ctx, kill := context.WithCancel(t.Context())
+			go past.Keep(ctx, func(err error) { t.Error(err) })
+			time.Sleep(61 * time.Second)
+			synctest.Wait()
+			kill()
+		}
+		past := LoadPast(path)
+		behind(past, "app", 5)
+		behind(past, "other", 6)
+		live(past)
+		past = LoadPast(path)
+		if got := behind(past, "app", 7); got != " 5" {
+			t.Errorf("after a life of a minute: %s", got)
+		}
+		live(past) // in which the other one is not opened
+		if got := behind(LoadPast(path), "other", 1); got != " 6 ?" {
+			t.Errorf("of the one that was not opened: %s", got)
+		}
+		time.Sleep(2 * time.Hour)
+		past = LoadPast(path)
+		live(past)
+		if got := LoadPast(path).saved; len(got) > 0 {
+			t.Errorf("after two hours: %+v", got)
+		}
+	})
 }

@@ -1,10 +1,12 @@
 package freshness
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
@@ -58,15 +60,26 @@ func (p *Past) Of(db string, ask func() []collector.Replica) *Hour {
 	return h
 }
 
+// Keep writes down what is known once a minute until ctx ends: whoever is killed has no last word.
+// failed is told of each time that this fails, and may be nil.
+func (p *Past) Keep(ctx context.Context, failed func(error)) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := p.Save(); err != nil && failed != nil {
+				failed(err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // Save writes down what is known, for the next start.
 func (p *Past) Save() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	all := map[string]map[string]kept{}
-	for db, h := range p.hours {
-		all[db] = h.kept()
-	}
-	data, err := json.Marshal(all)
+	data, err := json.Marshal(p.all())
 	if err == nil {
 		err = durable.WriteFile(p.path, data, 0o600)
 	}
@@ -74,6 +87,29 @@ func (p *Past) Save() error {
 		return fmt.Errorf("save how far behind the replicas were: %w", err)
 	}
 	return nil
+}
+
+// all is what the file holds: also what is known of databases that were not opened yet, as of one
+// whose disk does not answer, for as long as it is of the past hour.
+func (p *Past) all() map[string]map[string]kept {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := map[string]map[string]kept{}
+	for db, replicas := range p.saved {
+		for name, k := range replicas {
+			if minuteOf(time.Now())-k.Minute > Minutes {
+				continue
+			}
+			if all[db] == nil {
+				all[db] = map[string]kept{}
+			}
+			all[db][name] = k
+		}
+	}
+	for db, h := range p.hours {
+		all[db] = h.kept()
+	}
+	return all
 }
 
 func (h *Hour) kept() map[string]kept {
