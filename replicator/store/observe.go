@@ -15,10 +15,11 @@ type Request struct {
 
 // FailureReason is the label value for a store's error, "" for nil.
 func FailureReason(err error) string {
+	var absent interface{ Early() bool }
 	switch {
 	case err == nil:
 		return ""
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, ErrNotFound), errors.As(err, &absent) && absent.Early():
 		return "not_found"
 	case errors.Is(err, ErrExists):
 		return "exists"

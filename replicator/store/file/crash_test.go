@@ -172,6 +172,40 @@ func TestNoReplicaThere(t *testing.T) {
 	}
 }
 
+// A directory that the first write will make is no failure of the store. Where that may not make
+// it, or it was there and is gone, it is one.
+func TestFirstStartIsNoFailure(t *testing.T) {
+	t.Parallel()
+	reasons := func(dir string) []string {
+		var all []string
+		st := store.Through(open(t, dir), nil, func(r store.Request) { all = append(all, r.Operation+" "+r.Reason) })
+		for range st.List(t.Context(), "", "") {
+			break
+		}
+		_, _, _ = st.Get(t.Context(), store.LTXKey(0, 1, 1), 0, -1)
+		if _, err := os.Stat(filepath.Dir(dir)); err != nil {
+			return all
+		}
+		body := storetest.Bytes([]byte("x"))
+		if _, err := st.Put(t.Context(), store.LTXKey(0, 1, 1), body, store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		_, _, _ = st.Get(t.Context(), store.LTXKey(0, 1, 1), 0, -1)
+		return all
+	}
+	want := []string{"list not_found", "get not_found", "put ", "get misplaced"}
+	if got := reasons(filepath.Join(t.TempDir(), "replica")); !slices.Equal(got, want) {
+		t.Errorf("ours to make, made, gone: %q, want %q", got, want)
+	}
+	// Nothing is made in the root directory: a disk is to be mounted there.
+	if got, want := reasons("/nowhere/replica"), []string{"list misplaced", "get misplaced"}; !slices.Equal(got, want) {
+		t.Errorf("not ours to make: %q, want %q", got, want)
+	}
+}
+
 func TestErrors_S24(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small tmpfs needs root")

@@ -353,10 +353,27 @@ func (s *Store) classifyRead(err error) error {
 		return classify(err)
 	}
 	if _, derr := os.Stat(s.dir); errors.Is(derr, fs.ErrNotExist) {
-		return fmt.Errorf("%w: there is no directory %s", store.ErrMisplaced, s.dir)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return &absentError{dir: s.dir, early: s.root == nil && mayMake(s.dir) == nil}
 	}
 	return classify(err)
 }
+
+// absentError is of a directory that is not there.
+type absentError struct {
+	dir   string
+	early bool // the first write makes it
+}
+
+func (e *absentError) Error() string {
+	return fmt.Sprintf("%v: there is no directory %s", store.ErrMisplaced, e.dir)
+}
+
+func (e *absentError) Unwrap() error { return store.ErrMisplaced }
+
+// Early reports whether this is no failure of a store, of which a beginning is not one.
+func (e *absentError) Early() bool { return e.early }
 
 // classify maps errors of the file system to those of the Store contract.
 func classify(err error) error {
