@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -52,6 +54,11 @@ type checkRun struct {
 
 func (c checkRun) run() error {
 	cfg, diags := config.Load(c.path, c.env.Getenv)
+	if of, tests := testsOf(c.path); tests && diags.HasErrors() && !config.Unreadable(diags) {
+		diags = hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Policy tests, not a configuration",
+			Detail: fmt.Sprintf("sqlwatch test %s plays what is in %s, and says where it is wrong.", show.Quote(of),
+				show.Text(c.path))}}
+	}
 	databases := 0
 	if !diags.HasErrors() {
 		targets, more := c.expand(cfg)
@@ -74,6 +81,17 @@ func (c checkRun) run() error {
 		return err
 	}
 	return exitOf(diags)
+}
+
+// testsOf returns the configuration whose policy tests a file holds, by its name.
+func testsOf(path string) (of string, tests bool) {
+	name, tests := strings.CutSuffix(path, "_test.hcl")
+	if of = name + ".hcl"; tests {
+		if _, err := os.Stat(of); err != nil { // of the directory that it lies in
+			of = filepath.Dir(path)
+		}
+	}
+	return of, tests
 }
 
 // sum writes what a good configuration comes to.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 	"github.com/sqlwatch/sqlwatch/internal/inventory"
+	"github.com/sqlwatch/sqlwatch/internal/recovery"
 )
 
 func registerReplicas(app *kingpin.Application, env *environment) {
@@ -25,11 +27,11 @@ func registerReplicas(app *kingpin.Application, env *environment) {
 		done := cli.Waiting(env.Stderr, "asking replicas")
 		report, err := inventory.Gather(ctx, env.resolver(), daemon.NewStore, *names)
 		done()
+		if err == nil && len(report.Replicas)+len(report.States) == 0 {
+			err = &exitError{code: exitFindings, err: noReplica(ctx, env, *names)}
+		}
 		if err != nil {
 			return err
-		}
-		if len(report.Replicas)+len(report.States) == 0 {
-			return &exitError{code: exitFindings, err: fmt.Errorf("there is no replica: %s", strings.Join(*names, " "))}
 		}
 		err = env.print(*asJSON, report, func(w io.Writer) error {
 			return report.Write(w, time.Now())
@@ -39,4 +41,16 @@ func registerReplicas(app *kingpin.Application, env *environment) {
 		}
 		return err
 	})
+}
+
+// noReplica says what there is instead, as the commands do that look into a replica.
+func noReplica(ctx context.Context, env *environment, names []string) error {
+	if len(names) != 1 || !strings.Contains(names[0], "://") {
+		return fmt.Errorf("there is no replica: %s", strings.Join(names, " "))
+	}
+	st, at, err := openStore(ctx, env, names[0], "")
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w", at.Place(), recovery.Explain(ctx, at, nothingListed(ctx, st)))
 }

@@ -56,6 +56,10 @@ func Explain(app *kingpin.Application, args []string, cause error) error {
 		if arg == "--" {
 			break
 		}
+		if arg == "-v" || arg == "-V" { // of other programs, for two things
+			return &UsageError{fmt.Errorf("there is no flag %s", arg), "--version, or --log.level=debug of " + model.Name +
+				" run"}
+		}
 		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		if name == "" || arg[0] != '-' {
 			continue
