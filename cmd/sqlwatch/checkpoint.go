@@ -13,6 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/asuser"
 	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/views"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
@@ -48,6 +49,9 @@ func checkpointOurselves(ctx context.Context, env *environment, name, mode strin
 		return watchdog.ActionRecord{}, err
 	}
 	t := targets[0]
+	if _, err := lookup.New().Stat(t.Path); errors.Is(err, lookup.ErrHung) {
+		return watchdog.ActionRecord{}, fmt.Errorf("checkpoint %s: %w", t.Name, err)
+	}
 	if len(t.Replicas) > 0 {
 		return watchdog.ActionRecord{}, fmt.Errorf("%s has replicas: a checkpoint beside them would cost a full "+
 			"comparison; start the daemon, then ask again", t.Name)

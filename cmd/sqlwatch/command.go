@@ -3,15 +3,20 @@ package main
 import (
 	"context"
 	"io"
+	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
+	"github.com/sqlwatch/sqlwatch/internal/again"
 	"github.com/sqlwatch/sqlwatch/internal/asuser"
 	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -93,13 +98,28 @@ func newAdminClient(env *environment) *admin.Client {
 	}))
 }
 
-// workAsOwner has a program that was started as root continue as the owner of the databases.
-func workAsOwner(env *environment, cfg *config.Config) error {
-	targets, _ := cfg.Expand() // what is left out is reported when the others are opened
+// workAsOwner has a program that was started as root continue as the owner of the databases. Those
+// on disks that do not answer have no owner yet: allowed says so once they are to be opened.
+func workAsOwner(env *environment, cfg *config.Config) (allowed func(path string) error, err error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	silent, err := again.Silent(places(cfg), silentAfter)
+	if err != nil {
+		return nil, err
+	}
+	disks := lookup.New()
+	for _, path := range silent {
+		disks.Avoid(path)
+		disks.Avoid(filepath.Dir(path))
+	}
+	targets, _ := cfg.ExpandAround(nil, disks) // what is left out is reported when the others are opened
 	work := asuser.Work{StateDir: cfg.Server.StateDir, Stderr: env.Stderr,
 		AdminDir: filepath.Dir(strings.TrimPrefix(cfg.Server.Admin, "unix://"))}
 	for _, t := range targets {
-		work.Databases = append(work.Databases, t.Path)
+		if !slices.Contains(silent, t.Path) {
+			work.Databases = append(work.Databases, t.Path)
+		}
 		for _, r := range t.Replicas {
 			if r.Type == "file" {
 				work.Replicas = append(work.Replicas, r.File.Dir)
@@ -109,5 +129,27 @@ func workAsOwner(env *environment, cfg *config.Config) error {
 	for name := range cfg.Files {
 		work.Config = append(work.Config, name)
 	}
-	return asuser.Continue(work)
+	return func(path string) error {
+		if !slices.Contains(silent, path) {
+			return nil
+		}
+		return asuser.RootsOwn(path)
+	}, asuser.Continue(work)
+}
+
+// silentAfter is how long the disks have for a look at each file by its name.
+const silentAfter = 5 * time.Second
+
+// places returns where the databases of a configuration are: their paths, and the directories
+// in which globs begin.
+func places(cfg *config.Config) (all []string) {
+	for _, d := range cfg.Databases {
+		switch i := strings.IndexAny(d.Glob, `*?[\`); {
+		case d.Glob == "":
+			all = append(all, d.Path)
+		case i >= 0:
+			all = append(all, filepath.Dir(d.Glob[:i]+"x"))
+		}
+	}
+	return all
 }

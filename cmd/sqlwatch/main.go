@@ -73,10 +73,10 @@ func main() {
 }
 
 // lookers are the commands that look at every configured database, if only at whether two are
-// the same file, and change nothing. They run in a process that can be left behind: a disk
-// that does not answer keeps it.
+// the same file. They run in a process that can be left behind: a disk that does not answer
+// keeps it.
 var lookers = []string{"doctor", "status", "why", "plan", "blockers", "writers", "check", "replicas", "snapshots",
-	"wal", "verify"}
+	"wal", "verify", "checkpoint", "restore"}
 
 // execute runs one command line and returns the process's exit code.
 func execute(env *environment, args []string) int {

@@ -64,7 +64,8 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if err := daemon.CheckAdopt(cfg, *adopt); err != nil {
 			return &exitError{code: exitFindings, err: err}
 		}
-		if err := workAsOwner(env, cfg); err != nil {
+		allowed, err := workAsOwner(env, cfg)
+		if err != nil {
 			return err
 		}
 		if _, chosen := env.Getenv("GOGC"); !chosen && len(cfg.Databases) >= manyDatabases {
@@ -74,6 +75,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 		o := daemon.Options{
 			Config: cfg, Load: load, Logger: log, Build: readBuildInfo(), NotifySocket: socket,
 			Web: listeners, AllowedHosts: *hosts, CountBusy: *busy, CountSteps: *steps, Adopt: *adopt, Detail: *detail,
+			Allowed: allowed,
 		}
 		if *beside != "" {
 			return runBeside(context.Background(), env, o, *beside)

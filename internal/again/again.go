@@ -30,6 +30,9 @@ const (
 // patience is how long the process that was told to end has to do so.
 const patience = 5 * time.Second
 
+// moment is how long a process may take that only has to end.
+const moment = time.Second
+
 // entered says that this program can be started again.
 var entered atomic.Bool
 
@@ -37,8 +40,12 @@ var entered atomic.Bool
 // returns what the program ends with. In such a process that says the code to who waits, and
 // closes standard input, output and error before: nobody must wait for the end of the process.
 func Enter() (exit func(code int)) {
+	if os.Getenv(lookMarker) == strconv.Itoa(os.Getppid()) {
+		look()
+	}
 	parent := os.Getenv(marker)
 	_ = os.Unsetenv(marker)
+	_ = os.Unsetenv(lookMarker)
 	if parent != strconv.Itoa(os.Getppid()) {
 		entered.Store(true)
 		return os.Exit
@@ -125,7 +132,7 @@ func await(cmd *exec.Cmd, said *os.File, signals <-chan os.Signal) (int, error) 
 		select {
 		case a := <-answers:
 			if a.err == nil {
-				_ = cmd.Process.Kill()
+				leave(cmd)
 				return int(a.code[0]), nil
 			}
 			return ended(cmd) // without a word: it was killed, or printed its help
@@ -138,6 +145,18 @@ func await(cmd *exec.Cmd, said *os.File, signals <-chan os.Signal) (int, error) 
 			_ = cmd.Process.Kill()
 			return ends, nil
 		}
+	}
+}
+
+// leave ends with a process that has said its code. It has nothing left to do, and is waited for
+// for a moment, so that what it took is accounted for; one that does not end is left behind.
+func leave(cmd *exec.Cmd) {
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(moment):
+		_ = cmd.Process.Kill()
 	}
 }
 

@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 	if !set {
 		os.Exit(m.Run())
 	}
+	if what == "silent" {
+		fmt.Println(again.Silent(os.Args[1:], time.Second))
+		os.Exit(0)
+	}
 	if code, ran, err := again.Run(); ran {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -42,6 +46,11 @@ func TestMain(m *testing.M) {
 	case "says":
 		_, _ = io.Copy(os.Stdout, os.Stdin)
 		exit(7)
+	case "takes":
+		for b := make([]byte, taken); len(b) > 0; b = b[4096:] {
+			b[0] = 1
+		}
+		exit(7)
 	case "ends":
 		os.Exit(9) // without a word, as where help is printed
 	case "is told":
@@ -51,6 +60,8 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Hour)
 	}
 }
+
+const taken = 256 << 20 // bytes
 
 func program(what string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
@@ -74,6 +85,18 @@ func TestCode(t *testing.T) {
 			what == "says" && rest != "input" {
 			t.Errorf("%s: %q", what, out)
 		}
+	}
+}
+
+// What the process of its own took is known of the program.
+func TestAccounted(t *testing.T) {
+	t.Parallel()
+	cmd := program("takes")
+	if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != 7 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10; got < taken {
+		t.Errorf("%d bytes of memory, of which the process of its own took %d", got, taken)
 	}
 }
 

@@ -73,6 +73,17 @@ func OwnerOf(paths []string) (owner User, ok bool, err error) {
 	return User{}, false, nil
 }
 
+// RootsOwn is an error where a database belongs to another user than root: one whose owner could
+// not be found out when the program was started.
+func RootsOwn(path string) error {
+	owner, known, err := OwnerOf([]string{path})
+	if err == nil && known && owner.UID != 0 {
+		err = fmt.Errorf("%s belongs to uid %d, which was not known when sqlwatch was started as root, since its disk did "+
+			"not answer: restart sqlwatch", path, owner.UID)
+	}
+	return err
+}
+
 func ownerOf(path string) (User, error) {
 	var link, st unix.Stat_t
 	dir := filepath.Dir(path)

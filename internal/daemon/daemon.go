@@ -51,6 +51,7 @@ type Options struct {
 	CountSteps   []string                       // databases whose processes' sqlite3_step is counted too
 	Adopt        []string                       // replicas, or databases, whose foreign history is continued
 	Build        BuildInfo
+	Allowed      func(path string) error  // why a database is not to be opened; nil: all are
 	NotifySocket string                   // where systemd wants to be told; "": nowhere
 	Ready        func(addresses []string) // called when the listeners are open; may be nil
 	Logger       *slog.Logger
@@ -205,6 +206,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return web.ServeAdmin(ctx, admin, handler, d.log)
 	})
 	group.Go(func() error { return d.reload(ctx) })
+	group.Go(func() error { d.past.Keep(ctx, nil); return nil }) // why that fails is said at the end, once
 	d.announce("READY=1")
 	group.Go(func() error { return d.tell(ctx) })
 	if d.o.Ready != nil {

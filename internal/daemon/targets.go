@@ -61,6 +61,11 @@ func identityOf(t config.DatabaseTarget) string {
 
 // open returns what serves one database.
 func (d *Daemon) open(ctx context.Context, t config.DatabaseTarget) (watchdog.Parts, error) {
+	if d.o.Allowed != nil {
+		if err := d.o.Allowed(t.Path); err != nil {
+			return watchdog.Parts{}, err
+		}
+	}
 	if len(t.Replicas) > 0 {
 		return d.replicatedParts(ctx, t)
 	}

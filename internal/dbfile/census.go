@@ -29,9 +29,8 @@ type census struct {
 // age says how old a census may be, by what it took: it costs no more than a part of a core.
 type age func(took time.Duration) time.Duration
 
-// censusFresh is for who is about to open a database: many that are opened at once share one,
-// for a tenth of a core. Where it takes long, because the machine is busy, it is not believed for
-// longer all the same.
+// censusFresh is for who is about to open a database: many that are opened at once share one, for
+// a tenth of a core. Where it takes long, on a busy machine, it is not believed for longer.
 func censusFresh(took time.Duration) time.Duration { return min(9*took, 250*time.Millisecond) }
 
 // censusRest is for who has a database open: whoever comes now without a lock is met within
@@ -55,8 +54,7 @@ func (c *company) foreigner(database inode, old age) (*ForeignError, error) {
 	}
 	at, open := all.at, all.open[database]
 	found, judged := all.found[database]
-	all.Unlock()
-	if judged {
+	if all.Unlock(); judged {
 		return found, nil
 	}
 	// This asks the database's own disk, for which nobody else is to wait.
@@ -87,8 +85,7 @@ func (c *census) take(self int) error {
 		return err
 	}
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err == nil && pid != self {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != self {
 			c.look(pid)
 		}
 	}
@@ -106,13 +103,13 @@ func (c *census) look(pid int) {
 	open := make(map[inode]*opener)
 	for _, fd := range fds {
 		id, err := openfile.At(filepath.Join(dir, "fd", fd.Name()))
-		if _, known := c.known[id]; !known || err != nil {
-			continue
+		if wal, known := c.known[id]; err == nil && known {
+			if open[id] == nil {
+				open[id] = &opener{pid: pid, dir: dir, all: fds, walPath: wal}
+			}
+			open[id].fds = append(open[id].fds, fd.Name())
+			open[id].look(fd.Name())
 		}
-		if open[id] == nil {
-			open[id] = &opener{pid: pid, dir: dir, all: fds, walPath: c.known[id]}
-		}
-		open[id].add(fd.Name())
 	}
 	for id, o := range open {
 		c.open[id] = append(c.open[id], *o)
@@ -131,9 +128,8 @@ type opener struct {
 	fds     []string // of the main file
 }
 
-// add takes in a descriptor of the main file.
-func (o *opener) add(fd string) {
-	o.fds = append(o.fds, fd)
+// look takes in a descriptor of the main file.
+func (o *opener) look(fd string) {
 	info, err := readFDInfo(filepath.Join(o.dir, "fdinfo", fd))
 	if err != nil {
 		o.locked = true // it is gone, or not to be looked at
@@ -147,10 +143,8 @@ func (o *opener) add(fd string) {
 
 // again looks for the lock once more.
 func (o *opener) again() {
-	fds := o.fds
-	o.fds = nil
-	for _, fd := range fds {
-		o.add(fd)
+	for _, fd := range o.fds {
+		o.look(fd)
 	}
 }
 

@@ -37,6 +37,13 @@ type Disks struct {
 // New returns Disks that waits for seconds at most.
 func New() *Disks { return &Disks{patience: patience, hung: map[string]int{}} }
 
+// Avoid has nothing looked at in a directory whose disk is known not to answer.
+func (d *Disks) Avoid(dir string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.hung[dir]++
+}
+
 // Stat is os.Stat.
 func (d *Disks) Stat(path string) (fs.FileInfo, error) {
 	return ask(d, filepath.Dir(path), func() (fs.FileInfo, error) { return os.Stat(path) })

@@ -2,6 +2,7 @@ package lookup
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,5 +84,19 @@ func TestGlobFindsTheSame(t *testing.T) {
 	}
 	if _, _, err := New().Glob("/a/["); err == nil {
 		t.Error("a bad pattern is no error")
+	}
+}
+
+// Nothing is begun in a directory that is to be avoided.
+func TestAvoid(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	d := New()
+	d.Avoid(dir)
+	if _, err := d.Stat(filepath.Join(dir, "file")); !errors.Is(err, ErrHung) {
+		t.Errorf("Stat: %v", err)
+	}
+	if _, err := d.Stat(filepath.Join(filepath.Dir(dir), "file")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Stat beside it: %v", err)
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
@@ -29,8 +29,9 @@ func (m Missing) Restore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	disks := lookup.New() // what is on one that does not answer is not known to be missing
 	for _, t := range targets {
-		if _, err := os.Stat(t.Path); !errors.Is(err, fs.ErrNotExist) || len(t.Replicas) == 0 {
+		if _, err := disks.Stat(t.Path); !errors.Is(err, fs.ErrNotExist) || len(t.Replicas) == 0 {
 			continue
 		}
 		if err := m.one(ctx, t); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
@@ -166,6 +167,9 @@ func short(reach ltx.TXID, err error) error {
 
 func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) (Outcome, error) {
 	out := Outcome{Database: s.Database.Name, Place: s.Replica.Place()}
+	if _, err := lookup.New().Lstat(o.Output); errors.Is(err, lookup.ErrHung) {
+		return out, fmt.Errorf("restore to %s: %w", o.Output, err)
+	}
 	o.SyncEvery = s.Replica.SyncEvery
 	warning := ""
 	if o.Target == (catalog.Target{}) {

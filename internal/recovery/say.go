@@ -111,7 +111,7 @@ func Proof(r restore.Result) string {
 func ParseOwner(owner, mode string) (o stage.Owner, err error) {
 	name, group, grouped := strings.Cut(owner, ":")
 	if owner != "" {
-		id, err := lookup(name, func(name string) (string, error) {
+		id, err := numberOf(name, func(name string) (string, error) {
 			u, err := user.Lookup(name)
 			if err != nil {
 				return "", err
@@ -124,7 +124,7 @@ func ParseOwner(owner, mode string) (o stage.Owner, err error) {
 		o.User = &id
 	}
 	if grouped {
-		id, err := lookup(group, func(name string) (string, error) {
+		id, err := numberOf(group, func(name string) (string, error) {
 			g, err := user.LookupGroup(name)
 			if err != nil {
 				return "", err
@@ -147,8 +147,8 @@ func ParseOwner(owner, mode string) (o stage.Owner, err error) {
 	return o, nil
 }
 
-// lookup returns a number as it is and a name's number.
-func lookup(name string, byName func(string) (string, error)) (int, error) {
+// numberOf returns a number as it is and a name's number.
+func numberOf(name string, byName func(string) (string, error)) (int, error) {
 	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
 		return int(n), nil
 	}

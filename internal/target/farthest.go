@@ -12,6 +12,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
+	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -40,8 +41,9 @@ func Farthest(
 		fmt.Fprintf(stderr, "sqlwatch: replica %s is left out: %v\n", t.Name, err)
 		errs = append(errs, fmt.Errorf("replica %s: %w", t.Name, err))
 	}
+	disks := lookup.New()
 	for _, t := range targets {
-		c, err := candidateOf(ctx, t)
+		c, err := candidateOf(ctx, disks, t)
 		if err != nil {
 			leftOut(t, err)
 			continue
@@ -74,8 +76,11 @@ func Farthest(
 	return full[0].store, full[0].target, nil
 }
 
-func candidateOf(ctx context.Context, t config.ReplicaTarget) (c candidate, err error) {
+func candidateOf(ctx context.Context, disks *lookup.Disks, t config.ReplicaTarget) (c candidate, err error) {
 	c.target = t
+	if err = answers(disks, t); err != nil {
+		return c, err
+	}
 	if c.store, err = daemon.NewStore(ctx, t); err != nil {
 		return c, err
 	}

@@ -105,9 +105,23 @@ func (r *Resolver) SourceOf(ctx context.Context, s Source, replica string) (Sour
 		s.Store, s.Replica, err = Farthest(ctx, r.Stderr, targets, s.Lineage)
 	default:
 		s.Replica = targets[0]
-		s.Store, err = daemon.NewStore(ctx, targets[0])
+		if err = answers(lookup.New(), targets[0]); err == nil {
+			s.Store, err = daemon.NewStore(ctx, targets[0])
+		}
 	}
 	return s, err
+}
+
+// answers is an error where a directory replica's disk does not answer: to look into it would
+// take for ever.
+func answers(disks *lookup.Disks, t config.ReplicaTarget) error {
+	if t.Type != "file" {
+		return nil
+	}
+	if _, err := disks.Stat(t.File.Dir); errors.Is(err, lookup.ErrHung) {
+		return err
+	}
+	return nil
 }
 
 // Every returns all configured databases, those that globs have found before included,

@@ -193,7 +193,7 @@ func TestADeadDiskIsOneDatabases(t *testing.T) {
 				for _, disk := range dead {
 					hang(t, disk)
 				}
-				l.daemon = startDaemonIn(t, dir, []string{binary}, body)
+				l.daemon = startUnready(t, dir, body)
 			} else {
 				l.daemon = startDaemonIn(t, dir, []string{binary}, body)
 				sync()
@@ -221,6 +221,19 @@ func TestADeadDiskIsOneDatabases(t *testing.T) {
 			}
 		})
 	}
+}
+
+// startUnready starts a daemon one of whose databases has no first look: that is never ready.
+func startUnready(t *testing.T, dir, body string) *daemon {
+	t.Helper()
+	address := "127.0.0.1:" + freePort(t)
+	config := write(t, dir, "sqlwatch.hcl", fmt.Sprintf("server {\n  listen = %q\n  "+
+		"admin = \"unix://%[2]s/admin.sock\"\n  state_dir = \"%[2]s/state\"\n}\n%[3]s", address, dir, body))
+	d := &daemon{process: start(t, binary, "run", "--config", config), url: "http://" + address, dir: dir, config: config}
+	eventually(t, patience, "sqlwatch answers", func() error {
+		return contains(d.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="app"} 1`)
+	})
+	return d
 }
 
 // doctor over a disk that hangs says which, examines the others, and ends, though the kernel
@@ -293,6 +306,11 @@ func TestCommandsBesideAHungDisk(t *testing.T) {
 		hang(t, filepath.Join(dir, disk))
 	}
 	out, hung := filepath.Join(dir, "out.db"), "the disk does not answer"
+	// Applications look there too: the kernel keeps whoever looks at the same name after them.
+	for _, name := range []string{"hung/app.db", "hung/replicated.db", "hung/out.db", "first/well-replicated",
+		"first/hung-replicated"} {
+		go func() { _, _ = os.Stat(filepath.Join(dir, name)) }()
+	}
 	for _, c := range []struct {
 		args []string
 		code int

@@ -129,7 +129,9 @@ func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
 	err := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + k.class,
 		"-e", "inject=" + k.class + ":signal=KILL:when=" + strconv.Itoa(n), k.program}, args...)...).Run()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled() {
+	// The work is done in a process of its own, whose end by a signal is told by a code.
+	if errors.As(err, &exit) && (exit.Sys().(syscall.WaitStatus).Signaled() ||
+		exit.ExitCode() == 128+int(syscall.SIGKILL)) {
 		killed = true
 		k.kills++
 	} else if err != nil {
