@@ -3,6 +3,7 @@ package replicator_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,4 +54,41 @@ func TestRun_StateDirectoryWithoutRoom(t *testing.T) {
 		return errors.Is(err, capture.ErrNoRoom) && errors.Is(err, capture.ErrSpoolFull) &&
 			strings.Contains(err.Error(), "free on the file system of "+h.state)
 	})
+}
+
+// The disk of the state directory is full to its last byte while the application goes on: that is
+// told, nothing is lost, and with room again everything is stored without anybody's help.
+func TestShip_S20_fullDisk(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	state := t.TempDir()
+	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=80m"); err != nil {
+		t.Skipf("needs a file system that can be filled: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(state, unix.MNT_DETACH) })
+	h := newHost(t, path, replica("memory.a", st))
+	h.state = state
+	h.begin()
+	w.commit(3)
+	h.synced()
+	ballast := filepath.Join(h.state, "ballast")
+	if out, err := exec.Command("dd", "if=/dev/zero", "of="+ballast, "bs=4k").CombinedOutput(); err == nil {
+		t.Fatalf("the disk was not filled: %s", out)
+	}
+	h.eventually("what keeps commits from being captured is told", func() bool {
+		w.commit(1)
+		h.r.Wake()
+		_, err := h.r.Captured()
+		return err != nil
+	})
+	for range 20 {
+		w.commit(3) // the application goes on
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	h.eventually("all is stored again", func() bool { return h.sync() == nil })
+	wantRestored(t, st, path)
+	h.eventually("nothing is told any more", func() bool { _, err := h.r.Captured(); return err == nil })
 }

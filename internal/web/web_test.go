@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -390,6 +391,33 @@ func TestAdminRefusesStrangers(t *testing.T) {
 		if rw.Code != http.StatusForbidden || !strings.Contains(log.String(), "allowed=false") {
 			t.Errorf("%s: status %d, log %s", name, rw.Code, log.String())
 		}
+	}
+}
+
+// Another user who can reach the socket, because somebody opened it to all, is told by the kernel
+// who he is.
+func TestAdminRefusesAnotherUser_H14(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	var log shared
+	socket, _ := admin(t, start(t), &log)
+	for path := socket; path != "/" && path != os.TempDir(); path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-S", "-c",
+		`import socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+s.sendall(b"POST /v1/reload HTTP/1.0\r\nHost: localhost\r\n\r\n")
+print(s.makefile().readline())`, socket).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), " 403 ") {
+		t.Errorf("nobody asks: %v, %s", err, out)
+	}
+	if got := log.String(); !strings.Contains(got, "peer_uid=65534") || !strings.Contains(got, "allowed=false") {
+		t.Errorf("the log does not say who asked: %s", got)
 	}
 }
 

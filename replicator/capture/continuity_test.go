@@ -228,6 +228,16 @@ func TestContinuity(t *testing.T) {
 			a.during(truncate, func() { s.step(false) })
 			a.do("commit(9)")
 		}, nil},
+		{"D34 a transaction over two databases", run(`db.execute("attach ? as other", (path + ".other",))`,
+			`db.execute("pragma other.journal_mode=wal").fetchall()`, `db.execute("create table other.t(v)")`,
+			`(db.execute("begin"), db.execute("update t set k=k+1"), db.execute("insert into other.t select v from t"), `+
+				`db.execute("commit"))`, "commit(3)"), nil},
+		{"D35 virtual and strict tables", run(`db.execute("create virtual table f using fts5(b)")`,
+			`db.execute("create virtual table r using rtree(id, x0, x1)")`,
+			`db.execute("create table s(a int primary key, b int as (a + 1) stored) strict, without rowid")`,
+			`(db.execute("insert into f select hex(v) from t"), db.execute("insert into r select rowid, k, k+1 from t"), `+
+				`db.execute("insert into s(a) select rowid from t"), db.execute("insert into f(f) values('optimize')"))`,
+			"commit(3)"), nil},
 		{"D32 transaction larger than memory for it", run("commit(1, 12000, 4000)"), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

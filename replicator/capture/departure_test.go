@@ -407,13 +407,21 @@ func TestForeignUse(t *testing.T) {
 // TestWantsTheFile/D73: whoever wants the file for himself is let in at once.
 func TestWantsTheFile(t *testing.T) {
 	t.Parallel()
-	t.Run("D73_journal_mode", func(t *testing.T) {
+	t.Run("D2_D73_journal_mode", func(t *testing.T) {
 		t.Parallel()
 		s := newScene(t)
 		a := s.live()
 		if got := a.do(`db.execute("pragma journal_mode=delete").fetchone()[0]`); got != "delete" {
 			t.Errorf("journal mode %s, want delete", got)
 		}
+		a.do("commit(9)")
+		if got, err := s.capture.Step(s.ctx, true); err == nil && got.Complete {
+			t.Errorf("with a rollback journal: %+v, which says that all is captured", got)
+		}
+		a.do(`db.execute("pragma journal_mode=wal").fetchone()`)
+		a.do("commit(9)")
+		s.captured()
+		s.checkEqual()
 	})
 	t.Run("D73_deleted_and_made_anew", func(t *testing.T) {
 		t.Parallel()

@@ -235,6 +235,35 @@ func TestErrors_S24(t *testing.T) {
 	}
 }
 
+// No inodes are left, though there is room.
+func TestInodes_S24(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,nr_inodes=20"); err != nil {
+		t.Skipf("mount tmpfs: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	s := open(t, dir)
+	full := func(txid ltx.TXID) error {
+		_, err := s.Put(context.Background(), store.LTXKey(0, txid, txid), storetest.Bytes([]byte("x")),
+			store.PutOptions{Create: true})
+		return err
+	}
+	var err error
+	for txid := ltx.TXID(1); err == nil && txid < 30; txid++ {
+		err = full(txid)
+	}
+	if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("without inodes: %v, want ErrUnavailable", err)
+	}
+	before := keys(t, s)
+	if err := s.Delete(t.Context(), before[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := full(40); err != nil || len(keys(t, s)) != len(before) {
+		t.Errorf("with one again: %v, keys %q", err, keys(t, s))
+	}
+}
+
 // TestWithoutXattrs runs the contract on a file system that has no extended
 // attributes: ramfs.
 func TestWithoutXattrs(t *testing.T) {
