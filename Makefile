@@ -20,6 +20,7 @@ test:
 	go test -race -timeout 30m ./...
 	go test -run Allocates ./policy # the race detector allocates too
 	go test -run F2 ./internal/config # with bombs as large as a file may be
+	go test -run D17 ./replicator/restore # beyond a GiB, which takes long under the race detector
 	tools/unprivileged.sh # once as nobody: root is not needed, and not what makes a test pass
 
 lint:

@@ -147,6 +147,38 @@ policy %q {
 }
 `
 
+// The process may have few descriptors more than it has: a new database is refused, and told,
+// and those that were there go on.
+func TestFewDescriptors_P7(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	startApplication(t, writer, filepath.Join(dir, "old.db"), "0.01")
+	d := startDaemon(t, dir, fmt.Sprintf("database \"all\" {\n  glob = %q\n  name = path_element(db.path, -1)\n}\n",
+		filepath.Join(dir, "*.db")))
+	used, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", d.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("prlimit", fmt.Sprintf("--pid=%d", d.Process.Pid),
+		fmt.Sprintf("--nofile=%d:", len(used)+12)).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	startApplication(t, writer, filepath.Join(dir, "new.db"), "0.01")
+	d.signal(t, syscall.SIGHUP)
+	poll(t, "the new one is refused", func() bool { return d.shows(`sqlite_up{db="new.db"} 0`) })
+	if _, page := d.get("/api/v1/health"); !strings.Contains(page, "no file descriptors are left") {
+		t.Errorf("it is not told why: %s", page)
+	}
+	commits := func() string {
+		_, page := d.get("/metrics")
+		_, after, _ := strings.Cut(page, "\nsqlite_wal_commits_total{db=\"old.db\"} ")
+		n, _, _ := strings.Cut(after, "\n")
+		return n
+	}
+	before := commits()
+	poll(t, "the old one is measured", func() bool { n := commits(); return n != "" && n != before })
+}
+
 // SIGHUP takes over a good configuration; a bad one changes nothing and shows.
 func TestReload_SIGHUP(t *testing.T) {
 	t.Parallel()

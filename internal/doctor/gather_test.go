@@ -102,6 +102,27 @@ func fresh(t *testing.T) string {
 	return filepath.Join(dir, "app.db")
 }
 
+// A database in memory is warned of, and nothing else is wrong with it.
+func TestGather_D39_tmpfs(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/dev/shm", "sqlwatch-test-")
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "app.db")
+	closed(t, path, walOn, table)
+	i := slices.IndexFunc(Diagnose(Gather(t.Context(), "app", path)), func(f Finding) bool {
+		return f.ID == "volatile-filesystem" && f.Severity == Warning
+	})
+	if i < 0 {
+		t.Error("a database on tmpfs is not warned of")
+	}
+	if got := ids(t, path); len(got) > 0 {
+		t.Errorf("found %q", got)
+	}
+}
+
 // closed makes a database that nobody has open.
 func closed(t *testing.T, path string, statements ...string) {
 	t.Helper()
