@@ -92,3 +92,31 @@ func TestShip_S20_fullDisk(t *testing.T) {
 	wantRestored(t, st, path)
 	h.eventually("nothing is told any more", func() bool { _, err := h.r.Captured(); return err == nil })
 }
+
+// The state directory of another database is put in the place of this one's, as a backup that was
+// mixed up: what is stored afterwards is this database, and no state of before is lost.
+func TestShip_P12_anothersState(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	other, ow := database(t)
+	st := storetest.NewMemory().Enforce(t)
+	a := newHost(t, path, replica("memory.a", st))
+	b := newHost(t, other, replica("memory.a", storetest.NewMemory().Enforce(t)))
+	a.begin()
+	b.begin()
+	a.commits(w, 3, 5)
+	b.commits(ow, 3, 7)
+	before := wantRestored(t, st, path)
+	a.halt()
+	b.halt()
+	swap := exec.Command("sh", "-c", `rm -rf "$0" && cp -a "$1" "$0"`, a.state, b.state)
+	if out, err := swap.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	w.commit(3)
+	a.start()
+	a.eventually("all is stored", func() bool { return a.sync() == nil })
+	if after := wantRestored(t, st, path); after.TXID <= before.TXID {
+		t.Errorf("txid %d after %d", after.TXID, before.TXID)
+	}
+}
