@@ -65,7 +65,7 @@ func registerAdmin(app *kingpin.Application, env *environment) {
 }
 
 func pauseFor(env *environment, name string, length time.Duration) error {
-	query := url.Values{"db": {absolute(name)}, "for": {length.String()}}
+	query := url.Values{"db": {name}, "for": {length.String()}}
 	if err := askAdmin(env, "/v1/pause", query, 0, &struct{}{}); err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func registerAction(app *kingpin.Application, env *environment, kind, help strin
 	limit := cmd.Flag("timeout", "Give up after this time; 0 waits for as long as it takes.").Default("0").Duration()
 	cmd.Action(func(*kingpin.ParseContext) error {
 		var record watchdog.ActionRecord
-		err := askAdmin(env, "/v1/"+kind, url.Values{"db": {absolute(*name)}}, *limit, &record)
+		err := askAdmin(env, "/v1/"+kind, url.Values{"db": {*name}}, *limit, &record)
 		if errors.Is(err, context.DeadlineExceeded) {
 			return &exitError{code: exitFindings, err: fmt.Errorf("%s of %s was not done within %s; what was captured is "+
 				"kept, and the daemon keeps trying: see `sqlwatch status`", kind, *name, *limit)}
@@ -108,7 +108,13 @@ func askAdmin(env *environment, path string, query url.Values, limit time.Durati
 		defer cancel()
 	}
 	done := cli.Waiting(env.Stderr, strings.TrimPrefix(path, "/v1/")+" "+query.Get("db"))
-	err := newAdminClient(env).Call(ctx, "POST", path, query, out)
+	client := newAdminClient(env)
+	_, err := ofDatabase(query.Get("db"), func(name string) (struct{}, error) {
+		if name != "" {
+			query.Set("db", name)
+		}
+		return struct{}{}, client.Call(ctx, "POST", path, query, out)
+	})
 	done()
 	if errors.Is(err, admin.ErrNoDaemon) {
 		return fmt.Errorf("%w: start it with `sqlwatch run`, or name its socket with --admin", err)

@@ -29,7 +29,10 @@ func registerCheckpoint(app *kingpin.Application, env *environment) {
 		ctx, stop := interruptible()
 		defer stop()
 		done := cli.Waiting(env.Stderr, "checkpoint of "+*name)
-		record, err := newAdminClient(env).Checkpoint(ctx, absolute(*name), *mode)
+		client := newAdminClient(env)
+		record, err := ofDatabase(*name, func(name string) (watchdog.ActionRecord, error) {
+			return client.Checkpoint(ctx, name, *mode)
+		})
 		if errors.Is(err, admin.ErrNoDaemon) || errors.Is(err, watchdog.ErrUnknownDatabase) {
 			record, err = checkpointOurselves(ctx, env, *name, *mode)
 		}

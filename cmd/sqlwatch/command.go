@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -19,6 +20,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/lookup"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/target"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -74,8 +76,23 @@ func openStore(ctx context.Context, env *environment, arg, replica string) (stor
 	return env.resolver().Store(ctx, arg, replica)
 }
 
-// absolute is the name by which the daemon knows what an argument means.
-func absolute(name string) string { return target.Absolute(name) }
+// ofDatabase asks a daemon about what an argument means: the database of that name, or else the file. A
+// program or a directory here may be called as a database is.
+func ofDatabase[T any](name string, ask func(name string) (T, error)) (T, error) {
+	answer, err := ask(name)
+	if name != "" && errors.Is(err, watchdog.ErrUnknownDatabase) {
+		if path := target.Absolute(name); path != name {
+			return ask(path)
+		}
+	}
+	return answer, err
+}
+
+// databases returns what the daemon knows of one database, or of all for no name.
+func databases(ctx context.Context, env *environment, name string) ([]databaseView, error) {
+	client := newAdminClient(env)
+	return ofDatabase(name, func(name string) ([]databaseView, error) { return client.Databases(ctx, name) })
+}
 
 // newAdminClient returns a client of the daemon that --admin, the configuration or the
 // default place points to.

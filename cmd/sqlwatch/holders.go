@@ -49,7 +49,7 @@ func registerBlockers(app *kingpin.Application, env *environment) {
 func knownOf(ctx context.Context, env *environment, name string) []databaseView {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	known, _ := newAdminClient(env).Databases(ctx, absolute(name))
+	known, _ := databases(ctx, env, name)
 	return known
 }
 

@@ -30,7 +30,7 @@ func lookAt(ctx context.Context, env *environment, names []string) (views []data
 		return views, true, err
 	}
 	for _, name := range names {
-		some, err := client.Databases(ctx, absolute(name))
+		some, err := databases(ctx, env, name)
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, false, err
 		}

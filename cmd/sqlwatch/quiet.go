@@ -20,7 +20,8 @@ func registerQuiet(app *kingpin.Application, env *environment) {
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := interruptible()
 		defer stop()
-		windows, err := newAdminClient(env).Quiet(ctx, absolute(*name))
+		client := newAdminClient(env)
+		windows, err := ofDatabase(*name, func(name string) ([]admin.Quiet, error) { return client.Quiet(ctx, name) })
 		if err != nil {
 			return needsDaemon(err)
 		}
@@ -66,7 +67,10 @@ func registerRetune(tune *kingpin.CmdClause, env *environment, do, help string) 
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := interruptible()
 		defer stop()
-		said, err := newAdminClient(env).Retune(ctx, do, absolute(*db), *policy, *name)
+		client := newAdminClient(env)
+		said, err := ofDatabase(*db, func(db string) (string, error) {
+			return client.Retune(ctx, do, db, *policy, *name)
+		})
 		if err == nil {
 			_, err = fmt.Fprintln(env.Stdout, said)
 		}
@@ -77,10 +81,7 @@ func registerRetune(tune *kingpin.CmdClause, env *environment, do, help string) 
 func tuned(env *environment, name string) ([]databaseView, error) {
 	ctx, stop := interruptible()
 	defer stop()
-	if name != "" {
-		name = absolute(name)
-	}
-	found, err := newAdminClient(env).Databases(ctx, name)
+	found, err := databases(ctx, env, name)
 	return found, needsDaemon(err)
 }
 

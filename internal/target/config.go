@@ -174,8 +174,8 @@ func wanted(d config.Database, names []string) bool {
 }
 
 // Absolute makes a file's name absolute and free of symbolic links, as the daemon knows
-// it, and leaves the name of a configured database alone, and one on a disk that does not
-// answer.
+// it, and leaves the name of a configured database alone, as it does a directory's, and one on
+// a disk that does not answer.
 func Absolute(name string) string { return absolute(lookup.New(), name) }
 
 func absolute(disks *lookup.Disks, name string) string {
@@ -183,7 +183,7 @@ func absolute(disks *lookup.Disks, name string) string {
 	if err != nil {
 		return name
 	}
-	if _, err := disks.Stat(path); err != nil {
+	if info, err := disks.Stat(path); err != nil || info.IsDir() {
 		return name
 	}
 	if resolved, err := disks.Resolve(path); err == nil {

@@ -68,20 +68,24 @@ func (r *Resolver) bare(paths []string, replicaURL string) (*config.Config, erro
 	return cfg, nil
 }
 
-// Path returns the file of a database: the argument itself where it is a file, else what
-// the daemon knows by that name, else what the configuration does.
+// Path returns the file of a database: what the daemon knows by that name, else what the
+// configuration does, else the argument itself where it is a file. A program beside the database
+// may be called as that is.
 func (r *Resolver) Path(ctx context.Context, name string) (string, error) {
-	if path := Absolute(name); path != name || strings.HasPrefix(name, "/") {
-		return path, nil
+	if strings.Contains(name, "/") {
+		return Absolute(name), nil
 	}
 	if known, err := r.Daemon.Databases(ctx, name); err == nil && len(known) > 0 {
 		return known[0].Path, nil
 	}
 	targets, _, err := r.Targets([]string{name}, "")
-	if err != nil {
-		return "", err
+	if err == nil {
+		return targets[0].Path, nil
 	}
-	return targets[0].Path, nil
+	if path := Absolute(name); path != name {
+		return path, nil
+	}
+	return "", err
 }
 
 // Watched returns the names of the databases that a running daemon watches, none where
