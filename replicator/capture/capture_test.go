@@ -46,7 +46,7 @@ func TestCapture(t *testing.T) {
 				if s.step(false).Restart {
 					restarts++
 				}
-				if steps++; steps%20 == 0 && s.truncate().Reclaimed > 0 {
+				if steps++; steps%60 == 0 && s.truncate().Reclaimed > 0 {
 					truncated++
 				}
 			})
