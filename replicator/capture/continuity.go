@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// continuity is whether nothing was missed between the position and what is found
-// now: proven, or lost for a reason until the comparison that is due has ended.
+// continuity is whether nothing was missed between the position and what is found now:
+// either proven, or lost for a reason until the comparison that is due has ended.
 type continuity struct {
 	files *dbfile.Files
 	tail  *tail.Tail
@@ -51,7 +51,7 @@ func (c *continuity) discontinuities() map[string]uint64 {
 	return out
 }
 
-// lose notes that continuity is not proven, once until the comparison is made.
+// lose notes that continuity is not proven. Until the comparison is made only the first reason counts.
 func (c *continuity) lose(r Reason, detail string) {
 	if c.lost != "" {
 		return
@@ -103,8 +103,8 @@ func (c *continuity) unheld(x dbfile.WALIndex) error {
 	return tail.Discontinuous(tail.ReasonWALReset, "the WAL was reset while nobody looked")
 }
 
-// recount takes the commit counter of a wal-index that was made anew from the WAL, which
-// ends where we are: the running checksum says that nothing was committed since.
+// recount adopts the commit counter of a wal-index that was rebuilt from a WAL that ends
+// where we are: the running checksum shows that nothing was committed since.
 func (c *continuity) recount(x dbfile.WALIndex) error {
 	p := c.tail.Head
 	if x.MaxFrame == 0 || !p.InGeneration(x) || p.Frames != x.Position() || p.Change == x.Change || !c.tail.Batch.Empty() {
@@ -114,11 +114,11 @@ func (c *continuity) recount(x dbfile.WALIndex) error {
 	return c.confirm(p)
 }
 
-// overwritten returns a *tail.DiscontinuityError where the main file was written to
-// and nothing was backfilled: somebody put another database into the same file, as cp
-// does, and what the WAL tells is of the one before. A checkpoint says how far it
-// means to get before it writes. It is asked at the beginning of a step and at its end: a
-// checkpoint of ours must not hide what came after it.
+// overwritten returns a *tail.DiscontinuityError where the main file was written to and
+// nothing was backfilled: somebody put another database into the same file, as cp does,
+// and the WAL belongs to the previous one. (A checkpoint announces how far it means to get
+// before it writes.) It is asked at the beginning and at the end of a step: a checkpoint
+// of ours must not hide what came after it.
 func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	if !h.active() || x.BackfillAttempted > x.Backfilled {
 		c.level = levelFile{}
@@ -161,9 +161,9 @@ func (c *continuity) whole(h *hold) bool {
 		c.level.salt == head.Salt1 && c.level.backfilled == head.Frames.Frame && c.untouched()
 }
 
-// landmark remembers the main file right after a checkpoint of ours that ended on
-// READ0: until that is left no checkpoint can write to it, so that another time,
-// however near, is somebody else's doing.
+// landmark remembers the main file right after a checkpoint of ours that ended on READ0:
+// until we leave READ0 no checkpoint can write to it, so a changed time, however close, is
+// somebody else's doing.
 func (c *continuity) landmark(h *hold) {
 	if main, err := c.main.Now(); err == nil && h.onZero() > 0 {
 		main.Changed = 0
@@ -178,10 +178,9 @@ func (c *continuity) untouched() bool {
 	return err == nil && main.Modified != 0 && main == c.level.main
 }
 
-// atRest reports whether the database, which nobody uses, is what was captured: the
-// main file is what it was when all was in it, and nothing is in a WAL. What a
-// wal-index tells counts for nothing then: who made it last need not have been the
-// last to write.
+// atRest reports whether a database that nobody uses is what was captured: the main file
+// is as it was when everything was in it, and no WAL holds anything. The wal-index does
+// not count then: whoever built it last need not have been the last to write.
 func (c *continuity) atRest() bool {
 	main, err := c.main.Sure()
 	if err != nil || c.lost != "" || !c.tail.Batch.Empty() || !c.state.Position().Main.Same(main) {

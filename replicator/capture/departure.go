@@ -19,16 +19,16 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// What happens when the others come and go.
+// What happens when others come and go.
 //
-//	others there for long    we stand back: their last close is the last of all, and
-//	                         what it unlinks is read to its end
-//	others short and many    we stay attached, so that no last close takes the WAL away
+//	others stay for long     we stand back: their last close is the last of all, and
+//	                         the WAL that it unlinks is read to its end
+//	many short visits        we stay attached, so that no last close removes the WAL
 //	                         before it is read
-//	nobody, for a moment     the WAL is emptied, and its index made to know nothing:
-//	                         whatever file is put in the database's place is found as it is
+//	nobody, for a moment     the WAL is emptied and its index cleared: whatever file is
+//	                         put in the database's place is found as it is
 //	nobody, for longer       we leave as the last close does: no WAL, no wal-index; at once
-//	                         where somebody was seen who wants the file for himself
+//	                         where somebody was seen who wants exclusive use
 const (
 	arrival    = 2 * time.Second // without a write, a copy is all there
 	emptyRetry = pace.Active     // after somebody was in the way
@@ -36,8 +36,8 @@ const (
 	emptyStall = time.Second     // there is nobody to wait for it, unless somebody comes just now
 )
 
-// departure leaves the database as SQLite leaves it, once nobody else is there: nothing
-// of ours may stand then that could be taken for part of a file that is put in its place.
+// departure leaves the database as SQLite leaves it once nobody else is there: nothing of
+// ours may remain that could be taken for part of a file that is put in its place.
 type departure struct {
 	files      *dbfile.Files
 	tail       *tail.Tail
@@ -60,8 +60,8 @@ type departure struct {
 	strange   time.Time // a WAL was there that nobody who is connected wrote
 }
 
-// lie makes the position of a database at rest one that the next life can be
-// compared with: its wal-index counts from 0.
+// lie makes the position of a database at rest one that the next life can be compared
+// with: its wal-index counts from 0.
 func (d *departure) lie() error {
 	pos := d.state.Position()
 	if rest := pos.AtRest(pos.Main); rest != pos {
@@ -145,8 +145,8 @@ func (d *departure) unclaimed() bool {
 	return err == nil && pos.TXID > 0 && (h.Salt1 != pos.Salt1 || h.Salt2 != pos.Salt2)
 }
 
-// lingers reports whether to stay attached although nobody else is there: whoever
-// comes next may be gone again before we have seen him, or be refused because of us.
+// lingers reports whether to stay attached although nobody else is there: the next visitor
+// may be gone before we have seen it.
 func (d *departure) lingers(now time.Time) bool {
 	return !d.presence.Long() && !d.presence.Exclusive() && !d.ends && (now.Sub(d.pace.Read) < d.idleAfter ||
 		now.Sub(d.presence.Since()) < d.idleAfter)

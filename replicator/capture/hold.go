@@ -12,18 +12,18 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
-// hold keeps the WAL from being reset before it is captured. One of two
-// connections is in a read transaction. What that holds is one of two locks:
+// hold keeps the WAL from being reset before it is captured. One of two connections is
+// in a read transaction, which holds one of two locks:
 //
 //   - READ1 to READ4 at some frame, the mark. Nobody can reset the WAL, and
-//     nobody can backfill beyond the mark. An application that checkpoints by
-//     itself then finds nothing to do, and runs faster than without us.
-//   - READ0, given only when every frame is in the database. Newer frames can
+//     nobody can backfill beyond the mark. An application's own checkpoints then
+//     find nothing to do, and it runs faster than without us.
+//   - READ0, granted only when every frame is in the database. Newer frames can
 //     neither be backfilled nor reset, but the WAL may be restarted at frame 1.
-//     Each of the application's own checkpoints then costs it an fsync for
-//     nothing, so READ0 is left as soon as frames appear.
+//     Each of the application's own checkpoints then costs it a useless fsync, so
+//     READ0 is left as soon as frames appear.
 //
-// To move, begin on the free connection and only then end the other.
+// To move the mark, begin on the free connection, and only then end the other transaction.
 type hold struct {
 	files   *dbfile.Files
 	flusher *segments.Flusher // captures what would be lost by a move to READ0
@@ -52,7 +52,7 @@ type connections struct {
 // open opens the connections. The files must be open before.
 func (h *hold) open(ctx context.Context) (err error) {
 	files := h.files
-	// To ask SQLite for the mode takes a lock that keeps a rollback journal's writer out.
+	// Asking SQLite for the mode takes a lock that keeps the writer of a rollback journal out.
 	if header, err := files.Header(); err == nil && !header.WAL() {
 		return fmt.Errorf("open %s: %w", files.Path(), sqlite.ErrNotWAL)
 	}
@@ -64,9 +64,9 @@ func (h *hold) open(ctx context.Context) (err error) {
 			return errors.Join(err, h.close())
 		}
 	}
-	// The first connection of all makes the -wal and -shm files.
+	// The very first connection creates the -wal and -shm files.
 	change, err := files.Refresh()
-	if err == nil && change.Database { // each change is told once: nobody else would hear of this one
+	if err == nil && change.Database { // each change is reported once: nobody else would hear of this one
 		err = ErrReplaced
 	}
 	if err != nil {
@@ -77,7 +77,7 @@ func (h *hold) open(ctx context.Context) (err error) {
 		return errors.Join(err, h.close())
 	}
 	h.shm = st.ShmInode
-	files.Pin() // an application's last close may unlink them: what was not read is read then
+	files.Pin() // an application's last close may unlink them before all of it was read
 	return nil
 }
 
@@ -92,8 +92,8 @@ func (h *hold) free() *sqlite.Conn   { return h.readers[1-h.held] }
 // close ends the transaction and closes the connections. The WAL stays as it is.
 func (h *hold) close() error { return h.closeBut((*sqlite.Conn).Close) }
 
-// leave closes the connections as the last of all are closed: if nobody else is
-// connected, nothing of a WAL stays.
+// leave closes the connections as SQLite's last close does: if nobody else is connected,
+// nothing of a WAL stays.
 func (h *hold) leave() error { return h.closeBut((*sqlite.Conn).CloseLast) }
 
 // closeUnlinked closes the connections to a WAL that has no name any more: if nobody else is
@@ -279,23 +279,23 @@ func (h *hold) thaw(ctx context.Context, f *sqlite.Freeze, level bool) error {
 	return err
 }
 
-// backfillBehind reports whether the backfill has stopped short of our own mark.
-// When a PASSIVE checkpoint has just done what it could, a reader is in the way.
+// backfillBehind reports whether the backfill stopped short of our own mark. Right after a
+// PASSIVE checkpoint that means that a reader is in the way.
 func (h *hold) backfillBehind() (bool, error) {
 	x, err := h.files.WALIndex()
 	return !h.zero && x.Backfilled < h.mark, err
 }
 
-// waitedFor reports whether the application seems to run a FULL, RESTART or
-// TRUNCATE checkpoint of its own: it then holds both locks, nobody can commit, and
-// it waits for our mark for as long as its busy timeout lasts.
+// waitedFor reports whether the application seems to run a FULL, RESTART or TRUNCATE
+// checkpoint of its own: it then holds both locks, nobody can commit, and it waits for
+// our mark until its busy timeout ends.
 func (h *hold) waitedFor() bool {
 	both, err := h.files.CheckpointHoldsWrite()
 	return err == nil && both
 }
 
-// makeWay moves to the head, so that such a checkpoint can backfill, and once it
-// has, to READ0, so that it can reset the WAL. Everything is captured before.
+// makeWay moves the mark to the head, so that such a checkpoint can backfill, and then to
+// READ0, so that it can reset the WAL. Everything is captured first.
 func (h *hold) makeWay(ctx context.Context) error {
 	if h.zero {
 		return nil

@@ -31,30 +31,30 @@ type restarter struct {
 	whenGrown time.Time     // not before, when there are so many
 }
 
-// restarted is what came of an attempt.
+// restarted is the outcome of an attempt.
 type restarted struct {
 	done  bool
 	stall time.Duration // how long the write lock was ours, done or not; 0: not at all
 }
 
-// large reports whether the WAL is to be restarted. growing is by how many bytes it
-// grows in a second: that much earlier a restart is begun, so that the bound is what
-// the WAL has, not where it starts out from.
+// large reports whether the WAL is to be restarted. growing is its growth in bytes per
+// second: a restart begins that much earlier, so that the WAL stays within its bound
+// until the restart is done.
 func (r *restarter) large(x dbfile.WALIndex, frame int, growing float64) bool {
 	meanwhile := min(int64(growing*r.took.Seconds()/2), r.restartAt/2)
 	return int64(x.MaxFrame)*int64(frame)+meanwhile >= r.restartAt
 }
 
-// due reports whether a restart that failed is to be tried again.
+// due reports whether it is time to retry a restart that failed.
 func (r *restarter) due(now time.Time, live int64) bool {
 	return now.After(r.notBefore) || live >= r.grown && now.After(r.whenGrown)
 }
 
-// try restarts the WAL, less and less often while something is in the way.
-// One that grows meanwhile does not wait that long: on a busy machine, what was
-// in the way is more often a slow moment than a reader who stays.
+// try restarts the WAL, and backs off while something is in the way. A WAL that keeps
+// growing is retried sooner: on a busy machine the obstacle is more often a slow moment
+// than a long reader.
 func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
-	// No oftener than the delay allows: a freeze that is given up has held writers up.
+	// No more often than the delay allows: even a freeze that is given up has delayed writers.
 	start := r.clock()
 	bold := live >= boldAt*r.restartAt && start.After(r.notBefore)
 	did, err := r.restart(ctx, bold)
@@ -88,16 +88,15 @@ const (
 	growthRetry     = 200 * time.Millisecond // when the WAL has grown by its bound once more
 )
 
-// restart lets the WAL begin again at its first frame, without anybody having
-// written anything: everything is copied and backfilled, and our mark moved to READ0.
-// That needs a moment without a commit. Where commits are few there is one, and nobody
-// notices; else new transactions are kept waiting for as long as it takes: see
-// sqlite.Freeze. A reader in the way, or a spent budget, leaves everything as it was;
-// it is tried again later.
+// restart makes the WAL begin again at its first frame without a write: everything is
+// copied and backfilled, and our mark moves to READ0. That needs a moment without a
+// commit. Where commits are few there is one, and nobody notices; otherwise new
+// transactions wait for as long as it takes: see sqlite.Freeze. If a reader is in the
+// way, or the budget is spent, everything stays as it was, and it is retried later.
 func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err error) {
-	// Half of what a freeze may take is for what differs from the rehearsal. Where
-	// the disk is never that quick, the WAL must not grow for ever because of it:
-	// then the freeze is tried, and given up in time if need be.
+	// Half of a freeze's budget is reserved for what differs from the rehearsal. Where the
+	// disk is never that fast, the WAL must not grow without end because of it: the freeze
+	// is tried then, and given up in time if necessary.
 	ready, dense, err := r.rehearse(ctx, r.stallBudget/2, bold)
 	if err != nil || r.hold.zero {
 		did.done = err == nil
@@ -106,7 +105,7 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 	if !ready || !dense && !bold {
 		return did, nil
 	}
-	// Once more what takes longest of a tail, so that the freeze meets a shorter one.
+	// Do the slowest part of the tail once more, so that the freeze meets a shorter one.
 	if err := errors.Join(r.flusher.AbsorbHead(), r.files.SyncWAL()); err != nil {
 		return did, err
 	}
@@ -126,11 +125,10 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 	return did, errors.Join(err, r.flusher.Wait())
 }
 
-// rehearse does, while nobody has to wait, what the freeze will do, until so
-// little is left that a round takes no longer than allowed: the bulk is copied and
-// synced, and how slow this disk is today is known. Where no commit comes between, it
-// ends on READ0 and nothing is left to do. dense says that commits came too often for
-// that.
+// rehearse does what the freeze will do, while nobody has to wait, until a round takes no
+// longer than allowed: the bulk is copied and synced then, and it is known how slow this
+// disk is today. If no commit arrives in between, it ends on READ0 and nothing is left to
+// do. dense says that commits came too often for that.
 func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready, dense bool, err error) {
 	var took time.Duration
 	for range restartRounds {
@@ -173,10 +171,10 @@ func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bo
 	return false, dense, nil
 }
 
-// copyAndBackfill makes the batch durable and runs a PASSIVE checkpoint, side by
-// side: neither needs the other, and both wait for the disk. move, if there is one,
-// advances the mark while nobody else can checkpoint: an application that does so at
-// each commit would else be the one that syncs and copies up to there.
+// copyAndBackfill makes the batch durable and runs a PASSIVE checkpoint at the same time:
+// they are independent, and both wait for the disk. move, if given, advances the mark
+// while nobody else can checkpoint: otherwise an application that checkpoints at each
+// commit would be the one that syncs and copies up to there.
 func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
 	move func(context.Context) error) (sqlite.Outcome, error) {
 	start, wanted := time.Now(), ctx
@@ -212,12 +210,12 @@ func (r *restarter) levelFrozen(ctx context.Context, freeze *sqlite.Freeze) (boo
 	return err == nil && outcome == sqlite.OutcomeComplete, err
 }
 
-// handOver lets go of the WAL for a while, so that the application restarts it by
-// itself: where a freeze never fits the stall budget, because of a slow disk, the
-// WAL would grow for ever. Nearly all is backfilled, so the application's own
-// checkpoint has little to do. Our connections stay open, so a first opener does not
-// make the wal-index anew, and its counter proves that nothing was missed or tells that
-// it was: commits that came and went between two looks cost a comparison.
+// handOver lets go of the WAL for a while, so that the application restarts it itself:
+// where the disk is so slow that a freeze never fits the stall budget, the WAL would grow
+// without end. Nearly everything is backfilled, so the application's own checkpoint has
+// little to do. Our connections stay open, so no first opener rebuilds the wal-index, and
+// its counter shows whether anything was missed: commits that came and went between two
+// looks cost a comparison.
 func (r *restarter) handOver(ctx context.Context) error {
 	before, err := tail.Index(r.files)
 	if err != nil {
