@@ -18,7 +18,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// guard is what lets a store refuses bytes that changed on the way: the SHA-256 that
+// guard is what lets a store refuse bytes that changed on the way: the SHA-256 that
 // the signature covers, over TLS too (a load balancer that ends TLS may have bad
 // memory), and beside it what the provider is known to check and to remember:
 // Amazon x-amz-checksum-sha256, which it wants again to complete an upload
