@@ -6,6 +6,7 @@
 # make smoke  installs and runs what make release made: .deb, image, other architectures
 # make reproduce  builds the release of HEAD twice, elsewhere each, and compares the bytes
 # make e2e    end-to-end checks with real Prometheus, S3 server, Litestream and browser
+# make conditions  makes every condition happen and looks at every view, as root; three minutes
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 COMMIT  ?= $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 PKG     := github.com/prometheus/common/version
@@ -41,6 +42,10 @@ e2e:
 	go build -C tools/litestream03 -o $(CURDIR)/bin/litestream03 $(LITESTREAM)
 	LITESTREAM=$(CURDIR)/bin/litestream LITESTREAM3=$(CURDIR)/bin/litestream03 go test -count=1 -run Litestream -v ./replicator/restore
 	LITESTREAM=$(CURDIR)/bin/litestream go test -C tools/e2e -count=1 -parallel 8 -timeout 30m ./...
+
+.PHONY: conditions
+conditions:
+	SQLWATCH_TEST_CONDITIONS=1 go test -C tools/e2e -count=1 -run 'TestEveryConditionInEveryView_V3$$' -timeout 20m ./...
 
 .PHONY: release
 release: # static programs, packages, SBOM and checksums in dist/

@@ -244,8 +244,8 @@ func (f *fleet) severity(db, id string) (string, error) {
 	return held[holding{db, id}], err
 }
 
-// envConditions makes TestEveryConditionInEveryView run: its disks that do not answer get in the way
-// of other tests, see row 67 of docs/track-record.md.
+// envConditions makes TestEveryConditionInEveryView run (make conditions): it takes three minutes
+// alone, and four times as long beside other work.
 const envConditions = "SQLWATCH_TEST_CONDITIONS"
 
 // Every condition really happens, and every view says so.
