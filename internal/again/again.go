@@ -68,33 +68,37 @@ func Enter() (exit func(code int)) {
 }
 
 // Run runs the command line of this process in one of its own, and returns its exit code. ran
-// is false where the caller is to do the work itself: it is that process already, or the
-// program has not called Enter, as another package's test.
+// is false where the caller is to do the work itself: it is that process already, the
+// program has not called Enter, as another package's test, or none can be started, as under
+// qemu or a limit. A disk that does not answer may keep the caller then.
 func Run() (code int, ran bool, err error) {
 	if !entered.Load() {
 		return 0, false, nil
 	}
-	code, err = run()
+	code, started, err := run()
+	if !started {
+		return 0, false, nil
+	}
 	if err != nil {
 		err = fmt.Errorf("run in a process of its own: %w", err)
 	}
 	return code, true, err
 }
 
-func run() (int, error) {
+func run() (exit int, started bool, err error) {
 	program, err := Self()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	said, code, err := os.Pipe()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer said.Close()
 	alive, ours, err := os.Pipe()
 	if err != nil {
 		code.Close()
-		return 0, err
+		return 0, false, err
 	}
 	defer ours.Close()
 	cmd := exec.Command(program, os.Args[1:]...)
@@ -109,9 +113,10 @@ func run() (int, error) {
 	code.Close()
 	alive.Close()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	return await(cmd, said, signals)
+	exit, err = await(cmd, said, signals)
+	return exit, true, err
 }
 
 // await returns the exit code that the process says, and gives the process up.

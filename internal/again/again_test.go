@@ -25,6 +25,12 @@ func TestMain(m *testing.M) {
 	if !set {
 		os.Exit(m.Run())
 	}
+	if os.Getenv("AGAIN_LIMITED") != "" {
+		few := syscall.Rlimit{Cur: 4, Max: 4}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+			panic(err)
+		}
+	}
 	if what == "silent" {
 		fmt.Println(again.Silent(os.Args[1:], time.Second))
 		os.Exit(0)
@@ -85,6 +91,22 @@ func TestCode(t *testing.T) {
 			what == "says" && rest != "input" {
 			t.Errorf("%s: %q", what, out)
 		}
+	}
+}
+
+// Where no process can be started the program does the work itself, and calls no disk silent.
+func TestCannotStart(t *testing.T) {
+	t.Parallel()
+	cmd := program("says", "one")
+	cmd.Env = append(cmd.Env, "AGAIN_LIMITED=1")
+	out, err := cmd.CombinedOutput()
+	if want := fmt.Sprint(cmd.Process.Pid, " one\n"); string(out) != want || cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("%q, %v; want %q and code 7", out, err, want)
+	}
+	silent := program("silent", "/")
+	silent.Env = append(silent.Env, "AGAIN_LIMITED=1")
+	if out, err := silent.CombinedOutput(); err != nil || string(out) != "[] <nil>\n" {
+		t.Errorf("%q, %v", out, err)
 	}
 }
 
