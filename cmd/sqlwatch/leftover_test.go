@@ -35,12 +35,6 @@ func TestKilledWhileConnected_P16(t *testing.T) {
 	database := filepath.Join(dir, "app.db")
 	exec.Command("python3", "-c", killedWriter, database).Run() // ends by its own signal
 	configuration := replicatedTo(database, filepath.Join(dir, "replica"))
-	captured := func(d *daemonProcess) func() bool {
-		return func() bool {
-			_, page := d.get("/api/v1/databases")
-			return strings.Contains(page, `"txid":1`)
-		}
-	}
 	d := startDaemon(t, dir, configuration)
 	poll(t, "the replica has everything", captured(d))
 	poll(t, "nothing is left to do", func() bool { return connectedAtRest(database) })
@@ -56,6 +50,21 @@ func TestKilledWhileConnected_P16(t *testing.T) {
 	if err := d.end(t); err != nil {
 		t.Errorf("SIGTERM: %v", err)
 	}
+	wantClosed(t, database)
+}
+
+// captured asks whether a replica has the first state of the daemon's only database.
+func captured(d *daemonProcess) func() bool {
+	return func() bool {
+		_, page := d.get("/api/v1/databases")
+		return strings.Contains(page, `"txid":1`)
+	}
+}
+
+// wantClosed demands of a database of 50 rows what SQLite's last close leaves: all of it in the main
+// file, and nothing of a WAL.
+func wantClosed(t *testing.T, database string) {
+	t.Helper()
 	for _, side := range []string{"-wal", "-shm"} {
 		if _, err := os.Stat(database + side); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v, want none", side, err)

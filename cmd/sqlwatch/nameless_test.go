@@ -161,10 +161,7 @@ func TestNamesGoInACheckpoint_D15(t *testing.T) {
 			}
 			defer files.Close()
 			if replicated {
-				poll(t, "the replica has everything", func() bool {
-					_, page := d.get("/api/v1/databases")
-					return strings.Contains(page, `"txid":1`)
-				})
+				poll(t, "the replica has everything", captured(d))
 			}
 			slow(t, d.Process.Pid, "pwrite64", database, 10*time.Millisecond)
 			a.do("rows(2500)") // 25 s of a checkpoint

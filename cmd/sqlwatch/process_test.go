@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -413,10 +412,7 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 			d := startDaemon(t, dir, configuration)
 			a.kill() // after it was seen to use its WAL
 			if replicated {
-				poll(t, "the replica has everything", func() bool {
-					_, page := d.get("/api/v1/databases")
-					return strings.Contains(page, `"txid":1`)
-				})
+				poll(t, "the replica has everything", captured(d))
 			} else if out, err := exec.Command("sqlwatch", "--config", d.config, "checkpoint", "--mode=passive",
 				"app").CombinedOutput(); err != nil {
 				t.Errorf("a passive checkpoint, which opens a connection: %v\n%s", err, out)
@@ -424,16 +420,7 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 			if err := d.end(t); err != nil {
 				t.Errorf("SIGTERM: %v", err)
 			}
-			for _, side := range []string{"-wal", "-shm"} {
-				if _, err := os.Stat(database + side); !errors.Is(err, fs.ErrNotExist) {
-					t.Errorf("%s: %v, want none", side, err)
-				}
-			}
-			out, err := exec.Command("sqlite3", "file:"+database+"?immutable=1",
-				"SELECT count(*) FROM t; PRAGMA integrity_check").CombinedOutput()
-			if got := strings.Fields(string(out)); err != nil || len(got) != 2 || got[0] != "50" || got[1] != "ok" {
-				t.Errorf("the main file alone: %s, %v; want 50 rows, ok", out, err)
-			}
+			wantClosed(t, database)
 		})
 	}
 }
