@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// flatOut is an unmodified writer that commits as fast as it can. It says what its
-// own clock saw: how many commits, and how long the slow ones took.
+// flatOut is an unmodified writer that commits as fast as it can. It prints what its own clock
+// measured: how many commits, and how long the slow ones took.
 const flatOut = `
 import sqlite3, sys, time, json
 path, seconds = sys.argv[1], float(sys.argv[2])
@@ -35,11 +35,11 @@ print(json.dumps({"commits": len(took) - errors, "seconds": last - begin, "error
 sys.stdin.read()
 `
 
-// lap is what a writer flat out saw.
+// lap is what one run of that writer measured.
 type lap struct {
 	Commits, Seconds, Errors, P99, Longest float64
-	wal                                    float64 // the largest that the WAL was, in bytes
-	under                                  float64 // share of its time in which what it was measured beside was under way
+	wal                                    float64 // the largest size of the WAL, in bytes
+	under                                  float64 // share of its time in which what it is measured beside was under way
 }
 
 func (l lap) speed() float64 { return l.Commits / l.Seconds }
@@ -50,7 +50,7 @@ type company struct {
 	kind    string              // of the replica
 	replica func(*stage) string // of the configuration
 	uploads string              // of the configuration
-	size    int                 // MB of the database before, that do not compress
+	size    int                 // MB of the database at first, which do not compress
 	first   bool                // the writer runs while the database is captured for the first time
 }
 
@@ -70,8 +70,8 @@ func companies(o options) []company {
 	}
 }
 
-// beside measures a writer flat out alone and beside each of the companies by turns:
-// the same machine a moment before and after is what a ratio is of.
+// beside measures a writer at full speed, alone and beside each company in turn: a ratio
+// compares the same machine a moment before and after.
 func beside(st *stage) ([]figure, error) {
 	var figures []figure
 	for i, c := range companies(st.o) {
@@ -171,7 +171,7 @@ func (st *stage) lap(c company, accompanied bool) (l lap, err error) {
 	}
 }
 
-// fill makes a database of so many MB that do not compress, at rest.
+// fill makes a database of so many MB that do not compress, with nobody connected.
 func fill(db string, size int) error {
 	_, err := sqlite(db, fmt.Sprintf("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; CREATE TABLE big(body BLOB); "+
 		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<=%d) INSERT INTO big SELECT "+
@@ -196,7 +196,7 @@ func (st *stage) accompany(c company, db string) error {
 func (st *stage) snapshotTaken() (bool, error) {
 	page, err := fetch("http://" + st.listen + "/metrics?name[]=sqlwatch_replica_snapshot_last_success_timestamp_seconds")
 	if err != nil {
-		return false, nil // it does not listen yet
+		return false, nil // it is not listening yet
 	}
 	_, line, found := strings.Cut(page, "\nsqlwatch_replica_snapshot_last_success_timestamp_seconds{")
 	_, value, _ := strings.Cut(line, "} ")

@@ -25,15 +25,15 @@ import (
 	"time"
 )
 
-// scene is one comparison. It is run for each program with a fresh prefix and
-// fresh databases, and says what it measured.
+// scene is one comparison. It is run for each program with a new prefix and new databases, and
+// returns what it measured.
 type scene struct {
 	name, what string
 	run        func(*stage) ([]figure, error)
 	alone      bool // sqlwatch only
 }
 
-// scenes are all there are, in their order.
+// scenes are all of them, in their order.
 var scenes = []scene{
 	{name: "load", what: "200 commits a second for 20 s, sync every 1 s", run: underLoad},
 	{name: "slow", what: "20 commits a second for 60 s, sync every 30 s", run: syncedSeldom},
@@ -46,7 +46,7 @@ var scenes = []scene{
 	{name: "beside", what: "a writer at full speed, alone and beside replication by turns", run: beside, alone: true},
 }
 
-// figure is one number of one program. Less is better in all of them but speeds.
+// figure is one number of one program. Less is better in all of them except speeds.
 type figure struct {
 	What  string  `json:"what"`
 	Value float64 `json:"value"`
@@ -66,7 +66,7 @@ type row struct {
 // report is what is printed.
 type report struct {
 	Began      time.Time `json:"began"`
-	Load       string    `json:"load_before_and_after"` // of the machine: the numbers mean less when others work on it
+	Load       string    `json:"load_before_and_after"` // of the machine: the figures mean less if others use it
 	Litestream string    `json:"litestream"`
 	Skipped    []string  `json:"skipped,omitempty"`
 	Rows       []row     `json:"rows"`
@@ -88,13 +88,13 @@ func main() {
 	flag.StringVar(&o.sqlwatch, "sqlwatch", "", "the program to measure (default: built from this tree)")
 	flag.StringVar(&o.scenes, "scenes", "", "comma-separated scenes (default: all)")
 	flag.StringVar(&o.dir, "dir", "", "scratch directory (default: a new one, removed at the end)")
-	flag.DurationVar(&o.idleFor, "idle", 20*time.Second, "how long idle databases are watched")
-	flag.DurationVar(&o.freshFor, "fresh", 75*time.Second, "how long uploads of the fresh database are counted")
-	flag.DurationVar(&o.outage, "outage", 10*time.Minute, "how long the server is away in the scene outage")
-	flag.IntVar(&o.databases, "databases", 1000, "how many databases the scene thousand has")
-	flag.DurationVar(&o.besideFor, "beside", 20*time.Second, "how long the writer of the scene beside writes at a time")
-	flag.IntVar(&o.besideMB, "mb", 1500, "size of the database that the scene beside captures for the first time")
-	flag.IntVar(&o.rounds, "rounds", 3, "how often the scene beside measures each")
+	flag.DurationVar(&o.idleFor, "idle", 20*time.Second, "how long idle databases are measured")
+	flag.DurationVar(&o.freshFor, "fresh", 75*time.Second, "how long uploads of the new database are counted")
+	flag.DurationVar(&o.outage, "outage", 10*time.Minute, "how long the server is down in the scene outage")
+	flag.IntVar(&o.databases, "databases", 1000, "number of databases in the scene thousand")
+	flag.DurationVar(&o.besideFor, "beside", 20*time.Second, "how long the writer runs each time in the scene beside")
+	flag.IntVar(&o.besideMB, "mb", 1500, "size of the database of a first capture in the scene beside")
+	flag.IntVar(&o.rounds, "rounds", 3, "number of measurements of each kind in the scene beside")
 	flag.BoolVar(&o.asJSON, "json", false, "print JSON")
 	flag.Parse()
 	if err := run(o, os.Stdout, os.Stderr); err != nil {
@@ -240,7 +240,7 @@ func number(v *float64) string {
 	}
 }
 
-// loadAverage is the machine's load of the last minute.
+// loadAverage returns the machine's load of the last minute.
 func loadAverage() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -250,7 +250,7 @@ func loadAverage() string {
 	return first
 }
 
-// moduleRoot returns the folder of the project, two above this module.
+// moduleRoot returns the directory of the project, two above this module.
 func moduleRoot() (string, error) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {

@@ -17,14 +17,14 @@ import (
 // program is one of the two that are compared.
 type program interface {
 	name() string
-	// daemon is the command that replicates databases, each to a prefix of its own, and
-	// listens (sqlwatch only) on an address.
+	// daemon is the command that replicates databases, each to a prefix of its own; sqlwatch
+	// also listens on an address.
 	daemon(st *stage, databases []string, syncEvery time.Duration) (*exec.Cmd, error)
 	// restore is the command that restores one database to out.
 	restore(st *stage, database, out string) *exec.Cmd
 }
 
-// sqlwatch is this tree's program.
+// sqlwatch is the program of this tree.
 type sqlwatch struct{ path string }
 
 func newSqlwatch(o options) (*sqlwatch, error) {
@@ -50,7 +50,7 @@ func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration
 	return s.configured(st, databases, "s3", st.s3Replica(syncEvery))
 }
 
-// configured is the daemon with that kind of a replica, which the rest describes.
+// configured is the daemon with a replica of that kind, which the other arguments describe.
 func (s *sqlwatch) configured(st *stage, databases []string, kind, rest string) (*exec.Cmd, error) {
 	var err error
 	if st.listen, err = freeAddress(); err != nil {
@@ -141,14 +141,14 @@ func (l *litestream) restore(st *stage, database, out string) *exec.Cmd {
 	return exec.Command(l.path, "restore", "-config", filepath.Join(st.dir, "litestream.yml"), "-o", out, database)
 }
 
-// environment has the credentials, and no certificates of its own: Litestream
-// 0.5.18 refuses to restore where AWS_CA_BUNDLE is set, and the server speaks HTTP.
+// environment has the credentials but no certificates of its own: Litestream 0.5.18 refuses to
+// restore if AWS_CA_BUNDLE is set, and the server speaks HTTP.
 func environment() []string {
 	rest := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AWS_") })
 	return append(rest, "AWS_ACCESS_KEY_ID="+accessKey, "AWS_SECRET_ACCESS_KEY="+secretKey)
 }
 
-// nameOf is a database's name: that of its file.
+// nameOf returns a database's name: that of its file.
 func nameOf(db string) string { return strings.TrimSuffix(filepath.Base(db), ".db") }
 
 // write puts text into a new scratch file.
@@ -167,7 +167,7 @@ type stage struct {
 	dir, prefix string
 	program     program
 	proxy       *proxy
-	uplink      string // the way that the daemon takes instead, if it has one
+	uplink      string // the address that the daemon uses instead, if any
 	objects     string // where the server keeps them
 	listen      string // address of sqlwatch's pages
 	running     []*exec.Cmd
@@ -202,7 +202,7 @@ func (st *stage) replicate(databases []string, syncEvery time.Duration) (*exec.C
 	return cmd, st.start(cmd)
 }
 
-// restore restores a database into a new file and says how long that took.
+// restore restores a database into a new file and returns how long that took.
 func (st *stage) restore(database string) (out string, took time.Duration, err error) {
 	out = filepath.Join(st.dir, fmt.Sprintf("restored-%d.db", time.Now().UnixNano()))
 	cmd := st.program.restore(st, database, out)
@@ -233,14 +233,14 @@ func (st *stage) clear() {
 	_ = os.RemoveAll(st.dir)
 }
 
-// usage is what a process has taken.
+// usage is what a process has used.
 type usage struct {
 	cpu                  time.Duration
 	rss, peak            float64 // MB
 	threads, descriptors float64
 }
 
-// usageOf reads a process's account from /proc.
+// usageOf reads a process's usage from /proc.
 func usageOf(cmd *exec.Cmd) (u usage, err error) {
 	base := fmt.Sprintf("/proc/%d/", cmd.Process.Pid)
 	text, err := os.ReadFile(base + "stat")

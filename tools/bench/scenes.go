@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// application is the unmodified writer: it commits at a steady rate and prints
-// each commit's id once it has returned.
+// application is the unmodified writer: it commits at a steady rate and prints each commit's
+// id once it has returned.
 const application = `
 import sqlite3, sys, time
 path, seconds, rate = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
@@ -36,7 +36,7 @@ while n < seconds * rate:
 sys.stdin.read()
 `
 
-// openAll opens databases, one commit each, and keeps them open.
+// openAll opens databases, makes one commit in each, and keeps them open.
 const openAll = `
 import sqlite3, sys
 held = []
@@ -57,7 +57,7 @@ type writer struct {
 	commits chan commit // closed at the application's end
 }
 
-// commit is one that the application saw returned.
+// commit is one that returned to the application.
 type commit struct {
 	id int64
 	at time.Time
@@ -104,7 +104,7 @@ func (w *writer) last(n int64) (all []commit) {
 	return all
 }
 
-// sqlite asks the system's sqlite3.
+// sqlite runs the system's sqlite3.
 func sqlite(db, query string) (string, error) {
 	out, err := exec.Command("sqlite3", db, query).CombinedOutput()
 	if err != nil {
@@ -113,8 +113,8 @@ func sqlite(db, query string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// load runs the application beside the daemon and returns what both the daemon and its
-// requests cost from the first commit to the end of the last sync.
+// load runs the application beside the daemon and returns what the daemon and its requests
+// cost from the first commit to the end of the last sync.
 func (st *stage) load(seconds, rate float64, syncEvery time.Duration) (usage, traffic, error) {
 	var none usage
 	db := filepath.Join(st.dir, "app.db")
@@ -128,7 +128,7 @@ func (st *stage) load(seconds, rate float64, syncEvery time.Duration) (usage, tr
 		return none, traffic{}, err
 	}
 	w.last(int64(seconds * rate))
-	// Quiet for longer than the pause between two syncs: the last one is over.
+	// No request for longer than the pause between two syncs: the last sync is over.
 	st.settled(syncEvery+2*time.Second, syncEvery+30*time.Second)
 	u, err := usageOf(daemon)
 	if err != nil {
@@ -137,15 +137,15 @@ func (st *stage) load(seconds, rate float64, syncEvery time.Duration) (usage, tr
 	return u, st.proxy.traffic(), st.same(db)
 }
 
-// settled waits until no request has come for a while. A program that is never
-// quiet is measured as it is, after the limit.
+// settled waits until no request has come for a while. A program that is never quiet is
+// measured after the limit, as it is.
 func (st *stage) settled(quiet, limit time.Duration) {
 	for deadline := time.Now().Add(limit); st.proxy.quiet() < quiet && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
-// same demands that a restore has every row.
+// same checks that a restored database has every row.
 func (st *stage) same(db string) error {
 	const sum = "SELECT count(*), sum(length(body)), max(id) FROM t"
 	want, err := sqlite(db, sum)
@@ -177,8 +177,8 @@ func syncedSeldom(st *stage) ([]figure, error) {
 		{"requests", float64(seen.requests), ""}}, err
 }
 
-// lossOnKill kills daemon and application at once, five times, and looks how old
-// the oldest commit is that a restore lacks.
+// lossOnKill kills daemon and application together, five times, and measures the age of the
+// oldest commit that a restore lacks.
 func lossOnKill(st *stage) ([]figure, error) {
 	const rounds = 5
 	rng := rand.New(rand.NewPCG(1, 1))
@@ -225,7 +225,7 @@ func lossOnKill(st *stage) ([]figure, error) {
 		{"longest", losses[rounds-1], "s"}}, nil
 }
 
-// hold makes n databases that a process keeps open, idle.
+// hold creates n databases, which a process keeps open, idle.
 func (st *stage) hold(n int) ([]string, error) {
 	var databases []string
 	for i := range n {
@@ -244,7 +244,7 @@ func (st *stage) hold(n int) ([]string, error) {
 	return databases, nil
 }
 
-// watchIdle lets a daemon come to rest and measures what it does then.
+// watchIdle waits until a daemon is at rest and measures what it does from then on.
 func (st *stage) watchIdle(n int) (daemon *exec.Cmd, before, after usage, seen traffic, err error) {
 	databases, err := st.hold(n)
 	if err != nil {
@@ -253,7 +253,7 @@ func (st *stage) watchIdle(n int) (daemon *exec.Cmd, before, after usage, seen t
 	if daemon, err = st.replicate(databases, time.Second); err != nil {
 		return nil, before, after, seen, err
 	}
-	// The first uploads, then the first compactions, which come half a minute later.
+	// The first uploads, then the first compactions, which follow half a minute later.
 	atLeast := func() (bool, error) { return st.proxy.traffic().puts >= n, nil }
 	if err = within(4*time.Minute, "the first uploads of all databases", atLeast); err != nil {
 		return daemon, before, after, seen, err
@@ -277,7 +277,8 @@ func idle(st *stage) ([]figure, error) {
 	}, err
 }
 
-// thousand is idle with many databases, and how long a scrape takes then.
+// thousand measures a daemon that is idle with many databases, and how long a scrape takes
+// then.
 func thousand(st *stage) ([]figure, error) {
 	daemon, before, after, seen, err := st.watchIdle(st.o.databases)
 	if err != nil {
@@ -308,8 +309,8 @@ func thousand(st *stage) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What a scrape costs where nobody else wants the processors: its share of what the
-	// daemon used meanwhile, that of being idle taken off.
+	// The cost of a scrape when nobody else needs the processors: what the daemon used
+	// meanwhile, less what it uses when idle.
 	resting := (after.cpu - before.cpu).Seconds() / st.o.idleFor.Seconds() * time.Since(began).Seconds()
 	perScrape := 1000 * ((scraped.cpu - unscraped.cpu).Seconds() - resting) / float64(len(scrapes))
 	slices.Sort(scrapes)
@@ -334,8 +335,8 @@ func fetch(url string) (string, error) {
 	return string(body), err
 }
 
-// freshDatabase counts what is uploaded of 200 MB that do not compress, and
-// times the restore against a plain copy.
+// freshDatabase measures how much is uploaded of 200 MB that do not compress, and the time of
+// a restore against that of a plain copy.
 func freshDatabase(st *stage) ([]figure, error) {
 	const size = 200
 	db := filepath.Join(st.dir, "app.db")
@@ -345,7 +346,7 @@ func freshDatabase(st *stage) ([]figure, error) {
 	if _, err := sqlite(db, fill); err != nil {
 		return nil, err
 	}
-	w, err := st.write(db, 1, 5) // the application is there, and idle after a second
+	w, err := st.write(db, 1, 5) // the application is present, and idle after a second
 	if err != nil {
 		return nil, err
 	}
@@ -391,7 +392,7 @@ func freshDatabase(st *stage) ([]figure, error) {
 	}, st.same(db)
 }
 
-// copyAndSync is what a restore is held against: the same bytes, made durable.
+// copyAndSync is what a restore is compared with: the same bytes, made durable.
 func copyAndSync(from, to string) (time.Duration, error) {
 	began := time.Now()
 	for _, args := range [][]string{{"cp", from, to}, {"sync", to}} {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// What the server knows.
+// What the server accepts.
 const (
 	bucket    = "bench"
 	accessKey = "bench-key-id"
@@ -67,7 +67,7 @@ func (s *server) stop() {
 	_ = s.cmd.Wait()
 }
 
-// freeAddress is an address of the loopback interface that was free a moment ago.
+// freeAddress returns an address of the loopback interface that was free a moment ago.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -156,14 +156,14 @@ func (p *proxy) traffic() traffic {
 	return p.seen
 }
 
-// quiet is how long no request has come.
+// quiet returns how long ago the last request came.
 func (p *proxy) quiet() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return time.Since(p.last)
 }
 
-// counted adds the bytes of a body to its proxy's.
+// counted adds the bytes of a body to those of its proxy.
 type counted struct {
 	io.ReadCloser
 	p *proxy

@@ -15,24 +15,25 @@ const (
 	uplinkRate    = 7e6 / 8   // bytes a second: a line of 7 Mbit/s
 	uplinkCount   = 60        // databases
 	uplinkSize    = 3_000_000 // bytes of each, on average
-	uplinkCommits = 5         // a second, of the busy one
+	uplinkCommits = 5         // per second, of the busy one
 )
 
-// line is a slow way to a server: a TCP proxy that lets so many bytes a second through to
-// it, shared by all connections in the order in which they ask, and any number back.
+// line is a slow connection to a server: a TCP proxy that lets so many bytes a second pass to
+// it, shared by all connections in the order of their requests. The other direction is not
+// limited.
 type line struct {
 	url      string
 	listener net.Listener
 
 	mu      sync.Mutex
-	down    bool              // nobody gets through
+	down    bool              // nothing gets through
 	open    map[net.Conn]bool // connections under way
-	free    time.Time         // when what was let through is through
+	free    time.Time         // when everything accepted so far is through
 	seen    carried
-	arrived map[int64]int // connections by the second, of Unix time
+	arrived map[int64]int // connections by second, in Unix time
 }
 
-// carried is what a line did: bytes, and how long there were none.
+// carried is what a line did: its bytes, and how long there were none.
 type carried struct {
 	sent int64
 	idle time.Duration
@@ -42,7 +43,7 @@ func (c carried) since(before carried) carried {
 	return carried{c.sent - before.sent, c.idle - before.idle}
 }
 
-// newLine is one to an address.
+// newLine returns a line to an address.
 func newLine(target string) (*line, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -64,7 +65,7 @@ func newLine(target string) (*line, error) {
 
 func (x *line) close() { x.listener.Close() }
 
-// carry is one connection. What waits unread on our side is as little as a router has room for.
+// carry serves one connection. Little is left unread on our side, as in a router.
 func (x *line) carry(from *net.TCPConn, target string) {
 	defer from.Close()
 	if !x.enter(from) {
@@ -114,20 +115,20 @@ func (x *line) leave(conn net.Conn) {
 	delete(x.open, conn)
 }
 
-// fail breaks the line, with all that is under way on it, or mends it.
+// fail breaks the line, with all that is under way on it, or repairs it.
 func (x *line) fail(down bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.down = down; !down {
-		x.free = time.Now() // while it was down it was not idle
+		x.free = time.Now() // the time that it was down does not count as idle
 	}
 	for conn := range x.open {
 		conn.Close()
 	}
 }
 
-// busiest is how many connections arrived in the busiest second since a time, and on
-// average in each.
+// busiest returns how many connections arrived in the busiest second since a time, and on
+// average per second.
 func (x *line) busiest(since time.Time) (most, mean float64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -160,9 +161,9 @@ func (x *line) now() carried {
 	return x.seen
 }
 
-// uplink gives a daemon that follows a busy database 60 more at once, over a line of 7
-// Mbit/s. The ideal time is that of their bytes on the line. How far the busy one is behind
-// meanwhile is asked of restores that do not take that way.
+// uplink gives a daemon that follows a busy database 60 more at once, over a line of 7 Mbit/s.
+// The ideal time is that of their bytes on the line. Restores that do not use the line measure
+// how far the busy database is behind meanwhile.
 func uplink(st *stage) ([]figure, error) {
 	busy := filepath.Join(st.dir, "busy.db")
 	databases, size, err := st.ballast()
@@ -215,12 +216,12 @@ func uplink(st *stage) ([]figure, error) {
 	}, nil
 }
 
-// ballast makes the databases, under names that nobody looks at yet, and says how large
-// they are in all.
+// ballast creates the databases, under names that nobody watches yet, and returns their total
+// size.
 func (st *stage) ballast() (databases []string, size int64, err error) {
 	for i := range uplinkCount {
 		db := filepath.Join(st.dir, fmt.Sprintf("db%02d.db", i))
-		rows := uplinkSize / 1_000_000 * (5 + i%11) // half to one and a half of the average
+		rows := uplinkSize / 1_000_000 * (5 + i%11) // between half and one and a half of the average
 		fill := fmt.Sprintf("PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB); "+
 			"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) "+
 			"INSERT INTO t SELECT i, randomblob(100000) FROM n;", rows)
@@ -236,7 +237,7 @@ func (st *stage) ballast() (databases []string, size int64, err error) {
 	return databases, size, nil
 }
 
-// lags asks how far a database is behind until something is done, and sorts the answers.
+// lags measures how far a database is behind until something is done, and sorts the results.
 func (st *stage) lags(
 	db string, w *writer, done func() (bool, error), limit time.Duration,
 ) (lags []float64, err error) {
@@ -258,7 +259,7 @@ func (st *stage) lags(
 	}
 }
 
-// haveBase names the databases that have a full copy at the server.
+// haveBase names the databases that have a full copy on the server.
 func (st *stage) haveBase() (map[string]bool, error) {
 	found, err := filepath.Glob(filepath.Join(st.objects, st.prefix, "*", "0009", "*.ltx"))
 	have := map[string]bool{}
@@ -268,8 +269,8 @@ func (st *stage) haveBase() (map[string]bool, error) {
 	return have, err
 }
 
-// lag is how old the oldest commit is that a restore lacks which begins now, 0 if
-// none is.
+// lag returns the age of the oldest commit that a restore which begins now would lack; 0 if
+// there is none.
 func (st *stage) lag(db string, w *writer, made *[]commit) (float64, error) {
 	asked := time.Now()
 	out, _, err := st.restore(db)
@@ -296,8 +297,8 @@ func (st *stage) lag(db string, w *writer, made *[]commit) (float64, error) {
 	return 0, nil
 }
 
-// afterOutage has 200 databases that are written to, and no server for ten minutes: how
-// often it is asked for meanwhile, and how soon all are up to date once it is back.
+// afterOutage has 200 databases that are written to while the server is away for ten minutes:
+// how often it is asked meanwhile, and how soon all are up to date once it is back.
 func afterOutage(st *stage) ([]figure, error) {
 	const count, round = 200, 2 * time.Second
 	var databases []string
@@ -342,8 +343,9 @@ func afterOutage(st *stage) ([]figure, error) {
 	}
 	mended, sent := time.Now(), slow.now()
 	slow.fail(false)
-	// What was committed while it was away is one thing. That at one moment none of 200 is late, on a
-	// machine that is busy, is another, and may take as long without an outage.
+	// That what was committed during the outage is there is one condition. That at one moment
+	// none of 200 is late, on a busy machine, is another, and may take as long without an
+	// outage.
 	stored := func() (bool, error) { n, err := st.behind(mended); return err == nil && n == 0, nil }
 	if err := within(10*time.Minute, "what was committed meanwhile is there", stored); err != nil {
 		return nil, err
@@ -364,7 +366,7 @@ func afterOutage(st *stage) ([]figure, error) {
 	}, nil
 }
 
-// writeAll writes to many databases in turn, each once a round.
+// writeAll writes to many databases in turn, to each once per round.
 const writeAll = `
 import sqlite3, sys, time
 pause = float(sys.argv[1]) / len(sys.argv[2:])
@@ -383,8 +385,9 @@ while True:
         db.execute("INSERT INTO t(body) VALUES (randomblob(300))")
 `
 
-// behind is how many replicas lack what was committed before a moment, by the daemon's metrics. Of
-// those it asks for one alone, and not often: a page with all would cost more than the replication.
+// behind returns how many replicas lack what was committed before a moment, by the daemon's
+// metrics. It requests that metric alone, and not often: a page with all would cost more than
+// the replication.
 func (st *stage) behind(before time.Time) (int, error) {
 	time.Sleep(450 * time.Millisecond)
 	page, err := fetch("http://" + st.listen + "/metrics?name[]=sqlwatch_replica_caught_up_timestamp_seconds")

@@ -19,13 +19,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// speed is how much faster than the rules' own the clock of the scenes runs: a
-// minute of the rules is a second here. Nothing but durations is touched.
+// speed is how much faster the scenes' clock runs than that of the rules: a minute of the
+// rules is a second here. Only durations are changed.
 const speed = 60
 
 var (
 	promDuration = regexp.MustCompile(`(for: |interval: |offset |\[|:)(\d+)(s|m|h|d)\b`)
-	// Limits of time stand in the rules as products; 86400 is a day's seconds.
+	// The rules write time limits as products; 86400 is a day's seconds.
 	timeProduct = regexp.MustCompile(`\b(\d+) \* (60|3600|86400)\b`)
 	unitSeconds = map[string]int{"s": 1, "m": 60, "h": 3600, "d": 86400}
 )
@@ -44,7 +44,7 @@ func faster(rules string, speed int) string {
 	})
 }
 
-// notification is one alert as Alertmanager hands it to its receiver.
+// notification is one alert as Alertmanager delivers it to its receiver.
 type notification struct {
 	Status      string
 	Labels      map[string]string
@@ -98,7 +98,7 @@ func (r *receiver) all() []string {
 	return names
 }
 
-// await waits for the notification and looks at what a person would read.
+// await waits for the notification and checks what a person would read.
 func (r *receiver) await(t *testing.T, alert, db string) {
 	t.Helper()
 	var got notification
@@ -150,9 +150,8 @@ receivers:
 	return address
 }
 
-// Five real faults, each noticed by sqlwatch, judged by Prometheus with the
-// rules of alerts/ on a faster clock, and received from Alertmanager; and
-// databases beside them of which nothing is heard.
+// Five real faults, each noticed by sqlwatch, judged by Prometheus with the rules of alerts/
+// on a faster clock, and delivered by Alertmanager. The databases beside them cause no alert.
 func TestAlertsReachTheReceiver(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount small disks")
@@ -198,8 +197,8 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 		}
 		return err
 	})
-	// A quarter of an hour on the rules' clock, in which nothing must be heard.
-	// The tests of the host's own engine and disk are not what this is about.
+	// A quarter of an hour on the rules' clock, in which nothing may be received. Alerts about
+	// the host's own SQLite and disk are not the subject.
 	quiet := time.Now().Add(15 * time.Second)
 	eventually(t, 30*time.Second, "a quiet time", func() error {
 		if time.Now().Before(quiet) {
@@ -218,7 +217,7 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 	before.end(syscall.SIGTERM)
 	swap(t, path["swapped"])
 	r.await(t, "SqlwatchDiscontinuity", "swapped")
-	r.await(t, "SqlwatchDiskFilling", "") // one for the file system, whatever it holds
+	r.await(t, "SqlwatchDiskFilling", "") // one for the file system, however many databases are on it
 	r.await(t, "SqlwatchReplicaStale", "cut")
 	r.await(t, "SqlwatchUploadsFailing", "cut")
 	r.await(t, "SqlwatchReaderPinning", "held")
@@ -233,8 +232,8 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 	r.awaitEnd(t, "SqlwatchUploadsFailing", "cut")
 }
 
-// relevant drops alerts that depend on the machine of the test: what version of
-// SQLite its Python has, and how full its own disk is.
+// relevant drops alerts that depend on the test's machine: the SQLite version of its Python,
+// and how full its disk is.
 func relevant(heard []string) []string {
 	var rest []string
 	for _, h := range heard {
@@ -289,8 +288,8 @@ func fillDisk(t *testing.T, dir string) {
 	}
 }
 
-// swap puts another database in the place of one, as a deployment or a restore
-// does. The application that comes next uses the new file.
+// swap puts another database in the place of one, as a deployment or a restore does. The next
+// application uses the new file.
 func swap(t *testing.T, db string) {
 	t.Helper()
 	fresh := db + ".new"
@@ -306,7 +305,7 @@ func swap(t *testing.T, db string) {
 	start(t, "python3", "writer.py", db, "600", "5")
 }
 
-// The speed-up touches durations and nothing else.
+// The speed-up changes durations and nothing else.
 func TestFaster(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

@@ -11,10 +11,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// A machine's clock is wrong for one life of the daemon, by far in either direction, and
-// right before and after it. Nothing stored is lost, every state comes back by its TXID,
-// the newest is the newest, and a moment that the wrong clock makes doubtful is told, and
-// refused where no other will do.
+// In one life of the daemon the machine's clock is far wrong, in either direction; before and
+// after it is right. Nothing stored is lost, every state can be restored by its TXID, the
+// newest state stays the newest, and a moment that the wrong clock makes doubtful is reported,
+// or refused if there is no other.
 func TestWrongClock_P8_R21(t *testing.T) {
 	t.Parallel()
 	for _, wrong := range []string{"26280h", "-26280h", "1h", "-1h"} {
@@ -33,7 +33,7 @@ func TestWrongClock_P8_R21(t *testing.T) {
 					append(append([]string{"restore", "-o", path}, args...), url)...)
 			}
 			states := map[string]string{}
-			var right time.Time // a moment of the life behind the wrong one
+			var right time.Time // a moment of the life after the wrong one
 			var then string
 			for _, clock := range []string{"0s", wrong, "0s"} {
 				d := startDaemonIn(t, dir, []string{"env", "SQLWATCH_TEST_CLOCK=" + clock, program}, body)

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the table of docs/conditions.md
 
 const conditionsPage = "../../docs/conditions.md"
 
-// only has TestEveryConditionInEveryView make fewer scenes: for whoever works on one.
+// only limits TestEveryConditionInEveryView to some scenes, while one works on them.
 var only = flag.String("scenes", "", "names of the scenes to make, as a regular expression; all for none")
 
 // scene makes one condition happen to a database, by the real program and real faults.
@@ -34,9 +34,9 @@ type scene struct {
 	how string // in the table
 
 	prepare func(f *fleet, db *member) // before the daemon starts
-	before  func(f *fleet, db *member) // in an earlier life of it, by whose clock it is 60 hours ago; nil: it had none
-	between func(f *fleet, db *member) // of the two lives
-	trouble func(f *fleet, db *member) // once everything is well
+	before  func(f *fleet, db *member) // in an earlier life of it, whose clock is 60 hours behind; nil: there was none
+	between func(f *fleet, db *member) // between the two lives
+	trouble func(f *fleet, db *member) // once everything works
 }
 
 // member is the database of one scene, named after its condition.
@@ -53,9 +53,9 @@ type fleet struct {
 	t       *testing.T
 	dir     string
 	program string   // of the daemon, and of the commands
-	as      []string // what runs the daemon as another user; nil: nothing
+	as      []string // runs the daemon as another user; nil: as this one
 	members []*member
-	planted []string // faults of the program
+	planted []string // faults of the program itself
 	store   *faultyStore
 
 	prometheus string
@@ -66,8 +66,8 @@ type holding struct{ db, id string }
 
 func (h holding) String() string { return strings.TrimSpace(h.db + " " + h.id) }
 
-// view is one way of asking what is wrong. It is asked once for all that may be told there,
-// and returns who says whether it is.
+// view is one way of asking what is wrong. It is asked once for everything that it may show,
+// and returns a test of who is named in it.
 type view struct {
 	name string
 	ask  func(f *fleet) (func(holding) error, error)
@@ -146,8 +146,9 @@ func matching(at string, expression func(holding) string) (func(holding) error, 
 	}, err
 }
 
-// command runs one of sqlwatch's that reports; with 2 it ends where somebody must act. One that
-// has looked at a disk that hangs cannot be ended, not by a signal either: what it printed counts.
+// command runs a command of sqlwatch that reports; its exit code 2 means that somebody must
+// act. One that has looked at a disk that hangs cannot be ended, not even by a signal: what it
+// printed counts.
 func (f *fleet) command(args ...string) (out string, code int, err error) {
 	printed, err := os.CreateTemp(f.t.TempDir(), "printed")
 	if err != nil {
@@ -175,7 +176,7 @@ func (f *fleet) command(args ...string) (out string, code int, err error) {
 	return string(text), code, nil
 }
 
-// says runs a command that tells of conditions as status does.
+// says runs a command that shows conditions like status.
 func (f *fleet) says(args ...string) (func(holding) error, error) {
 	out, code, err := f.command(args...)
 	return func(h holding) error {
@@ -203,7 +204,7 @@ func (f *fleet) diagnosed() (func(holding) error, error) {
 	}, err
 }
 
-// held asks the API what holds, and how bad each is.
+// held asks the API which conditions hold, and how severe each is.
 func (f *fleet) held() (map[holding]string, error) {
 	text, err := get(f.url + "/api/v1/health")
 	if err != nil {
@@ -244,11 +245,11 @@ func (f *fleet) severity(db, id string) (string, error) {
 	return held[holding{db, id}], err
 }
 
-// envConditions makes TestEveryConditionInEveryView run (make conditions): it takes three minutes
-// alone, and four times as long beside other work.
+// envConditions makes TestEveryConditionInEveryView run (make conditions): it takes three
+// minutes on an idle machine, and four times as long on a busy one.
 const envConditions = "SQLWATCH_TEST_CONDITIONS"
 
-// Every condition really happens, and every view says so.
+// Every condition really happens, and every view shows it.
 func TestEveryConditionInEveryView_V3(t *testing.T) {
 	if os.Geteuid() != 0 || os.Getenv(envConditions) == "" {
 		t.Skip("needs root to mount disks and to give files away, and " + envConditions)
@@ -301,7 +302,7 @@ func TestEveryConditionInEveryView_V3(t *testing.T) {
 	f.store.Break(nil) // the daemon's last sync has nothing to wait for
 }
 
-// A daemon that may read another user's database, and must not make files beside it.
+// A daemon that may read another user's database but must not create files beside it.
 func TestForeignOwnerInEveryView_V3(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to run a program as another user")
@@ -317,8 +318,8 @@ func TestForeignOwnerInEveryView_V3(t *testing.T) {
 	f.everywhere([]holding{{m.name, m.name}})
 }
 
-// quietLog looks at how often the daemon repeats itself: what goes on for an hour is a few
-// lines, and not one for each attempt.
+// quietLog checks how often the daemon repeats itself: what lasts an hour is a few lines, not
+// one for each attempt.
 func (f *fleet) quietLog() {
 	f.t.Helper()
 	lines := map[string]int{}
@@ -337,8 +338,8 @@ func (f *fleet) quietLog() {
 	}
 }
 
-// mistake writes two into the configuration, one after the other: a database that is
-// watched already, with which it is taken, and one with which it is refused.
+// mistake writes two mistakes into the configuration, one after the other: a database that is
+// watched already, with which the configuration is accepted, and one with which it is refused.
 func (f *fleet) mistake() {
 	f.t.Helper()
 	text, err := os.ReadFile(f.config)
@@ -351,8 +352,8 @@ func (f *fleet) mistake() {
 	}
 }
 
-// everywhere waits until all conditions hold and every view has told of them. A view is
-// asked for all together, and not again at once where it lacks some.
+// everywhere waits until all conditions hold and every view has shown them. A view is asked
+// for all of them together, and not at once again if some are missing.
 func (f *fleet) everywhere(expected []holding) {
 	f.t.Helper()
 	begun := time.Now()
@@ -395,7 +396,7 @@ func (f *fleet) everywhere(expected []holding) {
 	}
 }
 
-// look asks one view, and takes from the list what it tells of.
+// look asks one view, and removes what it shows from the list.
 func (f *fleet) look(v view, lacks map[holding]error, holds map[holding]bool) {
 	told, err := v.ask(f)
 	var mu sync.Mutex
@@ -422,8 +423,8 @@ func (f *fleet) look(v view, lacks map[holding]error, holds map[holding]bool) {
 	asking.Wait()
 }
 
-// firing asks the Prometheus whose alerts of conditions fire. What is good to know wakes
-// nobody.
+// firing asks Prometheus which alerts of conditions fire. Conditions of the lowest severity
+// have none.
 func (f *fleet) firing() (func(holding) error, error) {
 	alerts, err := query(f.prometheus, `ALERTS{alertname=~"SqlwatchCondition.*",alertstate="firing"}`, "condition")
 	if err != nil {
@@ -443,8 +444,8 @@ func (f *fleet) firing() (func(holding) error, error) {
 
 func sortedScenes() []string { return slices.Sorted(maps.Keys(scenes)) }
 
-// docs/conditions.md says of every condition how it is made to happen here, and there is no
-// scene of anything else.
+// docs/conditions.md describes for every condition how it is made to happen here, and every
+// scene is there.
 func TestEveryConditionHasAScene(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(conditionsPage)
@@ -510,8 +511,8 @@ func sceneTable(kinds []string) string {
 var ofItself = []string{"daemon_down", "reload_failed", "left_out", "no_databases", "handler_panicked",
 	"notification_failed"}
 
-// A daemon that finds no database says so; one that is down is told of by the commands,
-// which look for themselves.
+// A daemon that finds no database reports it; the commands, which look for themselves, report
+// a daemon that is down.
 func TestDaemonConditions_V3(t *testing.T) {
 	t.Parallel()
 	f := &fleet{t: t, dir: t.TempDir(), program: binary}
@@ -551,7 +552,7 @@ func (f *fleet) dialAdmin() *http.Client {
 	}}}
 }
 
-// post asks for an action by the admin socket; what it answers is seen by the views.
+// post requests an action through the admin socket; the views show its result.
 func (f *fleet) post(path string) {
 	f.t.Helper()
 	answer, err := f.dialAdmin().Post("http://sqlwatch"+path, "", nil)

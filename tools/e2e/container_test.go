@@ -13,8 +13,8 @@ import (
 )
 
 // The first process of a container: run --exec restores what is absent, starts the
-// application, reaps orphans, hands SIGTERM on, replicates what the application wrote
-// last, and ends with its exit code.
+// application, reaps orphans, forwards SIGTERM, replicates what the application wrote last,
+// and exits with its exit code.
 func TestExecAsInit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ while :; do sleep 0.05; done
 		if len(first) != 1 {
 			t.Fatalf("unshare has the children %v", first)
 		}
-		time.Sleep(time.Second) // the orphan has ended by now; nothing else tells
+		time.Sleep(time.Second) // the orphan has ended by now; nothing else shows it
 		for _, pid := range children(first[0]) {
 			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(stat),
 				") Z ") {
@@ -83,7 +83,7 @@ while :; do sleep 0.05; done
 	if got := rows(path("restored.db")); got != "1" {
 		t.Errorf("the replica has %s of the rows written last, want 1", got)
 	}
-	// A new machine: neither database nor state, only the replica.
+	// A new machine: neither database nor state directory, only the replica.
 	for _, name := range []string{"app.db", "app.db-wal", "app.db-shm", "state"} {
 		if err := os.RemoveAll(path(name)); err != nil {
 			t.Fatal(err)

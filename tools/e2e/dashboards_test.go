@@ -23,7 +23,7 @@ type dashboardPanel struct {
 	}
 }
 
-// emptyHere are the panels that have nothing to show in the scene, by reason.
+// emptyHere are the panels that have no data in the scene, with the reason.
 var emptyHere = map[string]string{
 	"Error budget left":              "needs an hour",
 	"Budget left of 30 days":         "needs an hour",
@@ -47,8 +47,8 @@ var emptyHere = map[string]string{
 	"Notifications":                  "the scene has no notifier",
 }
 
-// Every query of every dashboard runs against a real Prometheus that scrapes a
-// real sqlwatch beside real applications, and answers with data.
+// Every query of every dashboard runs against a real Prometheus that scrapes a real sqlwatch
+// beside real applications, and returns data.
 func TestDashboardsShowData(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -141,8 +141,8 @@ func askEverything(t *testing.T, prometheus, path string) {
 	}
 }
 
-// ask runs one query with the dashboard's variables filled in, as Grafana does,
-// and returns how many values came back.
+// ask runs one query with the dashboard's variables filled in, as Grafana does, and returns
+// the number of values.
 func ask(prometheus, expr string, instant bool) (int, error) {
 	expr = strings.NewReplacer("$__rate_interval", "10s", "$__range", "30s", "$job", "sqlwatch", "$instance",
 		"127.0.0.1:.+", "$db", "app|held").Replace(expr)

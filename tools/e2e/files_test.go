@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// fileScene is one database with an application, a replica that is a directory, and the
-// program beside them.
+// fileScene is one database with an application, a directory replica, and sqlwatch beside
+// them.
 type fileScene struct {
 	t           *testing.T
 	db, replica string
@@ -52,14 +52,14 @@ replica "file" "r" {
 	waitForSync(s.t, s.daemon.config)
 }
 
-// sync asks once whether all is in the replica.
+// sync asks once whether everything is in the replica.
 func (s *fileScene) sync() (string, error) {
 	text, err := exec.Command(binary, "sync", "--wait", "--timeout", "5s", "--config", s.daemon.config,
 		"app").CombinedOutput()
 	return string(text), err
 }
 
-// restore makes a database of what the replica holds.
+// restore restores the database from the replica.
 func (s *fileScene) restore(args ...string) (path string, err error) {
 	path = filepath.Join(s.t.TempDir(), "restored.db")
 	text, err := exec.Command(binary, append(append([]string{"restore"}, args...), "-o", path,
@@ -70,7 +70,7 @@ func (s *fileScene) restore(args ...string) (path string, err error) {
 	return path, err
 }
 
-// rows is what is in a database that nobody writes to.
+// rows counts the rows of a database that nobody writes to.
 func (s *fileScene) rows(db string) string {
 	s.t.Helper()
 	return output(s.t, "sqlite3", "-cmd", ".timeout 20000", db,
@@ -90,7 +90,7 @@ func (s *fileScene) wantCaptured() {
 	}
 }
 
-// says demands that a page comes to have a word.
+// says demands that a page eventually contains a word.
 func (s *fileScene) says(page, word string) {
 	s.t.Helper()
 	eventually(s.t, patience, page+" says "+word, func() error {
@@ -102,7 +102,7 @@ func (s *fileScene) says(page, word string) {
 	})
 }
 
-// end has an application close its database as it does when it is stopped in order.
+// end has an application close its database as in an orderly stop.
 func (a *lineApplication) end() {
 	a.t.Helper()
 	if in, ok := a.stdin.(interface{ Close() error }); ok {
@@ -139,7 +139,7 @@ func TestFilesInLife(t *testing.T) {
 			}
 			again := startLineApplication(s.t, s.db)
 			again.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
-			s.insert(s.app, 10) // into what has no name
+			s.insert(s.app, 10) // into files that have no name any more
 			s.insert(again, 30)
 			s.wantCaptured()
 			s.app.end()
@@ -157,9 +157,10 @@ func TestFilesInLife(t *testing.T) {
 			other.end()
 			s.insert(s.app, 50)
 			must(s.t, os.Rename(s.db+".new", s.db))
-			s.insert(s.app, 10) // into what has no name
+			s.insert(s.app, 10) // into files that have no name any more
 			s.app.end()
-			// Its last close leaves the side files, as it does alone: who puts a copy in place removes them.
+			// Its last close leaves the side files, as it does without sqlwatch: whoever puts
+			// a copy in place removes them.
 			for _, side := range []string{"-wal", "-shm"} {
 				if err := os.Remove(s.db + side); err != nil && !errors.Is(err, os.ErrNotExist) {
 					s.t.Fatal(err)
@@ -196,7 +197,7 @@ func TestFilesInLife(t *testing.T) {
 			s.start()
 			before := s.rows(s.db)
 			must(s.t, os.Truncate(s.db, 64<<10))
-			// It may meet the damage, and end.
+			// It may notice the corruption, and end.
 			_, err := io.WriteString(s.app.stdin, "INSERT INTO t(body) VALUES(zeroblob(100))\n")
 			must(s.t, err)
 			_, _ = s.app.stdout.ReadString('\n')
@@ -225,7 +226,7 @@ func TestFilesInLife(t *testing.T) {
 					}
 					return err
 				})
-				// A lock that is kept meanwhile would be a "database is locked" after five seconds.
+				// A lock held meanwhile would be a "database is locked" after five seconds.
 				for range 3 {
 					s.insert(s.app, 1)
 				}

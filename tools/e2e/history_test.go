@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// The history checker, with a fixed seed and a new one: kill -9, stops, lost
-// state directories, while the application truncates, vacuums and replaces its file;
-// and over a slow line, with one snapshot after the other.
+// The history checker, with a fixed seed and a new one: kill -9, stops, lost state
+// directories, while the application truncates, vacuums and replaces its file. The second part
+// runs over a slow line, with one snapshot after the other.
 func TestHistory(t *testing.T) {
 	history, err := buildProgram(t.TempDir(), "history", "../history", ".", "-tags", "libsqlite3,sqlite_serialize")
 	if err != nil {
@@ -32,7 +32,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// The newcomer's first command, from writer to restore.
+// A newcomer's first command, from writer to restore.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	text := output(t, binary, "demo", "--duration", "40s")

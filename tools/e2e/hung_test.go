@@ -25,7 +25,7 @@ const envServe, envServeAt = "SQLWATCH_TEST_SERVE", "SQLWATCH_TEST_SERVE_AT"
 func serveDisk(from, at string) int {
 	root, err := fs.NewLoopbackRoot(from)
 	if err == nil {
-		never := time.Duration(0) // nothing is remembered: each look asks
+		never := time.Duration(0) // nothing is cached: each look asks
 		var server *fuse.Server
 		server, err = fs.Mount(at, root, &fs.Options{AttrTimeout: &never, EntryTimeout: &never,
 			MountOptions: fuse.MountOptions{DirectMount: true}})
@@ -42,8 +42,8 @@ func serveDisk(from, at string) int {
 	return 0
 }
 
-// mountStoppable shows a directory at another place, by a program that can be stopped: that is
-// a disk on which files are open when it ceases to answer.
+// mountStoppable shows a directory at another place through a program that can be stopped: a
+// disk with open files that stops answering.
 func mountStoppable(t *testing.T, from string) (at string, stop func()) {
 	t.Helper()
 	at = t.TempDir()
@@ -56,7 +56,7 @@ func mountStoppable(t *testing.T, from string) (at string, stop func()) {
 	must(t, err)
 	must(t, cmd.Start())
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // ends the requests that wait
+		_ = cmd.Process.Kill() // ends the pending requests
 		_ = cmd.Wait()
 		stdin.Close()
 		_ = syscall.Unmount(at, syscall.MNT_DETACH)
@@ -67,9 +67,9 @@ func mountStoppable(t *testing.T, from string) (at string, stop func()) {
 	return at, func() { must(t, cmd.Process.Signal(syscall.SIGSTOP)) }
 }
 
-// Some process of this machine has a file open on a disk that ceases to answer: a database
-// elsewhere is replicated, examined, checkpointed and replaced all the same, though each of
-// these looks at the open files of all processes.
+// Some process of this machine has a file open on a disk that stops answering. A database
+// elsewhere is still replicated, examined, checkpointed and replaced, though each of these
+// looks at the open files of all processes.
 func TestAnotherProcessOnADeadDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that can be stopped")
@@ -112,8 +112,8 @@ func TestAnotherProcessOnADeadDisk(t *testing.T) {
 	}
 }
 
-// The only database's disk does not answer: that is a condition, and systemd, who would
-// begin the daemon anew to hang at the same read, hears that it is alive. A reload does not
+// The disk of the only database does not answer: that is a condition. systemd, which would
+// restart the daemon to hang at the same read, is told that it is alive. A reload does not
 // wait for that disk either.
 func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -132,7 +132,7 @@ func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 	f.daemon = startDaemonAs(t, []string{"env", "NOTIFY_SOCKET=" + socket, binary}, body)
 	hang(t, filepath.Dir(db))
 
-	// Another database is taken in meanwhile, by a glob that has the hung disk among others.
+	// Another database is added meanwhile, by a glob that includes the hung disk.
 	must(t, os.Mkdir(filepath.Join(dir, "well"), 0o700))
 	makeWAL(t, filepath.Join(dir, "well", "other.db"))
 	text, err := os.ReadFile(f.config)
@@ -159,8 +159,9 @@ func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 	}
 }
 
-// A database whose disk ceases to answer, or does not from the start, is a condition of its own:
-// others are measured, replicated and told of, though its application goes on having it open.
+// A database whose disk stops answering, or does not answer from the start, is a condition of
+// its own. The others are measured, replicated and shown, though its application still has it
+// open.
 func TestADeadDiskIsOneDatabases(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that hangs")
@@ -223,7 +224,8 @@ func TestADeadDiskIsOneDatabases(t *testing.T) {
 	}
 }
 
-// startUnready starts a daemon one of whose databases has no first look: that is never ready.
+// startUnready starts a daemon that cannot examine one of its databases: it never becomes
+// ready.
 func startUnready(t *testing.T, dir, body string) *daemon {
 	t.Helper()
 	address := "127.0.0.1:" + freePort(t)
@@ -236,8 +238,8 @@ func startUnready(t *testing.T, dir, body string) *daemon {
 	return d
 }
 
-// doctor over a disk that hangs says which, examines the others, and ends, though the kernel
-// keeps whoever looks at a name that somebody else looks at already.
+// doctor names the disk that hangs, examines the other databases, and ends, though the kernel
+// blocks everybody who looks at a name that somebody else is already looking at.
 func TestDoctorOverAHungDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that hangs")
@@ -277,8 +279,8 @@ func TestDoctorOverAHungDisk(t *testing.T) {
 	}
 }
 
-// restore and checkpoint, without a daemon, beside and over disks that hang: who is on another one
-// is served, and who is not is told so.
+// restore and checkpoint, without a daemon, beside and on disks that hang: they serve
+// databases on other disks, and report those that they cannot serve.
 func TestCommandsBesideAHungDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that hangs")
@@ -306,7 +308,8 @@ func TestCommandsBesideAHungDisk(t *testing.T) {
 		hang(t, filepath.Join(dir, disk))
 	}
 	out, hung := filepath.Join(dir, "out.db"), "the disk does not answer"
-	// Applications look there too: the kernel keeps whoever looks at the same name after them.
+	// Applications look there too: the kernel blocks everybody who looks at the same name
+	// after them.
 	for _, name := range []string{"hung/app.db", "hung/replicated.db", "hung/out.db", "first/well-replicated",
 		"first/hung-replicated"} {
 		go func() { _, _ = os.Stat(filepath.Join(dir, name)) }()
@@ -337,14 +340,14 @@ func TestCommandsBesideAHungDisk(t *testing.T) {
 	}
 }
 
-// ending runs a command that must come to an end.
+// ending runs a command that must end.
 func ending(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.WaitDelay = time.Second
-	text, _ := cmd.CombinedOutput() // the code says how
+	text, _ := cmd.CombinedOutput() // the exit code says how
 	if ctx.Err() != nil {
 		t.Errorf("%v did not end: %s", args, text)
 	}

@@ -19,8 +19,8 @@ import (
 // envRounds makes the fault tests complete: every system call, a hundred power cuts.
 const envRounds = "SQLWATCH_TEST_KILL_ROUNDS"
 
-// replicaOf makes a replica with a chain of several objects. It returns its
-// URL and what a restore of it is, as judged by the system's SQLite.
+// replicaOf creates a replica with a chain of several objects. It returns its URL and what it
+// restores to, as judged by the system's SQLite.
 func replicaOf(t *testing.T) (url string, want []byte) {
 	t.Helper()
 	dir := t.TempDir()
@@ -53,9 +53,8 @@ replica "file" "r" {
 	return url, want
 }
 
-// A restore killed at any call that changes a file leaves the target absent,
-// old, or complete; and what it leaves beside the target does not hinder the
-// next one, which tidies up.
+// A restore killed at any call that changes a file leaves the target absent, old, or complete.
+// What it leaves beside the target does not hinder the next restore, which removes it.
 func TestRestoreKilledAtEverySyscall(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("strace is not installed")
@@ -94,9 +93,9 @@ type restoreKiller struct {
 	left           [3]int // absent, old, complete
 }
 
-// enumerate counts N up until restores get through. strace counts per thread,
-// and Go spreads its calls over threads as it likes: one that got through does
-// not prove that N was beyond the last.
+// enumerate counts N up until restores get through. strace counts per thread, and Go
+// distributes its calls over threads as it likes: that one restore got through does not prove
+// that N was beyond the last call.
 func (k *restoreKiller) enumerate(t *testing.T) {
 	stride, through, limit := 3, 1, 12
 	if os.Getenv(envRounds) != "" {
@@ -123,13 +122,14 @@ func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
 		if err := os.WriteFile(target, k.old, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		write(t, dir, "target.db-journal", "") // of the old database: to be removed
+		write(t, dir, "target.db-journal", "") // of the old database: must be removed
 	}
 	args = append(args, k.url)
 	err := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + k.class,
 		"-e", "inject=" + k.class + ":signal=KILL:when=" + strconv.Itoa(n), k.program}, args...)...).Run()
 	var exit *exec.ExitError
-	// The work is done in a process of its own, whose end by a signal is told by a code.
+	// The work is done in a process of its own; its exit code tells whether it ended by a
+	// signal.
 	if errors.As(err, &exit) && (exit.Sys().(syscall.WaitStatus).Signaled() ||
 		exit.ExitCode() == 128+int(syscall.SIGKILL)) {
 		killed = true
@@ -154,8 +154,8 @@ func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
 	return killed
 }
 
-// wantTidied demands that the next restore goes through and leaves nothing beside the
-// target, and empties the directory.
+// wantTidied demands that the next restore gets through and leaves nothing beside the target,
+// and empties the directory.
 func wantTidied(t *testing.T, what, program, url, target string, want []byte) {
 	t.Helper()
 	output(t, program, "restore", "--force", "-o", target, url)
@@ -169,7 +169,7 @@ func wantTidied(t *testing.T, what, program, url, target string, want []byte) {
 		// What --force replaced is set aside, and a note says whose history the file is.
 		kept := e.Name() == "target.db-sqlwatch" || strings.HasPrefix(e.Name(), "target.db.replaced-")
 		if info, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), ".sqlwatch-tmp-") && info.Size() < 4096 {
-			kept = true // a note that was about to be written, of some hundred bytes: never the database
+			kept = true // a note that was about to be written, a hundred bytes: never the database
 		}
 		if e.Name() != "target.db" && !kept {
 			t.Errorf("%s: %s was left behind by the restore after it", what, e.Name())
@@ -178,9 +178,9 @@ func wantTidied(t *testing.T, what, program, url, target string, want []byte) {
 	}
 }
 
-// A restore whose disk refuses a call, because it is full or broken, leaves the target as
-// it was and says why; or it did without that call, and the target is complete. The next
-// restore goes through either way, and tidies up.
+// A restore whose disk refuses a call, because it is full or broken, leaves the target as it
+// was and says why; or it did not need that call, and the target is complete. The next restore
+// gets through either way, and cleans up.
 func TestRestoreOnABrokenDisk(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("strace is not installed")
@@ -221,7 +221,7 @@ type brokenDisk struct {
 	refused, through int
 }
 
-// enumerate counts up until restores get through, as restoreKiller does.
+// enumerate counts N up until restores get through, as restoreKiller does.
 func (b *brokenDisk) enumerate(t *testing.T) {
 	stride, limit := 2, 8
 	if os.Getenv(envRounds) != "" {
@@ -257,7 +257,7 @@ func (b *brokenDisk) round(t *testing.T, dir string, n int) (refused bool) {
 	case !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signaled():
 		t.Errorf("%s %d: %v: %s", b.class, n, err, text)
 	case rerr == nil && bytes.Equal(got, b.want) && strings.Contains(string(text), "sync directory"):
-		b.through++ // complete and in its place, of which the disk does not say that a power cut leaves it there
+		b.through++ // complete and in its place, but the disk does not confirm that it survives a power cut
 	case b.old == nil && !errors.Is(rerr, os.ErrNotExist) || b.old != nil && !bytes.Equal(got, b.old):
 		t.Errorf("%s %d: the target is %d bytes, not what it was (%v); it says %s", b.class, n, len(got), rerr, text)
 	default:
@@ -271,8 +271,8 @@ func (b *brokenDisk) round(t *testing.T, dir string, n int) (refused bool) {
 	return refused
 }
 
-// Two daemons on one state directory: the second says who is in the way and
-// ends; and a daemon that was killed is in nobody's way.
+// Two daemons with one state directory: the second names the first and ends. A daemon that was
+// killed does not block another.
 func TestSecondDaemonIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -309,7 +309,7 @@ for line in sys.stdin:
     print(db.execute(line).fetchall(), flush=True)
 `
 
-// lineApplication is an application in a process of its own that does as told.
+// lineApplication is an application in a process of its own that does as it is told.
 type lineApplication struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -349,11 +349,10 @@ func (a *lineApplication) kill() {
 	}
 }
 
-// The wal-index counts commits, and everything rests on that count. Where all
-// who use it are killed it is made anew in the same file and counts from 0. An
-// application that then makes as many commits as sqlwatch's position had
-// counted, resets the WAL and commits once more has a counter and a WAL that
-// look as if one commit had happened since.
+// The wal-index counts commits, and everything relies on that count. If all who use it are
+// killed, it is created again in the same file and counts from 0. An application that then
+// makes as many commits as sqlwatch had counted, resets the WAL and commits once more has a
+// counter and a WAL that look as if there had been one commit since.
 func TestCounterCountsAgain(t *testing.T) {
 	for commits := 2; commits <= 4; commits++ {
 		t.Run(fmt.Sprintf("P2_D27_I6_%d", commits), func(t *testing.T) {
@@ -374,7 +373,7 @@ replica "file" "r" {
 }
 `, db, replica))
 			waitForSync(t, d.config)
-			app.do("UPDATE t SET body = hex(randomblob(1000)) WHERE id = 2") // the counter stands at 3
+			app.do("UPDATE t SET body = hex(randomblob(1000)) WHERE id = 2") // the counter is at 3
 			waitForSync(t, d.config)
 			d.end(syscall.SIGKILL)
 			app.kill()

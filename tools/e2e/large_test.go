@@ -10,11 +10,12 @@ import (
 	"testing"
 )
 
-// envRestore is how many megabytes TestRestoreStreams restores; without it, it is a few hundred.
+// envRestore is the size in megabytes that TestRestoreStreams restores; a few hundred if it is
+// not set.
 const envRestore = "SQLWATCH_TEST_RESTORE_MB"
 
-// A database larger than what a restore may have of memory is streamed: the same memory,
-// however large it is. A drill too.
+// A database larger than the memory of a restore is streamed: the memory does not depend on
+// its size. A drill streams too.
 func TestRestoreStreams_R17(t *testing.T) {
 	t.Parallel()
 	megabytes, _ := strconv.Atoi(os.Getenv(envRestore))
@@ -22,7 +23,7 @@ func TestRestoreStreams_R17(t *testing.T) {
 		megabytes = 330
 	}
 	const most = 160 << 20                                                           // of memory
-	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch") // the race detector takes more
+	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch") // the race detector needs more
 	must(t, err)
 	dir := t.TempDir()
 	db, replica := filepath.Join(dir, "app.db"), filepath.Join(dir, "replica")

@@ -54,8 +54,8 @@ type process struct {
 	log *os.File
 }
 
-// start runs a program until the test ends; its output goes to a file that is
-// shown when the test fails.
+// start runs a program until the test ends; its output goes to a file that is shown if the
+// test fails.
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
 	log, err := os.Create(filepath.Join(t.TempDir(), "output.log"))
@@ -143,8 +143,8 @@ func get(url string) (string, error) {
 	return string(body), err
 }
 
-// patience is what a busy machine may need for what takes a moment at rest. A
-// test that passes does not wait for it.
+// patience is how long a busy machine may need for what takes a moment on an idle one. A test
+// that passes does not wait for it.
 const patience = 2 * time.Minute
 
 // eventually polls until check returns nil.

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// memoryGroup makes a group of processes that together get limit bytes, and returns its
+// memoryGroup creates a group of processes that together get limit bytes, and returns its
 // directory. It needs root, and a kernel whose memory controller is mounted.
 func memoryGroup(t *testing.T, limit int) string {
 	t.Helper()
@@ -35,12 +35,12 @@ func memoryGroup(t *testing.T, limit int) string {
 	return dir
 }
 
-// inside is a command's beginning that has the rest run in a group.
+// inside returns the beginning of a command that runs the rest of it in a group.
 func inside(group string, command ...string) []string {
 	return append([]string{"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, group}, command...)
 }
 
-// hog takes memory until there is the file that it is told of.
+// hog uses memory until a given file exists.
 const hog = `
 import os, sys, time
 taken = []
@@ -49,8 +49,8 @@ while not os.path.exists(sys.argv[1]) and len(taken) < 1000:
     time.sleep(0.001)
 `
 
-// The kernel kills sqlwatch for want of memory while the application writes; it is started
-// again as a service is, and what is restored is what the application has.
+// The kernel kills sqlwatch for lack of memory while the application writes; it is started
+// again like a service, and a restore returns what the application has.
 func TestOutOfMemory_P5(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -67,20 +67,20 @@ replica "file" "r" {
 }
 `, db, replica))
 	for round := range 2 {
-		// Of all in the group it is sqlwatch that the kernel shall take.
+		// In this group the kernel should choose sqlwatch.
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", d.cmd.Process.Pid), []byte("1000"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		ended := filepath.Join(dir, fmt.Sprint("ended", round))
 		application := start(t, "python3", "writer.py", db, "6", "200")
-		time.Sleep(time.Duration(rand.IntN(2000)) * time.Millisecond) // the moment is drawn by lot
+		time.Sleep(time.Duration(rand.IntN(2000)) * time.Millisecond) // a random moment
 		eater := inside(group, "python3", "-c", hog, ended)
 		eating := start(t, eater[0], eater[1:]...)
 		late := time.AfterFunc(patience, func() { _ = d.cmd.Process.Signal(syscall.SIGTERM) })
 		err := d.cmd.Wait()
 		late.Stop()
 		write(t, dir, filepath.Base(ended), "")
-		_ = eating.cmd.Wait() // it may have been the next
+		_ = eating.cmd.Wait() // it may have been killed next
 		exit := (*exec.ExitError)(nil)
 		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 			t.Fatalf("the kernel was to kill sqlwatch, which ended with %v", err)
@@ -101,9 +101,9 @@ replica "file" "r" {
 	}
 }
 
-// However the program ends, what it had in memory is not left on a disk or in a log: with
-// core files allowed as far as can be, it leaves none, and what it says on SIGABRT and
-// SIGSEGV holds no key.
+// However the program ends, its memory does not remain on a disk or in a log: it leaves no
+// core file, although they are permitted, and what it prints on SIGABRT and SIGSEGV contains
+// no key.
 func TestAbort_X9(t *testing.T) {
 	t.Parallel()
 	const canary = "kanarienvogel7431"

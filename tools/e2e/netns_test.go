@@ -11,19 +11,19 @@ import (
 	"testing"
 )
 
-// network is a switch to which network namespaces are connected, each by a cable of its
-// own, and this process. A packet to a host whose cable is pulled is gone, without a word.
+// network is a switch that connects network namespaces, each by a cable of its own, and this
+// process. A packet to a host whose cable is pulled is lost silently.
 type network struct {
 	t       *testing.T
 	bridge  string
-	subnet  string // but for the last number
+	subnet  string // without the last number
 	address string // ours
 	hosts   int
 }
 
 var networks atomic.Int32
 
-// newNetwork returns false where namespaces cannot be had.
+// newNetwork returns false if namespaces are not available.
 func newNetwork(t *testing.T) (*network, bool) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -50,7 +50,7 @@ func (nw *network) serve(h http.Handler) string {
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 	server.Start()
 	nw.t.Cleanup(func() {
-		server.CloseClientConnections() // of a host that cannot be reached, none ends by itself
+		server.CloseClientConnections() // connections of an unreachable host never end by themselves
 		server.Close()
 	})
 	return server.URL
@@ -79,12 +79,12 @@ func (nw *network) host() *netHost {
 	return h
 }
 
-// pull takes its cable out of the switch. The link stays up: nothing tells the host.
+// pull removes its cable from the switch. The link stays up: the host does not notice.
 func (h *netHost) pull() { output(h.t, "ip", "link", "set", h.cable, "nomaster") }
 
 func (h *netHost) plug() { output(h.t, "ip", "link", "set", h.cable, "master", h.bridge) }
 
-// in is a program that runs there.
+// in returns a command that runs there.
 func (h *netHost) in(program []string) []string {
 	return append([]string{"ip", "netns", "exec", h.name}, program...)
 }

@@ -24,9 +24,9 @@ import (
 
 var screenshot = flag.String("screenshot", "", "write the page's picture, for the README, to this file")
 
-// The page of a daemon at work: real databases with a writer, a replica, a policy that
-// acts, a drill, and one that somebody has deleted. `go test -run PageOfADaemon
-// -screenshot ../../docs/page.png` makes the README's picture anew.
+// The page of a daemon at work: real databases with a writer, a replica, a policy that acts, a
+// drill, and one that somebody has deleted. `go test -run PageOfADaemon -screenshot
+// ../../docs/page.png` regenerates the README's picture.
 func TestPageOfADaemonAtWork(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "srv") // a short path, for the picture
@@ -116,7 +116,7 @@ policy "empty-wal-at-night" {
 		}
 	}
 	if *screenshot != "" {
-		// An hour's past is worth seeing; two minutes of it have to do.
+		// An hour of history would show more; two minutes have to do.
 		eventually(t, 5*time.Minute, "two minutes of the sparkline", func() error {
 			text, err := get(d.url + "/api/v1/databases?db=orders")
 			if err == nil && !regexp.MustCompile(`"behind_by_minute_seconds":\[[\d.]+,[\d.]+,`).MatchString(text) {
@@ -132,8 +132,8 @@ policy "empty-wal-at-night" {
 	}
 }
 
-// flat returns the picture with the 256 colours that it has most of: text and bars need
-// no more, and it is a third of the size.
+// flat returns the picture with its 256 most frequent colours: text and bars need no more, and
+// it is a third of the size.
 func flat(t *testing.T, text []byte) []byte {
 	t.Helper()
 	in, err := png.Decode(bytes.NewReader(text))

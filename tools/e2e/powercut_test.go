@@ -17,8 +17,8 @@ import (
 	"unsafe"
 )
 
-// The application of the power cuts: row ID is of incarnation INC, and a state
-// row counts the rows. It announces each commit in a file that survives.
+// The application of the power cuts: row ID is of incarnation INC, and a state row counts the
+// rows. It announces each commit in a file that survives.
 const cutApplication = `
 import os, random, sqlite3, sys, time
 path, log, inc, synchronous = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -47,10 +47,9 @@ while True:
     time.sleep(0.003)
 `
 
-// Power cuts of the file system that holds state directory and replica, and in
-// the second variant the application's database as well: what was acknowledged
-// is restored, nothing else than what once was committed is, and after the
-// power is back replication goes on.
+// Power cuts of the file system that holds the state directory and the replica, and in the
+// second variant the application's database as well. What was acknowledged is restored, every
+// restored state was once committed, and replication continues when the power is back.
 func TestPowerCut(t *testing.T) {
 	rounds := 5
 	if s := os.Getenv(envRounds); s != "" {
@@ -84,10 +83,10 @@ type cutScene struct {
 	listen            string
 
 	app, daemon *exec.Cmd
-	logged      int64 // bytes of log that history has taken in
+	logged      int64 // bytes of the log that history has read
 	history     []int // incarnation of each row, by id-1, as far as announced
-	committed   int   // ids for certain
-	acked       int   // ids that were said to be durable in the replica
+	committed   int   // ids committed for certain
+	acked       int   // ids that were reported to be durable in the replica
 	incarnation int
 	resumed     int // incarnations that have opened the database
 	syncs       int
@@ -154,8 +153,8 @@ replica "file" "r" {
 	return c
 }
 
-// memory returns a directory for the disk image. In memory the disk below is
-// faster and the same: what ext4 had not handed down when the power went is gone.
+// memory returns a directory for the disk image. In memory the disk is faster and otherwise
+// the same: what ext4 had not written to it when the power went is gone.
 func memory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "sqlwatch-powercut")
@@ -166,8 +165,8 @@ func memory(t *testing.T) string {
 	return dir
 }
 
-// round works until a moment, cuts the power, looks at what is left, and ends
-// with the power back.
+// round works until a moment, cuts the power, checks what is left, and ends with the power
+// back.
 func (c *cutScene) round(n int) {
 	c.t.Helper()
 	synchronous := []string{"NORMAL", "FULL"}[c.rng.IntN(2)]
@@ -182,8 +181,8 @@ func (c *cutScene) round(n int) {
 		}
 		return nil
 	})
-	// The application may have lost its newest commits, and the replica has
-	// them: with the first sync of the new life the replica follows it.
+	// The application may have lost its newest commits while the replica has them: with the
+	// first sync of the new life the replica follows the application.
 	eventually(c.t, 30*time.Second, fmt.Sprintf("round %d: sync after the power came back", n), c.sync)
 	c.judge(fmt.Sprintf("round %d, with power", n))
 
@@ -193,11 +192,11 @@ func (c *cutScene) round(n int) {
 	time.AfterFunc(time.Until(until), func() {
 		defer close(ended)
 		c.cut(flags)
-		time.Sleep(50 * time.Millisecond) // for an acknowledgement that must not come
+		time.Sleep(50 * time.Millisecond) // time for an acknowledgement that must not come
 		c.kill()                          // which ends a sync under way
 	})
-	// Syncs go on while the power fails: one that is acknowledged although its
-	// fsync came too late is found below.
+	// Syncs continue while the power fails: one that is acknowledged although its fsync came
+	// too late is found below.
 	for time.Now().Before(until) {
 		if c.sync() != nil {
 			time.Sleep(5 * time.Millisecond)
@@ -233,8 +232,8 @@ func (c *cutScene) kill() {
 	}
 }
 
-// cut stops the file system as a power cut does: what is not on the disk stays
-// away. Flags: 0 after writing everything, 1 after writing the journal, 2 at once.
+// cut stops the file system like a power cut: what is not on the disk is lost. Flags: 0 after
+// writing everything, 1 after writing the journal, 2 at once.
 func (c *cutScene) cut(flags uint32) {
 	const ext4Shutdown = 0x8004587d // EXT4_IOC_SHUTDOWN
 	dir, err := os.Open(c.disk)
@@ -249,7 +248,7 @@ func (c *cutScene) cut(flags uint32) {
 	}
 }
 
-// sync asks for everything to be durable and remembers the answer.
+// sync requests that everything is made durable and remembers the answer.
 func (c *cutScene) sync() error {
 	c.follow()
 	before := c.committed
@@ -264,7 +263,7 @@ func (c *cutScene) sync() error {
 	return nil
 }
 
-// follow takes in what the application announced since.
+// follow reads what the application has announced since.
 func (c *cutScene) follow() {
 	c.t.Helper()
 	f, err := os.Open(c.log)
@@ -282,7 +281,7 @@ func (c *cutScene) follow() {
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
-			return // each line is written by one call: the rest is for later
+			return // each line is written by one call: the rest comes later
 		}
 		c.logged += int64(len(line))
 		var kind string
@@ -301,8 +300,8 @@ func (c *cutScene) follow() {
 	}
 }
 
-// judge restores and demands a prefix of what the application did, at least as
-// long as what was acknowledged.
+// judge restores and demands a prefix of what the application did, at least as long as what
+// was acknowledged.
 func (c *cutScene) judge(when string) {
 	c.t.Helper()
 	target := filepath.Join(c.host, "restored.db")

@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// envReloads is for how many seconds the storm of reloads lasts; 12 where it is not set.
+// envReloads is for how many seconds the storm of reloads lasts; 12 if it is not set.
 const envReloads = "SQLWATCH_TEST_RELOAD_SECONDS"
 
-// reloaded is a daemon with two replicated databases, each written to by a process of
-// its own, whose policies have acted once and rest for an hour.
+// reloaded is a daemon with two replicated databases, each written to by a process of its own,
+// whose policies have acted once and then pause for an hour.
 type reloaded struct {
 	*daemon
 	t       *testing.T
@@ -50,7 +50,7 @@ func newReloaded(t *testing.T, extra string) *reloaded {
 	for _, db := range []string{"app", "other"} {
 		r.write(db, filepath.Join(dir, db+".db"))
 	}
-	// What comes last in the file is the first that a half-written one lacks.
+	// The end of the file is what a half-written one lacks first.
 	r.daemon = startDaemon(t, fmt.Sprintf(`
 replica "file" "r" {
   dir        = "%[1]s/replica/${db.name}"
@@ -107,7 +107,7 @@ func (r *reloaded) write(db, path string) {
 	})
 }
 
-// stop ends a database's application and returns how many rows there are.
+// stop ends a database's application and returns the number of rows.
 func (r *reloaded) stop(db string) string {
 	r.t.Helper()
 	r.ends[db].Close()
@@ -115,7 +115,7 @@ func (r *reloaded) stop(db string) string {
 	return strings.TrimSpace(r.out[db].String())
 }
 
-// acted counts the policy's actions on a database, in this life of it and all earlier ones.
+// acted counts the policy's actions on a database, in this life and all earlier ones.
 func (r *reloaded) acted(db string) (n int) {
 	text, err := os.ReadFile(filepath.Join(r.dir, "state", "decisions.jsonl"))
 	if err != nil {
@@ -137,8 +137,7 @@ func (r *reloaded) acted(db string) (n int) {
 	return n
 }
 
-// reload puts a text into the configuration as an editor does, in the file itself, and
-// has it read.
+// reload writes a text into the configuration file itself, as an editor does, and reloads it.
 func (r *reloaded) reload(text string) {
 	r.t.Helper()
 	must(r.t, os.WriteFile(r.config, []byte(text), 0o600))
@@ -185,7 +184,7 @@ func (r *reloaded) files() (open []string) {
 	must(r.t, err)
 	for _, e := range entries {
 		name, err := os.Readlink(filepath.Join(dir, e.Name()))
-		passing := strings.Contains(name, "/.sqlwatch-tmp-") // is written just now
+		passing := strings.Contains(name, "/.sqlwatch-tmp-") // is being written just now
 		if err == nil && strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "/dev/") && !passing {
 			open = append(open, e.Name()+" "+name)
 		}
@@ -203,7 +202,7 @@ func of(open []string, suffixes ...string) (some []string) {
 	return some
 }
 
-// names are the descriptors' names, sorted.
+// names returns the descriptors' names, sorted.
 func names(open []string) (out []string) {
 	for _, one := range open {
 		_, name, _ := strings.Cut(one, " ")
@@ -241,9 +240,9 @@ func (r *reloaded) wantWhole(db, rows string) {
 }
 
 // While databases are written to, the configuration is reloaded again and again: good,
-// changed, broken, empty, gone, and written by an editor that had got to each of its
-// bytes. No timer is lost, no cooldown, no place in a replica, no descriptor, and the
-// connections of a database that all good ones name are never reopened.
+// changed, broken, empty, gone, and cut at each byte as if an editor were writing it. No
+// timer, cooldown, position in a replica or descriptor is lost, and the connections of a
+// database that all good ones name are never reopened.
 func TestReloadStorm_C9_F14(t *testing.T) {
 	t.Parallel()
 	seconds := 12
@@ -261,7 +260,7 @@ func TestReloadStorm_C9_F14(t *testing.T) {
 	began, reloads := time.Now(), 0
 	length := time.Duration(seconds) * time.Second
 	for time.Since(began) < length {
-		if reloads%3 == 0 { // how far the editor has got
+		if reloads%3 == 0 { // how far the editor has written
 			n := int(float64(len(r.good)) * float64(time.Since(began)) / float64(length))
 			r.reload(r.good[:min(n, len(r.good))])
 		} else {
@@ -292,7 +291,7 @@ func TestReloadStorm_C9_F14(t *testing.T) {
 	if got := r.snapshots(); fmt.Sprint(got) != fmt.Sprint(copies) || len(copies) != 2 {
 		t.Errorf("full copies %v, before %v", got, copies)
 	}
-	// Timers: both databases go on being measured.
+	// Timers: both databases are still measured.
 	for _, db := range []string{"app", "other"} {
 		commits := fmt.Sprintf("sqlite_wal_commits_total{db=%q}", db)
 		first := r.series(commits)
@@ -310,8 +309,8 @@ func TestReloadStorm_C9_F14(t *testing.T) {
 	t.Logf("%d reloads in %s", reloads, time.Since(began).Round(time.Second))
 }
 
-// A database that is taken out of the configuration in the middle of an upload, and put
-// back, goes on where it was.
+// A database that is removed from the configuration in the middle of an upload, and added
+// again, continues where it was.
 func TestRemovedWhileUploading_F11(t *testing.T) {
 	t.Parallel()
 	r := newReloaded(t, "uploads { bandwidth = \"64KB\" }\n")

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// trial is where a runbook's first command is run as it is written, and what it must say.
+// trial is where a runbook's first command is run as it is written, and what it must print.
 type trial struct {
 	in    string // the scene that fires the alert
 	wants string // a regular expression
@@ -42,7 +42,7 @@ var trials = map[string]trial{
 	"SqlwatchWriteLockSaturated":   {"write_lock_saturated", `python3 +([89]\d|100)\.\d %`},
 }
 
-// Every runbook begins with a command of sqlwatch, and is tried.
+// Every runbook begins with a command of sqlwatch, which is run.
 func TestRunbooksBeginWithACommand(t *testing.T) {
 	t.Parallel()
 	books, err := filepath.Glob("../../alerts/runbooks/*.md")
@@ -63,8 +63,8 @@ func TestRunbooksBeginWithACommand(t *testing.T) {
 
 var code = regexp.MustCompile("(?m)^sqlwatch .*$|`([^`\n]+)`")
 
-// firstCommand returns the command with which a runbook's "How to see it" begins, "" where
-// the first that stands there is another program's.
+// firstCommand returns the command with which a runbook's "How to see it" begins, "" if that
+// is another program's.
 func firstCommand(t *testing.T, alert string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../alerts/runbooks/" + alert + ".md")
@@ -79,8 +79,8 @@ func firstCommand(t *testing.T, alert string) string {
 	return m
 }
 
-// runbooks runs the first command of those whose scene a condition is, in a shell, as it is
-// written.
+// runbooks runs the first command of the runbooks whose scene a condition is, in a shell, as
+// it is written.
 func (f *fleet) runbooks(h holding) error {
 	for alert, trial := range trials {
 		if trial.in != cmp.Or(h.db, h.id) {

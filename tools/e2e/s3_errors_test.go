@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// What a person mistypes: `doctor` and the daemon each say in one line what is
-// wrong and what to do.
+// Typical mistakes: `doctor` and the daemon each say in one line what is wrong and what to do.
 func TestS3SaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)
@@ -53,8 +52,8 @@ func TestS3SaysWhatToDo(t *testing.T) {
 	}
 }
 
-// The policies of docs/storage.md are enough: the writer's to replicate, snapshot
-// and delete, the reader's to restore (R20).
+// The access policies of docs/storage.md are enough: the writer's to replicate, snapshot and
+// delete, the reader's to restore (R20).
 func TestS3LeastPrivilege_R20(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)

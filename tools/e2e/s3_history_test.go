@@ -20,19 +20,19 @@ var (
 	s3HistorySeed = flag.Uint64("s3.seed", 1, "seed of TestS3History")
 )
 
-// The history checker over S3: the daemon is killed while a third of its
-// requests and a quarter of the restores' go wrong in every way a network and a
-// provider know. No restore may ever be wrong, and nothing promised be lost.
+// The history checker over S3: the daemon is killed while a third of its requests and a
+// quarter of the restores' go wrong in every way that networks and providers know. No restore
+// may ever be wrong, and nothing promised may be lost.
 func TestS3History(t *testing.T) {
 	t.Parallel()
 	history, err := buildProgram(t.TempDir(), "history", "../history", ".", "-tags", "libsqlite3,sqlite_serialize")
 	must(t, err)
-	// Without the race detector: it must get something done between two kills.
+	// Without the race detector: it must make progress between two kills.
 	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch")
 	must(t, err)
 	server := startS3(t)
 	daemonSees, restoreSees := s3test.NewProxy(t, server.url()), s3test.NewProxy(t, server.url())
-	daemonSees.Rate, restoreSees.Rate = 1<<20, 1<<20 // slow, and over before anybody gives up
+	daemonSees.Rate, restoreSees.Rate = 1<<20, 1<<20 // slow, but done before anybody gives up
 	repairable := []s3test.Fault{s3test.Unavailable, s3test.InternalError, s3test.Reset, s3test.LostReply,
 		s3test.HalfReply, s3test.WrongByte, s3test.HTML, s3test.Slow}
 	var all []s3test.Fault
@@ -76,7 +76,7 @@ func TestS3History(t *testing.T) {
 	t.Logf("%s", tail(text, 4000))
 }
 
-// keepScene copies what a failure is to be understood from.
+// keepScene copies what is needed to understand a failure.
 func keepScene(t *testing.T, dirs ...string) {
 	t.Helper()
 	kept, err := os.MkdirTemp("", "s3history")

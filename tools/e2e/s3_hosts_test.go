@@ -15,35 +15,35 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// envHosts makes TestTwoHosts try every pairing, and where it is "apart", each host in a
+// envHosts makes TestTwoHosts try every pairing and, if it is "apart", with each host in a
 // network namespace of its own.
 const envHosts = "SQLWATCH_TEST_HOSTS"
 
-// impatient is sqlwatch with leases of seconds and a clock that a test may set wrong.
+// impatient is a sqlwatch with leases of seconds and a clock that a test can set.
 var impatient = sync.OnceValues(func() (string, error) {
 	return buildProgram(filepath.Dir(binary), "sqlwatch-impatient", "../..", "./cmd/sqlwatch", "-tags", "shortlease")
 })
 
 // What two hosts are doing when they meet.
 const (
-	idle     = "idle"     // the one that writes has nothing to write
+	idle     = "idle"     // the writer has nothing to write
 	busy     = "busy"     // it has
-	snapshot = "snapshot" // the other's first snapshot takes longer than a lease lasts
+	snapshot = "snapshot" // the other's first snapshot takes longer than a lease
 	ahead    = "ahead"    // the other's clock is 3 minutes ahead
 	behind   = "behind"   // or behind
-	stopped  = "stopped"  // the one that writes is stopped, by SIGSTOP, and goes on later
-	cut      = "S3 cut"   // its packets are lost, in both directions, and later no more
+	stopped  = "stopped"  // the writer is stopped by SIGSTOP and continues later
+	cut      = "S3 cut"   // its packets are lost in both directions, for a while
 )
 
-// Staging is started with production's configuration while production is idle, busy
-// or stopped, over stores that guard with every condition, with one, or with none:
-// staging is told and stores nothing, production goes on, and the newest state is
-// production's. Told to adopt, staging waits for as long as production lives, and then
-// takes over; production, which comes back, is told, nothing more of its is
-// acknowledged, and both histories can be restored.
+// Staging is started with production's configuration while production is idle, busy or
+// stopped, over stores that support every condition of a write, one, or none. Staging reports
+// it and stores nothing, production continues, and the newest state is production's. When told
+// to adopt, staging waits as long as production lives, and then takes over. Production, when
+// it comes back, reports that, nothing more of it is acknowledged, and both histories can be
+// restored.
 //
-// Where production's packets are lost instead, it is the same. That, and all where it is
-// asked for, is between hosts in network namespaces of their own.
+// The same holds if production's packets are lost instead. That variant, and all of them on
+// request, runs between hosts in network namespaces of their own.
 func TestTwoHosts_C14(t *testing.T) {
 	t.Parallel()
 	stores := map[string]s3test.Profile{
@@ -79,7 +79,7 @@ type hosts struct {
 	original, program   []string // production's, and staging's
 	body                string   // of staging's configuration
 	at                  string   // staging's address
-	wire                *netHost // production's, where it has one
+	wire                *netHost // production's, if it has one
 
 	early string // contents of production's database at txid
 	txid  uint64
@@ -93,7 +93,7 @@ func newHosts(t *testing.T, what string, profile s3test.Profile, apart bool) *ho
 	const loopback = "127.0.0.1"
 	h := &hosts{t: t, what: what, url: s3URL(store.URL, "v1/app"), db: filepath.Join(t.TempDir(), "app.db"),
 		other: filepath.Join(t.TempDir(), "app.db"), original: []string{program}, program: []string{program}, at: loopback}
-	// Each host reaches the store by a way of its own.
+	// Each host reaches the store on a way of its own.
 	way := func() string { return s3test.NewProxy(t, store.URL).URL }
 	at := loopback
 	if apart {
@@ -144,7 +144,7 @@ func (h *hosts) restore(args ...string) (path string, txid uint64) {
 	return path, r.TXID
 }
 
-// acknowledged asks a daemon whether all that is committed is durable.
+// acknowledged asks a daemon whether everything committed is durable.
 func (h *hosts) acknowledged(d *daemon) error {
 	h.t.Helper()
 	a := sqlwatch(h.t, s3KeyID, s3Secret, "sync", "--wait", "--timeout", "2s", "--config", d.config, "app")
@@ -154,7 +154,7 @@ func (h *hosts) acknowledged(d *daemon) error {
 	return nil
 }
 
-// told demands that a daemon says so, while its application goes on.
+// told demands that a daemon reports so, while its application continues.
 func (h *hosts) told(d *daemon, db, word string) {
 	h.t.Helper()
 	eventually(h.t, time.Minute, "it is told: "+word, func() error {
@@ -172,8 +172,8 @@ func (h *hosts) told(d *daemon, db, word string) {
 	})
 }
 
-// works demands that what is committed to a daemon's database is acknowledged, and is
-// the newest state.
+// works demands that what is committed to a daemon's database is acknowledged, and is the
+// newest state.
 func (h *hosts) works(d *daemon, db string) {
 	h.t.Helper()
 	commits(h.t, db, 0.2, 50)
@@ -184,7 +184,7 @@ func (h *hosts) works(d *daemon, db string) {
 	}
 }
 
-// stop stops production, however this scene has it, and again makes it go on.
+// stop stops production in the way of this scene, and returns how to continue it.
 func (h *hosts) stop() {
 	h.t.Helper()
 	switch h.what {
@@ -192,7 +192,7 @@ func (h *hosts) stop() {
 		must(h.t, h.production.process.cmd.Process.Signal(syscall.SIGSTOP))
 	case cut:
 		h.wire.pull()
-	case idle, ahead: // as one shuts a machine down
+	case idle, ahead: // like a machine that is shut down
 		h.production.process.end(syscall.SIGTERM)
 	default:
 		h.production.process.end(syscall.SIGKILL)
@@ -212,7 +212,7 @@ func (h *hosts) again() {
 	}
 }
 
-// meet starts staging, which has to be told, and lets production go on.
+// meet starts staging, which must report it, and lets production continue.
 func (h *hosts) meet() {
 	h.t.Helper()
 	away := h.what == stopped || h.what == cut
@@ -227,7 +227,7 @@ func (h *hosts) meet() {
 	h.works(h.production, h.db)
 }
 
-// takeOver tells staging to adopt the place.
+// takeOver tells staging to adopt the prefix.
 func (h *hosts) takeOver() {
 	h.t.Helper()
 	h.staging.process.end(syscall.SIGTERM)
@@ -247,7 +247,7 @@ func (h *hosts) takeOver() {
 	h.again()
 	h.told(h.production, h.db, "another writer has taken this replica over")
 	h.t.Logf("production was told %s after staging's first acknowledgement", time.Since(taken).Round(time.Second))
-	for range 3 { // fenced it stays
+	for range 3 { // it stays fenced
 		commits(h.t, h.db, 0.1, 20)
 		if h.acknowledged(h.production) == nil {
 			h.t.Error("production's commits are acknowledged again")

@@ -39,14 +39,14 @@ func withLitestream(t *testing.T, server *s3Server, db, prefix string) *litestre
     replica: {type: s3, bucket: %s, path: %s, endpoint: %q,
               region: us-east-1, force-path-style: true, sync-interval: 1s}
 `, db, s3Bucket, prefix, server.url()))
-	// Litestream 0.5.18 cannot restore from S3 where AWS_CA_BUNDLE is set.
+	// Litestream 0.5.18 cannot restore from S3 if AWS_CA_BUNDLE is set.
 	l.env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AWS_") })
 	l.env = append(l.env, "AWS_ACCESS_KEY_ID="+s3KeyID, "AWS_SECRET_ACCESS_KEY="+s3Secret)
 	return l
 }
 
-// replicate runs Litestream's daemon while during does its work, and lets it
-// finish its last sync.
+// replicate runs Litestream's daemon while during does its work, and lets it finish its last
+// sync.
 func (l *litestream) replicate(during func()) string {
 	l.t.Helper()
 	cmd := exec.Command(l.program, "replicate", "-config", l.config)
@@ -83,7 +83,7 @@ func (l *litestream) wantBoth(server *s3Server, db, prefix string) error {
 	return nil
 }
 
-// Litestream goes on where sqlwatch ended, and sqlwatch after it.
+// Litestream continues where sqlwatch ended, and sqlwatch after it.
 func TestS3LitestreamContinuesOurs(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/app"
@@ -107,8 +107,8 @@ func TestS3LitestreamContinuesOurs(t *testing.T) {
 	must(t, l.wantBoth(server, db, prefix))
 }
 
-// C5: a prefix of Litestream is refused with what to do; with --adopt its history
-// goes on, and all of it can be restored.
+// C5: a prefix of Litestream is refused with instructions; with --adopt its history continues,
+// and all of it can be restored.
 func TestS3AdoptsLitestreams_C5(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/app"
@@ -145,8 +145,8 @@ func TestS3AdoptsLitestreams_C5(t *testing.T) {
 	}
 }
 
-// Litestream begins to write to a prefix that sqlwatch uses: sqlwatch stops there
-// and says why; what it had stored can be restored.
+// Litestream begins to write to a prefix that sqlwatch uses: sqlwatch stops there and says
+// why; what it had stored can be restored.
 func TestS3LitestreamBesideUs_C4(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/app"
@@ -176,9 +176,9 @@ func TestS3LitestreamBesideUs_C4(t *testing.T) {
 	}
 }
 
-// Both replicate one database, each to a prefix of its own, and restart the WAL
-// under each other: the application notices nothing, doctor says what is wrong, ours
-// holds what the database does, and doubt costs differences, no storm of snapshots.
+// Both replicate one database, each to a prefix of its own, and restart the WAL under each
+// other. The application notices nothing, doctor says what is wrong, our replica holds what
+// the database does, and doubt costs comparisons, not a storm of snapshots.
 func TestS3LitestreamOnOneDatabase_C4(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/ours"
@@ -198,7 +198,8 @@ func TestS3LitestreamOnOneDatabase_C4(t *testing.T) {
 				return err
 			}
 			path, _ := restoreS3(t, s3URL(server.url(), prefix))
-			// Litestream writes a row of its own every second: the application's count.
+			// Litestream writes a row of its own every second: the application's rows are
+			// counted.
 			rows := func(db string) string { return output(t, "sqlite3", db, ".sha3sum t", "PRAGMA integrity_check") }
 			if got, want := rows(path), rows(db); got != want {
 				return fmt.Errorf("restored %s, want %s", got, want)

@@ -14,8 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// chaos returns a decision that breaks a share of all requests, by the seed, but never
-// the same request twice running: whoever tries again gets through.
+// chaos returns a decision that breaks a share of all requests, chosen by the seed, but never
+// the same request twice in a row: a retry gets through.
 func chaos(seed uint64, share float64, faults ...s3test.Fault) func(*http.Request, int) s3test.Fault {
 	rng, last := rand.New(rand.NewPCG(seed, 7)), map[string]bool{}
 	return func(r *http.Request, _ int) s3test.Fault {
@@ -27,7 +27,7 @@ func chaos(seed uint64, share float64, faults ...s3test.Fault) func(*http.Reques
 		last[key] = true
 		fault := faults[rng.IntN(len(faults))]
 		if fault == s3test.WrongByte && s3test.Operation(r) == "list" {
-			return s3test.HalfReply // nothing but TLS can tell a listing with another key in it
+			return s3test.HalfReply // only TLS can detect a listing with another key in it
 		}
 		return fault
 	}
@@ -41,7 +41,7 @@ func total[K comparable](counts map[K]int) (n int) {
 	return n
 }
 
-// putSubresource sends one signed request (AWS Signature Version 4) for what
+// putSubresource sends one signed request (AWS Signature Version 4) for something that
 // sqlwatch never does itself: setting a bucket's policy.
 func (s *s3Server) putSubresource(bucket, subresource, body string) error {
 	now := time.Now().UTC()

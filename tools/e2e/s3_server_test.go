@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// What every S3 server of these tests knows. The secrets are canaries: no output
-// of sqlwatch may ever contain one (I14).
+// What every S3 server of these tests accepts. The secrets are canaries: no output of sqlwatch
+// may ever contain one (I14).
 const (
 	s3Bucket       = "replicas"
 	s3KeyID        = "e2e-key-id"
@@ -31,8 +31,8 @@ const (
 	s3StartupLimit = 30 * time.Second
 )
 
-// versitygw is the S3 server, built from the module of test tools into Go's own
-// cache: linking it anew for every run takes longer than the tests.
+// versitygw is the S3 server, built from the module of test tools into Go's own cache: linking
+// it for every run would take longer than the tests.
 var versitygw = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command("go", "tool", "-n", "versitygw")
 	cmd.Dir, cmd.Stderr = "..", os.Stderr
@@ -43,8 +43,8 @@ var versitygw = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(path)), nil
 })
 
-// s3Server is a versitygw on loopback that keeps its objects in a directory. It
-// can be stopped and started again on the same port.
+// s3Server is a versitygw on loopback that keeps its objects in a directory. It can be stopped
+// and started again on the same port.
 type s3Server struct {
 	t                  *testing.T
 	program, dir, port string
@@ -86,8 +86,8 @@ func (s *s3Server) start() {
 // stop ends the server as a crash would.
 func (s *s3Server) stop() { s.process.end(syscall.SIGKILL) }
 
-// addUsers makes the writer and the reader of docs/storage.md, with the bucket
-// policies that stand there.
+// addUsers creates the writer and the reader of docs/storage.md, with the bucket policies from
+// there.
 func (s *s3Server) addUsers() {
 	s.t.Helper()
 	for keyID, secret := range map[string]string{writerKeyID: writerSecret, readerKeyID: readerSecret} {
@@ -104,7 +104,7 @@ func (s *s3Server) addUsers() {
 		text, _, _ := strings.Cut(block, "```")
 		text = strings.NewReplacer("BUCKET", s3Bucket, "WRITER", writerKeyID, "READER", readerKeyID).Replace(text)
 		all := policy.Statement
-		policy.Statement = nil // or the next block is decoded into the same array
+		policy.Statement = nil // otherwise the next block is decoded into the same array
 		must(s.t, json.Unmarshal([]byte(text), &policy))
 		policy.Statement = append(all, policy.Statement...)
 	}
@@ -165,14 +165,14 @@ func s3URL(endpoint, prefix string) string {
 		url.QueryEscape(endpoint))
 }
 
-// answer is what a command printed and how it ended.
+// answer is what a command printed and its exit code.
 type answer struct {
 	stdout, stderr string
 	code           int
 }
 
-// sqlwatch runs a command with the credentials in its environment, as somebody
-// who restores from a URL has them.
+// sqlwatch runs a command with the credentials in its environment, as somebody who restores
+// from a URL does.
 func sqlwatch(t *testing.T, keyID, secret string, args ...string) answer {
 	t.Helper()
 	cmd := exec.Command(binary, args...)
@@ -189,7 +189,7 @@ func sqlwatch(t *testing.T, keyID, secret string, args ...string) answer {
 	return a
 }
 
-// noCanary demands that no secret is in what sqlwatch showed.
+// noCanary demands that no secret is in anything that sqlwatch showed.
 func noCanary(t *testing.T, where, text string) {
 	t.Helper()
 	if i := strings.Index(text, canary); i >= 0 {
@@ -197,7 +197,7 @@ func noCanary(t *testing.T, where, text string) {
 	}
 }
 
-// watchS3 starts a daemon and looks through all it shows when the test ends.
+// watchS3 starts a daemon and checks everything it shows when the test ends.
 func watchS3(t *testing.T, body string) *daemon {
 	t.Helper()
 	return watchS3As(t, []string{binary}, body)

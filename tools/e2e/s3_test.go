@@ -15,7 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// restoration is what `restore --json` says of itself.
+// restoration is what `restore --json` prints.
 type restoration struct {
 	TXID      uint64    `json:"txid"`
 	Timestamp time.Time `json:"timestamp"`
@@ -35,7 +35,7 @@ func restoreS3(t *testing.T, url string, args ...string) (path string, r restora
 	return path, r
 }
 
-// syncS3 asks the daemon for everything to be durable, and says whether it is.
+// syncS3 asks the daemon to make everything durable, and returns its answer.
 func syncS3(t *testing.T, d *daemon) error {
 	t.Helper()
 	if a := sqlwatch(t, s3KeyID, s3Secret, "sync", "--wait", "--config", d.config, "app"); a.code != 0 {
@@ -44,8 +44,8 @@ func syncS3(t *testing.T, d *daemon) error {
 	return nil
 }
 
-// synced waits until all that is committed is durable. A daemon that has just
-// started, or was just refused, says so and is asked again.
+// synced waits until everything committed is durable. A daemon that has just started, or that
+// was just refused, reports an error and is asked again.
 func synced(t *testing.T, d *daemon) {
 	t.Helper()
 	eventually(t, 30*time.Second, "a sync", func() error { return syncS3(t, d) })
@@ -117,9 +117,9 @@ func TestS3ReplicatesAndRestores(t *testing.T) {
 	}
 }
 
-// Two daemons with state directories of their own on one prefix: of different
-// databases (C2), and of a copied one (C3). One of them waits or stops and says why; what
-// each had stored before can be restored.
+// Two daemons with state directories of their own on one prefix: of different databases (C2),
+// and of a copied one (C3). One of them waits or stops and says why; what each had stored
+// before can be restored.
 func TestS3TwoWriters(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"C2", "C3"} {
@@ -156,8 +156,8 @@ func TestS3TwoWriters(t *testing.T) {
 	}
 }
 
-// whoStops lets both write until the status of one says that another writer is
-// there and what to do.
+// whoStops lets both write until the status of one says that there is another writer, and what
+// to do.
 func whoStops(t *testing.T, one, two *daemon, dbOne, dbTwo string) (stopped, goes *daemon) {
 	t.Helper()
 	eventually(t, 120*time.Second, "one of two writers stops", func() error {
@@ -189,9 +189,8 @@ func lastMatch(text, word string) string {
 	return found
 }
 
-// The server is away at the start and in the middle: the application notices
-// nothing, what it commits waits in a spool, and seconds after the server is
-// back everything is there (S2, I13).
+// The server is away at the start and in the middle: the application notices nothing, its
+// commits wait in a spool, and seconds after the server is back everything is there (S2, I13).
 func TestS3Outage_S2(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)
@@ -214,7 +213,7 @@ func TestS3Outage_S2(t *testing.T) {
 	caughtUpWithin(t, d, server, db, 20*time.Second)
 }
 
-// caughtUpWithin waits, without asking for a sync, until the replica has all.
+// caughtUpWithin waits, without requesting a sync, until the replica has everything.
 func caughtUpWithin(t *testing.T, d *daemon, server *s3Server, db string, limit time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -278,7 +277,7 @@ print("open", flush=True); sys.stdin.read()`, db)
 	d := watchS3(t, replicated(db, s3Replica(proxy.URL, "v1/app", "")))
 	synced(t, d)
 	settled, at, last := 0, time.Now(), 0
-	// The window for the first compaction closes within a minute of the first upload.
+	// The window of the first compaction closes within a minute of the first upload.
 	eventually(t, 80*time.Second, "a minute without a request", func() error {
 		if settled = total(proxy.Requests()); settled != last {
 			last, at = settled, time.Now()

@@ -40,7 +40,7 @@ func (l *lived) synced() {
 	waitForSync(l.t, l.daemon.config)
 }
 
-// life runs an application of Python's sqlite3 on the database to its end; db is its connection.
+// life runs a Python application on the database to its end; db is its connection.
 func (l *lived) life(program string) string {
 	l.t.Helper()
 	return output(l.t, "/usr/bin/python3", "-c", `
@@ -62,7 +62,7 @@ func (l *lived) replica(query string) string {
 	return strings.TrimSpace(output(l.t, "sqlite3", restored, query))
 }
 
-// comparisons counts the times that continuity was not proven.
+// comparisons counts how often continuity was not proven.
 func (l *lived) comparisons() (n float64) {
 	l.t.Helper()
 	text, err := get(l.daemon.url + "/metrics?name[]=sqlwatch_replica_discontinuities_total")
@@ -78,9 +78,9 @@ func (l *lived) comparisons() (n float64) {
 	return n
 }
 
-// An application that opens, commits and closes at each request, fifty times a second
-// and slowly: no comparison, nothing missed. Once it has left for good, so have the
-// side files, and the next start knows that it has all.
+// An application that opens, commits and closes for each request, fifty times a second and
+// slowly: no comparison, nothing missed. After it has left for good there are no side files,
+// and the next start knows that it has everything.
 func TestOpenCommitClose(t *testing.T) {
 	t.Parallel()
 	l := newLived(t)
@@ -116,8 +116,8 @@ for i in range(%d):
 	}
 }
 
-// Whoever stops an application, puts a copy in place a second later and starts the
-// application another second later finds that copy, and so does the replica.
+// Whoever stops an application, puts a copy in place a second later and starts the application
+// another second later finds that copy, and so does the replica.
 func TestCopyPutInPlace_D4(t *testing.T) {
 	for how, command := range map[string][]string{
 		"mv":      {"mv"},
@@ -140,7 +140,7 @@ db.close()`, 50+i*150))
 				output(t, "sqlite3", backup, fmt.Sprintf("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "+
 					"INSERT INTO t SELECT NULL, 'backup' FROM n", 20+i))
 				want := fmt.Sprintf("ok|%d|backup", 21+i)
-				time.Sleep(time.Second) // what the operator takes, not what anybody waits for
+				time.Sleep(time.Second) // the time that an operator takes; no test condition
 				output(t, command[0], append(command[1:], backup, l.db)...)
 				time.Sleep(time.Second)
 				got := l.life(`
@@ -160,8 +160,8 @@ db.close()`)
 	}
 }
 
-// The side files are removed under an application of one connection that ends a moment
-// later, as `rm app.db-*; systemctl restart app` does. Alone it loses nothing.
+// The side files are removed under an application with one connection that ends a moment
+// later, as `rm app.db-*; systemctl restart app` does. Without sqlwatch it loses nothing.
 func TestSideFilesRemovedThenClosed(t *testing.T) {
 	t.Parallel()
 	l := newLived(t)
@@ -188,8 +188,8 @@ db.close()`, float64(pause)/1000))
 	}
 }
 
-// One connection without a timeout that reads and then writes in a deferred transaction
-// meets no lock while it is alone; nor does it beside a replica and a policy that truncates.
+// A single connection without a timeout that reads and then writes in a deferred transaction
+// meets no lock when it is alone; nor does it beside a replica and a policy that truncates.
 func TestDeferredIsNeverBusy_D81(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -21,7 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// scenes are by the condition that each brings about.
+// scenes are the scenes by the condition that each causes.
 var scenes = map[string]scene{
 	"daemon_down":   {how: "SIGTERM"},
 	"reload_failed": {how: "a mistake in the configuration, then `sqlwatch reload`"},
@@ -76,7 +76,7 @@ var scenes = map[string]scene{
 			plain(f, db)
 			f.app(db.path, `
 db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
-			f.meddle(db.path+"-shm", `os.pwrite(fd, b"\xff", 8); time.sleep(0.05)`) // the change counter of the first
+			f.meddle(db.path+"-shm", `os.pwrite(fd, b"\xff", 8); time.sleep(0.05)`) // the change counter of the first copy
 		}},
 	"open_failed": {how: "a replica's `ca_file` that is not there", prepare: func(f *fleet, db *member) {
 		toStore(f, db)
@@ -124,7 +124,7 @@ def work():
 		}},
 	"wal_oversized": {how: "a `-wal` of 600 MB", prepare: plain, trouble: func(f *fleet, db *member) {
 		f.app(db.path, `db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
-		must(f.t, os.Truncate(db.path+"-wal", 600e6)) // as a long transaction leaves it; it takes no room
+		must(f.t, os.Truncate(db.path+"-wal", 600e6)) // as after a long transaction; it uses no space
 	}},
 	"checkpoint_starved": {how: "`wal_autocheckpoint=0`, and 70 MB of commits", prepare: plain,
 		trouble: func(f *fleet, db *member) {
@@ -238,7 +238,7 @@ def work():
 	"replica_incomplete": {how: "60 MB to upload at 200 kB/s", prepare: func(f *fleet, db *member) {
 		toStore(f, db)
 		large(f, db, 60)
-		db.more += "uploads {\n  bandwidth = \"200kB\"\n}\n" // what is small goes first
+		db.more += "uploads {\n  bandwidth = \"200kB\"\n}\n" // small uploads go first
 	}},
 	"snapshot_too_old": {how: "a snapshot of 60 hours ago, and 500 to every newer one",
 		prepare: func(f *fleet, db *member) {
@@ -296,7 +296,7 @@ def work():
 		}},
 }
 
-// plain is a database that is all right.
+// plain is a database without any condition.
 func plain(f *fleet, db *member) { makeWAL(f.t, db.path) }
 
 // toFile is one that is replicated to a directory.
@@ -314,7 +314,7 @@ func large(f *fleet, db *member, megabytes int) {
 		"INSERT INTO t SELECT NULL, randomblob(1000000) FROM n; PRAGMA wal_checkpoint(TRUNCATE)", megabytes))
 }
 
-// with has a member's replica do something so often.
+// with has a member's replica do something at an interval.
 func (m *member) with(what, every string) {
 	m.more = strings.TrimSuffix(m.more, "}\n") + fmt.Sprintf("  %s {\n    every = %q\n  }\n}\n", what, every)
 }
@@ -328,14 +328,14 @@ func makeWAL(t *testing.T, path string) string {
 }
 
 func newFleet(t *testing.T) *fleet {
-	program, err := impatient() // a lease is waited for for seconds
+	program, err := impatient() // a lease takes seconds to expire
 	must(t, err)
 	f := &fleet{t: t, dir: t.TempDir(), program: program, store: newFaultyStore(t)}
 	f.store.Rate = 16 << 10
 	return f
 }
 
-// add makes a member called after its condition.
+// add adds a member named after its condition.
 func (f *fleet) add(id string) *member {
 	dir := filepath.Join(f.dir, "databases", id)
 	must(f.t, os.MkdirAll(dir, 0o700))
@@ -347,7 +347,7 @@ func (f *fleet) add(id string) *member {
 // panics plants faults in the daemon.
 func (f *fleet) panics(where string) { f.planted = append(f.planted, where) }
 
-// blocks are the members' in the configuration.
+// blocks returns the members' blocks in the configuration.
 func blocks(members []*member) string {
 	var text strings.Builder
 	for _, m := range members {
@@ -406,8 +406,8 @@ func (f *fleet) toS3(db *member, endpoint, bucket, secret string) {
 
 func named(block, name string) string { return strings.Replace(block, `"r"`, `"`+name+`"`, 1) }
 
-// app runs an application on a database until the test ends. What it does first is done
-// when app returns; work() goes on.
+// app runs an application on a database until the test ends. Its preparation is done when app
+// returns; work() goes on.
 func (f *fleet) app(db, program string) {
 	f.t.Helper()
 	cmd := exec.Command("/usr/bin/python3", "-c", `
@@ -432,8 +432,7 @@ sys.stdin.read()`, db)
 	}
 }
 
-// meddle has a process do something to a file, again and again: whoever opens the database
-// makes it good.
+// meddle has a process change a file again and again: whoever opens the database repairs it.
 func (f *fleet) meddle(file, program string) {
 	f.t.Helper()
 	cmd := exec.Command("/usr/bin/python3", "-c", "import os, sys, time\nfd = os.open(sys.argv[1], os.O_RDWR)\n"+
@@ -450,7 +449,7 @@ def work():
         db.execute("INSERT INTO t VALUES (NULL, 'x')"); time.sleep(0.3)`)
 }
 
-// caughtUp waits until a member's replica holds all of it.
+// caughtUp waits until a member's replica holds everything.
 func (f *fleet) caughtUp(db *member) {
 	f.t.Helper()
 	f.post("/v1/sync?db=" + db.name)
@@ -466,7 +465,7 @@ db.execute("PRAGMA synchronous=OFF")
 for i in range(%d): db.execute("INSERT INTO t VALUES (NULL, randomblob(1000000))")`, megabytes))
 }
 
-// another runs a second sqlwatch that replicates another database to a member's place.
+// another runs a second sqlwatch that replicates another database to a member's prefix.
 func (f *fleet) another(db *member, path string, more ...string) *daemon {
 	f.t.Helper()
 	body := fmt.Sprintf("database %q {\n  path = %q\n%s}\n%s", db.name, path, db.lines, db.more)
@@ -488,12 +487,12 @@ func hang(t *testing.T, dir string) {
 	must(t, err)
 	must(t, syscall.Mount("hung", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device.Fd())))
 	t.Cleanup(func() {
-		_ = device.Close() // ends the requests that wait
+		_ = device.Close() // ends the pending requests
 		_ = syscall.Unmount(dir, syscall.MNT_DETACH)
 	})
 }
 
-// seal writes into each page the checksum that cksumvfs would.
+// seal writes the checksum that cksumvfs would write into each page.
 func seal(t *testing.T, path string) {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -552,7 +551,7 @@ func damageFile(t *testing.T, name string) {
 	must(t, os.WriteFile(name, data, 0o600))
 }
 
-// faultyStore is a real S3 server behind a proxy whose faults are by prefix.
+// faultyStore is a real S3 server behind a proxy with faults by prefix.
 type faultyStore struct {
 	*s3test.Proxy
 	server *s3Server
@@ -570,7 +569,7 @@ func newFaultyStore(t *testing.T) *faultyStore {
 	return s
 }
 
-// of returns what goes wrong below the prefix of a request.
+// of returns what goes wrong with requests below a prefix.
 func (s *faultyStore) of(r *http.Request) func(*http.Request) s3test.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -593,7 +592,7 @@ func (s *faultyStore) breaks(prefix string, fault s3test.Fault) {
 	s.when(prefix, func(*http.Request) s3test.Fault { return fault })
 }
 
-// refuses has nothing stored of a prefix whose key has a part.
+// refuses has the store refuse objects of a prefix whose key contains a part.
 func (s *faultyStore) refuses(prefix, part string, fault s3test.Fault) {
 	s.when(prefix, func(r *http.Request) s3test.Fault {
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, part) {

@@ -33,8 +33,8 @@ func startDaemonAs(t *testing.T, program []string, body string) *daemon {
 	return startDaemonIn(t, t.TempDir(), program, body)
 }
 
-// startDaemonIn is startDaemonAs with a directory for its configuration, socket and state,
-// and with more arguments.
+// startDaemonIn is startDaemonAs with a directory for its configuration, socket and state, and
+// with more arguments.
 func startDaemonIn(t *testing.T, dir string, program []string, body string, more ...string) *daemon {
 	t.Helper()
 	return startDaemonAt(t, "127.0.0.1", dir, program, body, more...)
@@ -65,7 +65,7 @@ type writerReport struct {
 	LongestSeconds float64 `json:"longest_seconds"`
 }
 
-// runWriter runs the unmodified application to its end and demands that it saw no error.
+// runWriter runs the unmodified application to its end and demands that it had no error.
 func runWriter(t *testing.T, db string, seconds, rate float64) writerReport {
 	t.Helper()
 	var r writerReport
@@ -156,7 +156,7 @@ db.execute("CREATE TABLE held(x)"); print("open", flush=True); sys.stdin.read()`
 		"sqlite_database_size_bytes":     facts["database_size"],
 		"sqlite_database_pages":          facts["pages"],
 		"sqlite_up":                      1,
-		commits:                          before + float64(report.Commits) + 1, // and the one that made the table
+		commits:                          before + float64(report.Commits) + 1, // and the one that created the table
 	}
 	for name, w := range want {
 		eventually(t, 10*time.Second, name, func() error {
@@ -212,13 +212,13 @@ func TestStatusPageInABrowser(t *testing.T) {
 	}
 }
 
-// Who was refused a lock is on the page and in what feeds it, for the person who
-// looks; no metric carries a process, and nothing of ours a secret.
+// Who was refused a lock is on the page and in its data, for the person who looks; no metric
+// names a process, and nothing of ours a secret.
 func TestMetricsNameNoProcess(t *testing.T) {
 	dir := t.TempDir()
 	db := filepath.Join(dir, "app.db")
 	runWriter(t, db, 0.2, 50)
-	const command = "canarybusy" // what the kernel knows the process by
+	const command = "canarybusy" // the kernel's name of the process
 	sqlite3, err := exec.LookPath("sqlite3")
 	if err != nil {
 		t.Fatal(err)

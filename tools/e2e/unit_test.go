@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// systemd's own judgement of the units that are shipped: at most 1.2 of 10 exposed.
+// systemd's own judgement of the shipped units: an exposure of at most 1.2 of 10.
 func TestUnitExposure_X10(t *testing.T) {
 	t.Parallel()
 	for _, unit := range []string{"sqlwatch.service", "sqlwatch@.service"} {
@@ -40,7 +40,8 @@ func settings(t *testing.T, unit string) map[string]string {
 }
 
 // What the units promise beside their hardening: no core files, a watchdog, a reload that
-// answers, Go's memory limit below the group's, and that what they write is allowed.
+// reports errors, Go's memory limit below the group's, and permission to write what they
+// write.
 func TestUnitSettings_X9(t *testing.T) {
 	t.Parallel()
 	for unit, runtime := range map[string]string{

@@ -14,8 +14,8 @@ import (
 	_ "github.com/mattn/go-sqlite3" // linked against the system's library: see the package comment
 )
 
-// application is an ordinary program that keeps a ledger in SQLite and knows
-// nothing of sqlwatch. It does what applications do, and some things they should not.
+// application is an ordinary program that keeps a ledger in SQLite and knows nothing of
+// sqlwatch. It does what applications do, and some things that they should not do.
 type application struct {
 	path    string
 	life    life
@@ -23,8 +23,8 @@ type application struct {
 	rng     *rand.Rand
 	db      *sql.DB
 	at      state
-	rows    int64 // churn rows ever inserted: the next key
-	bound   int64 // of churn rows: beyond it, more is deleted than added
+	rows    int64 // churn rows inserted so far: the next key
+	bound   int64 // of churn rows: above it, more are deleted than added
 	readers sync.WaitGroup
 }
 
@@ -39,13 +39,13 @@ INSERT OR IGNORE INTO account
   WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50) SELECT i, 1000 FROM n;
 CREATE INDEX IF NOT EXISTS churn_crc ON churn(crc);`
 
-// keptLedger is how many rows of the ledger stay when old ones are archived.
+// keptLedger is how many rows of the ledger remain when old ones are archived.
 const keptLedger = 4000
 
-// runApplication works until it is killed or told to stop by closing stdin. An
-// error that reaches it is logged; it opens the database again and goes on.
+// runApplication works until it is killed, or told to stop by closing stdin. An error is
+// logged; it then opens the database again and continues.
 //
-// It may begin with a few commits, a checkpoint that empties the WAL, and a rest.
+// It may begin with a few commits, a checkpoint that empties the WAL, and a pause.
 func runApplication(path, logPath string, l life, seed uint64, pause time.Duration, opening int,
 	stop <-chan struct{}) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -110,8 +110,8 @@ func (a *application) fail(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// open opens the database as an application does and takes up the ledger where
-// the database says it stands.
+// open opens the database as an application does and continues the ledger from where the
+// database says it is.
 func (a *application) open() error {
 	db, err := a.life.open(a.path)
 	if err != nil {
@@ -136,8 +136,8 @@ func (a *application) open() error {
 	return nil
 }
 
-// ensureWAL turns WAL mode on where it is off: in a new database, and after a
-// predecessor was killed in the middle of a mode switch.
+// ensureWAL turns WAL mode on if it is off: in a new database, or after a predecessor was
+// killed in the middle of a mode switch.
 func (a *application) ensureWAL() error {
 	var mode string
 	if err := a.db.QueryRow("PRAGMA journal_mode").Scan(&mode); err != nil || mode == "wal" {
@@ -150,9 +150,9 @@ func (a *application) ensureWAL() error {
 	return a.db.QueryRow("PRAGMA journal_mode=WAL").Scan(&mode)
 }
 
-// begin makes n commits, resets the WAL and commits once more: all of it in less
-// time than a killed sqlwatch needs to come back. If the wal-index was made anew
-// just before, its counters now look like those of an earlier life.
+// begin makes n commits, resets the WAL and commits once more, all in less time than a killed
+// sqlwatch needs to come back. If the wal-index was created just before, its counters now look
+// like those of an earlier life.
 func (a *application) begin(n int) error {
 	for range n {
 		if err := a.transaction(1, false); err != nil {
@@ -210,8 +210,8 @@ func (a *application) exec(q string) error {
 	return err
 }
 
-// transaction adds one ledger row, a transfer and n churn rows. With rollback
-// the cache is made so small that pages spill into the WAL before it is undone.
+// transaction adds one ledger row, a transfer and n churn rows. With rollback, the cache is so
+// small that pages spill into the WAL before the transaction is rolled back.
 func (a *application) transaction(n int, rollback bool) error {
 	start := time.Now()
 	ctx := context.Background()
@@ -282,8 +282,8 @@ func (a *application) commit(tx *sql.Tx, next state, start time.Time) error {
 	return nil
 }
 
-// remove deletes a range of churn and archives old rows of the ledger, as a
-// ledger transaction of its own.
+// remove deletes a range of churn rows and archives old rows of the ledger, in a ledger
+// transaction of its own.
 func (a *application) remove() error {
 	start := time.Now()
 	tx, err := a.db.Begin()
@@ -309,7 +309,7 @@ func (a *application) remove() error {
 		return err
 	}
 	next := state{ID: a.at.ID + 1}
-	body := a.bytes(16) // so that no two ways on from one state look the same
+	body := a.bytes(16) // so that no two continuations of one state look the same
 	next.Hash = chain(a.at.Hash, next.ID, body)
 	if _, err := tx.Exec("DELETE FROM ledger WHERE id < ?", next.ID-keptLedger); err != nil {
 		return err

@@ -33,7 +33,7 @@ func (a *application) alter() error {
 	return a.unsettling(fmt.Sprintf("ALTER TABLE extra%d ADD COLUMN c%d", n, a.rng.Uint32()))
 }
 
-// vacuum rewrites the database, sometimes with another auto_vacuum.
+// vacuum rewrites the database, sometimes with another auto_vacuum mode.
 func (a *application) vacuum() error {
 	ctx := context.Background()
 	conn, err := a.db.Conn(ctx)
@@ -52,10 +52,10 @@ func (a *application) vacuum() error {
 	return err
 }
 
-// look reads every page inside one read transaction and logs what they hash to.
-// Nobody else writes, so this is what the newest state looks like, byte for
-// byte. A connection of its own sees what is in the files, not in a cache.
-// Then the application rests, so that a batch is likely to end here.
+// look reads every page inside one read transaction and logs their hash. Nobody else writes,
+// so this is the newest state, byte for byte. It uses a connection of its own, which sees what
+// is in the files, not in a cache. Then the application pauses, so that a batch is likely to
+// end here.
 func (a *application) look() error {
 	if a.at.ID == 0 || a.life.driver != "sqlite3" {
 		return nil
@@ -115,18 +115,18 @@ func (a *application) longRead() error {
 	a.operation("long read", "ok")
 	a.readers.Go(func() {
 		time.Sleep(hold)
-		// The pool may have been closed meanwhile (reopen): then the transaction is gone already.
+		// If the pool was closed meanwhile (reopen), the transaction is already gone.
 		_, _ = conn.ExecContext(context.Background(), "ROLLBACK")
 		_ = conn.Close()
 	})
 	return nil
 }
 
-// replace puts a rewritten copy in the database's place, as a deployment or a
-// restore does: everything closed, the old side files removed, one rename. It
-// waits for its readers: a connection to the old file would delete the new
-// one's WAL when it closes. And it gives up where its WAL cannot be folded in
-// first: killed before the rename, it would have thrown commits away itself.
+// replace puts a rewritten copy in the database's place, as a deployment or a restore does:
+// everything closed, the old side files removed, one rename. It waits for its own readers: a
+// connection to the old file would delete the new file's WAL when it closes. It gives up if
+// its WAL cannot be checkpointed first: if it were killed before the rename, it would itself
+// have lost commits.
 func (a *application) replace() error {
 	copyPath := a.path + ".new"
 	if err := os.Remove(copyPath); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -165,9 +165,9 @@ func (a *application) replace() error {
 	return a.open()
 }
 
-// leaveWAL switches to a rollback journal, works there, perhaps changes the page
-// size, and returns to WAL. While sqlwatch has a connection the switch is
-// refused, as with any other connection: then nothing happens.
+// leaveWAL switches to a rollback journal, works in it, perhaps changes the page size, and
+// returns to WAL mode. While sqlwatch has a connection, SQLite refuses the switch, as it does
+// with any other connection: then nothing happens.
 func (a *application) leaveWAL() (err error) {
 	a.readers.Wait()
 	if err := a.db.Close(); err != nil {

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// ack is a promise that sqlwatch made at `at`: everything up to a place in the
-// application's log is durable.
+// ack is a promise that sqlwatch made at `at`: everything up to a place in the application's
+// log is durable.
 type ack struct {
 	place int
 	at    time.Time
@@ -31,7 +31,7 @@ type version struct {
 	sum   string // sha256 of the file
 }
 
-// checker restores and judges, in several goroutines at once.
+// checker restores and judges, in several goroutines at a time.
 type checker struct {
 	s         *scene
 	account   *account
@@ -39,13 +39,13 @@ type checker struct {
 
 	mu       sync.Mutex
 	acks     []ack
-	newest   int    // furthest place in the log that any latest-restore returned
+	newest   int    // furthest place in the log that any restore of the latest state returned
 	newestTX uint64 // and the highest TXID
 	byTXID   map[uint64]version
 	restores map[string]int // by kind
 	exact    int            // restores that were compared with the application's own pages
 	syncs    int
-	refused  map[string]int // restores that ended with an error, by their last words
+	refused  map[string]int // restores that ended with an error, by the end of its text
 	bad      []string
 }
 
@@ -62,7 +62,7 @@ func (c *checker) fault(format string, args ...any) {
 	fmt.Printf("history: BAD at %s: %s\n", time.Now().UTC().Format(time.RFC3339Nano), text)
 }
 
-// loop acknowledges and restores until ctx ends.
+// loop requests syncs and restores until ctx ends.
 func (c *checker) loop(ctx context.Context) {
 	var workers sync.WaitGroup
 	for n := range c.s.o.workers {
@@ -103,17 +103,17 @@ func (c *checker) acknowledged() bool {
 	return len(c.acks) > 0
 }
 
-// promised notes that everything up to a place was said to be durable.
+// promised notes that everything up to a place was reported to be durable.
 func (c *checker) promised(place int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.acks); n > 0 {
-		place = max(place, c.acks[n-1].place) // an answer that two workers waited for may arrive in either order
+		place = max(place, c.acks[n-1].place) // answers that two workers waited for may arrive in either order
 	}
 	c.acks = append(c.acks, ack{place, time.Now()})
 }
 
-// floor is the least place and TXID that a restore begun now may return.
+// floor returns the lowest place and TXID that a restore which begins now may return.
 func (c *checker) floor() (place int, txid uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,7 +124,7 @@ func (c *checker) floor() (place int, txid uint64) {
 	return place, txid
 }
 
-// sync asks for everything to be durable and remembers the answer.
+// sync requests that everything is made durable and remembers the answer.
 func (c *checker) sync(ctx context.Context, limit time.Duration) bool {
 	_, before := c.account.newest()
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -143,13 +143,13 @@ func (c *checker) sync(ctx context.Context, limit time.Duration) bool {
 	return true
 }
 
-// caughtUp takes sqlwatch_replica_caught_up_timestamp_seconds by its word: every
-// commit that had returned by then is durable.
+// caughtUp takes sqlwatch_replica_caught_up_timestamp_seconds at its word: every commit that
+// had returned by then is durable.
 func (c *checker) caughtUp() {
 	client := http.Client{Timeout: 2 * time.Second}
 	resp, err := client.Get("http://" + c.s.listen + "/metrics")
 	if err != nil {
-		return // it is dead just now
+		return // the daemon is not running at the moment
 	}
 	defer resp.Body.Close()
 	page, err := io.ReadAll(resp.Body)
@@ -165,7 +165,7 @@ func (c *checker) caughtUp() {
 		if _, err := fmt.Sscan(value, &seconds); err != nil {
 			c.fault("metric %q: %v", line, err)
 		}
-		// A float64 has no room for the nanoseconds of our time.
+		// A float64 cannot hold the nanoseconds of our time.
 		at := time.UnixMicro(int64(seconds*1e6) - 2)
 		if place := c.account.before(at); place >= 0 {
 			c.promised(place)
@@ -173,8 +173,8 @@ func (c *checker) caughtUp() {
 	}
 }
 
-// final lets everything come to rest and demands the whole truth: the last
-// commit, and a file that is byte for byte the application's.
+// final waits until everything is at rest and demands the last commit, in a file that is byte
+// for byte the application's.
 func (c *checker) final(ctx context.Context) {
 	c.s.endDaemon(syscall.SIGKILL)
 	c.s.o.killAt = ""
@@ -204,8 +204,8 @@ func (c *checker) final(ctx context.Context) {
 	c.sameBytes(r.target)
 }
 
-// applicationErrors demands that the application met nothing that it does not
-// meet alone: a full disk is the nemesis's.
+// applicationErrors demands that the application had no error that it would not have without
+// sqlwatch: a full disk is the nemesis's doing.
 func (c *checker) applicationErrors() {
 	if err := c.account.read(); err != nil {
 		c.fault("%v", err)
@@ -216,15 +216,15 @@ func (c *checker) applicationErrors() {
 			full++
 			continue
 		}
-		c.fault("the application saw an error: %s", e)
+		c.fault("the application had an error: %s", e)
 	}
 	if full > 0 {
 		fmt.Printf("history: %d errors of the application while its disk was full\n", full)
 	}
 }
 
-// sameBytes folds the application's WAL into its database with the system's
-// sqlite3 and compares that file with the restored one.
+// sameBytes checkpoints the application's WAL with the system's sqlite3 and compares the
+// database with the restored file.
 func (c *checker) sameBytes(restored string) {
 	if out, err := exec.Command("sqlite3", c.s.db, "PRAGMA wal_checkpoint(TRUNCATE)").CombinedOutput(); err != nil ||
 		!strings.HasPrefix(string(out), "0|") {
@@ -243,7 +243,8 @@ func (c *checker) sameBytes(restored string) {
 	}
 }
 
-// keep saves a restored file that was judged bad, with the replica and the state as they are now.
+// keep saves a restored file that was judged bad, with the replica and the state directory as
+// they are now.
 func (c *checker) keep(target string) {
 	c.mu.Lock()
 	dir := filepath.Join(c.s.o.dir, fmt.Sprintf("bad%d", len(c.bad)))

@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// A sqlwatch whose clock can be set: the program as it is, built with a package time
-// that adds to the wall clock what $HISTORY_CLOCK's file says.
+// A sqlwatch with a clock that can be set: the program as it is, built with a package time
+// that adds the number in the file $HISTORY_CLOCK to the wall clock.
 //
 //	go build -overlay "$(history clock DIR)" -o sqlwatch ./cmd/sqlwatch
 
-// readsFile is what package time gets. The file is looked at every 20 ms beside
-// those who ask for the time: timers ask where no system call may be made.
+// readsFile is added to package time. The file is read every 20 ms, not by those who ask for
+// the time: timers ask where no system call is allowed.
 const readsFile = `package time
 
 import (
@@ -60,7 +60,7 @@ func historyRead(path string) {
 }
 `
 
-// clockOverlay writes into dir what -overlay takes, and returns its path.
+// clockOverlay writes the files for -overlay into dir and returns the path of its list.
 func clockOverlay(dir string) (string, error) {
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {

@@ -6,10 +6,9 @@ import (
 	"hash/crc32"
 )
 
-// judge opens a restored database with the system's SQLite and says which commit
-// boundary it is. Anything that does not hold is an error: the chain of hashes,
-// the conserved sum of all accounts, the churn table's own checksum, and
-// SQLite's integrity check.
+// judge opens a restored database with the system's SQLite and returns which commit boundary
+// it is. It returns an error if anything does not hold: the chain of hashes, the sum of all
+// accounts, the churn table's own checksum, or SQLite's integrity check.
 func judge(path string) (state, error) {
 	db, err := sql.Open("sqlite3", "file:"+path+"?mode=ro&immutable=1")
 	if err != nil {
@@ -25,7 +24,7 @@ func judge(path string) (state, error) {
 		return state{}, err
 	}
 	if tables == 0 {
-		return state{}, nil // a moment before the application had made its tables
+		return state{}, nil // a moment before the application had created its tables
 	}
 	var s state
 	var wantN, wantSum int64

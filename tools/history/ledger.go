@@ -45,12 +45,11 @@ func chain(prev string, id int64, body []byte) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// account is the application's log as the checker follows it. Its methods may
-// be called from any goroutine.
+// account is the application's log as the checker follows it. Its methods may be called from
+// any goroutine.
 //
-// The file may be put back to an older state and go another way from there: so
-// states are ordered by their place in the log, not by their id, and one state
-// may have several places.
+// The file may be put back to an older state and take another course from there. So states are
+// ordered by their place in the log, not by their id, and one state may have several places.
 type account struct {
 	path string
 
@@ -66,8 +65,8 @@ type account struct {
 	errors     []string
 }
 
-// entry is one state that the file came to: a COMMIT that returned, one that was
-// found again after a crash, or a backup that was put in place.
+// entry is one state that the file reached: by a COMMIT that returned, after a crash, or from
+// a backup that was put in its place.
 type entry struct {
 	state
 	begun, at time.Time
@@ -81,9 +80,9 @@ func newAccount(path string) *account {
 	}
 }
 
-// read takes in what was logged since. A line without its end, which the
-// application is writing or was killed in the middle of, waits: the next
-// process of the application ends it.
+// read reads what was logged since the last call. It leaves a line without its end, which the
+// application is writing or was killed in the middle of: the next process of the application
+// ends it.
 func (a *account) read() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -151,7 +150,7 @@ func (a *account) take(line string) error {
 			a.pending = state{}
 		case s == a.pending || last.ID == 0:
 			a.add(entry{state: s, begun: a.begun, at: at})
-		default: // whatever the cause: the application has another database than the one it left
+		default: // whatever the cause: this is another database than the application left
 			a.errors = append(a.errors, fmt.Sprintf("open: found state %d %.8s where %d %.8s was left, perhaps %d", s.ID, s.Hash,
 				last.ID, last.Hash, a.pending.ID))
 			a.add(entry{state: s, begun: at, at: at})
@@ -162,7 +161,7 @@ func (a *account) take(line string) error {
 	return nil
 }
 
-// add notes that the file has come to a state.
+// add notes that the file has reached a state.
 func (a *account) add(e entry) {
 	a.places[e.state] = append(a.places[e.state], len(a.entries))
 	a.entries = append(a.entries, e)
@@ -205,12 +204,12 @@ func (a *account) place(s state, floor int, t time.Time) (int, bool) {
 		}
 	}
 	if s == a.pending && !a.begun.After(t) {
-		return len(a.entries), true // committed, although the log does not tell yet
+		return len(a.entries), true // committed, although the log does not show it yet
 	}
 	return 0, floor < 0 && s == state{}
 }
 
-// begunAfter says whether any state up to a place was begun after t.
+// begunAfter reports whether any state up to a place was begun after t.
 func (a *account) begunAfter(t time.Time, place int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -222,7 +221,7 @@ func (a *account) begunAfter(t time.Time, place int) bool {
 	return false
 }
 
-// name says in words what was to be at a place.
+// name describes the state that was expected at a place.
 func (a *account) name(place int) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -232,17 +231,16 @@ func (a *account) name(place int) string {
 	return fmt.Sprintf("entry %d (state %d %.8s)", place, a.entries[place].ID, a.entries[place].Hash)
 }
 
-// legal says whether a restored state was ever a commit boundary: committed for
-// certain, or the one intent whose fate the log does not tell yet.
+// legal reports whether a restored state was ever a commit boundary: committed for certain, or
+// the one intent whose outcome is not in the log yet.
 func (a *account) legal(s state) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.places[s]) > 0 || s == a.pending || s == state{}
 }
 
-// samePages compares all of a restored file with what the application itself
-// read at that state. known is false where it read nothing, or where one state
-// had more than one set of pages.
+// samePages compares a restored file with what the application itself read at that state.
+// known is false if it read nothing, or if one state had more than one set of pages.
 func (a *account) samePages(s state, sum string) (same, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

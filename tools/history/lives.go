@@ -12,25 +12,26 @@ import (
 	_ "modernc.org/sqlite" // a second driver of the application: SQLite without C
 )
 
-// life is how the application works with SQLite in one process of its own.
+// life is how the application uses SQLite in one of its processes.
 type life struct {
 	driver string // of database/sql
 	dsn    string // what follows the path
-	single bool   // one connection, and none beside it
+	single bool   // a single connection at any time
 }
 
-// lives are those of this program. Scripts in other languages are the others.
+// lives are those of this program. Scripts in other languages provide more.
 var lives = map[string]life{
 	"normal": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", false},
 	"single": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", true},
-	// One connection that reads and then writes in a deferred transaction meets no lock while it is alone.
+	// A single connection that reads and then writes in a deferred transaction never meets a
+	// lock when it is alone.
 	"deferred":  {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=deferred", true},
 	"exclusive": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate&_locking_mode=EXCLUSIVE", true},
 	"unix-excl": {"sqlite3", "?vfs=unix-excl&_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", true},
 	"pure go":   {"sqlite", "?_pragma=busy_timeout(5000)&_pragma=synchronous(normal)&_txlock=immediate", false},
 }
 
-// ofd is the life of a SQLite that locks by open file description.
+// ofd is the life of an SQLite that locks by open file description.
 const ofd = "ofd"
 
 func (l life) open(path string) (*sql.DB, error) {
@@ -43,12 +44,12 @@ func (l life) open(path string) (*sql.DB, error) {
 	return db, err
 }
 
-// The same ledger, kept through other languages' drivers: one row a transaction.
+// The same ledger through the drivers of other languages: one row per transaction.
 //
 //go:embed scripts
 var scripts embed.FS
 
-// interpreters run scripts; probe tells whether the driver is there.
+// interpreters run scripts; probe finds out whether the driver is installed.
 var interpreters = []struct{ name, script, probe string }{
 	{"python3", "app.py", "-cimport sqlite3"},
 	{"php", "app.php", "-rnew SQLite3(':memory:');"},
@@ -64,7 +65,7 @@ type choice struct {
 	command []string // before the arguments
 }
 
-// choices returns the lives that this machine can lead, with the scripts put into dir.
+// choices returns the lives that are possible on this machine; it puts the scripts into dir.
 func (o options) choices() ([]choice, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -113,7 +114,7 @@ func (o options) leftOut(name string) bool {
 	return strings.Contains(","+o.without+",", ","+name+",")
 }
 
-// newLife chooses one. A special beginning (more) is for this program's own.
+// newLife chooses one. A special beginning (more) is only for this program's own lives.
 func (s *scene) newLife(more []string) (choice, error) {
 	if len(more) > 0 {
 		return s.lifeOf("normal")

@@ -39,23 +39,23 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.sqlwatch, "sqlwatch", "sqlwatch", "the program under test")
-	flag.StringVar(&o.dir, "dir", "", "scratch directory (default: a new one in $TMPDIR, removed when all is well)")
-	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of application and nemesis")
-	flag.DurationVar(&o.duration, "duration", time.Minute, "how long to run at most")
-	flag.IntVar(&o.kills, "kills", 0, "end after this many kill -9 of sqlwatch (0: only the duration counts)")
+	flag.StringVar(&o.dir, "dir", "", "scratch directory (default: a new one in $TMPDIR, removed if all was good)")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "seed of the application and the nemesis")
+	flag.DurationVar(&o.duration, "duration", time.Minute, "maximum duration")
+	flag.IntVar(&o.kills, "kills", 0, "end after this many kill -9 of sqlwatch (0: no limit)")
 	flag.StringVar(&o.killAt, "kill-at", "",
-		"comma-separated system calls: kill sqlwatch at the N-th of them, N counting up, with strace")
+		"comma-separated system calls: kill sqlwatch with strace at the N-th of them, with N counting up")
 	flag.DurationVar(&o.pause, "pause", 2*time.Millisecond, "the application's pause between transactions")
-	flag.StringVar(&o.replica, "replica", "", "HCL attributes of an S3 replica in a file, to use in place of a directory")
+	flag.StringVar(&o.replica, "replica", "", "file with the HCL attributes of an S3 replica, instead of a directory")
 	flag.StringVar(&o.url, "url", "", "the same replica as a URL for `sqlwatch restore`")
-	flag.IntVar(&o.workers, "workers", 2, "how many restores at once")
-	flag.StringVar(&o.only, "only", "", "comma-separated names of harms: do nothing else")
-	flag.StringVar(&o.without, "without", "", "comma-separated names of harms and lives that are left out")
+	flag.IntVar(&o.workers, "workers", 2, "how many restores run at a time")
+	flag.StringVar(&o.only, "only", "", "comma-separated names of harms: do only these")
+	flag.StringVar(&o.without, "without", "", "comma-separated names of harms and lives to leave out")
 	flag.StringVar(&o.uplink, "uplink", "",
-		"bytes a second of all uploads, such as 1MB, with one snapshot after the other over them")
-	flag.BoolVar(&o.alone, "alone", false, "the same without sqlwatch: what the application meets anyhow")
+		"bandwidth of all uploads, such as 1MB (per second), with one snapshot after the other")
+	flag.BoolVar(&o.alone, "alone", false, "run without sqlwatch: errors that the application has anyway")
 	flag.StringVar(&o.clock, "clock", "",
-		"file to write steps of the clock into, for a sqlwatch that reads it (see clock.go)")
+		"file to write clock steps to, for a sqlwatch that reads it (see clock.go)")
 	flag.BoolVar(&o.verbose, "v", false, "print every restore")
 	flag.Parse()
 
@@ -77,8 +77,8 @@ func applicationMain(args []string) int {
 	db := set.String("db", "", "database")
 	log := set.String("log", "", "log of commits")
 	seed := set.Uint64("seed", 1, "seed")
-	how := set.String("life", "normal", "how it works with SQLite")
-	opening := set.Int("opening", 0, "commits before a first checkpoint and a rest")
+	how := set.String("life", "normal", "how the application uses SQLite")
+	opening := set.Int("opening", 0, "commits before a first checkpoint and a pause")
 	pause := set.Duration("pause", 0, "pause between transactions")
 	if err := set.Parse(args); err != nil {
 		return 1
@@ -112,7 +112,7 @@ type options struct {
 	verbose, alone  bool
 }
 
-// run sets the scene, lets nemesis and checker work, and closes with the final judgement.
+// run sets the scene, lets nemesis and checker work, and ends with the final judgement.
 func run(ctx context.Context, o options) (bad int, err error) {
 	temporary := o.dir == ""
 	if temporary {

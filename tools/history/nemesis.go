@@ -20,7 +20,7 @@ type harm struct {
 	do     func(*scene) error
 }
 
-// harms are all there are, most often kill -9 of sqlwatch.
+// harms are all of them; kill -9 of sqlwatch is the most frequent.
 var harms = []harm{
 	{"kill", 64, func(s *scene) error { return s.kill(nil) }},
 	{"kill the application", 12, func(s *scene) error { s.stopApp(true); return s.startApp() }},
@@ -41,11 +41,11 @@ var harms = []harm{
 
 const fillDatabase = "fill the database's disk"
 
-// nemesis does harm until the time is over or the wished number of kills is reached.
+// nemesis does harm until the time is over or the requested number of kills is reached.
 func (s *scene) nemesis(ctx context.Context, enough func()) error {
 	for {
 		s.mu.Lock()
-		exited := s.exited // nil for ever when there is no daemon
+		exited := s.exited // nil, so never ready, if there is no daemon
 		s.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -63,11 +63,11 @@ func (s *scene) nemesis(ctx context.Context, enough func()) error {
 	}
 }
 
-// wait is how long the daemon lives until the next harm: often too short to
-// get through its start, sometimes long enough for its slower duties.
+// wait is how long the daemon lives until the next harm: often too short for its start,
+// sometimes long enough for its less frequent duties.
 func (s *scene) wait() time.Duration {
 	if s.o.killAt != "" {
-		return 5 * time.Second // strace kills sooner, or this call is not made so often
+		return 5 * time.Second // strace kills earlier, unless this call is rare
 	}
 	n := s.rng.IntN(10)
 	if n < 3 {
@@ -76,8 +76,8 @@ func (s *scene) wait() time.Duration {
 	if s.o.alone {
 		return time.Duration(200+s.rng.IntN(1300)) * time.Millisecond
 	}
-	// On a loaded machine it would else never get beyond its start. That it does
-	// not answer is for the checker to find.
+	// On a loaded machine the daemon would otherwise never get beyond its start. If it does
+	// not answer, the checker finds out.
 	_ = s.daemonAnswers(3 * time.Second)
 	if n < 9 {
 		return time.Duration(200+s.rng.IntN(1300)) * time.Millisecond
@@ -124,7 +124,7 @@ func (s *scene) harm() error {
 	return nil
 }
 
-// able says whether this run may do h at all.
+// able reports whether this run can do h at all.
 func (s *scene) able(h harm) bool {
 	switch {
 	case s.o.only != "" && !strings.Contains(","+s.o.only+",", ","+h.name+","), s.o.leftOut(h.name):
@@ -137,7 +137,7 @@ func (s *scene) able(h harm) bool {
 	return true
 }
 
-// kill ends the daemon, does something to its files while it is away, and starts it again.
+// kill ends the daemon, does something to its files meanwhile, and starts it again.
 func (s *scene) kill(meanwhile func() error) error {
 	s.endDaemon(syscall.SIGKILL)
 	s.kills++
@@ -150,8 +150,8 @@ func (s *scene) kill(meanwhile func() error) error {
 	return s.startDaemon()
 }
 
-// crashTogether kills everybody a few times in a row, so that the next to come
-// makes the wal-index anew, and sqlwatch is the last to come.
+// crashTogether kills everybody a few times in a row, so that the next one to start creates
+// the wal-index again, and sqlwatch is the last to start.
 func (s *scene) crashTogether() error {
 	for range 4 {
 		s.endDaemon(syscall.SIGKILL)
@@ -189,7 +189,8 @@ func (s *scene) terminate() error {
 
 func (s *scene) stateDir() string { return filepath.Join(s.o.dir, "state") }
 
-// loseState removes what is in the state directory: it may be a file system of its own.
+// loseState removes the contents of the state directory, which may be a file system of its
+// own.
 func (s *scene) loseState() error {
 	s.disowned = true
 	entries, err := os.ReadDir(s.stateDir())
@@ -202,8 +203,8 @@ func (s *scene) loseState() error {
 	return err
 }
 
-// rewindState puts back the copy of the state directory that it took the last
-// time, and takes one otherwise: a backup restored over a newer state.
+// rewindState puts back the copy of the state directory that it took last time, or takes one
+// if there is none: a backup restored over a newer state.
 func (s *scene) rewindState() error {
 	s.disowned = true
 	backup := filepath.Join(s.o.dir, "state.backup")
@@ -250,8 +251,8 @@ func (s *scene) damageState() error {
 	return os.WriteFile(path, text, 0o600)
 }
 
-// freeze makes the newest level of the replica refuse every new file for a
-// while, and kills the daemon in the middle of it now and then.
+// freeze makes the newest level of the replica refuse every new file for a while, and
+// sometimes kills the daemon in the middle of it.
 func (s *scene) freeze() error {
 	if s.o.replica != "" {
 		return nil

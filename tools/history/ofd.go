@@ -9,10 +9,10 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// The ledger through a SQLite without C that locks by open file description: such
-// locks and POSIX ones see each other, but they are not lost with any close.
+// The ledger through an SQLite without C that locks by open file description. Such locks
+// conflict with POSIX ones, but no close of another descriptor releases them.
 
-// runOFD commits one row after the other until stop is closed. An error is logged, and the end.
+// runOFD commits one row after the other until stop is closed. An error is logged and ends it.
 func runOFD(path, logPath string, pause time.Duration, stop <-chan struct{}) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -16,25 +16,26 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// What people and machines do to the files: backups put in place, side files
-// removed, disks that run full, clocks that are set.
+// What people and machines do to the files: restore backups, remove side files, fill disks,
+// set clocks.
 
-// disks are where database and state lie, and what was put aside.
+// disks describes where the database and the state directory are, and what was put aside.
 type disks struct {
-	mounted bool   // file systems of their own, that can be filled
-	backup  string // of the database, or nothing
+	mounted bool   // both are file systems of their own, which can be filled
+	backup  string // of the database; empty: none yet
 	at      state  // of the backup
-	shm     []byte // an older one
-	life    string // that the application leads now
+	shm     []byte // an older -shm
+	life    string // of the application at present
 }
 
-// backupWithWAL is what -without calls backups of two files.
+// backupWithWAL is the name by which -without excludes backups of two files.
 const backupWithWAL = "a backup with a WAL"
 
 // diskSize is that of each file system.
 const diskSize = 512 << 20
 
-// mount gives database and state small file systems of their own where that is allowed.
+// mount gives database and state directory small file systems of their own if that is
+// permitted.
 func (s *scene) mount() error {
 	dir := filepath.Join(s.o.dir, "disk")
 	s.db = filepath.Join(dir, "app.db")
@@ -63,10 +64,10 @@ func (s *scene) unmount() {
 	s.files.mounted = false
 }
 
-// hole is a time in which nothing could be captured: the state's disk was full.
+// hole is a period in which nothing could be captured: the state directory's disk was full.
 type hole struct{ from, to time.Time }
 
-// fill leaves a few pages of room for a while. The daemon may die meanwhile.
+// fill leaves room for only a few pages for a while. The daemon may die meanwhile.
 func (s *scene) fill(dir string) error {
 	if dir == s.stateDir() {
 		h := hole{from: time.Now()}
@@ -76,7 +77,7 @@ func (s *scene) fill(dir string) error {
 			s.holes = append(s.holes, h)
 			s.mu.Unlock()
 		}()
-	} else { // only this program's own lives go on after an error
+	} else { // only this program's own lives continue after an error
 		s.stopApp(false)
 		if err := s.startAs("normal"); err != nil {
 			return err
@@ -105,7 +106,7 @@ func (s *scene) fill(dir string) error {
 	return nil
 }
 
-// snapshots has one snapshot taken after the other.
+// snapshots takes one snapshot after the other.
 func (s *scene) snapshots(ctx context.Context) {
 	for ctx.Err() == nil {
 		if exec.CommandContext(ctx, s.o.sqlwatch, "snapshot", "--config", s.config, "app").Run() == nil {
@@ -113,19 +114,20 @@ func (s *scene) snapshots(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond): // the daemon is away, or takes one by itself
+		case <-time.After(200 * time.Millisecond): // the daemon is not running, or takes one by itself
 		}
 	}
 }
 
-// stepClock sets the daemon's clock: an hour, two days or ten years on or back, or right.
+// stepClock sets the daemon's clock: an hour, two days or ten years forwards or back, or to
+// the right time.
 func (s *scene) stepClock() error {
 	const day = 24 * time.Hour
 	steps := []time.Duration{0, 0, time.Hour, -time.Hour, 2 * day, -2 * day, 3650 * day, -3650 * day}
 	return os.WriteFile(s.o.clock, fmt.Append(nil, int64(steps[s.rng.IntN(len(steps))])), 0o600)
 }
 
-// note writes into the application's log what was done to its file while it was away.
+// note writes into the application's log what was done to its file while it was not running.
 func (s *scene) note(kind string, at state) error {
 	f, err := os.OpenFile(s.log, os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -136,9 +138,9 @@ func (s *scene) note(kind string, at state) error {
 	return err
 }
 
-// backUp copies the database through SQLite while the application is away: one
-// that locks out all others could not be waited for. With a WAL the copy is of two
-// files, as one taken by a snapshot of the disk is.
+// backUp copies the database through SQLite while the application is not running: an
+// application that locks out all others would never let it in. With a WAL the copy consists of
+// two files, like one taken by a snapshot of the disk.
 func (s *scene) backUp() error {
 	s.stopApp(false)
 	path := filepath.Join(s.o.dir, "backup.db")
@@ -197,7 +199,7 @@ func copyDatabase(to, from string) error {
 	})
 }
 
-// withWAL changes the copy in a way that stays in its WAL, and that the ledger does not know.
+// withWAL changes the copy in a way that stays in its WAL and does not change the ledger.
 func withWAL(path string) error {
 	db, err := sql.Open("sqlite3", "file:"+path)
 	if err != nil {
@@ -212,7 +214,7 @@ func withWAL(path string) error {
 	if _, err := db.Exec("CREATE TABLE IF NOT EXISTS restored(x); INSERT INTO restored VALUES(1)"); err != nil {
 		return err
 	}
-	for _, side := range []string{"", "-wal"} { // while the connection is open: its end would fold the WAL in
+	for _, side := range []string{"", "-wal"} { // while the connection is open: closing it would checkpoint the WAL
 		if out, err := exec.Command("cp", path+side, path+".copy"+side).CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
@@ -228,9 +230,9 @@ func withWAL(path string) error {
 	return nil
 }
 
-// restoreOver puts the backup in the file's place while the application is
-// away, and starts the application: it must find the backup and nothing else.
-// Without a backup it takes one.
+// restoreOver puts the backup in the file's place while the application is not running, and
+// starts the application, which must find the backup and nothing else. If there is no backup
+// it takes one.
 func (s *scene) restoreOver() error {
 	if s.files.backup == "" {
 		return s.backUp()
@@ -242,8 +244,9 @@ func (s *scene) restoreOver() error {
 		defer s.startDaemon()
 	}
 	time.Sleep(time.Duration(1000+s.rng.IntN(2000)) * time.Millisecond)
-	// A clean end leaves no side files, and the operator looks for none. Killed, it
-	// leaves its WAL: whoever restores then has to remove it. So has who sees it.
+	// After a clean end there are no side files, and the operator does not look for any. A
+	// killed application leaves its WAL: whoever restores then has to remove it, and whoever
+	// sees it too.
 	stale := false
 	if info, err := os.Stat(s.db + "-wal"); err == nil && info.Size() > 0 {
 		stale = true
@@ -308,16 +311,16 @@ func (s *scene) putInPlace() error {
 	return nil
 }
 
-// removeSideFiles removes -shm, and perhaps -wal, under an application of one
-// connection, as people do who take them for leftovers. Alone it goes on with
-// the files that it has open, and loses nothing at its end.
+// removeSideFiles removes -shm, and perhaps -wal, under an application with one connection,
+// like somebody who takes them for leftovers. Without sqlwatch it continues with the files
+// that it has open, and loses nothing when it ends.
 func (s *scene) removeSideFiles() error {
 	s.stopApp(false)
 	before := s.ledgerSize()
 	if err := s.startAs("single"); err != nil {
 		return err
 	}
-	if !s.hasOpened(before) { // what is removed now may be all that holds the last life's commits
+	if !s.hasOpened(before) { // what is removed now may be all that holds the last process's commits
 		return nil
 	}
 	time.Sleep(time.Duration(300+s.rng.IntN(700)) * time.Millisecond)
@@ -336,7 +339,7 @@ func (s *scene) removeSideFiles() error {
 	return s.startApp()
 }
 
-// ledgerSize returns how long the application's log is.
+// ledgerSize returns the length of the application's log.
 func (s *scene) ledgerSize() int64 {
 	info, err := os.Stat(s.log)
 	if err != nil {
@@ -345,7 +348,7 @@ func (s *scene) ledgerSize() int64 {
 	return info.Size()
 }
 
-// hasOpened waits until the application has the database open, as its log says behind from.
+// hasOpened waits until the application has opened the database, as its log shows after from.
 func (s *scene) hasOpened(from int64) bool {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		text, err := os.ReadFile(s.log)

@@ -29,18 +29,18 @@ func newRestorer(c *checker, n int) *restorer {
 	return &restorer{c: c, n: n, target: filepath.Join(c.s.o.dir, fmt.Sprintf("restored%d.db", n))}
 }
 
-// restored is what `sqlwatch restore --json` says of itself.
+// restored is what `sqlwatch restore --json` reports.
 type restored struct {
 	TXID      uint64    `json:"txid"`
 	Timestamp time.Time `json:"timestamp"`
 	version
 }
 
-// storeTries is how often a restore is tried that the store does not answer.
+// storeTries is how often a restore is tried while the store does not answer.
 const storeTries = 5
 
-// restore runs one restore and judges its result. ok is false when sqlwatch
-// itself said that it could not be done.
+// restore runs one restore and judges its result. ok is false if sqlwatch itself reported that
+// it was not possible.
 func (r *restorer) restore(ctx context.Context, kind string, args ...string) (got restored, ok bool) {
 	c := r.c
 	for _, side := range []string{"", "-wal", "-shm", "-journal"} {
@@ -66,7 +66,8 @@ func (r *restorer) restore(ctx context.Context, kind string, args ...string) (go
 			c.fault("restore %v failed (%s) and left a file", args, lastLine(stderr.String()))
 		}
 		c.refuse(kind, lastLine(stderr.String()))
-		// A store that fails all attempts in a row is no fault of the replica: ask again, as people would.
+		// A store that fails all attempts in a row is no fault of the replica: try again, as
+		// people would.
 		if try == storeTries || !strings.Contains(stderr.String(), "store unavailable") {
 			return got, false
 		}
@@ -92,8 +93,8 @@ func (r *restorer) restore(ctx context.Context, kind string, args ...string) (go
 	return got, true
 }
 
-// compare holds a sound database against what the application did and against
-// what the same TXID was before.
+// compare checks a valid database against what the application did, and against what the same
+// TXID was before.
 func (r *restorer) compare(kind string, args []string, got restored) {
 	c := r.c
 	if err := c.account.read(); err != nil {
@@ -126,7 +127,7 @@ func (r *restorer) compare(kind string, args []string, got restored) {
 
 var numbers = regexp.MustCompile(`[0-9a-fA-F:.TZ-]*[0-9]{2,}[0-9a-fA-F:.TZ-]*`)
 
-// refuse counts a refusal by its words, whatever numbers it names.
+// refuse counts a refusal by its text, without the numbers in it.
 func (c *checker) refuse(kind, words string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,8 +156,8 @@ func (r *restorer) latest(ctx context.Context) {
 	c.newest, c.newestTX = max(c.newest, place), max(c.newestTX, got.TXID)
 }
 
-// moment restores a random moment: nothing begun after it, everything promised
-// before it. It may be refused only where the newest batch may be older.
+// moment restores a random moment: nothing begun after it, everything promised before it. A
+// refusal is correct only if the newest batch may be older.
 func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 	c := r.c
 	c.mu.Lock()
@@ -166,7 +167,7 @@ func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 	when := t.UTC().Format(time.RFC3339Nano)
 	got, ok := r.restore(ctx, "timestamp", "--timestamp", when)
 	if c.s.o.clock != "" {
-		return // the batches tell the daemon's time, which was not ours
+		return // the batches have the daemon's time, which differed from ours
 	}
 	if !ok {
 		if last := acks[len(acks)-1].place; c.account.begunAfter(t, last) && !c.inHole(t, acks) {
@@ -189,9 +190,10 @@ func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 	}
 }
 
-// inHole says whether t is between the last promise before and the first one after a
-// time in which nothing could be captured. What was committed then is in a batch with
-// what came later, or between two that do not join: then a moment has no answer.
+// inHole reports whether t is between the last promise before, and the first one after, a
+// period in which nothing could be captured. What was committed then is in one batch with
+// later commits, or between two batches that do not join: then no state can be given for a
+// moment.
 func (c *checker) inHole(t time.Time, acks []ack) bool {
 	c.s.mu.Lock()
 	holes := slices.Clone(c.s.holes)
@@ -213,8 +215,8 @@ func (c *checker) inHole(t time.Time, acks []ack) bool {
 	return false
 }
 
-// again restores a TXID that was restored before, to the same bytes. Compaction
-// may have taken it away meanwhile: that is refused, with words.
+// again restores a TXID that was restored before, and expects the same bytes. If compaction
+// has removed it meanwhile, the error must say so.
 func (r *restorer) again(ctx context.Context, rng *rand.Rand) {
 	c := r.c
 	c.mu.Lock()

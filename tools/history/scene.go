@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// scene is the processes and files of one run: the application, sqlwatch, and
-// who may touch them when.
+// scene is the processes and files of one run: the application, sqlwatch, and who may touch
+// them when.
 type scene struct {
 	o       options
 	rng     *rand.Rand // the nemesis's own
@@ -35,7 +35,7 @@ type scene struct {
 	daemon   *exec.Cmd
 	exited   chan struct{} // closed when the daemon has ended
 	killing  bool
-	disowned bool // a harm may have taken what proves whose history the replica holds
+	disowned bool // a harm may have removed the proof of whose history the replica holds
 
 	call   string         // that strace kills at
 	kills  int            // kill -9 of the daemon, ours and strace's
@@ -43,10 +43,10 @@ type scene struct {
 	lives  map[string]int // of the application, by name
 	holes  []hole
 	slow   atomic.Int64 // snapshots over a slow line
-	deaths []string     // daemon exits that nobody asked for
+	deaths []string     // daemon exits that nobody requested
 
 	choices []choice // of lives
-	files   disks    // where they lie, and what was put aside
+	files   disks    // where they are, and what was put aside
 }
 
 func newScene(o options) (*scene, error) {
@@ -203,7 +203,7 @@ func (s *scene) stopApp(kill bool) {
 	s.app = nil
 }
 
-// startDaemon starts sqlwatch, under strace when a system call is to kill it.
+// startDaemon starts sqlwatch, under strace if a system call is to kill it.
 func (s *scene) startDaemon() error {
 	if s.o.alone {
 		return nil
@@ -218,8 +218,8 @@ func (s *scene) startDaemon() error {
 		args = append(args, "--log.level=debug")
 	}
 	if s.disowned {
-		// Without its state the daemon cannot prove whose history the replica holds,
-		// once the file was replaced too: the operator says so, as the log asks for.
+		// If the file was replaced as well, the daemon cannot prove without its state whose
+		// history the replica holds. The operator tells it, as the log requests.
 		args = append(args, "--adopt=app")
 	}
 	if s.o.killAt != "" {

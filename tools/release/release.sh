@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Makes dist/: static programs for each architecture, packages, a bill of materials,
-# the licences of what is linked, checksums. It is written so that the same commit gives
-# the same bytes.
+# Makes dist/: static programs for each architecture, packages, a software bill of materials,
+# the licences of everything linked, checksums. The same commit gives the same bytes.
 #
 #   tools/release/release.sh [ARCH...]     amd64 arm64 armv7; default: all, and darwin's
 #
-# darwin's programs restore, check, format and test: they have no SQLite inside, so that no
+# The programs for darwin restore, check, format and test. They contain no SQLite, so no
 # compiler for darwin is needed.
 #
 # It needs Debian's musl-tools for amd64, and for the others a cross compiler with
@@ -53,7 +52,7 @@ for arch in "${darwin[@]}"; do
 		go build -trimpath -ldflags "$stamp" -o "$dist/sqlwatch-darwin-$arch" ./cmd/sqlwatch
 done
 
-# What this machine can run says the rest: completions and the manual.
+# Completions and the manual are printed by a program that this machine can run.
 native="$dist/sqlwatch-linux-${archs[0]}"
 "$native" --completion-script-bash >"$dist/completions/sqlwatch.bash"
 "$native" --completion-script-zsh >"$dist/completions/_sqlwatch"
@@ -68,7 +67,7 @@ for arch in "${archs[@]}"; do
 	done
 	sbom=$dist/sqlwatch-linux-$arch.cdx.json
 	"$dist/.cyclonedx" bin -json -noserial -output "$sbom" "$dist/sqlwatch-linux-$arch"
-	# The tool notes when it was run; what is described is the commit.
+	# The tool records when it ran; the date here is the commit's.
 	sed -i 's/"timestamp": "[^"]*"/"timestamp": "'"$(date -u -d "@$SOURCE_DATE_EPOCH" +%FT%TZ)"'"/' "$sbom"
 done
 rm -f "$dist/sqlwatch" "$dist/.nfpm" "$dist/.cyclonedx"

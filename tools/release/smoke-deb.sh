@@ -1,15 +1,15 @@
 #!/bin/bash
-# Runs as root inside a fresh Debian, see smoke.sh: what an operator does, in order.
+# Runs as root inside a fresh Debian, see smoke.sh: the steps of an operator, in order.
 set -euo pipefail
 chmod 0755 /
-cd /root # which the service's user may not read, as when an operator says sudo -u sqlwatch
+cd /root # which the service's user may not read, as with an operator's sudo -u sqlwatch
 dpkg -i /sqlwatch.deb
 [ "$(stat -c %U:%G:%a /etc/sqlwatch)" = root:sqlwatch:750 ]
 
-# refused COMMAND...: it fails. A mere "! COMMAND" would let a success pass, under -e.
+# refused COMMAND...: expects it to fail. Under -e, a mere "! COMMAND" would let a success pass.
 refused() {
 	if "$@"; then
-		echo "was to be refused: $*" >&2
+		echo "should have been refused: $*" >&2
 		exit 1
 	fi
 }
@@ -19,7 +19,7 @@ install -d -o app -g app -m 2770 /srv/app
 install -d -o sqlwatch -g sqlwatch -m 0700 /srv/replica
 as_app() { setpriv --reuid app --regid app --clear-groups "$@"; }
 as_app sqlite3 /srv/app/app.db "pragma journal_mode=wal; create table t(v); insert into t values (1)"
-# What the unit's first lines say to do; side files get the database's own mode.
+# The steps in the unit's first lines; side files get the database's own mode.
 chgrp -R app /srv/app && chmod -R g+rwX /srv/app && find /srv/app -type d -exec chmod g+s {} +
 
 cat >/etc/sqlwatch/sqlwatch.hcl <<'HCL'
@@ -31,7 +31,7 @@ replica "file" "copy" {
   dir = "/srv/replica/${db.name}"
 }
 HCL
-# As the unit does it with a drop-in of Group=app: group mode, with its directories.
+# Like the unit with a drop-in of Group=app: group mode, with its directories.
 unit() { sed -n "s/^$1=//p" /usr/lib/systemd/system/sqlwatch.service; }
 install -d -o sqlwatch -g sqlwatch -m 0700 /var/lib/sqlwatch
 install -d -o sqlwatch -g sqlwatch -m 0750 /run/sqlwatch
@@ -54,7 +54,7 @@ cat <&3 >/tmp/metrics
 exec 3>&-
 grep '^sqlite_up{.*db="app".*} 1' /tmp/metrics
 
-# ExecReload answers, so that systemctl shows what is wrong; what was in force stays so.
+# ExecReload reports errors, so that systemctl shows them; the configuration in force stays.
 read -ra reload <<<"$(unit ExecReload)"
 "${as_sqlwatch[@]}" "${reload[@]}"
 echo 'nonsense {' >/etc/sqlwatch/wrong.hcl

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs and runs what release.sh made, where nothing else of ours is: the .deb in a
-# fresh Debian, the image's file system as its uid on a read-only root, a root with musl, the
-# programs of other architectures under qemu. Each ends with a database restored from its replica.
+# Installs and runs what release.sh made, on systems that have nothing else of ours: the .deb in
+# a fresh Debian, the image's file system as its uid on a read-only root, a root with musl, the
+# programs of other architectures under qemu. Each run ends with a database restored from its replica.
 #
 #   tools/release/smoke.sh      needs root, mmdebstrap, bubblewrap, qemu-user-static, rpm, sqlite3
 set -euo pipefail
@@ -11,10 +11,10 @@ work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$work"' EXIT
 say() { printf -- '--- %s\n' "$*"; }
 
-# refused COMMAND...: it fails. A mere "! COMMAND" would let a success pass, under -e.
+# refused COMMAND...: expects it to fail. Under -e, a mere "! COMMAND" would let a success pass.
 refused() {
 	if "$@"; then
-		echo "was to be refused: $*" >&2
+		echo "should have been refused: $*" >&2
 		exit 1
 	fi
 }
@@ -74,7 +74,7 @@ image() {
 	cp -r "$work/data" "$work/made"
 }
 
-# A root with musl's libc and no other: the application and sqlwatch are all that is in it.
+# A root with musl's libc only: it contains the application and sqlwatch, nothing else.
 musl() {
 	say "a musl root: an application of its libc, beside it the static program"
 	local root=$work/musl driver
@@ -113,7 +113,7 @@ musl() {
 		((++tries < 60)) || { cat "$work/musl.log" "$work/musl.status"; return 1; }
 		sleep 0.5
 	done
-	alpine /usr/bin/sqlwatch checkpoint app || [ $? = 2 ] # 2: it did not come to its end beside the writer
+	alpine /usr/bin/sqlwatch checkpoint app || [ $? = 2 ] # 2: it could not finish beside the writer
 	touch "$root/data/end"
 	wait $application
 	alpine /usr/bin/sqlwatch sync app
@@ -123,19 +123,19 @@ musl() {
 	[ "$(sqlite3 "$root/data/copy.db" "$rows")" = "$(sqlite3 "$root/data/app.db" "$rows")" ]
 }
 
-# What qemu runs reads the replica that amd64 made.
+# The programs under qemu read the replica that amd64 made.
 foreign() { # foreign ARCH QEMU
 	local program=$dist/sqlwatch-linux-$1 out=$work/$1.db
 	[ -e "$program" ] || return 0
 	say "$1 under qemu: version, check, restore"
 	"$2" "$program" check examples/quickstart.hcl
-	# SQLite's own check runs in a child of the same program, which a kernel cannot start
-	# that knows no qemu: this machine's SQLite checks instead.
+	# SQLite's own check runs in a child of the same program, which this kernel cannot start
+	# without qemu: this machine's SQLite checks instead.
 	"$2" "$program" restore "file://$work/made/replica/app" -o "$out" --check none
 	[ "$(sqlite3 "$out" 'pragma integrity_check; select count(*) from t' | tr '\n' ' ')" = "ok 3 " ]
 }
 
-# Pure Go, as darwin's: restores, has SQLite's shell check, and touches no living database.
+# Pure Go, like darwin's: restores, lets SQLite's shell check, and touches no database in use.
 pure() {
 	say "the program without SQLite inside: restore, a corrupt replica, what it refuses"
 	local program=$work/pure copy=$work/pure.db
@@ -159,7 +159,7 @@ flip() {
 	printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
 }
 
-# What docs/operations.md tells to do with a download.
+# The check of a download from docs/operations.md.
 verified() { (cd "$1" && sha256sum --ignore-missing --quiet -c SHA256SUMS); }
 
 tampered() {

@@ -21,9 +21,9 @@ import (
 // deleteBatch is the most keys that DeleteObjects takes.
 const deleteBatch = 1000
 
-// Delete implements store.Store: a thousand keys a request, or one where the
-// provider lacks that. A key that is refused (a lock, a legal hold) stops no other;
-// a store that cannot be reached, or refuses altogether, stops what is left.
+// Delete implements store.Store: a thousand keys a request, or one key a request if the
+// provider lacks DeleteObjects. A refused key (a lock, a legal hold) does not stop the others;
+// a store that cannot be reached, or refuses every delete, stops the rest.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
 		if err := checkKey(key); err != nil {
@@ -46,7 +46,7 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	return refused.Err(len(keys))
 }
 
-// remaining is how many keys begin with those of batch, which is a part of keys.
+// remaining is how many of keys are left, from the first of batch on. batch is a part of keys.
 func remaining(keys, batch []string) int {
 	for i := range keys {
 		if &keys[i] == &batch[0] {
@@ -56,8 +56,8 @@ func remaining(keys, batch []string) int {
 	return 0
 }
 
-// deleteBatch deletes keys and tells refuse of each that was refused. An error is of
-// the request as a whole.
+// deleteBatch deletes keys and calls refuse for each one that was refused. The error is that
+// of the request as a whole.
 func (s *Store) deleteBatch(ctx context.Context, keys []string, refuse func(key string, err error)) error {
 	ctx, cancel := s.within(ctx, 0)
 	defer cancel()
@@ -89,7 +89,7 @@ func (s *Store) deleteBatch(ctx context.Context, keys []string, refuse func(key 
 			refuse(key, keyError{e})
 		}
 	}
-	// What the answer does not account for is deleted by itself.
+	// Keys that the answer does not mention are deleted one by one.
 	return s.deleteSingly(ctx, slices.DeleteFunc(slices.Clone(keys),
 		func(key string) bool { return answered[s.place.objectKey(key)] }), refuse)
 }

@@ -18,11 +18,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// guard is what lets a store refuse bytes that changed on the way: the SHA-256 that
-// the signature covers, over TLS too (a load balancer that ends TLS may have bad
-// memory), and beside it what the provider is known to check and to remember:
-// Amazon x-amz-checksum-sha256, which it wants again to complete an upload
-// (aws-sdk-go-v2 #3005), everybody else Content-MD5.
+// guard lets a store refuse bytes that changed on the way. It has the SHA-256 that the
+// signature covers, over TLS too (a load balancer that ends TLS may have bad memory), and the
+// checksum that the provider is known to verify: x-amz-checksum-sha256 for Amazon, which
+// requires it again when an upload is completed (aws-sdk-go-v2 #3005), Content-MD5 for all
+// others.
 type guard struct {
 	payload string  // hex SHA-256
 	sha256  *string // base64, for Amazon
@@ -39,8 +39,9 @@ func (s *Store) guardOf(body []byte) guard {
 	return guard{payload: hex.EncodeToString(sum[:]), md5: base64Of(other[:])}
 }
 
-// guardBody returns the guard of a body that can be opened again. It reads it once,
-// unless what is announced is enough, and says where it is not what it announced.
+// guardBody returns the guard of a body that can be opened again. It reads the body once,
+// unless the announced digest is enough, and returns an error if the body is not what was
+// announced.
 func (s *Store) guardBody(body store.Body) (guard, error) {
 	if announced, err := hex.DecodeString(body.SHA256); err == nil && len(announced) == sha256.Size &&
 		s.provider.amazon() {

@@ -23,21 +23,21 @@ import (
 
 var errNotS3 = foreign.ErrNotS3
 
-// errRange says that a part of an object was answered in another form than HTTP's.
+// errRange reports that the answer to a range request is not the requested range.
 var errRange = errors.New("the answer to a range is not that range")
 
-// Error is a failed operation: what was done to what, why it failed, and what
-// the operator can do. errors.Is matches one of replicator's errors where the
-// cause is known, and errors.ErrUnsupported where the provider lacks the feature.
+// Error is a failed operation: what was done to what, why it failed, and what the operator can
+// do. errors.Is matches one of package store's errors if the cause is known, and
+// errors.ErrUnsupported if the provider lacks the feature.
 type Error struct {
 	Op   string // put, get, list, delete
 	URL  string // s3://bucket/key
-	Kind error  // one of replicator's errors, or errors.ErrUnsupported; nil when unexpected
+	Kind error  // one of package store's errors, or errors.ErrUnsupported; nil when unexpected
 	Hint string // what to do next; may be empty
 	Err  error
 }
 
-// Error is one line.
+// Error returns it as one line.
 func (e *Error) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s: ", e.Op, e.URL)
@@ -77,7 +77,7 @@ func brief(err error) string {
 		return fmt.Sprintf("part %d of %d bytes: %s", part.number, part.size, brief(part.err))
 	}
 	if noCredentials(err) && strings.Contains(err.Error(), "access disabled to EC2 IMDS") {
-		return "no credentials were found" // nothing of the rest is about what was configured
+		return "no credentials were found" // the rest would not be about anything that was configured
 	}
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -90,7 +90,7 @@ func brief(err error) string {
 		}
 		return foreign.OneLine(text)
 	}
-	var network *url.Error // the SDK wraps what the connection said in four layers of its own
+	var network *url.Error // the SDK wraps network errors in four layers of its own
 	if errors.As(err, &network) {
 		return foreign.OneLine(network.Err.Error())
 	}
@@ -122,7 +122,8 @@ func isDeserialization(err error) bool {
 	return errors.As(err, &broken) && statusOf(err) < 300 || errors.Is(err, errNotS3)
 }
 
-// kinds sorts the error codes of S3 and its kin. Anything absent is judged by status.
+// kinds maps the error codes of S3 and its relatives. A code that is not listed is judged by
+// its status.
 var kinds = map[string]error{
 	"NoSuchKey": store.ErrNotFound, "NotFound": store.ErrNotFound, "NoSuchUpload": store.ErrNotFound,
 	"PreconditionFailed":         store.ErrExists,
@@ -141,12 +142,12 @@ var kinds = map[string]error{
 	"InvalidRegion":        store.ErrMisplaced,
 	"RequestTimeTooSkewed": store.ErrUnavailable, "SlowDown": store.ErrUnavailable, "RequestTimeout": store.ErrUnavailable,
 	"NotImplemented": errors.ErrUnsupported, "UnsupportedArgument": errors.ErrUnsupported,
-	// changed on the way: again
+	// the body changed on the way: sent again
 	"BadDigest": store.ErrUnavailable, "XAmzContentSHA256Mismatch": store.ErrUnavailable,
 	"XAmzContentChecksumMismatch": store.ErrUnavailable,
 }
 
-// kindOf maps what the SDK returned to what a caller decides on.
+// kindOf maps an error of the SDK to the kind that callers decide on.
 func kindOf(err error) error {
 	if err == nil {
 		return nil
@@ -176,7 +177,7 @@ func kindOf(err error) error {
 	case status >= 300 && status < 400:
 		return store.ErrMisplaced
 	case status >= 400:
-		return nil // unexpected: the text says it
+		return nil // unexpected: the text is all there is
 	}
 	if noCredentials(err) {
 		return store.ErrAuth
@@ -187,18 +188,19 @@ func kindOf(err error) error {
 	)
 	if errors.As(err, &operation) || errors.As(err, &network) || errors.Is(err, errNotS3) ||
 		errors.Is(err, io.ErrUnexpectedEOF) {
-		return store.ErrUnavailable // no answer at all, or one that made no sense
+		return store.ErrUnavailable // no answer, or one that could not be parsed
 	}
 	return nil
 }
 
-// noCredentials recognises the SDK's chain coming up empty: it has no error type for that.
+// noCredentials reports whether the SDK found no credentials at all: it has no error type for
+// that.
 func noCredentials(err error) bool {
 	return strings.Contains(err.Error(), "get identity: ") || strings.Contains(err.Error(),
 		"failed to refresh cached credentials")
 }
 
-// reason is the short word for metrics; empty is success.
+// reason is the short word for metrics; empty means success.
 func reason(err error) string {
 	if err == nil {
 		return ""
@@ -334,7 +336,7 @@ func (p place) hintForStatus(op, code string, err error) string {
 	return ""
 }
 
-// IsFull tells the error of a store that has no room, or whose quota is used up.
+// IsFull reports whether the store has no room left, or a quota is used up.
 func IsFull(err error) bool {
 	switch codeOf(err) {
 	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "StorageFull",

@@ -54,8 +54,8 @@ func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.R
 	return r, object, nil
 }
 
-// absent tells an object that may not be read from one that is not there: Amazon says
-// AccessDenied of both where the keys may list below a prefix only. A listing knows.
+// absent distinguishes an object that may not be read from one that does not exist: Amazon
+// answers AccessDenied to both if the keys may only list below a prefix. A listing decides.
 func (s *Store) absent(ctx context.Context, key string, err error) error {
 	if statusOf(err) != http.StatusForbidden || kindOf(err) != store.ErrAuth {
 		return err
@@ -75,7 +75,7 @@ func (s *Store) absent(ctx context.Context, key string, err error) error {
 	return errAbsent
 }
 
-// errAbsent is what a listing says of an object that a store does not speak of.
+// errAbsent is the verdict of a listing on an object that the store denies without a reason.
 var errAbsent = fmt.Errorf("%w: its listing does not have it", store.ErrNotFound)
 
 func (s *Store) head(ctx context.Context, key string) (store.Object, error) {
@@ -85,15 +85,15 @@ func (s *Store) head(ctx context.Context, key string) (store.Object, error) {
 	return head.object, err
 }
 
-// description is what a store says of an object without its bytes.
+// description is what a store says about an object, without its bytes.
 type description struct {
 	object store.Object
-	mark   string // of the upload that it came from; "" where the store drops metadata
+	mark   string // of the upload that it came from; "" if the store drops metadata
 }
 
-// describe asks what an object is: by HEAD, or where that is refused by a GET of one
-// byte, from then on at once. A refusal of HEAD has no body to say why, so the GET's
-// answer is the better one too.
+// describe asks about an object with HEAD. Where HEAD is refused it uses a GET of one byte,
+// from then on at once: the refusal of a HEAD has no body to say why, so the GET gives the
+// better error too.
 func (s *Store) describe(ctx context.Context, key string) (description, error) {
 	if !s.headless.Load() {
 		out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.config.Bucket,
@@ -152,11 +152,11 @@ func unmarked(metadata map[string]string) map[string]string {
 	return m
 }
 
-// reader is a body that survives its connection: it asks for the rest by Range,
-// and with If-Match, so that it never continues in another object.
+// reader is a body that survives its connection: it requests the rest with Range and If-Match,
+// so that it never continues in another object.
 type reader struct {
 	store     *Store
-	ctx       context.Context // of the whole read: the reader is the caller's one operation
+	ctx       context.Context // of the whole read: the reader is one operation of the caller
 	key, etag string
 	next, end int64 // in the object; end is exclusive
 	body      io.ReadCloser
@@ -164,8 +164,8 @@ type reader struct {
 	fruitless int
 }
 
-// open requests next..end and sets the body. The deadline covers the wait for
-// the reply only; then the connection's own stall bound takes over.
+// open requests next..end and sets the body. The deadline covers only the wait for the reply;
+// afterwards the connection's stall limit applies.
 func (r *reader) open() (store.Object, error) {
 	input := &s3.GetObjectInput{Bucket: &r.store.config.Bucket, Key: aws.String(r.store.place.objectKey(r.key))}
 	ranged := r.next > 0 || r.end >= 0
@@ -190,7 +190,7 @@ func (r *reader) open() (store.Object, error) {
 	if err == nil && object.ETag == "" {
 		err = errNotS3
 	}
-	if err == nil && ranged && out.ContentRange == nil { // the whole, though a part was asked for
+	if err == nil && ranged && out.ContentRange == nil { // the whole object, though a part was requested
 		_, err = io.CopyN(io.Discard, out.Body, r.next)
 	}
 	if err != nil {
@@ -208,9 +208,9 @@ func lastByte(end int64) string {
 	return strconv.FormatInt(end-1, 10)
 }
 
-// wholeSize is the size of the object whose part came back, or an error where
-// the reply is not the part that was asked for. A store may ignore Range and answer
-// with the whole: then there is no Content-Range.
+// wholeSize returns the size of the object that a part belongs to, or an error if the reply is
+// not the requested part. A store may ignore Range and answer with the whole object: then
+// there is no Content-Range.
 func wholeSize(out *s3.GetObjectOutput, ranged bool, offset int64) (int64, error) {
 	if !ranged || out.ContentRange == nil {
 		if out.ContentLength == nil || *out.ContentLength < offset {
@@ -234,8 +234,8 @@ func wholeSize(out *s3.GetObjectOutput, ranged bool, offset int64) (int64, error
 	return size, nil
 }
 
-// contentRange is the header as RFC 9110 has it, and as gateways write it: "bytes=",
-// capital letters, more blanks.
+// contentRange matches the header as in RFC 9110 and as gateways write it: "bytes=", capital
+// letters, extra spaces.
 var contentRange = regexp.MustCompile(`(?i)^\s*bytes[ =]+(\d+)-(\d+)\s*/\s*(\d+)\s*$`)
 
 // Read implements io.Reader.
@@ -255,7 +255,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		if n > 0 {
 			r.next += int64(n)
 			r.fruitless = 0
-			return n, nil // an error that came along comes again
+			return n, nil // an error that came with the bytes comes again
 		}
 		if err == nil {
 			continue
@@ -266,7 +266,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	}
 }
 
-// resume opens the rest after cause broke the body off.
+// resume requests the rest after cause broke the body off.
 func (r *reader) resume(cause error) error {
 	r.drop()
 	r.fruitless++

@@ -17,14 +17,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// maxEmptyPages is how many pages in a row may hold nothing new before a listing is
-// called endless. Stores that hide deleted versions send empty pages.
+// maxEmptyPages is how many pages in a row may hold nothing new before a listing counts as
+// endless. Stores that hide deleted versions send empty pages.
 const maxEmptyPages = 1000
 
-// List implements store.Store: one request for each thousand objects, no
-// metadata. A listing decides what is restored and what is deleted, so what is not
-// in order, ends nowhere, or lacks what this process has stored there is
-// store.ErrListing, and never taken for a shorter history.
+// List implements store.Store: one request for a thousand objects, no metadata. A listing
+// decides what is restored and what is deleted. So a listing that is out of order, never ends,
+// or lacks what this process stored there is store.ErrListing, never a shorter history.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
 		l := &listing{store: s, prefix: s.place.objectKey(prefix), must: s.newest.between(prefix, after)}
@@ -52,39 +51,39 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.
 	}
 }
 
-// paging is how the next page of a listing is asked for. Each is tried where the one
-// before shows itself not to work.
+// paging is how the next page of a listing is requested. Each is tried when the one before
+// turns out not to work.
 type paging int
 
 const (
-	byStartAfter paging = iota // survives a slow consumer, under whom a token expires
-	byToken                    // where start-after is not heeded
-	byMarker                   // version 1 of the API, where version 2 is not known
+	byStartAfter paging = iota // works for a slow consumer, for whom a token would expire
+	byToken                    // where start-after is ignored
+	byMarker                   // version 1 of the API, where version 2 is unknown
 )
 
-// listing is one listing under way. All pages together are one ascending sequence
-// of keys, of which those up to last are passed over.
+// listing is one listing under way. Its pages form one ascending sequence of keys, of which
+// those up to last are skipped.
 type listing struct {
 	store  *Store
 	prefix string // of the bucket's keys
-	last   string // the bucket's key that was yielded last, or that the caller has already
+	last   string // the last key that was yielded, or that the caller already has
 	paging paging
 	token  *string
 	top    string // the first key of the first page
-	marker string // the last key of the page before, whether it was yielded or not
+	marker string // the last key of the previous page, yielded or not
 	empty  int
-	must   map[string]bool // what was stored before the listing began and has not been met yet
+	must   map[string]bool // what was stored before the listing began and has not appeared yet
 }
 
-// page is what both versions of the API answer.
+// page is what the answers of both versions of the API have in common.
 type page struct {
 	items     []types.Object
 	truncated bool
 	token     *string
-	full      bool // it holds as many as a page can
+	full      bool // it holds as many objects as a page can
 }
 
-// next returns what the next page adds, and whether there is another.
+// next returns what the next page adds, and whether there is another one.
 func (l *listing) next(ctx context.Context) (items []store.Object, more bool, err error) {
 	got, err := l.ask(ctx)
 	if err != nil {
@@ -113,8 +112,8 @@ func (l *listing) next(ctx context.Context) (items []store.Object, more bool, er
 	return items, more, err
 }
 
-// follows reports whether a key is in its place. Only where start-after is not heeded
-// does a page begin before the end of the last one: at the top again.
+// follows reports whether a key is in its place. Only if start-after is ignored does a page
+// begin before the end of the last one: at the top again.
 func (l *listing) follows(objectKey string, first bool) bool {
 	switch {
 	case !first:
@@ -128,12 +127,12 @@ func (l *listing) follows(objectKey string, first bool) bool {
 	return objectKey >= l.marker || objectKey == l.top
 }
 
-// turn decides how to go on after a page.
+// turn decides how to continue after a page.
 func (l *listing) turn(got page, progress bool) (more bool, err error) {
 	hasToken := aws.ToString(got.token) != ""
 	if !got.truncated && !hasToken {
-		// A full page that calls itself the last may be a store's own limit: asking once
-		// more behind it costs one request in a thousand objects.
+		// A full page that says it is the last may be cut by the store's own limit: one more
+		// request behind it costs one request per thousand objects.
 		return got.full && progress && l.paging != byToken, nil
 	}
 	if l.empty++; progress {
@@ -150,7 +149,7 @@ func (l *listing) turn(got page, progress bool) (more bool, err error) {
 	case hasToken && !stuck:
 		l.paging = byToken
 	case !hasToken && l.paging != byMarker && len(got.items) > 0:
-		l.paging = byMarker // an answer of version 1, or one that cannot be continued otherwise
+		l.paging = byMarker // a version 1 answer, or one that cannot be continued otherwise
 	case l.paging == byMarker && l.marker > l.last:
 	default:
 		return false, fmt.Errorf("%w: a truncated page after %q holds nothing new", store.ErrListing, l.last)
@@ -183,7 +182,7 @@ func (l *listing) askV2(ctx context.Context) (page, error) {
 	if err != nil {
 		return page{}, err
 	}
-	// The XML decoder makes an empty listing of any well-formed page.
+	// The XML decoder turns any well-formed page into an empty listing.
 	if aws.ToString(out.Name) != l.store.config.Bucket && out.KeyCount == nil {
 		return page{}, errNotS3
 	}
@@ -206,13 +205,13 @@ func (l *listing) askV1(ctx context.Context) (page, error) {
 	return page{out.Contents, aws.ToBool(out.IsTruncated), nil, isFull(len(out.Contents), out.MaxKeys)}, nil
 }
 
-// isFull tells a page of as many objects as the store gives at a time: what it says,
-// or else a round number.
+// isFull reports whether a page holds as many objects as the store returns at a time: the
+// number that it names, or else a round number.
 func isFull(n int, limit *int32) bool {
 	return n > 0 && (n == int(aws.ToInt32(limit)) || n >= 1000 || n%100 == 0)
 }
 
-// lacksVersion2 tells a store that knows the first version of listing only.
+// lacksVersion2 reports whether a store knows only version 1 of listing.
 func lacksVersion2(err error) bool {
 	if err == nil || codeOf(err) == "InvalidRange" {
 		return false
@@ -221,9 +220,9 @@ func lacksVersion2(err error) bool {
 		statusOf(err) == http.StatusMethodNotAllowed
 }
 
-// complete compares a listing that has ended with what this process had stored: of
-// each directory the newest object. One that was not met is asked for itself; where
-// the store has it, the listing is not the whole one.
+// complete compares a finished listing with what this process has stored: the newest object of
+// each directory. One that did not appear is requested by itself; if the store has it, the
+// listing was incomplete.
 func (l *listing) complete(ctx context.Context) error {
 	for key := range l.must {
 		looking, cancel := l.store.within(ctx, 0)
@@ -242,8 +241,8 @@ func (l *listing) complete(ctx context.Context) error {
 	return nil
 }
 
-// newest remembers of every directory of keys the highest that this process has
-// stored: what a listing must show.
+// newest remembers, for every directory of keys, the highest key that this process has stored:
+// a listing must show it.
 type newest struct {
 	mu   sync.Mutex
 	keys map[string]string // by directory: "0000/"
@@ -270,7 +269,7 @@ func (n *newest) forget(key string) {
 	}
 }
 
-// between returns those with the prefix and behind after.
+// between returns those that have the prefix and come after the given key.
 func (n *newest) between(prefix, after string) map[string]bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	partBuffers  = 2       // one fills while one goes out: what an upload of any size costs in memory
+	partBuffers  = 2       // one fills while the other is sent: the memory of an upload of any size
 	maxParts     = 10000   // of one upload, at every provider
 	planParts    = 9000    // so that a database that grows meanwhile still fits
 	largestPart  = 5 << 30 // at every provider
 	partRounding = 1 << 20
 )
 
-// parts is a body on its way out in pieces of size, the last one smaller; first is
-// full already.
+// parts is a body that is sent in pieces of the given size, the last one smaller; first is
+// already full.
 type parts struct {
 	size  int64
 	first []byte
@@ -34,8 +34,8 @@ type parts struct {
 	pace  store.Pace
 }
 
-// partSize is how large the parts of a body of at most atMost bytes are: all of one
-// size, as Cloudflare R2 demands, and so large that their number does not run out.
+// partSize returns how large the parts of a body of at most atMost bytes are: all of one size,
+// as Cloudflare R2 requires, and large enough not to exceed the number of parts.
 func (s *Store) partSize(atMost int64) (int64, error) {
 	size := max(s.config.PartSize, (atMost+planParts-1)/planParts)
 	if size > s.config.PartSize {
@@ -47,7 +47,7 @@ func (s *Store) partSize(atMost int64) (int64, error) {
 	return size, nil
 }
 
-// putParts uploads all of body.
+// putParts uploads the whole body.
 func (s *Store) putParts(ctx context.Context, key string, body parts, opts store.PutOptions) (store.Object, error) {
 	mark := rand.Text()
 	opening, cancel := s.within(ctx, 0)
@@ -76,10 +76,11 @@ func (s *Store) putParts(ctx context.Context, key string, body parts, opts store
 	return object, u.gone(err)
 }
 
-// errGone says that somebody aborted an upload while it went on: a lifecycle rule, a sweep.
+// errGone reports that an upload was aborted while it was under way: by a lifecycle rule or a
+// sweep.
 var errGone = errors.New("the upload's parts are gone: a lifecycle rule, or somebody, aborted it")
 
-// gone tells an upload that is there no more from an object that is not.
+// gone reports whether err says that the upload, not the object, no longer exists.
 func (u *upload) gone(err error) error {
 	if kindOf(err) != store.ErrNotFound {
 		return err
@@ -145,10 +146,9 @@ func (u *upload) send(ctx context.Context, body parts) error {
 	return errors.Join(readErr, err)
 }
 
-// fill reads the next part into buffer; an empty one is the end. The buffer grows
-// with what is read: of a thousand databases that take their first snapshots at
-// once, most are small. Nothing but io.EOF itself ends a stream: a source that
-// was cut off may say io.ErrUnexpectedEOF.
+// fill reads the next part into buffer; an empty part is the end. The buffer grows with what
+// is read: when a thousand databases take their first snapshots at once, most are small. Only
+// io.EOF itself ends a stream: a source that was cut off may return io.ErrUnexpectedEOF.
 func fill(buffer []byte, size int64, r io.Reader) ([]byte, error) {
 	part := buffer[:0]
 	for int64(len(part)) < size {
@@ -187,15 +187,15 @@ func (u *upload) sendPart(ctx context.Context, number int32, part []byte, pace s
 		ChecksumSHA256: guard.sha256}, nil
 }
 
-// finish completes the upload. Whatever the answer is (a lost reply, "no such upload"
-// to a repeated request, none before the store has put a hundred GB together), the
-// object itself tells: it is looked for until it is there, the answer is a refusal,
-// or Config.Settle is over. Only then is the upload given up.
+// finish completes the upload. Whatever the answer is (a lost reply, "no such upload" to a
+// repeated request, none until the store has put a hundred GB together), the object itself
+// decides: it is looked for until it is there, the answer is a refusal, or Config.Settle has
+// passed. Only then is the upload given up.
 func (u *upload) finish(ctx context.Context, key, mark string, opts store.PutOptions) (store.Object, error) {
 	etag, failure := u.complete(ctx, opts)
 	s := u.store
 	end := time.Now().Add(s.config.Settle)
-	if kindOf(failure) == store.ErrNotFound { // completed by an earlier request, or aborted by somebody
+	if kindOf(failure) == store.ErrNotFound { // completed by an earlier request, or aborted by somebody else
 		end = time.Now().Add(min(s.config.Settle, time.Minute))
 	}
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 15*time.Second) {
@@ -209,7 +209,7 @@ func (u *upload) finish(ctx context.Context, key, mark string, opts store.PutOpt
 			break
 		}
 		select {
-		case <-ctx.Done(): // the store may be at work on it still: nothing is aborted
+		case <-ctx.Done(): // the store may still be at work on it: nothing is aborted
 			return store.Object{}, errors.Join(failure, ctx.Err())
 		case <-time.After(pause):
 		}
@@ -224,7 +224,7 @@ func (u *upload) finish(ctx context.Context, key, mark string, opts store.PutOpt
 	return store.Object{}, errors.Join(failure, aborted)
 }
 
-// refused tells an answer that will not become another by waiting.
+// refused reports whether waiting cannot change an answer.
 func refused(err error) bool {
 	switch kindOf(err) {
 	case store.ErrUnavailable, store.ErrNotFound, nil:
@@ -248,8 +248,8 @@ func (u *upload) complete(ctx context.Context, opts store.PutOptions) (etag stri
 	return canonicalETag(out.ETag), nil
 }
 
-// abort frees the parts, which would be stored and billed for ever. It is deaf
-// to a cancelled ctx: that is the most common reason to abort.
+// abort frees the parts, which would otherwise be stored and billed for ever. It ignores the
+// cancellation of ctx, which is the most common reason to abort.
 func (u *upload) abort(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -260,14 +260,14 @@ func (u *upload) abort(ctx context.Context) error {
 	return nil
 }
 
-// partError says which part of an upload failed.
+// partError names the part of an upload that failed.
 type partError struct {
 	number int32
 	size   int
 	err    error
 }
 
-// Error names the part.
+// Error returns the part and why it failed.
 func (e *partError) Error() string {
 	return fmt.Sprintf("part %d of %d bytes: %v", e.number, e.size, e.err)
 }
@@ -284,10 +284,10 @@ func (s *Store) abortUpload(ctx context.Context, objectKey, id string) error {
 	return err
 }
 
-// SweepUploads aborts the multipart uploads below the prefix that were begun before
-// a time and that no Store of this process has under way: a crash leaves them, they
-// are invisible, and they are billed. It returns how many it aborted. A store that
-// cannot list uploads, or forbids it, has nothing swept.
+// SweepUploads aborts the multipart uploads below the prefix that were begun before a given
+// time and that no Store of this process has under way. A crash leaves such uploads behind;
+// they are invisible, and they are billed. It returns how many it aborted. If a store cannot
+// list uploads, or forbids it, nothing is swept.
 func (s *Store) SweepUploads(ctx context.Context, before time.Time) (swept int, err error) {
 	ctx, cancel := s.within(ctx, 0)
 	defer cancel()

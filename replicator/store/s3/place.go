@@ -2,8 +2,8 @@ package s3
 
 import "strings"
 
-// place is where the objects of a Store are: what its keys begin with, and what its
-// messages name. Nothing of it changes.
+// place is where the objects of a Store are: the prefix of its keys, and the names in its
+// messages. It is immutable.
 type place struct {
 	bucket, prefix   string
 	endpoint, region string
@@ -11,7 +11,7 @@ type place struct {
 	provider         provider
 }
 
-// objectKey maps a canonical key to the bucket's.
+// objectKey maps a canonical key to the key in the bucket.
 func (p place) objectKey(key string) string {
 	if p.prefix == "" {
 		return key
@@ -29,7 +29,7 @@ func (p place) canonicalKey(objectKey string) (string, bool) {
 
 func (p place) url(key string) string { return "s3://" + p.bucket + "/" + p.objectKey(key) }
 
-// where names the place that was asked, for messages.
+// where names the place that answered, for messages.
 func (p place) where() string {
 	if p.endpoint != "" {
 		return p.endpoint

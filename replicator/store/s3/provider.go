@@ -9,14 +9,14 @@ import (
 // provider is what is known about an S3 implementation before the first request.
 type provider struct {
 	name      string
-	region    string // when none is configured
-	pathStyle bool   // buckets are not host names here
+	region    string // if none is configured
+	pathStyle bool   // buckets are not host names there
 	oneDelete bool   // has no DeleteObjects
 }
 
-// providers is searched by the end of the endpoint's host name. Everything in
-// it comes from the providers' documentation; what none of them says is found
-// out by asking (a refused conditional write, a missing DeleteObjects).
+// providers is searched by the end of the endpoint's host name. All of it comes from the
+// providers' documentation; what none of them documents is found out at run time (a refused
+// conditional write, a missing DeleteObjects).
 var providers = []struct {
 	suffix string
 	provider
@@ -37,7 +37,8 @@ var providers = []struct {
 	{".storage.dev", provider{name: "Tigris", region: "auto"}, -1},
 }
 
-// amazon tells the one provider that knows x-amz-checksum headers by their contract.
+// amazon reports whether the provider follows the contract of x-amz-checksum headers: only
+// Amazon does.
 func (p provider) amazon() bool { return p.name == amazonS3 }
 
 const amazonS3 = "Amazon S3"
@@ -61,8 +62,8 @@ func providerOf(endpoint string) provider {
 		}
 		return p.provider
 	}
-	// MinIO, Garage, Ceph, versitygw and others that people run themselves: a
-	// bucket as host name needs a wildcard DNS record, which few have.
+	// MinIO, Garage, Ceph, versitygw and others that people run themselves: a bucket as host
+	// name needs a wildcard DNS record, which few have.
 	_, err = netip.ParseAddr(host)
 	return provider{name: "this endpoint", region: "us-east-1", pathStyle: err == nil || !strings.Contains(host, ".") ||
 		u.Port() != ""}

@@ -19,44 +19,44 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// maxWhole is the largest body of known size that goes out as one PUT: a retry
-// sends all of it again.
+// maxWhole is the largest body of known size that is sent as one PUT: a retry sends all of it
+// again.
 const maxWhole = 64 << 20
 
-// restarts is how often an upload begins anew whose parts are gone, or that met another
-// writer's as it was put together.
+// restarts is how often an upload begins again if its parts are gone, or if it met another
+// writer's when it was completed.
 const restarts = 2
 
 const conflictCode = "ConditionalRequestConflict"
 
 const contentType = "application/octet-stream"
 
-// metaUpload marks an upload, so that after a lost reply our own object can be
-// told from another writer's. It is not shown to callers.
+// metaUpload marks an upload, so that after a lost reply our own object can be distinguished
+// from another writer's. Callers do not see it.
 const metaUpload = "sqlwatch-upload"
 
-// Put implements store.Store. A small body is one PUT, a large or unsized one a
-// multipart upload of bounded memory that is aborted when it fails.
+// Put implements store.Store. A small body is one PUT. A large one, or one of unknown size, is
+// a multipart upload in bounded memory that is aborted if it fails.
 //
-// When a precondition fails after one of our own attempts may have been applied
-// (its reply was lost), the stored object decides: if it is ours, Put succeeded.
+// If a precondition fails after one of our own attempts may have been applied (its reply was
+// lost), the stored object decides: if it is ours, Put succeeded.
 func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	if err := checkKey(key); err != nil {
 		return store.Object{}, s.fail("put", key, err)
 	}
 	object, err := s.send(ctx, key, body, opts)
-	// A stream is its owner's to begin anew.
+	// Only its owner can begin a stream again.
 	for tries := 0; tries < restarts && body.Size >= 0 && ctx.Err() == nil; tries++ {
 		if !errors.Is(err, errGone) && codeOf(err) != conflictCode {
 			break
 		}
-		object, err = s.send(ctx, key, body, opts) // all of it: what was uploaded of it cannot be gone on with
+		object, err = s.send(ctx, key, body, opts) // from the start: an interrupted upload cannot be continued
 	}
 	if err == nil {
 		s.newest.stored(key)
 	}
 	if opts.Match != "" && kindOf(err) == store.ErrNotFound {
-		// Amazon answers 404 where If-Match meets no object.
+		// Amazon answers 404 if If-Match meets no object.
 		return store.Object{}, &Error{Op: "put", URL: s.place.url(key), Kind: store.ErrExists, Err: err}
 	}
 	if (opts.Create || opts.Match != "") && refusesCondition(err) {
@@ -66,9 +66,9 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 	return object, s.fail("put", key, err)
 }
 
-// refusesCondition tells a store, or something before it, that calls a conditional
-// PUT a bad request. Where it was bad for another reason, it is so without the
-// condition too.
+// refusesCondition reports whether a store, or something before it, answers 400 to a
+// conditional PUT. If the request was bad for another reason, it fails without the condition
+// too.
 func refusesCondition(err error) bool {
 	if statusOf(err) != http.StatusBadRequest || kindOf(err) != nil {
 		return false
@@ -128,7 +128,7 @@ func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts 
 	case err == nil && aws.ToString(out.ETag) != "":
 		return store.Object{Key: key, Size: body.Size, ETag: canonicalETag(out.ETag), Metadata: maps.Clone(opts.Metadata)},
 			nil
-	case err == nil: // no ETag: a store that keeps it for itself, or no store at all
+	case err == nil: // no ETag: the store does not return one, or this is no store
 		object, ours := s.isOurs(ctx, key, body.Size, mark, "")
 		if !ours {
 			return store.Object{}, errNotS3
@@ -142,9 +142,8 @@ func (s *Store) putWhole(ctx context.Context, key string, body store.Body, opts 
 	return store.Object{}, err
 }
 
-// isOurs reports whether the object under key came from the upload called mark, whose
-// answer named etag, "" where it did not. Where the store drops what we note with
-// an object, the ETag of the answer has to do.
+// isOurs reports whether the object under key came from the upload called mark, whose answer
+// had the given etag ("" if it had none). If the store drops metadata, the ETag decides.
 func (s *Store) isOurs(ctx context.Context, key string, size int64, mark, etag string) (store.Object, bool) {
 	head, err := s.describe(ctx, key)
 	if err != nil || head.object.Size != size {
@@ -156,8 +155,8 @@ func (s *Store) isOurs(ctx context.Context, key string, size int64, mark, etag s
 	return head.object, head.mark == mark
 }
 
-// canonicalETag brings an ETag into one form: some stores spell it otherwise in the
-// answer to a PUT than in that to a GET (no quotes, a weak one, capital letters).
+// canonicalETag brings an ETag into one form: some stores write it differently in the answers
+// to PUT and GET (without quotes, weak, in capital letters).
 func canonicalETag(etag *string) string {
 	text := strings.Trim(strings.TrimPrefix(strings.TrimSpace(aws.ToString(etag)), "W/"), `"`)
 	if text == "" {
@@ -191,7 +190,7 @@ func marked(metadata map[string]string, mark string) map[string]string {
 	return m
 }
 
-// counting counts the attempts of one call: only a repeated request can meet its own trace.
+// counting counts the attempts of one call: only a repeated request can meet its own result.
 func counting(attempts *int) func(*s3.Options) {
 	return func(o *s3.Options) {
 		o.APIOptions = append(o.APIOptions[:len(o.APIOptions):len(o.APIOptions)], func(stack *middleware.Stack) error {
@@ -205,7 +204,7 @@ func counting(attempts *int) func(*s3.Options) {
 	}
 }
 
-// paced is a body in memory that goes out no faster than its pace.
+// paced is a body in memory that is sent no faster than its pace.
 type paced struct {
 	io.ReadSeeker
 	pace store.Pace
@@ -218,8 +217,8 @@ func (p paced) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// reopening is a Body as the SDK wants it: seekable, though Seek only knows
-// the start (where a retry opens the body anew), the end and where it is.
+// reopening is a Body as the SDK wants it: seekable, although Seek supports only the start
+// (where a retry opens the body again), the end and the current position.
 type reopening struct {
 	body    store.Body
 	current io.ReadCloser

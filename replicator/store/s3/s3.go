@@ -1,11 +1,11 @@
-// Package s3 keeps a replica in an S3-compatible bucket: Amazon S3, Backblaze
-// B2, Cloudflare R2, MinIO and their kin.
+// Package s3 keeps a replica in an S3-compatible bucket: Amazon S3, Backblaze B2, Cloudflare
+// R2, MinIO and their relatives.
 //
-// Reading order: Store and Config here, put.go and multipart.go (uploads), digest.go
-// (what guards their bytes), get.go (a body that breaks off is resumed), list.go and
-// delete.go, errors.go (what a provider's answer means and what to do next),
-// provider.go (what is known about each provider), place.go (where objects are), shared.go (what the stores of one
-// process have in common), transport.go and package wire (counting, signatures, deadlines).
+// Reading order: Store and Config here, put.go and multipart.go (uploads), digest.go (what
+// protects their bytes), get.go (a body that breaks off is resumed), list.go and delete.go,
+// errors.go (what a provider's answer means and what to do next), provider.go (what is known
+// about each provider), place.go (where objects are), shared.go (what the stores of one
+// process share), transport.go and package wire (counting, signatures, deadlines).
 package s3
 
 import (
@@ -32,10 +32,10 @@ const (
 	DefaultStall    = 20 * time.Second // no byte moved in either direction
 	DefaultDeadline = 2 * time.Minute  // one operation with all its attempts
 	DefaultBackoff  = 5 * time.Second  // the longest pause between attempts
-	DefaultPartSize = 8 << 20          // of multipart uploads, the least; also the largest single PUT of a stream
-	DefaultSettle   = 10 * time.Minute // a completed upload may take to appear
+	DefaultPartSize = 8 << 20          // the smallest part of a multipart upload; also the largest single PUT of a stream
+	DefaultSettle   = 10 * time.Minute // time for a completed upload to appear
 
-	slowestLink = 128 // bytes per second of one among hundreds: a body extends its operation's deadline by this
+	slowestLink = 128 // bytes per second of one upload among hundreds: bodies extend deadlines at this rate
 	maxAttempts = 4
 )
 
@@ -49,7 +49,7 @@ type Config struct {
 	Endpoint  string // URL; empty: that of the SDK's environment (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL), or Amazon
 	PathStyle *bool  // http://endpoint/bucket/key, or the bucket as host name; nil: as the provider wants it
 
-	AccessKey    string // with SecretKey; both empty is the SDK's chain, re-read when it changes
+	AccessKey    string // with SecretKey; both empty: the SDK's chain, read again when it changes
 	SecretKey    string
 	SessionToken string
 
@@ -58,14 +58,14 @@ type Config struct {
 	Stall    time.Duration // an attempt fails after this long without a byte; 0 is DefaultStall
 	Deadline time.Duration // of one operation with its retries, plus what its body needs; 0 is DefaultDeadline
 	Backoff  time.Duration // the longest pause between attempts (full jitter); 0 is DefaultBackoff
-	PartSize int64         // at least 5 MiB; 0 is DefaultPartSize. Larger where the parts would run out
+	PartSize int64         // at least 5 MiB; 0 is DefaultPartSize. Larger if there would be too many parts
 	Settle   time.Duration // how long a completed upload is looked for before it is given up; 0 is DefaultSettle
 
-	// Observe is told of every request sent, each retry included. It must not block.
+	// Observe is called for every request sent, each retry included. It must not block.
 	Observe func(store.Request)
 
 	Shared *Shared      // with other stores of this process; nil: with none
-	Log    *slog.Logger // for what the SDK has to say; nil: nobody hears it
+	Log    *slog.Logger // for messages of the SDK; nil: they are dropped
 }
 
 // Store is a store.Store in a bucket. See that interface for its promises.
@@ -79,9 +79,9 @@ type Store struct {
 	uploads  sync.Map // ids of multipart uploads under way, so that none is swept
 	newest   newest
 	whole    int64       // see maxWhole
-	page     *int32      // keys of a listing's page; nil: as many as the store gives
-	singly   atomic.Bool // DeleteObjects is not known here
-	headless atomic.Bool // HEAD is refused here: GET of one byte tells as much
+	page     *int32      // keys of a listing's page; nil: as many as the store returns
+	singly   atomic.Bool // DeleteObjects is unknown to the store
+	headless atomic.Bool // the store refuses HEAD; a GET of one byte takes its place
 }
 
 var _ store.Store = (*Store)(nil)
@@ -107,17 +107,17 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	return st, nil
 }
 
-// Provider returns the name of the provider, as far as the endpoint tells it.
+// Provider returns the name of the provider, as far as the endpoint reveals it.
 func (s *Store) Provider() string { return s.provider.name }
 
-// Endpoint names what answers: it is the same for all stores behind one.
+// Endpoint names the server that answers: it is the same for all stores behind it.
 func (s *Store) Endpoint() string { return s.place.where() }
 
 // HeadRefused reports whether the store was found to refuse HEAD.
 func (s *Store) HeadRefused() bool { return s.headless.Load() }
 
-// Versioned asks whether the bucket keeps deleted and replaced objects as versions;
-// an error where the keys may not ask.
+// Versioned asks whether the bucket keeps deleted and replaced objects as versions. It returns
+// an error if the keys may not ask.
 func (s *Store) Versioned(ctx context.Context) (bool, error) {
 	ctx, cancel := s.within(ctx, 0)
 	defer cancel()
@@ -178,8 +178,8 @@ func (s *Store) clientOptions(o *s3.Options) {
 	if !s.provider.amazon() {
 		o.ContinueHeaderThresholdBytes = -1 // proxies answer 417 to Expect: 100-continue
 	}
-	// The checksums are ours (see guard): the SDK's own go into trailers, which
-	// providers other than Amazon refuse, and over TLS it would sign no payload.
+	// The checksums are ours (see guard). The SDK's own go into trailers, which providers
+	// other than Amazon refuse, and over TLS it would not sign the payload.
 	o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	o.HTTPSignerV4 = s.access.signer
@@ -187,9 +187,9 @@ func (s *Store) clientOptions(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, s.watchRequests)
 }
 
-// newRetryer makes what repeats what its transport can repair: throttling, 5xx, timeouts,
-// resets, and a conflicting conditional write. Its token bucket keeps a long
-// outage from multiplying requests.
+// newRetryer returns the policy for what a retry can cure: throttling, 5xx, timeouts, resets,
+// and a conflicting conditional write. Its token bucket keeps a long outage from multiplying
+// requests.
 func (c *Config) newRetryer() aws.Retryer {
 	return retry.NewStandard(func(o *retry.StandardOptions) {
 		o.MaxAttempts = maxAttempts
@@ -202,8 +202,9 @@ func (c *Config) newRetryer() aws.Retryer {
 	})
 }
 
-// checkEndpoint refuses what would stand in messages or be dropped in silence. The
-// configuration has checked its own with more words; the environment's is checked here.
+// checkEndpoint refuses parts of a URL that would appear in messages or be dropped silently.
+// The configuration has checked its own with better messages; the environment's is checked
+// here.
 func checkEndpoint(endpoint string) error {
 	u, err := url.Parse(endpoint)
 	switch {
@@ -217,7 +218,7 @@ func checkEndpoint(endpoint string) error {
 	return nil
 }
 
-// checkKey keeps keys inside the prefix and printable.
+// checkKey refuses keys that leave the prefix or are not printable.
 func checkKey(key string) error {
 	if key == "" || len(key) > 900 || strings.HasPrefix(key, "/") || strings.HasSuffix(key, "/") {
 		return fmt.Errorf("invalid key %q", key)
@@ -235,7 +236,7 @@ func checkKey(key string) error {
 	return nil
 }
 
-// within bounds one operation, its retries included; size is what its body weighs.
+// within bounds one operation, retries included; size is that of its body.
 func (s *Store) within(ctx context.Context, size int64) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, s.config.Deadline+time.Duration(size/slowestLink)*time.Second)
 }

@@ -21,33 +21,33 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/wire"
 )
 
-// Shared is what stores with the same keys and certificates have in common:
-// connections, trusted certificates, credentials. A process with a thousand
-// databases has one of it. The zero value is ready.
+// Shared is what stores with the same keys and certificates share: connections, trusted
+// certificates, credentials. A process with a thousand databases has one of it. The zero value
+// is ready to use.
 type Shared struct {
 	mu       sync.Mutex
 	made     map[account]*access
 	breakers map[string]*breaker.Breaker // by endpoint
 }
 
-// account is what must be equal for an access to be shared.
+// account is what must be equal for two stores to share an access.
 type account struct {
 	endpoint, region                   string
 	accessKey, secretKey, sessionToken string
-	certificates                       string // PEM, not its file's name: files change
+	certificates                       string // PEM, not the file's name: files change
 	stall, backoff                     time.Duration
 }
 
-// access is how the requests of an account get through.
+// access is how the requests of an account reach the store.
 type access struct {
 	loaded      aws.Config
-	endpoint    string                // configured, or what the SDK's environment says; "" is Amazon
-	credentials *aws.CredentialsCache // nil where the keys are fixed
+	endpoint    string                // configured, or from the SDK's environment; "" is Amazon
+	credentials *aws.CredentialsCache // nil if the keys are fixed
 	signer      *wire.Signer
 	breaker     *breaker.Breaker
 }
 
-// access returns the one for c, which is complete. A nil Shared makes a new one.
+// access returns the access for c, which is complete. A nil Shared makes a new one.
 func (s *Shared) access(ctx context.Context, c Config) (*access, error) {
 	var pem []byte
 	if c.CAFile != "" {
@@ -95,7 +95,7 @@ func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 	}
 	if pem != nil {
 		options = append(options, func(o *config.LoadOptions) error {
-			o.CustomCABundle = bytes.NewReader(pem) // anew: credentials are loaded more than once
+			o.CustomCABundle = bytes.NewReader(pem) // a new reader: credentials are loaded more than once
 			return nil
 		})
 	}
@@ -112,13 +112,13 @@ func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 		a.loaded.Region = p.region
 	}
 	if b, ok := loaded.HTTPClient.(*awshttp.BuildableClient); ok {
-		a.loaded.HTTPClient = b.Freeze() // each client of the SDK would build its own connections
+		a.loaded.HTTPClient = b.Freeze() // otherwise each client of the SDK would have its own connections
 	}
 	a.signer = wire.NewSigner(p.amazon())
 	if c.AccessKey == "" {
 		if !p.amazon() && os.Getenv("AWS_EC2_METADATA_DISABLED") == "" {
-			// A machine's role is Amazon's: nobody else knows it, and asking for one
-			// where nothing answers takes seconds each time.
+			// Only Amazon has machine roles, and asking for one where nothing answers takes
+			// seconds each time.
 			options = append(options, config.WithEC2IMDSClientEnableState(imds.ClientDisabled))
 		}
 		a.credentials = aws.NewCredentialsCache(rereading{options})
@@ -127,8 +127,7 @@ func newAccess(ctx context.Context, c Config, pem []byte) (*access, error) {
 	return a, nil
 }
 
-// sdkLog leads what the SDK has to say into log, where it would write to standard
-// error past it.
+// sdkLog passes the SDK's messages to log; the SDK would write them to standard error.
 func sdkLog(log *slog.Logger) logging.Logger {
 	if log == nil {
 		return logging.Nop{}

@@ -18,9 +18,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/foreign"
 )
 
-// watchRequests puts us around and inside the SDK's retry loop: inside to report
-// each attempt, around to keep the reason of the last one when the deadline ends
-// the loop, and next to the wire to refuse what no store would say.
+// watchRequests adds our steps to the SDK's: inside its retry loop, to report each attempt;
+// around it, to keep the reason of the last attempt when the deadline ends the loop; and next
+// to the wire, to refuse answers that no store would give.
 func (s *Store) watchRequests(stack *middleware.Stack) error {
 	return errors.Join(
 		stack.Finalize.Add(middleware.FinalizeMiddlewareFunc("sqlwatchFreshKeys", s.withFreshKeys), middleware.Before),
@@ -35,7 +35,7 @@ func (s *Store) watchRequests(stack *middleware.Stack) error {
 	)
 }
 
-// whileAnswered holds each attempt back while the endpoint answers nobody.
+// whileAnswered holds each attempt back while the endpoint does not answer anybody.
 func (s *Store) whileAnswered(ctx context.Context, in middleware.FinalizeInput,
 	next middleware.FinalizeHandler) (out middleware.FinalizeOutput, metadata middleware.Metadata, err error) {
 	done, err := s.access.breaker.Enter(ctx, s.place.url(""))
@@ -48,18 +48,18 @@ func (s *Store) whileAnswered(ctx context.Context, in middleware.FinalizeInput,
 	switch {
 	case err == nil || statusOf(err) > 0 && !away(statusOf(err)):
 		outcome = breaker.Answered
-	case ctx.Err() == nil && !noCredentials(err) && !errors.As(err, new(*fs.PathError)): // a body that cannot be read
+	case ctx.Err() == nil && !noCredentials(err) && !errors.As(err, new(*fs.PathError)): // not a body that cannot be read
 		outcome = breaker.Silent
 	}
 	return out, metadata, err
 }
 
-// away reports whether a status is what a proxy says in place of the store behind it.
+// away reports whether a proxy uses this status when the store behind it does not answer.
 func away(status int) bool {
 	return status == http.StatusBadGateway || status == http.StatusGatewayTimeout
 }
 
-// unsent is what the breaker refused: to repeat it at once would be refused too.
+// unsent marks requests that the breaker refused: an immediate retry would be refused too.
 type unsent struct{}
 
 // IsErrorRetryable implements retry.IsErrorRetryable.
@@ -70,8 +70,8 @@ func (unsent) IsErrorRetryable(err error) aws.Ternary {
 	return aws.UnknownTernary
 }
 
-// withFreshKeys repeats a request once whose temporary keys had expired, with those that
-// are there now. The SDK reads keys once for all attempts of a request.
+// withFreshKeys repeats a request once if its temporary keys had expired, with the current
+// ones. The SDK reads keys once for all attempts of a request.
 func (s *Store) withFreshKeys(ctx context.Context, in middleware.FinalizeInput,
 	next middleware.FinalizeHandler) (middleware.FinalizeOutput, middleware.Metadata, error) {
 	out, metadata, err := next.HandleFinalize(ctx, in)
@@ -108,7 +108,7 @@ func (s *Store) observeAttempt(ctx context.Context, in middleware.FinalizeInput,
 	return out, metadata, err
 }
 
-// lastCause is the context key under which keepLastCause hears of attempts.
+// lastCause is the context key by which attempts report to keepLastCause.
 type lastCause struct{}
 
 func keepLastCause(ctx context.Context, in middleware.FinalizeInput,
@@ -138,8 +138,8 @@ func operationName(sdk string) string {
 	return "multipart" // create, part, complete, abort
 }
 
-// retryableNonsense repeats a request that something on the way answered in the
-// store's place (an HTML page with status 200, a body that is not what the protocol says).
+// retryableNonsense repeats a request that something on the way answered in the store's place
+// (an HTML page with status 200, a body that is not what the protocol says).
 type retryableNonsense struct{}
 
 // IsErrorRetryable implements retry.IsErrorRetryable.

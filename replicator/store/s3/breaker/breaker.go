@@ -1,5 +1,6 @@
-// Package breaker keeps a hundred databases from asking an endpoint that does not answer,
-// each for itself: one asks every few seconds, the others wait for what it learns.
+// Package breaker is a circuit breaker for an endpoint that many databases share: while the
+// endpoint does not answer, one request every few seconds tries it, and all others wait for
+// its result.
 package breaker
 
 import (
@@ -12,41 +13,41 @@ import (
 )
 
 const (
-	failuresToOpen = 4                      // in a row, of all requests together
+	failuresToOpen = 4                      // in a row, over all requests
 	leastPause     = 250 * time.Millisecond // between two probes, at first
-	longestPause   = 4 * time.Second        // and for ever: so late is it noticed that the endpoint is back
-	patience       = 30 * time.Second       // how long a request waits for that
+	longestPause   = 4 * time.Second        // an endpoint that is back is noticed this late at most
+	patience       = 30 * time.Second       // how long a request waits to be let through
 )
 
-// Outcome is what a request says of its endpoint.
+// Outcome is what a request showed about its endpoint.
 type Outcome int
 
 // The outcomes.
 const (
-	Unknown  Outcome = iota // nothing: whoever asked gave up
+	Unknown  Outcome = iota // nothing: the caller gave up
 	Answered                // whatever the answer was
-	Silent                  // no answer, or none of its own
+	Silent                  // no answer, or a proxy's in its place
 )
 
-// Breaker is shared by all who send requests to one endpoint. The zero value lets them all
-// through, until some in a row have no answer. From then on one is let through every few
-// seconds, a probe, and the first answer lets all go. A probe that takes long, such as a
-// large upload, keeps no other from being sent.
+// Breaker is shared by all requests to one endpoint. The zero value lets all of them pass.
+// After a few failures in a row it opens: from then on it lets one request pass every few
+// seconds, as a probe, and the first answer lets all others pass. A probe that takes long,
+// such as a large upload, does not delay the next probe.
 //
-// Those who wait belong to somebody, such as a replica, and each of these has a probe in its
-// turn: where the endpoint answers one and hangs for another that asks much, that one is
-// not what all hear of it.
+// Each request belongs to somebody, such as a replica, and these take turns with their probes.
+// If the endpoint hangs for one that sends many requests but answers another, the other's
+// probe finds that out.
 type Breaker struct {
 	mu       sync.Mutex // guards what follows
-	open     bool       // not all are let through
+	open     bool       // requests are held back
 	failures int        // in a row
-	cause    error      // of the last
+	cause    error      // of the last failure
 	pause    time.Duration
-	next     time.Time      // when there may be a probe
-	armed    bool           // a timer lets one through then
-	waiting  []*waiter      // in order
-	probes   int            // so far, while open
-	turns    map[string]int // which probe was the last of each whose it was
+	next     time.Time      // the earliest time of the next probe
+	armed    bool           // a timer is running for it
+	waiting  []*waiter      // in order of arrival
+	probes   int            // since it opened
+	turns    map[string]int // by owner: the number of its last probe
 }
 
 // waiter is a request that is held back.
@@ -55,20 +56,20 @@ type waiter struct {
 	ready chan struct{}
 }
 
-// OpenError says that a request was not sent, because others had no answer.
+// OpenError reports that a request was not sent, because earlier ones had no answer.
 type OpenError struct{ Cause error }
 
-// Error tells what the others met.
+// Error names what the earlier requests met.
 func (e *OpenError) Error() string { return fmt.Sprintf("not sent, others had no answer: %v", e.Cause) }
 
 // Unsent implements store.Unsent.
 func (e *OpenError) Unsent() {}
 
-// Unwrap returns what the others met.
+// Unwrap returns what the earlier requests met.
 func (e *OpenError) Unwrap() error { return e.Cause }
 
-// Enter returns when a request of somebody may be sent, which then calls done. While the
-// endpoint does not answer it waits a while, and returns an *OpenError.
+// Enter waits until a request may be sent; the caller then reports its outcome with done. If
+// the endpoint does not answer for a while, Enter returns an *OpenError.
 func (b *Breaker) Enter(ctx context.Context, whose string) (done func(Outcome, error), err error) {
 	w := b.queue(whose)
 	if w == nil {
@@ -87,10 +88,10 @@ func (b *Breaker) Enter(ctx context.Context, whose string) (done func(Outcome, e
 	} else if open != nil {
 		return nil, open
 	}
-	return b.told, nil // it was let through at that moment
+	return b.told, nil // it was let pass at that very moment
 }
 
-// queue returns nil where a request may go.
+// queue returns nil if the request may be sent at once.
 func (b *Breaker) queue(whose string) *waiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -103,7 +104,7 @@ func (b *Breaker) queue(whose string) *waiter {
 	return w
 }
 
-// leave takes a request out that waits no longer, and returns why; nil where it was let through.
+// leave removes a request that stopped waiting and returns why; nil if it was just let pass.
 func (b *Breaker) leave(w *waiter) *OpenError {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,7 +116,7 @@ func (b *Breaker) leave(w *waiter) *OpenError {
 	return &OpenError{b.cause}
 }
 
-// arm has one let through when there may be a probe. The caller holds mu.
+// arm starts the timer of the next probe. The caller holds mu.
 func (b *Breaker) arm() {
 	if !b.armed && b.open && len(b.waiting) > 0 {
 		b.armed = true
@@ -123,7 +124,7 @@ func (b *Breaker) arm() {
 	}
 }
 
-// probe lets one through: the first of those whose last probe is the longest ago.
+// probe lets one request pass: that of the owner whose last probe is the longest ago.
 func (b *Breaker) probe() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -139,7 +140,8 @@ func (b *Breaker) probe() {
 	b.arm()
 }
 
-// told notes how a request ended. Those that were under way when the first failed count too.
+// told notes the outcome of a request, also of one that was already under way when the first
+// failed.
 func (b *Breaker) told(o Outcome, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -160,7 +162,7 @@ func (b *Breaker) told(o Outcome, err error) {
 	}
 }
 
-// step puts the next probe off, to a moment that differs between processes.
+// step sets the time of the next probe, jittered so that processes do not probe together.
 func (b *Breaker) step() {
 	b.pause = min(max(leastPause, 2*b.pause), longestPause)
 	b.next = time.Now().Add(b.pause/2 + rand.N(b.pause/2))

@@ -1,6 +1,6 @@
-// Package foreign reads answers that are not in S3's language: a proxy's page, a
-// gateway's JSON, a line of text, and the request that a store quotes when it refuses
-// its signature.
+// Package foreign reads answers that are not S3's XML: a proxy's web page, a gateway's JSON, a
+// line of text. It also reads the canonical request that a store quotes when it refuses a
+// signature.
 package foreign
 
 import (
@@ -20,11 +20,11 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// ErrNotS3 says that something answered which is no object store: a captive
-// portal, a proxy's error page with status 200, a web console's port.
+// ErrNotS3 reports that something other than an object store answered: a captive portal, a
+// proxy's error page with status 200, a web console's port.
 var ErrNotS3 = errors.New("the answer does not come from an S3 store")
 
-// OneLine is text without line breaks, and not too much of it.
+// OneLine returns text without line breaks, cut to a sensible length.
 func OneLine(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > 400 {
@@ -33,11 +33,11 @@ func OneLine(text string) string {
 	return text
 }
 
-// maxRefusal is how much of a refusal is read.
+// maxRefusal is how many bytes of a refusal are read.
 const maxRefusal = 64 << 10
 
-// foreignAnswer is a refusal that is not in S3's language: a proxy's page, a gateway's
-// JSON, a line of text. It is a smithy.APIError, so that it is judged as others are.
+// foreignAnswer is a refusal that is not S3's XML: a proxy's page, a gateway's JSON, a line of
+// text. It is a smithy.APIError, so that it is judged like any other.
 type foreignAnswer struct {
 	code, text string
 }
@@ -54,7 +54,7 @@ func (f *foreignAnswer) ErrorMessage() string { return f.text }
 // ErrorFault implements smithy.APIError.
 func (f *foreignAnswer) ErrorFault() smithy.ErrorFault { return smithy.FaultUnknown }
 
-// keptBody is a refusal's body that is still there when the SDK has read it.
+// keptBody is a refusal's body that can still be read after the SDK has read it.
 type keptBody struct {
 	*bytes.Reader
 	data []byte
@@ -63,8 +63,8 @@ type keptBody struct {
 // Close implements io.Closer.
 func (keptBody) Close() error { return nil }
 
-// Refuse stands next to the wire. A web page with status 200 is no answer; a
-// refusal is kept, and put into words where it is not S3's XML.
+// Refuse stands next to the wire. A web page with status 200 becomes an error; a refusal is
+// kept, and if it is not S3's XML, its text becomes the message.
 func Refuse(ctx context.Context, in middleware.DeserializeInput,
 	next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 	out, metadata, err := next.HandleDeserialize(ctx, in)
@@ -90,8 +90,8 @@ func Refuse(ctx context.Context, in middleware.DeserializeInput,
 	return out, metadata, err
 }
 
-// inOtherWords returns the error that a body of a refusal says in JSON or plain text,
-// nil where it is empty or XML.
+// inOtherWords returns the error that a refusal in JSON or plain text describes, nil if the
+// body is empty or XML.
 func inOtherWords(data []byte) error {
 	if len(data) == 0 || data[0] == '<' {
 		return nil
@@ -114,7 +114,7 @@ func inOtherWords(data []byte) error {
 	return f
 }
 
-// word returns the first of these fields that is text.
+// word returns the first of these fields that holds text.
 func word(fields map[string]any, names ...string) string {
 	for _, name := range names {
 		if text, ok := fields[name].(string); ok && text != "" {
@@ -129,7 +129,7 @@ var (
 	tags   = regexp.MustCompile(`(?s)<[^>]*>`)
 )
 
-// title is what a page calls itself.
+// title returns the title of a web page.
 func title(page []byte, status int) string {
 	text := http.StatusText(status)
 	if match := titled.FindSubmatch(page); match != nil {
@@ -140,9 +140,9 @@ func title(page []byte, status int) string {
 	return fmt.Sprintf("%.100q", OneLine(text))
 }
 
-// Rewritten names the signed header that was another one when it reached the store,
-// which shows where its refusal tells the request that it has checked; "" where it
-// does not tell, or all are the same.
+// Rewritten returns the signed header that was different when it reached the store. A store
+// shows this if its refusal quotes the request that it checked; "" if it does not, or if all
+// headers are the same.
 func Rewritten(err error) (header, sent, got string) {
 	var response *awshttp.ResponseError
 	if !errors.As(err, &response) || response.Response == nil || response.Response.Request == nil {

@@ -20,19 +20,19 @@ import (
 	"time"
 )
 
-// Fake is a store in memory that answers as its Profile says. It has one bucket,
-// Bucket, and takes the keys of every Server.
+// Fake is a store in memory that answers as its Profile says. It has one bucket, Bucket, and
+// accepts the keys of every Server.
 type Fake struct {
 	URL     string
-	Profile Profile // changed before the first request only
+	Profile Profile // changed only before the first request
 
 	server   *httptest.Server
 	mu       sync.Mutex
 	objects  map[string]fakeObject
-	versions int // of objects that were deleted or replaced, where the bucket keeps them
+	versions int // of deleted or replaced objects, if the bucket keeps them
 	uploads  map[string]*fakeUpload
 	requests map[string]int
-	signed   map[string]bool // headers that any signature covered
+	signed   map[string]bool // headers that any signature has covered
 	next     int
 }
 
@@ -54,7 +54,7 @@ type fakeUpload struct {
 type fakePart struct {
 	data     []byte
 	etag     string
-	checksum string // base64 SHA-256, where one came with it
+	checksum string // base64 SHA-256, if one was sent
 }
 
 // NewFake starts a store over plain HTTP that behaves as profile says.
@@ -67,7 +67,7 @@ func NewFake(tb testing.TB, profile Profile) *Fake {
 	return f
 }
 
-// NewTLSFake is NewFake over TLS. The certificate is that of Server.
+// NewTLSFake is NewFake over TLS, with the certificate of Server.
 func NewTLSFake(tb testing.TB, profile Profile) (*Fake, *httptest.Server) {
 	tb.Helper()
 	f := newFake(profile)
@@ -89,7 +89,7 @@ func (f *Fake) Requests() map[string]int {
 	return maps.Clone(f.requests)
 }
 
-// Signed reports whether a signature has covered a header, by its lower-case name.
+// Signed reports whether any signature has covered a header, by its lower-case name.
 func (f *Fake) Signed(header string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -118,7 +118,7 @@ func (f *Fake) Keys() []string {
 	return slices.Sorted(maps.Keys(f.objects))
 }
 
-// Leave begins an upload that nobody finishes, as a crash does.
+// Leave begins an upload that nobody finishes, like a crash.
 func (f *Fake) Leave(key string, begun time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -233,7 +233,7 @@ func (f *Fake) dispatch(w http.ResponseWriter, r *http.Request, op, key string, 
 	return nil
 }
 
-// authorized rewrites what the provider's front end does and checks the signature.
+// authorized rewrites what the provider's front end rewrites and checks the signature.
 func (f *Fake) authorized(r *http.Request) error {
 	if f.Profile.AppendsEncoding != "" {
 		r.Header.Set("Accept-Encoding", r.Header.Get("Accept-Encoding")+f.Profile.AppendsEncoding)
@@ -284,7 +284,7 @@ func strict(r *http.Request, signed []string, clock time.Duration) error {
 	return nil
 }
 
-// body reads what arrived and compares it with what was announced.
+// body reads the body and compares it with what the headers announce.
 func (f *Fake) body(r *http.Request, op string) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -311,7 +311,7 @@ func (f *Fake) body(r *http.Request, op string) ([]byte, error) {
 	return body, nil
 }
 
-// early looks at the conditions before the body has arrived, where the provider does.
+// early checks the conditions before the body has arrived, if the provider does.
 func (f *Fake) early(r *http.Request, key string) error {
 	if f.Profile.Create != CheckedTooSoon {
 		return nil
@@ -321,7 +321,7 @@ func (f *Fake) early(r *http.Request, key string) error {
 	return f.conditions(r, key, Honoured, Honoured)
 }
 
-// conditions answers If-None-Match and If-Match. The caller holds mu.
+// conditions evaluates If-None-Match and If-Match. The caller holds mu.
 func (f *Fake) conditions(r *http.Request, key string, create, match Conditions) error {
 	old, exists := f.objects[key]
 	if r.Header.Get("If-None-Match") != "" {
@@ -384,7 +384,7 @@ func (f *Fake) tag(w http.ResponseWriter, etag, op string) {
 	}
 }
 
-// noted is the metadata of a request that is kept.
+// noted returns the metadata of a request that is kept.
 func (f *Fake) noted(header http.Header) http.Header {
 	kept := http.Header{}
 	for name, values := range header {
@@ -436,7 +436,7 @@ func (f *Fake) get(w http.ResponseWriter, r *http.Request, key string) error {
 	return nil
 }
 
-// span reads a range as RFC 9110 has it; last is inclusive.
+// span parses a range as in RFC 9110; last is inclusive.
 func span(text string, size int) (first, last int, ok bool) {
 	from, to, _ := strings.Cut(text, "-")
 	first, err := strconv.Atoi(from)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// LeastPart is the smallest part that a Fake takes but as the last: a twentieth of what S3
-// does, which Server holds uploads to, so that tests of large uploads need not be large.
+// LeastPart is the smallest part that a Fake accepts, except as the last one: a twentieth of
+// S3's limit, which Server enforces, so that tests of large uploads need not be large.
 const LeastPart = 256 << 10
 
 func (f *Fake) create(w http.ResponseWriter, r *http.Request, key string) error {
@@ -71,7 +71,7 @@ func (f *Fake) complete(w http.ResponseWriter, r *http.Request, key string, body
 		f.store(key, data, etag, u.metadata)
 		f.mu.Unlock()
 	}
-	if f.Profile.Completing > 0 { // the connection dies, the work goes on
+	if f.Profile.Completing > 0 { // the connection ends, the work goes on
 		f.mu.Unlock()
 		go func() {
 			time.Sleep(f.Profile.Completing)
@@ -89,7 +89,7 @@ func (f *Fake) complete(w http.ResponseWriter, r *http.Request, key string, body
 	return err
 }
 
-// assemble checks the list of parts and puts them together. The caller holds mu.
+// assemble checks the list of parts and joins them. The caller holds mu.
 func (f *Fake) assemble(r *http.Request, id, key string, body []byte) (data []byte, etag string, err error) {
 	u := f.uploads[id]
 	if u == nil {

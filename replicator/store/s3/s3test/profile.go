@@ -2,16 +2,16 @@ package s3test
 
 import "time"
 
-// Conditions says how a store takes a condition of a write.
+// Conditions says how a store treats the condition of a write.
 type Conditions int
 
-// The ways to take If-None-Match and If-Match.
+// The ways to treat If-None-Match and If-Match.
 const (
-	Honoured       Conditions = iota // 412, decided in the moment of writing
+	Honoured       Conditions = iota // 412, decided at the moment of writing
 	NotKnown                         // 501
 	BadRequest                       // 400
-	Ignored                          // overwritten all the same
-	CheckedTooSoon                   // looked at before the body is read: two writers may both pass
+	Ignored                          // overwritten nevertheless
+	CheckedTooSoon                   // checked before the body is read: two writers may both pass
 )
 
 // Listing says what is odd about a store's listings.
@@ -20,33 +20,33 @@ type Listing int
 // The oddities of listings.
 const (
 	Plain          Listing = iota
-	NoStartAfter           // start-after is not heeded, continuation tokens are
-	VersionOne             // list-type=2 is taken for the first version of the API: markers
+	NoStartAfter           // start-after is ignored, continuation tokens work
+	VersionOne             // list-type=2 is taken for version 1 of the API: markers
 	TokenOnly              // a token stands beside IsTruncated=false
 	EmptyPages             // a page in between holds nothing but a token
 	Unsorted               // not in order of key
-	Capped                 // ends after a full page as if there were no more
-	Short                  // ends after Profile.Short objects as if there were no more
+	Capped                 // ends after a full page as if that were all
+	Short                  // ends after Profile.Short objects as if that were all
 	RepeatingToken         // the same token for ever
 )
 
-// Profile is how one provider answers, as far as it, or those who met it, say so in
-// public. The zero value answers everything as Amazon does, without its checksums.
+// Profile is how one provider answers, according to its documentation or to public reports.
+// The zero value answers as Amazon does, but without its checksums.
 type Profile struct {
 	Name    string
-	Sources []string // where it stands
+	Sources []string // where it is documented
 
 	Create, Match    Conditions // of PUT
 	Completion       Conditions // of CompleteMultipartUpload, both
-	MatchNothing     int        // the status of If-Match where nothing is; 0: 412
-	Checksums        bool       // x-amz-checksum headers: checked, and wanted again to complete an upload
+	MatchNothing     int        // the status of If-Match if there is no object; 0: 412
+	Checksums        bool       // x-amz-checksum headers: verified, and required again to complete an upload
 	ChecksumsRefused bool       // x-amz-checksum headers are a bad request
-	EvenParts        bool       // all parts but the last must be of one size
+	EvenParts        bool       // all parts but the last must have one size
 	IgnoresPayload   bool       // the signed hash of the body is not compared with the body
 	Versioned        bool       // deleted objects stay as versions
-	// how long an upload takes to be put together, after which it is there
+	// how long it takes to complete an upload, after which the object exists
 	Completing time.Duration
-	Flips      func(operation string, body []byte) // what happens to a body on its way in
+	Flips      func(operation string, body []byte) // changes a body on its way in
 
 	Front
 	Answers
@@ -54,11 +54,11 @@ type Profile struct {
 	Deletes
 }
 
-// Front is what stands before a store and touches requests.
+// Front is what stands before a store and changes requests.
 type Front struct {
 	Strict bool          // refuses unsigned x-amz-* and Content-Type, another region, DeleteObjects without a digest
-	Clock  time.Duration // of the store, against this machine's; dates more than 15 minutes off it are refused, if Strict
-	// absent objects are AccessDenied where the keys may list below a prefix only
+	Clock  time.Duration // of the store, against this machine's; dates more than 15 minutes off are refused, if Strict
+	// absent objects are AccessDenied if the keys may list only below a prefix
 	HidesAbsent     bool
 	AppendsEncoding string // to Accept-Encoding, before the signature is checked
 	RewritesType    string // replaces Content-Type, before the signature is checked
@@ -66,30 +66,30 @@ type Front struct {
 	RefusesExpect   bool   // 417
 }
 
-// Answers are what a store says of an object, and how.
+// Answers describes how a store answers about an object.
 type Answers struct {
 	RefusesHead   bool
 	DropsMetadata bool
-	ETag          func(etag, operation string) string // how it is spelled
+	ETag          func(etag, operation string) string // how it is written
 	IgnoresRange  bool                                // answers with the whole object
 	ContentRange  string                              // format of the header, given first, last and size
 }
 
-// Listings are how a store lists.
+// Listings describes how a store lists.
 type Listings struct {
 	Listing         Listing
 	PageSize, Short int // 0: 1000
 }
 
-// Deletes are how a store deletes.
+// Deletes describes how a store deletes.
 type Deletes struct {
 	NoDeleteObjects bool                  // one object a request
 	Locked          func(key string) bool // cannot be deleted
-	DeletesNothing  bool                  // says it has deleted, and has not
+	DeletesNothing  bool                  // confirms a delete without deleting
 }
 
-// Profiles are the providers that sqlwatch knows, each with what its documentation or
-// its users say. None of them was met by these tests.
+// Profiles are the providers that sqlwatch knows, each with what its documentation or its
+// users say. These tests have met none of them.
 func Profiles() []Profile {
 	return []Profile{
 		{

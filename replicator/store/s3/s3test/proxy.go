@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Fault is one way for a request to go wrong.
+// Fault is one way in which a request goes wrong.
 type Fault int
 
 // The faults.
@@ -34,14 +34,14 @@ const (
 	Hang                 // accepted, never answered
 	Reset                // connection reset, not forwarded
 	LostReply            // forwarded and applied; the reply never arrives
-	HalfReply            // forwarded; the body breaks off half way
+	HalfReply            // forwarded; the reply's body breaks off halfway
 	WrongByte            // forwarded; one byte of the reply's body is changed
 	HalfRequest          // half of the request's body is forwarded as if it were all
 	StaleList            // a listing without its newest key
 	Slow                 // forwarded; the reply's body crawls at Proxy.Rate
 )
 
-// Proxy stands before a server and breaks requests as Decide says.
+// Proxy stands before a server and breaks requests as its decision function says.
 type Proxy struct {
 	URL  string
 	Rate int // bytes per second for Slow
@@ -55,7 +55,7 @@ type Proxy struct {
 	closed   chan struct{}
 }
 
-// NewProxy starts a proxy before target that breaks nothing yet.
+// NewProxy starts a proxy before target. At first it breaks nothing.
 func NewProxy(tb testing.TB, target string) *Proxy {
 	tb.Helper()
 	u, err := url.Parse(target)
@@ -82,14 +82,16 @@ func NewProxy(tb testing.TB, target string) *Proxy {
 	return p
 }
 
-// Break sets what decides over each request; n counts requests from 0. nil breaks nothing.
+// Break sets the function that decides about each request; n counts requests from 0. nil
+// breaks nothing.
 func (p *Proxy) Break(decide func(r *http.Request, n int) Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.decide, p.n = decide, 0
 }
 
-// Next breaks the next count requests that op accepts ("" accepts all; otherwise the word of Operation).
+// Next breaks the next count requests that op matches ("" matches all; otherwise the word of
+// Operation).
 func (p *Proxy) Next(fault Fault, op string, count int) {
 	p.Break(func(r *http.Request, _ int) Fault {
 		if count == 0 || op != "" && Operation(r) != op {

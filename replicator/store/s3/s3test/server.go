@@ -1,6 +1,5 @@
-// Package s3test gives tests a real S3 server on loopback (Start) and a proxy
-// before it that breaks requests in every way a network and a provider can
-// (NewProxy).
+// Package s3test gives tests a real S3 server on loopback (Start) and a proxy before it that
+// breaks requests in every way a network and a provider can (NewProxy).
 package s3test
 
 import (
@@ -32,8 +31,8 @@ type Server struct {
 	process *os.Process
 }
 
-// Start runs versitygw until the test ends. It is built from the module in
-// tools/; where that is impossible the test fails.
+// Start runs versitygw until the test ends. It is built from the module in tools/; if that is
+// impossible the test fails.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	path := build(tb)
@@ -73,13 +72,14 @@ func Start(tb testing.TB) *Server {
 	}
 }
 
-// Stop and Continue suspend and resume the server: a peer that accepts and never answers.
+// Stop and Continue suspend and resume the server: a peer that accepts connections and never
+// answers.
 func (s *Server) Stop() error { return s.process.Signal(syscall.SIGSTOP) }
 
-// Continue ends what Stop began.
+// Continue resumes the server after Stop.
 func (s *Server) Continue() error { return s.process.Signal(syscall.SIGCONT) }
 
-// build returns the path of the server in Go's own cache of tools.
+// build returns the server's path in the cache of Go's tools.
 func build(tb testing.TB) string {
 	tb.Helper()
 	tools := toolsModule(tb)
@@ -93,8 +93,8 @@ func build(tb testing.TB) string {
 	return strings.TrimSpace(string(out))
 }
 
-// toolsModule returns the directory of the module in tools/, from wherever in the
-// tree the test runs.
+// toolsModule returns the directory of the module in tools/, from wherever in the tree the
+// test runs.
 func toolsModule(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.Getwd()
@@ -122,7 +122,7 @@ func freeAddress(tb testing.TB) string {
 	return l.Addr().String()
 }
 
-// tail keeps the last output for the case of a failure.
+// tail keeps the end of the output, in case of a failure.
 type tail struct{ text string }
 
 // Write implements io.Writer.
@@ -136,7 +136,7 @@ func (t *tail) Write(p []byte) (int, error) {
 
 var _ io.Writer = (*tail)(nil)
 
-// URLFor returns the replica URL of a prefix, as the command line takes it.
+// URLFor returns the replica URL of a prefix, as the command line accepts it.
 func (s *Server) URLFor(prefix string) string {
 	return fmt.Sprintf("s3://%s/%s?endpoint=%s&region=%s&path_style=true", Bucket, prefix, s.URL, Region)
 }

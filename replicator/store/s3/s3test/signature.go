@@ -11,9 +11,8 @@ import (
 	"strings"
 )
 
-// checkSignature checks a signature of version 4 as a store does: over the headers
-// that it names, as they arrived. It returns the canonical request, which stores
-// quote when they refuse.
+// checkSignature checks a version 4 signature as a store does: over the headers that it names,
+// as they arrived. It returns the canonical request, which stores quote when they refuse.
 func checkSignature(r *http.Request) (canonical string, err error) {
 	fields := map[string]string{}
 	rest, found := strings.CutPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 ")

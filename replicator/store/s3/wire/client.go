@@ -1,5 +1,5 @@
-// Package wire is how requests get to a store: connections that fail where nothing moves,
-// and signatures that leave out what proxies rewrite.
+// Package wire sends requests to a store, over connections that fail when nothing moves, with
+// signatures that leave out what proxies rewrite.
 package wire
 
 import (
@@ -12,11 +12,11 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 )
 
-// NewClient has one deadline that covers every way an attempt can hang
-// (connect, handshake, an upload nobody reads, a reply that never comes, a
-// download that stops): no byte has moved on the connection for stall. A slow
-// link that moves is never cut. It speaks HTTP/1.1 alone, one request at a time on a
-// connection: with HTTP/2, a request that hangs is hidden by others that move.
+// NewClient returns a client with one deadline that covers every way an attempt can hang
+// (connect, handshake, an upload nobody reads, a reply that never comes, a download that
+// stops): no byte has moved on the connection for stall. A slow link that moves is never cut.
+// It speaks only HTTP/1.1, one request at a time per connection: with HTTP/2, a request that
+// hangs is hidden by others that move.
 func NewClient(stall time.Duration) *awshttp.BuildableClient {
 	dialer := &net.Dialer{Timeout: min(stall, 10*time.Second), KeepAlive: 30 * time.Second}
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
@@ -30,7 +30,7 @@ func NewClient(stall time.Duration) *awshttp.BuildableClient {
 		t.TLSHandshakeTimeout = min(stall, 10*time.Second)
 		t.IdleConnTimeout = max(stall/2, time.Second)
 		t.MaxIdleConnsPerHost = 64  // of all stores that share it
-		t.DisableCompression = true // bytes must be the stored bytes
+		t.DisableCompression = true // the bytes received must be the stored bytes
 		t.ForceAttemptHTTP2 = false
 		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 		if t.TLSClientConfig != nil {
@@ -53,9 +53,9 @@ func (c *movingConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// Write implements net.Conn. A long upload is progress too: it also extends the
-// read that waits for the reply. It goes out in blocks, so that a slow link has
-// the whole of stall for each.
+// Write implements net.Conn. A long upload is progress too: it also extends the deadline of
+// the read that waits for the reply. It is sent in blocks, so that a slow link has the whole
+// of stall for each.
 func (c *movingConn) Write(p []byte) (int, error) {
 	const block = 64 << 10
 	written := 0

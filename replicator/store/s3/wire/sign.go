@@ -10,22 +10,21 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
-// neverSigned are headers that say nothing about the request and that proxies
-// rewrite: Google's front end appends ",gzip(gfe)" to Accept-Encoding before the
-// signature is checked (aws-sdk-go-v2 #1816), others count attempts again. They are
-// sent, but the signature does not cover them.
+// neverSigned are headers that say nothing about the request and that proxies rewrite:
+// Google's front end appends ",gzip(gfe)" to Accept-Encoding before it checks the signature
+// (aws-sdk-go-v2 #1816), others renumber attempts. They are sent, but the signature does not
+// cover them.
 var neverSigned = []string{"Accept-Encoding", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Content-Type"}
 
-// Signer is the SDK's signer, replaceable: that one keeps the key it derived
-// from a secret under the key id alone, so a corrected secret of the same id
-// would be ignored until the next day.
+// Signer replaces the SDK's signer, which caches the key that it derived from a secret under
+// the key id alone: a corrected secret of the same id would be ignored until the next day.
 type Signer struct {
 	current atomic.Pointer[v4.Signer]
-	signed  http.Header // of neverSigned those that are signed nevertheless; not changed
+	signed  http.Header // the headers of neverSigned that are signed nevertheless; never changed
 }
 
-// NewSigner returns a signer for Amazon, which demands that a Content-Type is
-// signed, or for everybody else.
+// NewSigner returns a signer for Amazon, which requires a signed Content-Type, or for any
+// other provider.
 func NewSigner(amazon bool) *Signer {
 	s := &Signer{}
 	if amazon {
@@ -35,7 +34,7 @@ func NewSigner(amazon bool) *Signer {
 	return s
 }
 
-// Forget drops what was derived from secrets.
+// Forget drops keys that were derived from secrets.
 func (s *Signer) Forget() {
 	s.current.Store(v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }))
 }
