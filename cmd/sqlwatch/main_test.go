@@ -60,6 +60,7 @@ func setupScript(env *testscript.Env) error {
 	}
 	defer listener.Close()
 	env.Setenv("ADDR", listener.Addr().String())
+	env.Setenv("GORACE", os.Getenv("GORACE")) // of the environment scripts get nothing but PATH
 	for name, dir := range map[string]string{"RUNTIME_DIRECTORY": "run", "STATE_DIRECTORY": "state"} {
 		env.Setenv(name, filepath.Join(env.WorkDir, dir))
 	}
