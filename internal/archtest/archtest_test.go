@@ -77,7 +77,8 @@ var arrows = map[string][]string{
 		"internal/watchdog", "collector"},
 	"internal/watchdog": {"internal/plant", "internal/health", "internal/metric", "collector", "policy", "internal/sqlite",
 		"internal/durable", "internal/watchdog/statefile", "internal/watchdog/ladders",
-		"internal/watchdog/succession", "internal/watchdog/voice"},
+		"internal/watchdog/outcome", "internal/watchdog/succession", "internal/watchdog/voice"},
+	"internal/watchdog/outcome":    {"internal/sqlite", "policy"},
 	"internal/watchdog/succession": {}, // one after the other at a file
 	// What one ladder does, apart from who decides and books it.
 	"internal/watchdog/voice":   {},

@@ -14,6 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/ladders"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/outcome"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -56,7 +57,7 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 // runner makes the database's checkpoints.
 func (d *database) runner(ctx context.Context) ladders.Runner {
 	return ladders.Runner{Checkpointer: d.parts.Checkpointer, Look: d.measure, Counted: func(r sqlite.Result, err error) {
-		if word, _ := outcomeOf(ctx, policy.ActCheckpoint, policy.ActionResult{Err: err}); !wrongMoment(word) {
+		if word, _ := outcomeOf(ctx, policy.ActCheckpoint, policy.ActionResult{Err: err}); !outcome.WrongMoment(word) {
 			d.counted(r)
 		}
 	}}
@@ -110,12 +111,12 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 	if action.Kind == policy.ActCheckpoint {
 		d.past.history.ObserveStall(result.WriterStall)
 	}
-	if wrongMoment(record.Outcome) {
+	if outcome.WrongMoment(record.Outcome) {
 		result.Outcome, result.Err = sqlite.OutcomeContended, nil // due again in a second, and no failed attempt
 	} else if d.parts != nil && d.parts.Actions.Notify != nil {
 		d.ledger.owe(action, result)
 	}
-	d.ledger.finish(d.policies.Load(), action, now, result, wrongMoment(record.Outcome))
+	d.ledger.finish(d.policies.Load(), action, now, result, outcome.WrongMoment(record.Outcome))
 	if record.OK && action.Kind == policy.ActNotify {
 		d.ledger.tell(action.Policy, now)
 	}
@@ -124,21 +125,13 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 	d.keeper.save(d.saved())
 }
 
-// The outcomes that say no more than that the moment was wrong.
-const (
-	outcomeAway        = "unavailable" // ErrAway
-	outcomeInterrupted = "interrupted" // by the shutdown, or because the database was taken out of the configuration
-)
-
-func wrongMoment(outcome string) bool { return outcome == outcomeAway || outcome == outcomeInterrupted }
-
 // outcomeOf returns the word for how an action ended, and whether it did what was wanted.
 func outcomeOf(ctx context.Context, kind policy.ActionKind, r policy.ActionResult) (string, bool) {
 	switch {
 	case errors.Is(r.Err, ErrAway):
-		return outcomeAway, false
+		return outcome.Away, false
 	case r.Err != nil && ctx.Err() != nil:
-		return outcomeInterrupted, false
+		return outcome.Interrupted, false
 	case kind == policy.ActCheckpoint:
 		_, failed := failureReasons[r.Outcome]
 		return r.Outcome.String(), r.Err == nil && !failed
@@ -151,12 +144,12 @@ func outcomeOf(ctx context.Context, kind policy.ActionKind, r policy.ActionResul
 // record keeps an action's end where operators look for it: one line in the log,
 // the counters, the status. action is nil for one that no policy asked for.
 func (d *database) record(r ActionRecord, action *policy.Action) {
-	passing := wrongMoment(r.Outcome)
+	passing := outcome.WrongMoment(r.Outcome)
 	if !r.OK && !passing && r.Policy != Operator {
 		d.options.Metrics.policyFailures.WithLabelValues(d.target.Name, r.Policy, r.Action).Inc()
 	}
 	if !r.OK {
-		r.Advice = adviceOn(r, d.target.Name)
+		r.Advice = outcome.Advice(r.Policy == Operator, policy.ActionKind(r.Action), r.Outcome, d.target.Name)
 	}
 	d.ledger.keep(r)
 	if d.options.Decided != nil {
@@ -217,6 +210,7 @@ func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (Act
 	if err != nil {
 		return ActionRecord{}, err
 	}
+	defer w.show(ctx, d)
 	if err := d.acquire(ctx); err != nil {
 		return ActionRecord{}, err
 	}
@@ -273,6 +267,7 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 	if errors.Is(err, ErrUnavailable) {
 		return ActionRecord{}, err
 	}
+	defer w.show(ctx, d)
 	if lost := d.acquire(context.WithoutCancel(ctx)); lost != nil {
 		return ActionRecord{}, errors.Join(err, lost)
 	}
@@ -284,9 +279,6 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 		record.Err = err.Error()
 	}
 	d.record(record, nil)
-	if d.parts != nil {
-		d.measure(ctx) // who looks at the status now sees what came of it
-	}
 	d.refresh()
 	return record, nil
 }
@@ -298,6 +290,7 @@ func (w *Watchdog) Retune(ctx context.Context, nameOrPath, policyName, tune stri
 	if err != nil {
 		return "", err
 	}
+	defer w.show(ctx, d)
 	if err := d.acquire(ctx); err != nil {
 		return "", err
 	}
@@ -341,7 +334,8 @@ func (w *Watchdog) Pause(nameOrPath string, length time.Duration) error {
 	}
 	until := w.options.Clock().Add(length)
 	for _, d := range databases {
-		d.pauseUntil.Store(&until)
+		d.display.pauseUntil(until)
 	}
+	w.show(context.Background(), databases...)
 	return nil
 }

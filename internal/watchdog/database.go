@@ -27,15 +27,15 @@ const (
 // What it owns beside that is in parts of their own.
 type database struct {
 	*shared
-	target     Target
-	display    display       // read by anyone
-	phase      time.Duration // where in the interval its turns fall, so that not all wake together
-	timer      atomic.Pointer[time.Timer]
-	pauseUntil atomic.Pointer[time.Time] // policies do not act before then
-	wanted     atomic.Bool               // the next turn shall come at once
-	beside     sync.WaitGroup            // actions that run beside the turns
-	cancel     context.CancelFunc        // set by start
-	place      *succession.Place
+	target  Target
+	display display       // read by anyone
+	phase   time.Duration // where in the interval its turns fall, so that not all wake together
+	timer   atomic.Pointer[time.Timer]
+	turns   atomic.Uint64      // that have begun
+	wanted  atomic.Bool        // the next turn shall come at once
+	beside  sync.WaitGroup     // actions that run beside the turns
+	cancel  context.CancelFunc // set by start
+	place   *succession.Place
 
 	// The baton guards all that follows. Whoever holds it, a turn, an operator's
 	// action or the final close, owns them.
@@ -94,7 +94,6 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 	if saved.history != nil {
 		d.past.history = saved.history
 	}
-	d.pauseUntil.Store(&time.Time{})
 	var recent Recent
 	if o.Recently != nil {
 		recent = o.Recently(target.Name)
@@ -170,7 +169,7 @@ func (d *database) saved() savedDatabase {
 // view is what is shown beside the last sample and decision.
 func (d *database) view() view {
 	v := view{actions: d.ledger.actions, running: d.ledger.atWork(), panics: d.faults.inARow,
-		paused: *d.pauseUntil.Load(), saved: d.saved()}
+		turn: d.turns.Load(), saved: d.saved()}
 	if d.parts != nil && d.parts.LastBusy != nil {
 		v.lastBusy = d.parts.LastBusy()
 	}

@@ -2,11 +2,13 @@ package watchdog
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/outcome"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -15,6 +17,8 @@ import (
 // read it at any time; the database's baton guards the rest.
 type display struct {
 	target  Target
+	pause   atomic.Pointer[time.Time] // policies do not act before then
+	putting sync.Mutex                // held while a status and its conditions are replaced
 	board   *health.Board
 	metrics *Metrics
 	clock   func() time.Time
@@ -28,7 +32,7 @@ type view struct {
 	actions  []ActionRecord
 	running  string
 	panics   int
-	paused   time.Time // until when
+	turn     uint64 // which
 	lastBusy *Refusal
 	saved    savedDatabase
 }
@@ -36,6 +40,7 @@ type view struct {
 // begin shows a database that has had no turn yet.
 func (p *display) begin(saved savedDatabase, recent Recent) {
 	p.found = saved.Found
+	p.pause.Store(&time.Time{})
 	p.status.Store(&DatabaseStatus{Name: p.target.Name, Path: p.target.Path, Labels: p.target.Labels, Found: saved.Found,
 		Conditions: []health.Condition{}, Actions: recent.Actions, Changes: recent.Changes, saved: saved})
 }
@@ -46,14 +51,10 @@ func (p *display) publish(sample collector.Sample, decision policy.Decision, v v
 	before := p.status.Load()
 	fresh = p.noteChanges(before.Decision, decision)
 	s := &DatabaseStatus{Name: p.target.Name, Path: p.target.Path, Labels: p.target.Labels,
-		Sample: &sample, Decision: &decision, LastBusy: v.lastBusy, Changes: before.Changes}
+		Sample: &sample, Decision: &decision, LastBusy: v.lastBusy, Changes: before.Changes, turn: v.turn}
 	if len(fresh) > 0 {
 		s.Changes = append(slices.Clone(fresh), before.Changes[:min(len(before.Changes),
 			max(0, KeptChanges-len(fresh)))]...)
-	}
-	p.metrics.paused.WithLabelValues(p.target.Name).Set(gauge(decision.At.Before(v.paused)))
-	if v.paused.After(p.clock()) {
-		s.PausedUntil = v.paused
 	}
 	p.store(s, v)
 	return fresh
@@ -72,7 +73,7 @@ func (p *display) refresh(sample *collector.Sample, v view) {
 // failed shows why a database has no turns at the moment.
 func (p *display) failed(reason string, v view) {
 	s := *p.status.Load()
-	s.Err, v.running = reason, ""
+	s.Err, s.turn, v.running = reason, v.turn, ""
 	if s.Sample == nil {
 		s.Sample = &collector.Sample{At: p.clock(), DB: p.target.Name, Path: p.target.Path, State: collector.StateUnreadable,
 			Err: reason}
@@ -89,9 +90,31 @@ func (p *display) store(s *DatabaseStatus, v view) {
 	s.Actions, s.Running, s.Panics, s.Found = v.actions, v.running, v.panics, p.found
 	s.saved, s.published = v.saved, time.Now()
 	s.saved.Found = p.found
+	p.putting.Lock()
+	defer p.putting.Unlock()
+	p.put(s, 0)
+}
+
+// put shows a status with the pause and the conditions of this moment.
+func (p *display) put(s *DatabaseStatus, silent time.Duration) {
 	now := p.clock()
-	s.Conditions = p.board.Note(p.target.Name, now, health.OfDatabase(p.facts(s, now, 0)))
+	s.PausedUntil = *p.pause.Load()
+	paused := s.PausedUntil.After(now)
+	if !paused {
+		s.PausedUntil = time.Time{}
+	}
+	p.metrics.paused.WithLabelValues(p.target.Name).Set(gauge(paused))
+	s.Conditions = p.board.Note(p.target.Name, now, health.OfDatabase(p.facts(s, now, silent)))
 	p.status.Store(s)
+}
+
+// pauseUntil shows a pause, or the end of one, whatever the database is at.
+func (p *display) pauseUntil(until time.Time) {
+	p.putting.Lock()
+	defer p.putting.Unlock()
+	p.pause.Store(&until)
+	s := *p.status.Load()
+	p.put(&s, p.silence(&s, time.Now()))
 }
 
 // facts is what health may know of a database.
@@ -112,7 +135,7 @@ func (p *display) facts(s *DatabaseStatus, now time.Time, silent time.Duration) 
 func failedOf(actions []ActionRecord) *health.Attempt {
 	for _, a := range actions {
 		switch {
-		case a.Action == string(policy.ActNotify), wrongMoment(a.Outcome):
+		case a.Action == string(policy.ActNotify), outcome.WrongMoment(a.Outcome):
 			continue
 		case a.OK || a.Policy == Operator:
 			return nil
@@ -126,18 +149,28 @@ func failedOf(actions []ActionRecord) *health.Attempt {
 // one that is silent for a minute is not the truth any more: a read that never
 // returns from a dead disk looks like this.
 func (p *display) shown(running bool, started time.Time) *DatabaseStatus {
-	s := p.status.Load()
+	if s := p.status.Load(); !running || p.silence(s, started) == 0 {
+		return s
+	}
+	p.putting.Lock()
+	defer p.putting.Unlock()
+	s := *p.status.Load()
+	if silent := p.silence(&s, started); silent > 0 { // else it has just spoken
+		p.put(&s, silent)
+	}
+	return &s
+}
+
+// silence is how long a database has published nothing, 0 where that is not long.
+func (p *display) silence(s *DatabaseStatus, started time.Time) time.Duration {
 	last := s.published
 	if last.IsZero() {
 		last = started
 	}
-	silent := time.Since(last)
-	if silent <= overdueAfter || !running {
-		return s
+	if silent := time.Since(last); silent > overdueAfter {
+		return silent
 	}
-	now, late := p.clock(), *s
-	late.Conditions = p.board.Note(p.target.Name, now, health.OfDatabase(p.facts(s, now, silent)))
-	return &late
+	return 0
 }
 
 // noteChanges returns this turn's changes of mind, and brings the policy metrics up

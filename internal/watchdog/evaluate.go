@@ -41,7 +41,7 @@ func (d *database) input(sample collector.Sample) policy.Input {
 		Replicas: d.target.Replicas,
 		SkipTree: true,
 
-		PausedUntil: *d.pauseUntil.Load(),
+		PausedUntil: *d.display.pause.Load(),
 	}
 }
 
@@ -59,6 +59,36 @@ func (w *Watchdog) Explain(ctx context.Context, nameOrPath string) (policy.Decis
 	in := d.input(d.past.last)
 	in.SkipTree = false
 	return w.policies.Load().Evaluate(in, d.ledger.states), nil
+}
+
+// showGrace is how long a command waits at most for what it did to be shown.
+const showGrace = 2 * time.Second
+
+// show gives databases a turn at once and waits until they show what it found and decided:
+// whoever asks next is told what came of a command. A turn that hangs is not waited for.
+func (w *Watchdog) show(ctx context.Context, databases ...*database) {
+	ctx, cancel := context.WithTimeout(ctx, showGrace)
+	defer cancel()
+	due := make([]uint64, len(databases))
+	for i, d := range databases {
+		if d.display.status.Load().Panics == 0 { // else its restart waits
+			due[i] = d.turns.Load() + 1
+			d.look()
+		}
+	}
+	poll := time.NewTicker(2 * time.Millisecond)
+	defer poll.Stop()
+	for i, d := range databases {
+		for s := d.display.status.Load(); s.turn < due[i]; s = d.display.status.Load() {
+			select {
+			case <-poll.C:
+			case <-ctx.Done():
+				return
+			case <-w.ended:
+				return
+			}
+		}
+	}
 }
 
 // pace returns how many intervals lie between two turns: more than one only

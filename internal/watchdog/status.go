@@ -35,6 +35,7 @@ type DatabaseStatus struct {
 	LastBusy    *Refusal           `json:"last_busy,omitempty"` // who was refused a lock last, where the kernel tells
 
 	published time.Time // by the monotonic clock
+	turn      uint64    // which turn's decision it has
 	saved     savedDatabase
 }
 

@@ -244,6 +244,7 @@ func (d *database) wake(ctx context.Context) {
 //     holds no longer;
 //  8. publish.
 func (d *database) turn(ctx context.Context) {
+	d.turns.Add(1)
 	if err := d.open(ctx); err != nil {
 		d.voice.Say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is retried every few seconds",
 			"err", err)
@@ -284,10 +285,14 @@ func (d *database) turn(ctx context.Context) {
 // are others. It waits for nobody.
 func (w *Watchdog) Look(nameOrPath string) {
 	if d, err := w.find(nameOrPath); err == nil {
-		d.wanted.Store(true)
-		if timer := d.timer.Load(); timer != nil {
-			timer.Reset(0) // where a turn is under way, its end sees what is wanted
-		}
+		d.look()
+	}
+}
+
+func (d *database) look() {
+	d.wanted.Store(true)
+	if timer := d.timer.Load(); timer != nil {
+		timer.Reset(0) // where a turn is under way, its end sees what is wanted
 	}
 }
 

@@ -1,12 +1,22 @@
-package watchdog
+// Package outcome has the words for how an action ended beside a checkpoint's own, and says
+// what to do next about one that did not succeed.
+package outcome
 
 import (
 	"fmt"
-	"log/slog"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
+
+// The outcomes that say no more than that the moment was wrong.
+const (
+	Away        = "unavailable" // the files are just being replaced or opened
+	Interrupted = "interrupted" // by the shutdown, or because the database was taken out of the configuration
+)
+
+// WrongMoment reports whether an outcome is one of them.
+func WrongMoment(outcome string) bool { return outcome == Away || outcome == Interrupted }
 
 // checkpointAdvice says what to do where a checkpoint did not reach its end; %s is
 // the database.
@@ -22,8 +32,8 @@ var checkpointAdvice = map[string]string{
 		"have held writers up; it is done in portions",
 	sqlite.OutcomeNotWAL.String(): "%s is not in WAL mode: see `sqlwatch doctor`",
 	sqlite.OutcomeFailed.String(): "see `sqlwatch doctor %s`",
-	outcomeAway:                   "%s has just been replaced or is being opened: it is tried again in a second",
-	outcomeInterrupted:            "sqlwatch was stopping, or %s was removed from the configuration: it is done later",
+	Away:                          "%s has just been replaced or is being opened: it is tried again in a second",
+	Interrupted:                   "sqlwatch was stopping, or %s was removed from the configuration: it is done later",
 }
 
 // operatorLeft is what is known of an operator's action that was interrupted: mostly its
@@ -31,34 +41,20 @@ var checkpointAdvice = map[string]string{
 const operatorLeft = "the command did not wait for its end, or sqlwatch was stopping; replication of %s " +
 	"continues without it"
 
-// adviceOn says what to do next about an action that did not succeed.
-func adviceOn(r ActionRecord, db string) string {
-	advice := checkpointAdvice[r.Outcome]
-	switch kind := policy.ActionKind(r.Action); {
-	case r.Policy == Operator && r.Outcome == outcomeInterrupted:
+// Advice says what to do next about an action of a database that did not succeed.
+func Advice(operator bool, kind policy.ActionKind, outcome, db string) string {
+	advice := checkpointAdvice[outcome]
+	switch {
+	case operator && outcome == Interrupted:
 		advice = operatorLeft
 	case kind == policy.ActCheckpoint:
 	case kind == policy.ActNotify:
 		return "see the notifier's address and whether it answers; the message itself is in this log"
-	default:
-		if !wrongMoment(r.Outcome) {
-			advice = "see `sqlwatch status %[1]s` and `sqlwatch doctor %[1]s`"
-		}
+	case !WrongMoment(outcome):
+		advice = "see `sqlwatch status %[1]s` and `sqlwatch doctor %[1]s`"
 	}
 	if advice == "" {
 		return ""
 	}
 	return fmt.Sprintf(advice, db)
-}
-
-// hindered logs that a policy does not come to do what it is for, and that it does
-// again. One line, repeated every ten minutes while that lasts.
-func (d *database) hindered(p policy.PolicyDecision) {
-	matter := p.Policy + " hindered"
-	if p.Hindered != "" {
-		d.voice.Say(matter, slog.LevelWarn, true, "this policy cannot do everything it should", "policy", p.Policy, "err",
-			p.Hindered, "next", "see `sqlwatch why "+d.target.Name+" "+p.Policy+"`")
-	} else if d.voice.Failing(matter) {
-		d.voice.Say(matter, slog.LevelInfo, false, "this policy is no longer hindered", "policy", p.Policy)
-	}
 }
