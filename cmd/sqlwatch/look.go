@@ -20,7 +20,7 @@ func lookAt(ctx context.Context, env *environment, names []string) (views []data
 	client := newAdminClient(env)
 	if len(names) == 0 {
 		views, err = client.Databases(ctx, "")
-		if errors.Is(err, admin.ErrNoDaemon) {
+		if errors.Is(err, admin.ErrNoDaemon) || errors.Is(err, admin.ErrBusy) {
 			absent := err
 			if views, err = lookOurselves(ctx, env, nil); err != nil {
 				err = fmt.Errorf("%w; and %w", absent, err)

@@ -81,6 +81,9 @@ var lookers = []string{"doctor", "status", "why", "plan", "blockers", "writers",
 // execute runs one command line and returns the process's exit code.
 func execute(env *environment, args []string) int {
 	args = dashed(args)
+	if len(args) > 1 && args[0] == "help" {
+		args = append(args[1:len(args):len(args)], "--help") // what is no command is explained then
+	}
 	app := newApplication(env)
 	_, err := app.ParseContext(args)
 	if err == nil || slices.Contains(args, "--completion-bash") {

@@ -30,10 +30,14 @@ var ErrNoDaemon = errors.New("no sqlwatch daemon answers")
 // ErrBusy is returned where a daemon is there and does not answer.
 var ErrBusy = errors.New("busy")
 
+// answersWithin is how long a daemon may take for what waits for nobody there.
+const answersWithin = 10 * time.Second
+
 // Client speaks to a running daemon.
 type Client struct {
 	socket string
 	http   *http.Client
+	within time.Duration
 }
 
 // New returns a client of the daemon at a socket.
@@ -49,7 +53,7 @@ func New(socket string) *Client {
 		}
 		return conn, nil
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}, within: answersWithin}
 }
 
 // believed reports whether a user is told the truth by what another one runs: root's, his
@@ -127,8 +131,23 @@ func (c *Client) Retune(ctx context.Context, do, db, policy, tune string) (strin
 }
 
 // Call sends one request and decodes the answer into out. ErrNoDaemon means that
-// nothing listens there; any other error is the daemon's own answer.
+// nothing listens there, ErrBusy that somebody does who does not answer; any other error is
+// the daemon's own answer.
 func (c *Client) Call(ctx context.Context, method, path string, query url.Values, out any) error {
+	if method != http.MethodGet && path != "/v1/pause" {
+		return c.call(ctx, method, path, query, out) // lasts as long as it takes
+	}
+	brief, cancel := context.WithTimeout(ctx, c.within)
+	defer cancel()
+	err := c.call(brief, method, path, query, out)
+	if errors.Is(brief.Err(), context.DeadlineExceeded) && ctx.Err() == nil && err != nil {
+		return fmt.Errorf("%w: the daemon at %s is there and has not answered for %s: it is stopped, or has no processor time",
+			ErrBusy, c.socket, c.within)
+	}
+	return err
+}
+
+func (c *Client) call(ctx context.Context, method, path string, query url.Values, out any) error {
 	target := url.URL{Scheme: "http", Host: "localhost", Path: path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,6 +58,7 @@ func TestCall_causes(t *testing.T) {
 		rw.Write([]byte(`{"error": "no database is called nobody"}`))
 	}))
 	full(t, filepath.Join(dir, "full"))
+	listen("stopped") // takes connections, as the kernel does for a process that is stopped
 	for name, want := range map[string]struct {
 		text string
 		is   error
@@ -65,9 +67,14 @@ func TestCall_causes(t *testing.T) {
 		"left":     {"nobody listens", ErrNoDaemon},
 		"stranger": {"no sqlwatch, or it is ending", nil},
 		"full":     {"too busy to answer", ErrBusy},
+		"stopped":  {"has not answered for", ErrBusy},
 		"daemon":   {"no database is called nobody", watchdog.ErrUnknownDatabase},
 	} {
-		err := New(filepath.Join(dir, name)).Call(t.Context(), http.MethodGet, "/", nil, &struct{}{})
+		client := New(filepath.Join(dir, name))
+		if name == "stopped" {
+			client.within = 100 * time.Millisecond
+		}
+		err := client.Call(t.Context(), http.MethodGet, "/", nil, &struct{}{})
 		if err == nil || !strings.Contains(err.Error(), want.text) || want.is != nil && !errors.Is(err, want.is) {
 			t.Errorf("%s: %v; want %q", name, err, want.text)
 		}

@@ -42,6 +42,10 @@ func (e *UsageError) Unwrap() error { return e.cause }
 // Explain returns the error of a command line that the parser refused, with a suggestion.
 func Explain(app *kingpin.Application, args []string, cause error) error {
 	model := app.Model()
+	if flag := unknownBefore(model, args); flag != "" {
+		return &UsageError{fmt.Errorf("there is no flag %s", flag), dashed(show.Nearest(strings.Trim(flag, "-"), flagsOf(model,
+			args)))}
+	}
 	if word := firstWord(model, args); word != "" {
 		meant := elsewhere[word]
 		if meant == "" {
@@ -107,6 +111,22 @@ func firstWord(model *kingpin.ApplicationModel, args []string) string {
 			return ""
 		}
 		return arg
+	}
+	return ""
+}
+
+// unknownBefore returns a flag before the command that there is not: its value would be taken
+// for the command.
+func unknownBefore(model *kingpin.ApplicationModel, args []string) string {
+	for i, arg := range args {
+		name, _, _ := strings.Cut(arg, "=")
+		switch {
+		case slices.Contains(commands(model), arg), arg == "--":
+			return ""
+		case strings.HasPrefix(arg, "--") && !slices.Contains(flagsOf(model, args), strings.TrimPrefix(name, "--")) &&
+			!slices.Contains(flagsOf(model, args), strings.TrimPrefix(name, "--no-")) && i < len(args)-1:
+			return name
+		}
 	}
 	return ""
 }
