@@ -29,6 +29,7 @@ type driller struct {
 	mender   *mender
 
 	failures atomic.Uint64 // for the metric
+	told     atomic.Bool   // that the last one passed
 	drilled  time.Time     // when a scheduled drill was last tried, the long lane's
 }
 
@@ -60,6 +61,7 @@ func (d *driller) verify(ctx context.Context) (err error) {
 	if err != nil {
 		if ctx.Err() == nil {
 			d.failures.Add(1)
+			d.told.Store(false)
 			d.progress.Update(func(s *ReplicaStatus) { s.DrillErr = err.Error() })
 		}
 		if beyondRepair(err) {
@@ -70,7 +72,11 @@ func (d *driller) verify(ctx context.Context) (err error) {
 	}
 	took := d.progress.Clock().Sub(start)
 	d.progress.Update(func(s *ReplicaStatus) { s.LastVerified, s.VerifyDuration, s.DrillErr = start, took, "" })
-	d.log.Info("restore drill passed", "txid", result.TXID, "took", took)
+	level := slog.LevelInfo
+	if d.told.Swap(true) { // on a healthy day there is no news
+		level = slog.LevelDebug
+	}
+	d.log.Log(ctx, level, "restore drill passed", "txid", result.TXID, "took", took)
 	return d.saved.Change(func(s *custody.Saved) { s.Verified, s.At = result.Objects, start.UTC() })
 }
 

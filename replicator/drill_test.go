@@ -9,7 +9,7 @@ import (
 )
 
 // A drill that a policy asks for right after the first start waits for what it can restore.
-// Until then it is none, and so none that failed.
+// Until then it is none, and so none that failed. The log does not repeat that all is well.
 func TestShip_drillBeforeTheFirstSnapshot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -25,5 +25,13 @@ func TestShip_drillBeforeTheFirstSnapshot(t *testing.T) {
 	})
 	if s := h.r.Replicas()[0]; s.LastVerified.IsZero() || s.DrillErr != "" {
 		t.Errorf("after a drill: %+v", s)
+	}
+	for range 2 {
+		if err := h.r.VerifyNow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := h.passed.Load(); n != 1 {
+		t.Errorf("the log says %d times that a drill passed, want once", n)
 	}
 }

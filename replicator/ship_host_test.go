@@ -107,6 +107,7 @@ func dump(t *testing.T, path string) string {
 
 // host is one machine's sqlwatch for one database.
 type host struct {
+	passed  atomic.Int32 // drills, as the log says
 	t       *testing.T
 	path    string
 	state   string
@@ -159,7 +160,7 @@ func (h *host) start() {
 	if o.FinalSync == 0 {
 		o.FinalSync = 5 * time.Second
 	}
-	o.Logger = slog.New(slog.NewTextHandler(logOf{h.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	o.Logger = slog.New(slog.NewTextHandler(logOf{h.t, &h.passed}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	r, err := replicator.New(o)
 	if err != nil {
 		h.t.Fatal(err)
@@ -265,9 +266,15 @@ func wantRestored(t *testing.T, st store.Store, path string) restore.Result {
 	return result
 }
 
-type logOf struct{ t *testing.T }
+type logOf struct {
+	t      *testing.T
+	passed *atomic.Int32 // drills, as far as the log says so
+}
 
 func (l logOf) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "drill passed") {
+		l.passed.Add(1)
+	}
 	if l.t.Context().Err() == nil {
 		l.t.Log(strings.TrimSpace(string(p)))
 	}

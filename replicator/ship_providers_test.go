@@ -240,7 +240,7 @@ func (h *history) start() {
 	}
 	h.cmd = exec.Command(program)
 	h.cmd.Env = append(os.Environ(), errandVariable+"="+string(text), "HTTP_PROXY="+h.proxy, "NO_PROXY=")
-	h.cmd.Stderr = logOf{h.t}
+	h.cmd.Stderr = logOf{h.t, new(atomic.Int32)}
 	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
 		h.t.Fatal(err)
 	}
