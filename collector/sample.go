@@ -221,6 +221,7 @@ const (
 	CaptureWaiting   = "waiting"    // the database's files are not open
 	CaptureQueued    = "queued"     // the whole database is to be read, and others are first
 	CaptureSpoolFull = "spool_full" // no replica takes what was captured
+	CaptureNoRoom    = "no_room"    // the state directory's file system is full
 	CaptureFileCut   = "file_cut"   // the main file lacks pages
 	CaptureIndexCut  = "index_cut"  // the -shm file was cut short while it was in use
 )

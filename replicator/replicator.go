@@ -404,6 +404,9 @@ func (r *Replicator) Captured() (spooled int64, err error) {
 	return spooled, r.source.failure()
 }
 
+// Stopped notes why Run has ended before its time, until it is called again.
+func (r *Replicator) Stopped(err error) { r.source.note(err) }
+
 // Replicas returns everything known about each replica, without a request.
 func (r *Replicator) Replicas() []ReplicaStatus {
 	out := make([]ReplicaStatus, len(r.replicas))

@@ -38,6 +38,7 @@ func captureOf(spooled int64, err error, since time.Time) *collector.Capture {
 	case errors.Is(err, capture.ErrQueued):
 		c.Reason = collector.CaptureQueued
 	case errors.Is(err, capture.ErrNoRoom): // no replica is to blame
+		c.Reason = collector.CaptureNoRoom
 	case errors.Is(err, capture.ErrSpoolFull):
 		c.Reason = collector.CaptureSpoolFull
 	case errors.Is(err, capture.ErrCut):

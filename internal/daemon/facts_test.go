@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,5 +28,11 @@ func TestErrorsHaveConditions_V3(t *testing.T) {
 		if want == "" && len(found) != 0 || want != "" && (len(found) != 1 || found[0].ID != want) {
 			t.Errorf("%v leads to %v, want %s", err, found, want)
 		}
+	}
+	// A full disk passes by itself no sooner than a full spool: it is told at once, with what cures it.
+	found := health.OfDatabase(health.Database{Name: "app", Now: now, Sample: &collector.Sample{State: collector.StateUp,
+		Capture: captureOf(0, fmt.Errorf("step: %w", capture.ErrNoRoom), now)}})
+	if len(found) != 1 || found[0].Severity != health.Critical || !strings.Contains(found[0].Cure, "free space") {
+		t.Errorf("a state directory that has just become full: %v", found)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -124,7 +125,11 @@ func (d *Daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) (e
 	defer func() {
 		if cause := recover(); cause != nil {
 			d.metrics.Panicked(r.Name())
-			err = errors.Join(fmt.Errorf("fault of sqlwatch: %v", cause), r.Release())
+			err = fmt.Errorf("fault of sqlwatch: %v", cause)
+			d.log.Error("a panic in the replication of this database", "db", r.Name(), "panic", cause, "stack",
+				string(debug.Stack()))
+			r.Stopped(err)
+			err = errors.Join(err, r.Release())
 		}
 	}()
 	return r.Run(ctx)
