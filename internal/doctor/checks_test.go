@@ -58,7 +58,7 @@ var faults = []struct {
 		f.State, f.StateErr = StateUnreadable,
 			"permission denied"
 	}},
-	{"schema-unreadable", Warning, "PRAGMA integrity_check", func(f *Facts) { f.Litestream.TablesErr = "malformed" }},
+	{"schema-unreadable", Warning, "if it has a key", func(f *Facts) { f.Litestream.TablesErr = "malformed" }},
 	{"empty", Note, "nothing", func(f *Facts) { f.State = StateEmpty }},
 	{"journal-mode", Critical, "PRAGMA journal_mode=WAL;", func(f *Facts) { f.File.WALMode = false }},
 	{"wal-reset-bug", Warning, "3.51.3", func(f *Facts) { f.File.Engine, f.File.WALResetBug = "3.40.1", true }},
