@@ -101,7 +101,7 @@ func newAdminClient(env *environment) *admin.Client {
 	if env.Admin != nil {
 		named = *env.Admin
 	}
-	return admin.New(admin.Socket(named, env.Getenv, func() string {
+	client := admin.New(admin.Socket(named, env.Getenv, func() string {
 		// Errors of other blocks, such as variables that only the unit's environment has,
 		// do not matter here; nor that nothing is configured.
 		path, err := configPath(env)
@@ -113,6 +113,8 @@ func newAdminClient(env *environment) *admin.Client {
 		}
 		return ""
 	}))
+	client.Waiting = func() func() { return cli.Waiting(env.Stderr, "asking the daemon") }
+	return client
 }
 
 // workAsOwner has a program that was started as root continue as the owner of the databases. Those

@@ -7,7 +7,6 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/admin"
-	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/views"
 	"github.com/sqlwatch/sqlwatch/internal/web"
@@ -23,14 +22,11 @@ func registerStatus(app *kingpin.Application, env *environment) {
 	cmd.Action(func(*kingpin.ParseContext) error {
 		ctx, stop := interruptible()
 		defer stop()
-		done := cli.Waiting(env.Stderr, "asking the daemon")
 		found, _, err := lookAt(ctx, env, *names)
 		if err != nil {
-			done()
 			return err
 		}
 		itself := newAdminClient(env).Health(ctx)
-		done()
 		if *asJSON {
 			views.Itself(env.Stderr, itself)
 		}

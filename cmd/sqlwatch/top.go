@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func registerTop(app *kingpin.Application, env *environment) {
 		}
 		look := func(ctx context.Context) top.Look { return lookForTop(ctx, env, *names) }
 		if terminal := cli.Terminal(env.Stdout); *rounds == 0 && terminal != nil && cli.Terminal(os.Stdin) != nil {
+			env.Stderr = io.Discard // the screen is top's
 			return top.Run(ctx, os.Stdin, terminal, *every, actForTop(env, look))
 		}
 		return plainTop(ctx, env, look, *every, *rounds)

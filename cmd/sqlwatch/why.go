@@ -7,7 +7,6 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/views"
 )
@@ -19,9 +18,7 @@ func registerWhy(app *kingpin.Application, env *environment) {
 	only := cmd.Arg("policy", "Only this policy.").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
 	cmd.Action(func(*kingpin.ParseContext) error {
-		done := cli.Waiting(env.Stderr, "asking the daemon")
 		found, daemon, err := lookAt(context.Background(), env, []string{*name})
-		done()
 		if err != nil {
 			return err
 		}

@@ -35,6 +35,8 @@ const answersWithin = 10 * time.Second
 
 // Client speaks to a running daemon.
 type Client struct {
+	Waiting func() (done func()) // shows that an answer is waited for; may be nil
+
 	socket string
 	http   *http.Client
 	within time.Duration
@@ -53,7 +55,8 @@ func New(socket string) *Client {
 		}
 		return conn, nil
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}, within: answersWithin}
+	return &Client{socket: socket, within: answersWithin,
+		http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
 }
 
 // believed reports whether a user is told the truth by what another one runs: root's, his
@@ -135,19 +138,22 @@ func (c *Client) Retune(ctx context.Context, do, db, policy, tune string) (strin
 // the daemon's own answer.
 func (c *Client) Call(ctx context.Context, method, path string, query url.Values, out any) error {
 	if method != http.MethodGet && path != "/v1/pause" {
-		return c.call(ctx, method, path, query, out) // lasts as long as it takes
+		return c.ask(ctx, method, path, query, out) // lasts as long as it takes
 	}
 	brief, cancel := context.WithTimeout(ctx, c.within)
 	defer cancel()
-	err := c.call(brief, method, path, query, out)
+	if c.Waiting != nil {
+		defer c.Waiting()()
+	}
+	err := c.ask(brief, method, path, query, out)
 	if errors.Is(brief.Err(), context.DeadlineExceeded) && ctx.Err() == nil && err != nil {
-		return fmt.Errorf("%w: the daemon at %s is there and has not answered for %s: it is stopped, or has no processor time",
-			ErrBusy, c.socket, c.within)
+		return fmt.Errorf("%w: the daemon at %s is there and has not answered for %s: it is stopped, or has no processor "+
+			"time", ErrBusy, c.socket, c.within)
 	}
 	return err
 }
 
-func (c *Client) call(ctx context.Context, method, path string, query url.Values, out any) error {
+func (c *Client) ask(ctx context.Context, method, path string, query url.Values, out any) error {
 	target := url.URL{Scheme: "http", Host: "localhost", Path: path, RawQuery: query.Encode()}
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
 	if err != nil {

@@ -71,10 +71,15 @@ func TestCall_causes(t *testing.T) {
 		"daemon":   {"no database is called nobody", watchdog.ErrUnknownDatabase},
 	} {
 		client := New(filepath.Join(dir, name))
+		waits := 0 // that were shown, and are over
+		client.Waiting = func() func() { waits -= 10; return func() { waits += 11 } }
 		if name == "stopped" {
 			client.within = 100 * time.Millisecond
 		}
 		err := client.Call(t.Context(), http.MethodGet, "/", nil, &struct{}{})
+		if waits != 1 {
+			t.Errorf("%s: somebody who waits is not told so (%d)", name, waits)
+		}
 		if err == nil || !strings.Contains(err.Error(), want.text) || want.is != nil && !errors.Is(err, want.is) {
 			t.Errorf("%s: %v; want %q", name, err, want.text)
 		}

@@ -43,8 +43,8 @@ func (e *UsageError) Unwrap() error { return e.cause }
 func Explain(app *kingpin.Application, args []string, cause error) error {
 	model := app.Model()
 	if flag := unknownBefore(model, args); flag != "" {
-		return &UsageError{fmt.Errorf("there is no flag %s", flag), dashed(show.Nearest(strings.Trim(flag, "-"), flagsOf(model,
-			args)))}
+		meant := show.Nearest(strings.Trim(flag, "-"), flagsOf(model, args))
+		return &UsageError{fmt.Errorf("there is no flag %s", flag), dashed(meant)}
 	}
 	if word := firstWord(model, args); word != "" {
 		meant := elsewhere[word]

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-isatty"
@@ -24,6 +25,9 @@ func Terminal(w io.Writer) *os.File {
 	return f
 }
 
+// shown is whether something is: what is waited for within that is part of it.
+var shown atomic.Bool
+
 // Waiting shows on a terminal what is waited for, and for how long already, until the
 // function that it returns is called. Elsewhere it shows nothing.
 func Waiting(w io.Writer, what string) (done func()) {
@@ -31,13 +35,20 @@ func Waiting(w io.Writer, what string) (done func()) {
 	if terminal == nil {
 		return func() {}
 	}
-	return waiting(terminal, show.Text(what))
+	if !shown.CompareAndSwap(false, true) {
+		return func() {}
+	}
+	done = waiting(terminal, show.Text(what))
+	return func() {
+		done()
+		shown.Store(false)
+	}
 }
 
 func waiting(w io.Writer, what string) (done func()) {
 	stop := make(chan struct{})
-	var shown sync.WaitGroup
-	shown.Go(func() {
+	var showing sync.WaitGroup
+	showing.Go(func() {
 		begun := time.Now()
 		timer := time.NewTimer(patience)
 		defer timer.Stop()
@@ -58,6 +69,6 @@ func waiting(w io.Writer, what string) (done func()) {
 	})
 	return sync.OnceFunc(func() {
 		close(stop)
-		shown.Wait()
+		showing.Wait()
 	})
 }

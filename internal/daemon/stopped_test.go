@@ -30,7 +30,8 @@ func TestReplicationThatPanicked(t *testing.T) {
 	now := time.Now()
 	found := health.OfDatabase(health.Database{Name: "app", Now: now, Sample: &collector.Sample{State: collector.StateUp,
 		Capture: captureOf(0, failure, now.Add(-time.Minute))}})
-	if len(found) != 1 || found[0].ID != "capture_stopped" || !strings.Contains(found[0].What, "fault of sqlwatch: planted") {
+	if len(found) != 1 || found[0].ID != "capture_stopped" ||
+		!strings.Contains(found[0].What, "fault of sqlwatch: planted") {
 		t.Errorf("after a panic: %v", found)
 	}
 }

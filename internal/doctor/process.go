@@ -101,8 +101,8 @@ func schemaUnreadable(f Facts) []Finding {
 		return nil
 	}
 	return one("schema-unreadable", Warning, "the schema cannot be read: "+f.Litestream.TablesErr,
-		"it may be corrupt, or encrypted behind a plain header (SQLCipher's cipher_plaintext_header_size), which cannot be told "+
-			"apart without its key; it is unknown whether Litestream left tables in it",
+		"it may be corrupt, or encrypted behind a plain header (SQLCipher's cipher_plaintext_header_size), which "+
+			"cannot be told apart without its key; it is unknown whether Litestream left tables in it",
 		fmt.Sprintf("ask SQLite itself: sqlite3 %s 'PRAGMA integrity_check', or the application, if it has a key; if it is "+
 			"corrupt, restore it: sqlwatch restore", show.Quote(f.Real)))
 }

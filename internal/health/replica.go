@@ -44,7 +44,8 @@ func (f *findings) capture(c *collector.Capture, state collector.State, now time
 	case state != collector.StateUp && state != collector.StateUnknown: // which says why
 	case c.Reason == collector.CaptureNoRoom:
 		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
-			"What is captured waits there for its upload. Commits missed in the meantime are found by comparing the whole database.",
+			"What is captured waits there for its upload. Commits missed in the meantime are found by comparing the whole "+
+				"database.",
 			"free space on that file system, or set server.state_dir to another; capture resumes by itself")
 	case c.Reason == collector.CaptureQueued: // each replica tells
 	case c.Reason != "" && c.Reason != collector.CaptureWaiting && now.Sub(c.Since) > unavailableTill/4:
