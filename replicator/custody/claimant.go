@@ -82,7 +82,7 @@ func (c *Claimant) evidence(s Sight) lineage.Evidence {
 		Empty: !s.Taken, Named: s.Line.Found, Leased: s.Lease.Found,
 		Mine:    s.Line.Found && (s.Line.Follows(mine.ID) || mine.ID == "" && s.Lease.Continuous),
 		Last:    s.Lease.Continuous && !c.contradicted(s.Tip),
-		Holds:   c.holds(s.Tip) || s.Line.Found && s.Line.ID == mine.ID && s.Tip.TXID <= mine.Reached,
+		Holds:   c.holds(s.Tip) || c.passed(s, mine),
 		Equal:   c.equals(s.Tip),
 		Same:    id.File != "" && id.File == s.Lease.Note.File && (fresh || sameBoot),
 		Adopted: c.o.Adopt || slices.Contains(mine.Succeeds, s.Line.ID),
@@ -102,6 +102,17 @@ func (c *Claimant) holds(t catalog.Tip) bool {
 	}
 	held := spool.List() // released as shipped to here, unless the numbers only happen to meet
 	return len(held) > 0 && held[0].MinTXID == t.TXID+1 && t.Lineage != "" && t.Lineage == held[0].Lineage
+}
+
+// passed reports whether the replica was left behind by one that proved to be ours. A replica
+// that somebody copied, and in whose copy another host went on, has the same lineage and
+// may be as short: there the last writer is none that we know of.
+func (c *Claimant) passed(s Sight, mine State) bool {
+	if !s.Line.Found || s.Line.ID != mine.ID || s.Tip.TXID > mine.Reached {
+		return false
+	}
+	writer := s.Lease.Note.Owner
+	return !s.Lease.Found || s.Lease.Continuous || writer == c.o.Owner || slices.Contains(mine.Writers, writer)
 }
 
 // contradicted reports whether the tip is none that we stored: a clone of our state
@@ -160,7 +171,7 @@ func (c *Claimant) Judge(ctx context.Context, s Sight) (lineage.Verdict, error) 
 
 // Name makes the replica of our lineage, if it is not yet.
 func (c *Claimant) Name(ctx context.Context, s Sight, v lineage.Verdict) error {
-	id, err := c.o.Custody.Take(v, s.Line.ID, s.Tip.TXID)
+	id, err := c.o.Custody.Take(v, s.Line.ID, s.Tip.TXID, s.Lease.Note.Owner)
 	if err != nil {
 		return err
 	}

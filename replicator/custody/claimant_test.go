@@ -3,9 +3,11 @@ package custody
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +122,18 @@ func TestJudge_C14_sight(t *testing.T) {
 			func(*known) Sight { return of("line", tip(6, elsewhere)) }, lineage.Diverged},
 		"an older state than we reached once": {reaches("line", 6),
 			func(*known) Sight { return of("line", tip(3, elsewhere)) }, lineage.Continue},
+		"an older state, and ours is the last writer": {reaches("line", 6),
+			func(*known) Sight {
+				s := of("line", tip(3, elsewhere))
+				s.Lease.Note.Owner = "us"
+				return s
+			}, lineage.Continue},
+		"as old, but somebody went on there whom nobody here knows: it is a copy": {reaches("line", 6),
+			func(*known) Sight {
+				s := of("line", tip(3, elsewhere))
+				s.Lease.Note.Owner = "who has a copy"
+				return s
+			}, lineage.Diverged},
 		"another lineage": {takes("line"),
 			func(*known) Sight { return of("other", tip(6, elsewhere)) }, lineage.Foreign},
 		"another lineage of the same state": {takes("line"),
@@ -173,7 +187,7 @@ func takes(id string) func(*testing.T, *known) { return reaches(id, 0) }
 // reaches has the state directory know a lineage, and that a replica of it reached txid.
 func reaches(id string, txid ltx.TXID) func(*testing.T, *known) {
 	return func(t *testing.T, k *known) {
-		if _, err := k.o.Custody.Take(lineage.Continue, id, txid); err != nil {
+		if _, err := k.o.Custody.Take(lineage.Continue, id, txid, "them"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,7 +196,7 @@ func reaches(id string, txid ltx.TXID) func(*testing.T, *known) {
 func follows(id string) func(*testing.T, *known) {
 	return func(t *testing.T, k *known) {
 		takes("line")(t, k)
-		if _, err := k.o.Custody.Take(lineage.Succeed, id, 0); err != nil {
+		if _, err := k.o.Custody.Take(lineage.Succeed, id, 0, "them"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -263,23 +277,32 @@ func TestTake(t *testing.T) {
 	if err := c.Load(); err != nil {
 		t.Fatal(err)
 	}
-	id, err := c.Take(lineage.Continue, "theirs", 7)
+	id, err := c.Take(lineage.Continue, "theirs", 7, "them")
 	if err != nil || id != "theirs" {
 		t.Fatalf("%q, %v", id, err)
 	}
-	if id, err = c.Take(lineage.Succeed, "another", 3); err != nil || id != "theirs" {
+	if id, err = c.Take(lineage.Succeed, "another", 3, "whom it follows"); err != nil || id != "theirs" {
 		t.Errorf("%q, %v", id, err)
 	}
 	again := New(dir)
 	if err := again.Load(); err != nil || LineageOf(dir) != "theirs" {
 		t.Errorf("%v; lineage %q", err, LineageOf(dir))
 	}
-	if s := again.Get(); s.Reached != 7 || len(s.Succeeds) != 1 || s.Succeeds[0] != "another" {
+	if s := again.Get(); s.Reached != 7 || len(s.Succeeds) != 1 || s.Succeeds[0] != "another" ||
+		!slices.Equal(s.Writers, []string{"them"}) {
 		t.Errorf("%+v", s)
 	}
+	for i := range 2 * maxWriters {
+		if _, err := c.Take(lineage.Continue, "theirs", 7, fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w := c.Get().Writers; len(w) != maxWriters || w[maxWriters-1] != fmt.Sprint(2*maxWriters-1) {
+		t.Errorf("of many writers these are known: %q", w)
+	}
 	first, second := New(t.TempDir()), New(t.TempDir())
-	a, aerr := first.Take(lineage.Begin, "", 0)
-	b, berr := second.Take(lineage.Begin, "", 0)
+	a, aerr := first.Take(lineage.Begin, "", 0, "")
+	b, berr := second.Take(lineage.Begin, "", 0, "")
 	if aerr != nil || berr != nil || a == "" || a == b {
 		t.Errorf("two beginnings are %q and %q, %v, %v", a, b, aerr, berr)
 	}

@@ -41,7 +41,11 @@ type State struct {
 	ID       string   `json:"lineage,omitempty"`
 	Reached  ltx.TXID `json:"reached_txid,omitempty"` // a replica of this lineage that reaches no farther is ours
 	Succeeds []string `json:"succeeds,omitempty"`     // lineages that a person told us to follow
+	Writers  []string `json:"writers,omitempty"`      // who wrote what proved to be ours, the last ones
 }
+
+// maxWriters bounds the file: a host may have another name after each of its starts.
+const maxWriters = 16
 
 // New returns a custody whose state directory was not read yet.
 func New(stateDir string) *Custody { return &Custody{path: filepath.Join(stateDir, name)} }
@@ -86,9 +90,10 @@ func LineageOf(stateDir string) string {
 	return c.state.ID
 }
 
-// Take notes that a replica of the lineage theirs ("" for none), which reaches txid, may be
-// written to, and returns the lineage that it is to be of.
-func (c *Custody) Take(v lineage.Verdict, theirs string, txid ltx.TXID) (id string, err error) {
+// Take notes that a replica of the lineage theirs ("" for none), which reaches txid and was
+// written to by writer last ("": not known), may be written to, and returns the lineage that
+// it is to be of.
+func (c *Custody) Take(v lineage.Verdict, theirs string, txid ltx.TXID, writer string) (id string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state
@@ -102,7 +107,11 @@ func (c *Custody) Take(v lineage.Verdict, theirs string, txid ltx.TXID) (id stri
 		s.Succeeds = append(s.Succeeds[:len(s.Succeeds):len(s.Succeeds)], theirs)
 	}
 	s.Version, s.Reached = version, max(s.Reached, txid)
-	if s.ID == c.state.ID && s.Reached == c.state.Reached && len(s.Succeeds) == len(c.state.Succeeds) {
+	met := v == lineage.Continue && writer != "" && !slices.Contains(s.Writers, writer)
+	if met {
+		s.Writers = append(s.Writers[max(0, len(s.Writers)-maxWriters+1):len(s.Writers):len(s.Writers)], writer)
+	}
+	if !met && s.ID == c.state.ID && s.Reached == c.state.Reached && len(s.Succeeds) == len(c.state.Succeeds) {
 		return s.ID, nil
 	}
 	data, err := json.Marshal(s)
