@@ -152,6 +152,8 @@ type history struct {
 
 	acked map[ltx.TXID]string // what was acknowledged, by the application's own SQLite
 	last  ltx.TXID
+
+	commits, kills, lost, restores int
 }
 
 // TestProviders_S31 lives a short history over the double of each provider: an application
@@ -188,7 +190,8 @@ func TestProviders_S31(t *testing.T) {
 			if n := fake.Requests()["put"]; n < len(h.acked) || len(h.acked) < turns {
 				t.Errorf("%d states, %v: that is no test", len(h.acked), fake.Requests())
 			}
-			t.Logf("%d states restored; requests %v", len(h.acked), fake.Requests())
+			t.Logf("%d commits, %d kills, %d lost state directories, %d restores of %d states; requests %v", h.commits, h.kills,
+				h.lost, h.restores, len(h.acked), fake.Requests())
 		})
 	}
 }
@@ -198,7 +201,7 @@ func (h *history) turn(harm int) {
 	h.t.Helper()
 	h.start()
 	for range 2 + h.rnd.IntN(2) {
-		h.w.commit(1 + h.rnd.IntN(20))
+		h.commit(20)
 		h.sync()
 		h.say("later 31s") // a window of compaction is over
 	}
@@ -206,7 +209,7 @@ func (h *history) turn(harm int) {
 		h.want(h.say("snapshot"), "done")
 	}
 	h.wantState(h.last, h.acked[h.last])
-	h.w.commit(1 + h.rnd.IntN(20)) // of which nobody has said that it is durable
+	h.commit(20) // of which nobody has said that it is durable
 	switch harm {
 	case 0:
 		h.end(syscall.SIGTERM)
@@ -224,8 +227,17 @@ func (h *history) turn(harm int) {
 		if err := os.RemoveAll(h.e.State); err != nil {
 			h.t.Fatal(err)
 		}
+		h.lost++
 	}
-	h.w.commit(1 + h.rnd.IntN(5)) // while nobody looks
+	h.commit(5) // while nobody looks
+}
+
+// commit has the application commit up to so many times.
+func (h *history) commit(most int) {
+	h.t.Helper()
+	n := 1 + h.rnd.IntN(most)
+	h.w.commit(n)
+	h.commits += n
 }
 
 func (h *history) start() {
@@ -271,7 +283,10 @@ func (h *history) end(s syscall.Signal) {
 	}
 	err := h.cmd.Wait()
 	var exit *exec.ExitError
-	if killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled(); err != nil && !killed {
+	killed := errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signaled()
+	if killed {
+		h.kills++
+	} else if err != nil {
 		h.t.Fatalf("it ended by itself: %v", err)
 	}
 }
@@ -318,6 +333,7 @@ func (h *history) sync() {
 // wantState demands that a state is restored as it was.
 func (h *history) wantState(txid ltx.TXID, want string) {
 	h.t.Helper()
+	h.restores++
 	out := filepath.Join(h.t.TempDir(), "restored.db")
 	if got := h.say("restore " + out + " " + txid.String()); got != txid.String() {
 		h.t.Errorf("restore of txid %s: %s", txid, got)
