@@ -55,6 +55,12 @@ func Farthest(
 		fmt.Fprintf(stderr, "sqlwatch: %s\n", told)
 	}
 	full := slices.DeleteFunc(slices.Clone(best), func(c candidate) bool { return !c.taken })
+	for _, c := range best {
+		if !c.taken && len(full) > 0 {
+			fmt.Fprintf(stderr, "sqlwatch: replica %s, %s, is empty: nothing was stored there yet, it was emptied, or its "+
+				"file system is not mounted; it may have held newer states than the others\n", c.target.Name, c.target.Place())
+		}
+	}
 	switch {
 	case len(full) == 0 && len(errs) > 0:
 		return nil, config.ReplicaTarget{}, errors.Join(errs...)

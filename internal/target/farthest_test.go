@@ -124,7 +124,7 @@ func TestFarthest_possible(t *testing.T) {
 		"away, and empty":     {[]config.ReplicaTarget{away, empty}, "", "s3.away is left out"},
 		"away, and begun":     {[]config.ReplicaTarget{away, begun}, "", "s3.away is left out"},
 		"a gap, and empty":    {[]config.ReplicaTarget{empty, gap}, "file.gap", "using replica file.gap"},
-		"full, and empty":     {[]config.ReplicaTarget{empty, near}, "file.near", "using replica file.near"},
+		"full, and empty":     {[]config.ReplicaTarget{empty, near}, "file.near", "file.empty, file://"},
 		"all are empty":       {[]config.ReplicaTarget{begun, empty}, "file.begun", "using replica"},
 		"none can be reached": {[]config.ReplicaTarget{away, away}, "", "s3.away is left out"},
 	} {
