@@ -31,6 +31,7 @@ type opener struct {
 	progress  *progress.Progress
 	compactor *compact.Compactor
 	uploader  *upload.Uploader
+	held      func() ltx.TXID // how far it reached when it was seen last
 
 	from atomic.Uint64 // capture's position was taken from this replica, at this TXID
 }
@@ -68,6 +69,11 @@ func (o *opener) open(ctx context.Context) error {
 	}
 	if err := o.settle(ctx, s, v); err != nil {
 		return fmt.Errorf("open %s: %w", o.name, err)
+	}
+	if was := o.held(); was > 0 && s.Tip.Base == 0 {
+		o.log.Warn("the replica has lost its full copies: it was emptied, or its file system is not mounted; it begins anew "+
+			"with the whole database, and older states are not there", "reached_txid", was)
+		o.progress.Update(func(st *ReplicaStatus) { st.LostFiles++ })
 	}
 	o.source.original.ClearNote(o.custody.Get(), o.log)
 	o.progress.Found(s.Tip, o.source.backlog.Shipped(s.Tip))

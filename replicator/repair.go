@@ -139,6 +139,8 @@ func (m *mender) plan(ctx context.Context) (mended bool, err error) {
 	m.log.Error("files that the newest state needs were removed (by a lifecycle rule?): storing it again now",
 		"err", err)
 	err = fmt.Errorf("look at %s: %w", m.name, err)
+	told := 0
+	m.progress.Update(func(s *ReplicaStatus) { told = s.LostFiles })
 	// Lease and lineage may be gone as well. What the spool still has of an end is stored again.
 	err = errors.Join(err, m.anew(ctx, func() error {
 		m.progress.Doubt(m.source.backlog.CaughtUp)
@@ -147,6 +149,7 @@ func (m *mender) plan(ctx context.Context) (mended bool, err error) {
 	if !short && m.progress.Snapshot() != 0 {
 		err = errors.Join(err, m.repair(ctx))
 	}
+	m.progress.Update(func(s *ReplicaStatus) { s.LostFiles = max(s.LostFiles, told+1) })
 	return true, err
 }
 

@@ -27,6 +27,7 @@ import (
 // the defaults.
 type ReplicaOptions struct {
 	Name  string // type and name, as "s3.main"
+	Place string // where that is
 	Store store.Store
 
 	SyncEvery     time.Duration // the longest that a commit waits for its upload to begin, and the rate of PUTs; 0: 1 s
@@ -116,7 +117,12 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.Record, Begin: d.start, Patience: patience})
 	p.lease = lease.New(lease.Options{
 		Store: o.Store, Owner: d.owner, Boot: d.boot, Self: lease.ThisProcess(),
-		File: func() string { return d.source.original.Get().File }, Clock: d.clock, Save: p.saved.SaveNonces,
+		File: func() string { return d.source.original.Get().File }, Clock: d.clock, Save: func(nonces ...string) error {
+			if txid, known := p.progress.Position(); known {
+				return p.saved.SaveNonces(&custody.Held{Place: o.Place, TXID: txid}, nonces...)
+			}
+			return p.saved.SaveNonces(nil, nonces...)
+		},
 	})
 	p.uploader = upload.New(o.Store, p.lease, p.saved, d.scratch, p.log)
 	p.compactor = compact.New(compact.Options{
@@ -128,6 +134,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.opener = &opener{
 		name: o.Name, log: p.log, store: o.Store, lease: p.lease, custody: d.custody, source: d.source,
 		progress: p.progress, compactor: p.compactor, uploader: p.uploader,
+		held: func() ltx.TXID { return p.saved.Emptied(o.Place) },
 	}
 	p.opener.claim = custody.NewClaimant(custody.ClaimantOptions{
 		Replica: o.Name, Store: o.Store, Lease: p.lease, Custody: d.custody, Saved: p.saved,

@@ -210,12 +210,12 @@ func TestShip_P1_crash(t *testing.T) {
 }
 
 // TestShip_S16_emptied: somebody empties the whole replica, the lease included. It is
-// noticed at the lease's next renewal, or at a restart, and made good.
+// noticed at the lease's next renewal, or at a restart, made good, and told.
 func TestShip_S16_emptied(t *testing.T) {
 	t.Parallel()
-	for name, notice := range map[string]func(h *host){
-		"renewal": func(h *host) { h.skew.Store(int64(5 * time.Minute)) },
-		"restart": func(h *host) { h.halt(); h.begin() },
+	for name, notice := range map[string]func(h *host, empty func()){
+		"renewal":        func(h *host, empty func()) { empty(); h.synced(); h.skew.Store(int64(5 * time.Minute)) },
+		"while not seen": func(h *host, empty func()) { h.halt(); empty(); h.begin() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -223,17 +223,23 @@ func TestShip_S16_emptied(t *testing.T) {
 			store := storetest.NewMemory().Enforce(t)
 			h := newHost(t, path, replica("memory.a", store))
 			h.begin()
-			if err := store.Delete(t.Context(), store.Keys()...); err != nil {
-				t.Fatal(err)
-			}
-			w.commit(3)
-			if err := h.sync(); err != nil { // beside no lease
-				t.Fatal(err)
-			}
-			notice(h)
+			notice(h, func() {
+				w.commit(3)
+				if err := store.Delete(t.Context(), store.Keys()...); err != nil {
+					t.Fatal(err)
+				}
+			})
 			w.commit(3)
 			h.eventually("a snapshot", func() bool { return h.sync() == nil && count(store.Keys(), "0009/") > 0 })
 			wantRestored(t, store, path)
+			if s := h.r.Replicas()[0]; s.LostFiles == 0 {
+				t.Errorf("nobody is told: %+v", s)
+			}
+			h.halt()
+			h.begin()
+			if s := h.r.Replicas()[0]; s.LostFiles > 0 {
+				t.Errorf("told again of what is there: %+v", s)
+			}
 		})
 	}
 }

@@ -145,7 +145,7 @@ func (d *Daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]rep
 			return nil, fmt.Errorf("replica %s of %s: %w", target.Name, t.Name, err)
 		}
 		all = append(all, replicator.ReplicaOptions{
-			Name: target.Name, Store: st, Requests: counts, Prices: pricesOf(st),
+			Name: target.Name, Place: target.Place(), Store: st, Requests: counts, Prices: pricesOf(st),
 			SyncEvery: target.SyncEvery, SnapshotEvery: target.SnapshotEvery, FullEvery: target.SnapshotFull,
 			VerifyEvery: target.VerifyEvery,
 			Retention:   replicator.RetentionOptions{Keep: target.RetentionKeep, Thin: target.RetentionThin},

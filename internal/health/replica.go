@@ -155,7 +155,7 @@ var hindrances = map[string]hindrance{
 func (f *findings) custody(r *collector.Replica) {
 	if r.LostFiles > 0 {
 		f.about("replica_files_lost", r.Name, Warning,
-			fmt.Sprintf("Missing or unreadable in replica %s, found since sqlwatch started: %s.", r.Name,
+			fmt.Sprintf("Missing or unreadable in replica %s, found since sqlwatch started: at least %s.", r.Name,
 				show.Count(r.LostFiles, "file")),
 			"A new snapshot was taken: newer states can be restored, some older ones cannot.",
 			"find out who deletes there; sqlwatch verify DB checks what is left")

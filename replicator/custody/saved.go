@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/superfly/ltx"
+
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
@@ -19,6 +21,13 @@ type Saved struct {
 	Verified []string  `json:"verified,omitempty"` // keys of the chain that the last drill restored
 	At       time.Time `json:"verified_at"`
 	Unread   []Unread  `json:"unread,omitempty"` // objects that were stored, or may have been, and not read back yet
+	Held     Held      `json:"held"`
+}
+
+// Held is how far a replica was last known to reach, and where that was.
+type Held struct {
+	Place string   `json:"place,omitempty"`
+	TXID  ltx.TXID `json:"txid,omitempty"`
 }
 
 // Unread is an object that nothing may be built on: a crash came, or may have come, between
@@ -95,9 +104,23 @@ func without(all []Unread, key string) (kept []Unread) {
 	return kept
 }
 
-// SaveNonces remembers which leases were ours.
-func (f *StateFile) SaveNonces(nonces ...string) error {
-	return f.Change(func(s *Saved) { s.Nonces = nonces })
+// SaveNonces remembers which leases were ours, and where it is known (not nil) what the
+// replica holds under the last.
+func (f *StateFile) SaveNonces(held *Held, nonces ...string) error {
+	return f.Change(func(s *Saved) {
+		if s.Nonces = nonces; held != nil {
+			s.Held = *held
+		}
+	})
+}
+
+// Emptied returns how far a replica reached that is empty now, 0 where it never held
+// anything, or was at another place.
+func (f *StateFile) Emptied(place string) ltx.TXID {
+	if held := f.Get().Held; held.Place == place {
+		return held.TXID
+	}
+	return 0
 }
 
 // Get returns a copy.
