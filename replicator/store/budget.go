@@ -145,10 +145,10 @@ func (b *Budget) admit(ctx context.Context, key string, body Body) (pace Pace, d
 	case level == 0 && 0 <= body.Size && body.Size <= urgentChunk:
 		err = b.meter.wait(ctx, int(body.Size), true)
 	case level == 0:
-		pace = Pace{&b.meter, 1}
 		done, err = b.place(ctx, &b.urgent)
+		pace = Pace{meter: &b.meter, share: 1, sent: whenSent(body.Size, done)}
 	default:
-		pace = Pace{&b.meter, bulkShare}
+		pace = Pace{meter: &b.meter, share: bulkShare}
 		if ctx.Value(admitted{}) == nil {
 			done, err = b.place(ctx, b.bulk(max(body.Size, body.AtMost)))
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -150,6 +151,18 @@ func (m *meter) take(bytes float64) {
 type Pace struct {
 	meter *meter
 	share int // of an urgent chunk, one in so many
+	sent  func(n int)
+}
+
+// whenSent returns what is told of each piece that goes out, and calls done when size bytes
+// have: a place that is there for the bandwidth alone is not kept until a late answer.
+func whenSent(size int64, done func()) func(n int) {
+	var out atomic.Int64
+	return func(n int) {
+		if size >= 0 && out.Add(int64(n)) >= size {
+			done()
+		}
+	}
 }
 
 // Chunk is how much to send at a time, of n bytes.
@@ -164,5 +177,8 @@ func (p Pace) Chunk(n int) int {
 func (p Pace) Spend(n int) {
 	if p.meter != nil && n > 0 {
 		_ = p.meter.wait(context.Background(), n, false) // a turn comes within seconds
+	}
+	if p.sent != nil {
+		p.sent(n)
 	}
 }

@@ -308,6 +308,54 @@ func (stuck) Put(ctx context.Context, _ string, _ store.Body, _ store.PutOptions
 	return store.Object{}, ctx.Err()
 }
 
+// tardy is a store that takes all that is sent, and answers late.
+type tardy struct{ *storetest.Memory }
+
+// Put implements store.Store.
+func (tardy) Put(_ context.Context, key string, body store.Body, _ store.PutOptions) (store.Object, error) {
+	r, err := body.Open()
+	if err != nil {
+		return store.Object{}, err
+	}
+	defer r.Close()
+	buffer := make([]byte, 64<<10)
+	for left := body.Size; left > 0 && err == nil; { // as HTTP does: to the last byte, not to the end
+		var n int
+		n, err = r.Read(buffer[:body.Pace.Chunk(len(buffer))])
+		body.Pace.Spend(n)
+		left -= int64(n)
+	}
+	time.Sleep(time.Hour)
+	return store.Object{Key: key}, err
+}
+
+// TestBudgetAnsweredLate_S38: who has sent all, and waits for the answer, keeps no place from
+// the commits of others, where a small bandwidth has room for three.
+func TestBudgetAnsweredLate_S38(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, bandwidth = 70_000, 3 * 4096 / 2
+		budget := store.NewBudget(4, bandwidth).At("a")
+		late, beside := store.Through(tardy{}, budget, nil), store.Through(&hasty{Memory: storetest.NewMemory()}, budget, nil)
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() {
+				if _, err := late.Put(t.Context(), store.LTXKey(0, 1, 1), zeros(size), store.PutOptions{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		start := time.Now()
+		if _, err := beside.Put(t.Context(), store.LTXKey(0, 1, 1), zeros(size), store.PutOptions{}); err != nil {
+			t.Error(err)
+		}
+		if took, most := time.Since(start), 4*size*time.Second/bandwidth*11/10; took > most {
+			t.Errorf("the commits of another database were there after %v, their part of the line is %v", took, most)
+		}
+		all.Wait()
+	})
+}
+
 // TestBudgetHanging_S38: one store hangs, with more uploads than there are places. Another
 // one's wait for none of them; those of the same endpoint do.
 func TestBudgetHanging_S38(t *testing.T) {
