@@ -215,12 +215,12 @@ func (h *host) begin() {
 
 func (h *host) eventually(what string, ok func() bool) {
 	h.t.Helper()
-	deadline := time.Now().Add(time.Minute) // of a machine that others load
+	deadline := time.Now().Add(2 * time.Minute) // of a machine that others load
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		if time.Now().After(deadline) {
-			h.t.Fatalf("%s: not within a minute; status %+v", what, h.r.Replicas())
+			h.t.Fatalf("%s: not within two minutes; status %+v", what, h.r.Replicas())
 		}
 		<-tick.C
 	}
