@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 )
 
 // How often a file system is looked at again.
@@ -21,7 +21,7 @@ type diskWatch struct{ read, mountLooked time.Time }
 // business.
 func (w *diskWatch) look(path string, now time.Time, d *Disk) {
 	if !d.Known || now.Sub(w.mountLooked) >= mountEvery {
-		m, err := dbfile.Filesystem(path)
+		m, err := filesystem.Of(path)
 		if err != nil {
 			*d = Disk{}
 			return

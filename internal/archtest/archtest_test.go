@@ -134,7 +134,7 @@ var arrows = map[string][]string{
 	"policy/lang/amounts": {}, // text and amounts
 	"policy/lang/limits":  {}, // what is refused before it is evaluated
 	"policy/lang/marks":   {}, // which values are not shown
-	"collector":           {"internal/metric", "internal/dbfile", "internal/owner"},
+	"collector":           {"internal/metric", "internal/dbfile", "internal/filesystem", "internal/owner"},
 	"collector/busy":      {"collector", "internal/openfile"},
 	"replicator/moment":   {},
 	"replicator/store":    {"replicator/moment"}, // page sums carry the time of what they sum
@@ -206,19 +206,22 @@ var arrows = map[string][]string{
 	"internal/dirwatch":           {}, // names that lead elsewhere
 	"internal/asuser":             {"internal/durable"},
 	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
-	"internal/dbfile":             {"internal/cksum", "internal/openfile"},
+	"internal/dbfile":             {"internal/cksum", "internal/openfile", "internal/filesystem"},
+	"internal/filesystem":         {}, // what a file is on
 	"internal/openfile":           {}, // who has what open, for three who look at all processes
 	"internal/cksum":              {}, // a format, for the two leaves that may not harm it
 	"internal/durable":            {},
 	"internal/sqlite":             {"internal/checkpoint", "internal/owner", "internal/cksum"},
 	"internal/checkpoint":         {}, // what a checkpoint is asked for and answers
 
-	"internal/walbench": {"internal/dbfile", "internal/show", "internal/sqlite"}, // SQL on a scratch copy
+	// SQL on a scratch copy
+	"internal/walbench": {"internal/dbfile", "internal/filesystem", "internal/show", "internal/sqlite"},
 	// this program as its own child
 	"internal/again": {},
 	// SQLite in a process that nobody misses
 	"internal/cage": {"internal/again", "internal/sqlite"},
-	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/owner", "internal/sqlite",
+	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/filesystem", "internal/owner",
+		"internal/sqlite",
 		"replicator/store", "replicator/store/s3"},
 	"internal/importer":    {},
 	"internal/testapp":     {},

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 )
 
 // LockHolder is one process holding one lock of a database.
@@ -153,8 +155,8 @@ func findOFD(want procLock) int {
 // tells another one for each subvolume.
 func lockDevices(d *descriptor) map[uint64]bool {
 	devs := map[uint64]bool{d.id.Dev: true}
-	if m, err := mountOf("/proc/self/fd/" + strconv.Itoa(descriptorNumber(d))); err == nil {
-		devs[m.dev] = true
+	if dev, err := filesystem.Device("/proc/self/fd/" + strconv.Itoa(descriptorNumber(d))); err == nil {
+		devs[dev] = true
 	}
 	return devs
 }

@@ -29,8 +29,3 @@ func nameOf(path string) (named, error) {
 	return named{inode: st.Ino, size: uint64(st.Size), links: uint64(st.Nlink), modified: time.Unix(st.Mtim.Unix()),
 		changed: time.Unix(st.Ctim.Unix())}, nil
 }
-
-// Filesystem knows of file systems on Linux only.
-func Filesystem(string) (Mount, error) { return Mount{}, errors.ErrUnsupported }
-
-func mountOf(string) (mountEntry, error) { return mountEntry{}, errors.ErrUnsupported }

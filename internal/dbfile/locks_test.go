@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 )
 
 // heldLocks are exclusive POSIX locks of this process, taken through a
@@ -100,7 +102,7 @@ func TestLocksSurvive(t *testing.T) {
 	_, err2 := f.WALIndex()
 	_, err3 := f.Stat()
 	_, err4 := LockHolders(f)
-	_, err5 := Filesystem(f.Path())
+	_, err5 := filesystem.Of(f.Path())
 	_, err6 := f.Database().ReadAt(make([]byte, 10), 0)
 	if err := errors.Join(err1, err2, err3, err4, err5, err6, f.SyncDatabase()); err != nil {
 		t.Fatal(err)

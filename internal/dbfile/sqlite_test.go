@@ -301,7 +301,6 @@ func BenchmarkFiles(b *testing.B) {
 		"Refresh":     func() error { _, err := f.Refresh(); return err },
 		"Stat":        func() error { _, err := f.Stat(); return err },
 		"LockHolders": func() error { _, err := LockHolders(f); return err },
-		"Filesystem":  func() error { _, err := Filesystem(f.Path()); return err },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

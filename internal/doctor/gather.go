@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 	"github.com/sqlwatch/sqlwatch/internal/owner"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
@@ -68,12 +69,12 @@ func gather(ctx context.Context, name, path string, next func()) Facts {
 }
 
 func (f *Facts) place() {
-	if m, err := dbfile.Filesystem(f.Real); err == nil {
+	if m, err := filesystem.Of(f.Real); err == nil {
 		f.Place = placeOf(m)
 	}
 }
 
-func placeOf(m dbfile.Mount) Place {
+func placeOf(m filesystem.Mount) Place {
 	return Place{Type: m.Type, Point: m.Point, Size: m.Size, Available: m.Available, Network: m.Network,
 		Volatile: m.Volatile}
 }
@@ -287,7 +288,7 @@ func GatherHost(stateDir string, tips []string) Host {
 	if err := unix.Faccessat(unix.AT_FDCWD, at, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		h.StateDirErr = at + " cannot be written: " + err.Error()
 	}
-	if m, err := dbfile.Filesystem(at); err == nil {
+	if m, err := filesystem.Of(at); err == nil {
 		h.StateDirPlace = placeOf(m)
 	}
 	return h

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
@@ -121,7 +122,7 @@ func (p Plan) room(report *Report) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	m, err := dbfile.Filesystem(parent)
+	m, err := filesystem.Of(parent)
 	if err != nil {
 		return "", err
 	}

@@ -1,4 +1,6 @@
-package dbfile
+// Package filesystem tells on what file system a file is, and whether the locks and the shared
+// memory of a WAL can be trusted there.
+package filesystem
 
 // Mount is the file system that holds a file.
 type Mount struct {
@@ -10,14 +12,7 @@ type Mount struct {
 	Volatile  bool   // lives in memory: gone at the next boot
 }
 
-// NetworkFS returns the type of the file system that holds path, and whether
-// it is one on which WAL mode cannot be trusted.
-func NetworkFS(path string) (fstype string, network bool, err error) {
-	m, err := Filesystem(path)
-	return m.Type, m.Network, err
-}
-
-type mountEntry struct {
+type mounted struct {
 	fstype, point string
 	dev           uint64
 }

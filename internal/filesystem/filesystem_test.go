@@ -1,4 +1,4 @@
-package dbfile
+package filesystem
 
 import (
 	"errors"
@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFilesystemKinds/D38: the table of magic numbers, by what it means for
+// TestKinds/D38: the table of magic numbers, by what it means for
 // the locks of a WAL.
-func TestFilesystemKinds(t *testing.T) {
+func TestKinds(t *testing.T) {
 	tests := []struct {
 		name              string
 		magic             uint32
@@ -41,8 +41,8 @@ func TestFilesystemKinds(t *testing.T) {
 	}
 }
 
-// TestFilesystem compares with what the kernel says of some real mounts.
-func TestFilesystem(t *testing.T) {
+// TestOf compares with what the kernel says of some real mounts.
+func TestOf(t *testing.T) {
 	tests := []struct {
 		path, fstype, point string
 		volatile            bool
@@ -51,7 +51,7 @@ func TestFilesystem(t *testing.T) {
 		{"/dev/shm", "tmpfs", "/dev/shm", true},
 	}
 	for _, tt := range tests {
-		m, err := Filesystem(tt.path)
+		m, err := Of(tt.path)
 		if errors.Is(err, fs.ErrNotExist) {
 			t.Logf("%s: not on this machine", tt.path)
 			continue
@@ -61,27 +61,23 @@ func TestFilesystem(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	m, err := Filesystem(dir)
+	m, err := Of(dir)
 	if err != nil || m.Size == 0 || m.Available > m.Size || m.Type == "" {
 		t.Errorf("%s: got %+v, %v", dir, m, err)
 	}
-	fstype, network, err := NetworkFS(dir)
-	if err != nil || fstype != m.Type || network != m.Network {
-		t.Errorf("NetworkFS: got %s, %v, %v, want %+v", fstype, network, err, m)
-	}
-	if _, err := Filesystem(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Of(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want fs.ErrNotExist", err)
 	}
 }
 
-func TestMountOf(t *testing.T) {
+func TestDevice(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc", &st); err != nil {
 		t.Fatal(err)
 	}
-	m, err := mountOf("/proc")
-	if err != nil || m.dev != uint64(st.Dev) {
-		t.Errorf("got %+v, %v, want device %d", m, err, st.Dev)
+	got, err := Device("/proc")
+	if err != nil || got != uint64(st.Dev) {
+		t.Errorf("got %d, %v, want %d", got, err, st.Dev)
 	}
 }
 

@@ -1,4 +1,4 @@
-package dbfile
+package filesystem
 
 import (
 	"fmt"
@@ -56,9 +56,9 @@ func kindOf(magic uint32) fsKind {
 	return fsKind{name: fmt.Sprintf("%#x", magic)}
 }
 
-// Filesystem returns the file system that holds path. It may wait as long as
+// Of returns the file system that holds path. It may wait as long as
 // that file system does: a dead NFS server can hold it for ever.
-func Filesystem(path string) (Mount, error) {
+func Of(path string) (Mount, error) {
 	var st unix.Statfs_t
 	if err := retry(func() error { return unix.Statfs(path, &st) }); err != nil {
 		return Mount{}, fmt.Errorf("statfs %s: %w", path, err)
@@ -71,25 +71,41 @@ func Filesystem(path string) (Mount, error) {
 		Network:   k.network,
 		Volatile:  k.volatile,
 	}
-	if mounted, err := mountOf(path); err == nil {
-		m.Type, m.Point = mounted.fstype, mounted.point
+	if at, err := mountOf(path); err == nil {
+		m.Type, m.Point = at.fstype, at.point
 	}
 	return m, nil
 }
 
+// Device returns the number of the device that is mounted where path is. On btrfs, stat tells another
+// one for each subvolume.
+func Device(path string) (uint64, error) {
+	at, err := mountOf(path)
+	return at.dev, err
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 // mountOf finds the mount of a file in /proc/self/mountinfo, by the mount's
 // number and not by the path's prefix, which bind mounts make ambiguous.
-func mountOf(path string) (mountEntry, error) {
+func mountOf(path string) (mounted, error) {
 	var sx unix.Statx_t
 	if err := retry(func() error { return unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &sx) }); err != nil {
-		return mountEntry{}, fmt.Errorf("statx %s: %w", path, err)
+		return mounted{}, fmt.Errorf("statx %s: %w", path, err)
 	}
 	if sx.Mask&unix.STATX_MNT_ID == 0 {
-		return mountEntry{}, fmt.Errorf("statx %s: kernel before 5.8 does not tell the mount", path)
+		return mounted{}, fmt.Errorf("statx %s: kernel before 5.8 does not tell the mount", path)
 	}
 	mounts, err := procfs.GetMounts()
 	if err != nil {
-		return mountEntry{}, fmt.Errorf("read mounts: %w", err)
+		return mounted{}, fmt.Errorf("read mounts: %w", err)
 	}
 	for _, m := range mounts {
 		if m.MountID != int(sx.Mnt_id) {
@@ -98,15 +114,15 @@ func mountOf(path string) (mountEntry, error) {
 		major, minor, _ := strings.Cut(m.MajorMinorVer, ":")
 		maj, err := strconv.ParseUint(major, 10, 32)
 		if err != nil {
-			return mountEntry{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
+			return mounted{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
 		}
 		mnr, err := strconv.ParseUint(minor, 10, 32)
 		if err != nil {
-			return mountEntry{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
+			return mounted{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
 		}
-		return mountEntry{m.FSType, unescapeMount(m.MountPoint), unix.Mkdev(uint32(maj), uint32(mnr))}, nil
+		return mounted{m.FSType, unescapeMount(m.MountPoint), unix.Mkdev(uint32(maj), uint32(mnr))}, nil
 	}
-	return mountEntry{}, fmt.Errorf("mount %d of %s is not in /proc/self/mountinfo", sx.Mnt_id, path)
+	return mounted{}, fmt.Errorf("mount %d of %s is not in /proc/self/mountinfo", sx.Mnt_id, path)
 }
 
 // unescapeMount undoes the octal escapes that keep mountinfo's columns apart.
