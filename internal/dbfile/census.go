@@ -37,36 +37,73 @@ func censusFresh(took time.Duration) time.Duration { return min(9*took, 250*time
 // some seconds, for half a percent of a core.
 func censusRest(took time.Duration) time.Duration { return max(5*time.Second, 200*took) }
 
+// censusWait is for who is connected although nobody else is: who waits for the end of that
+// often does so for five seconds.
+func censusWait(took time.Duration) time.Duration { return max(time.Second, 200*took) }
+
 var lastCensus census // of the process, as is the registry
+
+// users are those who have a database open.
+type users struct {
+	at     time.Time // when they were looked for
+	open   []opener
+	found  *ForeignError // among them
+	judged bool          // that is known
+}
+
+// of returns a database's users, by a census that is not too old.
+func (c *census) of(company *company, database inode, old age) (u users, err error) {
+	c.Lock()
+	defer c.Unlock()
+	if c.known[database] != company.walPath || time.Since(c.at) > c.took+old(c.took) {
+		if err := c.take(company.pid); err != nil {
+			return u, err
+		}
+	}
+	u = users{at: c.at, open: c.open[database]}
+	u.found, u.judged = c.found[database]
+	return u, nil
+}
+
+// Waiting returns the processes that have the database open for writing, with no lock on it,
+// and when they were seen. It finds connections that have not read yet, and those that are
+// refused their first lock: the VFS unix-excl asks for one that nobody else may share, so that who holds
+// it does not see them. It is for who is connected although nobody else is, and costs half a
+// percent of a core.
+func Waiting(f *Files) (pids []int, at time.Time, err error) {
+	database, err := f.held(&f.database, ErrEmpty)
+	if err != nil {
+		return nil, at, err
+	}
+	u, err := lastCensus.of(&f.company, database.id, censusWait)
+	for _, o := range u.open {
+		if o.writes && !o.locked && !o.inherited(f.company.pid) {
+			pids = append(pids, o.pid)
+		}
+	}
+	return pids, u.at, err
+}
 
 // foreigner returns who writes to the database and is held by no lock, or has another
 // WAL than the one we see. A process that has the main file open alone is none: a
 // connection that has not read yet, or a copy under way. What may not be looked at is
 // taken for good: this finds what it can.
 func (c *company) foreigner(database inode, old age) (*ForeignError, error) {
-	all := &lastCensus
-	all.Lock()
-	if all.known[database] != c.walPath || time.Since(all.at) > all.took+old(all.took) {
-		if err := all.take(c.pid); err != nil {
-			all.Unlock()
-			return nil, err
-		}
-	}
-	at, open := all.at, all.open[database]
-	found, judged := all.found[database]
-	if all.Unlock(); judged {
-		return found, nil
+	u, err := lastCensus.of(c, database, old)
+	found := u.found
+	if err != nil || u.judged {
+		return found, err
 	}
 	// This asks the database's own disk, for which nobody else is to wait.
-	for _, o := range open {
+	for _, o := range u.open {
 		if kind, foreign := o.judge(); foreign && !(kind == ForeignUnlocked && o.inherited(c.pid)) {
 			found = &ForeignError{Kind: kind, PID: o.pid}
 		}
 	}
-	all.Lock()
-	defer all.Unlock()
-	if all.at.Equal(at) {
-		all.found[database] = found
+	lastCensus.Lock()
+	defer lastCensus.Unlock()
+	if lastCensus.at.Equal(u.at) {
+		lastCensus.found[database] = found
 	}
 	return found, nil
 }

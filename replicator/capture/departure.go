@@ -28,7 +28,7 @@ import (
 //	nobody, for a moment     the WAL is emptied and its index cleared: whatever file is
 //	                         put in the database's place is found as it is
 //	nobody, for longer       we leave as the last close does: no WAL, no wal-index; at once
-//	                         where somebody was seen who wants exclusive use
+//	                         where somebody was seen who wants exclusive use, or waits for it
 const (
 	arrival    = 2 * time.Second // without a write, a copy is all there
 	emptyRetry = pace.Active     // after somebody was in the way
@@ -149,7 +149,7 @@ func (d *departure) unclaimed() bool {
 // may be gone before we have seen it.
 func (d *departure) lingers(now time.Time) bool {
 	return !d.presence.Long() && !d.presence.Exclusive() && !d.ends && (now.Sub(d.pace.Read) < d.idleAfter ||
-		now.Sub(d.presence.Since()) < d.idleAfter)
+		now.Sub(d.presence.Since()) < d.idleAfter) && !d.presence.Waited()
 }
 
 // leave closes the connections as the last of all.

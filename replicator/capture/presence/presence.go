@@ -32,6 +32,8 @@ type Presence struct {
 	long      bool      // those who were there last were there for long
 	short     time.Time // others count as short-lived until then
 	exclusive bool      // somebody had the file for himself
+
+	waiting map[int]time.Time // processes that have the file open and no lock on it, and when each was first seen
 }
 
 // Look looks who is there. Errors: dbfile.ErrUnclear, *dbfile.ForeignError.
@@ -96,6 +98,34 @@ func (p *Presence) Since() time.Time { return p.since }
 // Exclusive reports whether somebody was ever seen who wants the file for himself. He is refused
 // while we are connected, and asks in a way that nobody sees.
 func (p *Presence) Exclusive() bool { return p.exclusive }
+
+// Who has a database open and takes no lock for so long is waiting for us to go; who then takes
+// none for so long has only not begun.
+const (
+	waitsAfter  = 300 * time.Millisecond
+	waitsAtMost = 20 * time.Second
+)
+
+// Waited reports whether a process seems to be refused the file because we are connected: it asks in a
+// way that no lock tells. It is to be asked while nobody else is there.
+func (p *Presence) Waited() bool {
+	pids, at, err := dbfile.Waiting(p.files)
+	return err == nil && p.wait(pids, at)
+}
+
+func (p *Presence) wait(pids []int, at time.Time) (waited bool) {
+	before := p.waiting
+	p.waiting = make(map[int]time.Time, len(pids))
+	for _, pid := range pids {
+		since, known := before[pid]
+		if !known {
+			since = at
+		}
+		p.waiting[pid] = since
+		waited = waited || at.Sub(since) >= waitsAfter && at.Sub(since) < waitsAtMost
+	}
+	return waited
+}
 
 // Long reports whether those who were there last were there for long.
 func (p *Presence) Long() bool { return p.long }
