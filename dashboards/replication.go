@@ -140,8 +140,7 @@ func replicationRequests() Row {
 			Queries: one(`sum by (operation) (rate(sqlwatch_replica_operations_total{@db}[$__rate_interval]))`,
 				"{{operation}}")},
 		{Title: "Requests that failed", Kind: TimeSeries, Unit: "reqps", Min: number(0),
-			Description: "By reason. not_found, exists and conflict are answers that belong to normal work; auth, throttled, " +
-				"timeout and unavailable are not.",
+			Description: "By reason. That there is nothing yet, or already, is an answer and not counted here.",
 			Queries: one(
 				`sum by (operation, reason) (rate(sqlwatch_replica_operation_failures_total{@instance}[$__rate_interval])) > 0`,
 				"{{operation}}: {{reason}}")},

@@ -15,9 +15,12 @@ import (
 // which they are counted.
 var (
 	operations = [...]string{"put", "multipart", "get", "head", "list", "delete"}
-	reasons    = [...]string{"not_found", "exists", "conflict", "auth", "misplaced", "throttled", "timeout", "canceled",
-		"unsupported", "unavailable", "other"}
+	reasons    = [...]string{"auth", "misplaced", "throttled", "timeout", "unsupported", "unavailable", "other"}
 )
+
+// answers are Request.Reasons that belong to normal work, and are no failures: a first look finds
+// nothing, a conditional write finds something, sqlwatch itself has stopped asking.
+var answers = []string{"not_found", "exists", "conflict", "canceled"}
 
 // bounds are the upper bounds of the buckets of durations, in seconds.
 var bounds = [...]float64{.005, .02, .1, .5, 2, 10, 60}
@@ -52,7 +55,7 @@ func (c *Counts) Observe(r store.Request) {
 	one.buckets[bucket].Add(1)
 	one.powers[powerOf(r.Duration.Seconds())].Add(1)
 	one.nanos.Add(int64(r.Duration))
-	if r.Reason == "" {
+	if r.Reason == "" || slices.Contains(answers, r.Reason) {
 		return
 	}
 	reason := slices.Index(reasons[:], r.Reason)

@@ -16,7 +16,7 @@ var catalogue = []metric.Metric{
 	{Name: "sqlwatch_replica_operation_failures_total", Type: metric.Counter,
 		Labels: []string{"replica", "operation", "reason"}, AbsentAtZero: true,
 		Help: "Requests to the replica's store that failed, by reason, for all databases together; for each where all " +
-			"detail is asked for."},
+			"detail is asked for. That there is nothing yet, or already, is an answer and no failure."},
 	{Name: "sqlwatch_replica_operation_duration_seconds", Type: metric.Histogram,
 		Labels: []string{"replica", "operation"}, AbsentAtZero: true, Bounds: []float64{.1, 2},
 		Help: "How long requests to the replica's store took, for all databases together; for each where all detail is " +

@@ -69,8 +69,8 @@ func TestCounts_zeroFromTheStart(t *testing.T) {
 	if n := len(got["sqlwatch_replica_operations_total"]); n != 2*6 {
 		t.Errorf("%d series of operations of two replicas, want 12", n)
 	}
-	if n := len(got["sqlwatch_replica_operation_failures_total"]); n != 2*6*11 {
-		t.Errorf("%d series of failures, want 132", n)
+	if n := len(got["sqlwatch_replica_operation_failures_total"]); n != 2*6*7 {
+		t.Errorf("%d series of failures, want 84", n)
 	}
 	for name, series := range got {
 		for _, m := range series {
@@ -90,13 +90,15 @@ func TestCounts_Observe(t *testing.T) {
 		{Operation: "put", Duration: time.Hour, Reason: "timeout"},
 		{Operation: "put", Reason: "a word that was never heard"},
 		{Operation: "list", Reason: "auth"},
+		{Operation: "list", Reason: "not_found"}, // of a replica that is to begin
+		{Operation: "list", Reason: "exists"},
 		{Operation: "brew"},
 	} {
 		e.a.Observe(r)
 	}
 	got := gather(t, e)
 	for _, m := range got["sqlwatch_replica_operations_total"] {
-		want := map[string]float64{"put": 4, "list": 1}[label(m, "operation")]
+		want := map[string]float64{"put": 4, "list": 3}[label(m, "operation")]
 		if label(m, "replica") != "s3.main" {
 			want = 0
 		}
