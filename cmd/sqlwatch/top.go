@@ -34,6 +34,8 @@ func registerTop(app *kingpin.Application, env *environment) {
 		}
 		look := func(ctx context.Context) top.Look { return lookForTop(ctx, env, *names) }
 		if terminal := cli.Terminal(env.Stdout); *rounds == 0 && terminal != nil && cli.Terminal(os.Stdin) != nil {
+			stderr := env.Stderr
+			defer func() { env.Stderr = stderr }()
 			env.Stderr = io.Discard // the screen is top's
 			return top.Run(ctx, os.Stdin, terminal, *every, actForTop(env, look))
 		}
