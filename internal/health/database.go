@@ -50,11 +50,9 @@ const (
 	writerCritical  = time.Minute
 	saturated       = 0.8
 	saturatedAfter  = 15 * time.Second
-	pinnedInfo      = 30 * time.Second
 	pinnedWarning   = 10 * time.Minute
 	pinnedReplicaOK = 64e6 // bytes of WAL in use: our own capture lets it reach restart.at
 	overlapBytes    = 16e6
-	overlapAfter    = time.Minute
 	overlapShare    = 0.9
 	starvedBytes    = 64e6
 	diskWarning     = 0.10

@@ -9,4 +9,6 @@ const (
 	HungAfter    = 20 * time.Second
 	starvedAfter = 20 * time.Second
 	lagAtLeast   = 20 * time.Second
+	pinnedInfo   = 15 * time.Second
+	overlapAfter = 20 * time.Second
 )

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -128,6 +129,45 @@ policy "empty-wal-at-night" {
 		b.Eval(`scrollTo(0, 0)`)
 		if err := os.WriteFile(*screenshot, flat(t, b.Picture()), 0o644); err != nil {
 			t.Fatal(err)
+		}
+	}
+	watchLive(t, b, at("orders"))
+	d.end(syscall.SIGKILL)
+	b.Await("the page to say that it is old and since when, in grey", `document.title.includes("does not answer") &&
+		document.getElementById("stale").innerText.match(/has not answered since \d+:\d+/) !== null &&
+		getComputedStyle(document.querySelector("main")).filter.includes("grayscale") &&
+		/\d+:\d+/.test(document.getElementById("updated").innerText)`)
+}
+
+// watchLive sees a figure change and a database come into trouble on a page that is open, under
+// the daemon's own headers: what a person has typed, focused and unfolded stays.
+func watchLive(t *testing.T, b *testbrowser.Browser, db string) {
+	t.Helper()
+	if ran := b.Eval(`(() => { const s = document.createElement("script"); s.textContent = "window.ran = true";
+		document.body.append(s); return window.ran === true; })()`); ran != false {
+		t.Error("the page's policy allows scripts that are not its own")
+	}
+	b.Eval(`(() => { const f = document.querySelector("form"); f.elements.q.value = "or";
+		f.dispatchEvent(new Event("input")); })()`)
+	b.Await("the filter", `document.querySelectorAll("#databases > tbody").length === 1`)
+	b.Eval(`document.querySelector("#db-orders a").focus();
+		window.seen = document.querySelector("#db-orders .more").innerText`)
+	b.Await("a new figure", `document.querySelector("#db-orders .more").innerText !== window.seen`)
+	if err := os.Remove(db); err != nil {
+		t.Fatal(err)
+	}
+	b.Await("the trouble", `document.querySelector("#db-orders").className === "bad" &&
+		document.querySelector("#db-orders").innerText.includes("missing")`)
+	for what, condition := range map[string]string{
+		"the focus":          `document.activeElement.dataset.db === "orders"`,
+		"the filter":         `document.querySelector("form").elements.q.value === "or" && location.search.includes("q=or")`,
+		"the rows":           `document.querySelectorAll("#databases > tbody").length === 1`,
+		"what was unfolded":  `document.querySelector("#db-orders .more") !== null`,
+		"that it is fresh":   `!document.body.classList.contains("stale")`,
+		"the verdict's tone": `document.querySelector(".verdict").classList.contains("bad")`,
+	} {
+		if b.Eval(condition) != true {
+			t.Errorf("%s was not kept: the page says\n%v", what, b.Eval("document.body.innerText"))
 		}
 	}
 }

@@ -345,7 +345,33 @@ func (f *fleet) add(id string) *member {
 }
 
 // panics plants faults in the daemon.
-func (f *fleet) panics(where string) { f.planted = append(f.planted, where) }
+func (f *fleet) panics(where string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.planted = append(f.planted, where)
+}
+
+// together does something for members side by side: most of each is waiting. Where it fails for
+// one, the test has failed and the others go on.
+func (f *fleet) together(members []*member, of func(*scene) func(*fleet, *member)) {
+	f.t.Helper()
+	var doing sync.WaitGroup
+	slots := make(chan struct{}, 6)
+	for _, m := range members {
+		s := scenes[m.name]
+		if do := of(&s); do != nil {
+			slots <- struct{}{}
+			doing.Go(func() {
+				defer func() { <-slots }()
+				do(f, m)
+			})
+		}
+	}
+	doing.Wait()
+	if f.t.Failed() {
+		f.t.FailNow()
+	}
+}
 
 // blocks returns the members' blocks in the configuration.
 func blocks(members []*member) string {
@@ -364,15 +390,9 @@ func (f *fleet) earlier() {
 		return
 	}
 	f.daemon = startDaemonIn(f.t, f.dir, []string{"env", "SQLWATCH_TEST_CLOCK=-60h", f.program}, blocks(members))
-	for _, m := range members {
-		scenes[m.name].before(f, m)
-	}
+	f.together(members, func(s *scene) func(*fleet, *member) { return s.before })
 	f.end(syscall.SIGTERM)
-	for _, m := range members {
-		if s := scenes[m.name]; s.between != nil {
-			s.between(f, m)
-		}
-	}
+	f.together(members, func(s *scene) func(*fleet, *member) { return s.between })
 }
 
 // start runs the daemon over all members.
