@@ -286,7 +286,7 @@ func TestReplicaInDirectory(t *testing.T) {
 	}
 }
 
-// Of a database that cannot be read nothing is being uploaded.
+// Of a database that cannot be read, or that is not captured, nothing is being uploaded.
 func TestNothingIsUploadedOf(t *testing.T) {
 	t.Parallel()
 	for _, state := range []collector.State{collector.StateEmpty, collector.StateMissing, collector.StateUnreadable,
@@ -295,6 +295,18 @@ func TestNothingIsUploadedOf(t *testing.T) {
 		d.Sample.State, d.Sample.Replicas[0].CaughtUp = state, time.Time{}
 		if all := OfDatabase(d); len(all) != 1 || all[0].ID == "replica_incomplete" {
 			t.Errorf("%s: %v", state, all)
+		}
+	}
+	for age, want := range map[time.Duration]int{8 * time.Second: 1, time.Hour: 2} {
+		d := up()
+		d.Sample.Replicas[0].CaughtUp, d.Sample.Replicas[0].LagSeconds = time.Time{}, age.Seconds()
+		d.Sample.Capture = &collector.Capture{SpoolLimitBytes: 1e9, Reason: "failed", Since: now.Add(-age),
+			Err: "capture app: database cannot be written: read-only file system"}
+		all := OfDatabase(d)
+		i := slices.IndexFunc(all, func(c Condition) bool { return c.ID == "replica_incomplete" })
+		if len(all) != want || i < 0 || !strings.Contains(all[i].Why, "read-only file system") ||
+			strings.Contains(all[i].Cure, "wait") {
+			t.Errorf("not captured for %v: %+v", age, all)
 		}
 	}
 }

@@ -176,13 +176,27 @@ func (f *findings) custody(r *collector.Replica) {
 	}
 }
 
-// freshness says how far behind a replica is. Of a database that cannot be read nothing is
-// being uploaded, and its state says why.
-func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
-	state, queued := s.State, ""
-	if s.Capture != nil && s.Capture.Reason == collector.CaptureQueued {
-		_, queued, _ = strings.Cut(s.Capture.Err, ": ") // without the database's name
+// uncaptured is why the database is read later, and why it cannot be captured: at most one
+// of them, without the database's name.
+func uncaptured(c *collector.Capture) (queued, stopped string) {
+	if c == nil || c.Reason == "" || c.Reason == collector.CaptureWaiting {
+		return "", ""
 	}
+	_, err, named := strings.Cut(c.Err, ": ")
+	if !named {
+		err = c.Err
+	}
+	if c.Reason == collector.CaptureQueued {
+		return err, ""
+	}
+	return "", err
+}
+
+// freshness says how far behind a replica is. Of a database that cannot be read nothing is
+// being uploaded, and its state says why; of one that is not captured neither.
+func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
+	state := s.State
+	queued, stopped := uncaptured(s.Capture)
 	lag := time.Duration(r.LagSeconds * float64(time.Second))
 	objective := time.Duration(r.ObjectiveSeconds * float64(time.Second))
 	late := lag > lagAtLeast && lag > lagObjectives*objective
@@ -199,12 +213,16 @@ func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
 		if lag > time.Hour {
 			severity = Warning
 		}
-		if queued != "" {
+		cure := "wait; sqlwatch status DB shows its progress"
+		switch {
+		case queued != "":
 			why = sentence(queued)
+		case stopped != "":
+			why, cure = sentence("nothing is uploaded while commits are not captured: "+stopped), "sqlwatch doctor DB"
 		}
 		f.about("replica_incomplete", r.Name, severity,
 			fmt.Sprintf("Replica %s has never been complete since sqlwatch started, %s ago.", r.Name, show.Span(lag)),
-			why, "wait; sqlwatch status DB shows its progress")
+			why, cure)
 	case late && !r.CaughtUp.IsZero():
 		why := "They exist on this machine only: if it is lost now, they are lost."
 		if queued != "" {
