@@ -115,6 +115,16 @@ func TestContinuity(t *testing.T) {
 			b.do("commit(50)")
 			s.open()
 		}, map[Reason]uint64{tail.ReasonFrames: 1}},
+		{"P10 an older wal-index beside the WAL, as after a power cut", func(s *scene, a *app) {
+			a.do(pinned)
+			s.settle()
+			s.crash()
+			output(s.t, "cp", s.path+"-shm", s.path+".on-disk") // SQLite never syncs it
+			a.do("commit(5)")
+			a.kill()
+			output(s.t, "cp", s.path+".on-disk", s.path+"-shm")
+			s.open()
+		}, nil},
 		{"D27 commits and a reset while away", away(run("commit(50)", truncate, "commit(5)")),
 			map[Reason]uint64{tail.ReasonWALReset: 1}},
 		{"D27 commits and a reset to nothing while away", away(run("commit(50)", truncate)),
@@ -215,6 +225,22 @@ func TestContinuity(t *testing.T) {
 			`db.execute("pragma page_size=1024").fetchall()`, `db.execute("vacuum")`,
 			`db.execute("pragma journal_mode=wal").fetchall()`, "commit(9)")),
 			map[Reason]uint64{tail.ReasonPageSize: 1}},
+		{"D18 pages of 512 bytes with reserved ones, auto_vacuum", func(s *scene, a *app) {
+			s.close()
+			a.quit()
+			output(s.t, "sh", "-c", `printf 'pragma journal_mode=delete; pragma page_size=512;\n.filectrl reserve_bytes 32\n'`+
+				`'pragma auto_vacuum=full; vacuum; pragma journal_mode=wal;' | sqlite3 "$0"`, s.path)
+			s.open()
+			b := startApp(s.t, s.path)
+			for range 3 {
+				b.during("commit(100, 5)", func() { s.step(false) })
+				b.do(`db.execute("delete from t where id%2")`)
+				b.during(truncate, func() { s.step(false) })
+			}
+			if got := b.do(`open(path, "rb").read(21)[16:]`); got != `b'\x02\x00\x02\x02 '` {
+				s.t.Errorf("page size, versions and reserved bytes: %s", got)
+			}
+		}, map[Reason]uint64{tail.ReasonPageSize: 1}},
 		{"P13 position corrupt", away(func(s *scene, a *app) { flip(s.t, lastRecord(s)) }),
 			map[Reason]uint64{tail.ReasonState: 1}},
 		{"P13 page checksums corrupt", away(func(s *scene, a *app) {
