@@ -77,11 +77,11 @@ type testClock struct{ now time.Time }
 
 func (c *testClock) forward(d time.Duration) { c.now = c.now.Add(d) }
 
-// newTestReader returns a Reader with a clock that stands still.
-func newTestReader(t *testing.T, path string) (*Reader, *testClock) {
+// newTestSampler returns a Sampler with a clock that stands still.
+func newTestSampler(t *testing.T, path string) (*Sampler, *testClock) {
 	t.Helper()
 	clock := &testClock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
-	r := NewReader("app", path, ReaderOptions{Now: func() time.Time { return clock.now }})
+	r := NewSampler("app", path, SamplerOptions{Now: func() time.Time { return clock.now }})
 	t.Cleanup(func() { r.Close() })
 	return r, clock
 }
@@ -90,7 +90,7 @@ func tempDB(t *testing.T) string { return filepath.Join(t.TempDir(), "app.db") }
 
 // wantState samples and checks the state; every other state than up must come
 // with a message of at least two sentences.
-func wantState(t *testing.T, r *Reader, want State) Sample {
+func wantState(t *testing.T, r *Sampler, want State) Sample {
 	t.Helper()
 	s := r.Sample(context.Background())
 	if want == StateUp && s.State == StateForeignWAL && s.WAL.Exclusive && s.WAL.Known {

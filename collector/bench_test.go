@@ -16,7 +16,7 @@ func BenchmarkSample(b *testing.B) {
 	for name, step := range map[string]time.Duration{"idle": 0, "facts": factsEvery, "everything": mountEvery} {
 		b.Run(name, func(b *testing.B) {
 			now := time.Unix(1000, 0)
-			r := NewReader("app", path, ReaderOptions{Now: func() time.Time { return now }})
+			r := NewSampler("app", path, SamplerOptions{Now: func() time.Time { return now }})
 			defer r.Close()
 			if s := r.Sample(context.Background()); s.State != StateUp {
 				b.Fatal(s.Err)
@@ -28,7 +28,7 @@ func BenchmarkSample(b *testing.B) {
 		})
 	}
 	b.Run("poll", func(b *testing.B) {
-		r := NewReader("app", path, ReaderOptions{})
+		r := NewSampler("app", path, SamplerOptions{})
 		defer r.Close()
 		r.Sample(context.Background())
 		measure(b, r.Poll)

@@ -123,15 +123,15 @@ func (s *scrape) write(m *metric.Metric, value float64, labels ...string) {
 func (s *scrape) collector(name string, began time.Time, works bool) {
 	of, _ := s.Row("\xff" + name) // no database is called that: its name would be escaped
 	of.Put(&metricScrapeDuration, s.exporter.now().Sub(began).Seconds(), name)
-	of.Put(&metricScrapeSuccess, gaugeOf(works), name)
+	of.Put(&metricScrapeSuccess, metric.Bool(works), name)
 }
 
 func (s *scrape) database(p *Sample) {
 	d := &p.Database
-	s.write(&metricUp, gaugeOf(p.State == StateUp), s.row.db)
-	s.write(&metricSampled, seconds(p.At), s.row.db)
+	s.write(&metricUp, metric.Bool(p.State == StateUp), s.row.db)
+	s.write(&metricSampled, metric.Timestamp(p.At), s.row.db)
 	s.write(&metricDatabaseInfo, 1, s.row.db, validLabel(p.Path), d.JournalMode, p.State.String())
-	s.write(&metricWALResetBug, gaugeOf(d.WALResetBug), s.row.db)
+	s.write(&metricWALResetBug, metric.Bool(d.WALResetBug), s.row.db)
 	s.write(&metricProcesses, float64(d.Processes), s.row.db)
 	if d.EngineVersion != "" {
 		s.write(&metricEngineInfo, 1, s.row.db, d.EngineVersion)
@@ -152,8 +152,8 @@ func (s *scrape) wal(p *Sample) {
 	s.write(&metricCommits, float64(w.CommitsTotal), s.row.db)
 	s.write(&metricFramesWritten, float64(w.FramesWrittenTotal), s.row.db)
 	s.write(&metricResets, float64(w.ResetsTotal), s.row.db)
-	s.write(&metricLastWrite, seconds(w.LastWrite), s.row.db)
-	s.write(&metricLastCheckpoint, seconds(w.LastCompleteCheckpoint), s.row.db)
+	s.write(&metricLastWrite, metric.Timestamp(w.LastWrite), s.row.db)
+	s.write(&metricLastCheckpoint, metric.Timestamp(w.LastCompleteCheckpoint), s.row.db)
 	if !w.Known {
 		return
 	}
@@ -164,8 +164,8 @@ func (s *scrape) wal(p *Sample) {
 	}
 	s.write(&metricCheckpointed, float64(w.CheckpointedFrames), s.row.db)
 	lag := 0.0
-	if !w.OldestBacklog.IsZero() {
-		lag = max(0, s.now.Sub(w.OldestBacklog).Seconds())
+	if !w.LagSince.IsZero() {
+		lag = max(0, s.now.Sub(w.LagSince).Seconds())
 	}
 	s.write(&metricCheckpointLag, lag, s.row.db)
 }
@@ -182,7 +182,7 @@ func (s *scrape) readersAndLocks(p *Sample) {
 	}
 	s.write(&metricReaders, float64(p.Readers.Active), s.row.db)
 	s.write(&metricOldestReader, oldest, s.row.db)
-	s.write(&metricPinnedSince, seconds(p.Readers.PinnedSince), s.row.db)
+	s.write(&metricPinnedSince, metric.Timestamp(p.Readers.PinnedSince), s.row.db)
 }
 
 func (s *scrape) disk(d Disk) {
@@ -242,21 +242,6 @@ func (s *scrape) holds(source HoldSource, db string) {
 		metric = prometheus.NewInvalidMetric(desc, err)
 	}
 	s.to.PutOther(metric)
-}
-
-// seconds returns t as a Unix timestamp, 0 for the zero time.
-func seconds(t time.Time) float64 {
-	if t.IsZero() {
-		return 0
-	}
-	return float64(t.UnixMicro()) / 1e6
-}
-
-func gaugeOf(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // validLabel returns name as it may stand in a label: bytes that are not UTF-8

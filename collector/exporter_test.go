@@ -36,7 +36,7 @@ func goldenSamples() []*Sample {
 		WAL: WAL{
 			Known: true, SizeBytes: 4 << 20, PageSize: 4096, Frames: 1000, CheckpointedFrames: 400,
 			CommitsTotal: 12345, FramesWrittenTotal: 23456, ResetsTotal: 7,
-			LastWrite: goldenTime.Add(-time.Second), OldestBacklog: goldenTime.Add(-90 * time.Second),
+			LastWrite: goldenTime.Add(-time.Second), LagSince: goldenTime.Add(-90 * time.Second),
 			LastCompleteCheckpoint: goldenTime.Add(-2 * time.Minute),
 		},
 		Readers: Readers{Active: 2, OldestFrame: 400, PinnedSince: goldenTime.Add(-time.Minute), OldestPID: 4711,

@@ -10,7 +10,7 @@ import (
 
 // currentIndex returns the wal-index, or what the WAL itself says where there
 // is none. exclusive says that the application keeps it in its own memory.
-func (r *Reader) currentIndex(now time.Time, l *dbfile.Locks) (x dbfile.WALIndex, exclusive bool, err error) {
+func (r *Sampler) currentIndex(now time.Time, l *dbfile.Locks) (x dbfile.WALIndex, exclusive bool, err error) {
 	// A -shm that a crash left behind is stale under an exclusive application:
 	// that one never opened it, so it does not hold its DMS byte.
 	exclusive = l.Shared.Held && l.Shared.Exclusive && !l.DMS.Held
@@ -37,7 +37,7 @@ func (r *Reader) currentIndex(now time.Time, l *dbfile.Locks) (x dbfile.WALIndex
 }
 
 // scanned counts the WAL's frames. A missing or empty WAL has none.
-func (r *Reader) scanned() (dbfile.WALIndex, error) {
+func (r *Sampler) scanned() (dbfile.WALIndex, error) {
 	x, err := r.scan.read(r.files, r.index)
 	if errors.Is(err, dbfile.ErrNoWAL) {
 		r.scan = walScan{}
@@ -51,7 +51,7 @@ func (r *Reader) scanned() (dbfile.WALIndex, error) {
 
 // pair compares the wal-index with the WAL beside it, once for each
 // generation: files of two databases, or of two times, must not be read as one.
-func (r *Reader) pair(x dbfile.WALIndex) error {
+func (r *Sampler) pair(x dbfile.WALIndex) error {
 	if x.MaxFrame == 0 || r.paired && x.Salt1 == r.index.Salt1 && x.Salt2 == r.index.Salt2 {
 		return nil
 	}
@@ -74,8 +74,8 @@ func (r *Reader) pair(x dbfile.WALIndex) error {
 	return nil
 }
 
-// observe takes note of a wal-index: the totals, the times and the backlog.
-func (r *Reader) observe(now time.Time, x dbfile.WALIndex) {
+// observe takes note of a wal-index: the totals, the times and the lag.
+func (r *Sampler) observe(now time.Time, x dbfile.WALIndex) {
 	if x.Pages > 0 { // also where it stands still: the header is read again, and older
 		r.sample.Database.Pages = x.Pages
 	}
@@ -89,9 +89,9 @@ func (r *Reader) observe(now time.Time, x dbfile.WALIndex) {
 		d = advance(prev, x, r.rebuilt)
 	}
 	generation := !r.watching || x.Salt1 != prev.Salt1 || x.Salt2 != prev.Salt2
-	copied := min(x.Backfilled, x.MaxFrame) // above it for a moment of each reset
+	backfilled := min(x.Backfilled, x.MaxFrame) // above it for a moment of each reset
 	if generation {
-		r.backlog.clear()
+		r.lag.clear()
 		w.Restarted = now
 	}
 	w.CommitsTotal += d.commits
@@ -101,12 +101,12 @@ func (r *Reader) observe(now time.Time, x dbfile.WALIndex) {
 		w.LastWrite = now
 	}
 	moved := generation || x.MaxFrame != prev.MaxFrame || x.Backfilled != prev.Backfilled
-	if r.watching && (d.resets > 0 || moved && x.MaxFrame > 0 && copied == x.MaxFrame) {
+	if r.watching && (d.resets > 0 || moved && x.MaxFrame > 0 && backfilled == x.MaxFrame) {
 		w.LastCompleteCheckpoint = now
 	}
-	w.OldestBacklog = r.backlog.observe(now, x.MaxFrame, copied)
+	w.LagSince = r.lag.observe(now, x.MaxFrame, backfilled)
 	w.PageSize = x.PageSize
-	w.Frames, w.CheckpointedFrames = x.MaxFrame, copied
+	w.Frames, w.CheckpointedFrames = x.MaxFrame, backfilled
 	w.Salt1, w.Salt2, w.Change = x.Salt1, x.Salt2, x.Change
 	r.index, r.watching, r.rebuilt = x, true, false
 }

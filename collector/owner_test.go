@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestReaderP15ForeignOwner runs this test again as nobody, who may read a
+// TestSamplerP15ForeignOwner runs this test again as nobody, who may read a
 // database of root's, and one that nobody but root may read.
-func TestReaderP15ForeignOwner(t *testing.T) {
+func TestSamplerP15ForeignOwner(t *testing.T) {
 	if dir := os.Getenv("COLLECTOR_TEST_CHILD"); dir != "" {
 		sampleAsNobody(t, dir)
 		return
@@ -39,7 +39,7 @@ func TestReaderP15ForeignOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	child := exec.Command(binary, "-test.run=^TestReaderP15ForeignOwner$", "-test.v")
+	child := exec.Command(binary, "-test.run=^TestSamplerP15ForeignOwner$", "-test.v")
 	child.Env = append(os.Environ(), "COLLECTOR_TEST_CHILD="+dir)
 	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	child.Dir = "/"
@@ -50,12 +50,12 @@ func TestReaderP15ForeignOwner(t *testing.T) {
 }
 
 func sampleAsNobody(t *testing.T, dir string) {
-	r, _ := newTestReader(t, filepath.Join(dir, "readable.db"))
+	r, _ := newTestSampler(t, filepath.Join(dir, "readable.db"))
 	s := wantState(t, r, StateForeignOwner)
 	if s.Database.SizeBytes == 0 || !strings.Contains(s.Err, "uid 0") {
 		t.Errorf("size and message of a foreign database: %+v, %s", s.Database, s.Err)
 	}
-	secret, _ := newTestReader(t, filepath.Join(dir, "secret.db"))
+	secret, _ := newTestSampler(t, filepath.Join(dir, "secret.db"))
 	s = secret.Sample(context.Background())
 	if s.State != StateUnreadable || !strings.Contains(s.Err, "permission") {
 		t.Errorf("D21 a file we may not read: %v, %s", s.State, s.Err)

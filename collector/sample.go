@@ -106,15 +106,15 @@ type WAL struct {
 
 	// Zero times mean "not seen since this process began to watch".
 	LastWrite time.Time `json:"last_write,omitzero"`
-	// when the oldest frame not yet in the database was first seen; zero: no backlog
-	OldestBacklog time.Time `json:"oldest_backlog,omitzero"`
+	// when the oldest frame not yet in the database was first seen; zero: no lag
+	LagSince time.Time `json:"oldest_backlog,omitzero"`
 	// when CheckpointedFrames last reached Frames
 	LastCompleteCheckpoint time.Time `json:"last_complete_checkpoint,omitzero"`
 	Restarted              time.Time `json:"restarted,omitzero"` // when the current WAL generation was first seen
 }
 
-// BacklogFrames returns the frames not yet copied into the database file.
-func (w WAL) BacklogFrames() uint32 {
+// LagFrames returns the frames not backfilled into the database file yet.
+func (w WAL) LagFrames() uint32 {
 	if w.CheckpointedFrames >= w.Frames {
 		return 0
 	}

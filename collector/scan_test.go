@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-func TestReaderD15ShmDeletedWhileRunning(t *testing.T) {
+func TestSamplerD15ShmDeletedWhileRunning(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	wantState(t, r, StateUp)
 	a.run(insert)
 	frames := wantState(t, r, StateUp).WAL.Frames
@@ -41,7 +41,7 @@ func TestReaderD15ShmDeletedWhileRunning(t *testing.T) {
 	}
 }
 
-func TestReaderD24ExclusiveLockingMode(t *testing.T) {
+func TestSamplerD24ExclusiveLockingMode(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	walApp(t, path).run(insert, "c.close()")
@@ -51,7 +51,7 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 	if _, err := os.Stat(path + "-shm"); err == nil {
 		t.Fatal("no exclusive mode: there is a wal-index")
 	}
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	look := func() Sample { // for a moment it may be taken for one that is just opening or closing
 		t.Helper()
 		s := r.Sample(t.Context())
@@ -61,7 +61,7 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 		return s
 	}
 	s := look()
-	if !s.WAL.Exclusive || s.WAL.Frames == 0 || s.WAL.BacklogFrames() != 0 || !s.WAL.OldestBacklog.IsZero() ||
+	if !s.WAL.Exclusive || s.WAL.Frames == 0 || s.WAL.LagFrames() != 0 || !s.WAL.LagSince.IsZero() ||
 		s.WAL.CommitsTotal != 0 {
 		t.Errorf("first look: %+v", s.WAL)
 	}
@@ -89,7 +89,7 @@ func TestReaderD24ExclusiveLockingMode(t *testing.T) {
 }
 
 // foreignWAL looks until the reader says that its users work with another WAL.
-func foreignWAL(t *testing.T, r *Reader, clock *testClock) Sample {
+func foreignWAL(t *testing.T, r *Sampler, clock *testClock) Sample {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		clock.forward(time.Second)
@@ -104,13 +104,13 @@ func foreignWAL(t *testing.T, r *Reader, clock *testClock) Sample {
 	}
 }
 
-// TestReaderD15ForeignWAL: nothing is told of a WAL that is not the application's.
-func TestReaderD15ForeignWAL(t *testing.T) {
+// TestSamplerD15ForeignWAL: nothing is told of a WAL that is not the application's.
+func TestSamplerD15ForeignWAL(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
 	a.run(insert)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	wantState(t, r, StateUp)
 	if err := errors.Join(os.Remove(path+"-shm"), os.Remove(path+"-wal")); err != nil {
 		t.Fatal(err)
@@ -124,12 +124,12 @@ func TestReaderD15ForeignWAL(t *testing.T) {
 	wantState(t, r, StateUp)
 }
 
-// TestReaderCountsFromTheFirst: what was committed between the making of a wal-index
+// TestSamplerCountsFromTheFirst: what was committed between the making of a wal-index
 // and our first look at it counts, when we looked before.
-func TestReaderCountsFromTheFirst(t *testing.T) {
+func TestSamplerCountsFromTheFirst(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	wantState(t, r, StateMissing)
 	a := walApp(t, path) // one commit: the table
 	a.run(insert, insert, insert)
@@ -155,13 +155,13 @@ func exclusiveApp(t *testing.T, path string) *app {
 	return a
 }
 
-func TestReaderScansALongWALInParts(t *testing.T) {
+func TestSamplerScansALongWALInParts(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := exclusiveApp(t, path)
 	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')",
 		"c.execute('commit')")
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	if s := wantState(t, r, StateUnreadable); !strings.Contains(s.Err, "counted") {
 		t.Errorf("first look at 12 MB: %s", s.Err)
 	}
@@ -182,11 +182,11 @@ func TestReaderScansALongWALInParts(t *testing.T) {
 	}
 }
 
-func TestReaderD12SpilledRollbackIsNotCounted(t *testing.T) {
+func TestSamplerD12SpilledRollbackIsNotCounted(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := exclusiveApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	before := wantState(t, r, StateUp).WAL
 	for range 3 {
 		a.run("c.execute('pragma cache_size=5')", "c.execute('begin')",

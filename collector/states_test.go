@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestReaderStates(t *testing.T) {
+func TestSamplerStates(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
 		create func(t *testing.T, path string)
@@ -55,7 +55,7 @@ func TestReaderStates(t *testing.T) {
 			} else {
 				tt.create(t, path)
 			}
-			r, _ := newTestReader(t, path)
+			r, _ := newTestSampler(t, path)
 			for range 3 { // deterministic, and nothing changes by looking
 				wantState(t, r, tt.want)
 			}
@@ -71,11 +71,11 @@ func writer(content string) func(*testing.T, string) {
 	}
 }
 
-func TestReaderD1StillMeasuresRollbackDatabase(t *testing.T) {
+func TestSamplerD1StillMeasuresRollbackDatabase(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	startApp(t, path).run("c = connect()", "c.execute('create table t(x)')")
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	s := wantState(t, r, StateNotWAL)
 	if s.Database.SizeBytes != 8192 || s.Database.Pages != 2 || s.Database.JournalMode != "rollback" || !s.Disk.Known {
 		t.Errorf("database %+v, disk %+v", s.Database, s.Disk)
@@ -85,11 +85,11 @@ func TestReaderD1StillMeasuresRollbackDatabase(t *testing.T) {
 	}
 }
 
-func TestReaderD2JournalModeSwitched(t *testing.T) {
+func TestSamplerD2JournalModeSwitched(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	wantState(t, r, StateUp)
 	a.run(insert)
 	wantState(t, r, StateUp)
@@ -107,11 +107,11 @@ func TestReaderD2JournalModeSwitched(t *testing.T) {
 	}
 }
 
-func TestReaderD3DeletedAndRecreated(t *testing.T) {
+func TestSamplerD3DeletedAndRecreated(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	closed := 0
 	r.opts.BeforeClose = func() {
 		closed++
@@ -142,14 +142,14 @@ func TestReaderD3DeletedAndRecreated(t *testing.T) {
 	}
 }
 
-func TestReaderD4ReplacedByRename(t *testing.T) {
+func TestSamplerD4ReplacedByRename(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
 	for range 20 {
 		a.run(insert)
 	}
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	closed := 0
 	r.opts.BeforeClose = func() { closed++ }
 	wantState(t, r, StateUp)
@@ -167,13 +167,13 @@ func TestReaderD4ReplacedByRename(t *testing.T) {
 	}
 }
 
-func TestReaderD5WALOfAnotherDatabase(t *testing.T) {
+func TestSamplerD5WALOfAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	path, other := tempDB(t), tempDB(t)
 	a, b := walApp(t, path), walApp(t, other)
 	a.run(insert)
 	b.run(insert)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	a.Kill() // a crash: -wal and -shm stay
 	b.Kill()
 	content, err := os.ReadFile(other + "-wal")
@@ -191,12 +191,12 @@ func TestReaderD5WALOfAnotherDatabase(t *testing.T) {
 	wantState(t, r, StateUnreadable)
 }
 
-func TestReaderD16(t *testing.T) {
+func TestSamplerD16(t *testing.T) {
 	t.Parallel()
 	t.Run("D16_empty_then_first_write", func(t *testing.T) {
 		path := tempDB(t)
 		writer("")(t, path)
-		r, _ := newTestReader(t, path)
+		r, _ := newTestSampler(t, path)
 		wantState(t, r, StateEmpty)
 		walApp(t, path).run(insert)
 		if s := wantState(t, r, StateUp); s.WAL.CommitsTotal != 2 { // create table, insert
@@ -207,7 +207,7 @@ func TestReaderD16(t *testing.T) {
 		path := tempDB(t)
 		a := walApp(t, path)
 		a.run("c.close()")
-		r, _ := newTestReader(t, path)
+		r, _ := newTestSampler(t, path)
 		if s := wantState(t, r, StateUp); s.WAL.Frames != 0 || s.WAL.SizeBytes != 0 {
 			t.Errorf("at rest: %+v", s.WAL)
 		}
@@ -220,7 +220,7 @@ func TestReaderD16(t *testing.T) {
 		path := tempDB(t)
 		a := walApp(t, path)
 		a.run("c.execute('pragma wal_checkpoint(truncate)')")
-		r, _ := newTestReader(t, path)
+		r, _ := newTestSampler(t, path)
 		if s := wantState(t, r, StateUp); s.WAL.Frames != 0 || s.WAL.SizeBytes != 0 {
 			t.Errorf("empty WAL: %+v", s.WAL)
 		}
@@ -237,14 +237,14 @@ func TestReaderD16(t *testing.T) {
 		if err := os.WriteFile(path+"-wal", content[:32], 0o644); err != nil {
 			t.Fatal(err)
 		}
-		r, _ := newTestReader(t, path)
+		r, _ := newTestSampler(t, path)
 		if s := wantState(t, r, StateUp); s.WAL.Frames != 0 || s.WAL.SizeBytes != 32 {
 			t.Errorf("header only: %+v", s.WAL)
 		}
 	})
 }
 
-func TestReaderD21ReadOnly(t *testing.T) {
+func TestSamplerD21ReadOnly(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
@@ -254,17 +254,17 @@ func TestReaderD21ReadOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	if s := wantState(t, r, StateUp); s.WAL.Frames == 0 {
 		t.Errorf("read-only files: %+v", s.WAL)
 	}
 }
 
-func TestReaderD38NetworkFileSystem(t *testing.T) {
+func TestSamplerD38NetworkFileSystem(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	before := wantState(t, r, StateUp)
 	r.sample.Disk.Network, r.sample.Disk.FSType = true, "nfs4" // as if mounted so
 	clock.forward(time.Second)
@@ -273,13 +273,13 @@ func TestReaderD38NetworkFileSystem(t *testing.T) {
 		t.Errorf("message names no file system: %s", s.Err)
 	}
 	r.opts.AllowNetworkFS = true
-	if s = wantState(t, r, StateUp); s.WAL.OldestBacklog != before.WAL.OldestBacklog || s.WAL.OldestBacklog.IsZero() {
-		t.Errorf("up again, and the age of the backlog was forgotten: %v, was %v", s.WAL.OldestBacklog,
-			before.WAL.OldestBacklog)
+	if s = wantState(t, r, StateUp); s.WAL.LagSince != before.WAL.LagSince || s.WAL.LagSince.IsZero() {
+		t.Errorf("up again, and the age of the lag was forgotten: %v, was %v", s.WAL.LagSince,
+			before.WAL.LagSince)
 	}
 }
 
-func TestReaderD39Tmpfs(t *testing.T) {
+func TestSamplerD39Tmpfs(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("/dev/shm", "sqlwatch-test-")
 	if err != nil {
@@ -288,16 +288,16 @@ func TestReaderD39Tmpfs(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "app.db")
 	walApp(t, path).run(insert)
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	if s := wantState(t, r, StateUp); s.Disk.FSType != "tmpfs" {
 		t.Errorf("disk: %+v", s.Disk)
 	}
 }
 
-func TestReaderD40FilesThatComeAndGo(t *testing.T) {
+func TestSamplerD40FilesThatComeAndGo(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	for range 5 {
 		wantState(t, r, StateMissing)
 		writer("")(t, path)
@@ -310,7 +310,7 @@ func TestReaderD40FilesThatComeAndGo(t *testing.T) {
 	}
 }
 
-func TestReaderD43JournalSizeLimit(t *testing.T) {
+func TestSamplerD43JournalSizeLimit(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
@@ -318,7 +318,7 @@ func TestReaderD43JournalSizeLimit(t *testing.T) {
 		a.run(insert)
 	}
 	a.run("c.execute('pragma wal_checkpoint(restart)')", insert)
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	s := wantState(t, r, StateUp)
 	if s.WAL.SizeBytes < 50*4096 || s.WAL.Frames > 3 {
 		t.Errorf("the file's size is not what is in use: %+v", s.WAL)
@@ -329,7 +329,7 @@ func TestReaderD43JournalSizeLimit(t *testing.T) {
 	}
 }
 
-func TestReaderSecondPathToOneInode(t *testing.T) {
+func TestSamplerSecondPathToOneInode(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	walApp(t, path)
@@ -337,8 +337,8 @@ func TestReaderSecondPathToOneInode(t *testing.T) {
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	first, _ := newTestReader(t, path)
-	second, _ := newTestReader(t, link)
+	first, _ := newTestSampler(t, path)
+	second, _ := newTestSampler(t, link)
 	wantState(t, first, StateUp)
 	if s := wantState(t, second, StateUnreadable); !strings.Contains(s.Err, path) {
 		t.Errorf("D22 message does not name the other: %s", s.Err)
@@ -346,12 +346,12 @@ func TestReaderSecondPathToOneInode(t *testing.T) {
 	wantState(t, first, StateUp)
 }
 
-func TestReaderBridgesAWALIndexInTheMaking(t *testing.T) {
+func TestSamplerBridgesAWALIndexInTheMaking(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
 	a.run(insert)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	before := wantState(t, r, StateUp)
 	a.run("c.close()")
 	// A header whose copies differ, as a stopped writer leaves it.
@@ -368,9 +368,9 @@ func TestReaderBridgesAWALIndexInTheMaking(t *testing.T) {
 	wantState(t, r, StateUnreadable)
 }
 
-func TestReaderSampleAfterCancel(t *testing.T) {
+func TestSamplerSampleAfterCancel(t *testing.T) {
 	t.Parallel()
-	r, clock := newTestReader(t, tempDB(t))
+	r, clock := newTestSampler(t, tempDB(t))
 	before := wantState(t, r, StateMissing)
 	clock.forward(time.Hour)
 	ctx, cancel := context.WithCancel(context.Background())

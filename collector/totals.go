@@ -70,51 +70,50 @@ func resets(prev, next dbfile.WALIndex, commits uint32) uint64 {
 	return least
 }
 
-// backlog remembers when the frames that are not in the database yet were first
-// seen, so that their age is known after a checkpoint that copied only some.
-type backlog struct {
-	marks []backlogMark // ascending
+// lag remembers when the frames that are not backfilled yet were first seen, so
+// that their age is known after a checkpoint that backfilled only some.
+type lag struct {
+	marks []lagMark // ascending
 }
 
-type backlogMark struct {
+type lagMark struct {
 	upTo uint32 // frames up to here, from the mark before on
 	seen time.Time
 }
 
-// backlogMarks bounds the memory of a backlog. Beyond it every other mark is
-// merged into its successor, which makes frames older, never younger.
-const backlogMarks = 64
+// lagMarks bounds the memory of a lag. Beyond it every other mark is merged into
+// its successor, which makes frames older, never younger.
+const lagMarks = 64
 
-// observe takes note of a WAL with so many frames, of which the first `copied`
-// are in the database, and returns when the oldest other frame was first seen;
-// the zero time where there is none.
-func (b *backlog) observe(now time.Time, frames, copied uint32) time.Time {
+// observe notes a WAL of so many frames, the first of which are backfilled, and
+// returns when the oldest other frame was first seen; the zero time if there is none.
+func (l *lag) observe(now time.Time, frames, backfilled uint32) time.Time {
 	drop := 0
-	for drop < len(b.marks) && b.marks[drop].upTo <= copied {
+	for drop < len(l.marks) && l.marks[drop].upTo <= backfilled {
 		drop++
 	}
-	b.marks = append(b.marks[:0], b.marks[drop:]...)
-	if copied >= frames {
+	l.marks = append(l.marks[:0], l.marks[drop:]...)
+	if backfilled >= frames {
 		return time.Time{}
 	}
-	if n := len(b.marks); n == 0 || b.marks[n-1].upTo < frames {
-		if n == backlogMarks {
-			b.halve()
+	if n := len(l.marks); n == 0 || l.marks[n-1].upTo < frames {
+		if n == lagMarks {
+			l.halve()
 		}
-		b.marks = append(b.marks, backlogMark{upTo: frames, seen: now})
+		l.marks = append(l.marks, lagMark{upTo: frames, seen: now})
 	}
-	return b.marks[0].seen
+	return l.marks[0].seen
 }
 
 // halve merges marks in pairs: both ranges get the older time.
-func (b *backlog) halve() {
-	kept := b.marks[:0]
-	for i := 0; i+1 < len(b.marks); i += 2 {
-		kept = append(kept, backlogMark{upTo: b.marks[i+1].upTo, seen: b.marks[i].seen})
+func (l *lag) halve() {
+	kept := l.marks[:0]
+	for i := 0; i+1 < len(l.marks); i += 2 {
+		kept = append(kept, lagMark{upTo: l.marks[i+1].upTo, seen: l.marks[i].seen})
 	}
-	b.marks = kept
+	l.marks = kept
 }
 
 // clear forgets all: a new generation of the WAL has begun, for which SQLite
-// had to copy every frame of the old one.
-func (b *backlog) clear() { b.marks = b.marks[:0] }
+// had to backfill every frame of the old one.
+func (l *lag) clear() { l.marks = l.marks[:0] }

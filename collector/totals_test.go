@@ -182,47 +182,47 @@ func TestTotalsAreExactWhenLookedAtOften(t *testing.T) {
 	}
 }
 
-func TestBacklogAge(t *testing.T) {
+func TestLagAge(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
 	steps := []struct {
-		name           string
-		second         int
-		frames, copied uint32
-		want           time.Time
+		name               string
+		second             int
+		frames, backfilled uint32
+		want               time.Time
 	}{
 		{"empty", 0, 0, 0, time.Time{}},
 		{"first frames", 1, 10, 0, at(1)},
 		{"more frames", 2, 20, 0, at(1)},
 		{"partial checkpoint of the first", 3, 20, 10, at(2)},
 		{"in the middle of a mark", 4, 30, 15, at(2)},
-		{"second copied", 5, 30, 20, at(4)},
-		{"all copied", 6, 30, 30, time.Time{}},
+		{"second backfilled", 5, 30, 20, at(4)},
+		{"all backfilled", 6, 30, 30, time.Time{}},
 		{"D43 backfill above the head, as in a reset", 7, 5, 30, time.Time{}},
 	}
-	var b backlog
+	var l lag
 	for _, s := range steps {
-		if got := b.observe(at(s.second), s.frames, s.copied); !got.Equal(s.want) {
+		if got := l.observe(at(s.second), s.frames, s.backfilled); !got.Equal(s.want) {
 			t.Errorf("%s: oldest %v, want %v", s.name, got, s.want)
 		}
 	}
-	b.clear()
-	if got := b.observe(at(9), 3, 0); !got.Equal(at(9)) {
+	l.clear()
+	if got := l.observe(at(9), 3, 0); !got.Equal(at(9)) {
 		t.Errorf("new generation: oldest %v, want %v", got, at(9))
 	}
 }
 
-func TestBacklogIsBounded(t *testing.T) {
+func TestLagIsBounded(t *testing.T) {
 	start := time.Unix(1000, 0)
-	var b backlog
+	var l lag
 	for i := range 10_000 {
-		b.observe(start.Add(time.Duration(i)*time.Second), uint32(i+1), 0)
+		l.observe(start.Add(time.Duration(i)*time.Second), uint32(i+1), 0)
 	}
-	if len(b.marks) > backlogMarks {
-		t.Errorf("%d marks, bound is %d", len(b.marks), backlogMarks)
+	if len(l.marks) > lagMarks {
+		t.Errorf("%d marks, bound is %d", len(l.marks), lagMarks)
 	}
 	// Frame 5,001 was first seen in second 5,000: it may look older, never younger.
-	got := b.observe(start.Add(10_000*time.Second), 10_000, 5_000)
+	got := l.observe(start.Add(10_000*time.Second), 10_000, 5_000)
 	if got.After(start.Add(5_000*time.Second)) || got.IsZero() {
 		t.Errorf("oldest %v is younger than the truth", got.Sub(start))
 	}

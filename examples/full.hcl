@@ -115,7 +115,7 @@ policy "keep-wal-from-growing" {
   }
 }
 
-# The emergency, at any hour: writers may be held up for longer.
+# The emergency, at any hour: writers may be stalled for longer.
 policy "wal-emergency" {
   when     = wal.bytes > var.wal_limit * 1.5
   for      = "1m"

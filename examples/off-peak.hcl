@@ -63,7 +63,7 @@ policy "keep-wal-from-growing" {
 }
 
 # The emergency: what has grown to twice the limit all the same is truncated at any
-# hour, and writers may be held up for longer.
+# hour, and writers may be stalled for longer.
 policy "wal-emergency" {
   when     = wal.bytes > local.limit * 2
   for      = "1m"

@@ -47,7 +47,7 @@ policy "keep-wal-from-growing" {
 }
 
 # The emergency. What has grown to twice the limit all the same is truncated even if
-# writers are held up for a second, and so is any WAL on a disk that is nearly full.
+# writers are stalled for a second, and so is any WAL on a disk that is nearly full.
 policy "wal-emergency" {
   when = (
     wal.bytes > bytes("128MB") ||

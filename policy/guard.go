@@ -172,7 +172,7 @@ func (s *step) guardStall() {
 	reason := fmt.Sprintf("the last truncations suggest that one would hold writers up for about %s, the budget is %s; "+
 		"raise stall_budget, or look at what makes the disk slow", amounts.HumanSeconds(stall.Seconds()), s.stallBudget)
 	w := s.e.sample.WAL
-	if int64(w.BacklogFrames())*int64(w.PageSize) < MinTruncateBytes {
+	if int64(w.LagFrames())*int64(w.PageSize) < MinTruncateBytes {
 		s.refuse(GuardStall, reason, s.st.Truncation.Add(s.st.Stalls.Fits(s.stallBudget)))
 		return
 	}

@@ -60,7 +60,7 @@ func (a Action) Told(r ActionResult) Action {
 	case r.Err != nil:
 		a.Message += fmt.Sprintf(" [%s failed: %v]", a.Kind, r.Err)
 	case a.Kind == ActCheckpoint:
-		a.Message += fmt.Sprintf(" [checkpoint %s, writers held up %s, gave back %s]", r.Outcome,
+		a.Message += fmt.Sprintf(" [checkpoint %s, writers stalled for %s, reclaimed %s]", r.Outcome,
 			amounts.HumanSeconds(r.WriterStall.Seconds()), amounts.HumanBytes(float64(max(r.Reclaimed, 0))))
 	default:
 		a.Message += fmt.Sprintf(" [%s done]", a.Kind)

@@ -43,8 +43,9 @@ var (
 	metricVerifyFailures = quiet(replicaMetric(metric.Counter, "sqlwatch_verify_failures_total",
 		"Restore drills that failed."))
 	metricDiscontinuities = metric.Metric{Name: "sqlwatch_replica_discontinuities_total", Type: metric.Counter,
-		Labels: []string{"db", "reason"},
-		Help:   "Times that continuity was not proven and a diff or snapshot was taken, by reason.", AbsentAtZero: true}
+		Labels:       []string{"db", "reason"},
+		Help:         "Times that continuity was not proven and the database was compared or a snapshot taken, by reason.",
+		AbsentAtZero: true}
 	metricSnapshotEvery = replicaMetric(metric.Gauge, "sqlwatch_replica_snapshot_interval_seconds",
 		"Configured time between snapshots (snapshot every) of the replica.")
 	metricVerifyEvery = replicaMetric(metric.Gauge, "sqlwatch_verify_interval_seconds",
@@ -77,10 +78,10 @@ var replicaGauges = []replicaGauge{
 	gauge("sqlwatch_replica_conditional_writes",
 		"1 when the store was found to refuse a second writer (If-None-Match and If-Match); 0 when it does not, or nothing "+
 			"was written yet.",
-		func(s *ReplicaStatus) float64 { return truth(s.Guard == lease.GuardConditional) }),
+		func(s *ReplicaStatus) float64 { return metric.Bool(s.Guard == lease.GuardConditional) }),
 	quietGauge("sqlwatch_replica_refused", "1 while the replica is not written to because it holds another history: see "+
 		"sqlwatch status.",
-		func(s *ReplicaStatus) float64 { return truth(s.Custody != "" && !s.Custody.Writes()) }),
+		func(s *ReplicaStatus) float64 { return metric.Bool(s.Custody != "" && !s.Custody.Writes()) }),
 	quietGauge("sqlwatch_replica_lost_files",
 		"Files of the replica that were found gone, corrupt or unreadable since the "+
 			"start; a new snapshot was taken.",
@@ -131,13 +132,8 @@ func ofReplicas() []metric.Metric {
 	return all
 }
 
-func truth(b bool) float64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
+// seconds returns t as a Unix timestamp, rounded down to a millisecond, so that a float64
+// never makes it later than t; 0 for the zero time.
 func seconds(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

@@ -231,7 +231,7 @@ func (r *Replicator) remember() error {
 }
 
 // captureRetry is how long capture waits at most after an error: a look costs
-// nothing, and what is missed in the meantime costs a diff.
+// nothing, and what is missed in the meantime costs a comparison.
 const captureRetry = 2 * time.Second
 
 // finish is the designed end: last sync, leases, workers, capture.

@@ -236,14 +236,14 @@ policy "shrink" {
 			truncated++
 		}
 		if record.WriterStall > budget {
-			t.Errorf("writers held up %s, budget %s: %+v", record.WriterStall, budget, record)
+			t.Errorf("writers stalled for %s, budget %s: %+v", record.WriterStall, budget, record)
 		}
 	}
 	poll(t, "a truncation by the policy", func() bool {
 		d, err := lookDaemon(configFile)
 		for _, a := range d.Actions {
 			if a.WriterStall > budget {
-				t.Errorf("writers held up %s, budget %s: %+v", a.WriterStall, budget, a)
+				t.Errorf("writers stalled for %s, budget %s: %+v", a.WriterStall, budget, a)
 			}
 			if a.Policy == "shrink" && a.Outcome == "truncated" {
 				return true
@@ -294,7 +294,7 @@ policy "shrink" {
 	})
 	for range 3 {
 		if record := checkpointNow(t, configFile); record.Outcome != "pinned" || record.WriterStall != 0 {
-			t.Errorf("outcome %s, writers held up %s; want pinned without touching the write lock", record.Outcome,
+			t.Errorf("outcome %s, writers stalled for %s; want pinned without touching the write lock", record.Outcome,
 				record.WriterStall)
 		}
 	}

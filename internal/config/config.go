@@ -1,6 +1,6 @@
 // Package config turns configuration files into domain values, once and
 // strictly: what it returns has been checked for syntax, names, units, ranges
-// and contradictions, and every complaint carries its place in the file.
+// and contradictions, and every error names its place in the file.
 package config
 
 import (

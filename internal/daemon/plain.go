@@ -22,7 +22,7 @@ func plainParts(t config.DatabaseTarget, names *dirwatch.Watcher, locks lockCoun
 	measured := &plainDatabase{}
 	measured.Checkpointer = plain.New(t.Path, measured.files.Load, log)
 	measured.Names = names.Watch
-	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{
+	reader := collector.NewSampler(t.Name, t.Path, collector.SamplerOptions{
 		BeforeClose: func() {
 			measured.files.Store(nil)
 			measured.Release()
@@ -30,7 +30,7 @@ func plainParts(t config.DatabaseTarget, names *dirwatch.Watcher, locks lockCoun
 		OnFiles: locks.watch(t.Name, log),
 		Refused: locks.refused(t.Name),
 	})
-	measured.Reader = reader
+	measured.Sampler = reader
 	return watchdog.Parts{
 		Sampler:      measured,
 		Checkpointer: measured,
@@ -44,15 +44,15 @@ func plainParts(t config.DatabaseTarget, names *dirwatch.Watcher, locks lockCoun
 
 // plainDatabase is a reader whose files are known to whoever checkpoints.
 type plainDatabase struct {
-	*collector.Reader
+	*collector.Sampler
 	*plain.Checkpointer
 	files atomic.Pointer[dbfile.Files]
 }
 
 // Sample implements watchdog.Sampler.
 func (p *plainDatabase) Sample(ctx context.Context) collector.Sample {
-	sample := p.Reader.Sample(ctx)
-	p.files.Store(p.Reader.Files())
+	sample := p.Sampler.Sample(ctx)
+	p.files.Store(p.Sampler.Files())
 	p.Look()
 	return sample
 }

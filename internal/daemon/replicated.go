@@ -62,7 +62,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 		return watchdog.Parts{}, err
 	}
 	shared.Replicator = r
-	shared.Reader = collector.NewReader(t.Name, t.Path, collector.ReaderOptions{
+	shared.Sampler = collector.NewSampler(t.Name, t.Path, collector.SamplerOptions{
 		BeforeClose: func() {
 			shared.files.Store(nil)
 			if err := r.Release(); err != nil {
@@ -93,7 +93,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 			go func() { replication.Wait(); close(ended) }()
 			select {
 			case <-ended:
-				return errors.Join(failed, r.Release(), shared.Reader.Close(), d.locks.forget(t.Name))
+				return errors.Join(failed, r.Release(), shared.Sampler.Close(), d.locks.forget(t.Name))
 			case <-ctx.Done():
 				return fmt.Errorf("the last sync of %s did not end: %w", t.Name, ctx.Err())
 			}

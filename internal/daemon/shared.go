@@ -19,7 +19,7 @@ import (
 // sharedDatabase is a reader and a replicator of one database. What fails while
 // the files are changing hands has failed with watchdog.ErrAway.
 type sharedDatabase struct {
-	*collector.Reader
+	*collector.Sampler
 	*replicator.Replicator
 	path  string
 	begin func() // starts the replication, once
@@ -30,12 +30,12 @@ type sharedDatabase struct {
 }
 
 // Close implements watchdog.Sampler. Parts.Close closes the reader, in its order.
-func (s *sharedDatabase) Close() error { return s.Reader.Close() }
+func (s *sharedDatabase) Close() error { return s.Sampler.Close() }
 
 // Sample implements watchdog.Sampler.
 func (s *sharedDatabase) Sample(ctx context.Context) collector.Sample {
-	sample := s.Reader.Sample(ctx)
-	files := s.Reader.Files()
+	sample := s.Sampler.Sample(ctx)
+	files := s.Sampler.Files()
 	if before := s.files.Swap(files); files != nil && before != files {
 		now := time.Now()
 		s.since.Store(&now)

@@ -92,7 +92,7 @@ func WALOf(s *collector.Sample, limit float64) WAL {
 		limit = health.WALLimit
 	}
 	w := WAL{Known: s.WAL.Known, FileBytes: s.WAL.SizeBytes, LimitBytes: int64(limit),
-		InUse: int64(s.WAL.Frames) * page, Backlog: int64(s.WAL.BacklogFrames()) * page}
+		InUse: int64(s.WAL.Frames) * page, Backlog: int64(s.WAL.LagFrames()) * page}
 	w.Moved = w.InUse - w.Backlog
 	if s.Readers.Active > 0 {
 		w.OldestFrame = int64(s.Readers.OldestFrame) * page

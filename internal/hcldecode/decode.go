@@ -1,5 +1,5 @@
 // Package hcldecode reads HCL attributes strictly: each as the one kind of value
-// it must be, within its bounds, and with a complaint at its place where it is not.
+// it must be, within its bounds, and with an error at its place if it is not.
 package hcldecode
 
 import (
@@ -265,61 +265,35 @@ func (d *Decoder) Size(a *hcl.Attribute, def, lo, hi int64) int64 {
 
 // Texts reads a list of strings.
 func (d *Decoder) Texts(a *hcl.Attribute) []string {
-	v, ok := d.Value(a)
-	if !ok {
-		return nil
-	}
-	hidden := marks.IsSecret(v)
-	v, _ = v.UnmarkDeep()
-	list, err := convert.Convert(v, cty.List(cty.String))
-	var out []string
-	if err != nil || hidden || gocty.FromCtyValue(list, &out) != nil {
-		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be a list of text.", a.Name)
-	}
-	return out
+	return several[[]string](d, a, cty.List(cty.String), false, "a list of text")
 }
 
 // SecretTexts reads a list of strings that are never shown.
-func (d *Decoder) SecretTexts(a *hcl.Attribute) (out []string) {
-	v, ok := d.Value(a)
-	if !ok {
-		return nil
-	}
-	v, _ = v.UnmarkDeep()
-	list, err := convert.Convert(v, cty.List(cty.String))
-	if err != nil || gocty.FromCtyValue(list, &out) != nil {
-		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be a list of text.", a.Name)
-	}
-	return out
+func (d *Decoder) SecretTexts(a *hcl.Attribute) []string {
+	return several[[]string](d, a, cty.List(cty.String), true, "a list of text")
 }
 
 // TextMap reads an object whose values are strings.
 func (d *Decoder) TextMap(a *hcl.Attribute) map[string]string {
-	v, ok := d.Value(a)
-	if !ok {
-		return nil
-	}
-	hidden := marks.IsSecret(v)
-	v, _ = v.UnmarkDeep()
-	m, err := convert.Convert(v, cty.Map(cty.String))
-	out := map[string]string{}
-	if err != nil || hidden || gocty.FromCtyValue(m, &out) != nil {
-		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be an object of text, without secrets.", a.Name)
-	}
-	return out
+	return several[map[string]string](d, a, cty.Map(cty.String), false, "an object of text, without secrets")
 }
 
 // SecretMap reads an object whose values are strings that are never shown.
 func (d *Decoder) SecretMap(a *hcl.Attribute) map[string]string {
+	return several[map[string]string](d, a, cty.Map(cty.String), true, "an object of text")
+}
+
+// several reads a list or an object. A secret is refused unless secrets are allowed.
+func several[T any](d *Decoder, a *hcl.Attribute, kind cty.Type, secrets bool, what string) (out T) {
 	v, ok := d.Value(a)
 	if !ok {
-		return nil
+		return out
 	}
+	hidden := marks.IsSecret(v)
 	v, _ = v.UnmarkDeep()
-	m, err := convert.Convert(v, cty.Map(cty.String))
-	out := map[string]string{}
-	if err != nil || gocty.FromCtyValue(m, &out) != nil {
-		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be an object of text.", a.Name)
+	all, err := convert.Convert(v, kind)
+	if err != nil || hidden && !secrets || gocty.FromCtyValue(all, &out) != nil {
+		d.Errorf(a.Expr.Range(), "Wrong kind of value", "%s must be %s.", a.Name, what)
 	}
 	return out
 }

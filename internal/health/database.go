@@ -264,8 +264,8 @@ func (f *findings) wal(s *collector.Sample, now time.Time) {
 			"A reader, a closed window or a missing policy keeps it from being emptied; reads become slow and the disk fills "+
 				"up.", "sqlwatch checkpoint DB")
 	}
-	waits := float64(s.WAL.BacklogFrames()) * float64(s.WAL.PageSize)
-	if lag := now.Sub(s.WAL.OldestBacklog); !s.WAL.OldestBacklog.IsZero() && lag > starvedAfter && waits > starvedBytes {
+	waits := float64(s.WAL.LagFrames()) * float64(s.WAL.PageSize)
+	if lag := now.Sub(s.WAL.LagSince); !s.WAL.LagSince.IsZero() && lag > starvedAfter && waits > starvedBytes {
 		f.add("checkpoint_starved", Warning, fmt.Sprintf("%s of commits have not reached the database file for up to %s.",
 			show.Bytes(int64(waits)), show.Span(lag)),
 			"No checkpoint completes: a reader is in the way, or nobody runs one. Nothing is lost, but the WAL grows.",

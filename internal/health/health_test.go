@@ -59,7 +59,7 @@ var scenes = map[string]func(*Database){
 	},
 	"wal_oversized": func(d *Database) { d.Sample.WAL.SizeBytes = 600e6 },
 	"checkpoint_starved": func(d *Database) {
-		d.Sample.WAL.Frames, d.Sample.WAL.OldestBacklog = 50000, now.Add(-time.Hour)
+		d.Sample.WAL.Frames, d.Sample.WAL.LagSince = 50000, now.Add(-time.Hour)
 	},
 	"page_checksums": func(d *Database) { d.Sample.Database.PageChecksums = true },
 	"wal_reset_bug":  func(d *Database) { d.Sample.Database.WALResetBug = true },
@@ -161,7 +161,7 @@ func TestEveryStateAndReason_V3(t *testing.T) {
 			t.Errorf("state %s has no condition", state)
 		}
 	}
-	for reason, trouble := range troubles {
+	for reason, trouble := range causes {
 		if !slices.ContainsFunc(kinds, func(k Kind) bool { return k.ID == trouble.id }) {
 			t.Errorf("%s leads to %s, which is none", reason, trouble.id)
 		}

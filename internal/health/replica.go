@@ -59,9 +59,9 @@ func (f *findings) capture(c *collector.Capture, state collector.State, now time
 	}
 }
 
-// trouble is what an operator needs to know of one reason for which a replica
+// cause is what an operator needs to know of one reason for which a replica
 // does not advance.
-type trouble struct {
+type cause struct {
 	id       string
 	severity Severity
 	patience time.Duration // for so long it is a warning only
@@ -69,8 +69,8 @@ type trouble struct {
 	cure     string
 }
 
-// troubles is by collector.Replica.Reason; any other word is replica_failing.
-var troubles = map[string]trouble{
+// causes is by collector.Replica.Reason; any other word is replica_failing.
+var causes = map[string]cause{
 	"fenced": {"replica_fenced", Critical, 0, "This daemon no longer writes there; commits wait in the spool.",
 		"stop the other writer, then: sqlwatch run --adopt=%s"},
 	"held": {"replica_held", Warning, 0,
@@ -109,9 +109,9 @@ var ofDirectories = map[string]struct{ why, cure string }{
 // replica says what is wrong with one replica.
 func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.Time) {
 	if !r.Healthy {
-		t, known := troubles[r.Reason]
+		t, known := causes[r.Reason]
 		if !known {
-			t = troubles[""]
+			t = causes[""]
 		}
 		severity := t.severity
 		if now.Sub(r.FailingSince) < t.patience {

@@ -6,6 +6,7 @@ package metric
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -75,4 +76,20 @@ func UpdateReference(text, section string, metrics []Metric) (string, error) {
 		return "", fmt.Errorf("metrics reference has no line %q after %q", end, begin)
 	}
 	return head + begin + Markdown(metrics) + end + tail, nil
+}
+
+// Bool returns the value of a gauge that is 1 while something holds.
+func Bool(holds bool) float64 {
+	if holds {
+		return 1
+	}
+	return 0
+}
+
+// Timestamp returns t as a Unix timestamp in seconds; 0 for the zero time.
+func Timestamp(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMicro()) / 1e6
 }

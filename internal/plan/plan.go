@@ -88,7 +88,7 @@ func recall(ctx context.Context, client *admin.Client, t config.DatabaseTarget) 
 	case err != nil && !errors.Is(err, admin.ErrNoDaemon) && !errors.Is(err, watchdog.ErrUnknownDatabase):
 		return recalled{}, err
 	}
-	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{})
+	reader := collector.NewSampler(t.Name, t.Path, collector.SamplerOptions{})
 	defer reader.Close()
 	sample := reader.Sample(ctx)
 	return recalled{at: sample.At, sample: &sample}, nil

@@ -62,13 +62,13 @@ func (m *model) write(in Input, now time.Time) {
 	if in.Frames == 0 {
 		return
 	}
-	if w.Frames > 0 && w.BacklogFrames() == 0 && !m.reads() {
+	if w.Frames > 0 && w.LagFrames() == 0 && !m.reads() {
 		w.Frames, w.CheckpointedFrames, w.Restarted = 0, 0, now
 		w.ResetsTotal++
 		w.Salt1++
 	}
-	if w.BacklogFrames() == 0 {
-		w.OldestBacklog = now
+	if w.LagFrames() == 0 {
+		w.LagSince = now
 	}
 	w.Frames += uint32(min(in.Frames, uint64(math.MaxUint32-w.Frames)))
 	w.FramesWrittenTotal += in.Frames
@@ -128,8 +128,8 @@ func (m *model) checkpoint(mode sqlite.Mode, now time.Time, stall *time.Duration
 		w.CheckpointedFrames = max(w.CheckpointedFrames, m.mark)
 		return sqlite.OutcomePinned
 	}
-	backlog := float64(w.BacklogFrames()) * float64(w.PageSize)
-	w.CheckpointedFrames, w.OldestBacklog, w.LastCompleteCheckpoint = w.Frames, time.Time{}, now
+	backlog := float64(w.LagFrames()) * float64(w.PageSize)
+	w.CheckpointedFrames, w.LagSince, w.LastCompleteCheckpoint = w.Frames, time.Time{}, now
 	if mode == sqlite.Passive {
 		return sqlite.OutcomeComplete
 	}

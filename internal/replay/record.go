@@ -92,7 +92,7 @@ func (r *Recorder) Note(s *collector.Sample, acted bool) {
 	moved := s.WAL.Known && (s.WAL.CheckpointedFrames > was.backfills || s.WAL.ResetsTotal != was.resets &&
 		was.backlog > 0)
 	was.others = was.others || known && moved && !acted
-	was.backfills, was.backlog, was.resets = s.WAL.CheckpointedFrames, s.WAL.BacklogFrames(), s.WAL.ResetsTotal
+	was.backfills, was.backlog, was.resets = s.WAL.CheckpointedFrames, s.WAL.LagFrames(), s.WAL.ResetsTotal
 	in := inputOf(s, was, known)
 	since := in.At - was.input.At
 	due := !known || since >= int64(every/time.Second) && (since >= int64(atLeast/time.Second) || !same(in, was.input))

@@ -19,7 +19,7 @@ import (
 // QuickCheck verifies the structure of the database file at path, which nobody
 // else uses: it is opened read-only and immutable, without locks, WAL or
 // shared memory. errors.Is(err, ErrCorrupt) when it is corrupt. Rows that break
-// a CHECK constraint are no damage and not looked for.
+// a CHECK constraint are not corrupt, and not looked for.
 func QuickCheck(ctx context.Context, path string) error {
 	return check(ctx, path, "PRAGMA quick_check(10)")
 }

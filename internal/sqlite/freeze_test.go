@@ -220,7 +220,7 @@ func TestTruncateInPortions_D82(t *testing.T) {
 		}
 	}
 	if reclaimed != size {
-		t.Errorf("all portions together gave back %d bytes of %d", reclaimed, size)
+		t.Errorf("all portions together reclaimed %d bytes of %d", reclaimed, size)
 	}
 	if got := shell(t, path, "PRAGMA integrity_check; SELECT count(*) FROM t"); got != "ok\n8002" {
 		t.Errorf("integrity_check and rows: %q", got)

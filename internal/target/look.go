@@ -15,7 +15,7 @@ import (
 // Look samples a database once and asks the policies, without a past and without doing
 // anything. It returns what a daemon would publish.
 func Look(ctx context.Context, t config.DatabaseTarget, policies *policy.Set) (admin.Database, error) {
-	reader := collector.NewReader(t.Name, t.Path, collector.ReaderOptions{})
+	reader := collector.NewSampler(t.Name, t.Path, collector.SamplerOptions{})
 	defer reader.Close()
 	sample := reader.Sample(ctx)
 	decision := policies.Evaluate(policy.Input{Now: sample.At, Sample: &sample, Labels: t.Labels}, nil)

@@ -241,7 +241,7 @@ func (m Model) measure(d admin.Database) int64 {
 	case bySize:
 		return d.Sample.Database.SizeBytes
 	case byLag:
-		return int64(d.Sample.WAL.BacklogFrames())
+		return int64(d.Sample.WAL.LagFrames())
 	}
 	return 0
 }

@@ -118,7 +118,7 @@ func lagOf(v admin.Database) string {
 	if v.Sample == nil || !v.Sample.WAL.Known || v.Sample.WAL.Exclusive {
 		return "-"
 	}
-	return fmt.Sprintf("%d frames", v.Sample.WAL.BacklogFrames())
+	return fmt.Sprintf("%d frames", v.Sample.WAL.LagFrames())
 }
 
 func readersOf(v admin.Database, now time.Time) string {

@@ -29,7 +29,7 @@ func idleTargets(b *testing.B, n int) []Target {
 		}
 		name := fmt.Sprint("db", i)
 		targets[i] = Target{Name: name, Path: path, Open: func(context.Context) (Parts, error) {
-			return Parts{Sampler: collector.NewReader(name, path, collector.ReaderOptions{})}, nil
+			return Parts{Sampler: collector.NewSampler(name, path, collector.SamplerOptions{})}, nil
 		}}
 	}
 	return targets
@@ -126,7 +126,7 @@ func BenchmarkWriterBeside(b *testing.B) {
 		return commits
 	}
 	target := Target{Name: "app", Path: path, Open: func(context.Context) (Parts, error) {
-		return Parts{Sampler: collector.NewReader("app", path, collector.ReaderOptions{})}, nil
+		return Parts{Sampler: collector.NewSampler("app", path, collector.SamplerOptions{})}, nil
 	}}
 	var ratios []float64
 	for b.Loop() {

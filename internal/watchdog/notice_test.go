@@ -99,7 +99,7 @@ func TestNoticeHasTheOutcome(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
 		if len(n.said) != 1 || !strings.Contains(n.said[0], "[checkpoint truncated, ") ||
-			!strings.Contains(n.said[0], "gave back 8.4 MB") {
+			!strings.Contains(n.said[0], "reclaimed 8.4 MB") {
 			t.Errorf("said %q", n.said)
 		}
 	})

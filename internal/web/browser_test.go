@@ -114,7 +114,7 @@ func fleet(n int) []collector.Sample {
 		{DB: "app", State: collector.StateUp, Database: collector.Database{SizeBytes: 153e6, Pages: 37354,
 			EngineVersion: "3.45.1", Processes: 3},
 			WAL: collector.WAL{Known: true, SizeBytes: 41e6, PageSize: 4096, Frames: 7000, CheckpointedFrames: 2500,
-				LastWrite: time.Now().Add(-3 * time.Second), OldestBacklog: time.Now().Add(-40 * time.Second)},
+				LastWrite: time.Now().Add(-3 * time.Second), LagSince: time.Now().Add(-40 * time.Second)},
 			Readers: collector.Readers{Active: 1, OldestFrame: 2500, PinnedSince: time.Now().Add(-42 * time.Second),
 				OldestPID: 4711, OldestCommand: "report"},
 			Disk: collector.Disk{Known: true, FreeBytes: 80e9, SizeBytes: 200e9, Mountpoint: "/srv"},

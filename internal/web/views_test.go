@@ -52,7 +52,7 @@ func measuredScenes(now time.Time) map[string]func(*collector.Sample) {
 		},
 		"wal_oversized": func(s *collector.Sample) { s.WAL.SizeBytes = 600e6 },
 		"checkpoint_starved": func(s *collector.Sample) {
-			s.WAL.Frames, s.WAL.OldestBacklog = 50000, now.Add(-time.Hour)
+			s.WAL.Frames, s.WAL.LagSince = 50000, now.Add(-time.Hour)
 		},
 		"page_checksums": func(s *collector.Sample) { s.Database.PageChecksums = true },
 		"wal_reset_bug":  func(s *collector.Sample) { s.Database.WALResetBug = true },

@@ -173,7 +173,7 @@ var Guards = []Guard{
 	{"cooldown", "it rests after a success"},
 	{"backoff", "it rests after a run that bore no fruit"},
 	{"hold_off", "the watch has just begun, or another policy has just acted on the database"},
-	{"reader", "a reader has pinned the WAL for more than a second: TRUNCATE would hold up every writer to wait for it"},
+	{"reader", "a reader has pinned the WAL for more than a second: TRUNCATE would stall every writer to wait for it"},
 	{"stall", "the TRUNCATE is foreseen to cost more than `stall_budget`, and there is nothing for PASSIVE to do"},
 	{"floor", "too soon, or too little, for the floors that no policy can undo"},
 	{"turn", "another policy is at work on this database"},

@@ -32,7 +32,7 @@ func sample(at time.Time, walBytes int64) *collector.Sample {
 		At: at, DB: "app", Path: "/srv/app/app.db", State: collector.StateUp,
 		Database: collector.Database{SizeBytes: 1e9, PageSize: 4096, Pages: 244140, EngineVersion: "3.46.1"},
 		WAL: collector.WAL{Known: true, SizeBytes: walBytes, PageSize: 4096, Frames: uint32(walBytes / 4096),
-			OldestBacklog: at.Add(-time.Minute), Restarted: start.Add(-time.Hour)},
+			LagSince: at.Add(-time.Minute), Restarted: start.Add(-time.Hour)},
 		Disk: collector.Disk{Known: true, FreeBytes: 4e9, SizeBytes: 10e9},
 	}
 }

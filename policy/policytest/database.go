@@ -83,7 +83,7 @@ func (db *simulated) write(step time.Duration, now time.Time) {
 	}
 	for cycle := max(uint32((db.auto+simulatedPage-1)/simulatedPage), frames/maxCycles, 1); frames > 0; {
 		some := min(frames, cycle)
-		if db.wal.BacklogFrames() > 0 && db.wal.Frames < cycle {
+		if db.wal.LagFrames() > 0 && db.wal.Frames < cycle {
 			some = min(some, cycle-db.wal.Frames)
 		}
 		db.append(some, now)
@@ -100,12 +100,12 @@ func (db *simulated) append(frames uint32, now time.Time) {
 	if frames == 0 {
 		return
 	}
-	if w.Frames > 0 && w.BacklogFrames() == 0 && !db.reading {
+	if w.Frames > 0 && w.LagFrames() == 0 && !db.reading {
 		w.Frames, w.CheckpointedFrames, w.Restarted = 0, 0, now
 		w.ResetsTotal++
 	}
-	if w.BacklogFrames() == 0 {
-		w.OldestBacklog = now
+	if w.LagFrames() == 0 {
+		w.LagSince = now
 	}
 	if db.reading && db.pinned.IsZero() {
 		db.pinned = now
@@ -125,7 +125,7 @@ func (db *simulated) backfill(now time.Time) bool {
 		w.CheckpointedFrames = max(w.CheckpointedFrames, db.readFrom)
 		return false
 	}
-	w.CheckpointedFrames, w.OldestBacklog, w.LastCompleteCheckpoint = w.Frames, time.Time{}, now
+	w.CheckpointedFrames, w.LagSince, w.LastCompleteCheckpoint = w.Frames, time.Time{}, now
 	return true
 }
 
@@ -194,7 +194,7 @@ func (db *simulated) checkpoint(mode checkpoint.Mode, now time.Time, budget time
 	if mode == checkpoint.Truncate && sp.writeLock {
 		return checkpoint.OutcomeWriterBusy
 	}
-	backlog := float64(w.BacklogFrames()) * simulatedPage
+	backlog := float64(w.LagFrames()) * simulatedPage
 	if !db.backfill(now) {
 		if mode == checkpoint.Passive {
 			return checkpoint.OutcomePartial

@@ -21,7 +21,7 @@ const (
 // 0 is none yet.
 type Stalls [3]time.Duration
 
-// Learn takes in how a checkpoint ended, how many bytes it gave back, and its stall.
+// Learn takes in how a checkpoint ended, how many bytes it reclaimed, and its stall.
 func (c *Stalls) Learn(outcome checkpoint.Outcome, reclaimed int64, stall time.Duration) {
 	switch outcome {
 	case checkpoint.OutcomeTruncated, checkpoint.OutcomeShortened:

@@ -47,7 +47,7 @@ var (
 	// ErrCut says that the file ends before the database does, and that what is missing is not
 	// in the WAL either: somebody cut it, or copied another file over it, while it was in use.
 	ErrCut = errors.New("the database's file lacks pages, and the WAL does not have them: it was cut, or another file " +
-		"was copied over it, while it was in use; the application reads damage where they were. End the application, put " +
+		"was copied over it, while it was in use; the application reads corrupt pages there. End the application, put " +
 		"a whole file in place and remove its -wal and -shm before the next start")
 )
 
@@ -133,7 +133,7 @@ type Progress struct {
 //  5. Read to the head of the WAL.
 //  6. When it is time, put what was read into the spool.
 //  7. Move the hold to where it costs the application least: make way for a
-//     checkpoint of its own, leave READ0, restart the WAL, level it, or close; and
+//     checkpoint of its own, leave READ0, restart the WAL, backfill it, or close; and
 //     stand back from those who stay, or leave as the last of all.
 //
 // All methods may be called from any goroutine; they take turns. A Capture has

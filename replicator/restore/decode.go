@@ -15,8 +15,8 @@ import (
 )
 
 // The decoder of superfly/ltx allocates as many bytes as a page header claims
-// and goes through a file in one thread. This one is for files that nobody
-// vouches for: a page's compressed size is bounded before anything is
+// and goes through a file in one thread. This one is for files from
+// elsewhere: a page's compressed size is bounded before anything is
 // allocated, and frames are only cut here; others decompress them.
 
 // frameOverhead is the least that a page takes in an LTX file beside its data.

@@ -10,12 +10,22 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A replica that holds nothing is an error of its own kind, and no file is made. With a
-// store/s3 or store/file in place of the memory, this is all that restoring takes.
+// An application restores its database at its first start. A replica that holds nothing is
+// an error of its own kind, and no file is made. With store/s3 or store/file in place of
+// the store in memory, this is all that a restore takes.
 func ExampleRun() {
 	replica := storetest.NewMemory()
-	_, err := restore.Run(context.Background(), replica, restore.Options{Output: "/tmp/restored.db",
-		Check: restore.CheckQuick})
-	fmt.Println(errors.Is(err, catalog.ErrEmpty))
-	// Output: true
+	result, err := restore.Run(context.Background(), replica, restore.Options{
+		Output: "/tmp/restored.db",
+		Check:  restore.CheckQuick,
+	})
+	switch {
+	case errors.Is(err, catalog.ErrEmpty):
+		fmt.Println("there is nothing to restore yet")
+	case err != nil:
+		fmt.Println(err)
+	default:
+		fmt.Println("restored the state of", result.Timestamp)
+	}
+	// Output: there is nothing to restore yet
 }

@@ -34,7 +34,7 @@ func VerifyObject(ctx context.Context, st store.Store, f store.LTXFile) (sum str
 	return hex.EncodeToString(sha.Sum(nil)), nil
 }
 
-// noting keeps the error with which a body broke off: decoders take it for damage.
+// noting keeps the error with which a body broke off: decoders take it for a corrupt file.
 type noting struct {
 	io.Reader
 	err error

@@ -165,7 +165,7 @@ func (r *restorer) run(ctx context.Context) (err error) {
 	if r.o.Note {
 		r.leaveNote(ctx, output)
 	}
-	r.result.Removed, err = stage.Tidy(output, time.Now())
+	r.result.Removed, err = stage.CleanUp(output, time.Now())
 	if err != nil {
 		r.result.Warnings = append(r.result.Warnings, err.Error())
 	}
@@ -330,7 +330,7 @@ type oracle struct {
 	target   catalog.Target
 	inFull   bool
 	excluded map[string]bool // corrupt: plan without
-	suspects map[string]bool // read corrupt once: perhaps the way here damaged it
+	suspects map[string]bool // read corrupt once: perhaps it changed on the way here
 	corrupt  error
 	refused  int // objects that could not be read
 }

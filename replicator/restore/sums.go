@@ -13,8 +13,9 @@ import (
 )
 
 // PageChecksums reads a replica and returns the target's TXID and the checksum
-// of each page of its state, so that a lost state directory costs a diff and not
-// a snapshot. An empty replica has TXID 0. Of large files the lists beside them are read.
+// of each page of its state, so that a lost state directory costs a
+// comparison and not a snapshot. An empty replica has TXID 0. For large files it reads the
+// lists beside them.
 func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (ltx.TXID, store.PageSums, error) {
 	o := oracle{target: target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
 	for try, lists := 0, true; ; try++ {

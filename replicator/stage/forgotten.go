@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// restartFor is how long what a broken-off restore left waits for who asks again.
+// restartFor is how long what a interrupted restore left waits for who asks again.
 const restartFor = 7 * 24 * time.Hour
 
 // stageNames are the names of stages for any output; see Open.
 var stageNames = regexp.MustCompile(`^\..+\.sqlwatch-restore-[A-Z2-7]{26}$`)
 
-// tidyForgotten removes what broken-off restores to other files in a directory left and
+// removeForgotten removes what interrupted restores to other files in a directory left and
 // nobody came back for: stages of ours, not touched for a week, which no process has. It
 // returns what it removed.
-func tidyForgotten(dir string, entries []os.DirEntry, now time.Time) (removed []string, err error) {
+func removeForgotten(dir string, entries []os.DirEntry, now time.Time) (removed []string, err error) {
 	for _, e := range entries {
 		if !e.Type().IsRegular() || !stageNames.MatchString(e.Name()) {
 			continue

@@ -49,11 +49,11 @@ func (s *Stage) Publish() (aside []string, err error) {
 	return aside, durable.Replace(s.Name(), s.output)
 }
 
-// Tidy removes what earlier restores to the same output set aside, all but what is
+// CleanUp removes what earlier restores to the same output set aside, all but what is
 // younger than a day and the newest: who restores twice in a row gets back to what was
 // there before the first. What restores to other files beside it left goes too, once
 // nobody can be expected to go on with it. It returns what it removed.
-func Tidy(output string, now time.Time) (removed []string, err error) {
+func CleanUp(output string, now time.Time) (removed []string, err error) {
 	entries, err := os.ReadDir(filepath.Dir(output))
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func Tidy(output string, now time.Time) (removed []string, err error) {
 			newest = at
 		}
 	}
-	removed, err = tidyForgotten(filepath.Dir(output), entries, now)
+	removed, err = removeForgotten(filepath.Dir(output), entries, now)
 	errs := []error{err}
 	for _, o := range all {
 		if o.at.Equal(newest) || now.Sub(o.at) < keptFor {

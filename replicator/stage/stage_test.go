@@ -33,9 +33,9 @@ func names(t *testing.T, dir string) (all []string) {
 	return all
 }
 
-// TestTidy: of what was set aside the newest stays, and all of the last day; nothing
+// TestCleanUp: of what was set aside the newest stays, and all of the last day; nothing
 // else of the directory is touched.
-func TestTidy(t *testing.T) {
+func TestCleanUp(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	out := filepath.Join(dir, "app.db")
@@ -48,13 +48,13 @@ func TestTidy(t *testing.T) {
 	for _, name := range append(slices.Clone(stay), gone...) {
 		touch(t, filepath.Join(dir, name))
 	}
-	removed, err := stage.Tidy(out, now)
+	removed, err := stage.CleanUp(out, now)
 	slices.Sort(stay)
 	if got := names(t, dir); err != nil || len(removed) != len(gone) || !slices.Equal(got, stay) {
 		t.Errorf("removed %q, %v; left %q, want %q", removed, err, got, stay)
 	}
 	// Long afterwards the newest is all that is left.
-	if _, err := stage.Tidy(out, now.AddDate(1, 0, 0)); err != nil {
+	if _, err := stage.CleanUp(out, now.AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	stay = slices.DeleteFunc(stay, func(n string) bool { return n == "app.db.replaced-20260309T130000.000Z" })
@@ -119,9 +119,9 @@ func TestGive_R14(t *testing.T) {
 	}
 }
 
-// TestTidy_R6_forgotten: what a broken-off restore to another file left goes after a week.
+// TestCleanUp_R6_forgotten: what a interrupted restore to another file left goes after a week.
 // What is younger, in use, or may be somebody else's stays.
-func TestTidy_R6_forgotten(t *testing.T) {
+func TestCleanUp_R6_forgotten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -148,7 +148,7 @@ func TestTidy_R6_forgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := names(t, dir)
-	removed, err := stage.Tidy(at("app.db"), time.Now())
+	removed, err := stage.CleanUp(at("app.db"), time.Now())
 	if err != nil || !slices.Equal(removed, []string{old}) {
 		t.Errorf("removed %q, %v", removed, err)
 	}

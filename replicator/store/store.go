@@ -101,7 +101,7 @@ const (
 	MetaChecksum  = "sqlwatch-checksum"    // database checksum after applying, 16 hex digits
 	MetaLineage   = "sqlwatch-lineage"     // which unbroken history the object belongs to
 	MetaSHA256    = "sqlwatch-sha256"      // of the object's bytes, hex
-	MetaReason    = "sqlwatch-reason"      // why a diff was taken, where it was
+	MetaReason    = "sqlwatch-reason"      // why the database was compared, if it was
 
 	// MetaAfter is on a whole database that begins a chain and whose TXID does not follow: up to
 	// which one the replica had files before, or was to get them, 16 hex digits. None between

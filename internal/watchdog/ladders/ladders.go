@@ -60,7 +60,7 @@ func (c Runner) Run(ctx context.Context, l policy.Ladder) policy.ActionResult {
 // dense, a second PASSIVE, with little to do, comes nearer to it than the first.
 func (c Runner) behind(ctx context.Context) bool {
 	s := c.Look(ctx)
-	return s.WAL.Known && s.WAL.BacklogFrames() > 0
+	return s.WAL.Known && s.WAL.LagFrames() > 0
 }
 
 // endsLadder reports whether no further step makes sense after the outcome.

@@ -94,10 +94,10 @@ var Names = []Name{
 	{"wal", "age", Seconds, "since the WAL was last reset",
 		func(r *Reading) float64 { return r.walAge(r.WAL.Restarted) }},
 	{"checkpoint", "backlog_frames", Count, "frames not yet in the database file",
-		wal(func(w *collector.WAL) float64 { return float64(w.BacklogFrames()) })},
+		wal(func(w *collector.WAL) float64 { return float64(w.LagFrames()) })},
 	{"checkpoint", "backlog_bytes", Bytes, "the same in bytes",
 		wal(func(w *collector.WAL) float64 {
-			return float64(w.BacklogFrames()) * float64(w.PageSize)
+			return float64(w.LagFrames()) * float64(w.PageSize)
 		})},
 	{"checkpoint", "lag", Seconds, "age of the oldest frame not yet in the database file; 0: there is none",
 		func(r *Reading) float64 { return r.lag() }},
@@ -218,10 +218,10 @@ func (r *Reading) walAge(t time.Time) float64 {
 }
 
 func (r *Reading) lag() float64 {
-	if r.State == collector.StateUp && r.WAL.Known && r.WAL.BacklogFrames() == 0 {
+	if r.State == collector.StateUp && r.WAL.Known && r.WAL.LagFrames() == 0 {
 		return 0
 	}
-	return r.walAge(r.WAL.OldestBacklog)
+	return r.walAge(r.WAL.LagSince)
 }
 
 func (r *Reading) pinAge() float64 {

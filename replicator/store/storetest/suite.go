@@ -33,8 +33,12 @@ func Stream(r io.Reader) store.Body {
 	return store.Body{Size: -1, Open: func() (io.ReadCloser, error) { return io.NopCloser(r), nil }}
 }
 
-// Run checks the store that open returns against the contract of
-// replicator.Store. Each subtest asks for an empty store of its own.
+// Run checks the store that open returns against the contract of [store.Store]. Each
+// subtest asks for an empty store of its own. It is the one test that a store needs:
+//
+//	func TestStore(t *testing.T) {
+//		storetest.Run(t, func(t *testing.T) store.Store { return newStore(t.TempDir()) })
+//	}
 func Run(t *testing.T, open func(t *testing.T) store.Store) { RunBut(t, open) }
 
 // Conditional are the subtests that a store without conditional writes cannot pass, and

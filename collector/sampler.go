@@ -1,5 +1,5 @@
 // Package collector measures a watched database from its files alone and
-// exports what it measured to Prometheus. A Reader keeps what only a watcher sees
+// exports what it measured to Prometheus. A Sampler keeps what only a watcher sees
 // (totals over WAL restarts, since-times, lock ratios) and returns a Sample; the
 // Exporter turns published samples into metrics. Nothing here takes a lock,
 // runs SQL or decides.
@@ -16,9 +16,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/owner"
 )
 
-// ReaderOptions are a Reader's surroundings. The zero value is usable.
-type ReaderOptions struct {
-	// BeforeClose is called before the Reader closes the database's files because
+// SamplerOptions are a Sampler's surroundings. The zero value is usable.
+type SamplerOptions struct {
+	// BeforeClose is called before the Sampler closes the database's files because
 	// another file has taken their place or there is none any more: the owner
 	// closes its SQL connections there, else their locks would die.
 	BeforeClose func()
@@ -33,12 +33,12 @@ type ReaderOptions struct {
 	Now func() time.Time
 }
 
-// Reader measures one database. It takes no lock and writes nothing. What only
+// Sampler measures one database. It takes no lock and writes nothing. What only
 // someone who keeps looking can know lives here: totals that survive the WAL's
-// restarts, since-times, shares of time. One goroutine owns a Reader.
-type Reader struct {
+// restarts, since-times, shares of time. One goroutine owns a Sampler.
+type Sampler struct {
 	path string
-	opts ReaderOptions
+	opts SamplerOptions
 
 	files  *dbfile.Files // nil while there is no database
 	inodes inodes        // as told to OnFiles
@@ -53,7 +53,7 @@ type Reader struct {
 	paired    bool            // the WAL's header was compared with index
 	indexSeen time.Time       // when index was last confirmed
 	scan      walScan
-	backlog   backlog
+	lag       lag
 	locks     lockWatch
 	foreign   *dbfile.ForeignError // who works with another WAL; nil: nobody is known to
 	engine    uint32               // LibraryVersion that sample.Database.EngineVersion stands for
@@ -76,20 +76,20 @@ const indexGrace = 5 * time.Second
 
 // NewReader returns a Reader of the database at path, which is called name in
 // metrics. It touches no file before the first Sample.
-func NewReader(name, path string, opts ReaderOptions) *Reader {
+func NewSampler(name, path string, opts SamplerOptions) *Sampler {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	return &Reader{path: path, opts: opts, sample: Sample{DB: name, Path: path}, locks: lockWatch{self: os.Getpid()}}
+	return &Sampler{path: path, opts: opts, sample: Sample{DB: name, Path: path}, locks: lockWatch{self: os.Getpid()}}
 }
 
 // Files returns the database's open files, nil while there are none. They stay
-// the Reader's: whoever shares them stops when BeforeClose is called.
-func (r *Reader) Files() *dbfile.Files { return r.files }
+// the Sampler's: whoever shares them stops when BeforeClose is called.
+func (r *Sampler) Files() *dbfile.Files { return r.files }
 
 // Close closes the database's files. The owner has closed its SQL connections
 // before.
-func (r *Reader) Close() error {
+func (r *Sampler) Close() error {
 	if r.files == nil {
 		return nil
 	}
@@ -100,7 +100,7 @@ func (r *Reader) Close() error {
 
 // Sample measures the database now. It never fails: what went wrong is the
 // Sample's State and Err. Once ctx is done it returns the last Sample again.
-func (r *Reader) Sample(ctx context.Context) Sample {
+func (r *Sampler) Sample(ctx context.Context) Sample {
 	if ctx.Err() != nil {
 		return r.sample
 	}
@@ -130,7 +130,7 @@ func (r *Reader) Sample(ctx context.Context) Sample {
 
 // Poll looks at the wal-index and the locks only. Between two Samples it keeps
 // totals and shares of time true; it does nothing while the database is not up.
-func (r *Reader) Poll() {
+func (r *Sampler) Poll() {
 	if r.files == nil || r.sample.State != StateUp || r.sample.WAL.Exclusive {
 		return
 	}
@@ -149,7 +149,7 @@ func (r *Reader) Poll() {
 // slowly is looked at where that is due, or where the wal-index shows that
 // somebody was at work; a sample that follows another closely costs two system
 // calls.
-func (r *Reader) look(now time.Time) (err error) {
+func (r *Sampler) look(now time.Time) (err error) {
 	defer func() {
 		if err != nil {
 			r.factsRead = time.Time{} // all of it again at the next sample
@@ -170,8 +170,8 @@ func (r *Reader) look(now time.Time) (err error) {
 	w.Known, w.Exclusive = true, exclusive
 	r.observe(now, x)
 	if exclusive {
-		w.CheckpointedFrames, w.OldestBacklog = w.Frames, time.Time{}
-		r.backlog.clear()
+		w.CheckpointedFrames, w.LagSince = w.Frames, time.Time{}
+		r.lag.clear()
 	}
 	r.observeLocks(now, &l)
 	r.sample.Readers = r.locks.readers(now, &l, &x)
@@ -179,7 +179,7 @@ func (r *Reader) look(now time.Time) (err error) {
 }
 
 // measure reads the locks and the wal-index, and the facts before them.
-func (r *Reader) measure(now time.Time, facts bool) (l dbfile.Locks, x dbfile.WALIndex, exclusive bool, err error) {
+func (r *Sampler) measure(now time.Time, facts bool) (l dbfile.Locks, x dbfile.WALIndex, exclusive bool, err error) {
 	if facts {
 		if err := r.facts(now); err != nil {
 			return l, x, false, err
@@ -196,7 +196,7 @@ func (r *Reader) measure(now time.Time, facts bool) (l dbfile.Locks, x dbfile.WA
 }
 
 // company looks whether others work with the WAL that is measured here.
-func (r *Reader) company() error {
+func (r *Sampler) company() error {
 	_, err := r.files.Others()
 	switch foreign := (*dbfile.ForeignError)(nil); {
 	case err == nil:
@@ -211,7 +211,7 @@ func (r *Reader) company() error {
 
 // lockState asks for the locks; who is attached is remembered from the last
 // time that all were asked for.
-func (r *Reader) lockState(all bool) (dbfile.Locks, error) {
+func (r *Sampler) lockState(all bool) (dbfile.Locks, error) {
 	if all {
 		l, err := r.files.Locks()
 		r.locks.attached = l
@@ -223,7 +223,7 @@ func (r *Reader) lockState(all bool) (dbfile.Locks, error) {
 }
 
 // open opens the files where none are open, and follows what happened to them.
-func (r *Reader) open() (dbfile.Stat, error) {
+func (r *Sampler) open() (dbfile.Stat, error) {
 	if r.files != nil {
 		c, st, err := r.files.Look()
 		if err != nil {
@@ -263,11 +263,11 @@ func (r *Reader) open() (dbfile.Stat, error) {
 
 // forget drops what was known of the file that was at the path before. Totals
 // and times of what was seen stay.
-func (r *Reader) forget() {
+func (r *Sampler) forget() {
 	r.watching, r.rebuilt, r.paired, r.scanning = false, false, false, false
 	r.index, r.indexSeen = dbfile.WALIndex{}, time.Time{}
 	r.scan = walScan{}
-	r.backlog.clear()
+	r.lag.clear()
 	r.locks.pinned, r.foreign = false, nil
 	r.sample.Database, r.engine = Database{}, 0
 	r.sample.WAL.Restarted = time.Time{}
@@ -276,7 +276,7 @@ func (r *Reader) forget() {
 
 // facts reads which files there are and what they themselves say, whatever the
 // state, and decides whether this is a database that may be watched.
-func (r *Reader) facts(now time.Time) error {
+func (r *Sampler) facts(now time.Time) error {
 	st, err := r.open()
 	if err != nil {
 		return err
@@ -326,7 +326,7 @@ func (r *Reader) facts(now time.Time) error {
 }
 
 // onDisk looks at the file system, and refuses one whose locks cannot be trusted.
-func (r *Reader) onDisk(now time.Time) error {
+func (r *Sampler) onDisk(now time.Time) error {
 	d := &r.sample.Disk
 	r.disk.look(r.path, now, d)
 	if d.Network && !r.opts.AllowNetworkFS {
@@ -335,7 +335,7 @@ func (r *Reader) onDisk(now time.Time) error {
 	return nil
 }
 
-func (r *Reader) observeLocks(now time.Time, l *dbfile.Locks) {
+func (r *Sampler) observeLocks(now time.Time, l *dbfile.Locks) {
 	locks, processes := r.locks.observe(now, l, r.index.Change)
 	locks.Busy = r.sample.Locks.Busy
 	r.sample.Locks, r.sample.Database.Processes = locks, processes

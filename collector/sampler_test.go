@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestReaderCountsWhatTheApplicationDid(t *testing.T) {
+func TestSamplerCountsWhatTheApplicationDid(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	first := wantState(t, r, StateUp)
 	if first.WAL.CommitsTotal != 0 || !first.WAL.LastWrite.IsZero() {
 		t.Errorf("commits from before the watch were counted: %+v", first.WAL)
@@ -40,14 +40,14 @@ func TestReaderCountsWhatTheApplicationDid(t *testing.T) {
 		t.Errorf("after ten commits: %+v", s.WAL)
 	}
 	// The first frames were seen a minute ago and are still not in the database.
-	if !s.WAL.OldestBacklog.Equal(clock.now.Add(-time.Minute)) || s.WAL.BacklogFrames() != s.WAL.Frames {
-		t.Errorf("backlog since %v, %d frames", s.WAL.OldestBacklog, s.WAL.BacklogFrames())
+	if !s.WAL.LagSince.Equal(clock.now.Add(-time.Minute)) || s.WAL.LagFrames() != s.WAL.Frames {
+		t.Errorf("lag since %v, %d frames", s.WAL.LagSince, s.WAL.LagFrames())
 	}
 
 	a.run("c.execute('pragma wal_checkpoint(passive)')")
 	clock.forward(time.Second)
 	s = wantState(t, r, StateUp)
-	if !s.WAL.OldestBacklog.IsZero() || s.WAL.BacklogFrames() != 0 || !s.WAL.LastCompleteCheckpoint.Equal(clock.now) {
+	if !s.WAL.LagSince.IsZero() || s.WAL.LagFrames() != 0 || !s.WAL.LastCompleteCheckpoint.Equal(clock.now) {
 		t.Errorf("after a complete checkpoint: %+v", s.WAL)
 	}
 
@@ -59,11 +59,11 @@ func TestReaderCountsWhatTheApplicationDid(t *testing.T) {
 	}
 }
 
-func TestReaderPollKeepsTotalsBetweenSamples(t *testing.T) {
+func TestSamplerPollKeepsTotalsBetweenSamples(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	r.Poll() // before the first sample: nothing to do
 	first := wantState(t, r, StateUp)
 	for range 5 { // five generations, which one look at the end could not tell
@@ -87,14 +87,14 @@ func TestReaderPollKeepsTotalsBetweenSamples(t *testing.T) {
 	}
 }
 
-func TestReaderFindsWhoPins(t *testing.T) {
+func TestSamplerFindsWhoPins(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	writer := walApp(t, path)
 	writer.run(insert)
 	reader := startApp(t, path)
 	reader.run("c = connect()", "c.execute('begin')", "c.execute('select count(*) from t').fetchone()")
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 
 	s := wantState(t, r, StateUp)
 	if s.Readers.Active != 1 || s.Readers.OldestFrame != s.WAL.Frames || !s.Readers.PinnedSince.IsZero() {
@@ -132,11 +132,11 @@ func TestReaderFindsWhoPins(t *testing.T) {
 	}
 }
 
-func TestReaderTellsOfNewFiles(t *testing.T) {
+func TestSamplerTellsOfNewFiles(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	var got []dbfile.Stat
 	r.opts.OnFiles = func(st dbfile.Stat) { got = append(got, st) }
 	wantState(t, r, StateUp)
@@ -153,9 +153,9 @@ func TestReaderTellsOfNewFiles(t *testing.T) {
 	}
 }
 
-func TestReaderReportsRefusals(t *testing.T) {
+func TestSamplerReportsRefusals(t *testing.T) {
 	t.Parallel()
-	r, _ := newTestReader(t, tempDB(t))
+	r, _ := newTestSampler(t, tempDB(t))
 	r.opts.Refused = func() uint64 { return 42 }
 	if s := wantState(t, r, StateMissing); s.Locks.Busy != 42 {
 		t.Errorf("busy %d, want 42", s.Locks.Busy)
@@ -164,11 +164,11 @@ func TestReaderReportsRefusals(t *testing.T) {
 
 // Whoever shares the files refreshes them too, and may be the first to see that
 // one was replaced.
-func TestReaderSharesItsFiles(t *testing.T) {
+func TestSamplerSharesItsFiles(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	wantState(t, r, StateUp)
 	a.run(insert, insert, insert)
 	clock.forward(time.Second)
@@ -187,11 +187,11 @@ func TestReaderSharesItsFiles(t *testing.T) {
 
 // Pages that are only in the WAL so far count, also while nobody writes and the
 // main file's older header is read again and again.
-func TestReaderCountsPagesOfTheWAL(t *testing.T) {
+func TestSamplerCountsPagesOfTheWAL(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, clock := newTestReader(t, path)
+	r, clock := newTestSampler(t, path)
 	wantState(t, r, StateUp)
 	a.run("c.execute('insert into t values (zeroblob(100000))')")
 	want := uint32(a.run("out = c.execute('pragma page_count').fetchone()[0]").(float64))
@@ -204,11 +204,11 @@ func TestReaderCountsPagesOfTheWAL(t *testing.T) {
 }
 
 // Samples that follow each other closely see each commit, and the sizes with it.
-func TestReaderSamplesWithinASecond(t *testing.T) {
+func TestSamplerSamplesWithinASecond(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	a := walApp(t, path)
-	r, _ := newTestReader(t, path)
+	r, _ := newTestSampler(t, path)
 	before := wantState(t, r, StateUp)
 	for i := range 5 {
 		a.run(insert)
@@ -225,7 +225,7 @@ func TestReaderSamplesWithinASecond(t *testing.T) {
 
 // Our own capture's read mark is no reader that anybody should chase, and hides
 // none that shares it.
-func TestReaderOwnMarkPinsNothing(t *testing.T) {
+func TestSamplerOwnMarkPinsNothing(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
 	writer := walApp(t, path)
@@ -234,8 +234,8 @@ func TestReaderOwnMarkPinsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) }) // after the Reader: a close drops all our locks
-	r, clock := newTestReader(t, path)
+	t.Cleanup(func() { unix.Close(fd) }) // after the Sampler: a close drops all our locks
+	r, clock := newTestSampler(t, path)
 	for read := int64(123); read < 128; read++ {
 		if err := unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: read,
 			Len: 1}); err != nil {
