@@ -66,7 +66,7 @@ var faults = []struct {
 	{"network-filesystem", Critical, "local disk", func(f *Facts) { f.Place.Type, f.Place.Network = "nfs4", true }},
 	{"volatile-filesystem", Warning, "disk", func(f *Facts) { f.Place.Type, f.Place.Volatile = "tmpfs", true }},
 	{"overlay-filesystem", Critical, "docker run -v", func(f *Facts) { f.Place.Type = "overlay" }},
-	{"read-only-filesystem", Critical, "remount,rw", func(f *Facts) { f.File.ReadOnlyFilesystem = true }},
+	{"read-only-filesystem", Critical, "remount,rw", func(f *Facts) { f.Place.ReadOnly = true }},
 	{"foreign-owner", Critical, "User=1000", func(f *Facts) { f.UID = 33 }},
 	{"running-as-root", Note, "User=1000", func(f *Facts) { f.UID, f.CanChown = 0, true }},
 	{"side-file-owner", Critical, "chown --reference=/srv/app.db /srv/app.db-shm",
@@ -198,6 +198,7 @@ var hostFaults = []struct {
 	spoil func(h *Host)
 }{
 	{"state-directory", func(h *Host) { h.StateDirErr = "it is not a directory" }},
+	{"state-directory-read-only", func(h *Host) { h.StateDirPlace = Place{Type: "ext4", Point: "/var", ReadOnly: true} }},
 	{"state-directory-open", func(h *Host) { h.StateDirMode = 0o755 }},
 	{"state-directory-place", func(h *Host) { h.StateDirPlace.Type, h.StateDirPlace.Volatile = "tmpfs", true }},
 	{"state-directory-full", func(h *Host) {

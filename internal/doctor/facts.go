@@ -44,22 +44,21 @@ const (
 
 // File is the main file, its header, and its neighbours.
 type File struct {
-	Size, WALSize      int64
-	PageSize           int
-	WALMode            bool
-	Engine             string // of the last writer; "" where it is not known
-	WALResetBug        bool
-	PageChecksums      bool // as cksumvfs writes them
-	UID, GID           int
-	Mode               fs.FileMode
-	Links              uint64
-	Symlink            string // where the last element of Path leads, "" for no link
-	SymlinkDirectory   bool   // a directory on the way is a link
-	Dir                string
-	DirUID, DirGID     int
-	DirMode            fs.FileMode
-	SideFiles          []SideFile
-	ReadOnlyFilesystem bool
+	Size, WALSize    int64
+	PageSize         int
+	WALMode          bool
+	Engine           string // of the last writer; "" where it is not known
+	WALResetBug      bool
+	PageChecksums    bool // as cksumvfs writes them
+	UID, GID         int
+	Mode             fs.FileMode
+	Links            uint64
+	Symlink          string // where the last element of Path leads, "" for no link
+	SymlinkDirectory bool   // a directory on the way is a link
+	Dir              string
+	DirUID, DirGID   int
+	DirMode          fs.FileMode
+	SideFiles        []SideFile
 }
 
 // SideFile is a -wal, -shm or -journal that exists.
@@ -93,6 +92,7 @@ type Place struct {
 	Point             string
 	Size, Available   uint64
 	Network, Volatile bool
+	ReadOnly          bool
 }
 
 // Process is one that is connected to the database.

@@ -123,12 +123,11 @@ func overlayFilesystem(f Facts) []Finding {
 }
 
 func readOnlyFilesystem(f Facts) []Finding {
-	if !f.readable() || !f.File.ReadOnlyFilesystem {
+	if !f.readable() || !f.Place.ReadOnly {
 		return nil
 	}
-	return one("read-only-filesystem", Critical, "the file system at "+f.Place.Point+" is mounted read-only",
-		"the application cannot commit; Linux remounts a file system read-only after disk errors",
-		fmt.Sprintf("look for disk errors with `dmesg`, then: mount -o remount,rw %s", show.Quote(f.Place.Point)))
+	return one("read-only-filesystem", Critical, "the file system at "+f.Place.Point+" is read-only",
+		"the application cannot commit; Linux makes a file system read-only after disk errors", writable(f.Place))
 }
 
 func foreignOwner(f Facts) []Finding {
@@ -288,7 +287,19 @@ func stateDirSpace(h Host) []Finding {
 		fmt.Sprintf("free or add space; to see what uses it: du -xh --max-depth=2 %s | sort -h | tail", show.Quote(p.Point)))
 }
 
+// writable is the cure of a file system that is read-only.
+func writable(p Place) string {
+	return fmt.Sprintf("look for disk errors with `dmesg`; after one, unmount it, check it with fsck and mount it again, else: "+
+		"mount -o remount,rw %s", show.Quote(p.Point))
+}
+
 func stateDirMissing(h Host) []Finding {
+	if h.StateDir != "" && h.StateDirPlace.ReadOnly {
+		return one("state-directory-read-only", Critical, fmt.Sprintf("the file system at %s, which holds the state "+
+			"directory %s, is read-only", h.StateDirPlace.Point, h.StateDir),
+			"captured commits are kept there until they are uploaded: nothing new is replicated",
+			writable(h.StateDirPlace)+"; then restart sqlwatch")
+	}
 	if h.StateDir == "" || h.StateDirErr == "" {
 		return nil
 	}

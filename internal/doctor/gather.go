@@ -76,7 +76,7 @@ func (f *Facts) place() {
 
 func placeOf(m filesystem.Mount) Place {
 	return Place{Type: m.Type, Point: m.Point, Size: m.Size, Available: m.Available, Network: m.Network,
-		Volatile: m.Volatile}
+		Volatile: m.Volatile, ReadOnly: m.ReadOnly}
 }
 
 func (f *Facts) header(files *dbfile.Files) {
@@ -112,7 +112,6 @@ func (f *Facts) names() {
 			f.File.DirUID, f.File.DirGID = int(st.Uid), int(st.Gid)
 		}
 	}
-	f.File.ReadOnlyFilesystem = errors.Is(unix.Access(f.Real, unix.W_OK), unix.EROFS)
 }
 
 // sides looks at the files beside the database, by name only.

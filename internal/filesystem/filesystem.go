@@ -10,9 +10,11 @@ type Mount struct {
 	Available uint64 // bytes free to unprivileged users
 	Network   bool   // its locks, or its shared memory, need not reach everyone who writes there
 	Volatile  bool   // lives in memory: gone at the next boot
+	ReadOnly  bool   // nobody can write there: it is mounted so, or the kernel made it so after an error
 }
 
 type mounted struct {
 	fstype, point string
 	dev           uint64
+	readOnly      bool
 }

@@ -70,9 +70,10 @@ func Of(path string) (Mount, error) {
 		Available: st.Bavail * uint64(st.Bsize),
 		Network:   k.network,
 		Volatile:  k.volatile,
+		ReadOnly:  st.Flags&unix.ST_RDONLY != 0,
 	}
 	if at, err := mountOf(path); err == nil {
-		m.Type, m.Point = at.fstype, at.point
+		m.Type, m.Point, m.ReadOnly = at.fstype, at.point, m.ReadOnly || at.readOnly
 	}
 	return m, nil
 }
@@ -120,7 +121,9 @@ func mountOf(path string) (mounted, error) {
 		if err != nil {
 			return mounted{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
 		}
-		return mounted{m.FSType, unescapeMount(m.MountPoint), unix.Mkdev(uint32(maj), uint32(mnr))}, nil
+		// After an error, newer kernels (seen: 6.18) make an ext4 read-only without ST_RDONLY.
+		_, readOnly := m.SuperOptions["emergency_ro"]
+		return mounted{m.FSType, unescapeMount(m.MountPoint), unix.Mkdev(uint32(maj), uint32(mnr)), readOnly}, nil
 	}
 	return mounted{}, fmt.Errorf("mount %d of %s is not in /proc/self/mountinfo", sx.Mnt_id, path)
 }

@@ -180,13 +180,13 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 	if !r.OK && !passing {
 		level = max(level, slog.LevelWarn)
 	}
-	matter := r.Policy + " " + r.Action
+	topic := r.Policy + " " + r.Action
 	if r.OK && r.Action == string(policy.ActCheckpoint) && r.Reclaimed == 0 && level == slog.LevelInfo &&
 		r.Policy != Operator {
-		d.voice.Routine(matter, message, attrs...)
+		d.voice.Routine(topic, message, attrs...)
 		return
 	}
-	d.voice.Say(matter, level, !r.OK, message, attrs...)
+	d.voice.Say(topic, level, !r.OK, message, attrs...)
 }
 
 var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": slog.LevelWarn,

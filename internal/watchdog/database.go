@@ -87,7 +87,7 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 			paying: map[string]bool{}, running: map[policy.Lane]string{}},
 		voice: voice.New(o.Logger.With("db", target.Name)),
 		keeper: keeper{stateFile: o.StateFile, name: target.Name, number: func() uint64 { return c.seq.Add(1) },
-			report: c.report},
+			report: func(err error) { c.saving.report("state of "+target.Name, err) }},
 		display: display{target: target, board: o.Health, metrics: o.Metrics, clock: o.Clock,
 			changed: func() { c.dirty.Store(true) }},
 	}
@@ -186,8 +186,8 @@ func (d *database) refresh() {
 	d.display.refresh(&last, d.view())
 }
 
-// matterOpen is what the log's lines about opening are about.
-const matterOpen = "open"
+// topicOpen is what the log's lines about opening are about.
+const topicOpen = "open"
 
 // open opens the parts if they are not. On an error the database is tried again
 // at its next turn.
@@ -203,8 +203,8 @@ func (d *database) open(ctx context.Context) error {
 		return err
 	}
 	d.parts = &parts
-	if d.voice.Failing(matterOpen) {
-		d.voice.Say(matterOpen, slog.LevelInfo, false, "the database was opened")
+	if d.voice.Failing(topicOpen) {
+		d.voice.Say(topicOpen, slog.LevelInfo, false, "the database was opened")
 	}
 	return nil
 }

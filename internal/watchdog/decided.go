@@ -56,11 +56,11 @@ func leaves(n *policy.Node, into map[string]string) {
 // hindered logs that a policy does not come to do what it is for, and that it does
 // again. One line, repeated every ten minutes while that lasts.
 func (d *database) hindered(p policy.PolicyDecision) {
-	matter := p.Policy + " hindered"
+	topic := p.Policy + " hindered"
 	if p.Hindered != "" {
-		d.voice.Say(matter, slog.LevelWarn, true, "this policy cannot do everything it should", "policy", p.Policy, "err",
+		d.voice.Say(topic, slog.LevelWarn, true, "this policy cannot do everything it should", "policy", p.Policy, "err",
 			p.Hindered, "next", "see `sqlwatch why "+d.target.Name+" "+p.Policy+"`")
-	} else if d.voice.Failing(matter) {
-		d.voice.Say(matter, slog.LevelInfo, false, "this policy is no longer hindered", "policy", p.Policy)
+	} else if d.voice.Failing(topic) {
+		d.voice.Say(topic, slog.LevelInfo, false, "this policy is no longer hindered", "policy", p.Policy)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/health"
+	"github.com/sqlwatch/sqlwatch/internal/metric"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/outcome"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
@@ -103,7 +104,7 @@ func (p *display) put(s *DatabaseStatus, silent time.Duration) {
 	if !paused {
 		s.PausedUntil = time.Time{}
 	}
-	p.metrics.paused.WithLabelValues(p.target.Name).Set(gauge(paused))
+	p.metrics.paused.WithLabelValues(p.target.Name).Set(metric.Bool(paused))
 	s.Conditions = p.board.Note(p.target.Name, now, health.OfDatabase(p.facts(s, now, silent)))
 	p.status.Store(s)
 }
@@ -199,7 +200,7 @@ func (p *display) noteChanges(before *policy.Decision, now policy.Decision) (fre
 			Reason: d.Reason})
 	}
 	for window, open := range now.Windows {
-		m.windowOpen.WithLabelValues(db, window).Set(gauge(open == policy.True))
+		m.windowOpen.WithLabelValues(db, window).Set(metric.Bool(open == policy.True))
 	}
 	for _, t := range now.Tunes {
 		m.tuned.WithLabelValues(db, t.Policy, t.Name).Set(t.Suggested)

@@ -100,11 +100,11 @@ func (d *database) pace() time.Duration {
 	return 1
 }
 
-// until returns the time to the next beat of a rhythm. The beats fall on the same
+// until returns the time to the next tick of a rhythm. The ticks fall on the same
 // instants of the monotonic clock whatever a turn took, so that a stepped wall
 // clock, a stopped process or a slow turn shifts nothing.
 func (d *database) until(rhythm time.Duration) time.Duration {
-	since := time.Since(d.beats) - d.phase
+	since := time.Since(d.ticks) - d.phase
 	return rhythm - ((since%rhythm)+rhythm)%rhythm
 }
 

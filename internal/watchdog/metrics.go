@@ -187,7 +187,7 @@ func (m *Metrics) Reloaded(at time.Time, err error) {
 		return
 	}
 	m.reloadSuccessful.WithLabelValues().Set(1)
-	m.reloadTime.WithLabelValues().Set(float64(at.UnixNano()) / 1e9)
+	m.reloadTime.WithLabelValues().Set(metric.Timestamp(at))
 }
 
 // Panicked counts a fault of sqlwatch in something done for a database.
@@ -276,13 +276,6 @@ func (m *Metrics) phase(db, name string, was, now policy.Phase) {
 		m.policyState.WithLabelValues(db, name, string(was)).Set(0)
 	}
 	m.policyState.WithLabelValues(db, name, string(now)).Set(1)
-}
-
-func gauge(is bool) float64 {
-	if is {
-		return 1
-	}
-	return 0
 }
 
 // zeroPolicy brings the series of one policy into being.

@@ -21,6 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/plant"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/succession"
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/voice"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -116,8 +117,9 @@ type Watchdog struct {
 // shared is what the databases of one Watchdog have in common.
 type shared struct {
 	options  Options
-	beats    time.Time // all rhythms count from here, by the monotonic clock
+	ticks    time.Time // all rhythms count from here, by the monotonic clock
 	policies atomic.Pointer[policy.Set]
+	saving   *saving
 	dirty    atomic.Bool   // policy state has changed since it was saved
 	seq      atomic.Uint64 // of the state file written last
 }
@@ -157,9 +159,9 @@ func New(o Options) *Watchdog {
 	}
 	now := time.Now()
 	// From a whole second, as replication does: what falls together wakes the machine once.
-	beats := now.Add(-now.Sub(now.Truncate(time.Second)))
-	w := &Watchdog{shared: shared{options: o, beats: beats}, started: now, left: map[string]savedDatabase{},
-		kept: succession.Kept{}, reloads: make(chan reload), ended: make(chan struct{})}
+	ticks := now.Add(-now.Sub(now.Truncate(time.Second)))
+	w := &Watchdog{shared: shared{options: o, ticks: ticks, saving: &saving{voice: voice.New(o.Logger)}}, started: now,
+		left: map[string]savedDatabase{}, kept: succession.Kept{}, reloads: make(chan reload), ended: make(chan struct{})}
 	w.databases.Store(&[]*database{})
 	w.policies.Store(&policy.Set{}) // until Run
 	return w
@@ -188,10 +190,10 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 			close(r.done)
 		case <-tick.C:
 			w.watchSilent()
-			w.report(w.save())
+			w.saving.report("state", w.save())
 		case <-history.C:
 			brief, cancel := context.WithTimeout(ctx, time.Second)
-			w.report(w.saveHistory(brief))
+			w.saving.report("history", w.saveHistory(brief))
 			cancel()
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
@@ -246,7 +248,7 @@ func (d *database) wake(ctx context.Context) {
 func (d *database) turn(ctx context.Context) {
 	d.turns.Add(1)
 	if err := d.open(ctx); err != nil {
-		d.voice.Say(matterOpen, slog.LevelWarn, true, "the database could not be opened; it is retried every few seconds",
+		d.voice.Say(topicOpen, slog.LevelWarn, true, "the database could not be opened; it is retried every few seconds",
 			"err", err)
 		d.display.failed(err.Error(), d.view())
 		return

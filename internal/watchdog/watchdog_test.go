@@ -119,7 +119,7 @@ func TestRhythm(t *testing.T) {
 				together[get(s, func(s *scene) time.Time { return s.times[0] })]++
 			}
 			for at, count := range together {
-				if count > n/8 { // they share ten beats a second
+				if count > n/8 { // they share ten ticks a second
 					t.Errorf("%d of %d databases had a turn at %v", count, n, at)
 				}
 			}

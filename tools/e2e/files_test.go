@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,14 +17,17 @@ import (
 // them.
 type fileScene struct {
 	t           *testing.T
+	program     string
 	db, replica string
 	app         *lineApplication
 	daemon      *daemon
 }
 
-func newFileScene(t *testing.T) *fileScene {
-	dir := t.TempDir()
-	s := &fileScene{t: t, db: filepath.Join(dir, "app.db"), replica: filepath.Join(dir, "replica")}
+func newFileScene(t *testing.T) *fileScene { return newFileSceneIn(t, t.TempDir()) }
+
+// newFileSceneIn is newFileScene with the database in a directory; the replica is elsewhere.
+func newFileSceneIn(t *testing.T, dir string) *fileScene {
+	s := &fileScene{t: t, program: binary, db: filepath.Join(dir, "app.db"), replica: filepath.Join(t.TempDir(), "replica")}
 	s.app = startLineApplication(t, s.db)
 	s.app.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
 	s.insert(s.app, 200)
@@ -37,9 +41,12 @@ func (s *fileScene) insert(a *lineApplication, n int) {
 		"SELECT randomblob(1500) FROM n", n))
 }
 
-func (s *fileScene) start() {
+func (s *fileScene) start() { s.startIn(s.t.TempDir()) }
+
+// startIn starts sqlwatch with its configuration and state in a directory.
+func (s *fileScene) startIn(dir string) {
 	s.t.Helper()
-	s.daemon = startDaemon(s.t, fmt.Sprintf(`
+	s.daemon = startDaemonIn(s.t, dir, []string{s.program}, fmt.Sprintf(`
 database "app" {
   path         = %q
   replicate_to = [replica.file.r]
@@ -213,6 +220,32 @@ func TestFilesInLife(t *testing.T) {
 			if got := s.rows(restored); got != before {
 				s.t.Errorf("restored %.80s, the last whole state was %.80s", got, before)
 			}
+		},
+		"D33_tiny_transactions_without_a_pause": func(s *fileScene) {
+			var err error
+			s.program, err = withoutRace()
+			must(s.t, err)
+			s.start()
+			flood := startFlood(s.t, s.db)
+			for round := range 3 {
+				before := flood.committed.Load()
+				eventually(s.t, patience, "another thousand commits", func() error {
+					if n := flood.committed.Load(); n < before+1000 {
+						return fmt.Errorf("round %d: %d, then %d", round, before, n)
+					}
+					return nil
+				})
+				want := 200 + flood.committed.Load()
+				waitForSync(s.t, s.daemon.config) // though they never stop
+				restored, err := s.restore()
+				must(s.t, err)
+				got := output(s.t, "sqlite3", restored, "SELECT count(*) FROM t")
+				if n, err := strconv.ParseInt(strings.TrimSpace(got), 10, 64); err != nil || n < want {
+					s.t.Errorf("round %d: %d rows were committed before the sync, %s are restored", round, want, got)
+				}
+			}
+			flood.end()
+			s.wantCaptured()
 		},
 		"D83_stopped": func(s *fileScene) {
 			s.start()

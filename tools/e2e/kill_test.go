@@ -60,7 +60,7 @@ func TestRestoreKilledAtEverySyscall(t *testing.T) {
 		t.Skip("strace is not installed")
 	}
 	// hundreds of starts: not with the race detector
-	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch")
+	program, err := withoutRace()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestRestoreOnABrokenDisk(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("strace is not installed")
 	}
-	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch")
+	program, err := withoutRace()
 	if err != nil {
 		t.Fatal(err)
 	}

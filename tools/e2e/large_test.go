@@ -22,8 +22,8 @@ func TestRestoreStreams_R17(t *testing.T) {
 	if megabytes == 0 {
 		megabytes = 330
 	}
-	const most = 160 << 20                                                           // of memory
-	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch") // the race detector needs more
+	const most = 160 << 20        // of memory
+	program, err := withoutRace() // the race detector needs more
 	must(t, err)
 	dir := t.TempDir()
 	db, replica := filepath.Join(dir, "app.db"), filepath.Join(dir, "replica")

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,6 +38,11 @@ func TestMain(m *testing.M) {
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
+
+// withoutRace is sqlwatch without the race detector, as fast as users have it.
+var withoutRace = sync.OnceValues(func() (string, error) {
+	return buildProgram(filepath.Dir(binary), "sqlwatch-without-race", "../..", "./cmd/sqlwatch")
+})
 
 // buildProgram builds pkg of the module in moduleDir and returns the program's path.
 func buildProgram(dir, name, moduleDir, pkg string, flags ...string) (string, error) {

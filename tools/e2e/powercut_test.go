@@ -108,7 +108,7 @@ func newCutScene(t *testing.T, everything bool) *cutScene {
 		listen: "127.0.0.1:" + freePort(t),
 	}
 	var err error
-	if c.program, err = buildProgram(host, "sqlwatch", "../..", "./cmd/sqlwatch"); err != nil {
+	if c.program, err = withoutRace(); err != nil {
 		t.Fatal(err)
 	}
 	c.db = filepath.Join(host, "app.db")

@@ -28,7 +28,7 @@ func TestS3History(t *testing.T) {
 	history, err := buildProgram(t.TempDir(), "history", "../history", ".", "-tags", "libsqlite3,sqlite_serialize")
 	must(t, err)
 	// Without the race detector: it must make progress between two kills.
-	program, err := buildProgram(t.TempDir(), "sqlwatch", "../..", "./cmd/sqlwatch")
+	program, err := withoutRace()
 	must(t, err)
 	server := startS3(t)
 	daemonSees, restoreSees := s3test.NewProxy(t, server.url()), s3test.NewProxy(t, server.url())

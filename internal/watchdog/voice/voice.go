@@ -16,7 +16,7 @@ const (
 	anotherSilence = time.Minute
 )
 
-// repeated is what the log said last about one matter, so that an error at every
+// repeated is what the log said last about one topic, so that an error at every
 // turn does not flood it.
 type repeated struct {
 	message, cause string
@@ -28,43 +28,43 @@ type repeated struct {
 // Voice is the log of one database. Its owner guards it.
 type Voice struct {
 	Log  *slog.Logger
-	said map[string]repeated // by matter: a policy's action, or the opening
+	said map[string]repeated // by topic: a policy's action, or the opening
 }
 
 // New returns a Voice that has said nothing yet.
 func New(log *slog.Logger) Voice { return Voice{Log: log, said: map[string]repeated{}} }
 
-// Failing reports whether the last thing said of the matter was a failure.
-func (v *Voice) Failing(matter string) bool { return v.said[matter].failures > 0 }
+// Failing reports whether the last thing said of the topic was a failure.
+func (v *Voice) Failing(topic string) bool { return v.said[topic].failures > 0 }
 
 // Routine logs what goes well again and again, as a PASSIVE checkpoint each ten seconds:
 // once, and then every ten minutes how often.
-func (v *Voice) Routine(matter, message string, attrs ...any) {
-	was := v.said[matter]
+func (v *Voice) Routine(topic, message string, attrs ...any) {
+	was := v.said[topic]
 	if was.failures == 0 && was.message == message && time.Since(was.at) < repeatSilence {
 		was.unsaid++
-		v.said[matter] = was
+		v.said[topic] = was
 		return
 	}
 	if was.failures == 0 && was.unsaid > 0 {
 		attrs = append(attrs, "seen", fmt.Sprintf("%d× since the last such line", was.unsaid+1))
 	}
-	v.Say(matter, slog.LevelInfo, false, message, attrs...)
-	v.said[matter] = repeated{message: message, at: time.Now()}
+	v.Say(topic, slog.LevelInfo, false, message, attrs...)
+	v.said[topic] = repeated{message: message, at: time.Now()}
 }
 
 // Say logs how something ended that is tried again and again. Failures of one
-// matter in a row are summed up ("seen 431×"), and so is their end.
-func (v *Voice) Say(matter string, level slog.Level, failed bool, message string, attrs ...any) {
+// topic in a row are summed up ("seen 431×"), and so is their end.
+func (v *Voice) Say(topic string, level slog.Level, failed bool, message string, attrs ...any) {
 	if !failed {
-		if was := v.said[matter]; was.failures > 0 {
+		if was := v.said[topic]; was.failures > 0 {
 			attrs = append(attrs, "failures_before", was.failures)
 		}
-		delete(v.said, matter)
+		delete(v.said, topic)
 		v.Log.Log(context.Background(), level, message, attrs...)
 		return
 	}
-	was := v.said[matter]
+	was := v.said[topic]
 	if was.failures == 0 {
 		was = repeated{}
 	}
@@ -76,13 +76,13 @@ func (v *Voice) Say(matter string, level slog.Level, failed bool, message string
 	was.failures++
 	if was.message == message && time.Since(was.at) < silence {
 		was.unsaid++
-		v.said[matter] = was
+		v.said[topic] = was
 		return
 	}
 	if was.unsaid > 0 {
 		attrs = append(attrs, "seen", fmt.Sprintf("%d× since the last such line", was.unsaid+1))
 	}
-	v.said[matter] = repeated{message: message, cause: cause, at: time.Now(), failures: was.failures}
+	v.said[topic] = repeated{message: message, cause: cause, at: time.Now(), failures: was.failures}
 	v.Log.Log(context.Background(), level, message, attrs...)
 }
 
