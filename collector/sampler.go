@@ -74,7 +74,7 @@ const factsEvery = time.Second // which files there are, their sizes, the header
 // moment, and so may a writer that was stopped between the header's two copies.
 const indexGrace = 5 * time.Second
 
-// NewReader returns a Reader of the database at path, which is called name in
+// NewSampler returns a Sampler of the database at path, which is called name in
 // metrics. It touches no file before the first Sample.
 func NewSampler(name, path string, opts SamplerOptions) *Sampler {
 	if opts.Now == nil {
