@@ -96,7 +96,8 @@ func TestNoticeBesideACheckpoint(t *testing.T) {
 				told++
 			}
 			r := ActionResult{Outcome: checkpoint.OutcomePartial, WriterStall: 12 * time.Millisecond}
-			if got := a.Told(r).Message; !strings.HasSuffix(got, "[checkpoint partial, writers stalled for 12ms, reclaimed 0 B]") {
+			const want = "[checkpoint partial, writers stalled for 12ms, reclaimed 0 B]"
+			if got := a.Told(r).Message; !strings.HasSuffix(got, want) {
 				t.Fatalf("told %q", got)
 			}
 			if got := a.Told(ActionResult{Err: errors.New("no space")}).Message; !strings.HasSuffix(got,

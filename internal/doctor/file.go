@@ -289,8 +289,8 @@ func stateDirSpace(h Host) []Finding {
 
 // writable is the cure of a file system that is read-only.
 func writable(p Place) string {
-	return fmt.Sprintf("look for disk errors with `dmesg`; after one, unmount it, check it with fsck and mount it again, else: "+
-		"mount -o remount,rw %s", show.Quote(p.Point))
+	return fmt.Sprintf("look for disk errors with `dmesg`; after one, unmount it, check it with fsck and mount it again; "+
+		"else: mount -o remount,rw %s", show.Quote(p.Point))
 }
 
 func stateDirMissing(h Host) []Finding {

@@ -87,7 +87,7 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 			paying: map[string]bool{}, running: map[policy.Lane]string{}},
 		voice: voice.New(o.Logger.With("db", target.Name)),
 		keeper: keeper{stateFile: o.StateFile, name: target.Name, number: func() uint64 { return c.seq.Add(1) },
-			report: func(err error) { c.saving.report("state of "+target.Name, err) }},
+			report: func(err error) { c.saving.Report("state of "+target.Name, err) }},
 		display: display{target: target, board: o.Health, metrics: o.Metrics, clock: o.Clock,
 			changed: func() { c.dirty.Store(true) }},
 	}

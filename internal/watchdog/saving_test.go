@@ -20,7 +20,7 @@ func TestFailedSaves_H15_S23(t *testing.T) {
 	w := New(Options{StateFile: filepath.Join(dir, "policies.json"), Logger: log.logger()})
 	save := func() {
 		w.dirty.Store(true)
-		w.saving.report("state", w.save())
+		w.saving.Report("state", w.save())
 	}
 	for range 5 {
 		save()

@@ -5,15 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/statefile"
-	"github.com/sqlwatch/sqlwatch/internal/watchdog/voice"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -112,25 +109,6 @@ func (k keeper) save(one savedDatabase) {
 	}
 	if err != nil {
 		k.report(fmt.Errorf("save the policy state of %s: %w", k.name, err))
-	}
-}
-
-// saving is the log of what could not be saved, by what it was.
-type saving struct {
-	mu    sync.Mutex
-	voice voice.Voice
-}
-
-// report logs how saving the state called topic ended. An error stops nothing.
-func (s *saving) report(topic string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err != nil:
-		s.voice.Say(topic, slog.LevelError, true,
-			"state could not be saved; after a restart policies would wait and learn once more", "err", err)
-	case s.voice.Failing(topic):
-		s.voice.Say(topic, slog.LevelInfo, false, "state is saved again")
 	}
 }
 

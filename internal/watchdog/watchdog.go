@@ -119,7 +119,7 @@ type shared struct {
 	options  Options
 	ticks    time.Time // all rhythms count from here, by the monotonic clock
 	policies atomic.Pointer[policy.Set]
-	saving   *saving
+	saving   *voice.Saving
 	dirty    atomic.Bool   // policy state has changed since it was saved
 	seq      atomic.Uint64 // of the state file written last
 }
@@ -160,7 +160,7 @@ func New(o Options) *Watchdog {
 	now := time.Now()
 	// From a whole second, as replication does: what falls together wakes the machine once.
 	ticks := now.Add(-now.Sub(now.Truncate(time.Second)))
-	w := &Watchdog{shared: shared{options: o, ticks: ticks, saving: &saving{voice: voice.New(o.Logger)}}, started: now,
+	w := &Watchdog{shared: shared{options: o, ticks: ticks, saving: voice.NewSaving(o.Logger)}, started: now,
 		left: map[string]savedDatabase{}, kept: succession.Kept{}, reloads: make(chan reload), ended: make(chan struct{})}
 	w.databases.Store(&[]*database{})
 	w.policies.Store(&policy.Set{}) // until Run
@@ -190,10 +190,10 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 			close(r.done)
 		case <-tick.C:
 			w.watchSilent()
-			w.saving.report("state", w.save())
+			w.saving.Report("state", w.save())
 		case <-history.C:
 			brief, cancel := context.WithTimeout(ctx, time.Second)
-			w.saving.report("history", w.saveHistory(brief))
+			w.saving.Report("history", w.saveHistory(brief))
 			cancel()
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)

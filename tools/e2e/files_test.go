@@ -27,7 +27,8 @@ func newFileScene(t *testing.T) *fileScene { return newFileSceneIn(t, t.TempDir(
 
 // newFileSceneIn is newFileScene with the database in a directory; the replica is elsewhere.
 func newFileSceneIn(t *testing.T, dir string) *fileScene {
-	s := &fileScene{t: t, program: binary, db: filepath.Join(dir, "app.db"), replica: filepath.Join(t.TempDir(), "replica")}
+	s := &fileScene{t: t, program: binary, db: filepath.Join(dir, "app.db"),
+		replica: filepath.Join(t.TempDir(), "replica")}
 	s.app = startLineApplication(t, s.db)
 	s.app.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
 	s.insert(s.app, 200)

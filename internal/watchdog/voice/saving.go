@@ -1,0 +1,29 @@
+package voice
+
+import (
+	"log/slog"
+	"sync"
+)
+
+// Saving is the log of what could not be saved, by what it was. Its methods may be called
+// from any goroutine.
+type Saving struct {
+	mu    sync.Mutex
+	voice Voice
+}
+
+// NewSaving returns a Saving that has said nothing yet.
+func NewSaving(log *slog.Logger) *Saving { return &Saving{voice: New(log)} }
+
+// Report logs how saving the state called topic ended. An error stops nothing.
+func (s *Saving) Report(topic string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		s.voice.Say(topic, slog.LevelError, true,
+			"state could not be saved; after a restart policies would wait and learn once more", "err", err)
+	case s.voice.Failing(topic):
+		s.voice.Say(topic, slog.LevelInfo, false, "state is saved again")
+	}
+}
