@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -39,9 +40,10 @@ func (o *output) String() string {
 
 func poll(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("timed out: %s", what)
+			all := make([]byte, 1<<20)
+			t.Fatalf("timed out: %s; what everybody does:\n%s", what, all[:runtime.Stack(all, true)])
 		}
 	}
 }
