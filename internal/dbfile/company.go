@@ -92,7 +92,8 @@ type company struct {
 // Others reports whether another process uses the wal-index that we see. Where one
 // uses the database in another way, the error is a *ForeignError, or ErrUnclear
 // where that need not last. It costs two system calls, and a few more each second; while
-// connections of ours are open, also a look at all processes now and then, as censusRest says.
+// connections of ours are open, or there is a WAL and no lock tells whose, also a look at all
+// processes now and then, as censusRest says.
 func (f *Files) Others() (attached bool, err error) {
 	f.mu.RLock()
 	database, shm, left, joined := f.database, f.shm, f.left, f.pinned
@@ -160,8 +161,15 @@ func (c *company) judge(database inode, now time.Time, main, dms Holder, joined 
 	return false, &ForeignError{Kind: kind, PID: max(0, main.PID)}
 }
 
+// leftWAL reports whether there is a WAL with frames: where no lock tells of a user, he is dead, or takes none.
+func (c *company) leftWAL() bool {
+	wal, err := nameOf(c.walPath)
+	return err == nil && wal.size > WALHeaderSize
+}
+
 // lookAgain, which the caller locks, looks at what the locks do not tell: at the file's names, and whether
-// what was found before is still so. Where we have joined, who is held by no lock is looked for.
+// what was found before is still so. Where we have joined, or somebody's WAL stands, who is held by no
+// lock is looked for.
 func (c *company) lookAgain(database inode, attached, joined bool) (*ForeignError, error) {
 	found := c.found
 	now, err := nameOf(c.path)
@@ -174,7 +182,7 @@ func (c *company) lookAgain(database inode, attached, joined bool) (*ForeignErro
 		return &ForeignError{Kind: ForeignMount}, nil
 	case now.links > 1:
 		return &ForeignError{Kind: ForeignLinks}, nil
-	case found == nil && joined:
+	case found == nil && (joined || !attached && c.leftWAL()):
 		return c.foreigner(database, censusRest)
 	case found == nil:
 		return nil, nil

@@ -106,6 +106,7 @@ func TestOthers(t *testing.T) {
 			a.do("c.close(); c = sqlite3.connect('file:'+path+'?vfs=%s', uri=True, isolation_level=None)", vfs)
 			a.do("c.execute('pragma locking_mode=exclusive'); c.execute('insert into t(v) values(1)')")
 			f := mustOpen(t, path)
+			foreign(t, f) // also before anybody wants to open it
 			if found := unopenable(t, f, ForeignUnlocked); found.PID != a.PID {
 				t.Errorf("got pid %d, want %d", found.PID, a.PID)
 			}
