@@ -155,7 +155,7 @@ var arrows = map[string][]string{
 	"replicator/capture/view": {"replicator/capture/tail", "replicator/capture/mainfile", "replicator/spool",
 		"internal/dbfile", "internal/sqlite"},
 	"replicator/capture/leftover": {"internal/dbfile", "internal/sqlite"},
-	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile"},
+	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile", "internal/dirwatch"},
 	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
 	"replicator/capture/segments": {"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
 		"replicator/pagesums", "replicator/spool", "internal/dbfile"}, // what was read, made durable

@@ -2,7 +2,7 @@
 // replaced by another that is moved to its name. It opens none of them: a process that
 // opens and closes a database loses its locks on it.
 //
-// The process needs one inotify instance, of which a user has 128, and one watch for each
+// A Watcher needs one inotify instance, of which a user has 128, and one watch for each
 // directory, whatever the number of databases in it. Only names that leave or are moved
 // are asked for, so that writing, opening and making files costs nothing; those that others
 // leave all the time, as rollback journals, are read in bundles.

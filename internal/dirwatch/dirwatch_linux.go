@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -94,13 +95,13 @@ func (w *Watcher) closeIdle(in *instance) {
 
 // read tells of what happens until the instance is closed.
 func (w *Watcher) read(in *instance) {
-	events := make([]byte, 64<<10)
+	buffer := make([]byte, 64<<10)
 	for {
-		n, err := in.file.Read(events)
+		n, err := in.file.Read(buffer)
 		if err != nil {
 			return
 		}
-		wanted := w.wanted(in, events[:n])
+		wanted := w.wanted(in, buffer[:n])
 		for _, one := range wanted {
 			one.told()
 		}
@@ -111,7 +112,7 @@ func (w *Watcher) read(in *instance) {
 }
 
 // wanted returns who is to be told of some events.
-func (w *Watcher) wanted(in *instance, events []byte) []*want {
+func (w *Watcher) wanted(in *instance, read []byte) []*want {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	found := map[*want]bool{}
@@ -120,24 +121,41 @@ func (w *Watcher) wanted(in *instance, events []byte) []*want {
 			found[one] = true
 		}
 	}
-	for len(events) >= unix.SizeofInotifyEvent {
-		id, mask := int32(binary.NativeEndian.Uint32(events)), binary.NativeEndian.Uint32(events[4:])
-		end := min(unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(events[12:])), len(events))
-		name := bytes.TrimRight(events[unix.SizeofInotifyEvent:end], "\x00")
-		events = events[end:]
+	for e := range events(read) {
 		switch {
-		case mask&unix.IN_Q_OVERFLOW != 0:
+		case e.mask&unix.IN_Q_OVERFLOW != 0:
 			for _, dir := range in.dirs {
 				add(slices.Concat(slices.Collect(maps.Values(dir))...))
 			}
-		case mask&all != 0:
-			add(slices.Concat(slices.Collect(maps.Values(in.dirs[id]))...))
+		case e.mask&all != 0:
+			add(slices.Concat(slices.Collect(maps.Values(in.dirs[e.id]))...))
 		default:
-			add(in.dirs[id][string(name)])
+			add(in.dirs[e.id][e.name])
 		}
-		if mask&unix.IN_IGNORED != 0 {
-			delete(in.dirs, id)
+		if e.mask&unix.IN_IGNORED != 0 {
+			delete(in.dirs, e.id)
 		}
 	}
 	return slices.Collect(maps.Keys(found))
+}
+
+// event is what happened to what is watched.
+type event struct {
+	id   int32 // of the watch
+	mask uint32
+	name string // in a directory
+}
+
+// events are those that one read gave.
+func events(read []byte) iter.Seq[event] {
+	return func(yield func(event) bool) {
+		for len(read) >= unix.SizeofInotifyEvent {
+			end := min(unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(read[12:])), len(read))
+			e := event{int32(binary.NativeEndian.Uint32(read)), binary.NativeEndian.Uint32(read[4:]),
+				string(bytes.TrimRight(read[unix.SizeofInotifyEvent:end], "\x00"))}
+			if read = read[end:]; !yield(e) {
+				return
+			}
+		}
+	}
 }

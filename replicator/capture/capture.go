@@ -227,6 +227,7 @@ func (c *Capture) Discontinuities() map[string]uint64 { return c.continuity.disc
 func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.continuity.main.Unfollow()
 	err := c.flusher.Wait()
 	if err == nil {
 		err = errors.Join(c.lastNames(), c.departure.part())

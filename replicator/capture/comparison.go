@@ -87,8 +87,12 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 // wait returns ErrQueued where others are to be read first.
 func (c *comparer) wait() error {
 	st, err := c.files.Stat()
-	if first := c.continuity.lost == tail.ReasonFirst; err == nil && !c.place.Begin(st.DatabaseSize, first) {
-		return queuedFor(first)
+	first, what := c.continuity.lost == tail.ReasonFirst, "the comparison that is due"
+	if first {
+		what = "the first capture"
+	}
+	if err == nil && !c.place.Begin(st.DatabaseSize, first) {
+		return fmt.Errorf("%s waits for its turn: %w", what, ErrQueued)
 	}
 	return err
 }

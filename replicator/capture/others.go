@@ -76,12 +76,14 @@ func (c *Capture) drain() error {
 		return err
 	case statErr == nil && unlinked.IsZero():
 		c.continuity.lose(tail.ReasonWALIndex, "the -shm file was removed or replaced")
-	case statErr != nil || x.Backfilled < x.MaxFrame || unlinked.UnixNano() <= main.Modified:
+	case statErr != nil || x.Backfilled < x.MaxFrame ||
+		unlinked.UnixNano() <= main.Modified && !c.continuity.main.Untouched(): // within a tick all times are one
 		c.presence.Missed(c.o.Clock())
 		c.continuity.lose(tail.ReasonWALReset, "the WAL was removed, and the database written to since")
 	default:
 		err = c.continuity.confirm(c.tail.Head.AtRest(main))
 	}
+	c.continuity.main.Unfollow()
 	return errors.Join(err, c.hold.drop())
 }
 

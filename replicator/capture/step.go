@@ -84,14 +84,6 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	return c.tally, nil
 }
 
-// queuedFor is ErrQueued in words that say what waits.
-func queuedFor(first bool) error {
-	if first {
-		return fmt.Errorf("the first capture waits for its turn: %w", ErrQueued)
-	}
-	return fmt.Errorf("the comparison that is due waits for its turn: %w", ErrQueued)
-}
-
 // passing reports whether err is of the moment: looking again will do.
 func passing(err error) bool {
 	return errors.Is(err, tail.ErrRestarting) || errors.Is(err, tail.ErrBudget) || errors.Is(err, view.ErrNone) ||
@@ -150,6 +142,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 		return err
 	}
 	if c.presence.Stay(now) {
+		c.continuity.main.Follow()
 		return c.hold.shed()
 	}
 	return nil

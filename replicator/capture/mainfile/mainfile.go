@@ -8,9 +8,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/dirwatch"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
@@ -25,6 +27,38 @@ type Probe struct {
 
 	seen  spool.MainFile // what Still saw last
 	since time.Time      // when it saw that first
+
+	follows *dirwatch.Following // what becomes of the file once its WAL is removed; nil: not asked
+}
+
+// order is the process's: a user has few inotify instances.
+var order dirwatch.Order
+
+// Follow begins, or goes on, to watch whether anything is written to the file once the WAL that is
+// pinned is removed. Where the system cannot tell, nothing is known of that.
+func (p *Probe) Follow() {
+	if p.follows != nil {
+		p.follows.Untouched() // what is not asked for in time is lost
+		return
+	}
+	path, err := p.files.Path(), error(nil)
+	if p.follows, err = order.Follow(path, filepath.Base(path)+"-wal"); err != nil {
+		return
+	}
+	if unlinked, err := p.files.WALUnlinked(); err != nil || !unlinked.IsZero() { // another one's removal would be seen
+		p.Unfollow()
+	}
+}
+
+// Untouched reports whether it is known that nothing was written to the file since the WAL was removed.
+func (p *Probe) Untouched() bool { return p.follows != nil && p.follows.Untouched() }
+
+// Unfollow ends what Follow began.
+func (p *Probe) Unfollow() {
+	if p.follows != nil {
+		p.follows.Stop()
+		p.follows = nil
+	}
 }
 
 // New returns a probe that knows nothing of the system yet: see ReadBoot.
