@@ -20,6 +20,7 @@ import (
 	_ "time/tzdata" // windows name time zones; a container may have none
 
 	"github.com/alecthomas/kingpin/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/again"
 	"github.com/sqlwatch/sqlwatch/internal/cage"
@@ -64,6 +65,9 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
+	// Memory holds keys: nothing of it stays, however this ends. 1 stops also the programs that a kernel
+	// may pipe a core to, which 0 does not; it is less than any core.
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})
 	cage.Enter()
 	exit := again.Enter()
 	// Names that others chose, of files and of processes, must not steer the terminal.

@@ -139,7 +139,9 @@ func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(f.config, fmt.Appendf(text, "database \"all\" {\n  glob = \"%s/*/*.db\"\n}\n", dir), 0o600))
 	output(t, binary, "--config", f.config, "reload")
-	must(t, contains(f.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="all-well-other"} `))
+	eventually(t, patience, "the other one is measured", func() error {
+		return contains(f.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="all-well-other"} `)
+	})
 	must(t, contains(f.url+"/", "the disk does not answer"))
 	eventually(t, patience, "that it is known", func() error {
 		_, err := f.severity("app", "hung")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -126,6 +127,10 @@ replica "s3" "main" {
   }
 }
 `, dir))
+		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", d.cmd.Process.Pid))
+		if !regexp.MustCompile(`(?m)^Max core file size +1 +1 `).Match(limits) {
+			t.Errorf("%v: a core may be written, or piped to a program:\n%s", err, limits)
+		}
 		if err := d.cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
