@@ -12,7 +12,6 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
@@ -234,10 +233,6 @@ func (c *Capture) Close() error {
 	}
 	return errors.Join(err, c.hold.close(), c.state.Close())
 }
-
-var _ interface {
-	Checkpoint(context.Context, sqlite.Mode, sqlite.Budget) (sqlite.Result, error)
-} = (*Capture)(nil)
 
 // Discard removes a state that cannot be believed, or shall not be. No Capture may
 // have it open but the one that asks.

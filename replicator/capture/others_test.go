@@ -80,44 +80,64 @@ func TestExclusiveAgain_D24(t *testing.T) {
 	s.checkEqual()
 }
 
-// An application that begins with the VFS unix-excl and has a busy timeout is let in within it, also
-// between the short lives of others and though none like it was ever seen.
+// An application that begins with the VFS unix-excl and has a busy timeout is let in within it, though
+// none like it was ever seen.
 func TestExclusiveWaits_D24(t *testing.T) {
 	t.Parallel()
-	s := newScene(t)
-	s.options.IdleAfter = time.Hour // nothing else makes us leave
-	a := startApp(t, s.path)
-	a.do("schema()")
-	s.open()
-	a.quit()
-	b := startApp(t, s.path) // a short life
-	b.do("commit(5)")
-	s.stepsOn("it was met", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
-	b.quit()
-	s.stepsOn("the WAL is empty, and held for the next life", func() bool { return s.capture.hold.blank })
-	patient := strings.Replace(exclusiveStart, "timeout=0", "timeout=40", 1)
-	waits := exec.Command("python3", "-S", "-c", patient, s.path, "go")
-	said := new(strings.Builder)
-	waits.Stdout, waits.Stderr = said, said
-	if err := waits.Start(); err != nil {
-		t.Fatal(err)
+	for name, before := range map[string]func(*scene){
+		"between short lives": func(s *scene) {
+			b := startApp(t, s.path)
+			b.do("commit(5)")
+			s.stepsOn("it was met", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
+			b.quit()
+			s.stepsOn("the WAL is empty, and held for the next life", func() bool { return s.capture.hold.blank })
+		},
+		"beside a WAL that nobody was seen to write": func(s *scene) {
+			s.close()
+			b := startApp(t, s.path)
+			b.do("commit(5)")
+			b.kill()
+			s.open()
+			s.stepsOn("it is read, and left as it is", func() bool {
+				return s.capture.hold.isOpen() && s.capture.hold.unclaimed
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			s.options.IdleAfter = time.Hour // nothing else makes us leave
+			a := startApp(t, s.path)
+			a.do("schema()")
+			s.open()
+			s.captured()
+			a.quit()
+			before(s)
+			patient := strings.Replace(exclusiveStart, "timeout=0", "timeout=40", 1)
+			waits := exec.Command("python3", "-S", "-c", patient, s.path, "go")
+			said := new(strings.Builder)
+			waits.Stdout, waits.Stderr = said, said
+			if err := waits.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- waits.Wait() }()
+			var err error
+			s.stepsOn("the application has ended", func() bool {
+				select {
+				case err = <-ended:
+					return true
+				default:
+					return false
+				}
+			})
+			if err != nil {
+				t.Errorf("D24: %v: %s", err, said)
+			}
+			s.captured()
+			s.checkEqual()
+		})
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- waits.Wait() }()
-	var err error
-	s.stepsOn("the application has ended", func() bool {
-		select {
-		case err = <-ended:
-			return true
-		default:
-			return false
-		}
-	})
-	if err != nil {
-		t.Errorf("D24: %v: %s", err, said)
-	}
-	s.captured()
-	s.checkEqual()
 }
 
 // stepsOn is steps where errors may come that pass.

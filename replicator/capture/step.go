@@ -328,8 +328,11 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	c.tally.Next = c.pace.Next(frame)
 	level := x.Backfilled >= x.MaxFrame
 	if c.hold.unclaimed && x.MaxFrame > 0 {
-		if c.tail.Batch.Empty() {
-			c.tally.Next = pace.Idle
+		if !c.tail.Batch.Empty() {
+			return nil
+		}
+		if c.tally.Next = pace.Idle; c.presence.Waited() { // nobody gets it for himself beside us
+			return c.hold.close()
 		}
 		return nil
 	}
