@@ -76,8 +76,8 @@ func (c *Capture) drain() error {
 		return err
 	case statErr == nil && unlinked.IsZero():
 		c.continuity.lose(tail.ReasonWALIndex, "the -shm file was removed or replaced")
-	case statErr != nil || x.Backfilled < x.MaxFrame ||
-		unlinked.UnixNano() <= main.Modified && !c.continuity.main.Untouched(): // within a tick all times are one
+	case statErr != nil || x.Backfilled < x.MaxFrame || unlinked.UnixNano() < main.Modified ||
+		unlinked.UnixNano() == main.Modified && !c.continuity.main.Untouched(): // within a tick all times are one
 		c.presence.Missed(c.o.Clock())
 		c.continuity.lose(tail.ReasonWALReset, "the WAL was removed, and the database written to since")
 	default:
