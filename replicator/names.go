@@ -26,13 +26,18 @@ type names struct {
 // errMoved is why a call is interrupted during which a name has changed.
 var errMoved = errors.New("the names of the database's files have changed")
 
+// lookAgain is how often a call is repeated that is interrupted: one last close removes two names, and is
+// told in two events.
+const lookAgain = 8
+
 // during calls do, which may be inside a checkpoint for seconds. Where a name changes in the meantime, its
-// context ends, and do is called once more: it begins with a look at the names.
+// context ends, and do is called again: it begins with a look at the names.
 func (n *names) during(ctx context.Context, do func(context.Context) error) error {
-	if err := n.once(ctx, do); !errors.Is(err, errMoved) {
-		return err
+	err := n.once(ctx, do)
+	for try := 0; try < lookAgain && errors.Is(err, errMoved); try++ {
+		err = n.once(ctx, do)
 	}
-	return n.once(ctx, do)
+	return err
 }
 
 // once calls do; an error that came after a name has changed is errMoved as well.

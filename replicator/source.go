@@ -317,6 +317,9 @@ func (s *source) checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budg
 		result, err = s.capture.Checkpoint(ctx, mode, b)
 		return err
 	})
+	if errors.Is(err, errMoved) { // again and again: whoever opens and closes the database is at work
+		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeContended, Frames: -1, Backfilled: -1}, nil
+	}
 	return result, err
 }
 
