@@ -101,7 +101,8 @@ func (s *Set) LearnedState(e *lang.Evaluation, l *Learn, now time.Time) lang.Win
 		st = fallback.At(now)
 	}
 	for _, name := range l.Except {
-		except := s.Named[name].At(now)
+		window := s.Named[name]
+		except := window.At(now)
 		switch {
 		case except.Open == lang.True:
 			st.Open = lang.False
@@ -111,6 +112,11 @@ func (s *Set) LearnedState(e *lang.Evaluation, l *Learn, now time.Time) lang.Win
 			}
 		case st.Open == lang.True && !(st.ClosesIn < except.OpensIn):
 			st.ClosesIn = except.OpensIn
+		case st.Open == lang.False && !math.IsNaN(st.OpensIn):
+			then := window.At(now.Add(time.Duration(st.OpensIn * float64(time.Second))))
+			if then.Open == lang.True {
+				st.OpensIn += then.ClosesIn
+			}
 		}
 	}
 	return st
