@@ -92,8 +92,9 @@ type replica struct {
 	worker    *worker.Worker
 
 	// work is held by who changes what the replica is to hold next: by the worker while it
-	// ships, by a snapshot on demand, by a repair for a moment. It guards shipper.lastPut.
-	work sync.Mutex
+	// ships, by a repair for a moment. It guards shipper.lastPut.
+	work   sync.Mutex
+	demand chan struct{} // has one while a snapshot on demand is under way, before work
 }
 
 // localBytes is how much of what was uploaded may stay on this machine for merging.
@@ -111,7 +112,7 @@ type surroundings struct {
 }
 
 func newReplica(d surroundings, o ReplicaOptions) *replica {
-	p := &replica{o: o, log: d.log.With("replica", o.Name), source: d.source}
+	p := &replica{o: o, log: d.log.With("replica", o.Name), source: d.source, demand: make(chan struct{}, 1)}
 	p.saved = custody.NewStateFile(d.dir, o.Name)
 	p.progress = progress.New(p.log, d.clock, o.Name, o.SyncEvery)
 	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.Record, Begin: d.start, Patience: patience})
@@ -283,29 +284,45 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 }
 
 // snapshotNow takes one snapshot on demand. When nothing was committed since the
-// last one, that is the snapshot.
+// last one, that is the snapshot. What is committed meanwhile goes out beside it, however
+// long the snapshot takes or waits.
 func (p *replica) snapshotNow(ctx context.Context) error {
+	select {
+	case p.demand <- struct{}{}:
+		defer func() { <-p.demand }()
+	case <-ctx.Done():
+		return fmt.Errorf("snapshot to %s: another one is under way: %w", p.o.Name, ctx.Err())
+	}
+	if there, err := p.readyToSnapshot(ctx); there || err != nil {
+		return err
+	}
+	if err := p.shipper.snapshot(ctx); err != nil {
+		p.source.backlog.DoubtAfter(p.progress, err)
+		p.progress.Record(err)
+		return err
+	}
+	p.worker.Kick() // the next turn tells that all is well: uploads beside this one may fail
+	return nil
+}
+
+// readyToSnapshot captures what was committed, and reports whether there is a snapshot of it.
+func (p *replica) readyToSnapshot(ctx context.Context) (there bool, err error) {
 	p.work.Lock()
 	defer p.work.Unlock()
 	if p.source.backlog.Spool() == nil {
-		return fmt.Errorf("%s: %w", p.o.Name, p.source.closed())
+		return false, fmt.Errorf("%s: %w", p.o.Name, p.source.closed())
 	}
 	if _, known := p.progress.Position(); !known {
 		err := p.open(ctx)
 		if p.progress.Record(err); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if _, err := p.source.step(ctx, true); err != nil {
-		return fmt.Errorf("snapshot to %s: %w", p.o.Name, err)
+		return false, fmt.Errorf("snapshot to %s: %w", p.o.Name, err)
 	}
-	if base := p.progress.Snapshot(); base != 0 && base == p.source.backlog.Spool().Last() {
-		return nil
-	}
-	err := p.shipper.snapshot(ctx)
-	p.source.backlog.DoubtAfter(p.progress, err)
-	p.progress.Record(err)
-	return err
+	base := p.progress.Snapshot()
+	return base != 0 && base == p.source.backlog.Spool().Last(), nil
 }
 
 // syncTo returns when the replica has txid, or with the first error met.
