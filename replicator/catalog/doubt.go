@@ -53,15 +53,18 @@ func (d *Doubt) Error() string {
 	case d.Since == nil:
 		b.WriteString("the replica does not tell since when its next restore point covers; ")
 	}
-	fmt.Fprintf(&b, "before it is txid %d (%s), after it txid %d (%s)", d.Before.TXID, stamped(d.Before.Timestamp),
-		d.After.TXID, stamped(d.After.Timestamp))
+	fmt.Fprintf(&b, "before it is %s, after it %s", d.Before, d.After)
 	if d.Since != nil && !d.Clock {
 		fmt.Fprintf(&b, ", which holds what was committed since %s", stamped(*d.Since))
 	}
 	for _, r := range d.Rivals {
-		fmt.Fprintf(&b, "; the clock showed that time also at txid %d (%s)", r.TXID, stamped(r.Timestamp))
+		fmt.Fprintf(&b, "; the clock showed that time also at %s", r)
 	}
-	b.WriteString("; choose one with --txid")
+	by := "--txid"
+	if d.Before.TXID == 0 || d.After.TXID == 0 {
+		by = "--timestamp"
+	}
+	b.WriteString("; choose one with " + by)
 	return b.String()
 }
 

@@ -65,6 +65,14 @@ type RestorePoint struct {
 	Timestamp time.Time `json:"timestamp"` // by the clock where it is known
 }
 
+// String names the restore point. What Litestream 0.3 stored has no TXID.
+func (p RestorePoint) String() string {
+	if p.TXID == 0 {
+		return "the state of " + stamped(p.Timestamp)
+	}
+	return fmt.Sprintf("txid %d (%s)", p.TXID, stamped(p.Timestamp))
+}
+
 // RangeError says that the wanted state is not one that the replica can make.
 type RangeError struct {
 	Target Target
@@ -88,8 +96,7 @@ func (e *RangeError) Error() string {
 		return fmt.Sprintf("%s was compacted away: the restore points next to it are --txid %d and --txid %d", asked,
 			e.First.TXID, e.Last.TXID)
 	}
-	return fmt.Sprintf("%s is outside of what can be restored: txid %d (%s) to txid %d (%s)", asked,
-		e.First.TXID, e.First.Timestamp.Format(time.RFC3339Nano), e.Last.TXID, e.Last.Timestamp.Format(time.RFC3339Nano))
+	return fmt.Sprintf("%s is outside of what can be restored: %s to %s", asked, e.First, e.Last)
 }
 
 // MakePlan finds the files that make the target's state: the newest

@@ -381,3 +381,49 @@ func TestRestore_R23_twoHistories(t *testing.T) {
 		})
 	}
 }
+
+// TestRestore_R24_doubt: a moment long after what Litestream 0.3 stored last, and before what
+// came next, be that in the same generation, in another, or an LTX file of who took over:
+// the state before it, with both neighbours named, and an error for who wants to be sure.
+func TestRestore_R24_doubt(t *testing.T) {
+	m, states := v3Replica(t) // a snapshot at 0:01, six segments at 0:02 to 0:07
+	h := newHistory(t, m, 4096, 1)
+	h.clock = time.Date(2023, 5, 5, 1, 0, 0, 0, time.UTC)
+	h.commit()
+	at := func(minute, second int) time.Time { return time.Date(2023, 5, 5, 0, minute, second, 0, time.UTC) }
+	for name, scene := range map[string]struct {
+		asked     time.Time
+		state     int
+		neighbour string
+	}{
+		"at once":           {at(4, 2), 1, ""},
+		"in a generation":   {at(4, 30), 1, "2023-05-05T00:05:00Z"},
+		"before who is new": {at(30, 0), 2, h.times[1].UTC().Format(time.RFC3339Nano)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := catalog.Target{Timestamp: scene.asked}
+			data, result, err := restored(t, m, target)
+			if err != nil || !bytes.Equal(data, states[scene.state]) {
+				t.Fatalf("%v, as it was: %v", err, bytes.Equal(data, states[scene.state]))
+			}
+			told := strings.Join(result.Warnings, " ")
+			if (scene.neighbour != "") != (result.Doubt != nil) || !strings.Contains(told, scene.neighbour) {
+				t.Errorf("doubt %v, warnings %q", result.Doubt, told)
+			}
+			for _, dry := range []bool{false, true} {
+				_, err = restore.Run(t.Context(), m, restore.Options{Output: filepath.Join(t.TempDir(), "out.db"), Target: target,
+					Exact: true, DryRun: dry, Check: restore.CheckNone})
+				var doubt *catalog.Doubt
+				if errors.As(err, &doubt) != (scene.neighbour != "") {
+					t.Errorf("exact, dry run %v: %v", dry, err)
+				}
+			}
+		})
+	}
+	for name, asked := range map[string]time.Time{"before all": at(0, 10), "after all": h.times[1].Add(time.Hour)} {
+		_, _, err := restored(t, m, catalog.Target{Timestamp: asked})
+		if err == nil || !strings.Contains(err.Error(), "00:01:00Z to") || !strings.Contains(err.Error(), "txid 1 (") {
+			t.Errorf("%s: %v, which does not name both histories", name, err)
+		}
+	}
+}

@@ -226,7 +226,7 @@ func (r *restorer) dryRun(ctx context.Context) error {
 	}
 	if old != nil {
 		r.describeV3(old)
-		return nil
+		return r.judgeV3(old)
 	}
 	r.describe(plan)
 	r.result.PlanTime = time.Since(start)

@@ -1,0 +1,224 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store"
+)
+
+// Replicas of Litestream 0.3 hold generations: a copy of the database file for
+// some WAL indexes, and each index's WAL in segments, all LZ4 frames.
+//
+//	generations/<16 hex>/snapshots/<index %08x>.snapshot.lz4
+//	generations/<16 hex>/wal/<index %08x>_<offset, 8 to 16 digits>.wal.lz4
+//
+// An index ends where the WAL restarts. The state is the copy, with the
+// WAL of its index and of all later ones applied as SQLite's recovery would.
+// There are no TXIDs, and times are those at which the store got the objects.
+// The format does not tell how long an index is: a last segment of one that
+// somebody removed is missed only where it does not begin with a transaction.
+
+var (
+	v3Snapshot = regexp.MustCompile(`^generations/([0-9a-f]{16})/snapshots/([0-9a-f]{8,16})\.snapshot\.lz4$`)
+	v3Segment  = regexp.MustCompile(`^generations/([0-9a-f]{16})/wal/([0-9a-f]{8,16})_([0-9a-f]{8,16})\.wal\.lz4$`)
+	v3Inside   = regexp.MustCompile(`^generations/[0-9a-f]{16}/(wal|snapshots)/`)
+)
+
+// GenerationObject is a snapshot, whose offset is -1, or a WAL segment.
+type GenerationObject struct {
+	Index, Offset int64
+	Object        store.Object
+}
+
+// generation is an unbroken history, its objects in the order of index and offset.
+type generation struct {
+	id      string
+	objects []GenerationObject
+}
+
+// first returns the time of the oldest snapshot, from which on there are states.
+func (g generation) first() (t time.Time, ok bool) {
+	for _, o := range g.objects {
+		if o.Offset < 0 && (!ok || o.Object.Modified.Before(t)) {
+			t, ok = o.Object.Modified, true
+		}
+	}
+	return t, ok
+}
+
+// around returns when the store got the last object until a moment, and the first after it.
+func (g generation) around(at time.Time) (before, after time.Time) {
+	for _, o := range g.objects {
+		switch got := o.Object.Modified; {
+		case !got.After(at) && got.After(before):
+			before = got
+		case got.After(at) && (after.IsZero() || got.Before(after)):
+			after = got
+		}
+	}
+	return before, after
+}
+
+func (g generation) last() (t time.Time) {
+	for _, o := range g.objects {
+		if o.Object.Modified.After(t) {
+			t = o.Object.Modified
+		}
+	}
+	return t
+}
+
+// generations lists what Litestream 0.3 left, by age of the newest object.
+func generations(ctx context.Context, st store.Store) ([]generation, error) {
+	var all []generation
+	for obj, err := range st.List(ctx, "generations/", "") {
+		if err != nil {
+			return nil, fmt.Errorf("list generations: %w", err)
+		}
+		id, o, ok := parseV3(obj)
+		if !ok && v3Inside.MatchString(obj.Key) && !strings.HasSuffix(obj.Key, ".tmp") {
+			// It may be a part of the history, and what lacks a part is another one.
+			return nil, fmt.Errorf("list generations: %s is not a name that Litestream 0.3 gives: move it away if it is "+
+				"nothing of a replica's", obj.Key)
+		}
+		if !ok {
+			continue
+		}
+		if n := len(all); n == 0 || all[n-1].id != id {
+			all = append(all, generation{id: id})
+		}
+		g := &all[len(all)-1]
+		g.objects = append(g.objects, o)
+	}
+	for _, g := range all {
+		slices.SortFunc(g.objects, func(a, b GenerationObject) int {
+			return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.Offset, b.Offset))
+		})
+	}
+	slices.SortStableFunc(all, func(a, b generation) int { return a.last().Compare(b.last()) })
+	return all, nil
+}
+
+func parseV3(obj store.Object) (id string, o GenerationObject, ok bool) {
+	o = GenerationObject{Offset: -1, Object: obj}
+	m := v3Snapshot.FindStringSubmatch(obj.Key)
+	if m == nil {
+		if m = v3Segment.FindStringSubmatch(obj.Key); m == nil {
+			return "", o, false
+		}
+		var err error
+		if o.Offset, err = strconv.ParseInt(m[3], 16, 64); err != nil {
+			return "", o, false // beyond 63 bits
+		}
+	}
+	var err error
+	o.Index, err = strconv.ParseInt(m[2], 16, 64)
+	return m[1], o, err == nil
+}
+
+// GenerationPlan is a snapshot and the segments to apply to it.
+type GenerationPlan struct {
+	Generation string
+	Snapshot   GenerationObject
+	Segments   []GenerationObject
+	Next       time.Time // when the store got what follows the moment asked for
+}
+
+// Objects are all that the state is made of.
+func (p *GenerationPlan) Objects() []store.Object {
+	objects := []store.Object{p.Snapshot.Object}
+	for _, s := range p.Segments {
+		objects = append(objects, s.Object)
+	}
+	return objects
+}
+
+// PlanGenerations finds the newest state at or before the target's time, in the generation
+// whose last object until then is the newest. A moment behind all objects is outside, as
+// is one before them; the newest state is returned beside that error.
+func PlanGenerations(ctx context.Context, st store.Store, target Target) (*GenerationPlan, error) {
+	all, err := generations(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(g generation) bool { _, ok := g.first(); return !ok })
+	switch at := target.Timestamp; {
+	case len(all) == 0:
+		return nil, ErrEmpty
+	case target.TXID != 0:
+		return nil, errors.New("a replica of Litestream 0.3 has no txids: choose a state by --timestamp")
+	case at.IsZero():
+		return all[len(all)-1].plan(time.Time{})
+	}
+	var of generation
+	var newest, next, oldest time.Time
+	for _, g := range all {
+		first, _ := g.first()
+		if oldest.IsZero() || first.Before(oldest) {
+			oldest = first
+		}
+		before, after := g.around(target.Timestamp)
+		if !after.IsZero() && (next.IsZero() || after.Before(next)) {
+			next = after
+		}
+		if !first.After(target.Timestamp) && before.After(newest) {
+			of, newest = g, before
+		}
+	}
+	var out error
+	if last := all[len(all)-1].last(); newest.IsZero() || target.Timestamp.After(last) {
+		out = &RangeError{Target: target, First: RestorePoint{Timestamp: oldest},
+			Last: RestorePoint{Timestamp: last}}
+	}
+	if newest.IsZero() {
+		return nil, out
+	}
+	p, err := of.plan(target.Timestamp)
+	if err != nil {
+		return nil, err
+	}
+	p.Next = next
+	return p, out
+}
+
+// plan takes the newest snapshot until a time, zero being any, and all that
+// follows it until then. It must follow without a gap.
+func (g generation) plan(until time.Time) (*GenerationPlan, error) {
+	early := func(o GenerationObject) bool { return until.IsZero() || !o.Object.Modified.After(until) }
+	p := &GenerationPlan{Generation: g.id, Snapshot: GenerationObject{Index: -1}}
+	for _, o := range g.objects {
+		if o.Offset < 0 && early(o) {
+			p.Snapshot = o
+		}
+	}
+	index := p.Snapshot.Index - 1
+	for _, o := range g.objects {
+		if o.Offset < 0 || o.Index < p.Snapshot.Index || !early(o) {
+			continue
+		}
+		if o.Index > index+1 || o.Index == index+1 && o.Offset != 0 {
+			return nil, fmt.Errorf("generation %s: the wal segments before %s are missing", g.id, o.Object.Key)
+		}
+		index = o.Index
+		p.Segments = append(p.Segments, o)
+	}
+	return p, nil
+}
+
+// Time returns when the store got the newest of the plan's objects.
+func (p *GenerationPlan) Time() (t time.Time) {
+	for _, obj := range p.Objects() {
+		if obj.Modified.After(t) {
+			t = obj.Modified.UTC()
+		}
+	}
+	return t
+}
