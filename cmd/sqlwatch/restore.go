@@ -16,6 +16,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/recovery"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/target"
@@ -68,10 +69,13 @@ func registerRestore(app *kingpin.Application, env *environment) {
 			"$TMPDIR.").PlaceHolder("DIR").String(),
 		asJSON: cmd.Flag("json", "Print JSON.").Bool(),
 	}
-	cmd.Action(func(*kingpin.ParseContext) error { return c.run() })
+	cmd.Action(c.run)
 }
 
-func (c *restoreCommand) run() error {
+func (c *restoreCommand) run(parsed *kingpin.ParseContext) error {
+	if err := cli.Given(parsed, "timestamp", "txid", "output"); err != nil {
+		return err
+	}
 	target, err := parseTarget(*c.txid, *c.timestamp)
 	if err != nil {
 		return err
@@ -118,6 +122,12 @@ func (c *restoreCommand) consistent() error {
 		return errors.New("restore: say what: a configured database or a replica's URL, or --all")
 	case *c.all && (stream || *c.txid != "" || *c.replica != ""):
 		return errors.New("restore: --all goes with no single stream, TXID or replica: each database has its own")
+	case *c.exact && *c.txid == "" && *c.timestamp == "":
+		return errors.New("restore: --exact is of a moment: say which with --timestamp")
+	case !*c.all && strings.HasSuffix(*c.output, "/"):
+		return fmt.Errorf("restore: -o %s is a directory: name the file in it", *c.output)
+	case *c.output == "/dev/stdout":
+		return errors.New("restore: for standard output say -o -")
 	case *c.output == "" && !*c.dryRun && strings.Contains(*c.source, "://"):
 		return errors.New("restore: say where to with -o FILE")
 	case stream && (*c.force || *c.ifNotExists || *c.owner != "" || *c.mode != ""):
@@ -154,12 +164,13 @@ func (c *restoreCommand) runAll(ctx context.Context, r recovery.Recovery, done f
 		case out.Err != nil:
 			fmt.Fprintf(c.env.Stderr, "sqlwatch: %s: %v\n", out.Database, interrupted(ctx, out, out.Err))
 		case !*c.asJSON:
+			c.warn(out, out.Database+": ")
 			fmt.Fprintf(c.env.Stdout, "%s: ", out.Database)
-			if err := c.print(c.env.Stdout, out); err != nil {
+			if err := out.Write(c.env.Stdout); err != nil {
 				fmt.Fprintf(c.env.Stderr, "sqlwatch: %v\n", err)
 			}
 		default:
-			c.warn(out)
+			c.warn(out, out.Database+": ")
 		}
 		reports = append(reports, recovery.NewReport(out))
 	})
@@ -169,15 +180,16 @@ func (c *restoreCommand) runAll(ctx context.Context, r recovery.Recovery, done f
 	return err
 }
 
-func (c *restoreCommand) warn(out recovery.Outcome) {
+// warn says what is to be known of one database, which is named where there are others.
+func (c *restoreCommand) warn(out recovery.Outcome, name string) {
 	for _, w := range out.Warnings {
-		fmt.Fprintf(c.env.Stderr, "sqlwatch: %s\n", w)
+		fmt.Fprintf(c.env.Stderr, "sqlwatch: %s%s\n", name, w)
 	}
 }
 
 // print says what came of one database.
 func (c *restoreCommand) print(w io.Writer, out recovery.Outcome) error {
-	c.warn(out)
+	c.warn(out, "")
 	return printTo(w, *c.asJSON, recovery.NewReport(out), out.Write)
 }
 

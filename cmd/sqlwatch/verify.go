@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/recovery"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
@@ -26,7 +27,10 @@ func registerVerify(app *kingpin.Application, env *environment) {
 	txid := cmd.Flag("txid", "Verify the state after this TXID.").PlaceHolder("N").String()
 	scratch := cmd.Flag("scratch", "Directory with space for the database. Default: $TMPDIR.").PlaceHolder("DIR").String()
 	asJSON := cmd.Flag("json", "Print JSON.").Bool()
-	cmd.Action(func(*kingpin.ParseContext) error {
+	cmd.Action(func(parsed *kingpin.ParseContext) error {
+		if err := cli.Given(parsed, "timestamp", "txid"); err != nil {
+			return err
+		}
 		target, err := parseTarget(*txid, *timestamp)
 		if err != nil {
 			return err

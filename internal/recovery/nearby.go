@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
@@ -22,10 +23,8 @@ func Explain(ctx context.Context, t config.ReplicaTarget, err error) error {
 	if !errors.Is(err, catalog.ErrEmpty) && !errors.Is(err, store.ErrMisplaced) {
 		return err
 	}
-	for above, ok := parent(t); ok; above, ok = parent(above) {
-		if holds(ctx, above) {
-			return fmt.Errorf("%w: there is a replica at %s", err, above.Place())
-		}
+	if above, found := around(ctx, t); found {
+		return fmt.Errorf("%w: there is a replica at %s", err, above.Place())
 	}
 	if below := children(ctx, t); len(below) > 0 {
 		return fmt.Errorf("%w: there are replicas below it: %s", err, strings.Join(below, ", "))
@@ -36,6 +35,33 @@ func Explain(ctx context.Context, t config.ReplicaTarget, err error) error {
 		}
 	}
 	return err
+}
+
+// around returns the replica in whose place another place is.
+func around(ctx context.Context, t config.ReplicaTarget) (config.ReplicaTarget, bool) {
+	for above, ok := parent(t); ok; above, ok = parent(above) {
+		if holds(ctx, above) {
+			return above, true
+		}
+	}
+	return t, false
+}
+
+// inReplica is what the places in a replica are called first, below which there is no other.
+var inReplica = regexp.MustCompile(`^/?(ltx|generations|sqlwatch|[0-9a-f]{4})(/|$)`)
+
+// unbegun returns what speaks against a place without a replica being one where nothing
+// was replicated yet: an error inside of a replica, and a warning above others.
+func unbegun(ctx context.Context, t config.ReplicaTarget) (warning string, err error) {
+	above, found := around(ctx, t)
+	inside := strings.TrimPrefix(t.File.Dir+t.S3.Prefix, above.File.Dir+above.S3.Prefix)
+	if found && inReplica.MatchString(inside) {
+		return "", fmt.Errorf("nothing is there, and it is a part of the replica at %s", above.Place())
+	}
+	if below := children(ctx, t); len(below) > 0 {
+		return "there are replicas below it: " + strings.Join(below, ", "), nil
+	}
+	return "", nil
 }
 
 // parent is the place that contains another. A bucket's root and a file system's end it.

@@ -140,7 +140,7 @@ func (r Recovery) Drill(ctx context.Context, arg string, o restore.DrillOptions)
 	o.SyncEvery = s.Replica.SyncEvery
 	warning := ""
 	if o.Target == (catalog.Target{}) {
-		if o.Reach, warning = r.cursor(ctx, s); warning != "" {
+		if o.Reach, _, warning = r.cursor(ctx, s); warning != "" {
 			o.Reach = 0
 		}
 	}
@@ -173,20 +173,27 @@ func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) 
 	o.SyncEvery = s.Replica.SyncEvery
 	warning := ""
 	if o.Target == (catalog.Target{}) {
-		if out.Daemon, warning = r.cursor(ctx, s); warning == "" {
+		if out.Daemon, _, warning = r.cursor(ctx, s); warning == "" {
 			o.Reach = out.Daemon
 		}
 	}
 	result, err := restore.Run(ctx, s.Store, o)
+	if last, still := r.stillLast(ctx, s, err); still {
+		o.Target = catalog.Target{TXID: last}
+		result, err = restore.Run(ctx, s.Store, o)
+	}
 	out.Result = result
 	if warning != "" {
 		out.Warnings = append(out.Warnings, warning)
 	}
 	if r.IfReplicaExists && NothingYet(s.Replica, err) {
-		if err := known(ctx, s); err != nil {
+		warning, err := unbegun(ctx, s.Replica)
+		if err = errors.Join(err, known(ctx, s)); err != nil {
 			return out, fmt.Errorf("%s: %w", out.Place, err)
 		}
-		out.Nothing = true
+		if out.Nothing = true; warning != "" {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", out.Place, warning))
+		}
 		return out, nil
 	}
 	if err = short(o.Reach, Explain(ctx, s.Replica, err)); err == nil {
@@ -213,30 +220,42 @@ func known(ctx context.Context, s target.Source) error {
 		"empty, start the application without this restore", s.Lineage), err)
 }
 
+// stillLast returns the last TXID of a replica where err says that the moment asked for
+// is behind it, and the running daemon that nothing was committed until then.
+func (r Recovery) stillLast(ctx context.Context, s target.Source, err error) (ltx.TXID, bool) {
+	var outside *catalog.RangeError
+	if !errors.As(err, &outside) || !outside.Target.Timestamp.After(outside.Last.Timestamp) {
+		return 0, false
+	}
+	last := outside.Last.TXID
+	txid, caughtUp, warning := r.cursor(ctx, s)
+	return last, warning == "" && last > 0 && txid == last && !outside.Target.Timestamp.After(caughtUp)
+}
+
 // cursor asks the running daemon how far it has come with a replica, 0 where none answers
-// or knows of it. Where the replica is another lineage's by now its TXIDs say nothing:
-// then there is a warning.
-func (r Recovery) cursor(ctx context.Context, s target.Source) (txid ltx.TXID, warning string) {
+// or knows of it, and until when nothing was committed that is not there. Where the replica
+// is another lineage's by now its TXIDs say nothing: then there is a warning.
+func (r Recovery) cursor(ctx context.Context, s target.Source) (txid ltx.TXID, caughtUp time.Time, warning string) {
 	if s.Database.Name == "" {
-		return 0, ""
+		return 0, caughtUp, ""
 	}
 	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	known, err := r.Resolver.Daemon.Databases(asking, s.Database.Name)
 	if err != nil || len(known) != 1 || known[0].Path != s.Database.Path || known[0].Sample == nil {
-		return 0, ""
+		return 0, caughtUp, ""
 	}
 	for _, replica := range known[0].Sample.Replicas {
 		if replica.Name == s.Replica.Name {
-			txid = ltx.TXID(replica.TXID)
+			txid, caughtUp = ltx.TXID(replica.TXID), replica.CaughtUp
 		}
 	}
 	line, err := lineage.Read(ctx, s.Store)
 	if txid > 0 && err == nil && s.Lineage != "" && line.ID != s.Lineage {
-		return txid, fmt.Sprintf("the running daemon has stored up to txid %d of lineage %.8s there, and the replica holds "+
-			"lineage %.8s of %s", txid, s.Lineage, line.ID, line.By)
+		return txid, caughtUp, fmt.Sprintf("the running daemon has stored up to txid %d of lineage %.8s there, and the "+
+			"replica holds lineage %.8s of %s", txid, s.Lineage, line.ID, line.By)
 	}
-	return txid, ""
+	return txid, caughtUp, ""
 }
 
 // NothingYet reports whether a replica is empty, or its directory was not made yet. A

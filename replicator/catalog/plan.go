@@ -96,7 +96,11 @@ func (e *RangeError) Error() string {
 		return fmt.Sprintf("%s was compacted away: the restore points next to it are --txid %d and --txid %d", asked,
 			e.First.TXID, e.Last.TXID)
 	}
-	return fmt.Sprintf("%s is outside of what can be restored: %s to %s", asked, e.First, e.Last)
+	hint := ""
+	if e.Target.Timestamp.After(e.Last.Timestamp) {
+		hint = "; leave --timestamp out for the newest"
+	}
+	return fmt.Sprintf("%s is outside of what can be restored: %s to %s%s", asked, e.First, e.Last, hint)
 }
 
 // MakePlan finds the files that make the target's state: the newest

@@ -114,7 +114,8 @@ func Resolve(output string) (string, error) {
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return "", fmt.Errorf("%s is a symbolic link that leads nowhere: %w", output, err)
+			return "", fmt.Errorf("%s is a symbolic link that leads nowhere: %w: name with -o the file that it is to lead to",
+				output, err)
 		}
 		return path, nil
 	}
