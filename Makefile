@@ -44,7 +44,7 @@ e2e:
 	go build -C tools/litestream -o $(CURDIR)/bin/litestream $(LITESTREAM)
 	go build -C tools/litestream03 -o $(CURDIR)/bin/litestream03 $(LITESTREAM)
 	LITESTREAM=$(CURDIR)/bin/litestream LITESTREAM3=$(CURDIR)/bin/litestream03 go test -count=1 -run Litestream -v ./replicator/restore
-	LITESTREAM=$(CURDIR)/bin/litestream go test -C tools/e2e -count=1 -parallel 8 -timeout 30m ./...
+	LITESTREAM=$(CURDIR)/bin/litestream LITESTREAM3=$(CURDIR)/bin/litestream03 go test -C tools/e2e -count=1 -parallel 8 -timeout 30m ./...
 
 .PHONY: conditions
 conditions:

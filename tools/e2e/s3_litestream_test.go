@@ -139,9 +139,12 @@ func TestS3AdoptsLitestreams_C5(t *testing.T) {
 	commits(t, db, 1, 100)
 	synced(t, d)
 	must(t, l.wantBoth(server, db, prefix))
-	path, _ := restoreS3(t, s3URL(server.url(), prefix), "--txid", fmt.Sprint(theirs.TXID))
-	if got := contents(t, path); got != early {
-		t.Errorf("what Litestream had stored: %s, want %s", got, early)
+	for flag, value := range map[string]string{"--txid": fmt.Sprint(theirs.TXID),
+		"--timestamp": theirs.Timestamp.Format(time.RFC3339Nano)} {
+		path, _ := restoreS3(t, s3URL(server.url(), prefix), flag, value)
+		if got := contents(t, path); got != early {
+			t.Errorf("what Litestream had stored, by %s: %s, want %s", flag, got, early)
+		}
 	}
 }
 
