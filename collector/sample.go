@@ -78,6 +78,8 @@ type Database struct {
 	WALResetBug   bool   `json:"wal_reset_bug"`  // EngineVersion has the WAL-reset bug
 	// its pages carry checksums (cksumvfs): it is measured, and neither checkpointed nor replicated
 	PageChecksums bool `json:"page_checksums,omitempty"`
+	// it is encrypted behind a plain header: it is measured, and neither checkpointed nor replicated
+	Encrypted bool `json:"encrypted,omitempty"`
 	// distinct processes seen holding a lock within the last minute: at least this many are attached
 	Processes int `json:"processes"`
 }
@@ -157,6 +159,9 @@ type Disk struct {
 	FSType     string `json:"fstype"`
 	Mountpoint string `json:"mountpoint"`
 	Network    bool   `json:"network,omitempty"`
+	ReadOnly   bool   `json:"read_only,omitempty"` // nobody can write there
+	// it is read-only where sqlwatch sees it, and the application may be able to write there
+	ReadOnlyHere bool `json:"read_only_here,omitempty"`
 }
 
 // Replica is how far one replica has come. It is filled in by whoever runs the
@@ -224,4 +229,5 @@ const (
 	CaptureNoRoom    = "no_room"    // the state directory's file system is full
 	CaptureFileCut   = "file_cut"   // the main file lacks pages
 	CaptureIndexCut  = "index_cut"  // the -shm file was cut short while it was in use
+	CaptureSchema    = "schema"     // SQLite cannot read the schema
 )

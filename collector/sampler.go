@@ -244,7 +244,7 @@ func (r *Sampler) open() (dbfile.Stat, error) {
 		if err := r.Close(); err != nil {
 			return st, fmt.Errorf("close the files of %s, which were replaced: %w", r.path, err)
 		}
-		r.disk.mountLooked = time.Time{}
+		r.disk.read = time.Time{}
 	}
 	r.forget()
 	f, err := dbfile.Open(r.path)
@@ -297,6 +297,9 @@ func (r *Sampler) facts(now time.Time) error {
 	}
 	if err != nil {
 		return err
+	}
+	if d.Encrypted = h.Encrypted; h.Encrypted {
+		h.FreelistPages, h.Pages, h.LibraryVersion = 0, 0, 0 // they are not to be known
 	}
 	d.PageSize, d.FreelistPages = h.PageSize, h.FreelistPages
 	d.Pages = uint32(st.DatabaseSize / int64(h.PageSize))

@@ -46,7 +46,7 @@ func (c *benchCommand) run() error {
 	if err != nil {
 		return err
 	}
-	copied, done := progressTo(c.env.Stderr, "copying")
+	copied, done := progressTo(c.env.Stderr, "copying", "looking at the database")
 	plan := walbench.Plan{Database: path, Scratch: *c.scratch, Synchronous: *c.synchronous, Readers: *c.readers,
 		Duration: *c.duration, Copied: copied}
 	if isTerminal(c.env.Stderr) {

@@ -71,6 +71,7 @@ var errorsAsConditions = map[string]string{
 	"internal/sqlite.ErrNotWAL":       "not_wal",
 	"internal/sqlite.ErrReadOnly":     "action_failed",
 	"internal/sqlite.ErrCorrupt":      "drill_failed",
+	"internal/sqlite.ErrSchema":       "schema_unreadable",
 	"internal/sqlite.ErrNoMemory":     "action_failed",
 	"internal/sqlite.ErrNotExist":     "missing",
 	"internal/sqlite.ErrReplaced":     "- the files are opened again",

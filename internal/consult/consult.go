@@ -53,7 +53,8 @@ func (c Consultation) Hold(ctx context.Context, r Request) (doctor.Report, []con
 	}
 	hung := silent(looked(targets, cfg))
 	host := c.host(r, cfg, targets, tips, hung)
-	report := doctor.Report{Databases: []doctor.Examined{}, Host: doctor.DiagnoseHost(host), Conditions: daemon.itself}
+	report := doctor.Report{Databases: []doctor.Examined{}, Host: unsaid(doctor.DiagnoseHost(host), daemon.itself),
+		Conditions: daemon.itself}
 	report.Faults = doctor.Faults(report.Host) + wrong(report.Conditions)
 	examined := c.examineAll(ctx, r, targets, hung)
 	if err := ctx.Err(); err != nil {
@@ -89,7 +90,7 @@ func (c Consultation) ask(ctx context.Context) answers {
 	if err != nil {
 		return answers{itself: []health.Condition{}}
 	}
-	return answers{itself: append([]health.Condition{}, c.Resolver.Daemon.Health(ctx).Conditions...), databases: known}
+	return answers{itself: health.InDoctor(c.Resolver.Daemon.Health(ctx).Conditions), databases: known}
 }
 
 // of returns what the daemon says of a database; never nil.
@@ -100,7 +101,7 @@ func (a answers) of(t config.DatabaseTarget, hung paths) []health.Condition {
 	}
 	for _, d := range a.databases {
 		if d.Name == t.Name || d.Path == path {
-			return append([]health.Condition{}, d.Conditions...)
+			return health.InDoctor(d.Conditions)
 		}
 	}
 	return []health.Condition{}

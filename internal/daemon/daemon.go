@@ -207,6 +207,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return d.reload(ctx) })
 	group.Go(func() error { d.past.Keep(ctx, nil); return nil }) // why that fails is said at the end, once
+	group.Go(func() error { return d.itself.look(ctx, d.config.Server.StateDir) })
 	d.announce("READY=1")
 	group.Go(func() error { return d.tell(ctx) })
 	if d.o.Ready != nil {

@@ -45,6 +45,8 @@ func captureOf(spooled int64, err error, since time.Time) *collector.Capture {
 		c.Reason = collector.CaptureFileCut
 	case errors.Is(err, sqlite.ErrIndexCut):
 		c.Reason = collector.CaptureIndexCut
+	case errors.Is(err, sqlite.ErrSchema):
+		c.Reason = collector.CaptureSchema
 	}
 	return c
 }

@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/web"
@@ -21,6 +24,7 @@ type itself struct {
 	reload  string // why the last reload was refused
 	watched int
 	leftOut []health.LeftOut
+	state   collector.Disk // which holds the state directory; zero before it was looked at
 }
 
 func newItself(notices func() map[string]string) *itself {
@@ -48,12 +52,42 @@ func (i *itself) expanded(watched int, leftOut []config.LeftOut) (files int) {
 	return health.Files(all)
 }
 
+// stateEvery is how often the file system of the state directory is looked at.
+const stateEvery = 10 * time.Second
+
+// look watches the file system of the state directory until ctx ends. A look may never return, and
+// then nobody waits for it.
+func (i *itself) look(ctx context.Context, stateDir string) error {
+	tick := time.NewTicker(stateEvery)
+	defer tick.Stop()
+	var looking atomic.Bool
+	for {
+		if looking.CompareAndSwap(false, true) {
+			go func() {
+				defer looking.Store(false)
+				m, err := collector.DiskOf(stateDir)
+				if err != nil { // whoever writes there says so
+					return
+				}
+				i.mu.Lock()
+				defer i.mu.Unlock()
+				i.state = m
+			}()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // now returns the conditions that hold now, and puts them up.
 func (i *itself) now() web.Itself {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	found := health.OfDaemon(health.Daemon{ReloadErr: i.reload, Databases: i.watched, LeftOut: i.leftOut,
-		Faults: i.faults.Count(), LostNotices: i.notices()})
+		Faults: i.faults.Count(), LostNotices: i.notices(), State: i.state})
 	return web.Itself{Conditions: i.board.Note(health.Itself, time.Now(), found), LeftOut: i.leftOut}
 }
 

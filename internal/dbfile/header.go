@@ -63,6 +63,7 @@ type DatabaseHeader struct {
 	ApplicationID     uint32
 	VersionValidFor   uint32
 	LibraryVersion    uint32
+	Encrypted         bool // behind a plain header: bytes that SQLite leaves zero are not, in no format that there is
 }
 
 // ParseDatabaseHeader decodes the first bytes of a database file. It refuses,
@@ -96,6 +97,7 @@ func ParseDatabaseHeader(b []byte) (DatabaseHeader, error) {
 		VersionValidFor:   u32(92),
 		LibraryVersion:    u32(96),
 	}
+	h.Encrypted = h.SchemaFormat > 4 && bytes.ContainsFunc(b[72:92], func(r rune) bool { return r != 0 })
 	switch {
 	case !validPageSize(h.PageSize):
 		return h, fmt.Errorf("%w: page size %d", ErrNotDatabase, h.PageSize)

@@ -2,6 +2,7 @@ package dbfile
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -158,4 +159,27 @@ func FuzzParseDatabaseHeader(f *testing.F) {
 			t.Errorf("accepted page size %d with %d reserved", h.PageSize, h.ReservedBytes)
 		}
 	})
+}
+
+// A header of SQLCipher 4.5.5 with cipher_plaintext_header_size=32: from its byte 32 on it is encrypted.
+func TestEncryptedBehindPlainHeader(t *testing.T) {
+	t.Parallel()
+	b, err := hex.DecodeString("53514c69746520666f726d617420330010000202504020200000000200000002" +
+		"6447df44ef6eb2332d5b4b3dfa82527d627fde6ca0d1ba726f31487889120bd87402" +
+		"23390d88cf88a11fb9a66013063a61dd1ad165566ec557849ae8ce372bf7de52c7dc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := ParseDatabaseHeader(b); err != nil || !h.Encrypted || !h.WAL() {
+		t.Errorf("got %+v, %v", h, err)
+	}
+	plain := sampleHeader()
+	plain[47] = 4                          // the newest format
+	for _, change := range []int{47, 80} { // a format of the future, a reserved byte in use: neither alone tells
+		plain[change] ^= 0x10
+		if h, err := ParseDatabaseHeader(plain); err != nil || h.Encrypted {
+			t.Errorf("byte %d changed: %+v, %v", change, h, err)
+		}
+		plain[change] ^= 0x10
+	}
 }

@@ -50,6 +50,7 @@ type File struct {
 	Engine           string // of the last writer; "" where it is not known
 	WALResetBug      bool
 	PageChecksums    bool // as cksumvfs writes them
+	Encrypted        bool // behind a plain header
 	UID, GID         int
 	Mode             fs.FileMode
 	Links            uint64
@@ -93,6 +94,7 @@ type Place struct {
 	Size, Available   uint64
 	Network, Volatile bool
 	ReadOnly          bool
+	ReadOnlyHere      bool // others may be able to write there
 }
 
 // Process is one that is connected to the database.

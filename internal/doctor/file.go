@@ -123,7 +123,14 @@ func overlayFilesystem(f Facts) []Finding {
 }
 
 func readOnlyFilesystem(f Facts) []Finding {
-	if !f.readable() || !f.Place.ReadOnly {
+	switch {
+	case !f.readable():
+		return nil
+	case f.Place.ReadOnlyHere:
+		return one("read-only-filesystem", Warning, "the file system at "+f.Place.Point+" is mounted read-only here",
+			"the application may see it otherwise, but a sqlwatch that sees it so can neither checkpoint nor replicate",
+			"let sqlwatch write there: ReadWritePaths= in its unit, no :ro at its container's volume")
+	case !f.Place.ReadOnly:
 		return nil
 	}
 	return one("read-only-filesystem", Critical, "the file system at "+f.Place.Point+" is read-only",
@@ -294,7 +301,7 @@ func writable(p Place) string {
 }
 
 func stateDirMissing(h Host) []Finding {
-	if h.StateDir != "" && h.StateDirPlace.ReadOnly {
+	if h.StateDir != "" && (h.StateDirPlace.ReadOnly || h.StateDirPlace.ReadOnlyHere) {
 		return one("state-directory-read-only", Critical, fmt.Sprintf("the file system at %s, which holds the state "+
 			"directory %s, is read-only", h.StateDirPlace.Point, h.StateDir),
 			"captured commits are kept there until they are uploaded: nothing new is replicated",

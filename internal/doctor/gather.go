@@ -76,7 +76,7 @@ func (f *Facts) place() {
 
 func placeOf(m filesystem.Mount) Place {
 	return Place{Type: m.Type, Point: m.Point, Size: m.Size, Available: m.Available, Network: m.Network,
-		Volatile: m.Volatile, ReadOnly: m.ReadOnly}
+		Volatile: m.Volatile, ReadOnly: m.ReadOnly, ReadOnlyHere: m.ReadOnlyHere}
 }
 
 func (f *Facts) header(files *dbfile.Files) {
@@ -93,7 +93,7 @@ func (f *Facts) header(files *dbfile.Files) {
 	f.File = File{
 		Size: st.DatabaseSize, WALSize: st.WALSize, PageSize: h.PageSize, WALMode: h.WAL(),
 		Engine: dbfile.EngineVersion(h.LibraryVersion), WALResetBug: dbfile.HasWALResetBug(h.LibraryVersion),
-		PageChecksums: files.PageChecksums(h),
+		PageChecksums: files.PageChecksums(h), Encrypted: h.Encrypted,
 		UID:           int(st.UID), GID: int(st.GID), Mode: st.Mode, Links: st.Links, Dir: filepath.Dir(f.Real),
 	}
 }

@@ -97,8 +97,13 @@ func litestreamLeftovers(f Facts) []Finding {
 }
 
 func schemaUnreadable(f Facts) []Finding {
-	if !f.readable() || f.Litestream.TablesErr == "" {
+	switch {
+	case !f.readable() || f.Litestream.TablesErr == "":
 		return nil
+	case f.File.Encrypted:
+		return one("schema-unreadable", Warning, "the database is encrypted behind a plain header",
+			"nothing of it can be read without its key: it can be measured, but neither checkpointed nor replicated",
+			"take replicate_to out of its block, and back it up by its application, which has the key")
 	}
 	return one("schema-unreadable", Warning, "the schema cannot be read: "+f.Litestream.TablesErr,
 		"it may be corrupt, or encrypted behind a plain header (SQLCipher's cipher_plaintext_header_size), which "+

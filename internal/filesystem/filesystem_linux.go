@@ -2,8 +2,11 @@ package filesystem
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
@@ -73,7 +76,8 @@ func Of(path string) (Mount, error) {
 		ReadOnly:  st.Flags&unix.ST_RDONLY != 0,
 	}
 	if at, err := mountOf(path); err == nil {
-		m.Type, m.Point, m.ReadOnly = at.fstype, at.point, m.ReadOnly || at.readOnly
+		m.Type, m.Point = at.fstype, at.point
+		m.ReadOnly, m.ReadOnlyHere = at.readOnly, m.ReadOnly && !at.readOnly
 	}
 	return m, nil
 }
@@ -94,6 +98,34 @@ func retry(call func() error) error {
 	}
 }
 
+// mountsAge is how old a reading of /proc/self/mountinfo may be: a thousand databases ask every
+// ten seconds, and a host of containers has thousands of mounts.
+const mountsAge = 5 * time.Second
+
+// mountTable is the last reading of /proc/self/mountinfo.
+type mountTable struct {
+	mu   sync.Mutex
+	read time.Time
+	all  []*procfs.MountInfo
+}
+
+var mounts mountTable
+
+// look returns all mounts, read anew where they are old or do not have the one of the given number.
+func (t *mountTable) look(id int) ([]*procfs.MountInfo, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known := slices.ContainsFunc(t.all, func(m *procfs.MountInfo) bool { return m.MountID == id })
+	if known && time.Since(t.read) < mountsAge {
+		return t.all, nil
+	}
+	all, err := procfs.GetMounts()
+	if err == nil {
+		t.all, t.read = all, time.Now()
+	}
+	return all, err
+}
+
 // mountOf finds the mount of a file in /proc/self/mountinfo, by the mount's
 // number and not by the path's prefix, which bind mounts make ambiguous.
 func mountOf(path string) (mounted, error) {
@@ -104,11 +136,11 @@ func mountOf(path string) (mounted, error) {
 	if sx.Mask&unix.STATX_MNT_ID == 0 {
 		return mounted{}, fmt.Errorf("statx %s: kernel before 5.8 does not tell the mount", path)
 	}
-	mounts, err := procfs.GetMounts()
+	all, err := mounts.look(int(sx.Mnt_id))
 	if err != nil {
 		return mounted{}, fmt.Errorf("read mounts: %w", err)
 	}
-	for _, m := range mounts {
+	for _, m := range all {
 		if m.MountID != int(sx.Mnt_id) {
 			continue
 		}
@@ -122,7 +154,9 @@ func mountOf(path string) (mounted, error) {
 			return mounted{}, fmt.Errorf("read mounts: device %q: %w", m.MajorMinorVer, err)
 		}
 		// After an error, newer kernels (seen: 6.18) make an ext4 read-only without ST_RDONLY.
-		_, readOnly := m.SuperOptions["emergency_ro"]
+		_, failed := m.SuperOptions["emergency_ro"]
+		_, readOnly := m.SuperOptions["ro"]
+		readOnly = readOnly || failed
 		return mounted{m.FSType, unescapeMount(m.MountPoint), unix.Mkdev(uint32(maj), uint32(mnr)), readOnly}, nil
 	}
 	return mounted{}, fmt.Errorf("mount %d of %s is not in /proc/self/mountinfo", sx.Mnt_id, path)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
@@ -16,6 +17,7 @@ type Daemon struct {
 	LeftOut     []LeftOut
 	Faults      int // panics of request handlers since the start
 	LostNotices map[string]string
+	State       collector.Disk // which holds the state directory; zero: not known
 }
 
 // LeftOut is a database of the configuration that is not watched, or a glob that
@@ -46,6 +48,15 @@ func OfDaemon(d Daemon) []Condition {
 			"sqlwatch check")
 	}
 	f.leftOut(d.LeftOut)
+	if s := d.State; s.ReadOnly || s.ReadOnlyHere {
+		cure := writable(s.Mountpoint)
+		if s.ReadOnlyHere {
+			cure = writableHere
+		}
+		f.add("state_directory_read_only", Critical,
+			"The file system at "+s.Mountpoint+", which holds the state directory, is read-only.",
+			"Commits are kept there until they are uploaded: nothing new is replicated.", cure)
+	}
 	if d.Faults > 0 {
 		f.add("handler_panicked", Warning, fmt.Sprintf("Because of a bug in sqlwatch %s failed since its start.",
 			show.Count(d.Faults, "request")),

@@ -83,6 +83,7 @@ func OfDatabase(d Database) []Condition {
 			f.state(&d, s)
 		}
 		f.disk(s.Disk)
+		f.readOnly(&d, s.Disk)
 		if s.State == collector.StateUp {
 			f.writers(s, d.Now)
 			f.readers(&d, s)
@@ -97,8 +98,10 @@ func OfDatabase(d Database) []Condition {
 			f.add("page_checksums", Critical, fmt.Sprintf("The pages of %s carry checksums (cksumvfs).", d.Name),
 				"A page without its checksum is an I/O error for the application, so the database is measured, but neither "+
 					"checkpointed nor replicated.",
-				"rebuild it without them, as `sqlwatch doctor DB` says")
+				fmt.Sprintf("stop the application, then: sqlite3 %s '.filectrl reserve_bytes 0' 'PRAGMA journal_mode=delete' "+
+					"VACUUM 'PRAGMA journal_mode=wal'", show.Quote(d.Path)))
 		}
+		f.schema(&d, s)
 		f.capture(s.Capture, s.State, d.Now)
 		for i := range s.Replicas {
 			f.replica(&s.Replicas[i], s, d.Now)
@@ -112,7 +115,8 @@ func OfDatabase(d Database) []Condition {
 func (f *findings) opening(d *Database) {
 	if d.OpenErr != "" && d.Faults == 0 {
 		f.add("open_failed", Critical, sentence("Opening "+d.Name+" failed: "+d.OpenErr),
-			"It is retried regularly; until it succeeds nothing is replicated and no policy acts.", "sqlwatch doctor DB")
+			"It is retried regularly; until it succeeds nothing is replicated and no policy acts.",
+			"correct what the error names, then: sqlwatch reload"+closer)
 	}
 }
 
@@ -146,8 +150,10 @@ func (f *findings) state(d *Database, s *collector.Sample) {
 		}
 		f.add("not_wal", severity, what, "Checkpoints and replication need WAL mode.", "sqlwatch doctor --fix DB")
 	case collector.StateNotDatabase:
-		f.add("not_a_database", Critical, what, "Only regular files that start with an SQLite header are opened.",
-			"correct path or glob in the configuration")
+		f.add("not_a_database", Critical, what,
+			"Only regular files that start with an SQLite header are opened; one that is encrypted (SQLCipher) does not.",
+			"correct path or glob in the configuration; of an encrypted database take it out: "+
+				"its application must back it up")
 	case collector.StateForeignOwner:
 		f.add("foreign_owner", Critical, what, "Side files made by another user would lock the application out.",
 			"run sqlwatch as the database's owner")
@@ -168,7 +174,27 @@ func (f *findings) unreadable(s *collector.Sample, what string) {
 		return
 	}
 	f.add("unreadable", Critical, what, "Nothing is measured, and if the database has replicas they fall behind.",
-		"sqlwatch doctor DB")
+		"do what it says; dmesg shows disk errors"+closer)
+}
+
+// schema says that SQLite, without a key or of this version, can read nothing of the database.
+func (f *findings) schema(d *Database, s *collector.Sample) {
+	failed := s.Capture != nil && s.Capture.Reason == collector.CaptureSchema
+	severity := Critical
+	if !d.Replicated {
+		severity = Warning
+	}
+	switch {
+	case s.Database.Encrypted:
+		f.add("schema_unreadable", severity, fmt.Sprintf("%s is encrypted behind a plain header.", d.Name),
+			"Nothing of it can be read without its key, so it is measured, but neither checkpointed nor replicated.",
+			"take replicate_to out of its block, and back it up by its application, which has the key")
+	case failed:
+		f.add("schema_unreadable", severity, sentence("The schema of "+d.Name+" cannot be read: "+s.Capture.Err),
+			"It is corrupt, or of an SQLite that is newer than sqlwatch's; commits are not captured.",
+			fmt.Sprintf("sqlite3 %s 'PRAGMA integrity_check' with the application's SQLite: if it says ok, update sqlwatch; "+
+				"else stop the application, then: sqlwatch restore --force DB", show.Quote(d.Path)))
+	}
 }
 
 func (f *findings) disk(d collector.Disk) {
@@ -185,6 +211,33 @@ func (f *findings) disk(d collector.Disk) {
 	case share < diskWarning && free < diskWarningAt:
 		f.add("disk_low", Warning, what, why, "free space on "+d.Mountpoint)
 	}
+}
+
+// readOnly says that nobody can write to the file system of the database, or that sqlwatch cannot.
+func (f *findings) readOnly(d *Database, disk collector.Disk) {
+	switch {
+	case disk.ReadOnly:
+		f.add("read_only_filesystem", Critical, "The file system at "+disk.Mountpoint+" is read-only.",
+			"The application cannot commit; Linux makes a file system read-only after disk errors.", writable(disk.Mountpoint))
+	case disk.ReadOnlyHere:
+		severity := Warning
+		if d.Replicated {
+			severity = Critical
+		}
+		f.add("read_only_filesystem", severity,
+			"The file system at "+disk.Mountpoint+" is mounted read-only where sqlwatch runs.",
+			"The application may see it otherwise; sqlwatch can neither checkpoint nor replicate the database.",
+			writableHere)
+	}
+}
+
+// writableHere is the cure of a file system that is read-only where sqlwatch runs.
+const writableHere = "let sqlwatch write there: ReadWritePaths= in its unit, no :ro at its container's volume"
+
+// writable is the cure of a file system that is read-only.
+func writable(mountpoint string) string {
+	return "dmesg; after a disk error unmount it, fsck, mount it again; else: mount -o remount,rw " +
+		show.Quote(mountpoint)
 }
 
 func (f *findings) writers(s *collector.Sample, now time.Time) {
@@ -269,7 +322,7 @@ func (f *findings) wal(s *collector.Sample, now time.Time) {
 		f.add("checkpoint_starved", Warning, fmt.Sprintf("%s of commits have not reached the database file for up to %s.",
 			show.Bytes(int64(waits)), show.Span(lag)),
 			"No checkpoint completes: a reader is in the way, or nobody runs one. Nothing is lost, but the WAL grows.",
-			"sqlwatch why DB")
+			"sqlwatch checkpoint DB --mode passive, which blocks nobody; sqlwatch blockers DB names the reader")
 	}
 }
 
@@ -281,7 +334,8 @@ func (f *findings) policies(d *Database) {
 	for _, policy := range slices.Sorted(maps.Keys(d.Hindered)) {
 		f.about("policy_hindered", policy, Warning, sentence("Policy "+policy+" cannot do its job: "+
 			d.Hindered[policy]),
-			"Waiting will not help: what it should keep small keeps growing.", "sqlwatch why DB "+show.Quote(policy))
+			"Waiting will not help: what it should keep small keeps growing.",
+			"give it a larger stall_budget or a longer window: sqlwatch why DB "+show.Quote(policy)+" says which")
 	}
 	if a := d.Failed; a != nil {
 		what := fmt.Sprintf("The last %s of %s ended %s", a.Action, a.Policy, a.Outcome)
@@ -290,7 +344,7 @@ func (f *findings) policies(d *Database) {
 		}
 		cure := a.Advice
 		if cure == "" {
-			cure = "sqlwatch why DB"
+			cure = "wait for the retry: sqlwatch why DB says when"
 		}
 		f.add("action_failed", Warning, sentence(what), "It is retried after its backoff.", cure)
 	}

@@ -7,6 +7,7 @@ package health
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +44,20 @@ type Condition struct {
 // String returns the condition on one line.
 func (c Condition) String() string {
 	return fmt.Sprintf("%s %s: %s %s → %s", c.Severity, c.ID, c.What, c.Why, c.Cure)
+}
+
+// closer is how a cure ends that sends to doctor for more. A cure says something else before.
+const closer = "; sqlwatch doctor DB looks closer"
+
+var closerShown = regexp.MustCompile("; `?sqlwatch doctor .+ (?:looks closer|compares the two)$")
+
+// InDoctor returns conditions as doctor itself shows them: without the advice to ask it.
+func InDoctor(conditions []Condition) []Condition {
+	shown := append([]Condition{}, conditions...)
+	for i := range shown {
+		shown[i].Cure = closerShown.ReplaceAllString(shown[i].Cure, "")
+	}
+	return shown
 }
 
 // Worst returns the severity of the worst condition, "" where there is none.

@@ -2,6 +2,7 @@ package health
 
 import (
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -61,10 +62,16 @@ var scenes = map[string]func(*Database){
 	"checkpoint_starved": func(d *Database) {
 		d.Sample.WAL.Frames, d.Sample.WAL.LagSince = 50000, now.Add(-time.Hour)
 	},
+	"schema_unreadable": func(d *Database) {
+		d.Sample.Capture.Reason, d.Sample.Capture.Err = collector.CaptureSchema, "malformed database schema (i)"
+	},
 	"page_checksums": func(d *Database) { d.Sample.Database.PageChecksums = true },
 	"wal_reset_bug":  func(d *Database) { d.Sample.Database.WALResetBug = true },
 	"disk_low":       func(d *Database) { d.Sample.Disk = collector.Disk{Known: true, SizeBytes: 100e9, FreeBytes: 1e9} },
-	"paused":         func(d *Database) { d.PausedUntil = now.Add(time.Hour) },
+	"read_only_filesystem": func(d *Database) {
+		d.Sample.Disk = collector.Disk{Known: true, SizeBytes: 1e11, FreeBytes: 1e11, Mountpoint: "/srv", ReadOnly: true}
+	},
+	"paused": func(d *Database) { d.PausedUntil = now.Add(time.Hour) },
 	"action_failed": func(d *Database) {
 		d.Failed = &Attempt{Action: "checkpoint", Policy: "shrink",
 			Outcome: "pinned"}
@@ -94,12 +101,14 @@ var scenes = map[string]func(*Database){
 
 // itselves is what brings each condition of the daemon itself about.
 var itselves = map[string]Daemon{
-	"daemon_down":         {Down: "no socket at /run/sqlwatch/admin.sock"},
-	"reload_failed":       {Databases: 1, ReloadErr: "app.hcl:3: no such block"},
-	"left_out":            {Databases: 1, LeftOut: []LeftOut{{Place: "/srv/b.db", Why: "the name is taken", Count: 1}}},
-	"no_databases":        {},
-	"handler_panicked":    {Databases: 1, Faults: 1},
-	"notification_failed": {Databases: 1, LostNotices: map[string]string{"webhook.ops": "404"}},
+	"daemon_down":   {Down: "no socket at /run/sqlwatch/admin.sock"},
+	"reload_failed": {Databases: 1, ReloadErr: "app.hcl:3: no such block"},
+	"left_out": {Databases: 1,
+		LeftOut: []LeftOut{{Place: "/srv/b.db", Why: "the name is taken", Count: 1}}},
+	"no_databases":              {},
+	"handler_panicked":          {Databases: 1, Faults: 1},
+	"state_directory_read_only": {Databases: 1, State: collector.Disk{Mountpoint: "/var", ReadOnly: true}},
+	"notification_failed":       {Databases: 1, LostNotices: map[string]string{"webhook.ops": "404"}},
 }
 
 func TestEveryCondition_V3(t *testing.T) {
@@ -358,5 +367,75 @@ func TestFiles(t *testing.T) {
 	all := []LeftOut{{Place: "/srv/b.db"}, {Place: "/srv/evil", Count: 7}, {Place: "/srv/c.db", Count: 1}}
 	if n := Files(all); n != 9 {
 		t.Errorf("%d files, want 9", n)
+	}
+}
+
+// A cure does something: none of them only sends to another view, which shows the same condition
+// with the same cure; and doctor does not send to itself.
+func TestCuresAreNotCircular(t *testing.T) {
+	t.Parallel()
+	judge := func(found []Condition) {
+		for _, c := range found {
+			if circular.MatchString(c.Cure) {
+				t.Errorf("%s: the cure %q is another view", c.ID, c.Cure)
+			}
+			if shown := InDoctor([]Condition{c})[0]; strings.Contains(shown.Cure, "sqlwatch doctor app") || shown.Cure == "" {
+				t.Errorf("%s: in doctor the cure is %q", c.ID, shown.Cure)
+			}
+		}
+	}
+	for _, kind := range Kinds() {
+		judge(OfDaemon(itselves[kind.ID]))
+		if change := scenes[kind.ID]; change != nil {
+			d := up()
+			change(&d)
+			judge(OfDatabase(d))
+		}
+	}
+	for reason := range causes {
+		for _, name := range []string{"s3.main", "file.main"} {
+			d := up()
+			failing(reason)(&d)
+			d.Sample.Replicas[0].Name = name
+			judge(OfDatabase(d))
+		}
+	}
+	for word := range hindrances {
+		d := up()
+		d.Sample.Replicas[0].MaintenanceErr = word
+		judge(OfDatabase(d))
+	}
+}
+
+var circular = regexp.MustCompile("^(see )?`?sqlwatch (doctor|why|status)( app)?( [a-z]+)?`?( and .*)?$")
+
+// A database that is encrypted behind a plain header is measured; nobody is harmed where it was
+// not to be replicated.
+func TestEncrypted(t *testing.T) {
+	t.Parallel()
+	for replicated, want := range map[bool]Severity{true: Critical, false: Warning} {
+		d := up()
+		d.Sample.Database.Encrypted, d.Replicated = true, replicated
+		d.Sample.Capture.Reason, d.Sample.Capture.Since = collector.CaptureSchema, now.Add(-time.Hour)
+		all := OfDatabase(d)
+		if len(all) != 1 || all[0].ID != "schema_unreadable" || all[0].Severity != want ||
+			!strings.Contains(all[0].What, "encrypted") || !strings.Contains(all[0].Cure, "replicate_to") {
+			t.Errorf("replicated %v: %+v", replicated, all)
+		}
+	}
+}
+
+// Where only sqlwatch cannot write, the application is not said to be harmed.
+func TestReadOnlyHere(t *testing.T) {
+	t.Parallel()
+	for replicated, want := range map[bool]Severity{true: Critical, false: Warning} {
+		d := up()
+		d.Sample.Disk = collector.Disk{Known: true, SizeBytes: 1e11, FreeBytes: 1e11, Mountpoint: "/srv", ReadOnlyHere: true}
+		d.Replicated = replicated
+		all := OfDatabase(d)
+		if len(all) != 1 || all[0].Severity != want || strings.Contains(all[0].Why, "cannot commit") ||
+			!strings.Contains(all[0].Cure, "ReadWritePaths=") {
+			t.Errorf("replicated %v: %+v", replicated, all)
+		}
 	}
 }

@@ -22,6 +22,7 @@ var kinds = []Kind{
 	{"handler_panicked", Warning, "A request of the page, the API or the admin socket failed because of a bug in " +
 		"sqlwatch."},
 	{"notification_failed", Warning, "A notifier did not accept the last message."},
+	{"state_directory_read_only", Critical, "The file system of the state directory is read-only."},
 
 	{"missing", Critical, "There is no file at the database's path."},
 	{"empty", Critical, "The database is an empty file: the application has written nothing yet, or the database " +
@@ -32,6 +33,8 @@ var kinds = []Kind{
 	{"foreign_wal", Critical, "The WAL that the application writes is not the one beside the database."},
 	{"network_filesystem", Critical, "The database is on a network file system."},
 	{"unreadable", Critical, "The database cannot be read."},
+	{"schema_unreadable", Critical, "SQLite cannot read the database's schema: it is encrypted, corrupt, or of a newer " +
+		"SQLite."},
 	{"open_failed", Critical, "Opening the database failed."},
 	{"hung", Critical, "No measurement of the database has finished for a minute: its disk may be hanging."},
 	{"restarted", Warning, "A bug in sqlwatch stopped the work on the database; it was restarted."},
@@ -47,6 +50,7 @@ var kinds = []Kind{
 		"replicated."},
 	{"wal_reset_bug", Warning, "The application's SQLite can lose commits when a checkpoint meets a WAL reset."},
 	{"disk_low", Critical, "The database's file system is nearly full."},
+	{"read_only_filesystem", Critical, "The database's file system is read-only."},
 	{"paused", Info, "An operator has paused the policies."},
 	{"action_failed", Warning, "The last action of a policy did not complete."},
 	{"policy_hindered", Warning, "A policy cannot do its job, and waiting does not help."},

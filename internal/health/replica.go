@@ -48,10 +48,11 @@ func (f *findings) capture(c *collector.Capture, state collector.State, now time
 				"database.",
 			"free space on that file system, or set server.state_dir to another; capture resumes by itself")
 	case c.Reason == collector.CaptureQueued: // each replica tells
+	case c.Reason == collector.CaptureSchema: // which has a condition of its own
 	case c.Reason != "" && c.Reason != collector.CaptureWaiting && now.Sub(c.Since) > unavailableTill/4:
 		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
 			"It is retried every two seconds; commits missed in the meantime are found by comparing the whole database.",
-			"sqlwatch doctor DB")
+			"make usable what the error names, the state directory or the database's files; dmesg shows disk errors"+closer)
 	case c.SpoolLimitBytes > 0 && used > spoolFilling:
 		f.add("spool_filling", Warning, full+".",
 			"A replica does not accept uploads; when the spool is full, capture stops.",
@@ -86,13 +87,15 @@ var causes = map[string]cause{
 		"create the bucket or directory, or correct the replica's block"},
 	"unavailable": {"replica_unavailable", Critical, time.Minute,
 		"The network, the name server or the service does not answer; commits wait in the spool, and uploads are retried.",
-		"sqlwatch doctor DB"},
+		"restore the way to the store's endpoint: network, name server, proxy, firewall" + closer},
 	"timeout": {"replica_unavailable", Critical, time.Minute,
-		"The store answers too slowly; commits wait in the spool, and uploads are retried.", "sqlwatch doctor DB"},
+		"The store answers too slowly; commits wait in the spool, and uploads are retried.",
+		"find what slows the line down, or leave room on it with uploads.bandwidth" + closer},
 	"looking_anew": {"replica_failing", Critical, time.Minute,
-		"The replica does not hold what was left there; its state is being determined again.", "sqlwatch doctor DB"},
+		"The replica does not hold what was left there; its state is being determined again.",
+		"find out who changes or deletes files there, if it does not end by itself" + closer},
 	"": {"replica_failing", Critical, time.Minute, "Commits wait in the spool, and uploads are retried.",
-		"sqlwatch doctor DB"},
+		"correct what the store's error names" + closer},
 }
 
 // ofDirectories are the words that a replica in a directory has for some of them. Each is
@@ -103,7 +106,7 @@ var ofDirectories = map[string]struct{ why, cure string }{
 	"replica_misplaced": {"Its directory is not there, or its file system is mounted read-only; commits wait.",
 		"mount its file system read-write, or correct dir in the replica's block; uploads are retried automatically"},
 	"replica_unavailable": {"Its file system is full or does not answer; commits wait in the spool, uploads are retried.",
-		"free space there; sqlwatch doctor DB looks closer"},
+		"free space there" + closer},
 }
 
 // replica says what is wrong with one replica.
@@ -148,7 +151,7 @@ var hindrances = map[string]hindrance{
 		"shorten the bucket's object lock, or lengthen retention.keep"},
 	"other":       {"the log has the reason", "journalctl -u sqlwatch | grep DB"},
 	"not_found":   {"a file of the replica is missing", "sqlwatch verify DB"},
-	"unavailable": {"the store does not answer", "sqlwatch doctor DB"},
+	"unavailable": {"the store does not answer", "restore the way to the store's endpoint" + closer},
 }
 
 // custody judges whether what the replica holds is complete, maintained and ours alone.
@@ -163,7 +166,7 @@ func (f *findings) custody(r *collector.Replica) {
 	if r.MaintenanceErr != "" {
 		h, known := hindrances[r.MaintenanceErr]
 		if !known {
-			h = hindrance{strings.ReplaceAll(r.MaintenanceErr, "_", " "), "sqlwatch doctor DB"}
+			h = hindrance{strings.ReplaceAll(r.MaintenanceErr, "_", " "), hindrances["other"].cure + closer}
 		}
 		f.about("replica_maintenance", r.Name, Warning, sentence("Compaction or retention of replica "+r.Name+
 			" is blocked: "+h.what),
@@ -206,7 +209,7 @@ func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
 		f.about("replica_incomplete", r.Name, Info, fmt.Sprintf("Replica %s has not been complete since sqlwatch "+
 			"started.", r.Name), "Capture has not begun: the database is not there yet, or cannot be opened; the first "+
 			"snapshot follows it.",
-			"sqlwatch status DB")
+			"wait, or start the application, which makes the database: it begins by itself")
 	case r.CaughtUp.IsZero() && r.Healthy:
 		severity, why := Info, "Its first snapshot is being uploaded; until that is complete, nothing newer can be restored "+
 			"from it."
@@ -218,7 +221,8 @@ func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
 		case queued != "":
 			why = sentence(queued)
 		case stopped != "":
-			why, cure = sentence("nothing is uploaded while commits are not captured: "+stopped), "sqlwatch doctor DB"
+			why, cure = sentence("nothing is uploaded while commits are not captured: "+stopped),
+				"correct what it names; it goes on by itself"+closer
 		}
 		f.about("replica_incomplete", r.Name, severity,
 			fmt.Sprintf("Replica %s has never been complete since sqlwatch started, %s ago.", r.Name, show.Span(lag)),

@@ -515,3 +515,15 @@ func TestLocks(t *testing.T) {
 	}
 	expect("after the last close", 0)
 }
+
+// A schema that cannot be parsed is told from pages that are corrupt: it may be of a newer SQLite.
+func TestOpenUnreadableSchema(t *testing.T) {
+	t.Parallel()
+	path, app := newApp(t)
+	fill(t, app, 5)
+	app.run(t, "PRAGMA writable_schema=ON",
+		"INSERT INTO sqlite_schema VALUES ('table', 'new', 'new', 0, 'CREATE FUTURE TABLE new(x)')")
+	if c, err := Open(t.Context(), path, Options{}); !errors.Is(err, ErrSchema) || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v, %v, want ErrSchema", c, err)
+	}
+}

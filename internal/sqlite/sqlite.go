@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/cgo"
+	"slices"
 	"time"
 
 	sqlite3 "github.com/mattn/go-sqlite3"
@@ -47,7 +48,7 @@ type Conn struct {
 // connection never waits for a lock by itself, never checkpoints at commit or
 // close, leaves the WAL where it is, trusts nothing in the schema and attaches
 // nothing. Besides SQLite's errors it returns ErrNotExist, ErrForeignOwner,
-// ErrReadOnly, ErrBusy, ErrNotWAL, ErrCorrupt and ErrPageChecksums.
+// ErrReadOnly, ErrBusy, ErrNotWAL, ErrCorrupt, ErrSchema and ErrPageChecksums.
 func Open(ctx context.Context, path string, o Options) (*Conn, error) {
 	if err := registerShim(); err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func open(ctx context.Context, path string, o Options) (*Conn, error) {
 	conn, err := connect(watchedDSN(path, o.ReadOnly, uintptr(handle)))
 	if err != nil {
 		handle.Delete()
-		return nil, err
+		return nil, unread(err)
 	}
 	c := &Conn{path: path, readOnly: o.ReadOnly, conn: conn, gate: g, handle: handle, rejoin: o.Rejoin}
 	if err := c.prepare(ctx); err != nil {
@@ -110,11 +111,11 @@ func connect(dsn string) (*sqlite3.SQLiteConn, error) {
 // connection that has read nothing does nothing), and asks for the mode.
 func (c *Conn) prepare(ctx context.Context) error {
 	if err := c.exec(ctx, "PRAGMA wal_autocheckpoint=0; PRAGMA cell_size_check=ON"); err != nil {
-		return err
+		return unread(err)
 	}
 	row, err := c.queryRow(ctx, "PRAGMA journal_mode", 1)
 	if err != nil {
-		return classify(err)
+		return unread(classify(err))
 	}
 	if mode := fmt.Sprint(row[0]); mode != "wal" {
 		return fmt.Errorf("journal mode %q: %w", mode, ErrNotWAL)
@@ -219,6 +220,16 @@ func (c *Conn) queryRow(ctx context.Context, query string, n int) (_ []driver.Va
 		return nil, fmt.Errorf("%s: unexpected answer %v", query, row)
 	}
 	return row, nil
+}
+
+// unread names what the first statements of a connection say, which read the schema.
+func unread(err error) error {
+	var e sqlite3.Error
+	if errors.As(err, &e) && slices.Contains([]sqlite3.ErrNo{sqlite3.ErrError, sqlite3.ErrCorrupt, sqlite3.ErrNotADB},
+		e.Code) {
+		return fmt.Errorf("%w: %w", ErrSchema, err)
+	}
+	return err
 }
 
 // classify gives SQLite's result codes the names that callers decide on.

@@ -59,6 +59,10 @@ func measuredScenes(now time.Time) map[string]func(*collector.Sample) {
 		"disk_low": func(s *collector.Sample) {
 			s.Disk = collector.Disk{Known: true, SizeBytes: 100e9, FreeBytes: 1e9, Mountpoint: "/"}
 		},
+		"read_only_filesystem": func(s *collector.Sample) {
+			s.Disk = collector.Disk{Known: true, SizeBytes: 1e11, FreeBytes: 1e11, Mountpoint: "/srv", ReadOnly: true}
+		},
+		"schema_unreadable": func(s *collector.Sample) { s.Database.Encrypted = true },
 		"capture_stopped": func(s *collector.Sample) {
 			s.Capture.Reason, s.Capture.Err, s.Capture.Since = "failed", "disk I/O error", now.Add(-time.Hour)
 		},
@@ -83,7 +87,8 @@ func measuredScenes(now time.Time) map[string]func(*collector.Sample) {
 // Those that come from elsewhere than a measurement, and where they are made to happen.
 var otherScenes = map[string]string{
 	"daemon_down": "cmd/sqlwatch", "reload_failed": "", "left_out": "", "no_databases": "", "handler_panicked": "",
-	"notification_failed": "", "open_failed": "internal/watchdog", "hung": "internal/watchdog",
+	"state_directory_read_only": "",
+	"notification_failed":       "", "open_failed": "internal/watchdog", "hung": "internal/watchdog",
 	"restarted": "internal/watchdog", "paused": "internal/watchdog", "action_failed": "internal/watchdog",
 	"policy_hindered": "internal/watchdog",
 }
@@ -111,6 +116,7 @@ func TestConditionsAndViews_V3(t *testing.T) {
 	}
 	w, board, _ := startOnBoard(t, samples...)
 	itself := Itself{Conditions: health.OfDaemon(health.Daemon{ReloadErr: "app.hcl:3: no such block", Faults: 1,
+		State:       collector.Disk{Mountpoint: "/var", ReadOnly: true},
 		LeftOut:     []health.LeftOut{{Place: "/srv/b.db", Why: "the name is taken", Count: 1}},
 		LostNotices: map[string]string{"webhook.ops": "404"}})}
 	board.Note(health.Itself, now, itself.Conditions)

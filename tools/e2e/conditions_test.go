@@ -45,6 +45,7 @@ type member struct {
 	lines      string // more of its block
 	more       string // more blocks
 	apart      bool   // the condition is not the database's
+	disk       *fragile
 }
 
 // fleet is a daemon with a database for each scene.
@@ -312,6 +313,19 @@ func TestForeignOwnerInEveryView_V3(t *testing.T) {
 	f.everywhere([]holding{{m.name, m.name}})
 }
 
+// The file system of the state directory becomes read-only.
+func TestStateDirectoryReadOnlyInEveryView_V3(t *testing.T) {
+	disk := newFragile(t)
+	t.Parallel()
+	program, err := impatient()
+	must(t, err)
+	f := &fleet{t: t, dir: disk.dir, program: program}
+	toFile(f, f.add("kept"))
+	f.start()
+	disk.fail()
+	f.everywhere([]holding{{"", "state_directory_read_only"}})
+}
+
 // quietLog checks how often the daemon repeats itself: what lasts an hour is a few lines, not
 // one for each attempt.
 func (f *fleet) quietLog() {
@@ -509,7 +523,7 @@ func sceneTable(kinds []string) string {
 
 // ofItself are the conditions of the daemon, which no database has.
 var ofItself = []string{"daemon_down", "reload_failed", "left_out", "no_databases", "handler_panicked",
-	"notification_failed"}
+	"notification_failed", "state_directory_read_only"}
 
 // A daemon that finds no database reports it; the commands, which look for themselves, report
 // a daemon that is down.

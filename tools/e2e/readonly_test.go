@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -23,14 +24,23 @@ func newFragile(t *testing.T) *fragile {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a file system that fails needs root")
 	}
+	f, err := mountFragile(t)
+	if err != nil {
+		t.Skip("this machine mounts no loop device: ", err)
+	}
+	return f
+}
+
+func mountFragile(t *testing.T) (*fragile, error) {
+	t.Helper()
 	f := &fragile{t: t, dir: filepath.Join(t.TempDir(), "disk"), image: filepath.Join(memory(t), "image")}
 	must(t, errors.Join(os.Mkdir(f.dir, 0o700), os.WriteFile(f.image, nil, 0o600), os.Truncate(f.image, 256<<20)))
 	output(t, "mkfs.ext4", "-q", "-F", f.image)
 	if text, err := f.mount(); err != nil {
-		t.Skipf("this machine mounts no loop device: %v: %s", err, text)
+		return nil, fmt.Errorf("%w: %s", err, text)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(f.dir, syscall.MNT_DETACH) })
-	return f
+	return f, nil
 }
 
 func (f *fragile) mount() ([]byte, error) {
@@ -72,7 +82,7 @@ func TestDiskTurnsReadOnly_S23(t *testing.T) {
 		below         bool // the database is on the disk, not the state directory
 		scene         func(*fileScene, *fragile)
 	}{
-		{"state", "state-directory-read-only", false, func(s *fileScene, disk *fragile) {
+		{"state", "state_directory_read_only, says the daemon", false, func(s *fileScene, disk *fragile) {
 			s.startIn(disk.dir)
 			disk.fail()
 			s.insert(s.app, 100)
@@ -82,7 +92,7 @@ func TestDiskTurnsReadOnly_S23(t *testing.T) {
 			s.says("/api/v1/databases", "capture_stopped")
 			s.insert(s.app, 100)
 		}},
-		{"D21_database", "read-only-filesystem", true, func(s *fileScene, disk *fragile) {
+		{"D21_database", "read_only_filesystem, says the daemon", true, func(s *fileScene, disk *fragile) {
 			s.start()
 			before := s.rows(s.db)
 			disk.fail()
@@ -107,9 +117,13 @@ func TestDiskTurnsReadOnly_S23(t *testing.T) {
 			s := newFileSceneIn(t, at)
 			tt.scene(s, disk)
 			must(t, contains(s.daemon.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="app"} 1`))
-			if text := s.diagnosis(); !strings.Contains(text, tt.finding) {
-				t.Errorf("doctor does not name it: %s", text)
-			}
+			eventually(t, patience, "doctor names it", func() error {
+				text := s.diagnosis()
+				if !strings.Contains(text, tt.finding) {
+					return errors.New(text)
+				}
+				return nil
+			})
 			s.daemon.end(syscall.SIGTERM)
 			s.app.kill()
 			disk.repair()

@@ -23,10 +23,11 @@ import (
 
 // scenes are the scenes by the condition that each causes.
 var scenes = map[string]scene{
-	"daemon_down":   {how: "SIGTERM"},
-	"reload_failed": {how: "a mistake in the configuration, then `sqlwatch reload`"},
-	"left_out":      {how: "two `database` blocks with one path"},
-	"no_databases":  {how: "a glob that matches nothing"},
+	"daemon_down":               {how: "SIGTERM"},
+	"reload_failed":             {how: "a mistake in the configuration, then `sqlwatch reload`"},
+	"left_out":                  {how: "two `database` blocks with one path"},
+	"no_databases":              {how: "a glob that matches nothing"},
+	"state_directory_read_only": {how: "an error that the kernel finds in its file system (`trigger_fs_error` of ext4)"},
 	"handler_panicked": {how: "a bug that is planted in the tests' build", prepare: func(f *fleet, db *member) {
 		plain(f, db)
 		db.apart = true
@@ -78,6 +79,11 @@ var scenes = map[string]scene{
 db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
 			f.meddle(db.path+"-shm", `os.pwrite(fd, b"\xff", 8); time.sleep(0.05)`) // the change counter of the first copy
 		}},
+	"schema_unreadable": {how: "an index whose statement breaks off", prepare: func(f *fleet, db *member) {
+		toFile(f, db)
+		output(f.t, "sqlite3", db.path, "CREATE INDEX i ON t(body); PRAGMA writable_schema=ON; "+
+			"UPDATE sqlite_schema SET sql = 'CREATE INDEX i ON t(' WHERE name = 'i'")
+	}},
 	"open_failed": {how: "a replica's `ca_file` that is not there", prepare: func(f *fleet, db *member) {
 		toStore(f, db)
 		db.more = strings.Replace(db.more, "path_style", "ca_file    = \"/gone.pem\"\n  path_style", 1)
@@ -145,6 +151,12 @@ for i in range(70): db.execute("INSERT INTO t VALUES (NULL, zeroblob(1000000))")
 		db.path = makeWAL(f.t, filepath.Join(small, "app.db"))
 		fillDisk(f.t, small)
 	}},
+	"read_only_filesystem": {how: "an error that the kernel finds in its file system (`trigger_fs_error` of ext4)",
+		prepare: func(f *fleet, db *member) {
+			disk, err := mountFragile(f.t)
+			must(f.t, err)
+			db.path, db.disk = makeWAL(f.t, filepath.Join(disk.dir, "app.db")), disk
+		}, trouble: func(f *fleet, db *member) { db.disk.fail() }},
 	"paused": {how: "`sqlwatch pause`", prepare: plain, trouble: func(f *fleet, db *member) {
 		output(f.t, binary, "--config", f.config, "pause", db.name)
 	}},

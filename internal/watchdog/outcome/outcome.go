@@ -30,8 +30,8 @@ var checkpointAdvice = map[string]string{
 		"larger stall_budget",
 	sqlite.OutcomeShortened.String(): "the WAL of %s is reset, its file still long: freeing all of it at once would " +
 		"have held writers up; it is done in portions",
-	sqlite.OutcomeNotWAL.String(): "%s is not in WAL mode: see `sqlwatch doctor`",
-	sqlite.OutcomeFailed.String(): "see `sqlwatch doctor %s`",
+	sqlite.OutcomeNotWAL.String(): "it is not in WAL mode: `sqlwatch doctor --fix %s` turns it on",
+	sqlite.OutcomeFailed.String(): "correct what the error names; `sqlwatch doctor %s` looks closer",
 	Away:                          "%s has just been replaced or is being opened: it is tried again in a second",
 	Interrupted:                   "sqlwatch was stopping, or %s was removed from the configuration: it is done later",
 }
@@ -51,7 +51,7 @@ func Advice(operator bool, kind policy.ActionKind, outcome, db string) string {
 	case kind == policy.ActNotify:
 		return "see the notifier's address and whether it answers; the message itself is in this log"
 	case !WrongMoment(outcome):
-		advice = "see `sqlwatch status %[1]s` and `sqlwatch doctor %[1]s`"
+		advice = "correct what the error names; `sqlwatch doctor %s` looks closer"
 	}
 	if advice == "" {
 		return ""
