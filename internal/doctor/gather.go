@@ -94,7 +94,7 @@ func (f *Facts) header(files *dbfile.Files) {
 		Size: st.DatabaseSize, WALSize: st.WALSize, PageSize: h.PageSize, WALMode: h.WAL(),
 		Engine: dbfile.EngineVersion(h.LibraryVersion), WALResetBug: dbfile.HasWALResetBug(h.LibraryVersion),
 		PageChecksums: files.PageChecksums(h), Encrypted: h.Encrypted,
-		UID:           int(st.UID), GID: int(st.GID), Mode: st.Mode, Links: st.Links, Dir: filepath.Dir(f.Real),
+		UID: int(st.UID), GID: int(st.GID), Mode: st.Mode, Links: st.Links, Dir: filepath.Dir(f.Real),
 	}
 }
 
