@@ -180,18 +180,17 @@ func (f *findings) unreadable(s *collector.Sample, what string) {
 // schema says that SQLite, without a key or of this version, can read nothing of the database.
 func (f *findings) schema(d *Database, s *collector.Sample) {
 	failed := s.Capture != nil && s.Capture.Reason == collector.CaptureSchema
-	severity := Critical
-	if !d.Replicated {
-		severity = Warning
-	}
 	switch {
 	case s.Database.Encrypted:
+		severity, cure := Info, "have its application, which has the key, back it up"
+		if d.Replicated {
+			severity, cure = Critical, "take replicate_to out of its block, and "+cure
+		}
 		f.add("schema_unreadable", severity, fmt.Sprintf("%s is encrypted behind a plain header.", d.Name),
-			"Nothing of it can be read without its key, so it is measured, but neither checkpointed nor replicated.",
-			"take replicate_to out of its block, and back it up by its application, which has the key")
+			"Nothing of it can be read without its key, so it is measured, but neither checkpointed nor replicated.", cure)
 	case failed:
-		f.add("schema_unreadable", severity, sentence("The schema of "+d.Name+" cannot be read: "+s.Capture.Err),
-			"It is corrupt, or of an SQLite that is newer than sqlwatch's; commits are not captured.",
+		f.add("schema_unreadable", Critical, sentence("Commits are not captured: "+s.Capture.Err),
+			"The schema is corrupt, or of an SQLite that is newer than sqlwatch's.",
 			fmt.Sprintf("sqlite3 %s 'PRAGMA integrity_check' with the application's SQLite: if it says ok, update sqlwatch; "+
 				"else stop the application, then: sqlwatch restore --force DB", show.Quote(d.Path)))
 	}

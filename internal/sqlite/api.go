@@ -20,7 +20,7 @@ var (
 	ErrNotWAL       = errors.New("database is not in WAL mode")
 	ErrReadOnly     = errors.New("database cannot be written")
 	ErrCorrupt      = errors.New("database is corrupt or not a database")
-	ErrSchema       = errors.New("the schema cannot be read: it is corrupt, encrypted, or of a newer SQLite")
+	ErrSchema       = errors.New("the schema cannot be read")
 	ErrNoMemory     = errors.New("SQLite got no memory")
 	ErrNotExist     = fs.ErrNotExist
 	ErrReplaced     = errors.New("other files are at the database's paths than the connection's")
