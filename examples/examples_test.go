@@ -2,6 +2,7 @@ package examples_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -141,4 +142,69 @@ func (m manifest) check(t *testing.T, path, flags string) (mounts int) {
 		}
 	}
 	return mounts
+}
+
+// The application is stopped before sqlwatch, so that its last commit is replicated, and nobody shares the
+// PID namespace of another container: the kernel kills all of it when its first process ends.
+func TestContainersOutliveTheApplication(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("compose/compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var compose struct {
+		Services map[string]struct {
+			PID       string
+			DependsOn map[string]any `yaml:"depends_on"`
+		}
+	}
+	if err := yaml.Unmarshal(text, &compose); err != nil {
+		t.Fatal(err)
+	}
+	if _, last := compose.Services["app"].DependsOn["sqlwatch"]; !last {
+		t.Error("compose may stop sqlwatch before the application")
+	}
+	for name, s := range compose.Services {
+		if s.PID != "" && s.PID != "host" {
+			t.Errorf("%s lives in the PID namespace of %s", name, s.PID)
+		}
+	}
+	recipes, err := os.ReadFile("../docs/recipes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(recipes)) {
+		if strings.HasPrefix(line, "docker run") && strings.Contains(line, "--pid=container:") {
+			t.Errorf("%s", line)
+		}
+	}
+}
+
+// The recipe of one user's application says of directories and of the socket what its unit makes.
+func TestRecipeOfAUserFitsItsUnit(t *testing.T) {
+	t.Parallel()
+	recipes, err := os.ReadFile("../docs/recipes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit, err := os.ReadFile("../packaging/sqlwatch@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(recipes), "\n## PocketBase")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for setting, want := range map[string]string{
+		"StateDirectory=": `state_dir = "/var/lib/%s"`, "RuntimeDirectory=": `admin     = "unix:///run/%s/admin.sock"`,
+		"ExecStart=/usr/bin/sqlwatch run --config ": `0600 sqlwatch.hcl %s/sqlwatch.hcl`,
+	} {
+		_, value, _ := strings.Cut("\n"+string(unit), "\n"+setting)
+		value, _, _ = strings.Cut(value, "\n")
+		want = fmt.Sprintf(want, strings.ReplaceAll(value, "%i", "pocketbase"))
+		if value == "" || !strings.Contains(section, want) {
+			t.Errorf("the unit has %s%s, the recipe lacks %s", setting, value, want)
+		}
+	}
+	if !strings.Contains(section, "--admin /run/sqlwatch-pocketbase/admin.sock status") {
+		t.Error("status asks another socket")
+	}
 }

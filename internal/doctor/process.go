@@ -207,7 +207,7 @@ func hiddenProcesses(f Facts) []Finding {
 	}
 	return one("hidden-processes", Note, "processes in another container (pid namespace) have the database open",
 		"this works, but blocking processes are shown only as pid 0",
-		"share the namespace to see them: docker run --pid=host (or --pid=container:APP); Kubernetes: "+
+		"share the namespace to see them: docker run --pid=host; Kubernetes: "+
 			"shareProcessNamespace: true")
 }
 
