@@ -82,3 +82,8 @@ dpkg -r sqlwatch
 [ -e /var/lib/sqlwatch ] && [ -e /etc/sqlwatch/sqlwatch.hcl ]
 dpkg -P sqlwatch
 [ ! -e /var/lib/sqlwatch ]
+
+# What docs/recipes.md says of the rest; it may be gone already.
+rm -rf /etc/sqlwatch /var/lib/sqlwatch /run/sqlwatch
+userdel sqlwatch
+refused getent passwd sqlwatch
