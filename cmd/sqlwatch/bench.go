@@ -6,6 +6,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/show"
 	"github.com/sqlwatch/sqlwatch/internal/walbench"
 )
@@ -46,7 +47,7 @@ func (c *benchCommand) run() error {
 	if err != nil {
 		return err
 	}
-	copied, done := progressTo(c.env.Stderr, "copying", "looking at the database")
+	copied, done := cli.Progress(c.env.Stderr, "copying", "looking at the database")
 	plan := walbench.Plan{Database: path, Scratch: *c.scratch, Synchronous: *c.synchronous, Readers: *c.readers,
 		Duration: *c.duration, Copied: copied}
 	if isTerminal(c.env.Stderr) {

@@ -89,7 +89,7 @@ func (c *restoreCommand) run(parsed *kingpin.ParseContext) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	progress, done := progressTo(c.env.Stderr, "restoring", lookingAtReplica)
+	progress, done := cli.Progress(c.env.Stderr, "restoring", "looking at the replica")
 	r := recovery.Recovery{
 		Resolver: c.env.resolver(), Replica: *c.replica, IfReplicaExists: *c.ifReplicaExists,
 		Options: restore.Options{
@@ -229,38 +229,7 @@ func parseTarget(txid, timestamp string) (t catalog.Target, err error) {
 	return t, nil
 }
 
-const lookingAtReplica = "looking at the replica"
-
 func onTerminal(w io.Writer) bool {
 	f, ok := show.Unwrap(w).(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())
-}
-
-// progressTo returns a function that shows progress where w is a terminal, and
-// one that ends the line. At once it shows what comes first: the daemon is asked, and
-// disks and stores are, before anything is read.
-func progressTo(w io.Writer, what, first string) (progress func(done, total int64), end func()) {
-	w = show.Unwrap(w)
-	if !onTerminal(w) {
-		return nil, func() {}
-	}
-	var last time.Time
-	begin := func() { fmt.Fprintf(w, "\r%s: %s\x1b[K", what, first) }
-	begin()
-	progress = func(done, total int64) {
-		rest := fmt.Sprintf("%d %%", done*100/max(1, total))
-		switch now := time.Now(); {
-		case total == 0:
-			begin()
-			return
-		case total > 0 && done >= total:
-			rest = "finishing" // checks and the disk: that may take as long again
-		case now.Sub(last) < 100*time.Millisecond:
-			return
-		default:
-			last = now
-		}
-		fmt.Fprintf(w, "\r%s: %s of %s, %s\x1b[K", what, show.Bytes(done), show.Bytes(total), rest)
-	}
-	return progress, func() { fmt.Fprint(w, "\r\x1b[K") }
 }

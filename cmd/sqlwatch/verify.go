@@ -37,7 +37,7 @@ func registerVerify(app *kingpin.Application, env *environment) {
 		}
 		ctx, stop := interruptible()
 		defer stop()
-		progress, done := progressTo(env.Stderr, "verifying", lookingAtReplica)
+		progress, done := cli.Progress(env.Stderr, "verifying", "looking at the replica")
 		r := recovery.Recovery{Resolver: env.resolver(), Replica: *replica}
 		result, place, err := r.Drill(ctx, *source, restore.DrillOptions{Scratch: *scratch, Target: target,
 			Progress: progress})

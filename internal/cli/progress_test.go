@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bufio"
@@ -37,7 +37,7 @@ func terminal(t *testing.T) (screen, tty *os.File) {
 func TestProgressBeginsAtOnce(t *testing.T) {
 	t.Parallel()
 	screen, tty := terminal(t)
-	_, end := progressTo(tty, "verifying", lookingAtReplica)
+	_, end := Progress(tty, "verifying", "looking at the replica")
 	fmt.Fprintln(tty, "NOTHING YET")
 	end()
 	said, err := bufio.NewReader(screen).ReadString('\n')
