@@ -33,6 +33,24 @@ func terminal(t *testing.T) (screen, tty *os.File) {
 	return screen, tty
 }
 
+// What is waited for has an end, also on a terminal, and can be waited for again; within it nothing
+// else is shown.
+func TestWaitingEnds(t *testing.T) {
+	t.Parallel()
+	_, tty := terminal(t)
+	for range 2 {
+		done := Waiting(tty, "asking")
+		Waiting(tty, "asking within")()
+		if !shown.Load() {
+			t.Error("the inner one has ended the outer one")
+		}
+		done()
+		if shown.Load() {
+			t.Error("it is still shown")
+		}
+	}
+}
+
 // A command that waits says so at once, and not only when the store has answered.
 func TestProgressBeginsAtOnce(t *testing.T) {
 	t.Parallel()

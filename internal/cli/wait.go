@@ -38,9 +38,9 @@ func Waiting(w io.Writer, what string) (done func()) {
 	if !shown.CompareAndSwap(false, true) {
 		return func() {}
 	}
-	done = waiting(terminal, show.Text(what))
-	return func() {
-		done()
+	stop := waiting(terminal, show.Text(what))
+	return func() { // which is done from here on
+		stop()
 		shown.Store(false)
 	}
 }
