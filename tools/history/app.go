@@ -56,8 +56,9 @@ func runApplication(path, logPath string, l life, seed uint64, pause time.Durati
 	fmt.Fprintln(log) // ends the line that a killed predecessor may have left
 	a := &application{path: path, life: l, log: log, rng: rand.New(rand.NewPCG(seed, 1))}
 	a.bound = []int64{3000, 3000, 20000}[a.rng.IntN(3)]
+	begun := time.Now()
 	if err := a.open(); err != nil {
-		return a.fail("open", err)
+		return a.fail(fmt.Sprintf("open (%s, after %s)", l.name, time.Since(begun).Round(time.Millisecond)), err)
 	}
 	if opening > 0 {
 		if err := a.begin(opening); err != nil {

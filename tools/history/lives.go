@@ -14,6 +14,7 @@ import (
 
 // life is how the application uses SQLite in one of its processes.
 type life struct {
+	name   string // in lives
 	driver string // of database/sql
 	dsn    string // what follows the path
 	single bool   // a single connection at any time
@@ -21,14 +22,20 @@ type life struct {
 
 // lives are those of this program. Scripts in other languages provide more.
 var lives = map[string]life{
-	"normal": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", false},
-	"single": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", true},
+	"normal": {driver: "sqlite3", single: false,
+		dsn: "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate"},
+	"single": {driver: "sqlite3", single: true,
+		dsn: "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate"},
 	// A single connection that reads and then writes in a deferred transaction never meets a
 	// lock when it is alone.
-	"deferred":  {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=deferred", true},
-	"exclusive": {"sqlite3", "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate&_locking_mode=EXCLUSIVE", true},
-	"unix-excl": {"sqlite3", "?vfs=unix-excl&_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate", true},
-	"pure go":   {"sqlite", "?_pragma=busy_timeout(5000)&_pragma=synchronous(normal)&_txlock=immediate", false},
+	"deferred": {driver: "sqlite3", single: true,
+		dsn: "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=deferred"},
+	"exclusive": {driver: "sqlite3", single: true,
+		dsn: "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate&_locking_mode=EXCLUSIVE"},
+	"unix-excl": {driver: "sqlite3", single: true,
+		dsn: "?vfs=unix-excl&_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate"},
+	"pure go": {driver: "sqlite", single: false,
+		dsn: "?_pragma=busy_timeout(5000)&_pragma=synchronous(normal)&_txlock=immediate"},
 }
 
 // ofd is the life of an SQLite that locks by open file description.

@@ -90,6 +90,7 @@ func applicationMain(args []string) int {
 	}()
 	var err error
 	if l, known := lives[*how]; known {
+		l.name = *how
 		err = runApplication(*db, *log, l, *seed, *pause, *opening, stop)
 	} else if *how == ofd {
 		err = runOFD(*db, *log, *pause, stop)
