@@ -56,6 +56,7 @@ var errorsAsConditions = map[string]string{
 
 	"replicator/capture/tail.ErrRestarting": "- tried again",
 	"replicator/capture/view.ErrNone":       "- tried again",
+	"replicator/capture/presence.ErrWaited": "- tried again once he is in",
 
 	"internal/cage.ErrLimit":          "drill_failed",
 	"internal/admin.ErrNoDaemon":      "daemon_down",

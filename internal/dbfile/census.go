@@ -38,8 +38,15 @@ func censusFresh(took time.Duration) time.Duration { return min(9*took, 250*time
 func censusRest(took time.Duration) time.Duration { return max(5*time.Second, 200*took) }
 
 // censusWait is for who is connected although nobody else is: who waits for the end of that
-// often does so for five seconds.
-func censusWait(took time.Duration) time.Duration { return max(time.Second, 200*took) }
+// often does so for five seconds, also where all of it takes long on a busy machine.
+func censusWait(took time.Duration) time.Duration {
+	return min(max(time.Second, 200*took), 2*time.Second)
+}
+
+// censusAgain is for who has met somebody then.
+func censusAgain(took time.Duration) time.Duration {
+	return min(max(300*time.Millisecond, 9*took), time.Second)
+}
 
 var lastCensus census // of the process, as is the registry
 
@@ -68,14 +75,18 @@ func (c *census) of(company *company, database inode, old age) (u users, err err
 // Waiting returns the processes that have the database open for writing, with no lock on it,
 // and when they were seen. It finds connections that have not read yet, and those that are
 // refused their first lock: the VFS unix-excl asks for one that nobody else may share, so that who holds
-// it does not see them. It is for who is connected although nobody else is, and costs half a
-// percent of a core.
-func Waiting(f *Files) (pids []int, at time.Time, err error) {
+// it does not see them. It is for who is connected although nobody else is, and looks each second or two; more
+// often again, after somebody was met.
+func Waiting(f *Files, again bool) (pids []int, at time.Time, err error) {
 	database, err := f.held(&f.database, ErrEmpty)
 	if err != nil {
 		return nil, at, err
 	}
-	u, err := lastCensus.of(&f.company, database.id, censusWait)
+	old := censusWait
+	if again {
+		old = censusAgain
+	}
+	u, err := lastCensus.of(&f.company, database.id, old)
 	for _, o := range u.open {
 		if o.writes && !o.locked && !o.inherited(f.company.pid) {
 			pids = append(pids, o.pid)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
@@ -102,6 +103,28 @@ func TestExclusiveWaits_D24(t *testing.T) {
 				return s.capture.hold.isOpen() && s.capture.hold.unclaimed
 			})
 		},
+		"during a comparison": func(s *scene) {
+			held(t, s)
+			s.capture.comparer.portion = 4096
+			pause := 300 * time.Millisecond // all of it takes longer than he waits
+			s.capture.comparer.between = func(ctx context.Context) error {
+				time.Sleep(pause)
+				err := s.capture.keepBounded(ctx)
+				if errors.Is(err, presence.ErrWaited) {
+					pause = 0
+				}
+				return err
+			}
+			s.capture.continuity.lose(tail.ReasonWALReset, "a test")
+		},
+		"during a snapshot": func(s *scene) {
+			held(t, s)
+			r, err := s.capture.OpenSnapshot(s.ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { r.Close() })
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -138,6 +161,17 @@ func TestExclusiveWaits_D24(t *testing.T) {
 			s.checkEqual()
 		})
 	}
+}
+
+// held has a short life be over, after which the WAL of a database of some pages is held.
+func held(t *testing.T, s *scene) {
+	t.Helper()
+	b := startApp(t, s.path)
+	b.do("commit(500, 3, 1000)")
+	s.stepsOn("it was met", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
+	s.captured()
+	b.quit()
+	s.stepsOn("it has gone", func() bool { return s.capture.hold.isOpen() && !s.capture.presence.Attached() })
 }
 
 // stepsOn is steps where errors may come that pass.

@@ -25,7 +25,7 @@ func (c *Capture) OpenSnapshot(ctx context.Context) (_ *SnapshotReader, err erro
 	if err := c.refresh(); err != nil {
 		return nil, fmt.Errorf("open snapshot of %s: %w", c.o.Name, err)
 	}
-	for range snapshotTries {
+	for range restartingTries {
 		r, err := c.snapshot(ctx)
 		if err == nil {
 			return r, nil
@@ -37,9 +37,6 @@ func (c *Capture) OpenSnapshot(ctx context.Context) (_ *SnapshotReader, err erro
 	}
 	return nil, fmt.Errorf("open snapshot of %s: %w", c.o.Name, view.ErrNone)
 }
-
-// snapshotTries bounds the wait for a moment in which the WAL is not being restarted.
-const snapshotTries = 50
 
 func (c *Capture) snapshot(ctx context.Context) (*SnapshotReader, error) {
 	if err := c.ready(ctx); err != nil {

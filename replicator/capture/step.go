@@ -10,6 +10,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
@@ -257,7 +258,7 @@ func (noRoom) Is(target error) bool { return target == ErrSpoolFull || target ==
 // good, so that absorb may be called.
 func (c *Capture) ready(ctx context.Context) error {
 	if !c.hold.isOpen() {
-		if c.departure.arriving(c.o.Clock()) {
+		if c.departure.arriving(c.o.Clock()) || c.presence.Coming() {
 			return errUnsettledFile
 		}
 		if c.continuity.lost == tail.ReasonReplaced && c.presence.Fresh(c.o.Clock()) {
@@ -316,7 +317,9 @@ func (c *Capture) compareIfLost(ctx context.Context, err error) error {
 
 // compare makes good what was missed.
 func (c *Capture) compare(ctx context.Context) (err error) {
-	c.tally.Reason, err = c.comparer.run(ctx)
+	if c.tally.Reason, err = c.comparer.run(ctx); errors.Is(err, presence.ErrWaited) {
+		err = errors.Join(view.ErrNone, c.hold.close())
+	}
 	return err
 }
 
@@ -327,12 +330,12 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	frame := x.PageSize + dbfile.FrameHeaderSize
 	c.tally.Next = c.pace.Next(frame)
 	level := x.Backfilled >= x.MaxFrame
+	if (c.hold.unclaimed || c.copies.Any()) && c.tail.Batch.Empty() && c.presence.Refused(now) != nil {
+		return c.hold.close() // nobody gets it for himself beside us
+	}
 	if c.hold.unclaimed && x.MaxFrame > 0 {
-		if !c.tail.Batch.Empty() {
-			return nil
-		}
-		if c.tally.Next = pace.Idle; c.presence.Waited() { // nobody gets it for himself beside us
-			return c.hold.close()
+		if c.tail.Batch.Empty() {
+			c.tally.Next = pace.Idle
 		}
 		return nil
 	}
@@ -386,7 +389,7 @@ func (c *Capture) large(x dbfile.WALIndex, frame int) bool {
 // keepBounded does between two portions of a comparison what tend does between two
 // steps: the WAL stays bounded. All of it up to the read mark is read then.
 func (c *Capture) keepBounded(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), c.presence.Refused(c.o.Clock())); err != nil {
 		return err
 	}
 	switch change, err := c.names(); {

@@ -34,6 +34,8 @@ type Presence struct {
 	exclusive bool      // somebody had the file for himself
 
 	waiting map[int]time.Time // processes that have the file open and no lock on it, and when each was first seen
+	refused time.Time         // one of them was found to wait
+	asked   time.Time         // by Refused
 }
 
 // Look looks who is there. Errors: dbfile.ErrUnclear, *dbfile.ForeignError.
@@ -100,17 +102,50 @@ func (p *Presence) Since() time.Time { return p.since }
 func (p *Presence) Exclusive() bool { return p.exclusive }
 
 // Who has a database open and takes no lock for so long is waiting for us to go; who then takes
-// none for so long has only not begun.
+// none for so long has only not begun. For as long as the first, nobody stands in his way again.
 const (
 	waitsAfter  = 300 * time.Millisecond
 	waitsAtMost = 20 * time.Second
 )
 
+// ErrWaited says that a process waits for exclusive use of the database, and that we have it open.
+var ErrWaited = errors.New("another process waits for exclusive use of the database")
+
 // Waited reports whether a process seems to be refused the file because we are connected: it asks in a
-// way that no lock tells. It is to be asked while nobody else is there.
+// way that no lock tells.
 func (p *Presence) Waited() bool {
-	pids, at, err := dbfile.Waiting(p.files)
-	return err == nil && p.wait(pids, at)
+	pids, at, err := dbfile.Waiting(p.files, len(p.waiting) > 0)
+	return err == nil && !p.attached && p.wait(pids, at)
+}
+
+// Refused is Waited in the middle of long work: it returns ErrWaited then.
+func (p *Presence) Refused(now time.Time) error {
+	if now.Sub(p.asked) < waitsAfter {
+		return nil
+	}
+	p.asked = now
+	if err := p.Look(now); err == nil && p.Waited() {
+		return ErrWaited
+	}
+	return nil
+}
+
+// Coming reports whether, before we have connected, somebody may be about to find that he is refused: he
+// has just opened the database and taken no lock, or was refused before.
+func (p *Presence) Coming() bool {
+	pids, at, err := dbfile.Waiting(p.files, true)
+	if err != nil || p.attached {
+		return false
+	}
+	p.wait(pids, at)
+	return len(pids) > 0 && p.comes(at)
+}
+
+func (p *Presence) comes(at time.Time) (comes bool) {
+	for _, since := range p.waiting {
+		comes = comes || at.Sub(since) < waitsAfter
+	}
+	return comes || at.Sub(p.refused) < waitsAfter
 }
 
 func (p *Presence) wait(pids []int, at time.Time) (waited bool) {
@@ -123,6 +158,9 @@ func (p *Presence) wait(pids []int, at time.Time) (waited bool) {
 		}
 		p.waiting[pid] = since
 		waited = waited || at.Sub(since) >= waitsAfter && at.Sub(since) < waitsAtMost
+	}
+	if waited {
+		p.refused = at
 	}
 	return waited
 }

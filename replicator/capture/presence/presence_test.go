@@ -78,3 +78,36 @@ func TestExclusive(t *testing.T) {
 		t.Error("we wait for the next one")
 	}
 }
+
+// Who takes no lock is waiting for us after a while, and not for ever. Before we connect, he is let in who
+// has just come, and who has waited for us before.
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	p, begin := New(nil), time.Unix(1_700_000_000, 0)
+	for _, look := range []struct {
+		after         time.Duration
+		pids          []int
+		waited, comes bool
+	}{
+		{0, []int{7}, false, true},
+		{100 * time.Millisecond, []int{7}, false, true},
+		{300 * time.Millisecond, []int{7}, true, true},  // refused: he is to find nobody for as long again
+		{500 * time.Millisecond, nil, false, true},      // he may have ended, or be in
+		{700 * time.Millisecond, nil, false, false},     //
+		{time.Second, []int{8}, false, true},            // another one
+		{1300 * time.Millisecond, []int{8}, true, true}, //
+		{15 * time.Second, []int{8, 9}, true, true},     //
+		{21 * time.Second, []int{8}, false, false},      // he has only not begun
+		{22 * time.Second, []int{8, 9}, false, true},    // and a new one beside him
+		{23 * time.Second, []int{8, 9}, true, true},     //
+		{24 * time.Second, []int{8}, false, false},      //
+	} {
+		at := begin.Add(look.after)
+		if got := p.wait(look.pids, at); got != look.waited {
+			t.Errorf("after %s: somebody waited: %v", look.after, got)
+		}
+		if got := p.comes(at); got != look.comes {
+			t.Errorf("after %s: somebody comes: %v", look.after, got)
+		}
+	}
+}
