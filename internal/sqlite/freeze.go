@@ -112,9 +112,12 @@ func (f *Freeze) close(holder *Conn) error {
 // closeAll takes every slot that is not except, and reports whether it has them.
 func (f *Freeze) closeAll(except int) bool {
 	for start := time.Now(); ; time.Sleep(spinFor) {
-		for round := time.Now(); time.Since(round) < spinFor; {
+		for round := time.Now(); ; { // at least once, however long this thread did not run
 			if f.closeOnce(except) {
 				return true
+			}
+			if time.Since(round) >= spinFor {
+				break
 			}
 		}
 		if time.Since(start) >= closingFor {
