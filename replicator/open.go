@@ -109,6 +109,9 @@ func (o *opener) examine(ctx context.Context) (s custody.Sight, v lineage.Verdic
 	if s.Lease = before; s.Taken || s.Line.Found {
 		v, err = o.claim.Judge(ctx, s)
 	}
+	if refused := (*custody.ClaimError)(nil); errors.As(err, &refused) {
+		err = errors.Join(err, o.lease.Release(ctx)) // whoever may write need not wait for it
+	}
 	return s, v, err
 }
 
@@ -138,10 +141,10 @@ func (o *opener) join(ctx context.Context, s custody.Sight, v lineage.Verdict) e
 		return nil
 	case joins:
 		return o.source.rebase(ctx, t.TXID, t.At)
-	case o.source.backlog.Begins() > custody.LeapOver(t.TXID):
+	case o.source.backlog.Begins() > o.claim.Behind(s):
 		return nil // a chain of ours that begins behind, with a snapshot
 	}
-	return o.source.rebase(ctx, custody.LeapOver(max(t.TXID, last)), t.At)
+	return o.source.rebase(ctx, max(o.claim.Behind(s), custody.LeapOver(last)), t.At)
 }
 
 // findSnapshots learns the times of the oldest and the newest snapshot.

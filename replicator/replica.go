@@ -15,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/compact"
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
+	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 	"github.com/sqlwatch/sqlwatch/replicator/retention"
@@ -124,6 +125,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 			}
 			return p.saved.SaveNonces(nil, nonces...)
 		},
+		Named: func(ctx context.Context) (string, error) { return lineage.NameOf(ctx, o.Store) },
 	})
 	p.uploader = upload.New(o.Store, p.lease, p.saved, d.scratch, p.log)
 	p.compactor = compact.New(compact.Options{

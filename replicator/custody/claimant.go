@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -38,10 +39,13 @@ type ClaimantOptions struct {
 }
 
 // Claimant finds out whose history a replica holds, and whether ours may go on there.
-type Claimant struct{ o ClaimantOptions }
+type Claimant struct {
+	o     ClaimantOptions
+	named atomic.Bool // the replica is, or was, of our lineage
+}
 
 // NewClaimant returns one that has not looked yet.
-func NewClaimant(o ClaimantOptions) *Claimant { return &Claimant{o} }
+func NewClaimant(o ClaimantOptions) *Claimant { return &Claimant{o: o} }
 
 // errComparing says that it is not known yet whether the database is what the replica's tip is.
 var errComparing = fmt.Errorf("the database is being compared with the replica: %w", lease.ErrConfirming)
@@ -57,6 +61,20 @@ type Sight struct {
 // Continuous reports whether nothing of another writer can still be under way, so that the
 // next file may join the last.
 func (s Sight) Continuous() bool { return !s.Lease.Found || s.Lease.Continuous || s.Lease.Ended }
+
+// late reports whether the lease is of a lineage that the replica is not of, and so of no
+// writer of its tip: a write of it that was under way for long.
+func (s Sight) late() bool {
+	of := s.Lease.Note.Lineage
+	return of != "" && s.Line.Found && of != s.Line.ID
+}
+
+// begun reports whether the tip is of the lineage that the replica is named for. That may have
+// stored nothing yet: then who is what the tip is proves to go on with another one.
+func (s Sight) begun() bool {
+	all := s.Line.Predecessors
+	return len(all) == 0 || s.Tip.TXID > all[len(all)-1].Until
+}
 
 // Look reads the replica's lease, its lineage and its tip.
 func (c *Claimant) Look(ctx context.Context) (s Sight, err error) {
@@ -80,13 +98,16 @@ func (c *Claimant) evidence(s Sight) lineage.Evidence {
 	sameBoot := c.o.Boot != "" && s.Lease.Note.Boot == c.o.Boot
 	e := lineage.Evidence{
 		Empty: !s.Taken, Named: s.Line.Found, Leased: s.Lease.Found,
-		Mine:    s.Line.Found && (s.Line.Follows(mine.ID) || mine.ID == "" && s.Lease.Continuous),
-		Last:    s.Lease.Continuous && !c.contradicted(s.Tip),
-		Holds:   c.holds(s.Tip) || c.passed(s, mine),
-		Equal:   c.equals(s.Tip),
-		Same:    id.File != "" && id.File == s.Lease.Note.File && (fresh || sameBoot),
-		Adopted: c.o.Adopt || slices.Contains(mine.Succeeds, s.Line.ID),
+		Mine:  s.Line.Found && (s.Line.ID == mine.ID || mine.ID == "" && s.Lease.Continuous),
+		Was:   s.Line.Found && mine.ID != "" && s.Line.ID != mine.ID && s.Line.Follows(mine.ID),
+		Last:  s.Lease.Continuous && !s.late() && !c.contradicted(s.Tip),
+		Holds: c.holds(s.Tip) || c.passed(s, mine),
+		Equal: s.begun() && c.equals(s.Tip),
+		Same: id.File != "" && id.File == s.Lease.Note.File && (fresh || sameBoot) && !s.late() &&
+			!s.Lease.Unsettled,
 	}
+	// Told once is done once: a lineage that came after ours was told to later.
+	e.Adopted = c.o.Adopt && !c.named.Load() || !e.Was && slices.Contains(mine.Succeeds, s.Line.ID)
 	e.Noted = id.Noted && s.Line.Found && id.Note.Lineage == s.Line.ID && id.Note.TXID == s.Tip.TXID
 	return e
 }
@@ -143,8 +164,19 @@ func (c *Claimant) equals(t catalog.Tip) bool {
 	return false
 }
 
-// Judge reports whether the replica may be written to, or returns why not.
+// Judge reports whether the replica may be written to, or returns why not, and tells the lease
+// for whom it is.
 func (c *Claimant) Judge(ctx context.Context, s Sight) (lineage.Verdict, error) {
+	v, err := c.weigh(ctx, s)
+	serves := ""
+	if id := c.o.Custody.Get().ID; err == nil && v == lineage.Continue && s.Line.ID == id {
+		serves = id
+	}
+	c.o.Lease.Serve(serves)
+	return v, err
+}
+
+func (c *Claimant) weigh(ctx context.Context, s Sight) (lineage.Verdict, error) {
 	v := lineage.Judge(c.evidence(s))
 	spool := c.o.Spool()
 	at := spool.Position()
@@ -171,13 +203,22 @@ func (c *Claimant) Judge(ctx context.Context, s Sight) (lineage.Verdict, error) 
 
 // Name makes the replica of our lineage, if it is not yet.
 func (c *Claimant) Name(ctx context.Context, s Sight, v lineage.Verdict) error {
+	err := c.write(ctx, s, v)
+	if err == nil {
+		c.named.Store(true)
+		c.o.Lease.Serve(c.o.Custody.Get().ID)
+	}
+	return err
+}
+
+func (c *Claimant) write(ctx context.Context, s Sight, v lineage.Verdict) error {
 	id, err := c.o.Custody.Take(v, s.Line.ID, s.Tip.TXID, s.Lease.Note.Owner)
 	if err != nil {
 		return err
 	}
 	now, until := c.o.Clock().UTC(), s.Tip.TXID
 	if v == lineage.Succeed {
-		until = LeapOver(until)
+		until = c.Behind(s)
 	}
 	ended := now
 	for _, later := range []time.Time{s.Tip.At, s.Tip.Newest.Object.Modified} { // whichever clock is ahead
@@ -217,6 +258,21 @@ func (c *Claimant) Name(ctx context.Context, s Sight, v lineage.Verdict) error {
 			"lineage", id, "followed", s.Line.ID, "of", s.Line.By, "txid", s.Tip.TXID)
 	}
 	return err
+}
+
+// Behind returns the TXID behind which a chain of ours begins that cannot join the tip. Another
+// lineage's, that followed one itself, begins behind that one's end, and may have its first
+// file under way still.
+func (c *Claimant) Behind(s Sight) ltx.TXID {
+	end := s.Tip.TXID
+	if all := s.Line.Predecessors; len(all) > 0 {
+		last := all[len(all)-1].Until
+		if s.Line.ID == c.o.Custody.Get().ID {
+			return max(last, LeapOver(end))
+		}
+		end = max(end, last)
+	}
+	return LeapOver(end)
 }
 
 // Ours reports whether what was seen is a history that ours may be appended to at once.

@@ -51,7 +51,7 @@ func newKnown(t *testing.T) *known {
 	}
 	k.o = ClaimantOptions{
 		Replica: "s3.main", Store: storetest.NewMemory(), Custody: New(dir), Saved: NewStateFile(dir, "s3.main"),
-		Original: &Original{}, Owner: "us", Boot: "boot", Keep: time.Hour,
+		Lease: lease.New(lease.Options{}), Original: &Original{}, Owner: "us", Boot: "boot", Keep: time.Hour,
 		Spool:   func() *spool.Spool { return k.spool },
 		Compare: func(context.Context) error { k.compared++; return nil },
 		Judged:  func(v lineage.Verdict, _ string) { k.judged = append(k.judged, v) },
@@ -95,6 +95,12 @@ func of(id string, t catalog.Tip) Sight {
 
 // ours is the same under the lease that our state directory remembers.
 func ours(s Sight) Sight { s.Lease.Continuous = true; return s }
+
+// after is the same of a lineage that came after another one.
+func after(s Sight, id string) Sight {
+	s.Line.Predecessors = []lineage.Predecessor{{ID: id, Until: 8}}
+	return s
+}
 
 // TestJudge_C14_sight: what a look at the replica, the state directory and the database say
 // together, and what follows from it.
@@ -140,6 +146,33 @@ func TestJudge_C14_sight(t *testing.T) {
 			func(k *known) Sight { return of("other", tip(99, k.sums[7].String())) }, lineage.Continue},
 		"another lineage, that we were told to follow once": {follows("other"),
 			func(*known) Sight { return of("other", tip(6, elsewhere)) }, lineage.Succeed},
+		"that lineage came after ours in the meantime": {follows("other"),
+			func(*known) Sight { return after(of("other", tip(6, elsewhere)), "line") }, lineage.Diverged},
+		"another came after ours and stored nothing": {takes("line"),
+			func(k *known) Sight { return after(of("other", tip(6, k.sums[6].String())), "line") }, lineage.Diverged},
+		"another came after ours, and we are what it has stored": {takes("line"),
+			func(k *known) Sight { return after(of("other", tip(99, k.sums[7].String())), "line") }, lineage.Continue},
+		"another came after a third one and stored nothing, and we are what that one had": {nil,
+			func(k *known) Sight { return after(of("other", tip(6, k.sums[6].String())), "third") }, lineage.Foreign},
+		"another came after ours, and a late renewal of ours is there": {
+			func(t *testing.T, k *known) { identified(t, k); takes("line")(t, k) },
+			func(k *known) Sight {
+				s := ours(after(of("other", tip(6, elsewhere)), "line"))
+				s.Lease.Note.File, s.Lease.Note.Boot, s.Lease.Note.Lineage = k.o.Original.Get().File, "boot", "line"
+				return s
+			}, lineage.Diverged},
+		"a late renewal of a host that has lost its state directory since": {identified,
+			func(k *known) Sight {
+				s := of("other", tip(6, elsewhere))
+				s.Lease.Note.File, s.Lease.Note.Lineage = k.o.Original.Get().File, "line"
+				return s
+			}, lineage.Foreign},
+		"we took the lease and ended before we had settled": {identified,
+			func(k *known) Sight {
+				s := of("other", tip(6, elsewhere))
+				s.Lease.Note.File, s.Lease.Unsettled = k.o.Original.Get().File, true
+				return s
+			}, lineage.Foreign},
 		"a state directory that was lost, the same file": {identified,
 			func(k *known) Sight {
 				s := of("other", tip(6, elsewhere))
@@ -340,5 +373,31 @@ func TestUnread(t *testing.T) {
 	again.ReadBack("b")
 	if got := again.Get().Unread; len(got) != 1 || got[0].Key != "a" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestBehind_C14: a chain of ours begins behind all that another writer may have under way,
+// also where that one began a chain itself and nothing of it has arrived.
+func TestBehind_C14(t *testing.T) {
+	t.Parallel()
+	k := newKnown(t)
+	takes("line")(t, k)
+	began := after(of("other", tip(6, "")), "before")
+	began.Line.Predecessors[0].Until = LeapOver(6)
+	own := began
+	own.Line.ID = "line"
+	for name, tt := range map[string]struct {
+		see  Sight
+		want ltx.TXID
+	}{
+		"the first lineage":               {of("other", tip(6, "")), LeapOver(6)},
+		"one that has stored nothing":     {began, LeapOver(LeapOver(6))},
+		"ours, named, and nothing stored": {own, LeapOver(6)},
+		"one that has stored its first files": {after(of("other", tip(LeapOver(6)+2, "")), "before"),
+			LeapOver(LeapOver(6) + 2)},
+	} {
+		if got := k.Behind(tt.see); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
 	}
 }

@@ -14,9 +14,9 @@ import (
 // guarded reports whether the store is known to refuse a write under another ETag.
 func (l *Lease) guarded() bool { return l.Guard() == GuardConditional }
 
-// claim is how long after a renewal the owner need not ask.
-func (l *Lease) claim() time.Duration {
-	if l.guarded() {
+// claimOf is how long after a renewal the owner need not ask.
+func claimOf(g Guard) time.Duration {
+	if g == GuardConditional {
 		return claimGuarded
 	}
 	return claimUnguarded
@@ -31,12 +31,14 @@ func (l *Lease) acquire(ctx context.Context) error {
 	if err := l.look(ctx, l.o); err != nil {
 		return err
 	}
-	ended := !l.found || l.note.Released || l.own
+	stale := l.stale(l.lineage)
+	// Of a lease that was ours and lapsed, somebody else may have been the owner since.
+	ended := stale || (!l.found || l.note.Released || l.own) && !l.lapsed
 	switch {
 	case l.found && l.pending != "" && l.note.Nonce == l.pending:
 		l.mine, l.pending, l.until = true, "", start
 		return l.regain(ctx) // by an earlier attempt, whose reply was lost
-	case !l.free(l.o.Clock()):
+	case !stale && !l.free(l.o.Clock()):
 		l.waited = true
 		return l.held(l.o)
 	case l.waited || l.etag != etag || l.note.Nonce != nonce:
@@ -144,20 +146,26 @@ func (l *Lease) confirm(ctx context.Context) error {
 	if l.o.Clock().Before(l.confirmAt) {
 		return ErrConfirming
 	}
-	l.confirmAt = time.Time{}
+	l.confirmAt, l.alone = time.Time{}, l.o.Clock().Add(unwatched(busyLife))
 	err := l.renew(ctx, busyLife) // a claim counts from a write, which others see
 	switch {
 	case errors.Is(err, ErrFenced):
 		return l.moved() // nothing was written under it
 	case err != nil && l.mine && l.confirmAt.IsZero():
 		l.confirmAt = l.o.Clock()
+	case err == nil:
+		// It was judged before whether the replica may be written to, and another one may have
+		// written between.
+		l.unseen = true
+		return errUnseen
 	}
 	return err
 }
 
 // stillOurs reads the lease, which is to hold our own last note.
 func (l *Lease) stillOurs(ctx context.Context) error {
-	ours, pending := l.note.Nonce, l.pending
+	was, pending := l.note, l.pending
+	ours := was.Nonce
 	if err := l.look(ctx, l.o); err != nil {
 		return err
 	}
@@ -166,17 +174,59 @@ func (l *Lease) stillOurs(ctx context.Context) error {
 		return l.moved()
 	case pending != "" && l.note.Nonce == pending:
 		l.pending = "" // applied after all, and its reply was lost
+	case l.note.Nonce != ours && l.stale(l.lineage):
+		was.Fence = max(was.Fence, l.note.Fence)
+		l.note = was // the state directory is to remember no other's
+		return errStale
 	case l.note.Nonce != ours:
 		return l.taken()
 	}
 	return nil
 }
 
+// errStale says that a late write of a former owner is where our note was.
+var errStale = errors.New("a late write of a former owner has replaced the replica's lease")
+
+// served demands, where the lease alone says little, that the replica is named for the
+// lineage that we write for.
+func (l *Lease) served(ctx context.Context) error {
+	if l.guarded() || l.lineage == "" || l.o.Named == nil {
+		return nil
+	}
+	lineage, err := l.o.Named(ctx)
+	if err != nil {
+		return err
+	}
+	if lineage != l.lineage {
+		return l.moved()
+	}
+	return nil
+}
+
+// unwatched is for how long after it was written nobody else takes a lease of that life,
+// whom nothing else tells that it is free: they watch it for its life and a margin. Clocks
+// differ by less than the rest in that time.
+func unwatched(life time.Duration) time.Duration { return life + margin - confirmAfter }
+
+// alive returns an error once somebody else may have taken the lease over since it was last
+// renewed, where nothing would have refused our own next note.
+func (l *Lease) alive() error {
+	if l.guarded() || l.o.Clock().Before(l.alone) {
+		return nil
+	}
+	l.reset()
+	l.lapsed = true
+	return fmt.Errorf("%w: it was not renewed in time", ErrMoved)
+}
+
 // renew writes our next note in place of our last one.
 func (l *Lease) renew(ctx context.Context, life time.Duration) error {
 	began := l.o.Clock()
+	if err := l.alive(); err != nil {
+		return err
+	}
 	if !l.guarded() || l.etag == "" {
-		if err := l.stillOurs(ctx); err != nil {
+		if err := l.stillOurs(ctx); err != nil && !errors.Is(err, errStale) {
 			return err
 		}
 	}
@@ -187,7 +237,13 @@ func (l *Lease) renew(ctx context.Context, life time.Duration) error {
 		if err == nil && (l.asks || l.etag == "" || !l.guarded()) {
 			err = l.stillOurs(ctx)
 		}
+		if errors.Is(err, errStale) {
+			continue
+		}
 		if err == nil {
+			if err := errors.Join(l.alive(), l.served(ctx)); err != nil {
+				return err
+			}
 			l.renewed(start, life)
 			if !l.guarded() && l.o.Clock().Sub(began) > confirmAfter/2 {
 				l.doubt(began, false)
@@ -218,7 +274,7 @@ func (l *Lease) renew(ctx context.Context, life time.Duration) error {
 
 // renewed notes that the lease is ours from start on.
 func (l *Lease) renewed(start time.Time, life time.Duration) {
-	l.until = start.Add(l.claim())
+	l.until, l.alone, l.lapsed = start.Add(claimOf(l.Guard())), start.Add(unwatched(life)), false
 	l.idleAt = start.Add(idleAfter)
 	if life == idleLife {
 		l.idleAt = start.Add(idleEvery - mathrand.N(idleEvery/5))
@@ -248,7 +304,7 @@ func (l *Lease) next(start time.Time, life time.Duration) Note {
 	}
 	note := Note{
 		Fence: l.note.Fence, Nonce: l.pending, Owner: l.o.Owner, Boot: l.o.Boot, Process: l.o.Self,
-		Life: life.Seconds(), Expires: start.Add(life).UTC(),
+		Life: life.Seconds(), Expires: start.Add(life).UTC(), Lineage: l.lineage,
 	}
 	if l.o.File != nil {
 		note.File = l.o.File()

@@ -37,6 +37,9 @@ var (
 	ErrConfirming = errors.New("the replica's lease was taken and is read again in a moment")
 )
 
+// errUnseen says that the lease counts now, and that what was concluded before may not.
+var errUnseen = fmt.Errorf("%w: %w", ErrConfirming, ErrMoved)
+
 // Options of a lease. Store, Owner, Clock and Save are needed.
 type Options struct {
 	Store store.Store
@@ -46,6 +49,10 @@ type Options struct {
 	File  func() string                // identifies the file that is replicated, "" where it cannot; nil: never known
 	Clock func() time.Time             // monotonic
 	Save  func(nonces ...string) error // remembers in the state directory which notes were ours
+
+	// Named reads which lineage the replica is named for, "" for none; nil: that is not known. Where
+	// nothing refuses a late write of the lease, that decides.
+	Named func(context.Context) (string, error)
 }
 
 // Lease keeps one writer at a time on a replica:
@@ -58,6 +65,11 @@ type Options struct {
 //	  │ another's note │
 //	  └────────────────┘ fenced: look again
 //
+// Where the store does not compare ETags, a write that was under way for long may replace
+// another's note, and a note of ours says little. There the lease counts for what the replica
+// was seen to hold after the lease had been taken, as long as each renewal is through before
+// anybody can have taken it over since the last; and each asks whose the replica is.
+//
 // It is taken over when it was given up, when its owner was a process of this
 // machine that is dead, or when it was watched unchanged for its whole life. What
 // another host's clock says is never believed. Whether the replica may be written to at
@@ -69,6 +81,8 @@ type Options struct {
 // original after a crash, even by name; so a lease that is our own is waited for
 // too, unless this machine has not been booted since.
 type Lease struct {
+	Uploads Uploads // under it
+
 	o     Options
 	guard atomic.Value // Guard; read at scrape
 
@@ -80,6 +94,10 @@ type Lease struct {
 	waited     bool       // it was another's when we last wanted it
 	mine       bool
 	until      time.Time // we may write before, if it is ours
+	alone      time.Time // nobody else can have taken it before
+	lapsed     bool      // somebody may have, since it was last ours
+	unseen     bool      // it is ours, and the replica was not inspected since
+	lineage    string    // that we write for, see Serve
 	idleAt     time.Time // when it is to be renewed at the latest
 	confirmAt  time.Time // when it is to be read again before it counts; zero: it counts
 	pending    string    // the nonce of a write whose fate is not known
@@ -96,15 +114,13 @@ func New(o Options) *Lease {
 // Guard returns what the store was found to offer. It waits for nobody.
 func (l *Lease) Guard() Guard { return l.guard.Load().(Guard) }
 
-// Unguarded reports whether the store lets a second writer overwrite a file.
-func (l *Lease) Unguarded() bool { return l.Guard() == GuardNone }
-
 // Finding is what Inspect found.
 type Finding struct {
 	Found      bool
 	Note       Note
 	Continuous bool // it is our own last one: nobody else wrote since
 	Ended      bool // its writer has certainly ended, and nothing of it is under way
+	Unsettled  bool // we took it, and had not settled when we last ended or looked: it says nothing of the replica
 }
 
 // Inspect reads the lease. Nothing may be written before.
@@ -117,14 +133,16 @@ func (l *Lease) Inspect(ctx context.Context, remembered []string) (Finding, erro
 	}
 	l.mine = l.mine && l.found && l.note.Nonce == held
 	l.continuous = l.found && slices.Contains(remembered, l.note.Nonce)
+	unsettled := slices.Contains(remembered, unsettled+l.note.Nonce)
 	sameBoot := l.o.Boot != "" && l.note.Boot == l.o.Boot
 	// Who has the state directory has its lock, so the process that had it is dead. Where
 	// that directory was lost, or is an old one, the kernel tells.
-	l.own = sameBoot && (l.continuous || slices.Contains(remembered, unsettled+l.note.Nonce) ||
+	l.own = sameBoot && (l.continuous || unsettled ||
 		l.note.Owner == l.o.Owner && (Gone(l.note.Process) || l.o.Self != "" && l.note.Process == l.o.Self)) // or of this
 	// very process: a directory that was away is back
-	l.inspected, l.remembered = true, remembered
-	return Finding{Found: l.found, Note: l.note, Continuous: l.continuous, Ended: l.own || l.note.Released}, nil
+	l.inspected, l.remembered, l.unseen = true, remembered, false
+	ended := !unsettled && (l.own || l.note.Released)
+	return Finding{Found: l.found, Note: l.note, Continuous: l.continuous, Ended: ended, Unsettled: unsettled}, nil
 }
 
 // Vacant reports whether nobody can write to the replica without changing the lease
@@ -133,12 +151,19 @@ func (l *Lease) Inspect(ctx context.Context, remembered []string) (Finding, erro
 func (l *Lease) Vacant() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.found || l.note.Released || l.own || l.counts()
+	return !l.found || (l.note.Released || l.own) && !l.lapsed || l.counts()
 }
 
 // counts reports whether the lease is ours beyond doubt, or was.
 func (l *Lease) counts() bool {
-	return l.mine && l.confirmAt.IsZero() && l.Guard() != GuardUnknown
+	return l.mine && l.confirmAt.IsZero() && l.Guard() != GuardUnknown && !l.unseen
+}
+
+// Serve says that the replica is named for a lineage, and that we write for it.
+func (l *Lease) Serve(lineage string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lineage = lineage
 }
 
 // Settle says that the owner has made its history continue what is there, or
@@ -176,6 +201,8 @@ func (l *Lease) ensure(ctx context.Context) error {
 		return l.confirm(ctx)
 	case l.Guard() == GuardUnknown:
 		return l.regain(ctx)
+	case l.unseen:
+		return errUnseen
 	case l.o.Clock().Before(l.until):
 		return nil
 	}
@@ -200,7 +227,9 @@ func (l *Lease) Idle(ctx context.Context) (time.Time, error) {
 }
 
 // During does f, which may take long, and keeps the lease in the meantime. When the lease
-// is lost, f's context ends, and the loss is returned whatever f did.
+// is lost, f's context ends, and the loss is returned whatever f did. So is what it meets who
+// asks for the lease at the end, where the claim was over by then: f's work may have become
+// visible when the replica was another's already.
 func (l *Lease) During(ctx context.Context, f func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -229,14 +258,17 @@ func (l *Lease) During(ctx context.Context, f func(context.Context) error) error
 	if lost != nil {
 		return lost
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return l.Hold(ctx)
 }
 
 // keep renews when a third of the claim is left. What fails otherwise is tried again.
 func (l *Lease) keep(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.counts() || l.o.Clock().Before(l.until.Add(-l.claim()/3)) {
+	if !l.counts() || l.o.Clock().Before(l.until.Add(-claimOf(l.Guard())/3)) {
 		return nil
 	}
 	return l.renew(ctx, busyLife)
@@ -251,8 +283,8 @@ func (l *Lease) Drop() {
 
 // reset forgets what was concluded from the last look.
 func (l *Lease) reset() {
-	l.mine, l.inspected, l.continuous, l.own = false, false, false, false
-	l.confirmAt, l.pending = time.Time{}, ""
+	l.mine, l.inspected, l.continuous, l.own, l.unseen = false, false, false, false, false
+	l.confirmAt, l.pending, l.lineage = time.Time{}, "", ""
 }
 
 // Release gives the lease up, so that another need not wait. It does nothing
@@ -262,6 +294,10 @@ func (l *Lease) Release(ctx context.Context) error {
 	defer l.mu.Unlock()
 	if !l.mine {
 		return nil
+	}
+	if l.Uploads.adrift() {
+		l.reset()
+		return errAdrift
 	}
 	if !l.guarded() || l.etag == "" {
 		if err := l.stillOurs(ctx); err != nil {

@@ -25,6 +25,7 @@ type Note struct {
 	Boot     string    `json:"boot,omitempty"`    // of the owner's machine, since when it runs
 	Process  string    `json:"process,omitempty"` // the owner's, see ThisProcess
 	File     string    `json:"file,omitempty"`    // what the owner replicates, see Options.File
+	Lineage  string    `json:"lineage,omitempty"` // that the replica was named for by then; "": not known
 	Life     float64   `json:"life_seconds,omitempty"`
 	Expires  time.Time `json:"expires"` // Life by the owner's clock, for people and for versions that believe it
 	Released bool      `json:"released,omitempty"`

@@ -37,6 +37,13 @@ func (s *sight) free(now time.Time) bool {
 	return !s.found || s.note.Released || s.own || now.Sub(s.seen) > s.note.life()+margin
 }
 
+// stale reports whether the note is of a lineage that the replica is no longer of: a late
+// write, of a host that is told so as soon as it looks. Whoever takes a replica over for
+// another lineage names it before its notes do.
+func (s *sight) stale(lineage string) bool {
+	return s.found && lineage != "" && s.note.Lineage != "" && s.note.Lineage != lineage
+}
+
 // held says who has the lease and what to do about it.
 func (s *sight) held(o Options) error {
 	left := max(0, s.note.life()+margin-o.Clock().Sub(s.seen)).Round(time.Second)

@@ -7,7 +7,8 @@ type Evidence struct {
 	Named  bool // it names a lineage
 	Leased bool // it has a lease: sqlwatch wrote to it
 
-	Mine    bool // the lineage, or one that it came after, is the one in our state directory
+	Mine    bool // the lineage is the one in our state directory
+	Was     bool // it came after the one in our state directory, because a person said so elsewhere
 	Last    bool // our state directory remembers the replica's lease: nobody wrote to it since we did
 	Holds   bool // our state directory knows the state at the replica's tip, or one beyond
 	Equal   bool // the database is, or was when we began, what the replica's tip is, by its checksum
@@ -39,7 +40,7 @@ func Judge(e Evidence) Verdict {
 		return Begin
 	case e.Last && (e.Mine || !e.Named), e.Holds && (e.Mine || !e.Named):
 		return Continue
-	case e.Equal, e.Noted, e.Same:
+	case e.Equal, e.Noted, e.Same && !e.Was:
 		return Continue
 	case e.Adopted && !e.Named && !e.Leased:
 		return Continue // another program's chain goes on
@@ -47,7 +48,7 @@ func Judge(e Evidence) Verdict {
 		return Succeed
 	case !e.Named && !e.Leased:
 		return Stranger
-	case e.Mine:
+	case e.Mine, e.Was:
 		return Diverged
 	}
 	return Foreign

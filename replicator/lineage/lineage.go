@@ -115,6 +115,12 @@ func Read(ctx context.Context, st store.Store) (Stored, error) {
 	return got, nil
 }
 
+// NameOf returns the ID of a replica's lineage, "" for none.
+func NameOf(ctx context.Context, st store.Store) (string, error) {
+	line, err := Read(ctx, st)
+	return line.ID, err
+}
+
 // Write stores l in place of what was read, under the conditions that the store
 // honours, and reads it back: on store.ErrExists somebody else's is there. The caller
 // has the replica's lease.

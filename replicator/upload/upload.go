@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,7 @@ func (u *Uploader) Create(
 ) (object store.Object, err error) {
 	err = u.lease.During(ctx, func(ctx context.Context) error { // on a slow line, a small file takes long too
 		object, err = u.put(ctx, key, body, metadata)
+		u.adrift(key, err)
 		return err
 	})
 	if err != nil {
@@ -49,6 +51,21 @@ func (u *Uploader) Create(
 	}
 	u.bytes.Add(object.Size)
 	return object, nil
+}
+
+// adrift tells the lease whether an upload that ended so may still arrive. Merged files hold
+// nothing that is not there already.
+func (u *Uploader) adrift(key string, err error) {
+	level, _, _, parsed := store.ParseLTXKey(key)
+	if parsed != nil || level != 0 && level != store.SnapshotLevel {
+		return
+	}
+	unsent := store.Unsent(nil)
+	answered := err == nil || errors.As(err, &unsent)
+	for _, refusal := range []error{lease.ErrFenced, store.ErrAuth, store.ErrMisplaced, fs.ErrNotExist} {
+		answered = answered || errors.Is(err, refusal)
+	}
+	u.lease.Uploads.Note(level == store.SnapshotLevel, !answered)
 }
 
 // CreateMerged is Create for a file that replaces others once it was read back, which
@@ -71,7 +88,7 @@ func (u *Uploader) CreateMerged(
 func (u *Uploader) put(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (store.Object, error) {
-	if u.lease.Unguarded() {
+	if u.lease.Guard() == lease.GuardNone {
 		return u.putUnguarded(ctx, key, body, metadata)
 	}
 	object, err := u.store.Put(ctx, key, body, store.PutOptions{Create: true, Metadata: metadata})

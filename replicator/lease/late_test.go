@@ -1,0 +1,218 @@
+package lease
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+)
+
+// overtaken are two hosts at a store that lets a write replace what its sender has not seen. A
+// renewal of a's was under way for long, b took the lease and named the replica for another
+// lineage, and now a's note is there.
+type overtaken struct {
+	c     *cell
+	now   time.Time
+	named string // what the replica is
+	late  Note
+	a, b  *party
+}
+
+func overtake(t *testing.T, ignores string) *overtaken {
+	t.Helper()
+	w := &overtaken{c: &cell{ignores: ignores}, now: time.Unix(1_700_000_000, 0), named: "one", a: &party{machine: "A"},
+		b: &party{machine: "B"}}
+	w.boot(w.a, "a")
+	w.boot(w.b, "b")
+	if err := errors.Join(w.a.look(), w.a.hold(&w.now)); err != nil {
+		t.Fatal(err)
+	}
+	w.a.Serve("one")
+	if err := w.a.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	w.late = w.a.next(w.now, busyLife)
+	w.a.nonces = append([]string{w.late.Nonce}, w.a.nonces...) // saved before it is sent
+	w.takes(t, w.b)
+	w.named = "two"
+	w.b.Serve("two")
+	if err := w.b.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	w.arrives(t, w.late)
+	return w
+}
+
+func (w *overtaken) boot(p *party, owner string) {
+	p.boot(w.c, owner, func() time.Time { return w.now })
+	p.o.Named = func(context.Context) (string, error) { return w.named, nil }
+}
+
+// takes has a party watch the lease for its whole life and take it.
+func (w *overtaken) takes(t *testing.T, p *party) {
+	t.Helper()
+	if err := errors.Join(p.look(), p.Hold(t.Context())); !errors.Is(err, ErrHeld) {
+		t.Fatalf("%v, want ErrHeld", err)
+	}
+	w.now = w.now.Add(busyLife + margin + time.Second)
+	if err := p.Hold(t.Context()); !errors.Is(err, ErrMoved) {
+		t.Fatalf("%v, want ErrMoved", err)
+	}
+	if err := errors.Join(p.look(), p.Hold(t.Context())); !errors.Is(err, ErrConfirming) {
+		t.Fatalf("%v, want ErrConfirming", err)
+	}
+	w.now = w.now.Add(claimUnguarded + margin)
+	if err := p.confirmed(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// arrives has a note replace what is there.
+func (w *overtaken) arrives(t *testing.T, n Note) {
+	t.Helper()
+	data, err := json.Marshal(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.c.data, w.c.version = data, w.c.version+1
+}
+
+// TestLease_C14_lapsed: who finds a note of its own, but has not renewed in time, looks at the
+// replica; if that lets it write, it waits until another owner must have found out, and looks
+// again.
+func TestLease_C14_lapsed(t *testing.T) {
+	t.Parallel()
+	for _, ignores := range []string{"match", "all"} {
+		w := overtake(t, ignores)
+		if err := w.a.Hold(t.Context()); !errors.Is(err, ErrMoved) || errors.Is(err, ErrConfirming) {
+			t.Errorf("a, which comes back: %v, want to be told to look", err)
+		}
+		if err := w.a.look(); err != nil || !w.a.continuous {
+			t.Fatalf("%v; its own note: %v", err, w.a.continuous)
+		}
+		if w.a.Vacant() {
+			t.Error("what is there is final, although b may write")
+		}
+		for range 2 {
+			if err := w.a.Hold(t.Context()); !errors.Is(err, ErrConfirming) || errors.Is(err, ErrMoved) {
+				t.Errorf("a: %v, want it to wait", err)
+			}
+			w.now = w.now.Add(confirmAfter)
+		}
+		w.now = w.now.Add(claimUnguarded - 2*confirmAfter)
+		if err := w.b.Hold(t.Context()); !errors.Is(err, ErrFenced) {
+			t.Errorf("b, at its next renewal: %v, want ErrFenced", err)
+		}
+		w.now = w.now.Add(margin)
+		if err := w.a.Hold(t.Context()); !errors.Is(err, errUnseen) {
+			t.Errorf("a: %v, want to be told to look again", err)
+		}
+		if err := errors.Join(w.a.look(), w.a.Hold(t.Context())); err != nil || !w.a.Vacant() {
+			t.Errorf("a: %v", err)
+		}
+	}
+}
+
+// TestLease_C14_overwritten: whoever the replica is named for takes its lease again at once
+// when a late write has replaced it, in the middle of its work or after a restart; who
+// finds the replica named for another lineage does not.
+func TestLease_C14_overwritten(t *testing.T) {
+	t.Parallel()
+	for _, ignores := range []string{"match", "all"} {
+		w := overtake(t, ignores)
+		w.now = w.now.Add(claimUnguarded)
+		if err := w.b.Hold(t.Context()); err != nil {
+			t.Errorf("b, in the middle of its work: %v", err)
+		}
+		if w.c.nonce() != w.b.note.Nonce || slices.Contains(w.b.nonces, w.late.Nonce) {
+			t.Errorf("the lease is %s; b remembers %q", w.c.nonce(), w.b.nonces)
+		}
+		w.arrives(t, w.late)
+		w.boot(w.b, "b")
+		if err := w.b.look(); err != nil || w.b.continuous {
+			t.Fatalf("%v; its own note: %v", err, w.b.continuous)
+		}
+		w.b.Serve("two")
+		if err := w.b.hold(&w.now); err != nil {
+			t.Errorf("b, after a restart: %v", err)
+		}
+		if err := w.b.Settle(); err != nil {
+			t.Fatal(err)
+		}
+		w.arrives(t, w.late)
+		w.named = "three"
+		w.now = w.now.Add(claimUnguarded)
+		if err := w.b.Hold(t.Context()); !errors.Is(err, ErrMoved) {
+			t.Errorf("b, when the replica is named for another lineage: %v, want to be told to look", err)
+		}
+	}
+}
+
+// TestLease_C14_named: where the lease says little, each renewal asks whose the replica is.
+func TestLease_C14_named(t *testing.T) {
+	t.Parallel()
+	for ignores, want := range map[string]error{"": nil, "match": ErrMoved, "all": ErrMoved} {
+		w := &overtaken{c: &cell{ignores: ignores}, now: time.Unix(1_700_000_000, 0), named: "one", a: &party{}}
+		w.boot(w.a, "a")
+		if err := errors.Join(w.a.look(), w.a.hold(&w.now)); err != nil {
+			t.Fatal(err)
+		}
+		w.a.Serve("one")
+		w.named = "two"
+		w.now = w.now.Add(claimUnguarded)
+		if w.a.guarded() {
+			w.now = w.now.Add(claimGuarded)
+		}
+		if err := w.a.Hold(t.Context()); !errors.Is(err, want) {
+			t.Errorf("%q ignored: %v, want %v", ignores, err, want)
+		}
+	}
+}
+
+// TestLease_C14_adrift: a lease is not released while an upload may still arrive.
+func TestLease_C14_adrift(t *testing.T) {
+	t.Parallel()
+	for _, whole := range []bool{false, true} {
+		now := time.Unix(1_700_000_000, 0)
+		c, p := &cell{}, &party{}
+		p.boot(c, "a", func() time.Time { return now })
+		for _, adrift := range []bool{true, false} {
+			if err := errors.Join(p.look(), p.Hold(t.Context())); adrift && err != nil {
+				t.Fatal(err)
+			}
+			p.mine = true
+			p.Uploads.Note(whole, adrift)
+			if err := p.Release(t.Context()); (err != nil) != adrift {
+				t.Errorf("adrift %v: %v", adrift, err)
+			}
+			if note, _, _, err := Read(t.Context(), c); err != nil || note.Released == adrift {
+				t.Errorf("adrift %v: released %v, %v", adrift, note.Released, err)
+			}
+		}
+	}
+}
+
+// TestLease_C14_slowUpload: an upload that ends when the claim is over counts only if the
+// lease is still to be had.
+func TestLease_C14_slowUpload(t *testing.T) {
+	t.Parallel()
+	for ignores, want := range map[string]error{"": ErrFenced, "match": ErrMoved, "all": ErrMoved} {
+		w := &overtaken{c: &cell{ignores: ignores}, now: time.Unix(1_700_000_000, 0), a: &party{}}
+		w.boot(w.a, "a")
+		if err := errors.Join(w.a.look(), w.a.hold(&w.now)); err != nil {
+			t.Fatal(err)
+		}
+		err := w.a.During(t.Context(), func(context.Context) error {
+			w.a.mu.Lock() // before it is renewed
+			defer w.a.mu.Unlock()
+			w.now = w.now.Add(time.Hour)
+			w.arrives(t, Note{Nonce: "x", Owner: "b"})
+			return nil
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("%q ignored: %v, want %v", ignores, err, want)
+		}
+	}
+}
