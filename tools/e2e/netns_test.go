@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"sync/atomic"
 	"testing"
+
+	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
 // network is a switch that connects network namespaces, each by a cable of its own, and this
@@ -50,6 +52,9 @@ func (nw *network) serve(h http.Handler) string {
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 	server.Start()
 	nw.t.Cleanup(func() {
+		if p, ok := h.(*s3test.Proxy); ok {
+			p.LetGo()
+		}
 		server.CloseClientConnections() // connections of an unreachable host never end by themselves
 		server.Close()
 	})

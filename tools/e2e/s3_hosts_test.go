@@ -2,8 +2,8 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +28,7 @@ var impatient = sync.OnceValues(func() (string, error) {
 const (
 	idle     = "idle"     // the writer has nothing to write
 	busy     = "busy"     // it has
-	snapshot = "snapshot" // the other's first snapshot takes longer than a lease
+	snapshot = "snapshot" // it comes back during the other's first snapshot, which takes longer than a lease
 	ahead    = "ahead"    // the other's clock is 3 minutes ahead
 	behind   = "behind"   // or behind
 	stopped  = "stopped"  // the writer is stopped by SIGSTOP and continues later
@@ -40,7 +40,7 @@ const (
 // it and stores nothing, production continues, and the newest state is production's. When told
 // to adopt, staging waits as long as production lives, and then takes over. Production, when
 // it comes back, reports that, nothing more of it is acknowledged, and both histories can be
-// restored.
+// restored: also where staging has stored nothing yet but the first parts of a snapshot.
 //
 // The same holds if production's packets are lost instead. That variant, and all of them on
 // request, runs between hosts in network namespaces of their own.
@@ -76,10 +76,11 @@ type hosts struct {
 	url                 string
 	db, other           string
 	production, staging *daemon
-	original, program   []string // production's, and staging's
-	body                string   // of staging's configuration
-	at                  string   // staging's address
-	wire                *netHost // production's, if it has one
+	original, program   []string      // production's, and staging's
+	body                string        // of staging's configuration
+	at                  string        // staging's address
+	way                 *s3test.Proxy // from there to the store
+	wire                *netHost      // production's, if it has one
 
 	early string // contents of production's database at txid
 	txid  uint64
@@ -94,14 +95,15 @@ func newHosts(t *testing.T, what string, profile s3test.Profile, apart bool) *ho
 	h := &hosts{t: t, what: what, url: s3URL(store.URL, "v1/app"), db: filepath.Join(t.TempDir(), "app.db"),
 		other: filepath.Join(t.TempDir(), "app.db"), original: []string{program}, program: []string{program}, at: loopback}
 	// Each host reaches the store on a way of its own.
-	way := func() string { return s3test.NewProxy(t, store.URL).URL }
+	h.way = s3test.NewProxy(t, store.URL)
+	way := func(p *s3test.Proxy) string { return p.URL }
 	at := loopback
 	if apart {
 		nw, ok := newNetwork(t)
 		if !ok {
 			t.Skip("no network namespaces here")
 		}
-		way = func() string { return nw.serve(s3test.NewProxy(t, store.URL)) }
+		way = func(p *s3test.Proxy) string { return nw.serve(p) }
 		staging := nw.host()
 		h.wire = nw.host()
 		h.original, h.program = h.wire.in(h.original), staging.in(h.program)
@@ -115,19 +117,15 @@ func newHosts(t *testing.T, what string, profile s3test.Profile, apart bool) *ho
 		h.program = append(h.program[:last:last], "env", "SQLWATCH_TEST_CLOCK=3m", program)
 	case behind:
 		h.program = append(h.program[:last:last], "env", "SQLWATCH_TEST_CLOCK=-3m", program)
-	case snapshot:
-		output(t, "sqlite3", h.other, "create table ballast(b); insert into ballast values(randomblob(1500000))")
 	}
-	block := func() string {
-		return s3ReplicaWith(way(), s3test.Bucket, "v1/app", s3test.AccessKey, s3test.SecretKey, "")
+	block := func(p *s3test.Proxy) string {
+		return s3ReplicaWith(way(p), s3test.Bucket, "v1/app", s3test.AccessKey, s3test.SecretKey, "")
 	}
-	h.production = watchS3At(t, at, h.original, replicated(h.db, block()))
+	h.production = watchS3At(t, at, h.original, replicated(h.db, block(s3test.NewProxy(t, store.URL))))
 	synced(t, h.production)
 	h.early = contents(t, h.db)
 	_, h.txid = h.restore()
-	if h.body = replicated(h.other, block()); what == snapshot {
-		h.body += "\nuploads {\n  bandwidth = \"100KB\"\n}\n"
-	}
+	h.body = replicated(h.other, block(h.way))
 	return h
 }
 
@@ -163,7 +161,7 @@ func (h *hosts) told(d *daemon, db, word string) {
 		}
 		commits(h.t, db, 0.1, 20)
 		if err := h.acknowledged(d); err == nil {
-			return errors.New("its commits are acknowledged")
+			h.t.Error("its commits are acknowledged")
 		}
 		if text := d.output(h.t); !strings.Contains(text, word) {
 			return fmt.Errorf("it says %s", lastMatch(text, "level="))
@@ -231,12 +229,26 @@ func (h *hosts) meet() {
 func (h *hosts) takeOver() {
 	h.t.Helper()
 	h.staging.process.end(syscall.SIGTERM)
+	if h.what == snapshot {
+		h.way.Break(func(r *http.Request, _ int) s3test.Fault {
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/0009/") {
+				return s3test.Hang
+			}
+			return s3test.None
+		})
+	}
 	h.staging.process = start(h.t, h.program[0], append(h.program[1:len(h.program):len(h.program)], "run", "--config",
 		h.staging.config, "--adopt", "app")...)
 	h.told(h.staging, h.other, "another writer holds this replica's lease")
 	h.works(h.production, h.db)
 	h.stop()
+	if h.what == snapshot {
+		h.within()
+	}
 	eventually(h.t, time.Minute, "staging takes over", func() error { return h.acknowledged(h.staging) })
+	if h.what == snapshot {
+		h.stop()
+	}
 	if h.what == cut {
 		commits(h.t, h.db, 0.1, 20)
 		if h.acknowledged(h.production) == nil {
@@ -258,4 +270,28 @@ func (h *hosts) takeOver() {
 	if got := contents(h.t, path); got != h.early {
 		h.t.Errorf("production's history: %s, want %s", got, h.early)
 	}
+}
+
+// within continues production while staging's first snapshot is under way, and lets that
+// through when production was told and the lease would have been over several times.
+func (h *hosts) within() {
+	h.t.Helper()
+	tried := func(n int) func() error {
+		return func() error {
+			if got := h.way.Injected(s3test.Hang); got < n {
+				return fmt.Errorf("%d times; it says %s", got, lastMatch(h.staging.output(h.t), "level="))
+			}
+			return nil
+		}
+	}
+	eventually(h.t, time.Minute, "staging stores its first snapshot", tried(1))
+	h.again()
+	h.told(h.production, h.db, "another writer has taken this replica over")
+	eventually(h.t, time.Minute, "staging stores it again, after half a minute", tried(2))
+	h.told(h.production, h.db, "another writer has taken this replica over")
+	if h.acknowledged(h.staging) == nil {
+		h.t.Error("staging's snapshot is acknowledged, and is not stored")
+	}
+	h.way.Break(nil)
+	h.way.LetGo()
 }

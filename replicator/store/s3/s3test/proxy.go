@@ -53,6 +53,7 @@ type Proxy struct {
 	injected map[Fault]int
 	forward  *httputil.ReverseProxy
 	closed   chan struct{}
+	end      sync.Once // closes it
 }
 
 // NewProxy starts a proxy before target. At first it breaks nothing.
@@ -75,12 +76,16 @@ func NewProxy(tb testing.TB, target string) *Proxy {
 	server := httptest.NewServer(p)
 	p.URL = server.URL
 	tb.Cleanup(func() {
-		close(p.closed)
+		p.LetGo()
 		server.CloseClientConnections()
 		server.Close()
 	})
 	return p
 }
+
+// LetGo ends what hangs, and lets nothing hang any more. Whoever has a server of its own for a
+// Proxy calls it before that is closed, which waits for all requests.
+func (p *Proxy) LetGo() { p.end.Do(func() { close(p.closed) }) }
 
 // Break sets the function that decides about each request; n counts requests from 0. nil
 // breaks nothing.
@@ -171,6 +176,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
 		case <-p.closed:
+			reset(w)
 		}
 	case Reset:
 		reset(w)
