@@ -84,6 +84,9 @@ type Replicator struct {
 	chain  *spool.Spool // Run's: that the replicas know of
 }
 
+// DefaultSpoolLimit is the bound of a spool for which none is set, in bytes.
+const DefaultSpoolLimit = spool.DefaultLimit
+
 // New returns a Replicator that does nothing before Run. Its metrics are exported
 // from now on, until Forget.
 func New(o Options) (*Replicator, error) {
@@ -93,7 +96,7 @@ func New(o Options) (*Replicator, error) {
 	o.setDefaults()
 	r := &Replicator{o: o, log: o.Logger.With("db", o.Name), wake: make(chan struct{}, 1)}
 	r.custody = custody.New(o.StateDir)
-	r.backlog = progress.NewBacklog(cmp.Or(o.Capture.SpoolLimit, capture.DefaultSpoolLimit), o.Clock)
+	r.backlog = progress.NewBacklog(cmp.Or(o.Capture.SpoolLimit, DefaultSpoolLimit), o.Clock)
 	r.source = r.newSource()
 	d := surroundings{
 		name: o.Name, owner: o.Owner, boot: o.Boot, dir: r.replicaDir(), scratch: r.scratchDir(), log: r.log,

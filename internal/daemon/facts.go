@@ -27,7 +27,7 @@ func capturing(r *replicator.Replicator) func() *collector.Capture {
 }
 
 func captureOf(spooled int64, err error, since time.Time) *collector.Capture {
-	c := &collector.Capture{SpoolBytes: spooled, SpoolLimitBytes: capture.DefaultSpoolLimit, Since: since}
+	c := &collector.Capture{SpoolBytes: spooled, SpoolLimitBytes: replicator.DefaultSpoolLimit, Since: since}
 	if err == nil {
 		return c
 	}

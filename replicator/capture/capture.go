@@ -74,7 +74,7 @@ type Options struct {
 func (o *Options) setDefaults() {
 	o.RestartAt = cmp.Or(o.RestartAt, 32<<20)
 	o.StallBudget = cmp.Or(o.StallBudget, 50*time.Millisecond)
-	o.SpoolLimit = cmp.Or(o.SpoolLimit, DefaultSpoolLimit)
+	o.SpoolLimit = cmp.Or(o.SpoolLimit, spool.DefaultLimit)
 	o.StageLimit = cmp.Or(o.StageLimit, 64<<20) // replicas then read the database itself
 	o.BatchAge = cmp.Or(o.BatchAge, time.Second)
 	o.IdleAfter = cmp.Or(o.IdleAfter, time.Minute)

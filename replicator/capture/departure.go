@@ -94,9 +94,8 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 		return next, err
 	}
 	if x.MaxFrame > 0 || st.WALSize > 0 {
-		if d.hold.blank && x.MaxFrame == 0 { // written by nobody who is connected: half of a copy that is put in place
-			d.strange = now
-			return next, d.hold.close()
+		if d.hold.blank && x.MaxFrame == 0 {
+			return next, d.meet(now)
 		}
 		if now.Before(d.notBefore) {
 			return next, nil
@@ -121,6 +120,19 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 		return next, d.forget(ctx, x, main)
 	}
 	return pace.Level, nil
+}
+
+// meet says whose WAL it is that was not there: of somebody who has just come, or, where he is not
+// connected and committed nothing to our wal-index, half of a copy that is put in place.
+func (d *departure) meet(now time.Time) error {
+	if err := d.presence.Look(now); err != nil || d.presence.Attached() {
+		return err
+	}
+	if x, err := tail.Index(d.files); err != nil || x.MaxFrame > 0 {
+		return err
+	}
+	d.strange = now
+	return d.hold.close()
 }
 
 // arriving reports whether a copy of two files is being put in place. Each may be the first.
@@ -172,10 +184,16 @@ func (d *departure) leave(main spool.MainFile) error {
 
 // forget makes the wal-index of the empty WAL know nothing, and goes on holding it.
 func (d *departure) forget(ctx context.Context, x dbfile.WALIndex, main spool.MainFile) error {
-	if err := d.hold.reader().EndRead(); err != nil {
+	// Before the mark is let go: who comes then may be gone again, or in the way, before we hold one.
+	level := d.tail.Head
+	level.Main = main
+	if err := d.continuity.confirm(level); err != nil {
 		return err
 	}
 	d.hold.proven = false
+	if err := d.hold.reader().EndRead(); err != nil {
+		return err
+	}
 	err := d.hold.work.Forget(x.Change)
 	if err == nil {
 		d.hold.blank = true

@@ -14,7 +14,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/leftover"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
 // steps goes on as the daemon does until the condition holds.
@@ -329,6 +331,76 @@ func TestShortLives(t *testing.T) {
 	}
 	s.checkEqual()
 	s.wantLost(nil)
+}
+
+// TestShortLives_between: whoever comes between two looks of one step is found by the next, and
+// costs no comparison.
+func TestShortLives_between(t *testing.T) {
+	t.Parallel()
+	begin := func(t *testing.T) (*scene, *app) {
+		t.Helper()
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		a.do("commit(5)")
+		a.do("db.close()")
+		s.open()
+		s.steps("the index was forgotten", func() bool { return s.capture.hold.blank })
+		return s, a
+	}
+	index := func(s *scene) dbfile.WALIndex {
+		s.t.Helper()
+		x, err := s.files.WALIndex()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return x
+	}
+	end := func(s *scene) {
+		s.t.Helper()
+		s.wantLost(nil)
+		s.checkEqual()
+		s.wantLost(nil)
+	}
+	for when, stay := range map[string]string{
+		"gone": "(connect(), commit(), db.close()) and 0", "there": "(connect(), commit()) and 0",
+	} {
+		t.Run("index_"+when, func(t *testing.T) {
+			t.Parallel()
+			s, a := begin(t)
+			x := index(s)
+			a.do(stay)
+			if _, err := s.capture.departure.rest(s.ctx, x, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+			if !s.capture.hold.isOpen() || !s.capture.departure.strange.IsZero() {
+				t.Error("an application that has just come is taken for a copy that is put in place")
+			}
+			end(s)
+		})
+	}
+	t.Run("forget", func(t *testing.T) {
+		t.Parallel()
+		s, a := begin(t)
+		a.do("(connect(), commit(), db.close()) and 0")
+		s.steps("the WAL was emptied", func() bool {
+			st, err := os.Stat(s.path + "-wal")
+			return err == nil && st.Size() == 0 && s.capture.hold.isOpen() && !s.capture.hold.blank
+		})
+		time.Sleep(2 * mainfile.Tick)
+		x := index(s)
+		main, err := s.capture.continuity.main.Sure()
+		if err != nil || main == (spool.MainFile{}) {
+			t.Fatalf("%+v, %v", main, err)
+		}
+		a.do("(connect(), db.execute('begin immediate')) and 0")
+		if err := s.capture.departure.forget(s.ctx, x, main); err != nil {
+			t.Fatal(err)
+		}
+		s.wantLost(nil)
+		a.do("db.execute('insert into t(k) values(1)') and db.execute('commit') and 0")
+		end(s)
+	})
 }
 
 // TestForeignUse/D15: while the wal-index is not the application's, nothing is

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
@@ -63,10 +62,7 @@ func (c *Capture) drain() error {
 	}
 	var main spool.MainFile
 	if err == nil {
-		main, err = c.continuity.main.Sure()
-	}
-	if err == nil && main == (spool.MainFile{}) {
-		return errUnsettledFile
+		main, err = c.continuity.main.Settled()
 	}
 	var lost *tail.DiscontinuityError
 	switch unlinked, statErr := c.files.WALUnlinked(); {
@@ -96,10 +92,7 @@ func (c *Capture) writeBack() (done bool, err error) {
 	if err != nil || statErr != nil || unlinked.IsZero() || x.Backfilled >= x.MaxFrame {
 		return false, nil
 	}
-	main, err := c.continuity.main.Sure()
-	if err == nil && main == (spool.MainFile{}) {
-		err = errUnsettledFile
-	}
+	main, err := c.continuity.main.Settled()
 	if err != nil || unlinked.UnixNano() <= main.Modified {
 		return false, err
 	}
@@ -115,6 +108,3 @@ func (c *Capture) writeBack() (done bool, err error) {
 // copyBegins is how long after the removal of a WAL a copy begins to be written, if that is
 // what it was removed for: nobody wants then what was in it.
 const copyBegins = 25 * time.Millisecond
-
-// errUnsettledFile says that the main file was written to just now.
-var errUnsettledFile = fmt.Errorf("%w: the main file was written to just now", tail.ErrRestarting)

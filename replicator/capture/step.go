@@ -88,7 +88,7 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 // passing reports whether err is of the moment: looking again will do.
 func passing(err error) bool {
 	return errors.Is(err, tail.ErrRestarting) || errors.Is(err, tail.ErrBudget) || errors.Is(err, view.ErrNone) ||
-		errors.Is(err, dbfile.ErrUnclear)
+		errors.Is(err, dbfile.ErrUnclear) || errors.Is(err, mainfile.ErrUnsettled)
 }
 
 // pass goes through the order of a step.
@@ -259,7 +259,7 @@ func (noRoom) Is(target error) bool { return target == ErrSpoolFull || target ==
 func (c *Capture) ready(ctx context.Context) error {
 	if !c.hold.isOpen() {
 		if c.departure.arriving(c.o.Clock()) || c.presence.Coming() {
-			return errUnsettledFile
+			return mainfile.ErrUnsettled
 		}
 		if c.continuity.lost == tail.ReasonReplaced && c.presence.Fresh(c.o.Clock()) {
 			// Who has made a file anew may do so again at once; all of it is read anyway, later as well as now.

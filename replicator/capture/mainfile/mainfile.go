@@ -85,6 +85,18 @@ func (p *Probe) Sure() (spool.MainFile, error) {
 	return main, nil
 }
 
+// ErrUnsettled says that the main file was written to just now: look again.
+var ErrUnsettled = errors.New("the main file was written to just now")
+
+// Settled is Sure, or ErrUnsettled.
+func (p *Probe) Settled() (spool.MainFile, error) {
+	main, err := p.Sure()
+	if err == nil && main == (spool.MainFile{}) {
+		err = ErrUnsettled
+	}
+	return main, err
+}
+
 // Aged reports whether a write from now on would show in the time of the file.
 func Aged(main spool.MainFile) bool { return time.Since(time.Unix(0, main.Modified)).Abs() >= Tick }
 
