@@ -146,7 +146,8 @@ func (l *Lease) confirm(ctx context.Context) error {
 	if l.o.Clock().Before(l.confirmAt) {
 		return ErrConfirming
 	}
-	l.confirmAt, l.alone = time.Time{}, l.o.Clock().Add(unwatched(busyLife))
+	l.confirmAt, l.from = time.Time{}, l.o.Clock()
+	l.alone = l.from.Add(unwatched(busyLife))
 	err := l.renew(ctx, busyLife) // a claim counts from a write, which others see
 	switch {
 	case errors.Is(err, ErrFenced):
@@ -208,10 +209,23 @@ func (l *Lease) served(ctx context.Context) error {
 // differ by less than the rest in that time.
 func unwatched(life time.Duration) time.Duration { return life + margin - confirmAfter }
 
+// asleep is how much further than the monotonic clock the wall clock has gone: the machine was
+// suspended, and others have waited meanwhile. Where the clock was set instead, a claim that
+// would last ends early, and never one late.
+func asleep(from, now time.Time) time.Duration {
+	return max(0, now.Round(0).Sub(from.Round(0))-now.Sub(from))
+}
+
+// before reports whether it is before end, which is some time after from.
+func (o *Options) before(end, from time.Time) bool {
+	now := o.Clock()
+	return now.Add(o.Asleep(from, now)).Before(end)
+}
+
 // alive returns an error once somebody else may have taken the lease over since it was last
 // renewed, where nothing would have refused our own next note.
 func (l *Lease) alive() error {
-	if l.guarded() || l.o.Clock().Before(l.alone) {
+	if l.guarded() || l.o.before(l.alone, l.from) {
 		return nil
 	}
 	l.reset()
@@ -274,7 +288,7 @@ func (l *Lease) renew(ctx context.Context, life time.Duration) error {
 
 // renewed notes that the lease is ours from start on.
 func (l *Lease) renewed(start time.Time, life time.Duration) {
-	l.until, l.alone, l.lapsed = start.Add(claimOf(l.Guard())), start.Add(unwatched(life)), false
+	l.from, l.until, l.alone, l.lapsed = start, start.Add(claimOf(l.Guard())), start.Add(unwatched(life)), false
 	l.idleAt = start.Add(idleAfter)
 	if life == idleLife {
 		l.idleAt = start.Add(idleEvery - mathrand.N(idleEvery/5))

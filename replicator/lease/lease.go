@@ -47,8 +47,11 @@ type Options struct {
 	Boot  string                       // since when this machine runs; "": not known
 	Self  string                       // ThisProcess; "": not known
 	File  func() string                // identifies the file that is replicated, "" where it cannot; nil: never known
-	Clock func() time.Time             // monotonic
+	Clock func() time.Time             // of what passes while this machine runs: see Asleep
 	Save  func(nonces ...string) error // remembers in the state directory which notes were ours
+
+	// Asleep is how much more time has passed since from than Clock tells; nil: as the wall clock tells.
+	Asleep func(from, now time.Time) time.Duration
 
 	// Named reads which lineage the replica is named for, "" for none; nil: that is not known. Where
 	// nothing refuses a late write of the lease, that decides.
@@ -93,6 +96,7 @@ type Lease struct {
 	remembered []string   // as Inspect was told
 	waited     bool       // it was another's when we last wanted it
 	mine       bool
+	from       time.Time // when it was last renewed: see Options.Asleep
 	until      time.Time // we may write before, if it is ours
 	alone      time.Time // nobody else can have taken it before
 	lapsed     bool      // somebody may have, since it was last ours
@@ -106,6 +110,9 @@ type Lease struct {
 
 // New returns a lease that nobody has asked for yet.
 func New(o Options) *Lease {
+	if o.Asleep == nil {
+		o.Asleep = asleep
+	}
 	l := &Lease{o: o}
 	l.guard.Store(GuardUnknown)
 	return l
@@ -186,7 +193,7 @@ func (l *Lease) Hold(ctx context.Context) error {
 	if err := l.ensure(ctx); err != nil {
 		return err
 	}
-	if !l.o.Clock().Before(l.until) {
+	if !l.o.before(l.until, l.from) {
 		return ErrConfirming // the store's answer took longer than the claim lasts
 	}
 	return nil
@@ -203,7 +210,7 @@ func (l *Lease) ensure(ctx context.Context) error {
 		return l.regain(ctx)
 	case l.unseen:
 		return errUnseen
-	case l.o.Clock().Before(l.until):
+	case l.o.before(l.until, l.from):
 		return nil
 	}
 	return l.renew(ctx, busyLife)
@@ -217,7 +224,7 @@ func (l *Lease) Idle(ctx context.Context) (time.Time, error) {
 	if !l.counts() {
 		return time.Time{}, nil
 	}
-	if l.o.Clock().Before(l.idleAt) {
+	if l.o.before(l.idleAt, l.from) {
 		return l.idleAt, nil
 	}
 	if err := l.renew(ctx, idleLife); err != nil {
@@ -268,7 +275,7 @@ func (l *Lease) During(ctx context.Context, f func(context.Context) error) error
 func (l *Lease) keep(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.counts() || l.o.Clock().Before(l.until.Add(-claimOf(l.Guard())/3)) {
+	if !l.counts() || l.o.before(l.until.Add(-claimOf(l.Guard())/3), l.from) {
 		return nil
 	}
 	return l.renew(ctx, busyLife)
