@@ -31,20 +31,20 @@ func Reasons() []Reason { return tail.Reasons() }
 
 // Errors of a Capture.
 var (
-	// ErrReplaced says that another file is at the database's path. Close the
-	// Capture, open the new file's dbfile.Files and make a new Capture over the
-	// same state directory: it takes the difference.
+	// ErrReplaced says that another file is at the database's path. The caller closes the Capture,
+	// opens the dbfile.Files of the new file and makes a new Capture over the same state directory,
+	// which captures the difference.
 	ErrReplaced = errors.New("another file is at the database's path")
 	// ErrSpoolFull says that nothing is captured until segments are released.
 	ErrSpoolFull = errors.New("spool is full: commits are not captured; when replicas have caught up, the difference is " +
 		"taken")
-	// ErrNoRoom says that it is ErrSpoolFull because the state directory's file system is.
+	// ErrNoRoom accompanies ErrSpoolFull where the state directory's file system is short of space.
 	ErrNoRoom = errors.New("no room for the spool")
-	// ErrQueued says that the whole database is to be read, for the first time or because it is not
-	// proven that nothing was missed, and that others are read first. Nothing of it is held meanwhile.
+	// ErrQueued says that the whole database has to be read, for the first time or because continuity
+	// is not proven, and that other databases are read first. Nothing is held meanwhile.
 	ErrQueued = errors.New("others are being read from end to end, and not all are at once")
-	// ErrCut says that the file ends before the database does, and that what is missing is not
-	// in the WAL either: somebody cut it, or copied another file over it, while it was in use.
+	// ErrCut says that the file is shorter than the database and that the WAL does not have the missing
+	// pages either: while it was in use, somebody truncated it or copied another file over it.
 	ErrCut = errors.New("the database's file lacks pages, and the WAL does not have them: it was cut, or another file " +
 		"was copied over it, while it was in use; the application reads corrupt pages there. End the application, put " +
 		"a whole file in place and remove its -wal and -shm before the next start")
@@ -55,19 +55,19 @@ var (
 type Options struct {
 	Name        string        // of the database, for messages
 	Files       *dbfile.Files // open for as long as the Capture is
-	StateDir    string        // of this database alone; made if it does not exist
+	StateDir    string        // used by this database alone; created if it does not exist
 	RestartAt   int64         // bytes of live WAL at which it is restarted; 0: 32 MB
 	StallBudget time.Duration // how long writers may wait for a soft restart; 0: 50 ms
 	SpoolLimit  int64         // bytes of spool beyond which capture stops; 0: 1 GB
 	StageLimit  int64         // bytes of pages beyond which a comparison makes no segment; 0: 64 MB
 	BatchAge    time.Duration // how long Step without force gathers commits into one segment; 0: 1 s
-	IdleAfter   time.Duration // without a commit for so long, the connections are closed; 0: 60 s
-	Place       *queue.Place  // in the queue of those who are read from end to end; nil: nobody waits
+	IdleAfter   time.Duration // after this time without a commit the connections are closed; 0: 60 s
+	Place       *queue.Place  // in the queue of databases to be read in full; nil: there is no queue
 	Logger      *slog.Logger
 	Clock       func() time.Time // time.Now if nil
 
-	// Recover is asked when the state directory holds nothing to start from:
-	// what does the replica hold? It returns TXID 0 for an empty replica. nil: there is none.
+	// Recover returns what the replica holds; it is called when the state directory holds nothing to
+	// start from. It returns TXID 0 for an empty replica. nil: there is no replica.
 	Recover func(ctx context.Context) (ltx.TXID, store.PageSums, error)
 }
 
@@ -92,52 +92,52 @@ type Progress struct {
 	Commits  int           // commits read in this step
 	Frames   int           // WAL frames read in this step
 	Spooled  bool          // a segment was added
-	Complete bool          // everything that was committed before At is in the spool
-	Restart  bool          // the WAL was made to begin again at its first frame
-	Stall    time.Duration // how long the write lock was ours for a restart, done or not; 0: not at all
+	Complete bool          // everything committed before At is in the spool
+	Restart  bool          // the WAL was restarted
+	Stall    time.Duration // how long a freeze for a restart kept transactions waiting, done or not; 0: no freeze
 	Reason   Reason        // of the comparison that was made, if one was
-	Pending  time.Time     // when the oldest commit that is not in the spool yet was met; zero: there is none
-	At       time.Time     // every commit before was met
+	Pending  time.Time     // when the oldest commit that is not in the spool yet was first seen; zero: there is none
+	At       time.Time     // every commit before At was seen
 	Next     time.Duration // when to call Step again, unless something wakes the caller
 }
 
-// Capture copies every commit of one database into its spool. It holds a read
-// mark low in the WAL, so that nobody can reset it, and copies what comes
-// behind; it restarts the WAL itself before it grows too large.
+// Capture copies every commit of one database into its spool. It holds a read mark low in the WAL, so
+// that nobody can reset it, and copies the frames after it; it restarts the WAL itself before it
+// grows too large.
 //
-// It is a mutex and the order of a step; each of its parts owns what it is named
-// for, and knows only those before it:
+// It consists of a mutex, the order of a step, and parts, each of which owns what it is named after and
+// knows only the parts listed before it:
 //
 //	tail        what was read from the WAL and is not in the spool yet
 //	state       the state directory: spool, page-checksum map, position
 //	continuity  whether nothing was missed: proven, or lost for a Reason
 //	flusher     makes segments of the tail
-//	copies      the snapshots that are being read, which keep pages before they change
+//	copies      the open snapshots, which keep pages before they change
 //	hold        the connections and the read mark
-//	comparer    makes good what was missed
+//	comparer    compares the database where continuity is not proven
 //	restarter   keeps the WAL bounded
 //	truncater   runs the TRUNCATE that loses nothing
-//	presence    who else uses the database
-//	departure   leaves as the last of all
-//	pace        when to look again
+//	presence    which other processes use the database
+//	pace        when to take the next step
+//	departure   leaves the database as SQLite's last close does
 //
 // The order of a step:
 //
-//  1. The fast path: a few system calls find that nothing is to be done yet.
-//  2. Look at the files' names, at room for the spool, and at what an earlier step
-//     left behind.
-//  3. Look who else is there: while the wal-index is not theirs, nothing is believed and
-//     no connection exists. Without connections, and nothing written since: done.
+//  1. The fast path: a few system calls find out that there is nothing to do yet.
+//  2. Check that the files are still at their paths, and finish what an earlier step left behind.
+//  3. Find out who else uses the database: while others use another wal-index than the one beside
+//     the file, nothing in it is trusted and no connection is open. Stop if the spool has no room.
+//     If there are no connections and nothing was written since, the step is done.
 //  4. Hold the WAL, and prove continuity or compare the database.
 //  5. Read to the head of the WAL.
 //  6. When it is time, put what was read into the spool.
-//  7. Move the hold to where it costs the application least: make way for a
-//     checkpoint of its own, leave READ0, restart the WAL, backfill it, or close; and
-//     stand back from those who stay, or leave as the last of all.
+//  7. Move the hold to where it costs the application least: make way for the application's own
+//     checkpoint, leave READ0, restart the WAL, backfill it, or close. Stand back (see hold.shed)
+//     while other processes stay; leave as the last connection when there are none.
 //
-// All methods may be called from any goroutine; they take turns. A Capture has
-// no goroutine: somebody calls Step. On the way out, and after an error, every
-// lock of ours that a writer could wait for is released.
+// All methods may be called from any goroutine; the mutex serialises them. A Capture has no goroutine
+// of its own: its owner calls Step. When a method returns, also with an error, it has released every
+// lock that a writer could wait for.
 type Capture struct {
 	o     Options
 	files *dbfile.Files
@@ -156,7 +156,7 @@ type Capture struct {
 	presence   *presence.Presence
 	departure  *departure
 	pace       *pace.Pace
-	whole      time.Time // when the last Step began that was more than the fast path; zero: it failed
+	whole      time.Time // when the last Step began that went beyond the fast path; zero: it failed
 	tally      Progress  // of the Step under way
 }
 
@@ -188,9 +188,9 @@ func New(o Options) *Capture {
 	return c
 }
 
-// Open takes the state directory for this process alone and loads the position.
-// With nothing there it asks o.Recover for the replica's. The database itself is
-// read by the first Step. *durable.HeldError: another process captures it.
+// Open locks the state directory for this process and loads the position; where there is none, it takes
+// the replica's from Options.Recover. The first Step reads the database itself. *durable.HeldError:
+// another process has the directory.
 func (c *Capture) Open(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -220,9 +220,9 @@ func (c *Capture) Spool() *spool.Spool { return c.state.Spool() }
 // this Capture was made.
 func (c *Capture) Discontinuities() map[string]uint64 { return c.continuity.discontinuities() }
 
-// Close ends the hold and closes the connections and the state directory. What
-// was read and is not in the spool yet is read again after the next Open. The
-// Spool goes on serving what it holds, until another Capture opens the directory.
+// Close ends the hold and closes the connections and the state directory. What was read and is not in
+// the spool yet is read again after the next Open. The Spool continues to serve what it holds, until
+// another Capture opens the directory.
 func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,6 +234,6 @@ func (c *Capture) Close() error {
 	return errors.Join(err, c.hold.close(), c.state.Close())
 }
 
-// Discard removes a state that cannot be believed, or shall not be. No Capture may
-// have it open but the one that asks.
+// Discard removes the state in a directory, because it cannot be trusted or is no longer wanted. No
+// other Capture than the caller's may have the directory open.
 func Discard(stateDir string) error { return statedir.Discard(stateDir) }

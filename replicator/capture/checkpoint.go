@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
-// A TRUNCATE that meets the application's own checkpointer costs nobody
-// anything and is tried again so often, so far apart.
+// How often, and how far apart, a TRUNCATE is tried that meets the application's own checkpoint and therefore ends
+// at once.
 const (
 	contendedTries = 40
 	contendedDelay = 2 * time.Millisecond
@@ -25,11 +25,10 @@ const (
 	portionPause     = 20 * time.Millisecond
 )
 
-// Checkpoint runs a checkpoint that loses no commit. Before a TRUNCATE resets the WAL,
-// while nobody can commit, the tail is copied and made durable; afterwards our mark is
-// on READ0 before anybody else can begin, so that the next generation's first frames
-// are held too. Where that does not work out in the budget, nothing was reset and
-// nothing is lost. No database is read again because of it.
+// Checkpoint runs a checkpoint that loses no commit. Before a TRUNCATE resets the WAL, while nobody can commit,
+// the tail is copied and made durable; afterwards our mark is on READ0 before anybody else can begin, so that the
+// next generation's first frames are held too. If that does not fit the budget, nothing is reset and nothing is
+// lost. A checkpoint never makes a comparison necessary.
 func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,8 +73,8 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	return r, nil
 }
 
-// checkpointUncaptured serves a database whose spool is full, or whose comparison waits for its
-// turn: what it resets is found again by the comparison that is due anyway.
+// checkpointUncaptured checkpoints a database whose spool is full, or whose comparison waits for its turn: the
+// comparison is due anyway, and finds what this checkpoint resets.
 func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
 	error) {
 	if c.departure.unclaimed() {

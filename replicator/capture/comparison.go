@@ -20,14 +20,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// comparer makes good what could not be proven: it compares the database with the
+// comparer captures what may have been missed where continuity is not proven: it compares the database with the
 // page-checksum map.
 //
-// The main file is read in portions, while the application writes and the WAL is
-// restarted as ever. That is exact at the end, because frames count more than what
-// was read: a page that a checkpoint may write meanwhile, and that may be read torn or
-// too early, is in the WAL, up to the read mark; and everything up to the mark was
-// taken from there before the portion was read.
+// The main file is read in portions, while the application writes and the WAL is restarted as usual. The result is
+// exact, because frames take precedence over what was read: a page that a checkpoint may write meanwhile, and that
+// may be read torn or too early, is in the WAL up to the read mark; and everything up to the mark was taken from
+// there before the portion was read.
 type comparer struct {
 	files      *dbfile.Files
 	tail       *tail.Tail
@@ -38,13 +37,13 @@ type comparer struct {
 	between    func(context.Context) error // keeps the WAL bounded, between two portions
 	stage      int64                       // bytes of pages that one segment may have
 	portion    int                         // bytes of the main file that are read between two looks at the WAL
-	place      *queue.Place                // in the queue of those who are read from end to end
+	place      *queue.Place                // in the queue of databases to be read in full
 }
 
-// run compares once, and ships the pages that are not what the page-checksum map
-// says as one ordinary segment. It returns why that was due.
+// run compares once, and puts the pages that differ from the page-checksum map into the spool as one ordinary
+// segment. It returns the Reason that the comparison was due for.
 func (c *comparer) run(ctx context.Context) (why Reason, err error) {
-	if err := c.wait(); err != nil { // holding nothing: what happens meanwhile is found by the comparison
+	if err := c.wait(); err != nil { // hold nothing: the comparison finds what happens meanwhile
 		c.tail.Rewind()
 		return "", errors.Join(err, c.hold.close())
 	}
@@ -62,10 +61,10 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 		if passing(err) {
 			return "", err
 		}
-		// What cannot be read stays in the WAL for as long as we hold it.
+		// To go on holding would only keep in the WAL what cannot be read.
 		return "", errors.Join(err, old.EndRead())
 	}
-	// What the other transaction held is held for nothing: the new one sees more.
+	// The other transaction is no longer needed: the new one sees more.
 	if err := old.EndRead(); err != nil {
 		return "", errors.Join(err, conn.EndRead())
 	}
@@ -84,7 +83,7 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	return why, nil
 }
 
-// wait returns ErrQueued where others are to be read first.
+// wait returns ErrQueued where other databases are to be read first.
 func (c *comparer) wait() error {
 	st, err := c.files.Stat()
 	first, what := c.continuity.lost == tail.ReasonFirst, "the comparison that is due"
@@ -97,7 +96,8 @@ func (c *comparer) wait() error {
 	return err
 }
 
-// again makes what only proves that others were at work a reason to begin again.
+// again wraps errors that only prove that others were at work in view.ErrNone, so that the comparison is tried
+// again.
 func again(err error) error {
 	lost := (*tail.DiscontinuityError)(nil)
 	if errors.As(err, &lost) || errors.Is(err, overlay.ErrMissing) || errors.Is(err, dbfile.ErrSalt) ||
@@ -119,7 +119,7 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	if err != nil {
 		return err
 	}
-	c.tail.Restart(next) // from here on commits are read as ever, but added to what is found
+	c.tail.Restart(next) // from here on commits are read as usual, but added to found
 	gathered := c.flusher.Gather(found)
 	defer func() {
 		gathered()
@@ -146,7 +146,7 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 		return err
 	}
 	next = c.tail.Head
-	// What was read holds commits of until now: a moment before must not find it.
+	// What was read includes commits made until now, so a restore to an earlier moment must not find it.
 	now := c.state.Following(c.state.Position(), false)
 	next.Timestamp, next.Taken = now.Timestamp, now.Taken
 	next.Main, err = c.continuity.main.Sure()
@@ -159,13 +159,13 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	next.Checksum = sums.Checksum()
 	if found.Pages() == nil {
 		c.tail.Restart(next)
-		return c.state.AdoptWhole(next, sums, c.continuity.lost != tail.ReasonSpool) // a full one is to get room
+		return c.state.AdoptWhole(next, sums, c.continuity.lost != tail.ReasonSpool) // a full spool is emptied
 	}
 	return c.ship(next, whole, found, sums)
 }
 
-// complete returns ErrCut where a page is neither in the main file nor in the WAL. What was
-// backfilled before x was read is in the file, and what was not was found.
+// complete returns ErrCut where a page is neither in the main file nor in the WAL. What was backfilled before x
+// was read is in the file; what was not is in found.
 func (c *comparer) complete(x dbfile.WALIndex, found *overlay.Found) error {
 	st, err := c.files.Stat()
 	if err != nil {
@@ -180,7 +180,7 @@ func (c *comparer) complete(x dbfile.WALIndex, found *overlay.Found) error {
 	return nil
 }
 
-// known returns the map's entries, one after the other.
+// known returns an iterator over the map's entries; with whole, it yields zeros.
 func (c *comparer) known(whole bool) func() (ltx.Checksum, error) {
 	if whole {
 		return func() (ltx.Checksum, error) { return 0, nil }
@@ -188,10 +188,10 @@ func (c *comparer) known(whole bool) func() (ltx.Checksum, error) {
 	return c.state.Sums().Entries()
 }
 
-// comparePortion is read in some milliseconds: a mark on READ0 is left that soon.
+// comparePortion takes some milliseconds to read, so that a hold on READ0 is left that soon.
 const comparePortion = 4 << 20
 
-// ship makes a segment of what was found, and adopts it with the new map.
+// ship makes a segment of the pages found, and adopts it together with the new map.
 func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, sums *pagesums.Writer) (err error) {
 	h := ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID,
@@ -220,7 +220,7 @@ func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, s
 			return err
 		}
 		if w.Sum(page, data) == was {
-			continue // it was in the WAL, and captured before
+			continue // it was in the WAL and had been captured
 		}
 		if err := w.Add(page, data); err != nil {
 			return err
@@ -236,12 +236,12 @@ func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, s
 	if err := w.Commit(r); err != nil {
 		return err
 	}
-	c.tail.Restart(next) // from here on the segment counts
+	c.tail.Restart(next) // the segment is durable, and counts
 	return c.state.AdoptMap(next, sums)
 }
 
-// afterComparison returns the position after a comparison that begins at x, its
-// checksum still missing, and whether it must be the whole database.
+// afterComparison returns the position, except for its checksum, after a comparison that begins at x, and whether
+// the segment must hold the whole database.
 func (c *comparer) afterComparison(x dbfile.WALIndex) (next spool.Position, whole bool, err error) {
 	st, err := c.files.Stat()
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// continuity is whether nothing was missed between the position and what is found now:
-// either proven, or lost for a reason until the comparison that is due has ended.
+// continuity is whether no commit was missed between the position and what is found now: either that is proven, or
+// it is lost for a reason until the comparison that is then due has ended.
 type continuity struct {
 	files *dbfile.Files
 	tail  *tail.Tail
@@ -28,12 +28,12 @@ type continuity struct {
 	counts atomic.Pointer[map[Reason]uint64] // replaced, never changed
 }
 
-// levelFile is the main file as last seen, with so much of the WAL in it.
+// levelFile is the main file as last seen, and how much of which WAL generation was in it then.
 type levelFile struct {
 	salt, backfilled uint32
-	onZero           uint64 // the stay on READ0: during it nothing newer can be backfilled
+	onZero           uint64 // the stay on READ0, during which nothing newer can be backfilled: see hold.onZero
 	main             spool.MainFile
-	sure             bool // a write since then would show in it
+	sure             bool // any later write would show in the file's times
 }
 
 func newContinuity(files *dbfile.Files, t *tail.Tail, s *statedir.Dir, log *slog.Logger) *continuity {
@@ -82,8 +82,8 @@ func (c *continuity) lose(r Reason, detail string) {
 	}
 }
 
-// unheld returns a *tail.DiscontinuityError where the wal-index proves nothing, because
-// the WAL was reset or the wal-index made anew while we did not hold them.
+// unheld returns a *tail.DiscontinuityError where the wal-index proves nothing, because the WAL was reset or the
+// wal-index rebuilt while we held no read mark.
 func (c *continuity) unheld(x dbfile.WALIndex) error {
 	head := c.tail.Head
 	main, err := c.main.Sure()
@@ -103,8 +103,8 @@ func (c *continuity) unheld(x dbfile.WALIndex) error {
 	return tail.Discontinuous(tail.ReasonWALReset, "the WAL was reset while nobody looked")
 }
 
-// recount adopts the commit counter of a wal-index that was rebuilt from a WAL that ends
-// where we are: the running checksum shows that nothing was committed since.
+// recount adopts the commit counter of a wal-index that was rebuilt from a WAL that ends at the head: the running
+// checksum shows that nothing was committed since.
 func (c *continuity) recount(x dbfile.WALIndex) error {
 	p := c.tail.Head
 	if x.MaxFrame == 0 || !p.InGeneration(x) || p.Frames != x.Position() || p.Change == x.Change || !c.tail.Batch.Empty() {
@@ -114,11 +114,10 @@ func (c *continuity) recount(x dbfile.WALIndex) error {
 	return c.confirm(p)
 }
 
-// overwritten returns a *tail.DiscontinuityError where the main file was written to and
-// nothing was backfilled: somebody put another database into the same file, as cp does,
-// and the WAL belongs to the previous one. (A checkpoint announces how far it means to get
-// before it writes.) It is asked at the beginning and at the end of a step: a checkpoint
-// of ours must not hide what came after it.
+// overwritten returns a *tail.DiscontinuityError where the main file was written to and nothing was backfilled:
+// somebody put another database into the same file, as cp does, and the WAL belongs to the previous one. (A
+// checkpoint announces how far it means to get before it writes.) It is called at the beginning and at the end of
+// a step, so that a checkpoint of ours does not hide a write that follows it.
 func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	if !h.active() || x.BackfillAttempted > x.Backfilled {
 		c.level = levelFile{}
@@ -131,18 +130,18 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	before := c.level
 	same := before.salt == x.Salt1 && before.backfilled == x.Backfilled || before.onZero > 0 && before.onZero == h.onZero()
 	backfilled, readErr := true, error(nil)
-	if !same { // what came after the checkpoint that was met just now, and before this look?
+	if !same { // was the file overwritten between that checkpoint and this look?
 		backfilled, readErr = c.main.Backfilled(x)
 	}
 	again, err := c.files.WALIndex()
 	if err != nil || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled ||
 		again.BackfillAttempted != x.BackfillAttempted {
-		return err // a checkpoint came between
+		return err // a checkpoint came in between
 	}
 	if readErr != nil {
 		return readErr
 	}
-	main.Changed = 0 // by chmod or a hard link, say
+	main.Changed = 0 // chmod or a hard link changes it too
 	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main, mainfile.Aged(main)}
 	if !backfilled {
 		return tail.Discontinuous(tail.ReasonReplaced, "the file does not have what a checkpoint wrote to it")
@@ -153,8 +152,8 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	return nil
 }
 
-// whole reports whether all that was committed since the head is in the WAL as it is now, whatever its index
-// counts: the main file had everything up to there, on READ0, and nothing was written to it since.
+// whole reports whether everything committed since the head is in the WAL as it is now, whatever the wal-index
+// counts: on READ0, the main file had everything up to the head, and nothing was written to it since.
 func (c *continuity) whole(h *hold) bool {
 	head := c.tail.Head
 	return c.level.sure && h.active() && h.proven && c.level.onZero > 0 && c.level.onZero == h.onZero() &&
@@ -178,9 +177,9 @@ func (c *continuity) untouched() bool {
 	return err == nil && main.Modified != 0 && main == c.level.main
 }
 
-// atRest reports whether a database that nobody uses is what was captured: the main file
-// is as it was when everything was in it, and no WAL holds anything. The wal-index does
-// not count then: whoever built it last need not have been the last to write.
+// atRest reports whether a database that nobody uses is as it was captured: the main file is as it was when
+// everything was in it, and there is no WAL with frames. The wal-index is not asked: the process that rebuilt it
+// last need not be the last that wrote.
 func (c *continuity) atRest() bool {
 	main, err := c.main.Sure()
 	if err != nil || c.lost != "" || !c.tail.Batch.Empty() || !c.state.Position().Main.Same(main) {
@@ -190,22 +189,22 @@ func (c *continuity) atRest() bool {
 	return err == nil && st.WALSize <= dbfile.WALHeaderSize
 }
 
-// rememberLevel remembers a position that the main file holds all of, so that the
-// next generation of the WAL can be believed without anybody having held this one.
+// rememberLevel records the position of a database whose main file has everything, so that the next generation of
+// the WAL can be trusted although nobody held this one.
 func (c *continuity) rememberLevel() error {
 	p := c.tail.Head
 	var err error
 	if p.Main, err = c.main.Sure(); err != nil {
 		return err
 	}
-	// In this order: a commit that was backfilled before is one that was read.
+	// The wal-index is read after the main file, and so shows any commit that was backfilled before.
 	if x, err := tail.Index(c.files); err != nil || !p.Current(x) || p == c.state.Position() {
 		return err
 	}
 	return c.confirm(p)
 }
 
-// confirm adopts a position whose content is what the last segment left.
+// confirm adopts a position at which the database's content is still that of the last segment.
 func (c *continuity) confirm(p spool.Position) error {
 	at := c.state.Position()
 	p.TXID, p.Timestamp, p.Taken = at.TXID, at.Timestamp, at.Taken

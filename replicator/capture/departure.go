@@ -19,25 +19,25 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// What happens when others come and go.
+// What capture does when other processes come and go.
 //
-//	others stay for long     we stand back: their last close is the last of all, and
-//	                         the WAL that it unlinks is read to its end
-//	many short visits        we stay attached, so that no last close removes the WAL
+//	others stay for long     capture stands back: their last close is then the last of all,
+//	                         and the WAL that it unlinks is read to its end
+//	many short visits        capture stays connected, so that no last close removes the WAL
 //	                         before it is read
-//	nobody, for a moment     the WAL is emptied and its index cleared: whatever file is
-//	                         put in the database's place is found as it is
-//	nobody, for longer       we leave as the last close does: no WAL, no wal-index; at once
-//	                         where somebody was seen who wants exclusive use, or waits for it
+//	nobody, for a moment     the WAL is truncated and its index cleared: whatever file is put
+//	                         in the database's place is then read as it is
+//	nobody, for longer       capture leaves as SQLite's last close does: no WAL, no wal-index;
+//	                         at once where a process wanted exclusive use, or waits for it
 const (
-	arrival    = 2 * time.Second // without a write, a copy is all there
-	emptyRetry = pace.Active     // after somebody was in the way
-	clearEvery = time.Minute     // an attempt at files that need not go
-	emptyStall = time.Second     // there is nobody to wait for it, unless somebody comes just now
+	arrival    = 2 * time.Second // a copy that was not written to for so long is complete
+	emptyRetry = pace.Active     // after another process was in the way
+	clearEvery = time.Minute     // between attempts to remove side files that do no harm
+	emptyStall = time.Second     // nobody is connected who could wait, unless a process comes just now
 )
 
-// departure leaves the database as SQLite leaves it once nobody else is there: nothing of
-// ours may remain that could be taken for part of a file that is put in its place.
+// departure leaves the database as SQLite's last close does once nobody else is connected: nothing of
+// ours may remain that could be taken for part of a file that is put in the database's place.
 type departure struct {
 	files      *dbfile.Files
 	tail       *tail.Tail
@@ -52,16 +52,16 @@ type departure struct {
 	idleAfter  time.Duration
 	clock      func() time.Time
 	log        *slog.Logger
-	again      func(context.Context) error // holds the WAL once more, and proves continuity
+	again      func(context.Context) error // holds the WAL again, and proves continuity
 
-	notBefore time.Time // the WAL is to be emptied
-	since     time.Time // when those had left for whom that counts
-	ends      bool      // nobody waits for the next short life
-	strange   time.Time // a WAL was there that nobody who is connected wrote
+	notBefore time.Time // the WAL is not emptied, nor are side files removed
+	since     time.Time // the presence.Since that notBefore belongs to
+	ends      bool      // Close is under way: do not linger
+	strange   time.Time // when a WAL was found that no connected process wrote
 }
 
-// lie makes the position of a database at rest one that the next life can be compared
-// with: its wal-index counts from 0.
+// lie turns the position of a database at rest into one that can be compared with the wal-index of the
+// process that opens it next, which counts commits from 0.
 func (d *departure) lie() error {
 	pos := d.state.Position()
 	if rest := pos.AtRest(pos.Main); rest != pos {
@@ -70,8 +70,8 @@ func (d *departure) lie() error {
 	return nil
 }
 
-// clear removes what a sqlwatch that was killed has left beside a database at rest, once we would have
-// left ourselves. It changes nothing about the database, so it is no error where it cannot.
+// clear removes the empty side files that a killed sqlwatch has left beside a database at rest, once we
+// would have left ourselves: see lingers. The database does not change, so a failure is no error.
 func (d *departure) clear(ctx context.Context, now time.Time) {
 	left, err := leftover.There(d.files)
 	if err != nil || !left || d.lingers(now) || now.Before(d.notBefore) || !d.continuity.atRest() {
@@ -82,8 +82,8 @@ func (d *departure) clear(ctx context.Context, now time.Time) {
 	d.log.Debug("empty side files of a database that nobody uses were removed", "err", err)
 }
 
-// rest empties the WAL of a database that nobody else uses, and leaves it or makes its
-// wal-index know nothing. It returns when to look again.
+// rest empties the WAL of a database that nobody else uses, and then leaves the database or clears its
+// wal-index. It returns when to look again.
 func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) (next time.Duration, err error) {
 	next = pace.Active
 	if d.since != d.presence.Since() {
@@ -101,7 +101,7 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 			return next, nil
 		}
 		d.hold.blank, d.notBefore = false, now.Add(emptyRetry)
-		if err := d.files.MayOpen(); err != nil { // whoever holds no lock may be there nevertheless
+		if err := d.files.MayOpen(); err != nil { // a process that takes no locks may use it
 			return next, err
 		}
 		d.continuity.level = levelFile{}
@@ -122,8 +122,9 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 	return pace.Level, nil
 }
 
-// meet says whose WAL it is that was not there: of somebody who has just come, or, where he is not
-// connected and committed nothing to our wal-index, half of a copy that is put in place.
+// meet finds out who wrote the WAL that has just appeared: a process that has connected or, where none
+// has and our wal-index shows no commit, somebody who is putting a copy of two files in place. For the
+// copy it closes the connections.
 func (d *departure) meet(now time.Time) error {
 	if err := d.presence.Look(now); err != nil || d.presence.Attached() {
 		return err
@@ -135,7 +136,8 @@ func (d *departure) meet(now time.Time) error {
 	return d.hold.close()
 }
 
-// arriving reports whether a copy of two files is being put in place. Each may be the first.
+// arriving reports whether a copy of a database and its WAL is being put in place; either may come
+// first.
 func (d *departure) arriving(now time.Time) bool {
 	if d.strange.IsZero() && d.unclaimed() {
 		d.strange = now
@@ -144,9 +146,9 @@ func (d *departure) arriving(now time.Time) bool {
 	return err == nil && !d.presence.Attached() && min(now.Sub(d.strange), still) < arrival && !d.strange.IsZero()
 }
 
-// unclaimed reports whether nobody uses the WAL that there is and it does not go on from what was
-// captured: nobody was seen who wrote it for this file. An application that was killed may have, and
-// so may one whose files are just put in the place of these.
+// unclaimed reports whether there is a WAL that does not continue what was captured, while nobody is
+// connected: no process was seen that wrote it for this file. It may be of an application that was
+// killed, or of another database whose files are being put in the place of these.
 func (d *departure) unclaimed() bool {
 	st, err := d.files.Stat()
 	if err != nil || d.presence.Attached() || st.WALSize <= dbfile.WALHeaderSize {
@@ -157,16 +159,16 @@ func (d *departure) unclaimed() bool {
 	return err == nil && pos.TXID > 0 && (h.Salt1 != pos.Salt1 || h.Salt2 != pos.Salt2)
 }
 
-// lingers reports whether to stay attached although nobody else is there: the next visitor
-// may be gone before we have seen it.
+// lingers reports whether to stay connected although nobody else is: where processes come and go, the
+// next one may be gone before we have seen it.
 func (d *departure) lingers(now time.Time) bool {
 	return !d.presence.Long() && !d.presence.Exclusive() && !d.ends && (now.Sub(d.pace.Read) < d.idleAfter ||
 		now.Sub(d.presence.Since()) < d.idleAfter) && !d.presence.Waited()
 }
 
-// leave closes the connections as the last of all.
+// leave closes the connections as SQLite's last close does.
 func (d *departure) leave(main spool.MainFile) error {
-	if err := d.files.MayOpen(); err != nil { // somebody without locks is there
+	if err := d.files.MayOpen(); err != nil { // a process that takes no locks uses it
 		return errors.Join(err, d.hold.close())
 	}
 	if err := d.continuity.confirm(d.tail.Head.AtRest(main)); err != nil {
@@ -182,9 +184,10 @@ func (d *departure) leave(main spool.MainFile) error {
 	return err
 }
 
-// forget makes the wal-index of the empty WAL know nothing, and goes on holding it.
+// forget clears the wal-index of the empty WAL, and then holds the WAL again.
 func (d *departure) forget(ctx context.Context, x dbfile.WALIndex, main spool.MainFile) error {
-	// Before the mark is let go: who comes then may be gone again, or in the way, before we hold one.
+	// Before the read mark is released: a process that comes then may be gone again before we hold
+	// another mark, or keep us from holding one.
 	level := d.tail.Head
 	level.Main = main
 	if err := d.continuity.confirm(level); err != nil {
@@ -200,17 +203,17 @@ func (d *departure) forget(ctx context.Context, x dbfile.WALIndex, main spool.Ma
 		err = d.continuity.confirm(d.tail.Head.AtRest(main))
 	}
 	if errors.Is(err, sqlite.ErrBusy) || errors.Is(err, sqlite.ErrReplaced) {
-		err = nil // somebody has come
+		err = nil // another process has come
 	}
 	if err = errors.Join(err, d.again(ctx)); err == nil && d.hold.blank {
 		main.Changed = 0
-		d.continuity.level = levelFile{onZero: d.hold.onZero(), main: main} // a copy may come at any moment
+		d.continuity.level = levelFile{onZero: d.hold.onZero(), main: main} // to notice a copy written over it
 	}
 	return err
 }
 
-// forsake lets a wal-index go for which we stood back, once those have gone who used it:
-// whoever came since need not have used it, and it is made anew from what the WAL holds.
+// forsake gives up the wal-index that we stood back from, once the processes that used it have gone:
+// any that came since may use another one, and the next to open the database rebuilds it from the WAL.
 func (d *departure) forsake() error {
 	if d.continuity.lost != "" || !d.hold.active() || !d.hold.proven || d.flusher.CaptureHead() != nil {
 		d.tail.Rewind()
@@ -218,14 +221,14 @@ func (d *departure) forsake() error {
 	return d.hold.close()
 }
 
-const partTime = 2 * time.Second // bounds what is done for leaving at the very end
+const partTime = 2 * time.Second // bounds the attempts to leave properly on Close
 
-// part leaves the database at the end of all: as the last one, if nobody else is
-// there, else with what a later life may be compared with.
+// part leaves the database on Close: as SQLite's last close does if nobody else is connected, else with
+// a position that the next Open can compare with what it finds.
 func (d *departure) part() error {
 	change, err := d.files.Refresh()
 	if err != nil || change.Database || d.continuity.lost != "" {
-		return nil // what was not captured is found by the next who looks
+		return nil // the next Capture finds what was not captured
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), partTime)
 	defer cancel()
@@ -236,7 +239,7 @@ func (d *departure) part() error {
 		}
 		return nil
 	}
-	if err := d.again(ctx); err != nil || !d.hold.active() || !d.hold.proven { // somebody may be in the way
+	if err := d.again(ctx); err != nil || !d.hold.active() || !d.hold.proven { // another process may be in the way
 		return nil
 	}
 	for ctx.Err() == nil && d.hold.isOpen() && !d.hold.unclaimed && !d.copies.Any() {
@@ -245,7 +248,7 @@ func (d *departure) part() error {
 		}
 		if d.hold.stood {
 			if err := errors.Join(d.forsake(), d.again(ctx)); err != nil {
-				return nil // what was not captured is found by the next who looks
+				return nil // the next Capture finds what was not captured
 			}
 		}
 		x, err := tail.Index(d.files)
@@ -255,7 +258,7 @@ func (d *departure) part() error {
 		if err = d.flusher.Flush(); err == nil {
 			_, err = d.rest(ctx, x, d.clock())
 		}
-		if err != nil && !passing(err) && ctx.Err() == nil { // whoever comes next finds what there was no time for
+		if err != nil && !passing(err) && ctx.Err() == nil { // the next Open finds what there was no time for
 			return err
 		}
 		if d.hold.isOpen() {

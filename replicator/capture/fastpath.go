@@ -8,24 +8,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
-// Between two whole Steps there is mostly nothing to do, or nothing that cannot
-// wait: what was committed is safe behind our mark. The fast path finds
-// that out.
+// Between two whole Steps there is mostly nothing to do, or nothing that cannot wait: our read mark keeps what was
+// committed in the WAL. The fast path finds that out.
 const (
-	wholeEvery    = time.Second      // a whole Step
-	wholeIdle     = 5 * time.Second  // and of a database at rest
+	wholeEvery    = time.Second      // at most, between two whole Steps
+	wholeIdle     = 5 * time.Second  // likewise, of a database at rest
 	restAfter     = 10 * time.Second // without a commit, a database is at rest
 	fastPathBytes = 1 << 20          // of frames that may wait to be read
 )
 
-// rests reports whether nobody has written for a while. Such a database is looked at
-// once a second, and its first commits are met that much later.
+// rests reports whether nobody has written for a while. Such a database is looked at once a second, so its next
+// commit is noticed that much later.
 func (c *Capture) rests(now time.Time) bool {
 	return !c.hold.isOpen() || now.Sub(c.pace.Read) >= restAfter
 }
 
-// fastPath does for a Step where nothing is to be done, with a few system
-// calls that take no lock. Wherever it is not certain, a whole Step follows.
+// fastPath stands for a whole Step where there is nothing to do, with a few system calls that take no lock. It
+// returns false where that is not certain; a whole Step then follows.
 func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	every := wholeEvery
 	if c.rests(now) {
@@ -35,7 +34,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		c.tail.Batch.Spilled() {
 		return Progress{}, false
 	}
-	// Whoever claims that all is captured knows that these are the files, and who uses them.
+	// To report that everything is captured, first make sure that these are the files, and who uses them.
 	change, st, err := c.files.Look()
 	if err != nil || change.Database || st.DatabaseInode != c.state.Position().Inode ||
 		c.hold.isOpen() && (change.WAL || change.Shm) {
@@ -61,7 +60,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	case !c.hold.active() || !c.hold.proven:
 		return Progress{}, false
 	case c.hold.zero:
-		// The main file of a level WAL changes by a checkpoint only, and there is nothing to backfill.
+		// All of the WAL is backfilled, so no checkpoint has a reason to change the main file.
 		if !current || x.Backfilled < x.MaxFrame || !c.continuity.untouched() {
 			return Progress{}, false
 		}
@@ -91,8 +90,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 	}, true
 }
 
-// mayWait reports whether what is in the WAL beyond what was read may stay there, and
-// the hold where it is.
+// mayWait reports whether the frames beyond the head may stay unread for now, and the hold where it is.
 func (c *Capture) mayWait(now time.Time, x dbfile.WALIndex, frame int) bool {
 	if !c.tail.Head.InGeneration(x) || x.MaxFrame < c.tail.Head.Frames.Frame || int32(x.Change-c.tail.Head.Change) < 0 ||
 		x.PageSize != c.tail.Head.PageSize {

@@ -26,9 +26,9 @@ import (
 // To move the mark, begin on the free connection, and only then end the other transaction.
 type hold struct {
 	files   *dbfile.Files
-	flusher *segments.Flusher // captures what would be lost by a move to READ0
+	flusher *segments.Flusher // captures what a move to READ0 would lose
 	copies  *overlay.Copies   // keep what may change in the main file after a move
-	moves   uint64            // of the mark, ever
+	moves   uint64            // how often the mark was moved
 
 	connections
 }
@@ -42,17 +42,18 @@ type connections struct {
 	proven  bool         // nothing was missed between the position and the moment it began
 	mark    uint32       // the head when it began, or a frame before
 	shm     uint64       // inode of the wal-index that the connections have mapped
-	blank   bool         // the wal-index was made to know nothing: see rest
-	back    bool         // no lock says now that the wal-index is used: see shed
-	stood   bool         // back for others who stay: see shed
-	// nobody was seen yet who uses the WAL, nor was it captured from before: it is read, and left as it is
+	blank   bool         // the wal-index was cleared: see departure.forget
+	back    bool         // the DMS lock is given up: see shed
+	stood   bool         // shed was called since the connections were opened
+	// no process was seen using the WAL, and it does not continue what was captured: read it, and leave it as it
+	// is
 	unclaimed bool
 }
 
 // open opens the connections. The files must be open before.
 func (h *hold) open(ctx context.Context) (err error) {
 	files := h.files
-	// Asking SQLite for the mode takes a lock that keeps the writer of a rollback journal out.
+	// The header, because PRAGMA journal_mode takes a lock that keeps out the writer of a rollback journal.
 	if header, err := files.Header(); err == nil && !header.WAL() {
 		return fmt.Errorf("open %s: %w", files.Path(), sqlite.ErrNotWAL)
 	}
@@ -66,7 +67,7 @@ func (h *hold) open(ctx context.Context) (err error) {
 	}
 	// The very first connection creates the -wal and -shm files.
 	change, err := files.Refresh()
-	if err == nil && change.Database { // each change is reported once: nobody else would hear of this one
+	if err == nil && change.Database { // the connections are to another file than the one that is held
 		err = ErrReplaced
 	}
 	if err != nil {
@@ -92,17 +93,17 @@ func (h *hold) free() *sqlite.Conn   { return h.readers[1-h.held] }
 // close ends the transaction and closes the connections. The WAL stays as it is.
 func (h *hold) close() error { return h.closeBut((*sqlite.Conn).Close) }
 
-// leave closes the connections as SQLite's last close does: if nobody else is connected,
-// nothing of a WAL stays.
+// leave closes the connections as SQLite's last close does: if nobody else is connected, the WAL and the wal-index
+// are removed.
 func (h *hold) leave() error { return h.closeBut((*sqlite.Conn).CloseLast) }
 
-// closeUnlinked closes the connections to a WAL that has no name any more: if nobody else is
-// connected, and it is still wanted then, what is in it is written to the database.
+// closeUnlinked closes the connections to a WAL that was unlinked. If nobody else is connected, and wanted then
+// still reports true, what is in the WAL is written to the database.
 func (h *hold) closeUnlinked(wanted func() bool) error {
 	return h.closeBut(func(c *sqlite.Conn) error { return c.CloseUnlinked(wanted) })
 }
 
-// drop closes the connections to side files that are no longer there.
+// drop closes the connections to side files that are no longer at their paths.
 func (h *hold) drop() error {
 	if err := h.close(); err != nil {
 		return err
@@ -127,9 +128,9 @@ func (h *hold) closeBut(last func(*sqlite.Conn) error) error {
 	return errors.Join(errs...)
 }
 
-// shed gives up the locks on the main file, and the wal-index's DMS byte, until they are needed again. From then on
-// somebody may have the file for himself once the others have gone, and write to the WAL
-// with a wal-index of his own: ours counts only while they are there.
+// shed stands back: it gives up our locks on the main file, and on the wal-index's DMS byte, until the connections
+// are used again. From then on, once the others have gone, another process may have the file for itself and write
+// to the WAL with a wal-index of its own: ours counts only while the others are there.
 func (h *hold) shed() error {
 	h.stood = true
 	var errs []error
@@ -145,7 +146,7 @@ func (h *hold) shed() error {
 	return dbfile.StandBack(h.files)
 }
 
-// rejoin is called before one of the connections is used again.
+// rejoin takes the DMS byte again; a connection calls it before it is used after shed.
 func (h *hold) rejoin() (err error) {
 	if h.back {
 		err = dbfile.Rejoin(h.files)
@@ -176,7 +177,7 @@ func (h *hold) begin(ctx context.Context) error {
 // beginHeld begins the read transaction of the connection that holds.
 func (h *hold) beginHeld(ctx context.Context) error {
 	mark, err := h.files.WALIndex()
-	if err != nil && !errors.Is(err, dbfile.ErrUninitialised) { // that one is made by who reads first
+	if err != nil && !errors.Is(err, dbfile.ErrUninitialised) { // the first reader initialises it
 		return err
 	}
 	h.moves++
@@ -185,10 +186,9 @@ func (h *hold) beginHeld(ctx context.Context) error {
 	return err
 }
 
-// advance moves the mark to the head of the WAL. Where the new transaction may be
-// on READ0, the old generation may be reset as soon as the old one ends, so
-// everything is made durable first; and what snapshots need of the main file is kept
-// aside, since frames up to the new mark may reach it then.
+// advance moves the mark to the head of the WAL. A new transaction on READ0 lets others reset the WAL as soon as
+// the old transaction has ended, so everything is made durable first. Open snapshots keep aside the pages they
+// still need from the main file, since frames up to the new mark may be backfilled from then on.
 func (h *hold) advance(ctx context.Context) error {
 	mark, err := h.files.WALIndex()
 	if err != nil {
@@ -212,7 +212,7 @@ func (h *hold) advance(ctx context.Context) error {
 	return nil
 }
 
-// onZero names the stay on READ0, 0 where it is elsewhere.
+// onZero returns a number that identifies the present stay on READ0, 0 where the hold is not on READ0.
 func (h *hold) onZero() uint64 {
 	if !h.zero {
 		return 0
@@ -220,24 +220,22 @@ func (h *hold) onZero() uint64 {
 	return h.moves
 }
 
-// advanceIfLevel advances the mark where everything is backfilled, and mostly to READ0:
-// if no commit comes between.
+// advanceIfLevel advances the mark where everything is backfilled: to READ0, unless a commit comes in between.
 func (h *hold) advanceIfLevel(ctx context.Context) error {
 	if x, err := h.files.WALIndex(); err != nil || x.Backfilled < x.MaxFrame {
 		return err
 	}
-	if err := h.flusher.CaptureHead(); err != nil { // or it would be made durable on READ0
+	if err := h.flusher.CaptureHead(); err != nil { // or advance would have to do so while it is on READ0
 		return err
 	}
 	return h.advance(ctx)
 }
 
-// freeze keeps the transactions of others out; all of the read marks are then ours.
-// thaw must follow, unless there is an error, after which the hold is as it was, or its
-// mark at the head.
+// freeze takes all the read locks, which keeps the transactions of other processes out. Without an error, thaw
+// must follow; after one, the hold is as it was, or its mark is at the head.
 func (h *hold) freeze(ctx context.Context, budget sqlite.Budget) (*sqlite.Freeze, error) {
-	// Before, because a freeze that fails may leave our mark at the head; and once nobody
-	// can commit, before anything is backfilled.
+	// Once before, because a freeze that fails may leave our mark at the head; and once when nobody can commit,
+	// before anything is backfilled.
 	h.keepAside()
 	f, err := h.work.Freeze(ctx, budget, h.reader())
 	h.keepAside()
@@ -247,8 +245,7 @@ func (h *hold) freeze(ctx context.Context, budget sqlite.Budget) (*sqlite.Freeze
 	return f, err
 }
 
-// keepAside makes snapshots keep what may change in the main file once the mark is at
-// the head.
+// keepAside makes open snapshots keep the pages of the main file that may change once the mark is at the head.
 func (h *hold) keepAside() {
 	if !h.copies.Any() {
 		return
@@ -261,8 +258,8 @@ func (h *hold) keepAside() {
 	h.copies.Preserve(x)
 }
 
-// thaw ends a freeze, and holds the WAL as before: on READ0 where all of it is durable
-// and backfilled, else by a mark at the head.
+// thaw ends a freeze, and holds the WAL again: on READ0 where level, which means that all of it is durable and
+// backfilled, else by a mark at the head.
 func (h *hold) thaw(ctx context.Context, f *sqlite.Freeze, level bool) error {
 	defer f.End()
 	mark, err := h.files.WALIndex()
@@ -286,15 +283,14 @@ func (h *hold) backfillBehind() (bool, error) {
 	return !h.zero && x.Backfilled < h.mark, err
 }
 
-// waitedFor reports whether the application seems to run a FULL, RESTART or TRUNCATE
-// checkpoint of its own: it then holds both locks, nobody can commit, and it waits for
-// our mark until its busy timeout ends.
+// waitedFor reports whether the application seems to run a FULL, RESTART or TRUNCATE checkpoint of its own: it
+// then holds WRITE and CKPT, nobody can commit, and it waits for our mark until its busy timeout ends.
 func (h *hold) waitedFor() bool {
 	both, err := h.files.CheckpointHoldsWrite()
 	return err == nil && both
 }
 
-// makeWay moves the mark to the head, so that such a checkpoint can backfill, and then to
+// makeWay moves the mark to the head, so that such a checkpoint can backfill. Once it has, the next call moves to
 // READ0, so that it can reset the WAL. Everything is captured first.
 func (h *hold) makeWay(ctx context.Context) error {
 	if h.zero {
@@ -306,8 +302,8 @@ func (h *hold) makeWay(ctx context.Context) error {
 	return h.advance(ctx)
 }
 
-// level backfills a quiet database's WAL and moves to READ0, so that the
-// application's next commit begins the WAL at its first frame.
+// level backfills a quiet database's WAL and moves to READ0, so that the application's next commit restarts the
+// WAL.
 func (h *hold) level(ctx context.Context) error {
 	if err := h.flusher.Flush(); err != nil {
 		return err

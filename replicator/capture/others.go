@@ -9,8 +9,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// attend looks who else is there. While the wal-index is not theirs, no connection
-// of ours exists.
+// attend finds out who else uses the database. While others use another wal-index than the one beside
+// the file, no connection of ours stays open. Where those for whom we stood back have gone, it gives up
+// their wal-index.
 func (c *Capture) attend(now time.Time) error {
 	err := c.presence.Attend(now)
 	if foreign := (*dbfile.ForeignError)(nil); errors.As(err, &foreign) && c.hold.isOpen() {
@@ -25,7 +26,7 @@ func (c *Capture) attend(now time.Time) error {
 			return ErrReplaced
 		case !c.hold.isOpen():
 			return nil
-		case change.WAL || change.Shm: // they have left as the last do, just now
+		case change.WAL || change.Shm: // their last close has just removed the side files
 			return c.drain()
 		}
 		return c.departure.forsake()
@@ -33,7 +34,8 @@ func (c *Capture) attend(now time.Time) error {
 	return err
 }
 
-// undisturbed reports whether, without connections, there is nothing to do.
+// undisturbed reports whether, while we have no connections, nothing was committed that is not
+// captured.
 func (c *Capture) undisturbed() bool {
 	if c.continuity.lost != "" {
 		return false
@@ -45,9 +47,9 @@ func (c *Capture) undisturbed() bool {
 	return err == nil && c.tail.Head.Current(x) && c.continuity.unheld(x) == nil
 }
 
-// drain reads to the end what an application's last close has unlinked, and proves
-// that nothing came after it. Where the files lost their names otherwise, what is left in
-// them is written back.
+// drain reads to its end a WAL that an application's last close has unlinked, and proves that nothing
+// was written after it. Where the side files were removed in another way, it writes the commits left in
+// them to the database.
 func (c *Capture) drain() error {
 	if left, err := c.writeBack(); left || err != nil {
 		return err
@@ -73,7 +75,7 @@ func (c *Capture) drain() error {
 	case statErr == nil && unlinked.IsZero():
 		c.continuity.lose(tail.ReasonWALIndex, "the -shm file was removed or replaced")
 	case statErr != nil || x.Backfilled < x.MaxFrame || unlinked.UnixNano() < main.Modified ||
-		unlinked.UnixNano() == main.Modified && !c.continuity.main.Untouched(): // within a tick all times are one
+		unlinked.UnixNano() == main.Modified && !c.continuity.main.Untouched(): // file times within one tick are equal
 		c.presence.Missed(c.o.Clock())
 		c.continuity.lose(tail.ReasonWALReset, "the WAL was removed, and the database written to since")
 	default:
@@ -83,9 +85,9 @@ func (c *Capture) drain() error {
 	return errors.Join(err, c.hold.drop())
 }
 
-// writeBack closes the connections to a WAL that was removed while it held commits, and writes
-// those to the database. It does nothing where there are none, or the database was
-// written to since.
+// writeBack closes the connections to a WAL that was unlinked while it held commits, and writes those
+// commits to the database. It does nothing where everything was backfilled, or where the database was
+// written to after the WAL was unlinked.
 func (c *Capture) writeBack() (done bool, err error) {
 	x, err := c.files.WALIndex()
 	unlinked, statErr := c.files.WALUnlinked()
@@ -105,6 +107,6 @@ func (c *Capture) writeBack() (done bool, err error) {
 	return true, errors.Join(err, c.hold.drop())
 }
 
-// copyBegins is how long after the removal of a WAL a copy begins to be written, if that is
-// what it was removed for: nobody wants then what was in it.
+// copyBegins is how soon after the WAL was removed a copy over the database begins to be written, if
+// the WAL was removed for that: what was in the WAL is then no longer wanted.
 const copyBegins = 25 * time.Millisecond

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
-// restarter keeps the WAL bounded: our mark is what stops it from being restarted.
+// restarter keeps the WAL bounded: our own read mark keeps everybody else from restarting it.
 type restarter struct {
 	files       *dbfile.Files
 	hold        *hold
@@ -24,22 +24,21 @@ type restarter struct {
 	clock       func() time.Time
 	log         *slog.Logger
 
-	took      time.Duration // by the last restart, what went before it included
-	delay     time.Duration // after the last failed one
-	notBefore time.Time     // the next
-	grown     int64         // bytes of live WAL at which the next is sooner
-	whenGrown time.Time     // not before, when there are so many
+	took      time.Duration // by the last restart, the rehearsal included
+	delay     time.Duration // after the last failed restart
+	notBefore time.Time     // of the next attempt, unless the WAL grows
+	grown     int64         // bytes of live WAL at which the next attempt may come sooner
+	whenGrown time.Time     // and then not before
 }
 
 // restarted is the outcome of an attempt.
 type restarted struct {
 	done  bool
-	stall time.Duration // how long the write lock was ours, done or not; 0: not at all
+	stall time.Duration // how long transactions were kept waiting, done or not; 0: no freeze
 }
 
-// large reports whether the WAL is to be restarted. growing is its growth in bytes per
-// second: a restart begins that much earlier, so that the WAL stays within its bound
-// until the restart is done.
+// large reports whether the WAL is large enough to be restarted. growing is its growth in bytes per second: the
+// faster it grows, the earlier a restart begins, so that the WAL stays within its bound until the restart is done.
 func (r *restarter) large(x dbfile.WALIndex, frame int, growing float64) bool {
 	meanwhile := min(int64(growing*r.took.Seconds()/2), r.restartAt/2)
 	return int64(x.MaxFrame)*int64(frame)+meanwhile >= r.restartAt
@@ -54,7 +53,7 @@ func (r *restarter) due(now time.Time, live int64) bool {
 // growing is retried sooner: on a busy machine the obstacle is more often a slow moment
 // than a long reader.
 func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
-	// No more often than the delay allows: even a freeze that is given up has delayed writers.
+	// Bold no more often than the delay allows: even a freeze that is given up has delayed writers.
 	start := r.clock()
 	bold := live >= boldAt*r.restartAt && start.After(r.notBefore)
 	did, err := r.restart(ctx, bold)
@@ -76,23 +75,22 @@ func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
 const (
 	restartRounds   = 5                     // of copying and backfilling beforehand
 	restartPatience = 20 * time.Millisecond // waiting for the transactions of others to end
-	denseCommits    = 3                     // in one round: there is no calm to be waited for
-	boldAt          = 2                     // times the bound in the WAL, before calm is waited for no longer
-	handOverAt      = 4                     // times the bound, before the application is left to restart it
+	denseCommits    = 3                     // in one round: a moment of calm will not come
+	boldAt          = 2                     // times the bound in the WAL: do not wait for calm any longer
+	handOverAt      = 4                     // times the bound: leave the restart to the application
 	handOverTime    = 2 * time.Second       // in which it must do so
 	handOverPoll    = 100 * time.Microsecond
-	restartContend  = 5 * time.Millisecond // the application's own checkpointer is at work: it does what ours would
+	restartContend  = 5 * time.Millisecond // wait for the application's own checkpoint, which does what ours would
 	contendPoll     = 500 * time.Microsecond
 	minRetry        = 25 * time.Millisecond
 	maxRetry        = 5 * time.Second
 	growthRetry     = 200 * time.Millisecond // when the WAL has grown by its bound once more
 )
 
-// restart makes the WAL begin again at its first frame without a write: everything is
-// copied and backfilled, and our mark moves to READ0. That needs a moment without a
-// commit. Where commits are few there is one, and nobody notices; otherwise new
-// transactions wait for as long as it takes: see sqlite.Freeze. If a reader is in the
-// way, or the budget is spent, everything stays as it was, and it is retried later.
+// restart lets the WAL begin again at its first frame without a write of ours: everything is copied and
+// backfilled, and our mark moves to READ0. That needs a moment without a commit. Where commits are few there is
+// one, and nobody notices; otherwise new transactions wait for as long as it takes: see sqlite.Freeze. If a reader
+// is in the way, or the budget is spent, everything stays as it was, and a later step tries again.
 func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err error) {
 	// Half of a freeze's budget is reserved for what differs from the rehearsal. Where the
 	// disk is never that fast, the WAL must not grow without end because of it: the freeze
@@ -199,8 +197,8 @@ func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
 	return did.Outcome, errors.Join(moveErr, r.flusher.End(budget-time.Since(start)))
 }
 
-// levelFrozen copies and backfills all there is while nobody can commit, and reports
-// whether it is.
+// levelFrozen copies and backfills all there is while nobody can commit, and reports whether all of it is durable
+// and backfilled.
 func (r *restarter) levelFrozen(ctx context.Context, freeze *sqlite.Freeze) (bool, error) {
 	defer r.flusher.Hurry(r.stallBudget - freeze.Stall())()
 	if err := r.flusher.AbsorbTail(); err != nil {
@@ -235,7 +233,7 @@ func (r *restarter) handOver(ctx context.Context) error {
 		if readErr != nil {
 			continue
 		}
-		if x.Salt1 != before.Salt1 { // hold it first: what it has read may take long to store
+		if x.Salt1 != before.Salt1 { // hold the WAL first: to store what was read may take long
 			break
 		}
 		if err = r.flusher.Absorb(x); errors.Is(err, tail.ErrRestarting) {

@@ -15,23 +15,22 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
 
-// How long a database must be quiet before its WAL is made level, so that the
-// application's next commit restarts it.
+// How long a database must be quiet before all of its WAL is backfilled and the hold moves to READ0, so
+// that the application's next commit restarts the WAL: see hold.level.
 const (
 	levelAfter  = time.Second
 	levelRetry  = 5 * time.Second
-	resumeShare = 2 // a full spool is resumed when it is down to this part of its limit
+	resumeShare = 2 // capture resumes when a full spool is down to its limit divided by this
 )
 
-// Step looks for commits, 136 bytes when there are none, and copies them once that
-// is worth it. It puts them into the spool as one segment when force is set, when
-// the oldest has waited for BatchAge, or when memory for them is used up. It
-// restarts the WAL when that is due and lets an idle database alone. See Capture
-// for the order.
+// Step looks for commits, by reading the 136 bytes of the wal-index header, and copies them once there
+// are enough or they are old enough. It puts them into the spool as one segment when force is set, when
+// the oldest has waited for BatchAge, or when the memory for them is used up. It restarts the WAL when
+// that is due, and leaves an idle database alone. See Capture for the order.
 //
-// Errors: ErrReplaced, ErrSpoolFull, sqlite.ErrNotWAL and the others of
-// sqlite.Open, and errors of the disk. After each, Step may be called again; it
-// then proves continuity anew.
+// Errors: ErrReplaced, ErrSpoolFull, ErrQueued, ErrCut, *dbfile.ForeignError, those of sqlite.Open such
+// as sqlite.ErrNotWAL, and I/O errors. After each of them Step may be called again; it then proves
+// continuity anew.
 func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,25 +56,26 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 		err, c.tally.Next = nil, pace.OnZero
 	}
 	if foreign := (*dbfile.ForeignError)(nil); errors.As(err, &foreign) {
-		// Whoever works with another WAL, or without locks, is not seen by our mark.
+		// Our read mark does not stop a process that uses another WAL or takes no locks.
 		c.tally.Complete = false
 		c.tail.Rewind()
 		err = errors.Join(err, c.hold.close())
 	}
 	if torn := errors.Is(err, dbfile.ErrTorn) && !c.presence.Attached(); torn || errors.Is(err, dbfile.ErrUninitialised) {
-		// Its writer was killed, and who opens it first makes it anew; or somebody just does, under our connections.
+		// The writer of the wal-index was killed, and the next process to open it will rebuild it; or
+		// one is rebuilding it right now, under our connections.
 		c.tail.Rewind()
 		err = c.hold.close()
 	}
 	if c.pace.Fails(now, err) || errors.Is(err, sqlite.ErrIndexCut) {
-		// A mark that is held for a copy that cannot be made lets the WAL grow.
+		// A read mark held while nothing can be copied only lets the WAL grow.
 		c.tail.Rewind()
 		err = errors.Join(err, c.hold.close())
 	}
 	c.tally.Commits, c.tally.Frames = c.tail.Commits, c.tail.Frames
 	c.tally.TXID, c.tally.Pending = c.state.Position().TXID, c.tail.Pending
 	if c.tally.Pending.IsZero() && c.continuity.lost != "" && c.continuity.lost != tail.ReasonFirst {
-		c.tally.Pending = c.continuity.since // whatever was committed: nobody knows before the comparison
+		c.tally.Pending = c.continuity.since // what was committed since is unknown until the comparison
 	}
 	c.tally.Spooled = c.tally.TXID != before
 	c.tally.Next = pace.Rhythmic(c.o.Clock(), c.tally.Next)
@@ -85,19 +85,19 @@ func (c *Capture) Step(ctx context.Context, force bool) (Progress, error) {
 	return c.tally, nil
 }
 
-// passing reports whether err is of the moment: looking again will do.
+// passing reports whether err is transient: the next attempt may succeed.
 func passing(err error) bool {
 	return errors.Is(err, tail.ErrRestarting) || errors.Is(err, tail.ErrBudget) || errors.Is(err, view.ErrNone) ||
 		errors.Is(err, dbfile.ErrUnclear) || errors.Is(err, mainfile.ErrUnsettled)
 }
 
-// pass goes through the order of a step.
+// pass runs one step, in the order that Capture describes.
 func (c *Capture) pass(ctx context.Context, force bool) error {
 	if err := c.refresh(); err != nil {
 		return err
 	}
 	if !c.hold.isOpen() && c.undisturbed() {
-		// Nobody wrote since the connections were closed: leave it so.
+		// Nobody wrote since the connections were closed: keep them closed.
 		c.tally.Complete = c.tail.Batch.Empty()
 		c.state.Seen(c.tally.Complete)
 		if c.presence.Attached() {
@@ -149,19 +149,20 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 	return nil
 }
 
-// seeMain looks at the main file once more, after what may have backfilled.
+// seeMain checks whether something other than a checkpoint wrote to the main file.
 func (c *Capture) seeMain() error {
 	if !c.hold.active() || !c.hold.proven {
 		return nil
 	}
 	x, err := c.files.WALIndex()
 	if err != nil {
-		return nil // the next step tells
+		return nil // the next step finds out why
 	}
 	return c.continuity.overwritten(x, c.hold)
 }
 
-// refresh looks at the files' names and at what an earlier step left behind.
+// refresh checks that the files are still at their paths, finishes what an earlier step left behind,
+// and finds out who else uses the database and whether the spool has room.
 func (c *Capture) refresh() error {
 	change, err := c.names()
 	if err = errors.Join(err, c.flusher.Wait(), c.state.Mend()); err != nil {
@@ -177,7 +178,7 @@ func (c *Capture) refresh() error {
 	if pos := c.state.Position(); pos.Inode != 0 && (pos.Inode != st.DatabaseInode || pos.Device != st.Dev) {
 		c.continuity.lose(tail.ReasonReplaced, "the file has another inode")
 	}
-	if c.hold.isOpen() && (change.WAL || change.Shm) { // pinned: ours are at their paths no longer
+	if c.hold.isOpen() && (change.WAL || change.Shm) { // they are pinned: those that we hold have left their paths
 		if err := c.drain(); err != nil {
 			return err
 		}
@@ -185,13 +186,13 @@ func (c *Capture) refresh() error {
 	return errors.Join(c.attend(c.o.Clock()), c.checkSpool())
 }
 
-// partingTime is for how long those who use files without names are waited for: who is just closing
-// may have asked already whether he is the last.
+// partingTime is how long to wait until the processes that use unlinked side files have closed them:
+// one that is just closing may have checked already whether its connection is the last.
 const partingTime = 250 * time.Millisecond
 
-// names looks whether the files are still at their names. Where not, it stands back at once, so
-// that the last close of those who use them saves what is in a WAL without a name, and lets go
-// of them where they stay.
+// names checks whether the files are still at their paths. If not, it stands back at once, so that the
+// last close of the processes that use the unlinked files writes the commits in their WAL to the
+// database. Where those processes stay, it closes our connections.
 func (c *Capture) names() (dbfile.Change, error) {
 	change, err := c.files.Refresh()
 	if err != nil || !c.hold.isOpen() || !change.Database && !change.WAL && !change.Shm {
@@ -214,12 +215,12 @@ func (c *Capture) names() (dbfile.Change, error) {
 	return change, err
 }
 
-// lastNames does at the end of all what refresh does where the side files lost their names.
+// lastNames does on Close what refresh does in a step whose side files have left their paths.
 func (c *Capture) lastNames() error {
 	for deadline := time.Now().Add(partTime); ; time.Sleep(mainfile.Tick / 4) {
 		change, err := c.names()
 		if err != nil || change.Database || !c.hold.isOpen() || !change.WAL && !change.Shm {
-			return nil // what was not captured is found by the next who looks
+			return nil // the next Capture finds what was not captured
 		}
 		if err := c.drain(); !passing(err) || time.Now().After(deadline) {
 			return err
@@ -227,8 +228,8 @@ func (c *Capture) lastNames() error {
 	}
 }
 
-// checkSpool stops capture while the spool is full: the hold is given up, so
-// that the application's WAL does not grow in its stead.
+// checkSpool stops capture while the spool is full, and ends the hold, so that the application's WAL
+// does not grow instead.
 func (c *Capture) checkSpool() error {
 	limit := c.o.SpoolLimit
 	if c.continuity.lost == tail.ReasonSpool {
@@ -249,20 +250,21 @@ func (c *Capture) checkSpool() error {
 	return errors.Join(noRoom{err}, c.hold.close())
 }
 
-// noRoom is ErrSpoolFull and ErrNoRoom in words that name the file system.
+// noRoom is both ErrSpoolFull and ErrNoRoom; its text names the file system.
 type noRoom struct{ error }
 
 func (noRoom) Is(target error) bool { return target == ErrSpoolFull || target == ErrNoRoom }
 
-// ready makes sure that the WAL is held and that continuity is proven or made
-// good, so that absorb may be called.
+// ready makes sure that the WAL is held and that continuity is proven, or the database compared, so
+// that Flusher.Absorb may be called.
 func (c *Capture) ready(ctx context.Context) error {
 	if !c.hold.isOpen() {
 		if c.departure.arriving(c.o.Clock()) || c.presence.Coming() {
 			return mainfile.ErrUnsettled
 		}
 		if c.continuity.lost == tail.ReasonReplaced && c.presence.Fresh(c.o.Clock()) {
-			// Who has made a file anew may do so again at once; all of it is read anyway, later as well as now.
+			// An application that has just recreated the file may do so again at once, and all of the
+			// file has to be read anyway: later is as good as now.
 			return fmt.Errorf("%w: those who use the new file have just come", tail.ErrRestarting)
 		}
 		if c.continuity.lost != "" {
@@ -270,7 +272,7 @@ func (c *Capture) ready(ctx context.Context) error {
 				return err
 			}
 		}
-		c.departure.strange, c.continuity.level = time.Time{}, levelFile{} // what was seen need not be what is there now
+		c.departure.strange, c.continuity.level = time.Time{}, levelFile{} // what was seen earlier may no longer be so
 		unclaimed := c.departure.unclaimed()
 		if err := c.hold.open(ctx); err != nil {
 			return err
@@ -298,14 +300,13 @@ func (c *Capture) ready(ctx context.Context) error {
 		err = c.flusher.Absorb(x)
 	}
 	if lost := (*tail.DiscontinuityError)(nil); errors.As(err, &lost) {
-		c.pace.StayOpen, c.pace.Read = true, c.o.Clock() // whoever was missed has just written
+		c.pace.StayOpen, c.pace.Read = true, c.o.Clock() // the process that we missed has just written
 		c.presence.Missed(c.pace.Read)
 	}
 	return c.compareIfLost(ctx, err)
 }
 
-// compareIfLost turns an error that says that continuity is not proven into a
-// comparison.
+// compareIfLost runs a comparison where err is a *tail.DiscontinuityError, and returns any other err.
 func (c *Capture) compareIfLost(ctx context.Context, err error) error {
 	var lost *tail.DiscontinuityError
 	if !errors.As(err, &lost) {
@@ -315,7 +316,8 @@ func (c *Capture) compareIfLost(ctx context.Context, err error) error {
 	return c.compare(ctx)
 }
 
-// compare makes good what was missed.
+// compare captures what was missed. Where another process waits for exclusive use of the database, it
+// closes the connections and returns an error that is passing.
 func (c *Capture) compare(ctx context.Context) (err error) {
 	if c.tally.Reason, err = c.comparer.run(ctx); errors.Is(err, presence.ErrWaited) {
 		err = errors.Join(view.ErrNone, c.hold.close())
@@ -331,7 +333,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	c.tally.Next = c.pace.Next(frame)
 	level := x.Backfilled >= x.MaxFrame
 	if (c.hold.unclaimed || c.copies.Any()) && c.tail.Batch.Empty() && c.presence.Refused(now) != nil {
-		return c.hold.close() // nobody gets it for himself beside us
+		return c.hold.close() // a process waits for exclusive use, which we would deny it
 	}
 	if c.hold.unclaimed && x.MaxFrame > 0 {
 		if c.tail.Batch.Empty() {
@@ -381,13 +383,13 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	return nil
 }
 
-// large reports whether the WAL is to be restarted.
+// large reports whether the WAL is large enough to be restarted.
 func (c *Capture) large(x dbfile.WALIndex, frame int) bool {
 	return c.restarter.large(x, frame, c.pace.Growth(frame))
 }
 
-// keepBounded does between two portions of a comparison what tend does between two
-// steps: the WAL stays bounded. All of it up to the read mark is read then.
+// keepBounded keeps the WAL bounded between two portions of a comparison, as tend does between two
+// steps. Where it returns nil, everything up to the read mark has been read.
 func (c *Capture) keepBounded(ctx context.Context) error {
 	if err := errors.Join(ctx.Err(), c.presence.Refused(c.o.Clock())); err != nil {
 		return err
@@ -428,4 +430,4 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 	return err
 }
 
-const restartingTries = 200 // looks at a WAL that is just being restarted
+const restartingTries = 200 // attempts at a WAL that is just being restarted
