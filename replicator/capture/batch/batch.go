@@ -13,16 +13,16 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// memory is how many bytes of pages a batch keeps. A transaction may be
-// larger than any memory: beyond it only their frames are remembered.
+// memory is how many bytes of pages a batch keeps. A transaction may be larger than any memory: beyond this
+// limit the batch keeps references to frames only.
 const memory = 16 << 20
 
 // firstCompaction is the number of frame references at which superseded
 // ones are dropped for the first time; then at every doubling.
 const firstCompaction = 1 << 16
 
-// frameRef is a page version that is in the WAL. The sum makes sure that the
-// bytes read later are those whose running checksum was verified.
+// frameRef is a page version that is in the WAL. The sum makes sure that the bytes read later are those whose
+// running checksum was verified.
 type frameRef struct {
 	page, frame uint32
 	sum         ltx.Checksum
@@ -33,12 +33,12 @@ type frameRef struct {
 type Batch struct {
 	WALHeader dbfile.WALHeader
 	From      dbfile.Position
-	Lowest    uint32 // the smallest size the database had meanwhile, in pages
+	Lowest    uint32 // the smallest size of the database on the way, in pages
 
 	frames    uint32         // how many were read
 	slots     map[uint32]int // page → its place in data
 	data      []byte         // one page a slot; kept for the next batch
-	refs      []frameRef     // used instead of slots when spilled
+	refs      []frameRef     // one per slot; all that is kept when spilled
 	spilled   bool
 	compactAt int
 }
@@ -49,10 +49,10 @@ func (b *Batch) Empty() bool { return b.frames == 0 }
 // Frames returns how many were read.
 func (b *Batch) Frames() int { return int(b.frames) }
 
-// Spilled reports whether the bytes were more than is kept: they are read again.
+// Spilled reports whether there were more bytes than the batch keeps: they are read from the WAL again.
 func (b *Batch) Spilled() bool { return b.spilled }
 
-// Len returns of how many pages versions are kept, or more.
+// Len returns an upper bound of the number of pages in the batch.
 func (b *Batch) Len() int { return len(b.refs) }
 
 // Reset empties the batch; its memory is kept.
@@ -98,7 +98,7 @@ func (b *Batch) Holds(page uint32, data []byte) bool {
 	return ok && bytes.Equal(b.data[slot*len(data):(slot+1)*len(data)], data)
 }
 
-// spill forgets the bytes and keeps their checksums.
+// spill drops the bytes and keeps their checksums.
 func (b *Batch) spill(pageSize int) {
 	for i := range b.refs {
 		b.refs[i].sum = ltx.ChecksumPage(b.refs[i].page, b.data[i*pageSize:(i+1)*pageSize])
@@ -119,8 +119,8 @@ func (b *Batch) compact() {
 	b.compactAt = max(firstCompaction, 2*len(b.refs))
 }
 
-// Pages yields the newest version of each page up to commit, ascending, without
-// the lock page. The bytes are valid until the next one.
+// Pages yields the newest version of each page up to commit, ascending, without the lock page. The bytes are
+// valid until the next iteration.
 func (b *Batch) Pages(wal io.ReaderAt, commit uint32) iter.Seq2[uint32, Version] {
 	size := b.WALHeader.PageSize
 	lock := ltx.LockPgno(uint32(size))
@@ -157,7 +157,7 @@ func (b *Batch) Pages(wal io.ReaderAt, commit uint32) iter.Seq2[uint32, Version]
 	}
 }
 
-// Version is one page's content. Sum is 0 where it was not computed yet.
+// Version is one page's content. Sum is 0 where it has not been computed.
 type Version struct {
 	Frame uint32
 	Data  []byte

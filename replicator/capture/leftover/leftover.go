@@ -1,5 +1,5 @@
-// Package leftover removes the side files that stand beside a database which nobody uses, and hold
-// nothing: a process that was killed while it was connected leaves them.
+// Package leftover removes empty side files beside a database that nobody uses. A process that was killed while
+// it was connected leaves them.
 package leftover
 
 import (
@@ -11,15 +11,15 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// There reports whether side files stand that hold nothing.
+// There reports whether there are side files, and no frames in the WAL.
 func There(files *dbfile.Files) (bool, error) {
 	st, err := files.Stat()
 	return err == nil && (st.WALInode != 0 || st.ShmInode != 0) && st.WALSize <= dbfile.WALHeaderSize, err
 }
 
-// Remove connects to the database and leaves as SQLite's last close does, which removes its side files.
-// No connection of this process to it may be open. Where somebody has come, or put frames into
-// the WAL, all stays as it is. Errors: those of dbfile.Files.MayOpen and of sqlite.Open.
+// Remove connects to the database and closes it as SQLite's last close does, which removes its side files. This
+// process must have no connection to the database. Where another process has come, or has put frames into the
+// WAL, everything stays as it is. Errors: those of dbfile.Files.MayOpen and of sqlite.Open.
 func Remove(ctx context.Context, files *dbfile.Files) error {
 	if err := files.MayOpen(); err != nil {
 		return fmt.Errorf("remove empty side files of %s: %w", files.Path(), err)
@@ -29,7 +29,7 @@ func Remove(ctx context.Context, files *dbfile.Files) error {
 		return fmt.Errorf("remove empty side files: %w", err)
 	}
 	leave := conn.Close
-	change, err := files.Refresh() // a copy of two files may just be put in place
+	change, err := files.Refresh() // somebody may be putting a copy of two files in place right now
 	empty, statErr := There(files)
 	if err == nil && statErr == nil && empty && !change.Database {
 		leave = conn.CloseLast

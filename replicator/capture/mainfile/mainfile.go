@@ -1,4 +1,4 @@
-// Package mainfile tells whether a database's main file was written to.
+// Package mainfile finds out whether a database's main file was written to.
 package mainfile
 
 import (
@@ -16,36 +16,36 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// Tick is above the resolution of file times: a file written to within it may be
-// written to again and show the same time.
+// Tick is longer than the resolution of file times: within one Tick after a write, another write may leave the
+// same time.
 const Tick = 20 * time.Millisecond
 
 // Probe describes one main file.
 type Probe struct {
 	files *dbfile.Files
-	boot  string // which boot of the system this is
+	boot  string // the system's boot id
 
-	seen  spool.MainFile // what Still saw last
-	since time.Time      // when it saw that first
+	seen  spool.MainFile // as Still last saw it
+	since time.Time      // when Still first saw it so
 
-	follows *dirwatch.Following // what becomes of the file once its WAL is removed; nil: not asked
+	follows *dirwatch.Following // watches the file once its WAL is removed; nil: it does not
 }
 
-// order is the process's: a user has few inotify instances.
+// order is shared by the whole process, because a user may have few inotify instances only.
 var order dirwatch.Order
 
-// Follow begins, or goes on, to watch whether anything is written to the file once the WAL that is
-// pinned is removed. Where the system cannot tell, nothing is known of that.
+// Follow begins, or continues, to watch whether anything is written to the file once the pinned WAL is removed.
+// Where the system cannot tell, Untouched stays false.
 func (p *Probe) Follow() {
 	if p.follows != nil {
-		p.follows.Untouched() // what is not asked for in time is lost
+		p.follows.Untouched() // events that nobody asks for in time are lost
 		return
 	}
 	path, err := p.files.Path(), error(nil)
 	if p.follows, err = order.Follow(path, filepath.Base(path)+"-wal"); err != nil {
 		return
 	}
-	if unlinked, err := p.files.WALUnlinked(); err != nil || !unlinked.IsZero() { // another one's removal would be seen
+	if unlinked, err := p.files.WALUnlinked(); err != nil || !unlinked.IsZero() { // it would see another WAL's removal
 		p.Unfollow()
 	}
 }
@@ -53,7 +53,7 @@ func (p *Probe) Follow() {
 // Untouched reports whether it is known that nothing was written to the file since the WAL was removed.
 func (p *Probe) Untouched() bool { return p.follows != nil && p.follows.Untouched() }
 
-// Unfollow ends what Follow began.
+// Unfollow ends the watch that Follow began.
 func (p *Probe) Unfollow() {
 	if p.follows != nil {
 		p.follows.Stop()
@@ -61,10 +61,10 @@ func (p *Probe) Unfollow() {
 	}
 }
 
-// New returns a probe that knows nothing of the system yet: see ReadBoot.
+// New returns a probe that does not know the boot id yet: see ReadBoot.
 func New(files *dbfile.Files) *Probe { return &Probe{files: files} }
 
-// ReadBoot reads which boot of the system this is.
+// ReadBoot reads the system's boot id.
 func (p *Probe) ReadBoot(log *slog.Logger) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -73,22 +73,22 @@ func (p *Probe) ReadBoot(log *slog.Logger) {
 	p.boot = string(bytes.TrimSpace(boot))
 }
 
-// Sure describes the main file as it is now. It is zero where a later change could not
-// be told from it. The caller holds the WAL if it is to remember it.
+// Sure describes the main file as it is now. It returns zero where a later write might not show in the file's
+// times. The caller holds the WAL if it is to store the result.
 func (p *Probe) Sure() (spool.MainFile, error) {
 	main, err := p.Now()
-	// A clock that was set back since leaves times to come: they differ from what a write
-	// would leave now as well as old ones do.
+	// If the clock was set back, the file's time lies in the future: it then differs from what a write would
+	// leave now just as an old one does.
 	if err != nil || !Aged(main) {
 		return spool.MainFile{}, err
 	}
 	return main, nil
 }
 
-// ErrUnsettled says that the main file was written to just now: look again.
+// ErrUnsettled says that the main file was written to just now: try again.
 var ErrUnsettled = errors.New("the main file was written to just now")
 
-// Settled is Sure, or ErrUnsettled.
+// Settled is Sure, with ErrUnsettled where Sure returns zero.
 func (p *Probe) Settled() (spool.MainFile, error) {
 	main, err := p.Sure()
 	if err == nil && main == (spool.MainFile{}) {
@@ -97,11 +97,11 @@ func (p *Probe) Settled() (spool.MainFile, error) {
 	return main, err
 }
 
-// Aged reports whether a write from now on would show in the time of the file.
+// Aged reports whether a write from now on would show in the file's times.
 func Aged(main spool.MainFile) bool { return time.Since(time.Unix(0, main.Modified)).Abs() >= Tick }
 
-// Now is Sure, also where the file may be written to within the same tick: where it
-// differs from what was seen before, it was written to.
+// Now is Sure even where another write within the same Tick might not show: if the result differs from an
+// earlier one, the file was written to.
 func (p *Probe) Now() (spool.MainFile, error) {
 	st, err := p.files.Stat()
 	if err != nil || p.boot == "" {
@@ -112,8 +112,8 @@ func (p *Probe) Now() (spool.MainFile, error) {
 	}, nil
 }
 
-// Still reports for how long the file has been as it is, as far as it was asked. The file's own
-// time says nothing of that where the clock was set.
+// Still returns how long the file has been as it is, as far as earlier calls saw. The file's own time does not
+// tell, because the clock may have been set.
 func (p *Probe) Still(now time.Time) (time.Duration, error) {
 	main, err := p.Now()
 	if err == nil && main != p.seen {
@@ -122,13 +122,13 @@ func (p *Probe) Still(now time.Time) (time.Duration, error) {
 	return now.Sub(p.since), err
 }
 
-// witnesses is how many pages are to tell whether a checkpoint was the last to write.
+// witnesses is how many pages Backfilled compares.
 const witnesses = 8
 
-// Backfilled reports whether the main file has what the checkpoints up to x.Backfilled
-// wrote: pages that were not written again since are in it as they are in the WAL. If
-// not, somebody wrote another file over it after them. Where every page has been written
-// again, nothing is known against it. The caller holds the WAL, and no checkpoint is under way.
+// Backfilled reports whether the main file has what the checkpoints up to x.Backfilled wrote: the pages that
+// later frames do not contain are the same in it as in the WAL. If not, somebody wrote another file over it
+// afterwards. Where later frames contain every page, it returns true. The caller holds the WAL, and no
+// checkpoint is under way.
 func (p *Probe) Backfilled(x dbfile.WALIndex) (bool, error) {
 	wal, main := p.files.WAL(), p.files.Database()
 	if wal == nil || x.Backfilled == 0 || x.Backfilled > x.MaxFrame {
@@ -139,7 +139,7 @@ func (p *Probe) Backfilled(x dbfile.WALIndex) (bool, error) {
 		return false, err
 	}
 	seen := map[uint32]bool{}
-	for _, page := range pages[x.Backfilled:] { // a checkpoint leaves those to the next one
+	for _, page := range pages[x.Backfilled:] { // a checkpoint skips a page that a later frame contains
 		seen[page] = true
 	}
 	in, out := make([]byte, x.PageSize), make([]byte, x.PageSize)

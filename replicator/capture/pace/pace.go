@@ -1,4 +1,4 @@
-// Package pace is how busy a database is, and when to look at it again.
+// Package pace measures how busy a database is, and says when to look at it again.
 package pace
 
 import (
@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// When to look again. Each look wakes threads up, which costs more than the look;
-// a busy WAL is read in portions that fit a cache.
+// When to look again. Each look wakes threads up, which costs more than the look itself; a busy WAL is read in
+// portions that fit a cache.
 const (
 	OnZero       = time.Millisecond
 	Busy         = 10 * time.Millisecond
-	First        = 20 * time.Millisecond  // after the first commits in a while: is it a rush?
-	Active       = 100 * time.Millisecond // for so long may a checkpoint of the application's wait for our mark
+	First        = 20 * time.Millisecond  // after the first commits in a while: are there more?
+	Active       = 100 * time.Millisecond // so long may the application's own checkpoint wait for our read mark
 	Level        = 200 * time.Millisecond // on READ0 nobody waits for us
 	Idle         = time.Second
 	portionBytes = 4 << 20
 )
 
-// Pace is how busy the database is, and when to look at it again.
+// Pace measures how busy the database is, and says when to look at it again.
 type Pace struct {
 	stepped  time.Time // when the last Step began
-	frames   float64   // read by it, for each second since the one before
+	frames   float64   // frames read per second, as a decaying maximum
 	Met      time.Time // when commits were last seen
-	first    bool      // those read last were the first in a while
+	first    bool      // the commits read last were the first in a while
 	Read     time.Time // when a commit was last read
-	NoLevel  time.Time // not to be tried before
-	failing  time.Time // since when every Step has failed; zero: the last did not
-	hindered time.Time // since when every Step met what lasts a moment only; zero: the last did not
-	StayOpen bool      // closing an idle database's connections once cost a comparison: the application closes it too
+	NoLevel  time.Time // hold.level is not tried before
+	failing  time.Time // since when every Step has failed; zero: the last one did not
+	hindered time.Time // since when every Step met a transient error; zero: the last one did not
+	StayOpen bool      // closing them when idle once cost a comparison, as the application closes too: keep them open
 }
 
-// Observe takes in what the Step read that began at at. A burst is remembered for a second or two: the
-// steps around a restart of the WAL find nothing.
+// Observe records what the Step read that began at the time at. A burst is remembered for a second or two,
+// because the steps around a restart of the WAL find nothing.
 func (p *Pace) Observe(at time.Time, commits, frames int) {
 	seconds := max(at.Sub(p.stepped), Busy).Seconds()
 	if p.first = commits > 0 && at.Sub(p.Met) > 2*Active; commits > 0 {
@@ -45,8 +45,7 @@ func (p *Pace) Observe(at time.Time, commits, frames int) {
 // failPatience is for how long the WAL is held while no Step succeeds.
 const failPatience = 2 * time.Second
 
-// Fails takes in how the Step that began at now ended, and reports whether they have
-// failed for too long.
+// Fails records how the Step that began at now ended, and reports whether Steps have failed for too long.
 func (p *Pace) Fails(now time.Time, err error) bool {
 	switch {
 	case err == nil:
@@ -57,12 +56,11 @@ func (p *Pace) Fails(now time.Time, err error) bool {
 	return err != nil && now.Sub(p.failing) >= failPatience
 }
 
-// hinderedPatience is for how long what lasts a moment only is no failure.
+// hinderedPatience is for how long a transient error is not a failure.
 const hinderedPatience = 10 * time.Second
 
-// Passes takes in whether the Step that began at now met what lasts a moment only, and
-// reports whether to believe that: it may last for ever nevertheless, and whoever waits
-// is to be told.
+// Passes records whether the Step that began at now met a transient error, and reports whether to treat it as
+// one: it may persist nevertheless, and then has to be reported to the caller.
 func (p *Pace) Passes(now time.Time, hindered bool) bool {
 	switch {
 	case !hindered:
@@ -73,7 +71,8 @@ func (p *Pace) Passes(now time.Time, hindered bool) bool {
 	return hindered && now.Sub(p.hindered) < hinderedPatience
 }
 
-// Next is how long the database takes to fill a portion.
+// Next returns when to look again: after the time that a busy database takes to fill a portion, else First or
+// Active.
 func (p *Pace) Next(frameSize int) time.Duration {
 	if portion := portionBytes / float64(frameSize); p.frames*Active.Seconds() > portion {
 		return max(Busy, time.Duration(portion/p.frames*float64(time.Second)))
@@ -84,11 +83,11 @@ func (p *Pace) Next(frameSize int) time.Duration {
 	return Active
 }
 
-// Growth is by how many bytes the WAL grows in a second.
+// Growth returns by how many bytes the WAL grows per second.
 func (p *Pace) Growth(frameSize int) float64 { return p.frames * float64(frameSize) }
 
-// LeaveZero is how soon READ0 is to be left once frames appear: while it is held, each
-// commit of a busy application tries a checkpoint in vain.
+// LeaveZero returns how soon READ0 is to be left once frames appear: while we hold it, each commit of a busy
+// application attempts a checkpoint in vain.
 func (p *Pace) LeaveZero(frameSize int) time.Duration {
 	if p.Next(frameSize) < Active {
 		return OnZero
@@ -96,9 +95,8 @@ func (p *Pace) LeaveZero(frameSize int) time.Duration {
 	return Level
 }
 
-// Rhythmic returns the time to the next multiple of a rhythm, at which all databases of that
-// rhythm are looked at, so that they wake the machine once. Who is in a hurry has
-// no rhythm.
+// Rhythmic returns the time to the next multiple of rhythm. All databases of one rhythm are then looked at
+// together, so that they wake the machine once. A rhythm below Active is returned as it is.
 func Rhythmic(now time.Time, rhythm time.Duration) time.Duration {
 	if rhythm < Active {
 		return rhythm

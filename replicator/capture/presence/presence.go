@@ -1,4 +1,4 @@
-// Package presence is who else uses a database, and since when.
+// Package presence tracks which other processes use a database, and since when.
 package presence
 
 import (
@@ -8,37 +8,37 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// Others that were there for a second, at some looks, are no short-lived ones.
+// Other processes that were seen for a second, at several looks, are not short-lived.
 const (
-	aloneFor    = 200 * time.Millisecond // without anybody: the others have left
+	aloneFor    = 200 * time.Millisecond // nobody was seen for so long: the others have left
 	longLife    = time.Second
 	longLooks   = 8
-	shortMemory = 10 * time.Minute // for so long after a life was missed, others count as short-lived
+	shortMemory = 10 * time.Minute // for so long after a short-lived process was missed, others count as short-lived
 )
 
-// To open or close a database takes its user less than this.
+// A process needs less time than this to open or close a database.
 const (
 	unclearTries = 4
 	unclearPause = 5 * time.Millisecond
 )
 
-// Presence is who else uses the database, and since when. It is not for concurrent use.
+// Presence tracks which other processes use the database, and since when. It is not for concurrent use.
 type Presence struct {
 	files     *dbfile.Files
-	attached  bool      // others are
-	since     time.Time // the same is so
-	last      time.Time // it was found so
-	looks     int       // as often it was found
-	long      bool      // those who were there last were there for long
+	attached  bool      // other processes are connected
+	since     time.Time // attached has been what it is
+	last      time.Time // of the last look that found it so
+	looks     int       // how many looks found it so
+	long      bool      // the last ones that were connected were so for long
 	short     time.Time // others count as short-lived until then
-	exclusive bool      // somebody had the file for himself
+	exclusive bool      // a process was seen that had the file for itself
 
 	waiting map[int]time.Time // processes that have the file open and no lock on it, and when each was first seen
-	refused time.Time         // one of them was found to wait
-	asked   time.Time         // by Refused
+	refused time.Time         // when one of them was last found to be waiting
+	asked   time.Time         // when Refused last looked
 }
 
-// Look looks who is there. Errors: dbfile.ErrUnclear, *dbfile.ForeignError.
+// Look looks which other processes are connected. Errors: dbfile.ErrUnclear, *dbfile.ForeignError.
 func (p *Presence) Look(now time.Time) error {
 	attached, err := p.files.Others()
 	if foreign := (*dbfile.ForeignError)(nil); err == nil || errors.As(err, &foreign) {
@@ -54,7 +54,8 @@ func (p *Presence) met(now time.Time, attached bool) {
 		return
 	}
 	if p.attached {
-		// As far as they were seen: of a database at rest, looks are as far apart as a long life is.
+		// Count up to the last look that saw them: of a database at rest, the looks are as far apart as a long
+		// life is.
 		if p.long = p.last.Sub(p.since) >= longLife; !p.long {
 			p.Missed(now)
 		}
@@ -62,26 +63,26 @@ func (p *Presence) met(now time.Time, attached bool) {
 	p.attached, p.since, p.last, p.looks = attached, now, now, 1
 }
 
-// Missed notes that others are such as come and go, of whom one was missed, or nearly.
+// Missed notes that the other processes are short-lived, and that one was missed or nearly so.
 func (p *Presence) Missed(now time.Time) { p.long, p.short = false, now.Add(shortMemory) }
 
-// Alone reports whether nobody else has been there for a moment.
+// Alone reports whether no other process has been connected for a moment.
 func (p *Presence) Alone(now time.Time) bool {
 	return !p.attached && (p.exclusive || now.Sub(p.since) >= aloneFor)
 }
 
-// Stay reports whether the others are such as stay.
+// Stay reports whether other processes are connected and long-lived.
 func (p *Presence) Stay(now time.Time) bool { return p.attached && !p.Fresh(now) && now.After(p.short) }
 
-// Fresh reports whether the others have come just now.
+// Fresh reports whether the other processes have only just connected.
 func (p *Presence) Fresh(now time.Time) bool {
 	return p.attached && (now.Sub(p.since) < longLife || p.looks < longLooks)
 }
 
-// New returns what is known of a database that nobody was seen at yet.
+// New returns the Presence of a database at which no other process was seen yet.
 func New(files *dbfile.Files) *Presence { return &Presence{files: files} }
 
-// Attend is Look, once more where somebody is just opening or closing the database.
+// Attend is Look, repeated a few times while a process is just opening or closing the database.
 func (p *Presence) Attend(now time.Time) error {
 	err := p.Look(now)
 	for try := 0; errors.Is(err, dbfile.ErrUnclear) && try < unclearTries; try++ {
@@ -91,34 +92,36 @@ func (p *Presence) Attend(now time.Time) error {
 	return err
 }
 
-// Attached reports whether others are there, as of the last look.
+// Attached reports whether other processes are connected, as of the last look.
 func (p *Presence) Attached() bool { return p.attached }
 
-// Since returns since when that is so.
+// Since returns since when Attached has been what it is.
 func (p *Presence) Since() time.Time { return p.since }
 
-// Exclusive reports whether somebody was ever seen who wants the file for himself. He is refused
-// while we are connected, and asks in a way that nobody sees.
+// Exclusive reports whether a process was ever seen that wants the file for itself. While we are connected such
+// a process is refused, and its attempts show in no lock.
 func (p *Presence) Exclusive() bool { return p.exclusive }
 
-// Who has a database open and takes no lock for so long is waiting for us to go; who then takes
-// none for so long has only not begun. For as long as the first, nobody stands in his way again.
+// A process that has had the database open without a lock for waitsAfter is taken to wait for us to leave.
+// After waitsAtMost it is not: it has opened the database and simply not begun to use it. Once a process was
+// found waiting, nothing is opened for another waitsAfter, so as not to be in its way again.
 const (
 	waitsAfter  = 300 * time.Millisecond
 	waitsAtMost = 20 * time.Second
 )
 
-// ErrWaited says that a process waits for exclusive use of the database, and that we have it open.
+// ErrWaited says that another process waits for exclusive use of the database, which we have open.
 var ErrWaited = errors.New("another process waits for exclusive use of the database")
 
-// Waited reports whether a process seems to be refused the file because we are connected: it asks in a
-// way that no lock tells.
+// Waited reports whether a process seems to be refused the file because we are connected. No lock shows its
+// attempts, so the open files of all processes are looked at.
 func (p *Presence) Waited() bool {
 	pids, at, err := dbfile.Waiting(p.files, len(p.waiting) > 0)
 	return err == nil && !p.attached && p.wait(pids, at)
 }
 
-// Refused is Waited in the middle of long work: it returns ErrWaited then.
+// Refused is Waited for the middle of long work, at most once each waitsAfter: it returns ErrWaited where a
+// process waits.
 func (p *Presence) Refused(now time.Time) error {
 	if now.Sub(p.asked) < waitsAfter {
 		return nil
@@ -130,8 +133,8 @@ func (p *Presence) Refused(now time.Time) error {
 	return nil
 }
 
-// Coming reports whether, before we have connected, somebody may be about to find that he is refused: he
-// has just opened the database and taken no lock, or was refused before.
+// Coming reports, before we connect, whether a process may be about to be refused because of us: it has opened
+// the database just now and taken no lock, or was found waiting a moment ago.
 func (p *Presence) Coming() bool {
 	pids, at, err := dbfile.Waiting(p.files, true)
 	if err != nil || p.attached {
@@ -165,5 +168,5 @@ func (p *Presence) wait(pids []int, at time.Time) (waited bool) {
 	return waited
 }
 
-// Long reports whether those who were there last were there for long.
+// Long reports whether the processes that were connected last were connected for long.
 func (p *Presence) Long() bool { return p.long }

@@ -1,4 +1,4 @@
-// Package segments makes segments of the spool of what was read from a WAL.
+// Package segments writes what was read from a WAL into the spool, as segments.
 package segments
 
 import (
@@ -21,10 +21,10 @@ type Flusher struct {
 	files *dbfile.Files
 	tail  *tail.Tail
 	state *statedir.Dir
-	found *overlay.Found // of the comparison under way, which takes what would else become a segment; nil outside of one
+	found *overlay.Found // the comparison under way takes what would become a segment; nil: none
 
-	Store func(*Commit) error // (*Commit).Run, but for tests of a slow or failing disk
-	// a segment on its way to the disk, which outlasts a freeze that it would make too long
+	Store func(*Commit) error // (*Commit).Run, except in tests of a slow or failing disk
+	// nil: none; it may outlast a freeze that waiting for it would make too long
 	flushing *flushing
 }
 
@@ -39,13 +39,13 @@ type Commit struct {
 	w       *spool.Writer
 	Record  spool.Record
 	changes []pagesums.Change
-	err     error // of Run
+	err     error // what Run returned
 }
 
-// Run makes it durable.
+// Run makes the segment durable.
 func (p *Commit) Run() error { return p.w.Commit(p.Record) }
 
-// New returns a Flusher of what is in the tail, into the spool of the state directory.
+// New returns a Flusher that writes the tail into the spool of the state directory.
 func New(files *dbfile.Files, t *tail.Tail, state *statedir.Dir) *Flusher {
 	return &Flusher{files: files, tail: t, state: state, Store: (*Commit).Run}
 }
@@ -53,15 +53,14 @@ func New(files *dbfile.Files, t *tail.Tail, state *statedir.Dir) *Flusher {
 // Busy reports whether a segment is on its way to the disk.
 func (f *Flusher) Busy() bool { return f.flushing != nil }
 
-// Gather adds what is read from now on to what a comparison has found, until the
-// function returned is called: no segments are made of it.
+// Gather adds what is read from now on to what a comparison has found, instead of making segments of it, until
+// the caller calls end.
 func (f *Flusher) Gather(found *overlay.Found) (end func()) {
 	f.found = found
 	return func() { f.found = nil }
 }
 
-// Absorb reads to x's head, once what was read of an earlier generation is in the
-// spool. See tail.Absorb.
+// Absorb reads to x's end. What was read of an earlier generation is put into the spool first. See tail.Absorb.
 func (f *Flusher) Absorb(x dbfile.WALIndex) error {
 	if f.tail.OtherGeneration(x) {
 		if err := f.tail.Proves(x); err != nil {
@@ -74,7 +73,7 @@ func (f *Flusher) Absorb(x dbfile.WALIndex) error {
 	return f.tail.Absorb(x)
 }
 
-// AbsorbWhole is Absorb; whole is tail.Tail.Whole.
+// AbsorbWhole is Absorb with tail.Tail.Whole set to whole.
 func (f *Flusher) AbsorbWhole(x dbfile.WALIndex, whole bool) error {
 	f.tail.Whole = whole
 	defer func() { f.tail.Whole = false }()
@@ -90,15 +89,15 @@ func (f *Flusher) AbsorbHead() error {
 	return f.Absorb(x)
 }
 
-// Hurry sets how long what follows may take, because others wait: reading and encoding
-// then end in tail.ErrBudget, and nothing is lost. The function returned ends the hurry.
+// Hurry sets how long reading and encoding may take, because others wait: they then end in tail.ErrBudget, and
+// nothing is lost. The caller calls end when nobody waits any more.
 func (f *Flusher) Hurry(budget time.Duration) (end func()) {
 	f.tail.Deadline = time.Now().Add(budget)
 	return func() { f.tail.Deadline = time.Time{} }
 }
 
-// AbsorbTail reads to the head in a hurry, or returns tail.ErrBudget where that much came
-// meanwhile that it would take too long, as measured on what was read before.
+// AbsorbTail reads to the head before the deadline that Hurry has set, or returns tail.ErrBudget where so much
+// has arrived meanwhile that it would take too long, going by what was measured before.
 func (f *Flusher) AbsorbTail() error {
 	x, err := tail.Index(f.files)
 	if err != nil {
@@ -114,7 +113,7 @@ func (f *Flusher) AbsorbTail() error {
 	return f.Absorb(x)
 }
 
-// Capture reads to x's head and makes it durable.
+// Capture reads to x's end and makes what was read durable.
 func (f *Flusher) Capture(x dbfile.WALIndex) error {
 	if err := f.Absorb(x); err != nil {
 		return err
@@ -122,7 +121,7 @@ func (f *Flusher) Capture(x dbfile.WALIndex) error {
 	return f.Flush()
 }
 
-// CaptureHead reads to the head and makes it durable.
+// CaptureHead reads to the head and makes what was read durable.
 func (f *Flusher) CaptureHead() error {
 	if err := f.AbsorbHead(); err != nil {
 		return err
@@ -143,8 +142,8 @@ func (f *Flusher) Flush() error {
 	return f.adopt(commit)
 }
 
-// Begin encodes the batch and sets out to make it durable. End or Wait must
-// follow before anything else is read.
+// Begin encodes the batch and begins to make it durable in a goroutine. End or Wait must follow before anything
+// else is read.
 func (f *Flusher) Begin() error {
 	if err := f.Wait(); err != nil {
 		return err
@@ -159,8 +158,8 @@ func (f *Flusher) Begin() error {
 	return nil
 }
 
-// End waits so long for the flush under way. A caller that freezes the
-// application and gets tail.ErrBudget must let writers go, and then call Wait.
+// End waits up to budget for the flush under way. A caller that freezes the application and gets tail.ErrBudget
+// must let writers go, and then call Wait.
 func (f *Flusher) End(budget time.Duration) error {
 	if f.flushing == nil {
 		return nil
@@ -186,8 +185,7 @@ func (f *Flusher) Wait() error {
 	return f.adopt(flushing.commit)
 }
 
-// encode writes the batch as a segment and works out the position after it; nil
-// if there is nothing to write.
+// encode writes the batch as a segment and computes the position after it; nil if there is nothing to write.
 func (f *Flusher) encode() (_ *Commit, err error) {
 	b, head := &f.tail.Batch, f.tail.Head
 	if f.found != nil {
@@ -270,8 +268,8 @@ func (f *Flusher) find() error {
 	return nil
 }
 
-// adopt makes a durable segment the position. After an error of the commit
-// the batch is kept: the same commits go into another file.
+// adopt makes the position that a durable segment leads to the current one. If the commit failed, the batch is
+// kept: the same commits go into another file.
 func (f *Flusher) adopt(p *Commit) error {
 	if p.err != nil {
 		return errors.Join(p.err, p.w.Abort())

@@ -2,5 +2,5 @@ package statedir
 
 import "golang.org/x/sys/unix"
 
-// bootClock goes on while the machine is suspended.
+// bootClock keeps counting while the machine is suspended.
 const bootClock = unix.CLOCK_BOOTTIME

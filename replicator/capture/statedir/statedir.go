@@ -1,7 +1,6 @@
-// Package statedir is the state directory of one captured database: the spool of
-// segments, the page-checksum map that they are the redo log of, and the position
-// after the last of them. It says where capture goes on, from there, from what a
-// replica holds, or from nothing.
+// Package statedir is the state directory of one captured database: the spool of segments, the page-checksum
+// map that they are the redo log of, and the position after the last segment. On Open it decides where capture
+// continues: from that position, from what a replica holds, or from nothing.
 package statedir
 
 import (
@@ -33,30 +32,30 @@ import (
 // sumsName is the page-checksum map's file in the state directory.
 const sumsName = "pages.sum"
 
-// Dir is one open state directory. What it says may be asked for by its owner only;
-// the Spool it hands out may be used from any goroutine.
+// Dir is one open state directory. Only its owner may call its methods; the Spool that it hands out may be used
+// from any goroutine.
 type Dir struct {
 	Path  string
 	Clock func() time.Time
 	Log   *slog.Logger
 
-	// Recover is asked when the directory holds nothing to start from: what does the
-	// replica hold? It returns TXID 0 for an empty replica. nil: there is none.
+	// Recover returns what the replica holds; it is called when the directory holds nothing to start from. It
+	// returns TXID 0 for an empty replica. nil: there is no replica.
 	Recover func(context.Context) (ltx.TXID, store.PageSums, error)
 
 	lock   *durable.Flock
 	spool  *spool.Spool
 	sums   openSums
 	pos    spool.Position // of the last segment
-	broken bool           // the page-checksum map misses a segment: apply those in the spool again
+	broken bool           // the page-checksum map lacks a segment: Mend applies those in the spool again
 
-	boot string         // which start of the machine this is
-	look moment.Reading // when the look began
-	read moment.Reading // what was committed before was met
+	boot string         // the machine's boot id
+	look moment.Reading // when the look under way began
+	read moment.Reading // everything committed before was seen
 	mark moment.Mark    // since when the next segment covers
 
-	diskAsked time.Time // when to ask for free space again
-	diskLow   bool      // what it answered
+	diskAsked time.Time // when to ask for the free space again
+	diskLow   bool      // and whether it was short when last asked for
 }
 
 // Spool returns the captured segments. It is nil before Open.
@@ -68,34 +67,34 @@ func (s *Dir) Sums() *pagesums.Map { return s.sums.open() }
 // Position returns the position after the last segment.
 func (s *Dir) Position() spool.Position { return s.pos }
 
-// Broken reports whether the map misses a segment: see Mend.
+// Broken reports whether the map lacks a segment: see Mend.
 func (s *Dir) Broken() bool { return s.broken }
 
-// CreateSums begins a new map, for AdoptMap.
+// CreateSums begins a new map, for AdoptMap or AdoptWhole.
 func (s *Dir) CreateSums() (*pagesums.Writer, error) { return pagesums.Create(s.sumsPath()) }
 
 func (s *Dir) sumsPath() string { return filepath.Join(s.Path, sumsName) }
 
-// Origin is what the position goes back to.
+// Origin is where Open took the position from.
 type Origin int
 
 // The origins.
 const (
 	FromNothing Origin = iota // nothing was ever captured
-	FromReplica               // the directory held nothing to be believed, a replica does
+	FromReplica               // the directory held nothing that can be trusted, a replica does
 	FromHere                  // the directory
 )
 
-// openSums is the page-checksum map while it is open, and afterwards how far it
-// was durable. The spool asks it before segments go, from any goroutine.
+// openSums is the page-checksum map while it is open, and afterwards the TXID up to which it is durable. The
+// spool calls sync before it removes segments, from any goroutine.
 type openSums struct {
 	current atomic.Pointer[pagesums.Map]
-	durable atomic.Uint64 // the TXID up to which the last sync made it so
+	durable atomic.Uint64 // the TXID up to which the last sync made the map durable
 }
 
 func (o *openSums) open() *pagesums.Map { return o.current.Load() }
 
-// sync makes the map durable and says up to which segment.
+// sync makes the map durable and returns the TXID of the last segment in it.
 func (o *openSums) sync() (ltx.TXID, error) {
 	if m := o.open(); m != nil {
 		return m.Sync()
@@ -103,7 +102,7 @@ func (o *openSums) sync() (ltx.TXID, error) {
 	return ltx.TXID(o.durable.Load()), nil
 }
 
-// replace makes m the map, and closes the one before.
+// replace makes m the map, and closes the previous one.
 func (o *openSums) replace(m *pagesums.Map) error {
 	if old := o.current.Swap(m); old != nil {
 		return old.Close()
@@ -122,8 +121,7 @@ func (o *openSums) close() error {
 	return errors.Join(err, m.Close())
 }
 
-// Open takes the directory for this process alone and loads the position.
-// *durable.HeldError: another process has it.
+// Open locks the directory for this process and loads the position. *durable.HeldError: another process has it.
 func (s *Dir) Open(ctx context.Context) (from Origin, err error) {
 	if err := durable.MkdirAll(s.Path, 0o700); err != nil {
 		return from, err
@@ -134,7 +132,7 @@ func (s *Dir) Open(ctx context.Context) (from Origin, err error) {
 	if from, err = s.load(ctx); err != nil {
 		err, s.lock = errors.Join(err, s.lock.Unlock()), nil
 	}
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, nobody watched the clock until now
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, the clock was unwatched until now
 	s.boot, s.mark = string(bytes.TrimSpace(boot)), s.pos.Mark
 	if s.mark.Last.Wall.IsZero() {
 		s.mark.Last.Wall = s.pos.Stamp().Time
@@ -143,8 +141,8 @@ func (s *Dir) Open(ctx context.Context) (from Origin, err error) {
 	return from, err
 }
 
-// Close makes the map durable and gives the directory up. Of the commits until the next
-// Open no time is known: the position tells when that began, and the clocks then.
+// Close makes the map durable and unlocks the directory. The times of commits until the next Open will not be
+// known, so the position records when that span began, and what the clocks showed.
 func (s *Dir) Close() error {
 	var err error
 	if p := s.pos; s.lock != nil && p.TXID > 0 && s.mark != p.Mark {
@@ -154,7 +152,7 @@ func (s *Dir) Close() error {
 	return errors.Join(err, s.sums.close(), s.unlock())
 }
 
-// Abandon gives the directory up as a killed process does: nothing is made durable.
+// Abandon unlocks the directory as a killed process does: nothing is made durable.
 func (s *Dir) Abandon() error {
 	m := s.sums.current.Swap(nil)
 	if m == nil {
@@ -172,8 +170,8 @@ func (s *Dir) unlock() error {
 	return lock.Unlock()
 }
 
-// load finds the position that the state directory holds. Whatever in it cannot
-// be believed, all of it is given up for what the replica holds.
+// load finds the position that the state directory holds. If anything in the directory cannot be trusted, all
+// of it is replaced by what the replica holds.
 func (s *Dir) load(ctx context.Context) (Origin, error) {
 	sp, found, err := spool.Open(s.Path)
 	if err == nil && found {
@@ -197,7 +195,7 @@ func (s *Dir) use(sp *spool.Spool) {
 	sp.AfterSync(s.sums.sync)
 }
 
-// loadSums opens the page-checksum map and applies the segments it may lack.
+// loadSums opens the page-checksum map and applies the segments that it may lack.
 func (s *Dir) loadSums(sp *spool.Spool) error {
 	m, err := pagesums.Open(s.sumsPath())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, pagesums.ErrCorrupt) {
@@ -285,7 +283,7 @@ func redoSegment(m *pagesums.Map, s spool.Segment) (err error) {
 	return errors.Join(m.Put(changes), m.Cut(s.MaxTXID, s.Commit))
 }
 
-// begin begins from the replica, or from nothing.
+// begin makes a new state, from what the replica holds or from nothing.
 func (s *Dir) begin(ctx context.Context) (from Origin, err error) {
 	var last ltx.TXID
 	var sums store.PageSums
@@ -316,7 +314,7 @@ func (s *Dir) begin(ctx context.Context) (from Origin, err error) {
 // doubtOfReplica is the Doubt of a position that was taken from a replica.
 const doubtOfReplica = "state"
 
-// adoptReplica writes the state that a replica at TXID last stands for.
+// adoptReplica writes the state that corresponds to a replica at TXID last.
 func (s *Dir) adoptReplica(last ltx.TXID, sums store.PageSums) error {
 	if err := pagesums.Write(s.sumsPath(), last, sums.PageSize, sums.Sums); err != nil {
 		return err
@@ -337,15 +335,15 @@ func (s *Dir) adoptReplica(last ltx.TXID, sums store.PageSums) error {
 	return spool.Begin(s.Path, p)
 }
 
-// Mend makes the map again where it misses a segment, or could not be synced: the
-// segments in the spool are its redo log. After a failed sync it does so in a new file.
+// Mend repairs the map where it lacks a segment or could not be synced: the segments in the spool are its redo
+// log. After a failed sync it writes the map to a new file.
 func (s *Dir) Mend() error {
 	m := s.sums.open()
 	unsynced := m != nil && m.Failed()
 	if !s.broken && !unsynced {
 		return nil
 	}
-	s.broken = true // until all of it has been done
+	s.broken = true // until all of this is done
 	if unsynced {
 		if err := pagesums.Rewrite(s.sumsPath()); err != nil {
 			return fmt.Errorf("write the page checksums anew after a failed sync: %w", err)
@@ -358,15 +356,15 @@ func (s *Dir) Mend() error {
 	return nil
 }
 
-// Following returns p as the position after a next segment: the next TXID, and a
-// time that has risen whatever the clock did. Unless continuity is proven, no look since the last
-// segment counts for what it covers.
+// Following returns p as the position after the next segment: with the next TXID, and a time that rises
+// whatever the clock did. Unless continuity is proven, looks since the last segment do not count for the time
+// span that the next one covers.
 func (s *Dir) Following(p spool.Position, proven bool) spool.Position {
 	_, now := s.now()
 	mark := s.mark
 	mark.Watch(now)
 	if !proven {
-		mark.Since = s.pos.Mark.Since // what the last segment has, and no look since
+		mark.Since = s.pos.Mark.Since // as of the last segment, without the looks since
 		if mark.Since.After(s.pos.Stamp().Time) {
 			mark.Since = time.Time{}
 		}
@@ -380,11 +378,11 @@ func (s *Dir) Following(p spool.Position, proven bool) spool.Position {
 	return p
 }
 
-// now reads the clocks; the time is the reading's, as the Clock gave it.
+// now reads the clocks; it returns the time as Clock gave it, and the reading that contains it.
 func (s *Dir) now() (now time.Time, r moment.Reading) {
 	const atOnce = 10 * time.Millisecond
 	r.Boot = s.boot
-	for range 10 { // a process that is stopped between two clocks reads a step that nobody made
+	for range 10 { // a process stopped between two clocks would read a step that no clock made
 		before := sinceBoot()
 		now = s.Clock()
 		if r.Passed = sinceBoot(); r.Passed-before < atOnce {
@@ -395,7 +393,7 @@ func (s *Dir) now() (now time.Time, r moment.Reading) {
 	return now, r
 }
 
-// sinceBoot is how long ago the machine was started, suspended or not.
+// sinceBoot is how long ago the machine was started, time in suspension included where the system counts it.
 func sinceBoot() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(bootClock, &t); err != nil {
@@ -404,14 +402,13 @@ func sinceBoot() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// Look begins a look at the database, and returns what the clock shows.
+// Look begins a look at the database, and returns the time.
 func (s *Dir) Look() (now time.Time) {
 	now, s.look = s.now()
 	return now
 }
 
-// Seen notes that everything committed before the look began was met; where settled,
-// that all of it is in the spool.
+// Seen notes that everything committed before the look began was seen and, where settled, is in the spool.
 func (s *Dir) Seen(settled bool) {
 	if s.read = s.look; settled {
 		s.mark.Look(s.look)
@@ -420,21 +417,19 @@ func (s *Dir) Seen(settled bool) {
 	}
 }
 
-// Anew notes that the whole database is about to be read: everything committed until
-// now will be met.
+// Anew notes that the whole database is about to be read: everything committed until now will be seen.
 func (s *Dir) Anew() {
 	_, s.read = s.now()
 	s.mark.Watch(s.read)
 }
 
-// Adopt makes p, which a durable segment leads to, the position, and applies the
-// segment's changes to the map.
+// Adopt makes p, which a durable segment leads to, the position, and applies the segment's changes to the map.
 func (s *Dir) Adopt(p spool.Position, changes []pagesums.Change) error {
 	s.pos = p
 	s.mark.Taken(s.read)
 	m := s.sums.open()
 	err := m.Put(changes)
-	if err == nil { // or the map would claim to reach farther than it does
+	if err == nil { // otherwise the map would claim to include the segment
 		err = m.Cut(p.TXID, p.Pages)
 	}
 	if err != nil {
@@ -444,7 +439,8 @@ func (s *Dir) Adopt(p spool.Position, changes []pagesums.Change) error {
 	return nil
 }
 
-// AdoptMap makes p the position; the map of it was written in the old one's place.
+// AdoptMap makes p, which a durable segment leads to, the position, and puts the map that was written in place
+// of the old one.
 func (s *Dir) AdoptMap(p spool.Position, written *pagesums.Writer) error {
 	s.pos = p
 	s.mark.Taken(s.read)
@@ -455,14 +451,13 @@ func (s *Dir) AdoptMap(p spool.Position, written *pagesums.Writer) error {
 			return s.sums.replace(m)
 		}
 	}
-	s.broken = true // a crash before the map is there makes it again from the segment
+	s.broken = true // Mend, or the next Open after a crash, makes the map again from the segment
 	return err
 }
 
-// AdoptWhole makes p the position where there is no segment that leads to it: the
-// map of it was written, and replicas read the database itself. A crash between the
-// map and the position leaves two that do not fit, which the next Open notices. What
-// waits in the spool is kept or not.
+// AdoptWhole makes p the position where no segment leads to it: the map was written, and replicas read the
+// database itself. A crash between the map and the position leaves two that do not match, which the next Open
+// notices. keep says whether the segments in the spool are still to be shipped.
 func (s *Dir) AdoptWhole(p spool.Position, written *pagesums.Writer, keep bool) error {
 	if err := written.Commit(p.TXID, p.PageSize); err != nil {
 		return err
@@ -479,13 +474,13 @@ func (s *Dir) AdoptWhole(p spool.Position, written *pagesums.Writer, keep bool) 
 	return s.sums.replace(m)
 }
 
-// Doubt makes p the position even where that cannot be written down.
+// Doubt makes p the position even if it cannot be written down.
 func (s *Dir) Doubt(p spool.Position) error {
 	s.pos = p
 	return s.spool.Restate(p)
 }
 
-// Restate makes p, of the same content, the position.
+// Restate makes p the position, which stands for the same content of the database.
 func (s *Dir) Restate(p spool.Position) error {
 	if err := s.spool.Restate(p); err != nil {
 		return err
@@ -508,7 +503,7 @@ func (s *Dir) DiskFull() bool {
 	return s.diskLow
 }
 
-// Room returns an error where the directory's file system has none to spare.
+// Room returns an error where the directory's file system has no space to spare.
 func (s *Dir) Room() error {
 	if s.DiskFull() {
 		return fmt.Errorf("less than %d MB are free on the file system of %s", int64(diskFloor)>>20, s.Path)
@@ -516,8 +511,8 @@ func (s *Dir) Room() error {
 	return nil
 }
 
-// Discard removes a state that cannot be believed, or shall not be. No Capture may
-// have it open but the one that asks.
+// Discard removes the state in a directory, because it cannot be trusted or is no longer wanted. No other
+// Capture than the caller's may have the directory open.
 func Discard(stateDir string) error {
 	err := durable.Remove(filepath.Join(stateDir, sumsName))
 	if errors.Is(err, fs.ErrNotExist) {

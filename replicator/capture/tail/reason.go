@@ -14,7 +14,7 @@ const (
 	ReasonWALIndex Reason = "wal_index"  // the commit counter went back: the wal-index was rebuilt, or the WAL deleted
 	ReasonFrames   Reason = "frames"     // frames that should be valid are not
 	ReasonGrowth   Reason = "growth"     // a page by which the database grew is not in the WAL
-	ReasonSpool    Reason = "spool_full" // the spool had reached its limit and commits were let go
+	ReasonSpool    Reason = "spool_full" // the spool had reached its limit and commits were not captured
 )
 
 // Reasons returns every counted reason, so that each can be exported at 0.

@@ -1,5 +1,5 @@
-// Package tail is what was read from a WAL and is not in the spool yet, and the proof that
-// nothing was missed while it was read.
+// Package tail holds what was read from a WAL and is not in the spool yet, and proves that no commit was missed
+// while it was read.
 package tail
 
 import (
@@ -19,26 +19,26 @@ type Tail struct {
 	clock func() time.Time
 
 	Spooled spool.Position // of the last segment: where a tail begins
-	Head    spool.Position // of the last frame in batch; equals spooled when that is empty
+	Head    spool.Position // of the last frame in Batch; equals Spooled when that is empty
 	Batch   batch.Batch
 	scanner dbfile.FrameScanner
-	Pending time.Time // when the oldest commit that is not in the spool was met, read or not
+	Pending time.Time // when the oldest commit that is not in the spool was first seen, read or not
 	Commits int       // read since reset to 0
-	Whole   bool      // what is in the WAL now, in a generation after the head's, is all that was committed since
+	Whole   bool      // the WAL as it is now, of a generation after the head's, has everything committed since
 	Frames  int       // likewise
 
-	Deadline time.Time     // while others wait: to be read by then, or not; zero: there is none
-	spent    time.Duration // reading what is in batch
+	Deadline time.Time     // set while others wait: reading stops with ErrBudget then; zero: no deadline
+	spent    time.Duration // time to read what is in Batch
 	Rate     float64       // bytes of frames read and encoded in a second, as last measured
 }
 
 // New returns an empty tail.
 func New(files *dbfile.Files, clock func() time.Time) *Tail { return &Tail{files: files, clock: clock} }
 
-// firstRate is believed of a machine on which nothing was measured yet, in bytes a second.
+// firstRate is assumed until something was measured, in bytes per second.
 const firstRate = 100e6
 
-// Takes returns how long it takes to read and encode so many frames.
+// Takes estimates how long it takes to read and encode so many frames.
 func (t *Tail) Takes(frames uint32, pageSize int) time.Duration {
 	rate := t.Rate
 	if rate == 0 {
@@ -48,8 +48,8 @@ func (t *Tail) Takes(frames uint32, pageSize int) time.Duration {
 	return time.Duration(bytes / rate * float64(time.Second))
 }
 
-// Measure takes in how long it took to encode what is in the batch. Few frames tell
-// nothing; a slow moment counts at once, a quick one little by little.
+// Measure updates Rate with the time it took to encode what is in the batch. Few frames tell nothing; a slow
+// result counts at once, a quick one little by little.
 func (t *Tail) Measure(encoding time.Duration) {
 	bytes := int64(t.Batch.Frames()) * int64(t.Batch.WALHeader.FrameSize())
 	if bytes < 1<<18 {
@@ -75,10 +75,10 @@ func (t *Tail) Rewind() {
 	t.Head, t.Pending, t.spent = t.Spooled, time.Time{}, 0
 }
 
-// Release gives the memory of an idle database to those who write.
+// Release frees the memory of an idle database for others.
 func (t *Tail) Release() { t.Batch, t.scanner = batch.Batch{}, dbfile.FrameScanner{} }
 
-// Met notes commits that stay where they are for now.
+// Met notes that commits were seen that are not in the spool yet.
 func (t *Tail) Met(now time.Time) {
 	if t.Pending.IsZero() {
 		t.Pending = now
@@ -107,15 +107,15 @@ func Discontinuous(r Reason, format string, args ...any) error {
 	return &DiscontinuityError{r, fmt.Sprintf(format, args...)}
 }
 
-// What ends a reading and proves nothing: it is begun again.
+// Errors that end a reading and prove nothing: the caller tries again.
 var (
 	// ErrRestarting says that the WAL is being restarted at this very moment.
 	ErrRestarting = errors.New("wal is being restarted: look again")
-	// ErrBudget says that it would have taken longer than writers may wait.
+	// ErrBudget says that reading would have taken longer than writers may wait.
 	ErrBudget = errors.New("stall budget spent")
 )
 
-// Proves returns a *DiscontinuityError where x does not follow from the head.
+// Proves returns a *DiscontinuityError where x cannot follow from the head.
 func (t *Tail) Proves(x dbfile.WALIndex) error {
 	switch behind := x.Change - t.Head.Change; {
 	case x.PageSize != t.Head.PageSize:
@@ -128,10 +128,10 @@ func (t *Tail) Proves(x dbfile.WALIndex) error {
 	return nil
 }
 
-// goesOn reports whether x is of the head's generation and not behind it, or Whole. Then the running
-// checksum from the head to x's end is the proof, and the commit counter is none: after a kill
-// the wal-index is made anew from the WAL and counts from 0. A reset, by whomever, draws other
-// salts, and who writes over frames that we have read breaks the checksum.
+// goesOn reports whether x is of the head's generation and not behind the head, or Whole applies. The running
+// checksum from the head to x's end is then the proof, and the commit counter is not: after a kill the
+// wal-index is rebuilt from the WAL and counts from 0. Any reset draws other salts, and a process that writes
+// over frames that we have read breaks the checksum.
 func (t *Tail) goesOn(x dbfile.WALIndex) bool {
 	if t.Whole && !t.Head.InGeneration(x) {
 		return x.MaxFrame > 0
@@ -139,10 +139,9 @@ func (t *Tail) goesOn(x dbfile.WALIndex) bool {
 	return t.Head.InGeneration(x) && x.Salt2 != 0 && x.MaxFrame > 0 && x.MaxFrame >= t.Head.Frames.Frame
 }
 
-// Absorb reads the frames from where we are to x's head into the batch, which is
-// empty or of x's generation. The caller holds the WAL, and x was read after it
-// began to. A *DiscontinuityError says that something was missed; the batch is
-// then of no use.
+// Absorb reads the frames from the head to the end of x into the batch, which is empty or of x's generation.
+// The caller holds the WAL, and read x after it began to hold it. A *DiscontinuityError says that something was
+// missed; the batch must then not be used.
 func (t *Tail) Absorb(x dbfile.WALIndex) error {
 	if t.Head.Current(x) {
 		return nil
@@ -167,7 +166,7 @@ func (t *Tail) Absorb(x dbfile.WALIndex) error {
 	return t.scan(h, from, x)
 }
 
-// clockEvery is after how many pages the clock is looked at.
+// clockEvery is how many pages are read between two looks at the clock.
 const clockEvery = 64
 
 // Late reports whether the deadline has passed, if there is one.
@@ -175,7 +174,7 @@ func (t *Tail) Late(pages int) bool {
 	return pages%clockEvery == 0 && !t.Deadline.IsZero() && time.Now().After(t.Deadline)
 }
 
-// scan reads frames up to x's head and proves that they are all that was committed.
+// scan reads the frames up to x's end and proves that they are all that was committed.
 func (t *Tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex) error {
 	b := &t.Batch
 	if b.Empty() {
@@ -207,7 +206,7 @@ func (t *Tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 	}
 	counts := x.Change - t.Head.Change
 	if !counted(counts, commits, repeats) && t.goesOn(x) && int32(counts) < int32(commits) {
-		counts = commits - repeats // the wal-index was made anew
+		counts = commits - repeats // the wal-index was rebuilt
 	}
 	switch err := t.scanner.Err(); {
 	case errors.Is(err, dbfile.ErrSalt), errors.Is(err, dbfile.ErrChecksum), errors.Is(err, io.ErrUnexpectedEOF):
@@ -228,16 +227,15 @@ func (t *Tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 	return nil
 }
 
-// counted reports whether so many commits may have left so many commit frames. Where
-// a disk does not promise to leave the rest of a sector alone (psow=0), SQLite fills
-// the sector up by writing the last frame again, commit mark included; but an
-// application that writes the same row twice leaves such frames too.
+// counted reports whether so many commits may have left so many commit frames. On a disk that does not promise
+// powersafe overwrite (psow=0), SQLite fills a sector up by writing the last frame again, commit mark included;
+// but an application that writes the same row twice leaves such frames too.
 func counted(commits, frames, repeats uint32) bool {
 	return frames-repeats <= commits && commits <= frames
 }
 
-// Grew returns a *DiscontinuityError when a page by which the database grew since it had
-// so many is not in the batch.
+// Grew returns a *DiscontinuityError when the batch lacks one of the pages by which the database grew beyond
+// its former size, pages.
 func (t *Tail) Grew(pages uint32) error {
 	if missing := t.Batch.Missing(pages, t.Head.Pages); missing != 0 {
 		return Discontinuous(ReasonGrowth, "%d of the pages by which the database grew from %d to %d", missing, pages,
@@ -246,8 +244,8 @@ func (t *Tail) Grew(pages uint32) error {
 	return nil
 }
 
-// blame tells frames that were reset while we read them, as may happen when all
-// were backfilled before our transaction began, from frames that are wrong.
+// blame distinguishes frames that were reset while we read them, as may happen when all of them were backfilled
+// before our transaction began, from frames that are wrong.
 func (t *Tail) blame(x dbfile.WALIndex) Reason {
 	now, err := t.files.WALIndex()
 	if err == nil && (now.Salt1 != x.Salt1 || now.Salt2 != x.Salt2) {
@@ -256,9 +254,9 @@ func (t *Tail) blame(x dbfile.WALIndex) Reason {
 	return ReasonFrames
 }
 
-// Index reads the wal-index. When the WAL is empty and the wal-index was made
-// after that, it knows neither the page size nor the database's: the main file,
-// which then is all there is, does. The caller holds the WAL if it is to believe them.
+// Index reads the wal-index. When the WAL is empty and the wal-index was created after that, it knows neither
+// the page size nor the size of the database; they are then taken from the main file, which is all there is.
+// The caller holds the WAL if it is to rely on them.
 func Index(files *dbfile.Files) (dbfile.WALIndex, error) {
 	x, err := files.WALIndex()
 	if err != nil || x.MaxFrame > 0 || x.PageSize > 0 && x.Pages > 0 {

@@ -1,4 +1,4 @@
-// Package view begins read transactions that last.
+// Package view begins read transactions that are meant to last.
 package view
 
 import (
@@ -10,16 +10,15 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
-// tries bounds how often a transaction is begun that others keep from its mark.
+// tries bounds how often Begin tries again while other processes keep it from a read mark.
 const tries = 200
 
-// ErrNone says that others were in the way all the time.
+// ErrNone says that other processes were in the way all the time.
 var ErrNone = errors.New("no moment found at which a read mark was to be had: try again")
 
-// Begin begins a read transaction on conn that lasts, and returns what it sees. It
-// has a mark, never READ0, which costs the application the more the longer it is held.
-// As long as it lasts, frames stay in the WAL, and nothing beyond the mark reaches the
-// main file.
+// Begin begins a read transaction on conn that is meant to last, and returns the wal-index that it sees. It
+// takes a read mark and never READ0, which costs the application more the longer it is held. As long as the
+// transaction lasts, frames stay in the WAL, and nothing beyond the mark reaches the main file.
 func Begin(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbfile.WALIndex, error) {
 	for range tries {
 		err := conn.BeginMarked(ctx)

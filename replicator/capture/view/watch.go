@@ -8,21 +8,21 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// Watch tells whether anybody but a checkpoint has written to a main file.
+// Watch finds out whether anything other than a checkpoint has written to a main file.
 type Watch struct {
 	files            *dbfile.Files
 	probe            *mainfile.Probe
-	salt, backfilled uint32 // the WAL, and how much of it was in the file
+	salt, backfilled uint32 // the WAL generation, and how much of it was backfilled
 	main             spool.MainFile
 }
 
-// NewWatch returns a watch that has not looked yet.
+// NewWatch returns a Watch that has not looked yet.
 func NewWatch(files *dbfile.Files, p *mainfile.Probe) *Watch { return &Watch{files: files, probe: p} }
 
-// Look returns ErrNone where the file was written to since the last look without a checkpoint that
-// accounts for it, as cp does that puts another database into the same file: where the WAL is empty,
-// nothing else tells. A checkpoint says how far it means to get before it writes: while one is under
-// way, and at the look after one, nothing is known.
+// Look returns ErrNone where the file was written to since the last look and no checkpoint accounts for it, as
+// when cp puts another database into the same file: where the WAL is empty, nothing else shows that. A
+// checkpoint announces how far it means to get before it writes; while one is under way, and at the look after
+// one, nothing is known.
 func (w *Watch) Look() error {
 	touched, err := w.touched()
 	if touched {
@@ -44,7 +44,7 @@ func (w *Watch) touched() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	now.main.Changed = 0 // by chmod or a hard link, say
+	now.main.Changed = 0 // chmod or a hard link changes it too
 	if x.BackfillAttempted > x.Backfilled || again.Salt1 != x.Salt1 || again.Backfilled != x.Backfilled ||
 		again.BackfillAttempted != x.BackfillAttempted {
 		now.main = spool.MainFile{}
