@@ -9,17 +9,17 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// beginning notes on a whole database that begins a chain what it follows.
+// beginning adds to a snapshot that begins a chain which files it comes after.
 type beginning struct {
 	store    store.Store
 	progress *progress.Progress
 	backlog  *progress.Backlog
 }
 
-// note adds to the metadata of f, a whole database that is about to be stored, up to which
-// TXID the replica has files before it, or is to get them, if those between never will be:
-// capture began anew behind the replica, and its first states are in no file. Of
-// one history what is missing was captured, and is lost: then nothing is noted.
+// note records in the metadata of f, a snapshot about to be stored, the last TXID before it that
+// the replica has or will get, if no file will ever cover the TXIDs between them: capture began
+// anew behind the replica, and its first states are in no file. Within one capture lineage the
+// missing TXIDs were captured and lost, which is a real gap: then note records nothing.
 func (b *beginning) note(ctx context.Context, f store.LTXFile, notes map[string]string) error {
 	after, known := b.progress.Position()
 	if !known || after == 0 {

@@ -4,5 +4,5 @@ package replicator
 
 import "time"
 
-// systemClock is Options.Clock where none is given.
+// systemClock is the default of Options.Clock.
 func systemClock() time.Time { return time.Now() }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// skew is how wrong this host's clock is, in tests of several hosts.
+// skew is the clock error that tests of several hosts give this host.
 var skew, _ = time.ParseDuration(os.Getenv("SQLWATCH_TEST_CLOCK"))
 
 func systemClock() time.Time { return time.Now().Add(skew) }

@@ -1,4 +1,4 @@
-// Package replicator keeps replicas of a database: it runs a capture, uploads what that
-// spools, and keeps each replica small and proven with compaction, snapshots,
-// retention and restore drills. A lease keeps two writers of one replica apart.
+// Package replicator keeps replicas of a database: it runs a capture, uploads the segments that
+// capture spools, and keeps each replica small and proven with compaction, snapshots,
+// retention and restore drills. A lease prevents two hosts from writing to one replica.
 package replicator

@@ -23,22 +23,22 @@ type driller struct {
 	log      *slog.Logger
 	store    store.Store
 	scratch  string
-	every    time.Duration // 0: by hand only
+	every    time.Duration // 0: on demand only
 	progress *progress.Progress
 	saved    *custody.StateFile
 	mender   *mender
 
 	failures atomic.Uint64 // for the metric
-	told     atomic.Bool   // that the last one passed
-	drilled  time.Time     // when a scheduled drill was last tried, the long lane's
+	told     atomic.Bool   // a pass was logged, and no drill has failed since
+	drilled  time.Time     // when a scheduled drill was last tried; used by the long lane only
 }
 
-// errNothingStored is why a drill was not one: nothing has been stored in the replica yet.
+// errNothingStored says that there was nothing to restore: the replica is still empty.
 var errNothingStored = errors.New("nothing is stored there yet")
 
-// verify is a restore drill: it restores the newest state into a scratch
-// directory, checks it in full and leaves nothing. A replica that cannot be restored gets
-// a new snapshot at once.
+// verify runs a restore drill: it restores the newest state into a scratch directory, checks it
+// in full and removes it. If the replica cannot be restored, it gets a new snapshot at
+// once.
 func (d *driller) verify(ctx context.Context) (err error) {
 	scratch, err := os.MkdirTemp(d.scratch, "verify-")
 	if err != nil {
@@ -73,14 +73,14 @@ func (d *driller) verify(ctx context.Context) (err error) {
 	took := d.progress.Clock().Sub(start)
 	d.progress.Update(func(s *ReplicaStatus) { s.LastVerified, s.VerifyDuration, s.DrillErr = start, took, "" })
 	level := slog.LevelInfo
-	if d.told.Swap(true) { // on a healthy day there is no news
+	if d.told.Swap(true) { // repeated success is not news
 		level = slog.LevelDebug
 	}
 	d.log.Log(ctx, level, "restore drill passed", "txid", result.TXID, "took", took)
 	return d.saved.Change(func(s *custody.Saved) { s.Verified, s.At = result.Objects, start.UTC() })
 }
 
-// due runs the scheduled restore drill.
+// due runs the scheduled restore drill if it is time, and returns when the next one is.
 func (d *driller) due(ctx context.Context) (time.Time, error) {
 	cursor, _ := d.progress.Position()
 	if d.every <= 0 || cursor == 0 {

@@ -14,23 +14,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 )
 
-// Metrics exports what replication does. All of it is kept by the replicators and
-// read at scrape, which sends no request and waits for no lock that is held across
-// I/O. One Metrics serves all replicators of a process; register it once.
+// Metrics exports what replication does. The replicators keep all values, and a scrape
+// reads them without a request to a store and without waiting for a lock that is held
+// across I/O. One Metrics serves all replicators of a process; register it once.
 type Metrics struct {
-	// Detail exports the failures and durations of requests for each database; else
-	// they are those of a replica, for all databases together. It exports also what is
-	// AbsentAtZero. Set before it is registered.
+	// Detail exports request failures and durations per database; without it they are summed
+	// per replica name over all databases. It also exports metrics that are AbsentAtZero.
+	// Set it before registration.
 	Detail bool
 
 	table *metric.Table
 
 	mu      sync.Mutex
 	sources map[string]*Replicator // by database
-	past    requests.Sums          // of replicators that have ended
+	past    requests.Sums          // request counts of replicators that have ended
 }
 
-// NewMetrics returns metrics of no replicator yet; Options.Metrics adds them.
+// NewMetrics returns an empty Metrics; New adds each Replicator to its Options.Metrics.
 func NewMetrics() *Metrics {
 	return &Metrics{table: metric.NewTable(append(ofReplicas(), requests.Operations()...)),
 		sources: map[string]*Replicator{}, past: requests.Sums{}}
@@ -93,7 +93,7 @@ var replicaGauges = []replicaGauge{
 		func(s *ReplicaStatus) float64 { return s.VerifyDuration.Seconds() }),
 }
 
-// replicaGauge is a metric and where it stands in a status.
+// replicaGauge is a metric and how to read its value from a status.
 type replicaGauge struct {
 	metric.Metric
 	value func(*ReplicaStatus) float64
@@ -103,7 +103,7 @@ func gauge(name, help string, value func(*ReplicaStatus) float64) replicaGauge {
 	return replicaGauge{replicaMetric(metric.Gauge, name, help), value}
 }
 
-// quietGauge is a gauge that at 0 says of something that it does not hold.
+// quietGauge is a gauge that is AbsentAtZero: 0 means that nothing is wrong, or nothing happened.
 func quietGauge(name, help string, value func(*ReplicaStatus) float64) replicaGauge {
 	g := gauge(name, help, value)
 	g.Metric = quiet(g.Metric)
@@ -122,7 +122,7 @@ func replicaMetric(kind metric.Type, name, help string) metric.Metric {
 // Catalogue returns every metric that Metrics exports.
 func Catalogue() []metric.Metric { return append(requests.Catalogue(), ofReplicas()...) }
 
-// ofReplicas are those of this package.
+// ofReplicas returns the metrics of this package.
 func ofReplicas() []metric.Metric {
 	all := []metric.Metric{metricUploaded, metricVerifyFailures, metricDiscontinuities, metricSnapshotEvery,
 		metricVerifyEvery}
@@ -159,7 +159,7 @@ func (m *Metrics) Export(to metric.Sink) {
 	}
 	sums := m.past.Clone()
 	m.mu.Unlock()
-	// In the order of their names, so that there is nothing to sort.
+	// Sort by name, so that the output is already in order.
 	slices.SortFunc(sources, func(a, b *Replicator) int { return strings.Compare(a.o.Name, b.o.Name) })
 	scrape := m.table.Begin(to)
 	defer scrape.End()
@@ -179,10 +179,10 @@ func (m *Metrics) Export(to metric.Sink) {
 	}
 }
 
-// exporting is the row of one database under way.
+// exporting is the row of one database while it is being written.
 type exporting struct {
 	*metric.Row
-	all bool // also what is AbsentAtZero
+	all bool // include metrics that are AbsentAtZero
 }
 
 func (e exporting) send(m *metric.Metric, value float64, labels ...string) {
@@ -211,7 +211,7 @@ func (r *Replicator) collect(e exporting) {
 	}
 }
 
-// add exports r from now on, its counters from zero.
+// add exports r from now on; its counters start at zero.
 func (m *Metrics) add(r *Replicator) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -229,7 +229,7 @@ func (m *Metrics) remove(r *Replicator) {
 	}
 }
 
-// retire keeps what a replicator's replicas were asked, so that the counters of
+// retire keeps the request counts of a replicator that ends, so that the counters of
 // each replica never go down.
 func (m *Metrics) retire(r *Replicator) {
 	if r == nil {

@@ -8,30 +8,30 @@ import (
 	"sync"
 )
 
-// names has somebody look at once when a database's files are removed or replaced. While
-// we stand between an application and a WAL that has lost its name, its close cannot save
-// what is in there, and each look that is waited for is too late for some.
+// names reports at once when a database's files are removed or replaced. While our connection
+// is open on a WAL that has lost its name, the application's last close cannot checkpoint it,
+// and its commits are lost; waiting for the next poll would sometimes be too late.
 type names struct {
 	watch   func(dir string, names []string, told func()) (stop func(), err error) // may be nil
 	changed func()
 	log     *slog.Logger
 
-	stop func() // nil: nothing is
-	said bool   // that it is not possible
+	stop func() // ends the current watch; nil: nothing is watched
+	said bool   // a warning that watching is not possible was logged
 
 	mu    sync.Mutex // guards what follows; held over nothing
 	calls map[*context.CancelCauseFunc]struct{}
 }
 
-// errMoved is why a call is interrupted during which a name has changed.
+// errMoved is the cause with which a call is cancelled when a name changes during it.
 var errMoved = errors.New("the names of the database's files have changed")
 
-// lookAgain is how often a call is repeated that is interrupted: one last close removes two names, and is
-// told in two events.
+// lookAgain is how often an interrupted call is repeated: a single last close removes two names, -wal and
+// -shm, which arrive as two events.
 const lookAgain = 8
 
-// during calls do, which may be inside a checkpoint for seconds. Where a name changes in the meantime, its
-// context ends, and do is called again: it begins with a look at the names.
+// during calls do, which may spend seconds inside a checkpoint. If a name changes in the meantime, during
+// cancels do's context and calls it again; do begins by checking the names.
 func (n *names) during(ctx context.Context, do func(context.Context) error) error {
 	err := n.once(ctx, do)
 	for try := 0; try < lookAgain && errors.Is(err, errMoved); try++ {
@@ -40,7 +40,7 @@ func (n *names) during(ctx context.Context, do func(context.Context) error) erro
 	return err
 }
 
-// once calls do; an error that came after a name has changed is errMoved as well.
+// once calls do. If do fails after a name has changed, the error is errMoved as well.
 func (n *names) once(ctx context.Context, do func(context.Context) error) error {
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -60,7 +60,7 @@ func (n *names) once(ctx context.Context, do func(context.Context) error) error 
 	return err
 }
 
-// moved is called when a name has changed.
+// moved is called when a name has changed: it cancels the calls under way.
 func (n *names) moved() {
 	n.mu.Lock()
 	for cancel := range n.calls {
@@ -70,7 +70,7 @@ func (n *names) moved() {
 	n.changed()
 }
 
-// follow watches the names of the database at path, and those of no other any more.
+// follow watches the names of the database at path, in place of those watched before.
 func (n *names) follow(path string) {
 	n.leave()
 	if n.watch == nil {
@@ -91,7 +91,7 @@ func (n *names) follow(path string) {
 	}
 }
 
-// leave ends that.
+// leave ends the watch.
 func (n *names) leave() {
 	if n.stop != nil {
 		n.stop()

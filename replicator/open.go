@@ -19,7 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
 )
 
-// opener finds out where a replica stands, and makes what comes next fit behind it.
+// opener finds out what a replica holds, and makes capture continue where the replica ends.
 type opener struct {
 	name      string
 	log       *slog.Logger
@@ -31,18 +31,18 @@ type opener struct {
 	progress  *progress.Progress
 	compactor *compact.Compactor
 	uploader  *upload.Uploader
-	held      func() ltx.TXID // how far it reached when it was seen last
+	held      func() ltx.TXID // the TXID that the replica was last known to reach, 0 if unknown
 
-	from atomic.Uint64 // capture's position was taken from this replica, at this TXID
+	from atomic.Uint64 // TXID at which capture took its position from this replica; 0: it did not
 }
 
-// recoverable returns the TXID that the replica reaches and its time, and whether
-// capture, whose own state is lost, may continue from the state there: whether it is ours.
+// recoverable returns the replica's tip, and whether the replica is ours: whether capture,
+// which has lost its own state, may continue from there.
 func (o *opener) recoverable(ctx context.Context) (tip catalog.Tip, ours bool, err error) {
 	o.from.Store(0)
 	s, err := o.claim.Look(ctx)
 	if errors.Is(err, store.ErrMisplaced) {
-		return catalog.Tip{}, false, nil // for open to make, or to complain about
+		return catalog.Tip{}, false, nil // open will create the place, or report why it cannot
 	}
 	if err != nil {
 		return catalog.Tip{}, false, err
@@ -50,9 +50,9 @@ func (o *opener) recoverable(ctx context.Context) (tip catalog.Tip, ours bool, e
 	return s.Tip, o.claim.Ours(s), nil
 }
 
-// open finds out where the replica stands and whether its history is ours to
-// continue. Where nothing proves that the next file may join the last, capture starts a
-// new chain behind it.
+// open finds out what the replica holds and whether its history is ours to continue.
+// Without proof that the next file joins the last one, capture starts a new chain behind
+// it.
 func (o *opener) open(ctx context.Context) error {
 	s, v, err := o.examine(ctx)
 	if err != nil {
@@ -80,11 +80,11 @@ func (o *opener) open(ctx context.Context) error {
 	return nil
 }
 
-// examine returns what the replica holds, once that is final, and that it may be written to.
+// examine returns what the replica holds once no other writer can change it, and the verdict that we may write.
 func (o *opener) examine(ctx context.Context) (s custody.Sight, v lineage.Verdict, err error) {
 	s, err = o.claim.Look(ctx)
 	if errors.Is(err, store.ErrMisplaced) {
-		// Nothing is there. The first write makes a directory, where it may.
+		// The place does not exist. The first write creates a directory, if it may.
 		if err = o.lease.Hold(ctx); err == nil {
 			s, err = o.claim.Look(ctx)
 		}
@@ -98,7 +98,7 @@ func (o *opener) examine(ctx context.Context) (s custody.Sight, v lineage.Verdic
 	if s.Continuous() && v != lineage.Succeed && o.lease.Vacant() {
 		return s, v, nil
 	}
-	// What is there is only final once the lease is ours.
+	// Until we hold the lease, another host may still be writing: look again once we do.
 	if err := o.lease.Hold(ctx); err != nil {
 		return s, v, err
 	}
@@ -110,12 +110,12 @@ func (o *opener) examine(ctx context.Context) (s custody.Sight, v lineage.Verdic
 		v, err = o.claim.Judge(ctx, s)
 	}
 	if refused := (*custody.ClaimError)(nil); errors.As(err, &refused) {
-		err = errors.Join(err, o.lease.Release(ctx)) // whoever may write need not wait for it
+		err = errors.Join(err, o.lease.Release(ctx)) // the rightful writer need not wait for it to expire
 	}
 	return s, v, err
 }
 
-// settle makes the replica of our lineage, and what comes next fit behind its tip.
+// settle names the replica for our lineage and makes capture continue behind its tip.
 func (o *opener) settle(ctx context.Context, s custody.Sight, v lineage.Verdict) error {
 	if err := o.claim.Name(ctx, s, v); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (o *opener) settle(ctx context.Context, s custody.Sight, v lineage.Verdict)
 	return o.findSnapshots(ctx, s.Tip)
 }
 
-// join makes what is shipped next fit behind the replica's tip.
+// join makes sure that the next file shipped joins the replica's tip or begins a new chain behind it.
 func (o *opener) join(ctx context.Context, s custody.Sight, v lineage.Verdict) error {
 	t, last := s.Tip, o.source.backlog.Spool().Last()
 	joins := v != lineage.Succeed && s.Continuous() && o.claim.Agrees(t, ltx.TXID(o.from.Load()))
@@ -142,12 +142,12 @@ func (o *opener) join(ctx context.Context, s custody.Sight, v lineage.Verdict) e
 	case joins:
 		return o.source.rebase(ctx, t.TXID, t.At)
 	case o.source.backlog.Begins() > o.claim.Behind(s):
-		return nil // a chain of ours that begins behind, with a snapshot
+		return nil // our chain already begins behind the tip, with a snapshot
 	}
 	return o.source.rebase(ctx, max(o.claim.Behind(s), custody.LeapOver(last)), t.At)
 }
 
-// findSnapshots learns the times of the oldest and the newest snapshot.
+// findSnapshots reads the times of the oldest and the newest snapshot.
 func (o *opener) findSnapshots(ctx context.Context, t catalog.Tip) error {
 	if t.Newest.Object.Key == "" {
 		return nil

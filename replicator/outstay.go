@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// An application that is told to end at the same moment as we are may still commit
-// what it has to finish. Who has left by then does not see it.
+// An application that is told to stop at the same moment as sqlwatch may still commit its
+// last work. These bound how long capture stays for it.
 const (
-	outstayQuiet = 3 * time.Second        // without a commit: there is nothing to be waited for
-	outstayLook  = 100 * time.Millisecond // at least so often
+	outstayQuiet = 3 * time.Second        // without a commit for so long, there is nothing to wait for
+	outstayLook  = 100 * time.Millisecond // the longest pause between two turns
 )
 
-// outstay keeps capturing and shipping while others use the database and commit,
-// for two thirds of the time that the last sync has. What was committed before is
-// shipped first: whoever ends us may have less patience.
+// outstay keeps capturing and shipping while other processes use the database and commit,
+// for at most two thirds of Options.FinalSync. It first ships what was committed before:
+// the service manager may kill this process earlier than that.
 func (r *Replicator) outstay(last context.Context) {
 	if r.o.Outstay == nil || !r.o.Outstay() || !r.source.attended() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(last, r.o.FinalSync*2/3)
 	defer cancel()
-	_ = r.sync(ctx, (*replica).syncTo) // it is done again at the end, and told then
+	_ = r.sync(ctx, (*replica).syncTo) // finish syncs again and logs a failure
 	r.log.Info("waiting until the application has exited or is idle")
 	var seen told
 	for active := time.Now(); ctx.Err() == nil && r.source.attended() && time.Since(active) < outstayQuiet; {

@@ -10,14 +10,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// patience is the wait after err: what only a person can cure is not asked often, and
-// who has the lease in our place least of all.
+// patience returns how long to wait after err. Errors that only a person can cure are retried
+// seldom, and a replica that another writer has taken over least often.
 func patience(err error, failures int) time.Duration {
 	if errors.Is(err, lease.ErrConfirming) {
 		return 500 * time.Millisecond
 	}
 	if unsent := store.Unsent(nil); errors.As(err, &unsent) {
-		return worker.Backoff(1) // it has waited: all who wait there are released when the store is back
+		return worker.Backoff(1) // the request has waited already, and is released when the store answers again
 	}
 	for _, slow := range []error{custody.ErrForeign, lease.ErrFenced} {
 		if errors.Is(err, slow) {
@@ -32,8 +32,8 @@ func patience(err error, failures int) time.Duration {
 	return worker.Backoff(failures)
 }
 
-// pause is patience that keeps growing, to ten minutes: what failed for long is asked
-// seldom, because each attempt may read much.
+// pause is patience that keeps growing, to ten minutes: each attempt at maintenance may read
+// much, so one that keeps failing is retried seldom.
 func pause(err error, failures int) time.Duration {
 	wait := patience(err, failures)
 	if failures > 5 && !errors.Is(err, lease.ErrConfirming) {

@@ -16,17 +16,17 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// How often it is looked whether the newest state can still be restored, of an idle database
-// too: a lifecycle rule, or a person, may have removed what it rests on. A look at its first
-// and last file costs two requests, a plan as many as the replica has levels, and more. In a
-// directory a look is two calls of stat.
+// How often a replica is checked for whether its newest state can still be restored, even of an
+// idle database: a lifecycle rule or a person may have removed files. Checking the first and the
+// last file costs two requests, or two stat calls in a directory; making a plan costs at least
+// one request for each level.
 const (
 	lookEvery     = time.Hour
 	lookNearEvery = 10 * time.Second
 	planEvery     = 24 * time.Hour
 )
 
-// looksEvery is how often to look at what is in a store.
+// looksEvery returns how often to check a replica in st.
 func looksEvery(st store.Store) time.Duration {
 	if _, near := store.As[store.Directory](st); near {
 		return lookNearEvery
@@ -34,8 +34,8 @@ func looksEvery(st store.Store) time.Duration {
 	return lookEvery
 }
 
-// mender looks whether a replica's newest state is there, and stores it again where it
-// is not: what is broken in the past is reported, the future is made good.
+// mender checks whether a replica's newest state is still there, and stores it again if not.
+// Lost restore points of the past are reported; later ones are restorable again.
 type mender struct {
 	name     string
 	log      *slog.Logger
@@ -44,29 +44,29 @@ type mender struct {
 	source   *source
 	progress *progress.Progress
 	opener   *opener
-	work     *sync.Mutex // see replica
+	work     *sync.Mutex // replica.work
 	worker   *worker.Worker
 
-	looked, planned time.Time // the short lane's
+	looked, planned time.Time // used by the short lane only
 }
 
-// repair makes the next turn store the newest state again. Where a snapshot of it is
-// there already, it may be what is corrupt and cannot be replaced: then a new chain
-// begins, with TXIDs that nothing has used.
+// repair makes the next turn store the newest state again. If the replica already has a
+// snapshot of that TXID, it may be the corrupt file, and stored files are never replaced:
+// then a new chain begins, with unused TXIDs.
 func (m *mender) repair(ctx context.Context) error {
 	return m.anew(ctx, func() error {
 		m.progress.Lost(progress.ForEver)
 		last := m.source.backlog.Spool().Position()
 		_, _, err := m.store.Get(ctx, store.LTXKey(store.SnapshotLevel, 1, last.TXID), 0, 0)
 		if err != nil {
-			return nil // it is not there, or the next drill will see
+			return nil // it is not there; if the store only failed to answer, the next drill will tell
 		}
 		return m.source.rebase(ctx, last.TXID, time.UnixMilli(last.Timestamp))
 	})
 }
 
-// anew does f before anything else is stored, unless the replica is not known any more:
-// then it is perhaps another's.
+// anew calls f before anything else is stored, unless the replica has to be opened again:
+// then it may belong to another writer.
 func (m *mender) anew(ctx context.Context, f func() error) error {
 	defer m.worker.Kick()
 	m.work.Lock()
@@ -77,7 +77,7 @@ func (m *mender) anew(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// lookDue looks at the ends of the newest state, and once a day makes a plan for it.
+// lookDue checks the first and the last file of the newest state, and once a day makes a plan for it.
 func (m *mender) lookDue(ctx context.Context) (time.Time, error) {
 	cursor, _ := m.progress.Position()
 	if cursor == 0 {
@@ -100,7 +100,7 @@ func (m *mender) lookDue(ctx context.Context) (time.Time, error) {
 	return now.Add(m.every), err
 }
 
-// there reports whether the ends of the newest state are.
+// there reports whether the first and the last file of the newest state are in the store.
 func (m *mender) there(ctx context.Context) (bool, error) {
 	ends := m.progress.Ends()
 	for _, key := range slices.Compact([]string{ends.First, ends.Last}) {
@@ -118,9 +118,9 @@ func (m *mender) there(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// plan makes a plan for the newest state. Where there is none, that state is stored again:
-// mended, with the reason as the error. Others may stand in for the ends that were known:
-// merged files do.
+// plan makes a plan for the newest state. If that fails because files are missing, it stores that
+// state again and returns mended, with the reason as the error. A plan may end in other files than
+// were known, because compaction has merged those.
 func (m *mender) plan(ctx context.Context) (mended bool, err error) {
 	cursor, _ := m.progress.Position()
 	known := m.progress.Ends()
@@ -141,7 +141,7 @@ func (m *mender) plan(ctx context.Context) (mended bool, err error) {
 	err = fmt.Errorf("look at %s: %w", m.name, err)
 	told := 0
 	m.progress.Update(func(s *ReplicaStatus) { told = s.LostFiles })
-	// Lease and lineage may be gone as well. What the spool still has of an end is stored again.
+	// Lease and lineage may be gone as well. Missing newest files that the spool still has are uploaded again.
 	err = errors.Join(err, m.anew(ctx, func() error {
 		m.progress.Doubt(m.source.backlog.CaughtUp)
 		return m.opener.open(ctx)
@@ -153,7 +153,7 @@ func (m *mender) plan(ctx context.Context) (mended bool, err error) {
 	return true, err
 }
 
-// beyondRepair reports whether asking again can help no more.
+// beyondRepair reports whether err is a fault of the stored files, which no retry cures.
 func beyondRepair(err error) bool {
 	var gap *catalog.GapError
 	var corrupt *store.CorruptError

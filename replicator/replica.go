@@ -24,23 +24,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// ReplicaOptions say where one replica is and how it is kept. Zero values take
-// the defaults.
+// ReplicaOptions say where one replica is and how it is kept. Zero values mean the
+// defaults.
 type ReplicaOptions struct {
 	Name  string // type and name, as "s3.main"
-	Place string // where that is
+	Place string // where the replica is, as a URL or path: tells whether it was moved
 	Store store.Store
 
-	SyncEvery     time.Duration // the longest that a commit waits for its upload to begin, and the rate of PUTs; 0: 1 s
+	SyncEvery     time.Duration // the longest that a commit waits for its upload to begin; the least time between PUTs; 0: 1 s
 	SnapshotEvery time.Duration // 0: 24 h
-	// the longest that one full copy is built on; 0: SnapshotEvery, or 30 d where that is 0 too
+	// the greatest age of the last full copy; 0: SnapshotEvery, or 30 d if that is 0 too
 	FullEvery   time.Duration
-	VerifyEvery time.Duration // restore drills; 0: none but by hand
+	VerifyEvery time.Duration // between restore drills; 0: only on demand
 	Retention   RetentionOptions
 	Adopt       bool // continue a history that another program began
 
-	Requests *requests.Counts // what Store was asked, for metrics and costs; may be nil
-	Prices   *requests.Prices // nil: not known
+	Requests *requests.Counts // of requests to Store, for metrics and costs; may be nil
+	Prices   *requests.Prices // nil: unknown
 }
 
 // RetentionOptions say what a replica keeps.
@@ -60,19 +60,19 @@ func (o *ReplicaOptions) setDefaults() {
 // replica is one place that the database is shipped to. A turn of its worker is, in
 // this order:
 //
-//  1. opener: whose history is there, does ours continue behind it? Only when that is not known
+//  1. opener, only if unknown: whose history does the replica hold, and may ours continue it?
 //  2. source: capture what was committed since, into the spool
-//  3. shipper: upload what waits in the spool, in batches; where that is not enough, a snapshot
-//  4. progress: the cursor moves, and who waits for it is told; backlog releases the spool
+//  3. shipper: upload the waiting segments in batches, or a snapshot if the spool lacks some
+//  4. progress: move the cursor and wake those who wait for it; backlog releases segments
 //  5. lease: renew it while there is nothing to write
-//  6. upkeep: start what is due, each lane in a goroutine of its own: look, compact and
-//     retain in one, snapshots and drills in the other
+//  6. upkeep: start what is due, each lane in its own goroutine: checks, compaction and
+//     retention in one, snapshots and drills in the other
 //
-// Each part calls only those before it. None knows the replica, and none the Replicator: the
-// worker and the lanes run the functions they are given, as a goroutine does.
+// Each part calls only those before it. None knows the replica or the Replicator: the worker
+// and the lanes only run the functions they are given.
 //
-// Locks: work before all others, and upkeep's before the worker's. The lease's is held
-// over its own requests, all others over none.
+// Lock order: work before all others, upkeep's before the worker's. Of the replica's locks only
+// work (uploads) and the lease's (its own requests) are held across requests to the store.
 type replica struct {
 	o      ReplicaOptions
 	log    *slog.Logger
@@ -92,24 +92,24 @@ type replica struct {
 	upkeep    *worker.Lanes
 	worker    *worker.Worker
 
-	// work is held by who changes what the replica is to hold next: by the worker while it
-	// ships, by a repair for a moment. It guards shipper.lastPut.
+	// work serializes changes to what is uploaded next: the worker holds it during a turn,
+	// a repair for a moment. It guards shipper.lastPut.
 	work   sync.Mutex
-	demand chan struct{} // has one while a snapshot on demand is under way, before work
+	demand chan struct{} // holds a token while a snapshot on demand is under way; taken before work
 }
 
-// localBytes is how much of what was uploaded may stay on this machine for merging.
+// localBytes bounds the uploaded files that stay on this machine so that merging need not fetch them.
 const localBytes = 64 << 20
 
 // surroundings are what all replicas of a database share.
 type surroundings struct {
 	name, owner, boot string
-	dir, scratch      string // for state, and for what nobody needs after a crash
+	dir, scratch      string // for state, and for files that are useless after a crash
 	log               *slog.Logger
 	clock             func() time.Time
 	custody           *custody.Custody
 	source            *source
-	start             func(func(context.Context)) bool // a goroutine
+	start             func(func(context.Context)) bool // starts a goroutine; see worker.Crew
 }
 
 func newReplica(d surroundings, o ReplicaOptions) *replica {
@@ -160,13 +160,13 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	return p
 }
 
-// newUpkeep makes the parts that work beside the uploads.
+// newUpkeep makes the parts that run beside the uploads.
 func (p *replica) newUpkeep(d surroundings) {
 	every := looksEvery(p.o.Store)
 	p.mender = &mender{
 		name: p.o.Name, log: p.log, store: p.o.Store, every: every, source: d.source, progress: p.progress, opener: p.opener,
 		work: &p.work, worker: p.worker, planned: p.progress.Began,
-		// not all replicas at once
+		// spread over the interval, so that not all replicas are checked at once
 		looked: p.progress.Began.Add(-time.Duration(turnOf(d.name, p.o.Name) * float64(every))),
 	}
 	p.drill = &driller{
@@ -193,7 +193,7 @@ func (p *replica) newUpkeep(d surroundings) {
 	})
 }
 
-// hindranceOf names what keeps compaction, retention and drills from going on.
+// hindranceOf names the kind of error that keeps maintenance from succeeding.
 func hindranceOf(err error) string {
 	var apart *retention.ClockError
 	if errors.As(err, &apart) {
@@ -202,30 +202,30 @@ func hindranceOf(err error) string {
 	return progress.ReasonOf(err)
 }
 
-// The lanes of what is done beside the uploads.
+// The lanes of the work beside the uploads.
 const (
 	shortLane = iota
 	longLane
 )
 
-// slack is how long after a window's end its last commits may still arrive.
+// slack is how long after the end of a compaction window its last commits may still be uploaded.
 func (p *replica) slack() time.Duration { return p.o.SyncEvery + time.Second }
 
-// turnOf spreads what many replicas do at the same time of the hour: a number from 0 to
-// 1 that stays the same for each.
+// turnOf returns a number from 0 to 1 that is fixed for each replica; it spreads work that
+// all replicas would otherwise do at the same time.
 func turnOf(db, replica string) float64 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(db + "\x00" + replica)) // never fails
 	return float64(h.Sum32()) / (1 << 32)
 }
 
-// turn does what is due and returns how long to wait for the next; negative is
-// forever. Maintenance is done beside it.
+// turn does what is due and returns how long to wait for the next turn; negative is
+// forever. It only starts maintenance, which runs in goroutines of its own.
 func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 	p.work.Lock()
 	defer p.work.Unlock()
 	if p.source.backlog.Spool() == nil {
-		return -1, nil // the capture's first turn kicks
+		return -1, nil // Replicator.turn kicks once capture is open
 	}
 	if err := p.open(ctx); err != nil {
 		return 0, err
@@ -249,7 +249,7 @@ func (p *replica) turn(ctx context.Context) (time.Duration, error) {
 	return wait, nil
 }
 
-// open opens the replica if it is not.
+// open opens the replica if it is not open.
 func (p *replica) open(ctx context.Context) error {
 	if _, known := p.progress.Position(); known {
 		return nil
@@ -263,8 +263,8 @@ func (p *replica) open(ctx context.Context) error {
 	return nil
 }
 
-// compactDue merges every window that is over. Where an input is lost, neither the
-// newest state nor what comes behind it is to be lost with it: a snapshot is next.
+// compactDue merges every window that is over. If an input file is lost, a snapshot follows,
+// so that the newest state and everything after it stay restorable.
 func (p *replica) compactDue(ctx context.Context) (time.Time, error) {
 	report, err := p.compactor.Run(ctx)
 	p.progress.Update(func(s *ReplicaStatus) {
@@ -277,7 +277,7 @@ func (p *replica) compactDue(ctx context.Context) (time.Time, error) {
 	return report.Due, err
 }
 
-// retainDue deletes what nobody needs.
+// retainDue deletes files that retention no longer keeps.
 func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 	if cursor, _ := p.progress.Position(); cursor == 0 {
 		return time.Time{}, nil
@@ -285,9 +285,9 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 	return p.retainer.Due(ctx)
 }
 
-// snapshotNow takes one snapshot on demand. When nothing was committed since the
-// last one, that is the snapshot. What is committed meanwhile goes out beside it, however
-// long the snapshot takes or waits.
+// snapshotNow takes a snapshot on demand, unless nothing was committed since the last one.
+// Uploads of new commits continue beside it, however long the snapshot takes or waits for
+// its turn.
 func (p *replica) snapshotNow(ctx context.Context) error {
 	select {
 	case p.demand <- struct{}{}:
@@ -303,11 +303,11 @@ func (p *replica) snapshotNow(ctx context.Context) error {
 		p.progress.Record(err)
 		return err
 	}
-	p.worker.Kick() // the next turn tells that all is well: uploads beside this one may fail
+	p.worker.Kick() // the next turn records success, not this one: uploads beside it may have failed
 	return nil
 }
 
-// readyToSnapshot captures what was committed, and reports whether there is a snapshot of it.
+// readyToSnapshot captures what was committed, and reports whether the replica has a snapshot of it already.
 func (p *replica) readyToSnapshot(ctx context.Context) (there bool, err error) {
 	p.work.Lock()
 	defer p.work.Unlock()
@@ -327,7 +327,7 @@ func (p *replica) readyToSnapshot(ctx context.Context) (there bool, err error) {
 	return base != 0 && base == p.source.backlog.Spool().Last(), nil
 }
 
-// syncTo returns when the replica has txid, or with the first error met.
+// syncTo returns once the replica has txid. It fails when ctx ends, or on an error that only a person can cure.
 func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
 	p.worker.Hasten()
 	for {
@@ -354,11 +354,11 @@ func hopeless(err error) bool {
 		errors.Is(err, store.ErrAuth)
 }
 
-// mendings is how often a sync stores the newest state again before it gives up.
+// mendings is how often syncProven has the newest state stored again before it gives up.
 const mendings = 3
 
-// syncProven is syncTo for who relies on it: what was stored long ago may have been removed
-// since, so the replica is asked for the first and the last file of its newest state.
+// syncProven is syncTo for callers that rely on the result: files stored long ago may have been
+// removed since, so it asks the store for the first and the last file of the newest state.
 func (p *replica) syncProven(ctx context.Context, txid ltx.TXID) error {
 	for mended, failures := 0, 0; ; {
 		if err := p.syncTo(ctx, txid); err != nil {
@@ -369,8 +369,8 @@ func (p *replica) syncProven(ctx context.Context, txid ltx.TXID) error {
 		if err == nil && !there {
 			anew, err = p.mender.plan(ctx)
 		}
-		// A look that began before ours may have found the end gone: then the replica reaches
-		// less far now, and what we saw is of that.
+		// A concurrent check may have found the last file gone and moved the cursor back: then
+		// the files that we just saw belong to an older state.
 		if done, _, _ := p.progress.Awaited(txid); err == nil && done {
 			return nil
 		}
@@ -392,7 +392,7 @@ func (p *replica) syncProven(ctx context.Context, txid ltx.TXID) error {
 	}
 }
 
-// status composes what is known now.
+// status returns what is known now, without a request.
 func (p *replica) status() ReplicaStatus {
 	s, cursor, known := p.progress.Status()
 	s.TXID, s.Guard = cursor, p.lease.Guard()
@@ -410,7 +410,7 @@ func (p *replica) status() ReplicaStatus {
 	since := s.CaughtUp
 	unknown := since.IsZero()
 	if unknown {
-		since = began // nothing is known of before: the lag is at least this
+		since = began // nothing is known about the time before the start: the lag is at least this
 	}
 	spool := p.source.backlog.Spool()
 	if spool == nil {

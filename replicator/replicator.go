@@ -30,40 +30,40 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// Options are what a Replicator is made of.
+// Options configure a Replicator.
 type Options struct {
 	Name string // the database's configured name
 
-	// Files returns the database's open files, nil while there are none. After
-	// the database was replaced it returns new ones.
+	// Files returns the database's open files, nil while there are none. Once
+	// the database was replaced, it returns the new files.
 	Files    func() *dbfile.Files
-	StateDir string          // of this database alone
-	Capture  capture.Options // bounds only: Name, Files, StateDir, Logger, Clock and Recover are filled in
+	StateDir string          // used for this database only
+	Capture  capture.Options // bounds only: New fills in Name, Files, StateDir, Logger, Clock and Recover
 	Replicas []ReplicaOptions
 
-	// Names has told called as soon as one of the names in a directory may lead to another
-	// file or to none, until stop is called; nil, or an error: that is seen at the next look.
+	// Names calls told, until stop, as soon as a name in dir may refer to another file or to
+	// none. If it is nil or fails, such a change is only noticed at the next poll.
 	Names func(dir string, names []string, told func()) (stop func(), err error)
 
-	Queue     *queue.Queue  // of the databases that are read from end to end; nil: nobody waits
-	Owner     string        // who writes, in leases and messages; "": host and database
-	Boot      string        // since when this machine runs, in leases; "": the kernel's boot id
+	Queue     *queue.Queue  // limits how many databases are read from end to end at once; nil: no limit
+	Owner     string        // names this writer in leases and messages; "": host and database
+	Boot      string        // names this boot of the machine in leases; "": the kernel's boot id
 	FinalSync time.Duration // how long the last sync may take at shutdown; 0: 30 s
-	Outstay   func() bool   // asked at the end: shall it continue while others use the database? nil: no
+	Outstay   func() bool   // asked at shutdown: continue while other processes use the database? nil: no
 	Metrics   *Metrics      // may be nil
 	Logger    *slog.Logger
 	Clock     func() time.Time // time.Now if nil
 }
 
-// Replicator captures one database and ships it to its replicas. Each replica
-// has a position of its own; none waits for another, and capture waits for none
-// until the spool is full. One commit goes through these, each of which knows only
-// those behind it:
+// Replicator captures one database and ships it to its replicas. Each replica has its own
+// position; none waits for another, and capture waits for none until the spool is full. A
+// commit passes through these parts; replica calls source and backlog, source calls backlog,
+// and none calls back:
 //
-//  1. source reads it from the WAL, proves that nothing before it was missed and spools it
+//  1. source reads it from the WAL, proves that no earlier commit was missed and spools it
 //  2. backlog holds it until every replica has it
-//  3. replica, one for each place: its worker is kicked, and uploads what its cursor has
-//     not passed. See there
+//  3. replica, one for each place: its worker is woken and uploads everything after its
+//     cursor; see there
 //
 // Run is the only long-lived goroutine. Each replica has one more, only while
 // there is something to ship, and one for each kind of maintenance that is due.
@@ -77,14 +77,14 @@ type Replicator struct {
 	crew     worker.Crew
 	wake     chan struct{}
 	begun    atomic.Bool // Run has read what the state directory holds
-	ending   atomic.Bool // Run is: it queues no more
+	ending   atomic.Bool // Run is shutting down: the last sync does not wait for the queue
 
-	told   told // Run's: the last news for the replicas
+	told   told // the last news for the replicas; this and the next two are Run's alone
 	toldAt time.Time
-	chain  *spool.Spool // Run's: that the replicas know of
+	chain  *spool.Spool // the last spool that the replicas were kicked for
 }
 
-// DefaultSpoolLimit is the bound of a spool for which none is set, in bytes.
+// DefaultSpoolLimit is the default bound of a spool, in bytes.
 const DefaultSpoolLimit = spool.DefaultLimit
 
 // New returns a Replicator that does nothing before Run. Its metrics are exported
@@ -131,13 +131,13 @@ func (o *Options) setDefaults() {
 		o.Owner = defaultOwner(o.Name)
 	}
 	if o.Boot == "" {
-		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, a lease of our own is waited for after a crash
+		id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, our own lease must expire after a crash
 		o.Boot = strings.TrimSpace(string(id))
 	}
 }
 
-// newSource returns what captures the database. Its capture cuts batches somewhat later than
-// replicas ask for them, which is when their sync is due, so that one sync is one segment.
+// newSource returns the source. Its capture cuts a batch on its own somewhat later than a replica
+// would flush it at its sync, so that one sync makes one segment.
 func (r *Replicator) newSource() *source {
 	o := r.o.Capture
 	o.Name, o.StateDir, o.Logger, o.Clock = r.o.Name, filepath.Join(r.o.StateDir, "capture"), r.o.Logger, r.o.Clock
@@ -157,22 +157,22 @@ func (r *Replicator) newSource() *source {
 	}
 }
 
-// kick has every replica look for what there is.
+// kick wakes every replica's worker.
 func (r *Replicator) kick() {
 	for _, p := range r.replicas {
 		p.worker.Kick()
 	}
 }
 
-// Forget ends the export of its metrics: the database is no longer replicated.
-// Until then they are there, whether Run runs or not.
+// Forget ends the export of r's metrics: the database is no longer replicated.
+// Until then they are exported, whether Run is running or not.
 func (r *Replicator) Forget() {
 	if r.o.Metrics != nil {
 		r.o.Metrics.remove(r)
 	}
 }
 
-// defaultOwner tells hosts apart, also those that were cloned with their names.
+// defaultOwner names this host and database; the machine id tells cloned hosts of one name apart.
 func defaultOwner(name string) string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -188,8 +188,8 @@ func defaultOwner(name string) string {
 func (r *Replicator) Name() string { return r.o.Name }
 
 // Run captures and ships until ctx ends; then it ships what is left within
-// Options.FinalSync, gives its leases up and returns nil. A second cancellation
-// is the caller's: it exits.
+// Options.FinalSync, releases its leases and returns nil. It cannot be cancelled a
+// second time: a caller that will not wait exits.
 func (r *Replicator) Run(ctx context.Context) error {
 	if err := r.remember(); err != nil {
 		r.source.note(err)
@@ -219,7 +219,7 @@ func (r *Replicator) Run(ctx context.Context) error {
 	return r.finish(ctx, stop)
 }
 
-// remember reads what the state directory holds of the replicas.
+// remember reads what the state directory knows about the replicas.
 func (r *Replicator) remember() error {
 	if err := durable.MkdirAll(r.scratchDir(), 0o700); err != nil {
 		return err
@@ -233,11 +233,11 @@ func (r *Replicator) remember() error {
 	return err
 }
 
-// captureRetry is how long capture waits at most after an error: a look costs
-// nothing, and what is missed in the meantime costs a comparison.
+// captureRetry is the longest wait before capture is retried after an error: a poll costs
+// next to nothing, and commits missed in the meantime cost a comparison.
 const captureRetry = 2 * time.Second
 
-// finish is the designed end: last sync, leases, workers, capture.
+// finish shuts down in order: last sync, workers, leases, capture.
 func (r *Replicator) finish(ctx context.Context, stop func()) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.o.FinalSync)
 	defer cancel()
@@ -251,7 +251,7 @@ func (r *Replicator) finish(ctx context.Context, stop func()) error {
 		r.log.Warn("the final sync did not reach every replica: the rest is in the spool and will be uploaded after the "+
 			"next start", "err", err)
 	}
-	stop() // from here on, kick starts no worker
+	stop() // from here on, no worker starts
 	r.crew.Wait()
 	for _, p := range r.replicas {
 		if err := p.lease.Release(last); err != nil {
@@ -261,7 +261,7 @@ func (r *Replicator) finish(ctx context.Context, stop func()) error {
 	return r.Release()
 }
 
-// Wake makes Run look for commits at once: something was heard of the files.
+// Wake makes Run look for commits at once, because the files have changed.
 func (r *Replicator) Wake() {
 	select {
 	case r.wake <- struct{}{}:
@@ -269,18 +269,18 @@ func (r *Replicator) Wake() {
 	}
 }
 
-// turn captures what there is and tells the replicas.
+// turn captures what was committed and wakes the replicas that lack it.
 func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 	if err := r.source.open(ctx, r.origin); err != nil {
 		return 0, err
 	}
 	if chain := r.backlog.Spool(); chain != r.chain {
 		r.chain = chain
-		r.kick() // before the first step, which may last: replicas find out in the meantime where they stand
+		r.kick() // before the first step, which may take long: replicas can be opened in the meantime
 	}
 	got, err := r.source.step(ctx, false)
 	if errors.Is(err, capture.ErrSpoolFull) {
-		// What was shipped may not have been fit to go at that moment.
+		// Segments may have become releasable since the last attempt.
 		err = errors.Join(err, r.backlog.Release())
 	}
 	if err == nil {
@@ -289,8 +289,8 @@ func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	// A replica that was told waits until its sync is due: telling it again
-	// would only wake it. Now and then does no harm.
+	// A replica that was woken waits until its sync is due: waking it again for the same
+	// news is useless, but harmless once a second.
 	news := told{got.TXID, !got.Pending.IsZero()}
 	if now := r.o.Clock(); news != r.told || now.Sub(r.toldAt) >= tellAgain {
 		r.told, r.toldAt = news, now
@@ -305,8 +305,8 @@ func (r *Replicator) turn(ctx context.Context) (time.Duration, error) {
 
 // told is what there is for the replicas to ship.
 type told struct {
-	txid    ltx.TXID // spooled
-	pending bool     // met and not spooled
+	txid    ltx.TXID // the last that is spooled
+	pending bool     // there are commits that are not spooled yet
 }
 
 const tellAgain = time.Second
@@ -318,17 +318,17 @@ func (r *Replicator) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.
 	return r.source.checkpoint(ctx, mode, b)
 }
 
-// Release closes the capture and every connection to the database; what is
-// spooled keeps being shipped. Whoever owns the files calls it before closing
-// them. Capture begins again when Options.Files returns others.
+// Release closes the capture and every connection to the database; the spool is
+// still shipped. The owner of the files calls it before closing them. Capture begins
+// again when Options.Files returns other files.
 func (r *Replicator) Release() error { return r.source.close() }
 
-// SyncNow returns when everything that was committed before the call is durable
-// in every replica, or with what prevents it. Each is asked whether that is so.
+// SyncNow returns when everything that was committed before the call is durable in every
+// replica, which each store is asked to confirm, or with the error that prevents it.
 func (r *Replicator) SyncNow(ctx context.Context) error { return r.sync(ctx, (*replica).syncProven) }
 
-// sync captures what was committed before the call, and waits until each replica has come to
-// its TXID as to says.
+// sync captures what was committed before the call, and calls to for each replica, which waits
+// until that replica has reached its TXID.
 func (r *Replicator) sync(ctx context.Context, to func(*replica, context.Context, ltx.TXID) error) error {
 	for {
 		chain := r.backlog.Spool()
@@ -339,8 +339,8 @@ func (r *Replicator) sync(ctx context.Context, to func(*replica, context.Context
 		if err := r.each(ctx, func(p *replica) error { return to(p, ctx, txid) }); err != nil {
 			return err
 		}
-		// A replica that was opened in the meantime may have had another writer's files: then
-		// the TXID that it has is of another chain, and ours begins behind it.
+		// A replica opened in the meantime may have held another writer's files: then its TXIDs
+		// belong to another chain, capture began a new one behind it, and txid proves nothing.
 		if r.backlog.Spool() == chain {
 			return nil
 		}
@@ -352,9 +352,9 @@ func (r *Replicator) SnapshotNow(ctx context.Context) error {
 	return r.each(ctx, func(p *replica) error { return p.snapshotNow(ctx) })
 }
 
-// VerifyNow runs a restore drill from every replica and returns the failures, or ErrNotOpen
-// before Run has begun. Right after the first start nothing is stored yet: then all is synced
-// first, and what prevents that is no failed drill.
+// VerifyNow runs a restore drill of every replica and returns the failures, or ErrNotOpen
+// before Run has begun. If nothing is stored yet, right after the first start, it syncs first;
+// an error of that sync does not count as a failed drill.
 func (r *Replicator) VerifyNow(ctx context.Context) error {
 	if !r.begun.Load() {
 		return fmt.Errorf("verify: %w", ErrNotOpen)
@@ -370,7 +370,7 @@ func (r *Replicator) VerifyNow(ctx context.Context) error {
 	return r.each(ctx, drill)
 }
 
-// each does f for all replicas in parallel.
+// each calls f for all replicas in parallel.
 func (r *Replicator) each(ctx context.Context, f func(*replica) error) error {
 	errs := make([]error, len(r.replicas))
 	var wg sync.WaitGroup
@@ -399,7 +399,7 @@ func (r *Replicator) Status() []collector.Replica {
 	return out
 }
 
-// Captured returns what is spooled, and why commits are not captured, nil where they are.
+// Captured returns the bytes in the spool, and why commits are not being captured, nil if they are.
 func (r *Replicator) Captured() (spooled int64, err error) {
 	if held := r.backlog.Spool(); held != nil {
 		spooled = held.Bytes()
@@ -407,7 +407,7 @@ func (r *Replicator) Captured() (spooled int64, err error) {
 	return spooled, r.source.failure()
 }
 
-// Stopped notes why Run has ended before its time, until it is called again.
+// Stopped records why Run ended early, for Captured to report until Run is called again.
 func (r *Replicator) Stopped(err error) { r.source.note(err) }
 
 // Replicas returns everything known about each replica, without a request.
@@ -421,16 +421,16 @@ func (r *Replicator) Replicas() []ReplicaStatus {
 
 func (r *Replicator) replicaDir() string { return filepath.Join(r.o.StateDir, "replicas") }
 
-// scratchDir is for files and directories that nobody needs after a crash.
+// scratchDir is for files and directories that are useless after a crash.
 func (r *Replicator) scratchDir() string { return filepath.Join(r.replicaDir(), "scratch") }
 
-// originTimeout bounds the questions to one replica at start; reading its page
-// checksums then takes as long as it takes.
+// originTimeout bounds the time to read one replica's position at start; it does not
+// apply to reading its page checksums afterwards.
 const originTimeout = 20 * time.Second
 
-// origin finds where to continue when the state directory is empty: behind the
-// replica that has come farthest. Replicas out of reach are not waited for; one
-// that turns out to be farther is dealt with when it is (see opener.open).
+// origin finds where to continue when the state directory is empty: at the replica that has
+// come farthest. It does not wait for unreachable replicas; if one of those turns out to
+// be farther, opener.open deals with that later.
 func (r *Replicator) origin(ctx context.Context) (ltx.TXID, store.PageSums, error) {
 	var best *replica
 	var end, behind ltx.TXID

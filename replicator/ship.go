@@ -33,10 +33,10 @@ type shipper struct {
 	worker    *worker.Worker
 	upkeep    *worker.Lanes
 
-	lastPut time.Time // under replica.work
+	lastPut time.Time // guarded by replica.work
 }
 
-// sync ships what there is, once that is due. A positive wait says when it is.
+// sync ships everything if a sync is due, or returns how long until it is.
 func (s *shipper) sync(ctx context.Context) (time.Duration, error) {
 	if wait := s.lastPut.Add(s.every).Sub(s.progress.Clock()); wait > 0 && !s.worker.Urgent() {
 		if s.waiting() {
@@ -45,7 +45,7 @@ func (s *shipper) sync(ctx context.Context) (time.Duration, error) {
 		return 0, nil
 	}
 	if _, err := s.source.step(ctx, true); err != nil && ctx.Err() == nil {
-		// Capture reports its own trouble; what is in the spool can go out.
+		// Capture reports its own errors; what is in the spool can be uploaded.
 		s.log.Debug("sync continues with what is in the spool", "err", err)
 	}
 	for {
@@ -60,7 +60,7 @@ func (s *shipper) sync(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// waiting reports whether anything is or will shortly be in the spool for us.
+// waiting reports whether the spool has, or will shortly have, something for this replica.
 func (s *shipper) waiting() bool {
 	cursor, _ := s.progress.Position()
 	return s.progress.Snapshot() == 0 || len(s.source.backlog.Spool().After(cursor)) > 0 || s.source.pending()
@@ -68,15 +68,15 @@ func (s *shipper) waiting() bool {
 
 // ship uploads the next batch of segments, if there is one.
 func (s *shipper) ship(ctx context.Context) (more bool, err error) {
-	spool := s.source.backlog.Spool() // before the position: who begins another chain casts doubt on that first
+	spool := s.source.backlog.Spool() // before the position, which is doubted before another chain is published
 	cursor, known := s.progress.Position()
 	if !known {
-		return false, nil // whoever doubts calls for a turn
+		return false, nil // the part that doubted the position wakes the worker
 	}
 	if s.source.backlog.Pass(s.progress) {
 		return true, nil
 	}
-	newest := spool.Last() // before the look into the spool: what is missing there is gone then, not still to come
+	newest := spool.Last() // read before After: what After lacks up to here was released, and is not still to come
 	segments := spool.After(cursor)
 	switch {
 	case len(segments) > 0:
@@ -104,7 +104,7 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 		s.stored(object, batch[len(batch)-1].Timestamp)
 		return true, s.source.backlog.LetGo()
 	}
-	s.lastPut = time.Time{} // nothing was put: the next turn tries at once, and does not call this health
+	s.lastPut = time.Time{} // nothing was put: the next turn tries at once and does not pass for a success
 	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrMisplaced) {
 		return false, err
 	}
@@ -116,7 +116,7 @@ func (s *shipper) ship(ctx context.Context) (more bool, err error) {
 		}
 		return true, err
 	}
-	return true, nil // released in the meantime, because we were too far behind: the next look decides
+	return true, nil // released in the meantime, because this replica was too far behind: the next call decides
 }
 
 // upload stores a batch as one object of level 0, or as a snapshot.
@@ -140,7 +140,7 @@ func (s *shipper) upload(ctx context.Context, batch upload.Batch) (store.LTXFile
 	return f, err
 }
 
-// stored notes that f, which ends with a segment of the moment at, is durable in the replica.
+// stored records that f is durable in the replica; at is the time of its last segment.
 func (s *shipper) stored(f store.LTXFile, at time.Time) {
 	if !f.Snapshot() {
 		s.upkeep.Due(shortLane, s.compactor.Add(f, at))
@@ -149,7 +149,7 @@ func (s *shipper) stored(f store.LTXFile, at time.Time) {
 	s.source.backlog.Advance(s.progress, f, at)
 }
 
-// snapshot stores the whole database in place of what is no longer in the spool.
+// snapshot stores the whole database in place of segments that are no longer in the spool.
 func (s *shipper) snapshot(ctx context.Context) error {
 	if err := s.snapshots.take(ctx); err != nil {
 		return err

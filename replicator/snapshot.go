@@ -16,33 +16,33 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
 )
 
-// snapshotRetry is how long to wait after a scheduled snapshot failed: it is the
-// most expensive thing to repeat.
+// snapshotRetry is how long to wait after a scheduled snapshot failed: nothing is
+// more expensive to repeat.
 const snapshotRetry = 5 * time.Minute
 
-// maxChain is on how many files a restore is to build at the most.
+// maxChain is the largest number of files that a restore of the newest state should need.
 const maxChain = 256
 
-// snapshotter stores the whole database, where what changed since the last time is not
-// the cheaper thing to build on.
+// snapshotter stores the whole database, unless restoring from the last full copy and the
+// changes since is still cheap enough.
 type snapshotter struct {
 	name     string
 	log      *slog.Logger
 	store    store.Store
 	scratch  string
-	every    time.Duration // when to look
-	full     time.Duration // the longest that one full copy is built on
+	every    time.Duration // how often to check whether a snapshot is needed
+	full     time.Duration // the greatest age of the last full copy
 	source   *source
 	progress *progress.Progress
 	uploader *upload.Uploader
 	lease    *lease.Lease
 	begins   *beginning
 
-	snapped time.Time // when a scheduled snapshot was last tried: the long lane's
+	snapped time.Time // when a scheduled snapshot was last tried; used by the long lane only
 }
 
-// take uploads the whole database as one stream: nothing is staged on disk, and
-// memory stays what the store's upload needs.
+// take uploads the whole database as one stream: it is not staged on disk (only pages that change
+// meanwhile are kept aside), and memory stays what the store's upload needs.
 func (s *snapshotter) take(ctx context.Context) error {
 	if err := s.lease.Hold(ctx); err != nil {
 		return err
@@ -59,11 +59,11 @@ func (s *snapshotter) take(ctx context.Context) error {
 // stream reads the database in one read transaction and stores it.
 func (s *snapshotter) stream(ctx context.Context) (f store.LTXFile, at time.Time, err error) {
 	status, _, _ := s.progress.Status()
-	// Whoever waits for its turn to upload holds nothing of the database in the meantime.
+	// Wait for admission before opening the snapshot: a waiting upload holds nothing of the database.
 	err = store.Admitted(ctx, s.store, status.StoredBytes, func(ctx context.Context) error {
 		return s.source.withSnapshot(ctx, func(ctx context.Context, r *capture.SnapshotReader) (err error) {
 			if _, known := s.progress.Position(); !known {
-				return lease.ErrMoved // or another chain was begun: its snapshot may not fit what is there
+				return lease.ErrMoved // or another chain was begun, whose snapshot may not fit this replica
 			}
 			h := r.Header()
 			if h.MaxTXID == 0 || h.Commit == 0 {
@@ -93,8 +93,8 @@ func (s *snapshotter) stream(ctx context.Context) (f store.LTXFile, at time.Time
 	return f, at, nil
 }
 
-// due takes the scheduled snapshot, if anything was written since the last and what was
-// is not the cheaper thing to build on.
+// due takes the scheduled snapshot, if anything was written since the last one and a full copy
+// is needed.
 func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 	base := s.progress.Snapshot()
 	if cursor, _ := s.progress.Position(); base == 0 || cursor <= base {
@@ -124,13 +124,13 @@ func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 	return now.Add(s.every), nil
 }
 
-// needed reports whether a full copy is: the last is too old, what changed since
-// outweighs half of it, or is in too many files or not all there.
+// needed reports whether a full copy is needed: the last one is too old, or the changes since
+// exceed half its size, are in too many files, or are incomplete.
 func (s *snapshotter) needed(ctx context.Context, now time.Time) (bool, error) {
 	if last := s.progress.FullAt(); s.full <= s.every || last.After(now) || now.Sub(last) >= s.full {
 		return true, nil
 	}
-	cursor, _ := s.progress.Position() // before the look: uploads continue in the meantime
+	cursor, _ := s.progress.Position() // before the plan: uploads continue in the meantime
 	plan, err := catalog.MakePlan(ctx, s.store, catalog.Target{})
 	if beyondRepair(err) {
 		s.log.Error("the newest state cannot be restored: taking a new snapshot now", "err", err)

@@ -22,37 +22,37 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// source is the database as it is captured: opened when its files are there, closed
-// when their owner closes them. What it captures goes to the backlog.
+// source captures the database: it opens the capture when the files are there and closes it
+// when their owner closes them. Captured segments go to the backlog.
 //
-// Locks: life before mu, before those of the backlog and of what that knows.
+// Lock order: life, then mu, then those of the backlog and of the parts it calls.
 type source struct {
-	o        capture.Options // but for Files and Recover
+	o        capture.Options // without Files and Recover
 	log      *slog.Logger
 	find     func() *dbfile.Files // the database's open files, see Options.Files
 	scratch  scratch
 	original *custody.Original
 	backlog  *progress.Backlog
 	names    names           // of the files
-	wake     chan<- struct{} // makes Run look: a chain was begun that its own turn did not begin
+	wake     chan<- struct{} // wakes Run after rebase began a chain outside Run's own turn
 
 	life      sync.RWMutex     // held for reading while the capture is used, for writing while it is opened or closed
 	capture   *capture.Capture // nil while closed
 	whileOpen func(cancel func()) (keep func() bool)
-	endViews  func()        // makes whileOpen cancel
+	endViews  func()        // triggers the cancels registered with whileOpen
 	files     *dbfile.Files // of the open capture
 	released  *dbfile.Files // not to be used again: their owner is about to close them
-	rebased   ltx.TXID      // behind which the last chain was begun that a replica asked for
+	rebased   ltx.TXID      // the base of the last chain that rebase began
 
 	mu       sync.Mutex // guards what follows; held over nothing
-	captured error      // of the last step
+	captured error      // why commits are not captured, see note
 	blocked  worker.Trouble
-	gathers  bool // commits were met that are not spooled yet
+	gathers  bool // the last step found commits that are not spooled yet
 
 	discontinuities tally
 }
 
-// step calls the capture and draws the conclusions for everybody.
+// step runs one capture step and passes its results to counters and backlog.
 func (s *source) step(ctx context.Context, force bool) (capture.Progress, error) {
 	s.life.RLock()
 	defer s.life.RUnlock()
@@ -77,14 +77,14 @@ func (s *source) step(ctx context.Context, force bool) (capture.Progress, error)
 	return got, nil
 }
 
-// compare captures, and so compares the database with what is known of it where that is in doubt.
+// compare runs a capture step, which compares the database with its page checksums if they are in doubt.
 func (s *source) compare(ctx context.Context) error {
 	_, err := s.step(ctx, true)
 	return err
 }
 
-// settled captures until everything committed before the call is in the spool. Where the database
-// is not read before others were, it waits for that only where patient is set.
+// settled captures until everything committed before the call is in the spool. If the database
+// has to wait in the queue to be read from end to end, settled waits only if patient.
 func (s *source) settled(ctx context.Context, patient bool) (ltx.TXID, error) {
 	got, err := s.step(ctx, true)
 	for err == nil && !got.Complete || patient && errors.Is(err, capture.ErrQueued) {
@@ -98,7 +98,7 @@ func (s *source) settled(ctx context.Context, patient bool) (ltx.TXID, error) {
 	return got.TXID, err
 }
 
-// pending reports whether commits were met that are not in the spool yet.
+// pending reports whether the last step found commits that are not in the spool yet.
 func (s *source) pending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,14 +111,14 @@ func (s *source) stuck() bool {
 	return err != nil && !errors.Is(err, ErrNotOpen)
 }
 
-// failure returns why commits are not captured, nil where they are.
+// failure returns why commits are not captured, nil if they are.
 func (s *source) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.captured
 }
 
-// note publishes what stands in capture's way and acts on a replaced file.
+// note publishes the error of a capture step and acts on a replaced file.
 func (s *source) note(err error) {
 	if errors.Is(err, context.Canceled) {
 		return // Run is about to end
@@ -135,13 +135,13 @@ func (s *source) note(err error) {
 		if s.blocked.Over() {
 			s.log.Info("capture is working again")
 		}
-	case errors.Is(err, capture.ErrQueued): // status tells
+	case errors.Is(err, capture.ErrQueued): // shown in the status only
 	case errors.Is(err, ErrNotOpen):
 		if !errors.Is(s.captured, ErrNotOpen) {
 			s.log.Info("capture waits until the database's files are open", "err", err)
 		}
 	case s.blocked.Met(err.Error(), s.o.Clock()):
-		if errors.Is(err, sqlite.ErrNotWAL) { // an empty file among them, which is nothing to repair
+		if errors.Is(err, sqlite.ErrNotWAL) { // an empty file too, which needs no repair
 			s.log.Info("capture waits until the database is in WAL mode", "err", err)
 		} else {
 			s.log.Error("capture has stopped; it is retried automatically", "err", err)
@@ -151,10 +151,10 @@ func (s *source) note(err error) {
 }
 
 // ErrNotOpen is returned while the database's files are not open: there is no
-// database, or it was opened just now and capture has not begun yet.
+// database, or it was only just opened and capture has not begun yet.
 var ErrNotOpen = errors.New("the database's files are not open")
 
-// closed says why there is no capture.
+// closed returns why there is no capture.
 func (s *source) closed() error {
 	if err := s.failure(); err != nil && !errors.Is(err, ErrNotOpen) {
 		return fmt.Errorf("capture did not begin: %w", err)
@@ -165,9 +165,9 @@ func (s *source) closed() error {
 // origin returns the state that capture continues from when its own state directory is empty.
 type origin func(context.Context) (ltx.TXID, store.PageSums, error)
 
-// open opens the capture if files are there and it is not open.
+// open opens the capture if it is not open and the files are there.
 func (s *source) open(ctx context.Context, from origin) error {
-	s.life.RLock() // a snapshot may hold it like this for hours
+	s.life.RLock() // not Lock: a snapshot may hold the read lock for hours
 	open := s.capture != nil
 	s.life.RUnlock()
 	if open {
@@ -208,13 +208,13 @@ func (s *source) openLocked(ctx context.Context, from origin) error {
 	return nil
 }
 
-// scratch is the directory of files that are made on the way.
+// scratch is the directory of temporary files.
 type scratch struct {
 	dir  string
-	made time.Time // no file of this process is older, by the system's clock
+	made time.Time // every file of this process is newer, by the system's clock
 }
 
-// sweep removes what a crash left. The capture holds the state directory for this process.
+// sweep removes files that a crash left. No other process can be using them: capture has locked the state directory.
 func (s scratch) sweep(log *slog.Logger) {
 	entries, err := os.ReadDir(s.dir)
 	for _, e := range entries {
@@ -227,7 +227,7 @@ func (s scratch) sweep(log *slog.Logger) {
 	}
 }
 
-// lock waits for whoever uses the capture; snapshots under way give up, which hold life for reading.
+// lock takes life for writing. Snapshots under way hold it for reading, so lock cancels them first.
 func (s *source) lock() {
 	s.life.RLock()
 	if s.endViews != nil {
@@ -237,7 +237,7 @@ func (s *source) lock() {
 	s.life.Lock()
 }
 
-// close closes the capture and every connection to the database, until there are other files.
+// close closes the capture and every connection to the database, until find returns other files.
 func (s *source) close() error {
 	s.lock()
 	defer s.life.Unlock()
@@ -251,8 +251,8 @@ func (s *source) close() error {
 	return err
 }
 
-// rebase restarts capture behind base with the whole database, as a chain that
-// joins nothing before: a replica holds TXIDs that are not known here.
+// rebase restarts capture behind base with the whole database, as a chain that joins nothing
+// before it: a replica holds TXIDs that the state directory does not know.
 func (s *source) rebase(ctx context.Context, base ltx.TXID, at time.Time) error {
 	s.lock()
 	defer s.life.Unlock()
@@ -261,9 +261,9 @@ func (s *source) rebase(ctx context.Context, base ltx.TXID, at time.Time) error 
 	}
 	if last := s.capture.Spool().Last(); last > base {
 		if s.rebased >= base && s.rebased > 0 {
-			return nil // another replica asked for more
+			return nil // another replica asked for as much or more
 		}
-		base = custody.LeapOver(last) // capture went on in the meantime: its TXIDs may stand for other states there
+		base = custody.LeapOver(last) // capture went on meanwhile: in the replica its TXIDs may stand for other states
 	}
 	s.log.Warn("starting a new chain with the whole database: a replica holds files that this state directory does not "+
 		"know, or that are corrupt", "after_txid", base)
@@ -288,7 +288,7 @@ func (s *source) rebase(ctx context.Context, base ltx.TXID, at time.Time) error 
 	return err
 }
 
-// withSnapshot calls f with a reader of the database. To close the capture ends it.
+// withSnapshot calls f with a reader of the database. Closing the capture cancels f's context.
 func (s *source) withSnapshot(ctx context.Context, f func(context.Context, *capture.SnapshotReader) error) error {
 	s.life.RLock()
 	defer s.life.RUnlock()
@@ -317,7 +317,7 @@ func (s *source) checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budg
 		result, err = s.capture.Checkpoint(ctx, mode, b)
 		return err
 	})
-	if errors.Is(err, errMoved) { // again and again: whoever opens and closes the database is at work
+	if errors.Is(err, errMoved) { // every attempt was interrupted: the application keeps opening and closing the database
 		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeContended, Frames: -1, Backfilled: -1}, nil
 	}
 	return result, err
@@ -334,14 +334,14 @@ func (s *source) attended() bool {
 	return err == nil && attached
 }
 
-// tally sums the counters of captures that come one after another. The zero value is empty.
+// tally sums the counters of successive captures. The zero value is empty.
 type tally struct {
 	mu      sync.Mutex        // guards what follows; held over nothing
-	counted map[string]uint64 // of the open capture
-	all     map[string]uint64 // of all captures together
+	counted map[string]uint64 // by the open capture
+	all     map[string]uint64 // by all captures together
 }
 
-// again says that another capture begins to count.
+// again notes that a new capture begins, whose counters start at zero.
 func (t *tally) again() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -351,7 +351,7 @@ func (t *tally) again() {
 	}
 }
 
-// count notes what the capture's own counters have risen to.
+// count adds the increase of the open capture's counters since the last call.
 func (t *tally) count(now map[string]uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -361,7 +361,7 @@ func (t *tally) count(now map[string]uint64) {
 	}
 }
 
-// of returns how often a reason was counted.
+// of returns how often reason was counted.
 func (t *tally) of(reason string) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
