@@ -28,10 +28,10 @@ import (
 // defaults.
 type ReplicaOptions struct {
 	Name  string // type and name, as "s3.main"
-	Place string // where the replica is, as a URL or path: tells whether it was moved
+	Place string // where the replica is; another place is another replica
 	Store store.Store
 
-	SyncEvery     time.Duration // the longest that a commit waits for its upload to begin; the least time between PUTs; 0: 1 s
+	SyncEvery     time.Duration // the longest that a commit waits for its upload, and the time between PUTs; 0: 1 s
 	SnapshotEvery time.Duration // 0: 24 h
 	// the greatest age of the last full copy; 0: SnapshotEvery, or 30 d if that is 0 too
 	FullEvery   time.Duration
