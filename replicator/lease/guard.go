@@ -12,24 +12,24 @@ import (
 // Guard is what a store offers to keep two writers of one replica apart.
 type Guard string
 
-// The guards. With GuardConditional no two writers are ever both acknowledged. With
-// the others the lease is read before and after each of its renewals, so that two
-// writers which began within seconds of each other, or of which one was stopped for
-// a while between two of its requests, are found out within a minute and not at once.
+// The guards. With GuardConditional the store never acknowledges two writers. With the
+// others each renewal reads the lease before and after it writes: two writers that began
+// within seconds of each other, or one that was paused between two of its requests, are
+// detected within a minute, not at once.
 const (
 	GuardUnknown     Guard = ""            // nothing was written yet
 	GuardConditional Guard = "conditional" // If-None-Match and If-Match are honoured
-	GuardCreate      Guard = "create"      // If-None-Match alone: files are safe, the lease is not
+	GuardCreate      Guard = "create"      // only If-None-Match: no file is overwritten, but the lease may be
 	GuardNone        Guard = "none"        // neither
 )
 
-// wrongETag is none that any store gives.
+// wrongETag is an ETag that no store gives.
 const wrongETag = `"00000000000000000000000000000000"`
 
-// probe finds out which conditions a store honours, with an object that is there and
-// has this body: to create it must fail, and so must replacing it under another ETag.
-// A store that ignores a condition replaces the object with itself. It returns the
-// object's ETag where that may have changed by it.
+// probe finds out which conditions a store honours, by an existing object that has this
+// body: creating it must fail, and so must replacing it with If-Match of another ETag.
+// A store that ignores a condition replaces the object with itself; then probe returns
+// the object's new ETag.
 func probe(ctx context.Context, st store.Store, key string, body store.Body) (g Guard, etag string, err error) {
 	honoured, etag, err := refuses(ctx, st, key, body, store.PutOptions{Create: true})
 	if err != nil || !honoured {
@@ -42,7 +42,7 @@ func probe(ctx context.Context, st store.Store, key string, body store.Body) (g 
 	return GuardConditional, "", nil
 }
 
-// refuses reports whether the store refuses what the condition forbids.
+// refuses reports whether the store refuses a write whose condition is not fulfilled.
 func refuses(
 	ctx context.Context, st store.Store, key string, body store.Body, o store.PutOptions,
 ) (bool, string, error) {
@@ -58,8 +58,8 @@ func refuses(
 	return false, "", fmt.Errorf("probe conditional writes: %w", err)
 }
 
-// Probe finds out what a store offers, with an object of its own that it deletes: for
-// whoever examines a replica without writing to it.
+// Probe finds out which conditions a store honours, by an object of its own that it deletes
+// again: for commands that examine a replica without taking its lease.
 func Probe(ctx context.Context, st store.Store) (Guard, error) {
 	key := "sqlwatch/probe-" + rand.Text()
 	body := bodyOf([]byte("made to see which conditional writes this store honours; it can be deleted\n"))

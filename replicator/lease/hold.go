@@ -14,7 +14,7 @@ import (
 // guarded reports whether the store is known to refuse a write under another ETag.
 func (l *Lease) guarded() bool { return l.Guard() == GuardConditional }
 
-// claimOf is how long after a renewal the owner need not ask.
+// claimOf is how long after a renewal the owner may write without asking the store.
 func claimOf(g Guard) time.Duration {
 	if g == GuardConditional {
 		return claimGuarded
@@ -22,7 +22,7 @@ func claimOf(g Guard) time.Duration {
 	return claimUnguarded
 }
 
-// acquire takes a lease that is not ours, if it is free and as it was inspected.
+// acquire takes a lease that is not ours, if it is free and unchanged since Inspect.
 func (l *Lease) acquire(ctx context.Context) error {
 	if !l.inspected {
 		return l.moved()
@@ -32,18 +32,18 @@ func (l *Lease) acquire(ctx context.Context) error {
 		return err
 	}
 	stale := l.stale(l.lineage)
-	// Of a lease that was ours and lapsed, somebody else may have been the owner since.
+	// If our lease lapsed, somebody else may have owned it since, and may still be writing.
 	ended := stale || (!l.found || l.note.Released || l.own) && !l.lapsed
 	switch {
 	case l.found && l.pending != "" && l.note.Nonce == l.pending:
 		l.mine, l.pending, l.until = true, "", start
-		return l.regain(ctx) // by an earlier attempt, whose reply was lost
+		return l.regain(ctx) // an earlier attempt took it, and its reply was lost
 	case !stale && !l.free(l.o.Clock()):
 		l.waited = true
 		return l.held(l.o)
 	case l.waited || l.etag != etag || l.note.Nonce != nonce:
 		l.waited = false
-		return l.moved() // whoever had it may have written: look at what is there now
+		return l.moved() // its former owner may have written: the replica must be examined again
 	}
 	note := l.next(start, busyLife)
 	note.Fence++
@@ -63,12 +63,12 @@ func (l *Lease) acquire(ctx context.Context) error {
 	return l.moved()
 }
 
-// acquired makes a lease that was written after start count: where the store guards it,
-// when a read finds it ours, else when one does some seconds later. A store that guards
-// may still let two writes pass whose conditions it looked at together; what the probe
-// and the read take is longer than that.
+// acquired confirms a lease that was written after start. On a guarded store it counts as soon
+// as a read finds our note; on others only if a read some seconds later does. Even a guarded
+// store may accept two writes whose conditions it checks at the same instant; the probe and the
+// read take longer than that.
 func (l *Lease) acquired(ctx context.Context, start time.Time, ended bool) error {
-	l.mine, l.pending, l.until = true, "", start // not before it is known what it is worth
+	l.mine, l.pending, l.until = true, "", start // no claim yet: the lease is not confirmed
 	if err := l.findGuard(ctx); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (l *Lease) acquired(ctx context.Context, start time.Time, ended bool) error
 	return ErrConfirming
 }
 
-// findGuard finds out, once, what the store guards.
+// findGuard finds out, once, which conditions the store honours.
 func (l *Lease) findGuard(ctx context.Context) error {
 	if l.Guard() == GuardUnknown {
 		body, err := l.note.body()
@@ -102,7 +102,7 @@ func (l *Lease) findGuard(ctx context.Context) error {
 		}
 		l.guard.Store(guard)
 	}
-	if l.guarded() && l.etag == "" { // the reply to a write tells none: does a read?
+	if l.guarded() && l.etag == "" { // the reply to a write has no ETag: does a read have one?
 		if err := l.stillOurs(ctx); err != nil {
 			return err
 		}
@@ -113,7 +113,7 @@ func (l *Lease) findGuard(ctx context.Context) error {
 	return nil
 }
 
-// regain makes a lease count that was taken at some time, and then the store did not answer.
+// regain confirms a lease that we took some time ago, after which the store did not answer.
 func (l *Lease) regain(ctx context.Context) error {
 	start := l.o.Clock()
 	if err := l.stillOurs(ctx); err != nil {
@@ -129,10 +129,10 @@ func (l *Lease) regain(ctx context.Context) error {
 	return ErrConfirming
 }
 
-// doubt has the lease read again before it counts, after a write that began at start and
-// that nothing would have refused. Whoever wrote in the same moment is seen by then, or
-// sees us. A write that took longer, and one over the note of an owner who may live,
-// may have replaced what counted: that one finds out at its next renewal, until when we wait.
+// doubt requires the lease to be read again before it counts, after a write that began at start
+// and that the store would not have refused. By then a host that wrote at the same moment is
+// seen, or sees us. A slower write, or one over the note of an owner that may be alive, may have
+// replaced a valid lease: then we wait until that owner must have noticed at its next renewal.
 func (l *Lease) doubt(start time.Time, ended bool) {
 	now := l.o.Clock()
 	l.confirmAt = now.Add(confirmAfter)
@@ -141,7 +141,7 @@ func (l *Lease) doubt(start time.Time, ended bool) {
 	}
 }
 
-// confirm reads the lease again that was taken a moment ago.
+// confirm reads the lease again once confirmAt has come, and renews it.
 func (l *Lease) confirm(ctx context.Context) error {
 	if l.o.Clock().Before(l.confirmAt) {
 		return ErrConfirming
@@ -155,15 +155,15 @@ func (l *Lease) confirm(ctx context.Context) error {
 	case err != nil && l.mine && l.confirmAt.IsZero():
 		l.confirmAt = l.o.Clock()
 	case err == nil:
-		// It was judged before whether the replica may be written to, and another one may have
-		// written between.
+		// The replica was examined before the lease counted, and another host may have written
+		// to it in between.
 		l.unseen = true
 		return errUnseen
 	}
 	return err
 }
 
-// stillOurs reads the lease, which is to hold our own last note.
+// stillOurs reads the lease and returns an error unless it is our own last note.
 func (l *Lease) stillOurs(ctx context.Context) error {
 	was, pending := l.note, l.pending
 	ours := was.Nonce
@@ -177,7 +177,7 @@ func (l *Lease) stillOurs(ctx context.Context) error {
 		l.pending = "" // applied after all, and its reply was lost
 	case l.note.Nonce != ours && l.stale(l.lineage):
 		was.Fence = max(was.Fence, l.note.Fence)
-		l.note = was // the state directory is to remember no other's
+		l.note = was // the state directory must not remember another host's nonce
 		return errStale
 	case l.note.Nonce != ours:
 		return l.taken()
@@ -185,11 +185,11 @@ func (l *Lease) stillOurs(ctx context.Context) error {
 	return nil
 }
 
-// errStale says that a late write of a former owner is where our note was.
+// errStale says that a late write of a former owner has replaced our note.
 var errStale = errors.New("a late write of a former owner has replaced the replica's lease")
 
-// served demands, where the lease alone says little, that the replica is named for the
-// lineage that we write for.
+// served returns an error if the store is not guarded and the replica is not named for the
+// lineage that we write for: there the lease alone proves little.
 func (l *Lease) served(ctx context.Context) error {
 	if l.guarded() || l.lineage == "" || l.o.Named == nil {
 		return nil
@@ -204,26 +204,26 @@ func (l *Lease) served(ctx context.Context) error {
 	return nil
 }
 
-// unwatched is for how long after it was written nobody else takes a lease of that life,
-// whom nothing else tells that it is free: they watch it for its life and a margin. Clocks
-// differ by less than the rest in that time.
+// unwatched is how long after it was written a note of that life keeps every other host from
+// taking the lease: they watch it unchanged for life plus margin first. confirmAfter is more
+// than clocks can drift apart in that time.
 func unwatched(life time.Duration) time.Duration { return life + margin - confirmAfter }
 
-// asleep is how much further than the monotonic clock the wall clock has gone: the machine was
-// suspended, and others have waited meanwhile. Where the clock was set instead, a claim that
-// would last ends early, and never one late.
+// asleep is how much more the wall clock advanced than the monotonic clock: the machine was
+// suspended, while other hosts' waiting went on. If the wall clock was set instead, a claim may
+// end too early, but never too late.
 func asleep(from, now time.Time) time.Duration {
 	return max(0, now.Round(0).Sub(from.Round(0))-now.Sub(from))
 }
 
-// before reports whether it is before end, which is some time after from.
+// before reports whether the time is before end, counting suspensions since from.
 func (o *Options) before(end, from time.Time) bool {
 	now := o.Clock()
 	return now.Add(o.Asleep(from, now)).Before(end)
 }
 
-// alive returns an error once somebody else may have taken the lease over since it was last
-// renewed, where nothing would have refused our own next note.
+// alive returns an error if the store is not guarded and somebody else may have taken the lease
+// since it was last renewed: the store would not refuse our next note.
 func (l *Lease) alive() error {
 	if l.guarded() || l.o.before(l.alone, l.from) {
 		return nil
@@ -274,19 +274,19 @@ func (l *Lease) renew(ctx context.Context, life time.Duration) error {
 		switch {
 		case !l.found: // somebody emptied the replica
 			return l.moved()
-		case l.note.Nonce == l.pending: // applied after all, perhaps long ago, and its reply was lost
+		case l.note.Nonce == l.pending: // an earlier attempt was applied after all, and its reply was lost
 			ours, l.pending = l.pending, ""
-		case l.note.Nonce == ours: // refused although nobody else wrote: the ETag had another form
+		case l.note.Nonce == ours: // refused although nobody else wrote: the reply's ETag had another form
 			l.asks = true
 		default:
 			return l.taken()
 		}
 	}
-	l.guard.Store(GuardCreate) // what we wrote ourselves does not match what the store told us
+	l.guard.Store(GuardCreate) // not even the ETag of our own write matches: If-Match is of no use here
 	return fmt.Errorf("renew lease: %w", store.ErrConflict)
 }
 
-// renewed notes that the lease is ours from start on.
+// renewed records that the lease was renewed at start.
 func (l *Lease) renewed(start time.Time, life time.Duration) {
 	l.from, l.until, l.alone, l.lapsed = start, start.Add(claimOf(l.Guard())), start.Add(unwatched(life)), false
 	l.idleAt = start.Add(idleAfter)
@@ -295,8 +295,8 @@ func (l *Lease) renewed(start time.Time, life time.Duration) {
 	}
 }
 
-// moved notes that another writer came, or may have come, between our look and our
-// write: what we concluded from it holds no longer.
+// moved gives up the claim: another writer came, or may have come, since we inspected the
+// replica, so it must be examined again.
 func (l *Lease) moved() error {
 	l.reset()
 	if l.note.Owner == "" {
@@ -305,13 +305,13 @@ func (l *Lease) moved() error {
 	return fmt.Errorf("%w (its owner: %s)", ErrMoved, l.note.Owner)
 }
 
-// taken notes that another's note is where ours was.
+// taken gives up the claim: another host's note is where ours was.
 func (l *Lease) taken() error {
 	l.reset()
 	return fmt.Errorf("%w: %s (fence %d)", ErrFenced, l.note.Owner, l.note.Fence)
 }
 
-// next is the note that comes after what was last seen.
+// next returns our note that is to replace the one last seen.
 func (l *Lease) next(start time.Time, life time.Duration) Note {
 	if l.pending == "" {
 		l.pending = rand.Text()
@@ -326,14 +326,14 @@ func (l *Lease) next(start time.Time, life time.Duration) Note {
 	return note
 }
 
-// write stores note in place of what was last seen. The state directory knows
-// the new nonce before the store does.
+// write stores note in place of the one last seen. It saves the new nonce in the state
+// directory first.
 func (l *Lease) write(ctx context.Context, note Note) error {
 	nonces := []string{unsettled + note.Nonce}
 	switch {
 	case l.continuous:
 		nonces = []string{note.Nonce, l.note.Nonce}
-	case !l.found: // a directory that is away may come back with our last note
+	case !l.found: // a missing directory may come back, with our last note in it
 		nonces = append(nonces, l.remembered[:min(len(l.remembered), 3)]...)
 	}
 	if err := l.o.Save(nonces...); err != nil {
@@ -346,7 +346,7 @@ func (l *Lease) write(ctx context.Context, note Note) error {
 	object, err := l.o.Store.Put(ctx, Key, body, l.condition(l.Guard()))
 	if errors.Is(err, errors.ErrUnsupported) {
 		if l.found {
-			l.guard.CompareAndSwap(GuardConditional, GuardCreate) // it was honoured before
+			l.guard.CompareAndSwap(GuardConditional, GuardCreate) // the store no longer supports If-Match
 		}
 		object, err = l.o.Store.Put(ctx, Key, body, store.PutOptions{})
 	}

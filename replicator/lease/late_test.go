@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// overtaken are two hosts at a store that lets a write replace what its sender has not seen. A
-// renewal of a's was under way for long, b took the lease and named the replica for another
-// lineage, and now a's note is there.
+// overtaken are two hosts at a store without conditional writes. A renewal of a's was delayed
+// for long; meanwhile b took the lease and named the replica for another lineage; then a's
+// late note replaced b's.
 type overtaken struct {
 	c     *cell
 	now   time.Time
@@ -83,8 +83,8 @@ func (w *overtaken) arrives(t *testing.T, n Note) {
 	w.c.data, w.c.version = data, w.c.version+1
 }
 
-// TestLease_C14_lapsed: who finds a note of its own, but has not renewed in time, looks at the
-// replica; if that lets it write, it waits until another owner must have found out, and looks
+// TestLease_C14_lapsed: a host that finds its own note, but has not renewed it in time, examines
+// the replica; if it may write, it waits until another owner must have noticed, and examines it
 // again.
 func TestLease_C14_lapsed(t *testing.T) {
 	t.Parallel()
@@ -119,9 +119,9 @@ func TestLease_C14_lapsed(t *testing.T) {
 	}
 }
 
-// TestLease_C14_overwritten: whoever the replica is named for takes its lease again at once
-// when a late write has replaced it, in the middle of its work or after a restart; who
-// finds the replica named for another lineage does not.
+// TestLease_C14_overwritten: the host for whose lineage the replica is named takes the lease
+// back at once when a late write has replaced it, during its work or after a restart; a host
+// that finds the replica named for another lineage does not.
 func TestLease_C14_overwritten(t *testing.T) {
 	t.Parallel()
 	for _, ignores := range []string{"match", "all"} {
@@ -154,7 +154,7 @@ func TestLease_C14_overwritten(t *testing.T) {
 	}
 }
 
-// TestLease_C14_named: where the lease says little, each renewal asks whose the replica is.
+// TestLease_C14_named: on an unguarded store, each renewal reads whose lineage the replica is.
 func TestLease_C14_named(t *testing.T) {
 	t.Parallel()
 	for ignores, want := range map[string]error{"": nil, "match": ErrMoved, "all": ErrMoved} {
@@ -221,8 +221,8 @@ func TestLease_C14_slowUpload(t *testing.T) {
 	}
 }
 
-// TestLease_P4_suspended: the monotonic clock stands still while a machine is suspended, and another host has
-// waited. Who wakes up asks before it writes, at every kind of store.
+// TestLease_P4_suspended: the monotonic clock stands still while a machine is suspended, and another host may
+// have taken the lease. After waking up, the host reads the lease before it writes, on every kind of store.
 func TestLease_P4_suspended(t *testing.T) {
 	t.Parallel()
 	for _, ignores := range []string{"", "match", "all"} {

@@ -1,6 +1,6 @@
-// Package lease keeps one writer at a time on a replica, by conditional writes of
-// one small object with a fencing number, or, where a store honours none, by reading
-// that object before and after each write of it.
+// Package lease makes sure that one host at a time writes to a replica. It uses conditional
+// writes of one small object with a fencing number; on a store that does not honour them, it
+// reads that object before and after each write of it.
 package lease
 
 import (
@@ -16,45 +16,45 @@ import (
 )
 
 const (
-	claimGuarded   = busyLife - margin // how long after a renewal we write without asking
+	claimGuarded   = busyLife - margin // how long after a renewal we write without asking the store
 	claimUnguarded = margin
 )
 
-// unsettled stands in the state directory before the nonce of a lease that was
-// taken over but whose owner had not settled yet.
+// unsettled is the prefix, in the state directory, of the nonce of a lease that was taken
+// over before its owner had called Settle.
 const unsettled = "unsettled "
 
-// Errors of ownership. None is final: whoever meets one examines the replica again.
+// Errors of ownership. None is final: on each of them the caller examines the replica again.
 var (
-	// ErrFenced says that another writer took over while the lease was ours.
+	// ErrFenced says that another writer took the lease over while it was ours.
 	ErrFenced = errors.New("another writer has taken this replica over")
 	// ErrHeld says that another writer's lease is still valid.
 	ErrHeld = errors.New("another writer holds this replica's lease")
-	// ErrMoved says that the lease changed hands, or is gone, since it was inspected.
+	// ErrMoved says that the lease may have changed hands, or is gone, since it was inspected.
 	ErrMoved = errors.New("this replica's lease is not as it was left: looking at the replica anew")
-	// ErrConfirming says that the lease was taken, and is read again in a few
-	// seconds: the store would not have refused a second writer.
+	// ErrConfirming says that the lease was taken but has to be read again before it
+	// counts: the store would not have refused a second writer. Retry in a moment.
 	ErrConfirming = errors.New("the replica's lease was taken and is read again in a moment")
 )
 
-// errUnseen says that the lease counts now, and that what was concluded before may not.
+// errUnseen says that the lease counts now, but that the caller must examine the replica again.
 var errUnseen = fmt.Errorf("%w: %w", ErrConfirming, ErrMoved)
 
 // Options of a lease. Store, Owner, Clock and Save are needed.
 type Options struct {
 	Store store.Store
-	Owner string                       // who writes
-	Boot  string                       // since when this machine runs; "": not known
-	Self  string                       // ThisProcess; "": not known
-	File  func() string                // identifies the file that is replicated, "" where it cannot; nil: never known
-	Clock func() time.Time             // of what passes while this machine runs: see Asleep
-	Save  func(nonces ...string) error // remembers in the state directory which notes were ours
+	Owner string                       // names this writer
+	Boot  string                       // this machine's boot id; "": unknown
+	Self  string                       // ThisProcess; "": unknown
+	File  func() string                // identifies the replicated file, "" if it cannot; nil: always unknown
+	Clock func() time.Time             // may stand still while this machine is suspended: see Asleep
+	Save  func(nonces ...string) error // stores in the state directory which notes were ours
 
-	// Asleep is how much more time has passed since from than Clock tells; nil: as the wall clock tells.
+	// Asleep returns how much more time has passed between from and now than Clock tells; nil: see asleep.
 	Asleep func(from, now time.Time) time.Duration
 
-	// Named reads which lineage the replica is named for, "" for none; nil: that is not known. Where
-	// nothing refuses a late write of the lease, that decides.
+	// Named reads the lineage that the replica is named for, "" for none; nil: unknown. On a store
+	// that would not refuse a late write of the lease, this decides whose the replica is.
 	Named func(context.Context) (string, error)
 }
 
@@ -68,47 +68,47 @@ type Options struct {
 //	  │ another's note │
 //	  └────────────────┘ fenced: look again
 //
-// Where the store does not compare ETags, a write that was under way for long may replace
-// another's note, and a note of ours says little. There the lease counts for what the replica
-// was seen to hold after the lease had been taken, as long as each renewal is through before
-// anybody can have taken it over since the last; and each asks whose the replica is.
+// On a store that does not compare ETags, a write that was delayed for long may replace
+// another host's note, so finding our own note proves little. There the lease only counts
+// once the replica was examined after the lease was taken, and only while each renewal
+// completes before anybody can have taken the lease since the previous one; each renewal
+// also reads whose lineage the replica is named for.
 //
-// It is taken over when it was given up, when its owner was a process of this
-// machine that is dead, or when it was watched unchanged for its whole life. What
-// another host's clock says is never believed. Whether the replica may be written to at
-// all is not the lease's matter: see package lineage.
+// A lease may be taken when it was released, when its owner was a process of this machine
+// that is dead, or when its note was watched unchanged for its whole life. Another host's
+// clock is never believed. Whether the replica may be written to at all is not decided
+// here: see package lineage.
 //
-// Whether the note that is found was our own last one is told by its nonce, which
-// the state directory remembers: a copy of that directory on another machine
-// stops being it as soon as one of both has written. Until then a clone looks like its
-// original after a crash, even by name; so a lease that is our own is waited for
-// too, unless this machine has not been booted since.
+// The note found is our own last one if the state directory remembers its nonce. Of two
+// copies of a state directory, this holds only until either has written; before that a
+// clone looks just like its original after a crash, even by name. So even our own lease has
+// to expire first, unless this machine has not been rebooted since.
 type Lease struct {
-	Uploads Uploads // under it
+	Uploads Uploads // without a reply, that may still reach the store
 
 	o     Options
 	guard atomic.Value // Guard; read at scrape
 
-	mu         sync.Mutex // held over the lease's own requests, which are small; guards all below
+	mu         sync.Mutex // held across the lease's own requests, which are small; guards all below
 	sight                 // what is in the store
-	inspected  bool       // it is what the owner of this Lease drew its conclusions from
-	continuous bool       // by the state directory: its note is our own last one
-	remembered []string   // as Inspect was told
-	waited     bool       // it was another's when we last wanted it
+	inspected  bool       // sight is what the caller last examined with Inspect
+	continuous bool       // the state directory says that the note is our own last one
+	remembered []string   // as passed to Inspect
+	waited     bool       // another host held it when we last tried to take it
 	mine       bool
 	from       time.Time // when it was last renewed: see Options.Asleep
-	until      time.Time // we may write before, if it is ours
-	alone      time.Time // nobody else can have taken it before
-	lapsed     bool      // somebody may have, since it was last ours
-	unseen     bool      // it is ours, and the replica was not inspected since
-	lineage    string    // that we write for, see Serve
-	idleAt     time.Time // when it is to be renewed at the latest
+	until      time.Time // we may write before this, if it is ours
+	alone      time.Time // nobody else can have taken it before this
+	lapsed     bool      // somebody else may have taken it since it was last ours
+	unseen     bool      // it is ours, but the replica was not inspected since it was confirmed
+	lineage    string    // the lineage that we write for, see Serve
+	idleAt     time.Time // when it must be renewed even if nothing is written
 	confirmAt  time.Time // when it is to be read again before it counts; zero: it counts
-	pending    string    // the nonce of a write whose fate is not known
-	asks       bool      // a write's reply does not tell the ETag that If-Match wants
+	pending    string    // the nonce of a write whose outcome is unknown
+	asks       bool      // the ETag in a write's reply does not work with If-Match: read it after each write
 }
 
-// New returns a lease that nobody has asked for yet.
+// New returns a lease that is not held.
 func New(o Options) *Lease {
 	if o.Asleep == nil {
 		o.Asleep = asleep
@@ -118,19 +118,19 @@ func New(o Options) *Lease {
 	return l
 }
 
-// Guard returns what the store was found to offer. It waits for nobody.
+// Guard returns which conditions the store was found to honour. It takes no lock.
 func (l *Lease) Guard() Guard { return l.guard.Load().(Guard) }
 
 // Finding is what Inspect found.
 type Finding struct {
 	Found      bool
 	Note       Note
-	Continuous bool // it is our own last one: nobody else wrote since
-	Ended      bool // its writer has certainly ended, and nothing of it is under way
-	Unsettled  bool // we took it, and had not settled when we last ended or looked: it says nothing of the replica
+	Continuous bool // the note is our own last one: nobody else wrote since
+	Ended      bool // its writer has certainly ended, and has no write under way
+	Unsettled  bool // we took the lease but never settled: our note says nothing about whose the replica is
 }
 
-// Inspect reads the lease. Nothing may be written before.
+// Inspect reads the lease; remembered are the nonces that Save stored. It must precede any write.
 func (l *Lease) Inspect(ctx context.Context, remembered []string) (Finding, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -142,40 +142,40 @@ func (l *Lease) Inspect(ctx context.Context, remembered []string) (Finding, erro
 	l.continuous = l.found && slices.Contains(remembered, l.note.Nonce)
 	unsettled := slices.Contains(remembered, unsettled+l.note.Nonce)
 	sameBoot := l.o.Boot != "" && l.note.Boot == l.o.Boot
-	// Who has the state directory has its lock, so the process that had it is dead. Where
-	// that directory was lost, or is an old one, the kernel tells.
+	// We hold the state directory's lock, so the process that wrote a note remembered there is
+	// dead. If the directory was lost or is an old copy, the kernel tells whether the process of
+	// our name still runs. Our own pid is no other process: a missing directory has come back.
 	l.own = sameBoot && (l.continuous || unsettled ||
-		l.note.Owner == l.o.Owner && (Gone(l.note.Process) || l.o.Self != "" && l.note.Process == l.o.Self)) // or of this
-	// very process: a directory that was away is back
+		l.note.Owner == l.o.Owner && (Gone(l.note.Process) || l.o.Self != "" && l.note.Process == l.o.Self))
 	l.inspected, l.remembered, l.unseen = true, remembered, false
 	ended := !unsettled && (l.own || l.note.Released)
 	return Finding{Found: l.found, Note: l.note, Continuous: l.continuous, Ended: ended, Unsettled: unsettled}, nil
 }
 
-// Vacant reports whether nobody can write to the replica without changing the lease
-// that was inspected. Where somebody can, what is there is only final once Hold
-// has succeeded.
+// Vacant reports whether nobody can write to the replica without changing the lease that
+// was inspected. If somebody can, the replica's contents are final only once Hold has
+// succeeded.
 func (l *Lease) Vacant() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.found || (l.note.Released || l.own) && !l.lapsed || l.counts()
 }
 
-// counts reports whether the lease is ours beyond doubt, or was.
+// counts reports whether the lease was taken and confirmed; it may have expired since.
 func (l *Lease) counts() bool {
 	return l.mine && l.confirmAt.IsZero() && l.Guard() != GuardUnknown && !l.unseen
 }
 
-// Serve says that the replica is named for a lineage, and that we write for it.
+// Serve sets the lineage that we write for and that the replica is named for, "" for none.
 func (l *Lease) Serve(lineage string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lineage = lineage
 }
 
-// Settle says that the owner has made its history continue what is there, or
-// has leapt over it: from now on it is ours by the state directory. A crash before
-// leaves a lease of ours that proves nothing.
+// Settle says that the owner's next file continues the replica's history, or begins a
+// chain behind it: from now on the state directory knows the lease as ours. After a crash
+// before Settle, a lease of ours proves nothing about the replica.
 func (l *Lease) Settle() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -216,8 +216,8 @@ func (l *Lease) ensure(ctx context.Context) error {
 	return l.renew(ctx, busyLife)
 }
 
-// Idle keeps a lease that nobody writes under, and returns when to call it again. A
-// zero time is not before the next Hold.
+// Idle keeps a lease while nothing is written, and returns when to call it again; the zero
+// time means not before the next Hold.
 func (l *Lease) Idle(ctx context.Context) (time.Time, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -233,10 +233,10 @@ func (l *Lease) Idle(ctx context.Context) (time.Time, error) {
 	return l.idleAt, nil
 }
 
-// During does f, which may take long, and keeps the lease in the meantime. When the lease
-// is lost, f's context ends, and the loss is returned whatever f did. So is what it meets who
-// asks for the lease at the end, where the claim was over by then: f's work may have become
-// visible when the replica was another's already.
+// During calls f, which may take long, and renews the lease meanwhile. If the lease is lost, it
+// cancels f's context and returns the loss, whatever f returned. If f succeeds, During returns
+// what Hold does: if the claim had ended by then, f's work may have become visible when another
+// host owned the replica.
 func (l *Lease) During(ctx context.Context, f func(context.Context) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -271,7 +271,7 @@ func (l *Lease) During(ctx context.Context, f func(context.Context) error) error
 	return l.Hold(ctx)
 }
 
-// keep renews when a third of the claim is left. What fails otherwise is tried again.
+// keep renews the lease when less than a third of the claim is left. It is called every second.
 func (l *Lease) keep(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -281,21 +281,21 @@ func (l *Lease) keep(ctx context.Context) error {
 	return l.renew(ctx, busyLife)
 }
 
-// Drop forgets a claim that proved to be none: the replica holds what we did not write.
+// Drop gives up a claim without a request, because another writer's object was found in the replica.
 func (l *Lease) Drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.reset()
 }
 
-// reset forgets what was concluded from the last look.
+// reset forgets everything that was concluded from the last read of the lease.
 func (l *Lease) reset() {
 	l.mine, l.inspected, l.continuous, l.own, l.unseen = false, false, false, false, false
 	l.confirmAt, l.pending, l.lineage = time.Time{}, "", ""
 }
 
-// Release gives the lease up, so that another need not wait. It does nothing
-// when the lease is not ours.
+// Release gives the lease up, so that another host need not wait. It does nothing if the
+// lease is not ours.
 func (l *Lease) Release(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -314,7 +314,7 @@ func (l *Lease) Release(ctx context.Context) error {
 	note := l.next(l.o.Clock(), busyLife)
 	note.Released = true
 	err := l.write(ctx, note)
-	l.reset() // also where the fate of the write is not known: what is pending is no claim
+	l.reset() // even if the outcome of the write is unknown: a pending write is no claim
 	if err != nil && !errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("release lease: %w", err)
 	}

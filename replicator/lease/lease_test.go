@@ -34,7 +34,7 @@ func (p *party) look() error {
 	return err
 }
 
-// hold is Hold, past what a store without conditions makes a writer wait for.
+// hold is Hold, with the waits skipped that a store without conditions demands.
 func (p *party) hold(now *time.Time) error {
 	err := p.Hold(context.Background())
 	if errors.Is(err, ErrConfirming) {
@@ -44,7 +44,7 @@ func (p *party) hold(now *time.Time) error {
 	return err
 }
 
-// confirmed is Hold once it has been waited for long enough, with the look that follows.
+// confirmed waits until the lease can be confirmed, holds it, and inspects the replica again.
 func (p *party) confirmed() error {
 	err := p.Hold(context.Background())
 	if errors.Is(err, errUnseen) {

@@ -14,33 +14,33 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Key is where a replica says who writes to it.
+// Key is the key of the object that names a replica's writer.
 const Key = "sqlwatch/lease"
 
 // Note is the lease object.
 type Note struct {
-	Fence    uint64    `json:"fence"` // rises with every change of hands
-	Nonce    string    `json:"nonce"` // of this very note
+	Fence    uint64    `json:"fence"` // rises each time the lease is taken
+	Nonce    string    `json:"nonce"` // unique to this note
 	Owner    string    `json:"owner"`
-	Boot     string    `json:"boot,omitempty"`    // of the owner's machine, since when it runs
+	Boot     string    `json:"boot,omitempty"`    // the boot id of the owner's machine
 	Process  string    `json:"process,omitempty"` // the owner's, see ThisProcess
 	File     string    `json:"file,omitempty"`    // what the owner replicates, see Options.File
-	Lineage  string    `json:"lineage,omitempty"` // that the replica was named for by then; "": not known
+	Lineage  string    `json:"lineage,omitempty"` // the replica's lineage when this was written; "": unknown
 	Life     float64   `json:"life_seconds,omitempty"`
-	Expires  time.Time `json:"expires"` // Life by the owner's clock, for people and for versions that believe it
+	Expires  time.Time `json:"expires"` // when Life ends by the owner's clock; for people and older versions
 	Released bool      `json:"released,omitempty"`
 }
 
-// life is how long the note must be watched unchanged before another may take the
-// lease. Nothing that a stranger wrote makes anybody wait for long, or hardly at all.
+// life is how long another host must watch the note unchanged before it may take the lease. It
+// is clamped, so that a foreign or corrupt note makes nobody wait for ever or too briefly.
 func (n Note) life() time.Duration {
 	if n.Life <= 0 {
-		return busyLife // of an earlier version, which wrote no other
+		return busyLife // an earlier version wrote the note; it knew no other life
 	}
 	return min(max(time.Duration(n.Life*float64(time.Second)), busyLife), time.Hour)
 }
 
-// body is what is stored.
+// body returns the note as it is stored.
 func (n Note) body() (store.Body, error) {
 	data, err := json.Marshal(n)
 	if err != nil {
@@ -57,12 +57,12 @@ func bodyOf(data []byte) store.Body {
 	}
 }
 
-// Read returns the lease that a replica holds, and its ETag. A replica without one,
-// or a place that is not there yet, is no error.
+// Read returns a replica's lease and its ETag. A replica without a lease, or a bucket or
+// directory that does not exist yet, is no error.
 func Read(ctx context.Context, st store.Store) (note Note, etag string, found bool, err error) {
 	body, object, err := st.Get(ctx, Key, 0, -1)
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrMisplaced) {
-		// The first write makes the place, or says why not.
+		// The first write creates the place, or reports why it cannot.
 		return Note{}, "", false, nil
 	}
 	if err != nil {

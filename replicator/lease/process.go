@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ThisProcess names this process in notes: its pid namespace, its pid there, and when
-// it was started, in ticks since the machine was. "" where /proc does not tell.
+// ThisProcess identifies this process in notes: its pid namespace, its pid there, and its
+// start time in clock ticks since boot. It returns "" if /proc does not tell.
 func ThisProcess() string {
 	namespace, start := pidNamespace(), startOf(os.Getpid())
 	if namespace == 0 || start == "" {
@@ -18,8 +18,8 @@ func ThisProcess() string {
 	return fmt.Sprintf("%d/%d/%s", namespace, os.Getpid(), start)
 }
 
-// Gone reports whether a process of this boot of the machine has ended for certain. Of
-// one in another container nothing is certain.
+// Gone reports whether a process of this machine's current boot has certainly ended. It is
+// false for a process of another pid namespace, such as a container's.
 func Gone(process string) bool {
 	var namespace uint64
 	var pid int
@@ -30,7 +30,7 @@ func Gone(process string) bool {
 	return namespace == pidNamespace() && startOf(pid) != start
 }
 
-// pidNamespace returns the inode of our pid namespace, 0 where it is not known.
+// pidNamespace returns the inode of our pid namespace, 0 if unknown.
 func pidNamespace() uint64 {
 	var st unix.Stat_t
 	if unix.Stat("/proc/self/ns/pid", &st) != nil {

@@ -8,43 +8,43 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// sight is what was last written to the store, or seen there. Lease.mu guards it.
+// sight is the note that we last read from the store or wrote to it. Lease.mu guards it.
 type sight struct {
 	note  Note
-	etag  string    // "" where the store tells none
+	etag  string    // "" if the store does not tell it
 	found bool      // there is a note
 	seen  time.Time // since when note has been unchanged, by our clock
-	own   bool      // note is of a process of this machine that is dead
+	own   bool      // note was written by a dead process of this machine, or by this process
 }
 
-// look reads the note that is there.
+// look reads the note from the store.
 func (s *sight) look(ctx context.Context, o Options) error {
 	note, etag, found, err := Read(ctx, o.Store)
 	if err != nil {
 		return err
 	}
 	if s.seen.IsZero() || found != s.found || etag != s.etag || note.Nonce != s.note.Nonce {
-		s.seen, s.own = o.Clock(), false // what was known of the writer was known of another note
+		s.seen, s.own = o.Clock(), false // own was about another note
 	}
 	s.note, s.etag, s.found = note, etag, found
 	return nil
 }
 
-// free reports whether the lease that was looked at may be taken: it was given up; it
-// is our own and of the same boot of this machine, whose other processes the state
-// directory's lock keeps out; or we have watched it for its whole life.
+// free reports whether the lease may be taken: there is none; it was released; it is own,
+// so its writer is dead or this process; or we have watched it unchanged for its whole
+// life.
 func (s *sight) free(now time.Time) bool {
 	return !s.found || s.note.Released || s.own || now.Sub(s.seen) > s.note.life()+margin
 }
 
-// stale reports whether the note is of a lineage that the replica is no longer of: a late
-// write, of a host that is told so as soon as it looks. Whoever takes a replica over for
-// another lineage names it before its notes do.
+// stale reports whether the note names another lineage than the replica: it is a late write of a
+// former owner, which learns of that at its next read. A host that takes a replica over for
+// another lineage names the replica first and only then writes notes of that lineage.
 func (s *sight) stale(lineage string) bool {
 	return s.found && lineage != "" && s.note.Lineage != "" && s.note.Lineage != lineage
 }
 
-// held says who has the lease and what to do about it.
+// held returns the error that names the lease's holder and says what to do about it.
 func (s *sight) held(o Options) error {
 	left := max(0, s.note.life()+margin-o.Clock().Sub(s.seen)).Round(time.Second)
 	if s.note.Owner == o.Owner {
@@ -56,12 +56,12 @@ func (s *sight) held(o Options) error {
 		"stop that writer, or give this one its own prefix", ErrHeld, s.note.Owner, left)
 }
 
-// condition is what must hold for a write in place of what was seen, as far as the store knows conditions.
+// condition returns the conditions for replacing the note last seen, as far as the store honours them.
 func (s *sight) condition(g Guard) store.PutOptions {
 	switch {
 	case !s.found:
 		return store.PutOptions{Create: g != GuardNone}
-	case g == GuardConditional || g == GuardUnknown: // what is not known yet may be honoured
+	case g == GuardConditional || g == GuardUnknown: // not probed yet: the store may honour it
 		return store.PutOptions{Match: s.etag}
 	}
 	return store.PutOptions{}

@@ -4,7 +4,7 @@ package lease
 
 import "time"
 
-// The times of tests in which hosts wait for each other; of no program that is given to anybody.
+// Times for tests in which hosts wait for each other; no released program has them.
 const (
 	busyLife  = 4 * time.Second
 	idleLife  = 10 * time.Second

@@ -5,11 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// Uploads knows what may still arrive at the store that nobody has answered for.
+// Uploads tracks whether uploads to which no reply came may still reach the store.
 type Uploads struct{ commits, whole atomic.Bool }
 
-// Note notes whether a file may still arrive: of what was committed since the replica's tip,
-// or of the whole database. A later one of the same kind holds what it holds.
+// Note records whether a file may still arrive: one of new commits, or (whole) one of the whole
+// database. One flag for each kind is enough, because a later file of a kind covers an earlier
+// one.
 func (u *Uploads) Note(whole, adrift bool) {
 	which := &u.commits
 	if whole {
@@ -20,5 +21,5 @@ func (u *Uploads) Note(whole, adrift bool) {
 
 func (u *Uploads) adrift() bool { return u.commits.Load() || u.whole.Load() }
 
-// errAdrift says why a lease is left to expire: who finds it released joins the replica's tip.
+// errAdrift says why a lease is left to expire: a host that finds it released joins the tip at once.
 var errAdrift = errors.New("release lease: an upload that was not answered may still arrive")
