@@ -11,22 +11,22 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 )
 
-// ErrForeign says that a replica's space holds the history of another database, or of
-// another program. Nothing is stored there.
+// ErrForeign says that the replica's prefix or directory holds the history of another database
+// or of another program. sqlwatch stores nothing there.
 var ErrForeign = errors.New("the replica's space holds another's history")
 
-// ClaimError says why a replica is not written to: whose history it holds.
+// ClaimError says why sqlwatch does not write to a replica: whose history it holds.
 type ClaimError struct {
 	Replica string
 	Verdict lineage.Verdict // Diverged, Foreign or Stranger
-	Lineage lineage.Lineage // that was met
-	Writer  string          // who wrote last; "" where that is not known
+	Lineage lineage.Lineage // the replica's
+	Writer  string          // who wrote to it last; "": unknown
 	TXID    ltx.TXID        // the replica's last
-	At      time.Time       // of TXID
-	Noted   bool            // this database was restored from there, of an older moment
+	At      time.Time       // the time of TXID
+	Noted   bool            // this database was restored from that replica, but to an older moment
 }
 
-// Error says what was met, what was done and what to do.
+// Error says what was found, what was done and what to do.
 func (e *ClaimError) Error() string {
 	if e.Verdict == lineage.Stranger {
 		return e.Replica + ": it holds files that sqlwatch did not write (Litestream's?); nothing was stored: use an empty " +
@@ -59,7 +59,7 @@ func (e *ClaimError) Error() string {
 		"both histories stay restorable", e.Replica, what, whose, e.TXID, cure)
 }
 
-// Unwrap tells the kind.
+// Unwrap returns lease.ErrFenced or ErrForeign.
 func (e *ClaimError) Unwrap() error {
 	if e.Verdict == lineage.Diverged {
 		return lease.ErrFenced

@@ -18,7 +18,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// ClaimantOptions are what a claim to a replica rests on. All are needed, Boot apart.
+// ClaimantOptions are the parts and facts that a Claimant works with. All but Boot are required.
 type ClaimantOptions struct {
 	Replica     string
 	Store       store.Store
@@ -28,26 +28,26 @@ type ClaimantOptions struct {
 	Original    *Original
 	Owner, Boot string        // see lease.Options
 	Adopt       bool          // continue a history that another program began
-	Keep        time.Duration // how long what is succeeded is kept
+	Keep        time.Duration // how long restore points are kept, also once another lineage succeeds ours
 
-	Spool   func() *spool.Spool                   // what was captured; nil before anything was
-	Compare func(context.Context) error           // makes capture compare the database with what is known of it
-	Judged  func(v lineage.Verdict, found string) // told of each verdict, with the lineage it was about
-	Claimed func(lineage.Lineage)                 // told of the lineage that is written to
+	Spool   func() *spool.Spool                   // the capture's spool; nil before capture was first opened
+	Compare func(context.Context) error           // makes capture compare the database with its page checksums
+	Judged  func(v lineage.Verdict, found string) // called with each verdict and the lineage found
+	Claimed func(lineage.Lineage)                 // called with the lineage that is about to be written to
 	Logger  *slog.Logger
 	Clock   func() time.Time
 }
 
-// Claimant finds out whose history a replica holds, and whether ours may go on there.
+// Claimant finds out whose history a replica holds, and whether ours may continue it.
 type Claimant struct {
 	o     ClaimantOptions
-	named atomic.Bool // the replica is, or was, of our lineage
+	named atomic.Bool // this process has named the replica for our lineage
 }
 
-// NewClaimant returns one that has not looked yet.
+// NewClaimant returns a Claimant that has not looked at the replica yet.
 func NewClaimant(o ClaimantOptions) *Claimant { return &Claimant{o: o} }
 
-// errComparing says that it is not known yet whether the database is what the replica's tip is.
+// errComparing says that it is not known yet whether the database equals the state at the replica's tip.
 var errComparing = fmt.Errorf("the database is being compared with the replica: %w", lease.ErrConfirming)
 
 // Sight is what one look at a replica found.
@@ -55,22 +55,22 @@ type Sight struct {
 	Lease lease.Finding
 	Line  lineage.Stored
 	Tip   catalog.Tip
-	Taken bool // something of a replica's is there
+	Taken bool // the replica is not empty
 }
 
-// Continuous reports whether nothing of another writer can still be under way, so that the
-// next file may join the last.
+// Continuous reports whether no write of another host can still be under way, so that our
+// next file may join the last one.
 func (s Sight) Continuous() bool { return !s.Lease.Found || s.Lease.Continuous || s.Lease.Ended }
 
-// late reports whether the lease is of a lineage that the replica is not of, and so of no
-// writer of its tip: a write of it that was under way for long.
+// late reports whether the lease names another lineage than the replica does. Such a note is a
+// delayed write of a former owner, which did not write the tip.
 func (s Sight) late() bool {
 	of := s.Lease.Note.Lineage
 	return of != "" && s.Line.Found && of != s.Line.ID
 }
 
-// begun reports whether the tip is of the lineage that the replica is named for. That may have
-// stored nothing yet: then who is what the tip is proves to go on with another one.
+// begun reports whether the tip belongs to the lineage that the replica is named for. That lineage
+// may have stored nothing yet: then a database that equals the tip continues its predecessor.
 func (s Sight) begun() bool {
 	all := s.Line.Predecessors
 	return len(all) == 0 || s.Tip.TXID > all[len(all)-1].Until
@@ -91,7 +91,7 @@ func (c *Claimant) Look(ctx context.Context) (s Sight, err error) {
 	return s, err
 }
 
-// evidence collects what is known about the replica, and about us.
+// evidence collects what is known about the replica and about this database.
 func (c *Claimant) evidence(s Sight) lineage.Evidence {
 	mine, id := c.o.Custody.Get(), c.o.Original.Get()
 	fresh := mine.ID == "" && len(c.o.Saved.Get().Nonces) == 0 // the state directory is new, or was lost
@@ -106,7 +106,8 @@ func (c *Claimant) evidence(s Sight) lineage.Evidence {
 		Same: id.File != "" && id.File == s.Lease.Note.File && (fresh || sameBoot) && !s.late() &&
 			!s.Lease.Unsettled,
 	}
-	// Told once is done once: a lineage that came after ours was told to later.
+	// --adopt counts until it was acted on. The state directory remembers lineages that it made
+	// us succeed, but not against a lineage that has succeeded ours: that decision is newer.
 	e.Adopted = c.o.Adopt && !c.named.Load() || !e.Was && slices.Contains(mine.Succeeds, s.Line.ID)
 	e.Noted = id.Noted && s.Line.Found && id.Note.Lineage == s.Line.ID && id.Note.TXID == s.Tip.TXID
 	return e
@@ -121,13 +122,13 @@ func (c *Claimant) holds(t catalog.Tip) bool {
 	if sum, known := spool.ChecksumAt(t.TXID); known {
 		return t.Checksum == sum.String()
 	}
-	held := spool.List() // released as shipped to here, unless the numbers only happen to meet
+	held := spool.List() // everything up to the tip was released as shipped, unless the TXIDs match by chance
 	return len(held) > 0 && held[0].MinTXID == t.TXID+1 && t.Lineage != "" && t.Lineage == held[0].Lineage
 }
 
-// passed reports whether the replica was left behind by one that proved to be ours. A replica
-// that somebody copied, and in whose copy another host went on, has the same lineage and
-// may be as short: there the last writer is none that we know of.
+// passed reports whether the replica holds an older state of our lineage than we once found in one
+// of our replicas. A copy of our replica that another host continued has the same lineage and may
+// be as short, but its last writer is unknown to us.
 func (c *Claimant) passed(s Sight, mine State) bool {
 	if !s.Line.Found || s.Line.ID != mine.ID || s.Tip.TXID > mine.Reached {
 		return false
@@ -136,8 +137,8 @@ func (c *Claimant) passed(s Sight, mine State) bool {
 	return !s.Lease.Found || s.Lease.Continuous || writer == c.o.Owner || slices.Contains(mine.Writers, writer)
 }
 
-// contradicted reports whether the tip is none that we stored: a clone of our state
-// directory writes under the same lease until it is renewed.
+// contradicted reports whether we cannot have stored the tip: a clone with a copy of our state
+// directory writes under the same lease until one of both renews it.
 func (c *Claimant) contradicted(t catalog.Tip) bool {
 	spool := c.o.Spool()
 	if spool == nil || t.TXID == 0 {
@@ -147,7 +148,7 @@ func (c *Claimant) contradicted(t catalog.Tip) bool {
 	return t.TXID > spool.Last() || known && t.Checksum != "" && t.Checksum != sum.String()
 }
 
-// equals reports whether a state that was captured here is the one at the replica's tip.
+// equals reports whether a state captured here has the checksum of the replica's tip.
 func (c *Claimant) equals(t catalog.Tip) bool {
 	spool := c.o.Spool()
 	if spool == nil || t.Checksum == "" {
@@ -164,8 +165,8 @@ func (c *Claimant) equals(t catalog.Tip) bool {
 	return false
 }
 
-// Judge reports whether the replica may be written to, or returns why not, and tells the lease
-// for whom it is.
+// Judge returns the verdict whether we may write to the replica, with an error that says why not,
+// and tells the lease which lineage it serves.
 func (c *Claimant) Judge(ctx context.Context, s Sight) (lineage.Verdict, error) {
 	v, err := c.weigh(ctx, s)
 	serves := ""
@@ -201,7 +202,7 @@ func (c *Claimant) weigh(ctx context.Context, s Sight) (lineage.Verdict, error) 
 	}
 }
 
-// Name makes the replica of our lineage, if it is not yet.
+// Name names the replica for our lineage, if it is not yet.
 func (c *Claimant) Name(ctx context.Context, s Sight, v lineage.Verdict) error {
 	err := c.write(ctx, s, v)
 	if err == nil {
@@ -221,7 +222,7 @@ func (c *Claimant) write(ctx context.Context, s Sight, v lineage.Verdict) error 
 		until = c.Behind(s)
 	}
 	ended := now
-	for _, later := range []time.Time{s.Tip.At, s.Tip.Newest.Object.Modified} { // whichever clock is ahead
+	for _, later := range []time.Time{s.Tip.At, s.Tip.Newest.Object.Modified} { // clocks differ: take the latest
 		if later.After(ended) {
 			ended = later
 		}
@@ -260,9 +261,9 @@ func (c *Claimant) write(ctx context.Context, s Sight, v lineage.Verdict) error 
 	return err
 }
 
-// Behind returns the TXID behind which a chain of ours begins that cannot join the tip. Another
-// lineage's, that followed one itself, begins behind that one's end, and may have its first
-// file under way still.
+// Behind returns the TXID behind which our chain begins if it cannot join the tip. If the replica
+// is of another lineage that itself succeeded one, that lineage's chain begins behind the end of
+// its predecessor, and its first file may still be under way.
 func (c *Claimant) Behind(s Sight) ltx.TXID {
 	end := s.Tip.TXID
 	if all := s.Line.Predecessors; len(all) > 0 {
@@ -275,32 +276,32 @@ func (c *Claimant) Behind(s Sight) ltx.TXID {
 	return LeapOver(end)
 }
 
-// Ours reports whether what was seen is a history that ours may be appended to at once.
+// Ours reports whether our history may be appended to the replica's at once.
 func (c *Claimant) Ours(s Sight) bool {
 	return lineage.Judge(c.evidence(s)) == lineage.Continue && s.Continuous()
 }
 
-// Agrees reports whether what we ship next may join the replica's tip: whether that is
-// the state that we know by its TXID. Capture's position may have been taken from this
-// replica, at the TXID from.
+// Agrees reports whether the next file that we ship may join the replica's tip: whether the tip
+// is the state that we know by its TXID. from is the TXID at which capture took its position
+// from this replica, 0 if it did not.
 func (c *Claimant) Agrees(t catalog.Tip, from ltx.TXID) bool {
 	spool := c.o.Spool()
 	held := spool.List()
 	sum, known := spool.ChecksumAt(t.TXID)
 	switch {
 	case t.TXID == 0, t.TXID == from, spool.Position().Pages == 0:
-		return true // there is nothing to join, or the whole database is next
+		return true // there is nothing to join, capture began at this tip, or the whole database is next
 	case known:
 		return t.Checksum == sum.String()
 	case len(held) == 0 || held[0].MinTXID != t.TXID+1:
-		return true // nothing of ours follows it: a snapshot is next
+		return true // no segment of ours follows the tip: a snapshot is next
 	}
-	return t.Lineage == held[0].Lineage // released as shipped to here, unless the numbers only happen to meet
+	return t.Lineage == held[0].Lineage // released up to the tip as shipped, unless the TXIDs match by chance
 }
 
-// leap is how far a new owner's TXIDs begin behind its predecessor's: farther
-// than anything that one can still have under way.
+// leap is the gap between a predecessor's TXIDs and a new owner's: larger than what the
+// predecessor can still have under way.
 const leap = catalog.ChainStep
 
-// LeapOver returns the TXID behind which a new owner begins.
+// LeapOver returns the TXID behind which a new owner begins if the old history ends at end.
 func LeapOver(end ltx.TXID) ltx.TXID { return end/leap*leap + 2*leap - 1 }

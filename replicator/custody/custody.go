@@ -1,5 +1,5 @@
-// Package custody remembers of which lineage a database's replicas are, and says why one
-// is not written to.
+// Package custody remembers which lineage a database's replicas belong to, decides whether a
+// replica may be written to, and says why not.
 package custody
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 )
 
-// version is that of the files.
+// version is the version of the files' format.
 const version = 1
 
 var errVersion = errors.New("it is of another version of sqlwatch: use that version, or move the file away")
@@ -26,8 +26,8 @@ var errVersion = errors.New("it is of another version of sqlwatch: use that vers
 // name is the file of a Custody, in a database's state directory.
 const name = "lineage.json"
 
-// Custody is what the state directory knows about the lineage of a database's
-// replicas: one for all of them.
+// Custody is what the state directory knows about the lineage of a database's replicas, which
+// all share one.
 type Custody struct {
 	path string
 
@@ -35,22 +35,22 @@ type Custody struct {
 	state State
 }
 
-// State is what is known.
+// State is the content of the file.
 type State struct {
 	Version  int      `json:"version"`
 	ID       string   `json:"lineage,omitempty"`
-	Reached  ltx.TXID `json:"reached_txid,omitempty"` // a replica of this lineage that reaches no farther is ours
-	Succeeds []string `json:"succeeds,omitempty"`     // lineages that a person told us to follow
-	Writers  []string `json:"writers,omitempty"`      // who wrote what proved to be ours, the last ones
+	Reached  ltx.TXID `json:"reached_txid,omitempty"` // the highest TXID found in a replica that proved to be ours
+	Succeeds []string `json:"succeeds,omitempty"`     // lineages that a person told us to succeed (--adopt)
+	Writers  []string `json:"writers,omitempty"`      // the latest writers of replicas that proved to be ours
 }
 
-// maxWriters bounds the file: a host may have another name after each of its starts.
+// maxWriters bounds the file: a host may have a new name at each start.
 const maxWriters = 16
 
-// New returns a custody whose state directory was not read yet.
+// New returns a Custody that has not read the state directory yet.
 func New(stateDir string) *Custody { return &Custody{path: filepath.Join(stateDir, name)} }
 
-// Load reads what the state directory knows. A corrupt file is as good as none.
+// Load reads the state directory. A corrupt file counts as none.
 func (c *Custody) Load() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,8 +58,8 @@ func (c *Custody) Load() error {
 	return load(c.path, &c.state, &c.state.Version)
 }
 
-// load reads a file of the state directory into state, whose version is at made. One that is
-// not there, or is corrupt, leaves it as it is.
+// load reads a file of the state directory into state; made points to state's version. A missing
+// or corrupt file is no error.
 func load(path string, state any, made *int) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,7 +81,7 @@ func (c *Custody) Get() State {
 	return c.state
 }
 
-// LineageOf returns the lineage that a database's state directory knows, "" for none.
+// LineageOf returns the lineage in a database's state directory, "" for none.
 func LineageOf(stateDir string) string {
 	c := New(stateDir)
 	if c.Load() != nil {
@@ -90,9 +90,9 @@ func LineageOf(stateDir string) string {
 	return c.state.ID
 }
 
-// Take notes that a replica of the lineage theirs ("" for none), which reaches txid and was
-// written to by writer last ("": not known), may be written to, and returns the lineage that
-// it is to be of.
+// Take records the verdict v that we may write to a replica of the lineage theirs ("" for none),
+// which reaches txid and was last written to by writer ("" if unknown). It returns our lineage,
+// for which the replica is to be named.
 func (c *Custody) Take(v lineage.Verdict, theirs string, txid ltx.TXID, writer string) (id string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -8,25 +8,25 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 )
 
-// Identity is which database file is replicated.
+// Identity identifies the database file that is replicated.
 type Identity struct {
 	Path  string
 	File  string       // see dbfile.Identity
-	Note  lineage.Note // that a restore left beside it
+	Note  lineage.Note // left beside it by a restore, if Noted
 	Noted bool
 }
 
-// Original remembers which file was opened last. The zero value knows of none.
+// Original remembers which database file was opened last; the zero value has none.
 type Original struct{ which atomic.Pointer[Identity] }
 
-// Identify notes the file before anything is concluded from it.
+// Identify records the file at path and reads the note beside it.
 func (o *Original) Identify(path string) {
 	id := Identity{Path: path, File: dbfile.Identity(path)}
 	id.Note, id.Noted = lineage.Find(path)
 	o.which.Store(&id)
 }
 
-// Get returns the file that was opened last.
+// Get returns the file that was identified last.
 func (o *Original) Get() Identity {
 	if id := o.which.Load(); id != nil {
 		return *id
@@ -34,7 +34,7 @@ func (o *Original) Get() Identity {
 	return Identity{}
 }
 
-// ClearNote removes the note of a restore once the state directory knows what it says.
+// ClearNote removes a restore's note once the state directory has recorded its contents.
 func (o *Original) ClearNote(mine State, log *slog.Logger) {
 	id := o.Get()
 	if !id.Noted || mine.ID != id.Note.Lineage || mine.Reached < id.Note.TXID {

@@ -13,29 +13,29 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
-// Saved is what the state directory knows about a replica. To lose it costs a
-// comparison, never data.
+// Saved is what the state directory knows about a replica. Losing it costs a comparison,
+// never data.
 type Saved struct {
 	Version  int       `json:"version"`
 	Nonces   []string  `json:"nonces,omitempty"`   // of leases that were ours
 	Verified []string  `json:"verified,omitempty"` // keys of the chain that the last drill restored
 	At       time.Time `json:"verified_at"`
-	Unread   []Unread  `json:"unread,omitempty"` // objects that were stored, or may have been, and not read back yet
+	Unread   []Unread  `json:"unread,omitempty"` // objects that may have been stored and were not read back yet
 	Held     Held      `json:"held"`
 }
 
-// Held is how far a replica was last known to reach, and where that was.
+// Held is how far a replica was last known to reach, and where the replica was.
 type Held struct {
 	Place string   `json:"place,omitempty"`
 	TXID  ltx.TXID `json:"txid,omitempty"`
 }
 
-// Unread is an object that nothing may be built on: a crash came, or may have come, between
-// its upload and its reading.
+// Unread is an object that was uploaded but not read back yet. If it is still listed after a
+// crash, nothing may be built on it before it was checked.
 type Unread struct {
 	Key    string `json:"key"`
 	Size   int64  `json:"size,omitempty"`
-	Ending []byte `json:"ending,omitempty"` // its last bytes, as they were sent; none: all of it is to be read
+	Ending []byte `json:"ending,omitempty"` // its last bytes as sent, to compare; empty: all of it must be read
 }
 
 // VerifiedKeys returns the keys of Verified.
@@ -55,12 +55,12 @@ type StateFile struct {
 	saved Saved
 }
 
-// NewStateFile returns the file of a replica in dir; nothing was read yet.
+// NewStateFile returns the state file of a replica in dir, without reading it.
 func NewStateFile(dir, replica string) *StateFile {
 	return &StateFile{path: filepath.Join(dir, FileName(replica)+".json")}
 }
 
-// Load reads what the state directory knows. A corrupt file is as good as none.
+// Load reads the file. A corrupt file counts as none.
 func (f *StateFile) Load() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -68,7 +68,7 @@ func (f *StateFile) Load() error {
 	return load(f.path, &f.saved, &f.saved.Version)
 }
 
-// Change changes what the state directory knows.
+// Change applies change and writes the file.
 func (f *StateFile) Change(change func(*Saved)) error {
 	f.mu.Lock()
 	change(&f.saved)
@@ -81,20 +81,20 @@ func (f *StateFile) Change(change func(*Saved)) error {
 	return durable.WriteFile(f.path, data, 0o600)
 }
 
-// Sent remembers that an object is about to be stored.
+// Sent records durably that an object is about to be stored.
 func (f *StateFile) Sent(u Unread) error {
 	return f.Change(func(s *Saved) { s.Unread = append(without(s.Unread, u.Key), u) })
 }
 
-// ReadBack notes that an object was read back, or is gone. That is written down with what is
-// next: to read it once more after a crash does no harm.
+// ReadBack records that an object was read back, or is gone. It is written to the file with the
+// next change: reading the object once more after a crash does no harm.
 func (f *StateFile) ReadBack(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.saved.Unread = without(f.saved.Unread, key)
 }
 
-// without returns a copy of all but key.
+// without returns a copy of all without key.
 func without(all []Unread, key string) (kept []Unread) {
 	for _, u := range all {
 		if u.Key != key {
@@ -104,8 +104,7 @@ func without(all []Unread, key string) (kept []Unread) {
 	return kept
 }
 
-// SaveNonces remembers which leases were ours, and where it is known (not nil) what the
-// replica holds under the last.
+// SaveNonces stores the nonces of our leases and, unless nil, how far the replica reaches.
 func (f *StateFile) SaveNonces(held *Held, nonces ...string) error {
 	return f.Change(func(s *Saved) {
 		if s.Nonces = nonces; held != nil {
@@ -114,8 +113,8 @@ func (f *StateFile) SaveNonces(held *Held, nonces ...string) error {
 	})
 }
 
-// Emptied returns how far a replica reached that is empty now, 0 where it never held
-// anything, or was at another place.
+// Emptied returns how far a replica that is empty now was last known to reach; 0 if it never held
+// anything or was at another place.
 func (f *StateFile) Emptied(place string) ltx.TXID {
 	if held := f.Get().Held; held.Place == place {
 		return held.TXID
@@ -130,5 +129,5 @@ func (f *StateFile) Get() Saved {
 	return f.saved
 }
 
-// FileName returns a replica's name as one that is fit for a file.
+// FileName returns a replica's name in a form that can be a file name.
 func FileName(replica string) string { return strings.ReplaceAll(replica, "/", "_") }
