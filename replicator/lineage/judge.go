@@ -1,39 +1,39 @@
 package lineage
 
-// Evidence is what is known about a replica by who wants to write to it, and what
-// is known about that one.
+// Evidence is what a writer knows about a replica that it wants to write to, and about
+// itself.
 type Evidence struct {
 	Empty  bool // the replica holds no file
 	Named  bool // it names a lineage
 	Leased bool // it has a lease: sqlwatch wrote to it
 
-	Mine    bool // the lineage is the one in our state directory
-	Was     bool // it came after the one in our state directory, because a person said so elsewhere
+	Mine    bool // its lineage is the one in our state directory
+	Was     bool // its lineage succeeded the one in our state directory, by --adopt on another host
 	Last    bool // our state directory remembers the replica's lease: nobody wrote to it since we did
-	Holds   bool // our state directory knows the state at the replica's tip, or one beyond
-	Equal   bool // the database is, or was when we began, what the replica's tip is, by its checksum
-	Noted   bool // restore made this very file, of this lineage's tip
-	Same    bool // the last writer replicated this very file: the same inode, made in the same instant
-	Adopted bool // a person said so
+	Holds   bool // our state directory knows the state at the replica's tip, or a later one
+	Equal   bool // a state captured here has the checksum of the replica's tip
+	Noted   bool // restore made this file from the tip of this lineage
+	Same    bool // the last writer replicated this same file: same inode, same birth time
+	Adopted bool // a person said --adopt
 }
 
-// Verdict says what follows from evidence.
+// Verdict says whether, and as what, a writer may write to a replica.
 type Verdict string
 
-// The verdicts. The first three let write.
+// The verdicts. The first three permit writing.
 const (
-	Begin    Verdict = "begin"    // nothing is there: a lineage begins
-	Continue Verdict = "continue" // the lineage goes on
-	Succeed  Verdict = "succeed"  // another lineage follows, because a person said so
-	Diverged Verdict = "diverged" // it is our lineage, and another writer went on with it
-	Foreign  Verdict = "foreign"  // another database's
-	Stranger Verdict = "stranger" // another program's files
+	Begin    Verdict = "begin"    // the replica is empty: our lineage begins
+	Continue Verdict = "continue" // we continue its lineage
+	Succeed  Verdict = "succeed"  // our lineage succeeds another one, because a person said so
+	Diverged Verdict = "diverged" // it is our lineage, but another writer continued it
+	Foreign  Verdict = "foreign"  // it holds another database's history
+	Stranger Verdict = "stranger" // it holds another program's files
 )
 
 // Writes reports whether the replica may be written to.
 func (v Verdict) Writes() bool { return v == Begin || v == Continue || v == Succeed }
 
-// Judge decides. It is pure.
+// Judge returns the verdict that follows from e.
 func Judge(e Evidence) Verdict {
 	switch {
 	case e.Empty && (!e.Named || e.Mine || e.Last):
@@ -43,7 +43,7 @@ func Judge(e Evidence) Verdict {
 	case e.Equal, e.Noted, e.Same && !e.Was:
 		return Continue
 	case e.Adopted && !e.Named && !e.Leased:
-		return Continue // another program's chain goes on
+		return Continue // we continue another program's chain
 	case e.Adopted:
 		return Succeed
 	case !e.Named && !e.Leased:

@@ -1,7 +1,7 @@
-// Package lineage keeps a replica to the history that it was made for. A replica
-// names its lineage in one small object; who wants to write to it proves to go on
-// with that history, or is told to by a person. That nobody has written for a long time proves
-// nothing: a database may be quiet for weeks.
+// Package lineage binds a replica to the history of one original database. A replica names
+// its lineage in one small object; a writer must prove that it continues that history, or a
+// person must tell it to. That nobody has written for a long time proves nothing: a database
+// may be quiet for weeks.
 package lineage
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Key is where a replica names its lineage.
+// Key is the key of the object that names a replica's lineage.
 const Key = "sqlwatch/lineage"
 
 // Lineage is the object: the history of one original.
@@ -31,27 +31,27 @@ type Lineage struct {
 	Made         time.Time     `json:"made"`
 	By           string        `json:"made_by"`                // host and database
 	Keep         float64       `json:"keep_seconds,omitempty"` // how long its restore points are kept
-	Predecessors []Predecessor `json:"predecessors,omitempty"` // the newest last
+	Predecessors []Predecessor `json:"predecessors,omitempty"` // newest last
 }
 
-// Predecessor is a lineage that another one followed in the same place.
+// Predecessor is a lineage that another one succeeded in the same replica.
 type Predecessor struct {
-	ID    string    `json:"id,omitempty"` // "": of files that no lineage was named for
+	ID    string    `json:"id,omitempty"` // "": its files had no named lineage
 	Made  time.Time `json:"made,omitzero"`
 	By    string    `json:"made_by,omitempty"`
 	Ended time.Time `json:"ended"`
 	Keep  float64   `json:"keep_seconds,omitempty"`
-	Until ltx.TXID  `json:"until_txid"` // its files end here at the latest; the successor's begin behind
+	Until ltx.TXID  `json:"until_txid"` // its last possible TXID; the successor's files begin after it
 }
 
-// maxPredecessors bounds the object: of older ones the files are long gone.
+// maxPredecessors bounds the object: the files of older lineages are long gone.
 const maxPredecessors = 64
 
 // NewID returns an ID that no other lineage has.
 func NewID() string { return rand.Text() }
 
-// Succeed returns l as the successor of old, whose files end at until. The keep of old
-// is its own; where old does not tell it, it is that of l.
+// Succeed returns l as the successor of old, whose files end at until. The old files are kept
+// for old's own Keep, or for l's if old has none.
 func (l Lineage) Succeed(old Lineage, until ltx.TXID, ended time.Time) Lineage {
 	keep := old.Keep
 	if keep <= 0 {
@@ -63,8 +63,8 @@ func (l Lineage) Succeed(old Lineage, until ltx.TXID, ended time.Time) Lineage {
 	return l
 }
 
-// Spared reports whether a file that ends at txid is of a predecessor whose restore
-// points are still kept at now: nobody else's retention deletes it.
+// Spared reports whether a file that ends at txid belongs to a predecessor whose own Keep
+// has not passed at now: the successor's retention must not delete it.
 func (l Lineage) Spared(txid ltx.TXID, now time.Time) bool {
 	for _, p := range l.Predecessors {
 		if txid <= p.Until && now.Before(p.Ended.Add(time.Duration(p.Keep*float64(time.Second)))) {
@@ -74,7 +74,7 @@ func (l Lineage) Spared(txid ltx.TXID, now time.Time) bool {
 	return false
 }
 
-// Follows reports whether l is the lineage called id, or came after it.
+// Follows reports whether l is the lineage id or one of its successors.
 func (l Lineage) Follows(id string) bool {
 	if l.ID == id {
 		return true
@@ -87,7 +87,7 @@ func (l Lineage) Follows(id string) bool {
 	return false
 }
 
-// Stored is a lineage as a replica holds it.
+// Stored is a lineage as read from a replica.
 type Stored struct {
 	Lineage
 	Found bool
@@ -121,9 +121,9 @@ func NameOf(ctx context.Context, st store.Store) (string, error) {
 	return line.ID, err
 }
 
-// Write stores l in place of what was read, under the conditions that the store
-// honours, and reads it back: on store.ErrExists somebody else's is there. The caller
-// has the replica's lease.
+// Write stores l in place of instead, with conditions if the store honours them, and reads it
+// back. It returns store.ErrExists if another writer's lineage is there. The caller holds the
+// replica's lease.
 func Write(ctx context.Context, st store.Store, l Lineage, instead Stored, conditions bool) error {
 	data, err := json.Marshal(l)
 	if err != nil {
@@ -141,7 +141,7 @@ func Write(ctx context.Context, st store.Store, l Lineage, instead Stored, condi
 	if _, err := st.Put(ctx, Key, body, o); err != nil && !errors.Is(err, store.ErrExists) {
 		return fmt.Errorf("write lineage: %w", err)
 	}
-	got, err := Read(ctx, st) // also where a condition failed: an earlier attempt's reply may have been lost
+	got, err := Read(ctx, st) // even if a condition failed: it may be ours, by an earlier attempt whose reply was lost
 	if err != nil {
 		return err
 	}

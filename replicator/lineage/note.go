@@ -13,20 +13,20 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
-// NoteSuffix is what a note is called after its database.
+// NoteSuffix is appended to a database's name to form its note's.
 const NoteSuffix = "-sqlwatch"
 
-// Note lies beside a restored database and says what it was made of, so that the next
-// sqlwatch goes on with its lineage. It counts for this very file, and as long as
-// nobody has written to the replica since: that is, for one start.
+// Note is left beside a restored database and says what it was restored from, so that the next
+// sqlwatch continues that lineage. It is valid only for this same file, and only until somebody
+// writes to the replica: that is, for one start.
 type Note struct {
 	Lineage string   `json:"lineage"`
 	TXID    ltx.TXID `json:"txid"`
 	File    string   `json:"file"` // see dbfile.Identity
 }
 
-// Leave writes the note of a database that was restored to path. Where the lineage or
-// the file cannot be told there is none, and an older one goes.
+// Leave writes the note of a database that was restored to path. If the lineage or the
+// file's identity is unknown, it writes none and removes an older note.
 func Leave(path, lineage string, txid ltx.TXID) error {
 	note := Note{Lineage: lineage, TXID: txid, File: dbfile.Identity(path)}
 	if lineage == "" || note.File == "" {
