@@ -15,29 +15,29 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Backlog is what was captured and may not be in every replica yet: the spool's
-// segments, since when each is known, and how far the replicas have come.
+// Backlog is what was captured and may not be in every replica yet: the spool's segments,
+// the times that they cover, and how far each replica has come.
 type Backlog struct {
-	Limit    int64 // of the spool
+	Limit    int64 // of the spool, in bytes
 	clock    func() time.Time
-	replicas []*Progress // complete before anything is captured
+	replicas []*Progress // all are added before anything is captured
 	segments atomic.Pointer[spool.Spool]
 
 	mu      sync.Mutex // guards what follows; held over nothing, no other lock is taken under it
 	marks   []mark     // ascending
 	letGoAt time.Time  // when segments were last released
-	full    bool       // capture stopped, until half of the limit is free
+	full    bool       // capture has stopped because the spool is full
 }
 
-// NewBacklog returns one of a spool with a limit, in bytes, that nothing was captured into.
+// NewBacklog returns an empty backlog; limit is the spool's, in bytes.
 func NewBacklog(limit int64, clock func() time.Time) *Backlog {
 	return &Backlog{Limit: limit, clock: clock}
 }
 
-// Serve adds a replica. All are known before anything is captured.
+// Serve adds a replica. Call it before anything is captured.
 func (b *Backlog) Serve(p *Progress) { b.replicas = append(b.replicas, p) }
 
-// Captured says into which spool is captured from now on.
+// Captured sets the spool that capture writes to from now on.
 func (b *Backlog) Captured(s *spool.Spool) { b.segments.Store(s) }
 
 // mark says that every commit before at has a TXID of at most txid.
@@ -46,11 +46,11 @@ type mark struct {
 	at   time.Time
 }
 
-// Spool returns the segments that wait, nil before the capture was first
-// opened. It waits for nobody: Status asks at scrape.
+// Spool returns the spool, nil before the capture was first opened. It takes no lock, because
+// status is read at scrape.
 func (b *Backlog) Spool() *spool.Spool { return b.segments.Load() }
 
-// Begins returns the TXID of the first state that capture has, or will have.
+// Begins returns the TXID of the first state in the spool, or of the next one if it is empty.
 func (b *Backlog) Begins() ltx.TXID {
 	spool := b.Spool()
 	if held := spool.List(); len(held) > 0 {
@@ -70,7 +70,7 @@ func (b *Backlog) Mark(txid ltx.TXID, at time.Time) {
 	}
 }
 
-// CaughtUp is the latest instant before which every commit is in TXIDs up to txid.
+// CaughtUp returns the latest known instant before which every commit has a TXID of at most txid.
 func (b *Backlog) CaughtUp(txid ltx.TXID) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,21 +96,22 @@ func (b *Backlog) forget() {
 	for len(b.marks) > 1 && b.marks[1].txid <= least {
 		b.marks = b.marks[1:]
 	}
-	if len(b.marks) > 4096 { // a long outage: the oldest marks give a freshness that is too old, never too new
+	if len(b.marks) > 4096 { // a long outage: without these marks CaughtUp is too old, never too new
 		b.marks = slices.Delete(b.marks, 1, len(b.marks)/2)
 	}
 }
 
-// Advance moves a replica's cursor over f, which is of the moment at. It stays in front of
-// a snapshot while the spool has what follows it: those states are to be restorable too.
+// Advance records that f, whose newest state is of the time at, is durable in a replica, and moves
+// the cursor over it. If f is a snapshot beyond segments that the spool still has, the cursor
+// stays, so that those are shipped too: their states are to be restorable.
 func (b *Backlog) Advance(p *Progress, f store.LTXFile, at time.Time) {
 	cursor, _ := p.Position()
 	p.Advance(f, at, catalog.Past(b.clock(), at, f), f.Snapshot() && f.MaxTXID != cursor+1 && b.follows(cursor))
 	b.forget()
 }
 
-// Pass moves a replica's cursor to its newest snapshot, once the spool has no more what
-// was to go out before that. It reports whether it did.
+// Pass moves a replica's cursor to its newest snapshot if the spool no longer has the segment
+// that joins the cursor. It reports whether it did.
 func (b *Backlog) Pass(p *Progress) bool {
 	cursor, known := p.Position()
 	base := p.Snapshot()
@@ -122,23 +123,23 @@ func (b *Backlog) Pass(p *Progress) bool {
 	return true
 }
 
-// Abandon moves a replica's cursor to its newest snapshot, although the spool lists what was
-// to go out before that: a file of it is gone. Without this each turn would find it gone
-// again, and take another snapshot.
+// Abandon moves a replica's cursor to its newest snapshot although the spool lists segments
+// before that: the file of one is gone. Otherwise each turn would find it gone again and take
+// another snapshot.
 func (b *Backlog) Abandon(p *Progress) error {
 	p.pass(p.Snapshot())
 	b.forget()
 	return b.Release()
 }
 
-// follows reports whether the spool has the segment that joins cursor.
+// follows reports whether the spool has the segment that comes right after cursor.
 func (b *Backlog) follows(cursor ltx.TXID) bool {
 	next := b.Spool().After(cursor)
 	return len(next) > 0 && next[0].MaxTXID == cursor+1
 }
 
-// Shipped returns how far a replica has come that was found with the tip t, of the chain
-// that capture is on. Where the tip is a snapshot, segments before it may not be there yet.
+// Shipped returns the cursor of a replica that was found with the tip t of capture's own chain.
+// If the tip is a snapshot, the replica may still lack segments before it.
 func (b *Backlog) Shipped(t catalog.Tip) ltx.TXID {
 	reach := ltx.TXID(0)
 	for level, end := range t.Levels {
@@ -149,7 +150,7 @@ func (b *Backlog) Shipped(t catalog.Tip) ltx.TXID {
 	for _, s := range b.Spool().List() {
 		whole := s.Snapshot() && (s.MaxTXID == t.Base || s.MaxTXID == t.Oldest.MaxTXID)
 		if t.After > 0 && s.MaxTXID > t.After && !s.Snapshot() {
-			continue // between the tip and the chain before: it would rest on nothing
+			continue // between the previous chain and the snapshot that begins this one: nothing to build it on
 		}
 		if s.MaxTXID > reach && s.MaxTXID <= t.TXID && !whole {
 			return s.MaxTXID - 1
@@ -158,21 +159,21 @@ func (b *Backlog) Shipped(t catalog.Tip) ltx.TXID {
 	return t.TXID
 }
 
-// SetFull reports whether capture has stopped because there is no room.
+// SetFull records whether capture has stopped because the spool is full.
 func (b *Backlog) SetFull(full bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.full = full
 }
 
-// To release segments takes several fsyncs, whatever their number; to keep them a
-// while costs room only.
+// Releasing segments takes several fsyncs, however many they are; keeping them a while
+// only costs room.
 const (
 	letGoEvery = 10 * time.Second
 	letGoBytes = 8 << 20
 )
 
-// LetGo releases segments once that is worth it.
+// LetGo calls Release if enough time has passed or enough bytes are held since the last release.
 func (b *Backlog) LetGo() error {
 	held, now := b.Spool().Bytes(), b.clock()
 	b.mu.Lock()
@@ -187,9 +188,9 @@ func (b *Backlog) LetGo() error {
 	return b.Release()
 }
 
-// Release releases what every replica has. A replica that fails is not
-// waited for when the spool runs full and another one does not: it gets a
-// Snapshot when it comes back.
+// Release releases the segments that every replica has. When the spool runs full, it does not
+// wait for a failing replica if another one is healthy: the failing one gets a snapshot when
+// it comes back.
 func (b *Backlog) Release() error {
 	spool := b.Spool()
 	b.mu.Lock()
@@ -211,9 +212,9 @@ func (b *Backlog) Release() error {
 	return spool.Release(upTo)
 }
 
-// Reconsider lets replicas be examined again where another chain was begun, or where
-// one is ahead of what was captured: the state directory was lost or is an old one,
-// and what comes need not join what the replica holds.
+// Reconsider makes all replicas be examined again if another chain was begun, or if one of
+// them is ahead of capture: the state directory was lost or is an old copy, and the next
+// file need not join what the replicas hold.
 func (b *Backlog) Reconsider(another bool, last ltx.TXID) {
 	for _, p := range b.replicas {
 		if cursor, _ := p.Position(); another || cursor > last {
@@ -228,8 +229,8 @@ func (b *Backlog) Reconsider(another bool, last ltx.TXID) {
 	}
 }
 
-// DoubtAfter makes the next turn examine the replica again where err says that it is not
-// what it was.
+// DoubtAfter makes the next turn examine the replica again if err says that its lease or its
+// place has changed.
 func (b *Backlog) DoubtAfter(p *Progress, err error) {
 	for _, anew := range []error{lease.ErrMoved, lease.ErrFenced, store.ErrMisplaced} {
 		if errors.Is(err, anew) {

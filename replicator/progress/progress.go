@@ -1,5 +1,5 @@
-// Package progress is what was captured and how far each replica has come with it: the
-// backlog is the spool with its marks, a Progress is one replica's cursor and status.
+// Package progress tracks how far each replica has come: Backlog is the captured segments with
+// the times they cover, Progress is one replica's cursor and status.
 package progress
 
 import (
@@ -20,24 +20,24 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// Progress is how far a replica has come and how it fares: what Status tells and what
-// a sync waits for.
+// Progress is a replica's cursor and status. A sync waits for the cursor; Status reports
+// both.
 type Progress struct {
 	log   *slog.Logger
 	Clock func() time.Time
-	Began time.Time // nothing is known of before
+	Began time.Time // when this Progress was made
 
 	mu     sync.Mutex // guards what follows; held over nothing, no other lock is taken under it
 	st     Status
 	cursor ltx.TXID  // everything up to here is durable in the replica
-	known  bool      // what the replica holds was found out, and holds still: see doubt
+	known  bool      // the replica was examined, and nothing has cast doubt on that: see Doubt
 	base   ltx.TXID  // of the newest snapshot; 0: one is needed
-	full   time.Time // when that was taken
+	full   time.Time // when the newest snapshot was taken
 	ends   Ends
 	line   lineage.Lineage
 	failed error
-	late   worker.Trouble // of failed
-	moved  chan struct{}  // closed and replaced when cursor or an error moves
+	late   worker.Trouble // limits how often failed is logged
+	moved  chan struct{}  // closed and replaced when the cursor moves or an error is recorded
 }
 
 func New(log *slog.Logger, clock func() time.Time, name string, objective time.Duration) *Progress {
@@ -47,8 +47,8 @@ func New(log *slog.Logger, clock func() time.Time, name string, objective time.D
 	}
 }
 
-// Position returns the cursor. While it is not known it is 0: of the chain that
-// capture is on, the replica may have nothing.
+// Position returns the cursor. While it is unknown it is 0: the replica may have nothing of
+// capture's current chain.
 func (p *Progress) Position() (cursor ltx.TXID, known bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,18 +79,18 @@ func (p *Progress) Snapshot() ltx.TXID {
 	return p.base
 }
 
-// Ends are the first and the last file of what makes the newest state, as far as is
-// known: a snapshot, and what reaches the cursor. They may be one.
-type Ends struct{ First, Last string } // keys, "" where not known
+// Ends are the keys of the first and the last file of the newest state: a snapshot, and the
+// file that reaches the cursor. They may be the same file.
+type Ends struct{ First, Last string } // "" if unknown
 
-// Ends returns the ends of what the replica is to hold.
+// Ends returns the first and the last file that the newest state of the replica should consist of.
 func (p *Progress) Ends() Ends {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ends
 }
 
-// SetEnds notes that others stand in for the ends that were known.
+// SetEnds replaces known, as read before a plan was made, by the ends of that plan.
 func (p *Progress) SetEnds(known, now Ends) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +99,7 @@ func (p *Progress) SetEnds(known, now Ends) {
 	}
 }
 
-// ForEver is no snapshot's TXID: all are of less.
+// ForEver is larger than any snapshot's TXID.
 const ForEver = ^ltx.TXID(0)
 
 // FullAt returns when the newest snapshot was taken.
@@ -109,14 +109,14 @@ func (p *Progress) FullAt() time.Time {
 	return p.full
 }
 
-// Snapshots notes when the oldest and the newest snapshot were taken.
+// Snapshots records when the oldest and the newest snapshot were taken.
 func (p *Progress) Snapshots(oldest, newest time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.OldestRestorePoint, p.st.LastSnapshot, p.full = oldest, newest, newest
 }
 
-// Lost notes that nothing can be built on snapshots of less than txid.
+// Lost records that a file up to txid is lost: snapshots below txid cannot be built on any more.
 func (p *Progress) Lost(txid ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,16 +125,16 @@ func (p *Progress) Lost(txid ltx.TXID) {
 	}
 }
 
-// Found sets the cursor to what the replica was found to hold, up to the TXID shipped.
+// Found records that the replica was found with the tip t, and sets the cursor to shipped.
 func (p *Progress) Found(t catalog.Tip, shipped ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cursor, p.base, p.known = shipped, t.Base, true
 	p.ends = Ends{t.Newest.Object.Key, t.Last}
-	p.tell() // a sync may have been asked for before: perhaps nothing is left to store
+	p.tell() // a sync may be waiting, and the replica may have everything already
 }
 
-// Doubt makes the next turn determine again what the replica holds.
+// Doubt makes the next turn examine again what the replica holds.
 func (p *Progress) Doubt(caughtUp func(ltx.TXID) time.Time) {
 	cursor, known := p.Position()
 	if !known {
@@ -146,14 +146,14 @@ func (p *Progress) Doubt(caughtUp func(ltx.TXID) time.Time) {
 	p.known, p.st.CaughtUp = false, at
 }
 
-// Judged notes whether the replica may be written to, and of which lineage it is.
+// Judged records the verdict about the replica, and the lineage found there.
 func (p *Progress) Judged(v lineage.Verdict, id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.st.Custody, p.st.Lineage = v, id
 }
 
-// Looked notes what the replica was found to hold in all.
+// Looked records what retention found in a listing of the whole replica.
 func (p *Progress) Looked(f retention.Found) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,22 +166,22 @@ func (p *Progress) Looked(f retention.Found) {
 	}
 }
 
-// Claimed notes the lineage that is written to.
+// Claimed records the lineage that we write to the replica.
 func (p *Progress) Claimed(l lineage.Lineage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.line, p.st.Lineage = l, l.ID
 }
 
-// Lineage returns the lineage that is written to.
+// Lineage returns the lineage that we write to the replica.
 func (p *Progress) Lineage() lineage.Lineage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.line
 }
 
-// Advance moves the cursor over f, which is of the moment at, unless it is to stay, and tells
-// who waits for it.
+// Advance records that f is durable, moves the cursor over it unless stay is set, and wakes
+// waiters. at is the time of f's newest state, past the same time but never in the future.
 func (p *Progress) Advance(f store.LTXFile, at, past time.Time, stay bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -203,7 +203,7 @@ func (p *Progress) Advance(f store.LTXFile, at, past time.Time, stay bool) {
 	p.tell()
 }
 
-// pass moves the cursor to a snapshot of txid.
+// pass moves the cursor forward to txid, a snapshot's.
 func (p *Progress) pass(txid ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,14 +211,14 @@ func (p *Progress) pass(txid ltx.TXID) {
 	p.tell()
 }
 
-// tell wakes who waits, under mu.
+// tell wakes all waiters; the caller holds mu.
 func (p *Progress) tell() {
 	close(p.moved)
 	p.moved = make(chan struct{})
 }
 
-// Awaited returns whether txid is there with a snapshot to build it on, what ends the wait
-// for more, and the last error.
+// Awaited reports whether the replica has txid and a snapshot to build it on. It also returns a
+// channel that is closed at the next change, and the last error.
 func (p *Progress) Awaited(txid ltx.TXID) (done bool, moved <-chan struct{}, failed error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -232,7 +232,7 @@ func (p *Progress) Failure() error {
 	return p.failed
 }
 
-// Record publishes how the last turn went, and logs when that changes.
+// Record publishes the result of the last turn, and logs changes of it.
 func (p *Progress) Record(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
@@ -253,7 +253,7 @@ func (p *Progress) Record(err error) {
 	switch {
 	case err == nil && p.late.Over():
 		p.log.Info("the replica works again")
-	case errors.Is(err, lease.ErrConfirming): // for a few seconds
+	case errors.Is(err, lease.ErrConfirming): // over in a moment: not worth a line
 	case errors.Is(err, lease.ErrHeld):
 		if p.late.Met("held", p.Clock()) {
 			p.log.Warn("the replica is not written to yet; commits are kept in the spool", "err", err)
@@ -264,7 +264,7 @@ func (p *Progress) Record(err error) {
 	}
 }
 
-// ReasonOf names the kind of a failure, so that another kind is logged as well.
+// ReasonOf names the kind of a failure in one word; only a change of kind is logged.
 func ReasonOf(err error) string {
 	var claim *custody.ClaimError
 	switch {

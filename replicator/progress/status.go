@@ -9,12 +9,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 )
 
-// Status is what is known about one replica without asking it.
+// Status is what is known about one replica without a request to its store.
 type Status struct {
 	Name         string        `json:"name"`
 	Healthy      bool          `json:"healthy"` // the last attempt at anything succeeded
 	Err          string        `json:"error,omitempty"`
-	Reason       string        `json:"reason,omitempty"` // of Err, one word
+	Reason       string        `json:"reason,omitempty"` // the kind of Err, in one word
 	FailingSince time.Time     `json:"failing_since,omitzero"`
 	TXID         ltx.TXID      `json:"txid"`
 	CaughtUp     time.Time     `json:"caught_up"`
@@ -28,32 +28,32 @@ type Status struct {
 	Maintenance
 }
 
-// Holdings are what a replica holds, and what that costs.
+// Holdings say what a replica holds, and what it costs.
 type Holdings struct {
 	StoredBytes        int64     `json:"stored_bytes"`
-	LastSnapshot       time.Time `json:"last_snapshot"` // or when it was last found that none is needed
+	LastSnapshot       time.Time `json:"last_snapshot"` // or when a check last found that none is needed
 	OldestRestorePoint time.Time `json:"oldest_restore_point"`
-	MonthlyUSD         *float64  `json:"monthly_usd,omitempty"` // see requests.Prices.Monthly; nil: not known
+	MonthlyUSD         *float64  `json:"monthly_usd,omitempty"` // see requests.Prices.Monthly; nil: unknown
 }
 
-// Drill is how the last restore drills went.
+// Drill says how the last restore drills went.
 type Drill struct {
 	LastVerified   time.Time     `json:"last_verified"`
 	VerifyDuration time.Duration `json:"verify_duration_ns"`
 	DrillErr       string        `json:"drill_error,omitempty"` // why the last one failed
 }
 
-// Ownership is whose the replica is.
+// Ownership says whose the replica is.
 type Ownership struct {
-	Guard   lease.Guard     `json:"guard,omitempty"`   // what the store offers against a second writer
-	Custody lineage.Verdict `json:"custody,omitempty"` // why it is not written to, or that it is
-	Lineage string          `json:"lineage,omitempty"` // that is written to
+	Guard   lease.Guard     `json:"guard,omitempty"`   // the conditional writes that the store honours
+	Custody lineage.Verdict `json:"custody,omitempty"` // the last verdict: whether we may write, and why
+	Lineage string          `json:"lineage,omitempty"` // the one found in the replica, or ours once it is named for it
 }
 
-// Maintenance is what compaction, retention, snapshots and drills met.
+// Maintenance says what compaction, retention, snapshots and drills have met.
 type Maintenance struct {
-	// gone or unreadable since the start: the past has gaps
+	// files found gone, corrupt or unreadable since the start: some restore points are lost
 	LostFiles int `json:"lost_files,omitempty"`
-	// the kind of what keeps them from going on
+	// the kind of error that keeps maintenance from succeeding
 	MaintenanceErr string `json:"maintenance_error,omitempty"`
 }
