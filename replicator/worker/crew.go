@@ -5,15 +5,16 @@ import (
 	"sync"
 )
 
-// Crew is goroutines that end together. Before its first Begin, they end with nothing.
+// Crew starts goroutines that end together. Those started before the first Begin have a
+// context that never ends.
 type Crew struct {
-	mu      sync.Mutex                       // guards start; a worker's own may be held over it
-	start   func(func(context.Context)) bool // nil: nothing was begun yet
+	mu      sync.Mutex                       // guards start; taken while a worker's or the lanes' lock may be held
+	start   func(func(context.Context)) bool // nil before the first Begin
 	members sync.WaitGroup
 }
 
-// Begin makes stop the end of all that is started from now on: after it nothing is
-// started any more. Of ctx only the values count.
+// Begin returns a stop that cancels all goroutines started from now on, and after which
+// none starts any more. Only the values of ctx are used, not its cancellation.
 func (c *Crew) Begin(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c.mu.Lock()
@@ -32,7 +33,7 @@ func (c *Crew) Begin(ctx context.Context) (stop func()) {
 	}
 }
 
-// Start runs a goroutine, unless there are to be none any more.
+// Start runs run in a goroutine and returns true, or returns false after stop.
 func (c *Crew) Start(run func(context.Context)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,5 +44,5 @@ func (c *Crew) Start(run func(context.Context)) bool {
 	return c.start(run)
 }
 
-// Wait returns when all that was started has ended.
+// Wait returns when all started goroutines have ended.
 func (c *Crew) Wait() { c.members.Wait() }

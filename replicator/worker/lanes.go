@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// LanesOptions are what lanes are made of. All are needed.
+// LanesOptions configure Lanes. All are required.
 type LanesOptions struct {
 	Tasks  [][]Task                                          // by lane
-	Start  func(func(context.Context)) bool                  // starts a goroutine, unless there are to be none any more
+	Start  func(func(context.Context)) bool                  // starts a goroutine; false: none starts any more
 	Pause  func(err error, failuresInARow int) time.Duration // the wait after an error
-	Kind   func(error) string                                // names an error: another kind is logged as well
-	Failed func(error)                                       // told of each failure
-	Done   func(kind string)                                 // told when a lane has ended, with what is the matter in any
+	Kind   func(error) string                                // the kind of an error; a change of kind is logged
+	Failed func(error)                                       // called with each failure
+	Done   func(kind string)                                 // called at a lane's end, with the kind of error in any lane
 	Logger *slog.Logger
 	Clock  func() time.Time
 }
 
-// Lanes do what is due now and then beside a Worker. What takes long and what is short
-// are in lanes of their own, so that none waits for another.
+// Lanes run tasks that are due now and then, beside a Worker. Long and short tasks have
+// separate lanes, so that short ones never wait for long ones.
 type Lanes struct {
 	o LanesOptions
 
@@ -29,7 +29,7 @@ type Lanes struct {
 	lanes []*lane
 }
 
-// NewLanes returns lanes in which nothing is due.
+// NewLanes returns Lanes in which nothing is due.
 func NewLanes(o LanesOptions) *Lanes {
 	l := &Lanes{o: o}
 	for _, tasks := range o.Tasks {
@@ -38,27 +38,27 @@ func NewLanes(o LanesOptions) *Lanes {
 	return l
 }
 
-// lane is what one goroutine at a time does.
+// lane is a list of tasks that one goroutine at a time runs.
 type lane struct {
 	tasks   []Task
 	running bool
-	next    time.Time // zero: nothing to do
+	next    time.Time // when the lane is due; zero: never
 	worried int       // failures in a row
-	trouble Trouble   // that was logged
+	trouble Trouble   // limits logging
 }
 
-// Task is one thing to do. It returns when it is due again; zero is never.
+// Task does one thing and returns when it is due again; zero is never.
 type Task = func(context.Context) (time.Time, error)
 
-// Due says that there is something to do in a lane, at a time.
+// Due makes a lane due at the given time, or earlier if it already was.
 func (l *Lanes) Due(lane int, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lanes[lane].next = Sooner(l.lanes[lane].next, at)
 }
 
-// Begin starts the lanes in which something is due, and returns how long until then in
-// the others; negative is for ever.
+// Begin starts the lanes that are due, and returns how long until the next of the others
+// is; negative is for ever.
 func (l *Lanes) Begin() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,14 +73,14 @@ func (l *Lanes) Begin() time.Duration {
 			}
 			continue
 		}
-		lane.next = time.Time{} // until it has run, or more is told to be due
+		lane.next = time.Time{} // until it has run, or Due is called
 		lane.running = l.o.Start(func(ctx context.Context) { l.run(ctx, lane) })
 	}
 	return least
 }
 
-// run does what is due in a lane. What fails here holds nothing else up: it is logged
-// and tried again after a while.
+// run runs a lane's tasks. A failure holds nothing else up: it is logged, and the lane is
+// retried after a while.
 func (l *Lanes) run(ctx context.Context, lane *lane) {
 	next, err := Protected(ctx, lane.run)
 	failing := err != nil && ctx.Err() == nil
@@ -90,7 +90,7 @@ func (l *Lanes) run(ctx context.Context, lane *lane) {
 	l.o.Done(l.ended(lane, next, err, failing))
 }
 
-// ended notes how a lane went and returns the kind of what is the matter in any.
+// ended records how a lane went and returns the kind of error in any lane, "" if all are well.
 func (l *Lanes) ended(lane *lane, next time.Time, err error, failing bool) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,11 +116,11 @@ func (l *Lanes) ended(lane *lane, next time.Time, err error, failing bool) strin
 	return ""
 }
 
-// run does everything that is due and returns when the next thing is; zero is never.
+// run runs all tasks and returns when the next one is due; zero is never.
 func (l *lane) run(ctx context.Context) (next time.Time, err error) {
 	for _, task := range l.tasks {
 		due, failed := task(ctx)
-		err = errors.Join(err, failed) // the others are due nevertheless
+		err = errors.Join(err, failed) // the other tasks still run
 		next = Sooner(next, due)
 	}
 	return next, err

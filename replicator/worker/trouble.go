@@ -2,17 +2,17 @@ package worker
 
 import "time"
 
-// sayAgain is how often at most a trouble that lasts, or comes and goes, is logged.
+// sayAgain is the least time between two log lines about trouble that lasts, or comes and goes.
 const sayAgain = time.Minute
 
-// Trouble decides what is logged of one that may last: its beginning, its end,
-// and between them what it has become.
+// Trouble decides what is logged about an error that may last: its beginning, its end, and
+// each change of its kind in between.
 type Trouble struct {
-	what string    // as logged; empty after its end
-	said time.Time // when something was logged last
+	what string    // the kind last logged; "" after its end
+	said time.Time // when it was last logged
 }
 
-// Met reports whether a trouble of the kind what is to be logged.
+// Met reports whether an error of the kind what is to be logged now.
 func (t *Trouble) Met(what string, now time.Time) bool {
 	if what == t.what || !t.said.IsZero() && now.Sub(t.said) < sayAgain {
 		return false
@@ -21,12 +21,12 @@ func (t *Trouble) Met(what string, now time.Time) bool {
 	return true
 }
 
-// Over reports whether its end is to be logged: if its beginning was.
+// Over notes the end of the trouble and reports whether to log it: only if the beginning was.
 func (t *Trouble) Over() bool {
 	was := t.what != ""
 	t.what = ""
 	return was
 }
 
-// What names the kind of what lasts, as it was logged; "" after its end.
+// What returns the kind that was last logged; "" after its end.
 func (t *Trouble) What() string { return t.what }

@@ -1,5 +1,5 @@
-// Package worker runs what is done again and again, in a goroutine that ends when
-// nothing is left to do and begins again when it is kicked.
+// Package worker runs recurring work in a goroutine that ends when nothing is left to do and
+// starts again when it is kicked.
 package worker
 
 import (
@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// Options of a worker. All are needed.
+// Options of a worker. All are required.
 type Options struct {
-	// what is due, and how long until the next; negative is for ever
+	// does what is due and returns how long until the next turn; negative is for ever
 	Turn     func(context.Context) (time.Duration, error)
-	Record   func(error)                                       // told of how each turn went
-	Begin    func(func(context.Context)) bool                  // starts a goroutine, unless there are to be none any more
+	Record   func(error)                                       // called with the result of each turn
+	Begin    func(func(context.Context)) bool                  // starts a goroutine; false: none starts any more
 	Patience func(err error, failuresInARow int) time.Duration // the wait after an error
 }
 
-// Worker is one goroutine at a time, which takes turns until there is nothing to do
-// for a while; Kick starts it again.
+// Worker runs at most one goroutine, which takes turns until there is nothing to do for a
+// while; Kick starts it again.
 type Worker struct {
 	o     Options
 	wake  chan struct{}
@@ -38,7 +38,7 @@ func New(o Options) *Worker {
 	return &Worker{o: o, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 }
 
-// Kick makes sure that the goroutine runs and looks.
+// Kick makes sure that the goroutine runs, and that it takes a turn soon.
 func (w *Worker) Kick() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -56,7 +56,7 @@ func (w *Worker) Kick() {
 	w.running = w.o.Begin(w.run)
 }
 
-// Hasten ends the wait after a failure: who asks may know that the store is back.
+// Hasten ends a wait after a failure: the caller may know that the store is back.
 func (w *Worker) Hasten() {
 	select {
 	case w.hurry <- struct{}{}:
@@ -64,24 +64,24 @@ func (w *Worker) Hasten() {
 	}
 }
 
-// SetUrgent reports whether the next turn may wait for its time.
+// SetUrgent sets whether somebody waits for the next turn, so that it must not be delayed.
 func (w *Worker) SetUrgent(urgent bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.urgent = urgent
 }
 
-// Urgent reports what SetUrgent said.
+// Urgent reports what SetUrgent set.
 func (w *Worker) Urgent() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.urgent
 }
 
-// longWait is from when on a wait is a timer and not a goroutine.
+// longWait is the shortest wait for which the goroutine ends and a timer restarts it.
 const longWait = 10 * time.Second
 
-// run works until there is nothing to do for a while.
+// run takes turns until there is nothing to do for a while.
 func (w *Worker) run(ctx context.Context) {
 	for failures := 0; ; {
 		wait, err := Protected(ctx, w.o.Turn)
@@ -97,9 +97,9 @@ func (w *Worker) run(ctx context.Context) {
 	}
 }
 
-// rest waits; it reports true when the goroutine is to end, a timer being set
-// where there is something to come back for. A failure is waited out even when
-// more commits arrive; who is urgent is not kept waiting.
+// rest waits. It returns true when the goroutine is to end, after setting a timer if there is
+// something to come back for. After a failure it waits in full even if kicked, unless Hasten
+// is called; without one it does not wait if a turn is urgent.
 func (w *Worker) rest(ctx context.Context, wait time.Duration, failing bool) (end bool) {
 	w.mu.Lock()
 	if w.urgent && !failing {
@@ -135,8 +135,8 @@ func (w *Worker) rest(ctx context.Context, wait time.Duration, failing bool) (en
 	return false
 }
 
-// PanicError is a fault of sqlwatch in one replica's work: the work is tried again, and
-// everything else goes on.
+// PanicError is a panic in one replica's work: the work is retried, and everything else goes
+// on.
 type PanicError struct {
 	Cause any
 	Stack string
@@ -145,7 +145,7 @@ type PanicError struct {
 // Error names the fault.
 func (e *PanicError) Error() string { return fmt.Sprintf("fault of sqlwatch: %v", e.Cause) }
 
-// Protected does f, and returns a panic as an error.
+// Protected calls f, and returns a panic as a *PanicError.
 func Protected[T any](ctx context.Context, f func(context.Context) (T, error)) (result T, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -155,8 +155,8 @@ func Protected[T any](ctx context.Context, f func(context.Context) (T, error)) (
 	return f(ctx)
 }
 
-// Backoff is a full-jitter wait that grows to 15 seconds: after an outage of any
-// length the replica is up to date within that.
+// Backoff returns a wait with full jitter that grows to about 15 seconds, which bounds how
+// long after an outage of any length the next attempt is made.
 func Backoff(failures int) time.Duration {
 	return 100*time.Millisecond + rand.N(min(15*time.Second, 250*time.Millisecond<<min(failures, 10)))
 }
