@@ -18,17 +18,17 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// Operator is the policy name under which actions stand that were asked for by hand.
+// Operator is the policy name of actions that an operator asked for.
 const Operator = "operator"
 
 const askedFor = "asked for by an operator"
 
-// ErrUnavailable is returned for an action that the database has no means for.
+// ErrUnavailable is returned for an action that cannot be done for this database.
 var ErrUnavailable = errors.New("not available for this database")
 
-// act does what a decision asks for. A checkpoint is done here and now, by the
-// holder of the baton. The others may take minutes and touch nothing that a turn
-// owns: they run beside the turns, which go on measuring.
+// act carries out what a decision asks for. A checkpoint runs in the turn itself, under
+// the baton. Other actions may take minutes and touch nothing that a turn owns: they run
+// beside the turns, which go on measuring.
 func (d *database) act(ctx context.Context, action policy.Action) {
 	d.options.Metrics.policyActions.WithLabelValues(d.target.Name, action.Policy, string(action.Kind)).Inc()
 	d.ledger.begin(action)
@@ -43,7 +43,7 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	do := d.parts.Actions.of(action)
 	d.beside.Go(func() {
 		err := guarded(func() error { return do(ctx) })
-		// Deaf to ctx: also an action cut short by the shutdown is finished in the books.
+		// ctx is ignored: an action that the shutdown cut short must be recorded too.
 		if d.acquire(context.WithoutCancel(ctx)) != nil {
 			return
 		}
@@ -54,7 +54,7 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	})
 }
 
-// runner makes the database's checkpoints.
+// runner returns the Runner for the database's checkpoints.
 func (d *database) runner(ctx context.Context) ladders.Runner {
 	return ladders.Runner{Checkpointer: d.parts.Checkpointer, Look: d.measure, Counted: func(r sqlite.Result, err error) {
 		if word, _ := outcomeOf(ctx, policy.ActCheckpoint, policy.ActionResult{Err: err}); !outcome.WrongMoment(word) {
@@ -63,7 +63,7 @@ func (d *database) runner(ctx context.Context) ladders.Runner {
 	}}
 }
 
-// of returns what to call for an action that is not a checkpoint.
+// of returns the function that performs an action other than a checkpoint.
 func (a Actions) of(action policy.Action) func(context.Context) error {
 	var do func(context.Context) error
 	switch action.Kind {
@@ -84,7 +84,7 @@ func (a Actions) of(action policy.Action) func(context.Context) error {
 	return do
 }
 
-// guarded turns a panic of an action that runs beside the turns into its error.
+// guarded converts a panic in an action that runs beside the turns into an error.
 func guarded(do func() error) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -94,7 +94,7 @@ func guarded(do func() error) (err error) {
 	return do()
 }
 
-// finish books an action that ended: the policy's next state, the record, the
+// finish records the end of an action: the policy's next state, the record, the
 // counters and the log line.
 func (d *database) finish(ctx context.Context, action policy.Action, result policy.ActionResult,
 	took time.Duration) {
@@ -112,7 +112,7 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 		d.past.history.ObserveStall(result.WriterStall)
 	}
 	if outcome.WrongMoment(record.Outcome) {
-		result.Outcome, result.Err = sqlite.OutcomeContended, nil // due again in a second, and no failed attempt
+		result.Outcome, result.Err = sqlite.OutcomeContended, nil // retry in a second; no failed attempt
 	} else if d.parts != nil && d.parts.Actions.Notify != nil {
 		d.ledger.owe(action, result)
 	}
@@ -125,7 +125,7 @@ func (d *database) finish(ctx context.Context, action policy.Action, result poli
 	d.keeper.save(d.saved())
 }
 
-// outcomeOf returns the word for how an action ended, and whether it did what was wanted.
+// outcomeOf returns the word for how an action ended, and whether it achieved its purpose.
 func outcomeOf(ctx context.Context, kind policy.ActionKind, r policy.ActionResult) (string, bool) {
 	switch {
 	case errors.Is(r.Err, ErrAway):
@@ -141,8 +141,8 @@ func outcomeOf(ctx context.Context, kind policy.ActionKind, r policy.ActionResul
 	return "done", true
 }
 
-// record keeps an action's end where operators look for it: one line in the log,
-// the counters, the status. action is nil for one that no policy asked for.
+// record puts the end of an action where operators look for it: one line in the log,
+// the counters, the status. action is nil if no policy asked for it.
 func (d *database) record(r ActionRecord, action *policy.Action) {
 	passing := outcome.WrongMoment(r.Outcome)
 	if !r.OK && !passing && r.Policy != Operator {
@@ -192,15 +192,15 @@ func (d *database) record(r ActionRecord, action *policy.Action) {
 var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": slog.LevelWarn,
 	"critical": slog.LevelError}
 
-// hasMessage reports whether the policy has words of its own to say. A policy
-// without gets a message made of its name and its reason, which stand in the
-// action's line anyhow.
+// hasMessage reports whether the policy configures a message of its own. Otherwise the
+// message consists of the policy's name and reason, which the action's log line has
+// anyway.
 func hasMessage(a policy.Action) bool {
 	return a.Message != "" && (a.Kind == policy.ActNotify || !strings.HasSuffix(a.Message, ": "+a.Why))
 }
 
-// Checkpoint does one checkpoint now, at an operator's request, by the same safe
-// path as a policy's: look first, PASSIVE for the bulk, TRUNCATE for the tail.
+// Checkpoint runs one checkpoint now, for an operator, in the same safe way as a policy:
+// look first, PASSIVE for the bulk, TRUNCATE for the tail.
 func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (ActionRecord, error) {
 	ladder, err := operatorLadder(mode)
 	if err != nil {
@@ -229,7 +229,7 @@ func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (Act
 	return d.ledger.actions[0], nil
 }
 
-// operatorLadder is what `sqlwatch checkpoint` runs.
+// operatorLadder returns the ladder that `sqlwatch checkpoint` runs.
 func operatorLadder(mode string) (policy.Ladder, error) {
 	ladder := policy.Ladder{StallBudget: sqlite.DefaultStall, Steps: []policy.Step{{Mode: sqlite.Passive, Repeat: 3}}}
 	switch mode {
@@ -243,8 +243,8 @@ func operatorLadder(mode string) (policy.Ladder, error) {
 	return ladder, nil
 }
 
-// Do runs one action that is not a checkpoint (snapshot, sync, verify) now, at an
-// operator's request, and returns when it has ended.
+// Do runs one action other than a checkpoint (snapshot, sync, verify) now, for an
+// operator, and returns when it has ended.
 func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecord, error) {
 	d, err := w.find(nameOrPath)
 	if err != nil {
@@ -283,8 +283,8 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 	return record, nil
 }
 
-// Retune takes a tuned value of a policy back by its last step, or freezes it, and says
-// what came of that.
+// Retune undoes the last step of a policy's tuned value, or freezes the value, and returns
+// a description of the result.
 func (w *Watchdog) Retune(ctx context.Context, nameOrPath, policyName, tune string, revert bool) (string, error) {
 	d, err := w.find(nameOrPath)
 	if err != nil {
@@ -315,11 +315,11 @@ func (w *Watchdog) Retune(ctx context.Context, nameOrPath, policyName, tune stri
 	return reason, nil
 }
 
-// MaxPause is the longest pause: what is forgotten paused would stay paused.
+// MaxPause is the longest pause: a pause that somebody forgets must end on its own.
 const MaxPause = 30 * 24 * time.Hour
 
-// Pause keeps the policies from acting on a database, or on all for "", for so
-// long. Measuring goes on. Zero ends a pause.
+// Pause keeps the policies from acting on a database, or on all databases for "", for the
+// given time. Measuring continues. Zero ends a pause.
 func (w *Watchdog) Pause(nameOrPath string, length time.Duration) error {
 	if length < 0 || length > MaxPause {
 		return fmt.Errorf("pause for %s: it is at most %s: %w", length, MaxPause, ErrBadRequest)

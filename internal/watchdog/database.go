@@ -19,28 +19,28 @@ import (
 const (
 	restartFirst = time.Second            // wait after the first panic, doubled after each further one
 	restartLast  = 5 * time.Minute        // the longest wait after a panic
-	forgiveAfter = time.Minute            // of turns without a panic, and the next one counts as the first
-	timerSlot    = 100 * time.Millisecond // the grid on which turns fall, so that many share a wake-up
+	forgiveAfter = time.Minute            // of turns without a panic; after that, the next panic counts as the first
+	timerSlot    = 100 * time.Millisecond // turns start on this grid, so that many share a wake-up
 )
 
-// database is one target at work: when it has its turns, and what is open for it.
-// What it owns beside that is in parts of their own.
+// database is one running target: its timer, and what is open for it. Other state that
+// belongs to it is in separate parts.
 type database struct {
 	*shared
 	target  Target
 	display display       // read by anyone
-	phase   time.Duration // where in the interval its turns fall, so that not all wake together
+	phase   time.Duration // offset of its turns within the interval, so that not all wake together
 	timer   atomic.Pointer[time.Timer]
-	turns   atomic.Uint64      // that have begun
-	wanted  atomic.Bool        // the next turn shall come at once
+	turns   atomic.Uint64      // number of turns that have begun
+	wanted  atomic.Bool        // the next turn shall start at once
 	beside  sync.WaitGroup     // actions that run beside the turns
 	cancel  context.CancelFunc // set by start
 	place   *succession.Place
 
-	// The baton guards all that follows. Whoever holds it, a turn, an operator's
-	// action or the final close, owns them.
+	// The baton guards all fields below. Its holder, which is a turn, an operator's action or
+	// the final close, owns them.
 	baton    chan struct{}
-	closing  bool // no action begins any more
+	closing  bool // no further action may begin
 	closed   bool
 	parts    *Parts // nil: not open
 	nextTurn time.Time
@@ -57,14 +57,14 @@ type faults struct {
 	last   time.Time
 }
 
-// add counts one more and returns how long to wait after it.
+// add counts one more panic and returns how long to wait before the next attempt.
 func (f *faults) add() time.Duration {
 	f.inARow++
 	f.last = time.Now()
 	return min(restartFirst<<min(f.inARow-1, 16), restartLast)
 }
 
-// forgive starts over after a while without one.
+// forgive resets the count after some time without a panic.
 func (f *faults) forgive() {
 	if time.Since(f.last) > forgiveAfter {
 		f.inARow = 0
@@ -108,8 +108,8 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 	return d
 }
 
-// start sets the database's timer, once. Each turn sets it again. Everything that
-// is done for the database ends with ctx, or when the database is closed.
+// start sets the database's timer, once; each turn sets it again. All work for the database
+// ends with ctx, or when the database is closed.
 func (d *database) start(ctx context.Context) {
 	if d.timer.Load() != nil {
 		return
@@ -119,7 +119,7 @@ func (d *database) start(ctx context.Context) {
 	d.timer.Load().Reset(d.phase)
 }
 
-// acquire takes the baton. It fails when ctx ends first or the database is closed.
+// acquire takes the baton. It fails if ctx ends first or if the database is closed.
 func (d *database) acquire(ctx context.Context) error {
 	select {
 	case d.baton <- struct{}{}:
@@ -135,15 +135,15 @@ func (d *database) acquire(ctx context.Context) error {
 
 func (d *database) release() { <-d.baton }
 
-// borrow is acquire for who only wants to read: a turn that hangs is not waited for.
+// borrow is acquire for callers that only read: it does not wait for a turn that hangs.
 func (d *database) borrow(ctx context.Context) error {
 	brief, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	return d.acquire(brief)
 }
 
-// restart closes what the panicking turn left behind and returns how long to
-// wait before the database is opened again.
+// restart closes what the panicking turn left open and returns how long to wait before the
+// database is opened again.
 func (d *database) restart(ctx context.Context, cause any) time.Duration {
 	wait := d.faults.add()
 	d.options.Metrics.Panicked(d.target.Name)
@@ -161,12 +161,12 @@ func (d *database) restart(ctx context.Context, cause any) time.Duration {
 	return wait
 }
 
-// saved is what is to survive a restart.
+// saved returns what must survive a restart.
 func (d *database) saved() savedDatabase {
 	return savedDatabase{Policies: d.ledger.states, Told: d.ledger.told, Owed: d.ledger.owed, Found: d.display.found}
 }
 
-// view is what is shown beside the last sample and decision.
+// view returns what is shown beside the last sample and decision.
 func (d *database) view() view {
 	v := view{actions: d.ledger.actions, running: d.ledger.atWork(), panics: d.faults.inARow,
 		turn: d.turns.Load(), saved: d.saved()}
@@ -186,11 +186,10 @@ func (d *database) refresh() {
 	d.display.refresh(&last, d.view())
 }
 
-// topicOpen is what the log's lines about opening are about.
+// topicOpen is the log topic of opening the database.
 const topicOpen = "open"
 
-// open opens the parts if they are not. On an error the database is tried again
-// at its next turn.
+// open opens the parts if they are not open. After an error the next turn tries again.
 func (d *database) open(ctx context.Context) error {
 	if d.parts != nil {
 		return nil
@@ -222,15 +221,15 @@ func (d *database) shut(ctx context.Context) error {
 	return parts.Close(ctx)
 }
 
-// close ends the database permanently: no turn comes after it. What is at work is
-// told to stop and waited for as long as ctx lasts.
+// close closes the database permanently: no turn follows. It tells running actions to stop
+// and waits for them until ctx ends.
 func (d *database) close(ctx context.Context) error {
 	d.timer.Load().Stop()
 	d.cancel()
 	if err := d.acquire(ctx); err != nil {
 		return err
 	}
-	d.closing = true // from here on no action begins
+	d.closing = true // no action begins after this
 	d.release()
 	ended := make(chan struct{})
 	go func() { d.beside.Wait(); close(ended) }()
@@ -250,11 +249,11 @@ func (d *database) close(ctx context.Context) error {
 	return nil
 }
 
-// errLingers is why a database is not opened whose place another still has.
+// errLingers is why a database is not opened while its predecessor has not released the file.
 var errLingers = errors.New("what was configured before the reload is still at it: its disk does not answer")
 
-// leave closes the database permanently, unless its turn does not end, on a disk that does not
-// answer: that is not waited for, and it is closed when the turn has ended.
+// leave closes the database permanently. If its turn hangs, because the disk does not answer,
+// leave does not wait: the database is closed when the turn has ended.
 func (d *database) leave(ctx context.Context) error {
 	d.timer.Load().Stop()
 	d.cancel()
@@ -274,8 +273,8 @@ func (d *database) leave(ctx context.Context) error {
 	return d.close(ctx)
 }
 
-// closeAll closes databases side by side, so that a hung one costs the others
-// nothing, and reports all that did not close.
+// closeAll closes databases concurrently, so that one that hangs does not delay the others,
+// and returns the errors of all that did not close.
 func closeAll(databases []*database, closeOne func(*database) error) error {
 	failed := make([]error, len(databases))
 	var closing sync.WaitGroup

@@ -7,23 +7,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// Entry is one line of the decision log: a policy changed its mind, or an action ended.
+// Entry is one line of the decision log: a policy's decision changed, or an action ended.
 type Entry struct {
 	At     time.Time         `json:"at"`
 	DB     string            `json:"db"`
 	Change *ChangeRecord     `json:"change,omitempty"`
-	Inputs map[string]string `json:"inputs,omitempty"` // what the policy read, as a person reads it
+	Inputs map[string]string `json:"inputs,omitempty"` // what the policy read, formatted for people
 	Action *ActionRecord     `json:"action,omitempty"`
 }
 
-// Recent is what is known of a database from an earlier life of the daemon, newest
-// first.
+// Recent is what the decision log says of a database from earlier runs of the daemon,
+// newest first.
 type Recent struct {
 	Actions []ActionRecord
 	Changes []ChangeRecord
 }
 
-// logChanges writes what policies changed their mind about, and what they had read.
+// logChanges logs each changed decision with the values that the policy had read.
 func (d *database) logChanges(fresh []ChangeRecord) {
 	if len(fresh) == 0 || d.options.Decided == nil {
 		return
@@ -40,7 +40,7 @@ func (d *database) logChanges(fresh []ChangeRecord) {
 	}
 }
 
-// leaves collects what the expressions of a tree read in the end.
+// leaves collects the values at the leaves of an expression tree.
 func leaves(n *policy.Node, into map[string]string) {
 	if n == nil {
 		return
@@ -53,8 +53,8 @@ func leaves(n *policy.Node, into map[string]string) {
 	}
 }
 
-// hindered logs that a policy does not come to do what it is for, and that it does
-// again. One line, repeated every ten minutes while that lasts.
+// hindered logs that a policy cannot do everything it is for, and later that it can again:
+// one line, repeated every ten minutes as long as that lasts.
 func (d *database) hindered(p policy.PolicyDecision) {
 	topic := p.Policy + " hindered"
 	if p.Hindered != "" {

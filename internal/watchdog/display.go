@@ -13,27 +13,27 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// display publishes what is known of one database: its status, its conditions and
-// the metrics of its policies. The status is replaced as a whole, so that anyone may
-// read it at any time; the database's baton guards the rest.
+// display publishes the state of one database: its status, its conditions and the metrics
+// of its policies. The status is replaced as a whole, so that any goroutine may read it at
+// any time; the database's baton guards the rest.
 type display struct {
 	target  Target
-	pause   atomic.Pointer[time.Time] // policies do not act before then
+	pause   atomic.Pointer[time.Time] // policies do not act before this time
 	putting sync.Mutex                // held while a status and its conditions are replaced
 	board   *health.Board
 	metrics *Metrics
 	clock   func() time.Time
-	changed func() // what is to survive a restart has changed
-	found   bool   // the database was up once, in this life or an earlier one
+	changed func() // told when something changed that must survive a restart
+	found   bool   // the database has been up, in this run of the daemon or an earlier one
 	status  atomic.Pointer[DatabaseStatus]
 }
 
-// view is what a database shows beside what it measured and decided.
+// view is what a database shows in addition to its sample and decision.
 type view struct {
 	actions  []ActionRecord
 	running  string
 	panics   int
-	turn     uint64 // which
+	turn     uint64 // number of the turn
 	lastBusy *Refusal
 	saved    savedDatabase
 }
@@ -46,8 +46,8 @@ func (p *display) begin(saved savedDatabase, recent Recent) {
 		Conditions: []health.Condition{}, Actions: recent.Actions, Changes: recent.Changes, saved: saved})
 }
 
-// publish shows what a turn found. Everything reachable from the status is
-// handed over: nobody changes it any more. It returns what has changed.
+// publish shows the result of a turn. The caller hands over everything reachable from the
+// arguments and must not change it any more. It returns the decisions that changed.
 func (p *display) publish(sample collector.Sample, decision policy.Decision, v view) (fresh []ChangeRecord) {
 	before := p.status.Load()
 	fresh = p.noteChanges(before.Decision, decision)
@@ -61,8 +61,8 @@ func (p *display) publish(sample collector.Sample, decision policy.Decision, v v
 	return fresh
 }
 
-// refresh shows what has changed since the last turn's publish; nil is the sample
-// that is shown already.
+// refresh shows what has changed since the last turn published. If sample is nil, the last
+// one stays.
 func (p *display) refresh(sample *collector.Sample, v view) {
 	s := *p.status.Load()
 	if sample != nil {
@@ -71,7 +71,7 @@ func (p *display) refresh(sample *collector.Sample, v view) {
 	p.store(&s, v)
 }
 
-// failed shows why a database has no turns at the moment.
+// failed shows why a database currently has no turns.
 func (p *display) failed(reason string, v view) {
 	s := *p.status.Load()
 	s.Err, s.turn, v.running = reason, v.turn, ""
@@ -82,7 +82,7 @@ func (p *display) failed(reason string, v view) {
 	p.store(&s, v)
 }
 
-// store publishes a status after all the rest of it is known.
+// store completes a status and publishes it.
 func (p *display) store(s *DatabaseStatus, v view) {
 	if !p.found && s.Sample != nil && s.Sample.State == collector.StateUp {
 		p.found = true
@@ -96,7 +96,7 @@ func (p *display) store(s *DatabaseStatus, v view) {
 	p.put(s, 0)
 }
 
-// put shows a status with the pause and the conditions of this moment.
+// put publishes a status with the current pause and conditions.
 func (p *display) put(s *DatabaseStatus, silent time.Duration) {
 	now := p.clock()
 	s.PausedUntil = *p.pause.Load()
@@ -109,7 +109,7 @@ func (p *display) put(s *DatabaseStatus, silent time.Duration) {
 	p.status.Store(s)
 }
 
-// pauseUntil shows a pause, or the end of one, whatever the database is at.
+// pauseUntil shows a pause, or the end of one, without waiting for a turn.
 func (p *display) pauseUntil(until time.Time) {
 	p.putting.Lock()
 	defer p.putting.Unlock()
@@ -118,7 +118,7 @@ func (p *display) pauseUntil(until time.Time) {
 	p.put(&s, p.silence(&s, time.Now()))
 }
 
-// facts is what health may know of a database.
+// facts returns the input of the health rules.
 func (p *display) facts(s *DatabaseStatus, now time.Time, silent time.Duration) health.Database {
 	d := health.Database{
 		Name: s.Name, Path: s.Path, Now: now, Replicated: len(p.target.Replicas) > 0, Found: s.Found,
@@ -131,8 +131,8 @@ func (p *display) facts(s *DatabaseStatus, now time.Time, silent time.Duration) 
 	return d
 }
 
-// failedOf returns the newest action of a policy, where it failed and its next
-// try is still to come.
+// failedOf returns a policy's newest action if it failed and has not been retried
+// yet.
 func failedOf(actions []ActionRecord) *health.Attempt {
 	for _, a := range actions {
 		switch {
@@ -146,9 +146,9 @@ func failedOf(actions []ActionRecord) *health.Attempt {
 	return nil
 }
 
-// shown returns what the database published last. While the watchdog runs, that of
-// one that is silent for a minute is not the truth any more: a read that never
-// returns from a dead disk looks like this.
+// shown returns what the database published last. If the watchdog runs and the database has
+// published nothing for a minute, that status is out of date, as when a read from a dead disk
+// never returns: then shown publishes that it is silent.
 func (p *display) shown(running bool, started time.Time) *DatabaseStatus {
 	if s := p.status.Load(); !running || p.silence(s, started) == 0 {
 		return s
@@ -156,13 +156,13 @@ func (p *display) shown(running bool, started time.Time) *DatabaseStatus {
 	p.putting.Lock()
 	defer p.putting.Unlock()
 	s := *p.status.Load()
-	if silent := p.silence(&s, started); silent > 0 { // else it has just spoken
+	if silent := p.silence(&s, started); silent > 0 { // otherwise it has just published
 		p.put(&s, silent)
 	}
 	return &s
 }
 
-// silence is how long a database has published nothing, 0 where that is not long.
+// silence returns how long a database has published nothing, or 0 if that is not long.
 func (p *display) silence(s *DatabaseStatus, started time.Time) time.Duration {
 	last := s.published
 	if last.IsZero() {
@@ -174,8 +174,8 @@ func (p *display) silence(s *DatabaseStatus, started time.Time) time.Duration {
 	return 0
 }
 
-// noteChanges returns this turn's changes of mind, and brings the policy metrics up
-// to date. That a policy has nothing to do when it is first seen is no change.
+// noteChanges returns the decisions that changed in this turn, and updates the policies'
+// metrics. A policy that is inactive when it is first seen is not a change.
 func (p *display) noteChanges(before *policy.Decision, now policy.Decision) (fresh []ChangeRecord) {
 	m, db := p.metrics, p.target.Name
 	old := make(map[string]policy.PolicyDecision)
@@ -208,8 +208,8 @@ func (p *display) noteChanges(before *policy.Decision, now policy.Decision) (fre
 	return fresh
 }
 
-// watchSilent puts databases that have fallen silent on the board, whether
-// anybody looks at them or not.
+// watchSilent publishes the silence of databases that have stopped publishing, even if
+// nobody asks for their status.
 func (w *Watchdog) watchSilent() {
 	for _, d := range *w.databases.Load() {
 		d.display.shown(w.running.Load(), w.started)

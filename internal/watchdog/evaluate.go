@@ -11,7 +11,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// measure takes a sample and adds what only the replication knows.
+// measure takes a sample and adds the state of the replication.
 func (d *database) measure(ctx context.Context) collector.Sample {
 	sample := d.parts.Sampler.Sample(ctx)
 	if replicas := d.parts.Actions.Replicas; replicas != nil {
@@ -31,7 +31,7 @@ func (d *database) measure(ctx context.Context) collector.Sample {
 	return sample
 }
 
-// input is what the policies may know.
+// input returns what the policies may read.
 func (d *database) input(sample collector.Sample) policy.Input {
 	return policy.Input{
 		Now:      d.options.Clock(),
@@ -45,8 +45,8 @@ func (d *database) input(sample collector.Sample) policy.Input {
 	}
 }
 
-// Explain evaluates the policies on the last sample once more, with the value
-// tree that a turn does not build. It changes nothing.
+// Explain evaluates the policies on the last sample again, this time with the value tree,
+// which a turn does not build. It changes nothing.
 func (w *Watchdog) Explain(ctx context.Context, nameOrPath string) (policy.Decision, error) {
 	d, err := w.find(nameOrPath)
 	if err != nil {
@@ -61,17 +61,17 @@ func (w *Watchdog) Explain(ctx context.Context, nameOrPath string) (policy.Decis
 	return w.policies.Load().Evaluate(in, d.ledger.states), nil
 }
 
-// showGrace is how long a command waits at most for what it did to be shown.
+// showGrace is how long a command waits at most until its effect is shown.
 const showGrace = 2 * time.Second
 
-// show gives databases a turn at once and waits until they show what it found and decided:
-// whoever asks next is told what came of a command. A turn that hangs is not waited for.
+// show starts a turn of each database at once and waits until its result is published, so that
+// the next status request sees the effect of a command. It does not wait for a turn that hangs.
 func (w *Watchdog) show(ctx context.Context, databases ...*database) {
 	ctx, cancel := context.WithTimeout(ctx, showGrace)
 	defer cancel()
 	due := make([]uint64, len(databases))
 	for i, d := range databases {
-		if d.display.status.Load().Panics == 0 { // else its restart waits
+		if d.display.status.Load().Panics == 0 { // otherwise it waits to be restarted
 			due[i] = d.turns.Load() + 1
 			d.look()
 		}
@@ -91,8 +91,8 @@ func (w *Watchdog) show(ctx context.Context, databases ...*database) {
 	}
 }
 
-// pace returns how many intervals lie between two turns: more than one only
-// where nothing has happened for a while and no policy is waiting for anything.
+// pace returns the number of intervals between two turns. It is more than one only if nothing
+// has happened for a while and no policy is waiting for anything.
 func (d *database) pace() time.Duration {
 	if d.past.idle() && d.ledger.rests() {
 		return idlePace
@@ -100,15 +100,15 @@ func (d *database) pace() time.Duration {
 	return 1
 }
 
-// until returns the time to the next tick of a rhythm. The ticks fall on the same
-// instants of the monotonic clock whatever a turn took, so that a stepped wall
-// clock, a stopped process or a slow turn shifts nothing.
+// until returns the time until the next tick of an interval. Ticks fall on fixed instants of
+// the monotonic clock, so that a stepped wall clock, a stopped process or a slow turn does
+// not shift them.
 func (d *database) until(rhythm time.Duration) time.Duration {
 	since := time.Since(d.ticks) - d.phase
 	return rhythm - ((since%rhythm)+rhythm)%rhythm
 }
 
-// counted counts a checkpoint and what was refused to it.
+// counted counts a checkpoint and the locks that it was refused.
 func (d *database) counted(r sqlite.Result) {
 	d.options.Metrics.checkpoint(d.target.Name, r)
 	if lock, refused := refusedLocks[r.Outcome]; refused && d.options.Busy != nil {

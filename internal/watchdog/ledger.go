@@ -11,23 +11,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// ledger is what the policies have done to one database and are about to do. The
-// database's baton guards it; a map or slice that was handed out is never changed.
+// ledger is what the policies have done to one database and are about to do. The database's
+// baton guards it; a map or slice that was handed out is never changed.
 type ledger struct {
 	states  map[string]policy.PolicyState // by policy
-	told    map[string]time.Time          // notices whose end is still to be told, by policy
-	ending  map[string]bool               // of told, whose end is being told
-	owed    map[string]policy.Action      // what is to be told of the last actions' ends, by policy
-	paying  map[string]bool               // of owed, what is being sent
-	running map[policy.Lane]string        // the actions at work
+	told    map[string]time.Time          // policies that sent a notice whose end has not been sent yet, and when
+	ending  map[string]bool               // of told: the end is being sent
+	owed    map[string]policy.Action      // by policy: actions whose result has not been sent yet
+	paying  map[string]bool               // of owed: being sent
+	running map[policy.Lane]string        // the actions under way
 
 	checkpointed bool           // since the last turn's sample
 	actions      []ActionRecord // newest first, at most KeptActions
 }
 
-// due returns the actions of a decision that may begin: one a lane at a time. The
-// states of the others' policies are left as they were, so that the same action is
-// due again.
+// due returns the actions of a decision that may begin now, at most one per lane. The policies
+// of the others keep their previous state, so that the same action becomes due
+// again.
 func (l *ledger) due(decision *policy.Decision, closing bool) (actions []*policy.Action) {
 	for _, a := range decision.Actions {
 		if lane := a.Kind.Lane(); closing || lane != policy.LaneNone && l.running[lane] != "" {
@@ -40,8 +40,8 @@ func (l *ledger) due(decision *policy.Decision, closing bool) (actions []*policy
 	return actions
 }
 
-// remember takes over the policies' new states and reports whether some policy is
-// at work, and whether a tuned value has moved.
+// remember stores the policies' new states and reports whether an action of some policy is
+// under way, and whether a tuned value has changed.
 func (l *ledger) remember(next map[string]policy.PolicyState) (atWork, moved bool) {
 	for name, state := range next {
 		atWork = atWork || state.Phase != policy.Inactive
@@ -54,15 +54,15 @@ func (l *ledger) remember(next map[string]policy.PolicyState) (atWork, moved boo
 	return atWork, moved
 }
 
-// begin notes that an action is at work.
+// begin notes that an action has begun.
 func (l *ledger) begin(a policy.Action) {
 	if lane := a.Kind.Lane(); lane != policy.LaneNone {
 		l.running[lane] = a.Policy + ": " + string(a.Kind)
 	}
 }
 
-// finish gives a policy the state that follows the end of its action. Of one that only
-// met a wrong moment nobody is told: the floor of notices is for the next.
+// finish stores the policy's state after its action. If the action only came at the wrong moment,
+// no notification is sent, and the minimum time between notifications is not used up.
 func (l *ledger) finish(set *policy.Set, a policy.Action, now time.Time, result policy.ActionResult, again bool) {
 	if p := policyNamed(set, a.Policy); p != nil {
 		l.states = maps.Clone(l.states)
@@ -78,8 +78,8 @@ func (l *ledger) finish(set *policy.Set, a policy.Action, now time.Time, result 
 	}
 }
 
-// cutShort books the checkpoint that a panic cut short, and reports whether there
-// was one: nobody else will. What runs beside the turns ends on its own.
+// cutShort records the end of the checkpoint that a panic interrupted, and reports whether
+// there was one. Actions beside the turns end on their own.
 func (l *ledger) cutShort(set *policy.Set, now time.Time) bool {
 	if l.running[policy.LaneCheckpoint] == "" {
 		return false
@@ -95,20 +95,20 @@ func (l *ledger) cutShort(set *policy.Set, now time.Time) bool {
 	return true
 }
 
-// errFault ends an action that a panic cut short.
+// errFault is the error of an action that a panic interrupted.
 var errFault = errors.New("fault of sqlwatch")
 
-// keep puts an action's record before the earlier ones.
+// keep adds an action's record in front of the earlier ones.
 func (l *ledger) keep(r ActionRecord) {
 	l.actions = append([]ActionRecord{r}, l.actions[:min(len(l.actions), KeptActions-1)]...)
 }
 
-// atWork says which actions are under way.
+// atWork returns a description of the actions that are under way.
 func (l *ledger) atWork() string {
 	return strings.Join(slices.Sorted(maps.Values(l.running)), ", ")
 }
 
-// rests reports whether no policy waits for anything.
+// rests reports whether no policy is waiting for anything.
 func (l *ledger) rests() bool {
 	for _, state := range l.states {
 		if state.Phase != policy.Inactive && state.Phase != policy.Cooldown {
@@ -118,7 +118,7 @@ func (l *ledger) rests() bool {
 	return len(l.running) == 0
 }
 
-// policyNamed returns the policy of that name, nil where a reload removed it.
+// policyNamed returns the policy of that name, or nil if a reload has removed it.
 func policyNamed(set *policy.Set, name string) *policy.Policy {
 	if i := slices.IndexFunc(set.Policies, func(p *policy.Policy) bool { return p.Name == name }); i >= 0 {
 		return set.Policies[i]

@@ -76,8 +76,8 @@ var catalogue = []metric.Metric{
 // Catalogue returns every metric that Metrics exports.
 func Catalogue() []metric.Metric { return slices.Clone(catalogue) }
 
-// The upper bounds of the histograms' buckets. The stall's are dense where stall
-// budgets are set.
+// The upper bounds of the histograms' buckets. Those of the writer stall are dense in the
+// range of usual stall budgets.
 var (
 	durationBuckets = []float64{0.001, 0.01, 0.05, 0.1, 0.25, 1, 5, 30}
 	stallBuckets    = []float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1}
@@ -85,7 +85,7 @@ var (
 
 var modes = []sqlite.Mode{sqlite.Passive, sqlite.Truncate}
 
-// failureReasons are the outcomes that count as failures, by their label; shortened is none.
+// failureReasons maps each outcome that counts as a failure to its label; shortened is not one.
 var failureReasons = map[sqlite.Outcome]string{
 	sqlite.OutcomeWriterBusy:  "busy",
 	sqlite.OutcomePinned:      "pinned",
@@ -96,19 +96,19 @@ var failureReasons = map[sqlite.Outcome]string{
 	sqlite.OutcomeNotWAL:      "io",
 }
 
-// refusedLocks are the locks that another process refused us, by the outcome.
+// refusedLocks maps an outcome to the lock that another process refused us.
 var refusedLocks = map[sqlite.Outcome]collector.Lock{
 	sqlite.OutcomeWriterBusy: collector.LockRead, // a freeze asks for these, hardly ever for WRITE
 	sqlite.OutcomeContended:  collector.LockCheckpoint,
 	sqlite.OutcomeNotReset:   collector.LockRead,
 }
 
-// Metrics counts what the loop does. Every series of a database exists, at zero,
-// from the moment it is looked after, and is gone when a reload removes it. Those
-// that are AbsentAtZero come when something happens.
+// Metrics counts what the loop does. The series of a database exist, at zero, from the
+// moment it is watched until a reload removes it. Those that are AbsentAtZero appear when
+// something happens.
 type Metrics struct {
-	// Detail lets those exist from the start that are AbsentAtZero. Set before the
-	// first database is looked after.
+	// Detail makes the AbsentAtZero series exist from the start too. Set it before the first
+	// database is watched.
 	Detail bool
 
 	checkpoints, checkpointFailures, reclaimed    *prometheus.CounterVec
@@ -175,12 +175,12 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Built says what this process was built from.
+// Built exports what this process was built from.
 func (m *Metrics) Built(version, commit, goVersion, sqliteVersion string) {
 	m.buildInfo.WithLabelValues(version, commit, goVersion, sqliteVersion).Set(1)
 }
 
-// Reloaded says how the attempt to load a configuration ended.
+// Reloaded exports how the attempt to load a configuration ended.
 func (m *Metrics) Reloaded(at time.Time, err error) {
 	if err != nil {
 		m.reloadSuccessful.WithLabelValues().Set(0)
@@ -193,9 +193,9 @@ func (m *Metrics) Reloaded(at time.Time, err error) {
 // Panicked counts a fault of sqlwatch in something done for a database.
 func (m *Metrics) Panicked(db string) { m.panics.WithLabelValues(db).Inc() }
 
-// zero brings the series of a database into being. Of a thousand databases those
-// of what never happens were more than all others, and made at each scrape to be
-// left out of it.
+// zero creates the series of a database, except, without Detail, those of events that seldom
+// happen. With a thousand databases those were more than all others together, and each scrape
+// built them only to leave them out.
 func (m *Metrics) zero(db string, labels map[string]string, policies *policy.Set) {
 	for _, mode := range modes {
 		m.checkpoints.WithLabelValues(db, mode.String())
@@ -211,7 +211,7 @@ func (m *Metrics) zero(db string, labels map[string]string, policies *policy.Set
 	}
 }
 
-// zeroDetail brings those series of a database into being that are AbsentAtZero.
+// zeroDetail creates the AbsentAtZero series of a database.
 func (m *Metrics) zeroDetail(db string) {
 	for _, mode := range modes {
 		m.checkpointDuration.WithLabelValues(db, mode.String())
@@ -224,7 +224,7 @@ func (m *Metrics) zeroDetail(db string) {
 	m.paused.WithLabelValues(db)
 }
 
-// forgetPolicies drops the series of policies and windows that are no more.
+// forgetPolicies drops the series of policies and windows that no longer exist.
 func (m *Metrics) forgetPolicies(before, now *policy.Set) {
 	for _, p := range before.Policies {
 		if policyNamed(now, p.Name) == nil {
@@ -278,7 +278,7 @@ func (m *Metrics) phase(db, name string, was, now policy.Phase) {
 	m.policyState.WithLabelValues(db, name, string(now)).Set(1)
 }
 
-// zeroPolicy brings the series of one policy into being.
+// zeroPolicy creates the series of one policy.
 func (m *Metrics) zeroPolicy(db string, p *policy.Policy, dryRun bool) {
 	for _, t := range p.Tunes {
 		m.tuned.WithLabelValues(db, p.Name, t.Name).Set(t.Start)
@@ -298,8 +298,8 @@ func (m *Metrics) zeroPolicy(db string, p *policy.Policy, dryRun bool) {
 	m.policyFailures.WithLabelValues(db, p.Name, string(p.Kind))
 }
 
-// canRefuse reports whether a guard can ever refuse this policy. What cannot is
-// no series: a thousand databases have enough of them.
+// canRefuse reports whether a guard can ever refuse this policy. A guard that cannot has no
+// series: a thousand databases have enough of them.
 func canRefuse(p *policy.Policy, guard policy.Guard, dryRun bool) bool {
 	switch guard {
 	case policy.GuardMode:

@@ -9,15 +9,15 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// Notice is what a policy has to say to people.
+// Notice is a message of a policy to people.
 type Notice struct {
-	Action   policy.Action // whom to tell, and what
-	Resolved bool          // what was told before does not hold any more
+	Action   policy.Action // whom to notify, and the message
+	Resolved bool          // the condition that an earlier notice reported no longer holds
 }
 
-// owe notes the notice that an action of another kind carries, with its outcome: it is
-// on the disk before it is sent, and sent again where a crash came between. An action
-// that only met a wrong moment is done again soon, and told then.
+// owe notes the notice that an action of another kind carries, with its outcome. It is saved
+// before it is sent, and sent again if a crash comes between. If an action only came at the
+// wrong moment, it is repeated soon, and the notice is sent then.
 func (l *ledger) owe(action policy.Action, r policy.ActionResult) {
 	if action.Kind == policy.ActNotify || len(action.Notify) == 0 {
 		return
@@ -31,7 +31,7 @@ func (l *ledger) owe(action policy.Action, r policy.ActionResult) {
 	l.owed[action.Policy] = told
 }
 
-// paid forgets a notice that was sent, unless another is owed in the meantime.
+// paid removes a notice that was sent, unless a newer one is owed by now.
 func (l *ledger) paid(told policy.Action) {
 	if l.owed[told.Policy].Message == told.Message {
 		l.owed = maps.Clone(l.owed)
@@ -39,8 +39,8 @@ func (l *ledger) paid(told policy.Action) {
 	}
 }
 
-// pay sends the notices that actions carry, each after its action's end. What cannot be
-// sent is logged and given up, unless it is the shutdown that prevents it.
+// pay sends the notices that actions carry, each after its action has ended. A notice that
+// cannot be sent is logged and dropped, unless the shutdown prevented it.
 func (d *database) pay(ctx context.Context) {
 	if d.closing || d.parts == nil || d.parts.Actions.Notify == nil {
 		return
@@ -59,7 +59,7 @@ func (d *database) pay(ctx context.Context) {
 			defer d.release()
 			delete(d.ledger.paying, name)
 			if err != nil && ctx.Err() != nil {
-				return // after the restart
+				return // it is sent after the restart
 			}
 			if err != nil {
 				d.voice.Log.Error("a notice about an action could not be sent", "policy", name, "err", err)
@@ -71,8 +71,8 @@ func (d *database) pay(ctx context.Context) {
 	}
 }
 
-// resolve tells the end of what notices said that does not hold any more. An end
-// that nobody could be told is told once more after a restart, and else given up.
+// resolve sends the end of each notice whose condition no longer holds. If it cannot be sent
+// because of the shutdown, it is sent after the restart; otherwise it is dropped.
 func (d *database) resolve(ctx context.Context, decision *policy.Decision) {
 	notify := d.parts.Actions.Notify
 	if len(d.ledger.told) == 0 || d.closing || notify == nil {
@@ -91,7 +91,7 @@ func (d *database) resolve(ctx context.Context, decision *policy.Decision) {
 			defer d.release()
 			delete(d.ledger.ending, name)
 			if err != nil && ctx.Err() != nil {
-				return // after the restart
+				return // it is sent after the restart
 			}
 			if err != nil {
 				d.voice.Log.Error("the end of a condition could not be told", "policy", name, "err", err)
@@ -103,7 +103,7 @@ func (d *database) resolve(ctx context.Context, decision *policy.Decision) {
 	}
 }
 
-// tell notes that a notice was delivered: its end is to be told too.
+// tell notes that a notice was delivered, so that its end will be sent too.
 func (l *ledger) tell(policy string, at time.Time) {
 	told := maps.Clone(l.told)
 	if told == nil {
@@ -115,7 +115,7 @@ func (l *ledger) tell(policy string, at time.Time) {
 	l.told = told
 }
 
-// untell forgets a notice whose end was told.
+// untell removes a notice whose end was sent.
 func (l *ledger) untell(policy string) {
 	l.told = maps.Clone(l.told)
 	delete(l.told, policy)

@@ -13,8 +13,8 @@ const (
 	idlePace  = 5
 )
 
-// past is what was measured of a database: the last sample, and of the earlier ones
-// what the policies look back to. The database's baton guards it.
+// past is what was measured of a database: the last sample, and what the policies look back
+// to of earlier ones. The database's baton guards it.
 type past struct {
 	last    collector.Sample // of the last turn or look
 	changed time.Time        // when the database was last seen to change
@@ -22,7 +22,7 @@ type past struct {
 	reads   *policy.Set // whose variables the history keeps
 }
 
-// note takes a sample for the last one and returns the one before.
+// note stores the sample as the last one and returns the one before.
 func (p *past) note(sample collector.Sample) (before collector.Sample) {
 	before = p.last
 	if sample.WAL.Change != before.WAL.Change || sample.WAL.Salt1 != before.WAL.Salt1 ||
@@ -33,8 +33,8 @@ func (p *past) note(sample collector.Sample) (before collector.Sample) {
 	return before
 }
 
-// follow makes the history keep what the policies in force read, after a reload
-// has replaced them.
+// follow makes the history keep what the present policies read, after a reload has replaced
+// them.
 func (p *past) follow(policies *policy.Set) *policy.Set {
 	if p.reads != policies {
 		p.history = policies.Retain(p.history)

@@ -10,13 +10,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// rememberLeft is how long the state of a database is kept that a reload or a start
-// no longer names: a mistake in the configuration must not cost its cooldowns, nor
-// what its windows have learned.
+// rememberLeft is how long the state of a database is kept that the configuration no longer
+// names. A mistake in the configuration must not cost the database's cooldowns, nor what its
+// windows have learned.
 const rememberLeft = 30 * 24 * time.Hour
 
-// removeGrace is how long the last syncs of removed databases may take, and turnGrace how
-// long the turn that they have may.
+// removeGrace is how long the last syncs of removed databases may take, turnGrace how long
+// a turn of theirs that is under way may.
 const removeGrace, turnGrace = 30 * time.Second, 5 * time.Second
 
 type reload struct {
@@ -40,8 +40,8 @@ func (w *Watchdog) Reload(ctx context.Context, targets []Target, policies *polic
 	}
 }
 
-// swap closes what is gone, keeps what is unchanged, and starts what is new with
-// the policy state that was saved for its name.
+// swap closes the databases that were removed, keeps the unchanged ones, and starts the new
+// ones with the policy state that was saved for their names.
 func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.Set, saved map[string]savedDatabase) {
 	if old := w.policies.Swap(policies); old != policies {
 		w.options.Metrics.forgetPolicies(old, policies)
@@ -58,7 +58,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 		w.left[name] = one
 	}
 	var now, gone []*database
-	heirs := make(map[*database]*database) // who takes over from whom
+	heirs := make(map[*database]*database) // old database to the one that replaces it
 	for _, target := range targets {
 		old := before[target.Name]
 		switch {
@@ -78,7 +78,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 		w.options.Metrics.forget(name)
 		w.options.Health.Forget(name)
 	}
-	// Close first: what is new may lead to a file that can be open only once.
+	// Close first: a new database may lead to the same file, which can be open only once.
 	bounded, cancel := context.WithTimeout(ctx, removeGrace)
 	defer cancel()
 	if err := closeAll(gone, func(d *database) error { return d.leave(bounded) }); err != nil {
@@ -92,7 +92,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	slices.SortFunc(now, func(a, b *database) int { return strings.Compare(a.target.Name, b.target.Name) })
 	w.databases.Store(&now)
 	for _, d := range now {
-		if d.timer.Load() == nil { // a newcomer
+		if d.timer.Load() == nil { // a new database
 			w.kept.Follow(d.target.Path, d.place)
 		}
 		w.options.Metrics.zero(d.target.Name, d.target.Labels, policies)
@@ -101,8 +101,8 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	w.dirty.Store(true)
 }
 
-// inherit hands what a database has remembered to the one that takes its place, or
-// keeps it for when it comes back.
+// inherit hands the state of a database to the one that takes its place, or keeps it in case
+// the database comes back.
 func (w *Watchdog) inherit(old, heir *database, at time.Time) {
 	last := old.display.status.Load().saved
 	select {
@@ -122,7 +122,7 @@ func (w *Watchdog) inherit(old, heir *database, at time.Time) {
 	}
 }
 
-// Targets returns what is looked after, sorted by name.
+// Targets returns the databases that are watched, sorted by name.
 func (w *Watchdog) Targets() []Target {
 	databases := *w.databases.Load()
 	targets := make([]Target, len(databases))

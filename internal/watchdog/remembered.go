@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// Remembered is what the policies know of a database besides themselves: with it
-// another configuration can be asked what it would do now.
+// Remembered is what the policies know of a database. With it, a command can ask what another
+// configuration would do now.
 type Remembered struct {
 	Name        string                        `json:"name"`
 	At          time.Time                     `json:"at"`
@@ -40,7 +40,7 @@ func (w *Watchdog) Remembered(ctx context.Context, nameOrPath string) (Remembere
 		PausedUntil: in.PausedUntil}, nil
 }
 
-// Quiet returns what the learned windows of the configuration know of a database.
+// Quiet returns what the configuration's learned windows know of a database.
 func (w *Watchdog) Quiet(ctx context.Context, nameOrPath string) ([]policy.Quiet, error) {
 	d, err := w.find(nameOrPath)
 	if err != nil {

@@ -14,22 +14,22 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// A crash loses at most saveInterval of a policy's waiting time, and at most
-// historyInterval of what a learned window has learned from. It loses nothing of
-// an action: what is about to be done and what has been done is saved there and
-// then, in a file of the database's own beside the state file.
+// A crash loses at most saveInterval of a policy's waiting time, and at most historyInterval
+// of what a learned window has learned from. It loses nothing about an action: what is about
+// to be done, and what has been done, is saved immediately, in a file of the database's own
+// beside the state file.
 const (
 	saveInterval    = 5 * time.Second
 	historyInterval = 10 * time.Minute
 )
 
-// savedDatabase is what survives a restart of one database.
+// savedDatabase is the state of one database that survives a restart.
 type savedDatabase struct {
 	Policies map[string]policy.PolicyState `json:"policies"`
-	Told     map[string]time.Time          `json:"told,omitempty"`  // notices whose end is still to be told, by policy
-	Owed     map[string]policy.Action      `json:"owed,omitempty"`  // what is to be told of actions, by policy
-	Left     time.Time                     `json:"left,omitzero"`   // when it left the configuration
-	Found    bool                          `json:"found,omitempty"` // it was up once
+	Told     map[string]time.Time          `json:"told,omitempty"`  // notices whose end is unsent, by policy
+	Owed     map[string]policy.Action      `json:"owed,omitempty"`  // unsent results of actions, by policy
+	Left     time.Time                     `json:"left,omitzero"`   // when it was removed from the configuration
+	Found    bool                          `json:"found,omitempty"` // it has been up
 
 	history *policy.History // kept in its own file; nil: none
 }
@@ -59,8 +59,8 @@ func (w *Watchdog) load() (map[string]savedDatabase, error) {
 	return saved, nil
 }
 
-// loadOwn adds what single databases saved of their actions after the state file
-// with the number seq was written.
+// loadOwn adds what single databases saved about their actions after the state file with
+// the number seq was written.
 func (w *Watchdog) loadOwn(saved map[string]savedDatabase, seq uint64) error {
 	w.seq.Store(seq)
 	if w.options.StateFile == "" {
@@ -83,20 +83,20 @@ func (w *Watchdog) loadOwn(saved map[string]savedDatabase, seq uint64) error {
 	return nil
 }
 
-// ownDir holds a file for each database that has acted.
+// ownDir has one file for each database that has acted.
 func ownDir(stateFile string) string { return stateFile + ".d" }
 
-// keeper saves the state of one database at an action's begin and end.
+// keeper saves the state of one database when an action begins and ends.
 type keeper struct {
 	stateFile string // "": nothing is kept
 	name      string // of the database
 	number    func() uint64
-	report    func(error) // an error stops nothing: where the disk is full, the action may be what frees it
+	report    func(error) // logs an error but stops nothing: if the disk is full, the action may be what frees it
 }
 
-// save makes the database's policy state durable. What is published is what is
-// saved: the publish comes first, so that a number taken here is higher than that of
-// any state file that lacks it.
+// save makes the database's policy state durable. It saves what is published: since publishing
+// comes first, the number taken here is higher than that of any state file that lacks the
+// state.
 func (k keeper) save(one savedDatabase) {
 	if k.stateFile == "" {
 		return
@@ -112,13 +112,13 @@ func (k keeper) save(one savedDatabase) {
 	}
 }
 
-// save writes the state of all databases when some of it has changed.
+// save writes the state of all databases if any of it has changed.
 func (w *Watchdog) save() error {
 	if w.options.StateFile == "" || !w.dirty.Swap(false) {
 		return nil
 	}
-	// The number is taken before the states are read: a database that saved its own
-	// with a lower one had published it by then, so that it is in here.
+	// Take the number before reading the states: a database that saved its own state with a
+	// lower number had published it by then, so it is included here.
 	seq := w.seq.Add(1)
 	saved := make(map[string]savedDatabase)
 	maps.Copy(saved, w.left)
@@ -132,8 +132,8 @@ func (w *Watchdog) save() error {
 	return nil
 }
 
-// saveHistory writes what the policies' over-time functions and learned windows
-// read. Where they read nothing there is nothing to write.
+// saveHistory writes what the policies' over-time functions and learned windows read. If
+// they read nothing, it writes nothing.
 func (w *Watchdog) saveHistory(ctx context.Context) error {
 	if w.options.HistoryFile == "" {
 		return nil

@@ -23,8 +23,8 @@ type DatabaseStatus struct {
 	Path        string             `json:"path"`
 	Labels      map[string]string  `json:"labels,omitempty"`
 	Err         string             `json:"error,omitempty"` // why the database could not be opened
-	Found       bool               `json:"found"`           // it was up once, in this life of the daemon or an earlier one
-	Conditions  []health.Condition `json:"conditions"`      // the worst first; empty: it is all right
+	Found       bool               `json:"found"`           // it has been up, in this or an earlier run
+	Conditions  []health.Condition `json:"conditions"`      // the worst first; empty: nothing is wrong
 	Sample      *collector.Sample  `json:"sample"`          // nil until the first turn
 	Decision    *policy.Decision   `json:"decision"`        // nil until the first turn
 	Running     string             `json:"running,omitempty"`
@@ -32,24 +32,24 @@ type DatabaseStatus struct {
 	Actions     []ActionRecord     `json:"actions"` // newest first, at most KeptActions
 	Changes     []ChangeRecord     `json:"changes"` // newest first, at most KeptChanges
 	Panics      int                `json:"panics,omitempty"`
-	LastBusy    *Refusal           `json:"last_busy,omitempty"` // who was refused a lock last, where the kernel tells
+	LastBusy    *Refusal           `json:"last_busy,omitempty"` // last process refused a lock, if known
 
 	published time.Time // by the monotonic clock
-	turn      uint64    // which turn's decision it has
+	turn      uint64    // the turn whose decision it has
 	saved     savedDatabase
 }
 
 // ActionRecord is one action that ended.
 type ActionRecord struct {
 	At          time.Time     `json:"at"`
-	Policy      string        `json:"policy"` // "operator" for one asked for by hand
+	Policy      string        `json:"policy"` // "operator" if an operator asked for it
 	Action      string        `json:"action"`
 	Why         string        `json:"why"`
 	Outcome     string        `json:"outcome"`
 	OK          bool          `json:"ok"`
 	Err         string        `json:"error,omitempty"`
-	LeftOut     string        `json:"left_out,omitempty"` // why a checkpoint went without its TRUNCATE
-	Advice      string        `json:"advice,omitempty"`   // what to do next, where it did not succeed
+	LeftOut     string        `json:"left_out,omitempty"` // why a checkpoint omitted its TRUNCATE
+	Advice      string        `json:"advice,omitempty"`   // what to do next, if it did not succeed
 	Duration    time.Duration `json:"duration"`
 	WriterStall time.Duration `json:"writer_stall"`
 	Reclaimed   int64         `json:"reclaimed_bytes"`
@@ -71,7 +71,7 @@ func (r *ActionRecord) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// ChangeRecord is one change of a policy's mind.
+// ChangeRecord is one change of a policy's decision.
 type ChangeRecord struct {
 	At      time.Time `json:"at"`
 	Policy  string    `json:"policy"`
@@ -80,13 +80,13 @@ type ChangeRecord struct {
 	Reason  string    `json:"reason"`
 }
 
-// How many of each a database shows.
+// How many records of each kind a database shows.
 const (
 	KeptActions = 20
 	KeptChanges = 30
 )
 
-// Status returns what every database published last. It waits for nobody.
+// Status returns what every database published last. It never waits.
 func (w *Watchdog) Status() *Status {
 	databases := *w.databases.Load()
 	status := &Status{At: w.options.Clock(), Started: w.options.Clock().Add(-time.Since(w.started)),
@@ -125,8 +125,8 @@ func (w *Watchdog) Ready() bool {
 		func(d *database) bool { return d.display.status.Load().published.IsZero() })
 }
 
-// overdueAfter is how long a database may be silent before it counts as hung: a
-// read that never returns from a dead disk looks like this.
+// overdueAfter is how long a database may publish nothing before it counts as hung, for
+// instance because a read from a dead disk never returns.
 const overdueAfter = health.HungAfter
 
 // Overdue returns the names of databases that have published nothing for a minute.

@@ -25,9 +25,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// Sampler measures one database. Its owner calls it from one goroutine at a time.
-// Sample never fails: what went wrong is the sample's State. Poll is the cheap
-// look between two samples.
+// Sampler measures one database. Its owner calls it from one goroutine at a time. Sample
+// never fails: the sample's State says what went wrong. Poll is the cheap look between two
+// samples.
 type Sampler interface {
 	Sample(ctx context.Context) collector.Sample
 	Poll()
@@ -41,15 +41,15 @@ type Checkpointer interface {
 	Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error)
 }
 
-// Actions are what else can be done for a database. A nil field is not available
-// for it. All may be called from any goroutine.
+// Actions are what else can be done for a database. A field is nil if this database does not
+// support it. All may be called from any goroutine.
 type Actions struct {
 	Snapshot func(ctx context.Context) error
 	Sync     func(ctx context.Context) error
 	Verify   func(ctx context.Context) error
-	Notify   func(ctx context.Context, n Notice) error // returns when it was delivered or given up
+	Notify   func(ctx context.Context, n Notice) error // returns when the notice was delivered or given up
 	Replicas func() []collector.Replica                // how far each replica has come, for samples
-	Capture  func() *collector.Capture                 // how capture fares, for samples
+	Capture  func() *collector.Capture                 // the state of capture, for samples
 }
 
 // Parts serve one database from Open to Close.
@@ -57,8 +57,8 @@ type Parts struct {
 	Sampler      Sampler
 	Checkpointer Checkpointer
 	Actions      Actions
-	LastBusy     func() *Refusal                 // who was refused a lock last, for operators; may be nil
-	Close        func(ctx context.Context) error // final sync within ctx, then everything is released; Sampler included
+	LastBusy     func() *Refusal                 // the process that was last refused a lock, for operators; may be nil
+	Close        func(ctx context.Context) error // final sync within ctx, then releases all, Sampler included
 }
 
 // Refusal is a process that met SQLITE_BUSY. It is shown to operators; no metric
@@ -69,9 +69,9 @@ type Refusal struct {
 	Command string    `json:"command"`
 }
 
-// Target is one database to look after. Open is called at the first turn, and
-// again after a panic in one of its turns. Two targets with the same Name and
-// Identity are the same: a reload leaves such a database untouched.
+// Target is one database to watch. Open is called at the first turn, and again after a panic
+// in one of its turns. Two targets with the same Name and Identity are the same: a reload
+// does not touch such a database.
 type Target struct {
 	Name     string
 	Path     string
@@ -86,15 +86,15 @@ type Options struct {
 	Targets     []Target
 	Policies    *policy.Set
 	StateFile   string // where policy state survives restarts; "" keeps none
-	HistoryFile string // where the past that policies look back to does; "" keeps none
+	HistoryFile string // the same for the history that policies look back to; "" keeps none
 	Metrics     *Metrics
-	Health      *health.Board                         // where the databases' conditions are put up; nil: one of its own
+	Health      *health.Board                         // shows the databases' conditions; nil: one of its own
 	Busy        *collector.Busy                       // counts the locks that others refused us; may be nil
 	Measured    func(s *collector.Sample, acted bool) // called with each turn's sample; may be nil
 	// called for each line of the decision log, one at a time a database; may be nil
 	Decided  func(Entry)
-	Recently func(string) Recent // what earlier lines say of a database; may be nil
-	// called for each notice of an earlier life whose end is still to be told, before any is sent; may be nil
+	Recently func(string) Recent // what earlier runs logged about a database; may be nil
+	// called for each notice of an earlier run whose end is still to be sent, before any is sent; may be nil
 	Holds    func(db, policy string, notify []string)
 	Logger   *slog.Logger
 	Clock    func() time.Time
@@ -102,39 +102,39 @@ type Options struct {
 	Poll     time.Duration // between two polls of a busy database; 0: a tenth of a second
 }
 
-// Watchdog looks after databases until its Run ends.
+// Watchdog watches databases until its Run ends.
 type Watchdog struct {
 	shared
 	started   time.Time
 	databases atomic.Pointer[[]*database] // sorted by name; replaced as a whole by a reload
-	left      map[string]savedDatabase    // databases that left the configuration, for a while; only Run touches it
-	kept      succession.Kept             // files that were not released yet; likewise
+	left      map[string]savedDatabase    // removed from the configuration, kept for a while; only Run touches it
+	kept      succession.Kept             // files that are not released yet; only Run touches it
 	reloads   chan reload
 	running   atomic.Bool
 	ended     chan struct{}
 }
 
-// shared is what the databases of one Watchdog have in common.
+// shared is the state that all databases of one Watchdog share.
 type shared struct {
 	options  Options
-	ticks    time.Time // all rhythms count from here, by the monotonic clock
+	ticks    time.Time // all intervals count from here, by the monotonic clock
 	policies atomic.Pointer[policy.Set]
 	saving   *voice.Saving
 	dirty    atomic.Bool   // policy state has changed since it was saved
 	seq      atomic.Uint64 // of the state file written last
 }
 
-// ErrUnknownDatabase is returned for a name or path that is not looked after.
+// ErrUnknownDatabase is returned for a name or path that is not watched.
 var ErrUnknownDatabase = errors.New("no such database")
 
-// ErrAway is returned by actions that found the database's files just being
-// replaced or opened. Nothing has failed: it is tried again in a second.
+// ErrAway is returned by actions that found the database's files being replaced or opened.
+// Nothing has failed: the action is tried again in a second.
 var ErrAway = errors.New("the database is just being replaced or opened")
 
 // ErrBadRequest is returned for a request that makes no sense.
 var ErrBadRequest = errors.New("bad request")
 
-// ErrEnded is returned by calls that come after Run has ended.
+// ErrEnded is returned by calls after Run has ended.
 var ErrEnded = errors.New("the daemon is shutting down")
 
 // New returns a Watchdog that does nothing until Run.
@@ -158,7 +158,7 @@ func New(o Options) *Watchdog {
 		o.Health = health.NewBoard()
 	}
 	now := time.Now()
-	// From a whole second, as replication does: what falls together wakes the machine once.
+	// Begin at a whole second, as replication does: timers that fire together wake the machine once.
 	ticks := now.Add(-now.Sub(now.Truncate(time.Second)))
 	w := &Watchdog{shared: shared{options: o, ticks: ticks, saving: voice.NewSaving(o.Logger)}, started: now,
 		left: map[string]savedDatabase{}, kept: succession.Kept{}, reloads: make(chan reload), ended: make(chan struct{})}
@@ -167,9 +167,9 @@ func New(o Options) *Watchdog {
 	return w
 }
 
-// Run looks after the databases until ctx ends, then closes them, which may take
-// as long as grace for the last syncs, and saves the policies' state. It returns
-// nil when nothing was lost on the way.
+// Run watches the databases until ctx ends. Then it closes them, which may take as long as
+// grace for the last syncs, and saves the policies' state. It returns nil if nothing was lost
+// on the way.
 func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 	defer close(w.ended)
 	saved, err := w.load()
@@ -204,9 +204,9 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 	}
 }
 
-// wake is what a database's timer calls: a turn, or a mere poll between two
-// turns, and then the timer is set again. A panic costs this database a restart
-// and the others nothing.
+// wake is called by a database's timer. It runs a turn, or only a poll between two turns, and
+// sets the timer again. A panic makes this database restart and does not affect the
+// others.
 func (d *database) wake(ctx context.Context) {
 	if d.acquire(ctx) != nil {
 		return
@@ -233,17 +233,17 @@ func (d *database) wake(ctx context.Context) {
 	d.timer.Load().Reset(next)
 }
 
-// turn is the loop's body. A tick of a database goes this way:
+// turn is the body of the loop. A turn of a database has these steps:
 //
-//  1. open what serves it, where that is not open;
-//  2. measure, and keep of the sample what the policies look back to;
-//  3. have the policies decide;
-//  4. leave out the actions whose lane is taken, and take over the new states;
-//  5. where an action is due, publish and save before it begins: a crash must not
-//     make it happen twice; a step of a tuned value is saved as well;
-//  6. act: a checkpoint here and now, the others beside the turns;
-//  7. tell what an earlier life had no time to tell, and the end of what was told and
-//     holds no longer;
+//  1. open its parts, if they are not open;
+//  2. measure, and keep what the policies look back to of the sample;
+//  3. let the policies decide;
+//  4. drop the actions whose lane is busy, and store the new states;
+//  5. if an action is due, publish and save before it begins, so that a crash cannot
+//     make it happen twice; save a step of a tuned value as well;
+//  6. act: a checkpoint within the turn, other actions beside the turns;
+//  7. send what an earlier run had no time to send, and the end of notices that
+//     no longer hold;
 //  8. publish.
 func (d *database) turn(ctx context.Context) {
 	d.turns.Add(1)
@@ -283,8 +283,8 @@ func (d *database) turn(ctx context.Context) {
 	d.logChanges(d.display.publish(d.past.last, decision, d.view()))
 }
 
-// Look gives a database its next turn at once: someone has noticed that its files
-// are others. It waits for nobody.
+// Look starts a database's next turn at once, because somebody noticed that its files have
+// changed. It does not wait.
 func (w *Watchdog) Look(nameOrPath string) {
 	if d, err := w.find(nameOrPath); err == nil {
 		d.look()
@@ -294,7 +294,7 @@ func (w *Watchdog) Look(nameOrPath string) {
 func (d *database) look() {
 	d.wanted.Store(true)
 	if timer := d.timer.Load(); timer != nil {
-		timer.Reset(0) // where a turn is under way, its end sees what is wanted
+		timer.Reset(0) // if a turn is under way, its end sees d.wanted
 	}
 }
 

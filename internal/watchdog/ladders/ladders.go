@@ -1,5 +1,5 @@
-// Package ladders makes the checkpoints of a ladder, one step after the other and
-// each after a look: what would hold writers up for nothing is not begun.
+// Package ladders runs the checkpoints of a ladder one after the other. Before each it looks
+// at the locks, and does not begin a checkpoint that would stall writers for nothing.
 package ladders
 
 import (
@@ -14,10 +14,10 @@ import (
 const (
 	lookEvery     = 5 * time.Millisecond  // between two looks for a reader to leave
 	contendedWait = 3 * time.Millisecond  // another checkpointer's own work is short
-	patience      = 50 * time.Millisecond // a reader is suspect that has stayed longer; see awaitReaders
+	patience      = 50 * time.Millisecond // a reader that has stayed longer is suspect; see awaitReaders
 )
 
-// ContendedTries is how often a step is tried where another checkpointer is at work.
+// ContendedTries is how often a step is tried while another checkpointer is at work.
 const ContendedTries = 50
 
 // Checkpointer runs one checkpoint within a budget. The result's Outcome is typed; an
@@ -26,15 +26,15 @@ type Checkpointer interface {
 	Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error)
 }
 
-// Runner runs ladders of one database.
+// Runner runs the ladders of one database.
 type Runner struct {
 	Checkpointer Checkpointer
 	Look         func(context.Context) collector.Sample
-	Counted      func(sqlite.Result, error) // is told of each checkpoint that was made
+	Counted      func(sqlite.Result, error) // called after each checkpoint
 }
 
-// Run runs a ladder's steps until one ends it. The result has the last step's
-// outcome and the longest stall of all.
+// Run runs a ladder's steps until one of them ends it. The result has the outcome of the last
+// step and the longest stall of all steps.
 func (c Runner) Run(ctx context.Context, l policy.Ladder) policy.ActionResult {
 	var end policy.ActionResult
 	for _, step := range l.Steps {
@@ -55,15 +55,15 @@ func (c Runner) Run(ctx context.Context, l policy.Ladder) policy.ActionResult {
 	return end
 }
 
-// behind reports whether others have committed since a PASSIVE that got through. The WAL
-// starts over only from a moment at which nothing was left to copy: where commits are
-// dense, a second PASSIVE, with little to do, comes nearer to it than the first.
+// behind reports whether other processes have committed since a complete PASSIVE. The WAL can
+// restart only at a moment when nothing is left to copy. If commits are dense, a second
+// PASSIVE, which has little to do, comes closer to such a moment than the first.
 func (c Runner) behind(ctx context.Context) bool {
 	s := c.Look(ctx)
 	return s.WAL.Known && s.WAL.LagFrames() > 0
 }
 
-// endsLadder reports whether no further step makes sense after the outcome.
+// endsLadder reports whether further steps are pointless after the outcome.
 func endsLadder(o sqlite.Outcome) bool {
 	switch o {
 	case sqlite.OutcomeComplete, sqlite.OutcomePartial, sqlite.OutcomeNone:
@@ -73,8 +73,8 @@ func endsLadder(o sqlite.Outcome) bool {
 	}
 }
 
-// step makes one checkpoint, or none where looking tells that it would hold
-// writers up for nothing.
+// step runs one checkpoint, or none if a look at the locks shows that it would stall writers
+// for nothing.
 func (c Runner) step(ctx context.Context, step policy.Step, stall time.Duration) (sqlite.Result, error) {
 	budget := sqlite.Budget{BusyTimeout: step.BusyTimeout, Stall: stall}
 	if step.Mode == sqlite.Truncate {
@@ -90,8 +90,8 @@ func (c Runner) step(ctx context.Context, step policy.Step, stall time.Duration)
 	}
 }
 
-// awaitReaders looks for a reader that keeps frames back, for as long as wait, and
-// reports whether one is still there that is not likely to leave.
+// awaitReaders waits for at most wait until no reader keeps frames back, and reports whether
+// one is still there that is not likely to leave.
 func (c Runner) awaitReaders(ctx context.Context, wait time.Duration) (pinned bool) {
 	for deadline := time.Now().Add(wait); ; {
 		if stays := pinnedFor(c.Look(ctx)); stays <= max(wait, patience) {
@@ -103,8 +103,8 @@ func (c Runner) awaitReaders(ctx context.Context, wait time.Duration) (pinned bo
 	}
 }
 
-// pinnedFor returns how long another process has held one read mark below the
-// head of the WAL.
+// pinnedFor returns how long another process has held the same read mark below the head of
+// the WAL.
 func pinnedFor(s collector.Sample) time.Duration {
 	if s.Readers.PinnedSince.IsZero() {
 		return 0
@@ -112,7 +112,7 @@ func pinnedFor(s collector.Sample) time.Duration {
 	return s.At.Sub(s.Readers.PinnedSince)
 }
 
-// pause waits and reports whether ctx is still alive.
+// pause waits and reports whether ctx has not ended.
 func pause(ctx context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

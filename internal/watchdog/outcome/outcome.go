@@ -1,5 +1,5 @@
-// Package outcome has the words for how an action ended beside a checkpoint's own, and says
-// what to do next about one that did not succeed.
+// Package outcome has the words for how an action ended, other than those of a checkpoint, and
+// the advice about an action that did not succeed.
 package outcome
 
 import (
@@ -9,17 +9,17 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// The outcomes that say no more than that the moment was wrong.
+// The outcomes that only mean that the moment was wrong.
 const (
-	Away        = "unavailable" // the files are just being replaced or opened
-	Interrupted = "interrupted" // by the shutdown, or because the database was taken out of the configuration
+	Away        = "unavailable" // the files are being replaced or opened
+	Interrupted = "interrupted" // by the shutdown, or because the database was removed from the configuration
 )
 
-// WrongMoment reports whether an outcome is one of them.
+// WrongMoment reports whether the outcome only means that the moment was wrong.
 func WrongMoment(outcome string) bool { return outcome == Away || outcome == Interrupted }
 
-// checkpointAdvice says what to do where a checkpoint did not reach its end; %s is
-// the database.
+// checkpointAdvice says what to do if a checkpoint did not complete; %s is the
+// database.
 var checkpointAdvice = map[string]string{
 	sqlite.OutcomePinned.String(): "a reader keeps frames back: see `sqlwatch blockers %s`",
 	sqlite.OutcomeNotReset.String(): "everything is in the database, but a reader keeps the WAL from being emptied: " +
@@ -36,12 +36,12 @@ var checkpointAdvice = map[string]string{
 	Interrupted:                   "sqlwatch was stopping, or %s was removed from the configuration: it is done later",
 }
 
-// operatorLeft is what is known of an operator's action that was interrupted: mostly its
+// operatorLeft is the advice for an operator's action that was interrupted: usually because its
 // command ended first, by its --timeout or Ctrl-C.
 const operatorLeft = "the command did not wait for its end, or sqlwatch was stopping; replication of %s " +
 	"continues without it"
 
-// Advice says what to do next about an action of a database that did not succeed.
+// Advice returns what to do next about an action of a database that did not succeed.
 func Advice(operator bool, kind policy.ActionKind, outcome, db string) string {
 	advice := checkpointAdvice[outcome]
 	switch {

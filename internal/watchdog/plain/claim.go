@@ -9,22 +9,22 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// ErrUnclaimed says that nobody is connected, and nobody who was wrote the WAL that is there: it may be
-// part of a copy that is just put in place, and belong to a file that is not there yet.
+// ErrUnclaimed says that no process is connected, and that no process seen connected wrote the WAL
+// that is there: it may be half of a copy being put in place, whose database file is not there yet.
 var ErrUnclaimed = errors.New("nobody is connected, and it is not known whose WAL this is: it is left to whoever " +
 	"opens the database next")
 
 // claim is the WAL as it was last seen in use, and the main file at that time.
 type claim struct {
-	mu       sync.Mutex // guards what follows; held over nothing
-	database uint64     // inodes; 0: nothing was seen
+	mu       sync.Mutex // guards the fields below
+	database uint64     // inodes; 0: nothing was seen yet
 	wal      uint64
 	x        dbfile.WALIndex
 	modified time.Time // of the main file
 	size     int64
 }
 
-// look takes in what is there, if another process uses it.
+// look records the files as they are, if another process uses them.
 func (c *claim) look(files *dbfile.Files) {
 	attached, err := files.Others()
 	if err != nil || !attached {
@@ -40,14 +40,14 @@ func (c *claim) look(files *dbfile.Files) {
 	c.database, c.wal, c.x, c.modified, c.size = st.DatabaseInode, st.WALInode, x, st.ModTime, st.DatabaseSize
 }
 
-// covers reports whether the WAL belongs to the main file: somebody uses both, it has no frames, or
-// it goes on from what was in use, and the main file is still the same.
+// covers reports whether the WAL belongs to the main file: another process uses both, or the WAL has no
+// frames, or it continues the one that was in use and the main file has not changed.
 func (c *claim) covers(files *dbfile.Files) bool {
 	if change, err := files.Refresh(); err != nil || change.Database {
 		return false
 	}
 	attached, err := files.Others()
-	if err != nil || attached { // an error is for mayOpen to tell
+	if err != nil || attached { // mayOpen reports the error
 		return true
 	}
 	st, err := files.Stat()
@@ -60,7 +60,7 @@ func (c *claim) covers(files *dbfile.Files) bool {
 		c.modified.Equal(st.ModTime) && holds(files, c.x)
 }
 
-// wrote takes in what a checkpoint of ours has written to the main file.
+// wrote records the main file after a checkpoint of ours has written to it.
 func (c *claim) wrote(files *dbfile.Files) {
 	st, err := files.Stat()
 	c.mu.Lock()
@@ -70,7 +70,7 @@ func (c *claim) wrote(files *dbfile.Files) {
 	}
 }
 
-// holds reports whether the WAL has the frame that was the last of x.
+// holds reports whether the WAL still has the last frame of x.
 func holds(files *dbfile.Files, x dbfile.WALIndex) bool {
 	wal := files.WAL()
 	if wal == nil {

@@ -1,4 +1,4 @@
-// Package plain makes the checkpoints of a database that has no replicas.
+// Package plain runs the checkpoints of a database that has no replicas.
 package plain
 
 import (
@@ -14,14 +14,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// Checkpointer opens a SQLite connection for each checkpoint, and closes it. One that stayed
-// would keep a wal-index alive: where the application is killed, whoever comes next would take
-// it permanently, although somebody without a wal-index may have written since. The database's
-// dbfile.Files must be open whenever Checkpoint is called; before they are closed,
-// Release must be.
+// Checkpointer opens an SQLite connection for each checkpoint and closes it afterwards. A
+// connection that stayed open would keep a wal-index alive: if the application were killed, the
+// next process would trust that wal-index, although a process without one may have written since.
+// The database's dbfile.Files must be open whenever Checkpoint is called; call Release before
+// you close them.
 type Checkpointer struct {
-	// Names has told called as soon as one of the names in a directory may lead to another file or
-	// to none, until stop is called; nil: a checkpoint is not ended by that.
+	// Names calls told as soon as one of the names in a directory may refer to another file or to
+	// none, until stop is called; nil: such a change does not end a checkpoint.
 	Names func(dir string, names []string, told func()) (stop func(), err error)
 
 	path  string
@@ -31,8 +31,8 @@ type Checkpointer struct {
 	seen  claim
 }
 
-// New returns the Checkpointer of the database at path, whose files are those
-// that the function returns. It opens nothing. log may be nil.
+// New returns the Checkpointer of the database at path, whose files the function returns. It
+// opens nothing. log may be nil.
 func New(path string, files func() *dbfile.Files, log *slog.Logger) *Checkpointer {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -65,13 +65,13 @@ func (p *Checkpointer) Checkpoint(ctx context.Context, mode sqlite.Mode, budget 
 	defer func() {
 		leave := conn.Close
 		if files.MayOpen() == nil && p.seen.covers(files) {
-			leave = conn.CloseLast // if nobody else is there, nothing of a WAL stays because of us
+			leave = conn.CloseLast // if no other process is connected, leave no WAL behind
 		}
 		if err := leave(); err != nil {
 			p.log.Warn("the connection of a checkpoint did not close cleanly", "path", p.path, "err", err)
 		}
 	}()
-	// Once more, from within: what was put there since is none of the application's either.
+	// Check again, now connected: a WAL that was put there since is not the application's either.
 	covered := false
 	r, err := conn.CheckpointHooked(ctx, mode, budget, sqlite.Hooks{CheckpointLocked: func() error {
 		if covered = covered || p.seen.covers(files); !covered {
@@ -85,15 +85,15 @@ func (p *Checkpointer) Checkpoint(ctx context.Context, mode sqlite.Mode, budget 
 	return r, err
 }
 
-// Look is to be called now and then: while somebody uses the WAL, it is known to belong to the database.
+// Look must be called regularly: it learns that a WAL belongs to the database while others use it.
 func (p *Checkpointer) Look() {
 	if files := p.files(); files != nil {
 		p.seen.look(files)
 	}
 }
 
-// whileNamed returns a context that ends when a name changes: whoever uses files that have lost
-// their names can save what is in them only without us.
+// whileNamed returns a context that ends when a name changes: a process whose files have lost
+// their names can save their contents only if we are not connected.
 func (p *Checkpointer) whileNamed(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	if p.Names == nil {
@@ -101,24 +101,24 @@ func (p *Checkpointer) whileNamed(ctx context.Context) (context.Context, func())
 	}
 	name := filepath.Base(p.path)
 	stop, err := p.Names(filepath.Dir(p.path), []string{name, name + "-wal", name + "-shm"}, cancel)
-	if err != nil { // it is noticed at the end of the checkpoint
+	if err != nil { // the check at the end of the checkpoint notices a change
 		return ctx, cancel
 	}
 	return ctx, func() { stop(); cancel() }
 }
 
-// mayOpen returns an error where a checkpoint of ours could harm the application:
-// where it works with another WAL than the one that we see.
+// mayOpen returns an error if a checkpoint of ours could harm the application, because it uses
+// another WAL than the one we see.
 func mayOpen(files *dbfile.Files) error {
 	err := files.MayOpen()
-	for try := 0; errors.Is(err, dbfile.ErrUnclear) && try < 3; try++ { // opening and closing is over soon
+	for try := 0; errors.Is(err, dbfile.ErrUnclear) && try < 3; try++ { // opening and closing take only a moment
 		time.Sleep(5 * time.Millisecond)
 		err = files.MayOpen()
 	}
 	return err
 }
 
-// Release waits for the end of a checkpoint that is under way.
+// Release waits for a checkpoint that is under way.
 func (p *Checkpointer) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

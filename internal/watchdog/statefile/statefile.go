@@ -1,5 +1,5 @@
-// Package statefile keeps what the watchdog knows of many databases in one file
-// that is there whole or not at all, and is refused where a bit of it is wrong.
+// Package statefile keeps the watchdog's state of many databases in one file, which is replaced
+// as a whole and rejected if a bit of it is wrong.
 package statefile
 
 import (
@@ -18,10 +18,10 @@ import (
 
 // version is the format of the state files: one JSON object,
 //
-//	version   1; any other number is refused and the file left alone
-//	seq       of two files that speak of one database the higher one holds
-//	checksum  CRC-32C of the bytes of databases, and of seq in decimal where it is not 0
-//	databases object: name → {policies: name → policy.PolicyState} in the one,
+//	version   1; a file with any other number is refused and left alone
+//	seq       of two files about one database, the one with the higher number is valid
+//	checksum  CRC-32C of the bytes of databases, and of seq in decimal if it is not 0
+//	databases object: name → {policies: name → policy.PolicyState} in one file,
 //	          name → policy.History in the other
 const version = 1
 
@@ -45,8 +45,8 @@ var ErrVersion = errors.New("state file of an unknown version")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Load reads a state file and its number. A missing one is empty; a corrupt one is
-// set aside and reported, because without it policies merely wait once more.
+// Load reads a state file and its number. A missing file is empty. A corrupt one is set aside
+// and reported; without it, policies only have to wait once more.
 func Load[T any](path string, now time.Time, log *slog.Logger) (map[string]T, uint64, error) {
 	if path == "" {
 		return nil, 0, nil
@@ -75,8 +75,8 @@ func Load[T any](path string, now time.Time, log *slog.Logger) (map[string]T, ui
 	return nil, 0, nil
 }
 
-// Decode returns what Encode was given. Of a file with a wrong bit it returns an
-// error, ErrVersion where the version is another one.
+// Decode is the inverse of Encode. It returns an error if a bit is wrong, and ErrVersion for
+// another version.
 func Decode[T any](data []byte) (map[string]T, uint64, error) {
 	var f file
 	if err := json.Unmarshal(data, &f); err != nil {

@@ -1,22 +1,22 @@
-// Package succession has those who work on one file come one after the other, though the one
-// before may take as long to end as a disk takes to answer.
+// Package succession makes successive users of one file take turns, although a predecessor may
+// need as long to end as a disk needs to answer.
 package succession
 
 import "maps"
 
-// Place is who works on a file. New makes one.
+// Place is one user's place in the succession of a file. New makes one.
 type Place struct {
-	left   chan struct{}   // closed when this one has released the file
-	before <-chan struct{} // that of the one before; nil: there was none
+	left   chan struct{}   // closed when this user has released the file
+	before <-chan struct{} // left of the predecessor; nil: there was none
 }
 
-// New returns a Place that nobody had before.
+// New returns a Place without a predecessor.
 func New() *Place { return &Place{left: make(chan struct{})} }
 
-// Taken reports whether the one before is still at work.
+// Taken reports whether the predecessor still uses the file.
 func (p *Place) Taken() bool { return p.before != nil && isOpen(p.before) }
 
-// Vacate tells the next one that the file is released. It is called once.
+// Vacate tells the successor that the file is released. Call it once.
 func (p *Place) Vacate() {
 	if !p.Taken() {
 		close(p.left)
@@ -37,13 +37,13 @@ func isOpen(c <-chan struct{}) bool {
 	}
 }
 
-// Kept are the places, by path, of those who were told to go.
+// Kept has, by path, the places of users that were told to leave.
 type Kept map[string]*Place
 
-// Leave notes that the one at a path was told to go.
+// Leave notes that the user at a path was told to leave.
 func (k Kept) Leave(path string, p *Place) { k[path] = p }
 
-// Follow has a newcomer at a path wait for who was told to go, if that is still at work.
+// Follow makes a new user at a path wait for the one that was told to leave, if that is still there.
 func (k Kept) Follow(path string, p *Place) {
 	maps.DeleteFunc(k, func(_ string, old *Place) bool { return !isOpen(old.left) })
 	if old := k[path]; old != nil {

@@ -5,17 +5,17 @@ import (
 	"sync"
 )
 
-// Saving is the log of what could not be saved, by what it was. Its methods may be called
-// from any goroutine.
+// Saving logs what could not be saved, by topic. Its methods may be called from any
+// goroutine.
 type Saving struct {
 	mu    sync.Mutex
 	voice Voice
 }
 
-// NewSaving returns a Saving that has said nothing yet.
+// NewSaving returns a Saving that has logged nothing yet.
 func NewSaving(log *slog.Logger) *Saving { return &Saving{voice: New(log)} }
 
-// Report logs how saving the state called topic ended. An error stops nothing.
+// Report logs the result of saving the state called topic. An error stops nothing.
 func (s *Saving) Report(topic string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package voice is the log of one database: what repeats itself at every turn is said
-// seldom, and counted.
+// Package voice is the log of one database. It logs a message that recurs at every turn only
+// now and then, with a count.
 package voice
 
 import (
@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// How long a failure that repeats itself is only counted: the very same for
-// longer than one whose error reads differently each time.
+// How long a recurring failure is only counted: longer for an identical error than for one
+// whose text differs each time.
 const (
 	repeatSilence  = 10 * time.Minute
 	anotherSilence = time.Minute
 )
 
-// repeated is what the log said last about one topic, so that an error at every
-// turn does not flood it.
+// repeated is what was last logged about one topic, so that an error at every turn does
+// not flood the log.
 type repeated struct {
 	message, cause string
 	at             time.Time
@@ -25,20 +25,20 @@ type repeated struct {
 	failures       int // in a row
 }
 
-// Voice is the log of one database. Its owner guards it.
+// Voice is the log of one database. Its owner serializes access.
 type Voice struct {
 	Log  *slog.Logger
 	said map[string]repeated // by topic: a policy's action, or the opening
 }
 
-// New returns a Voice that has said nothing yet.
+// New returns a Voice that has logged nothing yet.
 func New(log *slog.Logger) Voice { return Voice{Log: log, said: map[string]repeated{}} }
 
-// Failing reports whether the last thing said of the topic was a failure.
+// Failing reports whether the last message about the topic was a failure.
 func (v *Voice) Failing(topic string) bool { return v.said[topic].failures > 0 }
 
-// Routine logs what goes well again and again, as a PASSIVE checkpoint each ten seconds:
-// once, and then every ten minutes how often.
+// Routine logs a success that recurs, such as a PASSIVE checkpoint every ten seconds: the first
+// one, and then every ten minutes how many there were.
 func (v *Voice) Routine(topic, message string, attrs ...any) {
 	was := v.said[topic]
 	if was.failures == 0 && was.message == message && time.Since(was.at) < repeatSilence {
@@ -53,8 +53,8 @@ func (v *Voice) Routine(topic, message string, attrs ...any) {
 	v.said[topic] = repeated{message: message, at: time.Now()}
 }
 
-// Say logs how something ended that is tried again and again. Failures of one
-// topic in a row are summed up ("seen 431×"), and so is their end.
+// Say logs the result of something that is repeated. Consecutive failures of one topic are
+// combined into one message ("seen 431×"), and so is their end.
 func (v *Voice) Say(topic string, level slog.Level, failed bool, message string, attrs ...any) {
 	if !failed {
 		if was := v.said[topic]; was.failures > 0 {
@@ -86,7 +86,7 @@ func (v *Voice) Say(topic string, level slog.Level, failed bool, message string,
 	v.Log.Log(context.Background(), level, message, attrs...)
 }
 
-// causeIn returns the text of the error among a line's attributes.
+// causeIn returns the text of the error among the attributes of a log line.
 func causeIn(attrs []any) string {
 	for i := 0; i+1 < len(attrs); i += 2 {
 		if attrs[i] == "err" {
