@@ -1,13 +1,13 @@
-// Package doctor finds what is wrong or risky about a database, its place, the
-// processes on it and its replicas, and names the exact cure.
+// Package doctor finds what is wrong or risky about a database, its directory, the processes
+// that use it and its replicas, and names the exact cure.
 //
 // Reading order: the catalogue here, facts.go (what is known, as plain values),
 // the checks (file.go, wal.go, process.go, replica.go: pure functions from facts
 // to findings), gather.go (facts of a real database), probe.go (facts of a
 // real replica), settings.go (what to write into an application).
 //
-// Gathering never harms the application: it creates no file, holds no lock
-// beyond one read of the schema, and waits for nobody.
+// Gathering never harms the application: it creates no file, holds no lock except for one
+// read of the schema, and never waits for a lock.
 package doctor
 
 import (
@@ -15,17 +15,17 @@ import (
 	"slices"
 )
 
-// Severity says how soon a finding wants a human.
+// Severity says how soon somebody should act on a finding.
 type Severity string
 
-// The severities. A note is worth knowing and no fault: it changes no exit code.
+// The severities. A note is worth knowing but not a fault: it does not change the exit code.
 const (
 	Critical Severity = "critical" // data is lost or unprotected, or sqlwatch cannot work
-	Warning  Severity = "warning"  // it works, and one day will not
+	Warning  Severity = "warning"  // it works now, but will not always
 	Note     Severity = "note"
 )
 
-// Finding is one thing found: what is so, why it matters, what to do.
+// Finding is one thing found: what it is, why it matters, what to do.
 type Finding struct {
 	ID       string   `json:"id"`
 	Severity Severity `json:"severity"`
@@ -50,7 +50,7 @@ var checks = []check{
 	replicas,
 }
 
-// Diagnose returns what is to be said about a database, the worst first.
+// Diagnose returns the findings about a database, the worst first.
 func Diagnose(f Facts) []Finding {
 	var all []Finding
 	for _, check := range checks {
@@ -63,8 +63,7 @@ func Diagnose(f Facts) []Finding {
 	return all
 }
 
-// DiagnoseHost returns what is to be said about the state directory and the
-// configuration.
+// DiagnoseHost returns the findings about the state directory and the configuration.
 func DiagnoseHost(h Host) []Finding {
 	var all []Finding
 	for _, check := range []func(Host) []Finding{stateDirMissing, stateDirMode, stateDirVolatile,
@@ -75,7 +74,7 @@ func DiagnoseHost(h Host) []Finding {
 	return all
 }
 
-// Sort puts the worst first and leaves equals in their order.
+// Sort puts the worst findings first and keeps the order of equal ones.
 func Sort(all []Finding) {
 	rank := []Severity{Critical, Warning, Note}
 	slices.SortStableFunc(all, func(a, b Finding) int {

@@ -14,21 +14,21 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// maxProgram bounds what is searched for SQLite's version: programs that carry it are as
-// large as that, and doctor reads them whole.
+// maxProgram is the size up to which a file is searched for SQLite's version. Programs that
+// contain SQLite can be that large, and doctor reads them whole.
 const maxProgram = 128 << 20
 
-// Both are anchored: they are tried where a few bytes that are found fast begin them, not
-// at each of a program's hundred million.
+// Both patterns begin with a few literal bytes that are found fast, so that the expression is
+// not tried at each of a program's hundred million bytes.
 var (
-	// SQLite's source id stands near its version in every library and program.
+	// In every library and program, SQLite's source id is near its version.
 	sourceID    = regexp.MustCompile(`^20[0-9]{2}-[01][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9] [0-9a-f]{60}`)
 	versionText = regexp.MustCompile(`^[^0-9.]3\.([0-9]{1,2})\.([0-9]{1,2})\x00`)
 	mapped      = regexp.MustCompile(`(?m)^[0-9a-f]+-[0-9a-f]+ r-xp .*?(/.*)$`)
 )
 
-// engineOf returns the version of the SQLite that a process has loaded, 0 where it is not
-// to be known. It reads the library, or the program itself, and never a database.
+// engineOf returns the version of the SQLite that a process has loaded, or 0 if it cannot be
+// determined. It reads the library or the program, never a database.
 func engineOf(pid int) uint32 {
 	dir := fmt.Sprintf("/proc/%d", pid)
 	maps, err := os.ReadFile(dir + "/maps")
@@ -50,8 +50,8 @@ func engineOf(pid int) uint32 {
 	return versionIn(program)
 }
 
-// versionIn returns the version of the SQLite in a file, 0 for none, or where several
-// versions of something stand in it.
+// versionIn returns the version of the SQLite in a file, or 0 if there is none, or if the file
+// contains several candidates.
 func versionIn(name string) uint32 {
 	info, err := os.Stat(name)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > maxProgram {
@@ -81,7 +81,7 @@ func versionIn(name string) uint32 {
 	return found
 }
 
-// hasSourceID reports whether SQLite's source id stands in a program.
+// hasSourceID reports whether a program contains SQLite's source id.
 func hasSourceID(text []byte) bool {
 	const length = len("2026-01-01 00:00:00 ") + 60
 	for at := range occurrences(text, "20") {
@@ -92,7 +92,7 @@ func hasSourceID(text []byte) bool {
 	return false
 }
 
-// occurrences yields where part stands in text.
+// occurrences yields the offsets of part in text.
 func occurrences(text []byte, part string) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for from := 0; ; {
@@ -105,8 +105,8 @@ func occurrences(text []byte, part string) iter.Seq[int] {
 	}
 }
 
-// programOf returns what a process is by what its program was built from, whatever its
-// file is called; "" where it does not tell.
+// programOf returns the path of the Go main package that a process's program was built from,
+// whatever its file is called, or "" if that is not known.
 func programOf(pid int) string {
 	info, err := buildinfo.ReadFile(fmt.Sprintf("/proc/%d/exe", pid))
 	if err != nil {
@@ -115,14 +115,14 @@ func programOf(pid int) string {
 	return info.Path
 }
 
-// isLitestream reports whether a process replicates as Litestream does: by what it was
-// built from, or by a name such as litestream-0.3.13.
+// isLitestream reports whether a process is Litestream, judged by the package it was built
+// from, or by a name such as litestream-0.3.13.
 func (p Process) isLitestream() bool {
 	return strings.HasPrefix(p.Program, "github.com/benbjohnson/litestream") || strings.HasPrefix(p.Command, "litestream")
 }
 
-// oldEngines finds connected processes whose SQLite has the WAL-reset bug, whoever wrote
-// last.
+// oldEngines finds connected processes whose SQLite has the WAL-reset bug, no matter which
+// process wrote last.
 func oldEngines(f Facts) []Finding {
 	var old []string
 	for _, p := range f.Processes {

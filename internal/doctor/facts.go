@@ -22,14 +22,14 @@ type Facts struct {
 	Processes []Process
 	Expected  int  // processes that may be attached; 0: any number
 	Hidden    bool // a process of another pid namespace holds a lock
-	// Unexamined are those of Processes of which little is known: to read their programs does not return.
+	// Unexamined are those of Processes of which little is known, because reading their programs does not return.
 	Unexamined []Process
 
 	Litestream Litestream
 	Replicas   []Replica
 }
 
-// State is what lies at the path.
+// State is what kind of file is at the path.
 type State int
 
 // The states.
@@ -38,8 +38,8 @@ const (
 	StateMissing
 	StateNotDatabase
 	StateEmpty
-	StateUnreadable // to us
-	StateUnexamined // opening it might wait for ever
+	StateUnreadable // we may not read it
+	StateUnexamined // opening it might block forever
 )
 
 // File is the main file, its header, and its neighbours.
@@ -72,12 +72,12 @@ type SideFile struct {
 // WAL is what the wal-index and the locks said, at two moments a little apart.
 type WAL struct {
 	Known        bool
-	Frames       uint32 // in use
+	Frames       uint32 // frames in use
 	Backfilled   uint32
 	LargestEver  int64 // frames the file has room for: its high-water mark
 	IndexErr     string
-	Attached     bool // somebody is connected
-	Exclusive    bool // somebody holds it in exclusive locking mode
+	Attached     bool // another process is connected
+	Exclusive    bool // another process holds it in exclusive locking mode
 	Pinned       bool // one mark below the newest frame was held at both moments
 	PinnedFrame  uint32
 	PinnedOnFile bool // by a reader of the database file itself (READ0): nothing more may be copied into it
@@ -94,32 +94,32 @@ type Place struct {
 	Size, Available   uint64
 	Network, Volatile bool
 	ReadOnly          bool
-	ReadOnlyHere      bool // others may be able to write there
+	ReadOnlyHere      bool // only for us: others may be able to write there
 }
 
-// Process is one that is connected to the database.
+// Process is a process that is connected to the database.
 type Process struct {
 	PID     int
 	Command string
 	Age     time.Duration
-	UID     int    // -1: not to be known
-	Cmdline string // "" where it is not to be known
+	UID     int    // -1: not known
+	Cmdline string // "" if not known
 	Cgroup  string
 	Deleted bool   // its program file has been replaced or removed
-	Program string // what it was built from, as Go's programs tell; "" where it does not
-	Engine  uint32 // of the SQLite it has loaded; 0 where it is not to be known
+	Program string // the main package it was built from, if it is a Go program; otherwise ""
+	Engine  uint32 // version of the SQLite that it has loaded; 0 if not known
 }
 
-// Litestream is what shows that Litestream replicates, or once replicated, the database.
+// Litestream is evidence that Litestream replicates, or once replicated, the database.
 type Litestream struct {
 	Tables    []string
 	TablesErr string // why the schema could not be read
 	Dirs      []string
 	Process   *Process // running with this database open
-	Elsewhere bool     // running, and what it has open is not to be known
+	Elsewhere bool     // it runs, but it is not known which files it has open
 }
 
-// Host is what all databases share.
+// Host is what is the same for all databases.
 type Host struct {
 	StateDir         string
 	StateDirErr      string // why it cannot be used
@@ -128,10 +128,10 @@ type Host struct {
 	StateDirPlace    Place
 	UID              int
 	ConfigurationTip []string // the configuration's warnings
-	LeftOver         []string // what is kept of databases that are not configured, and the cure on a second line
+	LeftOver         []string // what is kept of databases that are no longer configured, with the cure on a second line
 }
 
-// Replica is what a round trip told.
+// Replica is the result of a round trip to a replica.
 type Replica struct {
 	Name  string // "s3.main"
 	Place string // its address, without credentials
@@ -143,12 +143,12 @@ type Replica struct {
 	GetErr      error
 	DeleteErr   error
 	Corrupt     bool    // what was read is not what was written
-	NotListed   bool    // what was written did not show in the next listing
+	NotListed   bool    // what was written did not appear in the next listing
 	Conditional Support // If-None-Match
 	Matching    Support // If-Match
 	Skew        time.Duration
 	SkewKnown   bool // Skew is the store's clock minus ours
-	Foreign     bool // another program's files are there, and none of ours
+	Foreign     bool // files of another program are there, and none of ours
 	Duration    time.Duration
 	Odd         Quirks
 	Dir         ReplicaDir
@@ -156,9 +156,9 @@ type Replica struct {
 
 // ReplicaDir is the directory of a file replica.
 type ReplicaDir struct {
-	UID       int  // whose it is
+	UID       int  // the owner's
 	Missing   bool // it does not exist yet
-	Forbidden bool // and cannot be made
+	Forbidden bool // and it cannot be created
 	SameDisk  bool // it is on the database's own file system
 }
 
@@ -169,6 +169,6 @@ type Support int
 const (
 	Unknown Support = iota
 	Honoured
-	Ignored // accepts the header and overwrites
-	Refused // answers that it does not offer them
+	Ignored // accepts the header but overwrites
+	Refused // answers that it does not support them
 )

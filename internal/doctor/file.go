@@ -55,8 +55,8 @@ func journalMode(f Facts) []Finding {
 			"it)", show.Quote(f.Path)))
 }
 
-// CanTurnWALOn reports whether WAL mode is off and may be turned on: it would do
-// harm on a network file system, and under another uid than the owner's.
+// CanTurnWALOn reports whether WAL mode is off and may be turned on. It would do harm on a
+// network file system, and under a uid other than the owner's.
 func CanTurnWALOn(f Facts) bool {
 	return len(journalMode(f)) > 0 && len(networkFilesystem(f)) == 0 && len(foreignOwner(f)) == 0
 }
@@ -193,8 +193,8 @@ func fileMode(f Facts) []Finding {
 	return nil
 }
 
-// directoryMode asks whether the database's owner can make -wal and -shm. Groups
-// beyond the file's own, and access lists, are not looked at.
+// directoryMode checks whether the database's owner can create -wal and -shm. It does not look
+// at groups beyond the file's own, nor at access lists.
 func directoryMode(f Facts) []Finding {
 	if !f.readable() || f.File.UID == 0 {
 		return nil
@@ -270,7 +270,7 @@ func diskFree(f Facts) []Finding {
 	return nil
 }
 
-// leftOvers tells of databases that the configuration no longer names.
+// leftOvers reports databases that the configuration no longer names.
 func leftOvers(h Host) []Finding {
 	var all []Finding
 	for _, text := range h.LeftOver {
@@ -282,7 +282,7 @@ func leftOvers(h Host) []Finding {
 	return all
 }
 
-// stateDirSpace tells of a state directory without room for what waits for a replica.
+// stateDirSpace reports a state directory without room for what waits for a replica.
 func stateDirSpace(h Host) []Finding {
 	p := h.StateDirPlace
 	if !h.StateDirExists || p.Size == 0 || p.Available >= tightBytes {

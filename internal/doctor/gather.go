@@ -19,17 +19,17 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// observation is the time between the two looks at the locks: a reader or
-// writer that is the same at both is no passing one.
+// observation is the time between the two looks at the locks. A reader or writer that is
+// there at both is not just a short transaction.
 const observation = 300 * time.Millisecond
 
-// Gather looks at the database at path, once, for as long as observation. Replicas
-// and Expected are left to the caller.
+// Gather looks at the database at path, which takes as long as observation. The caller fills
+// in Replicas and Expected.
 func Gather(ctx context.Context, name, path string) Facts {
 	return gather(ctx, name, path, func() {})
 }
 
-// gather is Gather, and calls next before each look.
+// gather is Gather, but calls next before each look.
 func gather(ctx context.Context, name, path string, next func()) Facts {
 	can, err := owner.CanChown()
 	f := Facts{Name: name, Path: path, Real: path, UID: os.Geteuid(), CanChown: can && err == nil}
@@ -38,7 +38,7 @@ func gather(ctx context.Context, name, path string, next func()) Facts {
 	}
 	next()
 	f.place()
-	if f.Place.Network { // opening a file there may wait for ever
+	if f.Place.Network { // opening a file there may block forever
 		f.State = StateUnexamined
 		return f
 	}
@@ -98,7 +98,7 @@ func (f *Facts) header(files *dbfile.Files) {
 	}
 }
 
-// names looks at the path and the directory.
+// names examines the path and the directory.
 func (f *Facts) names() {
 	if info, err := os.Lstat(f.Path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		f.File.Symlink = f.Real
@@ -114,7 +114,7 @@ func (f *Facts) names() {
 	}
 }
 
-// sides looks at the files beside the database, by name only.
+// sides examines the files beside the database by name only.
 func (f *Facts) sides() {
 	for _, suffix := range []string{"-wal", "-shm", "-journal"} {
 		info, err := os.Lstat(f.Real + suffix)
@@ -134,7 +134,7 @@ func (f *Facts) sides() {
 	}
 }
 
-// processes asks who holds a lock: in WAL mode everybody who is connected.
+// processes finds the processes that hold a lock: in WAL mode, every connected process does.
 func (f *Facts) processes(files *dbfile.Files, next func()) {
 	holders, err := dbfile.LockHolders(files)
 	if err != nil {
@@ -197,7 +197,7 @@ func (f *Facts) wal(ctx context.Context, files *dbfile.Files) {
 	}
 	for i := range after.Read {
 		mark := second.ReadMarks[i]
-		if i == 0 { // of the file itself: it keeps frames from being copied, from where they are now
+		if i == 0 { // READ0, a reader of the file itself: no frame after the backfilled ones can be copied
 			mark = second.Backfilled
 		}
 		if !same(before.Read[i], after.Read[i]) || i > 0 && mark != first.ReadMarks[i] || mark >= second.MaxFrame {
@@ -209,9 +209,9 @@ func (f *Facts) wal(ctx context.Context, files *dbfile.Files) {
 	}
 }
 
-// pinsRather reports whether process a at its mark is the one to name, rather than b:
-// the lower mark, but any other process before sqlwatch, whose capture stays low
-// on purpose and moves when the others let it.
+// pinsRather reports whether to name process a, at its mark, rather than b: the one with the
+// lower mark, but any other process before sqlwatch, whose capture keeps a low mark on
+// purpose and moves it when the others allow.
 func pinsRather(a Process, markA uint32, b Process, markB uint32) bool {
 	if a.isSqlwatch() != b.isSqlwatch() {
 		return b.isSqlwatch()
@@ -219,7 +219,7 @@ func pinsRather(a Process, markA uint32, b Process, markB uint32) bool {
 	return markA < markB
 }
 
-// same tells a lock held by one process at two moments.
+// same reports whether the same process held a lock at both looks.
 func same(a, b dbfile.Holder) bool { return a.Held && b.Held && a.PID == b.PID }
 
 func (f *Facts) process(pid int) Process {
@@ -248,7 +248,7 @@ func (f *Facts) litestream() {
 			return
 		}
 	}
-	// One that holds no lock at the moment, or that may not be looked into.
+	// It holds no lock at the moment, or we may not look into it.
 	for pid, command := range others(f.Processes) {
 		p := Process{Command: command}
 		switch open, known := hasOpen(pid, f.Real); {
@@ -263,13 +263,13 @@ func (f *Facts) litestream() {
 	}
 }
 
-// SilentHost is GatherHost where the state directory's disk does not answer.
+// SilentHost is GatherHost for a state directory whose disk does not answer.
 func SilentHost(stateDir string, tips []string) Host {
 	return Host{StateDir: stateDir, UID: os.Geteuid(), ConfigurationTip: tips, StateDirErr: errSilent.Error()}
 }
 
-// GatherHost looks at the state directory, of which the nearest existing parent
-// reports whether it could be made.
+// GatherHost examines the state directory. If it does not exist, the nearest existing parent
+// tells whether it could be created.
 func GatherHost(stateDir string, tips []string) Host {
 	h := Host{StateDir: stateDir, UID: os.Geteuid(), ConfigurationTip: tips}
 	info, err := os.Stat(stateDir)
@@ -302,9 +302,9 @@ func existingParent(dir string) string {
 	}
 }
 
-// FileReplica looks at a replica's directory without touching it: whether a
-// round trip may be made there, and whether it shares the database's disk.
-// A probe under another uid would leave directories that the daemon cannot use.
+// FileReplica examines a replica's directory without touching it: whether a round trip is
+// allowed there, and whether it is on the database's disk. A probe under another uid would
+// leave directories that the daemon cannot use.
 func FileReplica(dir, database string) Replica {
 	r := Replica{Kind: "file", Dir: ReplicaDir{SameDisk: sameDevice(existingParent(dir), database)}}
 	info, err := os.Stat(dir)

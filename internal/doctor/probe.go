@@ -14,12 +14,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// probePrefix is where probes are written: readers of LTX files look elsewhere.
+// probePrefix is where probes are written; programs that read LTX files look elsewhere.
 const probePrefix = "sqlwatch/doctor-"
 
-// Probe makes a real round trip: it lists, writes an object of a few bytes once
-// and once more on the condition that it does not exist, reads it back, lists
-// it, and deletes it. It adds to what known says of the replica.
+// Probe makes a real round trip: it lists, writes an object of a few bytes, writes it again on
+// the condition that it does not exist, reads it back, lists it, and deletes it. It adds the
+// result to what known says of the replica.
 func Probe(ctx context.Context, st store.Store, known Replica) Replica {
 	start := time.Now()
 	p := &probe{store: st, key: probePrefix + rand.Text(), content: []byte(rand.Text()), found: known}
@@ -64,8 +64,8 @@ func (p *probe) run(ctx context.Context) {
 	}
 }
 
-// foreign looks for files of another program. An LTX file sorts before our own
-// notes, generations of Litestream 0.3 too.
+// foreign looks for files of another program. LTX files, and generations of Litestream 0.3,
+// sort before our own notes.
 func (p *probe) foreign(ctx context.Context) (bool, error) {
 	key, any, err := p.first(ctx, "")
 	if err != nil || !any {
@@ -107,7 +107,7 @@ func (p *probe) put(ctx context.Context) error {
 		p.found.Conditional = Ignored
 	case errors.Is(err, store.ErrExists):
 		p.found.Conditional = Honoured
-		if p.found.Kind == "s3" { // a directory knows both, and would keep a lock file
+		if p.found.Kind == "s3" { // a directory supports both, and the attempt would leave a lock file
 			p.found.Matching = p.match(ctx)
 		}
 	case errors.Is(err, errors.ErrUnsupported):
@@ -130,8 +130,8 @@ func (p *probe) match(ctx context.Context) Support {
 	return Unknown
 }
 
-// get reads the probe back. The store has just stamped it with its own clock,
-// to the second.
+// get reads the probe back. The store has just stamped it with its own clock, to the second,
+// which gives the difference to ours.
 func (p *probe) get(ctx context.Context) {
 	reader, object, err := p.store.Get(ctx, p.key, 0, -1)
 	if err != nil {

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// programWithin is how long a process's program may take to be read: its disk need not be the
-// database's, and is nothing that says something about that.
+// programWithin bounds the time to read a process's program. Its disk need not be the
+// database's, so a slow read there says nothing about the database.
 const programWithin = 10 * time.Second
 
-// describeSoon is describe, or where that does not return what was known before.
+// describeSoon is describe; if that does not return in time, it returns what was known before.
 func describeSoon(pid int, command string, age time.Duration) (p Process, whole bool) {
 	described := make(chan Process, 1)
 	go func() { described <- describe(pid, command, age) }()
@@ -27,8 +27,8 @@ func describeSoon(pid int, command string, age time.Duration) (p Process, whole 
 	}
 }
 
-// describe returns what /proc tells of a process. What another user's process
-// does is partly hidden: those fields stay empty.
+// describe returns what /proc says about a process. Fields that are hidden for another user's
+// process stay empty.
 func describe(pid int, command string, age time.Duration) Process {
 	p := Process{PID: pid, Command: command, Age: age, UID: -1}
 	dir := fmt.Sprintf("/proc/%d", pid)
@@ -46,13 +46,13 @@ func describe(pid int, command string, age time.Duration) Process {
 	if exe, err := os.Readlink(dir + "/exe"); err == nil {
 		p.Deleted = strings.HasSuffix(exe, " (deleted)")
 	}
-	if p.Program = programOf(pid); !p.isSqlwatch() { // which has no old one, and takes seconds to search
+	if p.Program = programOf(pid); !p.isSqlwatch() { // sqlwatch has no old SQLite, and takes seconds to search
 		p.Engine = engineOf(pid)
 	}
 	return p
 }
 
-// lastCgroup returns the control group of the newest hierarchy, or of systemd's.
+// lastCgroup returns the control group in the newest hierarchy, or in systemd's.
 func lastCgroup(text string) string {
 	group := ""
 	for line := range strings.Lines(text) {
@@ -64,7 +64,7 @@ func lastCgroup(text string) string {
 	return group
 }
 
-// others returns the commands of all processes that are not among those known, by pid.
+// others returns, by pid, the commands of all processes that are not in known.
 func others(known []Process) map[int]string {
 	paths, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
@@ -83,8 +83,7 @@ func others(known []Process) map[int]string {
 	return found
 }
 
-// hasOpen reports whether a process has a file open, and whether that is to be
-// known.
+// hasOpen reports whether a process has a file open, and whether that can be determined.
 func hasOpen(pid int, path string) (open, known bool) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)

@@ -16,7 +16,7 @@ func (p Process) name() string {
 	return fmt.Sprintf("%s (pid %d)", show.Text(p.Command), p.PID)
 }
 
-// isSqlwatch recognizes our own daemon by what it was built from, or by its command.
+// isSqlwatch recognizes our own daemon by the package it was built from, or by its command.
 func (p Process) isSqlwatch() bool {
 	return p.Command == "sqlwatch" || strings.HasPrefix(p.Program, "github.com/sqlwatch/sqlwatch/cmd")
 }
@@ -48,8 +48,8 @@ func litestreamRunning(f Facts) []Finding {
 			"replicas; or remove replicate_to and checkpoint policies here")
 }
 
-// twoDaemons finds a second sqlwatch. One state directory has one, so that two of
-// them have two, and neither knows of the other.
+// twoDaemons finds a second sqlwatch. Each daemon has a state directory of its own, so two of
+// them do not know of each other.
 func twoDaemons(f Facts) []Finding {
 	var ours []Process
 	for _, p := range f.Processes {

@@ -13,23 +13,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
-// Quirks are what a store, or something before it, does otherwise than it should.
+// Quirks are ways in which a store, or a proxy in front of it, deviates from what it should do.
 type Quirks struct {
-	MetadataLost bool  // what was noted with an object did not come back
-	RangeErr     error // a part of an object was not answered as such
+	MetadataLost bool  // metadata stored with an object was not returned
+	RangeErr     error // a request for part of an object was not answered with that part
 	HeadRefused  bool
-	LargeErr     error  // of an upload in parts
-	Versioned    bool   // deleted objects stay as versions
-	NotDeleted   bool   // what was said to be deleted is there
-	ProbeKey     string // left behind where it could not be deleted
+	LargeErr     error  // the error of an upload in parts
+	Versioned    bool   // deleted objects are kept as versions
+	NotDeleted   bool   // an object is still there after a successful delete
+	ProbeKey     string // the probe, if it could not be deleted
 }
 
-// probeNote is what the probe notes with its object.
+// probeNote is the metadata that the probe stores with its object.
 const probeNote = "a note of the doctor"
 
 func (p *probe) note() map[string]string { return map[string]string{store.MetaReason: probeNote} }
 
-// quirks looks at the small things that everything else depends on.
+// quirks checks the small things that everything else depends on.
 func (p *probe) quirks(ctx context.Context) {
 	odd := &p.found.Odd
 	if _, object, err := p.store.Get(ctx, p.key, 0, 0); err == nil {
@@ -42,7 +42,7 @@ func (p *probe) quirks(ctx context.Context) {
 	}
 }
 
-// part reads some bytes of the middle.
+// part reads some bytes from the middle.
 func (p *probe) part(ctx context.Context) error {
 	const from, n = 3, 5
 	reader, _, err := p.store.Get(ctx, p.key, from, n)
@@ -57,10 +57,10 @@ func (p *probe) part(ctx context.Context) error {
 	return err
 }
 
-// ProbeLarge uploads an object as a snapshot is: as a stream, in two parts. It is for
-// stores that a small round trip went well to, and adds to what that found.
+// ProbeLarge uploads an object in the way of a snapshot: as a stream, in two parts. Call it for
+// stores whose small round trip went well; it adds its result to known.
 func ProbeLarge(ctx context.Context, st store.Store, known Replica) Replica {
-	if known.Kind != "s3" || !known.WentWell() || known.Odd.RangeErr != nil { // what was stored is read back in parts
+	if known.Kind != "s3" || !known.WentWell() || known.Odd.RangeErr != nil { // it is read back in parts
 		return known
 	}
 	start := time.Now()

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
-// How far a store's clock may be from ours. S3 refuses requests at 15 minutes.
+// How far a store's clock may differ from ours. S3 refuses requests at 15 minutes.
 const (
 	skewWarning  = 30 * time.Second
 	skewCritical = 10 * time.Minute
@@ -31,7 +31,7 @@ func replicas(f Facts) []Finding {
 	return all
 }
 
-// diagnose says what a round trip found, in the order in which it was made.
+// diagnose reports what a round trip found, in the order of its steps.
 func (r Replica) diagnose() []Finding {
 	if r.Skipped != "" {
 		return one("replica-not-probed", Note, "no round trip to "+r.Place+": "+r.Skipped,
@@ -70,12 +70,12 @@ func (r Replica) skippedCure() string {
 	return fmt.Sprintf("sudo -u '#%d' sqlwatch doctor …", r.Dir.UID)
 }
 
-// fatal tells what makes every further step fail the same way.
+// fatal reports whether an error makes every further step fail in the same way.
 func fatal(err error) bool {
 	return errors.Is(err, store.ErrMisplaced) || errors.Is(err, store.ErrUnavailable) || badKeys(err)
 }
 
-// badKeys tells credentials that are wrong altogether from those that lack one permission.
+// badKeys distinguishes credentials that are entirely wrong from those that lack one permission.
 func badKeys(err error) bool {
 	var api interface{ ErrorCode() string }
 	if !errors.Is(err, store.ErrAuth) || !errors.As(err, &api) {
@@ -110,7 +110,7 @@ func (r Replica) failure(op string, err error) []Finding {
 	return one("replica-failed", Critical, what, "replication will fail in the same way", cure)
 }
 
-// permissions names what each operation needs at an S3 store.
+// permissions names what each operation needs on an S3 store.
 var permissions = map[string]string{"list": "s3:ListBucket", "put": "s3:PutObject", "get": "s3:GetObject",
 	"delete": "s3:DeleteObject"}
 
@@ -133,7 +133,7 @@ func (r Replica) forbidden(op, what, cure string) []Finding {
 	return one("replica-permission", severity, what, why, cure)
 }
 
-// explain returns what an error says and what to do about it.
+// explain returns what an error means and what to do about it.
 func (r Replica) explain(err error) (what, cure string) {
 	what = r.Place + ": " + err.Error()
 	var st *s3.Error

@@ -14,8 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// probeTime bounds the round trip to one replica, its retries included, and
-// largeProbeTime that of an object of 8 MiB.
+// probeTime bounds the round trip to one replica, retries included; largeProbeTime bounds that
+// of an object of 8 MiB.
 const (
 	probeTime      = 30 * time.Second
 	largeProbeTime = 3 * time.Minute
@@ -25,9 +25,9 @@ const (
 type Report struct {
 	Databases  []Examined         `json:"databases"`
 	Host       []Finding          `json:"host"`
-	Conditions []health.Condition `json:"conditions"` // of a daemon that runs, as it says itself
+	Conditions []health.Condition `json:"conditions"` // of a running daemon, as it reports them itself
 	Settings   []Setting          `json:"settings,omitempty"`
-	Faults     int                `json:"faults"` // findings and conditions that want somebody to act
+	Faults     int                `json:"faults"` // findings and conditions that somebody must act on
 }
 
 // Examined is one database of a Report.
@@ -36,8 +36,8 @@ type Examined struct {
 	Path       string             `json:"path"`
 	Fixed      string             `json:"fixed,omitempty"` // what --fix did
 	FixErr     string             `json:"fix_error,omitempty"`
-	Replicas   []string           `json:"replicas"`   // to which a round trip succeeded, and how long it took
-	Conditions []health.Condition `json:"conditions"` // what a daemon that watches it knows
+	Replicas   []string           `json:"replicas"`   // those to which a round trip succeeded, and how long it took
+	Conditions []health.Condition `json:"conditions"` // what a daemon that watches it reports
 	Findings   []Finding          `json:"findings"`   // what was found now
 }
 
@@ -49,7 +49,7 @@ type Patient struct {
 	Fix        bool // turn WAL mode on where that can be done
 }
 
-// Examine gathers one database's facts and its replicas', and mends what may be.
+// Examine gathers the facts about one database and its replicas, and repairs what it may.
 func Examine(ctx context.Context, p Patient) Examined {
 	d := Examined{Name: p.Name, Path: p.Path, Replicas: []string{}, Conditions: []health.Condition{}}
 	facts, answered := gatherSoon(ctx, p.Name, p.Path)
@@ -90,7 +90,7 @@ func fixFailure(err error) string {
 	return err.Error()
 }
 
-// ReplicaPlace is where a replica of a database is, and how to reach it.
+// ReplicaPlace is a replica of a database, and how to reach it.
 type ReplicaPlace struct {
 	Name, Kind, Place string
 	Dir               string // of a file replica
@@ -125,7 +125,7 @@ func RoundTrip(ctx context.Context, at ReplicaPlace, database string) Replica {
 	return r
 }
 
-// Trip says that a round trip to a replica went well, "" where it did not.
+// Trip describes a successful round trip to a replica; it is "" if it failed.
 func (r Replica) Trip() string {
 	if !r.WentWell() {
 		return ""
@@ -177,7 +177,7 @@ func (r Report) Write(w io.Writer) error {
 	return err
 }
 
-// writeConditions says what the daemon that watches knows, as findings are said.
+// writeConditions writes what the daemon that watches reports, in the form of findings.
 func writeConditions(b *strings.Builder, conditions []health.Condition) {
 	for _, c := range conditions {
 		fmt.Fprintf(b, "  %-9s %s, says the daemon: %s\n            why:  %s\n            cure: %s\n", c.Severity, c.ID,

@@ -2,16 +2,16 @@ package doctor
 
 import "strings"
 
-// Setting is what to write into an application of one kind.
+// Setting is the configuration for one kind of application.
 type Setting struct {
-	Name string `json:"name"` // as --settings takes it
+	Name string `json:"name"` // the value of --settings
 	For  string `json:"for"`  // its title
 	File string `json:"file"` // where the text belongs
 	Text string `json:"text"`
 }
 
-// The values recommended, and what each is for. WAL mode is remembered by the
-// file, all others belong to a connection and must be set on each.
+// The recommended values, and what each is for. WAL mode is stored in the file; all others
+// belong to a connection and must be set on each.
 const settingsHead = `journal_mode=WAL              readers and the writer do not stop each other
 synchronous=NORMAL            one sync per checkpoint instead of per commit;
                               FULL if the last commits before a power cut count

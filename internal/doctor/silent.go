@@ -14,22 +14,22 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/health"
 )
 
-// lookWithin bounds a look at a database's files: one that takes longer does not return.
+// lookWithin bounds one look at a database's files: a look that takes longer is taken to hang.
 const lookWithin = 15 * time.Second
 
-// errSilent is found of a place whose disk does not answer.
+// errSilent is the error of a path whose disk does not answer.
 var errSilent = errors.New("its disk does not answer")
 
-// gatherSoon is Gather, unless the disk does not answer.
+// gatherSoon is Gather with a time limit, in case the disk does not answer.
 func gatherSoon(ctx context.Context, name, path string) (f Facts, answered bool) {
 	return answering(func(next func()) Facts { return gather(ctx, name, path, next) })
 }
 
-// answering returns what comes of many looks, each of which begins with a call of next, unless one
-// of them does not return: then it goes on, in a process that its owner gives up. On a busy machine
-// all of them may take long; that is no silence.
+// answering runs do, which consists of many looks and calls next at the begin of each, and returns its
+// result, unless one look hangs. A hanging look continues in the background, in a process that is given
+// up. All looks together may take long on a busy machine; that is not an error.
 func answering(look func(next func()) Facts) (f Facts, answered bool) {
-	var begun atomic.Pointer[time.Time] // the look that is under way
+	var begun atomic.Pointer[time.Time] // begin of the look that is under way
 	next := func() { begun.Store(new(time.Now())) }
 	next()
 	found := make(chan Facts, 1)
@@ -47,8 +47,8 @@ func answering(look func(next func()) Facts) (f Facts, answered bool) {
 	}
 }
 
-// Silent is the report about a database whose disk does not answer: nothing of it can be
-// looked at.
+// Silent returns the report about a database whose disk does not answer: nothing about it can
+// be examined.
 func Silent(name, path string) Examined {
 	disk := ""
 	if mounts, err := procfs.GetMounts(); err == nil {
@@ -60,7 +60,7 @@ func Silent(name, path string) Examined {
 			"dmesg; see what hangs with: cat /proc/mounts")}
 }
 
-// above names the file system over a path, by the path alone: a look would not return either.
+// above returns the file system of a path by the path alone, because a stat would hang too.
 func above(path string, mounts []*procfs.MountInfo) string {
 	longest, kind := "", ""
 	for _, m := range mounts {
@@ -69,7 +69,7 @@ func above(path string, mounts []*procfs.MountInfo) string {
 			continue
 		}
 		inside := strings.HasPrefix(path, strings.TrimSuffix(point, "/")+"/") || path == point
-		if inside && len(point) >= len(longest) { // of two at one place, the last is on top
+		if inside && len(point) >= len(longest) { // of two at the same mount point, the last one is on top
 			longest, kind = point, m.FSType
 		}
 	}

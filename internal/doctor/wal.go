@@ -7,9 +7,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
-// The application's own checkpoint, wal_autocheckpoint, is at 1,000 frames
-// unless it was changed. One large transaction or a slow reader may take the
-// WAL beyond that; several times beyond it is not chance.
+// The application's own checkpoint, wal_autocheckpoint, runs at 1,000 frames unless it was
+// configured. One large transaction or a slow reader may take the WAL beyond that, but several
+// times that size is no accident.
 const (
 	autocheckpointFrames = 1000
 	suspiciousFrames     = 4 * autocheckpointFrames
@@ -56,7 +56,7 @@ func pinnedReader(f Facts) []Finding {
 		return nil
 	}
 	if w.PinnedBy.isSqlwatch() && len(f.Replicas) > 0 && f.File.WALSize < largeWAL {
-		return nil // capture, which lets the WAL restart in time
+		return nil // sqlwatch's capture, which lets the WAL restart in time
 	}
 	what := fmt.Sprintf("%s has been reading at frame %d of %d for at least %s",
 		w.PinnedBy.name(), w.PinnedFrame, w.Frames, w.ObservedOver.Round(time.Millisecond))
