@@ -10,11 +10,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
-// Board remembers since when each condition holds, and exports them. One Board
-// serves a daemon; its methods may be called from any goroutine.
+// Board remembers since when each condition has held, and exports them as metrics. A daemon
+// has one Board; its methods may be called from any goroutine.
 type Board struct {
 	mu   sync.Mutex
-	held map[series]bool // every condition that ever held: whether it does now
+	held map[series]bool // every condition that ever held, and whether it holds now
 	now  map[string][]Condition
 }
 
@@ -24,23 +24,23 @@ type series struct {
 	severity      Severity
 }
 
-// Itself is the name under which the daemon's own conditions stand.
+// Itself is the name for the daemon's own conditions.
 const Itself = ""
 
-// NewBoard returns a Board on which nothing stands.
+// NewBoard returns a Board without conditions.
 func NewBoard() *Board {
 	return &Board{held: map[series]bool{}, now: map[string][]Condition{}}
 }
 
-// Note puts up what holds for a database, or for Itself, in place of what did
-// before, and returns it with the times since when. Those that were there continue
-// counting from their first time, also where their severity has changed.
+// Note replaces the conditions of a database, or of Itself, and returns them with the time
+// since when each has held. A condition that held before keeps its time, even if its severity
+// has changed.
 func (b *Board) Note(db string, at time.Time, found []Condition) []Condition {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := b.now[db]
 	if len(found) == 0 && len(before) == 0 {
-		return []Condition{} // nothing to remember of what is well
+		return []Condition{} // nothing to remember if all is well
 	}
 	for i := range found {
 		found[i].Since = at
@@ -60,7 +60,7 @@ func (b *Board) Note(db string, at time.Time, found []Condition) []Condition {
 	return slices.Clone(found)
 }
 
-// Forget takes down everything about a database that is no longer watched.
+// Forget removes all conditions of a database that is no longer watched.
 func (b *Board) Forget(db string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -72,7 +72,7 @@ func (b *Board) Forget(db string) {
 	}
 }
 
-// Of returns what holds for a database, or for Itself; never nil.
+// Of returns the conditions of a database, or of Itself; never nil.
 func (b *Board) Of(db string) []Condition {
 	b.mu.Lock()
 	defer b.mu.Unlock()

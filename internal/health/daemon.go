@@ -11,21 +11,21 @@ import (
 
 // Daemon is what is known of the daemon itself.
 type Daemon struct {
-	Down        string // why nobody answers; empty: it does
+	Down        string // why the daemon does not answer; empty: it does
 	ReloadErr   string // why the last reload was refused
 	Databases   int    // watched
 	LeftOut     []LeftOut
 	Faults      int // panics of request handlers since the start
 	LostNotices map[string]string
-	State       collector.Disk // which holds the state directory; zero: not known
+	State       collector.Disk // of the state directory's file system; zero: not known
 }
 
-// LeftOut is a database of the configuration that is not watched, or a glob that
-// stands for too many.
+// LeftOut is a database of the configuration that is not watched, or a glob that matches too
+// many files.
 type LeftOut struct {
 	Place string `json:"place"` // the path, or the glob
 	Why   string `json:"why"`
-	Count int    `json:"count"` // of files, where there is more than one
+	Count int    `json:"count"` // of files, if there is more than one
 }
 
 // OfDaemon returns the conditions of the daemon, the worst first.
@@ -70,7 +70,7 @@ func OfDaemon(d Daemon) []Condition {
 	return f.sorted()
 }
 
-// Files returns how many files are left out.
+// Files returns how many files are not watched.
 func Files(all []LeftOut) (n int) {
 	for _, l := range all {
 		n += max(1, l.Count)
@@ -92,8 +92,8 @@ func (f *findings) leftOut(all []LeftOut) {
 		"correct path, glob or name in the configuration, then: sqlwatch reload")
 }
 
-// firstLine returns the first line of text that says something, with the one after it where
-// it only announces that.
+// firstLine returns the first line of text that says something, together with the next one if
+// the first only announces it.
 func firstLine(text string) string {
 	first, rest, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	if strings.HasSuffix(first, ":") {
@@ -104,8 +104,8 @@ func firstLine(text string) string {
 	return first
 }
 
-// Unreachable returns the daemon's conditions where nobody answers, for a command
-// that looked at now.
+// Unreachable returns the daemon's conditions if it does not answer, for a command that looked
+// at now.
 func Unreachable(why string, now time.Time) []Condition {
 	all := OfDaemon(Daemon{Down: show.Text(why)})
 	for i := range all {

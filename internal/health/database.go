@@ -10,23 +10,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/show"
 )
 
-// Database is what is known of one database, whoever found it out.
+// Database is what is known of one database, from whatever source.
 type Database struct {
 	Name        string
 	Path        string
 	Now         time.Time
-	Replicated  bool              // it has replicas by configuration
-	Found       bool              // it was there before, by this daemon or an earlier one
-	OpenErr     string            // why what serves it could not be started
+	Replicated  bool              // the configuration names replicas
+	Found       bool              // it was there before, for this daemon or an earlier one
+	OpenErr     string            // why its parts could not be opened
 	Sample      *collector.Sample // nil before the first look
 	SilentFor   time.Duration     // since the last turn ended
 	PausedUntil time.Time
-	Faults      int // of sqlwatch, in a row
+	Faults      int // panics of sqlwatch, in a row
 	Failed      *Attempt
-	Hindered    map[string]string // why a policy cannot do what it is for, by policy
+	Hindered    map[string]string // why a policy cannot do everything it is for, by policy
 }
 
-// Hinder notes why a policy cannot do what it is for; "": it can.
+// Hinder notes why a policy cannot do everything it is for; "": it can.
 func (d *Database) Hinder(policy, why string) {
 	if why == "" {
 		return
@@ -37,14 +37,14 @@ func (d *Database) Hinder(policy, why string) {
 	d.Hindered[policy] = why
 }
 
-// Attempt is an action that did not reach its end and was not followed by one of
-// its kind that did.
+// Attempt is an action that did not succeed, and after which no action of its kind has
+// succeeded.
 type Attempt struct {
 	Action, Policy, Outcome, Err, Advice string
 }
 
-// The limits beyond which something is a condition. Those that alerts have too
-// are the same there.
+// The limits beyond which something is a condition. Alerts about the same thing use the same
+// limits.
 const (
 	writerWarning   = 10 * time.Second
 	writerCritical  = time.Minute
@@ -111,7 +111,7 @@ func OfDatabase(d Database) []Condition {
 	return f.sorted()
 }
 
-// opening says why the database has no turns.
+// opening reports why the database has no turns.
 func (f *findings) opening(d *Database) {
 	if d.OpenErr != "" && d.Faults == 0 {
 		f.add("open_failed", Critical, sentence("Opening "+d.Name+" failed: "+d.OpenErr),
@@ -120,7 +120,7 @@ func (f *findings) opening(d *Database) {
 	}
 }
 
-// state says what is wrong with the files.
+// state reports what is wrong with the files.
 func (f *findings) state(d *Database, s *collector.Sample) {
 	what, severity := sentence(s.Err), Critical
 	if what == "" {
@@ -177,7 +177,7 @@ func (f *findings) unreadable(s *collector.Sample, what string) {
 		"do what it says; dmesg shows disk errors"+closer)
 }
 
-// schema says that SQLite, without a key or of this version, can read nothing of the database.
+// schema reports that SQLite, without a key or in this version, cannot read the database.
 func (f *findings) schema(d *Database, s *collector.Sample) {
 	failed := s.Capture != nil && s.Capture.Reason == collector.CaptureSchema
 	switch {
@@ -212,7 +212,7 @@ func (f *findings) disk(d collector.Disk) {
 	}
 }
 
-// readOnly says that nobody can write to the file system of the database, or that sqlwatch cannot.
+// readOnly reports that no process, or only sqlwatch, cannot write to the database's file system.
 func (f *findings) readOnly(d *Database, disk collector.Disk) {
 	switch {
 	case disk.ReadOnly:
@@ -254,7 +254,7 @@ func (f *findings) writers(s *collector.Sample, now time.Time) {
 			"One write transaction has been open the whole time: every other writer waits or fails with \"database is locked\".",
 			"sqlwatch blockers DB, then end that transaction")
 	}
-	// Many transactions, one of them may be under way. A single look, or the first seconds of a daemon, tell nothing.
+	// There may be many short transactions. A single look, or a daemon's first seconds, tell nothing.
 	if s.Locks.WriteRatio > saturated && held < writerWarning && s.Locks.Watched >= saturatedAfter {
 		f.add("write_lock_saturated", Warning, fmt.Sprintf("The write lock was held %.0f %% of the last %s.",
 			100*s.Locks.WriteRatio, show.Span(s.Locks.Watched)),
@@ -263,7 +263,7 @@ func (f *findings) writers(s *collector.Sample, now time.Time) {
 	}
 }
 
-// process names a process, as far as the kernel tells.
+// process names a process, as far as the kernel identifies it.
 func process(pid int, command string) string {
 	switch {
 	case pid <= 0:

@@ -1,7 +1,7 @@
-// Package health answers the operator's one question: is it all right, and if
-// not, what do I do. What was measured of a database, of its replicas and of the
-// daemon goes in, conditions come out. The page, the commands, the metrics, the
-// API and the alerts show these conditions and judge nothing themselves.
+// Package health answers the operator's one question: is everything all right, and if not,
+// what do I do? Its input is what was measured of a database, its replicas and the daemon; its
+// output are conditions. The page, the commands, the metrics, the API and the alerts show
+// these conditions and judge nothing themselves.
 package health
 
 import (
@@ -21,8 +21,8 @@ type Severity string
 // The severities.
 const (
 	Info     Severity = "info"     // good to know, no action needed
-	Warning  Severity = "warning"  // somebody should look, at daytime
-	Critical Severity = "critical" // now: commits may be lost, or the application is harmed
+	Warning  Severity = "warning"  // somebody should look during working hours
+	Critical Severity = "critical" // act now: commits may be lost, or the application is harmed
 )
 
 // rank orders severities, the worst highest.
@@ -46,12 +46,12 @@ func (c Condition) String() string {
 	return fmt.Sprintf("%s %s: %s %s → %s", c.Severity, c.ID, c.What, c.Why, c.Cure)
 }
 
-// closer is how a cure ends that sends to doctor for more. A cure says something else before.
+// closer ends a cure that refers to doctor for more. The cure says something of its own before that.
 const closer = "; sqlwatch doctor DB looks closer"
 
 var closerShown = regexp.MustCompile("; `?sqlwatch doctor .+ (?:looks closer|compares the two)$")
 
-// InDoctor returns conditions as doctor itself shows them: without the advice to ask it.
+// InDoctor returns conditions for doctor itself: without the advice to run doctor.
 func InDoctor(conditions []Condition) []Condition {
 	shown := append([]Condition{}, conditions...)
 	for i := range shown {
@@ -71,11 +71,11 @@ func Worst(conditions []Condition) Severity {
 	return worst
 }
 
-// Wrong reports whether one of the conditions wants somebody to act: whether a
-// command that shows them exits with 2.
+// Wrong reports whether somebody must act on one of the conditions: then a command that shows
+// them exits with 2.
 func Wrong(conditions []Condition) bool { return AtLeast(conditions, Warning) }
 
-// AtLeast reports whether one of the conditions is as severe as least, or more.
+// AtLeast reports whether one of the conditions is at least as severe as least.
 func AtLeast(conditions []Condition, least Severity) bool {
 	return Worst(conditions).rank() >= least.rank()
 }
@@ -87,7 +87,7 @@ func Compare(a, b Condition) int {
 
 // findings gathers the conditions of one database or of the daemon.
 type findings struct {
-	db  string // as it is typed in a command
+	db  string // as it is written in a command
 	all []Condition
 }
 

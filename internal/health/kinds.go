@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// Kind is one of the conditions that there are.
+// Kind is one kind of condition.
 type Kind struct {
 	ID       string
-	Severity Severity // the worst that it takes
+	Severity Severity // the worst that it can have
 	Meaning  string
 }
 
-// kinds is every condition, in the order of the reference.
+// kinds is every kind of condition, in the order of the reference.
 var kinds = []Kind{
 	{"daemon_down", Critical, "No daemon answers: nothing is measured, replicated or checkpointed. Only the commands " +
 		"can show it."},
@@ -77,7 +77,7 @@ var kinds = []Kind{
 	{"drill_overdue", Warning, "No restore drill has succeeded for longer than configured."},
 }
 
-// Kinds returns every condition that there is, in the order of the reference.
+// Kinds returns every kind of condition, in the order of the reference.
 func Kinds() []Kind { return append([]Kind(nil), kinds...) }
 
 // Markdown returns the conditions as a table of the reference.

@@ -12,12 +12,12 @@ import (
 const (
 	spoolFilling    = 0.75
 	lagObjectives   = 10
-	unavailableTill = time.Minute // an outage this short is repaired on its own
+	unavailableTill = time.Minute // shorter outages end on their own
 	snapshotSlack   = 2 * time.Hour
 	drillSlack      = 24 * time.Hour
 )
 
-// capture says what keeps commits from being captured.
+// capture reports why commits are not captured.
 func (f *findings) capture(c *collector.Capture, state collector.State, now time.Time) {
 	if c == nil {
 		return
@@ -41,14 +41,14 @@ func (f *findings) capture(c *collector.Capture, state collector.State, now time
 			"A process that has it mapped is killed by SIGBUS when it touches the missing part, the application included. "+
 				"sqlwatch has closed it and retries.",
 			"restart the application, which makes the file again; find out who wrote to it")
-	case state != collector.StateUp && state != collector.StateUnknown: // which says why
+	case state != collector.StateUp && state != collector.StateUnknown: // the state says why
 	case c.Reason == collector.CaptureNoRoom:
 		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
 			"What is captured waits there for its upload. Commits missed in the meantime are found by comparing the whole "+
 				"database.",
 			"free space on that file system, or set server.state_dir to another; capture resumes by itself")
-	case c.Reason == collector.CaptureQueued: // each replica tells
-	case c.Reason == collector.CaptureSchema: // which has a condition of its own
+	case c.Reason == collector.CaptureQueued: // the conditions of the replicas say it
+	case c.Reason == collector.CaptureSchema: // it has a condition of its own
 	case c.Reason != "" && c.Reason != collector.CaptureWaiting && now.Sub(c.Since) > unavailableTill/4:
 		f.add("capture_stopped", Critical, sentence("commits are not captured: "+c.Err),
 			"It is retried every two seconds; commits missed in the meantime are found by comparing the whole database.",
@@ -60,17 +60,17 @@ func (f *findings) capture(c *collector.Capture, state collector.State, now time
 	}
 }
 
-// cause is what an operator needs to know of one reason for which a replica
-// does not advance.
+// cause is what an operator needs to know about one reason why a replica does not
+// advance.
 type cause struct {
 	id       string
 	severity Severity
-	patience time.Duration // for so long it is a warning only
+	patience time.Duration // only a warning for this long
 	why      string
 	cure     string
 }
 
-// causes is by collector.Replica.Reason; any other word is replica_failing.
+// causes is keyed by collector.Replica.Reason; any other word means replica_failing.
 var causes = map[string]cause{
 	"fenced": {"replica_fenced", Critical, 0, "This daemon no longer writes there; commits wait in the spool.",
 		"stop the other writer, then: sqlwatch run --adopt=%s"},
@@ -98,8 +98,8 @@ var causes = map[string]cause{
 		"correct what the store's error names" + closer},
 }
 
-// ofDirectories are the words that a replica in a directory has for some of them. Each is
-// tried again by itself.
+// ofDirectories has the texts of some causes for a replica in a directory. Each is retried
+// automatically.
 var ofDirectories = map[string]struct{ why, cure string }{
 	"replica_auth_failed": {"sqlwatch's user may not write to the directory; commits are kept in the spool.",
 		"give the directory to sqlwatch's user; uploads are retried automatically"},
@@ -109,7 +109,7 @@ var ofDirectories = map[string]struct{ why, cure string }{
 		"free space there" + closer},
 }
 
-// replica says what is wrong with one replica.
+// replica reports what is wrong with one replica.
 func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.Time) {
 	if !r.Healthy {
 		t, known := causes[r.Reason]
@@ -139,10 +139,10 @@ func (f *findings) replica(r *collector.Replica, s *collector.Sample, now time.T
 	f.drill(r, now)
 }
 
-// hindrance is what keeps compaction and retention from their end, in words.
+// hindrance describes what prevents compaction and retention from completing.
 type hindrance struct{ what, cure string }
 
-// hindrances is by collector.Replica.MaintenanceErr; any other word is said as it is.
+// hindrances is keyed by collector.Replica.MaintenanceErr; any other word is shown as it is.
 var hindrances = map[string]hindrance{
 	"clock": {"the clocks of this machine and the store differ by more than ten minutes, so the age of files is " +
 		"unknown", "timedatectl set-ntp true; sqlwatch doctor DB compares the two"},
@@ -179,8 +179,8 @@ func (f *findings) custody(r *collector.Replica) {
 	}
 }
 
-// uncaptured is why the database is read later, and why it cannot be captured: at most one
-// of them, without the database's name.
+// uncaptured returns why the database is waiting to be read, or why it cannot be captured: at
+// most one of them, without the database's name.
 func uncaptured(c *collector.Capture) (queued, stopped string) {
 	if c == nil || c.Reason == "" || c.Reason == collector.CaptureWaiting {
 		return "", ""
@@ -195,8 +195,8 @@ func uncaptured(c *collector.Capture) (queued, stopped string) {
 	return "", err
 }
 
-// freshness says how far behind a replica is. Of a database that cannot be read nothing is
-// being uploaded, and its state says why; of one that is not captured neither.
+// freshness reports how far behind a replica is. If the database cannot be read, nothing is uploaded
+// and its state says why. If it is not captured, nothing is uploaded either.
 func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
 	state := s.State
 	queued, stopped := uncaptured(s.Capture)

@@ -6,9 +6,9 @@ import "time"
 
 // How long something lasts before it is a condition.
 const (
-	HungAfter    = time.Minute // a database was not heard of
+	HungAfter    = time.Minute // nothing was published about a database
 	starvedAfter = 15 * time.Minute
-	lagAtLeast   = time.Minute // as the alert SqlwatchReplicaStale
+	lagAtLeast   = time.Minute // the same as in the alert SqlwatchReplicaStale
 	pinnedInfo   = 30 * time.Second
 	overlapAfter = time.Minute
 )

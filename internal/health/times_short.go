@@ -4,7 +4,7 @@ package health
 
 import "time"
 
-// The times of tests that make conditions happen; of no program that is given to anybody.
+// The times for tests that cause conditions; no released program uses them.
 const (
 	HungAfter    = 20 * time.Second
 	starvedAfter = 20 * time.Second
