@@ -11,14 +11,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// tellEvery is how often systemd is told; WatchdogSec of the unit is a multiple.
+// tellEvery is how often systemd is notified; WatchdogSec of the unit is a multiple.
 const tellEvery = 10 * time.Second
 
-// tell says to systemd how the daemon fares until ctx ends: a line for systemctl,
-// and that it is alive. It is when every database and the daemon itself could be
-// asked, for which no lock may be stuck. A disk that does not answer, be it under
-// the only database, is a condition and no reason to start over: the next life would
-// hang at the same read, and nobody would be left to say so.
+// tell notifies systemd until ctx ends: a status line for systemctl, and that the daemon is
+// alive. It is alive if every database and the daemon itself could be asked, which requires
+// that no lock is stuck. A disk that does not answer, even under the only database, is a
+// condition and no reason for a restart: the new process would hang in the same read, and
+// nobody would be left to report it.
 func (d *Daemon) tell(ctx context.Context) error {
 	if d.o.NotifySocket == "" {
 		return nil
@@ -37,7 +37,7 @@ func (d *Daemon) tell(ctx context.Context) error {
 	}
 }
 
-// statusLine says in one line how all fare, the worst by name.
+// statusLine describes in one line how all databases are, and names the worst.
 func statusLine(status *watchdog.Status, itself []health.Condition) string {
 	well, worst := 0, ""
 	level := health.Severity("")

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 )
 
-// beginning says in one line of the log what is replicated where, and how much will be sent
-// first where nothing was yet; and it notes the places for when nobody names them any more.
+// beginning logs in one line what is replicated where, and how much will be sent first to empty
+// replicas. It also records the places, for a time when the configuration no longer names them.
 func (d *Daemon) beginning(t config.DatabaseTarget, stateDir string) {
 	var places []string
 	for _, r := range t.Replicas {

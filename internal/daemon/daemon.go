@@ -1,6 +1,6 @@
-// Package daemon puts a running sqlwatch together: the databases that a
-// configuration names, the watchdog and the replication of each, the listeners, and
-// what a reload changes. It decides nothing; that is the watchdog's and the policies'.
+// Package daemon assembles a running sqlwatch: the databases that a configuration names,
+// the watchdog and the replication of each, the listeners, and what a reload changes. It
+// decides nothing; the watchdog and the policies do.
 package daemon
 
 import (
@@ -45,19 +45,19 @@ type Options struct {
 	Config       *config.Config
 	Load         func() (*config.Config, error) // reads the configuration again, for a reload
 	Web          *toolkit.FlagConfig            // the listeners' flags; unset: server.listen, no TLS
-	AllowedHosts []string                       // further host names under which the server may be asked
+	AllowedHosts []string                       // further host names by which clients may address the server
 	CountBusy    bool                           // count SQLITE_BUSY of all processes, in the kernel
-	Detail       bool                           // export all series, also of what never happened
+	Detail       bool                           // export all series, including those of events that never happened
 	CountSteps   []string                       // databases whose processes' sqlite3_step is counted too
 	Adopt        []string                       // replicas, or databases, whose foreign history is continued
 	Build        BuildInfo
-	Allowed      func(path string) error  // why a database is not to be opened; nil: all are
-	NotifySocket string                   // where systemd wants to be told; "": nowhere
+	Allowed      func(path string) error  // returns why a database must not be opened; nil: all may be
+	NotifySocket string                   // systemd's notification socket; "": none
 	Ready        func(addresses []string) // called when the listeners are open; may be nil
 	Logger       *slog.Logger
 }
 
-// BuildInfo says what the program was made of, for its metric, page and log.
+// BuildInfo says what the program was built from, for its metric, page and log.
 type BuildInfo struct {
 	Version string `json:"version"`
 	Commit  string `json:"commit"`
@@ -65,7 +65,7 @@ type BuildInfo struct {
 	SQLite  string `json:"sqlite"`
 }
 
-// Daemon is the composition of everything that `run` does.
+// Daemon is everything that `run` does.
 type Daemon struct {
 	o        Options
 	log      *slog.Logger
@@ -83,16 +83,16 @@ type Daemon struct {
 	requests    chan request
 	itself      *itself
 	past        *freshness.Past
-	ending      func() bool // the daemon was told to end; nil before it runs
+	ending      func() bool // reports whether the daemon was told to end; nil before it runs
 
-	// The reload loop's.
+	// Used by the reload loop only.
 	watched  *watched
 	disks    *lookup.Disks
-	expanded []config.DatabaseTarget // what the configuration in force stands for
-	leftOut  string                  // what the log said last of databases that are left out
+	expanded []config.DatabaseTarget // the databases of the configuration in force
+	leftOut  string                  // the last log message about databases that are left out
 }
 
-// New puts the parts together. It opens no file.
+// New assembles the parts. It opens no file.
 func New(o Options) (*Daemon, error) {
 	if err := sqlite.CheckVersion(); err != nil {
 		return nil, fmt.Errorf("this sqlwatch was built wrongly: %w", err)
@@ -143,7 +143,7 @@ func New(o Options) (*Daemon, error) {
 // Status returns what the watchdog knows of its databases.
 func (d *Daemon) Status() *watchdog.Status { return d.watchdog.Status() }
 
-// collect makes the gatherer of all metrics.
+// collect creates the gatherer of all metrics.
 func (d *Daemon) collect() error {
 	d.replication.Detail, d.metrics.Detail = d.o.Detail, d.o.Detail
 	exporter := collector.NewExporter(d.watchdog.Samples)
@@ -170,8 +170,8 @@ func (d *Daemon) collect() error {
 	return nil
 }
 
-// Run opens the listeners first, so that a mistake there ends the start before
-// any database is touched, and then serves until ctx ends.
+// Run opens the listeners first, so that a mistake there ends the start before any database
+// is touched. Then it serves until ctx ends.
 func (d *Daemon) Run(ctx context.Context) error {
 	defer d.locks.close()
 	lock, err := lockState(d.config.Server.StateDir)
@@ -206,7 +206,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return web.ServeAdmin(ctx, admin, handler, d.log)
 	})
 	group.Go(func() error { return d.reload(ctx) })
-	group.Go(func() error { d.past.Keep(ctx, nil); return nil }) // why that fails is said at the end, once
+	group.Go(func() error { d.past.Keep(ctx, nil); return nil }) // an error is reported once, at the end
 	group.Go(func() error { return d.itself.look(ctx, d.config.Server.StateDir) })
 	d.announce("READY=1")
 	group.Go(func() error { return d.tell(ctx) })
@@ -214,7 +214,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.o.Ready(addresses(listeners))
 	}
 	err = group.Wait()
-	if err := d.past.Save(); err != nil { // it is for the eye
+	if err := d.past.Save(); err != nil { // only for display
 		d.log.Warn("the page will not show the past hour of the replicas after the next start", "err", err)
 	}
 	if err != nil {
@@ -224,7 +224,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return nil
 }
 
-// listen opens the TCP listeners. With socket activation there are none to open.
+// listen opens the TCP listeners. With socket activation there is nothing to open.
 func (d *Daemon) listen() ([]net.Listener, error) {
 	if d.o.Web.WebSystemdSocket != nil && *d.o.Web.WebSystemdSocket {
 		return nil, nil
@@ -271,7 +271,7 @@ func closeListeners(listeners []net.Listener) {
 	}
 }
 
-// serve answers on TCP, with the TLS and the passwords of --web.config.file.
+// serve serves TCP, with the TLS and the passwords of --web.config.file.
 func (d *Daemon) serve(ctx context.Context, listeners []net.Listener) error {
 	server := web.NewServer(web.Handler(web.Options{
 		Watchdog:     d.watchdog,
@@ -296,7 +296,7 @@ func (d *Daemon) serve(ctx context.Context, listeners []net.Listener) error {
 	return fmt.Errorf("serve: %w", err)
 }
 
-// announce tells systemd how the daemon fares, when it asked to be told.
+// announce tells systemd the daemon's state, if it asked for that.
 func (d *Daemon) announce(state string) {
 	if d.o.NotifySocket == "" {
 		return

@@ -10,10 +10,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
 )
 
-// capturing returns what tells how capture fares, for samples. It is called by one
-// goroutine at a time.
+// capturing returns a function that returns the state of capture, for samples. One goroutine
+// at a time may call it.
 func capturing(r *replicator.Replicator) func() *collector.Capture {
-	var since time.Time // commits have not been captured
+	var since time.Time // since when commits have not been captured; zero: they are
 	return func() *collector.Capture {
 		spooled, err := r.Captured()
 		switch {
@@ -37,7 +37,7 @@ func captureOf(spooled int64, err error, since time.Time) *collector.Capture {
 		c.Reason = collector.CaptureWaiting
 	case errors.Is(err, capture.ErrQueued):
 		c.Reason = collector.CaptureQueued
-	case errors.Is(err, capture.ErrNoRoom): // no replica is to blame
+	case errors.Is(err, capture.ErrNoRoom): // no replica is the cause
 		c.Reason = collector.CaptureNoRoom
 	case errors.Is(err, capture.ErrSpoolFull):
 		c.Reason = collector.CaptureSpoolFull

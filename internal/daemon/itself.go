@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/web"
 )
 
-// itself is what the daemon knows of how it fares itself. Anybody may look.
+// itself is what the daemon knows about its own state. Any goroutine may read it.
 type itself struct {
 	board   *health.Board
 	faults  *web.Faults
@@ -24,14 +24,14 @@ type itself struct {
 	reload  string // why the last reload was refused
 	watched int
 	leftOut []health.LeftOut
-	state   collector.Disk // which holds the state directory; zero before it was looked at
+	state   collector.Disk // of the state directory's file system; zero before the first look
 }
 
 func newItself(notices func() map[string]string) *itself {
 	return &itself{board: health.NewBoard(), faults: &web.Faults{}, notices: notices}
 }
 
-// reloaded notes how the last reload ended.
+// reloaded stores the result of the last reload.
 func (i *itself) reloaded(err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -40,7 +40,7 @@ func (i *itself) reloaded(err error) {
 	}
 }
 
-// expanded notes what the configuration stands for now. It returns how many files are left out.
+// expanded stores what the configuration expands to. It returns how many files are left out.
 func (i *itself) expanded(watched int, leftOut []config.LeftOut) (files int) {
 	all := make([]health.LeftOut, len(leftOut))
 	for n, l := range leftOut {
@@ -52,11 +52,11 @@ func (i *itself) expanded(watched int, leftOut []config.LeftOut) (files int) {
 	return health.Files(all)
 }
 
-// stateEvery is how often the file system of the state directory is looked at.
+// stateEvery is the time between two looks at the state directory's file system.
 const stateEvery = 10 * time.Second
 
-// look watches the file system of the state directory until ctx ends. A look may never return, and
-// then nobody waits for it.
+// look watches the file system of the state directory until ctx ends. If a look does not return, nobody
+// waits for it.
 func (i *itself) look(ctx context.Context, stateDir string) error {
 	tick := time.NewTicker(stateEvery)
 	defer tick.Stop()
@@ -66,7 +66,7 @@ func (i *itself) look(ctx context.Context, stateDir string) error {
 			go func() {
 				defer looking.Store(false)
 				m, err := collector.DiskOf(stateDir)
-				if err != nil { // whoever writes there says so
+				if err != nil { // those who write there report it
 					return
 				}
 				i.mu.Lock()
@@ -82,7 +82,7 @@ func (i *itself) look(ctx context.Context, stateDir string) error {
 	}
 }
 
-// now returns the conditions that hold now, and puts them up.
+// now returns the conditions that hold now, and puts them on the board.
 func (i *itself) now() web.Itself {
 	i.mu.Lock()
 	defer i.mu.Unlock()

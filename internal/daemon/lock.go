@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
-// lockState makes the state directory and locks it, so that two daemons cannot
-// work on one state.
+// lockState creates the state directory and locks it, so that no two daemons use the same
+// state.
 func lockState(dir string) (*durable.Flock, error) {
 	err := durable.MkdirAll(dir, 0o700)
 	if errors.Is(err, fs.ErrPermission) {

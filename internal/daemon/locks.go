@@ -10,16 +10,16 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// lockCounts is where refused locks are counted: those of our own operations,
-// and where the kernel lets us, those of all processes.
+// lockCounts has the counters of refused locks: those of our own operations and, if the kernel
+// allows it, those of all processes.
 type lockCounts struct {
 	self   *collector.Busy
-	kernel *busy.Collector // nil: not to be had
-	steps  *busy.Processes // within single processes, of the databases of --collector.busy.steps
+	kernel *busy.Collector // nil: not available
+	steps  *busy.Processes // within single processes, for the databases of --collector.busy.steps
 }
 
-// openLockCounts asks the kernel to count. Where it does not, or is not to be
-// asked, one line says so and the rest goes on without.
+// openLockCounts makes the kernel count. If the kernel does not allow it, or if it is not wanted,
+// one log line says so and everything else works without.
 func openLockCounts(wanted bool, steps []string, log *slog.Logger) lockCounts {
 	counts := lockCounts{self: &collector.Busy{}, steps: busy.NewProcesses(steps, log)}
 	if !wanted {
@@ -42,7 +42,7 @@ func (c lockCounts) close() error {
 	return c.kernel.Close()
 }
 
-// watch returns what tells the kernel which inodes to count at.
+// watch returns a function that tells the kernel at which inodes to count.
 func (c lockCounts) watch(db string, log *slog.Logger) func(dbfile.Stat) {
 	return func(st dbfile.Stat) {
 		if c.steps != nil {
@@ -64,8 +64,8 @@ func (c lockCounts) forget(db string) error {
 	return c.kernel.Forget(db)
 }
 
-// refused returns how many locks were refused at a database, to whomever. No
-// refusal is counted by two of the sources.
+// refused returns how many locks of a database were refused to any process. No refusal is
+// counted by two sources.
 func (c lockCounts) refused(db string) func() uint64 {
 	sources := []collector.BusySource{c.self}
 	if c.kernel != nil {
@@ -81,7 +81,7 @@ func (c lockCounts) refused(db string) func() uint64 {
 	}
 }
 
-// last returns who was refused a lock of the database last.
+// last returns the process that was last refused a lock of the database.
 func (c lockCounts) last(db string) func() *watchdog.Refusal {
 	if c.kernel == nil {
 		return nil

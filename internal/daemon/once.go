@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// CheckpointOnce runs the loop's own checkpoint in this process, for a database that no
-// daemon looks after and that has no replica.
+// CheckpointOnce runs the loop's own checkpoint in this process, for a database that no daemon
+// watches and that has no replica.
 func CheckpointOnce(ctx context.Context, t config.DatabaseTarget, mode string) (watchdog.ActionRecord, error) {
 	idle, _ := policy.Parse(nil, &policy.Scope{})
 	w := watchdog.New(watchdog.Options{

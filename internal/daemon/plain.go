@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/plain"
 )
 
-// plainParts serve a database without replicas: a reader, and a connection that
-// is open only while there is something to checkpoint.
+// plainParts returns the parts of a database without replicas: a sampler, and a connection
+// that is open only during a checkpoint.
 func plainParts(t config.DatabaseTarget, names *dirwatch.Watcher, locks lockCounts, log *slog.Logger) watchdog.Parts {
 	measured := &plainDatabase{}
 	measured.Checkpointer = plain.New(t.Path, measured.files.Load, log)
@@ -42,7 +42,7 @@ func plainParts(t config.DatabaseTarget, names *dirwatch.Watcher, locks lockCoun
 	}
 }
 
-// plainDatabase is a reader whose files are known to whoever checkpoints.
+// plainDatabase is a sampler that shares its files with the checkpointer.
 type plainDatabase struct {
 	*collector.Sampler
 	*plain.Checkpointer
@@ -60,14 +60,14 @@ func (p *plainDatabase) Sample(ctx context.Context) collector.Sample {
 // Checkpoint implements watchdog.Checkpointer.
 func (p *plainDatabase) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
 	result, err := p.Checkpointer.Checkpoint(ctx, mode, b)
-	if errors.Is(err, plain.ErrUnclaimed) { // the application is away, or comes back with another file
+	if errors.Is(err, plain.ErrUnclaimed) { // the application is gone, or is coming back with another file
 		err = fmt.Errorf("%w: %w", watchdog.ErrAway, err)
 	}
 	return result, err
 }
 
-// PlainParts serve a database without replicas outside of a daemon, for a command
-// that does one thing to it.
+// PlainParts returns the parts of a database without replicas outside of a daemon, for a command
+// that does one thing with it.
 func PlainParts(t config.DatabaseTarget) watchdog.Parts {
 	return plainParts(t, &dirwatch.Watcher{}, lockCounts{self: &collector.Busy{}}, nil)
 }

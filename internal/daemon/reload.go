@@ -14,11 +14,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// rescanEvery is how often globs are looked through for databases that came or went.
+// rescanEvery is how often globs are searched for databases that came or went.
 const rescanEvery = 15 * time.Second
 
-// reload waits for SIGHUP and for requests on the admin socket, and follows what
-// the globs match. A configuration with errors changes nothing.
+// reload waits for SIGHUP and for requests on the admin socket, and follows what the globs
+// match. A configuration with errors changes nothing.
 func (d *Daemon) reload(ctx context.Context) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -28,7 +28,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	for {
 		select {
 		case <-hangup:
-			d.reloadNow(ctx) // has logged and counted its own error
+			d.reloadNow(ctx) // it logs and counts its own error
 		case r := <-d.requests:
 			r.done <- r.do(ctx)
 		case <-rescan.C:
@@ -41,7 +41,7 @@ func (d *Daemon) reload(ctx context.Context) error {
 	}
 }
 
-// rescan takes in the databases that came. Those that went stay, missing.
+// rescan adds new databases. Those that disappeared stay, in the state missing.
 func (d *Daemon) rescan(ctx context.Context) error {
 	if !slices.ContainsFunc(d.config.Databases, func(c config.Database) bool { return c.Glob != "" }) {
 		return nil
@@ -104,13 +104,13 @@ func (d *Daemon) swap(ctx context.Context) error {
 	return nil
 }
 
-// errEmptied is returned for a configuration that takes every database away.
+// errEmptied is returned for a configuration that would remove every database.
 var errEmptied = errors.New("the new configuration names no database; where that is meant, write server { " +
 	"allow_empty = true }")
 
-// emptied refuses a configuration that leaves nothing of what is watched: a file that
-// is empty, half written or not mounted yet looks like that, and what it would stop
-// could not be begun again where it was.
+// emptied refuses a configuration without any of the watched databases. A file that is empty,
+// half written or not mounted yet looks like that, and what a reload stopped then could not
+// be resumed where it was.
 func emptied(before, after *config.Config) error {
 	if len(after.Databases) > 0 || len(before.Databases) == 0 || after.Server.AllowEmpty {
 		return nil

@@ -26,12 +26,12 @@ import (
 
 const (
 	finalSync       = ShutdownGrace - 5*time.Second // the rest is for closing everything
-	replicatorPause = 10 * time.Second              // before a replication that failed as a whole begins again
+	replicatorPause = 10 * time.Second              // before a replication that failed as a whole starts again
 )
 
-// replicatedParts serve a database with replicas. Its files are opened by the
-// reader, which the watchdog's turns own, and used by the replicator, which runs
-// beside them: before the reader closes files, the replicator releases them.
+// replicatedParts returns the parts of a database with replicas. Its files are opened by the
+// sampler, which the watchdog's turns own, and used by the replicator, which runs
+// concurrently: the replicator releases files before the sampler closes them.
 func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (watchdog.Parts, error) {
 	log := d.log.With("db", t.Name)
 	shared := &sharedDatabase{path: t.Path}
@@ -44,7 +44,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	r, err := replicator.New(replicator.Options{
 		Name: t.Name,
 		Files: func() *dbfile.Files {
-			// Asked only while the capture is closed: the reader had better look.
+			// Called only while the capture is closed: have the sampler look.
 			d.watchdog.Look(t.Name)
 			return shared.files.Load()
 		},
@@ -72,8 +72,8 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 		OnFiles: d.locks.watch(t.Name, d.log),
 		Refused: d.locks.refused(t.Name),
 	})
-	// The replication outlives ctx: Close ends it, with the last sync. It begins
-	// after the first sample, which opens the files.
+	// The replication outlives ctx: Close ends it, with the last sync. It begins after the first
+	// sample, which opens the files.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var replication sync.WaitGroup
 	var failed error
@@ -101,8 +101,8 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	}, nil
 }
 
-// replicate runs one database's replication until ctx ends. What fails as a whole,
-// or panics, begins again after a pause; the other databases are not affected.
+// replicate runs one database's replication until ctx ends. If it fails as a whole, or panics,
+// it starts again after a pause; other databases are not affected.
 func (d *Daemon) replicate(ctx context.Context, r *replicator.Replicator, log *slog.Logger) error {
 	for said := (time.Time{}); ; {
 		err := d.replicateOnce(ctx, r)
@@ -155,7 +155,7 @@ func (d *Daemon) replicasOf(ctx context.Context, t config.DatabaseTarget) ([]rep
 	return all, nil
 }
 
-// pricesOf returns what the store's provider asks for, nil where that is unknown.
+// pricesOf returns the prices of the store's provider, or nil if they are unknown.
 func pricesOf(st store.Store) *requests.Prices {
 	if s, ok := store.As[*s3.Store](st); ok {
 		if prices, known := requests.PricesOf(s.Provider()); known {
@@ -165,12 +165,12 @@ func pricesOf(st store.Store) *requests.Prices {
 	return nil
 }
 
-// CheckAdopt refuses names that --adopt would wait for in vain.
+// CheckAdopt rejects names for which --adopt would have no effect.
 func CheckAdopt(cfg *config.Config, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	databases, err := cfg.Expand() // what could not be expanded is reported when it is opened
+	databases, err := cfg.Expand() // what could not be expanded is reported when the database is opened
 	known := map[string]bool{}
 	for _, t := range databases {
 		for _, r := range t.Replicas {

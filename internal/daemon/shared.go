@@ -16,20 +16,20 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator"
 )
 
-// sharedDatabase is a reader and a replicator of one database. What fails while
-// the files are changing hands has failed with watchdog.ErrAway.
+// sharedDatabase is the sampler and the replicator of one database. An error that occurs while
+// the files are being replaced is a watchdog.ErrAway.
 type sharedDatabase struct {
 	*collector.Sampler
 	*replicator.Replicator
 	path  string
 	begin func() // starts the replication, once
 
-	files   atomic.Pointer[dbfile.Files] // what the reader has open
+	files   atomic.Pointer[dbfile.Files] // those that the sampler has open
 	since   atomic.Pointer[time.Time]    // when it opened them
-	sampled atomic.Bool                  // the reader has looked for them
+	sampled atomic.Bool                  // the sampler has looked for the files
 }
 
-// Close implements watchdog.Sampler. Parts.Close closes the reader, in its order.
+// Close implements watchdog.Sampler. Parts.Close closes the sampler when its turn comes.
 func (s *sharedDatabase) Close() error { return s.Sampler.Close() }
 
 // Sample implements watchdog.Sampler.
@@ -52,24 +52,24 @@ func (s *sharedDatabase) Checkpoint(ctx context.Context, mode sqlite.Mode, b sql
 	return result, s.explain(err)
 }
 
-// SyncNow is the replicator's, once it can, with typed errors.
+// SyncNow calls the replicator's SyncNow once it can, with typed errors.
 func (s *sharedDatabase) SyncNow(ctx context.Context) error {
 	return s.onceOpen(ctx, s.Replicator.SyncNow)
 }
 
-// SnapshotNow is the replicator's, once it can, with typed errors.
+// SnapshotNow calls the replicator's SnapshotNow once it can, with typed errors.
 func (s *sharedDatabase) SnapshotNow(ctx context.Context) error {
 	return s.onceOpen(ctx, s.Replicator.SnapshotNow)
 }
 
-// VerifyNow is the replicator's, once it can, with typed errors.
+// VerifyNow calls the replicator's VerifyNow once it can, with typed errors.
 func (s *sharedDatabase) VerifyNow(ctx context.Context) error {
 	return s.onceOpen(ctx, s.Replicator.VerifyNow)
 }
 
-// onceOpen does it, and again while capture has not begun: who asks as soon as the
-// daemon is ready need not know what is still missing. Where there are no files,
-// nothing is waited for.
+// onceOpen calls do, and repeats it while capture has not begun, so that a request made as soon
+// as the daemon is ready does not fail because of what is still missing. If there are no files,
+// it does not wait.
 func (s *sharedDatabase) onceOpen(ctx context.Context, do func(context.Context) error) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -86,10 +86,10 @@ func (s *sharedDatabase) onceOpen(ctx context.Context, do func(context.Context) 
 	}
 }
 
-// settling is how long after its files were opened a capture may need to begin.
+// settling is how long capture may need to begin after its files were opened.
 const settling = 3 * time.Second
 
-// explain tells an error of files that are changing hands from any other.
+// explain marks errors that occur while the files are being replaced.
 func (s *sharedDatabase) explain(err error) error {
 	if err == nil || !s.changing() {
 		return err

@@ -13,21 +13,21 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/spelled"
 )
 
-// NewStore returns the store of one replica, for a command: behind the seam, with
-// nothing in common with others.
+// NewStore returns the store of one replica, for a command: behind the seam, and sharing nothing
+// with others.
 func NewStore(ctx context.Context, t config.ReplicaTarget) (store.Store, error) {
 	return (&stores{}).open(ctx, t, nil, nil)
 }
 
-// stores is what those of one process have in common. The zero value is ready.
+// stores is what all stores of one process share. The zero value is ready.
 type stores struct {
 	s3      s3.Shared
 	uploads *store.Budget // nil: no limits
-	queue   *queue.Queue  // of the databases that are read from end to end for them; nil: no limit
+	queue   *queue.Queue  // of the databases that wait to be read from end to end; nil: no limit
 }
 
-// open returns the store of one replica. observe and log may be nil; observe is told of
-// every request.
+// open returns the store of one replica. observe and log may be nil; observe is called for every
+// request.
 func (s *stores) open(ctx context.Context, t config.ReplicaTarget, observe func(store.Request),
 	log *slog.Logger) (store.Store, error) {
 	switch t.Type {
@@ -62,7 +62,7 @@ func endpoint(st store.Store) string {
 	return ""
 }
 
-// pathStyle is what the configuration says of it, nil where it says nothing.
+// pathStyle returns the configured value, or nil if there is none.
 func pathStyle(s config.S3) *bool {
 	if s.PathStyle || s.HostStyle {
 		return &s.PathStyle

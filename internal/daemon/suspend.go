@@ -9,9 +9,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// Suspend stands for what SIGTSTP (Ctrl-Z) does until ctx ends: a process that is
-// stopped in a freeze keeps the application waiting for as long, so it is stopped
-// between two. SIGSTOP and a container's freezer cannot be stood for.
+// Suspend replaces the default effect of SIGTSTP (Ctrl-Z) until ctx ends. A process that is
+// stopped in a freeze keeps the application waiting until it continues, so this stops it between
+// two freezes. SIGSTOP and a container's freezer cannot be handled like that.
 func Suspend(ctx context.Context) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTSTP)
