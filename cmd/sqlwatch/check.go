@@ -19,8 +19,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/views"
 )
 
-// registerCheck adds `sqlwatch check`: exit 0 where the configuration is good, 2
-// where it is not (or, with --strict, has warnings), 1 where it cannot be read.
+// registerCheck adds `sqlwatch check`: exit code 0 if the configuration is good, 2 if it is not
+// (or, with --strict, has warnings), 1 if it cannot be read.
 func registerCheck(app *kingpin.Application, env *environment) {
 	cmd := app.Command("check", "Validate a configuration: syntax, names, units, ranges and contradictions.")
 	path := cmd.Arg("config", "File or directory; default as --config.").String()
@@ -36,8 +36,8 @@ func registerCheck(app *kingpin.Application, env *environment) {
 	})
 }
 
-// orConfig returns the argument, else what --config, the environment and the
-// default give.
+// orConfig returns the argument, or else the value from --config, the environment or the
+// default.
 func orConfig(arg string, env *environment) (string, error) {
 	if arg != "" {
 		return arg, nil
@@ -83,18 +83,18 @@ func (c checkRun) run() error {
 	return exitOf(diags)
 }
 
-// testsOf returns the configuration whose policy tests a file holds, by its name.
+// testsOf returns the configuration whose policy tests a file holds, derived from its name.
 func testsOf(path string) (of string, tests bool) {
 	name, tests := strings.CutSuffix(path, "_test.hcl")
 	if of = name + ".hcl"; tests {
-		if _, err := os.Stat(of); err != nil { // of the directory that it lies in
+		if _, err := os.Stat(of); err != nil { // then the tests belong to the directory
 			of = filepath.Dir(path)
 		}
 	}
 	return of, tests
 }
 
-// sum writes what a good configuration comes to.
+// sum prints a summary of a good configuration.
 func (c checkRun) sum(w io.Writer, cfg *config.Config, databases int) error {
 	_, err := fmt.Fprintf(w, "%s is good: %s, %s, %s, %s\n", c.path, show.Count(databases, "database"),
 		show.Count(len(cfg.Replicas), "replica"), show.Count(len(cfg.Policies.Policies), "policy"),
@@ -106,7 +106,7 @@ func (c checkRun) sum(w io.Writer, cfg *config.Config, databases int) error {
 	return err
 }
 
-// exitOf is the exit code of a configuration with these diagnostics, which were printed.
+// exitOf returns the exit code for a configuration with these diagnostics, which were printed.
 func exitOf(diags hcl.Diagnostics) error {
 	switch {
 	case config.Unreadable(diags):
@@ -117,8 +117,8 @@ func exitOf(diags hcl.Diagnostics) error {
 	return nil
 }
 
-// expand looks for contradictions that show only with the databases at hand:
-// duplicate names and files, replicas that would overwrite each other.
+// expand looks for contradictions that only show with the databases that exist: duplicate names
+// and files, replicas that would overwrite each other.
 func (c checkRun) expand(cfg *config.Config) (databases int, diags hcl.Diagnostics) {
 	targets, err := cfg.Expand()
 	if err != nil {
@@ -140,7 +140,7 @@ func (c checkRun) expand(cfg *config.Config) (databases int, diags hcl.Diagnosti
 	return len(targets), diags
 }
 
-// unjoin returns the errors that errors.Join put together.
+// unjoin returns the errors that errors.Join has joined.
 func unjoin(err error) []error {
 	var joined interface{ Unwrap() []error }
 	if errors.As(err, &joined) {

@@ -44,8 +44,8 @@ func registerCheckpoint(app *kingpin.Application, env *environment) {
 	})
 }
 
-// checkpointOurselves runs the loop's own checkpoint in this process, for a
-// database that no daemon looks after.
+// checkpointOurselves runs the loop's own checkpoint in this process, for a database that no
+// daemon watches.
 func checkpointOurselves(ctx context.Context, env *environment, name, mode string) (watchdog.ActionRecord, error) {
 	targets, _, err := env.resolver().Targets([]string{name}, "")
 	if err != nil {
@@ -71,7 +71,7 @@ func checkpointOurselves(ctx context.Context, env *environment, name, mode strin
 	return daemon.CheckpointOnce(ctx, t, mode)
 }
 
-// report prints how an action ended, and makes one that did not succeed exit code 2.
+// report prints how an action ended, and returns exit code 2 if it did not succeed.
 func report(env *environment, asJSON bool, name string, r watchdog.ActionRecord) error {
 	err := env.print(asJSON, r, func(w io.Writer) error { return views.Record(w, name, r) })
 	if err == nil && !r.OK {

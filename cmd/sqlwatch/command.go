@@ -24,20 +24,20 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Every command has one shape: its flags, one call into another package, and print. Where
-// what was found is a matter of its own, such as a test that failed, the exit code follows.
+// Every command has the same shape: its flags, one call into another package, and print. If the
+// command ran but its result is negative, such as a failed test, the exit code says so.
 
-// interruptible returns the context of a command, which SIGINT and SIGTERM end.
+// interruptible returns a command's context, which SIGINT and SIGTERM cancel.
 func interruptible() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 }
 
-// print writes v as JSON under --json, else what text writes.
+// print writes v as JSON under --json; otherwise it calls text.
 func (env *environment) print(asJSON bool, v any, text func(io.Writer) error) error {
 	return printTo(env.Stdout, asJSON, v, text)
 }
 
-// printTo is print elsewhere than on standard output.
+// printTo is print to another writer.
 func printTo(w io.Writer, asJSON bool, v any, text func(io.Writer) error) error {
 	if asJSON {
 		return show.JSON(w, v)
@@ -45,7 +45,7 @@ func printTo(w io.Writer, asJSON bool, v any, text func(io.Writer) error) error 
 	return text(w)
 }
 
-// surroundings are what finding the configuration needs of this process.
+// surroundings are what finding the configuration needs from this process.
 func (env *environment) surroundings() target.Surroundings {
 	s := target.Surroundings{Getenv: env.Getenv, Setenv: env.Setenv, Stderr: env.Stderr}
 	if env.Config != nil {
@@ -54,7 +54,7 @@ func (env *environment) surroundings() target.Surroundings {
 	return s
 }
 
-// resolver answers what an argument DB means.
+// resolver returns what resolves a DB argument.
 func (env *environment) resolver() *target.Resolver {
 	places := admin.Places(env.Getenv)
 	return &target.Resolver{Surroundings: env.surroundings(), Daemon: newAdminClient(env),
@@ -64,20 +64,20 @@ func (env *environment) resolver() *target.Resolver {
 // configPath returns the configuration to use.
 func configPath(env *environment) (string, error) { return env.surroundings().ConfigPath() }
 
-// loadConfigFrom reads a configuration, of which every block matters.
+// loadConfigFrom reads a configuration and requires all of its blocks to be valid.
 func loadConfigFrom(env *environment, path string) (*config.Config, error) {
 	return env.surroundings().Load(path, nil)
 }
 
-// openStore returns the store that a command's DB/URL argument means. Of several replicas
-// it takes the one called replica, or the one that reaches farthest.
+// openStore returns the store for a command's DB/URL argument. If the database has several replicas,
+// it takes the one called replica, or else the one that reaches farthest.
 func openStore(ctx context.Context, env *environment, arg, replica string) (store.Store, config.ReplicaTarget, error) {
 	defer cli.Waiting(env.Stderr, "looking at "+arg)()
 	return env.resolver().Store(ctx, arg, replica)
 }
 
-// ofDatabase asks a daemon about what an argument means: the database of that name, or else the file. A
-// program or a directory here may be called as a database is.
+// ofDatabase asks a daemon about an argument: first as a database's name, then as a file, because a
+// program or a directory here may have the same name as a database.
 func ofDatabase[T any](name string, ask func(name string) (T, error)) (T, error) {
 	answer, err := ask(name)
 	if name != "" && errors.Is(err, watchdog.ErrUnknownDatabase) {
@@ -88,22 +88,22 @@ func ofDatabase[T any](name string, ask func(name string) (T, error)) (T, error)
 	return answer, err
 }
 
-// databases returns what the daemon knows of one database, or of all for no name.
+// databases returns what the daemon knows of the named database, or of all if the name is empty.
 func databases(ctx context.Context, env *environment, name string) ([]databaseView, error) {
 	client := newAdminClient(env)
 	return ofDatabase(name, func(name string) ([]databaseView, error) { return client.Databases(ctx, name) })
 }
 
-// newAdminClient returns a client of the daemon that --admin, the configuration or the
-// default place points to.
+// newAdminClient returns a client of the daemon at the address from --admin, the configuration or
+// the default.
 func newAdminClient(env *environment) *admin.Client {
 	named := ""
 	if env.Admin != nil {
 		named = *env.Admin
 	}
 	client := admin.New(admin.Socket(named, env.Getenv, func() string {
-		// Errors of other blocks, such as variables that only the unit's environment has,
-		// do not matter here; nor that nothing is configured.
+		// Errors in other blocks do not matter here, for instance about variables that only the
+		// unit's environment has, nor does an empty configuration.
 		path, err := configPath(env)
 		if err != nil {
 			return ""
@@ -117,8 +117,8 @@ func newAdminClient(env *environment) *admin.Client {
 	return client
 }
 
-// workAsOwner has a program that was started as root continue as the owner of the databases. Those
-// on disks that do not answer have no owner yet: allowed says so once they are to be opened.
+// workAsOwner makes a process that root started continue as the owner of the databases. The owner of
+// databases on disks that do not answer is not known yet: allowed checks them when they are opened.
 func workAsOwner(env *environment, cfg *config.Config) (allowed func(path string) error, err error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -156,11 +156,11 @@ func workAsOwner(env *environment, cfg *config.Config) (allowed func(path string
 	}, asuser.Continue(work)
 }
 
-// silentAfter is how long the disks have for a look at each file by its name.
+// silentAfter is how long the disks may take to look up each file by its name.
 const silentAfter = 5 * time.Second
 
-// places returns where the databases of a configuration are: their paths, and the directories
-// in which globs begin.
+// places returns where the databases of a configuration are: their paths, and the directories in which
+// globs begin.
 func places(cfg *config.Config) (all []string) {
 	for _, d := range cfg.Databases {
 		switch i := strings.IndexAny(d.Glob, `*?[\`); {

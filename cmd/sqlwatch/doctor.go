@@ -62,7 +62,7 @@ func (c *doctorCommand) run() error {
 	return err
 }
 
-// recommended returns the settings asked for, for the path of an only database.
+// recommended returns the requested settings, for the database's path if there is only one.
 func (c *doctorCommand) recommended(targets []config.DatabaseTarget) []doctor.Setting {
 	path := "/path/to/app.db"
 	if len(targets) == 1 {

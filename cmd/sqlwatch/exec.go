@@ -11,13 +11,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/supervise"
 )
 
-// underInit is set for the program that process 1 started.
+// underInit is set in the program that process 1 has started.
 const underInit = "SQLWATCH_UNDER_INIT=1"
 
-// runBeside runs a command beside the daemon: databases that are absent and have a
-// replica are restored first, the command starts when the daemon is ready, and the
-// daemon ends, with its last sync, when the command has. The command's exit code is
-// ours. A daemon that fails later leaves the command alone.
+// runBeside runs a command beside the daemon. First it restores databases whose file is missing
+// and that have a replica. It starts the command when the daemon is ready, and ends the daemon,
+// with its last sync, after the command has exited. It returns the command's exit code. If the
+// daemon fails later, the command continues.
 func runBeside(ctx context.Context, env *environment, o daemon.Options, line string) error {
 	args, err := supervise.Fields(line)
 	if err != nil {
@@ -40,8 +40,8 @@ func runBeside(ctx context.Context, env *environment, o daemon.Options, line str
 	if err != nil {
 		return err
 	}
-	// The signals are the command's: the daemon ends after it, so that the last sync
-	// has its last commit.
+	// Signals go to the command: the daemon ends after it, so that the last sync includes the
+	// command's last commit.
 	daemonCtx, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	ended := make(chan error, 1)
@@ -64,7 +64,7 @@ func runBeside(ctx context.Context, env *environment, o daemon.Options, line str
 	return result
 }
 
-// exitCode ends this program as another one ended, without a word of its own.
+// exitCode returns an error that exits with another program's exit code and prints nothing.
 func exitCode(code int) error {
 	if code == 0 {
 		return nil

@@ -19,9 +19,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/quote"
 )
 
-// registerFmt adds `sqlwatch fmt`: rewrites *.hcl files in the canonical layout
-// and prints the names of those that changed. With --check nothing is written,
-// and the exit code is 2 where a file would change.
+// registerFmt adds `sqlwatch fmt`: it rewrites *.hcl files in the canonical layout and prints
+// the names of those that changed. With --check it writes nothing and exits with 2 if a file
+// would change.
 func registerFmt(app *kingpin.Application, env *environment) {
 	cmd := app.Command("fmt", "Format configuration files.")
 	path := cmd.Arg("config", "File or directory; default as --config.").String()
@@ -60,7 +60,7 @@ func (f *formatter) run(path string) error {
 	return nil
 }
 
-// hclFiles returns the native-syntax files of a path, tests of policies too.
+// hclFiles returns the native-syntax files at a path, including policy tests.
 func hclFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -78,7 +78,7 @@ func (f *formatter) file(name string) error {
 		_, diags = hclsyntax.ParseConfig(before, name, hcl.InitialPos)
 	}
 	if diags.HasErrors() {
-		// Formatting a file that does not parse would guess at its meaning.
+		// Formatting a file that does not parse would have to guess what it means.
 		quote.Diagnostics(f.env.Stderr, map[string]*hcl.File{name: quote.Quotable(name, before)}, diags,
 			isTerminal(f.env.Stderr))
 		return exitOf(diags)
@@ -98,7 +98,7 @@ func (f *formatter) file(name string) error {
 	return write(name, after, mode)
 }
 
-// write replaces the file that the name leads to, not a link to it.
+// write replaces the file that the name refers to; if it is a link, its target.
 func write(name string, data []byte, mode fs.FileMode) error {
 	target, err := filepath.EvalSymlinks(name)
 	if err != nil {
@@ -110,8 +110,8 @@ func write(name string, data []byte, mode fs.FileMode) error {
 	return nil
 }
 
-// writeLineDiff prints the lines that differ. Formatting moves spaces within
-// lines, so line n before is line n after.
+// writeLineDiff prints the lines that differ. Formatting only moves spaces within lines, so
+// line n before is line n after.
 func writeLineDiff(w io.Writer, before, after string) {
 	old, now := strings.Split(before, "\n"), strings.Split(after, "\n")
 	for i := range max(len(old), len(now)) {

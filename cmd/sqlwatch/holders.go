@@ -44,8 +44,8 @@ func registerBlockers(app *kingpin.Application, env *environment) {
 	})
 }
 
-// knownOf returns what a daemon knows of a database. Who holds the locks does not depend on
-// it, so that no daemon is no error.
+// knownOf returns what a daemon knows of a database. The lock holders can be found without it, so
+// it is no error if no daemon runs.
 func knownOf(ctx context.Context, env *environment, name string) []databaseView {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

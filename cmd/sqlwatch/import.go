@@ -49,12 +49,12 @@ func writeImported(env *environment, output string, force bool, text []byte) err
 	if _, err := os.Lstat(output); !force && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s exists already: nothing was written; use --force to replace it", output)
 	}
-	// It may hold keys that were written into the YAML file.
+	// It may contain keys that were written into the YAML file.
 	return durable.WriteFile(output, text, 0o600)
 }
 
-// tellDropped prints what has no counterpart, and what `sqlwatch check` would
-// report about a file that was written.
+// tellDropped prints the settings that have no counterpart, and what `sqlwatch check` would report
+// about the written file.
 func tellDropped(env *environment, output string, asJSON bool, result importer.Result) error {
 	if err := printTo(env.Stderr, asJSON, result, result.Write); err != nil {
 		return err

@@ -1,14 +1,14 @@
-// Command sqlwatch stands beside an application that uses SQLite in WAL mode. It
-// measures the database from outside, exports what it measured to Prometheus,
-// decides by policies written in HCL, and acts: checkpoints off-peak, continuous
-// replication, notifications. The application is never changed.
+// Command sqlwatch runs beside an application that uses SQLite in WAL mode. It measures the
+// database from outside, exports the measurements to Prometheus, decides by policies written
+// in HCL, and acts: checkpoints off-peak, continuous replication, notifications. The
+// application is never changed.
 //
-// From start to loop in three opens: run.go reads the flags, internal/daemon/daemon.go
-// puts the parts together, internal/watchdog/watchdog.go is the loop.
+// From start to loop in three files: run.go reads the flags, daemon/daemon.go assembles the
+// parts, watchdog/watchdog.go is the loop.
 //
-// Exit codes of all commands: 0 is success, 1 is an error, 2 means that there are
-// findings or differences, so that a build can be gated on it. A second SIGTERM
-// or SIGINT ends a running daemon at once.
+// Exit codes of all commands: 0 is success, 1 is an error, 2 means that there are findings or
+// differences, so that a build can depend on it. A second SIGTERM or SIGINT ends a running
+// daemon immediately.
 package main
 
 import (
@@ -37,17 +37,17 @@ const (
 	exitFindings = 2
 )
 
-// environment is what a command may touch of the process it runs in.
+// environment is what a command may use of the process it runs in.
 type environment struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) (string, bool)
-	Setenv         func(name, value string) error // for what the unit's environment adds; may be nil
+	Setenv         func(name, value string) error // sets a variable from the unit's environment file; may be nil
 	Config         *string                        // the value of --config; see configPath
 	Admin          *string                        // the value of --admin; see adminSocket
 }
 
-// exitError ends the process with a code of its own choice. A nil err says that
-// everything there is to say has been printed already.
+// exitError makes the process exit with its code. If err is nil, everything has been printed
+// already.
 type exitError struct {
 	code int
 	err  error
@@ -65,20 +65,20 @@ func (e *exitError) Error() string {
 func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
-	// Memory holds keys: nothing of it stays, however this ends. 1 stops also the programs that a kernel
-	// may pipe a core to, which 0 does not; it is less than any core.
+	// Memory holds keys: no core dump may be written. A limit of 0 would still let the kernel pipe a core to a
+	// program; 1 prevents that too, and is smaller than any core.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1})
 	cage.Enter()
 	exit := again.Enter()
-	// Names that others chose, of files and of processes, must not steer the terminal.
+	// Names that others chose, of files and processes, must not control the terminal.
 	env := &environment{Stdout: show.NewPrinter(os.Stdout), Stderr: show.NewPrinter(os.Stderr), Getenv: os.LookupEnv,
 		Setenv: os.Setenv}
 	exit(execute(env, os.Args[1:]))
 }
 
-// lookers are the commands that look at every configured database, if only at whether two are
-// the same file. They run in a process that can be left behind: a disk that does not answer
-// keeps it.
+// lookers are the commands that look at every configured database, if only to see whether two are the
+// same file. They run in a child process that can be abandoned, because a disk that does not answer
+// would block them.
 var lookers = []string{"doctor", "status", "why", "plan", "blockers", "writers", "check", "replicas", "snapshots",
 	"wal", "verify", "checkpoint", "restore"}
 
@@ -86,7 +86,7 @@ var lookers = []string{"doctor", "status", "why", "plan", "blockers", "writers",
 func execute(env *environment, args []string) int {
 	args = dashed(args)
 	if len(args) > 1 && args[0] == "help" {
-		args = append(args[1:len(args):len(args)], "--help") // what is no command is explained then
+		args = append(args[1:len(args):len(args)], "--help") // an unknown command is then explained
 	}
 	app := newApplication(env)
 	_, err := app.ParseContext(args)
@@ -110,7 +110,7 @@ func execute(env *environment, args []string) int {
 	return exit.code
 }
 
-// dashed joins "-o -" to one argument: kingpin takes a "-" on its own for no text at all.
+// dashed joins "-o -" into one argument, because kingpin treats a "-" on its own as no value.
 func dashed(args []string) []string {
 	var out []string
 	for i := 0; i < len(args); i++ {
@@ -124,8 +124,8 @@ func dashed(args []string) []string {
 	return out
 }
 
-// newApplication registers every command. Each file of this package that brings
-// commands has one register function.
+// newApplication registers every command. Each file of this package with commands has one
+// register function.
 func newApplication(env *environment) *kingpin.Application {
 	app := kingpin.New("sqlwatch", "Measures, exports, checkpoints and replicates SQLite databases in WAL mode, from "+
 		"outside the application.")

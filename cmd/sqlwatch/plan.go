@@ -36,8 +36,8 @@ func registerPlan(app *kingpin.Application, env *environment) {
 	})
 }
 
-// planNew compares two configurations: their text, and what their policies say of the
-// databases that both have, on the same measurements, states and past.
+// planNew compares two configurations: their text, and what their policies decide about the
+// databases that both have, from the same measurements, states and history.
 func planNew(ctx context.Context, env *environment, next string, asJSON bool) error {
 	before, after, err := twoConfigs(env, next)
 	if err != nil {
@@ -54,7 +54,7 @@ func planNew(ctx context.Context, env *environment, next string, asJSON bool) er
 	return err
 }
 
-// twoConfigs reads the configuration and another, which is nil for "".
+// twoConfigs reads the configuration and a second one, which is nil for "".
 func twoConfigs(env *environment, next string) (before, after *config.Config, err error) {
 	path, err := configPath(env)
 	if err == nil {

@@ -29,7 +29,7 @@ func registerQuiet(app *kingpin.Application, env *environment) {
 	})
 }
 
-// needsDaemon says what to do where no daemon answers a command that cannot do without.
+// needsDaemon explains what to do if no daemon answers a command that needs one.
 func needsDaemon(err error) error {
 	if errors.Is(err, admin.ErrNoDaemon) {
 		return fmt.Errorf("%w: what was learned is known to the daemon alone; start it with `sqlwatch run`", err)
@@ -58,7 +58,7 @@ func registerTune(app *kingpin.Application, env *environment) {
 	export.Action(func(*kingpin.ParseContext) error { return exportTuned(env, *of, *write) })
 }
 
-// registerRetune adds what an operator does to a tuned value.
+// registerRetune adds the operator's commands for a tuned value.
 func registerRetune(tune *kingpin.CmdClause, env *environment, do, help string) {
 	cmd := tune.Command(do, help)
 	db := cmd.Arg("db", "A configured name or a file.").Required().String()

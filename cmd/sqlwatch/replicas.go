@@ -43,7 +43,7 @@ func registerReplicas(app *kingpin.Application, env *environment) {
 	})
 }
 
-// noReplica says what there is instead, as the commands do that look into a replica.
+// noReplica says what exists instead, for commands that look into a replica.
 func noReplica(ctx context.Context, env *environment, names []string) error {
 	if len(names) != 1 || !strings.Contains(names[0], "://") {
 		return fmt.Errorf("there is no replica: %s", strings.Join(names, " "))

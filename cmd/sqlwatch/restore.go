@@ -112,7 +112,7 @@ func (c *restoreCommand) run(parsed *kingpin.ParseContext) error {
 	return c.print(c.env.Stdout, out)
 }
 
-// consistent refuses flags that contradict each other.
+// consistent rejects flags that contradict each other.
 func (c *restoreCommand) consistent() error {
 	stream := *c.output == "-"
 	switch {
@@ -138,9 +138,9 @@ func (c *restoreCommand) consistent() error {
 	return nil
 }
 
-// stream writes the database to standard output, and all that is to be said elsewhere.
+// stream writes the database to standard output, and all messages to standard error.
 func (c *restoreCommand) stream(ctx context.Context, r recovery.Recovery, done func()) error {
-	// Without this a reader that goes away would end the process where it stands.
+	// Without this, SIGPIPE would kill the process when the reader of its output exits.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
@@ -180,20 +180,20 @@ func (c *restoreCommand) runAll(ctx context.Context, r recovery.Recovery, done f
 	return err
 }
 
-// warn says what is to be known of one database, which is named where there are others.
+// warn prints the warnings about one database, with its name if there are several.
 func (c *restoreCommand) warn(out recovery.Outcome, name string) {
 	for _, w := range out.Warnings {
 		fmt.Fprintf(c.env.Stderr, "sqlwatch: %s%s\n", name, w)
 	}
 }
 
-// print says what came of one database.
+// print prints the result for one database.
 func (c *restoreCommand) print(w io.Writer, out recovery.Outcome) error {
 	c.warn(out, "")
 	return printTo(w, *c.asJSON, recovery.NewReport(out), out.Write)
 }
 
-// interrupted says of a restore that was ended what is left of it.
+// interrupted adds what is left behind to the error of an interrupted restore.
 func interrupted(ctx context.Context, out recovery.Outcome, err error) error {
 	if !errors.Is(err, context.Canceled) || ctx.Err() == nil {
 		return err

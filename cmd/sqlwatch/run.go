@@ -17,8 +17,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/daemon"
 )
 
-// manyDatabases is from when on memory is worth more than the time it takes to collect
-// garbage twice as often. Of a few databases there is little memory to be had.
+// manyDatabases is the number from which on memory is worth more than the time to collect garbage
+// twice as often. With few databases there is little memory to save.
 const manyDatabases = 50
 
 func registerRun(app *kingpin.Application, env *environment) {
@@ -80,8 +80,8 @@ func registerRun(app *kingpin.Application, env *environment) {
 		if *beside != "" {
 			return runBeside(context.Background(), env, o, *beside)
 		}
-		// The first signal begins the shutdown; from then on the next one has its
-		// default effect and ends the process at once.
+		// The first signal begins the shutdown. After that, a signal has its default effect and ends
+		// the process immediately.
 		ctx, stop := interruptible()
 		defer stop()
 		context.AfterFunc(ctx, stop)
@@ -94,7 +94,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 	})
 }
 
-// ownSocket is server.admin where --admin takes its place.
+// ownSocket returns server.admin if --admin overrides it.
 func ownSocket(named string) (string, error) {
 	path, err := filepath.Abs(strings.TrimPrefix(named, "unix://"))
 	if err != nil {

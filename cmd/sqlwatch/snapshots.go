@@ -23,7 +23,7 @@ type listedFile struct {
 	MinTXID   uint64     `json:"min_txid"`
 	MaxTXID   uint64     `json:"max_txid"`
 	Size      int64      `json:"size_bytes"`
-	Timestamp *time.Time `json:"timestamp,omitempty"` // of the newest batch inside, where known
+	Timestamp *time.Time `json:"timestamp,omitempty"` // of the newest batch inside, if known
 	Stored    time.Time  `json:"stored"`              // by the store's clock
 	Key       string     `json:"key"`
 }
@@ -85,7 +85,7 @@ func writeFiles(w io.Writer, files []listedFile) error {
 	return table.Flush()
 }
 
-// nothingListed says why there was nothing to list: a finding.
+// nothingListed returns a finding that says why there is nothing to list.
 func nothingListed(ctx context.Context, st store.Store) error {
 	tip, err := catalog.FindTip(ctx, st)
 	if err != nil {

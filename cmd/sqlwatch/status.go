@@ -41,7 +41,7 @@ func registerStatus(app *kingpin.Application, env *environment) {
 	})
 }
 
-// findings returns the exit code 2 where something is as severe as least, or more.
+// findings returns exit code 2 if a condition is at least as severe as least.
 func findings(itself web.Health, found []admin.Database, least health.Severity) error {
 	wrong := health.AtLeast(itself.Conditions, least)
 	for _, v := range found {

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/policytest"
 )
 
-// registerTest adds `sqlwatch test`: plays the policy tests beside a configuration
-// and exits 0 where all pass, 2 where one fails, 1 where they cannot be played.
+// registerTest adds `sqlwatch test`: it runs the policy tests beside a configuration and exits
+// with 0 if all pass, 2 if one fails, 1 if they cannot be run.
 func registerTest(app *kingpin.Application, env *environment) {
 	cmd := app.Command("test", "Play policy tests (*_test.hcl) on a simulated clock and workload.")
 	path := cmd.Arg("config", "File or directory; default as --config. The tests of x.hcl are in x_test.hcl, those of a "+
@@ -31,7 +31,7 @@ func playTests(env *environment, path string, asJSON, covered bool) error {
 	cfg, diags := config.Load(path, env.Getenv)
 	var tests []*policytest.Test
 	if !diags.HasErrors() {
-		tests, diags = cfg.LoadTests(path) // warnings of the configuration are for check
+		tests, diags = cfg.LoadTests(path) // check reports warnings of the configuration
 	}
 	if len(diags) > 0 {
 		quote.Diagnostics(env.Stderr, cfg.Files, diags, isTerminal(env.Stderr))

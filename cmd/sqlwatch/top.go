@@ -36,7 +36,7 @@ func registerTop(app *kingpin.Application, env *environment) {
 		if terminal := cli.Terminal(env.Stdout); *rounds == 0 && terminal != nil && cli.Terminal(os.Stdin) != nil {
 			stderr := env.Stderr
 			defer func() { env.Stderr = stderr }()
-			env.Stderr = io.Discard // the screen is top's
+			env.Stderr = io.Discard // top owns the screen
 			return top.Run(ctx, os.Stdin, terminal, *every, actForTop(env, look))
 		}
 		return plainTop(ctx, env, look, *every, *rounds)
@@ -78,7 +78,7 @@ func plainTop(ctx context.Context, env *environment, look func(context.Context) 
 	}
 }
 
-// actForTop are what top may do, by the daemon only: the view changes nothing on its own.
+// actForTop are the actions that top offers. The daemon carries them out; top itself changes nothing.
 func actForTop(env *environment, look func(context.Context) top.Look) top.Hands {
 	return top.Hands{
 		Look: look,

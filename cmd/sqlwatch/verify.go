@@ -60,8 +60,8 @@ func registerVerify(app *kingpin.Application, env *environment) {
 	})
 }
 
-// verifyFailure tells a replica that is no good (exit 2) from one that could
-// not be looked at (exit 1).
+// verifyFailure distinguishes a replica that is bad (exit code 2) from one that could not be
+// examined (exit code 1).
 func verifyFailure(err error) error {
 	for _, cause := range []error{context.Canceled, store.ErrAuth, store.ErrMisplaced, store.ErrUnavailable,
 		os.ErrPermission, syscall.ENOSPC} {

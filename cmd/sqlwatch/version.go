@@ -15,8 +15,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// readBuildInfo takes version and commit from the linker (see the Makefile), or
-// else from what the go command recorded, and SQLite's version from the library.
+// readBuildInfo takes version and commit from the linker (see the Makefile) or, without those, from
+// what the go command recorded, and SQLite's version from the library.
 func readBuildInfo() daemon.BuildInfo {
 	facts := daemon.BuildInfo{Version: version.Version, Commit: version.Revision, Go: runtime.Version(),
 		SQLite: sqlite.Version()}
