@@ -16,27 +16,27 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// application is one plan being carried out. Files are taken from the newest
-// to the oldest and each page is written once, in its newest version:
+// application executes one plan. It processes the files from the newest to the oldest and
+// writes each page once, in its newest version:
 //
 //	fetcher ─ parts ─► walk (cuts frames, decides which are wanted) ─ batches ─► workers (decompress, sum, write)
 //	                                                                └─ in order ► fold (joins a file's sums)
 //
-// walk is one goroutine and alone knows the bitmap; a batch belongs to one
-// goroutine at a time. Memory is bounded by the number of batches and parts.
+// walk is one goroutine, the only one that uses the bitmap; a batch belongs to one goroutine
+// at a time. The number of batches and parts bounds the memory.
 type application struct {
 	store    store.Store
 	plan     *catalog.Plan
-	out      io.WriterAt                            // receives the pages; nil: nobody does
-	sums     *pageSums                              // of each page; nil: nobody wants them
+	out      io.WriterAt                            // receives the pages; nil: they are not written
+	sums     *pageSums                              // receives the checksum of each page; nil: not wanted
 	inFull   bool                                   // read all of every file, to find out which one is corrupt
-	prepare  func(pageSize int, pages uint32) error // before the first write; may be nil
-	progress func(done int64)                       // bytes of objects consumed; may be nil
-	kept     *kept                                  // what is there already; nil: nothing
+	prepare  func(pageSize int, pages uint32) error // called before the first write; may be nil
+	progress func(done int64)                       // called with bytes of objects consumed; may be nil
+	kept     *kept                                  // pages that an earlier restore wrote; nil: none
 
 	pageSize int
-	pages    uint32 // of the state that is made
-	limit    uint32 // pages beyond it in older files were cut off in between
+	pages    uint32 // of the restored state
+	limit    uint32 // the database was truncated to this since: larger page numbers of older files are gone
 	missing  int64  // pages not found yet
 	have     []uint64
 	shift    *crcShift
@@ -48,11 +48,11 @@ type application struct {
 }
 
 const (
-	batchPages = 256 << 10 // decompressed bytes of a batch, at most: it stays in a processor's cache
-	rangedSize = 8 << 20   // objects from this size on are worth a look at their index
+	batchPages = 256 << 10 // most decompressed bytes of a batch: it stays in a processor's cache
+	rangedSize = 8 << 20   // the smallest object whose page index is read, to fetch only wanted pages
 )
 
-// queues are where a batch is.
+// queues are the places where a batch can be.
 type queues struct {
 	work, order, free chan *pageBatch
 }
@@ -71,18 +71,17 @@ type pageBatch struct {
 	err    error
 }
 
-// fileState is one file while it is folded.
+// fileState is one file while its batches are folded.
 type fileState struct {
 	store.LTXFile
 	header ltx.Header
-	verify bool // all of it passes by, so that its checksum can be
+	verify bool // it is read in full, so its checksum can be verified
 	crc    uint64
-	tail   []byte // its last bytes so far
+	tail   []byte // the last bytes read so far
 }
 
-// apply carries a plan out. When it returns nil every page was found, every
-// file that was read in full is what its checksums say, and so is the database
-// where the replica knows its checksum.
+// apply executes the plan. When it returns nil, every page was found, and the checksums match
+// of every file that was read in full, and of the database if the replica knows its checksum.
 func (a *application) apply(ctx context.Context) error {
 	workers := runtime.GOMAXPROCS(0)
 	batches := 2*workers + 2
@@ -108,7 +107,7 @@ func (a *application) apply(ctx context.Context) error {
 	return a.verdict()
 }
 
-// verdict compares the database that was made with what is known about it.
+// verdict checks that no page is missing and that the database's checksum is the known one.
 func (a *application) verdict() error {
 	if a.missing > 0 {
 		return fmt.Errorf("page %d of %d is in none of the %d planned files: %w", a.firstMissing(), a.pages,
@@ -124,10 +123,10 @@ func (a *application) verdict() error {
 	return nil
 }
 
-// ChecksumError says that files, each sound by itself, made another database
-// than the one that was replicated.
+// ChecksumError says that files, each of them intact, made a different database from the one
+// that was replicated.
 type ChecksumError struct {
-	Key       string // of the newest file, which tells the checksum
+	Key       string // of the newest file, which states the checksum
 	Got, Want ltx.Checksum
 }
 
@@ -137,9 +136,9 @@ func (e *ChecksumError) Error() string {
 		"history", e.Got, e.Key, e.Want)
 }
 
-// walk goes through the files from the newest to the oldest. Small ones are
-// fetched in full ahead of time; for a large one it is decided when its turn
-// comes, by the pages that are still wanted of it.
+// walk goes through the files from the newest to the oldest. It fetches small ones in full,
+// ahead of time; for a large one it decides when its turn comes, by the pages that are still
+// wanted from it.
 func (a *application) walk(ctx context.Context) error {
 	end := len(a.plan.Files)
 	if a.kept != nil {
@@ -155,7 +154,7 @@ func (a *application) walk(ctx context.Context) error {
 	return a.walkFiles(ctx, 0, end)
 }
 
-// walkFiles is walk for the files of the plan from first up to, and without, end.
+// walkFiles is walk for the plan's files from first to end, which is exclusive.
 func (a *application) walkFiles(ctx context.Context, first, end int) error {
 	files := a.plan.Files
 	for end > first {
@@ -184,20 +183,19 @@ func (a *application) walkFiles(ctx context.Context, first, end int) error {
 	return nil
 }
 
-// ErrIncomplete says that a page which must be there is in no file of the plan.
+// ErrIncomplete says that a page of the database is in no file of the plan.
 var ErrIncomplete = errors.New("the replica is incomplete")
 
-// proven reports whether what is taken of a large file needs no proof beyond the
-// database's checksum, which is known. Then parts of it may be read, and where all of
-// it is, its own checksum is compared and its SHA-256, a fifth of the time of a
-// restore, is not. Where a corrupt file was found it is read once more, and now everything
-// counts that tells which object is to blame.
+// proven reports whether the database's checksum is known and is proof enough for a large
+// file. Then it may be read in part; if it is read in full, its own checksum is compared, but
+// not its SHA-256, which would take a fifth of a restore's time. After a failed attempt
+// (inFull) every check is made, to find the object that is to blame.
 func (a *application) proven(f store.LTXFile) bool {
 	return !a.inFull && a.plan.Checksum != 0 && f.Object.Size >= rangedSize
 }
 
-// ranged reports whether only parts of file i may be read. Of the newest all is wanted,
-// unless some of it is there.
+// ranged reports whether only parts of file i may be read. All pages of the newest file are
+// wanted, unless some were kept from an earlier restore.
 func (a *application) ranged(i int) bool {
 	return (i < len(a.plan.Files)-1 || a.have != nil) && a.proven(a.plan.Files[i])
 }
@@ -218,8 +216,8 @@ func (a *application) walkWhole(ctx context.Context, files []store.LTXFile) erro
 	return nil
 }
 
-// blame turns an error about a file's contents into one that names the file.
-// Errors of the store and of the context say enough themselves.
+// blame turns an error about a file's contents into one that names the file. It leaves
+// errors of the store and the context alone.
 func blame(f store.LTXFile, err error) error {
 	var bad *badFileError
 	if errors.As(err, &bad) {
@@ -228,7 +226,7 @@ func blame(f store.LTXFile, err error) error {
 	return err
 }
 
-// badFileError marks an error as one of a file's contents.
+// badFileError marks an error as being about a file's contents.
 type badFileError struct{ err error }
 
 func (e *badFileError) Error() string { return e.err.Error() }
@@ -262,7 +260,7 @@ func (a *application) begin(f store.LTXFile, head []byte) (*fileState, error) {
 	return &fileState{LTXFile: f, header: h}, a.enter(h)
 }
 
-// enter makes sure that a file with such a header can be one of those that are folded.
+// enter checks that a file with this header fits the newer files, and applies its database size.
 func (a *application) enter(h ltx.Header) error {
 	if a.have == nil {
 		if err := a.size(h); err != nil {
@@ -281,8 +279,8 @@ func (a *application) enter(h ltx.Header) error {
 	return nil
 }
 
-// size takes the size of the database from the newest file, after a look
-// whether the files can hold so much.
+// size takes the size of the database from the newest file's header, if the files can
+// possibly hold so many pages.
 func (a *application) size(h ltx.Header) error {
 	if most := maxPages(a.plan.Bytes, int(h.PageSize)); int64(h.Commit) > most+1 {
 		return fmt.Errorf("its header claims %d pages, but all files together can hold %d", h.Commit, most)
@@ -320,7 +318,7 @@ func (a *application) firstMissing() uint32 {
 	return 0
 }
 
-// cutPages sends a file's frames to the workers, then what follows them.
+// cutPages sends a file's frames to the workers, then its page index and trailer.
 func (a *application) cutPages(ctx context.Context, state *fileState, cut *frameCutter, before []byte,
 	size int64) error {
 	for last := false; !last; before = nil {
@@ -347,8 +345,8 @@ func (a *application) cutPages(ctx context.Context, state *fileState, cut *frame
 	return a.cutTail(ctx, state, cut, size)
 }
 
-// frameError marks errors of decoding, so that the file is blamed, and leaves
-// those of reading alone.
+// frameError marks errors of decoding as badFileError, and leaves errors of reading
+// alone.
 func frameError(err error) error {
 	var fetch *fetchError
 	if errors.As(err, &fetch) {
@@ -357,8 +355,8 @@ func frameError(err error) error {
 	return &badFileError{err}
 }
 
-// cutTail passes on the page index, whose only use here is that the file's
-// checksum covers it, and the trailer.
+// cutTail passes on the page index and the trailer. The index is only needed here because
+// the file's checksum covers it.
 func (a *application) cutTail(ctx context.Context, state *fileState, cut *frameCutter, size int64) error {
 	if size-cut.offset < ltx.TrailerSize+8+1 {
 		return &badFileError{errors.New("it ends within its page index")}
@@ -396,7 +394,7 @@ func (a *application) send(b *pageBatch) {
 	a.order <- b
 }
 
-// decompress is a worker.
+// decompress is one worker: it decodes batches until work is closed.
 func (a *application) decompress(ctx context.Context) error {
 	for b := range a.work {
 		if ctx.Err() == nil {
@@ -414,7 +412,7 @@ func (a *application) decode(b *pageBatch) error {
 	}
 	b.crcs = b.crcs[:0]
 	var sum ltx.Checksum
-	run := 0 // frames before it are written or not wanted
+	run := 0 // the frames before this one are written, or not wanted
 	for i, f := range b.frames {
 		page := b.pages[i*a.pageSize : (i+1)*a.pageSize : (i+1)*a.pageSize]
 		if err := f.decompress(b.raw, page); err != nil {
@@ -440,13 +438,13 @@ func (a *application) decode(b *pageBatch) error {
 	return a.write(b, run, len(b.frames))
 }
 
-// addChecksum adds pages' checksums to the database's.
+// addChecksum XORs sum into the database's checksum; any goroutine may call it.
 func (a *application) addChecksum(sum ltx.Checksum) {
 	for old := a.checksum.Load(); !a.checksum.CompareAndSwap(old, old^uint64(sum)); old = a.checksum.Load() {
 	}
 }
 
-// write writes the frames from..to of a batch, which are neighbours, if they are wanted.
+// write writes a batch's frames from..to-1, which are consecutive pages, if they are wanted.
 func (a *application) write(b *pageBatch, from, to int) error {
 	if a.out == nil || from == to || !b.frames[from].wanted {
 		return nil
@@ -467,7 +465,7 @@ func (a *application) fold(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err := errors.Join(b.err, ctx.Err()); err != nil { // after the end of ctx nothing was decoded
+		if err := errors.Join(b.err, ctx.Err()); err != nil { // batches are not decoded once ctx has ended
 			return err
 		}
 		if b.file.verify {
@@ -493,8 +491,8 @@ func (a *application) foldSums(b *pageBatch) {
 		s.crc = crcUpdate(s.crc, b.raw[f.start:f.start+f.header])
 		s.crc = a.shift.join(s.crc, b.crcs[i])
 	}
-	// The last 8 bytes of a file are its checksum and not covered by it; the 24
-	// before that are kept to be looked at.
+	// The last 24 bytes are kept for endFile: the size of the page index, the post-apply checksum,
+	// and the file's checksum, which does not cover itself.
 	s.tail = append(s.tail, b.after...)
 	if keep := len(s.tail) - 8 - ltx.TrailerSize; keep > 0 {
 		s.crc = crcUpdate(s.crc, s.tail[:keep])
@@ -502,8 +500,8 @@ func (a *application) foldSums(b *pageBatch) {
 	}
 }
 
-// endFile compares a file's checksum with its trailer. The page index need not
-// be looked at: nothing was found through it.
+// endFile compares a file's checksum with its trailer. It need not check the page index,
+// which was not used to find pages.
 func (a *application) endFile(s *fileState) error {
 	if len(s.tail) < 8+ltx.TrailerSize {
 		return errors.New("it ends within its page index")

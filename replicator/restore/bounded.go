@@ -9,9 +9,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Bounded passes on the bytes of f, read from r, for as long as they can be what
-// its key says: the decoder of superfly/ltx, which reads them then, allocates
-// what a page header claims.
+// Bounded returns a reader of f's bytes from r that fails as soon as they cannot be the file
+// that its key names. It protects the decoder of superfly/ltx, which allocates whatever size
+// a page header claims.
 func Bounded(f store.LTXFile, r io.Reader) io.Reader {
 	return &boundedReader{file: f, cutter: frameCutter{r: bufio.NewReaderSize(r, 1<<15)}}
 }
@@ -20,9 +20,9 @@ type boundedReader struct {
 	file    store.LTXFile
 	cutter  frameCutter
 	raw     []byte // one frame
-	pending []byte // what of it was not passed on
+	pending []byte // the part of raw that was not passed on yet
 	begun   bool
-	tail    bool // behind the pages nothing claims a size that is believed
+	tail    bool // after the pages; from here on the decoder trusts no size in the file
 }
 
 // Read implements io.Reader.
@@ -40,7 +40,7 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// advance takes the header, or the next frame.
+// advance reads the header, or the next frame.
 func (b *boundedReader) advance() (err error) {
 	if b.begun {
 		var cut frame

@@ -9,15 +9,15 @@ import (
 
 var crcTable = crc64.MakeTable(crc64.ISO)
 
-// crcUpdate is crc64.Update with the polynomial of LTX files, some times faster:
-// every page goes through it, and it was a quarter of a restore.
+// crcUpdate is crc64.Update for the polynomial of LTX files, several times faster: every
+// page goes through it, and it was a quarter of a restore.
 //
-// The polynomial x^64 + x^4 + x^3 + x + 1 has few terms, so that a CRC needs no
-// tables. Multiplied by x^256, which is what the 32 bytes that follow do to a
-// word, a word is its product with x^16 + x^12 + x^4 + 1 (the fourth power of
-// the polynomial without its first term): three shifts that stay in the word 32
-// bytes on, and the bits they lose, which go to the word before that one. Bits
-// are reflected: to multiply by x is to shift to the right.
+// The polynomial x^64 + x^4 + x^3 + x + 1 has few terms, so a CRC needs no tables. The 32
+// bytes that follow a word multiply it by x^256, which is congruent to x^16 + x^12 + x^4 + 1
+// (the fourth power of the polynomial without its first term): so a word is added to the
+// word 32 bytes later, plain and shifted by 4, 12 and 16, and the bits that the shifts lose
+// go to the word before that one. Bits are reflected: multiplying by x is a shift to the
+// right.
 func crcUpdate(crc uint64, p []byte) uint64 {
 	if len(p) < 64 {
 		return crc64.Update(crc, crcTable, p)
@@ -36,22 +36,22 @@ func crcUpdate(crc uint64, p []byte) uint64 {
 	return crc64.Update(^s, crcTable, p)
 }
 
-// crcWord is what 8 bytes do to the CRC before them, to which they were added: it
-// is multiplied by x^64, which is x^4 + x^3 + x + 1.
+// crcWord advances a CRC, to which 8 bytes were added, over these bytes: it multiplies by
+// x^64, which is congruent to x^4 + x^3 + x + 1.
 func crcWord(s uint64) uint64 {
 	lost := s<<63 ^ s<<61 ^ s<<60
 	return s ^ s>>1 ^ s>>3 ^ s>>4 ^ lost ^ lost>>1 ^ lost>>3 ^ lost>>4
 }
 
-// crcShift continues a CRC-64 over the page that follows, of which only its own
-// CRC is known: crc(a+b) = shift(crc(a)) ^ crc(b). So each page is summed once,
-// by whichever worker has it, for both the file's checksum and the database's.
+// crcShift continues a CRC-64 over a following page of which only its own CRC is known:
+// crc(a+b) = shift(crc(a)) ^ crc(b). So a worker sums each page only once, for both the
+// file's checksum and the database's.
 type crcShift [8][256]uint64
 
 // newCRCShift makes the table for pages of one size.
 func newCRCShift(pageSize int) *crcShift {
 	zeros := make([]byte, pageSize)
-	var bit [64]uint64 // what becomes of each bit of a CRC after a page of zeros
+	var bit [64]uint64 // the CRC that each single bit of a CRC becomes after a page of zeros
 	for i := range bit {
 		bit[i] = ^crcUpdate(^(uint64(1) << i), zeros)
 	}
@@ -76,7 +76,7 @@ func (s *crcShift) join(a, b uint64) uint64 {
 	return b
 }
 
-// pageChecksum is ltx.ChecksumPage of a page whose own CRC is known.
+// pageChecksum returns ltx.ChecksumPage of a page, given the page's own CRC.
 func (s *crcShift) pageChecksum(pgno uint32, crc uint64) ltx.Checksum {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], pgno)

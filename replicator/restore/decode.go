@@ -14,19 +14,19 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// The decoder of superfly/ltx allocates as many bytes as a page header claims
-// and goes through a file in one thread. This one is for files from
-// elsewhere: a page's compressed size is bounded before anything is
-// allocated, and frames are only cut here; others decompress them.
+// The decoder of superfly/ltx allocates as many bytes as a page header claims, and decodes a
+// file in one goroutine. This decoder is for untrusted files: it bounds a page's compressed
+// size before it allocates anything, and it only cuts frames, which workers decompress in
+// parallel.
 
-// frameOverhead is the least that a page takes in an LTX file beside its data.
+// frameOverhead is the least number of bytes that a page takes in an LTX file beside its data.
 const frameOverhead = ltx.PageHeaderSize + 4
 
-// maxPages bounds the pages that files of these many bytes can hold: LZ4 does
-// not compress better than 255 to 1.
+// maxPages returns the most pages that files of so many bytes can hold: LZ4 does not compress
+// better than 255 to 1.
 func maxPages(bytes int64, pageSize int) int64 { return bytes / int64(frameOverhead+pageSize/255) }
 
-// checkHeader reports whether the header is that of the file that its key names.
+// checkHeader decodes the header and checks that it is valid and belongs to the file that f's key names.
 func checkHeader(f store.LTXFile, data []byte) (ltx.Header, error) {
 	var h ltx.Header
 	if err := h.UnmarshalBinary(data); err != nil {
@@ -51,7 +51,7 @@ type frame struct {
 
 // frameCutter cuts page frames from an LTX file's bytes.
 type frameCutter struct {
-	r        io.Reader // is asked for a few bytes at a time
+	r        io.Reader // read a few bytes at a time
 	header   ltx.Header
 	previous uint32
 	offset   int64 // in the file, of the next byte
@@ -113,8 +113,8 @@ func (c *frameCutter) takeBlock(raw []byte) ([]byte, error) {
 	return c.take(raw, int(size))
 }
 
-// takeLZ4Frame appends one LZ4 frame, the encoding of Litestream before 0.5.4.
-// Its length is not told, so its blocks are counted.
+// takeLZ4Frame appends one LZ4 frame, the encoding of Litestream before 0.5.4. The file does
+// not state its length, so its blocks are read one by one.
 func (c *frameCutter) takeLZ4Frame(raw []byte) ([]byte, error) {
 	const magic, contentSize, contentSum, blockSum, dictionary = 0x184D2204, 1 << 3, 1 << 2, 1 << 4, 1
 	start := len(raw)
@@ -158,7 +158,7 @@ func (c *frameCutter) takeLZ4Frame(raw []byte) ([]byte, error) {
 	return raw, fmt.Errorf("the lz4 frame is too long for a page of %d bytes", c.header.PageSize)
 }
 
-// decompress decodes a frame's data into page, which is of the page's size.
+// decompress decodes a frame's data into page, which has the database's page size.
 func (f frame) decompress(raw, page []byte) error {
 	data := raw[f.start+f.header : f.end]
 	if f.header > ltx.PageHeaderSize {

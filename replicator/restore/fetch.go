@@ -19,20 +19,20 @@ const (
 	getBackoff = 200 * time.Millisecond
 )
 
-// How far fetchers read ahead: the size of one GET, and how many are in flight or
-// not yet decoded. Together that bounds the memory.
+// How far fetchers read ahead: the size of one GET, and how many of them are in flight or not
+// yet decoded. The product bounds the memory.
 const (
-	// A store across a network answers late: much is asked for, and early.
+	// A store across a network answers late: request much, and early.
 	partSize   = 4 << 20
 	partsAhead = 6
-	// A directory answers at once. What is read there just ahead is still in the
-	// processor's cache when it is decoded, in memory that was used before.
+	// A directory answers at once. With little read ahead, the data is still in the
+	// processor's cache when it is decoded, and the buffers are reused.
 	nearPartSize   = 1 << 20
 	nearPartsAhead = 3
 )
 
-// readAhead tells how to read extents. Where the listing told the metadata of
-// objects requests are cheap.
+// readAhead returns how far to read extents ahead. If the listing came with metadata, the
+// store is a directory, where requests are cheap.
 func readAhead(extents []extent) (size int64, parts int) {
 	if len(extents) > 0 && extents[0].file.Object.Metadata != nil {
 		return nearPartSize, nearPartsAhead
@@ -46,7 +46,7 @@ type extent struct {
 	offset, length int64
 }
 
-// whole is all of a file.
+// whole returns the extent of a whole file.
 func whole(f store.LTXFile) extent { return extent{file: f, length: f.Object.Size} }
 
 // part is a piece of an extent, fetched by one GET.
@@ -58,14 +58,14 @@ type part struct {
 	err  error
 }
 
-// fetcher reads extents one after the other while the next ones are already on
-// their way. It is for one reader; stop ends what is in flight.
+// fetcher reads extents in order and fetches the next ones ahead. It is for one reader; stop
+// cancels the requests in flight.
 type fetcher struct {
 	store  store.Store
 	queue  chan *part
 	slots  chan struct{}
 	cancel context.CancelFunc
-	free   chan []byte // buffers to use again
+	free   chan []byte // buffers to reuse
 }
 
 // newFetcher begins to fetch extents.
@@ -101,10 +101,10 @@ func (f *fetcher) run(ctx context.Context, extents []extent, partSize int64) {
 	}
 }
 
-// stop ends the fetcher. Parts in flight end by themselves.
+// stop ends the fetcher. It does not wait for the requests in flight, which it cancels.
 func (f *fetcher) stop() { f.cancel() }
 
-// next waits for the next part. The caller gives it back with release.
+// next waits for the next part. The caller must release it.
 func (f *fetcher) next(ctx context.Context) (*part, error) {
 	select {
 	case p, ok := <-f.queue:
@@ -130,7 +130,7 @@ func (f *fetcher) release(p *part) {
 	<-f.slots
 }
 
-// get fetches one part. What may pass by itself is tried again.
+// get fetches one part and retries errors that may be temporary.
 func (f *fetcher) get(ctx context.Context, e extent) ([]byte, store.Object, error) {
 	var buf []byte
 	select {
@@ -156,7 +156,7 @@ func (f *fetcher) get(ctx context.Context, e extent) ([]byte, store.Object, erro
 	}
 }
 
-// final tells errors that the next try will meet again.
+// final reports whether a retry would fail in the same way.
 func final(err error) bool {
 	var corrupt *store.CorruptError
 	return errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrAuth) || errors.Is(err, store.ErrMisplaced) ||
@@ -184,12 +184,12 @@ type objectReader struct {
 	ctx     context.Context // an io.Reader has no other way to get it, and this one lives for one call
 	fetcher *fetcher
 	extent  extent
-	hashed  bool  // compare a whole object with the SHA-256 that its metadata announces
-	read    int64 // of the extent, up to the end of the current part
+	hashed  bool  // compare a whole object with the SHA-256 in its metadata
+	read    int64 // bytes of the extent up to the end of the current part
 	part    *part
 	rest    []byte
 	sum     hash.Hash
-	want    string // announced SHA-256
+	want    string // the SHA-256 in the metadata
 	etag    string
 }
 
@@ -207,7 +207,7 @@ func (r *objectReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// load takes the next part over.
+// load releases the current part and takes the next one.
 func (r *objectReader) load() error {
 	r.close()
 	p, err := r.fetcher.next(r.ctx)
@@ -235,12 +235,12 @@ func (r *objectReader) load() error {
 	return nil
 }
 
-// fetchError tells a reader of decoded data that reading failed, not decoding.
+// fetchError marks an error as one of reading, not of decoding.
 type fetchError struct{ err error }
 
 func (e *fetchError) Error() string { return e.err.Error() }
 
-// close gives the current part back.
+// close releases the current part.
 func (r *objectReader) close() {
 	if r.part != nil {
 		r.fetcher.release(r.part)

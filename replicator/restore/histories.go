@@ -10,9 +10,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 )
 
-// plan plans in both histories that one place may hold: LTX files, and generations of
-// Litestream 0.3 from before an upgrade or after one was taken back. Of two states the
-// newer one is meant, as long as it is not behind the moment asked for.
+// plan plans with both histories that one place may hold: LTX files, and generations that
+// Litestream 0.3 wrote before an upgrade or after a downgrade. Of two states it chooses the
+// newer one that is not after the moment asked for.
 func (r *restorer) plan(
 	ctx context.Context, target catalog.Target, excluded map[string]bool,
 ) (*catalog.Plan, *catalog.GenerationPlan, error) {
@@ -34,11 +34,11 @@ func (r *restorer) plan(
 		return nil, old, oldErr
 	case oldErr != nil && oldOutside == nil:
 		if err == nil && r.newer(ctx, plan.Time()) {
-			err = oldErr // what is wrong there may have been the newer state
+			err = oldErr // the generation that cannot be planned may hold the newer state
 		}
 		return plan, nil, err
 	case outside != nil && oldOutside != nil:
-		if old != nil && outside.First.Timestamp.After(target.Timestamp) { // between the two
+		if old != nil && outside.First.Timestamp.After(target.Timestamp) { // the moment is between the two histories
 			old.Next = outside.First.Timestamp
 			break
 		}
@@ -67,8 +67,8 @@ func (r *restorer) newer(ctx context.Context, t time.Time) bool {
 	return false
 }
 
-// judgeV3 is judge for a state of Litestream 0.3's, of whose objects nothing tells since
-// when they cover.
+// judgeV3 is judge for a state of Litestream 0.3, whose objects do not state the time from which
+// they hold commits.
 func (r *restorer) judgeV3(p *catalog.GenerationPlan) error {
 	asked := r.o.Target.Timestamp
 	if asked.IsZero() || asked.Sub(p.Time()) <= 3*cmp.Or(r.o.SyncEvery, time.Second) {

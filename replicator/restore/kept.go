@@ -16,34 +16,34 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// keepFrom is the size of a database from which on what an interrupted restore has
-// fetched is kept.
+// keepFrom is the size of the smallest database of which an interrupted restore keeps what it
+// has fetched.
 const keepFrom = 64 << 20
 
-// kept is what an earlier restore of a state of the same lineage has written. A page that
-// it did not write is zeros. Nothing proves a single page: that all of them
-// together make the database's checksum, which is known, does.
+// kept is the unfinished file of an earlier restore of the same lineage. A page that it did
+// not write is all zeros. There is no proof of a single page, only of all together: the
+// database's checksum, which is known.
 type kept struct {
 	stage.Content
 	file  io.ReaderAt
-	taken func() error // told when the pages are the plan's, as far as they are there
+	taken func() error // called once the wanted pages were taken: from now on the file is of the new plan
 	pages uint32       // how many were taken
 }
 
-// content says what a plan puts together in a stage. Worth reports whether it can be
-// proven, and is worth keeping.
+// content describes what a plan puts together in a stage. worth reports whether it is worth
+// keeping after an interruption: large enough, and its checksum known.
 func content(p *catalog.Plan, pageSize int, pages uint32) (c stage.Content, worth bool) {
 	c = stage.Content{Lineage: p.Lineage, TXID: p.TXID, PageSize: pageSize, Pages: pages}
 	return c, p.Lineage != "" && p.Checksum != 0 && int64(pageSize)*int64(pages) >= keepFrom
 }
 
-// serves reports whether what a stage holds is of use for the plan.
+// serves reports whether the plan can use the pages that a stage holds.
 func serves(c stage.Content, p *catalog.Plan) bool {
 	return c.TXID != 0 && c.TXID <= p.TXID && c.Lineage == p.Lineage && p.Checksum != 0
 }
 
-// olderFiles returns how many of files, in the order of their application, hold nothing
-// newer than what is kept.
+// olderFiles returns how many of files, which are in plan order, hold nothing newer than the
+// kept pages.
 func (k *kept) olderFiles(files []store.LTXFile) int {
 	n := len(files)
 	for n > 0 && files[n-1].MaxTXID > k.TXID {
@@ -52,7 +52,7 @@ func (k *kept) olderFiles(files []store.LTXFile) int {
 	return n
 }
 
-// takeKept takes the pages that are kept and in no newer file.
+// takeKept claims the kept pages that no newer file has.
 func (a *application) takeKept(ctx context.Context) error {
 	newest := a.plan.Files[len(a.plan.Files)-1]
 	if a.have == nil {
@@ -96,8 +96,8 @@ func (a *application) takeKept(ctx context.Context) error {
 	return a.kept.taken()
 }
 
-// keeps reports whether what was written before err is worth keeping: the way to the
-// store broke, or somebody ended the restore. A full disk wants its room back.
+// keeps reports whether the pages written before err are worth keeping: the store became
+// unreachable, or the restore was cancelled. On a full disk the space is freed instead.
 func keeps(ctx context.Context, err error) bool {
 	var refused *store.UnreadableError
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {

@@ -88,8 +88,8 @@ func (v *v3Restore) fetch(ctx context.Context, obj store.Object, w io.Writer) (i
 	return n, err
 }
 
-// roomy writes while the disk has room to leave: a compressed object does not tell how
-// large it is.
+// roomy writes only while enough of the disk stays free: the size of a compressed object is
+// not known beforehand.
 type roomy struct {
 	io.Writer
 	stage *stage.Stage
@@ -137,7 +137,7 @@ func (v *v3Restore) replay(ctx context.Context, segments []catalog.GenerationObj
 		return err
 	}
 	defer wal.Close()
-	if err := os.Remove(name); err != nil { // it lives as long as its descriptor
+	if err := os.Remove(name); err != nil { // unlinked at once: it exists only as long as its descriptor
 		return err
 	}
 	var size int64
@@ -157,8 +157,8 @@ func (v *v3Restore) replay(ctx context.Context, segments []catalog.GenerationObj
 	return nil
 }
 
-// applyWAL writes the pages of the committed frames: first it finds the last
-// commit, verifying every frame on the way, then it copies up to there.
+// applyWAL writes the pages of the committed frames: it first verifies every frame and finds
+// the last commit, then copies the frames up to there.
 func (v *v3Restore) applyWAL(wal *os.File, size int64) error {
 	head := make([]byte, dbfile.WALHeaderSize)
 	if _, err := wal.ReadAt(head, 0); err != nil {

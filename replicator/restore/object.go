@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// VerifyObject reads a stored file to its end and returns its SHA-256 in hex.
-// replicator.ErrCorrupt: it was all read and is no LTX file.
+// VerifyObject reads a stored file to its end and returns its SHA-256 in hex. It returns
+// store.ErrCorrupt if the file could be read but is not a valid LTX file.
 func VerifyObject(ctx context.Context, st store.Store, f store.LTXFile) (sum string, err error) {
 	body, _, err := st.Get(ctx, f.Object.Key, 0, -1)
 	if err != nil {
@@ -34,7 +34,7 @@ func VerifyObject(ctx context.Context, st store.Store, f store.LTXFile) (sum str
 	return hex.EncodeToString(sha.Sum(nil)), nil
 }
 
-// noting keeps the error with which a body broke off: decoders take it for a corrupt file.
+// noting remembers a read error, which a decoder would report as a corrupt file.
 type noting struct {
 	io.Reader
 	err error

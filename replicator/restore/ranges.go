@@ -17,9 +17,9 @@ import (
 // rangeGap is how many unwanted bytes are cheaper to read than another request.
 const rangeGap = 256 << 10
 
-// walkRanges reads of a large file only what is still wanted, if that is less
-// than half of it. Its page index says where the pages are; it is believed
-// because the database's checksum, which is known, is compared in the end.
+// walkRanges reads only the wanted pages of a large file, if they are less than half of it
+// (or, when resuming, nearly any part). It trusts the file's page index, because the
+// database's checksum is known and compared in the end.
 func (a *application) walkRanges(ctx context.Context, file store.LTXFile) error {
 	head, wanted, err := a.wantedRanges(ctx, file)
 	if err != nil {
@@ -31,7 +31,7 @@ func (a *application) walkRanges(ctx context.Context, file store.LTXFile) error 
 	}
 	most := file.Object.Size / 2
 	if a.kept != nil {
-		most = file.Object.Size - rangedSize/8 // what was fetched once is not fetched again
+		most = file.Object.Size - rangedSize/8 // an earlier restore has fetched the rest: do not fetch it again
 	}
 	if length > most {
 		return a.walkWhole(ctx, []store.LTXFile{file})
@@ -76,8 +76,8 @@ func (a *application) walkRange(ctx context.Context, state *fileState, f *fetche
 	return nil
 }
 
-// wantedRanges reads a file's header and page index and returns the extents
-// that hold wanted pages, near ones as one.
+// wantedRanges reads a file's header and page index and returns the extents that hold wanted
+// pages; extents close to each other are merged.
 func (a *application) wantedRanges(ctx context.Context, file store.LTXFile) (head []byte, wanted []extent, err error) {
 	size := file.Object.Size
 	const footer = 8 + ltx.TrailerSize
@@ -99,8 +99,8 @@ func (a *application) wantedRanges(ctx context.Context, file store.LTXFile) (hea
 	return head, wanted, err
 }
 
-// readIndex collects the extents of wanted pages from a page index, entry by
-// entry: the index of a large file is too large to keep.
+// readIndex collects the extents of wanted pages from a page index, entry by entry, because
+// the index of a large file is too large for memory.
 func (a *application) readIndex(r io.ByteReader, index extent) ([]extent, error) {
 	var wanted []extent
 	end := int64(ltx.HeaderSize) // of the previous entry's frame
@@ -131,7 +131,7 @@ func (a *application) readIndex(r io.ByteReader, index extent) ([]extent, error)
 	}
 }
 
-// read fetches small extents, all at once.
+// read fetches small extents in parallel.
 func (a *application) read(ctx context.Context, extents ...extent) ([][]byte, error) {
 	f := newFetcher(ctx, a.store, extents, a.buffers)
 	defer f.stop()

@@ -19,67 +19,66 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Check says how SQLite is asked about a restored database. Checksums are
-// compared in any case.
+// Check says how SQLite checks a restored database. Checksums are compared in any case.
 type Check string
 
-// The checks: of none, of the structure of every page, and that every index
-// agrees with its table.
+// The checks: none; the structure of every page (quick_check); also that every index agrees
+// with its table (integrity_check).
 const (
 	CheckNone  Check = "none"
 	CheckQuick Check = "quick"
 	CheckFull  Check = "full"
 )
 
-// Options say what Restore makes, and where.
+// Options say what Run restores, and where to.
 type Options struct {
 	Output      string
 	Target      catalog.Target
-	Force       bool     // set an existing database and its side files aside, unless somebody uses it
-	IfNotExists bool     // do nothing, successfully, where Output exists
+	Force       bool     // set an existing database and its side files aside, unless a process uses it
+	IfNotExists bool     // if Output exists, succeed without doing anything
 	Leave       int64    // bytes of disk that must stay free
-	Keep        bool     // where the way to the store breaks, leave what is there for who asks again
-	Reach       ltx.TXID // the newest state must be this one or a later one
+	Keep        bool     // if the store becomes unreachable, keep the unfinished file for the next restore
+	Reach       ltx.TXID // the newest state must have at least this TXID
 	DryRun      bool     // plan only
 	Owner       stage.Owner
-	Note        bool // leave a note beside Output, by which the next sqlwatch goes on with its lineage
+	Note        bool // leave a note beside Output, by which the next sqlwatch continues the lineage
 	Check       Check
-	Drill       bool          // nobody waits for it: the check is of low priority
-	Exact       bool          // a moment whose state is not known for sure is an error
-	SyncEvery   time.Duration // of the replica, to judge by; 0: 1 s
-	// bytes of the replica's objects, both 0 until they are known, equal from when all is there
-	// and is checked; may be nil
+	Drill       bool          // run the check at low priority, since nobody waits for it
+	Exact       bool          // fail if the state of the moment is not known for sure
+	SyncEvery   time.Duration // the replica's, as tolerance when judging a moment; 0: 1 s
+	// called with bytes of the replica's objects: both 0 until the total is known, equal once
+	// everything is fetched and being checked; may be nil
 	Progress func(done, total int64)
 }
 
-// Result says what was made.
+// Result says what was restored.
 type Result struct {
 	Output      string         `json:"output,omitempty"`
 	TXID        ltx.TXID       `json:"txid"`
-	Timestamp   time.Time      `json:"timestamp"`       // by the clock where it is known
+	Timestamp   time.Time      `json:"timestamp"`       // as the clock showed it, if known
 	Doubt       *catalog.Doubt `json:"doubt,omitempty"` // why this need not be the state of the moment asked for
 	Lineage     string         `json:"lineage,omitempty"`
-	Objects     []string       `json:"objects"` // keys, in the order of their application
+	Objects     []string       `json:"objects"` // keys, in the order in which they apply
 	ObjectBytes int64          `json:"object_bytes"`
 	PageSize    int            `json:"page_size_bytes,omitempty"`
 	Pages       uint32         `json:"pages,omitempty"`
 	Checksum    ltx.Checksum   `json:"checksum,omitempty"` // of the database, as computed
-	Compared    bool           `json:"checksum_compared"`  // the replica knew the checksum, and it is this one
+	Compared    bool           `json:"checksum_compared"`  // the replica knew the checksum, and it matches
 	Check       Check          `json:"check,omitempty"`
-	Skipped     bool           `json:"skipped,omitempty"` // IfNotExists, and it does
+	Skipped     bool           `json:"skipped,omitempty"` // IfNotExists, and Output exists
 	DryRun      bool           `json:"dry_run,omitempty"`
-	Replans     int            `json:"replans,omitempty"`   // objects vanished or were corrupt, and others served
-	Aside       []string       `json:"set_aside,omitempty"` // what was there, under its new names
-	Removed     []string       `json:"removed,omitempty"`   // what earlier restores had set aside, or left unfinished
+	Replans     int            `json:"replans,omitempty"`   // how often objects had vanished or were corrupt
+	Aside       []string       `json:"set_aside,omitempty"` // the files that were there, under their new names
+	Removed     []string       `json:"removed,omitempty"`   // files that earlier restores had set aside or left unfinished
 	Going
 	Warnings []string `json:"warnings,omitempty"`
 	Took
 }
 
-// Going says how a restore goes on where another one broke off.
+// Going says how a restore continued an interrupted one, or can be continued itself.
 type Going struct {
-	Kept    string `json:"kept,omitempty"`          // where it is, when this one broke off
-	Resumed int64  `json:"resumed_bytes,omitempty"` // bytes that an earlier one had written
+	Kept    string `json:"kept,omitempty"`          // the unfinished file, if this restore was interrupted
+	Resumed int64  `json:"resumed_bytes,omitempty"` // bytes taken over from an interrupted restore
 }
 
 // Took says how long the parts of a restore took.
@@ -92,13 +91,13 @@ type Took struct {
 // Size returns the restored database's size in bytes.
 func (r Result) Size() int64 { return int64(r.PageSize) * int64(r.Pages) }
 
-// Run makes a database file from a replica: the target's state exactly,
-// checked, durable and under its name only when all of that is done. After an
-// error, or a crash at any moment, Output is as it was; only where Force
-// replaces a database its side files may already be set aside.
+// Run restores a database file from a replica: exactly the target's state. The file gets its
+// name only once it is complete, checked and durable. After an error, or a crash at any
+// moment, Output is unchanged; only if Force replaces a database, its side files may already
+// be set aside.
 //
-// Replicas of Litestream are restored too, those of version 0.3 by snapshots
-// and WAL segments.
+// It also restores replicas of Litestream, those of version 0.3 from snapshots and WAL
+// segments.
 func Run(ctx context.Context, st store.Store, o Options) (Result, error) {
 	r := restorer{store: st, o: o, result: Result{DryRun: o.DryRun, Check: o.Check}}
 	if err := r.run(ctx); err != nil {
@@ -107,7 +106,7 @@ func Run(ctx context.Context, st store.Store, o Options) (Result, error) {
 	return r.result, nil
 }
 
-// restorer is one restore on its way.
+// restorer is one restore under way.
 type restorer struct {
 	store  store.Store
 	o      Options
@@ -147,7 +146,7 @@ func (r *restorer) run(ctx context.Context) (err error) {
 	if err = r.finish(ctx); err != nil {
 		return err
 	}
-	// What came to the output's place in the meantime was not asked about.
+	// A file may have appeared at the output's place in the meantime.
 	if done, err := r.lookAtOutput(output); done || err != nil {
 		return err
 	}
@@ -172,7 +171,7 @@ func (r *restorer) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// leave removes the stage, or keeps it where who asks again can go on from it.
+// leave removes the stage, or keeps it if another restore can continue from it.
 func (r *restorer) leave(ctx context.Context, err error) {
 	if err != nil && r.stage.Content().TXID != 0 && keeps(ctx, err) && r.stage.Keep() == nil {
 		r.result.Kept = r.stage.Name()
@@ -181,8 +180,8 @@ func (r *restorer) leave(ctx context.Context, err error) {
 	r.stage.Discard()
 }
 
-// own gives the finished file its owner and mode: those asked for, or else those of
-// what it replaces.
+// own gives the finished file the owner and mode that were asked for, or else those of the
+// file that it replaces.
 func (r *restorer) own() error {
 	err := r.stage.Inherit()
 	if err != nil && r.o.Owner.User == nil {
@@ -192,7 +191,7 @@ func (r *restorer) own() error {
 	return r.stage.Give(r.o.Owner)
 }
 
-// claim makes sure that nobody uses the database that is about to be replaced.
+// claim makes sure that no process uses the database that is about to be replaced.
 func (r *restorer) claim(output string) (*dbfile.Claim, error) {
 	claim, err := dbfile.Replacing(output)
 	if errors.Is(err, dbfile.ErrInUse) {
@@ -201,15 +200,15 @@ func (r *restorer) claim(output string) (*dbfile.Claim, error) {
 	return claim, err
 }
 
-// leaveNote says beside the file what it was made of. Where the replica cannot tell its
-// lineage any more there is no note: the file is there, and is what matters.
+// leaveNote leaves a note beside the file that says what it was restored from. If that fails
+// there is only a warning: the restored file is what matters.
 func (r *restorer) leaveNote(ctx context.Context, output string) {
 	line, err := lineage.Read(ctx, r.store)
 	if err == nil {
 		err = lineage.Leave(output, line.ID, r.result.TXID)
 	}
 	if note, found := output+lineage.NoteSuffix, line.ID != ""; err == nil && found {
-		err = r.stage.Share(note) // who goes on with the database reads it
+		err = r.stage.Share(note) // the user who will run sqlwatch must be able to read it
 	}
 	if err != nil {
 		r.result.Warnings = append(r.result.Warnings,
@@ -233,7 +232,8 @@ func (r *restorer) dryRun(ctx context.Context) error {
 	return r.judge(plan)
 }
 
-// judge says, or refuses, where the planned state need not be that of the moment.
+// judge adds a warning, or with Exact returns an error, if the planned state need not be that
+// of the moment asked for.
 func (r *restorer) judge(p *catalog.Plan) error {
 	if r.o.Target == (catalog.Target{}) && p.TXID < r.o.Reach {
 		return &catalog.GapError{From: p.TXID + 1, To: r.o.Reach, Reached: p.TXID}
@@ -252,7 +252,7 @@ func (r *restorer) judge(p *catalog.Plan) error {
 	return nil
 }
 
-// lookAtOutput decides about what is at the output's place.
+// lookAtOutput decides what to do if something is at the output's place already.
 func (r *restorer) lookAtOutput(output string) (skip bool, err error) {
 	o, err := stage.Occupied(output)
 	switch {
@@ -279,12 +279,12 @@ func (r *restorer) describe(p *catalog.Plan) {
 }
 
 const (
-	maxReplans = 16 // how often objects may vanish or prove corrupt under us
-	maxRefused = 3  // objects that cannot be read: after as many it is the store, not the object
+	maxReplans = 16 // how often objects may vanish or prove corrupt during one restore
+	maxRefused = 3  // unreadable objects after which the store is at fault, not the objects
 )
 
-// build fills the stage. An object that vanished, because retention went by, is
-// a reason to plan again; so is a corrupt one, without it.
+// build fills the stage. If an object has vanished, because retention deleted it meanwhile,
+// build plans again; if one is corrupt, it plans again without it.
 func (r *restorer) build(ctx context.Context) error {
 	o := oracle{target: r.o.Target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
 	for {
@@ -321,23 +321,23 @@ func (r *restorer) build(ctx context.Context) error {
 	}
 }
 
-// errUnfit says that what an earlier restore left does not add up: a machine that went
-// down may have lost some of it. Then it is all made again.
+// errUnfit says that the pages an earlier restore left do not match the checksum: a machine
+// crash may have lost some of them. Then the restore starts over.
 var errUnfit = errors.New("what an earlier restore left is not what it was to be")
 
 // oracle decides what a failed attempt means for the next one.
 type oracle struct {
 	target   catalog.Target
 	inFull   bool
-	excluded map[string]bool // corrupt: plan without
-	suspects map[string]bool // read corrupt once: perhaps it changed on the way here
+	excluded map[string]bool // corrupt or unreadable: plan without them
+	suspects map[string]bool // read corrupt once: perhaps changed in transit
 	corrupt  error
 	refused  int // objects that could not be read
 }
 
-// learn reports whether another attempt makes sense. Once anything is corrupt
-// the TXID is fixed: without the newest file the newest state would be an older one.
-// Plan is nil when it is planning that failed.
+// learn reports whether another attempt makes sense. Once an object is corrupt, the TXID is
+// fixed: otherwise, without the newest file, an older state would pass as the newest. plan is
+// nil if planning itself failed.
 func (o *oracle) learn(err error, plan *catalog.Plan) bool {
 	var corrupt *store.CorruptError
 	var refused *store.UnreadableError
@@ -364,8 +364,8 @@ func (o *oracle) learn(err error, plan *catalog.Plan) bool {
 	return false
 }
 
-// without excludes an object that cannot be read. Others may hold the same TXIDs;
-// where none do, planning tells what can be had.
+// without excludes an object that cannot be read. Other objects may hold the same TXIDs; if
+// none do, the next plan's error says what can be restored.
 func (o *oracle) without(e *store.UnreadableError, plan *catalog.Plan) bool {
 	_, _, end, err := store.ParseLTXKey(e.Key)
 	if o.refused++; o.refused == maxRefused || err != nil {
@@ -375,7 +375,7 @@ func (o *oracle) without(e *store.UnreadableError, plan *catalog.Plan) bool {
 	case plan != nil:
 		o.target = catalog.Target{TXID: plan.TXID}
 	case o.target == catalog.Target{} || o.target == catalog.Target{TXID: end}:
-		o.target = catalog.Target{TXID: end} // a plan looks into its last file
+		o.target = catalog.Target{TXID: end} // planning reads its last file
 	default:
 		return false
 	}
@@ -386,7 +386,7 @@ func (o *oracle) without(e *store.UnreadableError, plan *catalog.Plan) bool {
 	return true
 }
 
-// explain says why there is no plan: what was found corrupt comes first.
+// explain adds the corrupt or unreadable object that is the reason why there is no plan.
 func (o *oracle) explain(err error) error {
 	if o.corrupt == nil {
 		return err
@@ -394,7 +394,7 @@ func (o *oracle) explain(err error) error {
 	return fmt.Errorf("%w; without it: %w", o.corrupt, err)
 }
 
-// apply carries a plan out into the stage.
+// apply executes a plan into the stage.
 func (r *restorer) apply(ctx context.Context, plan *catalog.Plan, inFull bool) error {
 	var done progress
 	a := &application{store: r.store, plan: plan, out: r.stage, inFull: inFull}
@@ -433,7 +433,7 @@ func (r *restorer) apply(ctx context.Context, plan *catalog.Plan, inFull bool) e
 	return nil
 }
 
-// progress adds up what is done, for any goroutine.
+// progress adds up the bytes done; any goroutine may add.
 type progress struct {
 	mu   sync.Mutex
 	done int64
@@ -447,8 +447,8 @@ func (p *progress) add(n, total int64, show func(done, total int64)) {
 	}
 }
 
-// finish checks the file and makes it durable, both at once: SQLite reads from
-// memory what the disk is still writing.
+// finish checks the file and makes it durable at the same time: SQLite reads from memory what
+// the disk is still writing.
 func (r *restorer) finish(ctx context.Context) error {
 	start := time.Now()
 	defer func() { r.result.FinishTime = time.Since(start) }()

@@ -12,10 +12,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/sumlist"
 )
 
-// PageChecksums reads a replica and returns the target's TXID and the checksum
-// of each page of its state, so that a lost state directory costs a
-// comparison and not a snapshot. An empty replica has TXID 0. For large files it reads the
-// lists beside them.
+// PageChecksums reads a replica and returns the target's TXID and the checksum of each page of
+// its state, so that a lost state directory costs a comparison and not a snapshot. For an empty
+// replica it returns TXID 0. Instead of large files it reads the lists of checksums beside
+// them.
 func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (ltx.TXID, store.PageSums, error) {
 	o := oracle{target: target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
 	for try, lists := 0, true; ; try++ {
@@ -31,7 +31,7 @@ func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (
 					Lineage: plan.Lineage, Taken: plan.Taken}, nil
 			}
 			if sums.taken && ctx.Err() == nil {
-				lists = false // a list may be what is wrong
+				lists = false // a list may be wrong: read the files themselves
 				continue
 			}
 		} else {
@@ -43,11 +43,11 @@ func PageChecksums(ctx context.Context, st store.Store, target catalog.Target) (
 	}
 }
 
-// pageSums are the checksums of a state's pages, as far as they were found.
+// pageSums are the checksums of a state's pages found so far.
 type pageSums struct {
 	all   []ltx.Checksum // of page i+1
-	lists bool           // they may be taken from the lists beside files
-	taken bool           // some were
+	lists bool           // checksums may be taken from the lists beside files
+	taken bool           // some were taken from there
 }
 
 // listed reports whether the checksums of a file's pages may be in a list beside it.
@@ -56,8 +56,8 @@ func (s *pageSums) listed(f store.LTXFile) bool {
 	return s != nil && s.lists && kept
 }
 
-// walk takes the checksums of a file's pages from the list beside it, and reports whether
-// there was one. What it says is proven by the database's checksum in the end.
+// walk takes the checksums of a file's pages from the list beside it, and reports whether there
+// was one. The database's checksum proves the result in the end.
 func (s *pageSums) walk(ctx context.Context, a *application, f store.LTXFile) (found bool, err error) {
 	if !s.listed(f) {
 		return false, nil
@@ -65,7 +65,7 @@ func (s *pageSums) walk(ctx context.Context, a *application, f store.LTXFile) (f
 	key, _ := store.SumsKey(f.Level, f.MinTXID, f.MaxTXID)
 	body, _, err := a.store.Get(ctx, key, 0, -1)
 	if err != nil {
-		return false, ctx.Err() // then the file itself tells
+		return false, ctx.Err() // then the file itself is read
 	}
 	defer body.Close()
 	s.taken = true

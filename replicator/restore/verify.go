@@ -14,12 +14,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// DrillLeaves is how much of the disk a drill does not take: others need it.
+// DrillLeaves is how many bytes of the disk a drill leaves free for others.
 const DrillLeaves = 256 << 20
 
-// DrillOptions say how a restore is rehearsed.
+// DrillOptions say how a restore drill is run.
 type DrillOptions struct {
-	Scratch   string // directory with room for the database; "" is the system's for temporary files
+	Scratch   string // directory with room for the database; "" is the system's temporary directory
 	Target    catalog.Target
 	Check     Check // "" is CheckFull
 	Exact     bool
@@ -32,18 +32,18 @@ type DrillOptions struct {
 	Source func(ctx context.Context, txid ltx.TXID) (sum ltx.Checksum, known bool, err error)
 }
 
-// DrillResult is what a rehearsal proved.
+// DrillResult is what a drill proved.
 type DrillResult struct {
 	Restore  Result        `json:"restore"`
-	Compared bool          `json:"source_compared"` // with the original, which is the same
+	Compared bool          `json:"source_compared"` // with the original, and found equal
 	Time     time.Duration `json:"-"`
 }
 
 // ErrDiffers says that a restored database is not what the original was.
 var ErrDiffers = errors.New("the restored database differs from the original")
 
-// Drill restores a replica into scratch, checks every page and every index,
-// compares the result with the original where that is known, and leaves nothing behind.
+// Drill restores a replica into scratch, checks it, compares the result with the original if
+// its checksum is known, and leaves nothing behind.
 func Drill(ctx context.Context, st store.Store, o DrillOptions) (result DrillResult, err error) {
 	start := time.Now()
 	dir, err := os.MkdirTemp(o.Scratch, "sqlwatch-drill-")
