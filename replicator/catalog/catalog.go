@@ -1,6 +1,6 @@
-// Package catalog finds out what a replica holds: the states that can be restored,
-// the files that make each of them, and where its newest end is. A replica may have
-// 10^6 objects; a question costs O(log n) requests.
+// Package catalog finds out what a replica holds: which states can be restored, from which
+// files, and where the replica ends. A replica may have 10^6 objects; a query costs O(log n)
+// requests.
 package catalog
 
 import (
@@ -21,14 +21,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// listWindow is how many keys one look into a level takes: what S3 answers with
-// in one request.
+// listWindow is how many keys are read from a level at a time: as many as S3 returns for one
+// request.
 const listWindow = 1000
 
-// catalog looks into a replica's listing by need. Keys sort by min TXID, so a
-// LIST that starts after a made-up key is a seek; that, and timestamps that
-// rise with the TXID, is all that a plan over 10^6 objects needs. One catalog
-// serves one plan: what it has seen it does not ask for again.
+// catalog reads only the needed parts of a replica's listing. Keys sort by min TXID, so a LIST
+// that starts after a made-up key is a seek; together with timestamps that rise with the TXID,
+// this is all that a plan over 10^6 objects needs. A catalog serves one plan, and caches the
+// times that it has read.
 type catalog struct {
 	store    store.Store
 	excluded map[string]bool // objects found to be corrupt
@@ -39,8 +39,8 @@ func newCatalog(st store.Store, excluded map[string]bool) *catalog {
 	return &catalog{store: st, excluded: excluded, times: make(map[string]taking)}
 }
 
-// keyWindow is a run of consecutive files of a level. Complete means that the
-// level ends with it.
+// keyWindow is a run of consecutive files of a level. complete means that the level ends with
+// it.
 type keyWindow struct {
 	files    []store.LTXFile
 	complete bool
@@ -61,7 +61,7 @@ func (c *catalog) after(ctx context.Context, level int, after string) (keyWindow
 		}
 		if seen++; seen >= listWindow {
 			w.complete = false
-			// Strangers fill whole windows only where somebody else writes here too.
+			// A window without any LTX file means that another program stores objects here too: read on.
 			if len(w.files) > 0 {
 				break
 			}
@@ -70,7 +70,7 @@ func (c *catalog) after(ctx context.Context, level int, after string) (keyWindow
 	return w, nil
 }
 
-// file parses an object's key. Keys that are no LTX file's are none of ours.
+// file parses an object's key. It ignores excluded objects and keys that name no LTX file.
 func (c *catalog) file(obj store.Object) (store.LTXFile, bool) {
 	level, min, max, err := store.ParseLTXKey(obj.Key)
 	if err != nil || c.excluded[obj.Key] {
@@ -152,9 +152,9 @@ func (c *catalog) snapshots(ctx context.Context, levels []int) ([]store.LTXFile,
 	return all, nil
 }
 
-// search finds the last file of a level, from w on, for which holds is true.
-// It must be true up to some file and false from there on. Found is the window
-// with that file at index i, or nil files when there is none; next is the file after it.
+// search finds the last file of a level, from w on, for which holds is true. holds must be
+// true up to some file and false from there on. found is the window that has that file at
+// index i, or no files if there is none; next is the file after it.
 func (c *catalog) search(ctx context.Context, level int, w keyWindow,
 	holds func(store.LTXFile) (bool, error)) (found keyWindow, i int, next *store.LTXFile, err error) {
 	if len(w.files) == 0 {
@@ -213,8 +213,8 @@ func (c *catalog) search(ctx context.Context, level int, w keyWindow,
 	return w, n - 1, next, nil
 }
 
-// nextProbe chooses where to look next after `last`: in growing strides while there
-// is no bound, then half way to it. At is true when it is the very next place.
+// nextProbe chooses where to look next after `last`: in growing strides while there is no
+// bound, then half way to it. at is true if probe is last+1, so that nothing is in between.
 func nextProbe(last, bound, stride ltx.TXID) (probe ltx.TXID, at bool) {
 	switch {
 	case bound == 0 && stride != 0 && last <= math.MaxUint64-stride:
@@ -230,8 +230,8 @@ func nextProbe(last, bound, stride ltx.TXID) (probe ltx.TXID, at bool) {
 	return probe, false
 }
 
-// end returns a file that ends at the highest TXID that a level reaches, looking from
-// txid on; one without a key where the level holds nothing.
+// end returns a file that ends at the highest TXID that a level reaches, searching from txid
+// on; it has no key if the level is empty.
 func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (end store.LTXFile, err error) {
 	w, err := c.around(ctx, level, txid)
 	if err != nil {
@@ -250,11 +250,11 @@ func (c *catalog) end(ctx context.Context, level int, txid ltx.TXID) (end store.
 type taking struct {
 	at    time.Time // rises with the TXID
 	stamp moment.Stamp
-	notes map[string]string // all that is told of the file
+	notes map[string]string // the file's metadata
 }
 
-// taken returns when the newest batch in f was taken: as the metadata says, in
-// Litestream's own replicas as the file's header says.
+// taken returns when the newest batch in f was taken: from the metadata, or in replicas of
+// Litestream from the file's header.
 func (c *catalog) taken(ctx context.Context, f store.LTXFile) (time.Time, moment.Stamp, error) {
 	if t, ok := store.MetadataTime(f.Object.Metadata); ok {
 		return t, moment.Of(f.Object.Metadata), nil
@@ -279,8 +279,8 @@ func (c *catalog) taken(ctx context.Context, f store.LTXFile) (time.Time, moment
 	return t, stamp, nil
 }
 
-// follows returns up to which TXID the replica had files when the snapshot s began a chain
-// behind them, where s tells: see store.MetaAfter.
+// follows returns the TXID up to which the replica had files when the snapshot s began a chain
+// behind them, and whether s tells it: see store.MetaAfter.
 func (c *catalog) follows(ctx context.Context, s store.LTXFile) (after ltx.TXID, told bool, err error) {
 	notes := s.Object.Metadata
 	if notes == nil {
@@ -299,8 +299,8 @@ func (c *catalog) time(ctx context.Context, f store.LTXFile) (time.Time, error) 
 	return finer(t, stamp), err
 }
 
-// finer is the timestamp at with the fraction of its millisecond, for which a file has
-// no room, where the clock told it: of a moment before that the batch is not.
+// finer returns the timestamp at with the fraction of a millisecond that a file has no room for,
+// if the clock stamp has it: at a moment before that the batch was not taken yet.
 func finer(at time.Time, stamp moment.Stamp) time.Time {
 	if d := stamp.Time.Sub(at); d > 0 && d < time.Millisecond {
 		return stamp.Time
@@ -314,7 +314,7 @@ func (c *catalog) clock(ctx context.Context, f store.LTXFile) (time.Time, error)
 	return shown(t, stamp), err
 }
 
-// shown is what the clock showed, where that is known.
+// shown returns what the clock showed if that is known, otherwise at.
 func shown(at time.Time, stamp moment.Stamp) time.Time {
 	if stamp.Time.IsZero() {
 		return at
@@ -322,7 +322,7 @@ func shown(at time.Time, stamp moment.Stamp) time.Time {
 	return stamp.Time
 }
 
-// readRange reads a small range of an object at once.
+// readRange reads a small range of an object into memory.
 func readRange(ctx context.Context, st store.Store, key string, offset, length int64) (store.Object, []byte, error) {
 	r, obj, err := st.Get(ctx, key, offset, length)
 	if err != nil {
@@ -354,8 +354,8 @@ func Snapshots(ctx context.Context, st store.Store) ([]store.LTXFile, []time.Tim
 	return files, times, nil
 }
 
-// Files yields every LTX file of a replica in the order of keys: by level, then
-// by TXID. The objects' metadata is there as far as the listing tells it.
+// Files yields every LTX file of a replica in the order of keys: by level, then by TXID. The
+// objects have metadata only if the listing comes with it.
 func Files(ctx context.Context, st store.Store) iter.Seq2[store.LTXFile, error] {
 	return func(yield func(store.LTXFile, error) bool) {
 		c := newCatalog(st, nil)

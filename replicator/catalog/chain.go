@@ -8,10 +8,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// chain returns base and the files that lead from it to exactly txid. At each
-// step the highest level that leads on is taken, and of it the file that
-// reaches farthest; a file may begin before the position. Any such choice ends
-// at txid if one does: whatever covered the next TXID still does.
+// chain returns base and the files that lead from it to exactly txid. At each step it takes,
+// from the highest level that leads on, the file that reaches farthest; a file may begin
+// before the position. This greedy choice reaches txid if any choice does: a file that covered
+// the next TXID can still be used later.
 func (p *planner) chain(ctx context.Context, base store.LTXFile, txid ltx.TXID) ([]store.LTXFile, error) {
 	files := []store.LTXFile{base}
 	cursors := make([]*levelCursor, len(p.levels))
@@ -40,7 +40,7 @@ func (p *planner) chain(ctx context.Context, base store.LTXFile, txid ltx.TXID) 
 // stuck explains why no file leads on from the state `at` to txid.
 func stuck(cursors []*levelCursor, at, txid ltx.TXID) error {
 	gap := &GapError{From: at + 1, To: txid, Reached: at}
-	var beyond ltx.TXID // where a file leads to that leads on, but past the target
+	var beyond ltx.TXID // the end of a file that leads on, but past the target
 	for _, c := range cursors {
 		if c.beyond != 0 && (beyond == 0 || c.beyond < beyond) {
 			beyond = c.beyond
@@ -56,15 +56,15 @@ func stuck(cursors []*levelCursor, at, txid ltx.TXID) error {
 	return gap
 }
 
-// levelCursor goes through one level as the chain advances.
+// levelCursor moves through one level as the chain advances.
 type levelCursor struct {
 	keyWindow
 	level   int
 	started bool
-	until   ltx.TXID       // files that reach past it are of no use
+	until   ltx.TXID       // files that reach past it cannot be used
 	i       int            // files[:i] begin at or before the position + 1
 	best    *store.LTXFile // of those, the one that reaches farthest, if it leads on
-	beyond  ltx.TXID       // the least TXID past until that a file leads to, 0: none does
+	beyond  ltx.TXID       // the least TXID past until that a file leads to; 0: none
 }
 
 // advance looks for the best file that leads on from the state `at`.
@@ -97,8 +97,8 @@ func (c *levelCursor) consider(f store.LTXFile, at ltx.TXID) {
 	}
 }
 
-// load fetches more files: the ones that follow, or, where a higher level has
-// leapt far ahead, those around the new position.
+// load lists more files: the next ones, or, if a file of a higher level has moved the
+// position far ahead, those around the new position.
 func (c *levelCursor) load(ctx context.Context, catalog *catalog, at ltx.TXID) (err error) {
 	if c.started && at < c.last().MinTXID+listWindow {
 		c.keyWindow, err = catalog.after(ctx, c.level, c.last().Object.Key)

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// Doubt says why the state that was found for a moment need not be the one that was
-// then. It is an error for who wants no other.
+// Doubt says why the state that was found for a moment need not be the database's state at
+// that moment. It is returned as an error if the caller wants an exact state.
 type Doubt struct {
 	Asked  time.Time    `json:"asked"`
-	Before RestorePoint `json:"before"` // what was taken
+	Before RestorePoint `json:"before"` // the chosen one
 	After  RestorePoint `json:"after"`  // the next one
-	// what is in After and not in Before was committed later; nil: not known
+	// commits in After but not in Before were made after this; nil: unknown
 	Since  *time.Time     `json:"since,omitempty"`
 	Clock  bool           `json:"clock"`            // the clock was wrong, was set, or was not watched
-	Rivals []RestorePoint `json:"rivals,omitempty"` // which that clock showed at the moment as well
+	Rivals []RestorePoint `json:"rivals,omitempty"` // others at which a clock that was set showed the same moment
 }
 
-// ahead is how far behind us a batch may be taken before its clock counts as wrong.
+// ahead is how far in the future a batch's time may be before its clock counts as wrong.
 const ahead = time.Minute
 
-// Doubt returns why the plan's state need not be that of the moment asked for; nil
-// where it is, give or take tolerance. It is pure: now is the time of asking.
+// Doubt returns why the plan's state need not be that of the moment asked for; nil if it is,
+// within tolerance. now is the current time.
 func (p *Plan) Doubt(tolerance time.Duration, now time.Time) *Doubt {
 	if p.Asked.IsZero() || p.Next == nil {
 		return nil

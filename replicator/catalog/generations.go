@@ -20,11 +20,11 @@ import (
 //	generations/<16 hex>/snapshots/<index %08x>.snapshot.lz4
 //	generations/<16 hex>/wal/<index %08x>_<offset, 8 to 16 digits>.wal.lz4
 //
-// An index ends where the WAL restarts. The state is the copy, with the
-// WAL of its index and of all later ones applied as SQLite's recovery would.
-// There are no TXIDs, and times are those at which the store got the objects.
-// The format does not tell how long an index is: a last segment of one that
-// somebody removed is missed only where it does not begin with a transaction.
+// An index ends where the WAL restarts. The state is the copy, with the WAL of its index and
+// of all later ones applied as SQLite's recovery would. There are no TXIDs; the times are those
+// at which the store received the objects. The format does not state how long an index is, so
+// that the last segment of one was removed is only noticed if the segment does not begin at a
+// transaction.
 
 var (
 	v3Snapshot = regexp.MustCompile(`^generations/([0-9a-f]{16})/snapshots/([0-9a-f]{8,16})\.snapshot\.lz4$`)
@@ -44,7 +44,7 @@ type generation struct {
 	objects []GenerationObject
 }
 
-// first returns the time of the oldest snapshot, from which on there are states.
+// first returns the time of the oldest snapshot, which is the first state.
 func (g generation) first() (t time.Time, ok bool) {
 	for _, o := range g.objects {
 		if o.Offset < 0 && (!ok || o.Object.Modified.Before(t)) {
@@ -54,7 +54,7 @@ func (g generation) first() (t time.Time, ok bool) {
 	return t, ok
 }
 
-// around returns when the store got the last object until a moment, and the first after it.
+// around returns when the store received the last object up to a moment, and the first one after it.
 func (g generation) around(at time.Time) (before, after time.Time) {
 	for _, o := range g.objects {
 		switch got := o.Object.Modified; {
@@ -76,7 +76,7 @@ func (g generation) last() (t time.Time) {
 	return t
 }
 
-// generations lists what Litestream 0.3 left, by age of the newest object.
+// generations lists the generations of Litestream 0.3 by the time of their newest object, oldest first.
 func generations(ctx context.Context, st store.Store) ([]generation, error) {
 	var all []generation
 	for obj, err := range st.List(ctx, "generations/", "") {
@@ -85,7 +85,7 @@ func generations(ctx context.Context, st store.Store) ([]generation, error) {
 		}
 		id, o, ok := parseV3(obj)
 		if !ok && v3Inside.MatchString(obj.Key) && !strings.HasSuffix(obj.Key, ".tmp") {
-			// It may be a part of the history, and what lacks a part is another one.
+			// It may be a part of the history, which would be wrong without it.
 			return nil, fmt.Errorf("list generations: %s is not a name that Litestream 0.3 gives: move it away if it is "+
 				"nothing of a replica's", obj.Key)
 		}
@@ -129,10 +129,10 @@ type GenerationPlan struct {
 	Generation string
 	Snapshot   GenerationObject
 	Segments   []GenerationObject
-	Next       time.Time // when the store got what follows the moment asked for
+	Next       time.Time // when the store received the first object after the moment asked for
 }
 
-// Objects are all that the state is made of.
+// Objects returns all objects that the state is made of.
 func (p *GenerationPlan) Objects() []store.Object {
 	objects := []store.Object{p.Snapshot.Object}
 	for _, s := range p.Segments {
@@ -141,9 +141,9 @@ func (p *GenerationPlan) Objects() []store.Object {
 	return objects
 }
 
-// PlanGenerations finds the newest state at or before the target's time, in the generation
-// whose last object until then is the newest. A moment behind all objects is outside, as
-// is one before them; the newest state is returned beside that error.
+// PlanGenerations plans the newest state at or before the target's time, in the generation that
+// has the newest object up to then. A moment before the first or after the last object is a
+// *RangeError; after the last, the plan of the newest state is returned with the error.
 func PlanGenerations(ctx context.Context, st store.Store, target Target) (*GenerationPlan, error) {
 	all, err := generations(ctx, st)
 	if err != nil {
@@ -189,8 +189,8 @@ func PlanGenerations(ctx context.Context, st store.Store, target Target) (*Gener
 	return p, out
 }
 
-// plan takes the newest snapshot until a time, zero being any, and all that
-// follows it until then. It must follow without a gap.
+// plan takes the newest snapshot up to a time (zero: any) and all segments that follow it up to
+// then, which must have no gap.
 func (g generation) plan(until time.Time) (*GenerationPlan, error) {
 	early := func(o GenerationObject) bool { return until.IsZero() || !o.Object.Modified.After(until) }
 	p := &GenerationPlan{Generation: g.id, Snapshot: GenerationObject{Index: -1}}
@@ -213,7 +213,7 @@ func (g generation) plan(until time.Time) (*GenerationPlan, error) {
 	return p, nil
 }
 
-// Time returns when the store got the newest of the plan's objects.
+// Time returns when the store received the newest of the plan's objects.
 func (p *GenerationPlan) Time() (t time.Time) {
 	for _, obj := range p.Objects() {
 		if obj.Modified.After(t) {

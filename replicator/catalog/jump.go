@@ -10,15 +10,15 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// ChainStep divides the first TXID of every chain whose writer could not prove what the
-// replica holds, but the first: it begins behind that, there. Where its first snapshot
-// tells what it follows (store.MetaAfter), the TXIDs between are known not to be missing;
-// of one that does not, as of earlier versions, only where it is of that very TXID.
+// ChainStep is the step of the TXIDs at which new chains begin: a writer that could not prove that
+// it continues what the replica holds leaps to a multiple of it behind the end. If the chain's first
+// snapshot tells what it follows (store.MetaAfter), the TXIDs between are known not to be missing.
+// Snapshots of earlier versions do not tell; then that is known only if its TXID is the multiple.
 const ChainStep ltx.TXID = 1 << 20
 
-// chainBehind returns the first snapshot behind txid, and, where that tells it, up to which TXID
-// the replica had files when it began a chain. Told is also false where a whole
-// database was stored behind that one later, on which others may rest.
+// chainBehind returns the first snapshot behind txid and, if that tells it, the TXID up to which
+// the replica had files when it began its chain. told is also false if txid has no snapshot before
+// it, or one behind that TXID, since then files that build on it may be missing.
 func (p *planner) chainBehind(ctx context.Context, txid ltx.TXID) (first store.LTXFile, after ltx.TXID, told bool,
 	err error) {
 	for _, first = range p.snaps {
@@ -32,8 +32,8 @@ func (p *planner) chainBehind(ctx context.Context, txid ltx.TXID) (first store.L
 	return store.LTXFile{}, 0, false, nil
 }
 
-// unstored explains a gap before txid which is none, because another chain begins there:
-// nothing of it was ever stored, or nothing to rest on.
+// unstored turns a gap before txid into a *RangeError if nothing is lost there: another chain
+// begins behind it, and its first states were never stored, or without a snapshot to build on.
 func (p *planner) unstored(ctx context.Context, txid ltx.TXID, err error) error {
 	var gap *GapError
 	if !errors.As(err, &gap) {
@@ -50,8 +50,8 @@ func (p *planner) unstored(ctx context.Context, txid ltx.TXID, err error) error 
 		Last: RestorePoint{TXID: first.MaxTXID}, Inside: true, Never: true}
 }
 
-// reach plans the state txid, the end of a file; where that has nothing to rest on, since
-// the snapshot that begins its chain is of a later TXID, the last state of the chain before.
+// reach plans the state txid, the end of a file. If that cannot be built, because the snapshot
+// that begins its chain has a later TXID, reach plans the last state of the previous chain.
 func (p *planner) reach(ctx context.Context, txid ltx.TXID) (*Plan, error) {
 	plan, err := p.plan(ctx, Target{TXID: txid})
 	var between *RangeError
@@ -61,11 +61,11 @@ func (p *planner) reach(ctx context.Context, txid ltx.TXID) (*Plan, error) {
 	return plan, err
 }
 
-// last returns a file that ends at the highest TXID before `before`; one without a key
-// where there is none. Whether it can be restored does not matter.
+// last returns a file that ends at the highest TXID below before, without a key if there is
+// none. Whether that TXID can be restored does not matter.
 func (p *planner) last(ctx context.Context, before ltx.TXID) (last store.LTXFile, err error) {
 	end, _, err := p.latest(ctx, span{to: before, clock: func(context.Context, store.LTXFile) (time.Time, error) {
-		return time.Time{}, nil // whenever it was
+		return time.Time{}, nil // the time does not matter
 	}})
 	if err != nil || end == 0 {
 		return last, err

@@ -22,19 +22,19 @@ type Batch struct {
 	Taken     moment.Stamp
 }
 
-// Point returns the batch as a restore point, by the clock where it is known.
+// Point returns the batch as a restore point, with the time that the clock showed if known.
 func (b Batch) Point() RestorePoint { return RestorePoint{b.TXID, shown(b.Timestamp, b.Taken)} }
 
-// near is how close to the asked moment two readings of a clock must be to count the
-// same: then the one that came later is taken.
+// near is how close to the moment asked for clock readings must be to count as equal: of
+// several, the later batch is chosen.
 const near = 3 * time.Second
 
-// planMoment plans the state of a moment: of the newest batch taken at or before it.
+// planMoment plans the state of a moment: that of the newest batch taken at or before it.
 //
-// Timestamps that rise with the TXID are searched. They are the clock's but for
-// stretches where it was set back, and those the newest batch names: a moment in one
-// is searched between every two steps of the clock, where it rises as well, and
-// the reading nearest before it is taken.
+// It searches timestamps, which rise with the TXID. They are the clock's readings except in
+// stretches where the clock was set back; the newest batch lists these. For a moment in such a
+// stretch it searches the clock's readings between every two steps of the clock, where they
+// rise too, and chooses the reading nearest before the moment.
 func (p *planner) planMoment(ctx context.Context, target Target) (*Plan, error) {
 	tip, err := p.tip(ctx)
 	if err != nil {
@@ -70,9 +70,9 @@ func (p *planner) planMoment(ctx context.Context, target Target) (*Plan, error) 
 	return plan, err
 }
 
-// steps returns what is known of the clock's steps: what the newest batch tells, what
-// one near the target's time tells where the newest may have forgotten it, and what
-// the end of each earlier chain does. Over the beginning of a chain nobody watched the clock.
+// steps returns the known steps of the clock: those that the newest batch lists, those of a batch
+// near the target's time if the newest may have dropped them, and those of the end of each earlier
+// chain. Nobody watched the clock between the end of a chain and the beginning of the next.
 func (p *planner) steps(ctx context.Context, target Target, steps []moment.Step) ([]moment.Step, error) {
 	const behind = 10 * time.Minute
 	if len(steps) == moment.MaxSteps {
@@ -92,7 +92,7 @@ func (p *planner) steps(ctx context.Context, target Target, steps []moment.Step)
 		if i == 0 || s.MaxTXID/ChainStep == p.snaps[i-1].MaxTXID/ChainStep {
 			continue
 		}
-		begins := s.MaxTXID // TXIDs that are of no chain before
+		begins := s.MaxTXID // the first TXID of this chain
 		after, told, err := p.follows(ctx, s)
 		if err != nil {
 			return nil, err
@@ -124,14 +124,14 @@ func (p *planner) steps(ctx context.Context, target Target, steps []moment.Step)
 	return steps, nil
 }
 
-// span is a run of TXIDs in which a clock rises.
+// span is a range of TXIDs in which the clock's readings rise.
 type span struct {
-	from, to ltx.TXID // to is behind the last; 0: there is none
+	from, to ltx.TXID // to is exclusive; 0: no end
 	until    time.Time
 	clock    func(context.Context, store.LTXFile) (time.Time, error)
 }
 
-// holds reports whether f ends before the span, or in it and was taken until its time.
+// holds reports whether f ends before the span, or in it and was taken at or before until.
 func (s *span) holds(ctx context.Context, f store.LTXFile) (bool, error) {
 	if f.MaxTXID < s.from {
 		return true, nil
@@ -143,9 +143,9 @@ func (s *span) holds(ctx context.Context, f store.LTXFile) (bool, error) {
 	return !t.After(s.until), err
 }
 
-// latest returns the end of the newest file for which s holds, 0 when there is none.
-// Each level is searched by itself: a lower one may be thinned out, a higher one lags
-// behind. When the next batch is known and later, nothing can be between.
+// latest returns the end of the newest file for which s.holds is true, 0 if there is none. It
+// searches each level separately: a lower one may be thinned out, a higher one lags behind.
+// followed means that the next batch joins that end and is later, so nothing is in between.
 func (p *planner) latest(ctx context.Context, s span) (best ltx.TXID, followed bool, err error) {
 	holds := func(f store.LTXFile) (bool, error) { return s.holds(ctx, f) }
 	for i := len(p.snaps) - 1; i >= 0 && best == 0; i-- {
@@ -184,7 +184,7 @@ func (p *planner) latest(ctx context.Context, s span) (best ltx.TXID, followed b
 
 // resolveTime finds the newest batch taken at or before the target's time.
 func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, error) {
-	exact := false // a batch was taken at this very time: whatever is missing came later
+	exact := false // a batch was taken exactly then, so any missing batch is later
 	best, followed, err := p.latest(ctx, span{until: target.Timestamp,
 		clock: func(ctx context.Context, f store.LTXFile) (time.Time, error) {
 			t, err := p.time(ctx, f)
@@ -201,8 +201,8 @@ func (p *planner) resolveTime(ctx context.Context, target Target) (ltx.TXID, err
 	return plan.TXID, p.mayEnd(ctx, target, RestorePoint{plan.TXID, plan.Timestamp})
 }
 
-// resolveDisputed finds the newest batch at or before the target's time between every
-// two steps of the clock, and chooses of those.
+// resolveDisputed finds the newest batch at or before the target's time between every two steps
+// of the clock, and chooses one of these; the others are rivals.
 func (p *planner) resolveDisputed(ctx context.Context, target Target, steps []moment.Step) (ltx.TXID, []RestorePoint,
 	error) {
 	var found []RestorePoint
@@ -240,8 +240,8 @@ func (p *planner) resolveDisputed(ctx context.Context, target Target, steps []mo
 	return best.TXID, rivals, p.mayEnd(ctx, target, best)
 }
 
-// mayEnd refuses a moment behind the batch best, if it is the newest one, since whether
-// the database changed after it the replica cannot know; or if others are missing behind it.
+// mayEnd returns an error for a moment after the batch best if best is the newest one, since the
+// replica cannot know whether the database changed later, or if batches behind it are missing.
 func (p *planner) mayEnd(ctx context.Context, target Target, best RestorePoint) error {
 	end, err := p.newest(ctx)
 	switch {
@@ -255,14 +255,14 @@ func (p *planner) mayEnd(ctx context.Context, target Target, best RestorePoint) 
 	return nil
 }
 
-// followed refuses a batch behind which others are missing, while later ones are
-// there: somebody removed them, or retention kept an old chain for its own sake. The
-// wanted moment may have been in what is missing.
+// followed returns a *GapError if batches right behind best are missing while later ones exist:
+// somebody removed them, or retention deleted them but kept an older chain. The moment asked for
+// may have been among the missing ones.
 func (p *planner) followed(ctx context.Context, best ltx.TXID) error {
 	gap := &GapError{From: best + 1, To: math.MaxUint64, Reached: best}
 	err := p.behind(ctx, best, func(f store.LTXFile) {
 		if f.Snapshot() {
-			gap.To = min(gap.To, f.MaxTXID-1) // it tells one state, and not those before
+			gap.To = min(gap.To, f.MaxTXID-1) // a snapshot has one state, not those before it
 		} else {
 			gap.To = min(gap.To, f.MinTXID-1)
 		}
@@ -282,8 +282,8 @@ func (p *planner) followed(ctx context.Context, best ltx.TXID) error {
 	return gap
 }
 
-// behind calls f with the snapshots behind best, and of each level with the files around it
-// that lead farther.
+// behind calls f with the snapshots behind best, and with the files of each level around best
+// that reach beyond it.
 func (p *planner) behind(ctx context.Context, best ltx.TXID, f func(store.LTXFile)) error {
 	for _, s := range p.snaps {
 		if s.MaxTXID > best {
@@ -315,7 +315,7 @@ func (p *planner) following(ctx context.Context, best ltx.TXID) (*Batch, error) 
 	if err != nil || next.MaxTXID == 0 {
 		return nil, err
 	}
-	if next.MinTXID > best+1 { // it need not rest on anything
+	if next.MinTXID > best+1 { // it does not join best, and may have nothing to build on
 		first, after, told, err := p.chainBehind(ctx, best)
 		if err != nil {
 			return nil, err
@@ -329,7 +329,7 @@ func (p *planner) following(ctx context.Context, best ltx.TXID) (*Batch, error) 
 		return nil, store.Unreadable(ctx, next.Object.Key, 1, err)
 	}
 	if next.MinTXID != best+1 && next.MaxTXID != best+1 {
-		stamp.Since = time.Time{} // of what is behind best it does not tell
+		stamp.Since = time.Time{} // it does not say when the commits right behind best began
 	}
 	return &Batch{next.MaxTXID, at, stamp}, nil
 }
@@ -346,7 +346,7 @@ func (p *planner) outOfRange(ctx context.Context, target Target) error {
 	}
 	e := &RangeError{Target: target, First: RestorePoint{p.snaps[0].MaxTXID, first}}
 	last, err := p.plan(ctx, Target{TXID: end})
-	if err != nil { // the end is behind a gap: say so as well
+	if err != nil { // the end cannot be restored either, because of a gap: report both
 		return errors.Join(fmt.Errorf("%v is outside of what can be restored", target.Timestamp), err)
 	}
 	e.Last = RestorePoint{last.TXID, last.Time()}

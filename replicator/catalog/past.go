@@ -6,8 +6,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Past returns at, the time of f. Where a clock that was ahead has told it, and all
-// that came behind, waiting for it may take years: then f is of its upload's time.
+// Past returns at, the time of f, unless it is in the future. Then a clock that was ahead has
+// set it, and schedules based on it might wait for years: Past returns when f was uploaded, or
+// now.
 func Past(now, at time.Time, f store.LTXFile) time.Time {
 	switch uploaded := f.Object.Modified; {
 	case !at.After(now):

@@ -25,32 +25,32 @@ type Target struct {
 type Plan struct {
 	TXID      ltx.TXID     // the state's
 	Timestamp time.Time    // when it was captured; rises with the TXID
-	Taken     moment.Stamp // and what the clock showed, where that is known
+	Taken     moment.Stamp // what the clock showed then, if known
 	Files     []store.LTXFile
 	Bytes     int64        // of all files
-	Checksum  ltx.Checksum // of the database in that state, 0 when the replica does not tell
+	Checksum  ltx.Checksum // of the database in that state, 0 if the replica does not tell
 	Lineage   string
 
-	Asked time.Time      // the moment it is for, if it is for one
-	Next  *Batch         // the next restore point; nil where none was asked for
+	Asked time.Time      // the moment asked for, if any
+	Next  *Batch         // the next restore point; nil if there is none, or no moment was asked for
 	Steps []moment.Step  // of the clock, as far as the replica tells
-	Rival []RestorePoint // what a clock that was set also showed Asked at
+	Rival []RestorePoint // others at which a clock that was set also showed Asked
 }
 
-// Time returns when the state was captured, by the clock where it is known.
+// Time returns when the state was captured: what the clock showed if known, else Timestamp.
 func (p *Plan) Time() time.Time { return shown(p.Timestamp, p.Taken) }
 
 // ErrEmpty says that a replica holds no LTX file at all.
 var ErrEmpty = errors.New("the replica is empty: nothing was replicated to this place, or the URL is not the replica's")
 
-// GapError says that the files between two TXIDs are missing, so that no later
-// state can be had.
+// GapError says that the files between two TXIDs are missing, so that no later state can be
+// restored.
 type GapError struct {
 	From, To ltx.TXID // the first and last one missing
 	Reached  ltx.TXID // the newest state before the gap; 0: there is no snapshot
 }
 
-// Error names the missing TXIDs and what can be had.
+// Error names the missing TXIDs and what can be restored.
 func (e *GapError) Error() string {
 	if e.Reached == 0 {
 		return fmt.Sprintf("txids %d to %d are missing: there is no snapshot to begin with", e.From, e.To)
@@ -62,10 +62,10 @@ func (e *GapError) Error() string {
 // RestorePoint is a state that can be restored.
 type RestorePoint struct {
 	TXID      ltx.TXID  `json:"txid"`
-	Timestamp time.Time `json:"timestamp"` // by the clock where it is known
+	Timestamp time.Time `json:"timestamp"` // what the clock showed, if known
 }
 
-// String names the restore point. What Litestream 0.3 stored has no TXID.
+// String names the restore point. One of Litestream 0.3 has no TXID.
 func (p RestorePoint) String() string {
 	if p.TXID == 0 {
 		return "the state of " + stamped(p.Timestamp)
@@ -73,16 +73,16 @@ func (p RestorePoint) String() string {
 	return fmt.Sprintf("txid %d (%s)", p.TXID, stamped(p.Timestamp))
 }
 
-// RangeError says that the wanted state is not one that the replica can make.
+// RangeError says that the replica cannot restore the wanted state.
 type RangeError struct {
 	Target Target
-	// what it can make: the nearest two around a TXID inside a compacted file, else the whole range
+	// what can be restored: the nearest points on both sides of the target if Inside, else the whole range
 	First, Last RestorePoint
 	Inside      bool
-	Never       bool // Inside, and nothing of it was ever stored
+	Never       bool // Inside, and the target was never stored in a restorable form
 }
 
-// Error names what was asked for and the range that can be had.
+// Error names what was asked for and what can be restored.
 func (e *RangeError) Error() string {
 	asked := fmt.Sprintf("txid %d", e.Target.TXID)
 	if !e.Target.Timestamp.IsZero() {
@@ -103,18 +103,17 @@ func (e *RangeError) Error() string {
 	return fmt.Sprintf("%s is outside of what can be restored: %s to %s%s", asked, e.First, e.Last, hint)
 }
 
-// MakePlan finds the files that make the target's state: the newest
-// snapshot at or before it, then always the file that reaches farthest, high
-// levels first. It asks the store O(log n) times for n objects. A state that
-// cannot be made exactly is a *RangeError or *GapError, never another state.
+// MakePlan finds the files that make the target's state: the newest snapshot at or before it,
+// then always the file that reaches farthest, high levels first. It sends O(log n) requests
+// for n objects. If the state cannot be made exactly, it returns a *RangeError or *GapError,
+// never another state.
 func MakePlan(ctx context.Context, st store.Store, target Target) (*Plan, error) {
 	return PlanWithout(ctx, st, target, nil)
 }
 
-// PlanWithout is MakePlan as if the excluded keys were not there. The levels are
-// listed one after the other: where the writer began a new chain in between, a
-// whole replica seems to have a gap, so a gap is only believed when it is found
-// twice.
+// PlanWithout is MakePlan as if the excluded keys did not exist. It lists the levels one after
+// the other: if the writer begins a new chain in between, an intact replica seems to have a
+// gap. So it reports a gap only if it finds one twice.
 func PlanWithout(ctx context.Context, st store.Store, target Target, excluded map[string]bool) (*Plan, error) {
 	plan, err := planOnce(ctx, st, target, excluded)
 	if gap := (*GapError)(nil); errors.As(err, &gap) || errors.Is(err, ErrEmpty) {
@@ -141,8 +140,8 @@ func planOnce(ctx context.Context, st store.Store, target Target, excluded map[s
 // planner makes one plan.
 type planner struct {
 	*catalog
-	levels []int           // that hold anything, highest first, without SnapshotLevel
-	snaps  []store.LTXFile // ascending
+	levels []int           // the non-empty ones, highest first, without SnapshotLevel
+	snaps  []store.LTXFile // by ascending max TXID
 }
 
 func (p *planner) load(ctx context.Context) (err error) {
@@ -218,8 +217,8 @@ func (p *planner) resolve(ctx context.Context, target Target) (ltx.TXID, error) 
 	return end, nil
 }
 
-// newest returns the highest TXID of all levels. It is the state that was
-// promised, so a gap before it is an error and not a reason to take less.
+// newest returns the highest TXID of all levels. That is the newest state, even if a gap before
+// it makes it impossible to restore: the gap is then an error, not a reason to choose an older one.
 func (p *planner) newest(ctx context.Context) (ltx.TXID, error) {
 	tip, err := p.tip(ctx)
 	return tip.MaxTXID, err
@@ -269,8 +268,8 @@ func (p *planner) finish(ctx context.Context, files []store.LTXFile) (*Plan, err
 	return plan, nil
 }
 
-// HighestTXID returns the highest TXID that any file of the replica reaches,
-// whether or not it can be restored: a writer goes on after it. 0 is an empty replica.
+// HighestTXID returns the highest TXID that any file of the replica reaches, whether or not it
+// can be restored: a writer continues after it. It is 0 if the replica is empty.
 func HighestTXID(ctx context.Context, st store.Store) (ltx.TXID, error) {
 	p := planner{catalog: newCatalog(st, nil)}
 	err := p.load(ctx)

@@ -10,17 +10,17 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Tip is the newest file of a replica.
+// Tip describes the newest state of a replica.
 type Tip struct {
 	TXID     ltx.TXID
-	At       time.Time     // rises with the TXID
-	Taken    moment.Stamp  // by the clock
-	Checksum string        // "" where it does not tell
-	Lineage  string        // "" where it does not tell
-	Base     ltx.TXID      // of the newest snapshot
-	After    ltx.TXID      // where Last is that and begins a chain: what it follows, see store.MetaAfter
-	Oldest   store.LTXFile // snapshot; without a key where there is none
-	Newest   store.LTXFile
+	At       time.Time        // rises with the TXID
+	Taken    moment.Stamp     // what the clock showed then, if known
+	Checksum string           // "" if the file does not tell
+	Lineage  string           // "" if the file does not tell
+	Base     ltx.TXID         // of the newest snapshot
+	After    ltx.TXID         // if Last is that snapshot and begins a chain: see store.MetaAfter
+	Oldest   store.LTXFile    // the oldest snapshot; without a key if there is none
+	Newest   store.LTXFile    // the newest snapshot
 	Last     string           // the key of a file that ends at TXID
 	Levels   map[int]ltx.TXID // how far each reaches
 }
@@ -65,14 +65,13 @@ func FindTip(ctx context.Context, st store.Store) (Tip, error) {
 	return t, err
 }
 
-// TimeOf returns the time of a file's newest batch. Where its metadata does not
-// tell, the file's header does.
+// TimeOf returns the time of a file's newest batch, from its metadata or else from its header.
 func TimeOf(ctx context.Context, st store.Store, f store.LTXFile) (time.Time, error) {
 	return newCatalog(st, nil).time(ctx, f)
 }
 
-// Taken reports whether the place with that tip holds anything of a replica's, be it
-// what Litestream 0.3 wrote.
+// Taken reports whether the place with that tip holds any replica, including one of Litestream
+// 0.3.
 func Taken(ctx context.Context, st store.Store, tip Tip) (bool, error) {
 	if tip.TXID > 0 {
 		return true, nil

@@ -14,24 +14,23 @@ import (
 type Dated struct {
 	store.LTXFile
 	At    time.Time
-	Until ltx.TXID // of an unneeded file: the end of what goes together with it
+	Until ltx.TXID // of an unneeded file: the end of the group of files that is deleted together with it
 }
 
-// Unneeded returns the files that no promised restore uses, by ascending key
-// order of the input. It is pure.
+// Unneeded returns the files that no promised restore uses. files must be sorted by key, and so
+// is the result.
 //
-// Promised is every restore point (the end of a file) younger than keep, the cutoff,
-// and the newest one at the cutoff itself, except points inside files that
-// thinning lets go. A restore begins at the newest snapshot at or before its
-// target; so what ends at or before the snapshot of the oldest promised point
-// is used by none, and neither is a thinned file whose span a higher file covers.
+// Promised are all restore points (ends of files) younger than keep, and the newest one older
+// than that, except those that thinning removes. A restore begins at the newest snapshot at or
+// before its target. So no promised restore uses files that end before the snapshot of the
+// oldest promised point, nor a thinned file that a file of a higher level covers.
 //
-// Protected keys, those of the last verified chain, stay in any case.
+// Protected keys, those of the last verified chain, are never returned.
 func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.Time,
 	protected map[string]bool) []Dated {
 	base, ok := oldestBase(files, now.Add(-keep))
 	if !ok {
-		return nil // nothing promised is restorable: whatever is here may be all there is
+		return nil // no promised point has a snapshot: the files that exist may be all there is
 	}
 	runs := levelRuns(files)
 	var out []Dated
@@ -53,9 +52,9 @@ func Unneeded(files []Dated, keep time.Duration, thin []time.Duration, now time.
 	return out
 }
 
-// Sift returns which files of a replica Unneeded has to see, given its snapshots, so
-// that a listing of millions need not be kept: what ends at or before the newest
-// snapshot beyond keep, and what is old enough to be thinned out, or to cover what is.
+// Sift returns a filter for the files that Unneeded has to see, given the replica's snapshots, so
+// that a listing of millions need not be kept in memory: files that end at or before the newest
+// snapshot beyond keep, and files old enough to be thinned out or to cover such files.
 func Sift(snapshots []Dated, keep time.Duration, thin []time.Duration, now time.Time) func(Dated) bool {
 	base, _ := oldestBase(snapshots, now.Add(-keep))
 	soonest := keep
@@ -69,9 +68,9 @@ func Sift(snapshots []Dated, keep time.Duration, thin []time.Duration, now time.
 	}
 }
 
-// oldestBase returns the TXID of the snapshot on which the oldest promised
-// restore point rests: the newest snapshot at or before the newest point that
-// is not younger than the cutoff.
+// oldestBase returns the TXID of the snapshot from which the oldest promised restore point is
+// restored: the newest snapshot at or before the newest point that is not younger than the
+// cutoff.
 func oldestBase(files []Dated, cutoff time.Time) (base ltx.TXID, ok bool) {
 	var oldest ltx.TXID // the oldest promised point
 	for _, f := range files {
@@ -87,12 +86,12 @@ func oldestBase(files []Dated, cutoff time.Time) (base ltx.TXID, ok bool) {
 	return base, ok
 }
 
-// thinned returns the end of the higher level's file that covers f and lets it go, 0
-// where none does. The lowest file that does decides, and its age, which is that of the youngest it
-// covers: what lies under one file goes at one time, or the remaining would miss
-// a link. A file that no window merged (see NextWindow) stands in for the
-// levels up to its cover and is kept as long as they are.
-// Beyond keep, of which only the chain to the oldest promised point is needed, all are.
+// thinned returns the end of the higher level's file that covers f and is old enough that f can
+// be deleted, 0 if there is none. The covering file of the lowest level decides, by its own age,
+// which is that of the youngest file that it covers: all files under it are deleted together, or
+// the rest would have a gap. A file that was in no merge (see NextWindow) takes the place of files
+// of the levels below its cover and is kept as long as those. Beyond keep all covered files can
+// be deleted, since only the chain to the oldest promised point is needed there.
 func thinned(f Dated, runs [][]Dated, keep time.Duration, thin []time.Duration, now time.Time) ltx.TXID {
 	if f.Snapshot() {
 		return 0
@@ -115,8 +114,8 @@ func thinned(f Dated, runs [][]Dated, keep time.Duration, thin []time.Duration, 
 	return 0
 }
 
-// cover returns a file of run, one level sorted by min TXID, that spans f. Of
-// overlapping files only the nearest few are looked at: to miss one keeps more.
+// cover returns a file of run, one level sorted by min TXID, that spans f. Of overlapping files it
+// looks only at the nearest few: missing one only keeps more files.
 func cover(f Dated, run []Dated) *Dated {
 	i, _ := slices.BinarySearchFunc(run, f.MinTXID+1, func(g Dated, t ltx.TXID) int { return cmp.Compare(g.MinTXID, t) })
 	for k := i - 1; k >= max(0, i-4); k-- {

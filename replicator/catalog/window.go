@@ -8,8 +8,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Bounds of one merge: each input has buffers of its own, and the output is a temporary
-// file. What a week of days becomes may be larger.
+// Bounds of one merge: each input has its own buffers, and the output is a temporary file.
+// The file of a week may be larger.
 const (
 	maxMergeInputs = 256
 	maxMergeBytes  = 256 << 20
@@ -17,20 +17,20 @@ const (
 	week           = 7 * 24 * time.Hour
 )
 
-// Window is a run of files that become one file of a level.
+// Window is a run of files that are merged into one file of a level.
 type Window struct {
 	Level  int
 	Inputs []store.LTXFile
 	Until  ltx.TXID  // the level is done up to here
-	Due    time.Time // nothing to do before; zero with nothing to wait for
+	Due    time.Time // when there is something to do; zero: nothing to wait for
 }
 
-// NextWindow decides what a level is to be made of files (of lower levels, in any
-// order), when everything up to done has been dealt with. A window is merged once
-// it is over, so that no file grows; a window of a single file is passed over,
-// since a copy of it would only cost.
+// NextWindow decides which files (of lower levels, in any order) are merged next into a file of
+// a level, of which everything up to done has been dealt with. A window is merged once it is
+// over, so that no merged file has to grow; a window of a single file is skipped by the caller,
+// since merging would only copy it.
 //
-// It is pure: when gives a file's time.
+// when returns a file's time.
 func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.Duration, now time.Time,
 	when func(store.LTXFile) time.Time) Window {
 	first := next(files, level, done)
@@ -38,7 +38,7 @@ func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.D
 		if first = nearest(files, level, done); first == nil {
 			return Window{Level: level, Until: done}
 		}
-		done = first.MinTXID - 1 // what lies between was a snapshot, or is lost
+		done = first.MinTXID - 1 // the TXIDs in between are in a snapshot, or lost
 	}
 	end := when(*first).Truncate(interval).Add(interval)
 	if now.Before(end) {
@@ -58,14 +58,14 @@ func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.D
 		w.Inputs = append(w.Inputs, *f)
 		w.Until = f.MaxTXID
 	}
-	if len(w.Inputs) == 0 { // a clock that went back: the file's window is over, the file is later
+	if len(w.Inputs) == 0 { // the clock was set back, and when now gives a later time: take the file alone
 		w.Inputs, w.Until = []store.LTXFile{*first}, first.MaxTXID
 	}
 	return w
 }
 
-// next returns the file below level that begins right after done and reaches
-// farthest; nil when there is none. Snapshots begin chains and join none.
+// next returns the file below level that begins right after done and reaches farthest; nil if
+// there is none. It ignores snapshots, which begin chains.
 func next(files []store.LTXFile, level int, done ltx.TXID) (best *store.LTXFile) {
 	for i, f := range files {
 		if f.Level < level && f.MinTXID == done+1 && !f.Snapshot() && (best == nil || f.MaxTXID > best.MaxTXID) {
