@@ -5,12 +5,12 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Part is a condition within a policy's condition: of `a && (b || !c)` these are a, b
+// Part is one operand of a policy's condition: in `a && (b || !c)` the parts are a, b
 // and c.
 type Part struct {
 	Policy string
 	Of     string // when, until or unless
-	Expr   string // as it is written
+	Expr   string // as written
 	Range  hcl.Range
 
 	x hclsyntax.Expression
@@ -32,7 +32,7 @@ func (s *Set) Parts() (parts []Part) {
 	return parts
 }
 
-// conditions splits a condition where && and || join it.
+// conditions splits a condition at && and ||.
 func conditions(x hclsyntax.Expression) []hclsyntax.Expression {
 	switch x := x.(type) {
 	case nil:
@@ -51,8 +51,8 @@ func conditions(x hclsyntax.Expression) []hclsyntax.Expression {
 	return []hclsyntax.Expression{x}
 }
 
-// TruthsOf returns what the parts are worth; Unknown where the policy does not watch
-// the database.
+// TruthsOf returns the truth values of the parts; Unknown if the policy does not apply to the
+// database.
 func (s *Set) TruthsOf(parts []Part, in Input, tunes []TuneDecision) []Truth {
 	e := s.newEvaluation(in)
 	defer s.release(e)

@@ -13,11 +13,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
-// Evaluate decides what may be done to one database now. It is pure: the
-// states it is given are not changed, the new ones are in Decision.Next, and
-// the caller must call Finished when the Action it returned has ended.
+// Evaluate decides what may be done to one database now. It is pure: it does not change the
+// states it is given, but returns the new ones in Decision.Next. When the Action that it
+// returned has ended, the caller must call Finished.
 //
-// One policy on one database goes this way:
+// The life of one policy on one database:
 //
 //	                when is false (or until is true)
 //	    ┌────────────────────────────────────────────────────────┐
@@ -29,13 +29,13 @@ import (
 //	    │            │                  │    that refuses   │       │
 //	    │            │                  │    is reported    └──► backoff  (it did not)
 //	    └────────────┴──────────────────┴────────────────────────────┘
-//	             when the rest is over: where the condition says
+//	             when the rest is over: the phase depends on the condition
 //
-// Guards are asked in the order of Guards(). An unknown condition holds the
-// policy where it is and never arms it; a condition that has not been seen to
-// hold for longer than `for` starts over. A policy with `until` that has acted
-// is engaged: it runs its ladder again, at the pace of its backoff, without
-// `when` and `for`, until `until` is true.
+// Guards are checked in the order of Guards(). While its condition is unknown, a policy is not
+// armed, but keeps the time for which the condition has held; a condition that goes unobserved for
+// longer than both `for` and five minutes starts over. A policy with `until` that has acted
+// is engaged: it runs its ladder again, at the pace of its backoff and without regard to `when`
+// and `for`, until `until` is true.
 func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 	e := s.newEvaluation(in)
 	defer s.release(e)
@@ -66,7 +66,7 @@ func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 		case st.st.Phase == Armed:
 			st.guard(floor)
 		case !st.armsAt.IsZero():
-			// What would refuse then is no answer to why it does not act now.
+			// A guard that would refuse after that does not explain why the policy does not act now.
 			st.guard(floor)
 			st.earliest = st.foresee()
 			st.refusals, st.leftOut = st.refusals[:0], ""
@@ -88,11 +88,11 @@ func (s *Set) Evaluate(in Input, states map[string]PolicyState) Decision {
 	return d
 }
 
-// blank is the state of a policy that nothing is to be remembered of.
+// blank is the state of a policy about which there is nothing to remember.
 var blank = PolicyState{Version: StateVersion, Phase: Inactive}
 
-// next returns the new states: the old ones themselves where nothing has changed, as
-// is so at most ticks. What is blank is left out.
+// next returns the new states, without blank ones. If nothing has changed, as at most ticks, it
+// returns the old map itself.
 func next(steps []step, states map[string]PolicyState, now time.Time) map[string]PolicyState {
 	changed, gone := false, len(states)
 	for i := range steps {
@@ -118,8 +118,8 @@ func next(steps []step, states map[string]PolicyState, now time.Time) map[string
 		return out
 	}
 	for name, st := range states {
-		// The state of a policy that the configuration no longer has is kept for a
-		// while: one that comes back must not have lost its cooldown.
+		// Keep the state of a policy that was removed from the configuration for a while: if it
+		// comes back, its cooldown must not be lost.
 		here := slices.ContainsFunc(steps, func(s step) bool { return s.p.Name == name })
 		if !here && now.Sub(later(st.Ended, st.Seen)) < rememberGone {
 			out[name] = st
@@ -128,8 +128,8 @@ func next(steps []step, states map[string]PolicyState, now time.Time) map[string
 	return out
 }
 
-// truths returns which windows are open. The map is shared by the decisions that find
-// the same; nobody changes it.
+// truths returns which windows are open. Decisions with the same result share the map; nobody
+// may change it.
 func (s *Set) truths(states []lang.WindowState) map[string]Truth {
 	if last := s.shown.Load(); last != nil {
 		same := true
@@ -148,23 +148,23 @@ func (s *Set) truths(states []lang.WindowState) map[string]Truth {
 	return m
 }
 
-// rememberGone is how long the state of a policy is kept that has left the
-// configuration.
+// rememberGone is how long the state of a policy is kept after the policy was removed from
+// the configuration.
 const rememberGone = 30 * 24 * time.Hour
 
-// evaluation is one call of Evaluate. A thousand databases ask at each tick: its memory
-// is used again.
+// evaluation is the working memory of one call of Evaluate. It is reused, because a thousand
+// databases are evaluated at each tick.
 type evaluation struct {
 	set     *Set
 	in      Input
-	sample  *collector.Sample  // Input's, or an empty one where that is too old
-	fresh   bool               // it is not
+	sample  *collector.Sample  // Input's, or an empty one if that is too old
+	fresh   bool               // it is not too old
 	values  *lang.Evaluation   // without tunes
 	windows []lang.WindowState // in the order of the set's
 	steps   []step
 }
 
-// refusals counts those of all steps.
+// refusals counts the refusals of all steps.
 func (e *evaluation) refusals() (n int) {
 	for i := range e.steps {
 		n += len(e.steps[i].refusals)
@@ -172,7 +172,7 @@ func (e *evaluation) refusals() (n int) {
 	return n
 }
 
-// release gives an evaluation's memory back. Nothing that was returned refers to it.
+// release returns an evaluation's memory to the pool. No result refers to it.
 func (s *Set) release(e *evaluation) {
 	e.in, e.sample = Input{}, nil
 	s.spare.Put(e)
@@ -186,12 +186,12 @@ func (s *Set) newEvaluation(in Input) *evaluation {
 	e.set, e.in, e.sample, e.fresh = s, in, in.Sample, true
 	replicas := in.Replicas
 	if off := in.Now.Sub(in.Sample.At); off > MaxSampleAge || off < -MaxSampleAge {
-		// Only a fresh sample may lead to an action. The name and path stay
-		// true; what was measured is not known any more.
+		// Only a fresh sample may lead to an action. Name and path remain valid; the measured
+		// values count as unknown.
 		e.sample = &collector.Sample{At: in.Now, DB: in.Sample.DB, Path: in.Sample.Path}
 		e.fresh = false
 		if len(in.Sample.Replicas) > 0 {
-			replicas = []string{"?"} // one that does not report: the worst of them is unknown
+			replicas = []string{"?"} // a replica that does not report: the worst of them is unknown
 		}
 	}
 	s.program.Begin(e.values, lang.Moment{Now: in.Now, Sample: e.sample, History: in.History, Labels: in.Labels,
@@ -201,7 +201,7 @@ func (s *Set) newEvaluation(in Input) *evaluation {
 	return e
 }
 
-// step is one policy's part of an evaluation.
+// step is the evaluation of one policy.
 type step struct {
 	e      *evaluation
 	p      *Policy
@@ -212,14 +212,14 @@ type step struct {
 
 	stallBudget time.Duration
 	refusals    []Refusal
-	leftOut     string    // why the ladder goes without its TRUNCATE; "": it does not
-	armsAt      time.Time // when its condition will have held for `for`; zero: it has, or does not hold
+	leftOut     string    // why the ladder runs without its TRUNCATE; "": it has it
+	armsAt      time.Time // when its condition will have held for `for`; zero: it already has, or it does not hold
 	earliest    time.Time
 	reason      string
 }
 
-// clamp mends times that lie in the future because the clock was set back:
-// nothing may wait longer than it would have waited from now.
+// clamp corrects times that are in the future because the clock was set back: no wait may be
+// longer than if it began now.
 func (s *step) clamp(now time.Time) {
 	st := &s.st
 	for _, t := range []*time.Time{&st.PendingSince, &st.Seen, &st.ArmedSince, &st.Started, &st.Ended, &st.Truncation,
@@ -241,12 +241,12 @@ func (s *step) clamp(now time.Time) {
 	}
 }
 
-// evidenceGap returns how long a condition may go unseen and still count as
-// having held throughout.
+// evidenceGap returns how long a condition may go unobserved and still count as having held
+// throughout.
 func (p *Policy) evidenceGap() time.Duration { return max(p.For, 5*time.Minute) }
 
-// see takes in that the condition holds now. Time in which nobody looked does not
-// count, and after too much of it the condition starts over.
+// see notes that the condition holds now. Time in which it was not observed does not count,
+// and after too much of it the condition's time starts over.
 func (s *step) see(now time.Time) {
 	st := &s.st
 	gap := now.Sub(st.Seen)
@@ -256,7 +256,7 @@ func (s *step) see(now time.Time) {
 	case gap > s.e.maxGap():
 		st.PendingSince = st.PendingSince.Add(gap)
 	case !st.ArmedSince.IsZero() && gap < s.e.maxGap()/2:
-		return // it is armed: when it was last seen matters by the half minute only
+		return // once it is armed, a resolution of half a minute is enough
 	}
 	st.Seen = now
 }
@@ -277,8 +277,8 @@ func (s *step) advance() {
 		case s.p.until == nil || until == True:
 			st.Engaged, st.Attempt = false, 0
 		case st.Rest == Cooldown && st.Phase != Running:
-			// The run succeeded but the goal is not reached: continue at the
-			// pace of the backoff, not of the cooldown.
+			// The run succeeded but the goal is not reached: continue after the backoff's pause, not
+			// after the cooldown.
 			if until == False {
 				st.Phase, st.Rest, st.Attempt = Backing, Backing, st.Attempt+1
 				st.ReadyAt = st.Ended.Add(s.p.backoff().After(st.Attempt))
@@ -326,7 +326,7 @@ func (s *step) advance() {
 	st.Phase = Armed
 }
 
-// want finds whether the policy wants to act.
+// want determines whether the policy wants to act.
 func (s *step) want() {
 	if s.st.Engaged {
 		until, why := s.values.Truth(s.p.until)
@@ -345,10 +345,10 @@ func (s *step) want() {
 	}
 }
 
-// choose lets the policies act that nothing refuses: every notice, and in each lane
-// the one with the highest priority, of equals the first in file order. A running
-// action keeps the others of its lane waiting. Notices come first: what is sent is
-// not to wait for what takes long.
+// choose selects the policies that act now, among those that no guard refuses: every notice, and
+// in each lane the one with the highest priority, or the first in file order. A running action
+// makes the others of its lane wait. Notices come first, so that they do not wait for something
+// that takes long.
 func choose(steps []step) (actions []*Action) {
 	for i := range steps {
 		s := &steps[i]
@@ -398,7 +398,7 @@ func chooseIn(lane Lane, steps []step) *Action {
 	return winner.start()
 }
 
-// mainOf returns the action that a person asks about.
+// mainOf returns the action that Decision.Action shows.
 func mainOf(actions []*Action) *Action {
 	for _, a := range actions {
 		if a.Kind.Lane() != LaneNone {
@@ -438,7 +438,7 @@ func (s *step) start() *Action {
 		a.Checkpoint = &budgeted
 	}
 	if a.Kind != ActNotify && len(a.Notify) > 0 {
-		// Beside another action the floor of notices holds as well.
+		// If it accompanies another action, the minimum interval of notifications applies too.
 		if !st.Noticed.IsZero() && now.Before(st.Noticed.Add(MinNotifyInterval)) {
 			a.Notify = nil
 		} else {
@@ -455,7 +455,7 @@ func (s *step) start() *Action {
 	return a
 }
 
-// because says in one sentence why the policy acts.
+// because returns one sentence that says why the policy acts.
 func (s *step) because() string {
 	x := s.p.when
 	what := "the condition holds"
@@ -465,14 +465,14 @@ func (s *step) because() string {
 	return what + ": " + s.values.Tree(x).Summary()
 }
 
-// decision reports the step.
+// decision returns the result of the step.
 func (s *step) decision() PolicyDecision {
 	d := PolicyDecision{Policy: s.p.Name, Phase: s.st.Phase, When: s.when, Reason: s.reason, Guards: s.refusals,
 		Severity: s.p.Severity}
 	if s.st.Phase == Armed || len(s.refusals) > 0 {
 		d.Refused, d.Reason = s.refusals[0].Guard, s.refusals[0].Reason
 		s.earliest = s.foresee()
-		// A rest is where the policy stands, though it would like to act.
+		// While it rests, the phase is the rest, although the policy would like to act.
 		switch d.Refused {
 		case GuardCooldown:
 			s.st.Phase = Cooldown
@@ -488,11 +488,11 @@ func (s *step) decision() PolicyDecision {
 	return d
 }
 
-// stuckAfter is how long a policy may be armed and refused before it says that it
-// does not come to act.
+// stuckAfter is how long a policy may be armed and refused before it is reported as
+// hindered.
 const stuckAfter = 24 * time.Hour
 
-// hindrance returns why the policy will not reach what it is for by waiting.
+// hindrance returns why waiting will not let the policy reach its goal.
 func (s *step) hindrance() string {
 	switch {
 	case s.leftOut != "":
@@ -522,7 +522,7 @@ func (s *step) refuse(g Guard, reason string, until time.Time) {
 	s.refusals = append(s.refusals, Refusal{g, reason, until})
 }
 
-// explain returns the trees of all the policy's expressions under one node.
+// explain returns the trees of all expressions of the policy under one node.
 func (s *step) explain() *Node {
 	top := &Node{Label: "policy", Expr: s.p.Name, Value: string(s.st.Phase), Known: s.when != Unknown}
 	for _, x := range []struct {

@@ -11,9 +11,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
-// foresee returns when the policy could act if all measurements stay as they are: once
-// no guard refuses any more, its window is open at that moment too, or max_defer is over.
-// Zero: it cannot be told.
+// foresee returns when the policy could act if all measurements stay as they are: when no guard
+// refuses any more and its window is open, or when max_defer has passed. Zero means that this
+// cannot be predicted.
 func (s *step) foresee() time.Time {
 	at := later(s.e.in.Now, s.armsAt)
 	for _, r := range s.refusals {
@@ -38,8 +38,8 @@ func (s *step) foresee() time.Time {
 	return opens
 }
 
-// opensFrom returns when the policy's window is open first, from a moment on; ok is
-// false where that cannot be told.
+// opensFrom returns when the policy's window is first open, beginning at a given time; ok is
+// false if that cannot be predicted.
 func (s *step) opensFrom(at time.Time) (opens time.Time, ok bool) {
 	if s.p.foretold {
 		return s.e.set.opensFrom(s.p, at)
@@ -56,7 +56,7 @@ func (s *step) opensFrom(at time.Time) (opens time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// scheduled reports whether a window goes by the calendar alone.
+// scheduled reports whether a window depends on the calendar alone.
 func (s *Set) scheduled(x hclsyntax.Expression) bool {
 	for _, t := range x.Variables() {
 		if len(t) < 2 {
@@ -70,19 +70,19 @@ func (s *Set) scheduled(x hclsyntax.Expression) bool {
 	return true
 }
 
-// opening is what is known of a policy's window: it is closed from a moment until it
-// opens. A thousand databases ask the same at each tick.
+// opening caches when a policy's window opens: it is closed from one time until the other. A
+// thousand databases ask for the same at each tick.
 type opening struct {
 	from, at time.Time
-	never    bool // it does not even open at the end
+	never    bool // it is not even open at the end of the search
 }
 
-// maxChanges bounds how far ahead an opening is looked for: two windows that are open
-// together need not meet.
+// maxChanges bounds the search for an opening: two windows that must be open at the same time
+// may never be.
 const maxChanges = 2000
 
-// opensFrom returns when the window of a policy that goes by the calendar is open
-// first, from a moment on. Windows are asked at their changes only.
+// opensFrom returns when the window of a policy that depends on the calendar alone is first open,
+// beginning at a given time. It examines windows only when they change.
 func (s *Set) opensFrom(p *Policy, from time.Time) (opens time.Time, ok bool) {
 	if known := p.opens.Load(); known != nil && !from.Before(known.from) && from.Before(known.at) {
 		return known.at, !known.never
@@ -107,7 +107,7 @@ func (s *Set) opensFrom(p *Policy, from time.Time) (opens time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// nextChange returns when the next of the scheduled windows opens or closes.
+// nextChange returns when one of the scheduled windows next opens or closes.
 func (s *Set) nextChange(now time.Time) (next time.Time) {
 	for _, w := range s.windows.Order {
 		if !w.Scheduled() {

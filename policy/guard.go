@@ -8,7 +8,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
-// guard asks every guard in order and keeps the refusals.
+// guard checks every guard in order and keeps the refusals.
 func (s *step) guard(f floors) {
 	s.guardMode()
 	s.guardPause()
@@ -23,7 +23,7 @@ func (s *step) guard(f floors) {
 	s.guardFloor(f)
 }
 
-// clock and date say when something is, with the zone, which is that of now.
+// clock and date format a time in now's time zone, and name the zone.
 func clock(now, t time.Time) string { return t.In(now.Location()).Format("15:04:05 MST") }
 
 func date(now, t time.Time) string { return t.In(now.Location()).Format("2006-01-02 15:04:05 MST") }
@@ -71,7 +71,7 @@ func (s *step) guardWindow() {
 	}
 	deadline := later(s.st.ArmedSince, s.armsAt).Add(s.p.MaxDefer)
 	if s.p.MaxDefer > 0 && !now.Before(deadline) {
-		return // it has waited long enough: outside the window is better than never
+		return // it has waited long enough: better outside the window than never
 	}
 	opens, known := s.opensFrom(now)
 	until := opens
@@ -93,7 +93,7 @@ func (s *step) guardWindow() {
 	s.refuse(GuardWindow, reason, until)
 }
 
-// outside says when the window opens.
+// outside returns a sentence that says when the window opens.
 func (p *Policy) outside(opensIn float64) string {
 	last := p.closed.Load()
 	if last == nil || last.opensIn != opensIn {
@@ -103,7 +103,7 @@ func (p *Policy) outside(opensIn float64) string {
 	return last.text
 }
 
-// guardRest holds the policy back between two runs.
+// guardRest makes the policy rest between two runs.
 func (s *step) guardRest() {
 	st := &s.st
 	if !s.e.in.Now.Before(st.ReadyAt) {
@@ -117,8 +117,8 @@ func (s *step) guardRest() {
 	s.refuse(GuardCooldown, "cooling down until "+clock(s.e.in.Now, st.ReadyAt), st.ReadyAt)
 }
 
-// guardHoldOff waits until what has just begun or been done can be judged: the watch of
-// the database, or another policy's action on it.
+// guardHoldOff waits until the effect of something recent can be judged: that watching the
+// database began, or that another policy acted on it.
 func (s *step) guardHoldOff() {
 	if s.p.HoldOff == 0 {
 		return
@@ -137,8 +137,8 @@ func (s *step) guardHoldOff() {
 	}
 }
 
-// guardReader looks before locking: TRUNCATE takes the write lock and then
-// waits for readers, so with one in the way it would stall writers for nothing.
+// guardReader refuses a TRUNCATE while a reader pins the WAL: TRUNCATE takes the write lock
+// and then waits for readers, so it would stall writers for nothing.
 func (s *step) guardReader() {
 	r, w := s.e.sample.Readers, s.e.sample.WAL
 	if !s.p.Ladder.Truncates() || r.Active == 0 || r.PinnedSince.IsZero() || r.OldestFrame >= w.Frames {
@@ -157,10 +157,10 @@ func reader(pid int, command string) string {
 	return fmt.Sprintf("reader %d (%s)", pid, command)
 }
 
-// guardStall leaves the TRUNCATE out where it would hold writers up beyond the
-// budget. PASSIVE harms nobody: it empties the WAL into the database, so that the
-// next writer starts at its beginning and it grows no further. Only with nothing for PASSIVE
-// to do is the policy refused.
+// guardStall leaves out the TRUNCATE if it would stall writers beyond the budget. PASSIVE harms
+// nobody: it copies the WAL into the database, so that the next writer starts at the WAL's
+// beginning and the WAL grows no further. The policy is refused only if PASSIVE has nothing to
+// do.
 func (s *step) guardStall() {
 	if !s.p.Ladder.Truncates() || s.stallBudget <= 0 {
 		return
@@ -179,7 +179,7 @@ func (s *step) guardStall() {
 	s.leftOut = reason
 }
 
-// floors is what was last done to a database, over all policies.
+// floors is when actions on a database last began, over all policies.
 type floors struct{ checkpoint, truncate, backup time.Time }
 
 func (f *floors) add(s *step) {
@@ -199,7 +199,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// guardFloor keeps the promises no policy can undo.
+// guardFloor enforces the limits that no policy can override.
 func (s *step) guardFloor(f floors) {
 	if s.blind() {
 		s.refuse(GuardFloor, "the database cannot be read now ("+orElse(s.e.in.Sample.Err, s.e.sample.State.String())+
@@ -226,8 +226,8 @@ func (s *step) guardFloor(f floors) {
 	s.floor(last, interval)
 }
 
-// blind reports that the action's object is not known well enough to act,
-// whatever the condition says ("when = true" reads nothing).
+// blind refuses an action whose object is not known well enough, whatever the condition says
+// ("when = true" reads nothing).
 func (s *step) blind() bool {
 	r := s.e.sample
 	if s.p.Kind == ActCheckpoint {

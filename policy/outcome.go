@@ -7,7 +7,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
-// succeeded reports whether an action did what its policy wanted.
+// succeeded reports whether an action achieved what its policy wanted.
 func succeeded(p *Policy, r ActionResult) bool {
 	if r.Err != nil {
 		return false
@@ -24,14 +24,14 @@ func succeeded(p *Policy, r ActionResult) bool {
 	return false
 }
 
-// drained reports whether a ladder whose TRUNCATE was left out did what it could.
+// drained reports whether a ladder without its TRUNCATE did all that it could.
 func drained(p *Policy, st PolicyState, r ActionResult) bool {
 	return r.Err == nil && p.Ladder != nil && p.Ladder.Truncates() && !st.Truncated &&
 		(r.Outcome == checkpoint.OutcomeComplete || r.Outcome == checkpoint.OutcomePartial)
 }
 
-// shortened reports whether a TRUNCATE has reset the WAL and cut its file, but not yet
-// all of it. That is progress, and the rest is due soon.
+// shortened reports whether a TRUNCATE has reset the WAL and cut off part of its file. That is
+// progress, and the rest follows soon.
 func shortened(r ActionResult) bool {
 	return r.Err == nil && r.Outcome == checkpoint.OutcomeShortened
 }
@@ -50,8 +50,8 @@ func outcomeWord(p *Policy, r ActionResult) string {
 	return string(p.Kind) + " done"
 }
 
-// Told returns the action with a message that says how it ended, for those it tells:
-// a notice that goes out beside a checkpoint must not sound as if that had worked.
+// Told returns the action with a message for its notifiers that says how it ended: a notice
+// about a checkpoint must not sound as if a failed one had worked.
 func (a Action) Told(r ActionResult) Action {
 	if a.Kind == ActNotify {
 		return a

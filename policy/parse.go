@@ -21,7 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/window"
 )
 
-// Defaults of what a policy leaves out.
+// Defaults of attributes that a policy does not set.
 const (
 	DefaultCheckpointCooldown = time.Minute
 	DefaultCooldown           = time.Hour // of every other action
@@ -35,9 +35,9 @@ func Blocks() []hcl.BlockHeaderSchema {
 		{Type: "policy", LabelNames: []string{"name"}}}
 }
 
-// Parse reads engine, window and policy blocks and checks every expression:
-// names, units, kinds, and what it might cost. The set is of use only if no
-// diagnostic is an error.
+// Parse reads engine, window and policy blocks and checks every expression: names, units,
+// kinds, and the possible cost. The set is usable only if no diagnostic is an
+// error.
 func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
 	p := &parsing{Decoder: hcldecode.Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc,
 		program: lang.NewProgram(sc)}}
@@ -52,7 +52,7 @@ func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
 	return p.set, p.Diags
 }
 
-// policies reads the policies, those of a for_each one by one.
+// policies reads the policies, and each instance of a policy with for_each.
 func (p *parsing) policies(blocks hcl.Blocks) {
 	var all []*foreach.Instance
 	for _, b := range blocks {
@@ -146,7 +146,7 @@ func (p *parsing) policy(b *hcl.Block) *Policy {
 	return pol
 }
 
-// neverActs reports what can be proven of a policy that will not do what it is for.
+// neverActs reports what can be proven about a policy that will never do what it is for.
 func (p *parsing) neverActs(pol *Policy, a hcl.Attributes, places map[string]hcl.Range) {
 	facts := p.set.factsOf(pol)
 	facts.Given = func(attribute string) bool { _, given := places[attribute]; return given }
@@ -165,13 +165,13 @@ func (p *parsing) neverActs(pol *Policy, a hcl.Attributes, places map[string]hcl
 	}
 }
 
-// contender is what is looked at when policies are compared.
+// contender is what the comparison of policies needs of one of them.
 type contender struct {
 	proof.Policy
 	places map[string]hcl.Range
 }
 
-// found reports a finding at its place.
+// found adds a finding at its place in the file.
 func (p *parsing) found(f proof.Finding, pol *Policy, places map[string]hcl.Range) {
 	at, given := places[f.Attribute]
 	switch {
@@ -187,7 +187,7 @@ func (p *parsing) found(f proof.Finding, pol *Policy, places map[string]hcl.Rang
 	}
 }
 
-// shadowed reports policies whose turn never comes.
+// shadowed reports policies that another policy always precedes.
 func (p *parsing) shadowed() {
 	if p.Diags.HasErrors() {
 		return
@@ -204,7 +204,7 @@ func (p *parsing) shadowed() {
 	}
 }
 
-// factsOf returns what can be proven something of.
+// factsOf returns the facts from which something can be proven.
 func (s *Set) factsOf(pol *Policy) proof.Policy {
 	f := proof.Policy{Name: pol.Name, Kind: string(pol.Kind), When: pol.when, Until: pol.until, Unless: pol.unless,
 		WindowOf: pol.window, Message: pol.message, Checkpoint: pol.Kind == ActCheckpoint,
@@ -249,7 +249,7 @@ func (p *parsing) action(pol *Policy, content *hcl.BodyContent) {
 	}
 }
 
-// nobody reports whether a notify attribute names none.
+// nobody reports whether a notify attribute names no notifier.
 func nobody(a *hcl.Attribute) bool {
 	if a == nil {
 		return true
@@ -264,7 +264,7 @@ func (p *parsing) tunes(pol *Policy, blocks hcl.Blocks) {
 		t := &Tune{Name: b.Labels[0], Range: b.DefRange}
 		t.Mode = TuneMode(p.Choice(a["mode"], string(TuneSuggest), string(TuneSuggest), string(TuneShadow), string(TuneApply),
 			string(TuneFreeze), "auto"))
-		if t.Mode == "auto" { // as it was called once
+		if t.Mode == "auto" { // its former name
 			t.Mode = TuneApply
 		}
 		if t.Name == "stall" && pol.Ladder != nil {
@@ -299,7 +299,7 @@ var defaultSource []byte
 // a configuration, those of default.hcl: a WAL above 64 MB for 30 seconds is
 // checkpointed until it is below 8 MB, at any time of day.
 func Defaults() *Set {
-	set, _ := builtIn() // without a mistake, as a test knows
+	set, _ := builtIn() // it has no mistake: a test checks that
 	return set
 }
 

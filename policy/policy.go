@@ -1,7 +1,7 @@
-// Package policy decides, from measurements alone, what may be done to a
-// database and when. It performs no I/O, reads no clock and starts no
-// goroutine: the same input always gives the same Decision. What is not known
-// stays unknown (Kleene logic), and an unknown never causes an action.
+// Package policy decides, from measurements alone, what may be done to a database and when.
+// It performs no I/O, reads no clock and starts no goroutine: the same input always gives the
+// same Decision. What is not known stays unknown (Kleene logic), and an unknown value never
+// causes an action.
 package policy
 
 import (
@@ -30,26 +30,26 @@ const (
 	MinBackupInterval     = time.Minute      // between two snapshots, or two verifications, of a database
 	MaxSampleAge          = 30 * time.Second // an older sample (or one from the future) makes everything unknown
 	ReaderPatience        = time.Second      // a reader that pins the WAL for longer stops a TRUNCATE
-	MaxRunning            = 24 * time.Hour   // an action not finished by then is taken for lost
+	MaxRunning            = 24 * time.Hour   // an action that has not finished by then counts as lost
 )
 
-// Set is all policies and windows of one configuration, parsed and checked.
-// It is immutable and may be shared.
+// Set has all policies and windows of one configuration, parsed and checked. It is immutable
+// and may be shared.
 type Set struct {
 	Policies []*Policy          // in file order
 	Windows  map[string]*Window // by name
 	DryRun   bool               // engine { mode = "dry_run" }: nothing acts
 
-	scope   *Scope                           // what the expressions see
+	scope   *Scope                           // what the expressions can read
 	program *lang.Program                    // every expression
 	windows *window.Set                      // the windows, as the program numbers them
-	shown   atomic.Pointer[map[string]Truth] // the windows' truths of the last decision: mostly the next one's too
-	spare   sync.Pool                        // evaluations to be used again
+	shown   atomic.Pointer[map[string]Truth] // the windows' truths in the last decision: usually the next one's too
+	spare   sync.Pool                        // evaluations to be reused
 }
 
-// What the expression language gives stands in this package's results.
+// Types of the expression language that appear in this package's results.
 type (
-	Scope   = lang.Scope   // what expressions see beyond the measurements
+	Scope   = lang.Scope   // what expressions can read besides measurements
 	History = lang.History // the recent past of one database
 	Node    = lang.Node    // an expression with its value
 	Truth   = lang.Truth   // a Kleene truth value
@@ -62,7 +62,7 @@ const (
 	True    = lang.True
 )
 
-// Scope returns what the set's expressions see beyond the measurements.
+// Scope returns what the set's expressions can read besides measurements.
 func (s *Set) Scope() *Scope { return s.scope }
 
 // WindowStates returns the state of every window for one database at one moment.
@@ -76,22 +76,22 @@ func (s *Set) WindowStates(in Input) map[string]lang.WindowState {
 	return states
 }
 
-// NewHistory returns an empty history that keeps what the set's over-time
-// functions read, and nothing where they read nothing.
+// NewHistory returns an empty history that keeps what the set's over-time functions read; if
+// they read nothing, it keeps nothing.
 func (s *Set) NewHistory() *History { return s.Retain(&History{}) }
 
-// Retain makes h keep what this set reads, for a set that replaces another,
-// and returns h. Values that stay keep their past.
+// Retain makes h keep what this set reads, when this set replaces another, and returns h.
+// Values that both read keep their past.
 func (s *Set) Retain(h *History) *History { return s.program.Retain(h) }
 
 // Policy is one policy block.
 type Policy struct {
 	Name                string
-	selection.Selection     // which databases it is for
+	selection.Selection     // the databases it applies to
 	Priority            int // higher goes first; equal: file order
 	DryRun              bool
 	For                 time.Duration // how long When must hold before it arms
-	MaxDefer            time.Duration // armed for so long, it acts outside its window; 0: never
+	MaxDefer            time.Duration // after being armed this long, it acts outside its window; 0: never
 	Cooldown            time.Duration // rest after a success
 	Severity            string        // info, warning or critical
 	Kind                ActionKind
@@ -99,23 +99,23 @@ type Policy struct {
 	Notify              []string
 	Tunes               []*Tune
 	Range               hcl.Range
-	HoldOff             time.Duration     // it does not act for so long after the watch began or another policy acted
-	Instance            *foreach.Instance // of a for_each; its own block where there is none
+	HoldOff             time.Duration     // it does not act for this long after watching began or another policy acted
+	Instance            *foreach.Instance // of a for_each; without one, the policy's own block
 
 	expressions
 	closed atomic.Pointer[closedReason]
 
-	walLimit float64                 // bytes of the WAL's file below which it never makes that smaller; 0: not known
-	foretold bool                    // its window goes by the calendar alone
-	opens    atomic.Pointer[opening] // of such a one
+	walLimit float64                 // it never shrinks a WAL file smaller than these bytes; 0: not known
+	foretold bool                    // its window depends on the calendar alone
+	opens    atomic.Pointer[opening] // of a policy that is foretold
 }
 
-// expressions are those of a policy; nil: it has none.
+// expressions are the expressions of a policy; nil: it has none.
 type expressions struct {
 	when, until, unless, window, message hclsyntax.Expression
 }
 
-// WindowsRead returns the names of the windows that some policy goes by.
+// WindowsRead returns the names of the windows that some policy depends on.
 func (s *Set) WindowsRead() (names []string) {
 	for _, p := range s.Policies {
 		for _, x := range []hclsyntax.Expression{p.when, p.until, p.unless, p.window, p.message} {
@@ -151,11 +151,11 @@ const (
 	ActNotify     ActionKind = "notify"
 )
 
-// Lane is what actions of a database contend for: of those in one lane one runs at
-// a time. A notice is in none: nothing holds it up.
+// Lane is a set of actions that exclude each other: in each lane of a database, one runs at a
+// time. A notice is in none, so nothing delays it.
 type Lane string
 
-// The lanes. A checkpoint runs beside an upload.
+// The lanes. A checkpoint may run beside an upload.
 const (
 	LaneNone       Lane = ""
 	LaneCheckpoint Lane = "checkpoint"
@@ -173,14 +173,14 @@ func (k ActionKind) Lane() Lane {
 	return LaneReplica
 }
 
-// A checkpoint as policies describe it.
+// A checkpoint in the words of policies.
 type (
 	Ladder  = ladder.Ladder  // steps under one stall budget
 	Step    = ladder.Step    // one stage
 	Backoff = ladder.Backoff // the pause after a fruitless run
 )
 
-// Input is what one evaluation may know.
+// Input is everything that one evaluation may depend on.
 type Input struct {
 	Now      time.Time
 	Sample   *collector.Sample
@@ -189,17 +189,17 @@ type Input struct {
 	Replicas []string          // names of the database's replicas, as "s3.main"; one missing from Sample is unknown
 	SkipTree bool              // leave PolicyDecision.Tree nil
 
-	// Leave Action.Why and Message empty: nobody reads them, and finding words takes longer than deciding.
+	// Leave Action.Why and Message empty, for callers that do not read them: the texts take longer than the decision.
 	SkipWords bool
 
-	Gap         time.Duration // so far apart two samples may be for a condition to have held between them; 0: a minute
-	PausedUntil time.Time     // an operator lets no action begin before then; notices continue
+	Gap         time.Duration // longest distance of two samples over which a condition counts as held; 0: a minute
+	PausedUntil time.Time     // no action begins before then, because an operator paused them; notices continue
 }
 
-// Guard names what keeps an armed policy from acting.
+// Guard names a reason that keeps an armed policy from acting.
 type Guard string
 
-// The guards, in the order in which they are asked.
+// The guards, in the order in which they are checked.
 const (
 	GuardNone     Guard = ""
 	GuardMode     Guard = "mode"     // dry run
@@ -208,10 +208,10 @@ const (
 	GuardWindow   Guard = "window"   // outside its window
 	GuardCooldown Guard = "cooldown" // resting after a success
 	GuardBackoff  Guard = "backoff"  // resting after a fruitless run
-	GuardHoldOff  Guard = "hold_off" // the watch has just begun, or another policy has just acted
+	GuardHoldOff  Guard = "hold_off" // watching has just begun, or another policy has just acted
 	GuardReader   Guard = "reader"   // a reader pins the WAL
-	GuardStall    Guard = "stall"    // predicted to hold writers up beyond the budget
-	GuardFloor    Guard = "floor"    // too soon or too little for the floors in the code
+	GuardStall    Guard = "stall"    // it would probably stall writers beyond the budget
+	GuardFloor    Guard = "floor"    // below the floors in the code: too soon, or too little
 	GuardTurn     Guard = "turn"     // another policy acts on this database, in the same lane
 )
 
@@ -221,14 +221,14 @@ func Guards() []Guard {
 		GuardStall, GuardFloor, GuardTurn}
 }
 
-// Decision is what an evaluation found for one database.
+// Decision is the result of an evaluation for one database.
 type Decision struct {
 	DB       string           `json:"db"`
 	At       time.Time        `json:"at"`
 	Policies []PolicyDecision `json:"policies"`
-	// the first of Actions that is no notice, else the first; nil: none
+	// the first of Actions other than a notice, or else the first; nil: none
 	Action  *Action                `json:"action,omitempty"`
-	Actions []*Action              `json:"actions,omitempty"` // to be run now: at most one a lane, and every notice
+	Actions []*Action              `json:"actions,omitempty"` // to be run now: at most one per lane, and every notice
 	Next    map[string]PolicyState `json:"-"`                 // the new states, by policy
 	Windows map[string]Truth       `json:"windows,omitempty"`
 	Tunes   []TuneDecision         `json:"tunes,omitempty"`
@@ -236,7 +236,7 @@ type Decision struct {
 	WALLimit float64 `json:"wal_limit_bytes,omitempty"`
 }
 
-// PolicyDecision is what an evaluation found for one policy.
+// PolicyDecision is the result of an evaluation for one policy.
 type PolicyDecision struct {
 	Policy  string `json:"policy"`
 	Phase   Phase  `json:"phase"`

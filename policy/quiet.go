@@ -9,44 +9,44 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
-// Quiet is what a learned window knows of a database: its week, hour by hour, and why
-// it is open now or not.
+// Quiet is what a learned window knows of a database: its week, hour by hour, and why it is
+// open or closed now.
 type Quiet struct {
 	DB      string    `json:"db"`
 	Window  string    `json:"window"`
 	At      time.Time `json:"at"`
-	Zone    string    `json:"timezone"` // by whose clock the week goes
-	Signal  string    `json:"signal"`   // as it is written
+	Zone    string    `json:"timezone"` // the time zone of the week
+	Signal  string    `json:"signal"`   // as written
 	Open    Truth     `json:"open"`
-	Changes time.Time `json:"changes,omitzero"` // when it opens, or closes; zero: cannot be told
+	Changes time.Time `json:"changes,omitzero"` // when it next opens or closes; zero: not known
 	Why     string    `json:"why"`              // one sentence
 
-	Learned   bool      `json:"learned"` // it has seen enough; until then the fallback holds
+	Learned   bool      `json:"learned"` // it has seen enough; until then the fallback applies
 	Since     time.Time `json:"since,omitzero"`
 	SeenSecs  float64   `json:"seen_seconds"`  // how much of the week it has seen
 	NeedsSecs float64   `json:"needs_seconds"` // how long it must have watched
-	Level     *float64  `json:"level"`         // up to here the signal counts as quiet
-	Expected  *float64  `json:"expected"`      // what it is like at this time of the week
-	Live      *float64  `json:"live"`          // what it is now
+	Level     *float64  `json:"level"`         // the signal counts as quiet up to this value
+	Expected  *float64  `json:"expected"`      // the signal's usual value at this time of the week
+	Live      *float64  `json:"live"`          // the signal's value now
 	Fallback  string    `json:"fallback,omitempty"`
 	Except    []string  `json:"except"`
 	Hours     []Hour    `json:"hours"` // of the week, from Monday 00:00: 168
 }
 
-// Hour is one hour of the week in the eyes of a learned window.
+// Hour is what a learned window knows of one hour of the week.
 type Hour struct {
 	Day      string   `json:"day"`  // Monday to Sunday
 	Hour     int      `json:"hour"` // 0 to 23
 	Value    *float64 `json:"value"`
 	Quiet    Truth    `json:"quiet"`    // whether the whole of it counts as quiet; unknown: never seen
 	Share    float64  `json:"share"`    // of its quarters that count as quiet
-	Evidence int      `json:"evidence"` // how many weeks have shown it; 0: taken from the same hour of other days
+	Evidence int      `json:"evidence"` // in how many weeks it was seen; 0: derived from the same hour of other days
 }
 
 // HoursOfWeek is how many hours a week has.
 const HoursOfWeek = 7 * 24
 
-// Learned lists the windows that learn, by name in order.
+// Learned lists the windows that learn, sorted by name.
 func (s *Set) Learned() (names []string) {
 	for _, w := range s.windows.Order {
 		if w.Learn != nil {
@@ -56,7 +56,7 @@ func (s *Set) Learned() (names []string) {
 	return names
 }
 
-// Quiet tells what a learned window knows of a database; ok is false for any other
+// Quiet returns what a learned window knows of a database; ok is false for any other kind of
 // window.
 func (s *Set) Quiet(window string, in Input) (q Quiet, ok bool) {
 	w := s.Windows[window]
@@ -83,7 +83,7 @@ func (s *Set) Quiet(window string, in Input) (q Quiet, ok bool) {
 	return q, true
 }
 
-// known returns a pointer to a value, nil where it is not known.
+// known returns a pointer to a value, or nil if it is not known.
 func known(v float64) *float64 {
 	if math.IsNaN(v) {
 		return nil
@@ -91,7 +91,7 @@ func known(v float64) *float64 {
 	return &v
 }
 
-// hoursOf puts the quarters of the week together to hours.
+// hoursOf combines the quarters of the week into hours.
 func hoursOf(know lang.Learning) []Hour {
 	hours := make([]Hour, HoursOfWeek)
 	quarters := len(know.Week) / HoursOfWeek
@@ -122,7 +122,7 @@ func hoursOf(know lang.Learning) []Hour {
 	return hours
 }
 
-// whyQuiet says in one sentence why a learned window is as it is.
+// whyQuiet returns one sentence that says why a learned window is open or closed.
 func (s *Set) whyQuiet(l *Learn, st lang.WindowState, know lang.Learning, now time.Time) string {
 	for _, name := range l.Except {
 		if s.Windows[name].At(now).Open == True {

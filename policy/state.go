@@ -10,10 +10,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/stalls"
 )
 
-// Phase is where a policy stands with a database.
+// Phase is a policy's phase on one database.
 type Phase string
 
-// The phases of a policy; Evaluate's comment draws how they follow each other.
+// The phases of a policy; the comment of Evaluate has a diagram.
 const (
 	Inactive Phase = "inactive"
 	Pending  Phase = "pending"
@@ -29,15 +29,15 @@ func Phases() []Phase { return []Phase{Inactive, Pending, Armed, Running, Cooldo
 // StateVersion is the version of PolicyState's encoding.
 const StateVersion = 1
 
-// PolicyState is what must be remembered of a policy and a database between
-// two evaluations and over a restart. The zero value is a policy never seen.
+// PolicyState is what must be remembered about a policy on a database between two evaluations
+// and across a restart. The zero value is the state of a policy never evaluated.
 type PolicyState struct {
 	Version      int                  `json:"version"`
 	Phase        Phase                `json:"phase"`
 	PendingSince time.Time            `json:"pending_since,omitzero"` // since when the condition has held
 	Seen         time.Time            `json:"seen,omitzero"`          // when it was last seen to hold
 	ArmedSince   time.Time            `json:"armed_since,omitzero"`   // since when it would have acted
-	Engaged      bool                 `json:"engaged,omitempty"`      // it has acted and `until` is not reached
+	Engaged      bool                 `json:"engaged,omitempty"`      // it has acted, but `until` is not true yet
 	ReadyAt      time.Time            `json:"ready_at,omitzero"`      // end of the rest after a run
 	Rest         Phase                `json:"rest,omitempty"`         // what kind of rest: cooldown or backoff
 	Attempt      int                  `json:"attempt,omitempty"`      // fruitless runs in a row
@@ -45,14 +45,14 @@ type PolicyState struct {
 	Truncated    bool                 `json:"truncated,omitempty"`    // the last action's ladder had a TRUNCATE
 	Truncation   time.Time            `json:"truncation,omitzero"`    // when the last ladder with a TRUNCATE began
 	Ended        time.Time            `json:"ended,omitzero"`         // of the last action
-	Stall        time.Duration        `json:"stall,omitempty"`        // how long its writers had to wait
+	Stall        time.Duration        `json:"stall,omitempty"`        // how long writers had to wait for it
 	Stalls       stalls.Stalls        `json:"stalls,omitzero"`        // of the last truncations
 	Outcome      string               `json:"outcome,omitempty"`      // of the last action, in a word
-	Noticed      time.Time            `json:"noticed,omitzero"`       // when it last told somebody beside another action
+	Noticed      time.Time            `json:"noticed,omitzero"`       // when it last notified beside another action
 	Tunes        map[string]TuneState `json:"tunes,omitempty"`
 }
 
-// equal reports whether two states are the same; it may miss that.
+// equal reports whether two states are equal; it may report false for equal ones.
 func (st *PolicyState) equal(o *PolicyState) bool {
 	return st.Version == o.Version && st.Phase == o.Phase && st.PendingSince == o.PendingSince && st.Seen == o.Seen &&
 		st.ArmedSince == o.ArmedSince && st.Engaged == o.Engaged && st.ReadyAt == o.ReadyAt && st.Rest == o.Rest &&
@@ -65,9 +65,9 @@ func (st *PolicyState) equal(o *PolicyState) bool {
 // interrupted is the outcome of an action that died with its process.
 const interrupted = "interrupted"
 
-// UnmarshalJSON decodes a state and refuses versions it does not know. An
-// action that was running when the state was written died with its process:
-// it comes back as one that failed then. How long it rests, clamp says.
+// UnmarshalJSON decodes a state and rejects unknown versions. An action that was running when
+// the state was written died with its process, so it is decoded as one that failed then. clamp
+// limits how long the policy rests after that.
 func (st *PolicyState) UnmarshalJSON(data []byte) error {
 	type plain PolicyState
 	var p plain
@@ -86,8 +86,8 @@ func (st *PolicyState) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// DecodeStates decodes the states of a daemon that lives: what runs there continues
-// running.
+// DecodeStates decodes the states of a running daemon: actions that are running there are
+// still running.
 func DecodeStates(data []byte) (map[string]PolicyState, error) {
 	type plain PolicyState
 	var states map[string]plain
@@ -105,13 +105,13 @@ func DecodeStates(data []byte) (map[string]PolicyState, error) {
 	return out, nil
 }
 
-// interruptedPause is the least rest after an action that a crash cut short.
+// interruptedPause is the shortest rest after an action that a crash interrupted.
 const interruptedPause = 30 * time.Second
 
-// rest returns how long the policy rests at most, in the state it is in. An action
-// that a crash cut short may have been done, and may be what caused the crash: it
-// rests as after a success, and longer with each crash. A notice is sent again
-// soon: twice is better than never.
+// rest returns how long the policy rests at most in its present state. An action that a crash
+// interrupted may have been completed, and may even be the cause of the crash, so the policy
+// rests as after a success, and longer with each crash. A notice is repeated soon: better sent
+// twice than never.
 func (p *Policy) rest(st *PolicyState) time.Duration {
 	switch {
 	case st.Rest == Cooldown:
@@ -126,8 +126,8 @@ func (p *Policy) rest(st *PolicyState) time.Duration {
 	return max(pause, p.Cooldown)
 }
 
-// Finished returns the state after an action started at st.Started has ended:
-// cooldown after a success, backoff after anything else.
+// Finished returns the state after the action that started at st.Started has ended: cooldown
+// after a success, otherwise backoff.
 func (s *Set) Finished(st PolicyState, p *Policy, now time.Time, r ActionResult) PolicyState {
 	st.Version = StateVersion
 	st.Ended = now
@@ -139,8 +139,8 @@ func (s *Set) Finished(st PolicyState, p *Policy, now time.Time, r ActionResult)
 		st.Phase, st.Rest = Backing, Backing
 		st.ReadyAt = now.Add(p.backoff().Initial)
 	case drained(p, st, r):
-		// The TRUNCATE was left out, PASSIVE has done its part: look again soon,
-		// without growing pauses, since this is what keeps the WAL from growing.
+		// PASSIVE has done its part without the TRUNCATE. Try again soon and without growing
+		// pauses, because this is what keeps the WAL from growing.
 		st.Phase, st.Rest = Backing, Backing
 		st.ReadyAt = now.Add(p.backoff().Initial)
 	case succeeded(p, r):
@@ -152,7 +152,7 @@ func (s *Set) Finished(st PolicyState, p *Policy, now time.Time, r ActionResult)
 		}
 		st.PendingSince, st.ArmedSince, st.Seen = time.Time{}, time.Time{}, time.Time{}
 	case contended(r):
-		// Another checkpointer was at work for a moment: no failed attempt.
+		// Another checkpointer was at work for a moment: this is not a failed attempt.
 		st.Phase, st.Rest = Backing, Backing
 		st.ReadyAt = now.Add(MinCheckpointInterval)
 	default:

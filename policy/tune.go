@@ -15,9 +15,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
-// Tune adjusts one number so that a goal stays met. The number is seen by the
-// policy's expressions as tune.NAME; the one named "stall" is also the
-// ladder's stall budget, in seconds.
+// Tune adjusts one number so that a goal continues to be met. The policy's expressions read the
+// number as tune.NAME; the one named "stall" is also the ladder's stall budget, in
+// seconds.
 type Tune struct {
 	Name            string
 	Start, Min, Max float64
@@ -28,34 +28,34 @@ type Tune struct {
 	goal hclsyntax.Expression
 }
 
-// TuneMode is what becomes of what is learned.
+// TuneMode says how the result of the tuning is used.
 type TuneMode string
 
 // The modes of a tune block.
 const (
-	TuneSuggest TuneMode = "suggest" // one step from start is shown
-	TuneShadow  TuneMode = "shadow"  // the same, and it is counted which runs that step would have prevented
+	TuneSuggest TuneMode = "suggest" // it shows one step from start
+	TuneShadow  TuneMode = "shadow"  // the same, and it counts which runs that step would have prevented
 	TuneApply   TuneMode = "apply"   // the value moves, step by step
-	TuneFreeze  TuneMode = "freeze"  // it stays where it is, and nothing is learned
+	TuneFreeze  TuneMode = "freeze"  // it stays as it is, and nothing is learned
 )
 
-// TuneState is what a tune block remembers.
+// TuneState is the remembered state of a tune block.
 type TuneState struct {
-	Value    float64   `json:"value"`              // reached, or suggested
+	Value    float64   `json:"value"`              // in force, or suggested
 	Previous float64   `json:"previous,omitempty"` // before the last step; 0: there was none
-	Changed  time.Time `json:"changed,omitzero"`   // when it last moved: what was before says nothing of it
+	Changed  time.Time `json:"changed,omitzero"`   // when it last changed: evidence from before says nothing about it
 	Up       bool      `json:"up,omitempty"`       // the last step's direction
-	Judged   time.Time `json:"judged,omitzero"`    // end of the last run that was taken for evidence
+	Judged   time.Time `json:"judged,omitzero"`    // end of the last run that was used as evidence
 	Runs     int       `json:"runs,omitempty"`     // of the policy since Changed
-	Met      int       `json:"met,omitempty"`      // of those, after how many the goal was met
+	Met      int       `json:"met,omitempty"`      // after how many of those the goal was met
 	Missed   int       `json:"missed,omitempty"`
-	Frozen   time.Time `json:"frozen,omitzero"` // until then it does not move
+	Frozen   time.Time `json:"frozen,omitzero"` // it does not change before this time
 
 	ShadowRuns     int `json:"shadow_runs,omitempty"`
 	ShadowDiffered int `json:"shadow_differed,omitempty"` // runs that the suggested value would have prevented
 }
 
-// TuneDecision is what a tune block suggests, and on what evidence.
+// TuneDecision is what a tune block suggests, and the evidence for it.
 type TuneDecision struct {
 	Policy    string   `json:"policy"`
 	Name      string   `json:"name"`
@@ -65,7 +65,7 @@ type TuneDecision struct {
 	Goal      Truth    `json:"goal"`
 	Reason    string   `json:"reason"`
 
-	Literal   string  `json:"literal"` // Suggested as a configuration writes it: duration("150ms")
+	Literal   string  `json:"literal"` // Suggested in the syntax of a configuration: duration("150ms")
 	Attribute string  `json:"attribute"`
 	Start     float64 `json:"start"`
 	Min       float64 `json:"min"`
@@ -74,36 +74,36 @@ type TuneDecision struct {
 	TuneEvidence
 }
 
-// TuneEvidence is what speaks for and against a step.
+// TuneEvidence is the evidence for and against a step.
 type TuneEvidence struct {
 	Since  time.Time `json:"since,omitzero"` // of the last step
 	Runs   int       `json:"runs"`           // since then
 	Met    int       `json:"met"`
 	Missed int       `json:"missed"`
-	Needs  int       `json:"needs"` // runs, before it may move
+	Needs  int       `json:"needs"` // runs before it may change
 	Frozen time.Time `json:"frozen_until,omitzero"`
 
 	ShadowRuns     int `json:"shadow_runs"`
 	ShadowDiffered int `json:"shadow_differed"`
 }
 
-// A value moves by one step at a time: down by a quarter where its goal is missed, up
-// by a tenth where it has been met for six hours. Each step is judged by runs of its
-// own, no fewer than tuneRuns and none from before it: one slow run of last week cannot
-// push it further. A step that makes things worse is taken back, and so is a value at
-// which the policy no longer comes to act; then it stays there for a week.
+// A value changes by one step at a time: down by a quarter if its goal is missed, up by a tenth
+// if it has been met for six hours. Each step is judged by at least tuneRuns runs after it and
+// by none from before it, so that one slow run of last week cannot push the value further. A
+// step that makes things worse is undone, and so is a value at which the policy no longer acts;
+// then the value stays there for a week.
 const (
 	tuneDown     = 0.75
 	tuneUp       = 1.10
 	tuneRuns     = 5
 	tuneInterval = time.Hour
 	tunePatience = 6 * time.Hour
-	tuneStarved  = 24 * time.Hour // armed for so long without a run
+	tuneStarved  = 24 * time.Hour // armed for this long without a run
 	tuneFreeze   = 7 * 24 * time.Hour
 )
 
-// tune moves the policy's tune blocks, sets their values into the context and
-// reports them.
+// tune updates the policy's tune blocks, sets their values in the context and returns their
+// decisions.
 func (s *step) tune() []TuneDecision {
 	if s.p.Ladder != nil {
 		s.stallBudget = s.p.Ladder.StallBudget
@@ -130,7 +130,7 @@ func (s *step) tune() []TuneDecision {
 	return out
 }
 
-// learn takes in what has happened to a tune block since the last look.
+// learn updates a tune block with what has happened since the last call.
 func (s *step) learn(t *Tune) (st TuneState, reason string, goal Truth) {
 	now := s.e.in.Now
 	st, seen := s.st.Tunes[t.Name]
@@ -163,7 +163,7 @@ func (s *step) learn(t *Tune) (st TuneState, reason string, goal Truth) {
 	return st, orElse(reason, t.standing(st, goal, why, now)), goal
 }
 
-// ran reports whether a run has ended that no judgement has counted yet.
+// ran reports whether a run has ended that was not used as evidence yet.
 func (s *step) ran(st *TuneState) bool {
 	switch {
 	case s.st.Phase == Running || s.st.Ended.IsZero() || !s.st.Ended.After(st.Judged):
@@ -174,8 +174,8 @@ func (s *step) ran(st *TuneState) bool {
 	return s.p.Ladder == nil || !s.p.Ladder.Truncates() || s.st.Truncated
 }
 
-// starved reports whether the policy has wanted to act since the last step, for long,
-// and has not.
+// starved reports whether the policy has wanted to act for a long time since the last step, and
+// has not.
 func (s *step) starved(st TuneState, now time.Time) bool {
 	return !s.st.ArmedSince.IsZero() && now.Sub(later(s.st.ArmedSince, st.Changed)) > tuneStarved
 }
@@ -183,7 +183,7 @@ func (s *step) starved(st TuneState, now time.Time) bool {
 // isBudget reports whether the value is the ladder's stall budget.
 func (t *Tune) isBudget(p *Policy) bool { return t.Name == "stall" && p.Ladder != nil }
 
-// oneStep reports whether a value is start, or one step from it.
+// oneStep reports whether a value is start, or one step away from it.
 func (t *Tune) oneStep(v float64) bool {
 	return v == t.Start || v == t.down(t.Start) || v == t.up(t.Start)
 }
@@ -191,17 +191,17 @@ func (t *Tune) oneStep(v float64) bool {
 func (t *Tune) down(v float64) float64 { return max(t.Min, rounded(v*tuneDown)) }
 func (t *Tune) up(v float64) float64   { return min(t.Max, rounded(v*tuneUp)) }
 
-// rounded keeps three digits: what is shown, exported and in force is one number.
+// rounded keeps three digits, so that the value shown, exported and in force is the same.
 func rounded(v float64) float64 {
 	v, _ = strconv.ParseFloat(strconv.FormatFloat(v, 'g', 3, 64), 64)
 	return v
 }
 
-// move decides after a run.
+// move decides after a run whether to take a step.
 func (t *Tune) move(st *TuneState, goal Truth, now time.Time) string {
 	from := st.Value
 	if t.Mode != TuneApply {
-		from = t.Start // it is what the evidence is about
+		from = t.Start // the evidence is about this value
 	}
 	settled := now.Sub(st.Changed)
 	switch {
@@ -221,7 +221,7 @@ func (t *Tune) move(st *TuneState, goal Truth, now time.Time) string {
 	return ""
 }
 
-// to takes a step, from which on evidence is gathered again.
+// to takes a step; the collection of evidence starts again.
 func (t *Tune) to(st *TuneState, v float64, now time.Time, why string) string {
 	reason := fmt.Sprintf("%s in %d runs of %d: %s → %s", why, max(st.Met, st.Missed), st.Runs, t.literal(st.Value),
 		t.literal(v))
@@ -234,14 +234,14 @@ func (t *Tune) to(st *TuneState, v float64, now time.Time, why string) string {
 	return reason
 }
 
-// back takes a step back, and freezes the value.
+// back undoes the last step and freezes the value.
 func (t *Tune) back(st *TuneState, v float64, now time.Time, why string) string {
 	*st = TuneState{Value: v, Changed: now, Judged: st.Judged, Frozen: now.Add(tuneFreeze)}
 	return fmt.Sprintf("%s: back to %s, where it stays until %s", why, t.literal(v), st.Frozen.Format(time.DateOnly))
 }
 
-// Retune takes a tuned value back to where it was before its last step, or keeps it where
-// it is, at an operator's request. Either way it stays there for a week.
+// Retune undoes the last step of a tuned value, or keeps the value as it is, at an operator's
+// request. Either way the value stays as it is for a week.
 func (p *Policy) Retune(st PolicyState, name string, revert bool, now time.Time) (PolicyState, string, error) {
 	i := slices.IndexFunc(p.Tunes, func(t *Tune) bool { return t.Name == name })
 	if i < 0 {
@@ -264,12 +264,12 @@ func (p *Policy) Retune(st PolicyState, name string, revert bool, now time.Time)
 		reason = fmt.Sprintf("asked for by an operator: it stays at %s until %s", t.literal(to),
 			value.Frozen.Format(time.DateOnly))
 	}
-	st.Tunes = maps.Collect(maps.All(st.Tunes)) // a copy, also of none
+	st.Tunes = maps.Collect(maps.All(st.Tunes)) // a copy, even of nil
 	st.Tunes[name] = value
 	return st, reason, nil
 }
 
-// standing says where the block stands between two steps.
+// standing describes the state of the block between two steps.
 func (t *Tune) standing(st TuneState, goal Truth, why string, now time.Time) string {
 	known := st.Met + st.Missed
 	switch {
@@ -294,7 +294,7 @@ func (t *Tune) standing(st TuneState, goal Truth, why string, now time.Time) str
 	return orElse(why, "the goal is unknown: the value stays")
 }
 
-// decision reports a block.
+// decision returns the decision of a block.
 func (t *Tune) decision(p *Policy, st TuneState) TuneDecision {
 	d := TuneDecision{Policy: p.Name, Name: t.Name, Mode: t.Mode, Value: t.Start, Suggested: st.Value,
 		Literal: t.literal(st.Value), Attribute: "start", Start: t.Start, Min: t.Min, Max: t.Max, Unit: t.Unit.String(),
@@ -310,7 +310,7 @@ func (t *Tune) decision(p *Policy, st TuneState) TuneDecision {
 	return d
 }
 
-// literal writes a value as a configuration does.
+// literal returns a value in the syntax of a configuration.
 func (t *Tune) literal(v float64) string {
 	number := strconv.FormatFloat(v, 'f', -1, 64)
 	switch t.Unit {
@@ -330,8 +330,8 @@ func (t *Tune) literal(v float64) string {
 	return number
 }
 
-// shadow counts, as the policy begins to act, what its suggested values would have
-// done with this run.
+// shadow counts, when the policy begins to act, what its suggested values would have done to
+// this run.
 func (s *step) shadow() {
 	for _, t := range s.p.Tunes {
 		st, ok := s.st.Tunes[t.Name]
@@ -352,7 +352,7 @@ func (s *step) shadow() {
 	}
 }
 
-// AmountOf writes a tuned value for a person.
+// AmountOf formats a tuned value for people.
 func (d *TuneDecision) AmountOf(v float64) string {
 	switch d.Unit {
 	case lang.Seconds.String():

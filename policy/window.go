@@ -13,20 +13,20 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/window"
 )
 
-// When policies may act.
+// Windows: when policies may act.
 type (
-	Window = window.Window // a schedule, or one that learns
-	Learn  = window.Learn  // how it learns
+	Window = window.Window // follows a schedule, or learns
+	Learn  = window.Learn  // how a window learns
 )
 
-// closedReason is what a policy says that waits for a window. A thousand databases say
-// the same at each tick.
+// closedReason is the reason of a policy that waits for a window. It is cached, because a thousand
+// databases need the same text at each tick.
 type closedReason struct {
 	opensIn float64
 	text    string
 }
 
-// spansOf returns what can be foretold of a policy's window: nothing where it learns.
+// spansOf returns when a policy's window will be open, if that is known: not for one that learns.
 func (s *Set) spansOf(x hclsyntax.Expression) (w proof.Window) {
 	if x == nil || !s.scheduled(x) {
 		return w
