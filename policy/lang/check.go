@@ -16,13 +16,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
-// checker finds unknown names, mixed units and wrong kinds of value in one
-// expression before anything runs, and notes for its program what it reads.
+// checker finds unknown names, mixed units and values of the wrong kind in one expression before
+// anything runs, and records in its program what the expression reads.
 type checker struct {
 	*Program
 	diags hcl.Diagnostics
 	bound []string // variables of enclosing for expressions
-	over  int      // over-time functions around the expression
+	over  int      // number of over-time functions around the expression
 }
 
 func (c *checker) errorf(x hcl.Expression, summary, format string, args ...any) {
@@ -34,7 +34,7 @@ func (c *checker) report(sev hcl.DiagnosticSeverity, x hcl.Expression, summary, 
 		Subject: x.Range().Ptr()})
 }
 
-// expect checks an expression whose value must be of a kind.
+// expect checks an expression whose value must have a given unit.
 func (c *checker) expect(x hclsyntax.Expression, want Unit) {
 	got := c.unit(x)
 	switch x.(type) {
@@ -127,7 +127,7 @@ func (c *checker) expectNumber(x hclsyntax.Expression) Unit {
 	return u
 }
 
-// binary checks an operator's operands against each other.
+// binary checks the operands of an operator against each other.
 func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 	switch x.Op {
 	case hclsyntax.OpLogicalAnd, hclsyntax.OpLogicalOr:
@@ -174,7 +174,7 @@ func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 	return Bool
 }
 
-// mix reports units that do not go together and returns the common one.
+// mix reports units that cannot be combined, and returns the common one.
 func (c *checker) mix(x *hclsyntax.BinaryOpExpr, l, r Unit) Unit {
 	if l == Plain {
 		l, r = r, l
@@ -191,7 +191,7 @@ func (c *checker) mix(x *hclsyntax.BinaryOpExpr, l, r Unit) Unit {
 	return AnyUnit
 }
 
-// bare warns of a plain number beside a measured unit.
+// bare warns about a plain number that is combined with a measured unit.
 func (c *checker) bare(x *hclsyntax.BinaryOpExpr, l Unit) {
 	v, ok := literal(x.RHS)
 	n := toFloat(v)
@@ -214,7 +214,7 @@ func (c *checker) bare(x *hclsyntax.BinaryOpExpr, l Unit) {
 	}
 }
 
-// common checks that alternatives have one unit and returns it.
+// common checks that alternatives have the same unit and returns it.
 func (c *checker) common(x hclsyntax.Expression, parts ...hclsyntax.Expression) Unit {
 	u := AnyUnit
 	for _, p := range parts {
@@ -258,24 +258,24 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
 		}
 	}
 	if c.settled(x) {
-		// Everything is known here and now: let the function itself judge.
+		// All arguments are known now: let the function itself decide.
 		_, diags := x.Value(&hcl.EvalContext{Variables: c.scope.Variables, Functions: c.scope.functions()})
 		c.diags = append(c.diags, diags...)
 	}
 	return catalogue.UnitOf(x.Name)
 }
 
-// settled reports whether an expression reads nothing but what the configuration gives.
+// settled reports whether an expression reads only what the configuration provides.
 func (c *checker) settled(x hclsyntax.Expression) bool {
 	return !c.diags.HasErrors() && !slices.ContainsFunc(x.Variables(), func(t hcl.Traversal) bool {
 		return !isGiven(t.RootName())
 	})
 }
 
-// isGiven reports whether a root name is of what the configuration gives.
+// isGiven reports whether the configuration provides the values of a root name.
 func isGiven(root string) bool { return root == "var" || root == "local" || root == each.Name }
 
-// overTime checks a function over time and notes what it reads.
+// overTime checks a function over time and records what it reads.
 func (c *checker) overTime(x *hclsyntax.FunctionCallExpr, args int) Unit {
 	if len(x.Args) < 2 || len(x.Args) != args {
 		c.errorf(x, "Wrong number of arguments", "%s needs %d arguments: an expression first, then for example \"5m\".",
@@ -302,7 +302,7 @@ func (c *checker) overTime(x *hclsyntax.FunctionCallExpr, args int) Unit {
 	return u
 }
 
-// overTimeOf checks an expression whose past values are read, and has them kept.
+// overTimeOf checks an expression whose past values are read, and makes the history keep them.
 func (c *checker) overTimeOf(x hclsyntax.Expression) Unit {
 	c.over++
 	u := c.unit(x)
@@ -360,7 +360,7 @@ func unitOfType(t cty.Type, numeric Unit) Unit {
 	return AnyUnit
 }
 
-// Suggest returns " Did you mean …?" for the nearest of the names, or nothing.
+// Suggest returns " Did you mean …?" with the most similar of the names, or nothing.
 func Suggest(got string, names []string) string {
 	best, distance := "", max(2, len(got)/3)+1
 	slices.Sort(names)

@@ -14,9 +14,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/truth"
 )
 
-// Most expressions of policies are numbers and truths. Those are translated once
-// into functions that allocate nothing; what the translation does not know goes
-// through the expression library, a hundred times slower, with the same result
+// Most expressions of policies are numbers and truths. They are translated once into functions
+// that allocate nothing. What cannot be translated is evaluated by the expression library, a
+// hundred times slower, with the same result
 // (TestCodeAgreesWithTheLibrary).
 
 // code computes a number or a truth (0 or 1) at a moment; NaN is unknown.
@@ -25,7 +25,7 @@ type code func(*frame) float64
 // windowCode computes the state of a window at a moment.
 type windowCode func(*frame) WindowState
 
-// frame is what code reads: one database at one instant.
+// frame is the input of code: one database at one instant.
 type frame struct {
 	measured.Reading
 	now     time.Time
@@ -33,25 +33,25 @@ type frame struct {
 	labels  map[string]string
 	windows []WindowState      // by Program.Windows
 	tunes   map[string]float64 // of the policy
-	since   time.Time          // what was before is not looked at; zero: all is
+	since   time.Time          // values before this time are ignored; zero: none are
 }
 
-// reach returns how far back a window of time may look.
+// reach returns how far back a time window may look.
 func (f *frame) reach(window time.Duration) time.Duration {
 	if f.since.IsZero() {
 		return window
 	}
-	return max(0, min(window, f.now.Sub(f.since)-1)) // what led to that moment is not of it
+	return max(0, min(window, f.now.Sub(f.since)-1)) // the value that led to that moment is excluded
 }
 
-// coder translates expressions of a program.
+// coder translates the expressions of a program.
 type coder struct {
 	*Program
-	canFail bool // a division stands in it: where it is unknown, an error may be why
+	canFail bool // it contains a division: if it is unknown, an error may be the reason
 }
 
-// number translates an expression whose value is a number or a truth; nil where
-// it does not know how.
+// number translates an expression whose value is a number or a truth; it returns nil if it
+// cannot.
 func (c *coder) number(x hclsyntax.Expression) code {
 	if f, ok := c.constant(x); ok {
 		return func(*frame) float64 { return f }
@@ -102,14 +102,14 @@ func (c *coder) constant(x hclsyntax.Expression) (float64, bool) {
 	return toFloat(v), true
 }
 
-// Number returns the number that a compiled expression is which reads nothing measured;
-// ok is false for any other.
+// Number returns the value of a compiled numeric expression that reads no measurement; ok is
+// false for any other.
 func (p *Program) Number(x hclsyntax.Expression) (v float64, ok bool) {
 	return (&coder{Program: p}).constant(x)
 }
 
-// Constant returns the truth of a compiled condition that reads nothing measured; ok
-// is false for any other.
+// Constant returns the truth of a compiled condition that reads no measurement; ok is false for
+// any other.
 func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {
 	if x == nil {
 		return Unknown, false
@@ -121,8 +121,8 @@ func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {
 	return truth.Of(toFloat(v)), (v.IsNull() || v.Type() == cty.Bool)
 }
 
-// ConstantValue returns what a compiled expression is worth that reads nothing measured;
-// ok is false for any other.
+// ConstantValue returns the value of a compiled expression that reads no measurement; ok is false
+// for any other.
 func (p *Program) ConstantValue(x hclsyntax.Expression) (v cty.Value, ok bool) {
 	return (&coder{Program: p}).constantValue(x)
 }
@@ -137,7 +137,7 @@ func (c *coder) constantValue(x hclsyntax.Expression) (cty.Value, bool) {
 	if diags.HasErrors() || !v.IsWhollyKnown() {
 		return cty.NilVal, false
 	}
-	v, _ = v.UnmarkDeep() // it is compared here, and shown by nobody
+	v, _ = v.UnmarkDeep() // it is only compared, never shown
 	return v, true
 }
 
@@ -194,7 +194,7 @@ func (c *coder) binary(x *hclsyntax.BinaryOpExpr) code {
 			return func(f *frame) float64 { return 1 - eq(f) }
 		}
 		if lu, ru := c.units[x.LHS], c.units[x.RHS]; lu != ru && (lu == Bool || ru == Bool) {
-			return nil // true == 1 is the library's to judge
+			return nil // the library decides about true == 1
 		}
 	}
 	l, r := c.number(x.LHS), c.number(x.RHS)
@@ -269,10 +269,10 @@ func divided(l, r code, op func(a, b float64) float64) code {
 	}
 }
 
-// textOf reads text: what it is, and whether that is known; ok without set is null.
+// textOf reads text: its value, and whether it is known; ok without set means null.
 type textOf func(*frame) (s string, set, known bool)
 
-// textEqual translates a comparison of texts, nil for any other.
+// textEqual translates a comparison of texts; it returns nil for anything else.
 func (c *coder) textEqual(x *hclsyntax.BinaryOpExpr) code {
 	l, r := c.text(x.LHS), c.text(x.RHS)
 	if l == nil || r == nil {
@@ -365,8 +365,8 @@ func fold(args []code, op func(a, b float64) float64) code {
 	}
 }
 
-// overTime translates a function over time. Calls that say the same share their
-// result: it is computed once a tick for all policies.
+// overTime translates a function over time. Identical calls share their result, which is
+// computed once per tick for all policies.
 func (c *coder) overTime(f overTime, x *hclsyntax.FunctionCallExpr) code {
 	column := c.columnOf(x.Args[0])
 	if column == "" {
@@ -394,7 +394,7 @@ func (c *coder) overTime(f overTime, x *hclsyntax.FunctionCallExpr) code {
 	}
 }
 
-// window translates an expression that stands for a window.
+// window translates an expression whose value is a window.
 func (c *coder) window(x hclsyntax.Expression) windowCode {
 	switch x := x.(type) {
 	case *hclsyntax.ParenthesesExpr:
@@ -442,7 +442,7 @@ func (c *coder) windowNamed(name string) windowCode {
 	return nil
 }
 
-// finite makes an infinity unknown.
+// finite turns an infinity into an unknown value.
 func finite(v float64) float64 {
 	if math.IsInf(v, 0) {
 		return unknown

@@ -23,25 +23,25 @@ type Moment struct {
 	Sample   *collector.Sample
 	History  *History          // nil: over-time functions are unknown
 	Labels   map[string]string // of the database
-	Replicas []string          // replicas that ought to be in Sample; one that is not makes replica.* unknown
+	Replicas []string          // replicas that should be in Sample; a missing one makes replica.* unknown
 }
 
 // Evaluation is a program at a moment.
 type Evaluation struct {
 	program *Program
 	frame   *frame
-	ctx     *hcl.EvalContext // for what is not code; made when it is needed
+	ctx     *hcl.EvalContext // for what is not code; created when needed
 	own     frame            // what frame points to, unless it is shared
 }
 
-// At makes the program's expressions evaluable at a moment.
+// At returns an evaluation of the program at a moment.
 func (p *Program) At(m Moment) *Evaluation {
 	e := &Evaluation{}
 	p.Begin(e, m)
 	return e
 }
 
-// Begin makes an evaluation, which may have been used before, one of the program at a
+// Begin sets up an evaluation, which may have been used before, for the program at a
 // moment.
 func (p *Program) Begin(e *Evaluation, m Moment) {
 	e.program, e.ctx = p, nil
@@ -65,7 +65,7 @@ func (e *Evaluation) WithWindows(states map[string]WindowState) *Evaluation {
 	return e
 }
 
-// SetWindows gives the evaluation the states of Program.Windows, in that order.
+// SetWindows sets the states of Program.Windows, in that order.
 func (e *Evaluation) SetWindows(states []WindowState) { e.frame.windows, e.ctx = states, nil }
 
 // WithTunes returns the evaluation with tune.NAME for each value.
@@ -78,15 +78,15 @@ func (e *Evaluation) WithTunes(tunes map[string]float64) *Evaluation {
 	return &Evaluation{program: e.program, frame: &f}
 }
 
-// Since returns the evaluation with functions over time looking no further back than
-// at a moment.
+// Since returns the evaluation with functions over time that look back no further than the
+// given time.
 func (e *Evaluation) Since(t time.Time) *Evaluation {
 	f := *e.frame
 	f.since = t
 	return &Evaluation{program: e.program, frame: &f}
 }
 
-// context returns the values that expressions see, for the library.
+// context returns the values that the library's expressions can read.
 func (e *Evaluation) context() *hcl.EvalContext {
 	if e.ctx != nil {
 		return e.ctx
@@ -157,7 +157,7 @@ func (e *Evaluation) labels() cty.Value {
 	return cty.ObjectVal(labels)
 }
 
-// replica returns the values of one replica; a database without it has them unknown.
+// replica returns the values of one replica; they are unknown if the database does not have it.
 func (e *Evaluation) replica(name string) cty.Value {
 	one := e.frame.Reading.Only(name)
 	attrs := map[string]cty.Value{}
@@ -169,12 +169,12 @@ func (e *Evaluation) replica(name string) cty.Value {
 	return cty.ObjectVal(attrs)
 }
 
-// eval evaluates an expression by the library. An error makes it unknown and is
-// returned as a sentence without secrets.
+// eval evaluates an expression with the library. An error makes the value unknown and is returned
+// as a sentence without secrets.
 func (e *Evaluation) eval(x hcl.Expression) (v cty.Value, why string) {
 	defer func() {
-		// The expression library panics on some odd combinations of values;
-		// one policy's oddity must not stop the watch of a database.
+		// The expression library panics on some odd combinations of values. That must not stop the
+		// watching of a database.
 		if r := recover(); r != nil {
 			v, why = cty.DynamicVal, e.program.scope.scrub(fmt.Sprintf("evaluation failed: %v", r))
 		}
@@ -186,14 +186,14 @@ func (e *Evaluation) eval(x hcl.Expression) (v cty.Value, why string) {
 	return v, ""
 }
 
-// Source returns an expression as it is written, without its secrets.
+// Source returns an expression as written, without its secrets.
 func (e *Evaluation) Source(x hclsyntax.Expression) string { return e.program.Source(x) }
 
-// Source returns an expression as it is written, without its secrets.
+// Source returns an expression as written, without its secrets.
 func (p *Program) Source(x hclsyntax.Expression) string { return p.scope.scrub(p.scope.source(x)) }
 
-// Identity returns what tells a compiled expression from others: its source, and of which
-// instance it is.
+// Identity returns what distinguishes a compiled expression from others: its source and its
+// instance.
 func (p *Program) Identity(x hclsyntax.Expression) string { return p.scope.signalName(x) }
 
 // number evaluates an expression whose value is a number or a truth.
@@ -207,8 +207,8 @@ func (e *Evaluation) number(x hclsyntax.Expression) (v float64, why string) {
 	return toFloat(got), why
 }
 
-// Truth evaluates a condition; where it is unknown because of an error, why says
-// which. A missing expression is unknown.
+// Truth evaluates a condition. If it is unknown because of an error, why is that error. A missing
+// expression is unknown.
 func (e *Evaluation) Truth(x hclsyntax.Expression) (t Truth, why string) {
 	if x == nil {
 		return Unknown, ""
@@ -230,8 +230,8 @@ func (e *Evaluation) Truth(x hclsyntax.Expression) (t Truth, why string) {
 	return False, why
 }
 
-// Window evaluates an expression that stands for a window; where its state is
-// unknown because of an error, why says which.
+// Window evaluates an expression whose value is a window. If its state is unknown because of an
+// error, why is that error.
 func (e *Evaluation) Window(x hclsyntax.Expression) (st WindowState, why string) {
 	if code := e.program.windows[x]; code != nil {
 		return code(e.frame), ""
@@ -240,7 +240,7 @@ func (e *Evaluation) Window(x hclsyntax.Expression) (st WindowState, why string)
 	return stateOf(v), why
 }
 
-// Text renders a message. What is not known reads "unknown".
+// Text renders a message. Unknown values become "unknown".
 func (e *Evaluation) Text(x hclsyntax.Expression) string {
 	if t, ok := x.(*hclsyntax.TemplateExpr); ok {
 		out := ""

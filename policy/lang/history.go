@@ -17,26 +17,25 @@ import (
 // MaxWindow is how far back a History can look.
 const MaxWindow = series.MaxWindow
 
-// History is the recent past of one database, in bounded space. The zero value keeps
-// every measured name; one that went through Program.Retain keeps what over-time
-// functions read: measured names, and signals, which are evaluated once at each
-// sample; and of what learned windows look at a profile of the week. One goroutine
-// owns it.
+// History is the recent past of one database, in bounded space. The zero value keeps every
+// measured name. After Program.Retain it keeps what over-time functions read: measured names, and
+// signals, which are evaluated once at each sample. For the signals of learned windows it keeps
+// a profile of the week. One goroutine owns it.
 type History struct {
-	program *Program // what evaluates the signals; nil: there are none
+	program *Program // evaluates the signals; nil: there are none
 	reads   []int    // indexes into measured.Names of the first columns
 	store   series.Store
 	stall   float64 // seconds, of the last checkpoint
-	acted   bool    // stall is meant
-	fresh   bool    // no sample has been added since
+	acted   bool    // stall is valid
+	fresh   bool    // no sample has been added since stall was set
 	row     []float64
 	added   frame // the sample that is being added
 
-	begun, seen time.Time // since when it has been added to without a break, and when last; of this process
+	begun, seen time.Time // since when samples have come without a break, and the last one; of this process
 }
 
-// Retain makes h keep what the program's over-time functions read, and nothing
-// where they read nothing, and returns h. What stays keeps its past.
+// Retain makes h keep what the program's over-time functions read, and nothing if they read
+// nothing, and returns h. What stays keeps its past.
 func (p *Program) Retain(h *History) *History {
 	h.program, h.reads = p, slices.Sorted(maps.Keys(p.series))
 	names := namesOf(h.reads)
@@ -63,8 +62,8 @@ func namesOf(reads []int) (names []string) {
 	return names
 }
 
-// Add takes a sample in. A sample older than those kept means that the clock
-// was set back: what lies in its future is forgotten.
+// Add adds a sample. If it is older than samples already kept, the clock was set back: everything
+// that now lies in the future is dropped.
 func (h *History) Add(s *collector.Sample) {
 	h.watch(s)
 	if h.program == nil && h.store.Names() == nil {
@@ -79,7 +78,7 @@ func (h *History) Add(s *collector.Sample) {
 	h.added = frame{Reading: measured.Reading{Sample: s, Stall: unknown}, now: s.At, history: h}
 	f := &h.added
 	if h.fresh {
-		// What a checkpoint cost is one value, however long ago: over time it is runs that count.
+		// A checkpoint's stall is one value, however long ago it was: functions over time count runs.
 		f.Stall, h.fresh = h.stall, false
 	}
 	h.row = h.row[:0]
@@ -93,10 +92,10 @@ func (h *History) Add(s *collector.Sample) {
 	h.store.End()
 }
 
-// brokenAfter is how far apart two samples may be without a break between them.
+// brokenAfter is the distance of two samples from which on there is a break between them.
 const brokenAfter = time.Minute
 
-// watch notes since when the database has been seen.
+// watch updates since when the database has been measured.
 func (h *History) watch(s *collector.Sample) {
 	switch gap := s.At.Sub(h.seen); {
 	case s.State != collector.StateUp:
@@ -108,8 +107,8 @@ func (h *History) watch(s *collector.Sample) {
 	h.seen = s.At
 }
 
-// Unbroken returns since when the database has been measured without a break: since this
-// process began, or since it could be read again. Zero: it is not, or that is not known.
+// Unbroken returns since when the database has been measured without a break: since this process
+// began, or since it could be read again. Zero: it is not measured now, or this is not known.
 func (h *History) Unbroken() time.Time {
 	if h == nil {
 		return time.Time{}
@@ -117,9 +116,9 @@ func (h *History) Unbroken() time.Time {
 	return h.begun
 }
 
-// addSignals evaluates the signals on the sample under way, each after those within it.
+// addSignals evaluates the signals for the sample being added, inner ones first.
 func (h *History) addSignals(f *frame) {
-	var e *Evaluation // for those that are not code
+	var e *Evaluation // for signals that are not code
 	values := make(map[string]float64, len(h.program.learned))
 	for j, s := range h.program.signals {
 		var v float64
@@ -146,13 +145,13 @@ func (h *History) addSignals(f *frame) {
 	}
 }
 
-// ObserveStall records how long a checkpoint held writers up, for the
-// variable checkpoint.stall of later samples.
+// ObserveStall records how long a checkpoint stalled writers, for the variable
+// checkpoint.stall of later samples.
 func (h *History) ObserveStall(d time.Duration) {
 	h.stall, h.acted, h.fresh = d.Seconds(), true, true
 }
 
-// Stall returns the seconds the last checkpoint held writers up, NaN if none
+// Stall returns for how many seconds the last checkpoint stalled writers, or NaN if none
 // was run.
 func (h *History) Stall() float64 {
 	if h == nil || !h.acted {
@@ -191,8 +190,8 @@ func (h *History) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// UnmarshalJSON decodes a history. Columns that a program does not read go with the
-// next Retain.
+// UnmarshalJSON decodes a history. The next Retain drops columns that the program does not
+// read.
 func (h *History) UnmarshalJSON(data []byte) error {
 	var j series.Encoded
 	if err := json.Unmarshal(data, &j); err != nil {
@@ -205,15 +204,15 @@ func (h *History) UnmarshalJSON(data []byte) error {
 	return h.store.Decode(j)
 }
 
-// Learning says how far a learned window has come.
+// Learning is the progress of a learned window.
 type Learning struct {
 	Seen     time.Duration // how much of the week, by quarters of an hour
 	Since    time.Time     // of the first value; zero: none yet
-	Level    float64       // up to here the signal counts as quiet
-	Expected float64       // what it is like at this time of the week
-	Live     float64       // what it is now
-	Week     []float64     // what it is like in each quarter of an hour from Monday 00:00; NaN: not known
-	Weeks    []int         // how many weeks have shown each quarter; 0: other days speak for it
+	Level    float64       // the signal counts as quiet up to this value
+	Expected float64       // the signal's usual value at this time of the week
+	Live     float64       // the signal's value now
+	Week     []float64     // the usual value in each quarter of an hour from Monday 00:00; NaN: not known
+	Weeks    []int         // in how many weeks each quarter was seen; 0: derived from other days
 	Learned  bool          // it has seen enough
 }
 
@@ -230,8 +229,8 @@ func (e *Evaluation) profile(signal hclsyntax.Expression, location *time.Locatio
 	return nil
 }
 
-// Learned returns the state of a learned window; ok is false as long as it has not
-// learned enough. It is open where its week expects quiet and the signal is quiet now.
+// Learned returns the state of a learned window; ok is false until it has learned enough. The
+// window is open if its week predicts quiet for this time and the signal is quiet now.
 func (e *Evaluation) Learned(signal hclsyntax.Expression, location *time.Location, q float64,
 	minHistory time.Duration) (st WindowState, ok bool) {
 	p := e.profile(signal, location)
@@ -246,14 +245,14 @@ func (e *Evaluation) Learned(signal hclsyntax.Expression, location *time.Locatio
 	case quiet:
 		st.Open, st.OpensIn, st.ClosesIn = True, 0, change
 	case expected:
-		st.Open = False // not as it should be at this time; nobody knows for how long
+		st.Open = False // unusual for this time, for an unknown duration
 	default:
 		st.Open, st.OpensIn = False, change
 	}
 	return st, true
 }
 
-// Learning tells what a learned window knows.
+// Learning returns what a learned window has learned.
 func (e *Evaluation) Learning(signal hclsyntax.Expression, location *time.Location, q float64,
 	minHistory time.Duration) Learning {
 	p := e.profile(signal, location)

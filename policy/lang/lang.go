@@ -66,7 +66,7 @@ func (sc *Scope) scrub(s string) string {
 	return sc.Scrub(s)
 }
 
-// source returns an expression as it is written, on one line.
+// source returns an expression as written, on one line.
 func (sc *Scope) source(x hcl.Expression) string {
 	if s, ok := sc.text(x.Range()); ok {
 		return s
@@ -83,12 +83,12 @@ func (sc *Scope) text(r hcl.Range) (s string, ok bool) {
 	return strings.Join(strings.Fields(s), " "), ok
 }
 
-// signalName names the series of an expression: its source, or its place where
-// that is not at hand.
+// signalName names the series of an expression by its source, or by its place if the source is
+// not available.
 func (sc *Scope) signalName(x hcl.Expression) string {
 	r, of := x.Range(), ""
 	if instance := each.Of(x); instance != "" {
-		of = " of " + instance // which reads other values in the same words
+		of = " of " + instance // it reads other values in the same words
 	}
 	if s, ok := sc.text(r); ok {
 		return s + of
@@ -96,8 +96,8 @@ func (sc *Scope) signalName(x hcl.Expression) string {
 	return fmt.Sprintf("%s:%d", r.Filename, r.Start.Byte)
 }
 
-// Value evaluates an expression that reads no measurement: it sees variables,
-// locals, functions and what extra adds.
+// Value evaluates an expression that reads no measurement: it can read variables, locals,
+// functions and what extra adds.
 func (sc *Scope) Value(x hcl.Expression, extra map[string]cty.Value) (cty.Value, hcl.Diagnostics) {
 	vars := maps.Clone(sc.Variables)
 	if vars == nil {
@@ -115,36 +115,36 @@ func (sc *Scope) Value(x hcl.Expression, extra map[string]cty.Value) (cty.Value,
 	return v, append(diags, more...)
 }
 
-// Program is the expressions of one configuration, checked. Once the last is
-// compiled it does not change and may be shared.
+// Program has the checked expressions of one configuration. Once the last one is compiled it
+// does not change and may be shared.
 type Program struct {
 	Windows  []string        // names of windows that the expressions compiled next may read
 	Tunes    map[string]Unit // tune values that the expressions compiled next may read
-	Instance string          // of a for_each, to which the expressions compiled next belong; "": to none
+	Instance string          // instance of a for_each that the expressions compiled next belong to; "": none
 
 	scope   *Scope
 	units   map[hclsyntax.Expression]Unit // of every sub-expression
 	uses    map[string]bool               // root names that some expression reads
 	series  map[int]bool                  // indexes into measured.Names that over-time functions read
-	signals []*signal                     // what else they read, inner ones first
-	slots   map[string]int                // of the History's answers, by what is asked
+	signals []*signal                     // other expressions that they read, inner ones first
+	slots   map[string]int                // places of the History's answers, by query
 	learned []learned                     // signals of learned windows
 
 	codes   map[hclsyntax.Expression]code
 	windows map[hclsyntax.Expression]windowCode
-	canFail map[hclsyntax.Expression]bool // where it is unknown, an error may be why
+	canFail map[hclsyntax.Expression]bool // if it is unknown, an error may be the reason
 }
 
-// signal is an expression that functions over time read. It is evaluated once at
-// each sample, and its values are kept as a series of their own: they cannot be
-// had from thinned samples afterwards.
+// signal is an expression that functions over time read. It is evaluated once at each sample,
+// and its values are kept as a series of their own, because they cannot be computed from thinned
+// samples afterwards.
 type signal struct {
 	name string // its source
 	expr hclsyntax.Expression
-	code code // nil: through the library
+	code code // nil: the library evaluates it
 }
 
-// learned is a signal of which a week's profile is kept.
+// learned is a signal for which a profile of the week is kept.
 type learned struct {
 	signal   hclsyntax.Expression
 	location *time.Location
@@ -153,16 +153,16 @@ type learned struct {
 
 // NewProgram returns a program without expressions.
 func NewProgram(sc *Scope) *Program {
-	sc.functions() // evaluations share them, and must not make them
+	sc.functions() // create them now: evaluations share them
 	return &Program{scope: sc, units: map[hclsyntax.Expression]Unit{}, uses: map[string]bool{}, series: map[int]bool{},
 		slots: map[string]int{},
 		codes: map[hclsyntax.Expression]code{}, windows: map[hclsyntax.Expression]windowCode{},
 		canFail: map[hclsyntax.Expression]bool{}}
 }
 
-// Compile checks names, units, kinds and cost of an expression whose value
-// must be of a unit. The expression is nil where it cannot be evaluated at all;
-// with any other error in the diagnostics the program must not be used.
+// Compile checks names, units, kinds and cost of an expression whose value must have a unit. The
+// expression is nil if it cannot be evaluated at all. After any other error in the diagnostics
+// the program must not be used.
 func (p *Program) Compile(x hcl.Expression, want Unit) (hclsyntax.Expression, hcl.Diagnostics) {
 	e, diags := native(x)
 	if diags.HasErrors() {
@@ -182,7 +182,7 @@ func (p *Program) Compile(x hcl.Expression, want Unit) (hclsyntax.Expression, hc
 	return e, c.diags
 }
 
-// translate makes code of a checked expression, where it can be.
+// translate translates a checked expression to code, if that is possible.
 func (p *Program) translate(e hclsyntax.Expression) {
 	c := &coder{Program: p}
 	if p.units[e] == WindowUnit {
@@ -196,8 +196,8 @@ func (p *Program) translate(e hclsyntax.Expression) {
 	}
 }
 
-// columnOf returns the name of the series that an expression's values are kept in,
-// "" if there is none.
+// columnOf returns the name of the series that has an expression's values, or "" if there is
+// none.
 func (p *Program) columnOf(x hclsyntax.Expression) string {
 	if i := indexOf(x); i >= 0 {
 		return measured.Names[i].String()
@@ -219,7 +219,7 @@ func (p *Program) keep(x hclsyntax.Expression) {
 	p.signals = append(p.signals, &signal{name: p.scope.signalName(x), expr: x, code: (&coder{Program: p}).number(x)})
 }
 
-// slot returns the place of a query's answer, the same for queries that ask the same.
+// slot returns the place of a query's answer, which identical queries share.
 func (p *Program) slot(function string, q *series.Query) int {
 	key := fmt.Sprint(function, "\x00", q.Column, "\x00", q.Window, q.Extra)
 	n, ok := p.slots[key]
@@ -230,8 +230,8 @@ func (p *Program) slot(function string, q *series.Query) int {
 	return n
 }
 
-// CompileLearned compiles the signal of a learned window, of which a profile of the
-// week is kept by the clock of a place.
+// CompileLearned compiles the signal of a learned window, for which a profile of the week in a
+// time zone is kept.
 func (p *Program) CompileLearned(signal hcl.Expression, location *time.Location) (hclsyntax.Expression,
 	hcl.Diagnostics) {
 	e, diags := native(signal)
@@ -251,7 +251,7 @@ func (p *Program) CompileLearned(signal hcl.Expression, location *time.Location)
 	return e, c.diags
 }
 
-// UnitOf returns the unit of an expression's value as far as it can be told.
+// UnitOf returns the unit of an expression's value as far as it is known.
 func UnitOf(x hcl.Expression, sc *Scope) Unit {
 	e, diags := native(x)
 	if diags.HasErrors() {

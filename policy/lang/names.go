@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 )
 
-// members returns the names that may follow a root name, with their units;
-// nil for a root that does not exist.
+// members returns the names that may follow a root name, with their units, or nil for a root
+// that does not exist.
 func (c *checker) members(root string) map[string]Unit {
 	out := map[string]Unit{}
 	for _, v := range measured.Names {
@@ -115,7 +115,7 @@ func (c *checker) name(x *hclsyntax.ScopeTraversalExpr) Unit {
 	return c.deeper(x, root+"."+key, t[2:], u)
 }
 
-// given checks what an instance of a for_each was given: it is there, and of which unit.
+// given checks a value of a for_each instance: it must exist, and it returns its unit.
 func (c *checker) given(x *hclsyntax.ScopeTraversalExpr) Unit {
 	v, diags := x.Value(&hcl.EvalContext{Variables: c.scope.Variables})
 	if diags.HasErrors() {
@@ -134,7 +134,7 @@ func (c *checker) given(x *hclsyntax.ScopeTraversalExpr) Unit {
 	return unitOfType(v.Type(), Plain)
 }
 
-// step1 returns the name a step of a traversal leads to.
+// step1 returns the name that a step of a traversal selects.
 func step1(s hcl.Traverser) (key string, index bool) {
 	switch s := s.(type) {
 	case hcl.TraverseAttr:

@@ -8,8 +8,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
-// native returns the expression as native syntax, whatever file it came from:
-// in JSON a string is a template, and "${x}" alone is the expression x.
+// native converts the expression to native syntax, whatever file it came from: in JSON, a string
+// is a template, and "${x}" alone is the expression x.
 func native(x hcl.Expression) (hclsyntax.Expression, hcl.Diagnostics) {
 	if e, ok := x.(hclsyntax.Expression); ok {
 		limits.GuardDivision(e)
@@ -51,7 +51,7 @@ func native(x hcl.Expression) (hclsyntax.Expression, hcl.Diagnostics) {
 	return e, nil
 }
 
-// References returns what an expression refers to, in JSON too.
+// References returns what an expression refers to, also in JSON.
 func References(x hcl.Expression) []hcl.Traversal {
 	e, diags := native(x)
 	if diags.HasErrors() {

@@ -17,17 +17,17 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
-// past travels in the evaluation context under a name no expression can
-// write: it is how an over-time function finds the history and the instant it
-// is evaluated for.
+// past is how an over-time function finds the history and the instant for which it is evaluated.
+// It travels in the evaluation context under a name that no expression can
+// contain.
 type past struct{ e *Evaluation }
 
 const pastName = " past"
 
 var pastType = cty.Capsule("past", reflect.TypeFor[past]())
 
-// overTime is one function over time: parameters beyond the expression and the window
-// (the names of which they are), and the unit of its result.
+// overTime describes one function over time: the names of its parameters after the expression and
+// the window, and the unit of its result.
 type overTime struct {
 	series.Function
 	extra []string // "quantile" or "ahead"
@@ -40,7 +40,7 @@ func noUnit(Unit) Unit     { return AnyUnit }
 // overTimes is every function over time.
 var overTimes = overTimesOf(series.Functions)
 
-// OverTime reports whether a function is one over time.
+// OverTime reports whether a function is a function over time.
 func OverTime(function string) bool { _, is := overTimes[function]; return is }
 
 func overTimesOf(functions map[string]series.Function) map[string]overTime {
@@ -60,7 +60,7 @@ func overTimesOf(functions map[string]series.Function) map[string]overTime {
 	return out
 }
 
-// overTimeFunctions makes the language's functions from the table.
+// overTimeFunctions creates the language's functions from the table.
 func overTimeFunctions() map[string]function.Function {
 	out := make(map[string]function.Function, len(overTimes))
 	for name, f := range overTimes {
@@ -89,7 +89,7 @@ func overTimeFunctions() map[string]function.Function {
 	return out
 }
 
-// arguments reads the window and what follows it.
+// arguments reads the window and the parameters after it.
 func (f overTime) arguments(args []cty.Value) (window time.Duration, extra []float64, err error) {
 	if window, err = amounts.DurationValue(args[0]); err != nil {
 		return 0, nil, err
@@ -135,7 +135,7 @@ func pastOf(ctx *hcl.EvalContext) *past {
 	return nil
 }
 
-// seriesOf returns the values that x had within the window.
+// seriesOf returns the values of x within the window.
 func seriesOf(x hcl.Expression, p *past, window time.Duration) []series.Dot {
 	e, ok := x.(hclsyntax.Expression)
 	if p == nil || !ok {
@@ -145,7 +145,7 @@ func seriesOf(x hcl.Expression, p *past, window time.Duration) []series.Dot {
 		p.e.frame.reach(window))
 }
 
-// indexOf returns the index of the variable that x names, -1 if x is more.
+// indexOf returns the index of the variable that x names, or -1 if x is more than a name.
 func indexOf(x hcl.Expression) int {
 	t, ok := x.(*hclsyntax.ScopeTraversalExpr)
 	if !ok || len(t.Traversal) != 2 {
@@ -168,7 +168,7 @@ func variableIndex(t hcl.Traversal) int {
 	})
 }
 
-// toFloat returns a number's or a truth's value, NaN for anything else.
+// toFloat returns the value of a number or a truth, or NaN for anything else.
 func toFloat(v cty.Value) float64 {
 	v, _ = v.Unmark()
 	if !v.IsKnown() || v.IsNull() {

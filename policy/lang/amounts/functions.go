@@ -1,5 +1,5 @@
-// Package amounts turns text into amounts and back, "64MB" and "1h30m", and holds the
-// functions of the expression language that need nothing but their arguments.
+// Package amounts parses and formats amounts such as "64MB" and "1h30m", and has the functions
+// of the expression language that need nothing but their arguments.
 package amounts
 
 import (
@@ -43,7 +43,7 @@ func Functions() map[string]function.Function {
 	}
 }
 
-// parser makes a function from text or number to number.
+// parser returns a function that takes text or a number and returns a number.
 func parser(want string, parse func(string) (float64, error)) function.Function {
 	return function.New(&function.Spec{
 		Params: []function.Parameter{{Name: "value", Type: cty.DynamicPseudoType}},
@@ -125,8 +125,8 @@ func DurationValue(v cty.Value) (time.Duration, error) {
 	return ParseDuration(s.AsString())
 }
 
-// enormous reports whether a number is so large, or so near to zero, that to write it
-// out would take more time and memory than there is.
+// enormous reports whether a number is so large, or so near to zero, that writing out its digits
+// would take more time and memory than there is.
 func enormous(v cty.Value) bool {
 	if v.Type() != cty.Number || !v.IsKnown() || v.IsNull() {
 		return false
@@ -154,7 +154,7 @@ func human(render func(float64) string) function.Function {
 	})
 }
 
-// HumanBytes writes an amount of bytes, as "64 MB".
+// HumanBytes formats an amount of bytes, as "64 MB".
 func HumanBytes(n float64) string {
 	sign := ""
 	if n < 0 {
@@ -166,7 +166,7 @@ func HumanBytes(n float64) string {
 	return sign + humanize.Bytes(uint64(n))
 }
 
-// HumanSeconds writes a duration for a person, as "1h30m".
+// HumanSeconds formats a duration for people, as "1h30m".
 func HumanSeconds(n float64) string {
 	if math.Abs(n) >= math.MaxInt64/1e9 {
 		return strconv.FormatFloat(n, 'g', 4, 64) + " s"
@@ -185,8 +185,8 @@ func HumanSeconds(n float64) string {
 	return d.Round(10 * time.Microsecond).String()
 }
 
-// coalesce returns its first argument that is known and not null: the one
-// function with which a policy says what an unknown shall count as.
+// coalesce returns its first argument that is known and not null. It is the only function with
+// which a policy can replace an unknown value.
 func coalesce() function.Function {
 	p := function.Parameter{Name: "values", Type: cty.DynamicPseudoType, AllowNull: true, AllowUnknown: true,
 		AllowDynamicType: true}
@@ -216,7 +216,7 @@ func coalesce() function.Function {
 
 var wideFormat = regexp.MustCompile(`%[^%a-zA-Z]*\d{4}`)
 
-// format is the standard format function without widths that fill memory.
+// format is the standard format function, but refuses widths that would fill memory.
 func format() function.Function {
 	return function.New(&function.Spec{
 		Params:   []function.Parameter{{Name: "format", Type: cty.String}},

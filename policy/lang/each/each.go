@@ -1,5 +1,5 @@
-// Package each ties the expressions of a block with for_each to one of its instances:
-// each.key and each.value read what that instance was given.
+// Package each binds the expressions of a block with for_each to one of its instances: each.key
+// and each.value read the values of that instance.
 package each
 
 import (
@@ -7,16 +7,16 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Written is the name with which expressions refer to their instance.
+// Written is the name by which expressions refer to their instance.
 const Written = "each"
 
-// Name is the variable that holds what every instance was given, by the instance's name.
-// No expression can write it.
+// Name is the variable that has the values of all instances, by the instance's name. No
+// expression can contain it.
 const Name = " each"
 
-// Bind makes an expression read what one instance was given: each.value becomes that of
-// the instance. The expression changes, and must not be shared with another instance. For
-// "" there is no instance, and an expression that refers to one is an error.
+// Bind makes an expression read the values of one instance: each.value becomes that instance's.
+// It changes the expression, which must not be shared with another instance. If the instance is
+// "", there is none, and an expression that refers to one is an error.
 func Bind(x hclsyntax.Expression, instance string) hcl.Diagnostics {
 	return hclsyntax.VisitAll(x, func(n hclsyntax.Node) hcl.Diagnostics {
 		t, is := n.(*hclsyntax.ScopeTraversalExpr)
@@ -34,7 +34,7 @@ func Bind(x hclsyntax.Expression, instance string) hcl.Diagnostics {
 	})
 }
 
-// Of returns the instance that an expression is bound to, "" if it reads nothing of one.
+// Of returns the instance that an expression is bound to, or "" if it does not read one.
 func Of(x hcl.Expression) string {
 	for _, t := range x.Variables() {
 		if t.RootName() == Name && len(t) > 1 {

@@ -1,5 +1,5 @@
-// Package limits refuses expressions that would take too long or too deep a stack:
-// an evaluation cannot be interrupted, and an overflowing stack ends the process.
+// Package limits rejects expressions that would take too long or need too deep a stack: an
+// evaluation cannot be interrupted, and a stack overflow kills the process.
 package limits
 
 import (
@@ -16,8 +16,8 @@ import (
 // short list would run for days.
 const maxCost = 4 << 20
 
-// CheckCost refuses an expression that may take too long, given the values it
-// can read.
+// CheckCost rejects an expression that may take too long with the values it can
+// read.
 func CheckCost(x hclsyntax.Expression, variables map[string]cty.Value) hcl.Diagnostics {
 	sizes := map[string]float64{}
 	for name, v := range variables {
@@ -52,8 +52,8 @@ func sizeOf(v cty.Value) float64 {
 	return n
 }
 
-// cost returns an upper bound of the steps and of the size of the result.
-// Each node counts at least one; a for expression multiplies.
+// cost returns an upper bound for the number of steps and the size of the result. Each node
+// counts at least one; a for expression multiplies.
 func cost(x hclsyntax.Expression, sizes map[string]float64) float64 {
 	sum := func(parts ...hclsyntax.Expression) float64 {
 		n := 1.0

@@ -17,13 +17,13 @@ const (
 
 var huge = regexp.MustCompile(`^\s*[+-]?[0-9]*\.?[0-9]*[eE][+-]?0*[1-9][0-9]{3,}\s*$|^\s*[+-]?[0-9.]{1000,}`)
 
-// HugeNumber reports whether text, taken for a number, would be one whose digits take
-// more time and memory than there is: 1e99999999.
+// HugeNumber reports whether text, read as a number, would need more time and memory for its
+// digits than there is: 1e99999999.
 func HugeNumber(s string) bool { return huge.MatchString(s) }
 
-// CheckDepth refuses tokens that would parse into too deep a tree: brackets
-// within brackets, and long chains such as 1+1+1+…, a[0][0][0]… or nested
-// template directives, which nest without a bracket.
+// CheckDepth rejects tokens that would parse into too deep a tree: brackets within brackets,
+// long chains such as 1+1+1+… or a[0][0][0]…, and nested template directives, which need no
+// bracket.
 func CheckDepth(tokens hclsyntax.Tokens) hcl.Diagnostics {
 	type level struct {
 		open  hclsyntax.TokenType

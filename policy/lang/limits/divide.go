@@ -10,8 +10,8 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
-// Divide and Modulo are the operators' own, but for a divisor of zero: that
-// gives an infinity there, and would make "x / y > limit" true for want of a y.
+// Divide and Modulo are the operators' functions, but a divisor of zero is an error. The operators
+// return an infinity, which would make "x / y > limit" true if y is 0.
 var (
 	Divide = guarded(hclsyntax.OpDivide, stdlib.DivideFunc)
 	Modulo = guarded(hclsyntax.OpModulo, stdlib.ModuloFunc)
@@ -30,7 +30,7 @@ func guarded(op *hclsyntax.Operation, f function.Function) *hclsyntax.Operation 
 	})}
 }
 
-// GuardDivision makes every division of an expression one by Divide or Modulo.
+// GuardDivision makes all divisions of an expression use Divide or Modulo.
 func GuardDivision(x hclsyntax.Expression) {
 	_ = hclsyntax.VisitAll(x, func(n hclsyntax.Node) hcl.Diagnostics {
 		if b, ok := n.(*hclsyntax.BinaryOpExpr); ok {

@@ -1,5 +1,5 @@
-// Package measured is what can be measured of a database, by name: the unit of each
-// name, what it means, and how it is read out of a sample.
+// Package measured lists what can be measured of a database: for each name its unit, its
+// meaning, and how to read it from a sample.
 package measured
 
 import (
@@ -10,12 +10,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 )
 
-// Unit is what a number measures. Expressions are checked for mixing them.
+// Unit is what a number measures. Expressions must not mix different units.
 type Unit uint8
 
 // The units of values in expressions.
 const (
-	AnyUnit Unit = iota // not known, or free to combine
+	AnyUnit Unit = iota // not known, or compatible with all
 	Plain               // a bare number
 	Count
 	Bytes
@@ -26,13 +26,13 @@ const (
 	WindowUnit
 )
 
-// String returns the unit as it stands in messages.
+// String returns the unit as messages name it.
 func (u Unit) String() string {
 	return [...]string{"any", "a plain number", "a count", "bytes", "seconds", "a ratio", "text", "true or false",
 		"a window"}[u]
 }
 
-// Numeric reports whether the unit is one of numbers.
+// Numeric reports whether values of the unit are numbers.
 func (u Unit) Numeric() bool { return u >= Plain && u <= Ratio }
 
 // Name is one measured name, as wal.bytes.
@@ -43,27 +43,27 @@ type Name struct {
 	Read        func(*Reading) float64 // NaN: not known; truth values read as 0 and 1
 }
 
-// String returns the name as it is written.
+// String returns the name as written in expressions.
 func (n *Name) String() string { return n.Group + "." + n.Name }
 
-// TextName is one measured name that is text.
+// TextName is one measured name whose value is text.
 type TextName struct {
 	Group, Name string
 	Doc         string
 	Read        func(*Reading) (s string, ok bool) // ok is false where it is not known
 }
 
-// Reading is a sample with what the sample does not hold.
+// Reading is a sample together with values that are not in it.
 type Reading struct {
 	*collector.Sample
-	Stall    float64  // seconds for which the last checkpoint had writers wait; NaN: none yet
-	Expected []string // names that ought to be in Sample.Replicas
+	Stall    float64  // seconds for which the last checkpoint stalled writers; NaN: none yet
+	Expected []string // names that should be in Sample.Replicas
 
 	one     bool               // of one replica only
 	replica *collector.Replica // which; nil: it has not reported
 }
 
-// Only returns the reading of one replica alone.
+// Only returns the reading for one replica alone.
 func (r *Reading) Only(replica string) Reading {
 	one := *r
 	for i := range r.Sample.Replicas {
@@ -78,8 +78,8 @@ func (r *Reading) Only(replica string) Reading {
 
 var unknown = math.NaN()
 
-// Names is every measured number and truth. A History stores values in this order; its
-// encoding goes by name, so the order may change.
+// Names is every measured number and truth. A History stores values in this order, but encodes
+// them by name, so the order may change.
 var Names = []Name{
 	{"wal", "bytes", Bytes, "size of the WAL file",
 		wal(func(w *collector.WAL) float64 { return float64(w.SizeBytes) })},
@@ -201,8 +201,8 @@ func number(b bool) float64 {
 	return 0
 }
 
-// age returns the seconds from t to at; a clock that was set back must not
-// make an age negative.
+// age returns the seconds from t to at. It is never negative, even if the clock was set
+// back.
 func age(at, t time.Time) float64 {
 	if t.IsZero() {
 		return unknown
@@ -238,8 +238,8 @@ func replicaUnhealthy(_ time.Time, x *collector.Replica) float64 {
 }
 func replicaVerifiedAge(at time.Time, x *collector.Replica) float64 { return age(at, x.LastVerified) }
 
-// worst returns the largest of f over the replicas, none if there are none,
-// and unknown as long as a replica that ought to be there has not reported.
+// worst returns the largest value of f over the replicas, none if there are none, and unknown as
+// long as a replica that should be there has not reported.
 func (r *Reading) worst(none float64, f func(time.Time, *collector.Replica) float64) float64 {
 	if r.one {
 		if r.replica == nil {
@@ -257,7 +257,7 @@ func (r *Reading) worst(none float64, f func(time.Time, *collector.Replica) floa
 	}
 	v := f(r.At, &r.Replicas[0])
 	for i := range r.Replicas[1:] {
-		v = max(v, f(r.At, &r.Replicas[i+1])) // the built-in max keeps NaN: one unknown makes the worst unknown
+		v = max(v, f(r.At, &r.Replicas[i+1])) // the built-in max returns NaN if one is NaN, so the worst is unknown
 	}
 	return v
 }

@@ -8,8 +8,8 @@ import (
 
 const historyVersion = 1
 
-// Encoded is the encoding of a Store: values by the name of their column, NaN as
-// null. Stall is carried for its owner.
+// Encoded is the encoding of a Store: values by the name of their column, NaN as null. Stall
+// belongs to the Store's owner.
 type Encoded struct {
 	Version  int                    `json:"version"`
 	Names    []string               `json:"names"`
@@ -30,7 +30,7 @@ type profileJSON struct {
 	Weeks  []int      `json:"n,omitempty"`
 }
 
-// Encode returns what is to be written so that the store survives a restart.
+// Encode returns what must be saved for the store to survive a restart.
 func (h *Store) Encode() Encoded {
 	j := Encoded{Version: historyVersion, Names: append([]string{}, h.names...)}
 	for _, t := range h.tiers {
@@ -60,7 +60,7 @@ func (h *Store) Encode() Encoded {
 	return j
 }
 
-// Decode takes over what Encode returned; samples out of order are left out.
+// Decode restores what Encode returned; it drops samples that are out of order.
 func (h *Store) Decode(j Encoded) error {
 	if j.Version != historyVersion || len(j.Tiers) != len(h.tiers) {
 		return fmt.Errorf("decode history: version %d with %d tiers was written by another release", j.Version, len(j.Tiers))
@@ -102,7 +102,7 @@ func (h *Store) Decode(j Encoded) error {
 	return nil
 }
 
-// storable returns what a value is stored as: nil where it is not known.
+// storable returns a value for the encoding, or nil if it is not known.
 func storable(v float64) *float64 {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return nil

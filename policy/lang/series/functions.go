@@ -10,12 +10,12 @@ import (
 // Dot is one value in time: seconds before now (negative), and the value.
 type Dot struct{ T, V float64 }
 
-// Function makes one value of at least two, oldest first. window is what they were
-// taken from, in seconds; extra what else the function is told.
+// Function computes one value from at least two, oldest first. window is the length in seconds of
+// the window that they come from; extra has the function's further arguments.
 type Function struct {
 	// the same values give the same result, however long ago they were
 	Steady bool
-	Apply  func(dots []Dot, window float64, extra []float64) float64 // may reorder them
+	Apply  func(dots []Dot, window float64, extra []float64) float64 // may reorder dots
 }
 
 // Query is a function over time, applied to one series.
@@ -24,7 +24,7 @@ type Query struct {
 	Column   string
 	Window   time.Duration
 	Extra    []float64
-	Slot     int // of its answer: queries that ask the same share one
+	Slot     int // place of its answer, which identical queries share
 }
 
 // Functions is every function over time.
@@ -47,7 +47,7 @@ func steady(f func([]Dot, []float64) float64) Function {
 	return Function{Steady: true, Apply: func(d []Dot, _ float64, x []float64) float64 { return f(d, x) }}
 }
 
-// increase adds up what a counter gained; a fall means it started over from 0.
+// increase adds up the increases of a counter; a decrease means that it started over from 0.
 func increase(d []Dot) float64 {
 	sum := 0.0
 	for i := 1; i < len(d); i++ {
@@ -60,7 +60,7 @@ func increase(d []Dot) float64 {
 	return sum
 }
 
-// average weighs each value by how long it held.
+// average weighs each value by how long it lasted.
 func average(d []Dot, _ []float64) float64 {
 	sum := 0.0
 	for i := 1; i < len(d); i++ {
@@ -89,7 +89,7 @@ func Quantile(d []Dot, q float64) float64 {
 	return d[lo].V + (d[hi].V-d[lo].V)*(rank-float64(lo))
 }
 
-// ewma is the mean with weights that halve every window's half.
+// ewma is the mean with weights that halve with every half of the window.
 func ewma(d []Dot, window float64, _ []float64) float64 {
 	sum, weights := 0.0, 0.0
 	for _, x := range d {

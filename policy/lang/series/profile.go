@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A learned window looks at the week by quarters of an hour. Thinned samples could
-// not tell them: a nightly batch of ten minutes would fall between two.
+// A learned window divides the week into quarters of an hour. Thinned samples would not suffice:
+// a nightly batch of ten minutes could fall between two of them.
 const (
 	bucketLength = 15 * time.Minute
 	bucketsOfDay = int(24 * time.Hour / bucketLength)
@@ -18,24 +18,24 @@ const BucketsOfWeek = 7 * bucketsOfDay
 
 var unknown = math.NaN()
 
-// Profile is what a signal is like in each quarter of an hour of the week, by the
-// clock of a place: the mean over the last such quarter, blended half and half with
-// what the weeks before have left.
+// Profile has a signal's usual value in each quarter of an hour of the week, by the clock of a
+// time zone: the mean over the last such quarter, averaged half and half with the value from
+// the weeks before.
 type Profile struct {
 	began  time.Time // of the first value
 	values [BucketsOfWeek]float64
-	seen   [BucketsOfWeek]uint8 // in how many weeks; no more than 255
+	seen   [BucketsOfWeek]uint8 // in how many weeks; at most 255
 
 	index   int   // the quarter under way
-	ends    int64 // when it does, in nanoseconds
+	ends    int64 // when it ends, in nanoseconds
 	starts  int64
 	sum     float64
 	count   int
 	level   float64 // see quietLevel; NaN: to be computed
-	levelOf float64 // for which quantile
+	levelOf float64 // the quantile that level was computed for
 }
 
-// at returns the value of a quarter, NaN where it has never been seen.
+// at returns the value of a quarter, or NaN if it has never been seen.
 func (p *Profile) at(i int) float64 {
 	if p.seen[i] == 0 {
 		return unknown
@@ -43,8 +43,8 @@ func (p *Profile) at(i int) float64 {
 	return p.values[i]
 }
 
-// bucketOf returns the quarter of the week that a clock in the place shows at t, and
-// when it began and ends.
+// bucketOf returns the quarter of the week at t in the time zone, and when that quarter began and
+// ends.
 func bucketOf(t time.Time, location *time.Location) (index int, starts, ends int64) {
 	l := t.In(location)
 	day := (int(l.Weekday()) + 6) % 7 // from Monday
