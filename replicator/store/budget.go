@@ -12,33 +12,33 @@ import (
 const DefaultUploads = 4
 
 const (
-	largeUpload = 64 << 20 // bytes; what is larger never has the last place
-	turnOfLarge = 4        // every so many places the longest waiting large one is next
+	largeUpload = 64 << 20 // bytes; a larger upload never takes the last free place
+	turnOfLarge = 4        // of every so many places granted, one goes to a large upload
 )
 
-// Budget is what all uploads of a process share: how many go on at a time to one
-// endpoint, and how many bytes a second to all. Sixty databases that begin their first
-// snapshots at once would otherwise share the line until each part is too late and all
-// start over. An endpoint that hangs holds its own places only: see At.
+// Budget limits the uploads of a process: how many run at a time to one endpoint, and how
+// many bytes a second they send to all. Without it, sixty databases that begin their first
+// snapshots at once would share the line until every part times out and all start over. An
+// endpoint that hangs blocks only its own places: see At.
 //
-// Notes such as the lease wait for nothing. Files of level 0, which are what a restore
-// lacks, wait for no place but where the bandwidth is limited and has room for no more
-// senders; they have the larger share of it. The others wait in two queues, small before
-// large, but so that none waits for ever. A nil Budget limits nothing.
+// Small notes such as the lease never wait. Files of level 0, which hold the newest commits,
+// wait for a place only if a limited bandwidth has no room for another sender; they get the
+// larger share of it. All others wait in two queues, small before large, but so that none
+// waits for ever. A nil Budget limits nothing.
 type Budget struct {
 	*limits
 	*places // of one endpoint
 }
 
-// limits are what the endpoints have in common.
+// limits are shared by all endpoints.
 type limits struct {
-	mu        sync.Mutex // guards the places of all, too
-	atOnce    int        // of small and large together, of an endpoint
+	mu        sync.Mutex // also guards the places of all endpoints
+	atOnce    int        // places for small and large uploads together, for each endpoint
 	meter     meter
 	endpoints map[string]*places
 }
 
-// places are who uploads to one endpoint, and who waits for that.
+// places are the uploads to one endpoint that run or wait.
 type places struct {
 	granted int
 	urgent  queue
@@ -48,7 +48,7 @@ type places struct {
 
 func (p *places) bulky() int { return p.small.active + p.large.active }
 
-// queue is of uploads of one kind.
+// queue holds the uploads of one kind.
 type queue struct {
 	waiting []chan struct{} // in order
 	active  int
@@ -60,7 +60,7 @@ func (q *queue) next() {
 	q.active++
 }
 
-// drop takes one out that gives up waiting, false where its place came at the same moment.
+// drop removes an upload that gives up waiting; false: it was granted its place at the same moment.
 func (q *queue) drop(ready chan struct{}) bool {
 	i := slices.Index(q.waiting, ready)
 	if i >= 0 {
@@ -69,16 +69,16 @@ func (q *queue) drop(ready chan struct{}) bool {
 	return i >= 0
 }
 
-// NewBudget allows so many uploads at a time, and so many bytes a second; 0 is
-// DefaultUploads, and no limit.
+// NewBudget returns a budget of so many uploads at a time (0: DefaultUploads) and so many bytes
+// a second (0: no limit).
 func NewBudget(uploads int, bytesPerSecond int64) *Budget {
 	b := (&Budget{limits: &limits{endpoints: map[string]*places{}}}).At("")
 	b.Change(uploads, bytesPerSecond)
 	return b
 }
 
-// At returns the budget of uploads to an endpoint, which wait for no place that uploads to
-// another one have. All calls with the same name share the places.
+// At returns the budget for uploads to an endpoint, whose places are separate from those of
+// other endpoints. All calls with the same name share the places.
 func (b *Budget) At(endpoint string) *Budget {
 	if b == nil {
 		return nil
@@ -93,7 +93,7 @@ func (b *Budget) At(endpoint string) *Budget {
 	return &Budget{b.limits, of}
 }
 
-// Change sets other limits. Uploads under way go on, at the new speed.
+// Change sets new limits. Uploads under way continue at the new speed.
 func (b *Budget) Change(uploads int, bytesPerSecond int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -104,12 +104,12 @@ func (b *Budget) Change(uploads int, bytesPerSecond int64) {
 	b.grant()
 }
 
-// admitted is the context key of an upload that has its place already.
+// admitted is the context key that marks an upload as having its place already.
 type admitted struct{}
 
-// Admit waits for the place of one upload of about size bytes (0: not known) before
-// the work that leads to it begins; the Put that is given the context then waits no
-// more. The place is given back by done. A store without a Budget has room for all.
+// Admit waits for a place for one upload of about size bytes (0: unknown), before the work
+// that prepares it begins; a Put with the returned context does not wait again. done gives the
+// place back. With a store without a Budget, Admit does not wait.
 func Admit(ctx context.Context, st Store, size int64) (in context.Context, done func(), err error) {
 	seam, ok := As[*Seam](st)
 	if !ok || seam.budget == nil {
@@ -119,7 +119,7 @@ func Admit(ctx context.Context, st Store, size int64) (in context.Context, done 
 	return context.WithValue(ctx, admitted{}, true), done, err
 }
 
-// Admitted calls upload when it has its place, as Admit gives it.
+// Admitted calls upload with the context and the place that Admit gives.
 func Admitted(ctx context.Context, st Store, size int64, upload func(context.Context) error) error {
 	ctx, done, err := Admit(ctx, st, size)
 	if err != nil {
@@ -129,7 +129,7 @@ func Admitted(ctx context.Context, st Store, size int64, upload func(context.Con
 	return upload(ctx)
 }
 
-// admit waits until the upload may begin, and says how fast it may go.
+// admit waits until the upload may begin, and returns how fast it may send.
 func (b *Budget) admit(ctx context.Context, key string, body Body) (pace Pace, done func(), err error) {
 	done = func() {}
 	if b == nil {
@@ -137,7 +137,7 @@ func (b *Budget) admit(ctx context.Context, key string, body Body) (pace Pace, d
 	}
 	level, _, _, note := ParseLTXKey(key)
 	if strings.HasPrefix(key, sumsPrefix) {
-		level, note = 1, nil // not urgent, and as large as what it tells of
+		level, note = 1, nil // not urgent, and large for a large database
 	}
 	switch {
 	case note != nil:
@@ -156,7 +156,7 @@ func (b *Budget) admit(ctx context.Context, key string, body Body) (pace Pace, d
 	return pace, done, err
 }
 
-// bulk is the queue of an upload of about size bytes that is not urgent.
+// bulk returns the queue for a non-urgent upload of about size bytes.
 func (b *Budget) bulk(size int64) *queue {
 	if size > largeUpload {
 		return &b.large
@@ -193,8 +193,8 @@ func (b *Budget) leave(q *queue) {
 	b.grant()
 }
 
-// grant gives free places away, at all endpoints: what a limited bandwidth has room for is
-// theirs together. The caller holds mu.
+// grant gives free places to waiting uploads, at all endpoints, since they share the number of
+// senders that a limited bandwidth has room for. The caller holds mu.
 func (l *limits) grant() {
 	urgent, bulky := 0, 0
 	for _, p := range l.endpoints {
@@ -216,7 +216,7 @@ func (p *places) grantUrgent(most int) {
 	}
 }
 
-// grantBulk gives away what is free of that many places.
+// grantBulk gives free places to waiting uploads until most are taken.
 func (p *places) grantBulk(most int) {
 	for p.bulky() < most {
 		largeMay := len(p.large.waiting) > 0 && (p.large.active < most-1 || most == 1)

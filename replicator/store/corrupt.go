@@ -18,8 +18,8 @@ func (e *CorruptError) Error() string { return fmt.Sprintf("object %s is corrupt
 // Unwrap returns what is wrong with it.
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// UnreadableError says that the store does not give an object out, though it lists
-// it: a bad sector, a permission, a body that always breaks off.
+// UnreadableError says that an object that the store lists cannot be read: a bad sector, a
+// missing permission, a body that always breaks off.
 type UnreadableError struct {
 	Key   string
 	Tries int
@@ -38,9 +38,9 @@ func (e *UnreadableError) Error() string {
 // Unwrap returns the store's error.
 func (e *UnreadableError) Unwrap() error { return e.Err }
 
-// Unreadable blames err, with which reading an object ended, on the object, unless it
-// says something else: the object is gone or is another one, there is no replica, we
-// were told to stop.
+// Unreadable wraps err, an error of reading an object, in an *UnreadableError, unless err says
+// something more exact: the object is gone or corrupt, the bucket or directory is missing, or
+// ctx has ended.
 func Unreadable(ctx context.Context, key string, tries int, err error) error {
 	var corrupt *CorruptError
 	if err == nil || ctx.Err() != nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrMisplaced) ||

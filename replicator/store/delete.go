@@ -2,11 +2,11 @@ package store
 
 import "fmt"
 
-// DeleteError says which keys a Delete has left, of how many. All others are gone.
-// It matches every error of its keys with errors.Is.
+// DeleteError says which keys a Delete could not delete; all others are gone. errors.Is
+// matches it with the error of each of these keys.
 type DeleteError struct {
 	Asked   int
-	Refused []RefusedKey // in the order in which they were asked for, or answered
+	Refused []RefusedKey // in the order of the request, or of the store's answers
 }
 
 // RefusedKey is one key that was not deleted.
@@ -15,10 +15,10 @@ type RefusedKey struct {
 	Err error
 }
 
-// Add notes that key was not deleted.
+// Add records that key was not deleted.
 func (e *DeleteError) Add(key string, err error) { e.Refused = append(e.Refused, RefusedKey{key, err}) }
 
-// Err returns the error of a Delete of asked keys: nil where nothing was refused.
+// Err returns the error of a Delete of that many keys: nil if none was refused.
 func (e *DeleteError) Err(asked int) error {
 	if len(e.Refused) == 0 {
 		return nil
@@ -37,7 +37,7 @@ func (e *DeleteError) Has(key string) bool {
 	return false
 }
 
-// Error counts, and quotes the first.
+// Error says how many keys were refused, and quotes the first error.
 func (e *DeleteError) Error() string {
 	first := e.Refused[0].Err
 	if e.Asked == 1 {

@@ -14,11 +14,11 @@ import (
 // whose min TXID is 1 is a snapshot at any level.
 const SnapshotLevel = 9
 
-// sumsPrefix is what the keys of lists of page checksums begin with. They are bulk: a large
-// database's has many megabytes.
+// sumsPrefix begins the keys of lists of page checksums. They are uploaded as bulk: that of a
+// large database has many megabytes.
 const sumsPrefix = "sqlwatch/sums/"
 
-// dayLevel is the first level of files that hold what changed in a day or more.
+// dayLevel is the first level of files that hold the changes of a day or more.
 const dayLevel = 4
 
 // ErrKey is returned by ParseLTXKey for anything that is not exactly the key
@@ -56,8 +56,8 @@ func ParseLTXKey(key string) (level int, min, max ltx.TXID, err error) {
 // LevelPrefix is what every key of a level begins with.
 func LevelPrefix(level int) string { return fmt.Sprintf("%04x/", level) }
 
-// SumsKey returns where the checksums of a file's pages are kept, and whether they are: of
-// whole databases, and of what changed in a day or more. What is smaller is read itself.
+// SumsKey returns the key of the list of a file's page checksums, and whether there is one: for
+// snapshots, and for files with the changes of a day or more. Smaller files are read instead.
 func SumsKey(level int, min, max ltx.TXID) (key string, kept bool) {
 	if min > 1 && level < dayLevel {
 		return "", false
@@ -75,10 +75,10 @@ type LTXFile struct {
 // Snapshot reports whether the file stands on its own.
 func (f LTXFile) Snapshot() bool { return f.MinTXID == 1 }
 
-// Time returns when the newest batch of the file was taken, as far as the listing told.
+// Time returns when the newest batch of the file was taken, if its metadata is known.
 func (f LTXFile) Time() (t time.Time, known bool) { return MetadataTime(f.Object.Metadata) }
 
-// MetadataTime returns what MetaTimestamp says.
+// MetadataTime returns the time in MetaTimestamp.
 func MetadataTime(meta map[string]string) (time.Time, bool) {
 	t, err := time.Parse(time.RFC3339Nano, meta[MetaTimestamp])
 	return t.UTC(), err == nil

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Request is one request to a store: what is counted.
+// Request is one request to a store, as it is counted for metrics.
 type Request struct {
 	Operation string // put, multipart, get, head, list, delete
 	Reason    string // "" when it succeeded, otherwise a word of FailureReason

@@ -8,34 +8,34 @@ import (
 )
 
 const (
-	urgentChunk = 64 << 10               // bytes at a time of what is urgent, so that
-	bulkShare   = 4                      // a bulk upload, of whose chunks it has so many, has a fraction of its share
-	leastChunk  = 4 << 10                // what a connection's buffer holds: less moves nothing
-	longestTurn = 2 * time.Second        // in which all who send chunks come round: servers give up where nothing moves
-	burst       = 100 * time.Millisecond // of unused bandwidth that may be made up for
+	urgentChunk = 64 << 10               // the most bytes that an urgent upload sends at a time
+	bulkShare   = 4                      // a bulk upload's chunk is this fraction of an urgent one
+	leastChunk  = 4 << 10                // a connection buffers as much: smaller chunks move nothing
+	longestTurn = 2 * time.Second        // each sender gets a chunk within this: servers drop idle connections
+	burst       = 100 * time.Millisecond // the unused bandwidth that may be made up for
 )
 
-// meter gives bandwidth out. Whoever sends waits for one chunk at a time, in order, and
-// the chunks are the smaller the more wait, so that no connection stands still for long.
-// What fits in one chunk goes out whole, and waits before its request is begun: such
-// files have half of the bandwidth between them, however many large ones there are.
+// meter distributes the bandwidth. Senders wait for one chunk at a time, in order; the more
+// of them wait, the smaller the chunks are, so that no connection is idle for long. A file
+// that fits in one chunk is sent whole, and waits before its request begins: while both kinds
+// wait, such files get half of the bandwidth, however many large ones there are.
 type meter struct {
 	mu     sync.Mutex
-	rate   float64   // bytes a second; 0: as fast as the line
-	free   time.Time // when the bandwidth that was given out is used up
+	rate   float64   // bytes a second; 0: no limit
+	free   time.Time // when the bandwidth granted so far is used up
 	whole  []*turn   // waiting, in order
 	chunks []*turn
 	lead   int  // bytes that whole files are ahead of chunks, while both wait
-	armed  bool // a timer looks again when there is bandwidth
+	armed  bool // a timer is set for the time when there is bandwidth again
 }
 
-// turn is one who waits.
+// turn is one waiting sender.
 type turn struct {
 	bytes int
 	ready chan struct{}
 }
 
-// change sets another rate, which those who wait already see.
+// change sets a new rate, also for those who wait already.
 func (m *meter) change(bytesPerSecond int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,7 +43,8 @@ func (m *meter) change(bytesPerSecond int64) {
 	m.give()
 }
 
-// fits is how many may send at a time: each needs a chunk in its turn.
+// fits returns how many may send at a time, at most n: so many that each gets a chunk within
+// longestTurn.
 func (m *meter) fits(n int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -53,8 +54,8 @@ func (m *meter) fits(n int) int {
 	return min(n, max(1, int(m.rate*longestTurn.Seconds()/leastChunk)))
 }
 
-// chunk is how much of what is urgent to send at a time: half of what a turn has left
-// beside those who wait.
+// chunk returns how many bytes an urgent upload sends at a time: half of what longestTurn has
+// left beside the waiting chunks.
 func (m *meter) chunk() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -68,15 +69,15 @@ func (m *meter) chunk() int {
 	return min(urgentChunk, max(leastChunk, left/2))
 }
 
-// charge takes bytes off that wait for nothing.
+// charge uses up bandwidth for bytes that are sent without waiting.
 func (m *meter) charge(bytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.take(float64(bytes))
 }
 
-// wait returns when it is the turn of so many bytes. Whoever gives up waiting is not
-// counted.
+// wait returns when so many bytes may be sent. If ctx ends first, they use up no
+// bandwidth.
 func (m *meter) wait(ctx context.Context, bytes int, whole bool) error {
 	m.mu.Lock()
 	if m.rate == 0 {
@@ -102,7 +103,7 @@ func (m *meter) wait(ctx context.Context, bytes int, whole bool) error {
 	return ctx.Err()
 }
 
-// give lets go ahead whose turn it is. The caller holds mu.
+// give releases waiting senders as long as there is bandwidth. The caller holds mu.
 func (m *meter) give() {
 	now := time.Now()
 	if earliest := now.Add(-burst); m.free.Before(earliest) {
@@ -124,7 +125,7 @@ func (m *meter) give() {
 	}
 }
 
-// next is whose turn it is, of those who wait. The caller holds mu.
+// next removes and returns the waiting sender whose turn it is. The caller holds mu.
 func (m *meter) next() (next *turn) {
 	if len(m.whole) == 0 || len(m.chunks) == 0 {
 		m.lead = 0
@@ -139,23 +140,24 @@ func (m *meter) next() (next *turn) {
 	return next
 }
 
-// take takes bytes off the bandwidth. The caller holds mu.
+// take uses up bandwidth. The caller holds mu.
 func (m *meter) take(bytes float64) {
 	if m.rate > 0 {
 		m.free = m.free.Add(time.Duration(bytes / m.rate * float64(time.Second)))
 	}
 }
 
-// Pace is how fast a body goes out. A store calls Chunk and Spend around each read of
-// what it is about to send. The zero value is as fast as it goes.
+// Pace limits how fast a body is sent. A store calls Chunk before and Spend after each read of
+// bytes that it is about to send. The zero value sets no limit.
 type Pace struct {
 	meter *meter
-	share int // of an urgent chunk, one in so many
-	sent  func(n int)
+	share int         // a chunk is this fraction of an urgent one
+	sent  func(n int) // called by Spend; may be nil
 }
 
-// whenSent returns what is told of each piece that goes out, and calls done when size bytes
-// have: a place that is there for the bandwidth alone is not kept until a late answer.
+// whenSent returns a function to call with the bytes of each piece that is sent; it calls done
+// once they add up to size. A place that only limits bandwidth is free then, even if the
+// store's answer is late.
 func whenSent(size int64, done func()) func(n int) {
 	var out atomic.Int64
 	return func(n int) {
@@ -165,7 +167,7 @@ func whenSent(size int64, done func()) func(n int) {
 	}
 }
 
-// Chunk is how much to send at a time, of n bytes.
+// Chunk returns how many of n bytes to send at a time.
 func (p Pace) Chunk(n int) int {
 	if p.meter == nil {
 		return n
@@ -173,7 +175,7 @@ func (p Pace) Chunk(n int) int {
 	return min(n, max(leastChunk, p.meter.chunk()/p.share))
 }
 
-// Spend takes n bytes off the bandwidth, and returns when it is their turn.
+// Spend uses up bandwidth for n bytes, and returns when they may be sent.
 func (p Pace) Spend(n int) {
 	if p.meter != nil && n > 0 {
 		_ = p.meter.wait(context.Background(), n, false) // a turn comes within seconds

@@ -14,8 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// hasty is a store behind a fast line that gives up on whoever sends nothing for a
-// while, as servers do, and our own client.
+// hasty is a store on a fast line that drops a sender that is idle for a while, as servers and
+// our own client do.
 type hasty struct {
 	*storetest.Memory
 	gaveUp atomic.Int64
@@ -148,8 +148,8 @@ func TestBudgetLess_S36(t *testing.T) {
 	})
 }
 
-// TestBudgetEndless_S36: who uploads without end takes no more than its part: another
-// database's commits go out in their time, and a first copy comes to its end.
+// TestBudgetEndless_S36: a database that uploads without end gets no more than its share: another
+// one's commits are uploaded in time, and a first snapshot completes.
 func TestBudgetEndless_S36(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate = 200_000

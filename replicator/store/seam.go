@@ -13,29 +13,28 @@ import (
 	"time"
 )
 
-// Seam is the one place through which the name and the body of every object pass on
-// their way to a store and back. What is to be done with all of them is done here,
-// once for every kind of store, and nothing on either side knows of it:
+// Seam wraps a store: every key and body passes through it on the way to the store and back.
+// It does what is common to all kinds of stores, so that neither they nor their callers have
+// to:
 //
-//   - bodies wait for their turn and keep to the bandwidth (Budget);
-//   - what was stored as a stream, whose bytes nobody has any more, is compared with a
-//     sample of what the store returns (Witness) before Put returns nil;
-//   - what is read whole is compared with the SHA-256 in its metadata;
-//   - requests are counted, where the store does not count its own.
+//   - uploads wait for a place and keep to the bandwidth (Budget);
+//   - an object stored from a stream, which cannot be read again, is compared with a sample of
+//     what was sent (Witness) before Put returns nil;
+//   - an object that is read whole is compared with the SHA-256 in its metadata;
+//   - requests are counted, if the store does not count its own.
 //
-// Sealing objects (encryption by the client) belongs here too: into outward and
-// inward, and where names are to be hidden into name and key. Listings are in order of
-// key, so names must keep it.
+// Client-side encryption would belong here too: in outward and inward, and in name and key if
+// it hides names. Listings are in order of key, so names must keep that order.
 type Seam struct {
 	inner   Store
 	budget  *Budget
 	observe func(Request)
 }
 
-// Through returns st behind a Seam. A nil budget limits nothing. observe, which may
-// be nil and must not block, is told of every call: for stores that send no requests
-// of their own to report, such as a directory. A get ends when its reader is there, a
-// list with its last object.
+// Through returns st behind a Seam. A nil budget limits nothing. observe, which may be nil and
+// must not block, is called with every call: for stores that report no requests of their own,
+// such as a directory. A get is timed until its reader is returned, a list until its last
+// object.
 func Through(st Store, budget *Budget, observe func(Request)) *Seam {
 	if observe == nil {
 		observe = func(Request) {}
@@ -46,7 +45,7 @@ func Through(st Store, budget *Budget, observe func(Request)) *Seam {
 // Unwrap returns the store behind the seam.
 func (s *Seam) Unwrap() Store { return s.inner }
 
-// name is what an object is called in the store, and key its inverse.
+// name maps a key to the object's name in the store; key is its inverse.
 func (s *Seam) name(key string) string { return key }
 
 func (s *Seam) key(name string) (key string, ours bool) { return name, true }
@@ -71,7 +70,7 @@ func (s *Seam) Put(ctx context.Context, key string, body Body, opts PutOptions) 
 	return object, err
 }
 
-// outward is a body on its way to the store.
+// outward prepares a body for the store, with a Witness if it is a stream.
 func (s *Seam) outward(body Body) (Body, *Witness) {
 	if body.Size >= 0 {
 		return body, nil
@@ -79,8 +78,8 @@ func (s *Seam) outward(body Body) (Body, *Witness) {
 	return Witnessed(body)
 }
 
-// confirm compares what was stored with what was sent. What is something else is
-// taken away again: under its key it would keep what is right from being stored.
+// confirm compares the stored object with what was sent. If they differ, it deletes the object,
+// which would otherwise prevent the right one from being stored under its key.
 func (s *Seam) confirm(ctx context.Context, name string, witness *Witness) error {
 	err := witness.Confirm(ctx, s.inner, name)
 	if errors.Is(err, ErrCorrupt) {
@@ -105,7 +104,7 @@ func (s *Seam) Get(ctx context.Context, key string, offset, length int64) (io.Re
 	return s.inward(key, offset, length, body, object), object, nil
 }
 
-// inward is a body on its way back.
+// inward returns the body of a Get; one that is read whole is verified.
 func (s *Seam) inward(key string, offset, length int64, body io.ReadCloser, object Object) io.ReadCloser {
 	whole := offset == 0 && (length < 0 || length >= object.Size)
 	if want := object.Metadata[MetaSHA256]; whole && want != "" {
@@ -159,8 +158,8 @@ func (s *Seam) report(operation string, start time.Time, err error) {
 	s.observe(Request{Operation: operation, Reason: FailureReason(err), Duration: time.Since(start)})
 }
 
-// verified is the body of a whole object that ends with an error where it is not what
-// its metadata says.
+// verified is the body of a whole object; it ends with ErrCorrupt if it does not match the
+// SHA-256 in the metadata.
 type verified struct {
 	io.ReadCloser
 	key  string
@@ -183,18 +182,18 @@ func (v *verified) Read(p []byte) (int, error) {
 	return n, io.EOF
 }
 
-// Sweeper is a store that may hold unfinished uploads, which a crash leaves behind.
+// Sweeper is a store in which a crash may leave unfinished multipart uploads.
 type Sweeper interface {
-	// SweepUploads aborts those that were begun before a time and are not under way in
-	// this process. It returns how many.
+	// SweepUploads aborts uploads that were begun before the given time and that this process
+	// does not have under way. It returns how many.
 	SweepUploads(ctx context.Context, before time.Time) (int, error)
 }
 
-// abandoned is how old an unfinished upload is that nobody goes on with.
+// abandoned is the age from which an unfinished upload counts as abandoned.
 const abandoned = 48 * time.Hour
 
-// Sweep frees what a crash in the middle of an upload left at the store, where it is
-// invisible and paid for, and tells log. What fails waits for the next time.
+// Sweep aborts uploads that a crash left unfinished in the store, where they are invisible but
+// billed, and logs what it did. It is called regularly, so an error is only logged.
 func Sweep(ctx context.Context, st Store, now time.Time, log *slog.Logger) {
 	sweeper, ok := As[Sweeper](st)
 	if !ok {
@@ -205,7 +204,7 @@ func Sweep(ctx context.Context, st Store, now time.Time, log *slog.Logger) {
 	}
 }
 
-// As returns the first store of type T among st and what is behind it.
+// As returns the first store of type T among st and the stores that it wraps.
 func As[T any](st Store) (found T, ok bool) {
 	for st != nil {
 		if found, ok = st.(T); ok {

@@ -214,8 +214,8 @@ func TestBudget_S36(t *testing.T) {
 	}
 }
 
-// TestBudgetOrder_S36: small before large, the large not last for ever, and never in
-// the last place; who gives up waiting takes none.
+// TestBudgetOrder_S36: small uploads go before large ones, but large ones do not wait for ever and
+// never take the last place; an upload that gives up waiting takes no place.
 func TestBudgetOrder_S36(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const small, large = 1 << 20, 1 << 30
@@ -308,7 +308,7 @@ func (stuck) Put(ctx context.Context, _ string, _ store.Body, _ store.PutOptions
 	return store.Object{}, ctx.Err()
 }
 
-// tardy is a store that takes all that is sent, and answers late.
+// tardy is a store that receives everything at once and answers late.
 type tardy struct{ *storetest.Memory }
 
 // Put implements store.Store.
@@ -329,8 +329,8 @@ func (tardy) Put(_ context.Context, key string, body store.Body, _ store.PutOpti
 	return store.Object{Key: key}, err
 }
 
-// TestBudgetAnsweredLate_S38: who has sent all, and waits for the answer, keeps no place from
-// the commits of others, where a small bandwidth has room for three.
+// TestBudgetAnsweredLate_S38: an upload that has sent everything and waits for the answer does not
+// occupy a place that others' commits need, on a bandwidth with room for three senders.
 func TestBudgetAnsweredLate_S38(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, bandwidth = 70_000, 3 * 4096 / 2
@@ -356,8 +356,8 @@ func TestBudgetAnsweredLate_S38(t *testing.T) {
 	})
 }
 
-// TestBudgetHanging_S38: one store hangs, with more uploads than there are places. Another
-// one's wait for none of them; those of the same endpoint do.
+// TestBudgetHanging_S38: one store hangs with more uploads than it has places. Uploads to another
+// endpoint do not wait for them; those to the same endpoint do.
 func TestBudgetHanging_S38(t *testing.T) {
 	for name, bandwidth := range map[string]int64{"as fast as the line": 0, "room for three": 3 * 4096 / 2} {
 		t.Run(name, func(t *testing.T) {

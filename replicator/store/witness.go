@@ -9,19 +9,19 @@ import (
 )
 
 const (
-	witnessBlock  = 4096 // bytes of each place that is compared
-	witnessPlaces = 4    // at random, beside the beginning and the end
+	witnessBlock  = 4096 // bytes compared at each place
+	witnessPlaces = 4    // random places, beside the beginning and the end
 )
 
-// Witness remembers the size, the beginning, the end (the trailer of an LTX file) and
-// some places in between of a stream that passes, so that what the store returns
-// can be compared with it when the stream itself is gone. It is no proof of every
-// byte: that is what the checksums of the upload are for, and the drill.
+// Witness remembers the size, the beginning, the end (the trailer of an LTX file) and some
+// random places of a stream that is sent, so that the stored object can be compared with it
+// when the stream is gone. It does not prove every byte: the upload's checksums and restore
+// drills do.
 type Witness struct {
 	size   int64
 	places []place
-	block  []byte // that is being filled
-	seen   int64  // blocks so far
+	block  []byte // the one being filled
+	seen   int64  // full blocks so far
 }
 
 type place struct {
@@ -29,7 +29,7 @@ type place struct {
 	data   []byte
 }
 
-// Witnessed returns body and a Witness of what is read of it.
+// Witnessed returns body and a Witness of the bytes that are read from it.
 func Witnessed(body Body) (Body, *Witness) {
 	w := &Witness{}
 	open := body.Open
@@ -65,8 +65,8 @@ func (w *Witness) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// keep decides over a full block: each has the same chance of being among the places,
-// whatever their number will be. The last one is kept as the end until the next.
+// keep decides whether to remember a full block (reservoir sampling: each has the same chance,
+// however many follow). The latest block is always kept, as the end.
 func (w *Witness) keep() {
 	full := place{w.size - int64(len(w.block)), w.block}
 	w.block = nil
@@ -82,8 +82,8 @@ func (w *Witness) keep() {
 	w.places[last] = full
 }
 
-// Confirm reads back what is stored under key and says where it is not what passed:
-// ErrCorrupt, or what kept it from being read.
+// Confirm reads the remembered places of the object under key and compares them. It returns
+// ErrCorrupt if they differ, or the error of reading them.
 func (w *Witness) Confirm(ctx context.Context, st Store, key string) error {
 	places := w.places
 	if len(w.block) > 0 {

@@ -18,9 +18,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// List implements replicator.Store. Names are read a directory at a time and
-// only of directories that can hold wanted keys; files are looked at when the
-// caller reaches them. An object that vanishes in the meantime is left out.
+// List implements store.Store. It reads the names of one directory at a time, and only of
+// directories that can hold wanted keys; it stats a file when the caller reaches it. An object
+// that vanishes in the meantime is left out.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
 		if _, err := os.Stat(s.dir); err != nil {
@@ -58,7 +58,7 @@ func mayHold(keyPrefix, prefix, after string) bool {
 	return keyPrefix >= after || strings.HasPrefix(after, keyPrefix)
 }
 
-// others returns the keys beside those of LTX files, in order: they are few.
+// others returns the keys of all objects that are no LTX files, in order: they are few.
 func (s *Store) others(prefix string) ([]string, error) {
 	var keys []string
 	err := filepath.WalkDir(s.dir, func(path string, e fs.DirEntry, err error) error {
@@ -77,11 +77,11 @@ func (s *Store) others(prefix string) ([]string, error) {
 		}
 		return nil
 	})
-	slices.Sort(keys) // a walk has "a/b" before "a.c"
+	slices.Sort(keys) // WalkDir visits "a/b" before "a.c"
 	return keys, err
 }
 
-// yieldKeys yields the wanted ones of the sorted names, whose keys are keyPrefix+name.
+// yieldKeys yields the objects among the sorted names that are wanted; a key is keyPrefix+name.
 func (s *Store) yieldKeys(ctx context.Context, keyPrefix string, names []string, prefix, after string,
 	yield func(store.Object, error) bool) bool {
 	from, _ := slices.BinarySearchFunc(names, max(after, prefix), func(name, key string) int {
@@ -101,7 +101,7 @@ func (s *Store) yieldKeys(ctx context.Context, keyPrefix string, names []string,
 		}
 		path, err := s.path(key)
 		if err != nil {
-			continue // a stranger's file
+			continue // another program's file
 		}
 		obj, err := s.stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -119,13 +119,12 @@ func (s *Store) yieldKeys(ctx context.Context, keyPrefix string, names []string,
 	return true
 }
 
-// settled is how long a directory must have been unchanged before a listing of
-// it can be trusted again: two changes within one tick of the file system's
-// clock leave the same time behind.
+// settled is how long a directory must have been unchanged before its listing may be cached:
+// two changes within one tick of the file system's clock leave the same modification time.
 const settled = 50 * time.Millisecond
 
-// listings remembers the sorted names of the directory that was read last: a
-// plan over 10^6 objects looks into the same directory dozens of times.
+// listings caches the sorted names of the directory that was read last: a plan over 10^6
+// objects reads the same directory dozens of times.
 type listings struct {
 	mu       sync.Mutex
 	dir      string
@@ -159,7 +158,7 @@ func (l *listings) names(dir string) ([]string, error) {
 	return sorted, nil
 }
 
-// forget drops what is remembered about dir.
+// forget drops dir from the cache.
 func (l *listings) forget(dir string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -17,26 +17,26 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// xattrName holds all metadata of an object as one JSON object, so that it is
+// xattrName is the extended attribute with all metadata of an object as JSON, so that it is
 // set and read in one step.
 const xattrName = "user.sqlwatch"
 
-// maxMetadata bounds what is read back: an extended attribute cannot be larger on Linux.
+// maxMetadata bounds the metadata: an extended attribute cannot be larger on Linux.
 const maxMetadata = 64 << 10
 
-// sidecar is the metadata of a file whose file system has no extended
-// attributes. It counts only for the very file it was written for: a crash may
-// leave the sidecar of a file that never came, whose inode is used again.
+// sidecar holds the metadata of a file whose file system has no extended attributes. It is
+// valid only for the file that it was written for: a crash may leave the sidecar of a file
+// that was never committed, and the inode is then used again.
 type sidecar struct {
 	Size     int64             `json:"size"`
 	Modified int64             `json:"modified"` // Unix nanoseconds
 	Metadata map[string]string `json:"metadata"`
 }
 
-// setMetadata notes meta with the finished but still temporary file temp, which
-// will be renamed to path. The commit's fsync makes the attribute durable. Where
-// there are no attributes it returns the path of the sidecar it has written. The
-// file's time is set to the batch's, for that is where Litestream looks.
+// setMetadata stores meta with the finished temporary file temp, which will be renamed to
+// path. The commit's fsync makes the attribute durable. If the file system has no extended
+// attributes, it writes a sidecar and returns its path. It sets the file's modification time
+// to the batch's, because Litestream reads the time from there.
 func (s *Store) setMetadata(temp, path string, meta map[string]string) (side string, err error) {
 	if t, err := time.Parse(time.RFC3339Nano, meta[store.MetaTimestamp]); err == nil {
 		if err := os.Chtimes(temp, t, t); err != nil {
@@ -69,9 +69,9 @@ func (s *Store) setMetadata(temp, path string, meta map[string]string) (side str
 	return side, durable.WriteFile(side, data, filePerm)
 }
 
-// sidecarPath is where the metadata of the file that info describes, at path or
-// about to be, is kept without extended attributes. The inode is part of the
-// name: what is there and what is to replace it have a sidecar each.
+// sidecarPath returns the path of the sidecar of the file that info describes, which is or
+// will be at path. The inode is part of the name, so that the old file and the one that
+// replaces it have separate sidecars.
 func (s *Store) sidecarPath(path string, info fs.FileInfo) string {
 	var inode uint64
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -80,13 +80,13 @@ func (s *Store) sidecarPath(path string, info fs.FileInfo) string {
 	return filepath.Join(s.dir, sidecarDir, fmt.Sprintf("%s.%x.json", strings.TrimPrefix(path, s.dir), inode))
 }
 
-// removeSidecar removes the sidecar of a file that is gone from path; info is
-// what it was, nil if there was none.
+// removeSidecar removes the sidecar of a file that is gone from path; info describes that file
+// and is nil if there was none.
 func (s *Store) removeSidecar(path string, info fs.FileInfo) error {
 	if info == nil {
 		return nil
 	}
-	err := os.Remove(s.sidecarPath(path, info)) // need not be durable: it counts for nothing without its file
+	err := os.Remove(s.sidecarPath(path, info)) // need not be durable: a sidecar without its file is ignored
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -127,9 +127,10 @@ func (s *Store) describe(path string, info fs.FileInfo, getxattr func([]byte) (i
 	}, nil
 }
 
-// modified is when a file was put here, by the clock of the file system. The time that a
-// file of ours shows is its batch's, which a clock that was ahead may have told; what we did
-// not write, as Litestream 0.3's files, has no other.
+// modified returns when a file was put here, by the file system's clock. For LTX files that is
+// the inode's change time, since setMetadata sets the modification time to the batch's, which
+// may be wrong. Files that we did not write, as those of Litestream 0.3, have their
+// modification time.
 func modified(info fs.FileInfo, sys *syscall.Stat_t) time.Time {
 	if !strings.HasSuffix(info.Name(), ".ltx") {
 		return info.ModTime()
@@ -137,8 +138,8 @@ func modified(info fs.FileInfo, sys *syscall.Stat_t) time.Time {
 	return changeTime(sys)
 }
 
-// metadata returns what was noted with a file, nil when nothing readable was:
-// files of Litestream have none.
+// metadata returns the metadata of a file, nil if it has none that can be read: files of
+// Litestream have none.
 func (s *Store) metadata(path string, info fs.FileInfo, getxattr func([]byte) (int, error)) map[string]string {
 	var meta map[string]string
 	buf := make([]byte, 1024)

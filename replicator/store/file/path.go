@@ -15,8 +15,8 @@ const (
 	lockName   = ".sqlwatch-lock"
 )
 
-// path maps a key to the file that holds it. Keys that could leave the store's
-// directory, or name one of its helper files, are refused.
+// path maps a key to the file that holds it. It refuses keys that could lead out of the
+// store's directory, or to one of its helper files.
 func (s *Store) path(key string) (string, error) {
 	if _, _, _, err := store.ParseLTXKey(key); err == nil {
 		return filepath.Join(s.dir, ltxDir, strconv.Itoa(int(key[3]-'0')), key[len("0000/"):]), nil
@@ -27,8 +27,8 @@ func (s *Store) path(key string) (string, error) {
 	return filepath.Join(s.dir, filepath.FromSlash(key)), nil
 }
 
-// validKey reports whether a key other than an LTX file's may be stored: relative,
-// clean, below a directory of its own, no part hidden.
+// validKey reports whether a key other than an LTX file's may be stored: it must be relative
+// and clean, name a file in some subdirectory, and have no hidden part.
 func validKey(key string) bool {
 	if len(key) > 1024 || !strings.Contains(key, "/") || strings.HasPrefix(key, ltxDir+"/") {
 		return false

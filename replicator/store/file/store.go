@@ -1,11 +1,10 @@
-// Package file keeps a replica in a directory: LTX files as Litestream's file
-// replica lays them out ("ltx/<level>/<min>-<max>.ltx"), every other key under its own name.
+// Package file keeps a replica in a directory: LTX files in the layout of Litestream's file
+// replica ("ltx/<level>/<min>-<max>.ltx"), every other object under its key.
 //
-// Objects become visible by rename after they are on disk, so a reader sees all
-// of an object or none of it, and a crash between any two system calls leaves
-// at most a temporary file, which the next Put sweeps. Metadata is kept in
-// extended attributes of the file itself, or, where the file system has none,
-// in a file of its own below ".sqlwatch-meta".
+// An object becomes visible by link or rename once it is on disk, so a reader sees all of it
+// or nothing, and a crash between any two system calls leaves at most a temporary file and a
+// sidecar without effect; the temporary file is removed later. Metadata is kept in extended
+// attributes of the file, or, if the file system has none, in a sidecar below ".sqlwatch-meta".
 package file
 
 import (
@@ -30,23 +29,22 @@ const (
 	dirPerm  = 0o700
 )
 
-// Store is a replicator.Store over one directory. It may be used by several
-// processes at a time: creation is decided by link(2), replacement under a
-// lock file.
+// Store is a store.Store over one directory. Several processes may use it at a time: link(2)
+// decides who creates an object, and conditional replacement takes a lock file.
 type Store struct {
 	dir string
 
 	mu    sync.Mutex          // one conditional replacement of this process at a time
 	made  map[string]struct{} // directories that exist and were swept of temporary files
-	root  fs.FileInfo         // of dir, since it was first written to; nil before
+	root  fs.FileInfo         // of dir when it was first written to; nil before
 	lists listings
 }
 
-// New returns the store in dir. Where it does not exist the first Put makes it,
-// in a directory that is ours; a parent of somebody else's may be the place where a
-// disk is not mounted. Once written to, a directory that is gone or is another one
-// gives replicator.ErrMisplaced: for as long as it is gone, and once for another,
-// so that who writes looks at what is there before it goes on.
+// New returns the store in dir. If dir does not exist, the first Put makes it, provided that
+// its nearest existing parent belongs to our user: another user's parent may be the mount
+// point of a disk that is not mounted. If dir is gone after it was written to, Put returns
+// store.ErrMisplaced until it is back; if it was replaced by another directory, Put returns
+// it once, so that the writer examines what is there before it continues.
 func New(dir string) (*Store, error) {
 	if dir == "" {
 		return nil, errors.New("open file replica: the directory is empty")
@@ -61,9 +59,9 @@ func New(dir string) (*Store, error) {
 // Dir returns the absolute path of the store's directory.
 func (s *Store) Dir() string { return s.dir }
 
-// Put implements replicator.Store. The SHA-256 of what was written is added to
-// the metadata as replicator.MetaSHA256; a body that is not what its
-// Size or SHA256 announced is refused.
+// Put implements store.Store. It adds the SHA-256 of the written bytes to the metadata as
+// store.MetaSHA256, and returns an error if the body does not match its announced Size or
+// SHA256.
 func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	path, err := s.path(key)
 	if err != nil {
@@ -78,7 +76,7 @@ func (s *Store) Put(ctx context.Context, key string, body store.Body, opts store
 }
 
 func (s *Store) write(ctx context.Context, path string, body store.Body, opts store.PutOptions) (store.Object, error) {
-	if opts.Create { // the cheap answer first; link(2) has the last word
+	if opts.Create { // cheap, and usually right; link(2) decides in the end
 		if _, err := os.Lstat(path); err == nil {
 			return store.Object{}, store.ErrExists
 		}
@@ -109,7 +107,7 @@ func (s *Store) write(ctx context.Context, path string, body store.Body, opts st
 	if err != nil && side != "" {
 		err = errors.Join(err, os.Remove(side))
 	}
-	if errors.Is(err, fs.ErrNotExist) { // another process's sweep took the temporary file
+	if errors.Is(err, fs.ErrNotExist) { // another process's sweep removed the temporary file
 		return store.Object{}, fmt.Errorf("%w (%w)", store.ErrUnavailable, err)
 	}
 	if err == nil && side != "" {
@@ -160,7 +158,7 @@ func fill(ctx context.Context, w io.Writer, body store.Body) (string, error) {
 	defer r.Close()
 	sum := sha256.New()
 	buffer := int64(256 << 10)
-	if body.Size >= 0 { // one byte more sees the end, or what should not be there
+	if body.Size >= 0 { // one more byte, to see the end or that the body is too long
 		buffer = min(buffer, body.Size+1)
 	}
 	n, err := io.CopyBuffer(io.MultiWriter(w, sum), &contextReader{ctx: ctx, r: r, pace: body.Pace}, make([]byte, buffer))
@@ -177,7 +175,7 @@ func fill(ctx context.Context, w io.Writer, body store.Body) (string, error) {
 	return got, nil
 }
 
-// contextReader ends a copy when the context does.
+// contextReader ends a copy when its context ends, and keeps to the pace.
 type contextReader struct {
 	ctx  context.Context
 	r    io.Reader
@@ -193,7 +191,8 @@ func (c *contextReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// makeDir makes a directory of the store, and sweeps it of what a crash left, once.
+// makeDir makes a directory of the store if it does not exist, and once removes temporary files
+// that a crash left there.
 func (s *Store) makeDir(dir string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,8 +214,8 @@ func (s *Store) makeDir(dir string) error {
 	return nil
 }
 
-// checkRoot makes the store's directory, once, and from then on demands that it
-// is the same one. The caller holds mu.
+// checkRoot makes the store's directory at first, and later returns an error if it is gone or
+// is another one. The caller holds mu.
 func (s *Store) checkRoot() error {
 	info, err := os.Stat(s.dir)
 	missing := errors.Is(err, fs.ErrNotExist)
@@ -245,8 +244,8 @@ func (s *Store) checkRoot() error {
 	return nil
 }
 
-// mayMake reports whether a directory may be made: in the nearest parent that
-// exists, which must be ours.
+// mayMake returns an error unless dir may be made: its nearest existing parent must belong to
+// our user, and not be the root.
 func mayMake(dir string) error {
 	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
 		info, err := os.Stat(parent)
@@ -264,7 +263,7 @@ func mayMake(dir string) error {
 	}
 }
 
-// Get implements replicator.Store.
+// Get implements store.Store.
 func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	path, err := s.path(key)
 	if err != nil {
@@ -316,7 +315,7 @@ type section struct {
 // Close closes the file.
 func (s *section) Close() error { return s.f.Close() }
 
-// Delete implements store.Store. A file that cannot be removed does not save the others.
+// Delete implements store.Store. It goes on after a file that cannot be removed.
 func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	var refused store.DeleteError
 	for _, key := range keys {
@@ -330,7 +329,7 @@ func (s *Store) Delete(ctx context.Context, keys ...string) error {
 	return refused.Err(len(keys))
 }
 
-// remove removes a file and what was noted with it.
+// remove removes a file and its sidecar.
 func (s *Store) remove(key string) error {
 	path, err := s.path(key)
 	if err != nil {
@@ -347,7 +346,7 @@ func (s *Store) remove(key string) error {
 	return nil
 }
 
-// classifyRead is classify, where a missing replica is told from a missing object.
+// classifyRead is classify, but tells a missing replica from a missing object.
 func (s *Store) classifyRead(err error) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return classify(err)
@@ -360,7 +359,7 @@ func (s *Store) classifyRead(err error) error {
 	return classify(err)
 }
 
-// absentError is of a directory that is not there.
+// absentError says that the store's directory does not exist.
 type absentError struct {
 	dir   string
 	early bool // the first write makes it
@@ -372,7 +371,8 @@ func (e *absentError) Error() string {
 
 func (e *absentError) Unwrap() error { return store.ErrMisplaced }
 
-// Early reports whether this is no failure of a store, of which a beginning is not one.
+// Early reports whether the directory is only missing because nothing was written yet, which is
+// no failure.
 func (e *absentError) Early() bool { return e.early }
 
 // classify maps errors of the file system to those of the Store contract.

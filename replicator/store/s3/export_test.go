@@ -13,19 +13,19 @@ func (s *Store) PretendAmazon() {
 	s.client = s3.NewFromConfig(s.access.loaded, s.clientOptions)
 }
 
-// SetPartSize has uploads go out in parts that are smaller than S3 takes.
+// SetPartSize makes parts smaller than S3 accepts.
 func (s *Store) SetPartSize(bytes int64) { s.config.PartSize, s.place.partSize = bytes, bytes }
 
-// SetWhole has uploads of more bytes than that go out in parts.
+// SetWhole makes uploads larger than that multipart uploads.
 func (s *Store) SetWhole(bytes int64) { s.whole = bytes }
 
-// SetPage has listings come in pages of so many keys.
+// SetPage makes listings return pages of so many keys.
 func (s *Store) SetPage(keys int32) { s.page = &keys }
 
 // PartSize is how large the parts of a body of at most so many bytes are.
 func (s *Store) PartSize(atMost int64) (int64, error) { return s.partSize(atMost) }
 
-// ForgetStored makes the store know nothing of what it has stored, as after a start.
+// ForgetStored makes the store forget what it has stored, as after a restart.
 func (s *Store) ForgetStored() { s.newest.keys = nil }
 
 // UsesPathStyle reports whether the bucket is a part of the path.

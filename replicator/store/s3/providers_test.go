@@ -76,7 +76,7 @@ func keysOf(st *s3.Store, prefix, after string) (keys []string, err error) {
 	return keys, nil
 }
 
-// insisting writes without a condition where the store knows none, as the lease does.
+// insisting repeats a write without its condition if the store supports none, as the lease does.
 type insisting struct{ store.Store }
 
 // Put implements store.Store.
@@ -144,8 +144,8 @@ func trusted(t *testing.T, server *httptest.Server) string {
 	return ca
 }
 
-// TestStrict_S31: what Amazon refuses, and others let pass, is refused by its double too: a
-// request that is not fit for it fails here.
+// TestStrict_S31: the fake of Amazon refuses what Amazon refuses and others accept, so that a
+// request that Amazon would not take fails in these tests.
 func TestStrict_S31(t *testing.T) {
 	t.Parallel()
 	strict := s3test.Profile{Front: s3test.Front{Strict: true}}
@@ -224,8 +224,8 @@ func TestPartSize_S33(t *testing.T) {
 	}
 }
 
-// TestCompletion_S14: an upload that takes longer to be put together than anybody waits
-// for an answer is waited for by looking; one that never comes is aborted.
+// TestCompletion_S14: if completing an upload takes longer than a request's deadline, the store
+// polls for the object; an upload that never becomes an object is aborted.
 func TestCompletion_S14(t *testing.T) {
 	t.Parallel()
 	data := noise(part + part/5)
@@ -244,7 +244,7 @@ func TestCompletion_S14(t *testing.T) {
 	}
 }
 
-// TestLeftovers_S14: what a crash left of an upload is found and aborted; what is under way, or young, is not.
+// TestLeftovers_S14: uploads that a crash left are aborted; those under way, or young ones, are not.
 func TestLeftovers_S14(t *testing.T) {
 	t.Parallel()
 	f := s3test.NewFake(t, s3test.Profile{})
@@ -326,8 +326,8 @@ func TestListings_S10(t *testing.T) {
 	})
 }
 
-// TestGateways_S34: what proxies and gateways are known to do is got over where that
-// is possible, and named where it is not.
+// TestGateways_S34: the store works around what proxies and gateways are known to do if that is
+// possible, and names it if not.
 func TestGateways_S34(t *testing.T) {
 	t.Parallel()
 	data := noise(2*part + part/5)
@@ -393,7 +393,7 @@ func TestGateways_S34(t *testing.T) {
 	}
 }
 
-// TestGatewayMessages_S34: what cannot be got over is named, with the cure.
+// TestGatewayMessages_S34: what cannot be worked around is named, with the cure.
 func TestGatewayMessages_S34(t *testing.T) {
 	t.Parallel()
 	answer := func(status int, contentType, body string) http.HandlerFunc {
@@ -449,7 +449,7 @@ func TestGatewayMessages_S34(t *testing.T) {
 	}
 }
 
-// TestDelete_S15: a locked object keeps no other, and is named by itself.
+// TestDelete_S15: a locked object does not keep others from being deleted, and is named.
 func TestDelete_S15(t *testing.T) {
 	t.Parallel()
 	for name, profile := range map[string]s3test.Profile{"together": {},
@@ -478,7 +478,7 @@ func TestDelete_S15(t *testing.T) {
 	}
 }
 
-// TestConditionRefused_S13: a store that calls a conditional write a bad request has none.
+// TestConditionRefused_S13: a store that answers 400 to conditional writes counts as having none.
 func TestConditionRefused_S13(t *testing.T) {
 	t.Parallel()
 	st, _ := quirk(t, s3test.Profile{Create: s3test.BadRequest, Match: s3test.BadRequest})
@@ -489,7 +489,7 @@ func TestConditionRefused_S13(t *testing.T) {
 	}
 }
 
-// TestEndpointOfTheEnvironment_S9: the SDK's own variables lead elsewhere, and that is known.
+// TestEndpointOfTheEnvironment_S9: an endpoint from the SDK's environment variables is noticed.
 func TestEndpointOfTheEnvironment_S9(t *testing.T) {
 	f := s3test.NewFake(t, s3test.Profile{ChecksumsRefused: true})
 	t.Setenv("AWS_ENDPOINT_URL_S3", f.URL)

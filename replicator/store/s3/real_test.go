@@ -94,9 +94,9 @@ func TestConditional_S12_twoAtOnce(t *testing.T) {
 	}
 }
 
-// TestConditional_S12_completion: a conflict as an upload is put together has it begin anew,
-// with parts of its own, a stream by whoever has it; a failed condition is told; If-Match
-// where nothing is, too.
+// TestConditional_S12_completion: after a conflict at completion the upload begins again with new
+// parts (a stream only if its owner does); a failed condition is reported, also If-Match without
+// an object.
 func TestConditional_S12_completion(t *testing.T) {
 	t.Parallel()
 	data := noise(part + part/5)
@@ -156,8 +156,8 @@ func TestConditional_S12_completion(t *testing.T) {
 	}
 }
 
-// TestCompletion_S14_errorIn200: the answer to a completion begins with 200 and white space,
-// to keep the connection, and turns out to be an error: it is none that is taken for success.
+// TestCompletion_S14_errorIn200: the answer to a completion begins with 200 and white space, to
+// keep the connection, and then turns out to be an error: it is not taken for a success.
 func TestCompletion_S14_errorIn200(t *testing.T) {
 	t.Parallel()
 	data := noise(part + part/5)
@@ -195,8 +195,8 @@ func TestCompletion_S14_errorIn200(t *testing.T) {
 	}
 }
 
-// TestUpload_S14_aborted: a lifecycle rule aborts an upload while it goes on, before a part or
-// before its end: that is no object that is missing, and it can begin anew.
+// TestUpload_S14_aborted: a lifecycle rule aborts an upload under way, before a part or before its
+// completion: that does not count as a missing object, and the upload begins again.
 func TestUpload_S14_aborted(t *testing.T) {
 	t.Parallel()
 	data := noise(2*part + part/2)
@@ -361,8 +361,8 @@ func TestTLS_S18(t *testing.T) {
 	}
 }
 
-// TestHTTP1_S4: a request that hangs beside one that moves is noticed, over TLS with a server
-// that would speak HTTP/2 too: no two share a connection.
+// TestHTTP1_S4: a request that hangs beside one that moves is noticed, also over TLS with a server
+// that offers HTTP/2, because requests never share a connection.
 func TestHTTP1_S4(t *testing.T) {
 	t.Parallel()
 	f := s3test.NewFake(t, s3test.Profile{})
@@ -430,8 +430,8 @@ func TestHTTP1_S4(t *testing.T) {
 	}
 }
 
-// TestAbsent_R20: where the keys may list below their prefix only, Amazon says AccessDenied of
-// what is not there. It is not there; what may not be read is still a refusal.
+// TestAbsent_R20: if the keys may only list below their prefix, Amazon answers AccessDenied for a
+// missing object. The store reports it as missing; an object that may not be read stays denied.
 func TestAbsent_R20(t *testing.T) {
 	t.Parallel()
 	st, f := quirk(t, s3test.Profile{Front: s3test.Front{HidesAbsent: true}})

@@ -165,7 +165,7 @@ func (e *env) cutOff(t *testing.T) {
 	}
 }
 
-// faults: what the transport can repair within one call is repaired, for every operation.
+// faults: the store repairs what its transport can within one call, for every operation.
 func (e *env) faults(t *testing.T) {
 	t.Parallel()
 	data := noise(300_000)

@@ -1,4 +1,4 @@
-// Package spelled finds a replica below a prefix with accents however it is spelled there.
+// Package spelled finds a replica whose prefix has accents, in whichever Unicode form it was stored.
 package spelled
 
 import (
@@ -14,18 +14,18 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Store is a replica of which a bucket has each Unicode form of the prefix (NFC, NFD) as
-// another one. Where nothing is below the prefix as it is given, and something is below one
-// that looks the same, that is the one that is meant.
+// Store is a replica below a prefix of which several Unicode forms (NFC, NFD) look the same but
+// are different keys in a bucket. If nothing is stored below the prefix as given, but something
+// below another form of it, Store uses that form.
 type Store struct {
-	stores []store.Store // as it is given first
+	stores []store.Store // by form; the prefix as given comes first
 
-	mu     sync.Mutex // guards what follows, held over the requests that find it out
+	mu     sync.Mutex // guards what follows; held across the requests of find
 	chosen store.Store
 }
 
-// Open opens the store of a prefix. Where that has several forms, which one is meant is asked
-// for with the first request.
+// Open opens the store of a prefix. If the prefix has several forms, the first request finds
+// out which one to use.
 func Open[T store.Store](prefix string, open func(prefix string) (T, error)) (store.Store, error) {
 	var s Store
 	var prefixes []string
@@ -45,7 +45,7 @@ func Open[T store.Store](prefix string, open func(prefix string) (T, error)) (st
 	return &s, nil
 }
 
-// find returns the store that is meant. Where there is nothing yet, only a write decides.
+// find returns the store to use. While all are empty, only a write makes the choice final.
 func (s *Store) find(ctx context.Context, writes bool) (store.Store, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *Store) find(ctx context.Context, writes bool) (store.Store, error) {
 	return s.stores[0], nil
 }
 
-// Unwrap returns the store that is meant, as far as that is known.
+// Unwrap returns the chosen store, or the one of the prefix as given while none is chosen.
 func (s *Store) Unwrap() store.Store {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,9 +48,9 @@ func read(t *testing.T, st store.Store, key string) string {
 	return string(data)
 }
 
-// TestPrefix_D23_spelled: two hosts spell a prefix otherwise (NFC, NFD). What one wrote the
-// other finds and goes on with; where nothing is there it is as it is given, and of two that
-// look the same the one that is meant is taken.
+// TestPrefix_D23_spelled: two hosts spell a prefix in different forms (NFC, NFD). Each finds and
+// continues what the other wrote; an empty replica uses the form as given; if both forms exist,
+// the one as given is used.
 func TestPrefix_D23_spelled(t *testing.T) {
 	t.Parallel()
 	composed := norm.NFC.String("Größe/é")
@@ -93,7 +93,7 @@ func TestPrefix_D23_spelled(t *testing.T) {
 	}
 }
 
-// TestPrefix_D23_asked: what cannot be found out is an error, and no reason to start over.
+// TestPrefix_D23_asked: if the form cannot be found out, that is an error and no reason to begin anew.
 func TestPrefix_D23_asked(t *testing.T) {
 	t.Parallel()
 	b := bucket{}

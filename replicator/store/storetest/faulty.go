@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// ErrInjected is what a broken call of a Faulty store returns, beside
-// replicator.ErrUnavailable.
+// ErrInjected is what a broken call of a Faulty store returns, together with
+// store.ErrUnavailable.
 var ErrInjected = errors.New("injected fault")
 
 // Fault is one way for a call to go wrong.
@@ -93,7 +93,7 @@ func injected(op, key string) error {
 	return fmt.Errorf("%s %s: %w: %w", op, key, store.ErrUnavailable, ErrInjected)
 }
 
-// Put implements replicator.Store.
+// Put implements store.Store.
 func (f *Faulty) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	switch f.fault("put", key) {
 	case NotStored:
@@ -108,7 +108,7 @@ func (f *Faulty) Put(ctx context.Context, key string, body store.Body, opts stor
 	}
 }
 
-// Get implements replicator.Store.
+// Get implements store.Store.
 func (f *Faulty) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	fault := f.fault("get", key)
 	if fault == NotStored {
@@ -156,7 +156,7 @@ func (b *brokenReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// List implements replicator.Store.
+// List implements store.Store.
 func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
 		fault := f.fault("list", prefix)
@@ -182,7 +182,7 @@ func (f *Faulty) List(ctx context.Context, prefix, after string) iter.Seq2[store
 	}
 }
 
-// Delete implements replicator.Store.
+// Delete implements store.Store.
 func (f *Faulty) Delete(ctx context.Context, keys ...string) error {
 	first := ""
 	if len(keys) > 0 {

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Late is a host's way to a store, on which packets get lost: a write that is under way then
-// may arrive long after its sender has given it up.
+// Late is a host's connection to a store that loses packets: a write that is under way may
+// reach the store long after its sender has given up.
 type Late struct {
 	inner store.Store
 
@@ -22,39 +22,39 @@ type Late struct {
 	waits bool
 }
 
-// NewLate returns a way on which nothing is lost yet.
+// NewLate returns a connection that loses nothing yet.
 func NewLate(inner store.Store) *Late { return &Late{inner: inner} }
 
-// CutAt has the next write of a key that holds names stay under way. From then on every other
-// request is lost.
+// CutAt makes the next write of a key for which holds is true stay under way. From then on
+// every other request is lost.
 func (l *Late) CutAt(holds func(key string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.holds = holds
 }
 
-// Waiting has the senders of what is under way wait for the answer, as a process that is
-// stopped does. Otherwise they give it up at once.
+// Waiting makes the senders of writes under way wait for the reply, as a suspended process
+// does. Otherwise they give up at once.
 func (l *Late) Waiting() *Late {
 	l.waits = true
 	return l
 }
 
-// Cut has every request be lost from now on.
+// Cut loses every request from now on.
 func (l *Late) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = true
 }
 
-// UnderWay returns how many writes are.
+// UnderWay returns how many writes are under way.
 func (l *Late) UnderWay() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.under)
 }
 
-// Deliver lets what is under way arrive.
+// Deliver lets the writes under way reach the store.
 func (l *Late) Deliver() (err error) {
 	l.mu.Lock()
 	under := l.under
@@ -82,7 +82,7 @@ func (l *Late) lost(op, key string) error {
 	return nil
 }
 
-// Put implements replicator.Store.
+// Put implements store.Store.
 func (l *Late) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	if err := l.lost("put", key); err != nil {
 		return store.Object{}, err
@@ -122,7 +122,7 @@ func (l *Late) Put(ctx context.Context, key string, body store.Body, opts store.
 	}
 }
 
-// Get implements replicator.Store.
+// Get implements store.Store.
 func (l *Late) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	if err := l.lost("get", key); err != nil {
 		return nil, store.Object{}, err
@@ -130,7 +130,7 @@ func (l *Late) Get(ctx context.Context, key string, offset, length int64) (io.Re
 	return l.inner.Get(ctx, key, offset, length)
 }
 
-// List implements replicator.Store.
+// List implements store.Store.
 func (l *Late) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
 		if err := l.lost("list", prefix); err != nil {
@@ -141,7 +141,7 @@ func (l *Late) List(ctx context.Context, prefix, after string) iter.Seq2[store.O
 	}
 }
 
-// Delete implements replicator.Store.
+// Delete implements store.Store.
 func (l *Late) Delete(ctx context.Context, keys ...string) error {
 	if err := l.lost("delete", ""); err != nil {
 		return err

@@ -18,14 +18,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// pageSize is how many objects one LIST request of a Memory answers with, as S3 does.
+// pageSize is how many objects a Memory returns for one LIST request, as S3 does.
 const pageSize = 1000
 
-// Memory is a replicator.Store in memory that watches over the protocol: an
-// LTX file that is put again with other bytes is a violation, and so is a body
-// that is not what it announced.
+// Memory is a store.Store in memory that checks how it is used: it is a violation to put an
+// LTX file again with other bytes, or a body that does not match its announcement.
 type Memory struct {
-	// ListMetadata makes List tell the metadata, as a file store does and S3 does not.
+	// ListMetadata makes List return metadata, as store/file does and S3 does not.
 	ListMetadata bool
 
 	// Locked names keys that cannot be deleted; nil: none.
@@ -88,8 +87,8 @@ func (m *Memory) Keys() []string {
 	return slices.Clone(m.keys)
 }
 
-// Tamper changes a stored object's bytes in place behind the protocol's back:
-// length, ETag and metadata stay unless edit changes the length.
+// Tamper changes a stored object's bytes without a Put: the ETag and the metadata stay the
+// same.
 func (m *Memory) Tamper(key string, edit func(data []byte) []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,7 +98,7 @@ func (m *Memory) Tamper(key string, edit func(data []byte) []byte) {
 	m.objects[key] = s
 }
 
-// Put implements replicator.Store.
+// Put implements store.Store.
 func (m *Memory) Put(ctx context.Context, key string, body store.Body, opts store.PutOptions) (store.Object, error) {
 	data, err := m.read(ctx, key, body)
 	if err != nil {
@@ -127,7 +126,7 @@ func (m *Memory) Put(ctx context.Context, key string, body store.Body, opts stor
 	return obj, nil
 }
 
-// read takes the body before anything is locked, as a server receives it.
+// read reads the body before anything is locked, as a server receives it.
 func (m *Memory) read(ctx context.Context, key string, body store.Body) ([]byte, error) {
 	r, err := body.Open()
 	if err != nil {
@@ -166,7 +165,7 @@ func (m *Memory) violation(format string, args ...any) error {
 	return err
 }
 
-// Get implements replicator.Store.
+// Get implements store.Store.
 func (m *Memory) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, store.Object{}, err
@@ -197,8 +196,8 @@ func (m *Memory) Get(ctx context.Context, key string, offset, length int64) (io.
 	return io.NopCloser(bytes.NewReader(data)), obj, nil
 }
 
-// List implements replicator.Store. It sees a key that is put or deleted
-// in the meantime or not, page by page.
+// List implements store.Store. It reads page by page, so a key that is put or deleted in the
+// meantime may or may not be listed.
 func (m *Memory) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
 	return func(yield func(store.Object, error) bool) {
 		for {
@@ -243,7 +242,7 @@ func (m *Memory) page(prefix, after string) (page []store.Object, more bool) {
 	return page, false
 }
 
-// Delete implements replicator.Store.
+// Delete implements store.Store.
 func (m *Memory) Delete(ctx context.Context, keys ...string) error {
 	if err := ctx.Err(); err != nil {
 		return err

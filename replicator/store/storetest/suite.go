@@ -1,5 +1,6 @@
-// Package storetest holds what every replicator.Store must pass (Run), a store
-// in memory that enforces the protocol (Memory), and one that breaks (Faulty).
+// Package storetest has the tests that every store.Store must pass (Run), a store in memory
+// that checks how it is used (Memory), one that fails on demand (Faulty), and one whose writes
+// may arrive late (Late).
 package storetest
 
 import (
@@ -41,14 +42,14 @@ func Stream(r io.Reader) store.Body {
 //	}
 func Run(t *testing.T, open func(t *testing.T) store.Store) { RunBut(t, open) }
 
-// Conditional are the subtests that a store without conditional writes cannot pass, and
-// those of two writers at a time that one without atomic ones cannot.
+// Conditional are the subtests that a store without conditional writes cannot pass; Racing are
+// those of concurrent writers that one whose conditional writes are not atomic cannot pass.
 var (
 	Conditional = []string{"create only what is new", "match the etag", "create has one winner", "match has one winner"}
 	Racing      = []string{"create has one winner", "match has one winner"}
 )
 
-// RunBut is Run without the subtests that are named.
+// RunBut is Run without the named subtests.
 func RunBut(t *testing.T, open func(t *testing.T) store.Store, but ...string) {
 	for _, test := range []struct {
 		name string

@@ -12,7 +12,7 @@ import (
 
 var errDead = errors.New("connection refused")
 
-// endpoint counts who asks it.
+// endpoint counts its requests.
 type endpoint struct {
 	Breaker
 	dead  atomic.Bool
@@ -40,9 +40,9 @@ func (e *endpoint) ask(ctx context.Context) error {
 	}
 }
 
-// TestBreaker_S38: two hundred clients, each of which asks again some seconds after it had
-// no answer. While there is none one asks every few seconds; when there is, all get theirs
-// within the longest pause and their own.
+// TestBreaker_S38: two hundred clients, each of which retries some seconds after a request without
+// an answer. While there is no answer, one request is sent every few seconds; once there is, all
+// clients get theirs within the longest pause plus their own.
 func TestBreaker_S38(t *testing.T) {
 	for name, takes := range map[string]time.Duration{"refuses": time.Millisecond, "hangs": 5 * time.Second} {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestBreaker_S38(t *testing.T) {
 	}
 }
 
-// TestBreakerIsolated: some requests have no answer among others that do, and nobody waits.
+// TestBreakerIsolated: while only some requests have no answer, none is held back.
 func TestBreakerIsolated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{takes: time.Second}
@@ -98,7 +98,7 @@ func TestBreakerIsolated(t *testing.T) {
 	})
 }
 
-// TestBreakerGivesUp: who waits too long is told what the others met.
+// TestBreakerGivesUp: a request that waits too long gets an error with the cause of the others.
 func TestBreakerGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{takes: time.Hour}
@@ -129,8 +129,8 @@ func TestBreakerGivesUp(t *testing.T) {
 	})
 }
 
-// TestBreakerLongProbe: the first that is let through takes an hour, as a large upload over
-// a slow line, and the endpoint answers again in the meantime.
+// TestBreakerLongProbe: the first probe takes an hour, like a large upload over a slow line, and
+// the endpoint answers again in the meantime.
 func TestBreakerLongProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{takes: time.Hour}
@@ -155,9 +155,8 @@ func TestBreakerLongProbe(t *testing.T) {
 	})
 }
 
-// TestBreakerTurns: the endpoint hangs for one replica that asks much, and answers another
-// that asks now and then. What that one asks is not held back until the first has had no
-// answer to all of its own.
+// TestBreakerTurns: the endpoint hangs for a replica with many requests, and answers another one
+// with few. The second one's requests do not wait until all of the first one's have failed.
 func TestBreakerTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const hangs = 10 * time.Second
