@@ -1,6 +1,6 @@
-// Package compact makes larger files of a replica's small ones, level by level, so
-// that a restore reads few. Whatever it makes it reads back before its inputs may ever
-// be deleted.
+// Package compact merges a replica's small files into larger ones, level by level, so that a
+// restore reads few. It reads each output back before retention may delete the
+// inputs.
 package compact
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// intervals are the windows of levels 1 to 5. Windows begin at
-// multiples of the interval since year 1, on every machine the same. The last two are what
-// changed in a day and in a week, in place of another copy of the whole database.
+// intervals are the windows of levels 1 to 5. Windows begin at multiples of the interval since
+// year 1, the same on every machine. Files of the last two levels hold the changes of a day and
+// of a week, in place of another copy of the whole database.
 var intervals = []time.Duration{30 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour}
 
-// Levels is how many levels are made, and days the first of those that a newer copy of the
-// whole database makes superfluous.
+// Levels is the number of levels; days is the first level whose files a newer snapshot makes
+// superfluous.
 const (
 	Levels = 5
 	days   = 4
@@ -35,41 +35,41 @@ const (
 // Intervals returns the windows of the levels, level 1 first.
 func Intervals() []time.Duration { return slices.Clone(intervals) }
 
-// maxRecent is how many files may wait for compaction.
+// maxRecent is how many files may wait to be merged.
 const maxRecent = 1 << 14
 
-// Options of a compactor. All are needed, Turn, Name and Local apart.
+// Options of a compactor. All but Turn, Name and Local are required.
 type Options struct {
 	Store  store.Store
-	Create func(context.Context, string, store.Body, map[string]string) (store.Object, error) // what nobody stored before
-	// told of an output that was read back
+	Create func(context.Context, string, store.Body, map[string]string) (store.Object, error) // stores a new object
+	// called with an output that was read back
 	ReadBack func(key string)
-	Hold     func(context.Context) error // nil while we may write
+	Hold     func(context.Context) error // returns nil while we hold the lease
 	Scratch  string                      // for temporary files
-	Slack    time.Duration               // how late commits may come
+	Slack    time.Duration               // how long after a window's end its last commits may be uploaded
 	Turn     float64                     // see after
-	// the replica's, fit for a file
+	// the replica's, as part of file names
 	Name   string
-	Local  int64 // bytes of files that may be kept for merging; 0: none
+	Local  int64 // bytes of uploaded files that may be kept here for merging; 0: none
 	Clock  func() time.Time
 	Logger *slog.Logger
 }
 
-// Compactor merges the files of one replica. One goroutine runs it; the others tell it
-// what was stored and what was deleted.
+// Compactor merges the files of one replica. One goroutine calls Run; others call Add, Keep and
+// Forget.
 type Compactor struct {
 	o    Options
 	kept kept
 
-	mu     sync.Mutex               // guards what follows; held over no request, before that of kept
+	mu     sync.Mutex               // guards what follows; never held across a request; taken before kept.mu
 	recent []store.LTXFile          // files that may still be merged
 	times  map[string]time.Time     // of their newest batches, by key
 	done   map[int]ltx.TXID         // by level: compacted up to here
 	tries  map[string]int           // by key: how often an object could not be read while others could
-	lost   map[string]store.LTXFile // given up: they are read no more
+	lost   map[string]store.LTXFile // lost files, which are not read again
 }
 
-// New returns a compactor that knows of no file.
+// New returns a compactor without files.
 func New(o Options) *Compactor {
 	return &Compactor{
 		o: o, kept: kept{dir: o.Scratch, name: o.Name, limit: o.Local}, times: map[string]time.Time{},
@@ -78,19 +78,19 @@ func New(o Options) *Compactor {
 	}
 }
 
-// Load finds the files that compaction has not dealt with, given how far each level
-// reaches and the TXID of the newest snapshot, in front of which days are not merged.
+// Load finds the files that were not merged yet, given how far each level reaches and the TXID
+// of the newest snapshot, before which days and weeks are not merged.
 func (c *Compactor) Load(ctx context.Context, levels map[int]ltx.TXID, base ltx.TXID) error {
 	done := map[int]ltx.TXID{}
 	for level := Levels; level >= 1; level-- {
 		done[level] = max(levels[level], done[level+1])
 	}
-	hours := done[days-1] // how far they were merged: of what is below, no more is looked for
+	hours := done[days-1] // the levels below are listed only from here on
 	done[Levels] = max(done[Levels], base)
 	done[days] = max(done[days], base)
 	var found []store.LTXFile
 	for level := range Levels {
-		// A day of them is many pages of a listing. What no window merged stays as it is.
+		// Listing a day of small files takes many pages. Files that no window merged stay as they are.
 		from := hours
 		if level >= days-1 {
 			from = done[level+1]
@@ -115,8 +115,8 @@ func (c *Compactor) Load(ctx context.Context, levels map[int]ltx.TXID, base ltx.
 	return nil
 }
 
-// Add tells of a file that was stored, whose newest batch is of the moment at. It returns
-// when the window is over that the file is of.
+// Add adds a stored file whose newest batch was taken at the given time. It returns when the
+// level 1 window that the file belongs to is due.
 func (c *Compactor) Add(f store.LTXFile, at time.Time) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,13 +125,13 @@ func (c *Compactor) Add(f store.LTXFile, at time.Time) time.Time {
 	return c.o.after(c.when(f).Truncate(intervals[0]).Add(intervals[0]), intervals[0])
 }
 
-// Keep links path, a file that was stored under the key of f with that metadata and is
-// changed by nobody, so that merging f reads no store.
+// Keep links path, the local file that was stored as f with that metadata, so that merging f
+// need not read the store. path must not be changed afterwards.
 func (c *Compactor) Keep(f store.LTXFile, path string, metadata map[string]string) {
 	c.kept.add(f.Object.Key, path, f.Object.Size, metadata)
 }
 
-// Forget drops files that are not to be asked for again.
+// Forget drops the files for which gone is true, because they were deleted.
 func (c *Compactor) Forget(gone func(store.LTXFile) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,8 +151,8 @@ func (c *Compactor) forgetLocked(gone func(store.LTXFile) bool) {
 	})
 }
 
-// remember keeps f for compaction. Where that fails for hours, the oldest files are
-// passed over: they stay as they are, and restores read more of them.
+// remember adds f to the files to merge. If compaction fails for hours, it drops the oldest
+// ones: they stay unmerged, and restores read more files.
 func (c *Compactor) remember(f store.LTXFile) {
 	if _, lost := c.lost[f.Object.Key]; lost {
 		return
@@ -167,9 +167,9 @@ func (c *Compactor) remember(f store.LTXFile) {
 	c.recent = append(c.recent, f)
 }
 
-// after is when a window that ends at end is looked at: its last commits may arrive a
-// little later, and not all replicas begin at once. Turn, from 0 to 1, is where in their
-// crowd this one stands.
+// after returns when a window that ends at end is due: a little later, because its last commits
+// may still be uploaded, and because not all replicas should begin at once. Turn, from 0 to 1,
+// spreads them.
 func (o Options) after(end time.Time, interval time.Duration) time.Time {
 	return end.Add(o.Slack + time.Duration(o.Turn*float64(min(interval/2, 5*time.Minute))))
 }
@@ -177,7 +177,7 @@ func (o Options) after(end time.Time, interval time.Duration) time.Time {
 // Report is what one run did.
 type Report struct {
 	Due   time.Time       // when there is more to do; zero: not before another file is added
-	Bytes int64           // stored
+	Bytes int64           // bytes stored
 	Lost  []store.LTXFile // inputs that are gone or cannot be read
 }
 
@@ -215,7 +215,7 @@ func (c *Compactor) level(ctx context.Context, r *Report, level int, interval ti
 	}
 }
 
-// next plans, and passes over what needs no work.
+// next returns the next window of a level to merge, and skips windows that need no merge.
 func (c *Compactor) next(level int, interval time.Duration) catalog.Window {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,8 +233,8 @@ func (c *Compactor) next(level int, interval time.Duration) catalog.Window {
 	}
 }
 
-// room reports whether the disk has room for what w makes, and as much again: where it
-// has not, the files stay as they are, and restores read more of them.
+// room reports whether the disk has room for twice the size of w's inputs. If not, the files
+// stay unmerged, and restores read more files.
 func (c *Compactor) room(w catalog.Window) bool {
 	const little = 256 << 20
 	var bytes int64
@@ -253,7 +253,7 @@ func (c *Compactor) room(w catalog.Window) bool {
 	return free >= 2*bytes
 }
 
-// window merges one window. Where an input is lost, compaction goes on around the gap.
+// window merges one window. If an input is lost, compaction continues around the gap.
 func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) error {
 	if err := c.o.Hold(ctx); err != nil {
 		return err
@@ -277,7 +277,7 @@ func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) err
 	}
 	c.times[f.Object.Key] = c.when(w.Inputs[len(w.Inputs)-1])
 	c.remember(f)
-	for _, input := range w.Inputs { // f stands for them in every window above
+	for _, input := range w.Inputs { // higher levels merge f in their place
 		merged[input.Object.Key] = true
 	}
 	c.forgetLocked(func(f store.LTXFile) bool { return merged[f.Object.Key] })
@@ -286,8 +286,8 @@ func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) err
 	return nil
 }
 
-// when is a file's time for choosing a compaction window: of its newest batch
-// where we know it, else of its upload.
+// when returns the time that assigns a file to a window: that of its newest batch if known,
+// else that of its upload.
 func (c *Compactor) when(f store.LTXFile) time.Time {
 	t, ok := c.times[f.Object.Key]
 	if !ok {
@@ -296,7 +296,7 @@ func (c *Compactor) when(f store.LTXFile) time.Time {
 		}
 	}
 	if past := catalog.Past(c.o.Clock(), t, f); past != t {
-		t, c.times[f.Object.Key] = past, past // once and for all, or its window would never be over
+		t, c.times[f.Object.Key] = past, past // remember it, or the file's window would move with the clock
 	}
 	return t
 }

@@ -9,15 +9,15 @@ import (
 	"sync"
 )
 
-// kept are files of the replica that are still on this machine, so that merging them
-// need not read them from the store. They are links to what was uploaded: to keep one
-// costs no write. What goes missing is read from the store.
+// kept are uploaded files that are still on this machine, so that merging need not read them
+// from the store. They are hard links to the uploaded files, so keeping one writes nothing. A
+// missing one is read from the store.
 type kept struct {
-	dir   string // with nothing in it that counts after a crash
-	name  string // of the replica, fit for a file
+	dir   string // scratch: useless after a crash
+	name  string // of the replica, as part of file names
 	limit int64
 
-	mu    sync.Mutex // guards what follows; held over links and removals, no other lock is taken under it
+	mu    sync.Mutex // guards what follows; held while linking and removing files; a leaf lock
 	files map[string]keptFile
 	order []string // keys, oldest first
 	bytes int64
@@ -25,10 +25,10 @@ type kept struct {
 
 type keptFile struct {
 	size     int64
-	metadata map[string]string // as it was stored
+	metadata map[string]string // of the stored object
 }
 
-// add links path, the bytes that were stored under key and which nobody changes.
+// add links path, whose bytes were stored under key and never change.
 func (k *kept) add(key, path string, size int64, metadata map[string]string) {
 	if k.limit <= 0 || size > k.limit {
 		return
@@ -40,7 +40,7 @@ func (k *kept) add(key, path string, size int64, metadata map[string]string) {
 		k.removeLocked(k.order[0])
 	}
 	if os.Link(path, k.path(key)) != nil {
-		return // another file system, no room: the store has it
+		return // another file system, or no room: merging will read the store
 	}
 	if k.files == nil {
 		k.files = map[string]keptFile{}
@@ -89,7 +89,7 @@ func (k *kept) removeLocked(key string) {
 		}
 	}
 	if err := os.Remove(k.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		k.limit = 0 // what cannot be removed is not to grow
+		k.limit = 0 // it cannot be removed: keep no more files, or the disk fills up
 	}
 }
 

@@ -13,12 +13,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// merge makes one file of w: reads the inputs, stores the output, reads it
-// back and decodes it. Only then may the inputs ever be deleted.
+// merge merges w into one file: it reads the inputs, stores the output, reads it back and
+// decodes it. Only after that may the inputs be deleted.
 func (c *Compactor) merge(ctx context.Context, w catalog.Window) (store.LTXFile, error) {
 	m, notes, local, err := c.combine(ctx, w)
 	if err != nil && local {
-		for _, f := range w.Inputs { // what this machine kept may be what is corrupt
+		for _, f := range w.Inputs { // a local copy may be corrupt: read the store instead
 			c.kept.remove(f.Object.Key)
 		}
 		m, notes, _, err = c.combine(ctx, w)
@@ -45,9 +45,9 @@ func (c *Compactor) merge(ctx context.Context, w catalog.Window) (store.LTXFile,
 	return f, nil
 }
 
-// combine merges the inputs of w into a temporary file and returns it with its metadata.
-// Inputs are taken from this machine where they are there, which local reports, else from
-// the store.
+// combine merges the inputs of w into a temporary file and returns it with its metadata. It
+// reads inputs from this machine if it has them, and else from the store; local reports
+// whether it had any.
 func (c *Compactor) combine(ctx context.Context, w catalog.Window) (
 	m *merge.Merged, notes map[string]string, local bool, err error,
 ) {
@@ -77,7 +77,7 @@ func (c *Compactor) combine(ctx context.Context, w catalog.Window) (
 	return m, merge.Notes(first, metadata, m.Body.SHA256), local, nil
 }
 
-// again counts that an object could not be read, and reports whether that was once too often.
+// again counts that an object could not be read, and reports whether it has failed maxTries times.
 func (c *Compactor) again(key string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,9 +89,9 @@ func (c *Compactor) again(key string) bool {
 	return true
 }
 
-// discard deletes a compacted file that is corrupt, or cannot be read, at the second
-// reading too, so that the next attempt can store it under its key. Nothing is lost: all
-// inputs were read just now, and none is deleted before its output was read back.
+// discard reads a merged file again and deletes it if it is still corrupt or unreadable, so that
+// the next attempt can store it under its key. Nothing is lost: all inputs were read just now,
+// and none is deleted before its output was read back.
 func (c *Compactor) discard(ctx context.Context, f store.LTXFile, m *merge.Merged) error {
 	err := c.readBack(ctx, f, m)
 	if err == nil {
@@ -105,7 +105,7 @@ func (c *Compactor) discard(ctx context.Context, f store.LTXFile, m *merge.Merge
 	return errors.Join(err, c.o.Store.Delete(ctx, f.Object.Key))
 }
 
-// readBack decodes the stored file and compares its bytes with what was made.
+// readBack decodes the stored file and compares its bytes with m's.
 func (c *Compactor) readBack(ctx context.Context, f store.LTXFile, m *merge.Merged) error {
 	sum, err := restore.VerifyObject(ctx, c.o.Store, f)
 	if err == nil && sum != m.Body.SHA256 {
@@ -125,12 +125,12 @@ func (e *lostError) Error() string {
 }
 func (e *lostError) Unwrap() error { return e.err }
 
-// maxTries is how often an object is asked for that cannot be read, while others can.
+// maxTries is how often an object is tried that cannot be read while others can.
 const maxTries = 5
 
-// blame reads inputs again, one by one, after compacting them failed with err: one
-// that is gone or corrupt at the second reading too is lost, and so is one whose body
-// breaks off time after time while the store gives others out.
+// blame reads the inputs again, one by one, after merging them failed with err. An input that
+// is gone, or still corrupt, is lost; so is one that cannot be read maxTries times while the
+// store returns others.
 func (c *Compactor) blame(ctx context.Context, inputs []store.LTXFile, err error) error {
 	var refused []store.LTXFile
 	var why error
@@ -149,7 +149,7 @@ func (c *Compactor) blame(ctx context.Context, inputs []store.LTXFile, err error
 		return err
 	}
 	if len(refused) == len(inputs) {
-		return why // it is the store, not an object
+		return why // the store is at fault, not an object
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
