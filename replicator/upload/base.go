@@ -15,10 +15,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// CreateBase is Create for a snapshot, which is read back: nothing may be deleted because
-// of one that is not there. How the stored object ends, an LTX file's checksums, is
-// compared with what was sent; where that differs, all of it is read, and it is removed if
-// it is corrupt.
+// CreateBase is Create for a snapshot. It reads the snapshot back, because older files are
+// deleted on the strength of it: it compares the object's last bytes, an LTX file's checksums,
+// with what was sent; if they differ, it reads the whole object, and deletes it if it is
+// corrupt.
 func (u *Uploader) CreateBase(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (object store.Object, err error) {
@@ -46,7 +46,7 @@ func (u *Uploader) CreateBase(
 	return object, nil
 }
 
-// readBase reads all of a stored file. It is removed if it is corrupt.
+// readBase reads a whole stored file, and deletes it if it is corrupt.
 func (u *Uploader) readBase(ctx context.Context, key string, object store.Object) error {
 	level, min, max, err := store.ParseLTXKey(key)
 	if err != nil {
@@ -71,9 +71,9 @@ func (u *Uploader) readBase(ctx context.Context, key string, object store.Object
 	return errors.Join(fmt.Errorf("%w; it is deleted, to be stored again", err), gone)
 }
 
-// Recheck reads what was stored and not read back, because a crash or the store came in
-// between: nothing may be built on it before, or deleted because of it. It reports whether
-// something was found corrupt, and is gone.
+// Recheck reads objects that were stored but not read back, because of a crash or an error of
+// the store: until then nothing may be built on them, or deleted because of them. It reports
+// whether it found one corrupt and deleted it.
 func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 	for _, sent := range u.journal.Get().Unread {
 		if _, now := u.sending.Load(sent.Key); now {
@@ -82,7 +82,7 @@ func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 		_, object, err := u.store.Get(ctx, sent.Key, 0, 0)
 		switch {
 		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrMisplaced):
-			u.journal.ReadBack(sent.Key) // it was not stored
+			u.journal.ReadBack(sent.Key) // it was never stored
 			continue
 		case err != nil:
 			return gone, fmt.Errorf("read %s back: %w", sent.Key, err)
@@ -100,7 +100,8 @@ func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 	return gone, nil
 }
 
-// HoldChecked is the lease's Hold for who deletes: what was stored was read back.
+// HoldChecked is the lease's Hold for retention: it also fails unless every stored object that
+// replaces others was read back.
 func (u *Uploader) HoldChecked(ctx context.Context) error {
 	gone, err := u.Recheck(ctx)
 	switch {
@@ -124,11 +125,11 @@ func (u *Uploader) unread(key string) bool {
 	return false
 }
 
-// endsAs reports whether the stored object is as long as what was sent, and ends so.
+// endsAs reports whether the stored object has that size and ends with these bytes.
 func (u *Uploader) endsAs(ctx context.Context, key string, size int64, ending []byte) bool {
 	n := int64(len(ending))
 	if size < n {
-		return false // it was there before
+		return false // nothing was sent: the object was there before
 	}
 	body, object, err := u.store.Get(ctx, key, size-n, n)
 	if err != nil {
@@ -139,11 +140,11 @@ func (u *Uploader) endsAs(ctx context.Context, key string, size int64, ending []
 	return errors.Join(err, body.Close()) == nil && bytes.Equal(last, ending) && object.Size == size
 }
 
-// ending passes a stream on, remembers its length and its last bytes, and tells them before
-// whoever reads it has all of it.
+// ending passes a stream on and remembers its length and last bytes. It calls done with them
+// before the reader gets the last of it, so that they are recorded before the upload is complete.
 type ending struct {
 	io.ReadCloser
-	size, whole int64 // so far; of the whole, negative where that is not known
+	size, whole int64 // read so far; of the whole stream, negative if unknown
 	last        [ltx.TrailerSize]byte
 	done        func(size int64, last []byte) error
 }

@@ -19,11 +19,11 @@ const (
 	maxBatchBytes    = 64 << 20
 )
 
-// Batch is the segments that become one object, in order.
+// Batch is the segments that are uploaded as one object, in order.
 type Batch []spool.Segment
 
-// NextBatch cuts the segments that become one object: contiguous, of one page
-// size, bounded. A snapshot is a batch of its own. There is at least one segment.
+// NextBatch returns the first of the segments that fit in one object: contiguous, of one page
+// size, within the bounds. A snapshot is a batch of its own. segments must not be empty.
 func NextBatch(segments []spool.Segment) Batch {
 	n, bytes := 1, segments[0].Size
 	if segments[0].Snapshot() {
@@ -38,7 +38,7 @@ func NextBatch(segments []spool.Segment) Batch {
 	return segments[:n]
 }
 
-// File is the object's place in the replica.
+// File returns the object's level and TXIDs.
 func (b Batch) File() store.LTXFile {
 	f := store.LTXFile{MinTXID: b[0].MinTXID, MaxTXID: b[len(b)-1].MaxTXID}
 	if b[0].Snapshot() {
@@ -73,7 +73,7 @@ func (b Batch) Body(ctx context.Context, dir, name string) (
 	return m.Body, m.Path(), m.Discard, nil
 }
 
-// Notes are the object's metadata: of the state after it.
+// Notes returns the object's metadata, which describes the state after it.
 func (b Batch) Notes(sha256 string) map[string]string {
 	last := b[len(b)-1]
 	m := map[string]string{

@@ -7,8 +7,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/sumlist"
 )
 
-// listed has the checksums of a file's pages listed while it is stored, where such a list
-// is kept beside it.
+// listed makes body collect its page checksums while it is read, if such a list is kept for
+// this key.
 func (u *Uploader) listed(key string, body *store.Body) *sumlist.List {
 	list := sumlist.New(u.scratch)
 	if _, kept := sumsKey(key); kept {
@@ -17,8 +17,8 @@ func (u *Uploader) listed(key string, body *store.Body) *sumlist.List {
 	return list
 }
 
-// storeSums stores the list of a file that was stored. To have none costs a download
-// where the state directory is lost, and nothing else.
+// storeSums stores the list beside its file. Without the list, a lost state directory costs a
+// download of the file, nothing else; so an error is only logged.
 func (u *Uploader) storeSums(ctx context.Context, key string, list *sumlist.List) {
 	body, made := list.Body()
 	name, kept := sumsKey(key)

@@ -1,5 +1,5 @@
-// Package upload stores files that nobody may have stored before, and finds out where
-// somebody has.
+// Package upload stores files under keys that must not exist yet, and detects another writer's
+// files there.
 package upload
 
 import (
@@ -16,18 +16,18 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Uploader stores files in a replica. Whoever calls it has the lease.
+// Uploader stores files in a replica. The caller holds the lease.
 type Uploader struct {
 	store   store.Store
 	lease   *lease.Lease
-	journal *custody.StateFile // of what is not read back yet
+	journal *custody.StateFile // lists objects that were not read back yet
 	scratch string             // for temporary files
 	log     *slog.Logger
-	sending sync.Map     // keys of bases under way
+	sending sync.Map     // keys of snapshots being uploaded
 	bytes   atomic.Int64 // stored so far
 }
 
-// New returns an uploader into a store, which has temporary files in scratch.
+// New returns an uploader into st; scratch is for temporary files.
 func New(st store.Store, l *lease.Lease, journal *custody.StateFile, scratch string, log *slog.Logger) *Uploader {
 	return &Uploader{store: st, lease: l, journal: journal, scratch: scratch, log: log}
 }
@@ -35,9 +35,9 @@ func New(st store.Store, l *lease.Lease, journal *custody.StateFile, scratch str
 // Bytes returns how much was stored so far.
 func (u *Uploader) Bytes() int64 { return u.bytes.Load() }
 
-// Create stores an object. When somebody has stored one there, it is looked at: our own
-// earlier attempt, whose reply was lost, is a success; anything else is another
-// writer's, and our claim to the replica is to be examined again.
+// Create stores an object under a new key. If the key exists, Create compares the objects: our
+// own earlier attempt, whose reply was lost, is a success; anything else is another writer's,
+// and Create drops the lease and returns lease.ErrFenced.
 func (u *Uploader) Create(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (object store.Object, err error) {
@@ -53,8 +53,8 @@ func (u *Uploader) Create(
 	return object, nil
 }
 
-// adrift tells the lease whether an upload that ended so may still arrive. Merged files hold
-// nothing that is not there already.
+// adrift tells the lease whether an upload that ended with err may still reach the store. Merged
+// files do not matter: they hold nothing new.
 func (u *Uploader) adrift(key string, err error) {
 	level, _, _, parsed := store.ParseLTXKey(key)
 	if parsed != nil || level != 0 && level != store.SnapshotLevel {
@@ -68,8 +68,8 @@ func (u *Uploader) adrift(key string, err error) {
 	u.lease.Uploads.Note(level == store.SnapshotLevel, !answered)
 }
 
-// CreateMerged is Create for a file that replaces others once it was read back, which
-// whoever calls it does, and tells the journal.
+// CreateMerged is Create for a file that replaces others. The caller reads it back and then
+// tells the journal.
 func (u *Uploader) CreateMerged(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (store.Object, error) {
@@ -101,7 +101,7 @@ func (u *Uploader) put(
 	return object, err
 }
 
-// putUnguarded looks before and after a write that nothing refuses.
+// putUnguarded writes without a condition, and checks before and after what is under the key.
 func (u *Uploader) putUnguarded(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (store.Object, error) {
@@ -126,7 +126,7 @@ func (u *Uploader) compare(
 	}
 	sameObject := stored.ETag != "" && object.ETag == stored.ETag
 	sameBytes := body.SHA256 != "" && object.Size == body.Size && object.Metadata[store.MetaSHA256] == body.SHA256
-	// Written by an earlier version, the same batch may be other bytes.
+	// The same batch may have other bytes if an earlier version wrote it.
 	sameState := true
 	for _, k := range []string{store.MetaLineage, store.MetaChecksum, store.MetaTimestamp} {
 		sameState = sameState && metadata[k] != "" && object.Metadata[k] == metadata[k]
