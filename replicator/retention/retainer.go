@@ -16,46 +16,46 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// first is how soon after the start a replica is looked through: not when a hundred
-// databases start at once, but also where sqlwatch never runs for an hour.
+// first is how long after the start a replica is first examined: not at once, because a hundred
+// databases may be starting, but soon enough even if sqlwatch never runs for an hour.
 const first = 10 * time.Minute
 
-// Found is what a look through a replica found.
+// Found is what a listing of a whole replica found.
 type Found struct {
 	Bytes          int64
-	Oldest, Newest time.Time // of the snapshots
+	Oldest, Newest time.Time // upload times of the oldest and newest snapshot
 }
 
-// RetainerOptions are what a Retainer works with. All are needed.
+// RetainerOptions configure a Retainer. All are required.
 type RetainerOptions struct {
 	Options
 	Store     store.Store
-	Hold      func(context.Context) error         // nil while we may write
-	Protected func() map[string]bool              // keys that stay in any case
-	Spared    func(ltx.TXID, time.Time) bool      // of another lineage, which is kept for its own time
-	Found     func(Found)                         // told of each look
-	Deleted   func(gone func(store.LTXFile) bool) // told what is there no more
+	Hold      func(context.Context) error         // returns nil while we hold the lease
+	Protected func() map[string]bool              // keys that are never deleted
+	Spared    func(ltx.TXID, time.Time) bool      // belongs to a predecessor lineage that is still kept
+	Found     func(Found)                         // called with the result of each listing
+	Deleted   func(gone func(store.LTXFile) bool) // called after files were deleted
 	Logger    *slog.Logger
 	Clock     func() time.Time
 }
 
-// Retainer deletes what nobody needs, now and then. One goroutine at a time uses it.
+// Retainer regularly deletes files that no promised restore needs. One goroutine at a time uses it.
 type Retainer struct {
 	o      RetainerOptions
 	ledger Ledger
-	next   time.Time // when to look again
+	next   time.Time // when to list the replica again
 }
 
-// NewRetainer returns one that begins a while after the clock's time.
+// NewRetainer returns a Retainer that first lists the replica some time from now.
 func NewRetainer(o RetainerOptions) *Retainer { return &Retainer{o: o, next: o.Clock().Add(first)} }
 
-// Due looks the replica through once that is due, and returns when it is next: files
-// grow old on an idle replica too.
+// Due runs retention if it is due, and returns when it is next due: files grow old on an idle
+// replica too.
 func (r *Retainer) Due(ctx context.Context) (time.Time, error) {
 	if r.o.Clock().Before(r.next) {
 		return r.next, nil
 	}
-	// also when it fails: a refused deletion must not cost a listing every few seconds
+	// set it even if this run fails: a refused deletion must not cost a listing every few seconds
 	r.next = r.o.Clock().Add(max(Often, r.o.Grace))
 	if err := r.retain(ctx); err != nil {
 		return time.Time{}, fmt.Errorf("retention: %w", err)
@@ -67,8 +67,8 @@ func (r *Retainer) Due(ctx context.Context) (time.Time, error) {
 	return r.next, nil
 }
 
-// retain lists the replica, forgets what became needed again, and deletes what
-// has been unneeded for the grace period, by a clock that the store agrees with.
+// retain lists the replica and deletes files that have been unneeded for the grace period, by a
+// clock that the store's agrees with.
 func (r *Retainer) retain(ctx context.Context) error {
 	now := r.o.Clock()
 	files, total, err := r.listOld(ctx, now)
@@ -105,7 +105,8 @@ func (r *Retainer) retain(ctx context.Context) error {
 	return nil
 }
 
-// withSums adds what is kept beside the files: after them, since it is of use only with them.
+// withSums adds the lists of page checksums beside the files. They come last, since they are
+// useless without their files.
 func withSums(keys []string) []string {
 	all := slices.Clone(keys)
 	for _, key := range keys {
@@ -120,8 +121,8 @@ func withSums(keys []string) []string {
 	return all
 }
 
-// storeTime returns what the store's clock shows, by writing a note and asking for its
-// time. Zero: it does not tell.
+// storeTime returns what the store's clock shows, by writing a small object and reading its
+// modification time; zero if the store does not tell.
 func (r *Retainer) storeTime(ctx context.Context) (time.Time, error) {
 	const key = "sqlwatch/clock"
 	body := store.Body{Size: 1, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("\n")), nil }}
@@ -135,8 +136,8 @@ func (r *Retainer) storeTime(ctx context.Context) (time.Time, error) {
 	return object.Modified, nil
 }
 
-// listOld lists the files of which some may be unneeded, and tells what the replica
-// holds in all.
+// listOld returns the files that may be unneeded and the number of all files, and reports what
+// the replica holds to Found.
 func (r *Retainer) listOld(ctx context.Context, now time.Time) (old []catalog.Dated, total int, err error) {
 	var snapshots []catalog.Dated
 	var found Found
@@ -167,9 +168,9 @@ func (r *Retainer) listOld(ctx context.Context, now time.Time) (old []catalog.Da
 	return old, total, nil
 }
 
-// list lists the files whose key has the prefix. Their time is that of the upload by
-// the store's clock: never earlier than the newest batch, so nothing is taken for older
-// than it is, and never the clock's that may have been ahead when a batch was taken.
+// list lists the files whose key has the prefix. Their time is that of the upload by the
+// store's clock: it is never earlier than the newest batch, so that no file seems older than it
+// is, and it does not depend on a host's clock, which may have been ahead.
 func (r *Retainer) list(ctx context.Context, prefix string) iter.Seq2[catalog.Dated, error] {
 	return func(yield func(catalog.Dated, error) bool) {
 		for object, err := range r.o.Store.List(ctx, prefix, "") {

@@ -1,6 +1,6 @@
-// Package retention decides what of a replica may be deleted, and when: what no
-// promised restore needs, once that has been so for a while, by a clock that two
-// machines agree on, and never much at a time. All but the Retainer is pure.
+// Package retention decides which files of a replica may be deleted, and when: those that no
+// promised restore needs, once that has been so for a while, by a clock that agrees with the
+// store's, and never many at a time. Only the Retainer does I/O.
 package retention
 
 import (
@@ -18,21 +18,22 @@ import (
 type Options struct {
 	// Keep is the time for which every restore point stays reachable.
 	Keep time.Duration
-	// Grace is how long an unneeded file stays for restores under way. 0: one hour.
+	// Grace is how long an unneeded file stays, for restores under way. 0: one hour.
 	Grace time.Duration
-	// Thin gives, by level, the age at which a file may go although it is inside
-	// Keep, once a higher level's file covers it: restore points become coarser
-	// with age. 0, or a missing level, keeps the level's files for all of Keep.
+	// Thin gives, by level, the age at which a file may be deleted within Keep, once a
+	// higher level's file covers it: restore points become coarser with age. 0, or a
+	// missing level, keeps the level's files for all of Keep.
 	Thin []time.Duration
 }
 
-// DefaultGrace is Options.Grace where it is 0.
+// DefaultGrace is the default of Options.Grace.
 const DefaultGrace = time.Hour
 
-// Often is how often, at the most, a replica is looked through.
+// Often is the least time between two listings of a replica.
 const Often = time.Hour
 
-// Period is how often to look: a day at most, and oftener where files live less long.
+// Period returns the time between two listings: a day, or less if files live less long, but at
+// least Often.
 func (o Options) Period() time.Duration {
 	shortest := o.Keep
 	for _, age := range o.Thin {
@@ -43,22 +44,21 @@ func (o Options) Period() time.Duration {
 	return min(max(shortest/24, Often), 24*time.Hour)
 }
 
-// Apart is how far our clock and the store's may differ.
+// Apart is the most that our clock and the store's may differ.
 const Apart = 10 * time.Minute
 
-// ClockError says that our clock and the store's differ too much to tell how old
-// anything is.
+// ClockError says that our clock and the store's differ too much to know how old files are.
 type ClockError struct{ Ours, Stores time.Time }
 
-// Error says what that means and what to do.
+// Error says what follows and what to do.
 func (e *ClockError) Error() string {
 	return fmt.Sprintf("this machine's clock says %s, the store's %s: nothing is deleted until they agree; set the "+
 		"clock that is wrong",
 		e.Ours.UTC().Format(time.RFC3339), e.Stores.UTC().Format(time.RFC3339))
 }
 
-// Now returns the time by which to judge: ours, and never later than the store's and
-// Apart. A store that tells no time is a zero one, and ours is taken.
+// Now returns the time by which files are judged: ours, if it differs from the store's by at
+// most Apart. stores is zero if the store does not tell its time; then ours is used.
 func Now(ours, stores time.Time) (time.Time, error) {
 	away := ours.Sub(stores)
 	if !stores.IsZero() && (away > Apart || away < -Apart) {
@@ -70,16 +70,16 @@ func Now(ours, stores time.Time) (time.Time, error) {
 // Ledger remembers since when each file has been unneeded. The zero value is empty.
 type Ledger struct {
 	since map[string]time.Time
-	tried map[string]bool // deleted, and listed again: somebody keeps it
+	tried map[string]bool // their deletion failed, and they may still be there
 }
 
-// Waits reports whether it remembers files that are still to go.
+// Waits reports whether there are unneeded files that are not deleted yet.
 func (l *Ledger) Waits() bool { return len(l.since) > 0 }
 
-// Due takes what a listing of total files found unneeded and returns the keys to delete
-// now, oldest first, so that a crash half way leaves a shorter past and never a gap in
-// it. It is at most a tenth of all files or an hour's worth of them, whichever is more,
-// beside those that were deleted before and are still there.
+// Due takes the unneeded files of a listing of total files and returns the keys to delete now,
+// oldest first, so that a crash half way leaves a shorter history and never a gap in it. These
+// are at most a tenth of all files or an hour's worth of them, whichever is more, and in
+// addition those whose deletion failed before.
 func (l *Ledger) Due(unneeded []catalog.Dated, total int, grace time.Duration, now time.Time) (keys []string) {
 	since, tried := make(map[string]time.Time, len(unneeded)), make(map[string]bool)
 	var due, again []catalog.Dated
@@ -108,8 +108,8 @@ func (l *Ledger) Due(unneeded []catalog.Dated, total int, grace time.Duration, n
 	return keys
 }
 
-// share returns how many of the files, which are sorted, may go at once. What goes
-// together is not divided: a rest of it would miss a link.
+// share returns how many of the sorted files may be deleted at once. It does not divide a group
+// that must be deleted together: the rest would have a gap.
 func share(due []catalog.Dated, total int) int {
 	if len(due) == 0 {
 		return 0
@@ -130,7 +130,8 @@ func share(due []catalog.Dated, total int) int {
 	return n
 }
 
-// Deleted notes what was deleted; Due tells what of it is still there after all.
+// Deleted records the result of a deletion. If it failed, some files may still be there: Due
+// returns those that a later listing has.
 func (l *Ledger) Deleted(keys []string, failed bool) {
 	for _, key := range keys {
 		if failed {
