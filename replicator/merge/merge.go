@@ -1,4 +1,4 @@
-// Package merge makes one LTX file of several.
+// Package merge combines several LTX files into one.
 package merge
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Merged is an LTX file that was made of others, in a temporary file.
+// Merged is a combined LTX file in a temporary file.
 type Merged struct {
 	Body     store.Body
 	Min, Max ltx.TXID
@@ -64,14 +64,14 @@ func Files(ctx context.Context, dir, name string, inputs []io.Reader) (_ *Merged
 	return m, nil
 }
 
-// Path is the file's name for now.
+// Path returns the path of the temporary file.
 func (m *Merged) Path() string { return m.file.TempPath() }
 
 // Discard removes the file.
 func (m *Merged) Discard() error { return m.file.Abort() }
 
-// Notes are the metadata of a file made of several: of the state after the last
-// one, and since when the first one covers.
+// Notes returns the metadata of a combined file: the state after its last input, and the time
+// from which the first one has the commits.
 func Notes(first moment.Stamp, last map[string]string, sha256 string) map[string]string {
 	out := map[string]string{store.MetaSHA256: sha256}
 	for _, k := range []string{store.MetaTimestamp, store.MetaChecksum, store.MetaLineage} {
