@@ -4,25 +4,25 @@ import "time"
 
 // Reading is what the clocks of a machine showed at one instant.
 type Reading struct {
-	Wall   time.Time     `json:"wall"`   // by the clock that may be set; zero: not known
-	Passed time.Duration `json:"passed"` // since the machine was started, suspended or not: nobody sets that
-	Boot   string        `json:"boot"`   // which start that was; "": not known, and equal to none
+	Wall   time.Time     `json:"wall"`   // the wall clock, which may be set; zero: unknown
+	Passed time.Duration `json:"passed"` // since boot, including suspensions; cannot be set
+	Boot   string        `json:"boot"`   // the boot id; "": unknown, and equal to no other
 }
 
-// Since returns how much time has passed between an earlier reading and r, where both
-// are of one start of the machine.
+// Since returns how much time has passed between an earlier reading and r, and whether that is
+// known: only if both are of the same boot.
 func (r Reading) Since(earlier Reading) (time.Duration, bool) {
 	return r.Passed - earlier.Passed, r.Boot != "" && r.Boot == earlier.Boot
 }
 
-// How far the clock may have been wrong, where nothing tells how much time has passed
-// between two readings of it, since the machine was started in between.
+// How far the clock may have been wrong if the time between two readings is unknown, because
+// the machine was restarted in between.
 const (
-	unwatched = time.Minute    // as long as the second is the later one: it is corrected at a start
-	adrift    = 24 * time.Hour // where it is not: the clock was set, by whatever
+	unwatched = time.Minute    // if the second reading is later: clocks are corrected a little at boot
+	adrift    = 24 * time.Hour // if it is earlier: the clock was set, by an unknown amount
 )
 
-// Stretch is a run of readings, both ends included. The zero value is none.
+// Stretch is a range of clock readings, both ends included. The zero value is empty.
 type Stretch struct {
 	Low  time.Time `json:"low"`
 	High time.Time `json:"high"`
@@ -33,7 +33,7 @@ func (s Stretch) Holds(t time.Time) bool {
 	return !s.Low.IsZero() && !t.Before(s.Low) && !t.After(s.High)
 }
 
-// join returns the stretch that holds what either does, and what lies between.
+// join returns the smallest stretch that contains both.
 func (s Stretch) join(other Stretch) Stretch {
 	switch {
 	case s.Low.IsZero():
@@ -50,8 +50,8 @@ func (s Stretch) join(other Stretch) Stretch {
 	return s
 }
 
-// Unwatched returns the readings in dispute between two of which nobody knows how much
-// time passed between them.
+// Unwatched returns the readings in dispute between two readings if the time that passed between
+// them is unknown.
 func Unwatched(earlier, later time.Time) Stretch {
 	if later.Before(earlier) {
 		return Stretch{later.Add(-adrift), earlier.Add(adrift)}
@@ -59,11 +59,11 @@ func Unwatched(earlier, later time.Time) Stretch {
 	return Stretch{earlier.Add(-unwatched), later.Add(unwatched)}
 }
 
-// between returns the readings in dispute between two, and by how much the clock was
-// put forward, or was set back where that is negative, as far as that is known.
+// between returns the readings in dispute between two readings, and by how much the clock was
+// set forward, or back if negative; 0 if unknown.
 //
-// It was set at any instant between them. Set back, it showed some readings twice; put
-// forward, it skipped some. Either the earlier ones were right or the later ones are.
+// The clock was set at some instant between them. Set back, it showed some readings twice; set
+// forward, it skipped some. Either the earlier readings were right, or the later ones are.
 func between(earlier, later Reading) (disputed Stretch, set time.Duration) {
 	passed, known := later.Since(earlier)
 	if !known {

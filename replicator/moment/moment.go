@@ -1,10 +1,10 @@
-// Package moment says when a batch of commits was taken, by a clock that may be set:
-// what the clock showed, since when the batch covers, and which readings of that
-// clock are in dispute, because it showed them twice, jumped over them, or was not
-// watched over a start of the machine.
+// Package moment records when a batch of commits was taken, by a clock that may be set: what
+// the clock showed, from when on the batch has the commits, and which readings of the clock are
+// in dispute, because it showed them twice, skipped them, or was not watched while the machine
+// restarted.
 //
-// The timestamps by which a replica is searched rise with the TXID whatever the
-// clock does. They are right as long as the clock is; a Stamp tells where they are not.
+// The timestamps by which a replica is searched rise with the TXID whatever the clock does.
+// They are right as long as the clock is right; a Stamp says where they are not.
 package moment
 
 import (
@@ -20,24 +20,25 @@ import (
 // The metadata keys of a Stamp.
 const (
 	MetaTime  = "sqlwatch-time"  // RFC 3339 with nanoseconds: Stamp.Time
-	MetaSince = "sqlwatch-since" // the same: Stamp.Since; not there where it is not known
-	MetaSteps = "sqlwatch-steps" // <txid>:<low>:<high>[:f], by commas, times in Unix milliseconds, oldest first
+	MetaSince = "sqlwatch-since" // in the same format: Stamp.Since; absent if unknown
+	MetaSteps = "sqlwatch-steps" // <txid>:<low>:<high>[:f], comma-separated, times in Unix milliseconds, oldest first
 )
 
-// MaxSteps bounds what an object carries.
+// MaxSteps is the most steps that an object's metadata holds.
 const MaxSteps = 16
 
-// Slack is by how much a clock may go back without a word: less than anybody asks for.
+// Slack is by how much a clock may be off without being recorded: nobody asks for a moment more
+// exactly than that.
 const Slack = time.Second
 
 // Stamp says when one batch was taken.
 type Stamp struct {
-	Time  time.Time `json:"time"`            // what the clock showed; zero: not known
-	Since time.Time `json:"since"`           // what was committed before is in earlier TXIDs; zero: not known
-	Steps []Step    `json:"steps,omitempty"` // of the clock, oldest first, until this batch
+	Time  time.Time `json:"time"`            // what the clock showed; zero: unknown
+	Since time.Time `json:"since"`           // every earlier commit is in an earlier TXID; zero: unknown
+	Steps []Step    `json:"steps,omitempty"` // of the clock up to this batch, oldest first
 }
 
-// Known returns *s; of nil nothing is known.
+// Known returns *s, or the zero Stamp, which knows nothing, if s is nil.
 func Known(s *Stamp) Stamp {
 	if s == nil {
 		return Stamp{}
@@ -45,17 +46,17 @@ func Known(s *Stamp) Stamp {
 	return *s
 }
 
-// Step is a stretch of readings in dispute: the clock was set, or nobody watched it, and
-// the batch TXID was the first one afterwards. A moment in it may have been
-// before that batch or after it, or never.
+// Step is a stretch of readings in dispute: the clock was set, or nobody watched it, and TXID is
+// the first batch after that. A moment in the stretch may have been before that batch, after it,
+// or not at all.
 type Step struct {
 	TXID ltx.TXID `json:"txid"`
 	Stretch
-	Forward bool `json:"forward,omitempty"` // that batch shows a later time than the one before
+	Forward bool `json:"forward,omitempty"` // that batch's reading is not earlier than the previous batch's
 }
 
-// Skew is by how much the clock of a batch lags behind the timestamp that rises
-// with the TXID; 0 where that is not known or less than Slack.
+// Skew returns by how much a batch's clock reading is behind its timestamp, which rises with the
+// TXID; 0 if that is unknown or less than Slack.
 func (s Stamp) Skew(timestamp time.Time) time.Duration {
 	if lag := timestamp.Sub(s.Time); !s.Time.IsZero() && lag >= Slack {
 		return lag
@@ -63,15 +64,15 @@ func (s Stamp) Skew(timestamp time.Time) time.Duration {
 	return 0
 }
 
-// Next returns the stamp of the batch txid, taken when the clock showed now, after
-// a batch with stamp s. Timestamp is the one that it gets, which rises.
+// Next returns the stamp of the batch txid, taken when the clock showed now, after a batch with
+// stamp s. timestamp is the new batch's, which rises with the TXID.
 func (s Stamp) Next(txid ltx.TXID, now, timestamp time.Time, m Mark) Stamp {
 	next := Stamp{Time: now, Since: m.Since, Steps: s.Steps}
 	if next.Since.IsZero() || next.Since.After(now) {
 		next.Since = s.Time
 	}
 	if next.Since.After(now) {
-		next.Since = time.Time{} // the clock was set back behind everything that is known
+		next.Since = time.Time{} // the clock was set back before all known readings
 	}
 	skewed := next.Skew(timestamp) != 0
 	if m.Disputed.Low.IsZero() && !skewed {
@@ -83,7 +84,7 @@ func (s Stamp) Next(txid ltx.TXID, now, timestamp time.Time, m Mark) Stamp {
 		last--
 	}
 	if m.Disputed.Low.IsZero() && last >= 0 && !now.Before(s.Time) && s.Time.Before(next.Steps[last].High) {
-		next.Steps[last].High = timestamp // the same stretch goes on
+		next.Steps[last].High = timestamp // the same stretch continues
 		return next
 	}
 	step := Step{TXID: txid, Stretch: m.Disputed, Forward: !now.Before(s.Time)}
@@ -94,9 +95,9 @@ func (s Stamp) Next(txid ltx.TXID, now, timestamp time.Time, m Mark) Stamp {
 	return next
 }
 
-// fit returns steps, of which there is one too many at most. One that only went forward
-// may be forgotten: the batches before and after it rise all the same, and the
-// stamps near it still tell. Of the others the oldest two become one.
+// fit returns steps without the one that may be too many. It drops the oldest step that only went
+// forward: readings rise across it all the same, and the stamps of batches near it still list it.
+// If there is none, it joins the oldest two.
 func fit(steps []Step) []Step {
 	if len(steps) <= MaxSteps {
 		return steps
@@ -135,7 +136,7 @@ func (s Stamp) Put(meta map[string]string) {
 	meta[MetaSteps] = strings.Join(texts, ",")
 }
 
-// Of reads a stamp from an object's metadata. What cannot be read is not known.
+// Of reads a stamp from an object's metadata. Fields that cannot be read are unknown.
 func Of(meta map[string]string) Stamp {
 	var s Stamp
 	s.Time, _ = parse(meta[MetaTime])
