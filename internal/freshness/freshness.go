@@ -1,6 +1,6 @@
-// Package freshness remembers how far behind the replicas of a database were, minute
-// by minute, for an hour: what a sparkline shows, and what somebody wants to know who
-// comes after the trouble is over.
+// Package freshness remembers, minute by minute for an hour, how far behind the replicas of a
+// database were: for a sparkline, and for an operator who looks only after the trouble is
+// over.
 package freshness
 
 import (
@@ -15,8 +15,8 @@ import (
 // Minutes is how far Hour looks back.
 const Minutes = 60
 
-// Hour asks how a database's replicas fare and remembers the answers. Its methods may
-// be called from any goroutine.
+// Hour reads the status of a database's replicas and remembers it. Its methods may be called
+// from any goroutine.
 type Hour struct {
 	ask func() []collector.Replica
 	now func() time.Time
@@ -25,12 +25,12 @@ type Hour struct {
 	replicas map[string]*ring
 }
 
-// NewHour returns an Hour that asks by a function, and remembers nothing yet.
+// NewHour returns an empty Hour that reads the status with ask.
 func NewHour(ask func() []collector.Replica) *Hour {
 	return &Hour{ask: ask, now: time.Now, replicas: map[string]*ring{}}
 }
 
-// Replicas returns what the question's answer is now, each replica with the past hour.
+// Replicas returns the present status of the replicas, each with its past hour.
 func (h *Hour) Replicas() []collector.Replica {
 	replicas := h.ask()
 	h.mu.Lock()
@@ -49,9 +49,9 @@ func (h *Hour) Replicas() []collector.Replica {
 	return replicas
 }
 
-// Behind returns the age in seconds of the oldest commit that a replica lacks, 0 where it
-// has all, as every view says it; nil where it never held a whole state: that is not
-// known, and not 0.
+// Behind returns the age in seconds of the oldest commit that a replica lacks, rounded as every
+// view shows it; 0 if it lacks none; nil if it has never been caught up, so that its lag is
+// unknown.
 func Behind(r *collector.Replica) *float64 {
 	if r.CaughtUp.IsZero() {
 		return nil
@@ -63,20 +63,20 @@ func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
 
 // ring is one replica's past hour.
 type ring struct {
-	minute int64      // the present one, since 1970
-	worst  *float64   // within it
-	ended  []*float64 // of the minutes before; shared with whoever has asked, so never changed
+	minute int64      // the present minute, since 1970
+	worst  *float64   // in the present minute
+	ended  []*float64 // the worst of each minute before; shared with callers, so never changed
 }
 
-// note takes what was seen in a minute.
+// note records a value that was seen in a minute; nil is unknown.
 func (r *ring) note(minute int64, behind *float64) {
 	if minute > r.minute {
 		next := append(slices.Clone(r.ended), r.worst)
-		// Nobody asked in the meantime: the machine slept, or the disk did not answer.
+		// Minutes in which nobody asked are unknown: the machine was suspended, or a disk hung.
 		next = append(next, make([]*float64, min(minute-r.minute-1, Minutes))...)
 		r.ended, r.worst = next[max(0, len(next)-Minutes):], nil
 	}
-	r.minute = minute // a clock that was set back goes on from there
+	r.minute = minute // if the clock was set back, continue from there
 	if behind != nil && (r.worst == nil || *behind > *r.worst) {
 		r.worst = behind
 	}

@@ -104,8 +104,8 @@ func TestPast(t *testing.T) {
 	}
 }
 
-// Who is killed has said a minute ago what was known, also of a database that was not opened in
-// that life.
+// A killed process has saved the past hour within the last minute, also that of a database that
+// it did not open.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "freshness.json")

@@ -12,24 +12,24 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
-// Past has the Hours of all databases, and keeps them over a restart of the daemon in one
-// file. Its methods may be called from any goroutine.
+// Past holds the Hours of all databases, and keeps them in a file across restarts of the
+// daemon. Its methods may be called from any goroutine.
 type Past struct {
 	path string
 
 	mu    sync.Mutex
 	hours map[string]*Hour           // by database
-	saved map[string]map[string]kept // of databases that were not asked for yet; by replica
+	saved map[string]map[string]kept // from the file: databases that Of was not called for yet; by replica
 }
 
-// kept is a ring in the file.
+// kept is a ring as it is stored in the file.
 type kept struct {
-	Minute int64      `json:"minute"` // since 1970: the one that Worst is of
+	Minute int64      `json:"minute"` // the minute of Worst, since 1970
 	Worst  *float64   `json:"worst"`
-	Ended  []*float64 `json:"ended"` // the minutes before, the oldest first
+	Ended  []*float64 `json:"ended"` // the minutes before it, oldest first
 }
 
-// LoadPast reads what was saved. What cannot be read is as good as nothing: it is for the eye.
+// LoadPast reads the file. A file that cannot be read counts as empty: it is only for display.
 func LoadPast(path string) *Past {
 	p := &Past{path: path, hours: map[string]*Hour{}}
 	if data, err := os.ReadFile(path); err == nil {
@@ -38,8 +38,8 @@ func LoadPast(path string) *Past {
 	return p
 }
 
-// Of returns the Hour of a database, which asks by a function from now on. What is known of
-// the past hour it knows already.
+// Of returns a new Hour of a database that reads the status with ask. It starts with what the
+// file or the database's previous Hour knows.
 func (p *Past) Of(db string, ask func() []collector.Replica) *Hour {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,8 +60,8 @@ func (p *Past) Of(db string, ask func() []collector.Replica) *Hour {
 	return h
 }
 
-// Keep writes down what is known once a minute until ctx ends: whoever is killed has no last word.
-// failed is told of each time that this fails, and may be nil.
+// Keep saves the file once a minute until ctx ends, because a killed process cannot save it at its
+// end. failed is called with each error, and may be nil.
 func (p *Past) Keep(ctx context.Context, failed func(error)) {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -77,7 +77,7 @@ func (p *Past) Keep(ctx context.Context, failed func(error)) {
 	}
 }
 
-// Save writes down what is known, for the next start.
+// Save writes the file, for the next start.
 func (p *Past) Save() error {
 	data, err := json.Marshal(p.all())
 	if err == nil {
@@ -89,8 +89,8 @@ func (p *Past) Save() error {
 	return nil
 }
 
-// all is what the file holds: also what is known of databases that were not opened yet, as of one
-// whose disk does not answer, for as long as it is of the past hour.
+// all returns the content of the file. It includes the saved hours of databases that were not opened
+// yet, for example because a disk hangs, while these are of the past hour.
 func (p *Past) all() map[string]map[string]kept {
 	p.mu.Lock()
 	defer p.mu.Unlock()
