@@ -15,50 +15,50 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/openfile"
 )
 
-// census is what was found among the open files of all processes, for all databases
-// that are open here: to look costs milliseconds, whatever their number.
+// census is what was found in the open files of all processes, for all databases that are open here at once: to
+// look costs milliseconds, whatever their number.
 type census struct {
 	sync.Mutex
-	at    time.Time        // when it was begun
-	took  time.Duration    // to take it
+	at    time.Time        // when the look began
+	took  time.Duration    // how long the look took
 	known map[inode]string // the databases that were looked for, and where their WAL is
 	open  map[inode][]opener
-	found map[inode]*ForeignError // of those that were asked for since
+	found map[inode]*ForeignError // the verdicts of foreigner since then
 }
 
-// age says how old a census may be, by what it took: it costs no more than a part of a core.
+// age returns how old a census may be, given how long it took, so that it costs no more than a part of a core.
 type age func(took time.Duration) time.Duration
 
-// censusFresh is for who is about to open a database: many that are opened at once share one, for
-// a tenth of a core. Where it takes long, on a busy machine, it is not believed for longer.
+// censusFresh is the age for a caller that is about to open a database: many that are opened at once share a
+// census, for a tenth of a core. On a busy machine, where a census takes long, it is still too old after 250 ms.
 func censusFresh(took time.Duration) time.Duration { return min(9*took, 250*time.Millisecond) }
 
-// censusRest is for who has a database open: whoever comes now without a lock is met within
-// some seconds, for half a percent of a core.
+// censusRest is the age for a caller that has a database open: a process that comes without taking a lock is found
+// within some seconds, for half a percent of a core.
 func censusRest(took time.Duration) time.Duration { return max(5*time.Second, 200*took) }
 
-// censusWait is for who is connected although nobody else is: who waits for the end of that
-// often does so for five seconds, also where all of it takes long on a busy machine.
+// censusWait is the age for a caller that is connected although nobody else is: a process that waits for it to
+// leave often does so for five seconds only, also on a busy machine, where a census takes long.
 func censusWait(took time.Duration) time.Duration {
 	return min(max(time.Second, 200*took), 2*time.Second)
 }
 
-// censusAgain is for who has met somebody then.
+// censusAgain is censusWait for a caller that has found such a process.
 func censusAgain(took time.Duration) time.Duration {
 	return min(max(300*time.Millisecond, 9*took), time.Second)
 }
 
 var lastCensus census // of the process, as is the registry
 
-// users are those who have a database open.
+// users are the processes that have a database open.
 type users struct {
-	at     time.Time // when they were looked for
+	at     time.Time // when the census began
 	open   []opener
-	found  *ForeignError // among them
-	judged bool          // that is known
+	found  *ForeignError // a foreign one among them
+	judged bool          // found is known
 }
 
-// of returns a database's users, by a census that is not too old.
+// of returns a database's users, from a census that is not too old.
 func (c *census) of(company *company, database inode, old age) (u users, err error) {
 	c.Lock()
 	defer c.Unlock()
@@ -72,11 +72,11 @@ func (c *census) of(company *company, database inode, old age) (u users, err err
 	return u, nil
 }
 
-// Waiting returns the processes that have the database open for writing, with no lock on it,
-// and when they were seen. It finds connections that have not read yet, and those that are
-// refused their first lock: the VFS unix-excl asks for one that nobody else may share, so that who holds
-// it does not see them. It is for who is connected although nobody else is, and looks each second or two; more
-// often again, after somebody was met.
+// Waiting returns the processes that have the database open for writing without a lock on it, and when they were
+// seen. It finds connections that have not read yet, and those that are refused their first lock: the VFS unix-excl
+// asks for an exclusive one, and while we share the file it shows nowhere else. It is for a caller that is
+// connected although nobody else is; a census serves it for a second or two, and with again, for a caller that has
+// found a process, for less.
 func Waiting(f *Files, again bool) (pids []int, at time.Time, err error) {
 	database, err := f.held(&f.database, ErrEmpty)
 	if err != nil {
@@ -95,17 +95,17 @@ func Waiting(f *Files, again bool) (pids []int, at time.Time, err error) {
 	return pids, u.at, err
 }
 
-// foreigner returns who writes to the database and is held by no lock, or has another
-// WAL than the one we see. A process that has the main file open alone is none: a
-// connection that has not read yet, or a copy under way. What may not be looked at is
-// taken for good: this finds what it can.
+// foreigner returns a process that has the database open for writing and holds no lock, or that uses another WAL
+// than the one we see. A process that has only the main file open is not foreign: it is a connection that has not
+// read yet, or a copy under way. A process that may not be looked at is assumed to be in order: foreigner finds
+// what it can.
 func (c *company) foreigner(database inode, old age) (*ForeignError, error) {
 	u, err := lastCensus.of(c, database, old)
 	found := u.found
 	if err != nil || u.judged {
 		return found, err
 	}
-	// This asks the database's own disk, for which nobody else is to wait.
+	// This accesses the database's own disk, for which other databases must not wait, so the census is not locked.
 	for _, o := range u.open {
 		if kind, foreign := o.judge(); foreign && !(kind == ForeignUnlocked && o.inherited(c.pid)) {
 			found = &ForeignError{Kind: kind, PID: o.pid}
@@ -141,7 +141,7 @@ func (c *census) take(self int) error {
 	return nil
 }
 
-// look looks at one process's open files, and asks no disk: most are none of ours.
+// look looks at one process's open files without touching their disks: most are not ours.
 func (c *census) look(pid int) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
@@ -167,7 +167,7 @@ func (c *census) look(pid int) {
 // opener is a process that has a database open.
 type opener struct {
 	pid     int
-	dir     string        // of it in /proc
+	dir     string        // its directory in /proc
 	all     []os.DirEntry // its descriptors
 	walPath string        // where we see the WAL
 	path    string        // of the main file, as that process sees it
@@ -176,11 +176,11 @@ type opener struct {
 	fds     []string // of the main file
 }
 
-// look takes in a descriptor of the main file.
+// look records a descriptor of the main file.
 func (o *opener) look(fd string) {
 	info, err := readFDInfo(filepath.Join(o.dir, "fdinfo", fd))
 	if err != nil {
-		o.locked = true // it is gone, or not to be looked at
+		o.locked = true // it was closed, or may not be looked at: assume a lock
 		return
 	}
 	if target, err := os.Readlink(filepath.Join(o.dir, "fd", fd)); err == nil {
@@ -196,7 +196,8 @@ func (o *opener) again() {
 	}
 }
 
-// judge looks for the WAL that belongs to the main file.
+// judge reports whether the process uses the database in a foreign way, by the WAL that it has open beside the main
+// file.
 func (o *opener) judge() (kind ForeignKind, found bool) {
 	if !o.writes {
 		return 0, false
@@ -220,9 +221,9 @@ func (o *opener) judge() (kind ForeignKind, found bool) {
 	return 0, false
 }
 
-// indexed reports whether the process uses the wal-index that we see, and says so: then a
-// connection of ours shares it. It has lost its lock on the main file, or stands back, as
-// another sqlwatch does for those who want the file for themselves.
+// indexed reports whether the process holds DMS, or the byte of those who stand back, on the wal-index that we see:
+// a connection of ours then shares it. Such a process has lost its lock on the main file, or stands back, as
+// another sqlwatch does for processes that want the file for themselves.
 func (o *opener) indexed() bool {
 	ours, there, err := statPath(strings.TrimSuffix(o.walPath, "-wal") + "-shm")
 	if err != nil || !there {
@@ -240,9 +241,9 @@ func (o *opener) indexed() bool {
 	return false
 }
 
-// inherited reports whether the descriptors are a parent's, who has the lock: locks are
-// not inherited, descriptors are, until the child runs another program. So it is with the
-// children of this process, and with those of an application that forks.
+// inherited reports whether the process has its descriptors from a parent that holds the lock: descriptors are
+// inherited, locks are not, until the child runs another program. That is so for children of this process, and for
+// those of an application that forks.
 func (o *opener) inherited(self int) bool {
 	parent := openfile.Parent(o.pid)
 	if parent <= 1 {
@@ -278,8 +279,8 @@ func (o *opener) same(link string) bool {
 	return false
 }
 
-// fdInfo is what /proc/PID/fdinfo tells of a descriptor: whether it may write, and the
-// locks that count of a main file, or of a wal-index.
+// fdInfo is what /proc/PID/fdinfo says of a descriptor: whether it may write, and whether it has a lock of a main
+// file or of a wal-index.
 type fdInfo struct{ writes, shared, index bool }
 
 func readFDInfo(path string) (i fdInfo, err error) {

@@ -9,24 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrInUse says that somebody has a connection to a database.
+// ErrInUse says that a process has a connection to the database.
 var ErrInUse = errors.New("somebody has a connection to it")
 
-// Claim is SQLite's EXCLUSIVE lock on a database that is about to be replaced: nobody
-// has a connection, and nobody gets one until Release. Processes of other pid
-// namespaces, which no list of processes shows, are kept out too.
+// Claim is SQLite's EXCLUSIVE lock on a database that is about to be replaced: nobody has a connection, and nobody
+// gets one until Release. That includes processes of other pid namespaces, which no list of processes shows.
 type Claim struct{ files []*os.File }
 
-// The lock bytes that any connection shares: of the main file all of PENDING,
-// RESERVED and SHARED, of the -shm file all including DMS, and the one of who stands back.
+// The lock bytes of a connection: in the main file PENDING, RESERVED and SHARED; in the -shm file all up to DMS,
+// and the byte of a process that stands back.
 const (
 	mainLocks, mainLocksLen = 0x40000000, 512
 	shmLocks, shmLocksLen   = 120, 10
 )
 
-// Replacing claims the database at path, which this process must have no connection
-// to: opening it here and closing it would cost that its locks. ErrInUse: somebody
-// uses it.
+// Replacing claims the database at path. This process must have no connection to it: opening the file here and
+// closing it would drop the connection's locks. ErrInUse: a process uses it.
 func Replacing(path string) (*Claim, error) {
 	c := &Claim{}
 	for _, f := range []struct {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnclear says that somebody is just opening or closing the database: ask again.
+// ErrUnclear says that another process is just opening or closing the database: ask again.
 var ErrUnclear = errors.New("somebody is just opening or closing the database")
 
 // ForeignKind is a way of using a database that we cannot join.
@@ -23,17 +23,17 @@ const (
 	ForeignExclusive ForeignKind = iota
 	ForeignIndex                 // another process has other -wal and -shm files than those beside the file
 	ForeignUnlocked              // another process has the database open without a lock
-	ForeignMount                 // the file is a mount point: whoever has another path to it has other side files
+	ForeignMount                 // the file is a mount point: by another path it has other side files
 	ForeignLinks                 // several names lead to the file, each with side files of its own
 	ForeignWAL                   // the -wal beside the file is of another file
 )
 
-// ForeignError says that the WAL and the wal-index beside a database need not be
-// those that its users work with. While that is so nothing they tell is believed,
-// and no connection of ours may exist: it could lose the application's commits.
+// ForeignError says that the WAL and the wal-index beside a database may not be those that its users work with.
+// While that is so, nothing in them is trusted, and no connection of ours may exist: it could lose the
+// application's commits.
 type ForeignError struct {
 	Kind ForeignKind
-	PID  int // who it is; 0: not known, or of another pid namespace
+	PID  int // the process; 0: not known, or of another pid namespace
 }
 
 var foreignTexts = [...]struct{ what, cure string }{
@@ -57,7 +57,7 @@ var foreignTexts = [...]struct{ what, cure string }{
 			"replay them over it. If the -wal is right, start the application."},
 }
 
-// Error says what is the matter.
+// Error says what is wrong.
 func (e *ForeignError) Error() string {
 	who := ""
 	if e.PID > 0 {
@@ -69,31 +69,30 @@ func (e *ForeignError) Error() string {
 // Cure says what an operator can do about it.
 func (e *ForeignError) Cure() string { return foreignTexts[e.Kind].cure }
 
-// How long a user without the wal-index must have been seen before it is no
-// longer taken for one that is just opening or closing the database.
+// How long, and at how many looks, a user without the wal-index must have been seen before it is no longer taken
+// for one that is just opening or closing the database.
 const (
 	foreignAfter = 500 * time.Millisecond
 	foreignLooks = 3
-	slowEvery    = time.Second // what needs more than the locks is looked at so often
+	slowEvery    = time.Second // how often to check what the locks do not show
 )
 
-// company is what is known of others who use the database.
+// company is what is known of the other processes that use the database.
 type company struct {
 	path, walPath string
 	pid           int // our own
 
 	mu     sync.Mutex
-	since  time.Time // when a user without the wal-index was met, at each look since then
+	since  time.Time // since when every look has seen a user without the wal-index
 	looks  int
 	slowAt time.Time
-	found  *ForeignError // by a slow look
+	found  *ForeignError // by the last check of what the locks do not show
 }
 
-// Others reports whether another process uses the wal-index that we see. Where one
-// uses the database in another way, the error is a *ForeignError, or ErrUnclear
-// where that need not last. It costs two system calls, and a few more each second; while
-// connections of ours are open, or there is a WAL and no lock tells whose, also a look at all
-// processes now and then, as censusRest says.
+// Others reports whether another process uses the wal-index that we see. Where one uses the database in another
+// way, the error is a *ForeignError, or ErrUnclear where that may be temporary. It costs two system calls, and a
+// few more each second. While connections of ours are open, or there is a WAL and no lock shows whose, it also
+// looks at the open files of all processes from time to time, as often as censusRest says.
 func (f *Files) Others() (attached bool, err error) {
 	f.mu.RLock()
 	database, shm, left, joined := f.database, f.shm, f.left, f.pinned
@@ -101,7 +100,7 @@ func (f *Files) Others() (attached bool, err error) {
 	if database == nil {
 		return false, fmt.Errorf("%s: %w", f.path, fs.ErrClosed)
 	}
-	if left { // nobody who comes now uses the pinned ones
+	if left { // a process that connects now does not use the pinned files
 		return false, ErrUnclear
 	}
 	main, err := other(database, sharedFirst, sharedSize)
@@ -110,15 +109,15 @@ func (f *Files) Others() (attached bool, err error) {
 	}
 	var dms Holder
 	if shm != nil {
-		if dms, err = other(shm, shmDMS, 2); err != nil { // who stands back is there as well
+		if dms, err = other(shm, shmDMS, 2); err != nil { // DMS, and the byte of those who stand back
 			return false, err
 		}
 	}
 	return f.company.judge(database.id, time.Now(), main, dms, joined)
 }
 
-// IndexUsed reports whether another process uses the wal-index that is held, and does not stand
-// back, also where its file has been removed.
+// IndexUsed reports whether another process uses the wal-index that is held and does not stand back, even where
+// that file has been removed.
 func (f *Files) IndexUsed() (bool, error) {
 	d, err := f.held(&f.shm, ErrNoWALIndex)
 	if err != nil {
@@ -142,7 +141,7 @@ func (c *company) judge(database inode, now time.Time, main, dms Holder, joined 
 		if c.found != nil {
 			return false, c.found
 		}
-		// DMS alone: it lost the lock of its main file, and is there nevertheless.
+		// DMS alone: the process stands back or lost its lock on the main file, and is connected nevertheless.
 		return dms.Held, nil
 	}
 	if c.looks++; c.looks == 1 {
@@ -161,21 +160,21 @@ func (c *company) judge(database inode, now time.Time, main, dms Holder, joined 
 	return false, &ForeignError{Kind: kind, PID: max(0, main.PID)}
 }
 
-// leftWAL reports whether there is a WAL with frames: where no lock tells of a user, he is dead, or takes none.
+// leftWAL reports whether there is a WAL with frames. Where no lock shows a user, that user is dead, or takes none.
 func (c *company) leftWAL() bool {
 	wal, err := nameOf(c.walPath)
 	return err == nil && wal.size > WALHeaderSize
 }
 
-// lookAgain, which the caller locks, looks at what the locks do not tell: at the file's names, and whether
-// what was found before is still so. Where we have joined, or somebody's WAL stands, who is held by no
-// lock is looked for.
+// lookAgain checks what the locks do not show: the file's names, and whether what was found before is still so.
+// Where we have joined, or a WAL stands that no lock shows a user of, it looks for processes that take no locks.
+// The caller holds mu.
 func (c *company) lookAgain(database inode, attached, joined bool) (*ForeignError, error) {
 	found := c.found
 	now, err := nameOf(c.path)
 	switch {
 	case err == unix.ENOENT:
-		return nil, nil // for Refresh to tell
+		return nil, nil // Refresh reports that
 	case err != nil:
 		return nil, &fs.PathError{Op: "statx", Path: c.path, Err: err}
 	case now.mountPoint:
@@ -194,11 +193,9 @@ func (c *company) lookAgain(database inode, attached, joined bool) (*ForeignErro
 	return nil, nil
 }
 
-// MayOpen returns nil where a connection of ours would share the WAL and the
-// wal-index with everybody who uses the database, as far as the kernel and /proc
-// tell; else ErrUnclear or a *ForeignError. It is to be asked before the first
-// connection of all is opened, and costs milliseconds: it looks at the open files of
-// all processes.
+// MayOpen returns nil where a connection of ours would share the WAL and the wal-index with everybody who uses the
+// database, as far as the kernel and /proc show; else ErrUnclear or a *ForeignError. Call it before opening the
+// first connection of this process. It costs milliseconds: it looks at the open files of all processes.
 func (f *Files) MayOpen() error {
 	attached, err := f.Others()
 	if err != nil {
@@ -227,10 +224,9 @@ func (f *Files) MayOpen() error {
 	return found
 }
 
-// strangersWAL finds a WAL that nobody uses and that was there before the main file. A
-// WAL is made, and written to, by those who have the main file open, so it is of
-// another one. Where the file system keeps no birth times, nothing is
-// found.
+// strangersWAL finds a WAL that was there before the main file; the caller has seen that nobody uses it. A WAL is
+// created and written to by processes that have the main file open, so such a WAL belongs to another file. Where
+// the file system keeps no birth times, it finds nothing.
 func (c *company) strangersWAL() (*ForeignError, error) {
 	main, err := nameOf(c.path)
 	wal, walErr := nameOf(c.walPath)
@@ -242,11 +238,11 @@ func (c *company) strangersWAL() (*ForeignError, error) {
 			return nil, &fs.PathError{Op: "statx", Path: path, Err: err}
 		}
 	}
-	if main.born.IsZero() || wal.born.IsZero() || wal.size <= WALHeaderSize { // without frames it is of nobody
+	if main.born.IsZero() || wal.born.IsZero() || wal.size <= WALHeaderSize { // without frames it belongs to no file
 		return nil, nil
 	}
 	younger := wal.born.Before(main.born) && wal.modified.Before(main.born)
-	// A rename is the last that happened to the file, and nobody wrote to the WAL after it.
+	// The last thing that happened to the main file was a rename, and nobody wrote to the WAL after it.
 	renamed := main.changed.After(main.modified) && wal.changed.Before(main.changed)
 	if younger || renamed {
 		return &ForeignError{Kind: ForeignWAL}, nil
@@ -254,8 +250,8 @@ func (c *company) strangersWAL() (*ForeignError, error) {
 	return nil, nil
 }
 
-// other returns who else holds a lock in a range of bytes. The plain form of the
-// question leaves out the locks of this process.
+// other returns another process that holds a lock in a range of bytes. Plain F_GETLK leaves out the locks of this
+// process.
 func other(d *descriptor, offset, size int64) (h Holder, err error) {
 	err = d.control(func(fd int) error {
 		lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: offset, Len: size}

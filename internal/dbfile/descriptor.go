@@ -104,7 +104,7 @@ func (d *descriptor) control(f func(fd int) error) error {
 	}
 	var ferr error
 	if err := raw.Control(func(fd uintptr) { ferr = retry(func() error { return f(int(fd)) }) }); err != nil {
-		return fs.ErrClosed // the only way it fails, but under a name that errors.Is does not know
+		return fs.ErrClosed // the only way it fails, but with an error that errors.Is does not match
 	}
 	return ferr
 }

@@ -2,8 +2,7 @@ package dbfile
 
 import "errors"
 
-// What a watched file can be instead of what was hoped for. They come wrapped
-// with the path or the frame; test with errors.Is.
+// What can be wrong with a watched file. The errors come wrapped with the path or the frame; test with errors.Is.
 var (
 	ErrNotRegular  = errors.New("not a regular file")
 	ErrNotDatabase = errors.New("not an SQLite database")

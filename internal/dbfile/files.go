@@ -39,9 +39,9 @@ type Files struct {
 	database *descriptor
 	wal      *descriptor   // nil while there is none
 	shm      *descriptor   // nil while there is none
-	retired  []*descriptor // wal-indexes no longer at their path; see sweepRetired
+	retired  []*descriptor // wal-indexes that are no longer at their path; see sweepRetired
 	pinned   bool          // see Pin
-	left     bool          // the pinned ones are no longer at their paths
+	left     bool          // the pinned files are no longer at their paths
 	indexed  atomic.Int64  // bytes of the wal-index when this process stood back: see StandBack
 
 	company company
@@ -144,15 +144,14 @@ func (f *Files) Refresh() (Change, error) {
 	return c, err
 }
 
-// Look is Refresh and Stat for the price of Refresh: of a path that leads to
-// the file that is held, stat(2) says what fstat(2) would. The Stat is zero where
-// the main file is another.
+// Look is Refresh and Stat for the price of Refresh: for a path that leads to the held file, stat(2) returns what
+// fstat(2) would. The Stat is zero where another main file is at the path.
 func (f *Files) Look() (Change, Stat, error) {
 	c, st, err := f.takeUp()
 	if err != nil || c.Database {
 		return c, Stat{}, err
 	}
-	if c.WAL || c.Shm { // what was taken up is younger than its stat
+	if c.WAL || c.Shm { // the files taken up may be newer than the stat
 		s, err := f.Stat()
 		return c, s, err
 	}
@@ -196,9 +195,9 @@ func (f *Files) takeUp() (c Change, st stats, err error) {
 	return c, st, nil
 }
 
-// Pin keeps the -wal and -shm that are held, also when others are at their paths,
-// until Unpin. SQLite's last close unlinks both: whoever has not read all of them then
-// still can. Refresh and Look report the change at each call in the meantime.
+// Pin keeps the held -wal and -shm until Unpin, even when other files, or none, are at their paths. SQLite's last
+// close unlinks both, and a caller that has not read all of them then still can. In the meantime Refresh and Look
+// report the change at each call.
 func (f *Files) Pin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -262,17 +261,15 @@ func replace(held *descriptor, path string) (_ *descriptor, changed bool, st uni
 	return d, true, st, nil
 }
 
-// sweepRetired closes wal-indexes that left their path, where that can drop no
-// lock. A SQL connection of this process may still live on one (someone
-// removed the file under it): it shares the DMS byte, or where it stands back the one
-// behind it, for as long as it lives, and nobody new can open a file without a
-// path. So where both are free no connection is left there. The last SQLite to close cannot remove
-// the file under a connection that is just opening it either: the remover
-// needs the main file exclusively, the opener already shares it.
+// sweepRetired closes wal-indexes that left their path, where that can drop no lock. A SQL connection of this
+// process may still use one (someone removed the file under it): it shares the DMS byte, or the next byte where it
+// stands back, for as long as it lives, and no new connection can open a file without a path. So where both bytes
+// are free, no connection is left there. Nor can the last SQLite to close remove the file under a connection that
+// is just opening it: the remover needs the main file exclusively, and the opener already shares it.
 func (f *Files) sweepRetired() {
 	kept := f.retired[:0]
 	for _, d := range f.retired {
-		var used [2]Holder // DMS, and who stands back
+		var used [2]Holder // DMS, and the byte of those who stand back
 		if err := d.queryLocks(f.pid, shmDMS, used[:]); err != nil || used[0].Held || used[1].Held {
 			kept = append(kept, d)
 			continue
@@ -388,7 +385,7 @@ func (f *Files) WALIndex() (WALIndex, error) {
 		}
 		if try < walIndexTries/2 {
 			runtime.Gosched()
-		} else { // the writer has lost its processor: leave it ours
+		} else { // the writer was preempted: give it our CPU
 			time.Sleep(100 * time.Microsecond)
 		}
 	}
@@ -482,7 +479,7 @@ func (f *Files) ForgetWAL() error {
 	return err
 }
 
-// with calls do with one of the descriptors.
+// with calls do with one of the held descriptors.
 func (f *Files) with(which **descriptor, missing error, do func(*descriptor) error) error {
 	d, err := f.held(which, missing)
 	if err != nil {

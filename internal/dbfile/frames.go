@@ -36,11 +36,9 @@ type Position struct {
 // to be summed while it is still in the processor's cache, where 1 MiB is not.
 const scanBlock = 1 << 18
 
-// FrameScanner reads a WAL's frames in order and verifies the salts and the
-// running checksum of each. A salt alone proves nothing: a rolled-back
-// transaction that spilled leaves frames with the current salt, which are
-// overwritten later. Whoever uses frames must also stop at the last one whose
-// Commit is not 0.
+// FrameScanner reads a WAL's frames in order and verifies the salts and the running checksum of each. A salt alone
+// proves nothing: a rolled-back transaction that spilled leaves frames with the current salt, which are overwritten
+// later. The caller must also disregard the frames after the last one whose Commit is not 0.
 //
 // The bytes it hands out are the bytes it verified: nothing is read twice.
 type FrameScanner struct {

@@ -1,10 +1,9 @@
-// Package dbfile reads SQLite's files as bytes: the database header, the WAL,
-// the wal-index and the lock bytes. It takes no lock, writes nothing, creates
-// nothing, and is the only package that opens a watched file.
+// Package dbfile reads SQLite's files as bytes: the database header, the WAL, the wal-index and the lock bytes. It
+// writes nothing, creates nothing, takes no locks but those of StandBack, Rejoin and Replacing, and is the only
+// package that opens a watched file.
 //
-// It exists because a POSIX lock dies with any close of its inode in the
-// process: SQLite's locks in this process survive only if each file is opened
-// once, before the first SQL connection, and closed after the last one. Files
+// It exists because a POSIX lock dies with any close of its inode in the process: SQLite's locks in this process
+// survive only if each file is opened once, before the first SQL connection, and closed after the last one. Files
 // keeps that promise; docs/formats.md describes the formats.
 package dbfile
 
@@ -63,7 +62,7 @@ type DatabaseHeader struct {
 	ApplicationID     uint32
 	VersionValidFor   uint32
 	LibraryVersion    uint32
-	Encrypted         bool // behind a plain header: bytes that SQLite leaves zero are not, in no format that there is
+	Encrypted         bool // the header is plain, but has an unknown schema format and values where SQLite leaves zeros
 }
 
 // ParseDatabaseHeader decodes the first bytes of a database file. It refuses,

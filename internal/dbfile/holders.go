@@ -27,11 +27,10 @@ type LockHolder struct {
 	Age       time.Duration // since the process started, 0 where it is not visible
 }
 
-// LockHolders lists all who hold a lock of the database, from /proc/locks.
-// That file costs milliseconds and a lock of the whole kernel: ask on demand,
-// never in a loop. The kernel hands it out 4 KiB at a time, so on a machine with
-// many locks a holder can be missed. Through an overlay file system's upper
-// directory locks are invisible.
+// LockHolders lists all processes that hold a lock of the database, from /proc/locks. That file costs milliseconds
+// and a lock of the whole kernel: call it on demand, never in a loop. The kernel hands the file out 4 KiB at a
+// time, so on a machine with many locks a holder can be missed. Through an overlay file system's upper directory
+// locks are invisible.
 func LockHolders(f *Files) ([]LockHolder, error) {
 	f.mu.RLock()
 	database, shm := f.database, f.shm
@@ -61,7 +60,7 @@ func LockHolders(f *Files) ([]LockHolder, error) {
 		}
 		for _, n := range names {
 			h := LockHolder{Lock: n.name, PID: l.pid, Exclusive: l.exclusive}
-			// Seen twice: others locked and unlocked between two reads of the list.
+			// Listed twice: others locked and unlocked between two reads of the file.
 			if l.first <= n.last && n.first <= l.last && !slices.Contains(holders, h) {
 				holders = append(holders, h)
 			}
@@ -95,8 +94,8 @@ var (
 	}
 )
 
-// describe fills in command and age of the holders that are visible here. A
-// process that is gone in the meantime stays without.
+// describe fills in command and age of the holders that are visible here; for a process that has ended meanwhile
+// they stay empty.
 func describe(holders []LockHolder) {
 	for i := range holders {
 		h := &holders[i]
@@ -150,9 +149,8 @@ func findOFD(want procLock) int {
 	return -1
 }
 
-// lockDevices returns the devices under which the kernel may list a file's
-// locks: the one stat tells, and that of its mount, because on btrfs stat
-// tells another one for each subvolume.
+// lockDevices returns the devices under which the kernel may list a file's locks: the one that stat reports, and
+// that of its mount, because on btrfs stat reports another one for each subvolume.
 func lockDevices(d *descriptor) map[uint64]bool {
 	devs := map[uint64]bool{d.id.Dev: true}
 	if dev, err := filesystem.Device("/proc/self/fd/" + strconv.Itoa(descriptorNumber(d))); err == nil {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// named is what a path says of its file without opening it.
+// named is what is known of the file at a path without opening it.
 type named struct {
 	inode                   uint64
 	size                    uint64
@@ -14,9 +14,9 @@ type named struct {
 	born, modified, changed time.Time // born is zero where the file system keeps no birth times
 }
 
-// Identity names the file at a path as this very file: by its inode and the instant at
-// which that was made, which a copy does not have, nor a file of another machine. It
-// opens nothing. It is "" where there is no file, or the file system keeps no birth times.
+// Identity identifies the file at a path by its inode and the time at which that was created, which neither a copy
+// nor a file of another machine has. It opens nothing. It is "" where there is no file, or the file system keeps no
+// birth times.
 func Identity(path string) string {
 	n, err := nameOf(path)
 	if err != nil || n.born.IsZero() {

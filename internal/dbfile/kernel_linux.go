@@ -6,10 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How this kernel is asked for what not every one has.
+// Calls that not every kernel has.
 const (
 	setLock  = unix.F_OFD_SETLK // a lock of the descriptor
-	getLocks = unix.F_OFD_GETLK // those of this process as well
+	getLocks = unix.F_OFD_GETLK // shows the locks of this process as well
 	openPin  = unix.O_PATH      // without opening the file
 )
 

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files are claimed here by a lock of the process; they are never watched: nothing below
-// this package is opened by a path that may change its meaning.
+// On other systems a Claim takes a lock of the process. Databases are not watched there, so a pin may open the
+// file.
 const (
 	setLock  = unix.F_SETLK
 	getLocks = unix.F_GETLK

@@ -6,13 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// perDatabase is how many descriptors a captured database has at work: its files, three
-// connections with theirs, a segment, an upload.
+// perDatabase is how many descriptors a captured database needs: its files, three connections with theirs, a
+// segment, an upload.
 const perDatabase = 16
 
-// spare reports whether the process may open one more database. Those that are open need
-// descriptors again and again, for connections, segments and requests: a newcomer is
-// refused while that is still in order, not when the old ones begin to fail.
+// spare reports whether the process may open one more database. Those that are open need descriptors again and
+// again, for connections, segments and requests: a new one is refused before they run out for the others.
 func spare(open int) bool {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || admits(0, open, limit.Cur) {
@@ -22,8 +21,8 @@ func spare(open int) bool {
 	return err != nil || admits(len(used), 0, limit.Cur)
 }
 
-// admits reports whether a quarter of the limit is left beside what is used, what so
-// many databases need and what one more does.
+// admits reports whether a quarter of the limit is left beside the descriptors in use, those that the open
+// databases need, and those of one more.
 func admits(used, open int, limit uint64) bool {
 	return uint64(used)+uint64(open+1)*perDatabase <= limit-limit/4
 }

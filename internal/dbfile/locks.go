@@ -23,8 +23,8 @@ const (
 	sharedSize   = 510
 )
 
-// Holder is who holds one lock byte: of several sharing it any one, but this
-// process only where it is alone.
+// Holder is a process that holds one lock byte. Of several that share it any one is reported, but this process only
+// where it is the only one.
 type Holder struct {
 	Held      bool
 	Exclusive bool
@@ -44,16 +44,14 @@ type Locks struct {
 	Shared     Holder // main file; SQLite in WAL mode holds it for the connection's life
 }
 
-// Locks asks the kernel who holds each lock byte. It takes no lock, waits for
-// nobody and costs a system call per held lock and gap. Locks of this very
-// process are reported too.
+// Locks asks the kernel who holds each lock byte. It takes no lock, does not wait, and costs a system call per held
+// lock and gap. Locks of this process are reported too.
 func (f *Files) Locks() (Locks, error) {
 	return f.locksUpTo(shmDMS, true)
 }
 
-// WALLocks asks for what changes from one moment to the next only, Shared and
-// DMS excepted: they are held by every connection, so that asking for them
-// costs most.
+// WALLocks is Locks without Shared and DMS, which every connection holds all the time, and which therefore cost the
+// most to query.
 func (f *Files) WALLocks() (Locks, error) {
 	return f.locksUpTo(shmRead0+4, false)
 }
@@ -75,7 +73,7 @@ func (f *Files) locksUpTo(last int, shared bool) (l Locks, err error) {
 		return Locks{}, fmt.Errorf("%s: %w", f.path, fs.ErrClosed)
 	}
 	if shared {
-		var main [1]Holder // who has a part of the range has all of it
+		var main [1]Holder // a process that holds part of the range holds all of it
 		if err := database.queryLocks(f.pid, sharedFirst, main[:]); err != nil {
 			return Locks{}, fmt.Errorf("query locks of %s: %w", f.path, err)
 		}
@@ -138,8 +136,7 @@ func queryRange(fd, pid int, offset int64, holders []Holder) error {
 	return queryRange(fd, pid, offset+end, holders[end:])
 }
 
-// queryOther names another process that shares the byte with this one. The
-// plain form of the question leaves out our own locks.
+// queryOther reports another process that shares the byte with this one. Plain F_GETLK leaves out our own locks.
 func queryOther(fd int, offset int64, h *Holder) error {
 	lk := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart, Start: offset, Len: 1}
 	if err := unix.FcntlFlock(uintptr(fd), unix.F_GETLK, &lk); err != nil {

@@ -9,14 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A connection shares the DMS byte for as long as it lives. SQLite 3.5x asks for it at its last close, and in
-// journal_mode=DELETE: whoever has it keeps the WAL from being removed. So who stands back gives it up, and shares
-// a byte that SQLite does not know, by which this package sees that somebody still uses the wal-index. Who opens
-// the database next may then be the first of all: it cuts the wal-index short, and rebuilds it in its old file.
+// Each connection shares the DMS byte for as long as it lives. SQLite 3.5x queries it at its last close, and for
+// journal_mode=DELETE: a process that holds it keeps the WAL from being removed. A process that stands back
+// therefore gives it up, and shares a byte that SQLite does not know, by which this package sees that the wal-index
+// is still in use. The next process to open the database may then believe that it is the first: it truncates the
+// wal-index, and rebuilds it in the same file.
 const shmStander = shmDMS + 1
 
-// StandBack gives up the DMS byte that SQLite has taken for this process's connections, none of which
-// may be used until Rejoin has returned nil.
+// StandBack gives up the DMS byte that SQLite has locked for this process's connections. None of them may be used
+// until Rejoin has returned nil.
 func StandBack(f *Files) error {
 	return f.with(&f.shm, ErrNoWALIndex, func(d *descriptor) error {
 		st, err := d.fstat()
@@ -31,12 +32,12 @@ func StandBack(f *Files) error {
 	})
 }
 
-// For so long whoever opens the database as the first of all makes its wal-index.
+// How long Rejoin waits for another process that is initialising the wal-index as the first to open the database.
 const rejoinTries, rejoinPause = 20, time.Millisecond
 
-// Rejoin takes the DMS byte again. ErrUnclear: somebody is still opening the database as the first of
-// all; ErrUninitialised: somebody did, and what connections have mapped need not be in the file. They
-// must then be closed.
+// Rejoin takes the DMS byte again. ErrUnclear: another process is still opening the database as the first one.
+// ErrUninitialised: another process has done so, and what our connections have mapped may no longer be in the file;
+// they must then be closed.
 func Rejoin(f *Files) error {
 	err := rejoin(f)
 	for try := 0; errors.Is(err, ErrUnclear) && try < rejoinTries; try++ {
@@ -62,7 +63,8 @@ func rejoin(f *Files) error {
 	})
 }
 
-// lock changes this process's lock on a byte of a wal-index, whoever of it has the file open.
+// lock changes this process's lock on a byte of a wal-index: the lock is the process's, SQLite's descriptors
+// included.
 func (d *descriptor) lock(kind int16, offset int64) error {
 	err := d.control(func(fd int) error {
 		lk := unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: offset, Len: 1}
