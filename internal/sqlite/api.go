@@ -47,12 +47,12 @@ type Options struct {
 type Source struct {
 	Path     string
 	WAL      bool // its header says so
-	Attached bool // and somebody is connected
+	Attached bool // and a process is connected to it
 }
 
-// Hooks are called from within a checkpoint, on its goroutine, at the moments that
-// SQLite's locks mark. They may use every connection but the one that checkpoints. An
-// error, or a panic, gives the checkpoint up; nothing was reset.
+// Hooks are called from within a checkpoint, on its goroutine, when SQLite has taken or is about to take certain
+// locks. They may use every connection but the one that checkpoints. If a hook returns an error or panics, the
+// checkpoint is given up; nothing was reset.
 type Hooks struct {
 	// CheckpointLocked is called when the checkpoint lock is ours and nobody else can
 	// checkpoint, before the marks of readers are looked at.

@@ -15,15 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A connection of ours keeps an application's last close from being the last: the
-// WAL stays, and what is in it would be replayed over whatever file is put in the
-// database's place next. So it must be possible to leave as SQLite leaves, to stand
-// back while others are there, and to be there without knowing anything.
+// While we are connected, no close of an application is the last one: the WAL stays, and what is in it would be
+// replayed over whatever file is put in the database's place next. So a connection can close as SQLite's last one
+// does (CloseLast), stand back while others are connected (Shed), and stay connected with a wal-index that knows
+// nothing (Forget).
 
-// CloseLast closes the connection as an application's is closed. If nobody else is
-// connected to the database, in any process, SQLite checkpoints the WAL and removes
-// it and the wal-index; else it is Close, also where others have the file for
-// themselves, or have put other files in its place.
+// CloseLast closes the connection as an application closes its own. If nobody else is connected to the database, in
+// any process, SQLite checkpoints the WAL and removes it and the wal-index; else it is Close, also where other
+// processes have the file for themselves, or other files are in its place.
 func (c *Conn) CloseLast() error {
 	if !c.readOnly && c.gate.file != nil && !c.indexCut() {
 		switch err := c.resume(); {
@@ -36,10 +35,9 @@ func (c *Conn) CloseLast() error {
 	return c.Close()
 }
 
-// CloseUnlinked closes a connection whose WAL has lost its name, which keeps it from being
-// used by anybody who comes now. If nobody else is connected, nothing stands at the name, and
-// wanted says so while nobody can come, what is in the WAL is written to the database, as the
-// application's own last close would have done; else it is Close.
+// CloseUnlinked closes a connection whose WAL was unlinked, so that no new connection can use it. If nobody else is
+// connected, no WAL is at the path, and wanted reports true while nobody can connect, what is in the WAL is written
+// to the database, as the application's own last close would have done; else it is Close.
 func (c *Conn) CloseUnlinked(wanted func() bool) error {
 	if !c.readOnly && c.gate.file != nil && !c.indexCut() && c.relock() == nil &&
 		C.sqlwatch_claim(c.gate.file) == C.SQLITE_OK && c.unlinked() && wanted() {
@@ -48,7 +46,7 @@ func (c *Conn) CloseUnlinked(wanted func() bool) error {
 	return c.Close()
 }
 
-// unlinked reports whether the database is at its name and its WAL is not, nor any other.
+// unlinked reports whether the database is at its path, but no WAL is, nor another wal-index than ours.
 func (c *Conn) unlinked() bool {
 	now, err := identify(c.path)
 	wal, walErr := inodeOf(c.path + "-wal")
@@ -56,13 +54,12 @@ func (c *Conn) unlinked() bool {
 		(now.shm == inode{} || now.shm == c.files.shm)
 }
 
-// Shed gives up the lock on the main file until the connection is used again: a
-// read transaction keeps its read mark. Once all connections of the process have, it may give up
-// the DMS byte as well, see dbfile.StandBack. Nobody who wants the file for himself is
-// refused then: not a last close, which checkpoints and removes the WAL, not
-// journal_mode=DELETE, not EXCLUSIVE locking mode. Each of them does as if we were
-// not there: they disregard our mark, and may unlink the WAL; but the bytes in it
-// stay what they are for whoever has it open.
+// Shed gives up the lock on the main file until the connection is used again; a read transaction keeps its read mark.
+// Once all connections of the process have done so, the process may give up the DMS byte as well: see
+// dbfile.StandBack. A process that wants the file for itself is then no longer refused: a last close, which
+// checkpoints and removes the WAL, journal_mode=DELETE, EXCLUSIVE locking mode. Each proceeds as if we were not
+// connected: it disregards our mark, and may unlink the WAL. But the bytes in the WAL stay as they are for every
+// process that has it open.
 func (c *Conn) Shed() error {
 	if c.shed || c.gate.file == nil {
 		return nil
@@ -74,15 +71,14 @@ func (c *Conn) Shed() error {
 	return nil
 }
 
-// For so long another connection's close may keep the main file's lock from us.
+// How long share tries again while another connection's close holds the main file's lock.
 const (
 	resumeTries = 20
 	resumePause = time.Millisecond
 )
 
-// resume makes sure that the connection's lock on the main file is held, and that
-// its files are those that others find. Errors: ErrBusy where somebody has the file for
-// himself, ErrReplaced.
+// resume makes sure that the connection's lock on the main file is held, and that its files are those at the paths.
+// Errors: ErrBusy where another process has the file for itself, ErrReplaced, ErrIndexCut.
 func (c *Conn) resume() error {
 	if c.indexCut() {
 		return ErrIndexCut
@@ -97,12 +93,13 @@ func (c *Conn) resume() error {
 	return err
 }
 
-// relock takes the locks again that were given up after Shed.
+// relock takes the locks again that were given up at and after Shed.
 func (c *Conn) relock() error {
 	if err := c.share(); err != nil || c.rejoin == nil {
 		return err
 	}
-	// In this order: from now on nobody removes the wal-index, or the names tell that somebody has.
+	// The main file first: with its lock held nobody removes the wal-index, and if somebody did before, the paths
+	// show it.
 	if err := c.rejoin(); err != nil {
 		return errors.Join(err, c.Shed())
 	}
@@ -115,7 +112,7 @@ func (c *Conn) share() error {
 		return nil
 	}
 	rc := C.sqlwatch_resume(c.gate.file)
-	for try := 0; rc == C.SQLITE_BUSY && try < resumeTries; try++ { // who closes looks whether he is the last
+	for try := 0; rc == C.SQLITE_BUSY && try < resumeTries; try++ { // a close takes it to see whether it is the last
 		time.Sleep(resumePause)
 		rc = C.sqlwatch_resume(c.gate.file)
 	}
@@ -130,11 +127,10 @@ func (c *Conn) share() error {
 	}
 }
 
-// Forget makes the wal-index of an empty WAL know nothing of the database, neither
-// its size nor its salts, as if it had just been made. A file that is put in the
-// database's place is then found by whoever opens it as it is, even while we are
-// connected. change is the number of commits that it speaks of. ErrBusy when anybody
-// is at work, a read transaction of ours included.
+// Forget clears the wal-index of an empty WAL, so that it knows nothing of the database, neither its size nor its
+// salts, as if it had just been created. A process that opens another file in the database's place then reads that
+// file as it is, even while we are connected. change is the commit counter that the wal-index must have. ErrBusy
+// where it has another one, or frames, or where any of its locks is held, also by a read transaction of ours.
 func (c *Conn) Forget(change uint32) error {
 	if err := c.resume(); err != nil {
 		return fmt.Errorf("clear the wal-index of %s: %w", c.path, err)
@@ -151,10 +147,10 @@ func (c *Conn) Forget(change uint32) error {
 	}
 }
 
-// indexCut reports whether somebody cut the wal-index under the connection.
+// indexCut reports whether somebody truncated the wal-index under the connection.
 func (c *Conn) indexCut() bool { return c.gate.file != nil && C.sqlwatch_cut(c.gate.file) != 0 }
 
-// identity names the files that a connection works with.
+// identity identifies the files that a connection works with.
 type identity struct{ database, shm inode }
 
 type inode struct{ dev, ino uint64 }

@@ -54,11 +54,11 @@ func check(ctx context.Context, path, query string) (err error) {
 	return verdict(ctx, conn, query)
 }
 
-// largestValue is what any database may hold in one value while it is checked.
+// largestValue is how large one value may always be while a database is checked, in bytes.
 const largestValue = 64 << 20
 
-// limitValues keeps a crafted schema from making values of a gigabyte out of nothing:
-// no true one is larger than the file that holds it.
+// limitValues keeps a crafted schema from computing values of a gigabyte: no stored value is larger than the file
+// that holds it.
 func limitValues(conn *sqlite3.SQLiteConn, path string) error {
 	info, err := os.Stat(path)
 	if err == nil {

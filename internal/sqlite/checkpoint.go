@@ -39,7 +39,7 @@ func (c *Conn) CheckpointHooked(ctx context.Context, mode Mode, budget Budget, h
 			r.Reclaimed, r.WriterStall, r.Duration = reclaimed, stall, time.Since(start)
 			return r, err
 		}
-		time.Sleep(portionPause) // others had to wait
+		time.Sleep(portionPause) // let others go on
 	}
 }
 
@@ -69,7 +69,7 @@ func (c *Conn) truncate(ctx context.Context, budget Budget, hooks Hooks) (Result
 	return r, err
 }
 
-// notFrozen says what a TRUNCATE ran into that found transactions open all the time.
+// notFrozen returns the result of a TRUNCATE that got no freeze, because transactions were open all the time.
 func (c *Conn) notFrozen(r Result, budget Budget, start time.Time, err error) (Result, error) {
 	r.WriterStall, r.Duration = c.gate.stalled, time.Since(start)
 	switch {
@@ -147,8 +147,8 @@ func parseTuple(row []driver.Value) (tuple, error) {
 	return tuple{busy: n[0], log: n[1], backfilled: n[2]}, nil
 }
 
-// outcome reads the pragma's answer in the light of what the gate saw. The
-// tuples alone do not tell a pinned reader from a busy writer.
+// outcome interprets the pragma's answer by what the gate saw: the tuple alone does not tell a pinning reader from a
+// busy writer.
 func outcome(r *run, t tuple, err error) (Outcome, error) {
 	cause := r.givenUp()
 	switch {
@@ -174,7 +174,7 @@ func outcome(r *run, t tuple, err error) (Outcome, error) {
 	return OutcomeComplete, nil
 }
 
-// blockedOutcome says what a TRUNCATE ran into.
+// blockedOutcome says what blocked a TRUNCATE.
 func blockedOutcome(r *run, t tuple) Outcome {
 	switch {
 	case !r.writeGranted:

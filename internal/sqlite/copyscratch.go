@@ -18,14 +18,11 @@ const copyPages = 1024
 // copyPatience is how long a copy goes on without getting further.
 const copyPatience = time.Minute
 
-// CopyScratch copies a database into a new file, of absolute path, page by page as
-// SQLite's backup does it. Of a WAL database in use it copies one read
-// transaction, under every guard: writers go on, the WAL grows in the meantime. A WAL
-// database that nobody uses is read without any lock. Of one with a rollback
-// journal each piece is read under a short shared lock; what is written
-// in the meantime begins the copy again, and when that gets no further for a minute it
-// is given up with ErrBusy. progress, which may be
-// nil, is told pages.
+// CopyScratch copies a database into a new file of absolute path, page by page, with SQLite's backup API. Of a WAL
+// database in use it copies one read transaction, under every guard: writers go on, and the WAL grows in the
+// meantime. A WAL database that nobody uses is read without any lock. A database with a rollback journal is read in
+// pieces, each under a short shared lock; a write in the meantime makes the copy begin again, and when it gets no
+// further for a minute it is given up with ErrBusy. progress, which may be nil, is called with numbers of pages.
 func CopyScratch(ctx context.Context, from Source, scratch string, progress func(done, total int64)) (err error) {
 	defer func() {
 		if err != nil {
@@ -53,7 +50,7 @@ func CopyScratch(ctx context.Context, from Source, scratch string, progress func
 	return classify(backup.Close())
 }
 
-// connect takes the way of reading that disturbs least.
+// connect opens the database in the way that disturbs its users least.
 func (s Source) connect(ctx context.Context) (*sqlite3.SQLiteConn, func() error, error) {
 	path, err := resolve(s.Path)
 	if err != nil {
@@ -106,7 +103,7 @@ func connectPatiently(ctx context.Context, name string) (*sqlite3.SQLiteConn, er
 func runBackup(ctx context.Context, backup *sqlite3.SQLiteBackup, progress func(done, total int64)) error {
 	deadline := time.Now().Add(copyPatience)
 	for furthest := 0; ; {
-		finished, err := backup.Step(copyPages) // a lock in the way is no error here, and no progress
+		finished, err := backup.Step(copyPages) // where a lock is in the way, it returns no error and makes no progress
 		if err != nil {
 			return classify(err)
 		}

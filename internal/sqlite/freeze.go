@@ -15,48 +15,44 @@ import (
 	"time"
 )
 
-// Freeze has all five read locks: no transaction of another process is open, for each
-// has one of them, and none can begin. Whoever begins one waits, for up to ten seconds,
-// with pauses that begin at microseconds, and is never refused: SQLite tries a read lock
-// again by itself, whatever the application's busy timeout, and a write transaction
-// begins as a read transaction. To hold WRITE alone would be simpler, and would be the
-// reason for SQLITE_BUSY: a transaction that has read and then writes finds no busy
-// handler.
+// Freeze holds all five read locks. No transaction of another process is open, for each holds one of them, and none
+// can begin: a process that begins one waits, for up to ten seconds, with pauses that start at microseconds, and is
+// not refused. SQLite retries read locks by itself, whatever the application's busy timeout, and a write transaction
+// begins as a read transaction. To hold WRITE alone would be simpler, but would cause SQLITE_BUSY: SQLite calls no
+// busy handler for a transaction that has read and then writes.
 //
-// A writer that began on READ0 and is about to restart the WAL may wait here too, with
-// WRITE already its own. So a freeze says that nobody commits, not that WRITE is free.
+// A writer that began on READ0 and is about to restart the WAL may wait here too, with WRITE already its own. So a
+// freeze means that nobody commits, not that WRITE is free.
 type Freeze struct {
 	conn  *Conn
-	slots [lockSlots]bool // READ0 to READ4: ours
+	slots [lockSlots]bool // those of READ0 to READ4 that it holds
 	began time.Time
 	ended bool
 }
 
-// freezes is held for reading by each freeze of this process, and by nobody longer.
+// freezes is locked for reading by each freeze of this process, for as long as it lasts.
 var freezes sync.RWMutex
 
-// HoldFreezes returns when no freeze lasts, and keeps new ones from beginning until
-// release is called: for whoever is about to stop the process.
+// HoldFreezes returns when no freeze is under way, and keeps new ones from beginning until release is called. It is
+// for a caller that is about to stop the process.
 func HoldFreezes() (release func()) {
 	freezes.Lock()
 	return freezes.Unlock
 }
 
-// How a freeze is come by. Whoever is inside a transaction may finish it in the meantime.
+// How Freeze gets the locks. Transactions that are open may end between its attempts.
 const (
-	closingFor   = time.Millisecond      // is how long new transactions wait for the last old one
-	closingPause = time.Millisecond      // between two attempts at first, doubled each time
-	closingMost  = 20 * time.Millisecond // between two attempts at last
+	closingFor   = time.Millisecond      // how long one attempt keeps new transactions waiting for the last open one
+	closingPause = time.Millisecond      // first pause between two attempts; doubled each time
+	closingMost  = 20 * time.Millisecond // longest pause between two attempts
 	spinFor      = 100 * time.Microsecond
 )
 
-// Freeze closes the database's transactions to other processes: ErrBusy where one of
-// them has been open for all of the busy timeout, or others have waited for half of the
-// stall budget because of the attempts. holder, which may be nil, is another
-// connection of ours that is in a read transaction: it is ended as the last one, so
-// that there is no moment in which the WAL could be reset. After an error it is in a
-// read transaction again, with a mark. Freeze.End must follow; a checkpoint on the same
-// connection may come before.
+// Freeze keeps other processes out of transactions. It returns ErrBusy where one of their transactions was open for
+// all of the busy timeout, or where the attempts have made others wait for half of the stall budget. holder, which
+// may be nil, is another connection of ours that is in a read transaction: that one is ended last, so that there is
+// no moment in which the WAL could be reset. After ErrBusy holder is still in its read transaction, or in a new one
+// with a mark. Without an error Freeze.End must follow; a checkpoint on the same connection may come before.
 func (c *Conn) Freeze(ctx context.Context, budget Budget, holder *Conn) (*Freeze, error) {
 	c.gate.stalled = 0
 	if c.readOnly || c.gate.file == nil {
@@ -141,7 +137,7 @@ func (f *Freeze) call(slot int, flags C.int) C.int {
 	return C.sqlwatch_real_shm_lock(f.conn.gate.file, C.int(lockRead0+slot), 1, flags|C.SQLITE_SHM_EXCLUSIVE)
 }
 
-// has reports whether locks of the wal-index are all the freeze's.
+// has reports whether the freeze holds all of these locks of the wal-index.
 func (f *Freeze) has(offset, n C.int) bool {
 	if f == nil || offset < lockRead0 || offset+n > lockRead0+lockSlots {
 		return false
@@ -154,7 +150,7 @@ func (f *Freeze) has(offset, n C.int) bool {
 	return true
 }
 
-// giveUp gives up what a connection of ours needs.
+// giveUp releases those of its locks that a connection of ours needs.
 func (f *Freeze) giveUp(offset, n C.int) {
 	for slot := range f.slots {
 		if f.slots[slot] && int(offset) <= lockRead0+slot && lockRead0+slot < int(offset+n) {
@@ -164,8 +160,8 @@ func (f *Freeze) giveUp(offset, n C.int) {
 	}
 }
 
-// BeginRead begins a read transaction on another connection of ours before anybody
-// else can: on a level WAL it is on READ0.
+// BeginRead begins a read transaction on another connection of ours before any other process can begin one. Where all
+// of the WAL is backfilled, it is on READ0.
 func (f *Freeze) BeginRead(ctx context.Context, conn *Conn) error {
 	conn.gate.inside = f
 	defer func() { conn.gate.inside = nil }()
@@ -179,11 +175,10 @@ func (f *Freeze) BeginMarked(ctx context.Context, conn *Conn) error {
 	return conn.BeginMarked(ctx)
 }
 
-// Stall returns for how long others have waited.
+// Stall returns for how long others have had to wait.
 func (f *Freeze) Stall() time.Duration { return time.Since(f.began) }
 
-// End lets everybody in, and returns for how long they have waited. It may be called
-// again.
+// End lets others begin transactions again, and returns for how long they have had to wait. It may be called again.
 func (f *Freeze) End() time.Duration {
 	if !f.ended {
 		f.ended = true

@@ -49,7 +49,7 @@ func checkOwner(path string) error {
 	return err
 }
 
-// exists reports whether path is there; a doubt counts as no.
+// exists reports whether path exists; where stat fails, it does not.
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil

@@ -17,11 +17,11 @@ import (
 // Linked says that SQLite itself is part of this program.
 const Linked = false
 
-// A program without SQLite restores, and has what it restored checked by the sqlite3 shell
-// where that is; it opens no database that anybody uses.
+// Without SQLite the program restores databases, and lets the sqlite3 shell check them where that is installed; it
+// opens no database that is in use.
 var errPure = fmt.Errorf("this program was built without SQLite, which needs Linux and cgo: %w", errors.ErrUnsupported)
 
-// shell is SQLite's own, where macOS and most others have it.
+// shell is the path of the sqlite3 shell on macOS and most other systems.
 const shell = "/usr/bin/sqlite3"
 
 // QuickCheck has SQLite's shell verify the structure of the database file at path, which
@@ -58,10 +58,10 @@ func check(ctx context.Context, path, pragma string) error {
 	return fmt.Errorf("check database %s with SQLite's shell: %w (leave the check out by --check none)", path, err)
 }
 
-// Version returns that there is no SQLite library in this binary.
+// Version says that there is no SQLite library in this binary.
 func Version() string { return "none" }
 
-// CheckVersion returns an error: nothing here may be let near a database.
+// CheckVersion returns an error: this program must not open a watched database.
 func CheckVersion() error { return errPure }
 
 // ReturnMemory has nothing to give back.
@@ -79,13 +79,13 @@ func TableNames(context.Context, string, string, bool) ([]string, error) { retur
 // CopyScratch cannot be done without SQLite.
 func CopyScratch(context.Context, Source, string, func(done, total int64)) error { return errPure }
 
-// Conn is what Open returns none of.
+// Conn is the type that Open has in other builds; here it returns none.
 type Conn struct{}
 
 // Open cannot be done without SQLite.
 func Open(context.Context, string, Options) (*Conn, error) { return nil, errPure }
 
-// What a Conn does, were there one.
+// The methods of a Conn, which all fail.
 
 func (*Conn) BeginRead(context.Context) error   { return errPure }
 func (*Conn) BeginMarked(context.Context) error { return errPure }
@@ -109,7 +109,7 @@ func (*Conn) CheckpointHooked(context.Context, Mode, Budget, Hooks) (Result, err
 
 func (*Conn) Freeze(context.Context, Budget, *Conn) (*Freeze, error) { return nil, errPure }
 
-// Freeze is what Conn.Freeze returns none of.
+// Freeze is the type that Conn.Freeze has in other builds; here it returns none.
 type Freeze struct{}
 
 func (*Freeze) BeginRead(context.Context, *Conn) error   { return errPure }
@@ -117,7 +117,7 @@ func (*Freeze) BeginMarked(context.Context, *Conn) error { return errPure }
 func (*Freeze) Stall() time.Duration                     { return 0 }
 func (*Freeze) End() time.Duration                       { return 0 }
 
-// Scratch is what OpenScratch returns none of.
+// Scratch is the type that OpenScratch has in other builds; here it returns none.
 type Scratch struct{}
 
 // OpenScratch cannot be done without SQLite.
@@ -128,7 +128,7 @@ func (*Scratch) Rows(context.Context, string) ([][]driver.Value, error) { return
 func (*Scratch) Prepare(context.Context, string) (*Prepared, error)     { return nil, errPure }
 func (*Scratch) Close() error                                           { return errPure }
 
-// Prepared is what Scratch.Prepare returns none of.
+// Prepared is the type that Scratch.Prepare has in other builds; here it returns none.
 type Prepared struct{}
 
 func (*Prepared) Exec() error         { return errPure }

@@ -26,8 +26,8 @@ var errStallBudget = errors.New("stall budget spent")
 // and overshoot a stall budget by as much.
 const lockPoll = 100 * time.Microsecond
 
-// run is one checkpoint as its locks see it. The goroutine inside SQLite owns
-// it, except for what mu guards.
+// run is one checkpoint, as seen from the locks that it takes. The goroutine that calls SQLite owns it, except for
+// what mu guards.
 type run struct {
 	mode  Mode
 	stall time.Duration
@@ -54,7 +54,7 @@ func newRun(mode Mode, b Budget, hooks Hooks) *run {
 	return &run{mode: mode, stall: b.Stall, patience: b.BusyTimeout, hooks: hooks, cut: &cutting{}}
 }
 
-// shmLock stands for xShmLock while the checkpoint runs.
+// shmLock replaces xShmLock while the checkpoint runs.
 func (r *run) shmLock(call lockCall) C.int {
 	r.measureCut()
 	if call.unlocks() {
@@ -91,9 +91,8 @@ func (r *run) shmLock(call lockCall) C.int {
 	return C.SQLITE_OK
 }
 
-// acquire makes the call, again and again while the busy timeout lasts where
-// SQLite would have waited too: in a TRUNCATE, for WRITE and, once that is
-// ours, for readers. It never waits for another checkpointer.
+// acquire makes the call. Where SQLite's busy handler would wait too, it repeats the call while the busy timeout
+// lasts: in a TRUNCATE, for WRITE and, once that is ours, for readers. It never waits for another checkpointer.
 func (r *run) acquire(call lockCall) C.int {
 	rc := call.real()
 	if r.mode != Truncate || (call.offset != lockWrite && !r.writeGranted) {
@@ -111,8 +110,8 @@ func (r *run) acquire(call lockCall) C.int {
 	return rc
 }
 
-// call runs a hook, and gives the checkpoint up where it fails or panics: the locks
-// that SQLite has by now are released as after any error.
+// call runs a hook, and gives the checkpoint up where the hook fails or panics: SQLite then releases the locks that
+// it has, as after any error.
 func (r *run) call(hook func() error, when string) {
 	if hook == nil {
 		return
@@ -139,8 +138,8 @@ func (r *run) afterWrite() {
 	r.call(r.hooks.WriteLocked, "with the write lock held")
 }
 
-// beforeReset is for the moment before the WAL is reset. SQLite may try the same
-// lock more than once, the hook is called once.
+// beforeReset calls the hook for the moment before the WAL is reset, once: SQLite may try the same lock several
+// times.
 func (r *run) beforeReset() {
 	if r.resetting || r.givenUp() != nil {
 		return
@@ -158,7 +157,7 @@ func (r *run) writeReleased() {
 	r.timer.Stop()
 }
 
-// watch tells giveUp which connection to interrupt.
+// watch sets the connection that giveUp interrupts.
 func (r *run) watch(db *C.sqlite3) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,8 +202,8 @@ func (r *run) watchContext(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { r.giveUp(ctx.Err()) })
 }
 
-// firstCutRate is how many bytes a second a slow file system frees: what is believed
-// until it was measured.
+// firstCutRate is the rate, in bytes per second, at which a slow file system frees a file. It is assumed until the
+// rate was measured.
 const firstCutRate = 500e6
 
 // cutting is a truncation of the WAL file, which cannot be interrupted.
@@ -214,9 +213,9 @@ type cutting struct {
 	began time.Time
 }
 
-// truncateTo returns to how many bytes the WAL file is cut. What would take longer than
-// half of what is left of the stall budget is cut in portions, from the end, one a
-// checkpoint: the WAL is reset by then, and what stays in the file is of no generation.
+// truncateTo returns the size to which the WAL file is cut. If cutting all of it would take longer than half of what
+// is left of the stall budget, it is cut in portions from the end, one in each checkpoint: the WAL has been reset by
+// then, and the frames that stay in the file are of no current generation.
 func (r *run) truncateTo(size, to int64) int64 {
 	left := r.stall
 	if !r.granted.IsZero() {
@@ -231,8 +230,8 @@ func (r *run) truncateTo(size, to int64) int64 {
 	return to + r.left
 }
 
-// measureCut takes in how long the truncation took: SQLite's next call is after it. A
-// small one tells nothing.
+// measureCut records how long the truncation took; it is called at SQLite's next call after it. A small truncation
+// tells nothing.
 func (r *run) measureCut() {
 	if r.cut.began.IsZero() {
 		return

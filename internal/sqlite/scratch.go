@@ -12,8 +12,8 @@ import (
 	sqlite3 "github.com/mattn/go-sqlite3"
 )
 
-// Scratch is a connection to a database of our own, that nobody else uses and nobody
-// misses: an ordinary one, without guards. It is not for concurrent use.
+// Scratch is an ordinary connection, without guards, to a database of our own that nobody else uses and that may be
+// lost. It is not for concurrent use.
 type Scratch struct{ conn *sqlite3.SQLiteConn }
 
 // OpenScratch opens the database at path, which must exist.

@@ -31,7 +31,8 @@ static sqlite3_file *real(sqlite3_file *f) {
   return (sqlite3_file *)((shim_file *)f + 1);
 }
 
-/* Methods that only hand the call on. */
+/* Methods that hand the call on; once the wal-index was cut, those that would write, sync or
+** map fail instead. */
 static int shimRead(sqlite3_file *f, void *p, int n, sqlite3_int64 off) {
   return real(f)->pMethods->xRead(real(f), p, n, off);
 }
@@ -105,10 +106,10 @@ static int shimClose(sqlite3_file *f) {
   return rc;
 }
 
-/* SQLite tells the VFS the connection while it opens it, before the connection
-** has read a byte: the moment to forbid it everything it must never do. Were
-** this done by pragmas later, an open that fails half-way could be the last
-** close, and would checkpoint and delete the application's WAL. */
+/* SQLite tells the VFS which connection a file belongs to while it opens it, before the
+** connection has read a byte: the moment to forbid the connection everything that it must
+** never do. If pragmas did this later, the close after an open that fails half-way could be
+** the last one, and would checkpoint and delete the application's WAL. */
 static int shimFileControl(sqlite3_file *f, int op, void *arg) {
   if (op == SQLITE_FCNTL_PDB) {
     sqlite3 *db = *(sqlite3 **)arg;
@@ -118,7 +119,7 @@ static int shimFileControl(sqlite3_file *f, int op, void *arg) {
     sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)0);
   }
   if (op == SQLITE_FCNTL_PERSIST_WAL && *(int *)arg < 0 && cut(f)) {
-    *(int *)arg = 1; /* the question whether to keep the WAL at the last close: what it holds is not known */
+    *(int *)arg = 1; /* SQLite asks whether to keep the WAL at the last close: yes, its content is not known */
     return SQLITE_OK;
   }
   return real(f)->pMethods->xFileControl(real(f), op, arg);
@@ -163,8 +164,8 @@ int sqlwatch_claim(sqlite3_file *f) {
 }
 
 /* The header's two copies are cleared under every lock that a reader, a writer or a
-** checkpoint may hold: what SQLite finds is what it finds after a crash of another
-** process, and it makes the header anew from the WAL, of which there is nothing. */
+** checkpoint may hold: SQLite then finds what it finds after a crash of another process,
+** and rebuilds the header from the WAL, which is empty. */
 #define INDEX_SIZE 32768
 #define HEADER_COPIES 96
 int sqlwatch_forget(sqlite3_file *f, uint32_t change) {
@@ -198,7 +199,7 @@ static const sqlite3_io_methods shimMethods = {
   shimFetch, shimUnfetch,
 };
 
-/* The WAL file: freeing a long one takes long, so Go says how much of it goes. */
+/* The WAL file: to truncate a long one takes long, so Go decides how much is cut. */
 static int shimWalTruncate(sqlite3_file *f, sqlite3_int64 to) {
   sqlite3_int64 size = 0;
   if (real(f)->pMethods->xFileSize(real(f), &size) == SQLITE_OK && size > to) {
@@ -255,7 +256,7 @@ static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
 
 /* A connection reserves some 160 kB before it is used: a lookaside buffer and
 ** twenty pages. Of a thousand databases with three connections each that is half
-** a gigabyte for speed that nobody notices here. Where SQLite has been
+** a gigabyte, for speed that makes no difference here. Where SQLite has been
 ** initialized before, both calls fail and change nothing. */
 static void spareMemory(void) {
   sqlite3_config(SQLITE_CONFIG_LOOKASIDE, 0, 0);

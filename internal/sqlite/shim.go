@@ -35,8 +35,8 @@ func registerShim() error {
 	return nil
 }
 
-// ReturnMemory gives the kernel back what closed connections had: the C library keeps
-// it. It takes some hundred microseconds.
+// ReturnMemory returns the memory of closed connections, which the C library keeps, to the kernel. It takes some
+// hundred microseconds.
 func ReturnMemory() { C.sqlwatch_return_memory() }
 
 // gate stands between one connection and its wal-index locks. Only the goroutine
@@ -46,10 +46,10 @@ type gate struct {
 	mark   int     // which of READ0 to READ4 was taken last
 	shun   bool    // do not take READ1 if another will do
 	some   bool    // never take READ0: a mark instead
-	freeze *Freeze // whose locks are this connection's already
-	inside *Freeze // of another connection of ours: it gives up what this one needs
+	freeze *Freeze // the freeze whose locks this connection has
+	inside *Freeze // a freeze of another connection of ours: it gives up the locks that this one needs
 
-	file    *C.sqlite3_file // the connection's, once it took a lock
+	file    *C.sqlite3_file // the connection's main file, once it took a lock
 	stalled time.Duration   // by attempts at a freeze that came to nothing
 	cut     cutting
 }
@@ -59,13 +59,13 @@ type lockCall struct {
 	db               *C.sqlite3
 	file             *C.sqlite3_file
 	offset, n, flags C.int
-	freeze           *Freeze // what it has needs no call
+	freeze           *Freeze // locks that it has need no call
 }
 
 // real makes the call that SQLite meant.
 func (l lockCall) real() C.int {
 	if l.freeze.has(l.offset, l.n) {
-		return C.SQLITE_OK // to lock or to unlock: the freeze has it for as long as it lasts
+		return C.SQLITE_OK // whether to lock or to unlock: the freeze keeps it until it ends
 	}
 	return C.sqlwatch_real_shm_lock(l.file, l.offset, l.n, l.flags)
 }

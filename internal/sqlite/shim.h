@@ -102,33 +102,35 @@ void sqlite3_interrupt(sqlite3 *);
 /* sqlwatch_shim_register makes the VFS "sqlwatch" known, once a process. */
 int sqlwatch_shim_register(void);
 
-/* sqlwatch_real_shm_lock is the wrapped VFS's xShmLock for a file of ours. */
+/* sqlwatch_real_read and sqlwatch_real_shm_lock are the wrapped VFS's xRead and xShmLock
+** for a file of ours. */
 int sqlwatch_real_read(sqlite3_file *f, void *p, int n, long long off);
 int sqlwatch_real_shm_lock(sqlite3_file *, int offset, int n, int flags);
 
-/* sqlwatch_close_last lets the connection's close be an ordinary one: the last of
-** all then checkpoints, and removes the WAL and the wal-index. */
+/* sqlwatch_close_last makes the connection's close an ordinary one: if it is the last
+** connection of all, SQLite checkpoints, and removes the WAL and the wal-index. */
 void sqlwatch_close_last(sqlite3_file *);
 
 /* sqlwatch_shed gives up the lock on the main file, sqlwatch_resume takes it again. */
 int sqlwatch_shed(sqlite3_file *);
 int sqlwatch_resume(sqlite3_file *);
 
-/* sqlwatch_claim takes the main file for this connection alone, which holds its lock; the
-** connection's close gives it back. SQLITE_BUSY where anybody else is connected. */
+/* sqlwatch_claim takes the EXCLUSIVE lock on the main file for a connection that holds
+** SHARED; the connection's close releases it. SQLITE_BUSY where anybody else is connected. */
 int sqlwatch_claim(sqlite3_file *);
 
-/* sqlwatch_forget makes the wal-index of an empty WAL unknown, so that the next
-** reader makes it anew; SQLITE_BUSY where anybody holds one of its locks, or where
-** it is not as expected: no frames, and so many commits. */
+/* sqlwatch_forget clears the header of an empty WAL's wal-index, so that the next reader
+** rebuilds it. SQLITE_BUSY where anybody holds one of its locks, or where it has frames or
+** another commit counter than change. */
 int sqlwatch_forget(sqlite3_file *, uint32_t change);
 
-/* sqlwatch_cut reports whether the wal-index was cut short under the connection: it is
-** of no use any more, see shmguard.c. */
+/* sqlwatch_cut reports whether the wal-index was truncated under the connection, which is
+** then of no more use: see shmguard.c. */
 int sqlwatch_cut(sqlite3_file *);
 
-/* The guard of mapped wal-indexes: install once a process, then for each connection one
-** record, to which its regions are added, and which forgets them before they are unmapped. */
+/* The guard of mapped wal-indexes. It is installed once in a process; each connection then
+** has one record, to which its mapped regions are added, and which forgets them before they
+** are unmapped. */
 typedef struct shm_record shm_record;
 int sqlwatch_guard_install(void);
 shm_record *sqlwatch_guard_open(void);

@@ -1,12 +1,12 @@
 //go:build linux
 
-/* SQLite maps the wal-index. Whoever may write to the -shm file may also cut it, and a
-** mapping beyond the end of its file is a SIGBUS: it would end this process, and with it
-** what is done for all other databases. So where the fault is in a wal-index of ours, all
-** of that mapping becomes memory of our own, and the connections that share it are marked:
-** they get no lock, and write to no file, any more, until they are closed. Nothing that
-** SQLite makes of the zeros it finds there reaches anybody else. All other faults go to the
-** handler that was there before: Go's. */
+/* SQLite maps the wal-index. A process that may write to the -shm file may also truncate it,
+** and an access to a mapping beyond the end of its file raises SIGBUS, which would end this
+** process, and with it the work for all other databases. So where the fault is in a wal-index
+** of ours, the handler replaces all of that mapping by anonymous memory, and marks the
+** connections that share it: they get no lock and write to no file any more, until they are
+** closed. Nothing that SQLite makes of the zeros it finds there reaches a file or another
+** process. All other faults go to the handler that was there before: Go's. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -27,7 +27,7 @@ typedef struct chunk {
   struct chunk *next;
 } chunk;
 
-/* The regions that one connection has mapped. Records are used again, never freed: the
+/* The regions that one connection has mapped. Records are reused and never freed, because the
 ** handler may be reading them. */
 struct shm_record {
   atomic_int cut;
@@ -51,7 +51,7 @@ static void unlock(void) {
   atomic_flag_clear_explicit(&busy, memory_order_release);
 }
 
-/* lock and unlock, but for calls outside of the handler, in which no signal may come. */
+/* lock and unlock for code outside of the handler: all signals are blocked in between. */
 static void enter(sigset_t *was) {
   sigset_t all;
   sigfillset(&all);
@@ -93,7 +93,8 @@ static int cut(struct shm_record *r) {
   return 1;
 }
 
-/* cutAll reports whether the address is in a wal-index of ours. */
+/* cutAll replaces the wal-index that the address is in, for all connections that share it. It
+** returns 0 where the address is in none, or where that failed. */
 static int cutAll(const char *at) {
   struct shm_record *r, *other;
   int all = 0;
@@ -116,7 +117,7 @@ static int cutAll(const char *at) {
 
 static void onBus(int signal, siginfo_t *info, void *context) {
   if (info->si_code == BUS_ADRERR && cutAll(info->si_addr)) {
-    return; /* the instruction is done again, on zeros */
+    return; /* the instruction is repeated, on zeros */
   }
   if (before.sa_flags & SA_SIGINFO) {
     before.sa_sigaction(signal, info, context);
@@ -182,7 +183,7 @@ int sqlwatch_guard_add(struct shm_record *r, int region, void *at, size_t size) 
   if (region == 0) {
     const struct shm_record *other;
     r->first = at;
-    for (other = records; other; other = other->next) { /* who joins them has what they have */
+    for (other = records; other; other = other->next) { /* a connection that joins a cut mapping is cut too */
       if (other->used && other->first == r->first && atomic_load(&((struct shm_record *)other)->cut)) {
         atomic_store(&r->cut, 1);
       }

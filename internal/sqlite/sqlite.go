@@ -43,12 +43,11 @@ type Conn struct {
 	rejoin   func() error
 }
 
-// Open connects to the WAL database at path. It never creates it, changes
-// nothing in it, and waits at most a tenth of a second for a lock. The
-// connection never waits for a lock by itself, never checkpoints at commit or
-// close, leaves the WAL where it is, trusts nothing in the schema and attaches
-// nothing. Besides SQLite's errors it returns ErrNotExist, ErrForeignOwner,
-// ErrReadOnly, ErrBusy, ErrNotWAL, ErrCorrupt, ErrSchema and ErrPageChecksums.
+// Open connects to the WAL database at path. It never creates it, changes nothing in it, and waits at most a tenth of
+// a second for a lock. The connection never waits for a lock by itself, never checkpoints at commit, leaves the WAL
+// where it is unless it is closed by CloseLast or CloseUnlinked, trusts nothing in the schema and attaches nothing.
+// Besides SQLite's errors it returns ErrNotExist, ErrForeignOwner, ErrReadOnly, ErrBusy, ErrNotWAL, ErrCorrupt,
+// ErrSchema and ErrPageChecksums.
 func Open(ctx context.Context, path string, o Options) (*Conn, error) {
 	if err := registerShim(); err != nil {
 		return nil, err
@@ -86,14 +85,14 @@ func open(ctx context.Context, path string, o Options) (*Conn, error) {
 	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	// With its lock held nobody but a hand removes the files under a connection.
+	// While the connection's lock is held, only a removal by hand takes the files from under it.
 	if c.files, err = identify(path); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-// connect opens a connection of the driver that cannot attach.
+// connect opens a connection of the driver that cannot ATTACH other databases.
 func connect(dsn string) (*sqlite3.SQLiteConn, error) {
 	opened, err := (&sqlite3.SQLiteDriver{}).Open(dsn)
 	if err != nil {
@@ -142,8 +141,8 @@ func (c *Conn) BeginRead(ctx context.Context) error {
 	if err := errors.Join(ctx.Err(), c.resume()); err != nil {
 		return fmt.Errorf("begin read of %s: %w", c.path, err)
 	}
-	// Every transaction of another connection tries READ1 first. With our mark on
-	// it, each of them pays for a refusal.
+	// Every transaction of another connection tries READ1 first: if our mark were on it, each would pay for a failed
+	// attempt to lock it.
 	c.gate.shun = true
 	defer func() { c.gate.shun = false }()
 	// schema_version is a number on page 1: reading it takes the read mark and
@@ -151,7 +150,7 @@ func (c *Conn) BeginRead(ctx context.Context) error {
 	if err := c.exec(context.Background(), "BEGIN; PRAGMA schema_version"); err != nil {
 		return errors.Join(fmt.Errorf("begin read of %s: %w", c.path, err), c.endTransaction())
 	}
-	if c.indexCut() { // what was read may be anything
+	if c.indexCut() { // what was read cannot be trusted
 		return errors.Join(fmt.Errorf("begin read of %s: %w", c.path, ErrIndexCut), c.endTransaction())
 	}
 	c.inRead = true
@@ -222,7 +221,8 @@ func (c *Conn) queryRow(ctx context.Context, query string, n int) (_ []driver.Va
 	return row, nil
 }
 
-// unread names what the first statements of a connection say, which read the schema.
+// unread wraps errors of a connection's first statements, which read the schema, in ErrSchema where they mean that
+// the schema cannot be read.
 func unread(err error) error {
 	var e sqlite3.Error
 	if errors.As(err, &e) && slices.Contains([]sqlite3.ErrNo{sqlite3.ErrError, sqlite3.ErrCorrupt, sqlite3.ErrNotADB},
@@ -232,7 +232,7 @@ func unread(err error) error {
 	return err
 }
 
-// classify gives SQLite's result codes the names that callers decide on.
+// classify wraps SQLite's result codes in the errors that callers test for.
 func classify(err error) error {
 	var e sqlite3.Error
 	if !errors.As(err, &e) {

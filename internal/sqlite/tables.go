@@ -64,8 +64,8 @@ func schemaThroughWAL(ctx context.Context, path string) (rows [][]driver.Value, 
 	return rows, nil
 }
 
-// immutable reads a file as it lies there: no lock, no WAL, no shared memory. A
-// writer at work can make it fail, it cannot be made to wait.
+// immutable opens a file as it is: without a lock, a WAL or shared memory. A writer at work can make a read fail, but
+// neither waits for the other.
 func immutable(path string) (*sqlite3.SQLiteConn, error) {
 	resolved, err := resolve(path)
 	if err != nil {
