@@ -10,12 +10,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// Copies are the snapshots of a database that are being read. Nothing is held for
-// them: whoever is about to move the read mark calls Preserve before, so that they keep
-// what the main file has of the pages that may change then.
+// Copies are the open snapshots of a database. No lock is held for them: before its holder moves the read mark it
+// calls Preserve, so that they keep what the main file has of the pages that may change then.
 //
-// Whoever holds the WAL adds and preserves, from one goroutine at a time; the rest may
-// be called from any.
+// Add and Preserve are for the holder of the WAL, from one goroutine at a time; the other methods may be called from
+// any.
 type Copies struct {
 	files *dbfile.Files
 
@@ -28,7 +27,7 @@ type Copies struct {
 // NewCopies returns the snapshots of a database, none yet.
 func NewCopies(files *dbfile.Files) *Copies { return &Copies{files: files} }
 
-// ErrLetGo says that nobody kept what the snapshot needs.
+// ErrLetGo says that the WAL was let go, so that pages that the snapshot needs may change without having been kept.
 var ErrLetGo = errors.New("snapshot given up: the wal was let go meanwhile")
 
 // Add begins to preserve for a copy of the database at x's commit.
@@ -41,7 +40,7 @@ func (c *Copies) Add(o *Copy, x dbfile.WALIndex) {
 	c.open = append(c.open, o)
 }
 
-// Remove ends that.
+// Remove ends what Add began.
 func (c *Copies) Remove(o *Copy) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,7 +54,7 @@ func (c *Copies) Any() bool {
 	return len(c.open) > 0
 }
 
-// GiveUp ends them all.
+// GiveUp ends all copies: reading them returns err.
 func (c *Copies) GiveUp(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,15 +13,14 @@ import (
 // block is how many bytes of the main file are read at a time.
 const block = 1 << 20
 
-// Copy is a database as it was when the Copy was made, read in portions from a main
-// file that others write to. Whoever makes it keeps this promise: before a page can
-// change in the main file, it is given to Keep or Preserve. So a page is in the main
-// file as it was, or is kept:
+// Copy is a database as it was when the Copy was made, read in portions from a main file that others write to. Its
+// owner guarantees that a page is given to Keep or Preserve before it can change in the main file. So a page is in
+// the main file as it was, or is kept:
 //
 //   - A portion is read first, and then those of its pages that are kept in the meantime
 //     take the place of what was read. A page that was being written at that moment,
 //     and may be torn, was kept before the write began, so it is replaced.
-//   - A page that was handed out needs not be kept any more.
+//   - A page that was handed out need not be kept any more.
 //
 // Methods may be called from any goroutine; Each from one at a time.
 type Copy struct {
@@ -49,8 +48,7 @@ func (c *Copy) Keep(page uint32, data []byte) {
 	}
 }
 
-// Preserve keeps what the main file has of a page that is about to change. What goes
-// wrong ends the copy and nothing else.
+// Preserve keeps what the main file has of a page that is about to change. A failure ends the copy and nothing else.
 func (c *Copy) Preserve(page uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,27 +15,24 @@ import (
 // ErrMissing says that a page is neither in the main file nor in the WAL.
 var ErrMissing = errors.New("page is neither in the file nor in the wal")
 
-// Found is what a comparison of a database with what is known of it has found so far.
-// It is not for concurrent use.
+// Found is what a comparison of a database with its page checksums has found so far. It is not for concurrent use.
 type Found struct {
 	newer map[uint32]ltx.Checksum // pages of the WAL, which the main file does not have, or not for certain
 	pages *Pages                  // to be shipped, those of the WAL included; nil once they are too many
 }
 
-// NewFound returns what is found before anything was looked at. What is to be shipped
-// goes into pages.
+// NewFound returns an empty Found, which puts what is to be shipped into pages.
 func NewFound(pages *Pages) *Found {
 	return &Found{newer: map[uint32]ltx.Checksum{}, pages: pages}
 }
 
-// Newer returns the checksum of a page's version that counts more than the main file's,
-// if there is one.
+// Newer returns the checksum of a page's version that takes precedence over the main file's, if there is one.
 func (f *Found) Newer(page uint32) (ltx.Checksum, bool) { sum, ok := f.newer[page]; return sum, ok }
 
-// Pages returns what is to be shipped; nil when that is more than there was room for.
+// Pages returns the pages to be shipped; nil when there was not enough room for them.
 func (f *Found) Pages() *Pages { return f.pages }
 
-// Take takes the page's newest version, from the WAL.
+// Take takes a page's newest version, which is from the WAL.
 func (f *Found) Take(page uint32, data []byte) error {
 	sum := ltx.ChecksumPage(page, data)
 	f.newer[page] = sum
@@ -57,9 +54,9 @@ func (f *Found) Ship(page uint32, data []byte) error {
 	return err
 }
 
-// ReadMain adds up what a main file of so many pages holds, and takes what differs from
-// what is known, in portions of so many bytes, before each of which it calls before. It
-// ends early where the file does: it may have shrunk meanwhile.
+// ReadMain reads a main file of so many pages, in portions of so many bytes, and calls before ahead of each. It adds
+// each page's checksum to sums, and ships the pages whose checksum is not the known one. It ends early where the file
+// does: the file may have shrunk meanwhile.
 func (f *Found) ReadMain(
 	main io.ReaderAt, pageSize int, pages uint32, portion int, sums *pagesums.Writer,
 	known func() (ltx.Checksum, error), before func() error,
@@ -101,8 +98,8 @@ func (f *Found) ReadMain(
 	return nil
 }
 
-// Patch makes of the sums of what was read those of the database of so many pages that
-// is the result. Errors: ErrMissing.
+// Patch turns the sums of what was read into those of the resulting database of so many pages, in which pages from
+// the WAL replace those of the main file. Errors: ErrMissing.
 func (f *Found) Patch(sums *pagesums.Writer, pageSize int, pages uint32) error {
 	lock := ltx.LockPgno(uint32(pageSize))
 	for page := sums.Pages() + 1; page <= pages; page++ {

@@ -22,9 +22,9 @@ type frameRef struct {
 // dropped for the first time; then at every doubling.
 const firstCompaction = 1 << 16
 
-// NotBackfilled calls f with the newest frame of each page up to x's commit, ascending
-// by page, but for frames that the main file has for certain. The caller holds the WAL,
-// and x was read after it began to. The bytes are valid during the call.
+// NotBackfilled calls f with the newest frame of each page up to x's commit, ascending by page, except for frames
+// that are certainly backfilled. The caller holds the WAL, and read x after it began to hold it. The bytes are valid
+// during the call.
 func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex,
 	f func(page uint32, data []byte) error) error {
 	if x.Backfilled >= x.MaxFrame {

@@ -1,6 +1,5 @@
-// Package overlay reads a whole database file while others write to it: it keeps
-// those pages aside that are about to change and were not read yet, so that what is
-// read is the database as it was at one moment. Nobody is kept from anything.
+// Package overlay reads a whole database file while others write to it. It keeps the pages aside that are about to
+// change and were not read yet, so that the result is the database as it was at one moment. It blocks nobody.
 package overlay
 
 import (
@@ -26,7 +25,7 @@ const (
 type Options struct {
 	Dir   string       // for a temporary file, should it be needed
 	Limit int64        // bytes of pages; beyond it Put returns ErrRoom
-	Room  func() error // asked before the file grows: an error when there is none; may be nil
+	Room  func() error // called before the file grows; returns an error when there is no room; may be nil
 }
 
 // Pages keeps one version of each of some pages. It is not for concurrent use.
@@ -52,8 +51,7 @@ func (p *Pages) Has(page uint32) bool { _, ok := p.slots[page]; return ok }
 // Numbers returns the pages that are kept, ascending.
 func (p *Pages) Numbers() []uint32 { return slices.Sorted(maps.Keys(p.slots)) }
 
-// Put keeps data as the page's version, in place of one before. Errors: ErrRoom, and
-// those of the disk.
+// Put keeps data as the page's version, replacing an earlier one. Errors: ErrRoom, and those of the disk.
 func (p *Pages) Put(page uint32, data []byte) error {
 	slot, ok := p.slots[page]
 	switch {
@@ -77,7 +75,7 @@ func (p *Pages) Put(page uint32, data []byte) error {
 	return nil
 }
 
-// grow makes place for so many bytes in all.
+// grow makes room for so many bytes in all.
 func (p *Pages) grow(bytes int64) (err error) {
 	if bytes > p.o.Limit {
 		return ErrRoom

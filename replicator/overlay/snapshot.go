@@ -14,9 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
 
-// Snapshot is the whole database as it was after one captured TXID. Pages are read
-// while they are asked for, at whatever pace: no lock or mark is held for it beyond
-// what capture holds anyway, which moves on in the meantime.
+// Snapshot is the whole database as it was after one captured TXID. Pages are read as they are asked for, at any
+// pace: no lock or read mark is held for it beyond capture's own, which moves on in the meantime.
 type Snapshot struct {
 	copy    *Copy
 	copies  *Copies
@@ -89,8 +88,8 @@ func (s *Snapshot) WriteLTX(ctx context.Context, w io.Writer, spillDir string) e
 	return enc.Close()
 }
 
-// Stream returns the snapshot as an LTX file, made while it is read. What goes wrong in
-// the making, a panic included, is an error of the reader, whom the caller closes.
+// Stream returns the snapshot as an LTX file, made while it is read. Any failure in making it, a panic included, is
+// an error of the reader, which the caller closes.
 func (s *Snapshot) Stream(ctx context.Context, spillDir string) io.ReadCloser {
 	r, w := io.Pipe()
 	s.mu.Lock()
@@ -109,8 +108,8 @@ func (s *Snapshot) guarded(ctx context.Context, w io.Writer, spillDir string) (e
 	return s.WriteLTX(ctx, w, spillDir)
 }
 
-// Close ends the streams, waits for what makes them, and releases what was kept for
-// the snapshot. It may be called again.
+// Close ends the streams, waits for the goroutines that make them, and releases what was kept for the snapshot. It
+// may be called again.
 func (s *Snapshot) Close() error {
 	s.mu.Lock()
 	for _, r := range s.pipes {

@@ -2,5 +2,5 @@
 
 package spool
 
-// DefaultLimit is that of tests that fill one; of no program that is given to anybody.
+// DefaultLimit is the bound for tests that fill a spool; no release is built with it.
 const DefaultLimit = 32 << 20

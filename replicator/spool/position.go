@@ -16,16 +16,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
 
-// Position is where a capture stands: everything that is needed to prove that
-// nothing happened between it and what is found later. What it does not prove
-// is taken as lost and made good by a comparison.
+// Position is where a capture stands, with everything that is needed to prove later that nothing was missed since.
+// Where the proof fails, commits count as missed, and a comparison captures the difference.
 //
-// The proof: the same file (device, inode, page size); then either the same WAL
-// generation, whose running checksum continues from Frames.Checksum, or a newer
-// one read from its first frame. There exactly as many commit frames must be copied as Change
-// has risen, which finds generations that came and went while we held the WAL. While
-// we did not look it does not: all who use the wal-index may have been killed, and
-// then it is recreated, in place, and counts from 0. See Continues.
+// The proof: the same file (device, inode, page size); then either the same WAL generation, whose running checksum
+// continues from Frames.Checksum, or a newer one that is read from its first frame. As many commit frames must be
+// copied as Change has risen, which detects generations that came and went while we held the WAL. While we did not
+// hold it, it does not: if all users of the wal-index were killed, it is recreated, in place, and counts from 0. See
+// Continues.
 type Position struct {
 	TXID      ltx.TXID        `json:"txid"` // of the last segment
 	Lineage   string          `json:"lineage"`
@@ -41,12 +39,12 @@ type Position struct {
 	Frames    dbfile.Position `json:"frames"`
 
 	Taken *moment.Stamp `json:"taken,omitempty"` // of the last segment; never changed in place, nil where not known
-	Mark  moment.Mark   `json:"mark"`            // since when the next segment covers
+	Mark  moment.Mark   `json:"mark"`            // start of the time span that the next segment covers
 
-	Main MainFile `json:"main"` // when all of Frames was known to be read and nothing newer was in it; zero: not known
+	Main MainFile `json:"main"` // the main file when all of Frames was read and it had nothing newer; zero: not known
 
-	// Doubt is why nothing is proven from here and a comparison is due; "" if none is. Whoever
-	// goes on after a crash need not see again what raised it.
+	// Doubt is why continuity from here is not proven and a comparison is due; "" if none is. It is stored because
+	// after a crash its cause may no longer be visible.
 	Doubt string `json:"doubt,omitempty"`
 }
 
@@ -58,8 +56,8 @@ func (p Position) InGeneration(x dbfile.WALIndex) bool {
 	return p.Salt1 == x.Salt1 && p.Salt2 == x.Salt2
 }
 
-// Current reports whether nothing was committed since p. Each reset raises Salt1 by
-// one; one that has jumped was drawn for a WAL that somebody wrote to.
+// Current reports whether nothing was committed since p. Each reset raises Salt1 by one; a Salt1 that has jumped was
+// drawn for a new WAL, which somebody wrote to.
 func (p Position) Current(x dbfile.WALIndex) bool {
 	if x.MaxFrame == 0 {
 		return p.Change == x.Change && x.Salt1-p.Salt1 < 1<<16
@@ -67,8 +65,8 @@ func (p Position) Current(x dbfile.WALIndex) bool {
 	return p.Change == x.Change && p.InGeneration(x) && p.Frames == x.Position()
 }
 
-// MainFile reports whether the main file was written to. Boot is part of it because
-// a power cut may keep what was written and lose the time of it.
+// MainFile identifies a state of the main file: where it differs, the file was written to. Boot is part of it because
+// a power cut may keep what was written and lose the file time that went with it.
 type MainFile struct {
 	Modified int64  `json:"modified,omitempty"` // in Unix nanoseconds
 	Changed  int64  `json:"changed,omitempty"`  // likewise, by any means; 0: not known
@@ -84,19 +82,18 @@ func (m MainFile) Same(now MainFile) bool {
 	return m != MainFile{} && m == now
 }
 
-// AtRest returns p as the position of a database that is its main file alone: there
-// is no WAL, or nothing in it, and whoever comes next rebuilds the wal-index.
+// AtRest returns p as the position of a database that consists of its main file alone: there is no WAL, or an empty
+// one, and the next process to open it rebuilds the wal-index.
 func (p Position) AtRest(main MainFile) Position {
 	p.Change, p.Salt1, p.Salt2, p.Frames, p.Main = 0, 0, 0, dbfile.Position{}, main
 	return p
 }
 
-// Continues reports whether what x tells can be compared with p although we did not
-// hold the WAL in between. In p's own generation the running checksum goes on or
-// does not. A newer one begins with a reset, and a reset needs every frame
-// before it in the main file: if that was not written to since all of it was
-// read, there were none, and all that was committed is in x's generation.
-// (Salts of 0 are no generation: the wal-index of an empty WAL.)
+// Continues reports whether x can be compared with p although we did not hold the WAL in between. In p's own
+// generation the running checksum shows whether it continues. A newer generation begins with a reset, and before a
+// reset every frame is backfilled: if the main file was not written to since everything up to p was read, there were
+// no further frames, and everything committed since is in x's generation. (Salts of 0 are no generation: the
+// wal-index of an empty WAL.)
 func (p Position) Continues(x dbfile.WALIndex, now MainFile) bool {
 	return p.InGeneration(x) && p.Salt2 != 0 || p.Main.Same(now)
 }

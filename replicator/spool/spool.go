@@ -25,12 +25,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
 
-// Segment is one captured piece of history: an LTX file in the spool, durable
-// and immutable, that waits to be shipped.
+// Segment is one captured piece of history: an LTX file in the spool, durable and immutable, that waits to be
+// shipped.
 //
-// Its MinTXID is its MaxTXID, except where it is a whole database with
-// MaxTXID > 1: then MinTXID is 1, it is a snapshot by LTX's rules, and it begins
-// a chain of its own, because no earlier file may be combined with it. That
+// Its MinTXID is its MaxTXID, except where it is a whole database with MaxTXID > 1: then MinTXID is 1. It is a
+// snapshot by LTX's rules and begins a chain of its own, because no earlier file may be combined with it. That
 // happens when the page size changed (ReasonPageSize).
 type Segment struct {
 	MinTXID   ltx.TXID     `json:"min_txid"`
@@ -55,8 +54,8 @@ func (s Segment) Stamp() moment.Stamp { return moment.Known(s.Taken) }
 // Snapshot reports whether the segment holds every page of the database.
 func (s Segment) Snapshot() bool { return s.MinTXID == 1 }
 
-// Spool is the directory of captured segments. Capture appends, whoever ships
-// them reads and releases; all methods may be called from any goroutine.
+// Spool is the directory of captured segments. Capture appends them; the code that ships them reads and releases
+// them. All methods may be called from any goroutine.
 type Spool struct {
 	dir  string
 	base string // position.json: what remains when the spool is empty
@@ -67,7 +66,7 @@ type Spool struct {
 	mu      sync.Mutex
 	records []Record // ascending; gaps only where Skip was called
 	bytes   int64
-	floor   Record        // as it stands in base
+	floor   Record        // the record in base
 	last    Record        // the newest ever, released or not
 	grown   chan struct{} // closed and replaced at every append
 }
@@ -79,10 +78,9 @@ const (
 	baseName      = "position.json" // the last record released
 )
 
-// Open reads the spool in dir and sweeps what a crash left: a segment
-// without its record, or the reverse, was never finished. found is false when
-// nothing was ever captured here. An error other than of the disk is ErrCorrupt:
-// the state in this directory cannot be believed.
+// Open reads the spool in dir and sweeps what a crash left: a segment without its record, or the reverse, was never
+// finished. found is false when nothing was ever captured here. Errors: those of the disk; ErrCorrupt where the state
+// in this directory cannot be trusted; ErrVersion.
 func Open(dir string) (s *Spool, found bool, err error) {
 	s = &Spool{dir: filepath.Join(dir, segmentsName), base: filepath.Join(dir, baseName), grown: make(chan struct{})}
 	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
@@ -169,12 +167,12 @@ func (s *Spool) append(r Record) {
 	s.grown = make(chan struct{})
 }
 
-// Begin makes a spool in dir, where none is, that goes on from p.
+// Begin creates a spool that continues from p, in a dir that has none.
 func Begin(dir string, p Position) error {
 	return writeRecord(filepath.Join(dir, baseName), Record{Position: p})
 }
 
-// Discard removes a spool that cannot be believed, or shall not be.
+// Discard removes a spool that cannot be trusted or is no longer wanted.
 func Discard(dir string) error {
 	err := durable.Remove(filepath.Join(dir, baseName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -183,15 +181,15 @@ func Discard(dir string) error {
 	return errors.Join(err, os.RemoveAll(filepath.Join(dir, segmentsName)))
 }
 
-// AfterSync tells what to ask before segments go: sync makes durable what they are
-// the redo log of, the page-checksum map, and returns up to which one.
+// AfterSync sets the function that Release calls before it removes segments: sync makes durable the page-checksum
+// map, whose redo log they are, and returns the TXID of the last segment in it.
 func (s *Spool) AfterSync(sync func() (ltx.TXID, error)) {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
 	s.sync = sync
 }
 
-// Position returns that of the newest segment ever, released or not.
+// Position returns the position of the newest segment ever, released or not, or the one that Skip has set since.
 func (s *Spool) Position() Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,8 +231,8 @@ func (s *Spool) Bytes() int64 {
 	return s.bytes
 }
 
-// Pressure returns the bytes that count against the limit: a whole database is
-// captured once and cannot be had in less.
+// Pressure returns the bytes that count against the limit. A segment of the whole database does not count: it is
+// captured once and cannot be smaller.
 func (s *Spool) Pressure() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,7 +245,7 @@ func (s *Spool) Pressure() int64 {
 	return n
 }
 
-// Last returns the highest TXID ever captured, 0 when none was.
+// Last returns the TXID of Position, 0 when nothing was ever captured.
 func (s *Spool) Last() ltx.TXID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,7 +267,7 @@ func (s *Spool) ChecksumAt(txid ltx.TXID) (ltx.Checksum, bool) {
 	return 0, false
 }
 
-// Wait returns when a segment above txid is there, or with ctx's error.
+// Wait returns when the position is above txid, because of a segment or of Skip, or with ctx's error.
 func (s *Spool) Wait(ctx context.Context, txid ltx.TXID) error {
 	for {
 		s.mu.Lock()
@@ -341,8 +339,7 @@ func (s *Spool) remove(txid ltx.TXID) error {
 	return nil
 }
 
-// Restate replaces the newest record's position, where a comparison found the
-// database to be what the last segment made it.
+// Restate replaces the newest record's position by p, which stands for the same content of the database.
 func (s *Spool) Restate(p Position) error {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
@@ -358,10 +355,9 @@ func (s *Spool) Restate(p Position) error {
 	return writeRecord(s.base, r)
 }
 
-// Skip makes p the position without a segment, where what leads to it is more than
-// shall be staged: replicas read the database itself. What is in the spool leads
-// there no more. It waits to be shipped all the same, where it is to be kept, since each
-// segment is a state that was; else it is removed.
+// Skip makes p the position without a segment, where the pages that lead to it are more than may be staged: replicas
+// read the database itself. The segments in the spool no longer lead to the position. With keep they still wait to be
+// shipped, since each of them leads to a state that existed; else they are removed.
 func (s *Spool) Skip(p Position, keep bool) error {
 	s.releasing.Lock()
 	defer s.releasing.Unlock()
@@ -402,8 +398,8 @@ type Writer struct {
 	size   countWriter
 }
 
-// buffers are for segments: one is written each second, and 256 kB of garbage a time
-// would be most of what there is.
+// buffers are for segments: one is written each second, and 256 kB of garbage each time would be most of the garbage
+// there is.
 var buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 1<<18) }}
 
 type countWriter int64
@@ -447,8 +443,7 @@ func (w *Writer) Add(page uint32, data []byte) error {
 // Pages returns how many pages were added.
 func (w *Writer) Pages() int { return w.pages }
 
-// Finish ends the file and returns what its record is to say; nothing is
-// durable yet.
+// Finish ends the file and returns its record; nothing is durable yet.
 func (w *Writer) Finish(p Position, reason string) (Record, error) {
 	if err := w.enc.Close(); err != nil {
 		return Record{}, fmt.Errorf("end segment %s: %w", p.TXID, err)
@@ -468,8 +463,8 @@ func (w *Writer) Finish(p Position, reason string) (Record, error) {
 	}}, nil
 }
 
-// Commit makes the segment and its record durable, side by side because a
-// writer may be waiting: either without the other counts as neither.
+// Commit makes the segment and its record durable, both at the same time because a writer may be waiting: either
+// without the other counts as neither.
 func (w *Writer) Commit(r Record) error {
 	recorded := make(chan error, 1)
 	go func() { recorded <- writeRecord(w.spool.path(r.Segment.MaxTXID, recordSuffix), r) }()
