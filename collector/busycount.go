@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Lock is a kind of SQLite lock, as told apart by sqlite_busy_total.
+// Lock is a kind of SQLite lock, as distinguished by sqlite_busy_total.
 type Lock uint8
 
 // The locks of sqlite_busy_total.
@@ -19,7 +19,7 @@ const (
 
 var lockNames = [lockKinds]string{"write", "checkpoint", "read", "other"}
 
-// String returns the lock's name as it stands in metrics.
+// String returns the lock's name as used in metrics.
 func (l Lock) String() string {
 	if l < lockKinds {
 		return lockNames[l]
@@ -27,7 +27,7 @@ func (l Lock) String() string {
 	return "invalid"
 }
 
-// BusyCounts is refused locks by Lock.
+// BusyCounts has the number of refusals by Lock.
 type BusyCounts [lockKinds]uint64
 
 // Total returns the refusals of all locks.
@@ -42,11 +42,10 @@ func (c BusyCounts) Total() uint64 {
 // BusySource counts refused locks from one point of view: this process's own
 // operations (Busy), or the kernel's (package collector/busy).
 type BusySource interface {
-	// Counts returns the refusals that database db has met so far; they never
-	// decrease. It is called at every scrape and by many goroutines, so it waits
-	// for nothing. An error says that this source cannot count now, and why; the
-	// counts returned beside it are the last ones known. A database it has not
-	// heard of has none.
+	// Counts returns the refusals that database db has met so far; they never decrease. Many
+	// goroutines call it at every scrape, so it must not wait for anything. An error says why this
+	// source cannot count now; the counts returned with it are the last known ones. A database that
+	// is not known has none.
 	Counts(db string) (BusyCounts, error)
 }
 
@@ -59,13 +58,13 @@ type Holds struct {
 
 // HoldSource is a BusySource that also times the write lock.
 type HoldSource interface {
-	// WriteHolds returns the holds of db's write lock so far. What is said of
-	// BusySource.Counts holds here too.
+	// WriteHolds returns the holds of db's write lock so far, under the same rules as
+	// BusySource.Counts.
 	WriteHolds(db string) (Holds, error)
 }
 
-// Busy counts the refusals that this process's own operations met. Its zero
-// value is ready, and it may be used by many goroutines at once.
+// Busy counts the refusals that this process's own operations met. Its zero value is ready for
+// use, also by many goroutines at once.
 type Busy struct {
 	mu     sync.Mutex
 	counts map[string]BusyCounts

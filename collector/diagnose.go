@@ -19,8 +19,8 @@ type networkFSError struct{ fstype string }
 
 func (e networkFSError) Error() string { return "on the network file system " + e.fstype }
 
-// diagnose turns what went wrong with the database at path into its state and
-// a message for the operator: what happened, what we do, what to do next.
+// diagnose converts an error about the database at path into its state and a message for the
+// operator: what happened, what sqlwatch does, what to do next.
 func diagnose(path string, err error) (State, string) {
 	var foreign *owner.ForeignError
 	var network networkFSError
@@ -73,7 +73,7 @@ func diagnose(path string, err error) (State, string) {
 		"errors.", path, err)
 }
 
-// kindOf names what is at path, for a message.
+// kindOf describes the kind of file at path, for a message.
 func kindOf(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {

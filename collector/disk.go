@@ -6,14 +6,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 )
 
-// diskEvery is how often a file system is looked at again.
+// diskEvery is the time between two looks at a file system.
 const diskEvery = 10 * time.Second
 
 // diskWatch knows when the file system was last looked at.
 type diskWatch struct{ read time.Time }
 
-// look brings d up to date where that is due. A path without a file is not its
-// business.
+// look updates d if that is due. It does nothing about a path without a file.
 func (w *diskWatch) look(path string, now time.Time, d *Disk) {
 	if d.Known && now.Sub(w.read) < diskEvery {
 		return
@@ -27,7 +26,7 @@ func (w *diskWatch) look(path string, now time.Time, d *Disk) {
 	}
 }
 
-// DiskOf looks at the file system that holds path. It may wait as long as that does.
+// DiskOf examines the file system that holds path. It may take as long as that needs to answer.
 func DiskOf(path string) (Disk, error) {
 	m, err := filesystem.Of(path)
 	if err != nil {

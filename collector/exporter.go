@@ -11,9 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
-// Exporter is a prometheus.Collector of every metric in Catalogue. A scrape
-// shows the latest published samples: it opens nothing, reads no file and waits
-// for no lock.
+// Exporter is a prometheus.Collector of every metric in Catalogue. A scrape shows the
+// latest published samples: it opens no database, reads no file and waits for no lock.
 type Exporter struct {
 	samples func() []*Sample
 	busy    []namedBusy
@@ -29,17 +28,17 @@ type namedBusy struct {
 
 // The values of sqlite_busy_total's source label.
 const (
-	SourceKernel = "ebpf"     // what the kernel saw every other process meet
-	SourceSelf   = "sqlwatch" // what this process's own operations met
-	SourceSteps  = "step"     // what sqlite3_step returned within the processes of chosen databases
+	SourceKernel = "ebpf"     // refusals to all other processes, as the kernel reports them
+	SourceSelf   = "sqlwatch" // refusals to this process's own operations
+	SourceSteps  = "step"     // what sqlite3_step returned in the processes of chosen databases
 )
 
-// anyLock is the lock of SourceSteps: sqlite3_step does not tell which it was.
+// anyLock is the lock label of SourceSteps: sqlite3_step does not report which lock it was.
 const anyLock = "any"
 
-// NewExporter returns an Exporter of the samples that the function returns at
-// each scrape. Where two samples have the same DB, the first is shown: one
-// mistaken name must not cost the whole scrape.
+// NewExporter returns an Exporter of the samples that the function returns at each
+// scrape. If two samples have the same DB, the first one is shown: one wrong name must
+// not make the whole scrape fail.
 func NewExporter(samples func() []*Sample) *Exporter {
 	return &Exporter{
 		samples: samples,
@@ -50,9 +49,8 @@ func NewExporter(samples func() []*Sample) *Exporter {
 	}
 }
 
-// SetBusySource makes s the source of sqlite_busy_total{source=name}, where
-// name is SourceKernel or SourceSelf. It is called before the first scrape; a
-// name without a source is exported at 0.
+// SetBusySource makes s the source of sqlite_busy_total{source=name}, where name is SourceKernel
+// or SourceSelf. Call it before the first scrape; a name without a source is exported at 0.
 func (e *Exporter) SetBusySource(name string, s BusySource) {
 	for i := range e.busy {
 		if e.busy[i].name == name {
@@ -61,9 +59,8 @@ func (e *Exporter) SetBusySource(name string, s BusySource) {
 	}
 }
 
-// SetStepSource makes counts the source of sqlite_busy_total{source="step"},
-// which exists for the databases of which it says that they are counted. It is
-// called before the first scrape.
+// SetStepSource makes counts the source of sqlite_busy_total{source="step"}. The series
+// exists for the databases that counts reports as counted. Call it before the first scrape.
 func (e *Exporter) SetStepSource(counts func(db string) (n uint64, counted bool)) {
 	e.steps = counts
 }
@@ -99,7 +96,7 @@ func (e *Exporter) Export(to metric.Sink) {
 	out.collector("busy", began, works)
 }
 
-// scrape is one answer under way.
+// scrape is a scrape in progress.
 type scrape struct {
 	*metric.Scrape
 	exporter *Exporter
@@ -108,20 +105,20 @@ type scrape struct {
 	row      row // of the database being written
 }
 
-// row is the series of one database.
+// row has the series of one database.
 type row struct {
 	*metric.Row
 	db string
 }
 
-// write sends one series of the present row.
+// write sends one series of the current row.
 func (s *scrape) write(m *metric.Metric, value float64, labels ...string) {
 	s.row.Put(m, value, labels...)
 }
 
-// collector writes how one of our collectors fared.
+// collector exports whether one of our collectors works.
 func (s *scrape) collector(name string, began time.Time, works bool) {
-	of, _ := s.Row("\xff" + name) // no database is called that: its name would be escaped
+	of, _ := s.Row("\xff" + name) // no database has this name: it would be escaped
 	of.Put(&metricScrapeDuration, s.exporter.now().Sub(began).Seconds(), name)
 	of.Put(&metricScrapeSuccess, metric.Bool(works), name)
 }
@@ -194,9 +191,8 @@ func (s *scrape) disk(d Disk) {
 	s.write(&metricFilesystemSize, float64(d.SizeBytes), s.row.db)
 }
 
-// refusals writes sqlite_busy_total of every database, and the holds of its
-// write lock where a source times them. It reports whether the kernel's source
-// works.
+// refusals exports sqlite_busy_total of every database, and the holds of its write
+// lock if a source measures them. It reports whether the kernel's source works.
 func (s *scrape) refusals(dbs []row) bool {
 	works := false
 	for _, s.row = range dbs {
@@ -244,9 +240,9 @@ func (s *scrape) holds(source HoldSource, db string) {
 	s.to.PutOther(metric)
 }
 
-// validLabel returns name as it may stand in a label: bytes that are not UTF-8
-// are escaped, because one of them would make the whole scrape fail (H12), and
-// escaped rather than replaced, so that two such names stay two.
+// validLabel returns name in a form that a label allows: bytes that are not UTF-8
+// would make the whole scrape fail (H12). They are escaped rather than replaced, so
+// that two such names remain different.
 func validLabel(name string) string {
 	if utf8.ValidString(name) {
 		return name

@@ -8,11 +8,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// currentIndex returns the wal-index, or what the WAL itself says where there
-// is none. exclusive says that the application keeps it in its own memory.
+// currentIndex returns the wal-index or, if there is none, its equivalent from the WAL itself.
+// exclusive says that the application keeps the wal-index in its own memory.
 func (r *Sampler) currentIndex(now time.Time, l *dbfile.Locks) (x dbfile.WALIndex, exclusive bool, err error) {
-	// A -shm that a crash left behind is stale under an exclusive application:
-	// that one never opened it, so it does not hold its DMS byte.
+	// A -shm that a crash left behind is stale while an exclusive application runs: it never
+	// opened that file, so it does not hold its DMS byte.
 	exclusive = l.Shared.Held && l.Shared.Exclusive && !l.DMS.Held
 	if exclusive {
 		x, err = r.scanned()
@@ -44,13 +44,13 @@ func (r *Sampler) scanned() (dbfile.WALIndex, error) {
 		x, err = dbfile.WALIndex{Change: r.index.Change}, nil
 	}
 	if err == nil {
-		r.scanning, r.rebuilt = true, false // it counts on from the last index
+		r.scanning, r.rebuilt = true, false // it continues the counts of the last index
 	}
 	return x, err
 }
 
-// pair compares the wal-index with the WAL beside it, once for each
-// generation: files of two databases, or of two times, must not be read as one.
+// pair compares the wal-index with the WAL beside it, once for each generation: two files that
+// belong to different databases, or different times, must not be read as one.
 func (r *Sampler) pair(x dbfile.WALIndex) error {
 	if x.MaxFrame == 0 || r.paired && x.Salt1 == r.index.Salt1 && x.Salt2 == r.index.Salt2 {
 		return nil
@@ -60,8 +60,7 @@ func (r *Sampler) pair(x dbfile.WALIndex) error {
 		return fmt.Errorf("wal-index speaks of %d frames: %w", x.MaxFrame, err)
 	}
 	if h.Salt1 != x.Salt1 || h.Salt2 != x.Salt2 {
-		// A reset between the two reads looks the same: only a wal-index that
-		// stands still is wrong.
+		// A reset between the two reads looks the same: only a wal-index that does not change is wrong.
 		if again, err := r.files.WALIndex(); err != nil || again.Salt1 != x.Salt1 || again.Salt2 != x.Salt2 {
 			return nil
 		}
@@ -74,9 +73,9 @@ func (r *Sampler) pair(x dbfile.WALIndex) error {
 	return nil
 }
 
-// observe takes note of a wal-index: the totals, the times and the lag.
+// observe records a wal-index: the totals, the times and the lag.
 func (r *Sampler) observe(now time.Time, x dbfile.WALIndex) {
-	if x.Pages > 0 { // also where it stands still: the header is read again, and older
+	if x.Pages > 0 { // even if the index is unchanged: the header was read again, and is older
 		r.sample.Database.Pages = x.Pages
 	}
 	w := &r.sample.WAL
@@ -89,7 +88,7 @@ func (r *Sampler) observe(now time.Time, x dbfile.WALIndex) {
 		d = advance(prev, x, r.rebuilt)
 	}
 	generation := !r.watching || x.Salt1 != prev.Salt1 || x.Salt2 != prev.Salt2
-	backfilled := min(x.Backfilled, x.MaxFrame) // above it for a moment of each reset
+	backfilled := min(x.Backfilled, x.MaxFrame) // it exceeds MaxFrame for a moment at each reset
 	if generation {
 		r.lag.clear()
 		w.Restarted = now

@@ -10,12 +10,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// recent is how far back "recent samples" reach: the weight of a sample falls
-// to 1/e in this time.
+// recent is how far back "recent samples" reach: the weight of a sample decreases to 1/e in this time.
 const recent = time.Minute
 
-// heldRatio is the share of recent samples that found a lock held. Samples may
-// come at uneven intervals.
+// heldRatio is the share of recent samples that found a lock held. The intervals
+// between samples may vary.
 type heldRatio struct {
 	held, all   float64
 	first, last time.Time
@@ -37,15 +36,15 @@ func (h *heldRatio) observe(now time.Time, held bool) float64 {
 	return h.held / h.all
 }
 
-// over returns how much time the share is of.
+// over returns the length of the time that the share covers.
 func (h *heldRatio) over() time.Duration { return min(h.last.Sub(h.first), recent) }
 
-// lockWatch is what only someone who keeps looking at the locks knows.
+// lockWatch is what can be known about locks only by looking again and again.
 type lockWatch struct {
 	write, checkpoint heldRatio
-	share             heldRatio         // of readers
+	share             heldRatio         // of samples with readers
 	processes         map[int]time.Time // pid → last seen holding a lock
-	attached          dbfile.Locks      // Shared and DMS, as of the last time that all locks were asked for
+	attached          dbfile.Locks      // Shared and DMS, when all locks were last asked for
 
 	// The lowest held read mark below the head, as of the last look.
 	pinned      bool
@@ -54,20 +53,20 @@ type lockWatch struct {
 	pinnedSalt  uint32
 
 	// The transaction that holds the write lock, as of the last look.
-	writeSince  time.Time // zero: nobody holds it
+	writeSince  time.Time // zero: no process holds it
 	writeChange uint32    // the database's change counter during it
 
 	reader, writer process
 	self           int // our own pid
 }
 
-// process is one whose name was looked up.
+// process is a process whose name was looked up.
 type process struct {
 	pid     int
 	command string
 }
 
-// processLimit bounds the processes remembered for one database.
+// processLimit limits the processes that are remembered for one database.
 const processLimit = 1024
 
 func (w *lockWatch) observe(now time.Time, l *dbfile.Locks, change uint32) (locks Locks, processes int) {
@@ -93,9 +92,9 @@ func (w *lockWatch) observe(now time.Time, l *dbfile.Locks, change uint32) (lock
 	return locks, len(w.processes)
 }
 
-// hold keeps the time since when one transaction has held the write lock. A commit
-// or another holder in between makes it another transaction. Our own holds are
-// bounded and nobody's trouble.
+// hold updates since when one transaction has held the write lock. A commit, or
+// another holder in between, makes it another transaction. Our own holds are ignored:
+// they are bounded and harm nobody.
 func (w *lockWatch) hold(now time.Time, h dbfile.Holder, change uint32, locks *Locks) {
 	if !h.Held || h.PID == w.self {
 		w.writeSince = time.Time{}
@@ -110,13 +109,12 @@ func (w *lockWatch) hold(now time.Time, h dbfile.Holder, change uint32, locks *L
 	}
 }
 
-// namedAfter is how long a transaction lasts before anybody wants to know whose
-// it is.
+// namedAfter is how long a transaction must last before its process is worth naming.
 const namedAfter = time.Second
 
-// readers finds who keeps the WAL from being reset. A mark counts only while
-// its lock byte is held, and shared: exclusively held, it is being moved. Our
-// own is no reader's.
+// readers finds the processes that keep the WAL from being reset. A mark counts only
+// while its lock byte is held and shared; if it is held exclusively, it is being
+// moved. Our own marks are not readers.
 func (w *lockWatch) readers(now time.Time, l *dbfile.Locks, x *dbfile.WALIndex) Readers {
 	r := Readers{OldestFrame: math.MaxUint32}
 	var oldest dbfile.Holder
@@ -126,7 +124,7 @@ func (w *lockWatch) readers(now time.Time, l *dbfile.Locks, x *dbfile.WALIndex) 
 		}
 		r.Active++
 		mark := min(x.ReadMarks[i], x.MaxFrame)
-		if i == 0 { // reads the database file: what is in it must stay as it is
+		if i == 0 { // it reads the database file, whose content must stay as it is
 			mark = min(x.Backfilled, x.MaxFrame)
 		}
 		if mark < r.OldestFrame {
@@ -150,9 +148,8 @@ func (w *lockWatch) readers(now time.Time, l *dbfile.Locks, x *dbfile.WALIndex) 
 	return r
 }
 
-// pin keeps the time since when the lowest mark has stood below the head. A
-// mark that moved up, or a new generation, is another reader: readers that come
-// and go pin nothing.
+// pin updates since when the lowest mark has been below the head. A mark that moved up,
+// or a new generation, means another reader: readers that come and go do not pin the WAL.
 func (w *lockWatch) pin(now time.Time, mark uint32, x *dbfile.WALIndex) {
 	if mark >= x.MaxFrame {
 		w.pinned = false
@@ -165,8 +162,7 @@ func (w *lockWatch) pin(now time.Time, mark uint32, x *dbfile.WALIndex) {
 	w.pinned, w.pinnedMark, w.pinnedSalt = true, mark, x.Salt1
 }
 
-// name returns the name of the process, looked up once. The name only: an
-// argument may be a secret.
+// name returns the name of the process, looked up once, without its arguments: they may contain secrets.
 func (p *process) name() string {
 	if p.pid <= 0 || p.command != "" {
 		return p.command

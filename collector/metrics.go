@@ -6,9 +6,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
-// The metrics of this package, in the order of the reference. Names of state
-// gauges that need a consistent WAL are absent while there is none: an absent
-// series is unknown, and unknown is not zero. Counters are always there.
+// The metrics of this package, in the order of the reference. State gauges that need a consistent
+// WAL are absent while there is none: an absent series is unknown, and unknown is not zero.
+// Counters are always exported.
 var (
 	metricUp = metric.Metric{Name: "sqlite_up", Type: metric.Gauge, Labels: []string{"db"},
 		Help: "1 if header, WAL and wal-index of the database were read consistently; 0 if not, with the reason in " +

@@ -20,14 +20,14 @@ const (
 	StateNotDatabase               // not a regular file, or not an SQLite header
 	StateForeignOwner              // another user's database; acting on it would create files the application cannot write
 	StateNetworkFS                 // on a file system whose locks cannot be trusted
-	StateForeignWAL                // its users work with another WAL or wal-index than the one beside it, or might
+	StateForeignWAL                // its users work with another WAL or wal-index than the one beside it, or may do so
 	StateUnreadable                // permission, I/O error, or no consistent wal-index
 )
 
 var stateNames = [...]string{"unknown", "up", "empty", "missing", "not_wal", "not_a_database", "foreign_owner",
 	"network_fs", "foreign_wal", "unreadable"}
 
-// String returns the state's name as it stands in metrics and JSON.
+// String returns the state's name as used in metrics and JSON.
 func (s State) String() string {
 	if int(s) < len(stateNames) {
 		return stateNames[s]
@@ -48,8 +48,8 @@ func (s *State) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Sample is everything that was measured of one database at one instant.
-// A Sample is immutable once published: readers share it without a lock.
+// Sample is everything that was measured of one database at one instant. It is immutable once
+// published: readers share it without a lock.
 type Sample struct {
 	At    time.Time `json:"at"`
 	DB    string    `json:"db"`   // configured name, the metrics label
@@ -66,8 +66,7 @@ type Sample struct {
 	Replicas []Replica `json:"replicas"`
 }
 
-// Database is what the first page and stat say of the main file. Source: the
-// 100-byte header, stat(2).
+// Database has the facts about the main file. Source: the 100-byte header, stat(2).
 type Database struct {
 	SizeBytes     int64  `json:"size_bytes"`
 	PageSize      int    `json:"page_size_bytes"`
@@ -84,9 +83,9 @@ type Database struct {
 	Processes int `json:"processes"`
 }
 
-// WAL is what the wal-index header and the WAL file say. Known is false where
-// there was nothing consistent to read; the facts of the moment are then
-// meaningless, not zero. The totals and times go on meaning what they say.
+// WAL has the facts from the wal-index header and the WAL file. If Known is false,
+// nothing consistent could be read: facts of the moment are then meaningless, not
+// zero; totals and times remain valid.
 type WAL struct {
 	Known bool `json:"known"`
 	// the application holds EXCLUSIVE locking mode: there is no wal-index, Frames was counted in the WAL, and how much is
@@ -123,13 +122,13 @@ func (w WAL) LagFrames() uint32 {
 	return w.Frames - w.CheckpointedFrames
 }
 
-// Readers is who keeps the WAL from being reset, this process excepted: our own
-// capture's mark moves by itself when it is in the way, and nobody need chase
+// Readers are the processes that keep the WAL from being reset, except this one: our
+// capture's mark moves by itself when it is in the way, so nobody needs to look for
 // it. Source: read-mark lock bytes.
 type Readers struct {
 	Active        int       `json:"active"`                // read marks that others hold
 	OldestFrame   uint32    `json:"oldest_frame"`          // lowest held mark; meaningful when Active > 0
-	PinnedSince   time.Time `json:"pinned_since,omitzero"` // since when such a mark has stood below the head; zero: nobody
+	PinnedSince   time.Time `json:"pinned_since,omitzero"` // since when such a mark has been below the head; zero: there is none
 	OldestPID     int       `json:"oldest_pid,omitempty"`
 	OldestCommand string    `json:"oldest_command,omitempty"`
 	Share         float64   `json:"share"` // of recent samples, 0 to 1, that found such a mark held
@@ -143,9 +142,9 @@ type Locks struct {
 	CheckpointRatio float64 `json:"checkpoint_held_ratio"`
 	Busy            uint64  `json:"busy_total"` // refused locks of all sources
 
-	Watched time.Duration `json:"-"` // how much time the shares are of: at most a minute, 0 for a single look
+	Watched time.Duration `json:"-"` // the time that the shares cover: at most a minute, 0 for a single look
 
-	// One transaction that holds the write lock: since when it was seen to, and whose it is.
+	// The transaction that holds the write lock: since when it was seen, and whose it is.
 	WriteSince    time.Time `json:"write_since,omitzero"`
 	WriterPID     int       `json:"writer_pid,omitempty"`
 	WriterCommand string    `json:"writer_command,omitempty"`
@@ -159,13 +158,12 @@ type Disk struct {
 	FSType     string `json:"fstype"`
 	Mountpoint string `json:"mountpoint"`
 	Network    bool   `json:"network,omitempty"`
-	ReadOnly   bool   `json:"read_only,omitempty"` // nobody can write there
+	ReadOnly   bool   `json:"read_only,omitempty"` // no process can write there
 	// it is read-only where sqlwatch sees it, and the application may be able to write there
 	ReadOnlyHere bool `json:"read_only_here,omitempty"`
 }
 
-// Replica is how far one replica has come. It is filled in by whoever runs the
-// replication; the collector itself measures none.
+// Replica is the progress of one replica. The replication fills it in; the collector itself measures none.
 type Replica struct {
 	Name         string    `json:"name"` // type and name, as "s3.main"
 	Healthy      bool      `json:"healthy"`
@@ -180,7 +178,7 @@ type Replica struct {
 
 	ObjectiveSeconds     float64   `json:"objective_seconds"`      // the configured bound of loss
 	SnapshotEverySeconds float64   `json:"snapshot_every_seconds"` // 0: not known
-	VerifyEverySeconds   float64   `json:"verify_every_seconds"`   // 0: no drills but by hand
+	VerifyEverySeconds   float64   `json:"verify_every_seconds"`   // 0: only drills by hand
 	StoredBytes          int64     `json:"stored_bytes"`
 	LastSnapshot         time.Time `json:"last_snapshot,omitzero"`
 	OldestRestorePoint   time.Time `json:"oldest_restore_point,omitzero"`
@@ -197,22 +195,21 @@ type Replica struct {
 type ReplicaHistory struct {
 	ReplicaCare
 
-	// the most that lag_seconds was in each of the last 60 minutes, the newest last and the
-	// present one not among them; null: not known
+	// the maximum of lag_seconds in each of the last 60 minutes, the newest last, without the current
+	// minute; null: not known
 	BehindByMinute []*float64 `json:"behind_by_minute_seconds"`
 }
 
-// ReplicaCare is whether what a replica holds is whole, tended and ours alone.
+// ReplicaCare says whether a replica is complete, maintained and written to by us alone.
 type ReplicaCare struct {
-	LostFiles int `json:"lost_files"` // found gone, corrupt or unreadable since the start
+	LostFiles int `json:"lost_files"` // found missing, corrupt or unreadable since the start
 	// what the store does not offer against a second writer; false where that is not known yet
 	WeakFencing bool `json:"weak_fencing"`
 	// what keeps compaction and retention from going on, one word
 	MaintenanceErr string `json:"maintenance_error,omitempty"`
 }
 
-// Capture is how the capture of commits fares. It is filled in by whoever runs
-// the replication.
+// Capture is the state of the capture of commits. The replication fills it in.
 type Capture struct {
 	SpoolBytes      int64     `json:"spool_bytes"`
 	SpoolLimitBytes int64     `json:"spool_limit_bytes"`
@@ -221,10 +218,10 @@ type Capture struct {
 	Since           time.Time `json:"since,omitzero"` // of Reason
 }
 
-// Reasons for which commits are not captured. Any other word is a failure.
+// Reasons why commits are not captured. Any other word is a failure.
 const (
 	CaptureWaiting   = "waiting"    // the database's files are not open
-	CaptureQueued    = "queued"     // the whole database is to be read, and others are first
+	CaptureQueued    = "queued"     // the whole database must be read, and others come first
 	CaptureSpoolFull = "spool_full" // no replica takes what was captured
 	CaptureNoRoom    = "no_room"    // the state directory's file system is full
 	CaptureFileCut   = "file_cut"   // the main file lacks pages

@@ -1,8 +1,7 @@
-// Package collector measures a watched database from its files alone and
-// exports what it measured to Prometheus. A Sampler keeps what only a watcher sees
-// (totals over WAL restarts, since-times, lock ratios) and returns a Sample; the
-// Exporter turns published samples into metrics. Nothing here takes a lock,
-// runs SQL or decides.
+// Package collector measures a watched database from its files alone and exports the
+// results to Prometheus. A Sampler keeps what can only be known by watching (totals over
+// WAL restarts, since-times, lock ratios) and returns a Sample; the Exporter turns
+// published samples into metrics. Nothing here takes a lock, runs SQL or decides anything.
 package collector
 
 import (
@@ -18,12 +17,11 @@ import (
 
 // SamplerOptions are a Sampler's surroundings. The zero value is usable.
 type SamplerOptions struct {
-	// BeforeClose is called before the Sampler closes the database's files because
-	// another file has taken their place or there is none any more: the owner
-	// closes its SQL connections there, else their locks would die.
+	// BeforeClose is called before the Sampler closes the database's files because another file
+	// has taken their place, or because they no longer exist. The owner must close its SQL
+	// connections there, because otherwise they would lose their locks.
 	BeforeClose func()
-	// OnFiles is called when the database's files are others than before, with
-	// their inodes, for those that watch them (collector/busy).
+	// OnFiles is called with the inodes of the database's files when these have changed, for collector/busy.
 	OnFiles func(dbfile.Stat)
 	// AllowNetworkFS samples databases on network file systems too.
 	AllowNetworkFS bool
@@ -33,9 +31,9 @@ type SamplerOptions struct {
 	Now func() time.Time
 }
 
-// Sampler measures one database. It takes no lock and writes nothing. What only
-// someone who keeps looking can know lives here: totals that survive the WAL's
-// restarts, since-times, shares of time. One goroutine owns a Sampler.
+// Sampler measures one database. It takes no lock and writes nothing. It keeps what
+// can only be known by watching: totals that survive WAL restarts, since-times, shares
+// of time. One goroutine owns a Sampler.
 type Sampler struct {
 	path string
 	opts SamplerOptions
@@ -98,8 +96,8 @@ func (r *Sampler) Close() error {
 	return err
 }
 
-// Sample measures the database now. It never fails: what went wrong is the
-// Sample's State and Err. Once ctx is done it returns the last Sample again.
+// Sample measures the database now. It never fails: Sample's State and Err say what went wrong.
+// Once ctx is done it returns the last Sample again.
 func (r *Sampler) Sample(ctx context.Context) Sample {
 	if ctx.Err() != nil {
 		return r.sample
@@ -117,7 +115,7 @@ func (r *Sampler) Sample(ctx context.Context) Sample {
 		}
 	} else if r.foreign != nil {
 		s.State, s.Err = diagnose(r.path, r.foreign)
-		s.WAL.Known = s.WAL.Known && s.WAL.Exclusive // its frames are in the WAL, at least
+		s.WAL.Known = s.WAL.Known && s.WAL.Exclusive // its frames, at least, are in the WAL
 		s.Readers, s.Locks.WriteHeld, s.Locks.CheckpointHeld = Readers{}, false, false
 	} else {
 		s.State, s.Err = StateUp, ""
@@ -128,8 +126,8 @@ func (r *Sampler) Sample(ctx context.Context) Sample {
 	return *s
 }
 
-// Poll looks at the wal-index and the locks only. Between two Samples it keeps
-// totals and shares of time true; it does nothing while the database is not up.
+// Poll only looks at the wal-index and the locks. Between two Samples it keeps totals and shares
+// of time accurate; it does nothing while the database is not up.
 func (r *Sampler) Poll() {
 	if r.files == nil || r.sample.State != StateUp || r.sample.WAL.Exclusive {
 		return
@@ -145,14 +143,13 @@ func (r *Sampler) Poll() {
 	}
 }
 
-// look measures everything, in the order in which it can go wrong. What changes
-// slowly is looked at where that is due, or where the wal-index shows that
-// somebody was at work; a sample that follows another closely costs two system
-// calls.
+// look measures everything, in the order in which it can go wrong. It examines what
+// changes slowly only when that is due, or when the wal-index shows activity; a sample
+// soon after another costs two system calls.
 func (r *Sampler) look(now time.Time) (err error) {
 	defer func() {
 		if err != nil {
-			r.factsRead = time.Time{} // all of it again at the next sample
+			r.factsRead = time.Time{} // read all of it again at the next sample
 		}
 	}()
 	if err := r.onDisk(now); err != nil {
@@ -178,7 +175,7 @@ func (r *Sampler) look(now time.Time) (err error) {
 	return nil
 }
 
-// measure reads the locks and the wal-index, and the facts before them.
+// measure reads the locks and the wal-index, and before them the facts.
 func (r *Sampler) measure(now time.Time, facts bool) (l dbfile.Locks, x dbfile.WALIndex, exclusive bool, err error) {
 	if facts {
 		if err := r.facts(now); err != nil {
@@ -195,7 +192,7 @@ func (r *Sampler) measure(now time.Time, facts bool) (l dbfile.Locks, x dbfile.W
 	return l, x, exclusive, err
 }
 
-// company looks whether others work with the WAL that is measured here.
+// company checks whether other processes use the WAL that is measured here.
 func (r *Sampler) company() error {
 	_, err := r.files.Others()
 	switch foreign := (*dbfile.ForeignError)(nil); {
@@ -203,14 +200,14 @@ func (r *Sampler) company() error {
 		r.foreign = nil
 	case errors.As(err, &foreign):
 		r.foreign = foreign
-	case !errors.Is(err, dbfile.ErrUnclear): // as before until it is clear
+	case !errors.Is(err, dbfile.ErrUnclear): // otherwise keep the last result until it is clear
 		return err
 	}
 	return nil
 }
 
-// lockState asks for the locks; who is attached is remembered from the last
-// time that all were asked for.
+// lockState reads the locks. Which processes are attached is remembered from the last time that
+// all locks were read.
 func (r *Sampler) lockState(all bool) (dbfile.Locks, error) {
 	if all {
 		l, err := r.files.Locks()
@@ -222,7 +219,7 @@ func (r *Sampler) lockState(all bool) (dbfile.Locks, error) {
 	return l, err
 }
 
-// open opens the files where none are open, and follows what happened to them.
+// open opens the files if none are open, and otherwise follows changes to them.
 func (r *Sampler) open() (dbfile.Stat, error) {
 	if r.files != nil {
 		c, st, err := r.files.Look()
@@ -230,8 +227,7 @@ func (r *Sampler) open() (dbfile.Stat, error) {
 			return st, err
 		}
 		if !c.Database {
-			// By the inodes, not by c: whoever shares the files looks too, and each
-			// change is reported once.
+			// Compare the inodes, not c: others that share the files look too, and each change is reported once.
 			now := sides{st.WALInode, st.ShmInode}
 			r.paired = r.paired && now == r.sides
 			r.rebuilt = r.rebuilt || now.shm != r.sides.shm
@@ -255,14 +251,13 @@ func (r *Sampler) open() (dbfile.Stat, error) {
 	r.sample.Path = f.Path()
 	st, err := f.Stat()
 	if r.sample.State != StateUnknown {
-		r.watching, r.rebuilt = true, true // its wal-index was made while we watched: what it counts is new
+		r.watching, r.rebuilt = true, true // the wal-index was created while we watched: what it counts is new
 	}
 	r.sides = sides{st.WALInode, st.ShmInode}
 	return st, err
 }
 
-// forget drops what was known of the file that was at the path before. Totals
-// and times of what was seen stay.
+// forget drops what was known of the previous file at the path. Totals and times of what was seen remain.
 func (r *Sampler) forget() {
 	r.watching, r.rebuilt, r.paired, r.scanning = false, false, false, false
 	r.index, r.indexSeen = dbfile.WALIndex{}, time.Time{}
@@ -274,8 +269,8 @@ func (r *Sampler) forget() {
 	r.factsRead = time.Time{}
 }
 
-// facts reads which files there are and what they themselves say, whatever the
-// state, and decides whether this is a database that may be watched.
+// facts reads which files exist and what they contain, whatever the state, and decides whether
+// this is a database that may be watched.
 func (r *Sampler) facts(now time.Time) error {
 	st, err := r.open()
 	if err != nil {
@@ -291,7 +286,7 @@ func (r *Sampler) facts(now time.Time) error {
 	d.SizeBytes, r.sample.WAL.SizeBytes = st.DatabaseSize, st.WALSize
 	h, err := r.files.Header()
 	if errors.Is(err, dbfile.ErrEmpty) {
-		// Everything that is written from here on is written under our eyes.
+		// We see everything that is written from now on.
 		r.index, r.watching, r.rebuilt = dbfile.WALIndex{}, true, true
 		*d = Database{}
 	}
@@ -299,7 +294,7 @@ func (r *Sampler) facts(now time.Time) error {
 		return err
 	}
 	if d.Encrypted = h.Encrypted; h.Encrypted {
-		h.FreelistPages, h.Pages, h.LibraryVersion = 0, 0, 0 // they are not to be known
+		h.FreelistPages, h.Pages, h.LibraryVersion = 0, 0, 0 // they are not known
 	}
 	d.PageSize, d.FreelistPages = h.PageSize, h.FreelistPages
 	d.Pages = uint32(st.DatabaseSize / int64(h.PageSize))
@@ -316,7 +311,7 @@ func (r *Sampler) facts(now time.Time) error {
 		d.WALResetBug = dbfile.HasWALResetBug(h.LibraryVersion)
 	}
 	d.PageChecksums = r.files.PageChecksums(h)
-	if os.Geteuid() != 0 { // as root we give away what we make, or do not open it
+	if os.Geteuid() != 0 { // as root we give away the files that we create, or do not open the database
 		if err := owner.Check(r.files.Path()); err != nil {
 			return err
 		}
@@ -328,7 +323,7 @@ func (r *Sampler) facts(now time.Time) error {
 	return nil
 }
 
-// onDisk looks at the file system, and refuses one whose locks cannot be trusted.
+// onDisk examines the file system, and rejects one whose locks cannot be trusted.
 func (r *Sampler) onDisk(now time.Time) error {
 	d := &r.sample.Disk
 	r.disk.look(r.path, now, d)

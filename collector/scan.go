@@ -8,31 +8,31 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// walScan counts committed frames by reading the WAL itself, for when there is
-// no wal-index: at rest after a crash, or under locking_mode=exclusive, which
-// keeps it in the application's memory. It goes on where it stopped and reads a
+// walScan counts committed frames by reading the WAL itself. It is used when there is
+// no wal-index: at rest after a crash, or under locking_mode=exclusive, which keeps
+// the wal-index in the application's memory. It continues where it stopped and reads a
 // bounded number of bytes at a time.
 type walScan struct {
 	header    dbfile.WALHeader
 	committed dbfile.Position // after the last commit frame
 	ahead     dbfile.Position // beyond it: frames of a transaction not committed yet
 	first     dbfile.Checksum // of the first of those
-	counted   uint32          // commits up to this frame are in change already
-	change    uint32          // what iChange would be, if it went on from the last index
+	counted   uint32          // commits up to this frame are already in change
+	change    uint32          // what iChange would be if it continued from the last index
 	pages     uint32          // of the database at committed
-	reached   bool            // the end of a WAL was reached once
+	reached   bool            // the end of a WAL has been reached
 	scanner   dbfile.FrameScanner
 }
 
-// scanBytes bounds what one sample reads of a WAL.
+// scanBytes limits what one sample reads of a WAL.
 const scanBytes = 8 << 20
 
 // errScanBehind says that there is more to read than one sample may.
 var errScanBehind = errors.New("the WAL is still being counted")
 
-// read goes on with the scan, counting commits onto those of last, and returns
-// what a wal-index would say. It returns errScanBehind until it has reached the
-// end once, then a lower bound where a writer outruns it; dbfile.ErrNoWAL where
+// read continues the scan, adds the commits to those of last, and returns what a
+// wal-index would contain. It returns errScanBehind until it has reached the end once;
+// after that, a lower bound if a writer outruns it. It returns dbfile.ErrNoWAL if
 // there is nothing to read.
 func (s *walScan) read(f *dbfile.Files, last dbfile.WALIndex) (dbfile.WALIndex, error) {
 	h, err := f.WALHeader()
@@ -83,10 +83,10 @@ func (s *walScan) advance(wal io.ReaderAt) error {
 	case err == nil:
 		return errScanBehind
 	case errors.Is(err, dbfile.ErrSalt), errors.Is(err, dbfile.ErrChecksum), errors.Is(err, io.ErrUnexpectedEOF):
-		if s.ahead == start { // a rollback that left its first frame as it was
+		if s.ahead == start { // a rollback that left its first frame unchanged
 			s.ahead = s.committed
 		}
-		return nil // the end, where SQLite's own recovery would find it
+		return nil // the end, which SQLite's own recovery would find too
 	}
 	return err
 }
@@ -107,8 +107,8 @@ func (s *walScan) take(pos dbfile.Position, f dbfile.FrameHeader) {
 	}
 }
 
-// peek returns the checksum that the frame after pos claims, and whether there
-// is one of this generation: so an idle WAL costs two small reads.
+// peek returns the checksum in the header of the frame after pos, and whether that frame belongs to
+// this generation, so that an idle WAL costs two small reads.
 func (s *walScan) peek(wal io.ReaderAt, pos dbfile.Position) (dbfile.Checksum, bool) {
 	var b [dbfile.FrameHeaderSize]byte
 	if _, err := wal.ReadAt(b[:], s.header.FrameOffset(pos.Frame+1)); err != nil {

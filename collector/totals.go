@@ -6,14 +6,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// delta is what the step from one look at a WAL to the next adds to the totals.
+// delta is what the change from one look at a WAL to the next adds to the totals.
 type delta struct{ commits, frames, resets uint64 }
 
-// advance compares two looks at one database's wal-index. rebuilt says that
-// the wal-index was seen missing or without content in between, so that its
-// counters started over. What cannot be proven is not counted: totals are exact
-// or too low, never too high (but that a TRUNCATE of an empty WAL may pass for
-// a reset when it happened beside others).
+// advance compares two looks at one database's wal-index. rebuilt says that the wal-index
+// was seen missing or empty in between, so that its counters started over. What cannot be
+// proven is not counted: totals are exact or too low, never too high, except that a
+// TRUNCATE of an empty WAL may be counted as a reset if it happened together with others.
 //
 //	what happened               salts          Change             MaxFrame
 //	nothing                     same           same               same
@@ -28,7 +27,7 @@ func advance(prev, next dbfile.WALIndex, rebuilt bool) delta {
 	commits := next.Change - prev.Change // modulo 2^32, as the counter wraps
 	if prev.Salt1 == next.Salt1 && prev.Salt2 == next.Salt2 {
 		if next.MaxFrame < prev.MaxFrame {
-			return delta{} // frames of one generation never vanish: older files were put back
+			return delta{} // frames of a generation never disappear: older files were put back
 		}
 		frames := next.MaxFrame - prev.MaxFrame
 		if rebuilt || commits > frames { // a commit has at least one frame
@@ -54,10 +53,10 @@ func advance(prev, next dbfile.WALIndex, rebuilt bool) delta {
 	}
 }
 
-// resets returns how often the WAL started over between two looks that show
-// different salts. Salt-1 grows by one each time, but a fresh connection that
-// begins an empty WAL draws it at random: a step is only believed if there were
-// enough commits to fill that many generations.
+// resets returns how often the WAL started over between two looks with different
+// salts. Salt-1 grows by one each time, but a new connection that begins an empty WAL
+// chooses it at random: a difference is only believed if there were enough commits to
+// fill that many generations.
 func resets(prev, next dbfile.WALIndex, commits uint32) uint64 {
 	least := uint64(0)
 	if prev.MaxFrame > 0 {
@@ -70,8 +69,8 @@ func resets(prev, next dbfile.WALIndex, commits uint32) uint64 {
 	return least
 }
 
-// lag remembers when the frames that are not backfilled yet were first seen, so
-// that their age is known after a checkpoint that backfilled only some.
+// lag remembers when frames that are not backfilled yet were first seen, so that their age is
+// known after a checkpoint that backfilled only some of them.
 type lag struct {
 	marks []lagMark // ascending
 }
@@ -81,12 +80,12 @@ type lagMark struct {
 	seen time.Time
 }
 
-// lagMarks bounds the memory of a lag. Beyond it every other mark is merged into
-// its successor, which makes frames older, never younger.
+// lagMarks limits the memory of a lag. Beyond it, every other mark is merged into its successor,
+// which makes frames seem older, never younger.
 const lagMarks = 64
 
-// observe notes a WAL of so many frames, the first of which are backfilled, and
-// returns when the oldest other frame was first seen; the zero time if there is none.
+// observe records the number of frames in the WAL and how many of them are backfilled, and returns
+// when the oldest other frame was first seen; zero if there is none.
 func (l *lag) observe(now time.Time, frames, backfilled uint32) time.Time {
 	drop := 0
 	for drop < len(l.marks) && l.marks[drop].upTo <= backfilled {
@@ -114,6 +113,6 @@ func (l *lag) halve() {
 	l.marks = kept
 }
 
-// clear forgets all: a new generation of the WAL has begun, for which SQLite
-// had to backfill every frame of the old one.
+// clear forgets everything: a new generation of the WAL has begun, before which SQLite had to
+// backfill every frame of the old one.
 func (l *lag) clear() { l.marks = l.marks[:0] }

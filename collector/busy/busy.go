@@ -1,20 +1,17 @@
-// Package busy counts the SQLITE_BUSY that unmodified applications meet. Two
-// processes that contend for a database do so through POSIX locks, and the
-// kernel's tracepoint posix_lock_inode tells each decision about one
-// with inode, byte and process. A small eBPF program, built here from
-// instructions without any compiler, counts the refusals of watched inodes in
-// the kernel; nothing is sent for each event.
+// Package busy counts the SQLITE_BUSY that unmodified applications meet. Two processes
+// contend for a database through POSIX locks, and the kernel's tracepoint
+// posix_lock_inode reports each decision about such a lock with inode, byte and
+// process. A small eBPF program, assembled here without a compiler, counts the
+// refusals of watched inodes in the kernel; no data is sent for single events.
 //
-// What is counted is refused attempts. An application without busy_timeout
-// sees one SQLITE_BUSY for each; one that has it retries, and each retry is
-// counted. This process's own attempts are left out: who makes them counts them.
-// Threads of one process contend inside SQLite's library and never reach the
-// kernel: for those there are Steps and Processes.
+// It counts refused attempts. An application without busy_timeout sees one SQLITE_BUSY for each;
+// one with a timeout retries, and each retry is counted. This process's own attempts are left
+// out, because collector.Busy counts them. Threads of one process contend inside SQLite's
+// library, and the kernel does not see that: use Steps and Processes for those.
 //
-// It needs Linux 5.8 or newer with BPF and its type information, and CAP_BPF
-// with CAP_PERFMON. The program is attached to the tracepoint itself and reads
-// the kernel's structures: the record that tracefs describes costs a commit
-// several times as much.
+// It needs Linux 5.8 or newer with BPF and its type information, and CAP_BPF with CAP_PERFMON.
+// The program is attached to the tracepoint itself and reads the kernel's structures, because
+// the record that tracefs describes costs a commit several times as much.
 package busy
 
 import (
@@ -36,7 +33,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Why refusals cannot be counted here. Their texts say what to do.
+// Reasons why refusals cannot be counted here. Their texts say what to do.
 var (
 	ErrPrivileges = errors.New("not permitted: give sqlwatch CAP_BPF and CAP_PERFMON")
 	ErrKernel     = errors.New("this kernel cannot do it (it takes Linux 5.8 with BPF and /sys/kernel/btf/vmlinux)")
@@ -45,14 +42,14 @@ var (
 )
 
 const (
-	// tracepoint fires when the kernel has decided about a POSIX lock.
+	// tracepoint is called when the kernel has decided about a POSIX lock.
 	tracepoint = "posix_lock_inode"
-	// license of the programs, not of sqlwatch: the kernel lets only programs that
-	// are offered under the GPL as well read its structures.
+	// license is that of the eBPF programs, not of sqlwatch: only programs that are also offered
+	// under the GPL may read the kernel's structures.
 	license = "Dual BSD/GPL"
 )
 
-// maxInodes bounds the watched inodes, two of each database.
+// maxInodes limits the watched inodes; each database has two.
 const maxInodes = 1 << 17
 
 // Collector counts refused locks of watched databases. It implements
@@ -68,7 +65,7 @@ type Collector struct {
 	dbs map[string]*database
 }
 
-// database is one database's inodes and what those it had before counted.
+// database has one database's inodes, and the counts of the inodes that it had before.
 type database struct {
 	inodes [2]key // main file and -shm; zero: none
 	before counts
@@ -76,15 +73,15 @@ type database struct {
 
 // Options says what to count. The zero value counts refusals.
 type Options struct {
-	// Holds also times holds of the write lock, one of eight by lot.
+	// Holds also measures how long the write lock is held, for a random one in eight holds.
 	Holds bool
 }
 
-// Open loads the program into the kernel and attaches it. Nothing is watched
-// yet. Errors: ErrPrivileges, ErrKernel, each wrapped with what
-// the kernel said; the caller goes on without this source.
+// Open loads the program into the kernel and attaches it. Nothing is watched yet.
+// Errors: ErrPrivileges, ErrKernel, each wrapped with the kernel's error. The caller
+// continues without this source.
 func Open(o Options) (*Collector, error) {
-	kernel := btf.NewCache() // to read it takes 15 ms of CPU, so once
+	kernel := btf.NewCache() // reading it takes 15 ms of CPU, so do it once
 	where, err := readLayout(kernel)
 	if err != nil {
 		return nil, fmt.Errorf("count busy locks: %w", err)
@@ -167,10 +164,10 @@ func (c *Collector) release() error {
 	return errors.Join(errs...)
 }
 
-// Watch counts refusals at the files of database db from now on: device and
-// inodes as stat tells them, an inode of 0 for a file that does not exist. It
-// is called again whenever the files are others; what was counted before
-// stays. On btrfs the device of stat is not the kernel's, and nothing is seen.
+// Watch counts refusals at the files of database db from now on. Device and inodes are
+// those that stat returns; an inode of 0 stands for a file that does not exist. Call
+// it again whenever the files change; earlier counts are kept. On btrfs, stat's device
+// is not the kernel's, so nothing is counted.
 func (c *Collector) Watch(db string, device, databaseInode, shmInode uint64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -205,7 +202,7 @@ func (c *Collector) replace(d *database, i int, k key) error {
 	if err != nil || k == (key{}) {
 		return err
 	}
-	// An inode is given to another file once its own is gone, which its database need not have noticed.
+	// The kernel reuses an inode number once its file is gone, which the previous database may not have noticed.
 	for _, other := range c.dbs {
 		if had := slices.Index(other.inodes[:], k); had >= 0 {
 			if err := c.drop(other, had); err != nil {
@@ -220,7 +217,7 @@ func (c *Collector) replace(d *database, i int, k key) error {
 	return nil
 }
 
-// drop stops watching file i of d, and keeps what was counted there.
+// drop stops watching file i of d, and keeps what was counted.
 func (c *Collector) drop(d *database, i int) error {
 	old := d.inodes[i]
 	if old == (key{}) {
@@ -263,7 +260,7 @@ func (c *Collector) total(d *database) counts {
 	return t
 }
 
-// add sums up; of who was refused last it keeps the later.
+// add adds up counts; it keeps the later of the two last refusals.
 func (t *counts) add(v counts) {
 	for i, n := range v.refused {
 		t.refused[i] += n
@@ -297,7 +294,7 @@ func (c *Collector) Counts(db string) (collector.BusyCounts, error) {
 	return t.busy(), err
 }
 
-// busy sums up what isBusy says is one.
+// busy adds up the refusals that isBusy selects.
 func (t *counts) busy() (c collector.BusyCounts) {
 	for i, n := range t.refused {
 		switch {
@@ -311,9 +308,9 @@ func (t *counts) busy() (c collector.BusyCounts) {
 	return c
 }
 
-// Attempts returns every refused attempt by the name of its lock, also those
-// that are no SQLITE_BUSY: "read exclusive" is a checkpoint or a reset that met
-// a reader, "checkpoint exclusive" two checkpointers. Zeros are left out.
+// Attempts returns every refused attempt by the name of its lock, including those that are no
+// SQLITE_BUSY: "read exclusive" is a checkpoint or a reset that met a reader, "checkpoint
+// exclusive" is two checkpointers. Zeros are left out.
 func (c *Collector) Attempts(db string) (map[string]uint64, error) {
 	t, err := c.of(db)
 	all := make(map[string]uint64)
@@ -344,17 +341,17 @@ func byteName(i int) string {
 	return "database" + mode
 }
 
-// Refusal is who met SQLITE_BUSY last. It is for the status page and
-// `blockers` only: no metric carries a pid or a command.
+// Refusal is the process that last met SQLITE_BUSY. It is for the status page and `blockers`
+// only: no metric has a pid or a command.
 type Refusal struct {
 	Age     time.Duration
 	PID     int
 	Command string
 }
 
-// Last returns who met SQLITE_BUSY at database db last, and false if nobody did.
+// Last returns the process that last met SQLITE_BUSY at database db, and false if none did.
 func (c *Collector) Last(db string) (Refusal, bool) {
-	t, _ := c.of(db) // what was counted stays true after Close
+	t, _ := c.of(db) // counts remain valid after Close
 	if t.refusedAt == 0 {
 		return Refusal{}, false
 	}
@@ -367,11 +364,10 @@ func (c *Collector) Last(db string) (Refusal, bool) {
 	return Refusal{Age: age, PID: int(t.pid), Command: string(name)}, true
 }
 
-// WriteHolds implements collector.HoldSource: how long the write lock was held,
-// by any process. One of eight holds is timed, by lot, and counts for eight: in
-// the long run count and sum are right, and so is the shape; of a hold that
-// happens once a week there is one chance in eight to see it. It returns
-// ErrNoHolds unless Options ask for it.
+// WriteHolds implements collector.HoldSource: how long any process held the write lock.
+// A random one in eight holds is measured and counts as eight. In the long run count,
+// sum and distribution are right, but a hold that happens once a week is measured with
+// a chance of one in eight. It returns ErrNoHolds unless Options ask for it.
 func (c *Collector) WriteHolds(db string) (collector.Holds, error) {
 	if !c.options.Holds {
 		return collector.Holds{}, ErrNoHolds
@@ -388,8 +384,8 @@ func (c *Collector) WriteHolds(db string) (collector.Holds, error) {
 	return h, err
 }
 
-// The bounds shown are 16 µs, 65 µs and so on by 4 to 4.3 s: one series each
-// for every database is enough of them.
+// The exported bounds are 16 µs, 65 µs and so on, by a factor of 4, up to 4.3 s: that is enough
+// series for each database.
 const (
 	shortestBound = 3
 	longestBound  = 21

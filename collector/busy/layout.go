@@ -12,9 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layout is where the fields that the program reads lie in this kernel's
-// structures. They move between kernels; the kernel's own type information
-// tells where they are.
+// layout has the offsets of the fields that the program reads in this kernel's
+// structures. They differ between kernels; the kernel's own type information has them.
 type layout struct {
 	inode, superblock field // of struct inode
 	device            field // of struct super_block
@@ -44,7 +43,7 @@ func findLayout(spec *btf.Spec) (layout, error) {
 	for _, want := range []struct {
 		field      *field
 		structName string
-		paths      [][]string // the first that exists
+		paths      [][]string // the first one that exists is used
 	}{
 		{&l.inode, "inode", [][]string{{"i_ino"}}},
 		{&l.superblock, "inode", [][]string{{"i_sb"}}},
@@ -99,8 +98,7 @@ func findField(s *btf.Struct, path []string) (field, error) {
 	return field{int16(at), size}, nil
 }
 
-// pidNamespace is this process as the kernel tells it from others: by its number
-// in its own namespace.
+// pidNamespace identifies this process to the kernel: by its number in its own namespace.
 type pidNamespace struct {
 	device, inode uint64
 	pid           int

@@ -17,28 +17,27 @@ import (
 // findEvery is how often Processes looks for processes that came or went.
 const findEvery = 5 * time.Second
 
-// Processes follows the processes that have chosen databases open and counts
-// their calls of sqlite3_step that returned SQLITE_BUSY (Steps): contention
-// within one process, which Collector cannot see, too. Such a call does not say
-// what it was refused, nor at which database: a process that has several of the
-// chosen ones open counts for each. What a process met before it was found is
-// not counted. All methods may be called concurrently.
+// Processes follows the processes that have chosen databases open, and counts their calls of
+// sqlite3_step that returned SQLITE_BUSY (Steps). That includes contention within one process,
+// which Collector cannot see. Such a call reports neither which lock nor which database it was
+// refused: a process that has several of the chosen databases open counts for each. Calls before
+// the process was found are not counted. All methods may be called concurrently.
 type Processes struct {
 	log  *slog.Logger
-	open func(pid int) (*Steps, error) // OpenSteps; it may take as long as a disk does
+	open func(pid int) (*Steps, error) // OpenSteps; it may take as long as a disk needs to answer
 
-	mu  sync.Mutex // a scrape waits for it: never held while a file is touched
+	mu  sync.Mutex // a scrape waits for it: never held while a file is accessed
 	dbs map[string]*stepped
 }
 
-// fileID names a file whatever its paths are called.
+// fileID identifies a file by device and inode.
 type fileID struct{ dev, ino uint64 }
 
 // stepped is one chosen database.
 type stepped struct {
 	file   fileID            // of the main file; ino is 0 until Watch
-	pids   map[uint64]*Steps // by process; nil for one that cannot be followed
-	before uint64            // counted in processes that have gone
+	pids   map[uint64]*Steps // by process; nil if the process cannot be followed
+	before uint64            // counted in processes that have exited
 }
 
 // NewProcesses returns Processes for the databases of these names. Nothing is
@@ -51,8 +50,7 @@ func NewProcesses(dbs []string, log *slog.Logger) *Processes {
 	return p
 }
 
-// Watch says which file database db is now, as stat tells it. Names that were
-// not chosen are ignored.
+// Watch sets the file that is now database db, as stat returns it. Names that were not chosen are ignored.
 func (p *Processes) Watch(db string, device, inode uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,8 +116,7 @@ func (p *Processes) find() {
 	p.leave(func(pid uint64) bool { return !alive[pid] })
 }
 
-// opened returns the chosen databases among the files of a directory /proc/PID/fd.
-// To ask which they are opens nothing.
+// opened returns the chosen databases among the files of a directory /proc/PID/fd. It opens none of them.
 func (p *Processes) opened(dir string) (dbs []string) {
 	fds, err := os.ReadDir(dir)
 	if err != nil {
@@ -157,10 +154,10 @@ func (p *Processes) follow(db string, pid uint64) {
 	}
 	steps, err := p.open(int(pid))
 	if errors.Is(err, fs.ErrNotExist) {
-		return // it has ended in the meantime
+		return // it has exited in the meantime
 	}
 	p.mu.Lock()
-	p.dbs[db].pids[pid] = steps // nil as well: to try again would tell the same
+	p.dbs[db].pids[pid] = steps // also if nil: another attempt would fail in the same way
 	p.mu.Unlock()
 	if err != nil {
 		p.log.Warn("SQLITE_BUSY within this process is not counted; what it meets of other processes is", "db", db, "pid",

@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// key names a watched inode as the tracepoint does.
+// key identifies a watched inode as the tracepoint does.
 type key struct {
 	inode  uint64
 	device uint64 // the kernel's own dev_t: major<<20 | minor
 }
 
-// deviceNumber translates the device that stat tells.
+// deviceNumber converts the device that stat returns.
 func deviceNumber(dev uint64) uint64 {
 	return uint64(unix.Major(dev))<<20 | uint64(unix.Minor(dev))
 }
@@ -34,10 +34,9 @@ const (
 )
 
 // isBusy has a bit for each index of counts.refused that an application without
-// busy_timeout sees as SQLITE_BUSY. It leaves out CKPT taken (another checkpointer
-// is at work), read marks (SQLite takes another one; to a checkpoint they mean a
-// reader in the way), and at the main file the question "am I the last one?" that
-// every close asks.
+// busy_timeout sees as SQLITE_BUSY. It leaves out CKPT (another checkpointer is at work),
+// read marks (SQLite takes another one; for a checkpoint they mean a reader in the way),
+// and on the main file the attempt of every close to find out whether it is the last one.
 const isBusy = 1<<(shmWrite+exclusive) |
 	1<<shmRecover | 1<<(shmRecover+exclusive) | 1<<shmDMS |
 	1<<pending | 1<<reserved | 1<<(reserved+exclusive) | 1<<shared
@@ -45,34 +44,33 @@ const isBusy = 1<<(shmWrite+exclusive) |
 // counts is what the program keeps for one watched inode; the map's value.
 type counts struct {
 	refused   [32]uint64 // by lock byte
-	refusedAt uint64     // CLOCK_MONOTONIC in ns; of the last SQLITE_BUSY, as what follows
-	pid       uint64     // who met it
+	refusedAt uint64     // CLOCK_MONOTONIC in ns; this and the next two are of the last SQLITE_BUSY
+	pid       uint64     // the process that met it
 	command   [16]byte   // its name
 	holdSum   uint64     // in ns, of the timed holds that ended
 	holds     [32]uint64 // those holds by length: see holdBound
 }
 
-// hold is a hold of the write lock that is being timed. An inode has the one that
-// its number's last bits choose. Two databases may share one: when their holds
-// overlap, the time of one of them is lost.
+// hold is a hold of the write lock that is being measured. The last bits of an inode's number select
+// its slot. Two databases may share a slot: if their holds overlap, one of the times is lost.
 type hold struct {
 	owner    uint32 // the pid that has the lock; 0: nothing is being timed
 	lottery  uint32 // a random number; which holds are timed depends on it
 	acquired uint64 // CLOCK_MONOTONIC in ns
 }
 
-// holdSlots is how many holds can be timed at once: as many as one page of
-// memory has room for, because every page that an event touches costs it time.
+// holdSlots is how many holds can be measured at once: as many as fit into one page of memory,
+// because every page that an event touches costs it time.
 const holdSlots = 256
 
-// One of oneHoldOf holds is timed, by lot: to read the clock for each costs a
-// commit more than all the rest of the program.
+// A random one of oneHoldOf holds is measured: reading the clock for each would cost a commit
+// more than the rest of the program.
 const (
 	holdLotBits = 3
 	oneHoldOf   = 1 << holdLotBits
 )
 
-// Where the fields of counts lie.
+// The offsets of the fields of counts.
 const (
 	atRefusedAt = int16(unsafe.Offsetof(counts{}.refusedAt))
 	atPID       = int16(unsafe.Offsetof(counts{}.pid))
@@ -99,11 +97,11 @@ const (
 // one has none.
 func holdBound(i int) uint64 { return 1 << (holdUnitShift + 1 + i) }
 
-// noPreallocation is BPF_F_NO_PREALLOC: memory for a map's entries is taken as they come.
+// noPreallocation is BPF_F_NO_PREALLOC: memory for a map's entries is allocated when needed.
 const noPreallocation = 1
 
-// watchedMap describes the map: the filter and the counters in one, so that an
-// event of a file that nobody watches costs one lookup.
+// watchedMap describes the map. It is the filter and the counters in one, so that an event on an
+// unwatched file costs one lookup.
 func watchedMap(limit uint32) *ebpf.MapSpec {
 	return &ebpf.MapSpec{
 		Name:       "sqlwatch_locks",
@@ -115,8 +113,8 @@ func watchedMap(limit uint32) *ebpf.MapSpec {
 	}
 }
 
-// holdsMap describes the map of holds: one value, whose address stands in the
-// program, so that nothing needs to be looked up.
+// holdsMap describes the map of holds. It has one value, whose address is part of the program, so
+// that no lookup is needed.
 func holdsMap() *ebpf.MapSpec {
 	return &ebpf.MapSpec{
 		Name:       "sqlwatch_holds",
@@ -132,15 +130,15 @@ const inodeArg, lockArg, resultArg = 0, 8, 16
 
 // program returns the instructions that run at each event. In words:
 //
-//	refused (EAGAIN), and not to us: counts := watched[inode, device]; if there
-//	    are any, count it by byte and type, and remember who met SQLITE_BUSY
+//	refused (EAGAIN), and not to us: counts := watched[inode, device]; if they
+//	    exist, count by byte and type, and remember the process that met SQLITE_BUSY
 //	granted, but not about WRITE, or holds (a map's descriptor) is negative: done
-//	WRITE granted: if the lot falls on it, remember when and to whom
-//	WRITE released by that one: count in watched[inode, device] how long it was held
+//	WRITE granted: if it is selected at random, remember when and to whom
+//	WRITE released by that process: count in watched[inode, device] how long it was held
 //
-// R6 is the file_lock, R7 the counts, R8 the lock's first byte, R9 the inode.
-// What is asked first decides most events: of the six that a commit makes, none
-// is refused and four are about read marks.
+// R6 is the file_lock, R7 the counts, R8 the lock's first byte, R9 the inode. The first checks
+// end the program for most events: of a commit's six events, none is refused and four are about
+// read marks.
 func program(l layout, self pidNamespace, watched, holds int) asm.Instructions {
 	begin := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, resultArg, asm.DWord),
@@ -159,7 +157,7 @@ func load(to, from asm.Register, f field) asm.Instruction {
 	return asm.LoadMem(to, from, f.offset, f.size)
 }
 
-// arguments puts the event's inode and file_lock where the program wants them.
+// arguments loads the event's inode and file_lock into the registers that the program uses.
 func arguments() asm.Instructions {
 	return asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, lockArg, asm.DWord),
@@ -169,7 +167,7 @@ func arguments() asm.Instructions {
 	}
 }
 
-// lookup leaves in R7 the counts of the inode in R9, or is done.
+// lookup loads the counts of the inode in R9 into R7, or ends the program.
 func lookup(l layout, watched int) asm.Instructions {
 	return asm.Instructions{
 		load(asm.R1, asm.R9, l.inode),
@@ -186,8 +184,8 @@ func lookup(l layout, watched int) asm.Instructions {
 	}
 }
 
-// timed handles WRITE given and released, for sure or as part of more. R8 becomes
-// the hold of the inode.
+// timed handles events in which WRITE is granted or released, alone or as part of a range. R8
+// becomes the inode's hold.
 func timed(l layout, watched, holds int) asm.Instructions {
 	return slices.Concat(asm.Instructions{
 		asm.JNE.Imm32(asm.R2, 0, "done"),
@@ -208,7 +206,7 @@ func timed(l layout, watched, holds int) asm.Instructions {
 		asm.JNE.Imm(asm.R4, writeLock, "done"),
 		asm.JNE.Imm(asm.R2, firstShmByte, "done"),
 
-		// The upper bits of a linear congruential generator are the lot.
+		// The upper bits of a linear congruential generator decide.
 		asm.LoadMem(asm.R1, asm.R8, holdLottery, asm.Word),
 		asm.Mul.Imm32(asm.R1, 1664525),
 		asm.Add.Imm32(asm.R1, 1013904223),
@@ -220,7 +218,7 @@ func timed(l layout, watched, holds int) asm.Instructions {
 		asm.StoreMem(asm.R8, holdAcquired, asm.R0, asm.DWord),
 		asm.Ja.Label("done"),
 
-		// A closing process unlocks the whole file, holder or not.
+		// A closing process unlocks the whole file, whether it holds a lock or not.
 		asm.LoadMem(asm.R1, asm.R8, holdOwner, asm.Word).WithSymbol("released"),
 		asm.JEq.Imm(asm.R1, 0, "done"),
 		asm.JNE.Reg(asm.R1, asm.R5, "done"),
@@ -242,7 +240,7 @@ func timed(l layout, watched, holds int) asm.Instructions {
 	})
 }
 
-// log2 leaves in R1 the position of R0's highest bit, 0 to 31. R0 is lost.
+// log2 sets R1 to the position of R0's highest bit, 0 to 31, and destroys R0.
 func log2() asm.Instructions {
 	ins := asm.Instructions{
 		asm.Mov.Imm(asm.R1, 0),
@@ -263,14 +261,13 @@ func log2() asm.Instructions {
 	return append(ins, asm.And.Imm(asm.R1, 31).WithSymbol("log2.0"))
 }
 
-// refused counts one EAGAIN by its first byte: 120 to 128 of -shm, pending,
-// reserved and shared of the main file. Our own refusals are counted by those
-// who meet them (collector.Busy), and would be counted twice here.
+// refused counts one EAGAIN by its first byte: 120 to 128 of -shm, or pending, reserved and
+// shared of the main file. It skips our own refusals, because collector.Busy counts them.
 func refused(l layout, self pidNamespace, watched int) asm.Instructions {
 	head := arguments()
 	head[0] = head[0].WithSymbol("refused")
 	return slices.Concat(head, lookup(l, watched), asm.Instructions{
-		// The kernel's numbers of processes are not those of a container.
+		// The kernel's process ids are not those inside a container.
 		asm.LoadImm(asm.R1, int64(self.device), asm.DWord),
 		asm.LoadImm(asm.R2, int64(self.inode), asm.DWord),
 		asm.Mov.Reg(asm.R3, asm.RFP),

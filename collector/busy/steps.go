@@ -17,13 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Steps counts the calls of sqlite3_step in one process that returned
-// SQLITE_BUSY, whatever was in the way: also another thread of the same
-// process, which the kernel does not see. It is opt-in, for one process at a
-// time, because the probe costs that process about a microsecond a step.
-// It works where the process uses libsqlite3.so or carries SQLite with its
-// symbols; not for stripped binaries, and not for translations of SQLite to
-// Go, which have no such symbol.
+// Steps counts the calls of sqlite3_step in one process that returned SQLITE_BUSY,
+// whatever the cause: another thread of the same process, which the kernel does not
+// see, included. It is opt-in, for one process at a time, because the probe costs that
+// process about a microsecond per step. It works if the process uses libsqlite3.so or
+// contains SQLite with its symbols, but not for stripped binaries, nor for
+// translations of SQLite to Go, which have no such symbol.
 type Steps struct {
 	count   *ebpf.Map
 	program *ebpf.Program
@@ -76,9 +75,9 @@ func openSteps(pid int) (*Steps, error) {
 	for _, file := range files {
 		x, code, oerr := executable(file)
 		if oerr != nil {
-			continue // not ELF, no regular file any more, or gone
+			continue // not ELF, no longer a regular file, or gone
 		}
-		defer code.Close() // by its name the kernel finds it
+		defer code.Close() // the kernel finds it by its name
 		s.link, err = x.Uretprobe(stepSymbol, s.program, &link.UprobeOptions{PID: pid})
 		if err == nil {
 			return s, nil
@@ -91,15 +90,15 @@ func openSteps(pid int) (*Steps, error) {
 	return nil, errors.Join(err, s.Close())
 }
 
-// executable reads a file of code. What a process has mapped is a regular file;
-// what has taken its path since may be a pipe, which nobody ends. The file stays
-// open as long as its code is attached to.
+// executable opens a file of code. What a process has mapped is a regular file, but its path may
+// since lead to a pipe, from which a read never returns. The file stays open as long as a probe
+// is attached to its code.
 func executable(path string) (*link.Executable, *os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
 		return nil, nil, err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG { // a device may not even be opened
+	if st.Mode&unix.S_IFMT != unix.S_IFREG { // even opening a device may have an effect
 		return nil, nil, fmt.Errorf("%s: %w", path, errNotRegular)
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -122,8 +121,8 @@ func executable(path string) (*link.Executable, *os.File, error) {
 
 var errNotRegular = errors.New("not a regular file")
 
-// stepProgram counts returns of 5 in the lowest byte: extended codes of
-// SQLITE_BUSY carry more above it.
+// stepProgram counts return values with 5 in the lowest byte: extended codes of SQLITE_BUSY have
+// more bits above it.
 func stepProgram(result int16, count int) asm.Instructions {
 	const sqliteBusy = 5
 	return asm.Instructions{
@@ -143,8 +142,8 @@ func stepProgram(result int16, count int) asm.Instructions {
 	}
 }
 
-// mappedCode returns the files whose code a process has mapped, those named
-// after SQLite first, as seen through the process's own root directory.
+// mappedCode returns the files whose code a process has mapped, as seen through its own root
+// directory, those named after SQLite first.
 func mappedCode(pid int) ([]string, error) {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
