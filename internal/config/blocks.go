@@ -8,13 +8,12 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// parts is a block by what stands in it: attributes and nested blocks, each as the
-// words it is written with. Spaces, comments and order do not count.
+// parts is the content of a block: attributes and nested blocks, each as its words in the source.
+// Spaces, comments and order do not count.
 type parts map[string]string
 
-// blocks returns the top-level blocks of a configuration by type and labels, as
-// "policy shrink". Those of JSON files are one each file: what is written in them is
-// compared as a whole.
+// blocks returns the top-level blocks of a configuration by type and labels, as "policy shrink".
+// A JSON file is one block: its text is compared as a whole.
 func (c *Config) blocks() map[string]parts {
 	all := map[string]parts{}
 	for name, f := range c.Files {
@@ -31,7 +30,7 @@ func (c *Config) blocks() map[string]parts {
 				all[key] = parts{}
 			}
 			for name, text := range partsOf(b.Body, f.Bytes) {
-				all[key][name] += text // of locals there may be several
+				all[key][name] += text // there may be several locals blocks
 			}
 		}
 	}
@@ -50,7 +49,7 @@ func partsOf(body *hclsyntax.Body, source []byte) parts {
 	return p
 }
 
-// words returns a place of a file as the words it is written with.
+// words returns a range of a file as its words.
 func words(r hcl.Range, source []byte) string {
 	if !r.CanSliceBytes(source) {
 		return ""
@@ -65,7 +64,7 @@ func words(r hcl.Range, source []byte) string {
 	return strings.Join(out, " ")
 }
 
-// differing returns the names of what is not the same in two blocks.
+// differing returns the names of the parts that differ between two blocks.
 func differing(a, b parts) (names []string) {
 	for name, text := range b {
 		if old, there := a[name]; !there || old != text {

@@ -9,9 +9,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/foreach"
 )
 
-// Changes says which databases, policies, windows, replicas and notifiers a
-// configuration adds to the one before it (+) and takes away (-), and which blocks it
-// changes (~) in what, one a line. Values are not shown.
+// Changes lists, one per line, the databases, policies, windows, replicas and notifiers that a
+// configuration adds to the one before it (+) and removes (-), and the parts of blocks that it
+// changes (~). It shows no values.
 func Changes(before, after *Config) []string {
 	var changes []string
 	compare := func(what string, old, now []string) {
@@ -51,7 +51,7 @@ func Changes(before, after *Config) []string {
 	return changes
 }
 
-// changedInstances names the policies of a for_each that are given something else.
+// changedInstances names the policies of a for_each whose values have changed.
 func changedInstances(before, after *Config) (changes []string) {
 	old := map[string]*foreach.Instance{}
 	for _, p := range before.Policies.Policies {
@@ -65,7 +65,7 @@ func changedInstances(before, after *Config) (changes []string) {
 	return changes
 }
 
-// madeOf says which policies a block with for_each stands for.
+// madeOf says which policies a block with for_each expands to.
 func (c *Config) madeOf(block string) string {
 	var names []string
 	for _, p := range c.Policies.Policies {
@@ -79,7 +79,7 @@ func (c *Config) madeOf(block string) string {
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-// listed are the kinds of block that are compared by name.
+// listed has the kinds of block that are compared by name.
 var listed = []string{"database", "policy", "window", "replica", "notifier"}
 
 func (c *Config) databaseNames() (names []string) {

@@ -1,6 +1,6 @@
-// Package config turns configuration files into domain values, once and
-// strictly: what it returns has been checked for syntax, names, units, ranges
-// and contradictions, and every error names its place in the file.
+// Package config turns configuration files into domain values, once and strictly: its results have
+// been checked for syntax, names, units, ranges and contradictions, and every error names its
+// place in the file.
 package config
 
 import (
@@ -28,10 +28,10 @@ type Config struct {
 	Policies  *policy.Set
 	Files     map[string]*hcl.File // sources, for diagnostics
 
-	env *environment // what the configuration read of its surroundings; nil for Default
+	env *environment // what the configuration read from environment and files; nil for Default
 }
 
-// Server is the daemon itself.
+// Server configures the daemon itself.
 type Server struct {
 	Listen   string `json:"listen"`    // TCP address of the read-only pages
 	Admin    string `json:"admin"`     // "unix://" and the path of the admin socket
@@ -40,15 +40,15 @@ type Server struct {
 	AllowEmpty bool `json:"allow_empty,omitempty"` // a reload may leave no database
 }
 
-// Uploads bounds what all replicas together send.
+// Uploads limits what all replicas together send.
 type Uploads struct {
 	AtOnce    int   `json:"at_once,omitempty"`   // large files at a time; 0: the default
-	Bandwidth int64 `json:"bandwidth,omitempty"` // bytes a second; 0: as fast as the line
+	Bandwidth int64 `json:"bandwidth,omitempty"` // bytes per second; 0: unlimited
 }
 
-// DefaultServer is the server where the configuration says nothing. A unit of systemd, and
-// an image, say by STATE_DIRECTORY and RUNTIME_DIRECTORY which directories are there to be
-// written; of several, joined by colons, the first is meant.
+// DefaultServer returns the server settings that the configuration does not set. A systemd unit, or
+// an image, sets STATE_DIRECTORY and RUNTIME_DIRECTORY to the directories that may be written to; if
+// one has several, separated by colons, the first is used.
 func DefaultServer(env func(string) (string, bool)) Server {
 	directory := func(name, otherwise string) string {
 		value, _ := env(name)
@@ -64,34 +64,34 @@ func DefaultServer(env func(string) (string, bool)) Server {
 	}
 }
 
-// Database is one database block: one file, or a pattern that names many.
+// Database is one database block: one file, or a pattern that matches many.
 type Database struct {
 	Name        string            `json:"name"` // the block's label
 	Path        string            `json:"path,omitempty"`
 	Glob        string            `json:"glob,omitempty"`
-	Exclude     []string          `json:"exclude,omitempty"` // patterns of paths that the glob leaves out
+	Exclude     []string          `json:"exclude,omitempty"` // patterns of paths that the glob skips
 	Labels      map[string]string `json:"labels,omitempty"`
 	ReplicateTo []string          `json:"replicate_to,omitempty"` // replica names, as "s3.main"
 	Restart     Restart           `json:"restart"`
 	Range       hcl.Range         `json:"-"`
 
-	nameTemplate *template // of the databases of a glob; nil: made from the label and what the pattern matched
+	nameTemplate *template // names the databases of a glob; nil: the name comes from the label and the wildcards' text
 }
 
-// Restart bounds the live WAL of a database that is replicated.
+// Restart limits the live WAL of a replicated database.
 type Restart struct {
 	At          int64         `json:"at"` // bytes
 	StallBudget time.Duration `json:"stall_budget"`
 }
 
-// DefaultRestart is the soft restart where the configuration says nothing.
+// DefaultRestart is the soft restart that the configuration does not set.
 func DefaultRestart() Restart { return Restart{At: 32e6, StallBudget: 50 * time.Millisecond} }
 
-// Notifier is where notifications go.
+// Notifier is a destination of notifications.
 type Notifier struct {
 	Name   string         `json:"name"` // "webhook.ops"
 	Type   string         `json:"type"`
-	Target channel.Target `json:"-"` // prints as its name: addresses carry tokens
+	Target channel.Target `json:"-"` // prints as its name, because addresses contain tokens
 	Range  hcl.Range      `json:"-"`
 }
 
@@ -107,16 +107,16 @@ type DatabaseTarget struct {
 	Glob     bool              `json:"-"` // the block has a glob
 }
 
-// ReplicaTarget is where one database is replicated to.
+// ReplicaTarget is the place to which one database is replicated.
 type ReplicaTarget struct {
 	Name          string        `json:"name"` // "s3.main"
 	Type          string        `json:"type"` // s3 or file
 	SyncEvery     time.Duration `json:"sync_every"`
 	SnapshotEvery time.Duration `json:"snapshot_every"`
-	SnapshotFull  time.Duration `json:"snapshot_full_every"` // the longest that one full copy is built on
+	SnapshotFull  time.Duration `json:"snapshot_full_every"` // the longest time until the next full copy
 	RetentionKeep time.Duration `json:"retention_keep"`
-	// The ages at which restore points of every sync, of every 30 s and of every 5 min
-	// may go, in this order; 0: not before RetentionKeep. nil: none goes.
+	// The ages at which restore points of every sync, of every 30 s and of every 5 min may be deleted,
+	// in this order; 0: not before RetentionKeep. nil: none is.
 	RetentionThin []time.Duration `json:"retention_thin,omitempty"`
 	VerifyEvery   time.Duration   `json:"verify_every"` // 0: never
 	S3            S3              `json:"s3,omitzero"`
@@ -130,7 +130,7 @@ type S3 struct {
 	Region    string `json:"region,omitempty"`
 	Endpoint  string `json:"endpoint,omitempty"`   // "": the provider's own
 	PathStyle bool   `json:"path_style,omitempty"` // the bucket is a part of the path
-	// path_style = false was said: the bucket is a part of the host's name. Neither: as the provider wants it
+	// path_style = false was set: the bucket is part of the host name. If neither is set, the provider decides
 	HostStyle    bool   `json:"host_style,omitempty"`
 	CAFile       string `json:"ca_file,omitempty"`
 	AccessKey    Secret `json:"access_key,omitempty"` // "": the SDK's default chain
@@ -138,12 +138,12 @@ type S3 struct {
 	SessionToken Secret `json:"session_token,omitempty"`
 }
 
-// File is a directory of this machine, or one mounted on it.
+// File is a directory on this machine, local or mounted.
 type File struct {
 	Dir string `json:"dir"` // absolute
 }
 
-// Secret is text that prints as "(secret)" wherever it is printed.
+// Secret is text that prints as "(secret)" in every format.
 type Secret string
 
 // Reveal returns the text itself, for the one place that needs it.

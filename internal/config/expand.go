@@ -18,7 +18,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/lookup"
 )
 
-// maxMatches bounds what one glob may match.
+// maxMatches limits how many files one glob may match.
 const maxMatches = 20000
 
 func (l *loading) database(b *hcl.Block) {
@@ -89,8 +89,8 @@ func (l *loading) place(d *Database, a hcl.Attributes, b *hcl.Block) {
 	}
 }
 
-// goodName refuses names that would be trouble as a file name, a key in a
-// bucket or a metric's label.
+// goodName rejects names that would cause problems as a file name, as a key in a bucket or as the
+// label of a metric.
 func goodName(name string) error {
 	bad := func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) || r == utf8.RuneError }
 	switch {
@@ -104,9 +104,9 @@ func goodName(name string) error {
 	return nil
 }
 
-// Expand finds the databases that exist for the globs now, names each, and
-// renders its replicas. What is in contradiction is left out and reported in
-// the error; the targets returned beside it are good.
+// Expand finds the databases that exist for the globs now, names each, and renders its replicas.
+// Databases that contradict each other are left out and reported in the error; the targets returned
+// with it are good.
 func (c *Config) Expand() ([]DatabaseTarget, error) {
 	targets, leftOut := c.ExpandAround(nil, lookup.New())
 	var errs []error
@@ -116,24 +116,24 @@ func (c *Config) Expand() ([]DatabaseTarget, error) {
 	return targets, errors.Join(errs...)
 }
 
-// Known is a database that a glob found earlier, or, where it is a path only, would find.
+// Known is a database that a glob found earlier or, if it has only a path, would find.
 type Known struct {
 	Name  string `json:"name"`
 	Path  string `json:"path"`
 	Block string `json:"block"` // the label of the block with the glob
 }
 
-// LeftOut is what the configuration names and nobody watches.
+// LeftOut is something that the configuration names but that is not watched.
 type LeftOut struct {
 	Place string // a path, or a directory of too many files
 	Why   string
 	Count int // of files
 }
 
-// ExpandAround is Expand where some databases are watched already. Each of them
-// stays, by its name and whether its file is there or not, while its block's glob
-// could have found it; newcomers that are in contradiction to it are left out. Files on a
-// disk that does not answer are not waited for: what is watched already stays.
+// ExpandAround is Expand when some databases are already watched. Each of them stays, under its name
+// and whether its file exists or not, as long as its block's glob could have found it; new databases
+// that contradict it are left out. It does not wait for files on a disk that does not answer: what is
+// already watched stays.
 func (c *Config) ExpandAround(known []Known, disks *lookup.Disks) ([]DatabaseTarget, []LeftOut) {
 	x := &expansion{cfg: c, disks: disks, names: map[string]string{}, inodes: map[inode]string{}, paths: map[string]bool{},
 		places: map[string]string{}, above: map[string]string{}}
@@ -173,19 +173,19 @@ func (c *Config) ExpandAround(known []Known, disks *lookup.Disks) ([]DatabaseTar
 	return x.targets, x.leftOut
 }
 
-// fits reports whether the block's glob stands for a path that nobody else has.
+// fits reports whether the block's glob matches a path that belongs to no other database.
 func (x *expansion) fits(d Database, path string) bool {
 	match, err := filepath.Match(d.Glob, path)
 	return err == nil && match && !x.paths[filepath.Clean(path)] && !x.cfg.ours(path) && !sideFile(path) &&
 		!d.excludes(path)
 }
 
-// excludes reports whether the block leaves a match of its glob out.
+// excludes reports whether the block excludes a match of its glob.
 func (d Database) excludes(path string) bool {
 	return slices.ContainsFunc(d.Exclude, func(p string) bool { match, _ := filepath.Match(p, path); return match })
 }
 
-// Unmatched returns the globs that match no file now.
+// Unmatched returns the globs that currently match no file.
 func (c *Config) Unmatched() []Database {
 	var out []Database
 	disks := lookup.New()
@@ -199,8 +199,8 @@ func (c *Config) Unmatched() []Database {
 	return out
 }
 
-// matches returns the files a glob stands for, without SQLite's side files and
-// what lies in our own state directory, and what of it cannot be looked at.
+// matches returns the files that a glob matches, without SQLite's side files and without those in our
+// own state directory, and the parts that cannot be examined.
 func (c *Config) matches(glob string, disks *lookup.Disks) ([]string, []LeftOut, error) {
 	all, hung, err := disks.Glob(glob)
 	if err != nil {
@@ -220,8 +220,8 @@ func (c *Config) matches(glob string, disks *lookup.Disks) ([]string, []LeftOut,
 	return kept, leftOut, nil
 }
 
-// share keeps at most limit of the paths. Where there are more, each directory has
-// the same share, so that one full of files takes nothing from the others.
+// share keeps at most limit of the paths. If there are more, each directory gets the same share, so
+// that one full of files takes nothing from the others.
 func share(paths []string, limit int) (kept []string, leftOut []LeftOut) {
 	if len(paths) <= limit {
 		return paths, nil
@@ -230,7 +230,7 @@ func share(paths []string, limit int) (kept []string, leftOut []LeftOut) {
 	for _, path := range paths {
 		count[filepath.Dir(path)]++
 	}
-	// What small directories do not use is for the larger ones.
+	// The share that small directories do not use goes to the larger ones.
 	sizes := slices.Sorted(maps.Values(count))
 	quota, room := 0, limit
 	for i, n := range sizes {
@@ -256,7 +256,7 @@ func share(paths []string, limit int) (kept []string, leftOut []LeftOut) {
 	return kept, leftOut
 }
 
-// fixedPart returns the directory in which a glob looks.
+// fixedPart returns the directory in which a glob begins to search.
 func fixedPart(glob string) string {
 	fixed := filepath.Dir(glob)
 	for strings.ContainsAny(fixed, `*?[\`) {
@@ -265,16 +265,16 @@ func fixedPart(glob string) string {
 	return fixed
 }
 
-// within refuses a match that a link leads out of its directory: who may write there
-// could otherwise have any file watched, and replicated, under a name of theirs.
+// within rejects a match that a link leads out of its directory. Otherwise anybody who can write there
+// could make us watch and replicate any file, under a name of their choice.
 func within(glob, path string, disks *lookup.Disks) error {
 	fixed := fixedPart(glob)
 	target, err := disks.Resolve(path)
 	if errors.Is(err, lookup.ErrHung) {
-		return err // it may be the file of another one
+		return err // the file may belong to another user
 	}
 	if err != nil {
-		return nil // gone, or not to be read: told when it is opened
+		return nil // it is gone or unreadable: reported when it is opened
 	}
 	resolved, err := disks.Resolve(fixed)
 	if err != nil {
@@ -304,7 +304,7 @@ func sideFile(path string) bool {
 
 type inode struct{ dev, ino uint64 }
 
-// expansion collects targets and what forbids others.
+// expansion collects targets and what conflicts with further ones.
 type expansion struct {
 	cfg     *Config
 	disks   *lookup.Disks
@@ -314,10 +314,10 @@ type expansion struct {
 	inodes  map[inode]string  // file → path
 	paths   map[string]bool
 	places  map[string]string // location → database that replicates to it
-	above   map[string]string // location → a database that replicates to somewhere within it
+	above   map[string]string // location → a database that replicates to a place inside it
 }
 
-// ancestors returns a location and everything that contains it.
+// ancestors returns a location and all locations that contain it.
 func ancestors(location string) []string {
 	var out []string
 	for i, c := range location {
@@ -328,7 +328,7 @@ func ancestors(location string) []string {
 	return out
 }
 
-// conflict returns which database replicates to a location, above or below it.
+// conflict returns the database that replicates to a location, or to one above or below it.
 func (x *expansion) conflict(location string) string {
 	for _, l := range ancestors(location) {
 		if other, taken := x.places[l]; taken {
@@ -399,7 +399,7 @@ func (x *expansion) complete(t *DatabaseTarget, d Database) error {
 	return nil
 }
 
-// nameOf names the database at a path.
+// nameOf returns a name for the database at a path.
 func (d Database) nameOf(path string) (string, error) {
 	name := d.Name
 	switch {
@@ -409,7 +409,7 @@ func (d Database) nameOf(path string) (string, error) {
 			return "", err
 		}
 	case d.Glob != "":
-		// What the wildcards stood for tells the matches apart.
+		// The text that the wildcards matched distinguishes the matches.
 		pattern, elements := strings.Split(filepath.Clean(d.Glob), "/"), strings.Split(path, "/")
 		for i := range min(len(pattern), len(elements)) {
 			if strings.ContainsAny(pattern[i], `*?[`) {
@@ -420,8 +420,8 @@ func (d Database) nameOf(path string) (string, error) {
 	return name, goodName(name)
 }
 
-// inodeOf looks without opening: closing a descriptor of a database would drop
-// this process's locks on it.
+// inodeOf uses stat and does not open the file: closing a descriptor of a database would drop this
+// process's locks on it.
 func (x *expansion) inodeOf(path string) (inode, bool) {
 	info, err := x.disks.Stat(path)
 	if err != nil {

@@ -30,9 +30,9 @@ type loading struct {
 	validations []validation // of the variables
 }
 
-// Load reads a configuration file or directory. env looks an environment
-// variable up. The configuration is of use only if no diagnostic is an error;
-// Files is filled in even then, for the snippets.
+// Load reads a configuration file or directory. env looks up an environment variable. The
+// configuration is usable only if no diagnostic is an error; Files is filled in even then, so that
+// diagnostics can quote it.
 func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostics) {
 	src, diags := read(path)
 	e := newEnvironment(env)
@@ -64,16 +64,16 @@ func Load(path string, env func(string) (string, bool)) (*Config, hcl.Diagnostic
 	return cfg, e.clean(append(diags, l.Diags...))
 }
 
-// sourceOf returns what quotes a range of a file, without the secrets in it.
+// sourceOf returns a function that quotes a range of a file, without the secrets in it.
 func sourceOf(files map[string]*hcl.File) func(hcl.Range) (string, bool) {
 	return func(r hcl.Range) (string, bool) {
 		return quote.Place(files[r.Filename], r)
 	}
 }
 
-// LoadTests reads the policy tests of a configuration that Load has read from
-// path: of off-peak.hcl those in off-peak_test.hcl, of a directory those in every
-// *_test.hcl. Their sources are added to Files.
+// LoadTests reads the policy tests of the configuration that Load has read from path: for
+// off-peak.hcl those in off-peak_test.hcl, for a directory those in every *_test.hcl. It adds their
+// sources to Files.
 func (c *Config) LoadTests(path string) ([]*policytest.Test, hcl.Diagnostics) {
 	names, err := listTests(path)
 	if err != nil {
@@ -145,7 +145,7 @@ func (l *loading) load(content *hcl.BodyContent) {
 	}
 }
 
-// define notes a named block and reports a second one of the same name.
+// define records a named block and reports a second one of the same name.
 func (l *loading) define(b *hcl.Block, key string) bool {
 	if first, dup := l.places[key]; dup {
 		l.Errorf(b.DefRange, "Duplicate "+b.Type, "There is a %s already, at %s:%d.", key, first.Filename, first.Start.Line)
@@ -191,8 +191,8 @@ func (l *loading) uploads(b *hcl.Block) {
 	l.cfg.Uploads.AtOnce = n
 }
 
-// Default returns the configuration for bare paths: each watched with the
-// built-in policies and, if a URL is given, replicated there.
+// Default returns the configuration for bare paths: each is watched with the built-in policies and, if
+// a URL is given, replicated there.
 func Default(paths []string, replicaURL string) (*Config, error) {
 	unset := func(string) (string, bool) { return "", false } // the caller knows where such a daemon may write
 	cfg := &Config{Server: DefaultServer(unset), Replicas: map[string]ReplicaTemplate{}, Notifiers: map[string]Notifier{},

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// asOnDisk returns a path with its elements spelled as the file system has them. All text
-// of a configuration is composed (NFC) when it is read, and the name of a file that was
-// made elsewhere need not be: the two look the same, and only one of them is there. What
-// is not there stays as it is written.
+// asOnDisk returns a path with its elements spelled as in the file system. All text of
+// a configuration is composed (NFC) when it is read, but the name of a file that was
+// created elsewhere may not be: the two look the same, and only one of them exists.
+// Elements that do not exist stay as they are written.
 func asOnDisk(path string) string {
 	plain := !strings.ContainsFunc(path, func(r rune) bool { return r >= 0x80 })
 	if plain || !filepath.IsAbs(path) {
-		return path // without a look at a disk, which may hang
+		return path // without access to a disk, which may hang
 	}
 	if _, err := os.Lstat(path); err == nil {
 		return path
@@ -27,7 +27,7 @@ func asOnDisk(path string) string {
 	return found
 }
 
-// spelled returns how a directory spells a name.
+// spelled returns a directory's spelling of a name.
 func spelled(dir, name string) string {
 	if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 		return name

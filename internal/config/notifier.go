@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
-// notifierAttributes is what a notifier of each type may have; "!" is required.
+// notifierAttributes has the attributes of each type of notifier; "!" means required.
 var notifierAttributes = map[string][]string{
 	"webhook":             {"url!", "allow_http", "headers", "secret", "template"},
 	"slack":               {"url!", "allow_http"},
@@ -26,8 +26,8 @@ var notifierAttributes = map[string][]string{
 	channel.HeartbeatType: {"url!", "fail_url", "allow_http", "every"},
 }
 
-// groupWait is for how long messages of one cause are gathered where the
-// configuration says nothing: what befalls many databases at once is seen within it.
+// groupWait is how long messages with one cause are collected unless the configuration says otherwise:
+// within that time, something that happens to many databases at once is noticed for all of them.
 const groupWait = 5 * time.Second
 
 func (l *loading) notifier(b *hcl.Block) {
@@ -74,7 +74,7 @@ func (l *loading) notifier(b *hcl.Block) {
 	l.cfg.Notifiers[name] = Notifier{Name: name, Type: typ, Target: t, Range: b.DefRange}
 }
 
-// defaultTLS is what a mail server's port asks for.
+// defaultTLS is the TLS mode that a mail server's port implies.
 func defaultTLS(host string) string {
 	if _, port, err := net.SplitHostPort(host); err == nil && port == "465" {
 		return "implicit"
@@ -82,7 +82,7 @@ func defaultTLS(host string) string {
 	return "starttls"
 }
 
-// blame returns the place of a notifier's address, or of the notifier.
+// blame returns the place of a notifier's address or, without one, of the notifier.
 func blame(b *hcl.Block, a hcl.Attributes) hcl.Range {
 	for _, name := range []string{"url", "smarthost", "command", "routing_key"} {
 		if a[name] != nil {
@@ -92,7 +92,7 @@ func blame(b *hcl.Block, a hcl.Attributes) hcl.Range {
 	return b.DefRange
 }
 
-// messaged returns the notifiers that a policy can name: a heartbeat is told nothing.
+// messaged returns the notifiers that a policy can name: a heartbeat receives no messages.
 func (c *Config) messaged() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(c.Notifiers)),
 		func(name string) bool { return c.Notifiers[name].Type == channel.HeartbeatType })

@@ -16,7 +16,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
-// Defaults of what a replica block leaves out.
+// Defaults of what a replica block does not set.
 const (
 	DefaultSyncEvery     = time.Second
 	DefaultSnapshotEvery = 24 * time.Hour
@@ -26,26 +26,26 @@ const (
 
 const year = 366 * 24 * time.Hour
 
-// ReplicaTemplate is one replica block: the same for every database but for
-// the prefix or directory, which may name the database.
+// ReplicaTemplate is one replica block. It is the same for every database except for the prefix or
+// directory, which may contain the database's name.
 type ReplicaTemplate struct {
 	Type  string
 	Name  string // with the type: "s3.main"
 	Range hcl.Range
 
-	target      ReplicaTarget  // all that does not depend on the database
+	target      ReplicaTarget  // everything that does not depend on the database
 	place       *template      // prefix or dir
-	fixed       *ReplicaTarget // from a URL
-	perDatabase bool           // a URL shared by several databases: each below it, by name
+	fixed       *ReplicaTarget // set if it comes from a URL
+	perDatabase bool           // a URL that several databases share: each goes below it, by name
 }
 
-// template is text that depends on a database.
+// template is text that may depend on a database.
 type template struct {
 	attr  *hcl.Attribute
 	scope *policy.Scope
 }
 
-// dbFacts returns the object that templates see as db.
+// dbFacts returns the object that templates read as db.
 func dbFacts(name, path cty.Value, labels map[string]string) map[string]cty.Value {
 	values := map[string]cty.Value{}
 	for k, v := range labels {
@@ -114,7 +114,7 @@ func (l *loading) replica(b *hcl.Block) {
 	l.cfg.Replicas[name] = r
 }
 
-// directory checks a dir as far as it can be told before there is a database.
+// directory checks a dir as far as that is possible before the databases are known.
 func (l *loading) directory(a *hcl.Attribute) {
 	if a == nil || l.Diags.HasErrors() {
 		return
@@ -122,7 +122,7 @@ func (l *loading) directory(a *hcl.Attribute) {
 	at := func(name string) string {
 		dir, err := (&template{attr: a, scope: l.Scope}).render(dbFacts(cty.StringVal(name), cty.StringVal("/"+name), nil))
 		if err != nil {
-			return "/" // it reads labels, say: told when there are databases
+			return "/" // it reads labels, for instance: checked when the databases are known
 		}
 		return dir
 	}
@@ -151,7 +151,7 @@ func (l *loading) schedules(r *ReplicaTemplate, content *hcl.BodyContent, b *hcl
 	}
 }
 
-// snapshot reads the block, which may be nil. Whoever says every alone means full copies.
+// snapshot reads the block, which may be nil. If only every is set, it means full copies.
 func (l *loading) snapshot(t *ReplicaTarget, b *hcl.Block) {
 	t.SnapshotEvery, t.SnapshotFull = DefaultSnapshotEvery, DefaultSnapshotFull
 	if b == nil {
@@ -168,8 +168,8 @@ func (l *loading) snapshot(t *ReplicaTarget, b *hcl.Block) {
 	}
 }
 
-// thinning are the attributes of retention that let restore points become coarser
-// with age, in the order of ReplicaTarget.RetentionThin.
+// thinning has the attributes of retention that make restore points coarser with age, in the order of
+// ReplicaTarget.RetentionThin.
 var thinning = []string{"every_sync", "every_30s", "every_5m"}
 
 // retention reads the block, which may be nil.
@@ -230,7 +230,7 @@ func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
 	return s
 }
 
-// For returns the replica of one database.
+// For returns the replica for one database.
 func (r ReplicaTemplate) For(name, dbPath string, labels map[string]string) (ReplicaTarget, error) {
 	if r.fixed != nil {
 		t := *r.fixed
@@ -257,7 +257,7 @@ func (r ReplicaTemplate) For(name, dbPath string, labels map[string]string) (Rep
 
 func join(prefix, name string) string { return strings.Trim(prefix+"/"+name, "/") }
 
-// normal brings the place into one form, so that equal places are equal.
+// normal normalizes the place, so that equal places compare as equal.
 func (t ReplicaTarget) normal() (ReplicaTarget, error) {
 	if t.Type == "file" {
 		t.S3 = S3{}
@@ -268,7 +268,7 @@ func (t ReplicaTarget) normal() (ReplicaTarget, error) {
 		return t, nil
 	}
 	t.File = File{}
-	t.S3.Prefix = norm.NFC.String(strings.Trim(t.S3.Prefix, "/")) // as all text of a configuration is
+	t.S3.Prefix = norm.NFC.String(strings.Trim(t.S3.Prefix, "/")) // like all text of a configuration
 	for _, element := range strings.Split(t.S3.Prefix, "/") {
 		if element == "." || element == ".." || element == "" && t.S3.Prefix != "" {
 			return t, fmt.Errorf("replica %s: the prefix %q has an element %q", t.Name, t.S3.Prefix, element)
@@ -277,8 +277,8 @@ func (t ReplicaTarget) normal() (ReplicaTarget, error) {
 	return t, nil
 }
 
-// location returns what two replicas must not share: store and place, the
-// place ending in a slash so that one inside another shows as a prefix.
+// location returns what two replicas must not share: the store and the place. The place ends in a
+// slash, so that one inside another has it as a prefix.
 func (t ReplicaTarget) location() string {
 	if t.Type == "file" {
 		return "file://" + strings.TrimSuffix(t.File.Dir, "/") + "/"

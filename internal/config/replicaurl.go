@@ -8,11 +8,10 @@ import (
 	"strings"
 )
 
-// ParseReplicaURL reads file:///dir or
-// s3://bucket/prefix?endpoint=…&region=…&path_style=true. The credentials are
-// those of the SDK's default chain. Nothing of it is passed over: a word that is not
-// understood would lead to another store or directory than the one that is meant. An
-// error never repeats the URL's credentials.
+// ParseReplicaURL reads file:///dir or s3://bucket/prefix?endpoint=…&region=…&path_style=true. The
+// credentials come from the SDK's default chain. Nothing in the URL is ignored: a parameter that is
+// not understood might be meant to lead to another store or directory. An error never repeats
+// the URL's credentials.
 func ParseReplicaURL(s string) (ReplicaTarget, error) {
 	t, err := parseReplicaURL(s)
 	if err != nil {
@@ -21,8 +20,8 @@ func ParseReplicaURL(s string) (ReplicaTarget, error) {
 	return t.normal()
 }
 
-// withoutCredentials is the URL as it may be printed: nothing of what is before an @,
-// wherever that stands, and none of the parameters.
+// withoutCredentials returns the URL in a form that may be printed: without anything before an @,
+// wherever that is, and without parameters.
 func withoutCredentials(s string) string {
 	scheme, rest, found := strings.Cut(s, "://")
 	if !found {
@@ -74,7 +73,7 @@ func parseReplicaURL(s string) (ReplicaTarget, error) {
 	return t, s3Query(&t.S3, u.RawQuery, len(s)-len(u.RawQuery))
 }
 
-// checkText refuses what the library would cut off or replace in silence.
+// checkText rejects what the library would silently cut off or replace.
 func checkText(s string) error {
 	for i, r := range s {
 		switch {
@@ -105,7 +104,7 @@ func checkFileURL(s string, u *url.URL) error {
 	return nil
 }
 
-// s3Query reads the parameters, of which the first begins after so many characters.
+// s3Query reads the parameters; the first begins after the given number of characters.
 func s3Query(s *S3, query string, at int) error {
 	seen := map[string]bool{}
 	for pair := range strings.SplitSeq(query, "&") {
@@ -158,8 +157,8 @@ func s3Parameter(s *S3, name, value string) error {
 	return nil
 }
 
-// checkEndpoint says what is wrong with the address of a server; "" is the
-// provider's own. It repeats no credentials.
+// checkEndpoint returns what is wrong with the address of a server; "" means the provider's own. It
+// repeats no credentials.
 func checkEndpoint(endpoint string) error {
 	if endpoint == "" {
 		return nil
@@ -191,7 +190,7 @@ func checkEndpoint(endpoint string) error {
 	return nil
 }
 
-// URL returns the address by which commands reach the replica: what ParseReplicaURL reads,
+// URL returns the address by which commands reach the replica, in the form that ParseReplicaURL reads:
 // without credentials and without a ca_file, which no URL has.
 func (t ReplicaTarget) URL() string {
 	if t.Type == "file" {

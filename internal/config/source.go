@@ -20,33 +20,33 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/limits"
 )
 
-// Bounds of what is parsed. The parser recurses: deep nesting overflows the
-// stack, which no program survives, so the bytes are judged first.
+// Limits of what is parsed. The parser recurses, and deep nesting overflows the stack, which no
+// program survives. So the bytes are checked first.
 const (
 	maxFileSize = 1 << 20
 	maxNesting  = 200
 	maxFiles    = 1000
 )
 
-// source is the files of a configuration, parsed.
+// source has the parsed files of a configuration.
 type source struct {
 	bodies []hcl.Body
 	files  map[string]*hcl.File
-	loose  []string // files that others than the owner may read
+	loose  []string // files that users other than the owner may read
 }
 
-// ErrUnreadable marks diagnostics of files that could not be read at all,
-// through Diagnostic.Extra.
+// ErrUnreadable marks diagnostics about files that could not be read at all, through
+// Diagnostic.Extra.
 var ErrUnreadable = errors.New("cannot be read")
 
-// Unreadable reports whether a diagnostic says that a file could not be read,
-// rather than what is wrong in it.
+// Unreadable reports whether a diagnostic says that a file could not be read, rather
+// than what is wrong in it.
 func Unreadable(diags hcl.Diagnostics) bool {
 	return slices.ContainsFunc(diags, func(d *hcl.Diagnostic) bool { return d.Extra == ErrUnreadable })
 }
 
-// read parses a file, or every *.hcl and *.hcl.json of a directory except
-// policy tests. The order of the files has no meaning.
+// read parses a file, or every *.hcl and *.hcl.json of a directory except policy tests. The order of
+// the files does not matter.
 func read(path string) (*source, hcl.Diagnostics) {
 	src := &source{files: map[string]*hcl.File{}}
 	names, err := list(path)
@@ -96,7 +96,7 @@ func list(path string) ([]string, error) {
 	return names, nil
 }
 
-// testSuffix ends the names of files that hold policy tests.
+// testSuffix is the end of the names of files with policy tests.
 const testSuffix = "_test.hcl"
 
 // listTests returns the files with the tests of a configuration.
@@ -144,8 +144,8 @@ func (src *source) parse(parser *hclparse.Parser, name string) hcl.Diagnostics {
 	return diags
 }
 
-// readFile reads a regular file up to the bound. A FIFO must not block us, so
-// it is opened without waiting and looked at before it is read.
+// readFile reads a regular file up to the limit. A FIFO must not block us, so it opens the file
+// without waiting and checks its type before it reads.
 func readFile(name string) ([]byte, os.FileMode, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|nonblock, 0)
 	if err != nil {
@@ -169,8 +169,8 @@ func readFile(name string) ([]byte, os.FileMode, error) {
 	return data, info.Mode(), nil
 }
 
-// sane judges a file before it is parsed: text, not nested too deep. Brackets
-// in strings and comments are counted too, which errs on the safe side.
+// sane checks a file before it is parsed: it must be text, and not nested too deeply. Brackets in
+// strings and comments count too, which is on the safe side.
 func sane(name string, data []byte) (hclsyntax.Tokens, hcl.Diagnostics) {
 	at := func(i int, summary, format string, args ...any) (hclsyntax.Tokens, hcl.Diagnostics) {
 		pos := position(data, i)
@@ -203,20 +203,20 @@ func sane(name string, data []byte) (hclsyntax.Tokens, hcl.Diagnostics) {
 		}
 	}
 	if strings.HasSuffix(name, ".json") {
-		return nil, saneJSON(name, data) // what its strings hold is judged when they are parsed
+		return nil, saneJSON(name, data) // the content of its strings is checked when they are parsed
 	}
 	tokens, _ := hclsyntax.LexConfig(data, name, hcl.InitialPos)
 	return tokens, limits.CheckDepth(tokens)
 }
 
-// saneJSON refuses numbers beyond all bounds.
+// saneJSON rejects numbers of excessive size.
 func saneJSON(name string, data []byte) hcl.Diagnostics {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
 	for {
 		token, err := d.Token()
 		if err != nil {
-			return nil // the parser says it better
+			return nil // the parser's message is better
 		}
 		text := fmt.Sprint(token)
 		if limits.HugeNumber(text) {
@@ -228,14 +228,14 @@ func saneJSON(name string, data []byte) hcl.Diagnostics {
 	}
 }
 
-// position returns the line and column of a byte.
+// position returns the line and column of an offset.
 func position(data []byte, i int) hcl.Pos {
 	line := bytes.Count(data[:i], []byte("\n"))
 	begin := bytes.LastIndexByte(data[:i], '\n') + 1
 	return hcl.Pos{Line: line + 1, Column: i - begin + 1, Byte: i}
 }
 
-// ReadSource reads one configuration file within the bounds that Load keeps.
+// ReadSource reads one configuration file within the limits of Load.
 func ReadSource(name string) ([]byte, os.FileMode, hcl.Diagnostics) {
 	data, mode, err := readFile(name)
 	if err != nil {

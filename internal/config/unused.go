@@ -9,8 +9,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
-// unused warns of what nothing refers to: a replica that no database goes to is a backup
-// that somebody believes in.
+// unused warns about blocks that nothing refers to: a replica that no database uses looks like a
+// backup, and is none.
 func (l *loading) unused() {
 	used := map[string][]string{"window": l.cfg.Policies.WindowsRead()}
 	for _, d := range l.cfg.Databases {
@@ -33,7 +33,7 @@ func (l *loading) unused() {
 			" into one")
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.cfg.Notifiers)) {
-		if n := l.cfg.Notifiers[name]; n.Type != channel.HeartbeatType { // that one no policy names
+		if n := l.cfg.Notifiers[name]; n.Type != channel.HeartbeatType { // no policy names a heartbeat
 			warn("notifier", name, n.Range, "it is told nothing. Write notify = [notifier."+name+"] into a policy")
 		}
 	}

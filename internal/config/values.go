@@ -14,10 +14,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/marks"
 )
 
-// variablePrefix begins the environment variables that set a variable block.
+// variablePrefix is the prefix of environment variables that set a variable block.
 const variablePrefix = "SQLWATCH_VAR_"
 
-// variables evaluates the variable blocks: from the environment, else the default.
+// variables evaluates the variable blocks: from the environment, or else the default.
 func (l *loading) variables(blocks hcl.Blocks) {
 	values := map[string]cty.Value{}
 	for _, b := range blocks {
@@ -68,14 +68,14 @@ func (l *loading) variables(blocks hcl.Blocks) {
 	l.Scope.Variables["var"] = object(values)
 }
 
-// validation is what must hold of a variable.
+// validation is a condition that a variable must meet.
 type validation struct {
 	variable string
 	block    *hcl.Block
 }
 
-// validate looks whether the values of variables are what their validations ask for. The
-// conditions may read every variable and local.
+// validate checks the values of variables against their validations. The conditions may read every
+// variable and local.
 func (l *loading) validate() {
 	for _, v := range l.validations {
 		a := l.Content(v.block.Body, hcldecode.Attributes("condition!", "error_message!")).Attributes
@@ -112,7 +112,7 @@ func (l *loading) validate() {
 	}
 }
 
-// comesFrom says where the value of a variable is from, if that is not the file.
+// comesFrom says where the value of a variable comes from, if that is not the file.
 func (l *loading) comesFrom(variable string) string {
 	if _, set := l.env.lookup(variablePrefix + variable); set {
 		return " (The value is that of the environment variable " + variablePrefix + variable + ".)"
@@ -127,8 +127,8 @@ func object(values map[string]cty.Value) cty.Value {
 	return cty.ObjectVal(values)
 }
 
-// locals evaluates the attributes of all locals blocks, each after those it
-// refers to. A cycle is reported with its path.
+// locals evaluates the attributes of all locals blocks, each after those that it refers to. It reports
+// a cycle with its path.
 func (l *loading) locals(blocks hcl.Blocks) {
 	o := &ordering{loading: l, attrs: map[string]*hcl.Attribute{}, done: map[string]bool{}, values: map[string]cty.Value{}}
 	var names []string
@@ -152,7 +152,7 @@ func (l *loading) locals(blocks hcl.Blocks) {
 	}
 }
 
-// ordering evaluates locals depth first.
+// ordering evaluates locals depth-first.
 type ordering struct {
 	*loading
 	attrs  map[string]*hcl.Attribute
