@@ -128,7 +128,7 @@ func (w WAL) LagFrames() uint32 {
 type Readers struct {
 	Active        int       `json:"active"`                // read marks that others hold
 	OldestFrame   uint32    `json:"oldest_frame"`          // lowest held mark; meaningful when Active > 0
-	PinnedSince   time.Time `json:"pinned_since,omitzero"` // since when such a mark has been below the head; zero: there is none
+	PinnedSince   time.Time `json:"pinned_since,omitzero"` // a mark has been below the head since then; zero: none is
 	OldestPID     int       `json:"oldest_pid,omitempty"`
 	OldestCommand string    `json:"oldest_command,omitempty"`
 	Share         float64   `json:"share"` // of recent samples, 0 to 1, that found such a mark held
