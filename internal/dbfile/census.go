@@ -74,9 +74,9 @@ func (c *census) of(company *company, database inode, old age) (u users, err err
 
 // Waiting returns the processes that have the database open for writing without a lock on it, and when they were
 // seen. It finds connections that have not read yet, and those that are refused their first lock: the VFS unix-excl
-// asks for an exclusive one, and while we share the file it shows nowhere else. It is for a caller that is
-// connected although nobody else is; a census serves it for a second or two, and with again, for a caller that has
-// found a process, for less.
+// asks for an exclusive one, and while we share the file it shows nowhere else. It is for a caller that is connected
+// although nobody else is. A census is reused for one to two seconds, and for less with again, which is for a caller
+// that has already found a process.
 func Waiting(f *Files, again bool) (pids []int, at time.Time, err error) {
 	database, err := f.held(&f.database, ErrEmpty)
 	if err != nil {
@@ -221,8 +221,8 @@ func (o *opener) judge() (kind ForeignKind, found bool) {
 	return 0, false
 }
 
-// indexed reports whether the process holds DMS, or the byte of those who stand back, on the wal-index that we see:
-// a connection of ours then shares it. Such a process has lost its lock on the main file, or stands back, as
+// indexed reports whether the process holds DMS, or the byte of a process that stands back, on the wal-index that we
+// see: a connection of ours then shares it. Such a process has lost its lock on the main file, or stands back, as
 // another sqlwatch does for processes that want the file for themselves.
 func (o *opener) indexed() bool {
 	ours, there, err := statPath(strings.TrimSuffix(o.walPath, "-wal") + "-shm")

@@ -109,7 +109,7 @@ func (f *Files) Others() (attached bool, err error) {
 	}
 	var dms Holder
 	if shm != nil {
-		if dms, err = other(shm, shmDMS, 2); err != nil { // DMS, and the byte of those who stand back
+		if dms, err = other(shm, shmDMS, 2); err != nil { // DMS, and the byte of a process that stands back
 			return false, err
 		}
 	}

@@ -269,7 +269,7 @@ func replace(held *descriptor, path string) (_ *descriptor, changed bool, st uni
 func (f *Files) sweepRetired() {
 	kept := f.retired[:0]
 	for _, d := range f.retired {
-		var used [2]Holder // DMS, and the byte of those who stand back
+		var used [2]Holder // DMS, and the byte of a connection that stands back
 		if err := d.queryLocks(f.pid, shmDMS, used[:]); err != nil || used[0].Held || used[1].Held {
 			kept = append(kept, d)
 			continue

@@ -11,7 +11,7 @@ const WALIndexSize = 136
 
 const (
 	walIndexCopy    = 48 // bytes of each of the two copies of the header
-	walIndexSummed  = 40 // of which so many are covered by the checksum
+	walIndexSummed  = 40 // the number of these bytes that the checksum covers
 	walIndexVersion = 3007000
 )
 

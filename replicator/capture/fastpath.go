@@ -34,7 +34,7 @@ func (c *Capture) fastPath(now time.Time) (Progress, bool) {
 		c.tail.Batch.Spilled() {
 		return Progress{}, false
 	}
-	// To report that everything is captured, first make sure that these are the files, and who uses them.
+	// Before reporting that everything is captured, check that these are still the files, and who uses them.
 	change, st, err := c.files.Look()
 	if err != nil || change.Database || st.DatabaseInode != c.state.Position().Inode ||
 		c.hold.isOpen() && (change.WAL || change.Shm) {

@@ -136,7 +136,7 @@ func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bo
 		}
 		before := r.tail.Head.Change
 		outcome, err := r.copyAndBackfill(ctx, time.Minute, r.hold.advance)
-		if err != nil || r.hold.zero { // on READ0: somebody backfilled everything
+		if err != nil || r.hold.zero { // on READ0: another process backfilled everything
 			return false, false, err
 		}
 		if outcome == sqlite.OutcomeContended { // the mark was not moved

@@ -54,9 +54,9 @@ func (f *Found) Ship(page uint32, data []byte) error {
 	return err
 }
 
-// ReadMain reads a main file of so many pages, in portions of so many bytes, and calls before ahead of each. It adds
-// each page's checksum to sums, and ships the pages whose checksum is not the known one. It ends early where the file
-// does: the file may have shrunk meanwhile.
+// ReadMain reads the given number of pages of a main file, in portions of portion bytes, and calls before ahead of
+// each portion. It adds each page's checksum to sums, and ships the pages whose checksum is not the known one. It
+// ends early where the file does: the file may have shrunk meanwhile.
 func (f *Found) ReadMain(
 	main io.ReaderAt, pageSize int, pages uint32, portion int, sums *pagesums.Writer,
 	known func() (ltx.Checksum, error), before func() error,
@@ -98,8 +98,8 @@ func (f *Found) ReadMain(
 	return nil
 }
 
-// Patch turns the sums of what was read into those of the resulting database of so many pages, in which pages from
-// the WAL replace those of the main file. Errors: ErrMissing.
+// Patch turns the sums of what was read into those of the resulting database, which has the given number of pages:
+// pages from the WAL replace those of the main file. Errors: ErrMissing.
 func (f *Found) Patch(sums *pagesums.Writer, pageSize int, pages uint32) error {
 	lock := ltx.LockPgno(uint32(pageSize))
 	for page := sums.Pages() + 1; page <= pages; page++ {

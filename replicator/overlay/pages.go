@@ -40,7 +40,7 @@ type Pages struct {
 	file   *durable.File // nil until it is needed
 }
 
-// NewPages returns a place for pages of so many bytes.
+// NewPages returns a store for pages of pageSize bytes.
 func NewPages(pageSize int, o Options) *Pages {
 	return &Pages{o: o, size: pageSize, slots: map[uint32]int64{}}
 }
@@ -75,7 +75,7 @@ func (p *Pages) Put(page uint32, data []byte) error {
 	return nil
 }
 
-// grow makes room for so many bytes in all.
+// grow makes room for the given number of bytes in all.
 func (p *Pages) grow(bytes int64) (err error) {
 	if bytes > p.o.Limit {
 		return ErrRoom

@@ -38,7 +38,7 @@ func New(files *dbfile.Files, clock func() time.Time) *Tail { return &Tail{files
 // firstRate is assumed until something was measured, in bytes per second.
 const firstRate = 100e6
 
-// Takes estimates how long it takes to read and encode so many frames.
+// Takes estimates how long it takes to read and encode frames.
 func (t *Tail) Takes(frames uint32, pageSize int) time.Duration {
 	rate := t.Rate
 	if rate == 0 {
@@ -227,9 +227,9 @@ func (t *Tail) scan(h dbfile.WALHeader, from dbfile.Position, x dbfile.WALIndex)
 	return nil
 }
 
-// counted reports whether so many commits may have left so many commit frames. On a disk that does not promise
-// powersafe overwrite (psow=0), SQLite fills a sector up by writing the last frame again, commit mark included;
-// but an application that writes the same row twice leaves such frames too.
+// counted reports whether commits may have left that number of commit frames, of which repeats repeat the frame
+// before. On a disk that does not promise powersafe overwrite (psow=0), SQLite fills a sector up by writing the last
+// frame again, commit mark included; but an application that writes the same row twice leaves such frames too.
 func counted(commits, frames, repeats uint32) bool {
 	return frames-repeats <= commits && commits <= frames
 }
