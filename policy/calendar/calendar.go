@@ -1,5 +1,5 @@
-// Package calendar says when a span of time that a cron expression begins is open, by
-// the clock of a place.
+// Package calendar computes when a span of time that a cron expression begins is open,
+// by the clock of a time zone.
 package calendar
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// Schedule is a cron expression with a duration, by the clock of a place.
+// Schedule is a cron expression with a duration, by the clock of a time zone.
 type Schedule struct {
 	Expr     string
 	Duration time.Duration
@@ -33,11 +33,10 @@ func New(expr string, duration time.Duration, location *time.Location) (*Schedul
 	return s, err
 }
 
-// MaxDuration bounds a span.
+// MaxDuration is the longest span.
 const MaxDuration = 7 * 24 * time.Hour
 
-// parse reads a five-field cron expression and refuses one that never
-// comes true.
+// parse reads a five-field cron expression and rejects one that never matches.
 func parse(expr string) (cron.Schedule, error) {
 	trimmed := strings.TrimSpace(expr)
 	switch {
@@ -59,10 +58,9 @@ func parse(expr string) (cron.Schedule, error) {
 // span is one occurrence of a window.
 type span struct{ open, close time.Time }
 
-// Wall-clock rules. A schedule is enumerated on the wall clock, as if every
-// day had 24 hours, and each start and end is then placed on the real time
-// line: a wall time that the clock skips becomes the first instant after the
-// jump, one that it shows twice is taken the first time. So a window from
+// Wall-clock rules. A schedule is enumerated on the wall clock, as if every day had 24 hours. Each
+// start and end is then converted to real time: a wall time that the clock skips becomes the first
+// instant after the jump, and of one that it shows twice, the first is taken. So a window from
 // 01:00 for 4 h ends at 05:00 on every night of the year.
 
 // spans calls f with the occurrences that open within reach of now, oldest
@@ -72,7 +70,7 @@ func (s *Schedule) spans(now time.Time, back time.Duration, f func(span) bool) {
 	for at := s.begins.Next(wall.Add(-back)); !at.IsZero(); at = s.begins.Next(at) {
 		sp := span{realOf(at, s.Location), realOf(at.Add(s.Duration), s.Location)}
 		if !sp.close.After(sp.open) {
-			sp.close = sp.open.Add(s.Duration) // it would have lain wholly within skipped time
+			sp.close = sp.open.Add(s.Duration) // it would be entirely within skipped time
 		}
 		if !f(sp) {
 			return
@@ -80,7 +78,7 @@ func (s *Schedule) spans(now time.Time, back time.Duration, f func(span) bool) {
 	}
 }
 
-// clockShift is more than any clock is ever set at once.
+// clockShift is more than any clock is ever moved at once.
 const clockShift = 3 * time.Hour
 
 // reach returns how far around now the wall clock must be searched.
@@ -91,7 +89,7 @@ func (s *Schedule) reach() time.Duration {
 	return clockShift
 }
 
-// current returns the occurrence that now lies in; ok is false outside.
+// current returns the occurrence that contains now; ok is false if there is none.
 func (s *Schedule) current(now time.Time) (in span, ok bool) {
 	// Most windows that are open began within hours; a long look back over a
 	// schedule that starts every minute would cost milliseconds.
@@ -123,7 +121,7 @@ func (s *Schedule) next(now time.Time) (opens time.Time) {
 	return opens
 }
 
-// wallOf returns what a clock in loc shows at t, written down as UTC.
+// wallOf returns the wall-clock time in loc at t, represented as UTC.
 func wallOf(t time.Time, loc *time.Location) time.Time {
 	l := t.In(loc)
 	_, offset := l.Zone()
@@ -138,7 +136,7 @@ func realOf(wall time.Time, loc *time.Location) time.Time {
 	begin, end := t.ZoneBounds()
 	switch {
 	case shown.After(wall):
-		return begin // t was pushed beyond the jump that begins its zone
+		return begin // t is after the jump that begins its zone
 	case shown.Before(wall):
 		return end
 	case begin.IsZero():
@@ -147,21 +145,20 @@ func realOf(wall time.Time, loc *time.Location) time.Time {
 	_, now := t.Zone()
 	_, before := begin.Add(-time.Second).In(loc).Zone()
 	if first := t.Add(time.Duration(now-before) * time.Second); first.Before(begin) && wallOf(first, loc).Equal(wall) {
-		return first // the hour is shown twice and t is the second
+		return first // the hour is shown twice, and t is the second one
 	}
 	return t
 }
 
-// edges is what is known of a schedule around a moment: from one change to the next.
+// edges caches a schedule around a moment: from one change to the next.
 type edges struct {
 	from time.Time
 	open bool
 	next time.Time // of the change that ends it; zero: none is near
 }
 
-// At reports whether the schedule is open, and when that changes; zero: not soon. A
-// schedule is searched at its changes only: of a thousand databases that ask at each
-// tick, one pays.
+// At reports whether the schedule is open, and when that changes; zero: not soon. A schedule
+// is searched at its changes only: of a thousand databases that ask at each tick, one pays.
 func (s *Schedule) At(now time.Time) (open bool, change time.Time) {
 	e := s.edges.Load()
 	if e == nil || now.Before(e.from) || !now.Before(e.next) {

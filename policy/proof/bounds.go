@@ -13,23 +13,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/measured"
 )
 
-// interval is which values a name may have.
+// interval is the range of values that a name may have.
 type interval struct {
 	lo, hi         float64
-	loOpen, hiOpen bool // the end is not within
+	loOpen, hiOpen bool // the end is not included
 }
 
 func (i interval) empty() bool { return i.lo > i.hi || i.lo == i.hi && (i.loOpen || i.hiOpen) }
 
-// bounds is what conditions that hold together leave to each name.
+// bounds is what conditions that hold together leave for each name.
 type bounds struct {
 	program *lang.Program
 	numbers map[string]interval
-	texts   map[string][]string // what a text may be; a text that is not there may be anything
+	texts   map[string][]string // values that a text may have; a text that is not in the map may have any
 	idle    bool                // none of the databases has a replica
 }
 
-// boundsOf returns what is left to each name before any condition.
+// boundsOf returns the possible values of each name before any condition.
 func boundsOf(program *lang.Program, p Policy) bounds {
 	b := bounds{program: program, numbers: map[string]interval{}, texts: map[string][]string{}}
 	if p.Databases == nil {
@@ -70,7 +70,7 @@ func (b bounds) clone() bounds {
 	return out
 }
 
-// of returns which values are left to a name.
+// of returns the values that are left for a name.
 func (b bounds) of(name string) interval {
 	if i, known := b.numbers[name]; known {
 		return i
@@ -89,7 +89,7 @@ func (b bounds) of(name string) interval {
 	return interval{lo: 0, hi: math.Inf(1)}
 }
 
-// isTruth reports whether a name is one of a truth.
+// isTruth reports whether a name's value is a truth.
 func isTruth(name string) bool {
 	if strings.HasPrefix(name, "window.") {
 		return strings.HasSuffix(name, ".open")
@@ -99,8 +99,7 @@ func isTruth(name string) bool {
 	})
 }
 
-// take adds a condition that holds, or does not. It reports whether nothing is left,
-// and why.
+// take adds a condition that holds, or does not hold. It reports whether no value is left, and why.
 func (b bounds) take(x hclsyntax.Expression, holds bool) (never bool, why string) {
 	if t, constant := b.program.Constant(x); constant {
 		return t == lang.Unknown || (t == lang.True) != holds, ""
@@ -141,7 +140,7 @@ func (b bounds) take(x hclsyntax.Expression, holds bool) (never bool, why string
 	return false, ""
 }
 
-// equal takes a comparison of a text with a constant.
+// equal adds a comparison of a text with a constant.
 func (b bounds) equal(x *hclsyntax.BinaryOpExpr, holds bool) (never bool, why string) {
 	if x.Op != hclsyntax.OpEqual && x.Op != hclsyntax.OpNotEqual {
 		return false, ""
@@ -161,7 +160,7 @@ func (b bounds) equal(x *hclsyntax.BinaryOpExpr, holds bool) (never bool, why st
 		return false, ""
 	}
 	text := v.AsString()
-	if holds == (x.Op == hclsyntax.OpNotEqual) { // it is another
+	if holds == (x.Op == hclsyntax.OpNotEqual) { // it has another value
 		if !known {
 			return false, ""
 		}
@@ -175,7 +174,7 @@ func (b bounds) equal(x *hclsyntax.BinaryOpExpr, holds bool) (never bool, why st
 	return false, ""
 }
 
-// compare takes a comparison of a measured name with a constant.
+// compare adds a comparison of a measured name with a constant.
 func (b bounds) compare(x *hclsyntax.BinaryOpExpr, holds bool) (never bool, why string) {
 	name, c, op := b.sides(x)
 	if name == "" {
@@ -187,7 +186,7 @@ func (b bounds) compare(x *hclsyntax.BinaryOpExpr, holds bool) (never bool, why 
 	return b.bound(name, c, op)
 }
 
-// bound keeps a name to one side of a constant.
+// bound limits a name to one side of a constant.
 func (b bounds) bound(name string, c float64, op *hclsyntax.Operation) (never bool, why string) {
 	i := b.of(name)
 	switch op {
@@ -222,15 +221,15 @@ func (b bounds) bound(name string, c float64, op *hclsyntax.Operation) (never bo
 	case !i.empty():
 		return false, ""
 	case strings.Contains(name, "("):
-		return true, "" // the place shows which
+		return true, "" // its place shows which
 	case b.idle && strings.HasPrefix(name, "replica."):
 		return true, ": no database that it is for has a replica"
 	}
 	return true, ": no " + name + " is like that"
 }
 
-// sides returns a comparison's measured name, the constant beside it, and the operation
-// with the name on the left; "" for any other expression.
+// sides returns a comparison's measured name, its constant, and the operation with the name on the
+// left; "" for any other expression.
 func (b bounds) sides(x *hclsyntax.BinaryOpExpr) (name string, c float64, op *hclsyntax.Operation) {
 	l, r, op := x.LHS, x.RHS, x.Op
 	name = b.named(l)
@@ -248,8 +247,8 @@ func (b bounds) sides(x *hclsyntax.BinaryOpExpr) (name string, c float64, op *hc
 	return name, c, op
 }
 
-// named returns what is measured where an expression is that: a name, or a function over
-// time of names, as it is written.
+// named returns the measured thing that an expression is, as written: a name, or a
+// function over time of names.
 func (b bounds) named(x hclsyntax.Expression) string {
 	switch x := x.(type) {
 	case *hclsyntax.ParenthesesExpr:
@@ -286,8 +285,8 @@ func reads(x hclsyntax.Expression, group, name string) bool {
 	})
 }
 
-// nameOf returns the name that an expression is: a measured one, as wal.bytes, a label's
-// or whether a window is open; "" if it is more.
+// nameOf returns the name that an expression consists of: a measured one, as wal.bytes, a label's, or a
+// window's open state; "" for any other expression.
 func nameOf(x *hclsyntax.ScopeTraversalExpr) string {
 	names := []string{x.Traversal.RootName()}
 	for _, step := range x.Traversal[1:] {

@@ -1,5 +1,5 @@
-// Package proof finds what can be proven of a policy before it runs: that it never
-// acts, acts all the time, or never reaches what it is for.
+// Package proof finds what can be proven about a policy before it runs: that it never acts, acts all
+// the time, or never reaches its goal.
 package proof
 
 import (
@@ -14,25 +14,25 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/selection"
 )
 
-// Policy is what of a policy is looked at.
+// Policy is what the proofs need of a policy.
 type Policy struct {
 	Name                          string
 	Kind                          string               // its action
 	When, Until, Unless, WindowOf hclsyntax.Expression // nil: there is none
 	Message                       hclsyntax.Expression
-	Checkpoint, Truncate          bool // it makes checkpoints, which truncate
+	Checkpoint, Truncate          bool // its action is a checkpoint; its ladder truncates
 	For, MaxDefer, Cooldown       time.Duration
 	Priority                      int
 	DryRun                        bool
 	Tunes                         []Tune
 	Window                        Window
 	Selection                     *selection.Selection
-	Databases                     []lang.Database // those it may be for; nil: nothing is known of them
+	Databases                     []lang.Database // those it may apply to; nil: they are not known
 	Given                         func(attribute string) bool
 	Floor                         float64 // bytes of the WAL below which nothing is truncated
 }
 
-// Tune is what of a tune block is looked at.
+// Tune is what the proofs need of a tune block.
 type Tune struct {
 	Name            string
 	Goal            hclsyntax.Expression
@@ -44,19 +44,19 @@ type Tune struct {
 // Window is what is known of the policy's window.
 type Window struct {
 	Open     func(time.Time) lang.Truth
-	Openings []time.Time // of the schedules in it, for a year at most; empty: it learns, or there is none
+	Openings []time.Time // of its schedules, for at most a year; empty: it learns, or there is none
 }
 
 // Finding is one thing that was proven.
 type Finding struct {
 	Attribute       string     // of the policy, or one of its blocks; "": the policy itself
-	Place           *hcl.Range // where it is not an attribute's
+	Place           *hcl.Range // if it is not an attribute's
 	Error           bool
 	Summary, Detail string
 }
 
-// WALLimit returns the size of a WAL's file, in bytes, below which a policy that makes it
-// smaller never begins; 0: it does not make it smaller, or no size can be proven.
+// WALLimit returns the size of a WAL file, in bytes, below which a policy that shrinks it never begins;
+// 0: it does not shrink it, or no size can be proven.
 func WALLimit(program *lang.Program, p Policy) float64 {
 	if !p.Truncate || p.DryRun || p.When == nil {
 		return 0
@@ -68,10 +68,10 @@ func WALLimit(program *lang.Program, p Policy) float64 {
 	return b.of("wal.bytes").lo
 }
 
-// report notes a finding about an attribute of the policy.
+// report adds a finding about an attribute of the policy.
 type report func(attribute string, isError bool, summary, format string, args ...any)
 
-// Of returns what can be proven of a policy.
+// Of returns what can be proven about a policy.
 func Of(program *lang.Program, p Policy) (found []Finding) {
 	report := func(attribute string, isError bool, summary, format string, args ...any) {
 		found = append(found, Finding{Attribute: attribute, Error: isError, Summary: summary,
@@ -85,7 +85,7 @@ func Of(program *lang.Program, p Policy) (found []Finding) {
 	return append(found, tunes(program, p)...)
 }
 
-// conditions looks at each condition on its own.
+// conditions examines each condition on its own.
 func conditions(program *lang.Program, p Policy, report report) {
 	for _, c := range []struct {
 		name string
@@ -118,7 +118,7 @@ func conditions(program *lang.Program, p Policy, report report) {
 	}
 }
 
-// contradictions looks at the conditions together.
+// contradictions examines the conditions together.
 func contradictions(program *lang.Program, p Policy, report report) {
 	if p.When == nil {
 		return
@@ -147,7 +147,7 @@ func contradictions(program *lang.Program, p Policy, report report) {
 	}
 }
 
-// window looks at when the policy may act.
+// window examines when the policy may act.
 func window(p Policy, report report) {
 	if p.Window.Open == nil || len(p.Window.Openings) == 0 {
 		return

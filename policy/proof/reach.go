@@ -12,7 +12,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
-// reach looks at what the policy needs of the databases that it is for.
+// reach examines what the policy needs from the databases that it applies to.
 func reach(program *lang.Program, p Policy, report report) {
 	if len(p.Databases) == 0 {
 		return
@@ -38,7 +38,7 @@ func reach(program *lang.Program, p Policy, report report) {
 	}
 }
 
-// oneReplica returns the replica that a name is of: s3.main of replica["s3.main"].lag.
+// oneReplica returns the replica of a name: s3.main for replica["s3.main"].lag.
 func oneReplica(t hcl.Traversal) string {
 	if t.RootName() != "replica" || len(t) < 2 {
 		return ""
@@ -50,7 +50,7 @@ func oneReplica(t hcl.Traversal) string {
 	return ""
 }
 
-// useless looks for what is written and has no effect.
+// useless finds settings without effect.
 func useless(p Policy, report report) {
 	warn := func(attribute string, idle bool, why string) {
 		if idle && p.Given(attribute) {
@@ -64,7 +64,7 @@ func useless(p Policy, report report) {
 	warn("max_defer", p.WindowOf == nil, "max_defer has no effect without a window.")
 }
 
-// tunes looks at what is to be learned.
+// tunes examines the tune blocks.
 func tunes(program *lang.Program, p Policy) (found []Finding) {
 	for _, t := range p.Tunes {
 		place := t.Place
@@ -100,9 +100,9 @@ func readsTune(x hclsyntax.Expression, name string) bool {
 	})
 }
 
-// Shadowed returns which of two policies that contend never gets its turn, as far as
-// that can be told, and why: whenever it would act, the other acts first. Policies come
-// in the order in which they stand in the files.
+// Shadowed returns, of two policies that contend, the one that never gets its turn, as
+// far as that can be proven, and why: whenever it would act, the other acts first. The
+// policies are in file order.
 func Shadowed(program *lang.Program, all []Policy) (found map[int]Finding) {
 	found = map[int]Finding{}
 	for i := range all {
@@ -127,7 +127,7 @@ func Shadowed(program *lang.Program, all []Policy) (found map[int]Finding) {
 	return found
 }
 
-// narrow reports whether a condition is comparisons that must hold together.
+// narrow reports whether a condition consists of comparisons that must all hold.
 func narrow(x hclsyntax.Expression) bool {
 	if b, is := x.(*hclsyntax.BinaryOpExpr); is && b.Op == hclsyntax.OpLogicalAnd {
 		return narrow(b.LHS) && narrow(b.RHS)
@@ -135,8 +135,8 @@ func narrow(x hclsyntax.Expression) bool {
 	return single(x)
 }
 
-// covers reports whether the first policy does what the second does, to the same
-// databases, at any time.
+// covers reports whether the first policy does what the second does, for the same
+// databases and at any time.
 func covers(first, second *Policy) bool {
 	if first.When == nil || second.When == nil || first.Kind != second.Kind || first.Kind == "notify" ||
 		second.Checkpoint && second.Truncate && !first.Truncate {

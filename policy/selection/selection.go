@@ -1,5 +1,4 @@
-// Package selection is which databases a policy is for: by name, by label, and by what
-// it leaves out.
+// Package selection selects the databases that a policy applies to: by name, by label, and by exclusion.
 package selection
 
 import (
@@ -13,16 +12,16 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
-// Selection is which databases a policy is for. The zero value selects all.
+// Selection selects the databases that a policy applies to. The zero value selects all.
 type Selection struct {
 	Databases []string          // patterns of database names (path.Match); empty: all
-	Exclude   []string          // patterns of names that it leaves out
-	Labels    map[string]string // labels that its databases carry
+	Exclude   []string          // patterns of names that are excluded
+	Labels    map[string]string // labels that its databases must have
 }
 
-// AppliesTo reports whether the database of that name with these labels is selected:
-// one of the patterns matches the name, none of those excluded does, and every label
-// selected by has its value.
+// AppliesTo reports whether the database with that name and these labels is selected:
+// one of the patterns matches the name, no excluded pattern does, and every label of
+// the selection has its value.
 func (s *Selection) AppliesTo(db string, labels map[string]string) bool {
 	for key, value := range s.Labels {
 		if got, set := labels[key]; !set || got != value {
@@ -32,8 +31,7 @@ func (s *Selection) AppliesTo(db string, labels map[string]string) bool {
 	return (len(s.Databases) == 0 || matchAny(s.Databases, db)) && !matchAny(s.Exclude, db)
 }
 
-// May returns the databases that may be selected: of those with a glob the labels alone
-// are known.
+// May returns the databases that may be selected: of those with a glob, only the labels are known.
 func (s *Selection) May(databases []lang.Database) (selected []lang.Database) {
 	for _, d := range databases {
 		named := Selection{Labels: s.Labels}
@@ -56,8 +54,7 @@ func matchAny(patterns []string, name string) bool {
 	return false
 }
 
-// Read reads the attributes databases, exclude and labels, and checks them against the
-// labels that there are.
+// Read reads the attributes databases, exclude and labels, and checks them against the labels that exist.
 func Read(d *hcldecode.Decoder, a hcl.Attributes) Selection {
 	s := Selection{Databases: d.Texts(a["databases"]), Exclude: d.Texts(a["exclude"]), Labels: d.TextMap(a["labels"])}
 	if x := a["databases"]; x != nil && len(s.Databases) == 0 {
@@ -97,7 +94,7 @@ func Read(d *hcldecode.Decoder, a hcl.Attributes) Selection {
 	return s
 }
 
-// reach reports what selects no database.
+// reach reports patterns and labels that select no database.
 func (s *Selection) reach(d *hcldecode.Decoder, a hcl.Attributes) {
 	var names []string
 	for _, db := range d.Scope.Databases {

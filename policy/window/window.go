@@ -1,4 +1,4 @@
-// Package window is when policies may act: by a schedule, or at the times of the week that
+// Package window decides when policies may act: by a schedule, or at the times of the week that
 // were learned to be quiet.
 package window
 
@@ -16,10 +16,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
-// Set is the windows of one configuration.
+// Set has the windows of one configuration.
 type Set struct {
 	Named map[string]*Window
-	Order []*Window // by name, as the program numbers them
+	Order []*Window // sorted by name, as the program numbers them
 }
 
 // Window is a span of time in which policies may act: either a cron schedule
@@ -40,10 +40,10 @@ type Window struct {
 type Learn struct {
 	Quantile   float64
 	MinHistory time.Duration
-	Fallback   string               // name of the window that holds until MinHistory is reached; "": unknown
+	Fallback   string               // name of the window that applies until MinHistory is reached; "": unknown
 	Except     []string             // names of windows during which it is closed
-	Location   *time.Location       // by whose clock the week goes
-	Signal     hclsyntax.Expression // what is low in quiet hours
+	Location   *time.Location       // the time zone of the week
+	Signal     hclsyntax.Expression // the value that is low in quiet hours
 }
 
 // At returns the state of a scheduled window.
@@ -59,8 +59,8 @@ func (w *Window) At(now time.Time) lang.WindowState {
 	return lang.WindowState{Open: lang.False, OpensIn: rest}
 }
 
-// Openings returns the next n times at which a scheduled window opens, and when each
-// span ends; none of a learned one.
+// Openings returns the next n times at which a scheduled window opens, and when each span ends; none
+// for a learned window.
 func (w *Window) Openings(now time.Time, n int) [][2]time.Time {
 	if w.schedule == nil {
 		return nil
@@ -77,8 +77,8 @@ func (w *Window) Open(now time.Time) lang.Truth {
 	return w.At(now).Open
 }
 
-// States puts the states of the windows in the order of s.Order. Learned ones
-// come last: they fall back on the others.
+// States returns the states of the windows in the order of s.Order. It computes learned windows last,
+// because they fall back on the others.
 func (s *Set) States(states []lang.WindowState, e *lang.Evaluation, now time.Time) []lang.WindowState {
 	states = slices.Grow(states, len(s.Order))[:len(s.Order)]
 	for i, w := range s.Order {
@@ -122,10 +122,10 @@ func (s *Set) LearnedState(e *lang.Evaluation, l *Learn, now time.Time) lang.Win
 	return st
 }
 
-// Scheduled reports whether the window goes by a schedule.
+// Scheduled reports whether the window follows a schedule.
 func (w *Window) Scheduled() bool { return w.schedule != nil }
 
-// Change returns when a scheduled window opens or closes next; zero: never.
+// Change returns when a scheduled window next opens or closes; zero: never.
 func (w *Window) Change(now time.Time) time.Time {
 	_, change := w.schedule.At(now)
 	return change
@@ -226,8 +226,8 @@ func (p *reading) learn(b *hcl.Block, names []string) *Learn {
 	return l
 }
 
-// finishLearn reads what needs every window: the clock by which the week goes is
-// that of the fallback where nothing else is said.
+// finishLearn reads what needs every window: the time zone of the week is that of the
+// fallback unless it is set.
 func (p *reading) finishLearn(w *Window, b *hcl.Block) {
 	l := w.Learn
 	for _, name := range append([]string{l.Fallback}, l.Except...) {
@@ -255,7 +255,7 @@ func (p *reading) finishLearn(w *Window, b *hcl.Block) {
 	}
 }
 
-// alwaysExcepted reports whether the windows of except leave no quarter of an hour.
+// alwaysExcepted reports whether the windows of except cover every quarter of an hour.
 func (p *reading) alwaysExcepted(l *Learn) bool {
 	from := time.Date(2026, 1, 5, 0, 7, 0, 0, time.UTC)
 	for at := from; len(l.Except) > 0 && at.Before(from.AddDate(0, 0, 7)); at = at.Add(15 * time.Minute) {
