@@ -85,8 +85,7 @@ func NewSampler(name, path string, opts SamplerOptions) *Sampler {
 // the Sampler's: whoever shares them stops when BeforeClose is called.
 func (r *Sampler) Files() *dbfile.Files { return r.files }
 
-// Close closes the database's files. The owner has closed its SQL connections
-// before.
+// Close closes the database's files. The owner has closed its SQL connections before.
 func (r *Sampler) Close() error {
 	if r.files == nil {
 		return nil

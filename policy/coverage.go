@@ -5,8 +5,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Part is one operand of a policy's condition: in `a && (b || !c)` the parts are a, b
-// and c.
+// Part is one operand of a policy's condition: in `a && (b || !c)` the parts are a, b and c.
 type Part struct {
 	Policy string
 	Of     string // when, until or unless
@@ -51,8 +50,7 @@ func conditions(x hclsyntax.Expression) []hclsyntax.Expression {
 	return []hclsyntax.Expression{x}
 }
 
-// TruthsOf returns the truth values of the parts; Unknown if the policy does not apply to the
-// database.
+// TruthsOf returns the truth values of the parts; Unknown if the policy does not apply to the database.
 func (s *Set) TruthsOf(parts []Part, in Input, tunes []TuneDecision) []Truth {
 	e := s.newEvaluation(in)
 	defer s.release(e)

@@ -128,8 +128,7 @@ func next(steps []step, states map[string]PolicyState, now time.Time) map[string
 	return out
 }
 
-// truths returns which windows are open. Decisions with the same result share the map; nobody
-// may change it.
+// truths returns which windows are open. Decisions with the same result share the map; nobody may change it.
 func (s *Set) truths(states []lang.WindowState) map[string]Truth {
 	if last := s.shown.Load(); last != nil {
 		same := true
@@ -241,8 +240,7 @@ func (s *step) clamp(now time.Time) {
 	}
 }
 
-// evidenceGap returns how long a condition may go unobserved and still count as having held
-// throughout.
+// evidenceGap returns how long a condition may go unobserved and still count as having held throughout.
 func (p *Policy) evidenceGap() time.Duration { return max(p.For, 5*time.Minute) }
 
 // see notes that the condition holds now. Time in which it was not observed does not count,
@@ -345,10 +343,10 @@ func (s *step) want() {
 	}
 }
 
-// choose selects the policies that act now, among those that no guard refuses: every notice, and
-// in each lane the one with the highest priority, or the first in file order. A running action
-// makes the others of its lane wait. Notices come first, so that they do not wait for something
-// that takes long.
+// choose selects the policies that act now, among those that no guard refuses: every
+// notice, and in each lane the one with the highest priority, or the first in file
+// order. A running action makes the others of its lane wait. Notices come first, so
+// that they do not wait for something that takes long.
 func choose(steps []step) (actions []*Action) {
 	for i := range steps {
 		s := &steps[i]
@@ -488,8 +486,7 @@ func (s *step) decision() PolicyDecision {
 	return d
 }
 
-// stuckAfter is how long a policy may be armed and refused before it is reported as
-// hindered.
+// stuckAfter is how long a policy may be armed and refused before it is reported as hindered.
 const stuckAfter = 24 * time.Hour
 
 // hindrance returns why waiting will not let the policy reach its goal.

@@ -77,8 +77,7 @@ type opening struct {
 	never    bool // it is not even open at the end of the search
 }
 
-// maxChanges bounds the search for an opening: two windows that must be open at the same time
-// may never be.
+// maxChanges bounds the search for an opening: two windows that must be open at the same time may never be.
 const maxChanges = 2000
 
 // opensFrom returns when the window of a policy that depends on the calendar alone is first open,

@@ -157,10 +157,10 @@ func reader(pid int, command string) string {
 	return fmt.Sprintf("reader %d (%s)", pid, command)
 }
 
-// guardStall leaves out the TRUNCATE if it would stall writers beyond the budget. PASSIVE harms
-// nobody: it copies the WAL into the database, so that the next writer starts at the WAL's
-// beginning and the WAL grows no further. The policy is refused only if PASSIVE has nothing to
-// do.
+// guardStall leaves out the TRUNCATE if it would stall writers beyond the budget.
+// PASSIVE harms nobody: it copies the WAL into the database, so that the next writer
+// starts at the WAL's beginning and the WAL grows no further. The policy is refused
+// only if PASSIVE has nothing to do.
 func (s *step) guardStall() {
 	if !s.p.Ladder.Truncates() || s.stallBudget <= 0 {
 		return

@@ -36,8 +36,7 @@ func Blocks() []hcl.BlockHeaderSchema {
 }
 
 // Parse reads engine, window and policy blocks and checks every expression: names, units,
-// kinds, and the possible cost. The set is usable only if no diagnostic is an
-// error.
+// kinds, and the possible cost. The set is usable only if no diagnostic is an error.
 func Parse(blocks hcl.Blocks, sc *Scope) (*Set, hcl.Diagnostics) {
 	p := &parsing{Decoder: hcldecode.Decoder{Scope: sc}, set: &Set{Windows: map[string]*Window{}, scope: sc,
 		program: lang.NewProgram(sc)}}

@@ -56,8 +56,7 @@ func (s *Set) Learned() (names []string) {
 	return names
 }
 
-// Quiet returns what a learned window knows of a database; ok is false for any other kind of
-// window.
+// Quiet returns what a learned window knows of a database; ok is false for any other kind of window.
 func (s *Set) Quiet(window string, in Input) (q Quiet, ok bool) {
 	w := s.Windows[window]
 	if w == nil || w.Learn == nil {

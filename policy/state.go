@@ -86,8 +86,7 @@ func (st *PolicyState) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// DecodeStates decodes the states of a running daemon: actions that are running there are
-// still running.
+// DecodeStates decodes the states of a running daemon: actions that are running there are still running.
 func DecodeStates(data []byte) (map[string]PolicyState, error) {
 	type plain PolicyState
 	var states map[string]plain

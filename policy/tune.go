@@ -16,8 +16,7 @@ import (
 )
 
 // Tune adjusts one number so that a goal continues to be met. The policy's expressions read the
-// number as tune.NAME; the one named "stall" is also the ladder's stall budget, in
-// seconds.
+// number as tune.NAME; the one named "stall" is also the ladder's stall budget, in seconds.
 type Tune struct {
 	Name            string
 	Start, Min, Max float64
@@ -102,8 +101,7 @@ const (
 	tuneFreeze   = 7 * 24 * time.Hour
 )
 
-// tune updates the policy's tune blocks, sets their values in the context and returns their
-// decisions.
+// tune updates the policy's tune blocks, sets their values in the context and returns their decisions.
 func (s *step) tune() []TuneDecision {
 	if s.p.Ladder != nil {
 		s.stallBudget = s.p.Ladder.StallBudget
@@ -174,8 +172,7 @@ func (s *step) ran(st *TuneState) bool {
 	return s.p.Ladder == nil || !s.p.Ladder.Truncates() || s.st.Truncated
 }
 
-// starved reports whether the policy has wanted to act for a long time since the last step, and
-// has not.
+// starved reports whether the policy has wanted to act for a long time since the last step, and has not.
 func (s *step) starved(st TuneState, now time.Time) bool {
 	return !s.st.ArmedSince.IsZero() && now.Sub(later(s.st.ArmedSince, st.Changed)) > tuneStarved
 }
@@ -330,8 +327,7 @@ func (t *Tune) literal(v float64) string {
 	return number
 }
 
-// shadow counts, when the policy begins to act, what its suggested values would have done to
-// this run.
+// shadow counts, when the policy begins to act, what its suggested values would have done to this run.
 func (s *step) shadow() {
 	for _, t := range s.p.Tunes {
 		st, ok := s.st.Tunes[t.Name]

@@ -97,8 +97,8 @@ func registerAction(app *kingpin.Application, env *environment, kind, help strin
 	return cmd
 }
 
-// askAdmin sends a POST request to the daemon. SIGINT and SIGTERM cancel it, and so does limit,
-// if it is not 0.
+// askAdmin sends a POST request to the daemon. SIGINT and SIGTERM cancel it, and so
+// does limit, if it is not 0.
 func askAdmin(env *environment, path string, query url.Values, limit time.Duration, out any) error {
 	ctx, stop := interruptible()
 	defer stop()

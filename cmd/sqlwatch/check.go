@@ -36,8 +36,7 @@ func registerCheck(app *kingpin.Application, env *environment) {
 	})
 }
 
-// orConfig returns the argument, or else the value from --config, the environment or the
-// default.
+// orConfig returns the argument, or else the value from --config, the environment or the default.
 func orConfig(arg string, env *environment) (string, error) {
 	if arg != "" {
 		return arg, nil

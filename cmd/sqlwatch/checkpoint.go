@@ -44,8 +44,7 @@ func registerCheckpoint(app *kingpin.Application, env *environment) {
 	})
 }
 
-// checkpointOurselves runs the loop's own checkpoint in this process, for a database that no
-// daemon watches.
+// checkpointOurselves runs the loop's own checkpoint in this process, for a database that no daemon watches.
 func checkpointOurselves(ctx context.Context, env *environment, name, mode string) (watchdog.ActionRecord, error) {
 	targets, _, err := env.resolver().Targets([]string{name}, "")
 	if err != nil {

@@ -94,8 +94,8 @@ func databases(ctx context.Context, env *environment, name string) ([]databaseVi
 	return ofDatabase(name, func(name string) ([]databaseView, error) { return client.Databases(ctx, name) })
 }
 
-// newAdminClient returns a client of the daemon at the address from --admin, the configuration or
-// the default.
+// newAdminClient returns a client of the daemon at the address from --admin, the
+// configuration or the default.
 func newAdminClient(env *environment) *admin.Client {
 	named := ""
 	if env.Admin != nil {
@@ -159,8 +159,8 @@ func workAsOwner(env *environment, cfg *config.Config) (allowed func(path string
 // silentAfter is how long the disks may take to look up each file by its name.
 const silentAfter = 5 * time.Second
 
-// places returns where the databases of a configuration are: their paths, and the directories in which
-// globs begin.
+// places returns where the databases of a configuration are: their paths, and the
+// directories in which globs begin.
 func places(cfg *config.Config) (all []string) {
 	for _, d := range cfg.Databases {
 		switch i := strings.IndexAny(d.Glob, `*?[\`); {

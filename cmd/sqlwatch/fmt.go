@@ -19,9 +19,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/quote"
 )
 
-// registerFmt adds `sqlwatch fmt`: it rewrites *.hcl files in the canonical layout and prints
-// the names of those that changed. With --check it writes nothing and exits with 2 if a file
-// would change.
+// registerFmt adds `sqlwatch fmt`: it rewrites *.hcl files in the canonical layout and
+// prints the names of those that changed. With --check it writes nothing and exits
+// with 2 if a file would change.
 func registerFmt(app *kingpin.Application, env *environment) {
 	cmd := app.Command("fmt", "Format configuration files.")
 	path := cmd.Arg("config", "File or directory; default as --config.").String()

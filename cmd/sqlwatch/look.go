@@ -13,9 +13,9 @@ import (
 // What the daemon publishes or, without a daemon, what one look of our own finds.
 type databaseView = admin.Database
 
-// lookAt returns what a running daemon knows of the databases, or of all if none is named. Without
-// a daemon it looks itself. It asks for several databases one by one, so that each comes with its
-// tree of values.
+// lookAt returns what a running daemon knows of the databases, or of all if none is
+// named. Without a daemon it looks itself. It asks for several databases one by one,
+// so that each comes with its tree of values.
 func lookAt(ctx context.Context, env *environment, names []string) (views []databaseView, daemon bool, err error) {
 	client := newAdminClient(env)
 	if len(names) == 0 {
@@ -44,8 +44,8 @@ func lookAt(ctx context.Context, env *environment, names []string) (views []data
 	return views, true, nil
 }
 
-// lookOurselves samples the databases once and evaluates the policies, without a history and
-// without acting.
+// lookOurselves samples the databases once and evaluates the policies, without a
+// history and without acting.
 func lookOurselves(ctx context.Context, env *environment, names []string) ([]databaseView, error) {
 	targets, cfg, err := env.resolver().Targets(names, "")
 	if err != nil {

@@ -46,8 +46,7 @@ type environment struct {
 	Admin          *string                        // the value of --admin; see adminSocket
 }
 
-// exitError makes the process exit with its code. If err is nil, everything has been printed
-// already.
+// exitError makes the process exit with its code. If err is nil, everything has been printed already.
 type exitError struct {
 	code int
 	err  error

@@ -93,8 +93,7 @@ const (
 	holdUnitShift = 10 // holds are counted in units of 1,024 ns
 )
 
-// holdBound returns the upper bound of counts.holds[i] in nanoseconds; the last
-// one has none.
+// holdBound returns the upper bound of counts.holds[i] in nanoseconds; the last one has none.
 func holdBound(i int) uint64 { return 1 << (holdUnitShift + 1 + i) }
 
 // noPreallocation is BPF_F_NO_PREALLOC: memory for a map's entries is allocated when needed.
@@ -136,9 +135,9 @@ const inodeArg, lockArg, resultArg = 0, 8, 16
 //	WRITE granted: if it is selected at random, remember when and to whom
 //	WRITE released by that process: count in watched[inode, device] how long it was held
 //
-// R6 is the file_lock, R7 the counts, R8 the lock's first byte, R9 the inode. The first checks
-// end the program for most events: of a commit's six events, none is refused and four are about
-// read marks.
+// R6 is the file_lock, R7 the counts, R8 the lock's first byte, R9 the inode. The
+// first checks end the program for most events: of a commit's six events, none is
+// refused and four are about read marks.
 func program(l layout, self pidNamespace, watched, holds int) asm.Instructions {
 	begin := asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, resultArg, asm.DWord),

@@ -31,8 +31,7 @@ type Steps struct {
 
 const stepSymbol = "sqlite3_step"
 
-// OpenSteps attaches to process pid. Errors: ErrPrivileges, ErrKernel,
-// ErrNoSymbol.
+// OpenSteps attaches to process pid. Errors: ErrPrivileges, ErrKernel, ErrNoSymbol.
 func OpenSteps(pid int) (*Steps, error) {
 	s, err := openSteps(pid)
 	switch {

@@ -55,8 +55,8 @@ func (i *itself) expanded(watched int, leftOut []config.LeftOut) (files int) {
 // stateEvery is the time between two looks at the state directory's file system.
 const stateEvery = 10 * time.Second
 
-// look watches the file system of the state directory until ctx ends. If a look does not return, nobody
-// waits for it.
+// look watches the file system of the state directory until ctx ends. If a look does
+// not return, nobody waits for it.
 func (i *itself) look(ctx context.Context, stateDir string) error {
 	tick := time.NewTicker(stateEvery)
 	defer tick.Stop()

@@ -10,8 +10,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
-// lockState creates the state directory and locks it, so that no two daemons use the same
-// state.
+// lockState creates the state directory and locks it, so that no two daemons use the same state.
 func lockState(dir string) (*durable.Flock, error) {
 	err := durable.MkdirAll(dir, 0o700)
 	if errors.Is(err, fs.ErrPermission) {

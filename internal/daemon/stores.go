@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/spelled"
 )
 
-// NewStore returns the store of one replica, for a command: behind the seam, and sharing nothing
-// with others.
+// NewStore returns the store of one replica, for a command: behind the seam, and
+// sharing nothing with others.
 func NewStore(ctx context.Context, t config.ReplicaTarget) (store.Store, error) {
 	return (&stores{}).open(ctx, t, nil, nil)
 }
@@ -26,8 +26,7 @@ type stores struct {
 	queue   *queue.Queue  // of the databases that wait to be read from end to end; nil: no limit
 }
 
-// open returns the store of one replica. observe and log may be nil; observe is called for every
-// request.
+// open returns the store of one replica. observe and log may be nil; observe is called for every request.
 func (s *stores) open(ctx context.Context, t config.ReplicaTarget, observe func(store.Request),
 	log *slog.Logger) (store.Store, error) {
 	switch t.Type {

@@ -47,8 +47,7 @@ func answering(look func(next func()) Facts) (f Facts, answered bool) {
 	}
 }
 
-// Silent returns the report about a database whose disk does not answer: nothing about it can
-// be examined.
+// Silent returns the report about a database whose disk does not answer: nothing about it can be examined.
 func Silent(name, path string) Examined {
 	disk := ""
 	if mounts, err := procfs.GetMounts(); err == nil {

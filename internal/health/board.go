@@ -32,9 +32,9 @@ func NewBoard() *Board {
 	return &Board{held: map[series]bool{}, now: map[string][]Condition{}}
 }
 
-// Note replaces the conditions of a database, or of Itself, and returns them with the time
-// since when each has held. A condition that held before keeps its time, even if its severity
-// has changed.
+// Note replaces the conditions of a database, or of Itself, and returns them with the
+// time since when each has held. A condition that held before keeps its time, even if
+// its severity has changed.
 func (b *Board) Note(db string, at time.Time, found []Condition) []Condition {
 	b.mu.Lock()
 	defer b.mu.Unlock()

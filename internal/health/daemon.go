@@ -20,8 +20,7 @@ type Daemon struct {
 	State       collector.Disk // of the state directory's file system; zero: not known
 }
 
-// LeftOut is a database of the configuration that is not watched, or a glob that matches too
-// many files.
+// LeftOut is a database of the configuration that is not watched, or a glob that matches too many files.
 type LeftOut struct {
 	Place string `json:"place"` // the path, or the glob
 	Why   string `json:"why"`
@@ -104,8 +103,7 @@ func firstLine(text string) string {
 	return first
 }
 
-// Unreachable returns the daemon's conditions if it does not answer, for a command that looked
-// at now.
+// Unreachable returns the daemon's conditions if it does not answer, for a command that looked at now.
 func Unreachable(why string, now time.Time) []Condition {
 	all := OfDaemon(Daemon{Down: show.Text(why)})
 	for i := range all {

@@ -37,14 +37,12 @@ func (d *Database) Hinder(policy, why string) {
 	d.Hindered[policy] = why
 }
 
-// Attempt is an action that did not succeed, and after which no action of its kind has
-// succeeded.
+// Attempt is an action that did not succeed, and after which no action of its kind has succeeded.
 type Attempt struct {
 	Action, Policy, Outcome, Err, Advice string
 }
 
-// The limits beyond which something is a condition. Alerts about the same thing use the same
-// limits.
+// The limits beyond which something is a condition. Alerts about the same thing use the same limits.
 const (
 	writerWarning   = 10 * time.Second
 	writerCritical  = time.Minute

@@ -60,8 +60,7 @@ func (f *findings) capture(c *collector.Capture, state collector.State, now time
 	}
 }
 
-// cause is what an operator needs to know about one reason why a replica does not
-// advance.
+// cause is what an operator needs to know about one reason why a replica does not advance.
 type cause struct {
 	id       string
 	severity Severity
@@ -98,8 +97,7 @@ var causes = map[string]cause{
 		"correct what the store's error names" + closer},
 }
 
-// ofDirectories has the texts of some causes for a replica in a directory. Each is retried
-// automatically.
+// ofDirectories has the texts of some causes for a replica in a directory. Each is retried automatically.
 var ofDirectories = map[string]struct{ why, cure string }{
 	"replica_auth_failed": {"sqlwatch's user may not write to the directory; commits are kept in the spool.",
 		"give the directory to sqlwatch's user; uploads are retried automatically"},

@@ -193,8 +193,7 @@ var severityLevels = map[string]slog.Level{"info": slog.LevelInfo, "warning": sl
 	"critical": slog.LevelError}
 
 // hasMessage reports whether the policy configures a message of its own. Otherwise the
-// message consists of the policy's name and reason, which the action's log line has
-// anyway.
+// message consists of the policy's name and reason, which the action's log line has anyway.
 func hasMessage(a policy.Action) bool {
 	return a.Message != "" && (a.Kind == policy.ActNotify || !strings.HasSuffix(a.Message, ": "+a.Why))
 }

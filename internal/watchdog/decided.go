@@ -16,8 +16,7 @@ type Entry struct {
 	Action *ActionRecord     `json:"action,omitempty"`
 }
 
-// Recent is what the decision log says of a database from earlier runs of the daemon,
-// newest first.
+// Recent is what the decision log says of a database from earlier runs of the daemon, newest first.
 type Recent struct {
 	Actions []ActionRecord
 	Changes []ChangeRecord

@@ -61,8 +61,7 @@ func (p *display) publish(sample collector.Sample, decision policy.Decision, v v
 	return fresh
 }
 
-// refresh shows what has changed since the last turn published. If sample is nil, the last
-// one stays.
+// refresh shows what has changed since the last turn published. If sample is nil, the last one stays.
 func (p *display) refresh(sample *collector.Sample, v view) {
 	s := *p.status.Load()
 	if sample != nil {
@@ -131,8 +130,7 @@ func (p *display) facts(s *DatabaseStatus, now time.Time, silent time.Duration) 
 	return d
 }
 
-// failedOf returns a policy's newest action if it failed and has not been retried
-// yet.
+// failedOf returns a policy's newest action if it failed and has not been retried yet.
 func failedOf(actions []ActionRecord) *health.Attempt {
 	for _, a := range actions {
 		switch {

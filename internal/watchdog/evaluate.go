@@ -100,9 +100,9 @@ func (d *database) pace() time.Duration {
 	return 1
 }
 
-// until returns the time until the next tick of an interval. Ticks fall on fixed instants of
-// the monotonic clock, so that a stepped wall clock, a stopped process or a slow turn does
-// not shift them.
+// until returns the time until the next tick of an interval. Ticks fall on fixed
+// instants of the monotonic clock, so that a stepped wall clock, a stopped process or
+// a slow turn does not shift them.
 func (d *database) until(rhythm time.Duration) time.Duration {
 	since := time.Since(d.ticks) - d.phase
 	return rhythm - ((since%rhythm)+rhythm)%rhythm

@@ -26,8 +26,7 @@ type ledger struct {
 }
 
 // due returns the actions of a decision that may begin now, at most one per lane. The policies
-// of the others keep their previous state, so that the same action becomes due
-// again.
+// of the others keep their previous state, so that the same action becomes due again.
 func (l *ledger) due(decision *policy.Decision, closing bool) (actions []*policy.Action) {
 	for _, a := range decision.Actions {
 		if lane := a.Kind.Lane(); closing || lane != policy.LaneNone && l.running[lane] != "" {

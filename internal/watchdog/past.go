@@ -33,8 +33,7 @@ func (p *past) note(sample collector.Sample) (before collector.Sample) {
 	return before
 }
 
-// follow makes the history keep what the present policies read, after a reload has replaced
-// them.
+// follow makes the history keep what the present policies read, after a reload has replaced them.
 func (p *past) follow(policies *policy.Set) *policy.Set {
 	if p.reads != policies {
 		p.history = policies.Retain(p.history)

@@ -95,8 +95,7 @@ type keeper struct {
 }
 
 // save makes the database's policy state durable. It saves what is published: since publishing
-// comes first, the number taken here is higher than that of any state file that lacks the
-// state.
+// comes first, the number taken here is higher than that of any state file that lacks the state.
 func (k keeper) save(one savedDatabase) {
 	if k.stateFile == "" {
 		return

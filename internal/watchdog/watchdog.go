@@ -25,9 +25,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// Sampler measures one database. Its owner calls it from one goroutine at a time. Sample
-// never fails: the sample's State says what went wrong. Poll is the cheap look between two
-// samples.
+// Sampler measures one database. Its owner calls it from one goroutine at a time. Sample never
+// fails: the sample's State says what went wrong. Poll is the cheap look between two samples.
 type Sampler interface {
 	Sample(ctx context.Context) collector.Sample
 	Poll()
@@ -167,9 +166,9 @@ func New(o Options) *Watchdog {
 	return w
 }
 
-// Run watches the databases until ctx ends. Then it closes them, which may take as long as
-// grace for the last syncs, and saves the policies' state. It returns nil if nothing was lost
-// on the way.
+// Run watches the databases until ctx ends. Then it closes them, which may take as
+// long as grace for the last syncs, and saves the policies' state. It returns nil if
+// nothing was lost on the way.
 func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 	defer close(w.ended)
 	saved, err := w.load()
@@ -205,8 +204,7 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 }
 
 // wake is called by a database's timer. It runs a turn, or only a poll between two turns, and
-// sets the timer again. A panic makes this database restart and does not affect the
-// others.
+// sets the timer again. A panic makes this database restart and does not affect the others.
 func (d *database) wake(ctx context.Context) {
 	if d.acquire(ctx) != nil {
 		return

@@ -50,8 +50,7 @@ type coder struct {
 	canFail bool // it contains a division: if it is unknown, an error may be the reason
 }
 
-// number translates an expression whose value is a number or a truth; it returns nil if it
-// cannot.
+// number translates an expression whose value is a number or a truth; it returns nil if it cannot.
 func (c *coder) number(x hclsyntax.Expression) code {
 	if f, ok := c.constant(x); ok {
 		return func(*frame) float64 { return f }
@@ -108,8 +107,7 @@ func (p *Program) Number(x hclsyntax.Expression) (v float64, ok bool) {
 	return (&coder{Program: p}).constant(x)
 }
 
-// Constant returns the truth of a compiled condition that reads no measurement; ok is false for
-// any other.
+// Constant returns the truth of a compiled condition that reads no measurement; ok is false for any other.
 func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {
 	if x == nil {
 		return Unknown, false
@@ -121,8 +119,8 @@ func (p *Program) Constant(x hclsyntax.Expression) (t Truth, ok bool) {
 	return truth.Of(toFloat(v)), (v.IsNull() || v.Type() == cty.Bool)
 }
 
-// ConstantValue returns the value of a compiled expression that reads no measurement; ok is false
-// for any other.
+// ConstantValue returns the value of a compiled expression that reads no measurement;
+// ok is false for any other.
 func (p *Program) ConstantValue(x hclsyntax.Expression) (v cty.Value, ok bool) {
 	return (&coder{Program: p}).constantValue(x)
 }

@@ -41,8 +41,7 @@ func (p *Program) At(m Moment) *Evaluation {
 	return e
 }
 
-// Begin sets up an evaluation, which may have been used before, for the program at a
-// moment.
+// Begin sets up an evaluation, which may have been used before, for the program at a moment.
 func (p *Program) Begin(e *Evaluation, m Moment) {
 	e.program, e.ctx = p, nil
 	e.own = frame{
@@ -78,8 +77,7 @@ func (e *Evaluation) WithTunes(tunes map[string]float64) *Evaluation {
 	return &Evaluation{program: e.program, frame: &f}
 }
 
-// Since returns the evaluation with functions over time that look back no further than the
-// given time.
+// Since returns the evaluation with functions over time that look back no further than the given time.
 func (e *Evaluation) Since(t time.Time) *Evaluation {
 	f := *e.frame
 	f.since = t
@@ -192,8 +190,7 @@ func (e *Evaluation) Source(x hclsyntax.Expression) string { return e.program.So
 // Source returns an expression as written, without its secrets.
 func (p *Program) Source(x hclsyntax.Expression) string { return p.scope.scrub(p.scope.source(x)) }
 
-// Identity returns what distinguishes a compiled expression from others: its source and its
-// instance.
+// Identity returns what distinguishes a compiled expression from others: its source and its instance.
 func (p *Program) Identity(x hclsyntax.Expression) string { return p.scope.signalName(x) }
 
 // number evaluates an expression whose value is a number or a truth.

@@ -151,8 +151,7 @@ func (h *History) ObserveStall(d time.Duration) {
 	h.stall, h.acted, h.fresh = d.Seconds(), true, true
 }
 
-// Stall returns for how many seconds the last checkpoint stalled writers, or NaN if none
-// was run.
+// Stall returns for how many seconds the last checkpoint stalled writers, or NaN if none was run.
 func (h *History) Stall() float64 {
 	if h == nil || !h.acted {
 		return unknown
@@ -190,8 +189,7 @@ func (h *History) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// UnmarshalJSON decodes a history. The next Retain drops columns that the program does not
-// read.
+// UnmarshalJSON decodes a history. The next Retain drops columns that the program does not read.
 func (h *History) UnmarshalJSON(data []byte) error {
 	var j series.Encoded
 	if err := json.Unmarshal(data, &j); err != nil {

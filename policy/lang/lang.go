@@ -83,8 +83,8 @@ func (sc *Scope) text(r hcl.Range) (s string, ok bool) {
 	return strings.Join(strings.Fields(s), " "), ok
 }
 
-// signalName names the series of an expression by its source, or by its place if the source is
-// not available.
+// signalName names the series of an expression by its source, or by its place if the
+// source is not available.
 func (sc *Scope) signalName(x hcl.Expression) string {
 	r, of := x.Range(), ""
 	if instance := each.Of(x); instance != "" {
@@ -196,8 +196,7 @@ func (p *Program) translate(e hclsyntax.Expression) {
 	}
 }
 
-// columnOf returns the name of the series that has an expression's values, or "" if there is
-// none.
+// columnOf returns the name of the series that has an expression's values, or "" if there is none.
 func (p *Program) columnOf(x hclsyntax.Expression) string {
 	if i := indexOf(x); i >= 0 {
 		return measured.Names[i].String()

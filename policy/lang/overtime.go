@@ -17,9 +17,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/series"
 )
 
-// past is how an over-time function finds the history and the instant for which it is evaluated.
-// It travels in the evaluation context under a name that no expression can
-// contain.
+// past is how an over-time function finds the history and the instant for which it is
+// evaluated. It travels in the evaluation context under a name that no expression can contain.
 type past struct{ e *Evaluation }
 
 const pastName = " past"

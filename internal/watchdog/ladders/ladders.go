@@ -73,8 +73,7 @@ func endsLadder(o sqlite.Outcome) bool {
 	}
 }
 
-// step runs one checkpoint, or none if a look at the locks shows that it would stall writers
-// for nothing.
+// step runs one checkpoint, or none if a look at the locks shows that it would stall writers for nothing.
 func (c Runner) step(ctx context.Context, step policy.Step, stall time.Duration) (sqlite.Result, error) {
 	budget := sqlite.Budget{BusyTimeout: step.BusyTimeout, Stall: stall}
 	if step.Mode == sqlite.Truncate {
@@ -103,8 +102,7 @@ func (c Runner) awaitReaders(ctx context.Context, wait time.Duration) (pinned bo
 	}
 }
 
-// pinnedFor returns how long another process has held the same read mark below the head of
-// the WAL.
+// pinnedFor returns how long another process has held the same read mark below the head of the WAL.
 func pinnedFor(s collector.Sample) time.Duration {
 	if s.Readers.PinnedSince.IsZero() {
 		return 0

@@ -18,8 +18,7 @@ const (
 // WrongMoment reports whether the outcome only means that the moment was wrong.
 func WrongMoment(outcome string) bool { return outcome == Away || outcome == Interrupted }
 
-// checkpointAdvice says what to do if a checkpoint did not complete; %s is the
-// database.
+// checkpointAdvice says what to do if a checkpoint did not complete; %s is the database.
 var checkpointAdvice = map[string]string{
 	sqlite.OutcomePinned.String(): "a reader keeps frames back: see `sqlwatch blockers %s`",
 	sqlite.OutcomeNotReset.String(): "everything is in the database, but a reader keeps the WAL from being emptied: " +

@@ -14,11 +14,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// Checkpointer opens an SQLite connection for each checkpoint and closes it afterwards. A
-// connection that stayed open would keep a wal-index alive: if the application were killed, the
-// next process would trust that wal-index, although a process without one may have written since.
-// The database's dbfile.Files must be open whenever Checkpoint is called; call Release before
-// you close them.
+// Checkpointer opens an SQLite connection for each checkpoint and closes it
+// afterwards. A connection that stayed open would keep a wal-index alive: if the
+// application were killed, the next process would trust that wal-index, although a
+// process without one may have written since. The database's dbfile.Files must be open
+// whenever Checkpoint is called; call Release before you close them.
 type Checkpointer struct {
 	// Names calls told as soon as one of the names in a directory may refer to another file or to
 	// none, until stop is called; nil: such a change does not end a checkpoint.

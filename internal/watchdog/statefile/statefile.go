@@ -75,8 +75,8 @@ func Load[T any](path string, now time.Time, log *slog.Logger) (map[string]T, ui
 	return nil, 0, nil
 }
 
-// Decode is the inverse of Encode. It returns an error if a bit is wrong, and ErrVersion for
-// another version.
+// Decode is the inverse of Encode. It returns an error if a bit is wrong, and
+// ErrVersion for another version.
 func Decode[T any](data []byte) (map[string]T, uint64, error) {
 	var f file
 	if err := json.Unmarshal(data, &f); err != nil {

@@ -5,8 +5,7 @@ import (
 	"sync"
 )
 
-// Saving logs what could not be saved, by topic. Its methods may be called from any
-// goroutine.
+// Saving logs what could not be saved, by topic. Its methods may be called from any goroutine.
 type Saving struct {
 	mu    sync.Mutex
 	voice Voice

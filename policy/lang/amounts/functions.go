@@ -20,8 +20,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
 
-// Functions returns the functions that need neither a database nor the
-// environment.
+// Functions returns the functions that need neither a database nor the environment.
 func Functions() map[string]function.Function {
 	return map[string]function.Function{
 		"bytes":          parser("text such as \"64MB\" or a number of bytes", ParseBytes),

@@ -16,8 +16,7 @@ import (
 // short list would run for days.
 const maxCost = 4 << 20
 
-// CheckCost rejects an expression that may take too long with the values it can
-// read.
+// CheckCost rejects an expression that may take too long with the values it can read.
 func CheckCost(x hclsyntax.Expression, variables map[string]cty.Value) hcl.Diagnostics {
 	sizes := map[string]float64{}
 	for name, v := range variables {

@@ -21,9 +21,9 @@ var huge = regexp.MustCompile(`^\s*[+-]?[0-9]*\.?[0-9]*[eE][+-]?0*[1-9][0-9]{3,}
 // digits than there is: 1e99999999.
 func HugeNumber(s string) bool { return huge.MatchString(s) }
 
-// CheckDepth rejects tokens that would parse into too deep a tree: brackets within brackets,
-// long chains such as 1+1+1+… or a[0][0][0]…, and nested template directives, which need no
-// bracket.
+// CheckDepth rejects tokens that would parse into too deep a tree: brackets within
+// brackets, long chains such as 1+1+1+… or a[0][0][0]…, and nested template
+// directives, which need no bracket.
 func CheckDepth(tokens hclsyntax.Tokens) hcl.Diagnostics {
 	type level struct {
 		open  hclsyntax.TokenType

@@ -201,8 +201,7 @@ func number(b bool) float64 {
 	return 0
 }
 
-// age returns the seconds from t to at. It is never negative, even if the clock was set
-// back.
+// age returns the seconds from t to at. It is never negative, even if the clock was set back.
 func age(at, t time.Time) float64 {
 	if t.IsZero() {
 		return unknown

@@ -43,8 +43,7 @@ func (p *Profile) at(i int) float64 {
 	return p.values[i]
 }
 
-// bucketOf returns the quarter of the week at t in the time zone, and when that quarter began and
-// ends.
+// bucketOf returns the quarter of the week at t in the time zone, and when that quarter began and ends.
 func bucketOf(t time.Time, location *time.Location) (index int, starts, ends int64) {
 	l := t.In(location)
 	day := (int(l.Weekday()) + 6) % 7 // from Monday
