@@ -208,15 +208,13 @@ func (w *world) check() {
 	}
 }
 
-// TestLease_C2_C3_interleavings: processes start, write, rest, crash, sleep, come
-// back, are cloned with their state directory, have a namesake on their machine,
-// lose their state directory, and lose replies, in random order; in half of the
-// histories others act, and time passes, between any two requests. Writes that nothing refuses
-// arrive long after they were given up. The store
-// honours conditions, ignores or refuses some or all, or tells ETags in two forms.
-// At no instant do two believe that they may write, and whoever is told that its
-// history is unbroken is right. With SQLWATCH_TEST_LEASE_SEEDS set, fifty times as
-// many histories.
+// TestLease_C2_C3_interleavings: processes start, write, rest, crash, sleep, come back, are cloned
+// with their state directory, have a namesake on their machine, lose their state directory, and
+// lose replies, in random order; in half of the histories others act, and time passes, between any
+// two requests. Unconditional writes may arrive long after their sender gave up. The store honours
+// conditions, ignores or refuses some or all, or writes ETags in two forms. At no instant do two
+// parties believe that they may write, and a party whose history is reported as unbroken really is
+// the only one that wrote. With SQLWATCH_TEST_LEASE_SEEDS set, fifty times as many histories.
 func TestLease_C2_C3_interleavings(t *testing.T) {
 	t.Parallel()
 	takeovers, fenced := 0, 0
@@ -271,9 +269,9 @@ func TestLease_S13_guard(t *testing.T) {
 	}
 }
 
-// TestLease_S13_twoWriters: where no condition is honoured, two writers that begin in
-// the same moment are told apart before either writes, and one that comes over
-// the other's lease, as an older version of us does, is met at the next renewal.
+// TestLease_S13_twoWriters: on a store that honours no condition, two writers that begin at the same
+// moment are told apart before either writes; one that overwrites the other's lease, as an older
+// version does, is noticed at the next renewal.
 func TestLease_S13_twoWriters(t *testing.T) {
 	t.Parallel()
 	for _, ignores := range []string{"all", "match"} {
@@ -318,8 +316,8 @@ func TestLease_S13_twoWriters(t *testing.T) {
 	}
 }
 
-// TestLease_S13_together: a store that guards what comes one after the other lets two
-// creations pass that come at once. Only the one whose note is left writes.
+// TestLease_S13_together: a store that honours conditions of successive writes accepts two creations
+// that arrive at once. Only the host whose note is left writes.
 func TestLease_S13_together(t *testing.T) {
 	t.Parallel()
 	clock := func() time.Time { return time.Unix(1_700_000_000, 0) }
@@ -350,8 +348,8 @@ func TestLease_S13_together(t *testing.T) {
 	}
 }
 
-// TestLease_S13_etags: a store that tells an object's ETag in two forms, or not at all,
-// makes nobody take itself for another.
+// TestLease_S13_etags: at a store that writes an object's ETag in two forms, or not at all, no host
+// takes its own note for another host's.
 func TestLease_S13_etags(t *testing.T) {
 	t.Parallel()
 	for name, form := range map[string]func(string) string{
@@ -376,9 +374,9 @@ func TestLease_S13_etags(t *testing.T) {
 	}
 }
 
-// TestLease_C15_clocks: what other hosts' clocks say is not believed. One that is
-// ahead or behind takes no lease of a writer that lives, busy or idle, and gets the
-// lease of one that is gone once it has watched it for its whole life.
+// TestLease_C15_clocks: other hosts' clocks are not believed. A host whose clock is ahead or behind
+// does not take the lease of a live writer, busy or idle, and gets a dead one's once it has watched
+// it for its whole life.
 func TestLease_C15_clocks(t *testing.T) {
 	t.Parallel()
 	for _, skew := range []time.Duration{3 * time.Minute, -3 * time.Minute, 240 * time.Hour, -240 * time.Hour} {
@@ -429,8 +427,8 @@ func TestLease_C15_clocks(t *testing.T) {
 	}
 }
 
-// TestLease_C15_during: a lease is kept while something long is done under it, and who
-// loses it in the meantime is stopped.
+// TestLease_C15_during: a lease is renewed during a long operation, and the operation is cancelled if
+// the lease is lost.
 func TestLease_C15_during(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -466,8 +464,8 @@ func TestLease_C15_during(t *testing.T) {
 	})
 }
 
-// TestLease_S16_gone: somebody removed the lease while it was ours. That is no other
-// writer: what is left of the replica is to be looked at.
+// TestLease_S16_gone: somebody removed the lease while it was ours. That does not count as another
+// writer: the replica is to be examined again.
 func TestLease_S16_gone(t *testing.T) {
 	t.Parallel()
 	for _, ignores := range []string{"", "match", "all"} {
@@ -491,8 +489,8 @@ func TestLease_S16_gone(t *testing.T) {
 	}
 }
 
-// TestLease_P1_crash: a process that was killed has its lease back at once, also where
-// it had not settled yet; with its state directory lost it waits.
+// TestLease_P1_crash: after a kill, a process gets its lease back at once, even if it had not settled
+// yet; without its state directory it waits.
 func TestLease_P1_crash(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
