@@ -38,17 +38,17 @@ func (i ignoring) Put(ctx context.Context, key string, body store.Body, o store.
 	return i.Memory.Put(ctx, key, body, o)
 }
 
-// guards are the stores that two writers may meet at.
+// guards are the kinds of stores at which two writers may meet.
 var guards = map[lease.Guard]func(*storetest.Memory) store.Store{
 	lease.GuardConditional: func(m *storetest.Memory) store.Store { return m },
 	lease.GuardCreate:      func(m *storetest.Memory) store.Store { return createOnly{m} },
 	lease.GuardNone:        func(m *storetest.Memory) store.Store { return ignoring{m} },
 }
 
-// TestShip_C14_anotherDatabase: staging with production's configuration, whatever the
-// store guards, whether production is busy or has been quiet for long, and whatever the
-// clocks say: nothing of staging's is stored, production continues, staging is told whose
-// history it met. With SQLWATCH_TEST_CUSTODY set, in every combination.
+// TestShip_C14_anotherDatabase: staging runs with production's configuration, at every kind of
+// store, whether production is busy or has long been quiet, and whatever the clocks show.
+// Staging stores nothing and reports whose history it found; production continues. With
+// SQLWATCH_TEST_CUSTODY set, in every combination.
 func TestShip_C14_anotherDatabase(t *testing.T) {
 	t.Parallel()
 	for guard, of := range guards {
@@ -101,10 +101,10 @@ func TestShip_C14_anotherDatabase(t *testing.T) {
 	}
 }
 
-// TestShip_C14_restoredElsewhere: the machine is lost; on a new one the replica is
-// restored and sqlwatch started: its history continues without a word, whatever the store
-// guards, once the lost machine has said nothing for long enough. When that one comes
-// back, it stops and says so.
+// TestShip_C14_restoredElsewhere: a machine is lost; on a new one the database is restored from
+// the replica and sqlwatch is started. Once the lost machine's lease has expired, the new one
+// continues the history without --adopt, at every kind of store. When the lost machine comes
+// back, it stops writing and says so.
 func TestShip_C14_restoredElsewhere(t *testing.T) {
 	t.Parallel()
 	for guard, of := range guards {
@@ -160,8 +160,8 @@ func TestShip_C14_restoredElsewhere(t *testing.T) {
 	}
 }
 
-// TestShip_C14_copied: a database that is the replica's tip proves it by its checksum,
-// without a note; a restore of an older moment does not, and is told so.
+// TestShip_C14_copied: a database that equals the replica's tip is recognized by its checksum,
+// without a note; one restored to an older moment is not, and the error says so.
 func TestShip_C14_copied(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -197,8 +197,8 @@ func TestShip_C14_copied(t *testing.T) {
 	wantRestored(t, m, newest)
 }
 
-// TestShip_C14_spared: who follows another lineage, as --adopt says, and keeps less long,
-// deletes nothing of it before its own time.
+// TestShip_C14_spared: a lineage that succeeds another one by --adopt, with a shorter retention,
+// deletes none of the other's files before that one's own retention ends.
 func TestShip_C14_spared(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -239,8 +239,8 @@ func TestShip_C14_spared(t *testing.T) {
 	}
 }
 
-// TestShip_C15_longUpload: a lease is kept through an upload that takes longer than it
-// lives.
+// TestShip_C15_longUpload: a lease is renewed during an upload that takes longer than the
+// lease's life.
 func TestShip_C15_longUpload(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -277,8 +277,8 @@ func noteOf(t *testing.T, m *storetest.Memory) lease.Note {
 	return note
 }
 
-// TestShip_C14_unnamed: a replica of an earlier version gets its name from the database
-// that holds its position, and from no other.
+// TestShip_C14_unnamed: a replica of an earlier version, which names no lineage, gets one from
+// the database whose state directory knows its position, and from no other.
 func TestShip_C14_unnamed(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

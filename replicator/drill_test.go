@@ -8,8 +8,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A drill that a policy asks for right after the first start waits for what it can restore.
-// Until then it is none, and so none that failed. The log does not repeat that all is well.
+// A drill on demand right after the first start waits until there is something to restore. Until
+// then it does not count as a failed drill. The log does not repeat that drills pass.
 func TestShip_drillBeforeTheFirstSnapshot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

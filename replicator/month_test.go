@@ -24,8 +24,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
-// bill is what went to a store and came from it, and the requests that an S3 store
-// would have had for it.
+// bill counts the bytes sent to and received from a store, and the requests that an S3 store
+// would have got for them.
 type bill struct {
 	up, down             int64 // bytes
 	writes, reads, lists float64
@@ -117,10 +117,10 @@ for line in sys.stdin:
     print("done", flush=True)
 `
 
-// TestMonth prints what a month of a large database costs, of which a hundredth changes
-// in a day: with full copies when they are needed, and with daily ones. It takes minutes
-// or hours, and runs where SQLWATCH_MONTH_MB says how large the database is to be. On
-// disk it takes twice that and what is stored.
+// TestMonth prints the cost of a month of a large database of which a hundredth changes each
+// day: with full copies only when needed, and with daily ones. It takes minutes or hours, and
+// runs only if SQLWATCH_MONTH_MB gives the size of the database. It needs twice that size on
+// disk, plus what is stored.
 func TestMonth(t *testing.T) {
 	megabytes, _ := strconv.Atoi(os.Getenv("SQLWATCH_MONTH_MB"))
 	if megabytes == 0 {
@@ -134,7 +134,7 @@ func TestMonth(t *testing.T) {
 	}
 }
 
-// month lives through one.
+// month replicates a database for a month.
 func month(t *testing.T, megabytes int, full time.Duration) {
 	path, rows := filepath.Join(t.TempDir(), "app.db"), megabytes<<20/4096
 	commit := startBulk(t, path, rows)
@@ -192,8 +192,8 @@ func month(t *testing.T, megabytes int, full time.Duration) {
 	againstCopy(t, inner, path)
 }
 
-// startBulk starts an application with so many rows, which changes as many as it is
-// told in one commit.
+// startBulk starts an application with so many rows, which changes a given number of them in
+// one commit.
 func startBulk(t *testing.T, path string, rows int) (commit func(int)) {
 	cmd := exec.Command("python3", "-u", "-c", bulkScript, path, strconv.Itoa(rows))
 	stdin, _ := cmd.StdinPipe()
@@ -221,7 +221,7 @@ func patiently(t *testing.T, what string, try func() error) {
 	}
 }
 
-// sumStored logs what a store holds, and returns how many bytes that are.
+// sumStored logs what a store holds, and returns its size in bytes.
 func sumStored(t *testing.T, st store.Store) (stored int64) {
 	files := map[int]int{}
 	for object, err := range st.List(t.Context(), "", "") {
@@ -237,8 +237,8 @@ func sumStored(t *testing.T, st store.Store) (stored int64) {
 	return stored
 }
 
-// againstCopy logs what a restore takes beside a copy of the database, one after the
-// other: both are not there at once.
+// againstCopy logs how long a restore takes, compared with a copy of the database. It runs one
+// after the other, so that not both files exist at once.
 func againstCopy(t *testing.T, st store.Store, path string) {
 	plan, err := catalog.MakePlan(t.Context(), st, catalog.Target{})
 	if err != nil {
@@ -267,7 +267,7 @@ func againstCopy(t *testing.T, st store.Store, path string) {
 		took.Round(100*time.Millisecond), time.Since(began).Round(100*time.Millisecond))
 }
 
-// ask is the answer of the system's SQLite.
+// ask returns the answer of the system's SQLite.
 func ask(t *testing.T, db, query string) string {
 	t.Helper()
 	out, err := exec.Command("sqlite3", db, query).CombinedOutput()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A last close removes the -wal and the -shm. Each is told, the second while the first one's look is
-// under way: neither ends what an operator asked for.
+// A last close removes the -wal and the -shm, which arrive as two events, the second while the call that
+// the first one caused is under way. Neither makes an operation that an operator asked for fail.
 func TestNamesThatChangeOneByOne(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/breaker"
 )
 
-// TestPatience_S38: who was held back because the endpoint answers nobody asks again at once, to
-// be among those who are released when it does; who had no answer itself waits longer and longer.
+// TestPatience_S38: a request that was held back because the endpoint answers nobody is repeated at
+// once, to be released with the others; one that was sent and not answered waits longer each time.
 func TestPatience_S38(t *testing.T) {
 	t.Parallel()
 	away := errors.New("connection refused")

@@ -10,10 +10,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 )
 
-// TestRebase_P12_capturedMeanwhile: a replica turned out to reach farther than what was
-// captured, and while that was found out capture went on, under TXIDs that the replica has
-// otherwise. What comes next begins a chain behind both. Who asks for less than was begun
-// gets no other one.
+// TestRebase_P12_capturedMeanwhile: a replica turns out to reach farther than capture, and meanwhile
+// capture goes on, with TXIDs that stand for other states in the replica. The next chain begins
+// behind both. A replica that asks for a base that is already passed causes no further
+// chain.
 func TestRebase_P12_capturedMeanwhile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")

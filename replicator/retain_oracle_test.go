@@ -18,8 +18,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// model is a replica as a list of files, written by the rules of shipping and
-// tidied by catalog.NextWindow and catalog.Unneeded, with an oracle that knows every batch.
+// model is a replica as a list of files, written by the rules of shipping and maintained by
+// catalog.NextWindow and catalog.Unneeded, with an oracle that knows every batch.
 type model struct {
 	rnd     *rand.Rand
 	now     time.Time
@@ -64,7 +64,7 @@ func (m *model) add(level int, min, max ltx.TXID, at time.Time) {
 	m.at[key] = at
 }
 
-// ship adds what a replica gets: a batch, now and then a snapshot, a chain that starts over, or a hole before one.
+// ship adds a batch, and now and then a snapshot, the beginning of a new chain, or a hole before a batch.
 func (m *model) ship() {
 	m.now = m.now.Add(time.Duration(m.rnd.ExpFloat64() * float64(20*time.Second)))
 	if m.rnd.IntN(12) == 0 {
@@ -178,7 +178,7 @@ func (m *model) restorable() map[ltx.TXID]bool {
 	return out
 }
 
-// coarseness is the window whose end may be all that is left at an age.
+// coarseness returns the window of which only the end need be restorable at an age.
 func (m *model) coarseness(age time.Duration) time.Duration {
 	var coarse time.Duration
 	for i, thin := range m.options.Thin {
@@ -257,9 +257,9 @@ func (m *model) String() string {
 	return s
 }
 
-// moments asks for the state at an instant behind each promised batch. What retention
-// took away is never in the way of an answer; what was never shipped always is, but for
-// what another chain replaced.
+// moments asks for the state at an instant after each promised batch. What retention deleted
+// must never prevent an answer; what was never shipped always must, unless another chain
+// begins there.
 func (m *model) moments(t *testing.T, seed uint64) (gaps int) {
 	st := storetest.NewMemory()
 	for _, f := range m.files {
@@ -295,8 +295,8 @@ func (m *model) moments(t *testing.T, seed uint64) (gaps int) {
 	return gaps
 }
 
-// TestRetention_R2_moments: inside the kept range every moment has an answer, or is in
-// what was never shipped.
+// TestRetention_R2_moments: every moment in the kept range has an answer, or falls where batches
+// were never shipped.
 func TestRetention_R2_moments(t *testing.T) {
 	t.Parallel()
 	gaps := 0

@@ -14,11 +14,11 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_R21_betweenChains: the state directory of a database of many pages is lost while the
-// replica cannot be read, and the application commits on; an old one is brought back, and
-// lost too. Each chain that is begun has its first states in no file. No moment of all
-// that is a gap: those between two chains are answered with the older state and a
-// doubt, and refused where no other will do.
+// TestShip_R21_betweenChains: the state directory of a large database is lost while the replica
+// cannot be read, and the application keeps committing; then an old state directory is brought
+// back, and lost too. The first states of each new chain are in no file. That makes no gap: a
+// moment between two chains is answered with the older state and a doubt, or refused if the
+// caller wants an exact state.
 func TestShip_R21_betweenChains(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

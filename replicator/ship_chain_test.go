@@ -17,8 +17,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A sync that is asked for while the replica is being looked at does not take another
-// writer's TXID, which is higher, for its own.
+// A sync that begins while the replica is being examined does not take another writer's TXID,
+// which is higher, for its own.
 func TestShip_C2_syncIsOfOneChain(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -73,8 +73,8 @@ func (h *host) reopen() {
 	h.openFiles()
 }
 
-// What a chain that began without the replica has spooled is not released as if the
-// replica, which holds the same numbers of another chain, had it.
+// Segments of a chain that began without the replica are not released as shipped because the
+// replica holds the same TXIDs of another chain.
 func TestShip_P12_stateLostWhileAway(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -101,9 +101,9 @@ func TestShip_P12_stateLostWhileAway(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// TestShip_P12_fartherReplicaAway: the state is lost while the replica that has come
-// farthest is away. Capture continues from the other one; when the first is back, both
-// get a chain that joins nothing, and the two do not continue demanding new ones.
+// TestShip_P12_fartherReplicaAway: the state directory is lost while the replica that has come
+// farthest is unreachable. Capture continues from the other one; when the first is back, both
+// get one new chain, and neither demands another.
 func TestShip_P12_fartherReplicaAway(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -152,9 +152,9 @@ func copyDatabase(t *testing.T, from, to string) {
 	}
 }
 
-// TestShip_C3_sameName: a container is made again under its old name and on the same
-// machine, with a state directory of its own, while the old one still runs. The new one
-// waits, and the two never write into one chain.
+// TestShip_C3_sameName: a container is created again under the same name on the same machine,
+// with its own state directory, while the old one still runs. The new one waits, and the two
+// never write to one chain.
 func TestShip_C3_sameName(t *testing.T) {
 	t.Parallel()
 	path, wa := database(t)
@@ -182,8 +182,8 @@ func TestShip_C3_sameName(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// TestShip_P1_crash: a process that was killed and has its state directory continues at
-// once: nobody else can have its lease.
+// TestShip_P1_crash: after a kill, the next process with the same state directory continues at
+// once: nobody else can hold its lease.
 func TestShip_P1_crash(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -209,8 +209,8 @@ func TestShip_P1_crash(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// TestShip_S16_emptied: somebody empties the whole replica, the lease included. It is
-// noticed at the lease's next renewal, or at a restart, made good, and told.
+// TestShip_S16_emptied: somebody empties the whole replica, including the lease. sqlwatch notices
+// at the lease's next renewal, or at a restart, stores everything again, and reports it.
 func TestShip_S16_emptied(t *testing.T) {
 	t.Parallel()
 	for name, notice := range map[string]func(h *host, empty func()){
@@ -244,8 +244,8 @@ func TestShip_S16_emptied(t *testing.T) {
 	}
 }
 
-// TestShip_S16_corruptSnapshot: the newest snapshot is corrupt and the application
-// commits no more: what the drill finds is made good under another key.
+// TestShip_S16_corruptSnapshot: the newest snapshot is corrupt and the application commits no
+// more: after the drill has found it, the state is stored again under another key.
 func TestShip_S16_corruptSnapshot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

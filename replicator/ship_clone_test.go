@@ -13,9 +13,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_C3_clone: a machine is cloned while it replicates: database, state
-// directory and name are the same. The clone does not write, neither while the original
-// may nor when that one is quiet, because it continued from there: one history, one writer.
+// TestShip_C3_clone: a machine is cloned while it replicates: database, state directory and name
+// are the same. The clone does not write, neither while the original may write nor when it is
+// quiet, because the original has continued from the cloned state: one history, one writer.
 func TestShip_C3_clone(t *testing.T) {
 	t.Parallel()
 	path, original := database(t)
@@ -64,8 +64,8 @@ func TestShip_C3_clone(t *testing.T) {
 	}
 }
 
-// TestShip_P4_reboot: after a power cut, a machine waits for the end of its own
-// lease, and then continues with its history: no new chain, no second snapshot.
+// TestShip_P4_reboot: after a power cut, a machine waits until its own lease expires, and then
+// continues its history: no new chain, no second snapshot.
 func TestShip_P4_reboot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// unanswered stores what comes below a prefix, corrupt on the way where that is wanted, and
-// then answers nothing more of it, as if sqlwatch had ended there.
+// unanswered stores objects below a prefix, corrupted if that is wanted, but does not answer about
+// them from then on, as if sqlwatch had crashed there.
 type unanswered struct {
 	*storetest.Memory
 	prefix string
@@ -34,9 +34,9 @@ func (u *unanswered) Put(ctx context.Context, key string, body store.Body, o sto
 	return object, err
 }
 
-// TestSnapshot_S16_crashBeforeReadBack: sqlwatch ends between the storing of a snapshot and
-// its reading. The next one reads it before it builds on it: a corrupt one is removed and
-// stored again, a whole one stays.
+// TestSnapshot_S16_crashBeforeReadBack: sqlwatch ends after a snapshot is stored and before it is
+// read back. The next process reads it before it builds on it: a corrupt one is deleted and stored
+// again, an intact one stays.
 func TestSnapshot_S16_crashBeforeReadBack(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]bool{"whole": false, "corrupt": true} {

@@ -44,8 +44,8 @@ func TestShip_P9_nothingIsOld(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// TestShip_S16_baseExpired: a lifecycle rule removed the snapshot on which the newest
-// state rests. A look a day finds it, and another one is taken.
+// TestShip_S16_baseExpired: a lifecycle rule removed the snapshot that the newest state needs. The
+// regular check notices it, and another one is taken.
 func TestShip_S16_baseExpired(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -76,8 +76,8 @@ func TestShip_S16_baseExpired(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// TestShip_R24_litestream03: a place where Litestream 0.3 wrote is not written to unless
-// that is asked for; what is there stays.
+// TestShip_R24_litestream03: sqlwatch does not write to a replica of Litestream 0.3 unless told to,
+// and its files stay.
 func TestShip_R24_litestream03(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

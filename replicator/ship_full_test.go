@@ -21,9 +21,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_differential: while little changes, days are merged and no full copy is taken;
-// what is older than what is kept is thinned out to what a restore of the oldest kept
-// moment needs. When more than half has changed, a full copy is.
+// TestShip_differential: while little changes, days are merged and no full copy is taken; of the
+// time before the retention period only what a restore of the oldest kept moment needs stays.
+// When more than half has changed, a full copy is taken.
 func TestShip_differential(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -102,8 +102,8 @@ func TestShip_differential(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// theirRestore has Litestream 0.5, where it is installed, restore a state from a
-// copy of the replica.
+// theirRestore restores a state from a copy of the replica with Litestream 0.5, if that is
+// installed.
 func theirRestore(t *testing.T, st store.Store, txid ltx.TXID, want string) {
 	t.Helper()
 	program := os.Getenv("LITESTREAM")
@@ -154,8 +154,8 @@ func (b *bitrot) Put(ctx context.Context, key string, body store.Body, o store.P
 	return object, err
 }
 
-// TestSnapshot_S16_readBack: a snapshot that does not come back as it was sent is none:
-// it is removed and stored again.
+// TestSnapshot_S16_readBack: a snapshot that reads back differently from what was sent is deleted
+// and stored again.
 func TestSnapshot_S16_readBack(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// away is a store that can be out of reach.
+// away is a store that can be made unreachable.
 func away(m *storetest.Memory, down *atomic.Bool) *storetest.Faulty {
 	return storetest.NewFaulty(m, func(string, string, int) storetest.Fault {
 		if down.Load() {
@@ -23,7 +23,7 @@ func away(m *storetest.Memory, down *atomic.Bool) *storetest.Faulty {
 	})
 }
 
-// soon is sooner than the doubt about a moment that any two batches leave.
+// soon is the tolerance for moments: less than the doubt that any two batches leave.
 const soon = 20 * time.Millisecond
 
 // stateThen restores the state of a moment, to within a few times soon.
@@ -39,8 +39,8 @@ func stateThen(t *testing.T, st *storetest.Memory, at time.Time, exact bool) (co
 	return dump(t, out), result.Doubt, nil
 }
 
-// wantHole demands that of the moment at, from which the replica has nothing, the state
-// before is given with a doubt, and refused where no other will do.
+// wantHole demands that for the moment at, of which the replica has nothing, a restore gives the
+// state before it with a doubt, and fails if an exact state is wanted.
 func wantHole(t *testing.T, st *storetest.Memory, at time.Time) {
 	t.Helper()
 	_, doubt, err := stateThen(t, st, at, false)
@@ -66,16 +66,16 @@ func (h *host) watched(i int) {
 	})
 }
 
-// pass lets time go by, as who asks for a moment needs it between two.
+// pass lets time go by, so that two moments can be told apart.
 func (h *host) pass(d time.Duration) {
 	h.t.Helper()
 	until := h.clock().Add(d)
 	h.eventually("time passes", func() bool { return h.clock().After(until) })
 }
 
-// TestShip_S2_hole: what the spool has no room for is not captured. That is told while it
-// lasts, how fresh the replica is counts from before, and afterwards no moment of it is
-// restored without a word; with a restart of sqlwatch in the middle too.
+// TestShip_S2_hole: while the spool is full, commits are not captured. sqlwatch reports that while
+// it lasts, and the replica's lag counts from before it; afterwards no moment of that time is
+// restored without a doubt, also if sqlwatch was restarted in the middle.
 func TestShip_S2_hole(t *testing.T) {
 	t.Parallel()
 	for _, restart := range []bool{false, true} {
@@ -120,8 +120,8 @@ func TestShip_S2_hole(t *testing.T) {
 	}
 }
 
-// TestShip_S2_holeOfOne: one replica is given up while another one takes all. What it
-// lacks is a hole of its own, and told; the other one has every moment.
+// TestShip_S2_holeOfOne: the spool no longer waits for one replica, while another one has got
+// everything. The first has a hole, which is reported; the other one has every moment.
 func TestShip_S2_holeOfOne(t *testing.T) {
 	t.Parallel()
 	d := newDownReplica(t)

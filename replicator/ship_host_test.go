@@ -85,7 +85,7 @@ func (w *writer) commit(n int) {
 	w.answer()
 }
 
-// end has it end in order.
+// end makes it end in order.
 func (w *writer) end() {
 	w.t.Helper()
 	w.stdin.Close()
@@ -94,7 +94,7 @@ func (w *writer) end() {
 	}
 }
 
-// dump is the content as another process's SQLite sees it.
+// dump returns the content as SQLite in another process sees it.
 func dump(t *testing.T, path string) string {
 	t.Helper()
 	out, err := exec.Command("sqlite3", path,
@@ -187,7 +187,7 @@ func (h *host) sync() error {
 	return h.r.SyncNow(ctx)
 }
 
-// synced is sync where nothing may go wrong, however slow the machine is.
+// synced is sync that must succeed, however slow the machine is.
 func (h *host) synced() {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -206,7 +206,7 @@ func (h *host) commits(w *writer, n int, rows int) {
 	}
 }
 
-// begin starts and waits until the first sync went through.
+// begin starts and waits until the first sync has succeeded.
 func (h *host) begin() {
 	h.t.Helper()
 	h.start()
@@ -226,7 +226,7 @@ func (h *host) eventually(what string, ok func() bool) {
 	}
 }
 
-// refused demands that the replica is not written to, and that whoever is met is named.
+// refused demands that the replica is not written to, and that the error names its owner.
 func (h *host) refused(v lineage.Verdict, who string) {
 	h.t.Helper()
 	h.eventually("the replica is refused", func() bool {
@@ -235,8 +235,8 @@ func (h *host) refused(v lineage.Verdict, who string) {
 	})
 }
 
-// wantIdle demands that time passes, freshness with it, and no request is sent. A
-// window of compaction may end in the meantime, across two of the three looks, not more.
+// wantIdle demands that while time passes the replica stays caught up without a request. A
+// compaction window may end meanwhile, which may affect two of the three checks, not more.
 func (h *host) wantIdle(requests func() string) {
 	h.t.Helper()
 	var before, after string
@@ -294,7 +294,7 @@ func replica(name string, st store.Store) replicator.ReplicaOptions {
 	return replicator.ReplicaOptions{Name: name, Store: st, SyncEvery: quick}
 }
 
-// unkeep removes what is kept on this machine of what was uploaded.
+// unkeep removes the uploaded files that are kept on this machine.
 func (h *host) unkeep() {
 	h.t.Helper()
 	kept, err := filepath.Glob(filepath.Join(h.state, "replicas", "scratch", "kept-*"))

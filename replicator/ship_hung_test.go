@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// unanswering is a store that answers no upload of a merged file or a snapshot while it is
-// hung: it takes the whole body first, or nothing of it.
+// unanswering is a store that, while hung, answers no upload of a merged file or a snapshot: it
+// reads the whole body first, or nothing of it.
 type unanswering struct {
 	*storetest.Memory
 	takes bool
@@ -40,10 +40,10 @@ func (u *unanswering) Put(
 	return store.Object{}, ctx.Err()
 }
 
-// TestShip_S36_hungUploads: four uploads of snapshots and merged files hang and have all places
-// of the endpoint. The commits of a busy database go out all the same: while nothing else is
-// wanted of it, while a snapshot of it is asked for and waits for its place, and while that
-// hangs as well.
+// TestShip_S36_hungUploads: four uploads of snapshots and merged files hang and occupy all places of
+// the endpoint. The commits of a busy database are uploaded all the same: while it does nothing
+// else, while a snapshot of it waits for a place, and while that snapshot's upload hangs as
+// well.
 func TestShip_S36_hungUploads(t *testing.T) {
 	t.Parallel()
 	for name, takes := range map[string]bool{"nothing is taken": false, "the answer is late": true} {

@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// parted are two hosts with one configuration and different databases. Packets of the first
-// get lost, and the second has taken the replica over, as --adopt says.
+// parted are two hosts with one configuration and different databases. The first one's packets
+// get lost, and the second has taken the replica over with --adopt.
 type parted struct {
 	*testing.T
 	m    *storetest.Memory
@@ -28,7 +28,7 @@ type parted struct {
 	waited chan error // a sync of a's that was under way
 }
 
-// part loses a's packets from the next write on of a key that holds names, and lets b take over.
+// part loses a's packets from the next write of a key for which holds is true, and lets b take over.
 func part(
 	t *testing.T, of func(*storetest.Memory) store.Store, waits bool, holds func(key string) bool,
 ) *parted {
@@ -69,7 +69,7 @@ func part(
 	return p
 }
 
-// takesOver waits until a host has taken the replica over from whoever has the lease.
+// takesOver waits until a host has taken the replica over from the holder of the lease.
 func (p *parted) takesOver(h *host) {
 	p.Helper()
 	said, at := "", time.Time{}
@@ -91,8 +91,8 @@ func (p *parted) takesOver(h *host) {
 	})
 }
 
-// fenced demands that a is told who took the replica over, and that nothing more of it is
-// acknowledged, while b goes on.
+// fenced demands that a's error names the host that took the replica over, and that a acknowledges
+// nothing more, while b goes on.
 func (p *parted) fenced() {
 	p.Helper()
 	for range 3 {
@@ -133,9 +133,9 @@ func (p *parted) fenced() {
 
 func isLease(key string) bool { return key == lease.Key }
 
-// TestShip_C14_lateRenewal: a renewal of production's lease arrives after staging has taken
-// the replica over, and, where the store does not compare ETags, replaces staging's lease.
-// Production is told whose the replica is, and staging takes its lease again.
+// TestShip_C14_lateRenewal: a renewal of production's lease arrives after staging has taken the
+// replica over, and replaces staging's lease if the store does not compare ETags. Production
+// learns whose the replica is, and staging takes its lease back.
 func TestShip_C14_lateRenewal(t *testing.T) {
 	t.Parallel()
 	for guard, of := range guards {
@@ -155,9 +155,9 @@ func TestShip_C14_lateRenewal(t *testing.T) {
 	}
 }
 
-// TestShip_C14_lateFile: a file of production's arrives after staging has taken the replica
-// over, and production may even be told that it is stored. It is not acknowledged, and
-// staging's history is whole.
+// TestShip_C14_lateFile: a file of production's arrives after staging has taken the replica over,
+// and the store may even tell production that it is stored. Production does not acknowledge it,
+// and staging's history is intact.
 func TestShip_C14_lateFile(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]func(string) bool{
@@ -181,8 +181,8 @@ func TestShip_C14_lateFile(t *testing.T) {
 	}
 }
 
-// TestShip_C14_notReleased: a host ends while nobody has answered for an upload. It leaves its
-// lease to expire: whoever finds one released joins the replica's tip.
+// TestShip_C14_notReleased: a host ends while an upload has no reply yet. It leaves its lease to
+// expire, because a host that finds a released lease would join the replica's tip at once.
 func TestShip_C14_notReleased(t *testing.T) {
 	t.Parallel()
 	for _, stored := range []bool{false, true} {
@@ -211,9 +211,9 @@ func TestShip_C14_notReleased(t *testing.T) {
 	}
 }
 
-// TestShip_C14_adoptedBack: who was told to adopt is told once. When production is told to take
-// its place back, staging does not follow again on its own, though it was started with --adopt
-// and production's lease is free.
+// TestShip_C14_adoptedBack: --adopt counts once. When production takes the replica back with --adopt,
+// staging does not succeed it again on its own, although it was started with --adopt and
+// production's lease is free.
 func TestShip_C14_adoptedBack(t *testing.T) {
 	t.Parallel()
 	for _, restarted := range []bool{false, true} { // staging, without the option

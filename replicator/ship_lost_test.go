@@ -18,8 +18,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// bulk makes a database of so many megabytes that do not compress, and returns a way to
-// commit changes of so many rows.
+// bulk makes a database of so many incompressible megabytes, and returns a function that commits
+// changes of so many rows.
 func bulk(t *testing.T, megabytes int) (db string, w *writer) {
 	t.Helper()
 	db = filepath.Join(t.TempDir(), "app.db")
@@ -32,9 +32,9 @@ func bulk(t *testing.T, megabytes int) (db string, w *writer) {
 	return db, startWriter(t, db)
 }
 
-// TestShip_P12_lostCosts: a state directory is lost while replica and database are whole,
-// and the application goes on in the meantime. What is read of the replica are checksums of pages;
-// what is stored is what differs. SQLWATCH_LOST_MB makes the database larger.
+// TestShip_P12_lostCosts: a state directory is lost while replica and database are intact and the
+// application continues. sqlwatch then reads only page checksums from the replica, and stores only
+// the pages that differ. SQLWATCH_LOST_MB makes the database larger.
 func TestShip_P12_lostCosts(t *testing.T) {
 	t.Parallel()
 	megabytes, _ := strconv.Atoi(os.Getenv("SQLWATCH_LOST_MB"))
@@ -74,8 +74,8 @@ func TestShip_P12_lostCosts(t *testing.T) {
 	}
 }
 
-// removeLists removes all lists of page checksums, so that the replica is as one of an
-// earlier version.
+// removeLists removes all lists of page checksums, so that the replica is like one of an earlier
+// version.
 func removeLists(t *testing.T, st store.Store, key string) {
 	t.Helper()
 	n := 0
@@ -93,8 +93,8 @@ func removeLists(t *testing.T, st store.Store, key string) {
 	}
 }
 
-// TestShip_P12_lists: a list of page checksums that is gone, corrupt or of another file
-// costs a download, and nothing else; and it goes when its file does.
+// TestShip_P12_lists: a list of page checksums that is missing, corrupt or of another file costs a
+// download, nothing else; and a list is deleted together with its file.
 func TestShip_P12_lists(t *testing.T) {
 	t.Parallel()
 	for name, harm := range map[string]func(st *storetest.Memory, key string){
@@ -144,7 +144,7 @@ func listed(st *storetest.Memory) (keys []string) {
 	return keys
 }
 
-// swapList puts another database's list in place of one.
+// swapList replaces a list of page checksums with another database's.
 func swapList(t *testing.T, st *storetest.Memory, key string) {
 	t.Helper()
 	db, _ := database(t)
@@ -166,7 +166,7 @@ func swapList(t *testing.T, st *storetest.Memory, key string) {
 	}
 }
 
-// TestShip_P12_sameSums: with lists and without, they are those of the pages.
+// TestShip_P12_sameSums: page checksums are the same with lists and without.
 func TestShip_P12_sameSums(t *testing.T) {
 	t.Parallel()
 	db, w := database(t)

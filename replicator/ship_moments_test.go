@@ -24,9 +24,9 @@ func stateAt(t *testing.T, s store.Store, at time.Time, exact bool) (content str
 	return dump(t, out), result.Doubt, nil
 }
 
-// TestShip_R21_whileDown: sqlwatch was stopped, the application continued. Of the time
-// between, nobody knows the states: asking for one is answered with a warning, and
-// with an error where no other state will do.
+// TestShip_R21_whileDown: sqlwatch was stopped while the application continued. The states of that
+// time are unknown: a restore of such a moment gives a warning, or an error if an exact state is
+// wanted.
 func TestShip_R21_whileDown(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -63,8 +63,8 @@ func TestShip_R21_whileDown(t *testing.T) {
 	}
 }
 
-// TestShip_R21_clockWasAhead: the clock was ten years ahead for one commit. The moments
-// of the days that follow are not those of before.
+// TestShip_R21_clockWasAhead: the clock was ten years ahead for one commit. Moments of the days
+// after that are not answered with states from before it.
 func TestShip_R21_clockWasAhead(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// removedLife is an application that loses its side files to somebody, goes on, and ends in
-// order so many seconds later. It has not been there for long enough to be stood back for.
+// removedLife is an application whose side files somebody removes, and which goes on and ends in
+// order so many seconds later. It has not run long enough for capture to step back for it.
 const removedLife = `
 import os, sqlite3, sys, time
 path, pause = sys.argv[1], float(sys.argv[2])
@@ -33,9 +33,9 @@ time.sleep(max(0, gone + pause - time.monotonic()))
 db.close()
 `
 
-// Side files are removed under a running application that ends soon after. Alone it loses
-// nothing: its last close writes back what is in the WAL that has no name. So it must be
-// beside us. SQLWATCH_ROUNDS makes it 20 of each.
+// Somebody removes the side files of a running application that ends soon after. Without sqlwatch
+// it loses nothing: its last close checkpoints the WAL that has no name. It must not lose anything
+// beside sqlwatch either. SQLWATCH_ROUNDS makes it 20 of each.
 func TestShip_D15_removedThenClosed(t *testing.T) {
 	t.Parallel()
 	rounds := 1

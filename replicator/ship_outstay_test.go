@@ -7,9 +7,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_P3_outstay: application and sqlwatch are told to end at the same moment. What
-// the application still commits while it drains is captured and stored; only when it rests
-// is the end.
+// TestShip_P3_outstay: application and sqlwatch are told to end at the same moment. sqlwatch
+// captures and stores what the application still commits while it drains, and ends only once the
+// application is idle.
 func TestShip_P3_outstay(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -39,8 +39,7 @@ func TestShip_P3_outstay(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// Where nobody says that it shall stay, the end is at once, and what was committed
-// before is stored.
+// Without Outstay, sqlwatch ends at once, after it has stored what was committed before.
 func TestShip_P3_leavesAtOnce(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

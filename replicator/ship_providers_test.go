@@ -31,8 +31,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// endpoints are where the providers are in public: what is done otherwise for one of them
-// is known by its name. A proxy leads to the double.
+// endpoints are the providers' public endpoints, because the store adapts to a provider by its host
+// name. A proxy leads from there to the fake.
 var endpoints = map[string]string{
 	"Amazon S3":                        "http://s3.us-east-1.amazonaws.com",
 	"Backblaze B2":                     "http://s3.us-west-004.backblazeb2.com",
@@ -46,12 +46,12 @@ var endpoints = map[string]string{
 	"MinIO":                            "http://minio.example.com:9000",
 }
 
-// errand is what a process of its own is to replicate, so that it can be killed.
+// errand says what a separate process, which can be killed, is to replicate.
 type errand struct{ Path, State, Endpoint string }
 
 const errandVariable = "SQLWATCH_TEST_ERRAND"
 
-// TestMain lets this program be what TestProviders_S31 replicates with.
+// TestMain lets this program run as the process that TestProviders_S31 replicates with.
 func TestMain(m *testing.M) {
 	if text := os.Getenv(errandVariable); text != "" {
 		if err := runErrand(text); err != nil {
@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runErrand replicates, and does what it is told line by line, until there are no more.
+// runErrand replicates, and executes one command for each input line until the input ends.
 func runErrand(text string) error {
 	signal.Ignore(syscall.SIGPIPE)
 	var e errand
@@ -108,7 +108,7 @@ func runErrand(text string) error {
 	return errors.Join(<-done, files.Close())
 }
 
-// obey does one thing.
+// obey executes one command.
 func obey(ctx context.Context, r *replicator.Replicator, st store.Store, skew *atomic.Int64, words []string) (string,
 	error) {
 	switch words[0] {
@@ -156,9 +156,9 @@ type history struct {
 	commits, kills, lost, restores int
 }
 
-// TestProviders_S31 lives a short history over the double of each provider: an application
-// commits, sqlwatch is killed, ended, or loses its state; and all that was acknowledged is
-// restored as it was. SQLWATCH_TEST_HISTORY says how many turns it takes, 3 by itself.
+// TestProviders_S31 runs a short history against the fake of each provider: an application commits;
+// sqlwatch is killed, ends, or loses its state; every acknowledged state must be restorable as it
+// was. SQLWATCH_TEST_HISTORY sets the number of turns, by default 3.
 func TestProviders_S31(t *testing.T) {
 	t.Parallel()
 	turns, _ := strconv.Atoi(os.Getenv("SQLWATCH_TEST_HISTORY"))
@@ -232,7 +232,7 @@ func (h *history) turn(harm int) {
 	h.commit(5) // while nobody looks
 }
 
-// commit has the application commit up to so many times.
+// commit makes the application commit up to so many times.
 func (h *history) commit(most int) {
 	h.t.Helper()
 	n := 1 + h.rnd.IntN(most)
@@ -310,7 +310,7 @@ func (h *history) want(got, want string) {
 	}
 }
 
-// sync waits until what was committed is durable, and notes what that is.
+// sync waits until everything committed is durable, and records that state.
 func (h *history) sync() {
 	h.t.Helper()
 	deadline := time.Now().Add(2 * time.Minute)
@@ -330,7 +330,7 @@ func (h *history) sync() {
 	}
 }
 
-// wantState demands that a state is restored as it was.
+// wantState demands that a restored state is what it was.
 func (h *history) wantState(txid ltx.TXID, want string) {
 	h.t.Helper()
 	h.restores++

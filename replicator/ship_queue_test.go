@@ -11,9 +11,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_S36_queued: while others are read from end to end a new database waits, says so, and
-// is read as soon as its turn comes. A shutdown in between waits for nothing, and who leaves
-// keeps no place.
+// TestShip_S36_queued: while other databases are read from end to end, a new one waits, reports that,
+// and is read as soon as its turn comes. A shutdown meanwhile does not wait for that, and a database
+// that leaves keeps no place.
 func TestShip_S36_queued(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

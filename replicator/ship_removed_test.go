@@ -31,8 +31,8 @@ func keysOf(t *testing.T, st store.Store) (keys []string) {
 	return keys
 }
 
-// TestShip_S16_removed: somebody removes what the newest state rests on, of a database to
-// which nobody writes any more. A sync does not say that it is there before it is again.
+// TestShip_S16_removed: somebody removes files that the newest state of an idle database needs. A
+// sync does not succeed before that state is in the replica again.
 func TestShip_S16_removed(t *testing.T) {
 	t.Parallel()
 	prefixed := func(prefix string) func(t *testing.T, st store.Store) {
@@ -98,7 +98,7 @@ func TestShip_S16_removed(t *testing.T) {
 	}
 }
 
-// removed does the harm; dir is what it removes with all that is in it, "" where that is to stay.
+// removed removes files; dir is a directory that it removes with everything in it, "" for none.
 func removed(t *testing.T, st store.Store, dir string, release bool, harm func(t *testing.T, st store.Store)) {
 	t.Helper()
 	path, w := database(t)
@@ -133,7 +133,7 @@ func removed(t *testing.T, st store.Store, dir string, release bool, harm func(t
 	wantRestored(t, st, path)
 }
 
-// TestShip_S16_removedCosts: what a sync asks where nothing is to be stored.
+// TestShip_S16_removedCosts: how many requests a sync sends if there is nothing to store.
 func TestShip_S16_removedCosts(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -162,7 +162,7 @@ func requestsOf(st *storetest.Memory) (n int) {
 	return n
 }
 
-// TestShip_S16_removedIdle: nobody asks for a sync either. A look an hour finds it.
+// TestShip_S16_removedIdle: even without a sync, the hourly check notices removed files.
 func TestShip_S16_removedIdle(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -189,8 +189,8 @@ func TestShip_S16_removedIdle(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// TestShip_S16_removedIdle_directory: in a directory that is found within seconds, and until
-// then nobody asks for a sync either.
+// TestShip_S16_removedIdle_directory: in a directory, removed files are noticed within seconds, without
+// a sync.
 func TestShip_S16_removedIdle_directory(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -226,8 +226,8 @@ func TestShip_S16_removedIdle_directory(t *testing.T) {
 	}
 }
 
-// TestShip_S16_removedTwoLooks: the hourly look finds the newest file gone at the moment at
-// which a sync looks too. The sync does not take for proven what is there without that file.
+// TestShip_S16_removedTwoLooks: the hourly check finds the newest file gone while a sync checks too.
+// The sync does not succeed on the strength of a state without that file.
 func TestShip_S16_removedTwoLooks(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

@@ -16,7 +16,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// restoredTo restores a state into a new file, with the note of whose history it is.
+// restoredTo restores a state into a new file, with a note of its lineage.
 func restoredTo(t *testing.T, st store.Store, out string, txid ltx.TXID) {
 	t.Helper()
 	if _, err := restore.Run(t.Context(), st, restore.Options{Output: out, Target: catalog.Target{TXID: txid},
@@ -25,9 +25,9 @@ func restoredTo(t *testing.T, st store.Store, out string, txid ltx.TXID) {
 	}
 }
 
-// TestShip_R15_restoredOver: the newest state, or an older one, is restored over the path
-// while sqlwatch runs, and the application goes on with that. What follows is in the
-// replica, and so is every state before.
+// TestShip_R15_restoredOver: the newest state, or an older one, is restored over the database while
+// sqlwatch runs, and the application continues with it. The replica gets what follows and keeps
+// every earlier state.
 func TestShip_R15_restoredOver(t *testing.T) {
 	t.Parallel()
 	for _, older := range []bool{false, true} {
@@ -79,8 +79,8 @@ func TestShip_R15_restoredOver(t *testing.T) {
 	}
 }
 
-// TestShip_R16: what is restored is the file byte for byte, whatever its page size,
-// encoding, vacuum mode and marks.
+// TestShip_R16: the restored file is the original byte for byte, whatever its page size, encoding,
+// vacuum mode and header fields.
 func TestShip_R16(t *testing.T) {
 	t.Parallel()
 	for i, pragmas := range []string{

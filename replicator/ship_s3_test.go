@@ -26,7 +26,7 @@ func bucket(t *testing.T, url, prefix string) *s3.Store {
 	return bucketOf(t, url, prefix, 500*time.Millisecond, 5*time.Second)
 }
 
-// bucketOf is a bucket whose requests may take so long.
+// bucketOf returns a store whose requests may take that long.
 func bucketOf(t *testing.T, url, prefix string, stall, deadline time.Duration) *s3.Store {
 	t.Helper()
 	st, err := s3.New(t.Context(), s3.Config{
@@ -162,10 +162,10 @@ func TestShip_P3_shutdownOnADeadLink(t *testing.T) {
 
 var _ store.Store = (*s3.Store)(nil)
 
-// TestShip_S2_twoHours: the store is away for two hours (of our clock) while the
-// application writes more than the spool may hold. Capture lets go, and says why;
-// the application's WAL is its own again and stays as small as it keeps it. Then the
-// replica gets the difference, no second snapshot, and holds what the database does.
+// TestShip_S2_twoHours: the store is unreachable for two hours (of the test's clock) while the
+// application writes more than the spool may hold. Capture releases the WAL and says why, so that
+// the application can keep the WAL small again. Afterwards the replica gets the difference,
+// without a second snapshot, and equals the database.
 func TestShip_S2_twoHours(t *testing.T) {
 	t.Parallel()
 	server := s3test.Start(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_I9_snapshotOvertakes: a snapshot is stored while commits before it wait in the
-// spool. Each of them can be restored all the same, after a restart too.
+// TestShip_I9_snapshotOvertakes: a snapshot is stored while earlier commits still wait in the spool.
+// Each of them becomes restorable all the same, also after a restart.
 func TestShip_I9_snapshotOvertakes(t *testing.T) {
 	t.Parallel()
 	for _, restart := range []bool{false, true} {

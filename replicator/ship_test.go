@@ -76,8 +76,8 @@ func count(keys []string, prefix string) (n int) {
 	return n
 }
 
-// TestShip_S2_outage: one replica is away at the start, the other in the
-// middle; neither holds the other or capture up, and both come back on their own.
+// TestShip_S2_outage: one replica is unreachable at the start, the other in the middle; neither
+// delays the other or capture, and both recover on their own.
 func TestShip_S2_outage(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -119,7 +119,7 @@ func TestShip_S2_outage(t *testing.T) {
 	}
 }
 
-// TestShip_S2_spoolFull: beyond the spool's bound nothing is lost but points in between.
+// TestShip_S2_spoolFull: when the spool is full, only restore points in between are lost.
 func TestShip_S2_spoolFull(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -180,8 +180,8 @@ func (d *downReplica) awaitA() {
 	})
 }
 
-// TestShip_S2_hopeless: a replica that stays away longer than the spool is large
-// does not hold the other one up, and gets a snapshot when it is back.
+// TestShip_S2_hopeless: a replica that is unreachable for longer than the spool can bridge does not
+// delay the other one, and gets a snapshot when it is back.
 func TestShip_S2_hopeless(t *testing.T) {
 	t.Parallel()
 	d := newDownReplica(t)
@@ -228,8 +228,8 @@ func TestShip_S2_nothingLeft(t *testing.T) {
 	wantRestored(t, d.b, d.path)
 }
 
-// TestShip_syncBeforeItIsKnown: who asks for a sync before the store has told where
-// the replica stands hears of it when nothing is left to be stored.
+// TestShip_syncBeforeItIsKnown: a sync that begins before the replica was examined returns once it
+// turns out that nothing is left to store.
 func TestShip_syncBeforeItIsKnown(t *testing.T) {
 	t.Parallel()
 	path, _ := database(t)
@@ -260,8 +260,8 @@ func TestShip_syncBeforeItIsKnown(t *testing.T) {
 	}
 }
 
-// TestShip_S16_missingFile: somebody removed a file before it was compacted. The newest
-// state can be restored again, and what keeps the replica tidy continues.
+// TestShip_S16_missingFile: somebody removed a file before it was compacted. The newest state
+// becomes restorable again, and maintenance continues.
 func TestShip_S16_missingFile(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -286,7 +286,7 @@ func TestShip_S16_missingFile(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// unconditional is a store as Backblaze's: conditional writes are not implemented.
+// unconditional is a store like Backblaze's, which does not implement conditional writes.
 type unconditional struct{ *storetest.Memory }
 
 func (u unconditional) Put(ctx context.Context, key string, body store.Body, o store.PutOptions) (store.Object, error) {
@@ -296,7 +296,7 @@ func (u unconditional) Put(ctx context.Context, key string, body store.Body, o s
 	return u.Memory.Put(ctx, key, body, o)
 }
 
-// TestShip_S13_noConditions: where nothing can be created conditionally, each key is looked at first.
+// TestShip_S13_noConditions: without conditional writes, sqlwatch checks each key before it writes.
 func TestShip_S13_noConditions(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -362,8 +362,8 @@ func (h *host) metric(name, label string) (sum float64) {
 	return sum
 }
 
-// TestShip_fileReplica: a directory for a new database is made; one that goes away
-// stops the uploads, and what appears in its place begins with a snapshot.
+// TestShip_fileReplica: the directory of a new replica is made; when it disappears, uploads stop,
+// and a replica in a new directory in its place begins with a snapshot.
 func TestShip_fileReplica(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -491,7 +491,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestShip_S5_everyWriteTwoWays: a third of all writes fail, half of those although they were done.
+// TestShip_S5_everyWriteTwoWays: a third of all writes fail, half of these although they were applied.
 func TestShip_S5_everyWriteTwoWays(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -532,7 +532,7 @@ func TestShip_S5_everyWriteTwoWays(t *testing.T) {
 	}
 }
 
-// TestShip_P12_stateLost: a lost state directory costs a diff, not a snapshot.
+// TestShip_P12_stateLost: a lost state directory costs a comparison, not a snapshot.
 func TestShip_P12_stateLost(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -591,9 +591,9 @@ func TestShip_C5_foreign(t *testing.T) {
 	}
 }
 
-// TestShip_C2_C3_twoWriters: another database is refused, however long the replica's
-// owner has been quiet; told to follow, it begins far behind; the owner stops, says so
-// and looks again on its own; both histories can be restored.
+// TestShip_C2_C3_twoWriters: another database may not write, however long the replica's owner has
+// been quiet; with --adopt it begins a chain far behind. The owner then stops, says so, and checks
+// again on its own. Both histories can be restored.
 func TestShip_C2_C3_twoWriters(t *testing.T) {
 	t.Parallel()
 	pathA, wa := database(t)
@@ -680,7 +680,7 @@ func TestShip_compaction(t *testing.T) {
 	}
 }
 
-// TestShip_S16_corrupt: a drill finds what somebody deleted, and a new snapshot makes it good.
+// TestShip_S16_corrupt: a drill notices that a file was deleted, and a new snapshot is taken.
 func TestShip_S16_corrupt(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

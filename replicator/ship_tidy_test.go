@@ -18,8 +18,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_S2_slowBesideDead: the spool runs full because one replica is slow and the
-// other one gone. When the slow one has everything, capture continues.
+// TestShip_S2_slowBesideDead: the spool fills up because one replica is slow and the other one
+// unreachable. Once the slow one has everything, capture continues.
 func TestShip_S2_slowBesideDead(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -67,9 +67,9 @@ func captured(st *storetest.Memory) []string {
 	return slices.DeleteFunc(st.Keys(), func(k string) bool { return !strings.HasPrefix(k, "0000/") })
 }
 
-// TestShip_S16_corruptFile: one captured file is corrupt, or does not come through at
-// once. Compaction goes around what is corrupt, costs one snapshot, and does not call a
-// broken connection damage.
+// TestShip_S16_corruptFile: one uploaded file is corrupt, or its download breaks off at first.
+// Compaction skips a corrupt file, at the cost of one snapshot, and does not take a broken
+// connection for corruption.
 func TestShip_S16_corruptFile(t *testing.T) {
 	t.Parallel()
 	for name, corrupt := range map[string]bool{"corrupt": true, "broken off": false} {
@@ -128,8 +128,8 @@ func TestShip_S16_corruptFile(t *testing.T) {
 	}
 }
 
-// TestShip_S16_corruptOutput: a compacted file comes back corrupt. It is made again,
-// and until then nobody relies on it.
+// TestShip_S16_corruptOutput: a merged file reads back corrupt. It is made again, and until then
+// nothing relies on it.
 func TestShip_S16_corruptOutput(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -157,7 +157,7 @@ func TestShip_S16_corruptOutput(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// whole says whether an object is there, with the bytes that its metadata tell of.
+// whole reports whether an object exists and its bytes match its metadata.
 func whole(t *testing.T, st store.Store, key string) bool {
 	body, object, err := st.Get(t.Context(), key, 0, -1)
 	if err != nil {
@@ -171,8 +171,8 @@ func whole(t *testing.T, st store.Store, key string) bool {
 	return hex.EncodeToString(sha.Sum(nil)) == object.Metadata[store.MetaSHA256]
 }
 
-// TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and with it the
-// times of what was captured. Snapshots and compaction continue by the clock as it is now.
+// TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and so are the times of
+// captured batches. Snapshots and compaction continue by the present clock.
 func TestShip_P8_clockWasAhead(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -200,8 +200,8 @@ func TestShip_P8_clockWasAhead(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// TestShip_P1_scratch: what a kill left of a compaction or a drill is swept; what is
-// being made is not.
+// TestShip_P1_scratch: temporary files that a killed process left are removed; those in use are
+// not.
 func TestShip_P1_scratch(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -229,9 +229,9 @@ func TestShip_P1_scratch(t *testing.T) {
 	}
 }
 
-// TestShip_S16_keptFile: what was uploaded a moment ago is merged from this machine: no
-// file is read from the store but what was made, and one that somebody removed there
-// in the meantime costs nothing.
+// TestShip_S16_keptFile: files that were uploaded a moment ago are merged from this machine: only
+// outputs are read from the store, and an input that somebody removed there meanwhile does no
+// harm.
 func TestShip_S16_keptFile(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

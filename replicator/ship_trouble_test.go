@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// failing is a memory store whose calls of one kind, or of all, fail while off is set.
+// failing is a store in memory whose calls of one kind, or all, fail while off is set.
 func failing(t *testing.T, off *atomic.Bool, kind string) (*storetest.Memory, *storetest.Faulty) {
 	m := storetest.NewMemory().Enforce(t)
 	return m, storetest.NewFaulty(m, func(op, _ string, _ int) storetest.Fault {
@@ -24,8 +24,8 @@ func failing(t *testing.T, off *atomic.Bool, kind string) (*storetest.Memory, *s
 	})
 }
 
-// Capture starts over without its state while the store is away, in a process that
-// knew the replica: no sync succeeds without the store, and what comes then joins.
+// Capture starts over without its state while the store is unreachable, in a process that had
+// examined the replica: no sync succeeds without the store, and later files join correctly.
 func TestShip_P12_stateLostInProcess(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -60,8 +60,8 @@ func TestShip_P12_stateLostInProcess(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// A segment that somebody removed from the spool is replaced by a snapshot. One snapshot is
-// enough, also where later segments wait behind the one that is gone.
+// A segment that somebody removed from the spool is replaced by a snapshot. One snapshot is enough,
+// even if later segments wait behind the missing one.
 func TestShip_S26_segmentGone(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -100,7 +100,7 @@ func TestShip_S26_segmentGone(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// Between the tries of a replica whose every upload fails it is not called healthy.
+// A replica whose every upload fails does not count as healthy between two attempts.
 func TestShip_S1_failingUploadsAreNoHealth(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

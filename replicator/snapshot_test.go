@@ -15,8 +15,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestNeeded: a full copy is taken for what changed, for its age and for what is missing,
-// and not because something was uploaded while that was looked for.
+// TestNeeded: a full copy is needed because of the amount of changes, the last one's age, or missing
+// files, but not because something was uploaded during the check.
 func TestNeeded(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)

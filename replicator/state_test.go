@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A state directory that cannot be used stops everything, and is told as what keeps commits
-// from being captured.
+// A state directory that cannot be used stops everything, and is reported as the reason why commits
+// are not captured.
 func TestRun_StateDirectoryIsNone(t *testing.T) {
 	t.Parallel()
 	state := filepath.Join(t.TempDir(), "state")
@@ -37,7 +37,7 @@ func TestRun_StateDirectoryIsNone(t *testing.T) {
 	}
 }
 
-// Where the state directory's file system is full, that is told, and no replica is blamed.
+// A full file system of the state directory is reported as such, and no replica is blamed.
 func TestRun_StateDirectoryWithoutRoom(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -56,8 +56,8 @@ func TestRun_StateDirectoryWithoutRoom(t *testing.T) {
 	})
 }
 
-// The disk of the state directory is full to its last byte while the application goes on: that is
-// told, nothing is lost, and with room again everything is stored without anybody's help.
+// The disk of the state directory is completely full while the application continues: sqlwatch reports
+// it, loses nothing, and stores everything on its own once there is room again.
 func TestShip_S20_fullDisk(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -93,8 +93,8 @@ func TestShip_S20_fullDisk(t *testing.T) {
 	h.eventually("nothing is told any more", func() bool { _, err := h.r.Captured(); return err == nil })
 }
 
-// The state directory of another database is put in the place of this one's, as a backup that was
-// mixed up: what is stored afterwards is this database, and no state of before is lost.
+// The state directory is replaced by another database's, as when backups are mixed up: sqlwatch then
+// stores this database, and no earlier state is lost.
 func TestShip_P12_anothersState(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

@@ -11,8 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestLag_S2_captureStopped: a replica that has everything captured is not up to date
-// while capture has stopped.
+// TestLag_S2_captureStopped: while capture has stopped, a replica that has every captured commit does
+// not count as up to date.
 func TestLag_S2_captureStopped(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
