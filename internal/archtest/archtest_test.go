@@ -145,7 +145,7 @@ var arrows = map[string][]string{
 	"replicator/capture": {
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
 		"replicator/capture/mainfile", "replicator/capture/segments", "replicator/capture/view",
-		"replicator/capture/leftover", "replicator/overlay",
+		"replicator/capture/leftover", "replicator/capture/claim", "replicator/overlay",
 		"replicator/store", "replicator/spool", "replicator/pagesums", "replicator/queue",
 		"internal/dbfile", "internal/sqlite",
 	},
@@ -157,6 +157,9 @@ var arrows = map[string][]string{
 	"replicator/capture/leftover": {"internal/dbfile", "internal/sqlite"},
 	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile", "internal/dirwatch"},
 	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
+	// and whose WAL that is
+	"replicator/capture/claim": {"replicator/capture/presence", "replicator/capture/mainfile", "replicator/spool",
+		"internal/dbfile"},
 	"replicator/capture/segments": {"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
 		"replicator/pagesums", "replicator/spool", "internal/dbfile"}, // what was read, made durable
 	"replicator/capture/batch": {"internal/dbfile"}, // pages in bounded memory, whatever they prove

@@ -12,6 +12,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/claim"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
@@ -118,6 +119,7 @@ type Progress struct {
 //	restarter   keeps the WAL bounded
 //	truncater   runs the TRUNCATE that loses nothing
 //	presence    which other processes use the database
+//	claim       whether the WAL is the work of an application that uses it
 //	pace        when to take the next step
 //	departure   leaves the database as SQLite's last close does
 //
@@ -154,6 +156,7 @@ type Capture struct {
 	restarter  *restarter
 	truncater  *truncater
 	presence   *presence.Presence
+	claim      *claim.Claim
 	departure  *departure
 	pace       *pace.Pace
 	whole      time.Time // when the last Step began that went beyond the fast path; zero: it failed
@@ -180,9 +183,10 @@ func New(o Options) *Capture {
 	}
 	c.truncater = &truncater{files: o.Files, hold: c.hold, flusher: c.flusher}
 	c.presence, c.pace = presence.New(o.Files), &pace.Pace{}
+	c.claim = claim.New(o.Files, c.continuity.main, c.presence, c.state.Position)
 	c.departure = &departure{
 		files: o.Files, tail: c.tail, state: c.state, continuity: c.continuity, flusher: c.flusher, copies: c.copies,
-		hold: c.hold, truncater: c.truncater, presence: c.presence, pace: c.pace,
+		hold: c.hold, truncater: c.truncater, presence: c.presence, claim: c.claim, pace: c.pace,
 		idleAfter: o.IdleAfter, clock: o.Clock, log: c.log, again: c.ready,
 	}
 	return c

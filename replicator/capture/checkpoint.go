@@ -77,7 +77,7 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 // comparison is due anyway, and finds what this checkpoint resets.
 func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
 	error) {
-	if c.departure.unclaimed() {
+	if c.claim.Missing(c.o.Clock()) {
 		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeContended, Frames: -1, Backfilled: -1}, nil
 	}
 	err := c.files.MayOpen()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/claim"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/leftover"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
@@ -30,10 +31,9 @@ import (
 //	nobody, for longer       capture leaves as SQLite's last close does: no WAL, no wal-index;
 //	                         at once where a process wanted exclusive use, or waits for it
 const (
-	arrival    = 2 * time.Second // a copy that was not written to for so long is complete
-	emptyRetry = pace.Active     // after another process was in the way
-	clearEvery = time.Minute     // between attempts to remove side files that do no harm
-	emptyStall = time.Second     // nobody is connected who could wait, unless a process comes just now
+	emptyRetry = pace.Active // after another process was in the way
+	clearEvery = time.Minute // between attempts to remove side files that do no harm
+	emptyStall = time.Second // nobody is connected who could wait, unless a process comes just now
 )
 
 // departure leaves the database as SQLite's last close does once nobody else is connected: nothing of
@@ -48,6 +48,7 @@ type departure struct {
 	hold       *hold
 	truncater  *truncater
 	presence   *presence.Presence
+	claim      *claim.Claim
 	pace       *pace.Pace
 	idleAfter  time.Duration
 	clock      func() time.Time
@@ -57,7 +58,6 @@ type departure struct {
 	notBefore time.Time // the WAL is not emptied, nor are side files removed
 	since     time.Time // the presence.Since that notBefore belongs to
 	ends      bool      // Close is under way: do not linger
-	strange   time.Time // when a WAL was found that no connected process wrote
 }
 
 // lie turns the position of a database at rest into one that can be compared with the wal-index of the
@@ -95,7 +95,11 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 	}
 	if x.MaxFrame > 0 || st.WALSize > 0 {
 		if d.hold.blank && x.MaxFrame == 0 {
-			return next, d.meet(now)
+			strange, err := d.claim.Stranger(now)
+			if strange {
+				err = d.hold.close()
+			}
+			return next, err
 		}
 		if now.Before(d.notBefore) {
 			return next, nil
@@ -120,43 +124,6 @@ func (d *departure) rest(ctx context.Context, x dbfile.WALIndex, now time.Time) 
 		return next, d.forget(ctx, x, main)
 	}
 	return pace.Level, nil
-}
-
-// meet finds out who wrote the WAL that has just appeared: a process that has connected or, where none
-// has and our wal-index shows no commit, somebody who is putting a copy of two files in place. For the
-// copy it closes the connections.
-func (d *departure) meet(now time.Time) error {
-	if err := d.presence.Look(now); err != nil || d.presence.Attached() {
-		return err
-	}
-	if x, err := tail.Index(d.files); err != nil || x.MaxFrame > 0 {
-		return err
-	}
-	d.strange = now
-	return d.hold.close()
-}
-
-// arriving reports whether a copy of a database and its WAL is being put in place; either may come
-// first.
-func (d *departure) arriving(now time.Time) bool {
-	if d.strange.IsZero() && d.unclaimed() {
-		d.strange = now
-	}
-	still, err := d.continuity.main.Still(now)
-	return err == nil && !d.presence.Attached() && min(now.Sub(d.strange), still) < arrival && !d.strange.IsZero()
-}
-
-// unclaimed reports whether there is a WAL that does not continue what was captured, while nobody is
-// connected: no process was seen that wrote it for this file. It may be of an application that was
-// killed, or of another database whose files are being put in the place of these.
-func (d *departure) unclaimed() bool {
-	st, err := d.files.Stat()
-	if err != nil || d.presence.Attached() || st.WALSize <= dbfile.WALHeaderSize {
-		return false
-	}
-	pos := d.state.Position()
-	h, err := d.files.WALHeader()
-	return err == nil && pos.TXID > 0 && (h.Salt1 != pos.Salt1 || h.Salt2 != pos.Salt2)
 }
 
 // lingers reports whether to stay connected although nobody else is: where processes come and go, the

@@ -373,7 +373,7 @@ func TestShortLives_between(t *testing.T) {
 			if _, err := s.capture.departure.rest(s.ctx, x, time.Now()); err != nil {
 				t.Fatal(err)
 			}
-			if !s.capture.hold.isOpen() || !s.capture.departure.strange.IsZero() {
+			if !s.capture.hold.isOpen() {
 				t.Error("an application that has just come is taken for a copy that is put in place")
 			}
 			end(s)
@@ -400,6 +400,51 @@ func TestShortLives_between(t *testing.T) {
 		s.wantLost(nil)
 		a.do("db.execute('insert into t(k) values(1)') and db.execute('commit') and 0")
 		end(s)
+	})
+}
+
+// TestUnclaimed_D4: a WAL is not unclaimed if the application that wrote it connected after the step's look at who is
+// connected, or connected and left between two looks: its commits show it, and the WAL does not stay.
+func TestUnclaimed_D4(t *testing.T) {
+	t.Parallel()
+	t.Run("come", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		s.options.IdleAfter = time.Second
+		a := s.live()
+		a.quit()
+		s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
+		b := startApp(t, s.path)
+		b.do("commit(3)")
+		if _, err := s.files.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		if s.capture.claim.Missing(time.Now()) {
+			t.Error("the WAL of an application that is there counts as nobody's")
+		}
+		b.quit()
+		s.settle()
+		s.checkEqual()
+	})
+	t.Run("gone", func(t *testing.T) {
+		t.Parallel()
+		s := newScene(t)
+		s.options.IdleAfter = time.Second
+		a := s.live()
+		a.quit()
+		s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
+		s.close()
+		b, c := startApp(t, s.path), startApp(t, s.path)
+		c.do("db.close()")
+		b.do("commit(5)")
+		b.kill()
+		s.open()
+		s.stepsOn("it is read, and left as it is", func() bool {
+			return s.capture.hold.isOpen() && s.capture.hold.unclaimed && s.step(true).Complete
+		})
+		c.do("(connect(), commit(), db.close()) and 0")
+		s.steps("nothing of it stays", func() bool { return s.sides() == "" || s.capture.hold.blank })
+		s.checkEqual()
 	})
 }
 

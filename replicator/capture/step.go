@@ -259,7 +259,7 @@ func (noRoom) Is(target error) bool { return target == ErrSpoolFull || target ==
 // that Flusher.Absorb may be called.
 func (c *Capture) ready(ctx context.Context) error {
 	if !c.hold.isOpen() {
-		if c.departure.arriving(c.o.Clock()) || c.presence.Coming() {
+		if c.claim.Arriving(c.o.Clock()) || c.presence.Coming() {
 			return mainfile.ErrUnsettled
 		}
 		if c.continuity.lost == tail.ReasonReplaced && c.presence.Fresh(c.o.Clock()) {
@@ -272,8 +272,9 @@ func (c *Capture) ready(ctx context.Context) error {
 				return err
 			}
 		}
-		c.departure.strange, c.continuity.level = time.Time{}, levelFile{} // what was seen earlier may no longer be so
-		unclaimed := c.departure.unclaimed()
+		c.claim.Forget()
+		c.continuity.level = levelFile{} // what was seen earlier may no longer be so
+		unclaimed := c.claim.Missing(c.o.Clock())
 		if err := c.hold.open(ctx); err != nil {
 			return err
 		}
@@ -335,7 +336,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	if (c.hold.unclaimed || c.copies.Any()) && c.tail.Batch.Empty() && c.presence.Refused(now) != nil {
 		return c.hold.close() // a process waits for exclusive use, which we would deny it
 	}
-	if c.hold.unclaimed && x.MaxFrame > 0 {
+	if c.hold.unclaimed = c.hold.unclaimed && c.claim.StillMissing(x); c.hold.unclaimed {
 		if c.tail.Batch.Empty() {
 			c.tally.Next = pace.Idle
 		}
