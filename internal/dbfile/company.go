@@ -193,6 +193,18 @@ func (c *company) lookAgain(database inode, attached, joined bool) (*ForeignErro
 	return nil, nil
 }
 
+// Joined is Refresh, for a process that has just opened its first connection, and tells whether all who use the
+// database share the wal-index of that connection. If somebody removed the -wal and -shm of a running application since
+// MayOpen, the connection has made new ones, and while it is open the application's last close is not the last
+// of all: what is in its WAL, which has no name, would be lost. Errors: those of Refresh and of Others.
+func Joined(f *Files) (Change, error) {
+	change, err := f.Refresh()
+	if err == nil && !change.Database {
+		_, err = f.Others()
+	}
+	return change, err
+}
+
 // MayOpen returns nil where a connection of ours would share the WAL and the wal-index with everybody who uses the
 // database, as far as the kernel and /proc show; else ErrUnclear or a *ForeignError. Call it before opening the
 // first connection of this process. It costs milliseconds: it looks at the open files of all processes.

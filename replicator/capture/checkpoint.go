@@ -80,15 +80,24 @@ func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, bu
 	if c.claim.Missing(c.o.Clock()) {
 		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeContended, Frames: -1, Backfilled: -1}, nil
 	}
-	err := c.files.MayOpen()
-	var conn *sqlite.Conn
-	if err == nil {
-		conn, err = sqlite.Open(ctx, c.files.Path(), sqlite.Options{})
-	}
-	if err != nil {
+	if err := c.files.MayOpen(); err != nil {
 		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}, err
 	}
-	r, err := conn.Checkpoint(ctx, mode, budget)
+	return checkpointOnce(ctx, c.files, mode, budget)
+}
+
+// checkpointOnce checkpoints on a connection of its own.
+func checkpointOnce(ctx context.Context, files *dbfile.Files, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
+	error) {
+	r := sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}
+	conn, err := sqlite.Open(ctx, files.Path(), sqlite.Options{})
+	if err != nil {
+		return r, err
+	}
+	change, err := dbfile.Joined(files)
+	if err == nil && !change.Database {
+		r, err = conn.Checkpoint(ctx, mode, budget)
+	}
 	return r, errors.Join(err, conn.Close())
 }
 

@@ -60,17 +60,7 @@ func (h *hold) open(ctx context.Context) (err error) {
 	if err := files.MayOpen(); err != nil {
 		return fmt.Errorf("open %s: %w", files.Path(), err)
 	}
-	for _, conn := range []**sqlite.Conn{&h.readers[0], &h.readers[1], &h.work} {
-		if *conn, err = sqlite.Open(ctx, files.Path(), sqlite.Options{Rejoin: h.rejoin}); err != nil {
-			return errors.Join(err, h.close())
-		}
-	}
-	// The very first connection creates the -wal and -shm files.
-	change, err := files.Refresh()
-	if err == nil && change.Database { // the connections are to another file than the one that is held
-		err = ErrReplaced
-	}
-	if err != nil {
+	if err := h.connect(ctx); err != nil {
 		return errors.Join(err, h.close())
 	}
 	st, err := files.Stat()
@@ -79,6 +69,22 @@ func (h *hold) open(ctx context.Context) (err error) {
 	}
 	h.shm = st.ShmInode
 	files.Pin() // an application's last close may unlink them before all of it was read
+	return nil
+}
+
+// connect opens the connections. The caller closes them if there is an error.
+func (h *hold) connect(ctx context.Context) (err error) {
+	for _, conn := range []**sqlite.Conn{&h.readers[0], &h.readers[1], &h.work} {
+		if *conn, err = sqlite.Open(ctx, h.files.Path(), sqlite.Options{Rejoin: h.rejoin}); err != nil {
+			return err
+		}
+		// After each, because on a busy machine it takes long to open the next.
+		if change, err := dbfile.Joined(h.files); err != nil {
+			return err
+		} else if change.Database { // the connection is to another file than the one that is held
+			return ErrReplaced
+		}
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
@@ -410,4 +411,46 @@ func TestWALPutFirst_D4(t *testing.T) {
 func after(wait time.Duration) func() bool {
 	end := time.Now().Add(wait)
 	return func() bool { return time.Now().After(end) }
+}
+
+// TestSidesGo_D15_connecting: the side files of a running application are removed after MayOpen has found nothing
+// wrong, and before our connection is open. If it stayed open, the application's close would not be the last one,
+// and all that it committed to the WAL that has no name would be lost.
+func TestSidesGo_D15_connecting(t *testing.T) {
+	t.Parallel()
+	for name, connect := range map[string]func(*scene) error{
+		"to hold": func(s *scene) error {
+			err := s.capture.hold.connect(s.ctx)
+			if err != nil {
+				err = errors.Join(err, s.capture.hold.close())
+			}
+			return err
+		},
+		"for one checkpoint": func(s *scene) error {
+			_, err := checkpointOnce(s.ctx, s.files, sqlite.Passive, sqlite.Budget{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newScene(t)
+			a := startApp(t, s.path)
+			a.do("schema()")
+			a.do("commit(5, 5)")
+			s.open()
+			if err := s.files.MayOpen(); err != nil {
+				t.Fatal(err)
+			}
+			s.removeSides("-wal -shm")
+			if err := connect(s); !errors.Is(err, dbfile.ErrUnclear) {
+				t.Errorf("connected beside an application that uses a WAL without a name: %v", err)
+			}
+			a.do("commit(5, 5)")
+			want := a.do("db.execute('select count(*) from t').fetchone()[0]")
+			a.quit()
+			if got := string(output(t, "sqlite3", s.path, "select count(*) from t")); strings.TrimSpace(got) != want {
+				t.Errorf("the application committed %s rows, and has %s", want, got)
+			}
+		})
+	}
 }

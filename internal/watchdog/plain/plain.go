@@ -71,6 +71,9 @@ func (p *Checkpointer) Checkpoint(ctx context.Context, mode sqlite.Mode, budget 
 			p.log.Warn("the connection of a checkpoint did not close cleanly", "path", p.path, "err", err)
 		}
 	}()
+	if _, err := dbfile.Joined(files); err != nil {
+		return none, fmt.Errorf("checkpoint %s: %w", p.path, err)
+	}
 	// Check again, now connected: a WAL that was put there since is not the application's either.
 	covered := false
 	r, err := conn.CheckpointHooked(ctx, mode, budget, sqlite.Hooks{CheckpointLocked: func() error {

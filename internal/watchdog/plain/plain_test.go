@@ -170,3 +170,19 @@ func TestKilled_P16(t *testing.T) {
 		t.Errorf("%s rows of 12", got)
 	}
 }
+
+// The side files of a running application are removed just before our connection is open. If the checkpoint went on,
+// the application's close would not be the last one, and its commits would be lost with a WAL that has no name.
+func TestSidesGo_D15_connecting(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	start(t, path, "normal")
+	p := watched(t, path)
+	p.Names = func(string, []string, func()) (func(), error) { // called between MayOpen and the connection
+		run(t, "rm", path+"-wal", path+"-shm")
+		return func() {}, nil
+	}
+	if r, err := p.Checkpoint(t.Context(), sqlite.Passive, sqlite.Budget{}); !errors.Is(err, dbfile.ErrUnclear) {
+		t.Errorf("a checkpoint beside an application that uses a WAL without a name: %+v, %v", r, err)
+	}
+}

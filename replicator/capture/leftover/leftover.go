@@ -29,7 +29,7 @@ func Remove(ctx context.Context, files *dbfile.Files) error {
 		return fmt.Errorf("remove empty side files: %w", err)
 	}
 	leave := conn.Close
-	change, err := files.Refresh() // somebody may be putting a copy of two files in place right now
+	change, err := dbfile.Joined(files) // somebody may be putting a copy of two files in place right now
 	empty, statErr := There(files)
 	if err == nil && statErr == nil && empty && !change.Database {
 		leave = conn.CloseLast
