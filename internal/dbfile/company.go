@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -236,6 +237,9 @@ func (f *Files) MayOpen() error {
 	return found
 }
 
+// renameTime is how far apart the times may be that one rename leaves in the file and in its directory.
+const renameTime = 100 * time.Millisecond
+
 // strangersWAL finds a WAL that was there before the main file; the caller has seen that nobody uses it. A WAL is
 // created and written to by processes that have the main file open, so such a WAL belongs to another file. Where
 // the file system keeps no birth times, it finds nothing.
@@ -254,8 +258,12 @@ func (c *company) strangersWAL() (*ForeignError, error) {
 		return nil, nil
 	}
 	younger := wal.born.Before(main.born) && wal.modified.Before(main.born)
-	// The last thing that happened to the main file was a rename, and nobody wrote to the WAL after it.
+	// The last thing that happened to the main file was a rename, and nobody wrote to the WAL after it. chmod, chown
+	// and the like change the same time of the file, but none of its directory.
 	renamed := main.changed.After(main.modified) && wal.changed.Before(main.changed)
+	if dir, err := nameOf(filepath.Dir(c.walPath)); err == nil && dir.modified.Add(renameTime).Before(main.changed) {
+		renamed = false
+	}
 	if younger || renamed {
 		return &ForeignError{Kind: ForeignWAL}, nil
 	}

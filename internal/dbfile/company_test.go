@@ -267,6 +267,17 @@ func TestStrangersWAL(t *testing.T) {
 		a.Kill()
 		friendly(t, mustOpen(t, path), false)
 	})
+	t.Run("D5_killed_then_chmod", func(t *testing.T) {
+		t.Parallel()
+		a, path := newWAL(t, 4096)
+		a.do("fill(c, 10)")
+		a.Kill()
+		time.Sleep(2 * renameTime)
+		if err := os.Chmod(path, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		friendly(t, mustOpen(t, path), false)
+	})
 	t.Run("D5_both_copied", func(t *testing.T) {
 		t.Parallel()
 		a, path := newWAL(t, 4096)

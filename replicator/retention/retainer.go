@@ -2,6 +2,7 @@ package retention
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -92,17 +93,34 @@ func (r *Retainer) retain(ctx context.Context) error {
 		return err
 	}
 	err = r.o.Store.Delete(ctx, withSums(gone)...)
-	r.ledger.Deleted(gone, err != nil)
+	gone, left := split(gone, err)
+	r.ledger.Deleted(gone, false)
+	r.ledger.Deleted(left, true)
+	r.o.Deleted(func(f store.LTXFile) bool { return slices.Contains(gone, f.Object.Key) })
 	if err != nil {
 		return fmt.Errorf("%w; what could be deleted is", err)
 	}
-	deleted := make(map[string]bool, len(gone))
-	for _, key := range gone {
-		deleted[key] = true
-	}
-	r.o.Deleted(func(f store.LTXFile) bool { return deleted[f.Object.Key] })
 	r.o.Logger.Info("retention removed files", "files", len(gone))
 	return nil
+}
+
+// split returns the keys that a Delete with this result has deleted, and those that may still be there.
+func split(keys []string, err error) (gone, left []string) {
+	refused := (*store.DeleteError)(nil)
+	switch {
+	case err == nil:
+		return keys, nil
+	case !errors.As(err, &refused):
+		return nil, keys
+	}
+	for _, key := range keys {
+		if refused.Has(key) {
+			left = append(left, key)
+		} else {
+			gone = append(gone, key)
+		}
+	}
+	return gone, left
 }
 
 // withSums adds the lists of page checksums beside the files. They come last, since they are

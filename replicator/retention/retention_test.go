@@ -157,3 +157,46 @@ func TestRetainer_lists(t *testing.T) {
 		t.Errorf("left %q, want %q", left, want)
 	}
 }
+
+// TestRetainer_partly: a file that a store refuses to delete does not hide that the others are gone.
+func TestRetainer_partly(t *testing.T) {
+	t.Parallel()
+	now := noon
+	m := storetest.NewMemory()
+	m.SetClock(func() time.Time { return now })
+	locked := store.LTXKey(4, 6, 7)
+	m.Locked = func(key string) bool { return key == locked }
+	for _, f := range []struct {
+		level    int
+		min, max ltx.TXID
+	}{{9, 1, 5}, {4, 6, 7}, {4, 8, 9}, {9, 1, 12}} {
+		if f.max == 12 {
+			now = now.Add(time.Hour)
+		}
+		key := store.LTXKey(f.level, f.min, f.max)
+		if _, err := m.Put(t.Context(), key, storetest.Bytes([]byte("x")), store.PutOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := map[string]bool{}
+	r := NewRetainer(RetainerOptions{
+		Options: Options{Keep: 24 * time.Hour, Grace: time.Hour}, Store: m,
+		Hold:      func(context.Context) error { return nil },
+		Protected: func() map[string]bool { return nil }, Spared: func(ltx.TXID, time.Time) bool { return false },
+		Found: func(Found) {}, Deleted: func(gone func(store.LTXFile) bool) {
+			for _, key := range []string{store.LTXKey(9, 1, 5), locked, store.LTXKey(4, 8, 9)} {
+				told[key] = told[key] || gone(store.LTXFile{Object: store.Object{Key: key}})
+			}
+		},
+		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return now },
+	})
+	refused := false
+	for range 8 {
+		now = now.Add(13 * time.Hour)
+		_, err := r.Due(t.Context())
+		refused = refused || errors.Is(err, store.ErrAuth)
+	}
+	if !refused || !told[store.LTXKey(9, 1, 5)] || !told[store.LTXKey(4, 8, 9)] || told[locked] {
+		t.Errorf("refused %v, told of %v: want to be told of what is gone, and of nothing else", refused, told)
+	}
+}

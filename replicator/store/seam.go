@@ -64,7 +64,11 @@ func (s *Seam) Put(ctx context.Context, key string, body Body, opts PutOptions) 
 	object, err := s.inner.Put(ctx, name, body, opts)
 	s.report("put", start, err)
 	if err == nil && witness != nil {
-		err = s.confirm(ctx, name, witness)
+		etag := object.ETag
+		if opts.Create {
+			etag = "" // nobody can have replaced it
+		}
+		err = s.confirm(ctx, name, etag, witness)
 	}
 	object.Key = key
 	return object, err
@@ -79,13 +83,19 @@ func (s *Seam) outward(body Body) (Body, *Witness) {
 }
 
 // confirm compares the stored object with what was sent. If they differ, it deletes the object,
-// which would otherwise prevent the right one from being stored under its key.
-func (s *Seam) confirm(ctx context.Context, name string, witness *Witness) error {
+// which would otherwise prevent the right one from being stored under its key. If etag is not "", it is that of the
+// object that was stored, and an object with another one was stored by another writer: that is left alone.
+func (s *Seam) confirm(ctx context.Context, name, etag string, witness *Witness) error {
 	err := witness.Confirm(ctx, s.inner, name)
-	if errors.Is(err, ErrCorrupt) {
-		err = errors.Join(err, s.inner.Delete(ctx, name))
+	if !errors.Is(err, ErrCorrupt) {
+		return err
 	}
-	return err
+	if etag != "" {
+		if _, now, headErr := s.inner.Get(ctx, name, 0, 0); headErr != nil || now.ETag != "" && now.ETag != etag {
+			return errors.Join(err, headErr)
+		}
+	}
+	return errors.Join(err, s.inner.Delete(ctx, name))
 }
 
 // Get implements Store.

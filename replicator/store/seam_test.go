@@ -78,6 +78,38 @@ func TestReadBack_S37(t *testing.T) {
 	}
 }
 
+// overtaken is a store without conditions, in which another writer replaces each object as soon as it is stored.
+type overtaken struct{ spoiling }
+
+// Get implements store.Store.
+func (o overtaken) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
+	body, object, err := o.spoiling.Get(ctx, key, offset, length)
+	object.ETag = "of the other writer"
+	return body, object, err
+}
+
+// TestReadBack_S13: where a store has no conditions, what another writer has stored under the key meanwhile is not
+// what was sent either, and is not deleted.
+func TestReadBack_S13(t *testing.T) {
+	t.Parallel()
+	m, key := storetest.NewMemory(), store.LTXKey(store.SnapshotLevel, 1, 7)
+	other := func(b []byte) []byte { b[0] ^= 1; return b }
+	_, err := store.Through(overtaken{spoiling{m, other}}, nil, nil).Put(t.Context(), key,
+		storetest.Stream(bytes.NewReader(make([]byte, 5000))), store.PutOptions{})
+	if !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("%v, want ErrCorrupt", err)
+	}
+	if len(m.Keys()) != 1 {
+		t.Error("the other writer's object was deleted")
+	}
+	spoiled := storetest.NewMemory()
+	_, err = store.Through(spoiling{spoiled, other}, nil, nil).Put(t.Context(), key,
+		storetest.Stream(bytes.NewReader(make([]byte, 5000))), store.PutOptions{})
+	if !errors.Is(err, store.ErrCorrupt) || len(spoiled.Keys()) != 0 {
+		t.Errorf("%v, and %q stayed: what is wrong and ours is deleted", err, spoiled.Keys())
+	}
+}
+
 // TestWhole_S7: what is read whole is compared with its metadata, whatever the store.
 func TestWhole_S7(t *testing.T) {
 	t.Parallel()
