@@ -98,7 +98,7 @@ func policyActions() Row {
 func policyCost() Row {
 	return Row{Title: "Cost and benefit", Panels: []Panel{
 		{Title: "Writer stall", Kind: TimeSeries, Unit: "s", Min: number(0), OpensDatabase: true,
-			Description: "How long checkpoints held the write lock: 99th percentile.",
+			Description: "How long one checkpoint made writers wait: 99th percentile.",
 			Queries: one(
 				`histogram_quantile(0.99, sum by (le, db) (rate(sqlwatch_writer_stall_seconds_bucket{@db}[$__rate_interval])))`,
 				"{{db}}")},

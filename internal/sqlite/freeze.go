@@ -82,6 +82,9 @@ func (c *Conn) Freeze(ctx context.Context, budget Budget, holder *Conn) (*Freeze
 	}
 }
 
+// Stalled returns for how long the attempts of the last Freeze that came to nothing made others wait.
+func (c *Conn) Stalled() time.Duration { return c.gate.stalled }
+
 // close takes the locks.
 func (f *Freeze) close(holder *Conn) error {
 	own := -1

@@ -120,8 +120,11 @@ func (t *truncater) run(ctx context.Context, mode sqlite.Mode, budget sqlite.Bud
 	if err != nil || mode != sqlite.Truncate {
 		return r, err
 	}
+	stall, reclaimed := time.Duration(0), int64(0)
 	for try, portion := 1, 1; ; {
 		r, err = t.truncate(ctx, budget)
+		stall, reclaimed = max(stall, r.WriterStall), reclaimed+r.Reclaimed
+		r.WriterStall, r.Reclaimed = stall, reclaimed
 		wait := contendedDelay
 		switch {
 		case err != nil:
@@ -162,7 +165,8 @@ func (t *truncater) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Res
 func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
 	freeze, err := t.hold.freeze(ctx, budget)
 	if errors.Is(err, sqlite.ErrBusy) {
-		return sqlite.Result{Mode: sqlite.Truncate, Outcome: sqlite.OutcomeWriterBusy, Frames: -1, Backfilled: -1}, nil
+		return sqlite.Result{Mode: sqlite.Truncate, Outcome: sqlite.OutcomeWriterBusy, Frames: -1, Backfilled: -1,
+			WriterStall: t.hold.work.Stalled()}, nil
 	} else if err != nil {
 		return sqlite.Result{}, err
 	}

@@ -30,7 +30,7 @@ func TestPinned(t *testing.T) {
 		r := s.step(false)
 		restarted = restarted || r.Restart
 		if r.Stall > 0 && !r.Restart && !gone {
-			t.Fatalf("D25: write lock held for %v while a reader is in the way", r.Stall)
+			t.Fatalf("D25: writers had to wait for %v while a reader is in the way", r.Stall)
 		}
 	}
 	a.during("commit(500, 5)", step)
@@ -51,6 +51,26 @@ func TestPinned(t *testing.T) {
 	}
 	s.checkEqual()
 	s.wantLost(nil)
+}
+
+// A TRUNCATE that gives up because a transaction stays open has kept new transactions waiting, and says for how long.
+func TestTruncateGivenUp_D26(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(50, 5)")
+	s.open()
+	s.settle()
+	a.do(`reader = sqlite3.connect(path, isolation_level=None)`)
+	a.do(`(reader.execute("begin"), reader.execute("select count(*) from t").fetchall())`)
+	got := s.truncate()
+	if got.Outcome != sqlite.OutcomeWriterBusy || got.WriterStall == 0 {
+		t.Errorf("truncate beside an open transaction: %v with a stall of %v, want writer_busy with some", got.Outcome,
+			got.WriterStall)
+	}
+	a.do(`reader.execute("rollback")`)
+	s.checkEqual()
 }
 
 // While no segment can be made durable, the WAL is the application's own again.

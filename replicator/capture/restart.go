@@ -108,13 +108,14 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 		return did, err
 	}
 	freeze, err := r.hold.freeze(ctx, sqlite.Budget{BusyTimeout: restartPatience, Stall: r.stallBudget})
+	did.stall = r.hold.work.Stalled()
 	if errors.Is(err, sqlite.ErrBusy) {
 		return did, nil
 	} else if err != nil {
 		return did, err
 	}
 	level, err := r.levelFrozen(ctx, freeze)
-	did.stall, err = freeze.Stall(), errors.Join(err, r.hold.thaw(ctx, freeze, level))
+	did.stall, err = max(did.stall, freeze.Stall()), errors.Join(err, r.hold.thaw(ctx, freeze, level))
 	did.done = level && r.hold.zero
 	if !did.done && err == nil && did.stall >= r.stallBudget/2 {
 		err = tail.ErrBudget

@@ -51,7 +51,7 @@ func TestSlowDisk(t *testing.T) {
 		t.Error("the disk was never slow under the write lock: this test proved nothing")
 	}
 	if worst >= slow {
-		t.Errorf("write lock held for %v, the disk's own %v", worst, slow)
+		t.Errorf("writers had to wait for %v, the disk's own %v", worst, slow)
 	}
 	s.capture.flusher.Store = (*segments.Commit).Run
 	s.checkEqual()
@@ -94,7 +94,7 @@ func TestSlowDiskWALBounded(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("S25: WAL of at most %d frames, restarted %d times, write lock held for %v at most", largest, restarted, worst)
+	t.Logf("S25: WAL of at most %d frames, restarted %d times, writers waited for %v at most", largest, restarted, worst)
 	if restarted < 2 {
 		t.Error("S25: the WAL was not restarted")
 	}
