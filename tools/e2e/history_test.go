@@ -22,7 +22,7 @@ func TestHistory(t *testing.T) {
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			t.Parallel()
-			args = append(args, "-sqlwatch", binary, "-without", "unix-excl") // row 36 of docs/track-record.md
+			args = append(args, "-sqlwatch", binary)
 			text, err := exec.Command(history, args...).CombinedOutput()
 			if err != nil {
 				t.Errorf("history %v: %v", args, err)
