@@ -43,8 +43,17 @@ func stateThen(t *testing.T, st *storetest.Memory, at time.Time, exact bool) (co
 // state before it with a doubt, and fails if an exact state is wanted.
 func wantHole(t *testing.T, st *storetest.Memory, at time.Time) {
 	t.Helper()
-	_, doubt, err := stateThen(t, st, at, false)
+	wantHoleOr(t, st, at, "")
+}
+
+// wantHoleOr is wantHole, where the replica may have got the state of that moment after all.
+func wantHoleOr(t *testing.T, st *storetest.Memory, at time.Time, then string) {
+	t.Helper()
+	got, doubt, err := stateThen(t, st, at, false)
 	var gap *catalog.GapError
+	if err == nil && doubt == nil && then != "" && got == then {
+		return
+	}
 	if err == nil && doubt == nil {
 		t.Errorf("%v is in the hole, and restored without a word", at)
 	}
@@ -145,7 +154,8 @@ func TestShip_S2_holeOfOne(t *testing.T) {
 	}
 	d.down.Store(false)
 	d.eventually("b is back", func() bool { return d.sync() == nil })
-	wantHole(t, d.b, at)
+	// On a busy machine the snapshot that ends the hole may be of that very state.
+	wantHoleOr(t, d.b, at, then)
 	if got, doubt, err := stateThen(t, d.a, at, true); err != nil || got != then {
 		t.Errorf("a: %q, %v, %v; want %q", got, doubt, err, then)
 	}

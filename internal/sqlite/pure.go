@@ -108,6 +108,7 @@ func (*Conn) CheckpointHooked(context.Context, Mode, Budget, Hooks) (Result, err
 }
 
 func (*Conn) Freeze(context.Context, Budget, *Conn) (*Freeze, error) { return nil, errPure }
+func (*Conn) Stalled() time.Duration                                 { return 0 }
 
 // Freeze is the type that Conn.Freeze has in other builds; here it returns none.
 type Freeze struct{}
