@@ -407,13 +407,17 @@ func TestShortLives_between(t *testing.T) {
 // connected, or connected and left between two looks: its commits show it, and the WAL does not stay.
 func TestUnclaimed_D4(t *testing.T) {
 	t.Parallel()
-	t.Run("come", func(t *testing.T) {
-		t.Parallel()
+	left := func(t *testing.T) *scene {
+		t.Helper()
 		s := newScene(t)
 		s.options.IdleAfter = time.Second
-		a := s.live()
-		a.quit()
+		s.live().quit()
 		s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
+		return s
+	}
+	t.Run("come", func(t *testing.T) {
+		t.Parallel()
+		s := left(t)
 		b := startApp(t, s.path)
 		b.do("commit(3)")
 		if _, err := s.files.Refresh(); err != nil {
@@ -428,11 +432,7 @@ func TestUnclaimed_D4(t *testing.T) {
 	})
 	t.Run("gone", func(t *testing.T) {
 		t.Parallel()
-		s := newScene(t)
-		s.options.IdleAfter = time.Second
-		a := s.live()
-		a.quit()
-		s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
+		s := left(t)
 		s.close()
 		b, c := startApp(t, s.path), startApp(t, s.path)
 		c.do("db.close()")
