@@ -188,7 +188,7 @@ func (h *hold) beginHeld(ctx context.Context) error {
 	}
 	h.moves++
 	_, marked, err := beginRead(ctx, h.files, h.reader())
-	h.zero, h.mark = !marked, mark.MaxFrame
+	h.zero, h.mark = err == nil && !marked, mark.MaxFrame
 	return err
 }
 

@@ -31,11 +31,11 @@ type Found struct {
 type RetainerOptions struct {
 	Options
 	Store     store.Store
-	Hold      func(context.Context) error         // returns nil while we hold the lease
-	Protected func() map[string]bool              // keys that are never deleted
-	Spared    func(ltx.TXID, time.Time) bool      // belongs to a predecessor lineage that is still kept
-	Found     func(Found)                         // called with the result of each listing
-	Deleted   func(gone func(store.LTXFile) bool) // called after files were deleted
+	Hold      func(context.Context) error          // returns nil while we hold the lease
+	Protected func() map[string]bool               // keys that are never deleted
+	Spared    func(ltx.TXID, time.Time) bool       // belongs to a predecessor lineage that is still kept
+	Found     func(Found)                          // called with the result of each listing
+	Deleted   func(asked func(store.LTXFile) bool) // called after a deletion, with all it was asked for: see retain
 	Logger    *slog.Logger
 	Clock     func() time.Time
 }
@@ -78,8 +78,8 @@ func (r *Retainer) retain(ctx context.Context) error {
 	}
 	unneeded := slices.DeleteFunc(catalog.Unneeded(files, r.o.Keep, r.o.Thin, now, r.o.Protected()),
 		func(f catalog.Dated) bool { return r.o.Spared(f.MaxTXID, now) })
-	gone := r.ledger.Due(unneeded, total, r.o.Grace, now)
-	if len(gone) == 0 {
+	asked := r.ledger.Due(unneeded, total, r.o.Grace, now)
+	if len(asked) == 0 {
 		return nil
 	}
 	stores, err := r.storeTime(ctx)
@@ -92,11 +92,12 @@ func (r *Retainer) retain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = r.o.Store.Delete(ctx, withSums(gone)...)
-	gone, left := split(gone, err)
+	err = r.o.Store.Delete(ctx, withSums(asked)...)
+	gone, left := split(asked, err)
 	r.ledger.Deleted(gone, false)
 	r.ledger.Deleted(left, true)
-	r.o.Deleted(func(f store.LTXFile) bool { return slices.Contains(gone, f.Object.Key) })
+	// Those left too: nobody needs them, and after a request without an answer they may be gone.
+	r.o.Deleted(func(f store.LTXFile) bool { return slices.Contains(asked, f.Object.Key) })
 	if err != nil {
 		return fmt.Errorf("%w; what could be deleted is", err)
 	}

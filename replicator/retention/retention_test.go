@@ -158,45 +158,66 @@ func TestRetainer_lists(t *testing.T) {
 	}
 }
 
-// TestRetainer_partly: a file that a store refuses to delete does not hide that the others are gone.
+// TestRetainer_partly: the other parts of a replica are told to forget every file that was to be deleted, also one
+// that the store refuses to delete, and also where the answer was lost: a merge would miss those that are gone.
 func TestRetainer_partly(t *testing.T) {
 	t.Parallel()
-	now := noon
-	m := storetest.NewMemory()
-	m.SetClock(func() time.Time { return now })
-	locked := store.LTXKey(4, 6, 7)
-	m.Locked = func(key string) bool { return key == locked }
-	for _, f := range []struct {
-		level    int
-		min, max ltx.TXID
-	}{{9, 1, 5}, {4, 6, 7}, {4, 8, 9}, {9, 1, 12}} {
-		if f.max == 12 {
-			now = now.Add(time.Hour)
-		}
-		key := store.LTXKey(f.level, f.min, f.max)
-		if _, err := m.Put(t.Context(), key, storetest.Bytes([]byte("x")), store.PutOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	told := map[string]bool{}
-	r := NewRetainer(RetainerOptions{
-		Options: Options{Keep: 24 * time.Hour, Grace: time.Hour}, Store: m,
-		Hold:      func(context.Context) error { return nil },
-		Protected: func() map[string]bool { return nil }, Spared: func(ltx.TXID, time.Time) bool { return false },
-		Found: func(Found) {}, Deleted: func(gone func(store.LTXFile) bool) {
-			for _, key := range []string{store.LTXKey(9, 1, 5), locked, store.LTXKey(4, 8, 9)} {
-				told[key] = told[key] || gone(store.LTXFile{Object: store.Object{Key: key}})
+	for name, answer := range map[string]error{"refused": store.ErrAuth, "unanswered": store.ErrUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			now := noon
+			m := storetest.NewMemory()
+			m.SetClock(func() time.Time { return now })
+			locked := store.LTXKey(4, 6, 7)
+			m.Locked = func(key string) bool { return key == locked }
+			for _, f := range []struct {
+				level    int
+				min, max ltx.TXID
+			}{{9, 1, 5}, {4, 6, 7}, {4, 8, 9}, {9, 1, 12}} {
+				if f.max == 12 {
+					now = now.Add(time.Hour)
+				}
+				key := store.LTXKey(f.level, f.min, f.max)
+				if _, err := m.Put(t.Context(), key, storetest.Bytes([]byte("x")), store.PutOptions{}); err != nil {
+					t.Fatal(err)
+				}
 			}
-		},
-		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return now },
-	})
-	refused := false
-	for range 8 {
-		now = now.Add(13 * time.Hour)
-		_, err := r.Due(t.Context())
-		refused = refused || errors.Is(err, store.ErrAuth)
+			var st store.Store = m
+			if answer == store.ErrUnavailable {
+				st = unanswered{m}
+			}
+			told := map[string]bool{}
+			r := NewRetainer(RetainerOptions{
+				Options: Options{Keep: 24 * time.Hour, Grace: time.Hour}, Store: st,
+				Hold:      func(context.Context) error { return nil },
+				Protected: func() map[string]bool { return nil }, Spared: func(ltx.TXID, time.Time) bool { return false },
+				Found: func(Found) {}, Deleted: func(asked func(store.LTXFile) bool) {
+					for _, key := range []string{store.LTXKey(9, 1, 5), locked, store.LTXKey(4, 8, 9), store.LTXKey(9, 1, 12)} {
+						told[key] = told[key] || asked(store.LTXFile{Object: store.Object{Key: key}})
+					}
+				},
+				Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return now },
+			})
+			failed := false
+			for range 8 {
+				now = now.Add(13 * time.Hour)
+				_, err := r.Due(t.Context())
+				failed = failed || errors.Is(err, answer)
+			}
+			if !failed || !told[store.LTXKey(9, 1, 5)] || !told[store.LTXKey(4, 8, 9)] || !told[locked] ||
+				told[store.LTXKey(9, 1, 12)] {
+				t.Errorf("failed %v, told of %v: want to be told of what was to be deleted, and of nothing else", failed, told)
+			}
+		})
 	}
-	if !refused || !told[store.LTXKey(9, 1, 5)] || !told[store.LTXKey(4, 8, 9)] || told[locked] {
-		t.Errorf("refused %v, told of %v: want to be told of what is gone, and of nothing else", refused, told)
+}
+
+// unanswered deletes, but its answer does not arrive.
+type unanswered struct{ *storetest.Memory }
+
+func (u unanswered) Delete(ctx context.Context, keys ...string) error {
+	if err := u.Memory.Delete(ctx, keys...); len(keys) == 0 || errors.Is(err, context.Canceled) {
+		return err
 	}
+	return store.ErrUnavailable
 }

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"os"
 	"slices"
 	"testing"
 
@@ -72,4 +73,27 @@ func TestSkip_I9(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("not kept", 9)
+}
+
+// TestRestate_unwritten: a position that could not be written is not the position.
+func TestRestate_unwritten(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]func(*Spool){
+		"of a segment": func(s *Spool) { add(t, s, 1) },
+		"of none":      func(*Spool) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := newSpool(t, dir)
+			before(s)
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			p := s.Position()
+			p.Doubt = "why"
+			if err := s.Restate(p); err == nil || s.Position().Doubt != "" {
+				t.Errorf("%v, position %+v", err, s.Position())
+			}
+		})
+	}
 }

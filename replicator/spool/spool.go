@@ -346,13 +346,15 @@ func (s *Spool) Restate(p Position) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := Record{Segment: s.last.Segment, Position: p, Kept: s.last.Kept}
-	s.last = r
+	path, replaced := s.base, &s.floor
 	if n := len(s.records); n > 0 && s.records[n-1].Segment.MaxTXID == p.TXID {
-		s.records[n-1] = r
-		return writeRecord(s.path(p.TXID, recordSuffix), r)
+		path, replaced = s.path(p.TXID, recordSuffix), &s.records[n-1]
 	}
-	s.floor = r
-	return writeRecord(s.base, r)
+	if err := writeRecord(path, r); err != nil {
+		return fmt.Errorf("restate %s: %w", p.TXID, err)
+	}
+	s.last, *replaced = r, r
+	return nil
 }
 
 // Skip makes p the position without a segment, where the pages that lead to it are more than may be staged: replicas
