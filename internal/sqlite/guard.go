@@ -5,6 +5,8 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"strconv"
@@ -27,9 +29,12 @@ func guard(path string, readOnly bool) (string, error) {
 	if err := checkOwner(path); err != nil {
 		return "", err
 	}
-	if fileSize(path+"-journal") > 0 && !exists(path+"-wal") {
-		// A hot journal: opening the database would roll it back.
-		return "", fmt.Errorf("%s has a rollback journal: %w", path, ErrNotWAL)
+	if hot, err := isHot(path + "-journal"); err != nil {
+		return "", err
+	} else if hot {
+		return "", fmt.Errorf("%s-journal is of a transaction that did not end, and whoever opens the database rolls it "+
+			"back: the application does so when it starts. If another file was put in place since, remove the -journal "+
+			"first: %w", path, ErrNotWAL)
 	}
 	if readOnly {
 		return path, nil
@@ -47,6 +52,24 @@ func checkOwner(path string) error {
 		return fmt.Errorf("%w; nothing was opened: %w", foreign, ErrForeignOwner)
 	}
 	return err
+}
+
+// isHot reports whether SQLite would roll back this rollback journal, also into a database with a WAL. A journal that
+// was finished is removed, emptied, or begins with zeros, by the application's journal mode.
+func isHot(journal string) (bool, error) {
+	file, err := os.Open(journal) // SQLite has no locks on it that closing could release
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	first := make([]byte, 1)
+	n, err := file.Read(first)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n == 1 && first[0] != 0, err
 }
 
 // exists reports whether path exists; where stat fails, it does not.

@@ -245,8 +245,8 @@ func (s *scene) restoreOver() error {
 	}
 	time.Sleep(time.Duration(1000+s.rng.IntN(2000)) * time.Millisecond)
 	// After a clean end there are no side files, and the operator does not look for any. A
-	// killed application leaves its WAL: whoever restores then has to remove it, and whoever
-	// sees it too.
+	// killed application leaves its WAL, or its hot journal if it was in rollback mode: whoever
+	// restores then has to remove them, and whoever sees them too.
 	stale := false
 	if info, err := os.Stat(s.db + "-wal"); err == nil && info.Size() > 0 {
 		stale = true
@@ -261,7 +261,7 @@ func (s *scene) restoreOver() error {
 		return err
 	}
 	if stale || !clean {
-		for _, side := range []string{"-wal", "-shm"} {
+		for _, side := range []string{"-wal", "-shm", "-journal"} {
 			if err := os.Remove(s.db + side); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
