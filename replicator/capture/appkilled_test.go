@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestApplicationKilled/D30: an application is killed in its commits, with sqlwatch beside it,
-// and comes back at once, or never, or sqlwatch ends as well: only whole commits are captured, and that costs no
-// comparison.
+// TestApplicationKilled_D30 kills an application while it commits beside sqlwatch. The application
+// comes back at once or never, or sqlwatch is restarted as well. Only whole commits are captured,
+// and no comparison is needed.
 func TestApplicationKilled_D30(t *testing.T) {
 	t.Parallel()
 	rounds := 6
@@ -43,7 +43,7 @@ func TestApplicationKilled_D30(t *testing.T) {
 				s.open()
 			}
 			s.settle()
-			if round/2%3 > 0 { // a commit that the application did not see the end of may still be in the WAL, or not
+			if round/2%3 > 0 { // the WAL may or may not hold a commit that was under way
 				s.steps("nobody is there", func() bool { return s.sides() == "" || s.capture.hold.blank })
 			}
 			s.checkEqual()
@@ -52,8 +52,9 @@ func TestApplicationKilled_D30(t *testing.T) {
 	}
 }
 
-// Where it is killed between the two copies of the wal-index's header, whoever comes next makes
-// that anew, be it us: nobody is told of an error.
+// TestApplicationKilled_D30_inTheHeader: an application killed between writing the two copies of
+// the wal-index header leaves copies that differ. The next process to connect, sqlwatch included,
+// rebuilds the wal-index, and no error is reported.
 func TestApplicationKilled_D30_inTheHeader(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(s *scene) *app{

@@ -30,10 +30,10 @@ type app struct {
 	lines *bufio.Scanner
 }
 
-// appScript defines what the lines may use: db, commit(n, rows), flat(seconds), and
-// deferred(seconds, think, pause): transactions that read, think and write on a
-// connection without a busy timeout, as most libraries begin them. They never meet a
-// lock alone.
+// appScript defines what the lines may use: db, commit(n, rows), flat(seconds, pause), and
+// deferred(seconds, think, pause), whose transactions read, think and then write on a connection
+// without a busy timeout, as most libraries do. Without other processes deferred never meets a
+// lock.
 const appScript = `
 import sqlite3, sys, time, os, random
 path = sys.argv[1]
@@ -90,14 +90,15 @@ for line in sys.stdin:
 
 func startApp(t *testing.T, path string) *app {
 	t.Helper()
-	python := "/usr/bin/python3" // before what a version manager puts there, which takes a second to find it
+	python := "/usr/bin/python3" // not the shim of a version manager, which takes a second to start
 	if _, err := os.Stat(python); err != nil {
 		python = "python3"
 	}
 	return startProcess(t, exec.Command(python, "-u", "-S", "-c", appScript, path, "7"))
 }
 
-// startProcess starts what answers each line with one, and the first when it is ready.
+// startProcess starts a program that prints one line when it is ready, and one for each line it is
+// sent.
 func startProcess(t *testing.T, cmd *exec.Cmd) *app {
 	t.Helper()
 	stdin, err := cmd.StdinPipe()
@@ -125,7 +126,7 @@ func (a *app) kill() {
 	}
 }
 
-// quit ends the process as an application ends: with a close.
+// quit ends the process as applications usually end, by closing the database.
 func (a *app) quit() {
 	a.t.Helper()
 	a.do("db.close()")
@@ -160,7 +161,7 @@ func (a *app) do(line string) string {
 	return a.answer()
 }
 
-// during calls step, every millisecond, until the application has answered the line.
+// during sends the line and calls step every millisecond until the application has answered.
 func (a *app) during(line string, step func()) string {
 	a.t.Helper()
 	a.send(line)
@@ -178,7 +179,7 @@ func (a *app) during(line string, step func()) string {
 	}
 }
 
-// flat is the line for so many seconds at full speed.
+// flat returns the line that makes the application write for that many seconds at full speed.
 func flat(seconds float64) string { return fmt.Sprintf("flat(%.2f, %v)", seconds, flatPause) }
 
 // scene is one database, its application and its capture.
@@ -227,7 +228,7 @@ func (s *scene) close() {
 	s.capture = nil
 }
 
-// crash leaves as kill -9 does: nothing is flushed, nothing is settled.
+// crash stops the capture as kill -9 does: nothing is flushed or settled.
 func (s *scene) crash() {
 	s.t.Helper()
 	c := s.capture
@@ -246,31 +247,32 @@ func (s *scene) step(force bool) Progress {
 	return r
 }
 
-// settle captures everything there is, while nobody writes.
+// settle captures everything that was committed. No process may write meanwhile.
 func (s *scene) settle() {
 	s.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		got := s.step(true)
 		x, err := s.files.WALIndex()
 		if got.Complete && !s.capture.hold.isOpen() {
-			return // the main file is all there is
+			return // no process has the database open: everything is in the main file
 		}
 		if got.Complete && err == nil && s.capture.state.Position().Current(x) && s.capture.continuity.lost == "" {
 			return
 		}
 		time.Sleep(min(got.Next, 10*time.Millisecond))
 	}
-	s.t.Fatal("capture does not reach the head of a quiet database")
+	s.t.Fatal("capture does not reach the end of the WAL of a quiet database")
 }
 
-// checkEqual applies what was captured and demands the source, byte for byte.
+// checkEqual applies what was captured to the copy, and fails the test unless it equals the source,
+// byte for byte.
 func (s *scene) checkEqual() {
 	s.t.Helper()
 	s.settle()
 	s.copies.apply(s.capture.Spool().List())
 	want := filepath.Join(filepath.Dir(s.path), "source.db")
-	// The source through an independent reader: nobody being at work, the
-	// system's SQLite puts the WAL of a copy into the database of that copy.
+	// The system's SQLite is the independent reader: it checkpoints a copy of the source with its
+	// WAL. Nothing else is running at this point.
 	output(s.t, "sh", "-c",
 		`rm -f "$1-shm"; cp "$0" "$1" && { [ ! -e "$0-wal" ] || cp "$0-wal" "$1-wal"; } && sqlite3 "$1" "pragma `+
 			`wal_checkpoint(truncate)"`, s.path, want)
@@ -282,8 +284,8 @@ func (s *scene) checkEqual() {
 	}
 }
 
-// output runs a program: no descriptor of a watched file may be opened and
-// closed in this process.
+// output runs a program and returns what it prints. Tests read watched files through a program
+// because closing a descriptor of such a file in this process would drop its POSIX locks.
 func output(t *testing.T, name string, args ...string) []byte {
 	t.Helper()
 	out, err := exec.Command(name, args...).Output()
@@ -297,8 +299,8 @@ func output(t *testing.T, name string, args ...string) []byte {
 	return out
 }
 
-// copyOf is a database that is made of segments, each checked against its
-// database checksum after it is applied.
+// copyOf is a database built from segments. After each segment its checksum is compared with the
+// segment's.
 type copyOf struct {
 	t    *testing.T
 	path string
@@ -379,7 +381,7 @@ func (c *copyOf) applyOne(s spool.Segment) {
 	}
 }
 
-// wantLost demands exactly these discontinuities.
+// wantLost checks that exactly these discontinuities were counted.
 func (s *scene) wantLost(want map[Reason]uint64) {
 	s.t.Helper()
 	for reason, n := range s.capture.Discontinuities() {

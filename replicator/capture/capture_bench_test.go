@@ -17,8 +17,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
 
-// benchWriter commits one small row at a time, as fast as it goes, and prints
-// what it reached: commits, p99 and worst in milliseconds.
+// benchWriter commits one small row at a time, as fast as it can, and prints as JSON how many it
+// committed and how long commits took: p99, p999 and the longest, in milliseconds.
 const benchWriter = `
 import sqlite3, sys, time, random, json
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
@@ -42,9 +42,9 @@ type benchResult struct {
 	P99, P999, Worst float64
 }
 
-// BenchmarkWriter lets a writer of another process run at full speed for some
-// seconds without capture and for as many with it, each on a new database: the curve
-// of the restart bound against speed, longest commit and live WAL.
+// BenchmarkWriter runs a writer in another process at full speed for some seconds without capture
+// and for as many with it, each time on a new database. It reports how speed, the longest commit
+// and the size of the live WAL depend on RestartAt.
 func BenchmarkWriter(b *testing.B) {
 	for _, mb := range []int64{8, 16, 32, 64, 128} {
 		b.Run(fmt.Sprintf("restart_at=%dMB", mb), func(b *testing.B) { benchWriterAt(b, mb<<20) })
@@ -111,14 +111,14 @@ func runBenchWriter(b *testing.B, path string, seconds float64, beside func(cont
 	return r
 }
 
-// besideWriter is what a capture saw of itself.
+// besideWriter is what a capture beside a writer measured.
 type besideWriter struct {
 	live             int64 // largest live WAL in bytes
 	restarts, failed int
 	stall, worst     time.Duration
 }
 
-// capture captures until ctx ends.
+// capture runs a capture until ctx ends.
 func (w *besideWriter) capture(b *testing.B, ctx context.Context, path string, restartAt int64) {
 	files, err := dbfile.Open(path)
 	if err != nil {
@@ -155,7 +155,7 @@ func (w *besideWriter) capture(b *testing.B, ctx context.Context, path string, r
 	}
 }
 
-// benchLogger shows each restart when asked to.
+// benchLogger logs each restart if SQLWATCH_TEST_DEBUG is set.
 func benchLogger() *slog.Logger {
 	if os.Getenv("SQLWATCH_TEST_DEBUG") == "" {
 		return nil
@@ -163,8 +163,8 @@ func benchLogger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// BenchmarkWriterBesideView lets a writer run at full speed alone and while a view of
-// its database is open, as one is for as long as a comparison takes.
+// BenchmarkWriterBesideView runs a writer at full speed alone, and beside an open view of its
+// database, such as a comparison keeps open while it reads.
 func BenchmarkWriterBesideView(b *testing.B) {
 	const seconds = 4
 	var alone, with int
@@ -178,7 +178,7 @@ func BenchmarkWriterBesideView(b *testing.B) {
 	b.ReportMetric(float64(alone)/float64(b.N)/seconds, "alone/s")
 }
 
-// viewOpen holds a view of a level database until ctx ends.
+// viewOpen holds a view of a fully backfilled database until ctx ends.
 func viewOpen(b *testing.B, ctx context.Context, path string) {
 	files, err := dbfile.Open(path)
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package capture
 
-// flatPause leaves writers at full speed.
+// flatPause is zero: writers run at full speed.
 const flatPause = 0

@@ -2,6 +2,6 @@
 
 package capture
 
-// flatPause slows writers at full speed down: the race detector makes the WAL's
-// checksum dozens of times slower, and capture could not keep up.
+// flatPause, in seconds, slows down writers that would run at full speed: under the race detector
+// computing the WAL's checksum is dozens of times slower, and capture could not keep up.
 const flatPause = 0.003

@@ -34,7 +34,7 @@ func TestCapture(t *testing.T) {
 		t.Parallel()
 		s := newScene(t)
 		s.options.RestartAt = 128 << 10
-		s.options.StallBudget = time.Second // whether nothing is lost, not how fast this machine is
+		s.options.StallBudget = time.Second // the test is about lost commits, not about the speed of this machine
 		s.options.BatchAge = 50 * time.Millisecond
 		a := startApp(t, s.path)
 		a.do("schema()")

@@ -18,13 +18,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
 
-// updates is a line that changes rows all over the database.
+// updates is the format of a line that changes rows all over the database.
 const updates = `[(db.execute("begin immediate"), [db.execute("update t set v=? where id=?", (rnd.randbytes(1000), ` +
 	`rnd.randrange(1500))) for _ in range(20)], db.execute("commit")) for _ in range(%d)] and 1`
 
-// The first capture and every comparison are exact while the application writes and
-// the WAL is restarted under them. What is too much for a segment is staged nowhere:
-// replicas begin with a snapshot.
+// TestComparison_D78_whileWriting: the first capture and every comparison are exact while the
+// application writes and the WAL is restarted. What is too large for a segment is not staged at
+// all: replicas then begin with a snapshot.
 func TestComparison_D78_whileWriting(t *testing.T) {
 	t.Parallel()
 	for _, stage := range []int64{64 << 20, 128 << 10} {
@@ -74,14 +74,14 @@ func TestComparison_D78_whileWriting(t *testing.T) {
 	}
 }
 
-// patiently lets a loaded machine take its time.
+// patiently gives the scene more time, for a loaded machine.
 func (s *scene) patiently() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	s.t.Cleanup(cancel)
 	s.ctx = ctx
 }
 
-// copySnapshot makes the copy what a snapshot says.
+// copySnapshot replaces the content of the copy with a new snapshot of the source.
 func (s *scene) copySnapshot() {
 	s.t.Helper()
 	r, err := s.capture.OpenSnapshot(s.ctx)
@@ -114,7 +114,8 @@ func (s *scene) copySnapshot() {
 	}
 }
 
-// The application shrinks and grows its database, and vacuums it, during comparisons.
+// TestComparison_D78_otherSizes: the application shrinks, grows and vacuums its database during
+// comparisons.
 func TestComparison_D78_otherSizes(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -140,8 +141,9 @@ func TestComparison_D78_otherSizes(t *testing.T) {
 	}
 }
 
-// With psow=0 SQLite fills a sector up with copies of a commit's last frame, commit mark
-// included. They are no commits. Twice the same row in two commits are two.
+// TestPadding_D75: with psow=0 SQLite pads a sector with copies of a commit's last frame, including
+// its commit mark. These copies do not count as commits, but two commits that write the same row
+// do.
 func TestPadding_D75(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -165,8 +167,8 @@ func TestPadding_D75(t *testing.T) {
 	s.checkEqual()
 }
 
-// A page-checksum map that could not be synced is not synced again but made anew, and
-// nothing is released before.
+// TestFailedSync_S20: when the page-checksum map could not be synced, it is written anew instead of
+// being synced again, and until then no segment is released.
 func TestFailedSync_S20(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -191,7 +193,7 @@ func TestFailedSync_S20(t *testing.T) {
 		if n := len(s.capture.Spool().List()); n != held {
 			t.Errorf("%d segments of %d are left", n, held)
 		}
-		s.capture.Step(s.ctx, true) // may tell of the old file's end
+		s.capture.Step(s.ctx, true) // may report that the old file is closed
 		s.step(true)
 		if s.capture.state.Sums() == failed {
 			t.Error("the map is still the one that failed")
@@ -206,12 +208,12 @@ func TestFailedSync_S20(t *testing.T) {
 	s.wantLost(nil)
 }
 
-// A comparison that is disturbed again and again is told: whoever waits for a sync would
-// wait for ever.
+// TestComparisonNeverEnds_D4: a comparison that is disturbed again and again is reported as an
+// error, or else a caller waiting for a sync would wait forever.
 func TestComparisonNeverEnds_D4(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	var late atomic.Int64 // how far the clock has gone on
+	var late atomic.Int64 // how far ahead the clock is
 	s.options.Clock = func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
 	a := startApp(t, s.path)
 	a.do("schema()")
@@ -222,7 +224,7 @@ func TestComparisonNeverEnds_D4(t *testing.T) {
 	keepBounded := s.capture.comparer.between
 	s.capture.comparer.between = func(context.Context) error { return view.ErrNone }
 	if got, err := s.capture.Step(s.ctx, true); err != nil || got.Complete || got.Pending.IsZero() {
-		t.Errorf("disturbed once: %+v, %v; want a wait for what is not known", got, err)
+		t.Errorf("disturbed once: %+v, %v; want it pending, without an error", got, err)
 	}
 	late.Add(int64(time.Minute))
 	if got, err := s.capture.Step(s.ctx, true); !errors.Is(err, view.ErrNone) || got.Complete {
@@ -233,8 +235,9 @@ func TestComparisonNeverEnds_D4(t *testing.T) {
 	s.checkEqual()
 }
 
-// A copy is put into the file while that is compared, after it was read: with nobody connected no
-// checkpoint wrote it, so what was read is not what is there.
+// TestCopiedOver_D4_duringComparison: while the database is compared, a copy is written over the
+// file after it was read. No checkpoint of a connected process can explain the write, so what was
+// read is not what is there now.
 func TestCopiedOver_D4_duringComparison(t *testing.T) {
 	t.Parallel()
 	for name, running := range map[string]bool{"at_rest": false, "connected": true} {
@@ -255,14 +258,14 @@ func TestCopiedOver_D4_duringComparison(t *testing.T) {
 			s.open()
 			calls := 0
 			s.capture.comparer.between = func(ctx context.Context) error {
-				if calls++; calls == 2 { // all was read: the file fits in one portion
+				if calls++; calls == 2 { // the whole file was read, because it fits in one portion
 					output(t, "cp", old, s.path)
 				}
 				return s.capture.keepBounded(ctx)
 			}
 			s.captured()
 			if calls < 2 {
-				t.Fatalf("%d looks during the comparison", calls)
+				t.Fatalf("between was called %d times during the comparison, want at least 2", calls)
 			}
 			s.checkEqual()
 		})

@@ -18,8 +18,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Each case is something that happens behind the capture's back: what it costs
-// is stated as the discontinuities it is counted for, and the copy is equal after it.
+// TestContinuity: each case does something without the capture's knowledge, and says which
+// discontinuities are counted for it. In every case the copy must equal the source afterwards.
 func TestContinuity(t *testing.T) {
 	t.Parallel()
 	away := func(do func(s *scene, a *app)) func(*scene, *app) {
@@ -38,7 +38,7 @@ func TestContinuity(t *testing.T) {
 	}
 	const truncate = `db.execute("pragma wal_checkpoint(truncate)").fetchall()`
 	const reconnect = `db.close(); connect()`
-	// A reader in the WAL: it is not begun again, however long all this takes.
+	// An open reader pins the WAL, so that it is not restarted, however long the case takes.
 	const pinned = `commit(3) and (globals().update(pin=sqlite3.connect(path)), pin.execute("begin"), ` +
 		`pin.execute("select count(*) from t").fetchone())`
 	for _, c := range []struct {
@@ -71,7 +71,7 @@ func TestContinuity(t *testing.T) {
 			k := s.capture.state.Position().Change
 			s.crash()
 			a.kill()
-			b := startApp(s.t, s.path) // makes the wal-index anew, in place
+			b := startApp(s.t, s.path) // rebuilds the wal-index in place
 			b.do(`db.execute("pragma wal_autocheckpoint=0").fetchall()`)
 			b.do(fmt.Sprintf("commit(%d)", k))
 			b.do(truncate)
@@ -84,7 +84,7 @@ func TestContinuity(t *testing.T) {
 			s.crash()
 			a.do("commit(50)")
 			a.kill()
-			b := startApp(s.t, s.path) // makes the wal-index anew, in place: it counts from 0
+			b := startApp(s.t, s.path) // rebuilds the wal-index in place, with its commit counter at 0
 			b.do(`db.execute("pragma wal_autocheckpoint=0").fetchall()`)
 			b.do("commit(5)")
 			s.open()
@@ -108,7 +108,7 @@ func TestContinuity(t *testing.T) {
 			s.settle()
 			s.crash()
 			a.kill()
-			// As after a power cut: what had not reached the disk is not there.
+			// As after a power cut, what had not reached the disk is gone.
 			output(s.t, "sh", "-c", `truncate -s $((32 + ($1+1) * (24+4096))) "$0-wal"; rm "$0-shm"`, s.path, before)
 			b := startApp(s.t, s.path)
 			b.do(`db.execute("pragma wal_autocheckpoint=0").fetchall()`)
@@ -119,7 +119,7 @@ func TestContinuity(t *testing.T) {
 			a.do(pinned)
 			s.settle()
 			s.crash()
-			output(s.t, "cp", s.path+"-shm", s.path+".on-disk") // SQLite never syncs it
+			output(s.t, "cp", s.path+"-shm", s.path+".on-disk") // SQLite never syncs the wal-index
 			a.do("commit(5)")
 			a.kill()
 			output(s.t, "cp", s.path+".on-disk", s.path+"-shm")
@@ -283,12 +283,12 @@ func TestContinuity(t *testing.T) {
 	}
 }
 
-// atRest has the application gone, its WAL empty, and the capture begun anew:
-// SQLite made the wal-index again, with its commit counter at 0.
+// atRest ends the application, empties the WAL and opens the capture again. SQLite has then rebuilt
+// the wal-index, with its commit counter at 0.
 func (s *scene) atRest(a *app) {
 	s.t.Helper()
 	s.close()
-	a.do("commit(1)") // so that the capture has something to look at, however long the steps before took
+	a.do("commit(1)") // gives the capture something to do, however long the steps before took
 	a.quit()
 	output(s.t, "sqlite3", s.path, "pragma wal_checkpoint(truncate)")
 	s.mainFileAges()
@@ -299,7 +299,7 @@ func (s *scene) atRest(a *app) {
 	}
 }
 
-// mainFileAges waits until a change of the main file would show in its time.
+// mainFileAges waits until another write to the main file is sure to change its modification time.
 func (s *scene) mainFileAges() {
 	s.t.Helper()
 	info, err := os.Stat(s.path)
@@ -311,8 +311,8 @@ func (s *scene) mainFileAges() {
 	}
 }
 
-// TestAtRest: a database that nobody has open is captured as any other, as a
-// whole once, and never again for want of a page size.
+// TestAtRest: a database that no process has open is captured like any other. The whole database is
+// captured once, and not again just because an empty WAL does not tell the page size.
 func TestAtRest(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -340,8 +340,8 @@ func TestAtRest(t *testing.T) {
 	}
 }
 
-// stateLost is a scene that just took its position from the replica; the database has
-// gone on since, and nobody has it open.
+// stateLost returns a scene whose capture has lost its state and has just taken its position from
+// the replica. Since that position the database has changed, and no process has it open.
 func stateLost(t *testing.T) *scene {
 	s := newScene(t)
 	a := startApp(t, s.path)
@@ -359,9 +359,10 @@ func stateLost(t *testing.T) *scene {
 	return s
 }
 
-// TestKilledBeforeTheDiff_P12: what raised a doubt need not be there to be seen again
-// after a kill: the wal-index of an empty WAL looks like that of a position that a
-// replica told, and a file that was copied over looks like any.
+// TestKilledBeforeTheDiff_P12: when sqlwatch is killed between a discontinuity and the comparison
+// that is due for it, the comparison still happens after the restart. It may then no longer be
+// possible to see what was wrong: the wal-index of an empty WAL fits a position that came from the
+// replica, and a file that was copied over looks like any other.
 func TestKilledBeforeTheDiff_P12(t *testing.T) {
 	t.Parallel()
 	t.Run("state lost", func(t *testing.T) {
@@ -377,7 +378,7 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 	t.Run("an error before it was looked at", func(t *testing.T) {
 		t.Parallel()
 		s := stateLost(t)
-		s.capture.continuity.lost = "" // as it was when nothing wrote it down
+		s.capture.continuity.lost = "" // as if the discontinuity had not been recorded
 		if err := errors.Join(s.capture.hold.open(s.ctx), s.capture.hold.begin(s.ctx)); err != nil {
 			t.Fatal(err)
 		}
@@ -405,7 +406,7 @@ func TestKilledBeforeTheDiff_P12(t *testing.T) {
 	})
 }
 
-// recoverFromCopy is a replica that holds what was applied to the copy.
+// recoverFromCopy is Options.Recover for a replica that holds what was applied to the copy.
 func (s *scene) recoverFromCopy(context.Context) (ltx.TXID, store.PageSums, error) {
 	sums := store.PageSums{PageSize: 4096, Sums: make([]ltx.Checksum, len(s.copies.sums))}
 	for page, sum := range s.copies.sums {
@@ -414,7 +415,7 @@ func (s *scene) recoverFromCopy(context.Context) (ltx.TXID, store.PageSums, erro
 	return s.copies.last, sums, nil
 }
 
-// lastRecord returns the file that holds the position.
+// lastRecord returns the path of the spool record that holds the newest position.
 func lastRecord(s *scene) string {
 	paths, err := filepath.Glob(filepath.Join(s.options.StateDir, "spool", "*.json"))
 	if err != nil || len(paths) == 0 {
@@ -432,7 +433,7 @@ func flip(t *testing.T, path string) {
 	}
 	b[len(b)/2] ^= 4
 	if filepath.Base(path) == "pages.sum" {
-		b[4096+17] ^= 4 // the entries begin at 4096; the middle is padding
+		b[4096+17] ^= 4 // entries begin at offset 4096; the middle of the file is padding
 	}
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// A snapshot that takes its time is exact, and does not keep the WAL from being
-// restarted, truncated or levelled under it.
+// TestSnapshot_D72_slowUpload: a snapshot over a slow connection is exact, and meanwhile the WAL
+// can be restarted, truncated and backfilled.
 func TestSnapshot_D72_slowUpload(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -57,7 +57,7 @@ func TestSnapshot_D72_slowUpload(t *testing.T) {
 	s.wantLost(nil)
 }
 
-// slowBuffer is an upload over a line that stands still after the first bytes.
+// slowBuffer stands for an upload over a connection that stalls after the first bytes.
 type slowBuffer struct {
 	bytes.Buffer
 	goOn chan struct{}
@@ -70,8 +70,8 @@ func (b *slowBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// A snapshot during which the WAL was let go, or is gone, ends with an error; capture
-// goes on.
+// TestSnapshot_D72_givesUp: a snapshot ends with an error if the WAL is no longer held or was
+// removed, and capture continues.
 func TestSnapshot_D72_givesUp(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -19,7 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// steps goes on as the daemon does until the condition holds.
+// steps runs capture steps as the daemon does until the condition holds.
 func (s *scene) steps(what string, condition func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !condition(); {
@@ -40,7 +40,7 @@ func (s *scene) sides() (there string) {
 	return there
 }
 
-// live starts an application that stays long enough to be trusted to stay.
+// live starts an application and runs steps until it counts as long-lived.
 func (s *scene) live() *app {
 	s.t.Helper()
 	a := startApp(s.t, s.path)
@@ -53,19 +53,19 @@ func (s *scene) live() *app {
 	return a
 }
 
-// trusted steps until the application that is there is trusted to stay.
+// trusted runs steps until the connected application counts as long-lived.
 func (s *scene) trusted() {
 	s.t.Helper()
-	s.steps("others have come", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
+	s.steps("others are connected", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
 	since := time.Now()
-	s.steps("the others stay", func() bool {
+	s.steps("the other process counts as long-lived", func() bool {
 		return time.Since(since) > time.Second+200*time.Millisecond && s.capture.presence.Stay(time.Now())
 	})
 	s.step(true)
 }
 
-// TestLeave/P16: when the application has ended nothing of ours stays, whatever it
-// did last, and its next life is proven without a comparison.
+// TestLeave: when the application has ended, no side file and no connection of ours remains,
+// whatever it did last. When it starts again, continuity is proven without a comparison.
 func TestLeave(t *testing.T) {
 	t.Parallel()
 	ends := map[string]func(*app){
@@ -77,7 +77,8 @@ func TestLeave(t *testing.T) {
 			a.do(`db.execute("pragma wal_checkpoint").fetchone()`)
 			a.quit()
 		},
-		// The last write and the removal of the WAL within one tick of the kernel's, mostly.
+		// The last write and the removal of the WAL usually fall within one tick of the kernel's
+		// file times.
 		"P16_commits_and_closes_unsynced": func(a *app) {
 			a.do(`db.execute("pragma synchronous=off")`)
 			a.do("commit(30)")
@@ -95,14 +96,14 @@ func TestLeave(t *testing.T) {
 			for range 3 {
 				a = startApp(t, s.path)
 				a.do("commit(7)")
-				s.steps("the next life is met", s.capture.hold.isOpen)
+				s.steps("the application that started again was noticed", s.capture.hold.isOpen)
 				s.checkEqual()
 				a.quit()
 				s.steps("nothing of ours stays", func() bool { return s.sides() == "" || s.capture.hold.blank })
 			}
 			s.checkEqual()
 			s.wantLost(nil)
-			// And so it does where we have been away meanwhile.
+			// The same holds when sqlwatch was not running in between.
 			s.close()
 			if got := s.sides(); got != "" {
 				t.Errorf("after our own end: %s", got)
@@ -116,8 +117,9 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// Lives so short that no look meets one: the first of them costs a comparison, and after that we
-// stay attached, so that no other does.
+// TestShortLives_metByNoLook: an application may run for so short a time that no step sees it
+// connected. The first such run costs a comparison; after it sqlwatch stays connected, so that the
+// next ones cost none.
 func TestShortLives_metByNoLook(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -125,22 +127,23 @@ func TestShortLives_metByNoLook(t *testing.T) {
 	a := s.live()
 	a.quit()
 	s.steps("nothing of ours stays", func() bool { return s.sides() == "" && !s.capture.hold.isOpen() })
-	s.stepsOn("that was long ago", after(s.options.IdleAfter))
+	s.stepsOn("the application has been gone for IdleAfter", after(s.options.IdleAfter))
 	for range 4 {
 		a := startApp(t, s.path)
 		a.do("commit(3)")
 		a.quit()
 		s.captured()
-		s.steps("it is done", func() bool { return s.capture.hold.blank || !s.capture.hold.isOpen() })
+		s.steps("capture is at rest", func() bool { return s.capture.hold.blank || !s.capture.hold.isOpen() })
 	}
 	if got := s.capture.Discontinuities()["wal_reset"]; got != 1 {
-		t.Errorf("%d lives of 4 cost a comparison", got)
+		t.Errorf("%d of 4 runs of the application cost a comparison, want 1", got)
 	}
 	s.checkEqual()
 }
 
-// TestLeave_P16_interrupted: somebody was in the way when a step began to read once more, and the
-// connections are open without a read transaction. The next step goes on, and so does the end.
+// TestLeave_P16_interrupted: another process was in the way when a step began a new read
+// transaction, so the connections are open without one. The next step continues from there, and so
+// does Close.
 func TestLeave_P16_interrupted(t *testing.T) {
 	t.Parallel()
 	for name, leave := range map[string]func(*scene){
@@ -159,7 +162,7 @@ func TestLeave_P16_interrupted(t *testing.T) {
 			s.open()
 			s.steps("the WAL was emptied, and the index forgotten", func() bool { return s.capture.hold.blank })
 			hold := s.capture.hold
-			s.capture.departure.idleAfter = time.Second // not before: a busy machine takes as long for the steps above
+			s.capture.departure.idleAfter = time.Second // not earlier: on a busy machine the steps above may take that long
 			if err := hold.reader().EndRead(); err != nil {
 				t.Fatal(err)
 			}
@@ -172,9 +175,9 @@ func TestLeave_P16_interrupted(t *testing.T) {
 	}
 }
 
-// TestLeave_P16_killed: we were killed while we were connected to a database that nobody uses. What that
-// left goes once we would have left ourselves; not before, not while somebody is there, and not
-// where it is not empty.
+// TestLeave_P16_killed: sqlwatch is killed while it is connected to a database that no other
+// process uses. The side files it leaves are removed once it would have left the database itself;
+// not earlier, not while another process is connected, and not if the WAL is not empty.
 func TestLeave_P16_killed(t *testing.T) {
 	t.Parallel()
 	killed := func(t *testing.T) *scene {
@@ -199,7 +202,7 @@ func TestLeave_P16_killed(t *testing.T) {
 		s.open()
 		s.step(true)
 		if got := s.sides(); got != "-wal-shm" {
-			t.Errorf("side files %q at once: who comes just now need not be told that it is busy", got)
+			t.Errorf("side files %q after the first step, want both: a process that connects now must not get SQLITE_BUSY", got)
 		}
 		s.steps("nothing stays", func() bool { return s.sides() == "" })
 		s.checkEqual()
@@ -228,7 +231,7 @@ func TestLeave_P16_killed(t *testing.T) {
 		s := killed(t)
 		s.open()
 		s.step(true)
-		// Frames of another file, which is not there yet.
+		// The WAL of another database, whose main file has not arrived yet.
 		b := startApp(t, s.path+".copy")
 		b.do("schema()")
 		b.do("commit(30)")
@@ -243,8 +246,8 @@ func TestLeave_P16_killed(t *testing.T) {
 	})
 }
 
-// TestRestoredOver/D4: a copy put in the place of a database whose application has
-// ended is found as it is, at any time after, and captured.
+// TestRestoredOver: the application has ended, and a backup is put in the place of its database. At
+// any time after that, the application finds exactly the backup, and capture captures it.
 func TestRestoredOver(t *testing.T) {
 	t.Parallel()
 	ways := map[string]string{
@@ -295,14 +298,14 @@ func TestRestoredOver(t *testing.T) {
 	}
 }
 
-// rhythm is of so many lives, with a pause in seconds after each.
+// rhythm is a number of runs of an application, with a pause in seconds after each.
 type rhythm struct {
 	pause float64
 	n     int
 }
 
-// TestShortLives: an application that opens, commits and closes at each request costs
-// no comparison, and nothing of it is missed.
+// TestShortLives: an application that opens, commits and closes for each request costs no
+// comparison, and none of its commits is missed.
 func TestShortLives(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -333,8 +336,8 @@ func TestShortLives(t *testing.T) {
 	s.wantLost(nil)
 }
 
-// TestShortLives_between: whoever comes between two looks of one step is found by the next, and
-// costs no comparison.
+// TestShortLives_between: a process that connects between two reads of one step is found by the
+// next step, and costs no comparison.
 func TestShortLives_between(t *testing.T) {
 	t.Parallel()
 	begin := func(t *testing.T) (*scene, *app) {
@@ -374,7 +377,7 @@ func TestShortLives_between(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !s.capture.hold.isOpen() {
-				t.Error("an application that has just come is taken for a copy that is put in place")
+				t.Error("an application that has just connected is taken for a copy put in the database's place")
 			}
 			end(s)
 		})
@@ -403,8 +406,9 @@ func TestShortLives_between(t *testing.T) {
 	})
 }
 
-// TestUnclaimed_D4: a WAL is not unclaimed if the application that wrote it connected after the step's look at who is
-// connected, or connected and left between two looks: its commits show it, and the WAL does not stay.
+// TestUnclaimed_D4: a WAL is not unclaimed if the application that wrote it connected after the
+// step had checked who is connected, or came and went between two steps. Its commits show whose WAL
+// it is, and the WAL does not remain.
 func TestUnclaimed_D4(t *testing.T) {
 	t.Parallel()
 	left := func(t *testing.T) *scene {
@@ -424,7 +428,7 @@ func TestUnclaimed_D4(t *testing.T) {
 			t.Fatal(err)
 		}
 		if s.capture.claim.Missing(time.Now()) {
-			t.Error("the WAL of an application that is there counts as nobody's")
+			t.Error("the WAL of a connected application counts as unclaimed")
 		}
 		b.quit()
 		s.settle()
@@ -443,13 +447,14 @@ func TestUnclaimed_D4(t *testing.T) {
 			return s.capture.hold.isOpen() && s.capture.hold.unclaimed && s.step(true).Complete
 		})
 		c.do("(connect(), commit(), db.close()) and 0")
-		s.steps("nothing of it stays", func() bool { return s.sides() == "" || s.capture.hold.blank })
+		s.steps("no WAL of the application remains", func() bool { return s.sides() == "" || s.capture.hold.blank })
 		s.checkEqual()
 	})
 }
 
-// TestForeignUse/D15: while the wal-index is not the application's, nothing is
-// believed and no connection of ours exists; afterwards the difference is taken.
+// TestForeignUse: while the application uses another wal-index than the one at the database's path,
+// or none, nothing counts as captured and sqlwatch has no connection. Afterwards everything is
+// captured.
 func TestForeignUse(t *testing.T) {
 	t.Parallel()
 	foreign := func(s *scene) *dbfile.ForeignError {
@@ -459,7 +464,7 @@ func TestForeignUse(t *testing.T) {
 			got, err := s.capture.Step(s.ctx, true)
 			if errors.As(err, &found) {
 				if s.capture.hold.isOpen() || got.Complete {
-					s.t.Errorf("connected %v, settled %v while a foreigner is there", s.capture.hold.isOpen(), got.Complete)
+					s.t.Errorf("connected %v, complete %v beside a foreign WAL", s.capture.hold.isOpen(), got.Complete)
 				}
 				return found
 			}
@@ -493,7 +498,7 @@ func TestForeignUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t)
-			a := s.live() // and may change its ways at once: we are not in its way
+			a := s.live() // may switch to exclusive use at once, because capture has stood back
 			if name != "D24_exclusive" && name != "D24_unix_excl" {
 				a.do("db.close()")
 				s.steps("we have left", func() bool { return !s.capture.hold.isOpen() })
@@ -525,7 +530,7 @@ func TestForeignUse(t *testing.T) {
 	}
 }
 
-// TestWantsTheFile/D73: whoever wants the file for himself is let in at once.
+// TestWantsTheFile: a process that needs exclusive use of the file gets it at once.
 func TestWantsTheFile(t *testing.T) {
 	t.Parallel()
 	t.Run("D2_D73_journal_mode", func(t *testing.T) {
@@ -537,7 +542,7 @@ func TestWantsTheFile(t *testing.T) {
 		}
 		a.do("commit(9)")
 		if got, err := s.capture.Step(s.ctx, true); err == nil && got.Complete {
-			t.Errorf("with a rollback journal: %+v, which says that all is captured", got)
+			t.Errorf("with a rollback journal: %+v, want it not complete", got)
 		}
 		a.do(`db.execute("pragma journal_mode=wal").fetchone()`)
 		a.do("commit(9)")
@@ -573,7 +578,7 @@ func TestWantsTheFile(t *testing.T) {
 			if got := s.step(true); got.Complete || s.capture.hold.isOpen() {
 				t.Errorf("connected to a new file whose application has just come: %+v", got)
 			}
-			a.do(anew) // with our old wal-index beside the new file it would meet "disk I/O error"
+			a.do(anew) // would fail with "disk I/O error" if our old wal-index were still beside the new file
 			a.wantSound()
 		}
 		if _, err := s.capture.Step(s.ctx, true); !errors.Is(err, ErrReplaced) {
@@ -585,8 +590,8 @@ func TestWantsTheFile(t *testing.T) {
 	})
 }
 
-// TestCopiedOverLive/D4: a copy over the file of an application that goes on is
-// noticed, though its commits never stop.
+// TestCopiedOverLive: a copy written over the file of a running application is noticed, although
+// the application never stops committing.
 func TestCopiedOverLive(t *testing.T) {
 	t.Parallel()
 	t.Run("D4", func(t *testing.T) {
@@ -610,7 +615,8 @@ func TestCopiedOverLive(t *testing.T) {
 		output(t, "cp", old, s.path)
 		s.mainFileAges()
 		a.do("commit(5)")
-		// What stands there now may be no database: then nothing is captured, and that is told.
+		// The file may no longer be a valid database. Then nothing is captured, and that is
+		// reported.
 		if got, err := s.capture.Step(s.ctx, true); err != nil && got.Complete {
 			t.Errorf("settled in spite of %v", err)
 		}
@@ -632,12 +638,12 @@ func TestCopiedOverLive(t *testing.T) {
 			t.Fatal(err)
 		}
 		output(t, "cp", old, s.path)
-		a.send("commit(1)") // it may meet the damage or not
+		a.send("commit(1)") // it may or may not notice the corruption
 		a.lines.Scan()
 		for deadline := time.Now().Add(time.Minute); ; {
 			got, err := s.capture.Step(s.ctx, true)
 			if got.Complete {
-				t.Fatal("settled, and the file is a part of a database")
+				t.Fatal("a step is complete although the file lacks pages")
 			}
 			if errors.Is(err, ErrCut) {
 				break
@@ -646,11 +652,11 @@ func TestCopiedOverLive(t *testing.T) {
 				t.Fatalf("a file that lacks pages: %v, want %v", err, ErrCut)
 			}
 			if got.Pending.IsZero() {
-				t.Error("nothing is said to wait, and what is there is not known")
+				t.Error("nothing is pending although the state of the database is unknown")
 			}
 		}
 		a.kill()
-		// Whoever puts a whole database there is believed again.
+		// Once a whole database is put in its place, it is captured again.
 		output(t, "sh", "-c", `rm -f "$0-wal" "$0-shm"; cp "$1" "$0"`, s.path, old)
 		b := startApp(t, s.path)
 		b.do("commit(3)")
@@ -683,10 +689,10 @@ func TestCopiedOverLive(t *testing.T) {
 			a.do("commit(200, 2, 900)")
 			s.open()
 			s.settle()
-			// All this happens between two looks of ours.
+			// All this happens between two steps.
 			a.do(`db.execute("pragma wal_checkpoint(passive)").fetchone()`)
 			output(t, "cp", old, s.path)
-			a.send("commit(1)") // it may meet the damage or not
+			a.send("commit(1)") // it may or may not notice the corruption
 			a.lines.Scan()
 			if err := look(s); err != nil && !errors.Is(err, ErrCut) {
 				t.Error(err)
@@ -709,7 +715,7 @@ func TestCopiedOverLive(t *testing.T) {
 		if _, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, sqlite.Budget{}); err != nil {
 			t.Fatal(err)
 		}
-		s.mainFileAges() // no look of ours comes between
+		s.mainFileAges() // without a step in between
 		output(t, "cp", old, s.path)
 		s.mainFileAges()
 		a.do("commit(5)")
@@ -720,9 +726,9 @@ func TestCopiedOverLive(t *testing.T) {
 	})
 }
 
-// TestCopyAfterASecond/D4: an application ends; a second later a copy is put in its
-// database's place; a second later it starts, and finds exactly the copy. It is then what
-// is captured. Once each by itself, 20 times with the variable set.
+// TestCopyAfterASecond_D4: an application ends; a second later a copy is put in the place of its
+// database; a second after that the application starts and finds exactly the copy, which is then
+// captured. Each way of copying is tried once, or 20 times if SQLWATCH_TEST_KILL_ROUNDS is set.
 func TestCopyAfterASecond_D4(t *testing.T) {
 	t.Parallel()
 	rounds := 1
@@ -767,14 +773,15 @@ func TestCopyAfterASecond_D4(t *testing.T) {
 	}
 }
 
-// liveSome goes on as the daemon does while the application is there, for a second or two.
+// liveSome runs steps as the daemon does for two seconds, while the application commits and then is
+// idle.
 func (s *scene) liveSome(a *app) {
 	s.t.Helper()
 	s.aSecond(func() { a.do("commit(5)") })
 	s.aSecond(nil)
 }
 
-// aSecond goes on as the daemon does for a second, first of all while do is done.
+// aSecond runs steps as the daemon does for a second. If do is not nil, it runs at the same time.
 func (s *scene) aSecond(do func()) {
 	s.t.Helper()
 	done := make(chan struct{})
@@ -790,7 +797,7 @@ func (s *scene) aSecond(do func()) {
 		case errors.Is(err, ErrReplaced):
 			s.close()
 			s.open()
-		case err != nil: // of the moment in which the file is being written
+		case err != nil: // the file is just being written
 			got.Next = 50 * time.Millisecond
 		}
 		time.Sleep(min(got.Next, time.Until(end)))
@@ -798,8 +805,8 @@ func (s *scene) aSecond(do func()) {
 	<-done
 }
 
-// A copy of two files, as a snapshot of the disk is, comes while we linger: its WAL is
-// not ours to empty.
+// TestRestoredOverWithWAL_D4: a copy of two files, as from a snapshot of the disk, is put in place
+// while sqlwatch lingers. The WAL of the copy is not ours to empty.
 func TestRestoredOverWithWAL_D4(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -813,7 +820,7 @@ func TestRestoredOverWithWAL_D4(t *testing.T) {
 	s.open()
 	s.steps("capture has begun", func() bool { return s.capture.hold.blank })
 	output(t, "cp", backup+"-wal", s.path+"-wal")
-	for range 3 { // looks while half of it is there
+	for range 3 { // steps while only one of the two files is there
 		_, _ = s.capture.Step(s.ctx, true)
 	}
 	output(t, "cp", backup, s.path)
@@ -827,8 +834,8 @@ func TestRestoredOverWithWAL_D4(t *testing.T) {
 	s.checkEqual()
 }
 
-// The clock was set back since the file was written, so its time is to come: a WAL that its
-// dead application left is captured all the same.
+// TestFileTimeToCome_P8: the clock was set back after the file was written, so its modification
+// time lies in the future. A WAL that a killed application left is captured nevertheless.
 func TestFileTimeToCome_P8(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -848,7 +855,8 @@ func TestFileTimeToCome_P8(t *testing.T) {
 	s.checkEqual()
 }
 
-// A copy with pages of another size is found as any other, whether we had left or not.
+// TestCopiedOver_D4_anotherPageSize: a copy with another page size is captured like any other,
+// whether or not sqlwatch had left the database.
 func TestCopiedOver_D4_anotherPageSize(t *testing.T) {
 	t.Parallel()
 	for _, rests := range []string{"long", "short"} {
@@ -889,7 +897,8 @@ func TestCopiedOver_D4_anotherPageSize(t *testing.T) {
 	}
 }
 
-// exclusiveLife writes as the only one, with the wal-index in its own memory, and is killed.
+// exclusiveLife writes in exclusive locking mode, with the wal-index in its own memory, and kills
+// itself.
 const exclusiveLife = `
 import os, sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
@@ -898,10 +907,10 @@ for i in range(12): db.execute("insert into t(k, v) values(99, randomblob(500))"
 os.kill(os.getpid(), 9)
 `
 
-// An application that was there for long is killed, and what comes next uses no wal-index and
-// is killed as well, all between two of our looks. The wal-index that we have kept knows
-// nothing of it: whatever we do next, neither the replica nor the application may lose what is
-// in the WAL.
+// TestKilledThenExclusive_D24: between two steps a long-lived application is killed, and another
+// process that uses no wal-index file writes and is killed as well. The wal-index that sqlwatch
+// still has open knows nothing of those commits. Whatever sqlwatch does next, neither the replica
+// nor the application may lose what is in the WAL.
 func TestKilledThenExclusive_D24(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]func(*scene){

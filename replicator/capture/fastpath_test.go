@@ -9,10 +9,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 )
 
-// oneMoment is too short for a whole Step to come due.
+// oneMoment is so short that no whole Step comes due in it.
 const oneMoment = pace.Active
 
-// clocked is a scene whose time the test moves, and where an application has written.
+// clocked returns a scene whose clock only pass moves, and an application that has already written.
 func clocked(t *testing.T) (s *scene, a *app, pass func(time.Duration)) {
 	s = newScene(t)
 	now := time.Now()
@@ -26,8 +26,8 @@ func clocked(t *testing.T) (s *scene, a *app, pass func(time.Duration)) {
 	return s, a, func(d time.Duration) { now = now.Add(d) }
 }
 
-// Between whole Steps, commits stay unread where they are safe, behind the mark, but
-// the first of them is announced, and none is lost.
+// TestFastPath: between whole Steps, commits may stay unread while our read mark keeps them in the
+// WAL. They are reported as pending from the first one on, and none is lost.
 func TestFastPath(t *testing.T) {
 	t.Parallel()
 	t.Run("few commits wait", func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestFastPath(t *testing.T) {
 			a.do("commit(1)")
 			pass(oneMoment)
 			if r := s.step(false); r.Commits != 0 || r.Pending.IsZero() || r.Complete {
-				t.Errorf("step after a commit: %+v, want it to wait and to be pending", r)
+				t.Errorf("step after a commit: %+v, want the commit unread and pending", r)
 			}
 		}
 		pass(wholeEvery)
@@ -97,14 +97,14 @@ func TestFastPath(t *testing.T) {
 		startApp(t, s.path).do("commit(5)")
 		pass(oneMoment)
 		if r := s.step(false); r.Reason == "" {
-			t.Errorf("step after another -shm: %+v, want a diff", r)
+			t.Errorf("step after the -shm was replaced: %+v, want a comparison", r)
 		}
 		s.checkEqual()
 	})
 }
 
-// Nobody may be told that all is captured while the files are others than those
-// that are looked at.
+// TestFastPathSeesOtherFiles: a step must not report that everything is captured when other files
+// are at the database's path than the ones it has open.
 func TestFastPathSeesOtherFiles(t *testing.T) {
 	t.Parallel()
 	t.Run("the application was closed and opened again", func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestFastPathSeesOtherFiles(t *testing.T) {
 			s.step(false)
 		}
 		if s.capture.hold.isOpen() {
-			t.Fatal("connections are open after a hundred seconds")
+			t.Fatal("connections are still open after twenty idle periods")
 		}
 		last := s.capture.Spool().Last()
 		a.quit() // removes -wal and -shm
@@ -139,7 +139,8 @@ func TestFastPathSeesOtherFiles(t *testing.T) {
 	})
 }
 
-// A database at rest is looked at once a second, and its next commit is met then.
+// TestFastPathAtRest: a database at rest is polled once a second, and that poll finds the next
+// commit.
 func TestFastPathAtRest(t *testing.T) {
 	t.Parallel()
 	s, a, pass := clocked(t)

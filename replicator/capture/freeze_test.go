@@ -9,9 +9,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// An application that never meets a lock alone meets none while its WAL is restarted
-// and truncated: not when its commits are rare, when a moment between two of them is
-// found, and not when they are dense, when it is kept waiting.
+// TestRestart_D81_neverBusy: an application that meets no lock when it is alone meets none while
+// sqlwatch restarts and truncates its WAL. With rare commits a moment between two of them is used;
+// with dense ones the application is kept waiting, but not refused.
 func TestRestart_D81_neverBusy(t *testing.T) {
 	t.Parallel()
 	for name, rate := range map[string]string{
@@ -40,7 +40,7 @@ func TestRestart_D81_neverBusy(t *testing.T) {
 							still++
 						}
 					}
-					if n++; round%2 == 1 && n%5 == 1 { // however few steps a round has
+					if n++; round%2 == 1 && n%5 == 1 { // at least once in each such round, however few steps it has
 						r, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, patient)
 						if err != nil {
 							t.Error(err)
@@ -66,8 +66,8 @@ func TestRestart_D81_neverBusy(t *testing.T) {
 	}
 }
 
-// A commit that comes just before a freeze and is larger than can be read in the budget
-// is not read in it, and is lost to nobody.
+// TestLargeCommitBeforeFreeze_C11: a commit that is written just before a freeze, and is too large
+// to be read within the budget, is not read during the freeze, and is not lost.
 func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
 	t.Parallel()
 	const budget = 50 * time.Millisecond
@@ -77,7 +77,7 @@ func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
 	a.do("commit(20)")
 	s.open()
 	s.settle()
-	s.capture.tail.Rate = 4e9 // as if nothing had told that it takes long
+	s.capture.tail.Rate = 4e9 // as if nothing slow had been measured yet
 	for range 2 {
 		a.do(
 			`(db.execute("begin immediate"), [db.execute("insert into t(k,v) values(1,?)", (rnd.randbytes(100000),)) for _ in ` +

@@ -21,7 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// Names of the environment of a capture process that is there to be killed.
+// Environment variables of a capture process that is there to be killed.
 const (
 	envVictim  = "SQLWATCH_TEST_VICTIM" // the scene's directory
 	envRelease = "SQLWATCH_TEST_RELEASE"
@@ -72,9 +72,9 @@ func TestVictim(t *testing.T) {
 	}
 }
 
-// A capture killed at any moment, under an application at full speed, goes on
-// with proven continuity or with a diff that says why; the copy is right after
-// every round.
+// TestKillLoop: a capture that is killed at any moment, beside an application at full speed,
+// continues with proven continuity or with a comparison that states its reason. The copy is checked
+// after every round.
 func TestKillLoop(t *testing.T) {
 	t.Parallel()
 	rounds := 20
@@ -115,11 +115,11 @@ func TestKillLoop(t *testing.T) {
 	}
 	s.open()
 	s.checkEqual()
-	t.Logf("%d rounds, %s segments, diffs: %v", rounds, s.copies.last, reasons)
+	t.Logf("%d rounds, %s segments, comparisons: %v", rounds, s.copies.last, reasons)
 	for reason := range reasons {
 		if reason != tail.ReasonFirst && reason != tail.ReasonWALReset {
 			log, _ := os.ReadFile(filepath.Join(dir, "victim.log"))
-			t.Errorf("%d diffs for %s; a killed capture accounts for wal_reset only\n%s", reasons[reason], reason, log)
+			t.Errorf("%d comparisons for %s; killing the capture explains only wal_reset\n%s", reasons[reason], reason, log)
 		}
 	}
 	if reasons[tail.ReasonFirst] > 1 {
@@ -127,8 +127,8 @@ func TestKillLoop(t *testing.T) {
 	}
 }
 
-// killVictim kills so long after the capture has opened, or, blindly, after its
-// process was started.
+// killVictim runs a capture in a process of its own and kills it that long after it has opened the
+// database or, if blindly is set, after the process was started.
 func killVictim(t *testing.T, dir string, release ltx.TXID, blindly bool, after time.Duration) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestVictim$")

@@ -11,7 +11,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
-// envNewer is the database of an application that uses the SQLite that is linked in.
+// envNewer names the database of an application that uses the SQLite linked into this program.
 const envNewer = "SQLWATCH_TEST_NEWER"
 
 // TestNewerApplication is not a test: startNewer runs it in a process of its own.
@@ -40,8 +40,8 @@ func TestNewerApplication(t *testing.T) {
 	}
 }
 
-// startNewer starts an application with a newer SQLite than the system's: its lines are SQL, or
-// close. The database must be there.
+// startNewer starts an application whose SQLite is newer than the system's. Its lines are SQL, or
+// "close". The database must exist.
 func startNewer(t *testing.T, path string) *app {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNewerApplication$")
@@ -54,7 +54,7 @@ func startNewer(t *testing.T, path string) *app {
 
 const newerCommit = "insert into t(k, v) values(abs(random()) % 1000, randomblob(300))"
 
-// liveNewer is live with such an application.
+// liveNewer is live for an application that startNewer started.
 func (s *scene) liveNewer() *app {
 	s.t.Helper()
 	b := startApp(s.t, s.path)
@@ -68,8 +68,9 @@ func (s *scene) liveNewer() *app {
 	return a
 }
 
-// TestNewerSQLite/D73: an application whose SQLite asks at its last close also whether anybody
-// holds the wal-index's DMS byte is let in as any other.
+// TestNewerSQLite_D73: newer versions of SQLite also check at the last close whether another
+// process holds the DMS byte of the wal-index. An application with such a version gets exclusive
+// use of its file like any other.
 func TestNewerSQLite_D73(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*scene, *app){
@@ -91,7 +92,7 @@ func TestNewerSQLite_D73(t *testing.T) {
 			a.do(newerCommit)
 		},
 		"killed": func(s *scene, a *app) { a.do(newerCommit); a.kill() },
-		// The first of all cuts the wal-index short that we have mapped.
+		// The first process to connect truncates the wal-index, which sqlwatch has mapped.
 		"killed_and_back": func(s *scene, a *app) {
 			for range 3 {
 				a.do(newerCommit)
@@ -125,7 +126,7 @@ func TestNewerSQLite_D73(t *testing.T) {
 			end(s, a)
 			s.settle()
 			s.checkEqual()
-			if name != "last_close" && name != "journal_mode" { // where the file's times may not tell the last write
+			if name != "last_close" && name != "journal_mode" { // the file's times may not show the last write
 				s.wantLost(nil)
 			}
 		})

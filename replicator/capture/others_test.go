@@ -18,7 +18,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
-// exclusiveStart opens the database as one does who wants it for himself, without waiting.
+// exclusiveStart opens the database for exclusive use, without waiting.
 const exclusiveStart = `
 import sqlite3, sys, time
 db = sqlite3.connect("file:" + sys.argv[1] + "?vfs=unix-excl", uri=True, isolation_level=None, timeout=0)
@@ -28,19 +28,20 @@ if sys.argv[2] == "stay": sys.stdin.readline()
 db.close()
 `
 
-// An application that begins with the VFS unix-excl, and does not wait, is refused while we are
-// connected. Once one was seen we leave as soon as nobody is there, also between short lives.
+// TestExclusiveAgain_D24: an application that uses the VFS unix-excl and has no busy timeout is
+// refused while sqlwatch is connected. Once one was seen, sqlwatch disconnects as soon as no other
+// process is connected, even between short-lived ones.
 func TestExclusiveAgain_D24(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	s.options.IdleAfter = time.Hour // nothing else makes us leave
+	s.options.IdleAfter = time.Hour // capture must not leave for being idle
 	a := startApp(t, s.path)
 	a.do("schema()")
 	a.do("commit(20)")
 	s.open()
 	a.quit()
 	s.steps("the application has gone", func() bool { return s.sides() == "" || s.capture.hold.blank })
-	if err := s.capture.hold.close(); err != nil { // as after a minute
+	if err := s.capture.hold.close(); err != nil { // as an idle capture does after a minute
 		t.Fatal(err)
 	}
 	first := exec.Command("python3", "-S", "-c", exclusiveStart, s.path, "stay")
@@ -69,9 +70,9 @@ func TestExclusiveAgain_D24(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		b := startApp(t, s.path) // a short life of another, as of a cron job
+		b := startApp(t, s.path) // another process that runs briefly, such as a cron job
 		b.do("commit(5)")
-		s.stepsOn("others have come", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
+		s.stepsOn("others are connected", func() bool { return s.capture.hold.isOpen() && s.capture.presence.Attached() })
 		b.quit()
 		s.stepsOn("we have left", func() bool { return !s.capture.hold.isOpen() })
 		if out, err := exec.Command("python3", "-S", "-c", exclusiveStart, s.path, "go").CombinedOutput(); err != nil {
@@ -82,8 +83,8 @@ func TestExclusiveAgain_D24(t *testing.T) {
 	s.checkEqual()
 }
 
-// An application that begins with the VFS unix-excl and has a busy timeout is let in within it, though
-// none like it was ever seen.
+// TestExclusiveWaits_D24: an application that uses the VFS unix-excl and has a busy timeout is let
+// in before it expires, even if no such application was ever seen before.
 func TestExclusiveWaits_D24(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]func(*scene){
@@ -107,7 +108,7 @@ func TestExclusiveWaits_D24(t *testing.T) {
 		"during a comparison": func(s *scene) {
 			held(t, s)
 			s.capture.comparer.portion = 4096
-			pause := 300 * time.Millisecond // all of it takes longer than he waits
+			pause := 300 * time.Millisecond // the whole comparison takes longer than the application waits
 			s.capture.comparer.between = func(ctx context.Context) error {
 				time.Sleep(pause)
 				err := s.capture.keepBounded(ctx)
@@ -130,7 +131,7 @@ func TestExclusiveWaits_D24(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t)
-			s.options.IdleAfter = time.Hour // nothing else makes us leave
+			s.options.IdleAfter = time.Hour // capture must not leave for being idle
 			a := startApp(t, s.path)
 			a.do("schema()")
 			s.open()
@@ -164,7 +165,8 @@ func TestExclusiveWaits_D24(t *testing.T) {
 	}
 }
 
-// held has a short life be over, after which the WAL of a database of some pages is held.
+// held starts a scene in which a short-lived application has ended, and capture still holds the WAL
+// of a database of many pages.
 func held(t *testing.T, s *scene) {
 	t.Helper()
 	b := startApp(t, s.path)
@@ -175,7 +177,7 @@ func held(t *testing.T, s *scene) {
 	s.stepsOn("it has gone", func() bool { return s.capture.hold.isOpen() && !s.capture.presence.Attached() })
 }
 
-// stepsOn is steps where errors may come that pass.
+// stepsOn is steps for cases in which a step may return transient errors.
 func (s *scene) stepsOn(what string, condition func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
@@ -185,7 +187,7 @@ func (s *scene) stepsOn(what string, condition func() bool) {
 	}
 }
 
-// captured steps until all commits are captured; errors that pass are waited out.
+// captured runs steps until all commits are captured. It ignores transient errors.
 func (s *scene) captured() {
 	s.t.Helper()
 	s.stepsOn("all is captured", func() bool {
@@ -194,7 +196,7 @@ func (s *scene) captured() {
 	})
 }
 
-// removeSides removes side files, as "-wal -shm".
+// removeSides removes the named side files, for example "-wal -shm".
 func (s *scene) removeSides(sides string) {
 	s.t.Helper()
 	for _, side := range strings.Fields(sides) {
@@ -204,7 +206,7 @@ func (s *scene) removeSides(sides string) {
 	}
 }
 
-// wantRows demands that the database has so many rows once the application has ended.
+// wantRows checks that the database has that many rows after the application has ended.
 func (s *scene) wantRows(rows string) {
 	s.t.Helper()
 	if got := strings.TrimSpace(string(output(s.t, "sqlite3", s.path, "select count(*) from t"))); got != rows {
@@ -212,7 +214,7 @@ func (s *scene) wantRows(rows string) {
 	}
 }
 
-// wantSound demands that the application finds its database sound.
+// wantSound checks that the application finds its database intact.
 func (a *app) wantSound() {
 	a.t.Helper()
 	if got := a.do(`db.execute("pragma integrity_check").fetchone()[0]`); got != "ok" {
@@ -220,8 +222,8 @@ func (a *app) wantSound() {
 	}
 }
 
-// Somebody who takes no lock comes while we are connected beside others: he is met within some
-// seconds, and we go.
+// TestUnlockedBeside_D24: a process that takes no locks opens the database while sqlwatch and
+// another process are connected. It is noticed within some seconds, and sqlwatch disconnects.
 func TestUnlockedBeside_D24(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -249,8 +251,9 @@ func TestUnlockedBeside_D24(t *testing.T) {
 	s.captured()
 }
 
-// Side files are removed under an application that has gone when we look: what it left in the
-// WAL that has no name was kept from it by us, and is written back, unless a copy is put in place.
+// TestRemovedThenGone_D15: the side files of an application are removed, and it has ended by the
+// time of the next step. Our connection kept its last close from writing the unlinked WAL back to
+// the database, so sqlwatch does that, unless a copy was put in the database's place.
 func TestRemovedThenGone_D15(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, remove, then string }{
@@ -300,8 +303,8 @@ func TestRemovedThenGone_D15(t *testing.T) {
 	}
 }
 
-// Side files are removed while a comparison is under way, which may take minutes: we stand back
-// before the next portion is read.
+// TestNamesFirst_D15: side files are removed during a comparison, which may take minutes. Capture
+// stands back before it reads the next portion.
 func TestNamesFirst_D15(t *testing.T) {
 	t.Parallel()
 	for _, side := range []string{"-wal", "-shm"} {
@@ -328,7 +331,7 @@ func TestNamesFirst_D15(t *testing.T) {
 					t.Error("the comparison goes on")
 				}
 				if s.capture.hold.isOpen() && !s.capture.hold.stood {
-					t.Error("we still stand between the application and its last close")
+					t.Error("capture has not stood back: the application's close would not be the last one")
 				}
 				return err
 			}
@@ -347,8 +350,9 @@ func TestNamesFirst_D15(t *testing.T) {
 	}
 }
 
-// A copy of two files is put in place, the -wal first: nobody empties it into the file that is to
-// go, however long the file itself takes to come, and nobody was there but us.
+// TestWALPutFirst_D4: a copy of two files is put in place, the -wal first, while no process but
+// sqlwatch is connected. The -wal is not emptied into the file that is about to be replaced,
+// however long its main file takes to arrive.
 func TestWALPutFirst_D4(t *testing.T) {
 	t.Parallel()
 	for _, lingers := range []bool{true, false} {
@@ -384,7 +388,8 @@ func TestWALPutFirst_D4(t *testing.T) {
 						s.close()
 						s.open()
 					}
-					// By a rename of the file alone nobody can tell: whoever starts the application decides.
+					// From the rename of the main file alone it cannot be told whose WAL this is:
+					// capture waits until an application opens the database.
 					if err == nil && got.Complete || errors.As(err, &foreign) {
 						break
 					}
@@ -407,15 +412,16 @@ func TestWALPutFirst_D4(t *testing.T) {
 	}
 }
 
-// after returns what is true once so long has passed since it was asked first.
+// after returns a condition that becomes true once wait has passed.
 func after(wait time.Duration) func() bool {
 	end := time.Now().Add(wait)
 	return func() bool { return time.Now().After(end) }
 }
 
-// TestSidesGo_D15_connecting: the side files of a running application are removed after MayOpen has found nothing
-// wrong, and before our connection is open. If it stayed open, the application's close would not be the last one,
-// and all that it committed to the WAL that has no name would be lost.
+// TestSidesGo_D15_connecting: the side files of a running application are removed after MayOpen has
+// found nothing wrong and before our connection is open. If our connection stayed open, the
+// application's close would not be the last one, and everything it committed to the unlinked WAL
+// would be lost.
 func TestSidesGo_D15_connecting(t *testing.T) {
 	t.Parallel()
 	for name, connect := range map[string]func(*scene) error{
@@ -443,7 +449,7 @@ func TestSidesGo_D15_connecting(t *testing.T) {
 			}
 			s.removeSides("-wal -shm")
 			if err := connect(s); !errors.Is(err, dbfile.ErrUnclear) {
-				t.Errorf("connected beside an application that uses a WAL without a name: %v", err)
+				t.Errorf("connected beside an application that uses an unlinked WAL: %v", err)
 			}
 			a.do("commit(5, 5)")
 			want := a.do("db.execute('select count(*) from t').fetchone()[0]")

@@ -10,13 +10,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 )
 
-// A reader that stays for long is no reason to hold writers up, and no commit
-// is lost over it; once it is gone the WAL is restarted.
+// TestPinned: writers are not kept waiting because of a long-lived reader, and no commit is lost
+// because of it. Once the reader has gone, the WAL is restarted.
 func TestPinned(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	s.options.RestartAt = 128 << 10
-	s.options.StallBudget = time.Second // of a machine that is busy with other tests
+	s.options.StallBudget = time.Second // other tests keep the machine busy
 	a := startApp(t, s.path)
 	a.do("schema()")
 	a.do("commit(50, 5)")
@@ -53,7 +53,8 @@ func TestPinned(t *testing.T) {
 	s.wantLost(nil)
 }
 
-// A TRUNCATE that gives up because a transaction stays open has kept new transactions waiting, and says for how long.
+// TestTruncateGivenUp_D26: a truncate checkpoint that gives up because a transaction stays open has
+// kept new transactions waiting, and reports for how long.
 func TestTruncateGivenUp_D26(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -73,7 +74,8 @@ func TestTruncateGivenUp_D26(t *testing.T) {
 	s.checkEqual()
 }
 
-// While no segment can be made durable, the WAL is the application's own again.
+// TestBrokenSpoolHoldsNothing_S20: while no segment can be made durable, the WAL is not held, and
+// the application can reset it.
 func TestBrokenSpoolHoldsNothing_S20(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -88,7 +90,7 @@ func TestBrokenSpoolHoldsNothing_S20(t *testing.T) {
 			t.Fatal("a step succeeded")
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the WAL is held for a minute, and nothing is copied")
+			t.Fatal("the WAL is still held after a minute in which no segment could be stored")
 		}
 	}
 	if got := output(t, "sqlite3", s.path, "pragma wal_checkpoint(truncate)"); !strings.HasPrefix(string(got), "0|") {
@@ -99,8 +101,8 @@ func TestBrokenSpoolHoldsNothing_S20(t *testing.T) {
 	s.checkEqual()
 }
 
-// Another database is copied into the file while the application is away and our
-// connections keep its WAL: that is noticed.
+// TestCopiedOver_D4: another database is copied into the file while no application is connected and
+// our connections keep its WAL. That is noticed.
 func TestCopiedOver_D4(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -116,14 +118,14 @@ func TestCopiedOver_D4(t *testing.T) {
 		50 * time.Millisecond) {
 		s.step(false)
 		if time.Now().After(deadline) {
-			t.Fatal("the WAL is not level after a minute")
+			t.Fatal("the WAL is not fully backfilled after a minute")
 		}
 	}
 	a.kill()
 	output(t, "cp", s.path+".backup", s.path)
 	for deadline := time.Now().Add(time.Minute); s.capture.Discontinuities()["replaced"] == 0; <-time.After(
 		50 * time.Millisecond) {
-		_, _ = s.capture.Step(s.ctx, false) // the WAL may speak of pages that the new file does not have
+		_, _ = s.capture.Step(s.ctx, false) // the WAL may refer to pages that the new file does not have
 		if time.Now().After(deadline) {
 			t.Fatal("not noticed within a minute")
 		}

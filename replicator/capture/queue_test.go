@@ -13,8 +13,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/queue"
 )
 
-// Of many databases that are found at once only so many are read at a time. Those that wait hold
-// nothing of theirs, and what is committed beside them is captured as ever.
+// TestQueued_S36: of many databases that are found at once, only a few are read at a time. Those
+// that wait do not hold their WALs, and a database that was captured before is captured as usual
+// meanwhile.
 func TestQueued_S36(t *testing.T) {
 	t.Parallel()
 	const most, count = 2, 5
@@ -43,7 +44,7 @@ func TestQueued_S36(t *testing.T) {
 		between, first := s.capture.comparer.between, sync.OnceFunc(func() {
 			begun <- i
 			for until(proceed) {
-				s.options.Place.Advance() // slow, but no disk that does not answer
+				s.options.Place.Advance() // the disk is slow, but it does answer
 			}
 		})
 		s.capture.comparer.between = func(ctx context.Context) error { first(); return between(ctx) }
@@ -79,7 +80,7 @@ func TestQueued_S36(t *testing.T) {
 		writer.do("commit(5)")
 		before := busy.capture.state.Position().TXID
 		if got := busy.step(true); !got.Complete || got.TXID == before {
-			t.Errorf("of the commits beside them: %+v", got)
+			t.Errorf("a step with commits of the other database: %+v", got)
 		}
 	}
 	for _, i := range waiting {
@@ -101,7 +102,7 @@ func TestQueued_S36(t *testing.T) {
 	busy.checkEqual()
 }
 
-// until waits for a moment, and reports whether done is still open.
+// until waits for a moment and reports whether done is still open.
 func until(done <-chan struct{}) bool {
 	select {
 	case <-done:
@@ -111,8 +112,8 @@ func until(done <-chan struct{}) bool {
 	}
 }
 
-// A database that was captured before, and of which it is not proven that nothing was missed,
-// lets its WAL go while it waits, and lacks nothing in the end.
+// TestQueuedAfterDoubt_S36: a database that was captured before, but whose continuity is not
+// proven, does not hold its WAL while it waits, and in the end lacks nothing.
 func TestQueuedAfterDoubt_S36(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -129,7 +130,7 @@ func TestQueuedAfterDoubt_S36(t *testing.T) {
 	a.do("commit(5)")
 	got, err := s.capture.Step(s.ctx, true)
 	if !errors.Is(err, ErrQueued) || got.Complete || got.Pending.IsZero() || s.capture.hold.isOpen() {
-		t.Errorf("it is %+v, %v; its connections are open: %v", got, err, s.capture.hold.isOpen())
+		t.Errorf("step while it waits: %+v, %v; connections open: %v", got, err, s.capture.hold.isOpen())
 	}
 	if _, err := s.capture.OpenSnapshot(s.ctx); !errors.Is(err, ErrQueued) {
 		t.Errorf("a snapshot of it: %v", err)
@@ -141,6 +142,6 @@ func TestQueuedAfterDoubt_S36(t *testing.T) {
 	s.settle()
 	s.checkEqual()
 	if !other.Begin(1, false) {
-		t.Error("it has kept its place")
+		t.Error("it still has its place in the queue")
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
-// A disk that takes its time while the write lock is ours must not make the
-// application wait for it.
+// TestSlowDisk: when the disk is slow while sqlwatch has the write lock, the application must not
+// have to wait for it.
 func TestSlowDisk(t *testing.T) {
 	t.Parallel()
 	const slow = 600 * time.Millisecond
@@ -51,16 +51,16 @@ func TestSlowDisk(t *testing.T) {
 		t.Error("the disk was never slow under the write lock: this test proved nothing")
 	}
 	if worst >= slow {
-		t.Errorf("writers had to wait for %v, the disk's own %v", worst, slow)
+		t.Errorf("writers had to wait for %v; a slow write of the disk takes %v", worst, slow)
 	}
 	s.capture.flusher.Store = (*segments.Commit).Run
 	s.checkEqual()
 	s.wantLost(nil)
 }
 
-// A disk on which no freeze ever fits the stall budget must not let the WAL grow
-// for ever: the application restarts it by itself. Here only our disk is slow, so
-// commits may come and go between two looks; that is noticed.
+// TestSlowDiskWALBounded: even if the disk is so slow that no freeze fits the stall budget, the WAL
+// must not grow for ever: the application restarts it by itself. Only our own disk writes are
+// slowed down here, so commits may come and go between two steps; that is noticed.
 func TestSlowDiskWALBounded(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -105,13 +105,13 @@ func TestSlowDiskWALBounded(t *testing.T) {
 	s.wantLost(map[Reason]uint64{tail.ReasonWALReset: lost[string(tail.ReasonWALReset)]})
 }
 
-// A segment that cannot be made durable is tried again under the same TXID, and
-// nothing is lost meanwhile.
+// TestFailingDisk: a segment that cannot be made durable is stored later under the same TXID, and
+// meanwhile nothing is lost.
 func TestFailingDisk(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
-		left string // of the two files: the one that is there nevertheless
+		left string // the extension of the one file, of two, that exists nevertheless
 	}{
 		{"S20 nothing stored", ""},
 		{"S21 record stored, segment not", ".json"},

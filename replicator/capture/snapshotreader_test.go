@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// A snapshot is the state after one captured TXID exactly, while the
+// TestSnapshotReader: a snapshot is exactly the state after one captured TXID, while the
 // application writes and its WAL is truncated.
 func TestSnapshotReader(t *testing.T) {
 	t.Parallel()
@@ -47,7 +47,7 @@ func TestSnapshotReader(t *testing.T) {
 	s.wantLost(nil)
 }
 
-// checkSnapshot demands that the snapshot is what the segments up to its TXID make.
+// checkSnapshot checks that the snapshot equals what the segments up to its TXID make.
 func (s *scene) checkSnapshot(r *SnapshotReader, file []byte) {
 	s.t.Helper()
 	h := r.Header()
@@ -65,8 +65,8 @@ func (s *scene) checkSnapshot(r *SnapshotReader, file []byte) {
 		s.t.Fatal(err)
 	}
 	defer out.Close()
-	// LTX without checksums cannot be decoded by DecodeDatabaseTo's check alone:
-	// the bytes are compared below.
+	// This LTX file has no checksums, so DecodeDatabaseTo alone does not verify it: the bytes are
+	// compared below.
 	if err := ltx.NewDecoder(bytes.NewReader(file)).DecodeDatabaseTo(out); err != nil {
 		s.t.Fatal(err)
 	}

@@ -19,8 +19,8 @@ import (
 
 const envScript = "SQLWATCH_TEST_SCRIPT"
 
-// TestScript is not a test: TestKillAtSyscall runs it under strace. It does once
-// each what a capture does.
+// TestScript is not a test: TestKillAtSyscall runs it under strace. It does everything that a
+// capture does once.
 func TestScript(t *testing.T) {
 	dir := os.Getenv(envScript)
 	if dir == "" {
@@ -63,16 +63,16 @@ func captureScript(dir string) error {
 	return errors.Join(c.Spool().Release(ltx.TXID(release)), c.Close(), files.Close())
 }
 
-// TestKillAtSyscall kills a capture at its N-th call of each kind that changes a
-// file, for N = 1, 2, … until it gets through. With SQLWATCH_TEST_KILL_ROUNDS
-// set every N is tried, otherwise a few.
+// TestKillAtSyscall kills a capture at its Nth system call of each kind that changes a file, for N
+// = 1, 2, … until the capture runs to its end. With SQLWATCH_TEST_KILL_ROUNDS set every N is tried,
+// otherwise only some.
 func TestKillAtSyscall(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("strace is not installed")
 	}
 	t.Parallel()
-	// strace counts per thread, and Go spreads its calls over threads as it
-	// likes: a run that got through does not prove that N was beyond the last.
+	// strace counts calls per thread, and Go distributes its calls over threads arbitrarily: that a
+	// run was not killed does not prove that N was beyond the last call.
 	stride, through := 9, 2
 	if os.Getenv(envRounds) != "" {
 		stride, through = 1, 20
@@ -94,7 +94,7 @@ func killAtEach(t *testing.T, class string, stride, through int) {
 	kills, survived := 0, 0
 	for n := 1; survived < through && n < 400; n += stride {
 		a.do("commit(10, 3)")
-		if n%4 == 3 { // and continuity is lost
+		if n%4 == 3 { // so that continuity is lost
 			a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchall()`)
 			a.do("commit(2)")
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// A record of another version is refused and left alone (P11).
+// TestRecordVersion: a record of another format version is refused and left unchanged (P11).
 func TestRecordVersion(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -44,7 +44,7 @@ func TestRecordVersion(t *testing.T) {
 	}
 }
 
-// A database beyond 1 GiB: the lock page is in no segment and no snapshot.
+// TestLockPage: in a database larger than 1 GiB, the lock page is in no segment and no snapshot.
 func TestLockPage(t *testing.T) {
 	if os.Getenv(envRounds) == "" {
 		t.Skip("writes 1.1 GB: set " + envRounds)
@@ -61,7 +61,7 @@ db.execute("pragma journal_mode=wal")
 	a := startApp(t, s.path)
 	a.do("schema()")
 	s.open()
-	a.do("commit(100, 50)") // grows across it
+	a.do("commit(100, 50)") // grows the database beyond the lock page
 	s.step(true)
 	a.do("commit(100, 200, 9000)")
 	s.checkEqual()
@@ -71,7 +71,7 @@ db.execute("pragma journal_mode=wal")
 	}
 }
 
-// Segments' times rise whatever the clock does.
+// TestClockGoesBack: the timestamps of segments increase whatever the clock does.
 func TestClockGoesBack(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

@@ -6,7 +6,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/view"
 )
 
-// A view that lasts does not sit on READ0, wherever the backfill stands.
+// TestView_D71_neverOnRead0: a long-lived view never holds READ0, however much of the WAL is
+// backfilled.
 func TestView_D71_neverOnRead0(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

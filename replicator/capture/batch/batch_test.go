@@ -9,8 +9,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// A page by which the database grew and that is not in the WAL proves that
-// something was missed (D9); the lock page proves nothing (D17).
+// TestGrowth: if the database grew by a page that is not in the WAL, something was missed (D9). The
+// lock page is never in the WAL, so it proves nothing (D17).
 func TestGrowth(t *testing.T) {
 	t.Parallel()
 	const size = 65536
@@ -24,7 +24,7 @@ func TestGrowth(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name     string
-		b        *Batch // the first number is the smallest size meanwhile
+		b        *Batch // put's first number is the smallest size that the database had in between
 		from, to uint32
 		missing  bool
 	}{
@@ -40,7 +40,8 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
-// What a batch keeps of its frames does not depend on whether they fit in memory.
+// TestBatchSpill: a batch yields the same pages and checksums when its frames no longer fit in
+// memory.
 func TestBatchSpill(t *testing.T) {
 	t.Parallel()
 	const size, frames = 65536, 2000
@@ -80,7 +81,7 @@ func TestBatchSpill(t *testing.T) {
 	}
 }
 
-// sparseWAL is pages by their offset.
+// sparseWAL holds pages by their offset in the WAL.
 type sparseWAL map[int64]string
 
 func (w sparseWAL) ReadAt(p []byte, off int64) (int, error) { return copy(p, w[off]), nil }

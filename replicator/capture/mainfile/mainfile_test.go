@@ -15,8 +15,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// A file is described for sure when its times are not those of a write now: old ones,
-// and those of before the clock was set back.
+// TestSure_P8: Sure describes a file unless its modification time is that of a write just now. Old
+// times and times from before the clock was set back are fine.
 func TestSure_P8(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -31,7 +31,7 @@ func TestSure_P8(t *testing.T) {
 	defer files.Close()
 	p := New(files)
 	if main, err := p.Sure(); err != nil || main.Size != 0 {
-		t.Fatalf("before it is known which boot this is: %+v, %v", main, err)
+		t.Fatalf("before the boot id is known: %+v, %v; want a zero description", main, err)
 	}
 	p.ReadBoot(slog.New(slog.DiscardHandler))
 	for name, test := range map[string]struct {
@@ -39,7 +39,7 @@ func TestSure_P8(t *testing.T) {
 		sure bool
 	}{
 		"old":                            {time.Hour, true},
-		"of now":                         {-time.Millisecond, false}, // by then it is a few milliseconds old
+		"of now":                         {-time.Millisecond, false}, // a few milliseconds old by the time it is checked
 		"of before the clock was set":    {-time.Hour, true},
 		"of long before it was set back": {-10 * 365 * 24 * time.Hour, true},
 	} {
@@ -56,11 +56,12 @@ func TestSure_P8(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(path + "-wal"); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a look left a -wal: %v", err)
+		t.Errorf("Sure created a -wal: %v", err)
 	}
 }
 
-// keeper is an application that stays: it writes, backfills all of it, and writes again.
+// keeper is an application that stays connected: it writes many rows, backfills them and copies its
+// file; then it executes each line of SQL that it is sent.
 const keeper = `
 import sqlite3, sys, shutil
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -74,8 +75,8 @@ for line in sys.stdin:
     db.execute(line).fetchone(); print("did", flush=True)
 `
 
-// A file that was written over after a checkpoint lacks what that wrote. What was written
-// to the WAL once more since proves nothing.
+// TestBackfilled_D4: a file that was overwritten after a checkpoint lacks what the checkpoint
+// wrote. Before a checkpoint, the WAL proves nothing about the file.
 func TestBackfilled_D4(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -99,7 +100,7 @@ func TestBackfilled_D4(t *testing.T) {
 			t.Fatal(sql, err, answers.Err())
 		}
 	}
-	do("update t set v=randomblob(400) where id % 2 = 0") // so many frames that the wal-index has two blocks
+	do("update t set v=randomblob(400) where id % 2 = 0") // enough frames for two blocks of the wal-index
 	files, err := dbfile.Open(path)
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A burst is looked at sooner, and remembered for a second or two.
+// TestPace: a busy database is polled sooner, and a burst is remembered for a second or two.
 func TestPace(t *testing.T) {
 	t.Parallel()
 	const frame = 4096 + 24
@@ -40,14 +40,14 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// Steps that fail for a moment cost nothing, those that go on failing do.
+// TestPaceFails: Steps may fail for a moment, but not for longer.
 func TestPaceFails(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	p := &Pace{}
 	failed := errForTest{}
 	if p.Fails(now, failed) || p.Fails(now.Add(failPatience-1), failed) {
-		t.Error("gave up within its patience")
+		t.Error("gave up before failPatience had passed")
 	}
 	if p.Fails(now.Add(failPatience-1), nil) || p.Fails(now.Add(failPatience), failed) {
 		t.Error("a Step that went well does not count")
@@ -57,19 +57,19 @@ func TestPaceFails(t *testing.T) {
 	}
 }
 
-// What is to last a moment only is believed to for a while, and no longer.
+// TestPacePasses: an error that should be transient is treated as transient for a while only.
 func TestPacePasses(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	p := &Pace{}
 	if !p.Passes(now, true) || !p.Passes(now.Add(hinderedPatience-1), true) {
-		t.Error("not believed within its patience")
+		t.Error("not treated as transient before hinderedPatience had passed")
 	}
 	if p.Passes(now.Add(hinderedPatience), true) {
-		t.Error("believed for ever")
+		t.Error("treated as transient for ever")
 	}
 	if p.Passes(now.Add(hinderedPatience), false) {
-		t.Error("what went well was hindered")
+		t.Error("a Step that went well is reported as hindered")
 	}
 	if !p.Passes(now.Add(2*hinderedPatience), true) {
 		t.Error("a Step that went well does not count")
@@ -80,7 +80,8 @@ type errForTest struct{}
 
 func (errForTest) Error() string { return "for the test" }
 
-// Looks of many databases fall together; who is in a hurry does not wait for others.
+// TestRhythmic: the polls of many databases coincide, but a poll that is urgent does not wait for
+// them.
 func TestRhythmic(t *testing.T) {
 	t.Parallel()
 	base := time.Unix(1_700_000_000, 0)
@@ -90,6 +91,6 @@ func TestRhythmic(t *testing.T) {
 		}
 	}
 	if got := Rhythmic(base, Busy); got != Busy {
-		t.Errorf("in a hurry: %v, want %v", got, Busy)
+		t.Errorf("an urgent poll: %v, want %v", got, Busy)
 	}
 }

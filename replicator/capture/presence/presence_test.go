@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// sight is what the looks of a while find: others, or nobody.
+// sight is a stretch of polls that all find the same: other processes connected, or none.
 type sight struct {
 	lasts    time.Duration
 	every    time.Duration
 	attached bool
 }
 
-// What is concluded from who was seen decides whether we stand back, stay or leave: each of them
-// is harm in the wrong place.
+// TestPresence: the processes that were seen decide whether capture stands back, stays connected or
+// leaves. Each of these does harm in the wrong situation.
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	const beat = 100 * time.Millisecond
@@ -51,7 +51,8 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-// A life that was missed makes those who are there now short-lived ones.
+// TestMissed: once a short-lived process was missed, the processes that are connected now count as
+// short-lived too.
 func TestMissed(t *testing.T) {
 	t.Parallel()
 	p, now := New(nil), time.Unix(1_700_000_000, 0)
@@ -60,14 +61,15 @@ func TestMissed(t *testing.T) {
 		now = now.Add(100 * time.Millisecond)
 	}
 	if !p.Stay(now) {
-		t.Fatal("others that are there for three seconds stay")
+		t.Fatal("processes connected for three seconds do not count as long-lived")
 	}
 	if p.Missed(now); p.Stay(now) || p.Long() {
-		t.Error("a life was missed, and others are believed to stay")
+		t.Error("a process was missed, and others still count as long-lived")
 	}
 }
 
-// Once somebody was seen who wants the file for himself, nobody is waited for.
+// TestExclusive: once a process was seen that wants exclusive use of the file, capture leaves as
+// soon as no other process is connected.
 func TestExclusive(t *testing.T) {
 	t.Parallel()
 	p, now := New(nil), time.Unix(1_700_000_000, 0)
@@ -75,12 +77,13 @@ func TestExclusive(t *testing.T) {
 	p.exclusive = true
 	p.met(now.Add(time.Millisecond), false)
 	if !p.Alone(now.Add(time.Millisecond)) || !p.Exclusive() {
-		t.Error("we wait for the next one")
+		t.Error("not alone at once: capture would linger for the next process")
 	}
 }
 
-// Who takes no lock is waiting for us after a while, and not for ever. Before we connect, he is let in who
-// has just come, and who has waited for us before.
+// TestWaiting: a process that has the file open without a lock counts after a while as waiting for
+// us to leave, but not for ever. Before we connect, a process that has just opened the file, or
+// that has been waiting for us, goes first.
 func TestWaiting(t *testing.T) {
 	t.Parallel()
 	p, begin := New(nil), time.Unix(1_700_000_000, 0)
@@ -91,23 +94,23 @@ func TestWaiting(t *testing.T) {
 	}{
 		{0, []int{7}, false, true},
 		{100 * time.Millisecond, []int{7}, false, true},
-		{300 * time.Millisecond, []int{7}, true, true},  // refused: he is to find nobody for as long again
-		{500 * time.Millisecond, nil, false, true},      // he may have ended, or be in
-		{700 * time.Millisecond, nil, false, false},     //
-		{time.Second, []int{8}, false, true},            // another one
-		{1300 * time.Millisecond, []int{8}, true, true}, //
-		{15 * time.Second, []int{8, 9}, true, true},     //
-		{21 * time.Second, []int{8}, false, false},      // he has only not begun
-		{22 * time.Second, []int{8, 9}, false, true},    // and a new one beside him
-		{23 * time.Second, []int{8, 9}, true, true},     //
-		{24 * time.Second, []int{8}, false, false},      //
+		{300 * time.Millisecond, []int{7}, true, true}, // it was refused: we stay away for another waitsAfter
+		{500 * time.Millisecond, nil, false, true},     // it may have ended or been let in
+		{700 * time.Millisecond, nil, false, false},
+		{time.Second, []int{8}, false, true}, // another process
+		{1300 * time.Millisecond, []int{8}, true, true},
+		{15 * time.Second, []int{8, 9}, true, true},
+		{21 * time.Second, []int{8}, false, false},   // after waitsAtMost it is taken to be idle, not waiting
+		{22 * time.Second, []int{8, 9}, false, true}, // a new process beside it
+		{23 * time.Second, []int{8, 9}, true, true},
+		{24 * time.Second, []int{8}, false, false},
 	} {
 		at := begin.Add(look.after)
 		if got := p.wait(look.pids, at); got != look.waited {
-			t.Errorf("after %s: somebody waited: %v", look.after, got)
+			t.Errorf("after %s: a process is waiting: %v", look.after, got)
 		}
 		if got := p.comes(at); got != look.comes {
-			t.Errorf("after %s: somebody comes: %v", look.after, got)
+			t.Errorf("after %s: a process may be about to be refused: %v", look.after, got)
 		}
 	}
 }

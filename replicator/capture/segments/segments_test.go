@@ -21,7 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
 )
 
-// writer is an application with the system's SQLite. It does each line that it is told.
+// writer is an application with the system's SQLite that executes each line it is sent.
 const writer = `
 import sqlite3, sys, os
 path = sys.argv[1]
@@ -46,7 +46,8 @@ print("ready", flush=True)
 for line in sys.stdin: exec(line); print("done", flush=True)
 `
 
-// scene is a database, what is read of it, and the database that its segments make.
+// scene is a database with the parts of a capture that make segments, and an image rebuilt from
+// those segments.
 type scene struct {
 	t       *testing.T
 	path    string
@@ -60,7 +61,7 @@ type scene struct {
 	last    ltx.TXID
 }
 
-// newScene has captured everything but one commit.
+// newScene returns a scene that has captured everything but one commit.
 func newScene(t *testing.T) *scene {
 	t.Helper()
 	dir := t.TempDir()
@@ -89,7 +90,7 @@ func newScene(t *testing.T) *scene {
 	return s
 }
 
-// begin captures what is in the main file, and stands before the first frame of the WAL.
+// begin captures what is in the main file. The position is then before the first frame of the WAL.
 func (s *scene) begin() {
 	s.t.Helper()
 	h, err := s.files.Header()
@@ -136,7 +137,8 @@ func (s *scene) do(line string) {
 	}
 }
 
-// segments applies what was spooled since, and returns of how many pages each was.
+// segments applies the segments that were spooled since the last call to the image, and returns how
+// many pages each has.
 func (s *scene) segments() (sizes []int) {
 	s.t.Helper()
 	for _, segment := range s.state.Spool().After(s.last) {
@@ -167,7 +169,8 @@ func (s *scene) segments() (sizes []int) {
 	return sizes
 }
 
-// wantEqual demands that the segments make the database, byte for byte, and that the map adds up.
+// wantEqual checks that the image made from the segments equals the database, byte for byte, and
+// that the checksum of the page-checksum map is that of the position.
 func (s *scene) wantEqual() {
 	s.t.Helper()
 	s.segments()
@@ -188,8 +191,8 @@ func (s *scene) wantEqual() {
 	}
 }
 
-// TestFlush_S20: the disk refuses a segment, and takes it later. The same commits go into it, and
-// those that came meanwhile.
+// TestFlush_S20: the disk refuses a segment and accepts it later. The segment then holds the same
+// commits, and those that came in between.
 func TestFlush_S20(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -204,7 +207,7 @@ func TestFlush_S20(t *testing.T) {
 	}
 	s.do("commit(5, 40)")
 	s.fatal(s.flusher.AbsorbHead())
-	s.fatal(s.flusher.Begin()) // and once more on the way
+	s.fatal(s.flusher.Begin()) // encoded and on its way to the disk, which refuses it again
 	if err := s.flusher.End(time.Minute); !errors.Is(err, full) {
 		t.Errorf("a full disk: %v", err)
 	}
@@ -214,8 +217,8 @@ func TestFlush_S20(t *testing.T) {
 	s.wantEqual()
 }
 
-// TestEnd: a disk that is too slow for whoever waits. The segment goes on its way, and nothing
-// is encoded twice.
+// TestEnd_S20_slow: the disk is too slow for the caller that waits. The segment is stored in the
+// background, and nothing is encoded twice.
 func TestEnd_S20_slow(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -233,7 +236,7 @@ func TestEnd_S20_slow(t *testing.T) {
 	if after := s.state.Position(); after.TXID != before.TXID+1 || s.flusher.Busy() || !s.tail.Batch.Empty() {
 		t.Errorf("position %+v after %+v, busy %v", after, before, s.flusher.Busy())
 	}
-	s.fatal(s.flusher.Flush()) // there is nothing
+	s.fatal(s.flusher.Flush()) // nothing is left to flush
 	if sizes := s.segments(); len(sizes) != 1 {
 		t.Errorf("segments of %v pages, want one", sizes)
 	}
@@ -242,8 +245,8 @@ func TestEnd_S20_slow(t *testing.T) {
 	s.wantEqual()
 }
 
-// TestAbsorb_D27: what was read of a generation is its own segment, and durable before anything of the
-// next is read.
+// TestAbsorb_D27: what was read of one WAL generation becomes a segment of its own, which is
+// durable before anything of the next generation is read.
 func TestAbsorb_D27(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -257,7 +260,7 @@ func TestAbsorb_D27(t *testing.T) {
 		t.Fatalf("the generation before cannot be stored: %v", err)
 	}
 	if s.tail.Head.Salt1 == s.index().Salt1 {
-		t.Error("the next was read nevertheless")
+		t.Error("the next generation was read nevertheless")
 	}
 	s.flusher.Store = (*Commit).Run
 	s.fatal(s.flusher.AbsorbHead())
@@ -266,7 +269,7 @@ func TestAbsorb_D27(t *testing.T) {
 	}
 	s.fatal(s.flusher.Flush())
 	s.wantEqual()
-	// One that was missed is no segment at all.
+	// If a whole generation was missed, no segment is made.
 	s.do(`commit(3); checkpoint("truncate"); commit(1)`)
 	s.index()
 	lost := (*tail.DiscontinuityError)(nil)
@@ -278,8 +281,8 @@ func TestAbsorb_D27(t *testing.T) {
 	}
 }
 
-// TestFlush_D11: what is too much for memory is read again when it is encoded. A frame that is
-// another then is in no segment.
+// TestFlush_D11_changed: frames that do not fit into memory are read again when they are encoded.
+// If a frame has changed since it was verified, no segment is made.
 func TestFlush_D11_changed(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]string{"sound": "", "spoiled": "spoil(3000)"} {
@@ -308,19 +311,19 @@ func TestFlush_D11_changed(t *testing.T) {
 	}
 }
 
-// TestAbsorbTail_I5: in a hurry, too much is not begun, and what was begun and takes too long is given
-// up; all of it is read later.
+// TestAbsorbTail_I5: within a time budget, reading is not begun if it would take too long, and is
+// given up if it does take too long. Everything is read later.
 func TestAbsorbTail_I5(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	s.do("commit(300, 2, 3000)")
-	s.tail.Rate = 1 // a machine that needs a second for each byte
+	s.tail.Rate = 1 // as on a machine that needs a second for each byte
 	end := s.flusher.Hurry(50 * time.Millisecond)
 	if err := s.flusher.AbsorbTail(); !errors.Is(err, tail.ErrBudget) || !s.tail.Batch.Empty() {
 		t.Errorf("too much for this machine: %v, batch empty %v", err, s.tail.Batch.Empty())
 	}
 	end()
-	s.tail.Rate = 1e15 // and one that was believed to be quicker than it is
+	s.tail.Rate = 1e15 // as on a machine that seemed faster than it is
 	end = s.flusher.Hurry(time.Nanosecond)
 	if err := s.flusher.AbsorbTail(); !errors.Is(err, tail.ErrBudget) || !s.tail.Batch.Empty() {
 		t.Errorf("late: %v, batch empty %v", err, s.tail.Batch.Empty())
@@ -339,7 +342,8 @@ func TestAbsorbTail_I5(t *testing.T) {
 	s.wantEqual()
 }
 
-// TestGather_D78: during a comparison what is read becomes part of what it finds, and no segment.
+// TestGather_D78: what is read during a comparison becomes part of its result, and makes no
+// segment.
 func TestGather_D78(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -358,7 +362,7 @@ func TestGather_D78(t *testing.T) {
 	wal, err := exec.Command("sh", "-c", `cp "$0" "$0.copy" && cp "$0-wal" "$0.copy-wal" && sqlite3 "$0.copy" "pragma `+
 		`wal_checkpoint(truncate)" && cat "$0.copy"`, s.path).Output()
 	s.fatal(err)
-	_, database, _ := strings.Cut(string(wal), "\n") // what the pragma answered
+	_, database, _ := strings.Cut(string(wal), "\n") // the first line is the answer of the pragma
 	for _, page := range found.Pages().Numbers() {
 		want := ltx.ChecksumPage(page, []byte(database[(page-1)*4096:page*4096]))
 		if sum, newer := found.Newer(page); !newer || sum != want {
@@ -370,7 +374,7 @@ func TestGather_D78(t *testing.T) {
 	}
 	end()
 	s.do("commit(1)")
-	s.tail.Restart(before) // as after a comparison that failed: all of it is read again
+	s.tail.Restart(before) // as after a failed comparison: everything is read again
 	s.fatal(s.flusher.CaptureHead())
 	s.wantEqual()
 }

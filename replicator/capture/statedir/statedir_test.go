@@ -23,21 +23,21 @@ import (
 
 const pageSize = 512
 
-// keeper is a state directory and the database that it stands for, page by page.
+// keeper is a state directory and the database that it describes, page by page.
 type keeper struct {
 	t     *testing.T
 	dir   *Dir
 	path  string
 	now   time.Time
 	pages map[uint32]byte // what each page is filled with
-	asked int             // how often the replica was
+	asked int             // how often the replica was asked
 }
 
 func newKeeper(t *testing.T) *keeper {
 	return &keeper{t: t, path: t.TempDir(), now: time.Unix(1e9, 0), pages: map[uint32]byte{}}
 }
 
-// fromReplica is the state of the replica of every keeper.
+// fromReplica returns the state that every keeper's replica reports.
 func fromReplica() (ltx.TXID, store.PageSums) {
 	return 100, store.PageSums{PageSize: pageSize, Lineage: "of the replica", Timestamp: time.Unix(9e8, 0),
 		Sums: []ltx.Checksum{1 << 63, 1<<63 | 7}}
@@ -59,7 +59,8 @@ func (k *keeper) open() Origin {
 	return from
 }
 
-// begin makes a directory of a database of so many pages, which no segment has: the first capture.
+// begin makes the state directory of a database of n pages after its first capture, which made no
+// segment.
 func (k *keeper) begin(n uint32) {
 	k.t.Helper()
 	k.dir = &Dir{Path: k.path, Clock: func() time.Time { return k.now }, Log: slog.New(slog.DiscardHandler)}
@@ -75,7 +76,7 @@ func (k *keeper) begin(n uint32) {
 	}
 }
 
-// compared returns what a comparison that has read the whole database adopts.
+// compared returns the position and the map that a comparison of the whole database adopts.
 func (k *keeper) compared() (spool.Position, *pagesums.Writer) {
 	k.t.Helper()
 	w, err := k.dir.CreateSums()
@@ -96,7 +97,7 @@ func (k *keeper) sum(page uint32) ltx.Checksum {
 	return ltx.ChecksumPage(page, bytes.Repeat([]byte{k.pages[page]}, pageSize))
 }
 
-// checksum is that of the database, by its definition.
+// checksum returns the checksum of the database, computed as it is defined.
 func (k *keeper) checksum() ltx.Checksum {
 	sum := ltx.ChecksumFlag
 	for page := range k.pages {
@@ -105,7 +106,7 @@ func (k *keeper) checksum() ltx.Checksum {
 	return sum
 }
 
-// segment makes a durable segment of pages that have changed, in a database that has so many then,
+// segment makes a durable segment of the changed pages, after which the database has commit pages,
 // and returns what is to be adopted.
 func (k *keeper) segment(commit uint32, changed map[uint32]byte) (spool.Position, []pagesums.Change) {
 	k.t.Helper()
@@ -148,7 +149,7 @@ func (k *keeper) adopted(commit uint32, changed map[uint32]byte) {
 	}
 }
 
-// wrong says what is not as it should be, "" where position and map are the database's.
+// wrong describes how position and map differ from the database, or returns "".
 func (k *keeper) wrong() string {
 	k.t.Helper()
 	p := k.dir.Position()
@@ -176,7 +177,7 @@ func (k *keeper) want(what string, from, wanted Origin) {
 	}
 }
 
-// history is a database that grows, shrinks and grows again.
+// history makes a database that grows, shrinks and grows again.
 func (k *keeper) history() {
 	k.t.Helper()
 	k.begin(9)
@@ -186,12 +187,12 @@ func (k *keeper) history() {
 	k.adopted(6, map[uint32]byte{2: 8, 5: 8, 6: 8})
 }
 
-// TestOpen_P1: killed anywhere between a segment and the map that it belongs into. The segments in the
-// spool are the map's redo log.
+// TestOpen_P1: the process is killed between storing a segment and updating the page-checksum map.
+// The segments in the spool are the map's redo log.
 func TestOpen_P1(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
-		leave func(*keeper) // as a killed process does
+		leave func(*keeper) // does what the process did last
 		want  Origin
 	}{
 		"ended in order":            {func(k *keeper) { k.close() }, FromHere},
@@ -214,7 +215,7 @@ func TestOpen_P1(t *testing.T) {
 		"the map is gone": {func(k *keeper) {
 			k.abandon()
 			k.file(nil, sumsName)
-		}, FromReplica}, // nothing says what the first comparison has read
+		}, FromReplica}, // no segment has what the first comparison read
 		"between a comparison's map and its position": {func(k *keeper) {
 			k.pages[2] = 99
 			p, w := k.compared()
@@ -248,7 +249,7 @@ func TestOpen_P1(t *testing.T) {
 	}
 }
 
-// close gives the directory up in order, abandon as a killed process does.
+// close closes the directory in order; abandon leaves it as a killed process does.
 func (k *keeper) close()   { k.t.Helper(); k.fatal(k.dir.Close()) }
 func (k *keeper) abandon() { k.t.Helper(); k.fatal(k.dir.Abandon()) }
 
@@ -259,7 +260,7 @@ func (k *keeper) fatal(err error) {
 	}
 }
 
-// file changes a file of the directory; nil removes it.
+// file rewrites a file of the directory with change; if change is nil, it removes the file.
 func (k *keeper) file(change func([]byte) []byte, name string) {
 	k.t.Helper()
 	path := filepath.Join(k.path, name)
@@ -272,7 +273,7 @@ func (k *keeper) file(change func([]byte) []byte, name string) {
 	k.fatal(os.WriteFile(path, change(b), 0o600))
 }
 
-// wantReplica demands the replica's state, and that it is not taken for proven.
+// wantReplica checks that the state is the replica's, and that it does not count as proven.
 func (k *keeper) wantReplica() {
 	k.t.Helper()
 	txid, sums := fromReplica()
@@ -284,8 +285,8 @@ func (k *keeper) wantReplica() {
 	}
 }
 
-// TestDamage_P12: whatever is wrong in the directory, it is either put right from what is left, or
-// not believed at all. Never is a map taken for that of another database.
+// TestDamage_P12: whatever is wrong in the directory, it is either repaired from what is left or
+// not trusted at all. A wrong map is never taken for that of the database.
 func TestDamage_P12(t *testing.T) {
 	t.Parallel()
 	for _, released := range []bool{false, true} {
@@ -322,13 +323,13 @@ func TestDamage_P12(t *testing.T) {
 						k.wantReplica()
 					case from == FromHere && k.asked == 0:
 						if wrong := k.wrong(); wrong != "" {
-							t.Errorf("believed: %s", wrong)
+							t.Errorf("opened from the directory although it is wrong: %s", wrong)
 						}
 					default:
 						t.Errorf("from %v, and the replica was asked %d times", from, k.asked)
 					}
 					k.close()
-					if from := k.open(); from != FromHere { // what was put right stays so
+					if from := k.open(); from != FromHere { // what was repaired stays so
 						t.Errorf("opened again from %v", from)
 					}
 					k.close()
@@ -338,13 +339,13 @@ func TestDamage_P12(t *testing.T) {
 	}
 }
 
-// TestMend_S20: the map could not be written. It is made again, and says so until then.
+// TestMend_S20: if the map could not be written, it counts as broken until it is made again.
 func TestMend_S20(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)
 	k.history()
 	p, changes := k.segment(8, map[uint32]byte{3: 9, 7: 9, 8: 9})
-	k.fatal(k.dir.Sums().Close()) // writes to it fail from now on
+	k.fatal(k.dir.Sums().Close()) // from now on writes to it fail
 	if err := k.dir.Adopt(p, changes); err == nil || !k.dir.Broken() {
 		t.Fatalf("the map was not written: %v, broken %v", err, k.dir.Broken())
 	}
@@ -359,8 +360,8 @@ func TestMend_S20(t *testing.T) {
 	k.close()
 }
 
-// TestFollowing_R21: since when a segment covers. An attempt that came to nothing does not count, and
-// what was not proven is not known.
+// TestFollowing_R21: from which time on a segment covers commits. A failed attempt to store it does
+// not change that, and what was not proven does not count.
 func TestFollowing_R21(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)
@@ -376,7 +377,7 @@ func TestFollowing_R21(t *testing.T) {
 	k.now = k.now.Add(time.Minute)
 	failed := k.dir.Following(k.dir.Position(), true)
 	if since := failed.Taken.Since; !since.Equal(settled) {
-		t.Errorf("covers since %v, want %v: all was in the spool then", since, settled)
+		t.Errorf("covers since %v, want %v, when everything was in the spool", since, settled)
 	}
 	k.now = k.now.Add(time.Minute)
 	k.adopted(6, map[uint32]byte{2: 11})
@@ -384,11 +385,11 @@ func TestFollowing_R21(t *testing.T) {
 		t.Errorf("after an attempt that failed: %+v, covers since %v, want %v", p, p.Taken.Since, settled)
 	}
 	if next := k.dir.Following(k.dir.Position(), true); !next.Taken.Since.Equal(met) {
-		t.Errorf("the one after it covers since %v, want %v: what was committed before was met", next.Taken.Since, met)
+		t.Errorf("the one after it covers since %v, want %v: what was committed before was seen", next.Taken.Since, met)
 	}
 	look(true)
 	if next := k.dir.Following(k.dir.Position(), false); !next.Taken.Since.Equal(met) {
-		t.Errorf("not proven, and covers since %v, want %v: that nothing came after may be wrong", next.Taken.Since, met)
+		t.Errorf("without proven continuity it covers since %v, want %v: commits may have come after", next.Taken.Since, met)
 	}
 	was := k.dir.Position()
 	k.now = k.now.Add(-time.Hour)
@@ -403,7 +404,8 @@ func TestFollowing_R21(t *testing.T) {
 	k.close()
 }
 
-// Two processes of one directory would each write their own history into it.
+// TestOpen_P14: two processes that use one directory would each write their own history into it, so
+// the second is refused.
 func TestOpen_P14(t *testing.T) {
 	t.Parallel()
 	k := newKeeper(t)

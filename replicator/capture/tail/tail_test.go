@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// What proves that nothing was missed, and what does not: a wrong answer is a replica that
-// lacks commits and says that it has them.
+// TestProves_I6: when it is proven that no commit was missed, and when not. A wrong proof would be
+// a replica that lacks commits and claims to have them.
 func TestProves_I6(t *testing.T) {
 	t.Parallel()
 	head := spool.Position{PageSize: 4096, Change: 100}
@@ -35,12 +35,12 @@ func TestProves_I6(t *testing.T) {
 	}
 	over := &Tail{Head: spool.Position{PageSize: 4096, Change: math.MaxUint32}}
 	if err := over.Proves(dbfile.WALIndex{PageSize: 4096, Change: 1, MaxFrame: 2}); err != nil {
-		t.Errorf("the counter runs over: %v", err)
+		t.Errorf("the counter overflows: %v", err)
 	}
 }
 
-// Commit frames and the commit counter must agree; a frame that fills a sector up counts for none,
-// and may count for one.
+// TestCounted_I6: the number of commit frames must agree with the commit counter. A frame that
+// repeats the one before may be padding of a sector, which is no commit, or a commit of its own.
 func TestCounted_I6(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -48,16 +48,16 @@ func TestCounted_I6(t *testing.T) {
 		want                     bool
 	}{
 		{3, 3, 0, true},
-		{3, 2, 0, false},  // one came and went
-		{2, 3, 0, false},  // frames of somebody else's
+		{3, 2, 0, false},  // a commit was missed
+		{2, 3, 0, false},  // more commit frames than commits
 		{1, 3, 2, true},   // padding
-		{3, 3, 2, true},   // the same row written thrice
-		{0, 3, 2, false},  // less than can be padding
-		{4, 3, 2, false},  // more than there are
+		{3, 3, 2, true},   // the same row written three times
+		{0, 3, 2, false},  // fewer commits than if all repeats were padding
+		{4, 3, 2, false},  // more commits than commit frames
 		{0, 0, 0, true},   // nothing
-		{1, 1, 1, true},   // a repeat of what was read before
-		{2, 10, 9, true},  // both
-		{0, 10, 10, true}, // padding alone, read in two portions
+		{1, 1, 1, true},   // repeats a frame that was read before
+		{2, 10, 9, true},  // padding and a commit
+		{0, 10, 10, true}, // only padding, read in a second portion
 	} {
 		if got := counted(tc.commits, tc.frames, tc.repeats); got != tc.want {
 			t.Errorf("%d commits, %d commit frames, %d repeats: %v", tc.commits, tc.frames, tc.repeats, got)
@@ -65,7 +65,7 @@ func TestCounted_I6(t *testing.T) {
 	}
 }
 
-// A rate is believed once something was measured; a slow moment counts at once.
+// TestTakes: the estimate uses a default rate until something was measured.
 func TestTakes(t *testing.T) {
 	t.Parallel()
 	tail := &Tail{}
@@ -73,7 +73,7 @@ func TestTakes(t *testing.T) {
 	if got, want := tail.Takes(frames, size), 41*time.Millisecond; (got - want).Abs() > time.Millisecond {
 		t.Errorf("unmeasured: %v, want about %v", got, want)
 	}
-	tail.Measure(time.Hour) // of nothing: tells nothing
+	tail.Measure(time.Hour) // an empty batch says nothing about the rate
 	if tail.Rate != 0 {
 		t.Errorf("an empty batch has a rate: %v", tail.Rate)
 	}
@@ -83,7 +83,8 @@ func TestTakes(t *testing.T) {
 	}
 }
 
-// What was read and is not in the spool is read again after a rewind, and no more after a restart.
+// TestRewind: after Rewind, what was read and is not in the spool is read again; after Restart it
+// is not.
 func TestRewind(t *testing.T) {
 	t.Parallel()
 	tail := New(nil, time.Now)
@@ -91,7 +92,7 @@ func TestRewind(t *testing.T) {
 	tail.Head.Change, tail.Pending = 9, time.Now()
 	tail.Met(time.Now().Add(time.Hour))
 	if time.Until(tail.Pending) > time.Minute {
-		t.Error("the oldest commit that waits is the first that was met")
+		t.Error("Pending is not the time at which the oldest waiting commit was seen")
 	}
 	tail.Rewind()
 	if tail.Head.Change != 5 || !tail.Pending.IsZero() || !tail.Batch.Empty() {
