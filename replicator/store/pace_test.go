@@ -14,8 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// hasty is a store on a fast line that drops a sender that is idle for a while, as servers and
-// our own client do.
+// hasty is a store on a fast connection that gives up on a sender that is idle for a while, as
+// servers and our own client do.
 type hasty struct {
 	*storetest.Memory
 	gaveUp atomic.Int64
@@ -28,7 +28,7 @@ func (h *hasty) Put(_ context.Context, key string, body store.Body, _ store.PutO
 		return store.Object{}, err
 	}
 	defer r.Close()
-	const stall, flushed = 20 * time.Second, 4 << 10 // a connection's buffer goes out when it is full
+	const stall, flushed = 20 * time.Second, 4 << 10 // a connection's buffer is sent when it is full
 	buffer, held, last := make([]byte, 64<<10), 0, time.Now()
 	for err == nil {
 		var n int
@@ -49,8 +49,7 @@ func (h *hasty) Put(_ context.Context, key string, body store.Body, _ store.PutO
 	return store.Object{Key: key}, nil
 }
 
-// after runs uploads at once and returns when each was through, and demands that none
-// failed.
+// after runs uploads at the same time, checks that none fails, and returns when each had ended.
 func after(t *testing.T, seam *store.Seam, keys []string, sizes []int) []time.Duration {
 	t.Helper()
 	took := make([]time.Duration, len(keys))
@@ -68,9 +67,9 @@ func after(t *testing.T, seam *store.Seam, keys []string, sizes []int) []time.Du
 	return took
 }
 
-// TestBudgetOfMany_S36: after an outage hundreds of databases send what they have, over
-// the least bandwidth that can be set. No connection stands still for as long as a server
-// waits, small files do not wait for large ones, and notes wait for nothing.
+// TestBudgetOfMany_S36: after an outage hundreds of databases send what they have, over the lowest
+// bandwidth that can be configured. No connection is idle for as long as a server waits, small
+// files do not wait for large ones, and notes wait for nothing.
 func TestBudgetOfMany_S36(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const many, small, large, rate = 400, 8 << 10, 300_000, 64_000
@@ -96,19 +95,19 @@ func TestBudgetOfMany_S36(t *testing.T) {
 		}
 		ideal := func(bytes int) time.Duration { return time.Duration(bytes) * time.Second / rate }
 		if most := ideal(2 * many * (small + 300)); smalls > most*11/10 {
-			t.Errorf("small files of level 0 took %v, with half of the bandwidth %v", smalls, most)
+			t.Errorf("small files of level 0 took %v, want at most %v, for half of the bandwidth", smalls, most)
 		}
 		if best := ideal(many * (2*small + 300 + large)); larges > best*102/100 || larges < best*98/100 {
-			t.Errorf("all took %v, ideal is %v", larges, best)
+			t.Errorf("all uploads took %v, ideal is %v", larges, best)
 		}
 		if n := st.gaveUp.Load(); n > 0 {
-			t.Errorf("%d times nothing moved", n)
+			t.Errorf("%d uploads were idle for too long", n)
 		}
 	})
 }
 
-// TestBudgetChanged_S36: another bandwidth is felt by uploads under way, and by those who
-// wait already.
+// TestBudgetChanged_S36: a change of the bandwidth applies to uploads under way and to those that
+// already wait.
 func TestBudgetChanged_S36(t *testing.T) {
 	for name, to := range map[string]int64{"more": 10_000_000, "no limit": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +134,7 @@ func TestBudgetChanged_S36(t *testing.T) {
 	}
 }
 
-// TestBudgetLess_S36: an upload under way keeps to a limit that is set in the meantime.
+// TestBudgetLess_S36: an upload under way obeys a lower limit that is set in the meantime.
 func TestBudgetLess_S36(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		budget := store.NewBudget(4, 1_000_000)
@@ -143,13 +142,13 @@ func TestBudgetLess_S36(t *testing.T) {
 		took := after(t, store.Through(&hasty{Memory: storetest.NewMemory()}, budget, nil),
 			[]string{store.LTXKey(9, 1, 1)}, []int{2_000_000})
 		if took[0] < 9500*time.Millisecond || took[0] > 12*time.Second {
-			t.Errorf("a second at 1 MB a second, the rest at a tenth: took %v", took[0])
+			t.Errorf("one second at 1 MB/s and the rest at a tenth of it took %v, want about 11 s", took[0])
 		}
 	})
 }
 
-// TestBudgetEndless_S36: a database that uploads without end gets no more than its share: another
-// one's commits are uploaded in time, and a first snapshot completes.
+// TestBudgetEndless_S36: databases that upload without end get no more than their share: another
+// database's commits are uploaded in time, and a first snapshot completes.
 func TestBudgetEndless_S36(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate = 200_000
@@ -186,9 +185,10 @@ func TestBudgetEndless_S36(t *testing.T) {
 		if longest > time.Second {
 			t.Errorf("a small file of level 0 took %v", longest)
 		}
-		// A fifteenth of the bandwidth is its share beside three who have four times as much each.
+		// Beside three uploads with four times its weight each, its share is more than a fifteenth
+		// of the bandwidth.
 		if most := time.Duration(size) * time.Second / (rate / 15); took > most {
-			t.Errorf("the first copy took %v, want %v", took, most)
+			t.Errorf("the first copy took %v, want at most %v", took, most)
 		}
 	})
 }

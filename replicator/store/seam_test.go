@@ -17,14 +17,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestSeam: the contract holds through it.
+// TestSeam: a store behind a Seam fulfils the contract.
 func TestSeam(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
 		return store.Through(storetest.NewMemory(), store.NewBudget(2, 0), nil)
 	})
 }
 
-// spoiling stores other bytes than it was given.
+// spoiling is a store that stores other bytes than it was given.
 type spoiling struct {
 	*storetest.Memory
 	spoil func([]byte) []byte
@@ -39,8 +39,8 @@ func (s spoiling) Put(ctx context.Context, key string, body store.Body, opts sto
 	return object, err
 }
 
-// TestReadBack_S37: a stream that is not stored as it was sent is not acknowledged, and
-// does not stay under its key.
+// TestReadBack_S37: a stream that was not stored as it was sent is not acknowledged, and is deleted
+// again.
 func TestReadBack_S37(t *testing.T) {
 	t.Parallel()
 	key := store.LTXKey(store.SnapshotLevel, 1, 7)
@@ -69,7 +69,7 @@ func TestReadBack_S37(t *testing.T) {
 			case name != "nothing" && size > 0 && !errors.Is(err, store.ErrCorrupt):
 				t.Errorf("%d bytes, %s: %v, want ErrCorrupt", size, name, err)
 			case name != "nothing" && size > 0 && len(m.Keys()) != 0:
-				t.Errorf("%d bytes, %s: what is wrong stayed", size, name)
+				t.Errorf("%d bytes, %s: the wrong object was not deleted", size, name)
 			}
 			if n := m.Requests()["get"]; n > 7 {
 				t.Errorf("%d bytes were read back in %d requests", size, n)
@@ -88,8 +88,8 @@ func (o overtaken) Get(ctx context.Context, key string, offset, length int64) (i
 	return body, object, err
 }
 
-// TestReadBack_S13: where a store has no conditions, what another writer has stored under the key meanwhile is not
-// what was sent either, and is not deleted.
+// TestReadBack_S13: on a store without conditions, an object that another writer has stored under
+// the key meanwhile counts as corrupt too, but is not deleted.
 func TestReadBack_S13(t *testing.T) {
 	t.Parallel()
 	m, key := storetest.NewMemory(), store.LTXKey(store.SnapshotLevel, 1, 7)
@@ -106,11 +106,12 @@ func TestReadBack_S13(t *testing.T) {
 	_, err = store.Through(spoiling{spoiled, other}, nil, nil).Put(t.Context(), key,
 		storetest.Stream(bytes.NewReader(make([]byte, 5000))), store.PutOptions{})
 	if !errors.Is(err, store.ErrCorrupt) || len(spoiled.Keys()) != 0 {
-		t.Errorf("%v, and %q stayed: what is wrong and ours is deleted", err, spoiled.Keys())
+		t.Errorf("%v, left %q: want ErrCorrupt, and our own wrong object deleted", err, spoiled.Keys())
 	}
 }
 
-// TestWhole_S7: what is read whole is compared with its metadata, whatever the store.
+// TestWhole_S7: the bytes of an object that is read whole are compared with its metadata, whatever
+// the store.
 func TestWhole_S7(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -130,8 +131,8 @@ func TestWhole_S7(t *testing.T) {
 	}
 }
 
-// line is a store at the end of a slow line that all uploads share, and that gives up
-// on what takes too long, as servers do.
+// line is a store behind a slow connection that all uploads share. It gives up on uploads that take
+// too long, as servers do.
 type line struct {
 	*storetest.Memory
 	rate    float64
@@ -142,7 +143,7 @@ type line struct {
 	active  atomic.Int64
 	most    atomic.Int64
 	late    atomic.Int64
-	longest time.Duration // of level 0
+	longest time.Duration // the longest upload of level 0
 }
 
 // Put implements store.Store.
@@ -194,9 +195,9 @@ func zeros(size int) store.Body {
 	}}
 }
 
-// TestBudget_S36: sixty databases over a line of 7 Mbit/s, on a clock of their own: all
-// are there after 1.15 of the ideal time, none starts over, and a busy one's commits
-// go out in the meantime.
+// TestBudget_S36: sixty databases upload over a connection of 7 Mbit/s, in simulated time. All
+// uploads end within 1.15 of the ideal time, none starts over, and the commits of a busy database
+// are uploaded in the meantime.
 func TestBudget_S36(t *testing.T) {
 	for name, bandwidth := range map[string]int64{"as fast as the line": 0, "half of the line": 437_500} {
 		t.Run(name, func(t *testing.T) {
@@ -236,7 +237,7 @@ func TestBudget_S36(t *testing.T) {
 				}
 				ideal := time.Duration(databases * size / share * float64(time.Second))
 				if took > ideal*115/100 || l.late.Load() > 0 || l.most.Load() != 4 {
-					t.Errorf("%v, ideal is %v; %d began anew; %d at a time", took, ideal, l.late.Load(), l.most.Load())
+					t.Errorf("%v, ideal is %v; %d started over; %d at a time, want 4", took, ideal, l.late.Load(), l.most.Load())
 				}
 				if l.longest > 2*time.Second {
 					t.Errorf("a file of level 0 took %v", l.longest)
@@ -247,7 +248,7 @@ func TestBudget_S36(t *testing.T) {
 }
 
 // TestBudgetOrder_S36: small uploads go before large ones, but large ones do not wait for ever and
-// never take the last place; an upload that gives up waiting takes no place.
+// never take the last place. An upload that gives up waiting takes no place.
 func TestBudgetOrder_S36(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const small, large = 1 << 20, 1 << 30
@@ -263,7 +264,7 @@ func TestBudgetOrder_S36(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := admit(ctx, large); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a second large one of two places: %v", err)
+			t.Errorf("a second large upload with two places: %v, want it to wait", err)
 		}
 		second, err := admit(t.Context(), small)
 		if err != nil {
@@ -297,13 +298,13 @@ func TestBudgetOrder_S36(t *testing.T) {
 			}
 		}
 		if len(order) != 6 || at == 0 || at > 4 {
-			t.Errorf("the large one was number %d of %d", at, len(order))
+			t.Errorf("the large upload was number %d of %d, counted from 0", at, len(order))
 		}
 	})
 }
 
-// TestBudgetLists_S36: a list of page checksums waits for its place as other bulk does; a
-// lease does not.
+// TestBudgetLists_S36: a list of page checksums waits for a place like other bulk uploads; a lease
+// does not.
 func TestBudgetLists_S36(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		seam := store.Through(storetest.NewMemory(), store.NewBudget(1, 0), nil)
@@ -319,19 +320,19 @@ func TestBudgetLists_S36(t *testing.T) {
 			return err
 		}
 		if err := put(list); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a list beside an upload: %v", err)
+			t.Errorf("a list during a large upload: %v, want it to wait", err)
 		}
 		if err := put("sqlwatch/lease"); err != nil {
-			t.Errorf("a lease beside an upload: %v", err)
+			t.Errorf("a lease during a large upload: %v", err)
 		}
 		done()
 		if err := put(list); err != nil {
-			t.Errorf("a list behind it: %v", err)
+			t.Errorf("a list after the large upload: %v", err)
 		}
 	})
 }
 
-// stuck is a store whose writes never end by themselves.
+// stuck is a store whose writes end only when they are cancelled.
 type stuck struct{ *storetest.Memory }
 
 // Put implements store.Store.
@@ -340,7 +341,7 @@ func (stuck) Put(ctx context.Context, _ string, _ store.Body, _ store.PutOptions
 	return store.Object{}, ctx.Err()
 }
 
-// tardy is a store that receives everything at once and answers late.
+// tardy is a store that reads a body at once and answers late.
 type tardy struct{ *storetest.Memory }
 
 // Put implements store.Store.
@@ -351,7 +352,7 @@ func (tardy) Put(_ context.Context, key string, body store.Body, _ store.PutOpti
 	}
 	defer r.Close()
 	buffer := make([]byte, 64<<10)
-	for left := body.Size; left > 0 && err == nil; { // as HTTP does: to the last byte, not to the end
+	for left := body.Size; left > 0 && err == nil; { // to the last byte, but not to io.EOF, as HTTP does
 		var n int
 		n, err = r.Read(buffer[:body.Pace.Chunk(len(buffer))])
 		body.Pace.Spend(n)
@@ -361,8 +362,8 @@ func (tardy) Put(_ context.Context, key string, body store.Body, _ store.PutOpti
 	return store.Object{Key: key}, err
 }
 
-// TestBudgetAnsweredLate_S38: an upload that has sent everything and waits for the answer does not
-// occupy a place that others' commits need, on a bandwidth with room for three senders.
+// TestBudgetAnsweredLate_S38: with bandwidth for three senders, an upload that has sent everything
+// and waits for the answer does not take a place that the commits of other databases need.
 func TestBudgetAnsweredLate_S38(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, bandwidth = 70_000, 3 * 4096 / 2
@@ -382,13 +383,13 @@ func TestBudgetAnsweredLate_S38(t *testing.T) {
 			t.Error(err)
 		}
 		if took, most := time.Since(start), 4*size*time.Second/bandwidth*11/10; took > most {
-			t.Errorf("the commits of another database were there after %v, their part of the line is %v", took, most)
+			t.Errorf("the commits of another database took %v, want at most %v", took, most)
 		}
 		all.Wait()
 	})
 }
 
-// TestBudgetHanging_S38: one store hangs with more uploads than it has places. Uploads to another
+// TestBudgetHanging_S38: more uploads to one store hang than there are places. Uploads to another
 // endpoint do not wait for them; those to the same endpoint do.
 func TestBudgetHanging_S38(t *testing.T) {
 	for name, bandwidth := range map[string]int64{"as fast as the line": 0, "room for three": 3 * 4096 / 2} {
@@ -418,7 +419,7 @@ func TestBudgetHanging_S38(t *testing.T) {
 					}
 				}
 				if err := put(beside, 9); !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("at the same endpoint: %v", err)
+					t.Errorf("at the same endpoint: %v, want it to wait", err)
 				}
 				stop()
 				all.Wait()

@@ -60,7 +60,7 @@ func TestLayoutIsLitestreams(t *testing.T) {
 	put(t, s, "sqlwatch/lease", "y", store.PutOptions{})
 	info, err := os.Stat(filepath.Join(dir, "ltx/9/0000000000000001-00000000000000ab.ltx"))
 	if err != nil || !info.ModTime().Equal(when) {
-		t.Errorf("the file and its time, which is where Litestream looks: %v, %v", info, err)
+		t.Errorf("the file in Litestream's place, with the batch's time: %v, %v", info, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "sqlwatch/lease")); err != nil {
 		t.Error(err)
@@ -98,7 +98,7 @@ func TestCrash_S26(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	put(t, s, store.LTXKey(0, 1, 1), "x", store.PutOptions{})
-	// What a crash leaves of a Put: the temporary file of the durable package.
+	// A Put that crashes leaves a temporary file of package durable.
 	left := filepath.Join(dir, "ltx/0/.sqlwatch-tmp-123")
 	if err := os.WriteFile(left, []byte("half an obj"), 0o600); err != nil {
 		t.Fatal(err)
@@ -172,8 +172,9 @@ func TestNoReplicaThere(t *testing.T) {
 	}
 }
 
-// A directory that the first write will make is no failure of the store. Where that may not make
-// it, or it was there and is gone, it is one.
+// TestFirstStartIsNoFailure: a missing directory that the first write will create is not counted as
+// a failure of the store. It is one if the first write may not create the directory, or if the
+// directory existed and is gone.
 func TestFirstStartIsNoFailure(t *testing.T) {
 	t.Parallel()
 	reasons := func(dir string) []string {
@@ -198,11 +199,12 @@ func TestFirstStartIsNoFailure(t *testing.T) {
 	}
 	want := []string{"list not_found", "get not_found", "put ", "get misplaced"}
 	if got := reasons(filepath.Join(t.TempDir(), "replica")); !slices.Equal(got, want) {
-		t.Errorf("ours to make, made, gone: %q, want %q", got, want)
+		t.Errorf("before, during and after the directory existed: %q, want %q", got, want)
 	}
-	// Nothing is made in the root directory: a disk is to be mounted there.
+	// Nothing is created in the root directory, because a missing directory there is probably an
+	// unmounted disk.
 	if got, want := reasons("/nowhere/replica"), []string{"list misplaced", "get misplaced"}; !slices.Equal(got, want) {
-		t.Errorf("not ours to make: %q, want %q", got, want)
+		t.Errorf("a directory that may not be created: %q, want %q", got, want)
 	}
 }
 
@@ -235,7 +237,7 @@ func TestErrors_S24(t *testing.T) {
 	}
 }
 
-// No inodes are left, though there is room.
+// TestInodes_S24: no inodes are left, although there is free space.
 func TestInodes_S24(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m,nr_inodes=20"); err != nil {
@@ -260,12 +262,11 @@ func TestInodes_S24(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := full(40); err != nil || len(keys(t, s)) != len(before) {
-		t.Errorf("with one again: %v, keys %q", err, keys(t, s))
+		t.Errorf("with one inode again: %v, keys %q", err, keys(t, s))
 	}
 }
 
-// TestWithoutXattrs runs the contract on a file system that has no extended
-// attributes: ramfs.
+// TestWithoutXattrs runs the contract on ramfs, a file system without extended attributes.
 func TestWithoutXattrs(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a ramfs needs root")
@@ -324,7 +325,7 @@ func TestListingIsRememberedAndForgotten(t *testing.T) {
 	}
 	level := filepath.Join(dir, "ltx/0")
 	past := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(level, past, past); err != nil { // long settled: the listing is kept
+	if err := os.Chtimes(level, past, past); err != nil { // the directory is long unchanged, so its listing is cached
 		t.Fatal(err)
 	}
 	if n := len(keys(t, s)); n != 5 {

@@ -9,7 +9,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// TestDelete_S15: a file that cannot be removed keeps no other.
+// TestDelete_S15: a file that cannot be removed does not keep others from being deleted.
 func TestDelete_S15(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -17,7 +17,7 @@ func TestDelete_S15(t *testing.T) {
 	all := []string{"sqlwatch/a", "sqlwatch/b", "sqlwatch/c"}
 	put(t, s, all[0], "x", store.PutOptions{})
 	put(t, s, all[2], "x", store.PutOptions{})
-	stuck := filepath.Join(dir, all[1], "x") // a directory that is not empty stands in for what a lock keeps
+	stuck := filepath.Join(dir, all[1], "x") // a directory that is not empty cannot be removed, like a locked file
 	if err := os.MkdirAll(stuck, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,8 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// TestDelete_S15_others: a file that cannot be removed does not save the others.
+// TestDelete_S15_others: Delete removes the other files even if one cannot be removed, and returns
+// an error.
 func TestDelete_S15_others(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -40,7 +41,7 @@ func TestDelete_S15_others(t *testing.T) {
 		}
 		keys = append(keys, key)
 	}
-	// a directory that is not empty cannot be removed either
+	// A directory that is not empty cannot be removed, like a locked file.
 	stuck := filepath.Join(dir, "ltx/0", ltx.FormatFilename(2, 2))
 	if err := os.Remove(stuck); err != nil {
 		t.Fatal(err)
@@ -49,7 +50,7 @@ func TestDelete_S15_others(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := s.Delete(t.Context(), keys...); err == nil {
-		t.Error("a file could not be removed, and nothing was said")
+		t.Error("a file could not be removed, and Delete returned nil")
 	}
 	for _, key := range keys[2:] {
 		if _, _, err := s.Get(t.Context(), key, 0, 0); !errors.Is(err, store.ErrNotFound) {
@@ -58,7 +59,7 @@ func TestDelete_S15_others(t *testing.T) {
 	}
 }
 
-// TestModified_S29: a file's time is when it was put, whatever time its batch has.
+// TestModified_S29: Object.Modified is when the file was put, whatever the time of its batch.
 func TestModified_S29(t *testing.T) {
 	t.Parallel()
 	s, err := file.New(t.TempDir())

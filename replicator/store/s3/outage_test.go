@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// TestOutage_S38: an endpoint refuses everybody, and the stores of fifty databases ask it
-// again and again. Few connections come, and soon after it is back all have their answer.
+// TestOutage_S38: an endpoint refuses all connections, and the stores of fifty databases keep
+// trying. Few connections arrive, and soon after the endpoint is back every store has its answer.
 func TestOutage_S38(t *testing.T) {
 	t.Parallel()
 	var refuse atomic.Bool
@@ -55,7 +55,7 @@ func TestOutage_S38(t *testing.T) {
 				if _, _, err := st.Get(ctx, "0000/x", 0, 0); errors.Is(err, store.ErrNotFound) {
 					return
 				} else if !errors.Is(err, store.ErrUnavailable) {
-					t.Errorf("while it is away: %v", err)
+					t.Errorf("during the outage: %v", err)
 					return
 				}
 			}
@@ -67,7 +67,8 @@ func TestOutage_S38(t *testing.T) {
 	case <-time.After(outage):
 	case <-ctx.Done():
 	}
-	// Four at once open the breaker, with what was under way; then there are pauses.
+	// Four failures open the breaker. Until then, requests that are already under way arrive too;
+	// afterwards there are pauses.
 	if n := arrived.Load(); n < 5 || n > 100 {
 		t.Errorf("%d connections in %v", n, outage)
 	}

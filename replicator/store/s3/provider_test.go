@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestProviders: what the providers' documentation says is applied by the endpoint's name.
+// TestProviders: the rules from the providers' documentation are applied by the endpoint's host
+// name.
 func TestProviders(t *testing.T) {
 	t.Parallel()
 	for endpoint, want := range map[string]provider{
@@ -26,7 +27,7 @@ func TestProviders(t *testing.T) {
 	}
 }
 
-// TestHint_B2: the classic mistake at Backblaze, an endpoint of another region, is explained.
+// TestHint_B2: a common mistake with Backblaze, the endpoint of another region, is explained.
 func TestHint_B2(t *testing.T) {
 	t.Parallel()
 	st, err := New(t.Context(), Config{Bucket: "b", Endpoint: "s3.us-west-004.backblazeb2.com", AccessKey: "a",

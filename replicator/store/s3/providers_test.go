@@ -23,7 +23,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// at opens a store at a fake, each with a prefix of its own.
+// at opens a store on a fake, each with a prefix of its own.
 func at(t *testing.T, f *s3test.Fake, change func(*s3.Config)) *s3.Store {
 	t.Helper()
 	c := s3.Config{
@@ -48,10 +48,10 @@ func at(t *testing.T, f *s3test.Fake, change func(*s3.Config)) *s3.Store {
 
 var fakes atomic.Int64
 
-// part is how large parts are at a fake: some of these tests store hundreds of them.
+// part is the size of parts with a fake: some of these tests store hundreds of them.
 const part = s3test.LeastPart
 
-// quirk starts a fake with one oddity and opens a store there.
+// quirk starts a fake with the given oddities and opens a store on it.
 func quirk(t *testing.T, p s3test.Profile) (*s3.Store, *s3test.Fake) {
 	t.Helper()
 	f := s3test.NewFake(t, p)
@@ -76,7 +76,8 @@ func keysOf(st *s3.Store, prefix, after string) (keys []string, err error) {
 	return keys, nil
 }
 
-// insisting repeats a write without its condition if the store supports none, as the lease does.
+// insisting repeats a write without its condition if the store does not support conditions, as the
+// lease does.
 type insisting struct{ store.Store }
 
 // Put implements store.Store.
@@ -89,8 +90,8 @@ func (i insisting) Put(ctx context.Context, key string, body store.Body, opts st
 	return object, err
 }
 
-// TestProviders_S31: the contract, and a large upload, hold at every provider as it is
-// documented, over TLS too.
+// TestProviders_S31: the contract and a large upload work with each provider as it is documented,
+// also over TLS.
 func TestProviders_S31(t *testing.T) {
 	t.Parallel()
 	data := noise(2*part + part/2 + 5)
@@ -99,7 +100,7 @@ func TestProviders_S31(t *testing.T) {
 			t.Parallel()
 			f, server := s3test.NewTLSFake(t, profile)
 			ca := trusted(t, server)
-			but := []string{"S10_list more than a page"} // TestStore has it, and TestListings
+			but := []string{"S10_list more than a page"} // TestStore and TestListings_S10 cover it
 			switch profile.Create {
 			case s3test.NotKnown:
 				but = append(append(but, storetest.Conditional...), "stream of unknown length", "readers never see a part")
@@ -133,7 +134,7 @@ func TestProviders_S31(t *testing.T) {
 	}
 }
 
-// trusted is a file with the certificate of a server of tests.
+// trusted returns the path of a file with the certificate of a test server.
 func trusted(t *testing.T, server *httptest.Server) string {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
@@ -144,12 +145,12 @@ func trusted(t *testing.T, server *httptest.Server) string {
 	return ca
 }
 
-// TestStrict_S31: the fake of Amazon refuses what Amazon refuses and others accept, so that a
-// request that Amazon would not take fails in these tests.
+// TestStrict_S31: the fake of Amazon refuses what Amazon refuses and others accept, so that tests
+// notice a request that Amazon would not accept.
 func TestStrict_S31(t *testing.T) {
 	t.Parallel()
 	strict := s3test.Profile{Front: s3test.Front{Strict: true}}
-	st, _ := quirk(t, strict) // does not sign Content-Type, since it does not know that this is Amazon
+	st, _ := quirk(t, strict) // does not sign Content-Type, because it does not know that this is Amazon
 	if _, err := putBytes(st, key, []byte("x")); err == nil || !strings.Contains(err.Error(), "not signed: content-type") {
 		t.Errorf("an unsigned Content-Type: %v", err)
 	}
@@ -173,8 +174,8 @@ func TestStrict_S31(t *testing.T) {
 	}
 }
 
-// TestFlippedBit_S32: a bit that flips on the way in, over TLS too, is refused and sent
-// again, whether the store checks the signed hash or Content-MD5.
+// TestFlippedBit_S32: a body in which a bit flipped on the way to the store, also over TLS, is
+// refused and sent again, whether the store checks the signed hash or Content-MD5.
 func TestFlippedBit_S32(t *testing.T) {
 	t.Parallel()
 	data := noise(2*part + part/5)
@@ -206,7 +207,8 @@ func TestFlippedBit_S32(t *testing.T) {
 	}
 }
 
-// TestPartSize_S33: parts are of one size, and never more than S3 takes.
+// TestPartSize_S33: the parts of an upload have one size, and there are never more of them than S3
+// accepts.
 func TestPartSize_S33(t *testing.T) {
 	t.Parallel()
 	st, err := s3.New(t.Context(), s3.Config{Bucket: "b", Endpoint: "http://127.0.0.1:1", AccessKey: "a", SecretKey: "s"})
@@ -220,7 +222,7 @@ func TestPartSize_S33(t *testing.T) {
 		}
 	}
 	if _, err := st.PartSize(1 << 60); err == nil {
-		t.Error("an exabyte was taken")
+		t.Error("an exabyte was accepted")
 	}
 }
 
@@ -237,14 +239,15 @@ func TestCompletion_S14(t *testing.T) {
 	f = s3test.NewFake(t, s3test.Profile{Completing: time.Hour})
 	st = at(t, f, nil)
 	if _, err := putStream(st, key, data, store.PutOptions{}); err == nil {
-		t.Error("a completion that never comes is said to have come")
+		t.Error("a completion that never happens was reported as a success")
 	}
 	if f.Requests()["abort"] == 0 {
-		t.Error("it was not aborted")
+		t.Error("the upload was not aborted")
 	}
 }
 
-// TestLeftovers_S14: uploads that a crash left are aborted; those under way, or young ones, are not.
+// TestLeftovers_S14: old uploads that a crash left are aborted; younger ones, and those below other
+// prefixes, are not.
 func TestLeftovers_S14(t *testing.T) {
 	t.Parallel()
 	f := s3test.NewFake(t, s3test.Profile{})
@@ -258,15 +261,15 @@ func TestLeftovers_S14(t *testing.T) {
 	}
 }
 
-// TestListings_S10: a listing is whole and in order, or an error. Never a shorter history.
+// TestListings_S10: a listing is complete and in order, or an error, but never a shorter history.
 func TestListings_S10(t *testing.T) {
 	t.Parallel()
 	const n = 25
 	for _, test := range []struct {
 		name    string
 		profile s3test.Profile
-		whole   bool // or an error
-		forget  bool // by a process that has stored nothing
+		whole   bool // complete, rather than an error
+		forget  bool // as listed by a process that has stored nothing itself
 	}{
 		{"plain", s3test.Profile{Listings: s3test.Listings{PageSize: 4}}, true, true},
 		{"no start-after", s3test.Profile{Listings: s3test.Listings{PageSize: 4, Listing: s3test.NoStartAfter}}, true, true},
@@ -326,8 +329,7 @@ func TestListings_S10(t *testing.T) {
 	})
 }
 
-// TestGateways_S34: the store works around what proxies and gateways are known to do if that is
-// possible, and names it if not.
+// TestGateways_S34: the store works around the known faults of proxies and gateways.
 func TestGateways_S34(t *testing.T) {
 	t.Parallel()
 	data := noise(2*part + part/5)
@@ -364,7 +366,7 @@ func TestGateways_S34(t *testing.T) {
 				t.Fatalf("multipart: %v", err)
 			}
 			if f.Requests()["abort"] > 0 {
-				t.Error("a good upload was aborted")
+				t.Error("a successful upload was aborted")
 			}
 			for _, r := range [][2]int64{{0, -1}, {0, 10}, {part, 1000}, {2 * part, -1}} {
 				want := data[r[0]:]
@@ -383,17 +385,17 @@ func TestGateways_S34(t *testing.T) {
 			}
 			_, head, err := st.Get(t.Context(), key, 0, 0)
 			if err != nil || head.Size != 1000 || head.ETag != put.ETag {
-				t.Errorf("description: %+v, %v; the PUT said %s", head, err, put.ETag)
+				t.Errorf("Get of length 0: %+v, %v; the PUT returned ETag %s", head, err, put.ETag)
 			}
 			if _, err := st.Put(t.Context(), key, storetest.Bytes([]byte("new")),
 				store.PutOptions{Match: put.ETag}); err != nil {
-				t.Errorf("replace what is known: %v", err)
+				t.Errorf("replace with If-Match: %v", err)
 			}
 		})
 	}
 }
 
-// TestGatewayMessages_S34: what cannot be worked around is named, with the cure.
+// TestGatewayMessages_S34: a fault that cannot be worked around is named, with its cure.
 func TestGatewayMessages_S34(t *testing.T) {
 	t.Parallel()
 	answer := func(status int, contentType, body string) http.HandlerFunc {
@@ -442,7 +444,7 @@ func TestGatewayMessages_S34(t *testing.T) {
 			_, err = putBytes(st, "k", []byte("x"))
 			for _, want := range test.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
-					t.Errorf("%v: want %q in it", err, want)
+					t.Errorf("%v: want an error that contains %q", err, want)
 				}
 			}
 		})
@@ -503,7 +505,7 @@ func TestEndpointOfTheEnvironment_S9(t *testing.T) {
 	}
 }
 
-// TestPathStyle_S9: what the configuration says wins over what the endpoint looks like.
+// TestPathStyle_S9: the configured path style takes precedence over what the endpoint suggests.
 func TestPathStyle_S9(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -33,7 +33,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// before starts a server that is asked first, and passes on to the fake what it does not answer.
+// before starts a server in front of the fake: requests that answered does not handle are passed
+// on.
 func before(t *testing.T, f *s3test.Fake, answered func(http.ResponseWriter, *http.Request) bool) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,8 +54,8 @@ func says(w http.ResponseWriter, status int, code string) bool {
 	return true
 }
 
-// TestConditional_S12_twoAtOnce: of two conditional PUTs that are under way together one
-// succeeds, and the other is told that it did, whatever the store says in between.
+// TestConditional_S12_twoAtOnce: of two conditional PUTs that are under way at the same time one
+// succeeds, and the other gets ErrExists, even if the store answers with a conflict in between.
 func TestConditional_S12_twoAtOnce(t *testing.T) {
 	t.Parallel()
 	f := s3test.NewFake(t, s3test.Profile{})
@@ -65,7 +66,7 @@ func TestConditional_S12_twoAtOnce(t *testing.T) {
 			return false
 		}
 		switch puts.Add(1) {
-		case 1: // it is let go on when the other was refused
+		case 1: // continues when the other was refused
 			arrived <- true
 			<-done
 		case 2:
@@ -94,9 +95,9 @@ func TestConditional_S12_twoAtOnce(t *testing.T) {
 	}
 }
 
-// TestConditional_S12_completion: after a conflict at completion the upload begins again with new
-// parts (a stream only if its owner does); a failed condition is reported, also If-Match without
-// an object.
+// TestConditional_S12_completion: after a conflict when an upload is completed, the upload begins
+// again with new parts; a stream does so only if the caller repeats the Put. A failed condition is
+// reported, and so is If-Match without an object.
 func TestConditional_S12_completion(t *testing.T) {
 	t.Parallel()
 	data := noise(part + part/5)
@@ -123,7 +124,7 @@ func TestConditional_S12_completion(t *testing.T) {
 				if refused == "" {
 					refused = id
 				}
-				return refused == id && says(w, test.status, test.code) // for ever: that upload is no more
+				return refused == id && says(w, test.status, test.code) // for ever: that upload is gone
 			})
 			st := at(t, f, func(c *s3.Config) { c.Endpoint = url })
 			_, err := putStream(st, key, data, store.PutOptions{Create: true})
@@ -136,7 +137,7 @@ func TestConditional_S12_completion(t *testing.T) {
 				}
 				refused = ""
 				st.SetWhole(2 * part)
-				known := storetest.Bytes(noise(2*part + part/2)) // more than goes out as one PUT
+				known := storetest.Bytes(noise(2*part + part/2)) // too large for one PUT
 				if _, err = st.Put(t.Context(), "known", known, store.PutOptions{Create: true}); err != nil {
 					t.Errorf("a body that can be opened again: %v", err)
 				}
@@ -152,12 +153,12 @@ func TestConditional_S12_completion(t *testing.T) {
 	st, _ := quirk(t, s3test.Profile{MatchNothing: 404})
 	if _, err := st.Put(t.Context(), key, storetest.Bytes([]byte("x")),
 		store.PutOptions{Match: `"1"`}); !errors.Is(err, store.ErrExists) {
-		t.Errorf("If-Match where nothing is: %v, want ErrExists", err)
+		t.Errorf("If-Match without an object: %v, want ErrExists", err)
 	}
 }
 
-// TestCompletion_S14_errorIn200: the answer to a completion begins with 200 and white space, to
-// keep the connection, and then turns out to be an error: it is not taken for a success.
+// TestCompletion_S14_errorIn200: the answer to a completion begins with status 200 and white space,
+// to keep the connection open, and then turns out to be an error. It is not taken for a success.
 func TestCompletion_S14_errorIn200(t *testing.T) {
 	t.Parallel()
 	data := noise(part + part/5)
@@ -196,7 +197,7 @@ func TestCompletion_S14_errorIn200(t *testing.T) {
 }
 
 // TestUpload_S14_aborted: a lifecycle rule aborts an upload under way, before a part or before its
-// completion: that does not count as a missing object, and the upload begins again.
+// completion. That is not reported as a missing object, and the Put succeeds when it is repeated.
 func TestUpload_S14_aborted(t *testing.T) {
 	t.Parallel()
 	data := noise(2*part + part/2)
@@ -236,8 +237,8 @@ func TestUpload_S14_aborted(t *testing.T) {
 	}
 }
 
-// TestKeys_S8_expireInAnUpload: the temporary keys of a machine's role expire while parts go
-// out: the new ones are fetched, and the upload goes on.
+// TestKeys_S8_expireInAnUpload: the temporary keys of a machine's role expire while parts are sent.
+// New ones are fetched, and the upload continues.
 func TestKeys_S8_expireInAnUpload(t *testing.T) {
 	var valid, fetched atomic.Int64
 	role := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -265,7 +266,7 @@ func TestKeys_S8_expireInAnUpload(t *testing.T) {
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", role.URL)
 	f := s3test.NewFake(t, s3test.Profile{})
-	var seen sync.Map // operations, at whose first request the keys expire
+	var seen sync.Map // the keys expire at the first request of each operation
 	var refused atomic.Int64
 	url := before(t, f, func(w http.ResponseWriter, r *http.Request) bool {
 		if _, again := seen.LoadOrStore(s3test.Operation(r), true); !again {
@@ -286,13 +287,13 @@ func TestKeys_S8_expireInAnUpload(t *testing.T) {
 		t.Errorf("read back %d bytes, %v", len(got), err)
 	}
 	if refused.Load() < 3 || fetched.Load() < 2 { // create, part, complete at least
-		t.Errorf("%d requests refused, keys fetched %d times: that is no test", refused.Load(), fetched.Load())
+		t.Errorf("%d requests refused, keys fetched %d times: the test proves nothing", refused.Load(), fetched.Load())
 	}
 }
 
 func quietLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
-// certificate makes one, signed by itself, and a file that trusts it.
+// certificate makes a self-signed certificate, and a file that trusts it.
 func certificate(t *testing.T, name string, from, to time.Time) (tls.Certificate, string) {
 	t.Helper()
 	secret, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -318,8 +319,8 @@ func certificate(t *testing.T, name string, from, to time.Time) (tls.Certificate
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: secret}, ca
 }
 
-// TestTLS_S18: a certificate that is out of date, another's, or of nobody known is refused
-// and named, before a request is sent; nothing falls back to plain HTTP.
+// TestTLS_S18: a certificate that is not valid now, for another host, or from an unknown authority
+// is refused and named before a request is sent, and nothing falls back to plain HTTP.
 func TestTLS_S18(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -355,14 +356,14 @@ func TestTLS_S18(t *testing.T) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 			if requests.Load() != 0 {
-				t.Errorf("%d requests were sent all the same", requests.Load())
+				t.Errorf("%d requests were sent nevertheless", requests.Load())
 			}
 		})
 	}
 }
 
-// TestHTTP1_S4: a request that hangs beside one that moves is noticed, also over TLS with a server
-// that offers HTTP/2, because requests never share a connection.
+// TestHTTP1_S4: a request that hangs is noticed even while data of another one arrives, also over
+// TLS with a server that offers HTTP/2, because requests never share a connection.
 func TestHTTP1_S4(t *testing.T) {
 	t.Parallel()
 	f := s3test.NewFake(t, s3test.Profile{})
@@ -423,15 +424,16 @@ func TestHTTP1_S4(t *testing.T) {
 	close(noticed)
 	<-read
 	if !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("the one that hangs: %v", err)
+		t.Errorf("the request that hangs: %v, want ErrUnavailable", err)
 	}
 	if two.Load() != 0 {
 		t.Errorf("%d requests came over HTTP/2", two.Load())
 	}
 }
 
-// TestAbsent_R20: if the keys may only list below their prefix, Amazon answers AccessDenied for a
-// missing object. The store reports it as missing; an object that may not be read stays denied.
+// TestAbsent_R20: if the keys may list only below their prefix, Amazon answers AccessDenied for a
+// missing object. The store reports such an object as missing; an object that may not be read stays
+// denied.
 func TestAbsent_R20(t *testing.T) {
 	t.Parallel()
 	st, f := quirk(t, s3test.Profile{Front: s3test.Front{HidesAbsent: true}})
@@ -449,16 +451,16 @@ func TestAbsent_R20(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, _, err := st.Get(t.Context(), key, 0, -1); !errors.Is(err, store.ErrAuth) {
-		t.Errorf("what may not be read: %v, want ErrAuth", err)
+		t.Errorf("an object that may not be read: %v, want ErrAuth", err)
 	}
 }
 
-// TestClock_P9: this machine's clock is an hour off, which Amazon refuses: every request goes
-// through with the store's time.
+// TestClock_P9: this machine's clock is an hour off, which Amazon refuses. Every request succeeds
+// with the store's time.
 func TestClock_P9(t *testing.T) {
 	t.Parallel()
 	for _, off := range []time.Duration{time.Hour, -time.Hour} {
-		for first := range 5 { // each kind of request has to find out for itself
+		for first := range 5 { // each kind of request in turn is the first to find out
 			t.Run(fmt.Sprint(off, " ", first), func(t *testing.T) {
 				t.Parallel()
 				f := s3test.NewFake(t, s3test.Profile{Name: "Amazon S3", Front: s3test.Front{Strict: true, Clock: off}})
@@ -486,8 +488,8 @@ func TestClock_P9(t *testing.T) {
 	}
 }
 
-// Without keys the error says so, and nothing of Amazon's metadata service, which is not asked
-// for another provider.
+// TestNoCredentials: without keys the error says so, and does not mention Amazon's metadata
+// service, which is not used for other providers.
 func TestNoCredentials(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "none")
 	for _, name := range []string{"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"} {

@@ -26,7 +26,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestStore runs everything against one real server.
+// TestStore runs all of its subtests against one real server.
 func TestStore(t *testing.T) {
 	server := s3test.Start(t)
 	var prefixes atomic.Int64
@@ -104,8 +104,8 @@ func readAll(t *testing.T, s store.Store, key string) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// multipart: a stream of three parts, conditions, a part that fails, and a
-// completion whose reply is lost (S14).
+// multipart checks a stream of three parts, conditions, parts that fail, and lost replies to parts
+// and to the completion (S14).
 func (e *env) multipart(t *testing.T) {
 	data := noise(13<<20 + 5)
 	st, p := e.behind(t, nil)
@@ -149,8 +149,8 @@ func (e *env) multipart(t *testing.T) {
 	}
 }
 
-// cutOff: a stream that breaks off is never taken for one that has ended, whether
-// in its first part or a later one, and nothing is stored of it.
+// cutOff checks that a stream that breaks off, in its first part or a later one, is never taken for
+// a complete one, and that nothing of it is stored.
 func (e *env) cutOff(t *testing.T) {
 	for _, n := range []int{1000, 11 << 20} {
 		st := e.open(t, e.server.URL, nil)
@@ -165,7 +165,8 @@ func (e *env) cutOff(t *testing.T) {
 	}
 }
 
-// faults: the store repairs what its transport can within one call, for every operation.
+// faults checks for every operation that the store recovers within one call from faults that a
+// retry can repair.
 func (e *env) faults(t *testing.T) {
 	t.Parallel()
 	data := noise(300_000)
@@ -204,7 +205,8 @@ func (e *env) faults(t *testing.T) {
 	}
 }
 
-// lostReplies: a Create whose reply is lost succeeds; another writer's object is still refused.
+// lostReplies checks that a Create whose reply is lost succeeds, and that another writer's object
+// is still refused.
 func (e *env) lostReplies(t *testing.T) {
 	t.Parallel()
 	st, p := e.behind(t, nil)
@@ -216,7 +218,7 @@ func (e *env) lostReplies(t *testing.T) {
 	if p.Requests()["put"] != 2 || p.Requests()["head"] != 1 {
 		t.Errorf("requests: %v, want two puts and a head", p.Requests())
 	}
-	p.Next(s3test.Unavailable, "put", 1) // a second attempt that meets somebody else's object
+	p.Next(s3test.Unavailable, "put", 1) // the second attempt finds another writer's object
 	if _, err := st.Put(t.Context(), key, storetest.Bytes([]byte("mine")), store.PutOptions{Create: true}); !errors.Is(err,
 		store.ErrExists) {
 		t.Errorf("Put over another's object with equal bytes: %v, want ErrExists", err)
@@ -233,11 +235,12 @@ func (e *env) lostReplies(t *testing.T) {
 	}
 }
 
-// corrupt: bodies that break off are resumed, wrong ones are errors.
+// corrupt checks that bodies that break off are resumed, and that wrong ones are errors.
 func (e *env) corrupt(t *testing.T) {
 	t.Parallel()
 	data := noise(3 << 20)
-	// An attempt that is given up because the machine is busy would take the fault away.
+	// With short timeouts, a busy machine might give up an attempt by itself, which would use up
+	// the fault.
 	st, p := e.behind(t, func(c *s3.Config) { c.Stall, c.Deadline = 20*time.Second, time.Minute })
 	if _, err := st.Put(t.Context(), key, storetest.Bytes(data),
 		store.PutOptions{Metadata: map[string]string{store.MetaSHA256: hexSum(data)}}); err != nil {
@@ -276,11 +279,11 @@ func (e *env) corrupt(t *testing.T) {
 	if _, err := st.Put(t.Context(), key, storetest.Bytes(data[:100]), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	// What is in flight may still be the old object; a resumed rest must never be the new one.
+	// Data in flight may still be the old object's, but a resumed rest must never be the new one's.
 	if rest, err := io.ReadAll(r); err == nil && !bytes.Equal(rest, data[1<<20:]) {
 		t.Errorf("the rest of a replaced object is %d bytes of something else", len(rest))
 	}
-	// S6: a proxy that swallows half of the upload is found out by the signed hash.
+	// S6: the signed hash reveals a proxy that drops half of the upload.
 	p.Next(s3test.HalfRequest, "put", 10)
 	if _, err := st.Put(t.Context(), "half", storetest.Bytes(data), store.PutOptions{Create: true}); err == nil {
 		t.Error("S6 half an upload was accepted")
@@ -316,7 +319,7 @@ func (e *env) staleList(t *testing.T) {
 		last = obj.Key
 		n++
 	}
-	if n != page+5 { // the key that the first page lacked begins the second
+	if n != page+5 { // the key that was missing from the first page begins the second one
 		t.Errorf("%d keys, want %d", n, page+5)
 	}
 }
@@ -371,7 +374,7 @@ func (e *env) slow(t *testing.T) {
 	if _, err := st.Put(t.Context(), key, storetest.Bytes(data), store.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p.Rate = 500_000 // a body that takes longer than the stall bound, but moves
+	p.Rate = 500_000 // the body takes longer than Stall, but keeps moving
 	p.Next(s3test.Slow, "get", 1)
 	start := time.Now()
 	got, err := readAll(t, st, key)
@@ -422,7 +425,7 @@ func (e *env) deleteSingly(t *testing.T) {
 	}
 }
 
-// messages: each mistake gets one line that says what to do.
+// messages checks that each mistake gets one line that says what to do.
 func (e *env) messages(t *testing.T) {
 	put := func(st *s3.Store) error {
 		_, err := st.Put(t.Context(), key, storetest.Bytes([]byte("x")), store.PutOptions{})
@@ -476,7 +479,8 @@ func (e *env) messages(t *testing.T) {
 	}
 }
 
-// rotation: keys in the shared file that change are read again when the old ones are refused.
+// rotation checks that keys that change in the shared credentials file are read again when the old
+// ones are refused.
 func (e *env) rotation(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "credentials")
 	write := func(secret string) {
@@ -548,7 +552,7 @@ func (e *env) counted(t *testing.T) {
 	}
 }
 
-// TestNew refuses what can never work, without a request.
+// TestNew: a configuration that can never work is refused without a request.
 func TestNew(t *testing.T) {
 	for name, c := range map[string]s3.Config{
 		"no bucket": {}, "half of the keys": {Bucket: "b", AccessKey: "a"}, "tiny parts": {Bucket: "b", PartSize: 1},

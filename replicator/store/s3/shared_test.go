@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
-// TestShared: stores of one account use one connection after another's request,
-// and those that trust another certificate do not.
+// TestShared: stores with the same account and certificate share one connection for their requests;
+// a store that trusts another certificate does not use it.
 func TestShared(t *testing.T) {
 	var connections, requests atomic.Int64
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// bucket has a store for each spelling of a prefix, as S3 does.
+// bucket is a store for each spelling of a prefix, as in S3.
 type bucket map[string]*storetest.Memory
 
 func (b bucket) open(prefix string) (*storetest.Memory, error) {
@@ -48,15 +48,15 @@ func read(t *testing.T, st store.Store, key string) string {
 	return string(data)
 }
 
-// TestPrefix_D23_spelled: two hosts spell a prefix in different forms (NFC, NFD). Each finds and
-// continues what the other wrote; an empty replica uses the form as given; if both forms exist,
-// the one as given is used.
+// TestPrefix_D23_spelled: two hosts spell a prefix in different normalization forms (NFC, NFD).
+// Each finds and continues what the other wrote. An empty replica uses the form that is given, and
+// so does a host if both forms exist.
 func TestPrefix_D23_spelled(t *testing.T) {
 	t.Parallel()
 	composed := norm.NFC.String("Größe/é")
 	apart := norm.NFD.String(composed)
 	if composed == apart {
-		t.Fatal("that is no test")
+		t.Fatal("both forms are equal: the test would prove nothing")
 	}
 	for name, prefixes := range map[string][2]string{"composed first": {composed, apart}, "last": {apart, composed}} {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestPrefix_D23_spelled(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			early := b.at(t, prefixes[1]) // asks before there is anything
+			early := b.at(t, prefixes[1]) // opened before anything is stored
 			if _, _, err := early.Get(t.Context(), key, 0, 0); !errors.Is(err, store.ErrNotFound) {
 				t.Fatal(err)
 			}
@@ -84,16 +84,17 @@ func TestPrefix_D23_spelled(t *testing.T) {
 			}
 			put(b[prefixes[1]], key, "both are there")
 			if got := read(t, b.at(t, prefixes[1]), key); got != "both are there" {
-				t.Errorf("of both: %q", got)
+				t.Errorf("with both forms: %q", got)
 			}
 		})
 	}
 	if _, alone := bucket.at(bucket{}, t, "plain").(*storetest.Memory); !alone {
-		t.Error("a plain prefix asks for more than one")
+		t.Error("a prefix with only one form is wrapped")
 	}
 }
 
-// TestPrefix_D23_asked: if the form cannot be found out, that is an error and no reason to begin anew.
+// TestPrefix_D23_asked: if the form cannot be found out, Put returns an error and does not begin a
+// new replica.
 func TestPrefix_D23_asked(t *testing.T) {
 	t.Parallel()
 	b := bucket{}
@@ -115,7 +116,7 @@ func TestPrefix_D23_asked(t *testing.T) {
 		return err
 	}
 	if err := put(); !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("written without a look: %v", err)
+		t.Errorf("put while the form is unknown: %v, want ErrUnavailable", err)
 	}
 	away = false
 	if err := put(); err != nil {

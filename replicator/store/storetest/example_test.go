@@ -9,8 +9,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A store of your own passes storetest.Run. Code that uses stores is tested with the one
-// in memory, and with one that fails where you say: here the first Put is not answered.
+// Your own store should pass storetest.Run. To test code that uses a store, take the one in memory,
+// or one that fails where you say; here the first Put fails.
 func ExampleNewFaulty() {
 	memory := storetest.NewMemory()
 	faulty := storetest.NewFaulty(memory, storetest.Nth(0, storetest.NotStored, "put"))

@@ -12,22 +12,21 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// ErrInjected is what a broken call of a Faulty store returns, together with
+// ErrInjected is the error of a broken call of a Faulty or Late store, together with
 // store.ErrUnavailable.
 var ErrInjected = errors.New("injected fault")
 
-// Fault is one way for a call to go wrong.
+// Fault is one way in which a call can go wrong.
 type Fault int
 
-// The faults. A write has two: what matters about a failed write is whether it
-// happened.
+// The faults. There are two for a write, because it matters whether a failed write happened.
 const (
 	None      Fault = iota
 	NotStored       // Put, Delete: fails, nothing happened. Get, List: fails
 	Stored          // Put, Delete: fails, but it was done
-	Truncated       // Get: the reader breaks off half way with an error
+	Truncated       // Get: the reader fails half way with an error
 	Short           // Get: the reader ends half way as if that were all
-	Corrupt         // Get: one bit of the middle byte is wrong
+	Corrupt         // Get: one bit of the middle byte is flipped
 	Slow            // Get: the reader gives one byte at a time
 	Hidden          // List: the newest object is missing
 )
@@ -36,8 +35,8 @@ const (
 type Faulty struct {
 	inner store.Store
 
-	// Decide is asked before each call ("put", "get", "list", "delete") with the
-	// number of calls before it. It may be called concurrently.
+	// Decide is called before each call with its operation ("put", "get", "list", "delete"), its
+	// key, and the number of calls before it. It may be called concurrently.
 	Decide func(op, key string, n int) Fault
 
 	n        atomic.Int64
@@ -53,7 +52,8 @@ func NewFaulty(inner store.Store, decide func(op, key string, n int) Fault) *Fau
 	return &Faulty{inner: inner, Decide: decide, injected: make(map[Fault]int)}
 }
 
-// Nth breaks call n, counted from 0 over the operations named in ops (all when empty).
+// Nth returns a decide function that breaks call n, counted from 0 over the operations in ops, or
+// over all if ops is empty.
 func Nth(n int, fault Fault, ops ...string) func(op, key string, call int) Fault {
 	var seen atomic.Int64
 	return func(op, _ string, _ int) Fault {
@@ -71,8 +71,7 @@ func Nth(n int, fault Fault, ops ...string) func(op, key string, call int) Fault
 // Calls returns the number of calls so far.
 func (f *Faulty) Calls() int { return int(f.n.Load()) }
 
-// Injected returns how often each fault happened: a test that meant to break
-// something checks that it did.
+// Injected returns how often the fault happened, so that a test can check that it broke something.
 func (f *Faulty) Injected(fault Fault) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -125,7 +124,7 @@ func (f *Faulty) Get(ctx context.Context, key string, offset, length int64) (io.
 	return &brokenReader{ReadCloser: r, fault: fault, middle: n / 2}, obj, nil
 }
 
-// brokenReader goes wrong when it reaches the byte `middle`.
+// brokenReader applies its fault at the byte at offset middle.
 type brokenReader struct {
 	io.ReadCloser
 	fault  Fault

@@ -10,23 +10,23 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// Late is a host's connection to a store that loses packets: a write that is under way may
-// reach the store long after its sender has given up.
+// Late is a host's connection to a store that loses packets: a write under way may reach the store
+// long after its sender has given up.
 type Late struct {
 	inner store.Store
 
-	mu    sync.Mutex // guards what follows; held over no request
+	mu    sync.Mutex // guards what follows; not held during requests
 	holds func(key string) bool
 	cut   bool
-	under []func() error // what is under way
+	under []func() error // the writes under way
 	waits bool
 }
 
 // NewLate returns a connection that loses nothing yet.
 func NewLate(inner store.Store) *Late { return &Late{inner: inner} }
 
-// CutAt makes the next write of a key for which holds is true stay under way. From then on
-// every other request is lost.
+// CutAt makes the next write of a key for which holds returns true stay under way. From then on all
+// other requests are lost.
 func (l *Late) CutAt(holds func(key string) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,16 +18,16 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// pageSize is how many objects a Memory returns for one LIST request, as S3 does.
+// pageSize is how many objects one list request returns, as in S3.
 const pageSize = 1000
 
-// Memory is a store.Store in memory that checks how it is used: it is a violation to put an
-// LTX file again with other bytes, or a body that does not match its announcement.
+// Memory is a store.Store in memory that checks how it is used: it is a violation to put an LTX
+// file again with other bytes, or a body without the size or SHA-256 that it announces.
 type Memory struct {
 	// ListMetadata makes List return metadata, as store/file does and S3 does not.
 	ListMetadata bool
 
-	// Locked names keys that cannot be deleted; nil: none.
+	// Locked reports whether a key cannot be deleted. If it is nil, all can.
 	Locked func(key string) bool
 
 	mu         sync.Mutex
@@ -65,15 +65,15 @@ func (m *Memory) SetClock(now func() time.Time) {
 	m.now = now
 }
 
-// Violations returns what broke the protocol so far.
+// Violations returns the violations of the protocol so far.
 func (m *Memory) Violations() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.violations)
 }
 
-// Requests returns how many requests a remote store would have seen, by
-// operation: "put", "get", "head", "list" (one a thousand keys), "delete".
+// Requests returns how many requests a remote store would have seen, by operation: "put", "get",
+// "head", "list" (one for each thousand keys), "delete".
 func (m *Memory) Requests() map[string]int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,8 +87,7 @@ func (m *Memory) Keys() []string {
 	return slices.Clone(m.keys)
 }
 
-// Tamper changes a stored object's bytes without a Put: the ETag and the metadata stay the
-// same.
+// Tamper changes a stored object's bytes without a Put: its ETag and metadata stay the same.
 func (m *Memory) Tamper(key string, edit func(data []byte) []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -126,7 +125,7 @@ func (m *Memory) Put(ctx context.Context, key string, body store.Body, opts stor
 	return obj, nil
 }
 
-// read reads the body before anything is locked, as a server receives it.
+// read reads the body without holding mu, as a server receives it.
 func (m *Memory) read(ctx context.Context, key string, body store.Body) ([]byte, error) {
 	r, err := body.Open()
 	if err != nil {
@@ -142,7 +141,7 @@ func (m *Memory) read(ctx context.Context, key string, body store.Body) ([]byte,
 	}
 	sum := sha256.Sum256(data)
 	if body.SHA256 != "" && body.SHA256 != hex.EncodeToString(sum[:]) {
-		return nil, m.locked("body of %s has not the announced sha256", key)
+		return nil, m.locked("body of %s does not have the announced sha256", key)
 	}
 	if body.Size >= 0 && body.Size != int64(len(data)) {
 		return nil, m.locked("body of %s has %d bytes, not the announced %d", key, len(data), body.Size)

@@ -42,8 +42,8 @@ func Stream(r io.Reader) store.Body {
 //	}
 func Run(t *testing.T, open func(t *testing.T) store.Store) { RunBut(t, open) }
 
-// Conditional are the subtests that a store without conditional writes cannot pass; Racing are
-// those of concurrent writers that one whose conditional writes are not atomic cannot pass.
+// Conditional names the subtests that a store without conditional writes cannot pass. Racing names
+// those of concurrent writers, which a store whose conditional writes are not atomic cannot pass.
 var (
 	Conditional = []string{"create only what is new", "match the etag", "create has one winner", "match has one winner"}
 	Racing      = []string{"create has one winner", "match has one winner"}
@@ -112,10 +112,10 @@ func testPutGet(t *testing.T, s store.Store) {
 		put := mustPut(t, s, key, data, store.PutOptions{Create: true})
 		got, obj := read(t, s, key, 0, -1)
 		if !bytes.Equal(got, data) {
-			t.Errorf("%d bytes: got back %d others", size, len(got))
+			t.Errorf("%d bytes: read back %d bytes that differ", size, len(got))
 		}
 		if put.Key != key || obj.Key != key || put.Size != int64(size) || obj.Size != int64(size) {
-			t.Errorf("%d bytes: Put says %+v, Get says %+v", size, put, obj)
+			t.Errorf("%d bytes: Put returned %+v, Get %+v", size, put, obj)
 		}
 		if put.ETag == "" || put.ETag != obj.ETag {
 			t.Errorf("etag of Put %q, of Get %q", put.ETag, obj.ETag)
@@ -144,7 +144,7 @@ func testRange(t *testing.T, s store.Store) {
 			t.Errorf("range [%d,+%d]: wrong bytes (%d of them)", r.offset, r.length, len(got))
 		}
 		if obj.Size != int64(len(data)) {
-			t.Errorf("range [%d,+%d]: the object's size is %d, want that of the whole", r.offset, r.length, obj.Size)
+			t.Errorf("range [%d,+%d]: the object's size is %d, want that of the whole object", r.offset, r.length, obj.Size)
 		}
 	}
 }
@@ -184,7 +184,7 @@ func testMetadata(t *testing.T, s store.Store) {
 			t.Fatal(err)
 		}
 		if obj.Metadata != nil && obj.Metadata[store.MetaChecksum] != meta[store.MetaChecksum] {
-			t.Errorf("List tells metadata, but not all: %v", obj.Metadata)
+			t.Errorf("List returns metadata, but not all of it: %v", obj.Metadata)
 		}
 	}
 }
@@ -199,7 +199,7 @@ func testStream(t *testing.T, s store.Store) {
 		t.Errorf("size %d, want %d", obj.Size, len(data))
 	}
 	if got, _ := read(t, s, ltxKey(1), 0, -1); !bytes.Equal(got, data) {
-		t.Error("the stream came back changed")
+		t.Error("the stream was read back changed")
 	}
 }
 
@@ -236,7 +236,7 @@ func testMatch(t *testing.T, s store.Store) {
 	ctx, key := context.Background(), "sqlwatch/lease"
 	if _, err := s.Put(ctx, key, Bytes([]byte("x")), store.PutOptions{Match: `"nothing"`}); !errors.Is(err,
 		store.ErrExists) && !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("Match where nothing is: %v", err)
+		t.Errorf("Match without an object: %v, want ErrExists or ErrNotFound", err)
 	}
 	one := mustPut(t, s, key, []byte("one"), store.PutOptions{Create: true})
 	two := mustPut(t, s, key, []byte("two"), store.PutOptions{Match: one.ETag})
@@ -254,8 +254,8 @@ func testMatchRace(t *testing.T, s store.Store) {
 	race(t, s, "sqlwatch/lease", store.PutOptions{Match: base.ETag})
 }
 
-// race lets eight writers put different bodies under one condition: one of
-// them may win, the others must be told, and the winner's body must be there.
+// race lets eight writers put different bodies under the same condition. Exactly one may succeed,
+// the others must get an error, and the winner's body must be stored.
 func race(t *testing.T, s store.Store, key string, opts store.PutOptions) {
 	t.Helper()
 	const writers = 8
@@ -274,7 +274,7 @@ func race(t *testing.T, s store.Store, key string, opts store.PutOptions) {
 		case err == nil:
 			winners++
 			if got, _ := read(t, s, key, 0, -1); !bytes.Equal(got, body(i)) {
-				t.Errorf("writer %d was told it won, but the object begins with %.10q", i, got)
+				t.Errorf("Put of writer %d succeeded, but the object begins with %.10q", i, got)
 			}
 		case !errors.Is(err, store.ErrExists) && !errors.Is(err, store.ErrConflict):
 			t.Errorf("writer %d: %v, want ErrExists or ErrConflict", i, err)
@@ -300,7 +300,7 @@ func testBrokenBody(t *testing.T, s store.Store) {
 			t.Errorf("%s: Put returned nil", name)
 		}
 		if _, _, err := s.Get(ctx, ltxKey(1), 0, 0); !errors.Is(err, store.ErrNotFound) {
-			t.Errorf("%s: afterwards Get says %v, want ErrNotFound", name, err)
+			t.Errorf("%s: afterwards Get returns %v, want ErrNotFound", name, err)
 		}
 	}
 }
@@ -358,7 +358,7 @@ func testListAfter(t *testing.T, s store.Store) {
 			t.Errorf("after %s: %d keys, want %d", key, len(got), len(keys)-i-1)
 		}
 		if got := list(t, s, "0000/", ltxKey(2*i+1)); !slices.Equal(got, keys[i:]) {
-			t.Errorf("after a key that is not there: %d keys, want %d", len(got), len(keys)-i)
+			t.Errorf("after a key that does not exist: %d keys, want %d", len(got), len(keys)-i)
 		}
 	}
 	for obj, err := range s.List(context.Background(), "", keys[3]) { // stop early
@@ -406,17 +406,17 @@ func testAtomic(t *testing.T, s store.Store) {
 		t.Fatal(err)
 	}
 	if _, _, err := s.Get(context.Background(), ltxKey(1), 0, 0); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("half way through the Put, Get says %v", err)
+		t.Errorf("half way through the Put, Get returns %v, want ErrNotFound", err)
 	}
 	if keys := list(t, s, "", ""); len(keys) != 0 {
-		t.Errorf("half way through the Put, List says %q", keys)
+		t.Errorf("half way through the Put, List returns %q", keys)
 	}
 	pw.Close()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	if keys := list(t, s, "", ""); len(keys) != 1 {
-		t.Errorf("after the Put, List says %q", keys)
+		t.Errorf("after the Put, List returns %q", keys)
 	}
 }
 

@@ -12,11 +12,11 @@ import (
 
 var errDead = errors.New("connection refused")
 
-// endpoint counts its requests.
+// endpoint is a breaker before an endpoint that counts its requests.
 type endpoint struct {
 	Breaker
 	dead  atomic.Bool
-	takes time.Duration // until it is known that there is no answer
+	takes time.Duration // until a request without an answer fails
 	asked atomic.Int64
 }
 
@@ -41,8 +41,8 @@ func (e *endpoint) ask(ctx context.Context) error {
 }
 
 // TestBreaker_S38: two hundred clients, each of which retries some seconds after a request without
-// an answer. While there is no answer, one request is sent every few seconds; once there is, all
-// clients get theirs within the longest pause plus their own.
+// an answer. While there is no answer, one request is sent every few seconds; once there is, each
+// client gets its answer within the longest pause plus its own.
 func TestBreaker_S38(t *testing.T) {
 	for name, takes := range map[string]time.Duration{"refuses": time.Millisecond, "hangs": 5 * time.Second} {
 		t.Run(name, func(t *testing.T) {
@@ -76,7 +76,7 @@ func TestBreaker_S38(t *testing.T) {
 				e.dead.Store(false)
 				all.Wait()
 				if most := longestPause + takes + own; latest > most {
-					t.Errorf("the last of them had its answer after %v, want %v", latest, most)
+					t.Errorf("the last client had its answer after %v, want at most %v", latest, most)
 				}
 			})
 		})
@@ -98,7 +98,8 @@ func TestBreakerIsolated(t *testing.T) {
 	})
 }
 
-// TestBreakerGivesUp: a request that waits too long gets an error with the cause of the others.
+// TestBreakerGivesUp: a request that is held back too long gets an error with the cause of the
+// failures.
 func TestBreakerGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{takes: time.Hour}
@@ -124,13 +125,13 @@ func TestBreakerGivesUp(t *testing.T) {
 		}
 		all.Wait()
 		if n := told.Load(); n < 50 {
-			t.Errorf("%d of 100 were told that the endpoint does not answer", n)
+			t.Errorf("%d of 100 requests got an OpenError, want at least 50", n)
 		}
 	})
 }
 
-// TestBreakerLongProbe: the first probe takes an hour, like a large upload over a slow line, and
-// the endpoint answers again in the meantime.
+// TestBreakerLongProbe: the first probe takes an hour, like a large upload over a slow connection,
+// and the endpoint answers again in the meantime.
 func TestBreakerLongProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{takes: time.Hour}
@@ -180,7 +181,7 @@ func TestBreakerTurns(t *testing.T) {
 			})
 		}
 		for range 20 {
-			time.Sleep(time.Minute) // it is open by now
+			time.Sleep(time.Minute) // the breaker is open by now
 			before := time.Now()
 			done, err := b.Enter(ctx, "answers")
 			if err != nil || time.Since(before) > longestPause {

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// Fake is a store in memory that answers as its Profile says. It has one bucket, Bucket, and
+// Fake is an S3 server in memory that answers as its Profile says. It has one bucket, Bucket, and
 // accepts the keys of every Server.
 type Fake struct {
 	URL     string
@@ -57,7 +57,7 @@ type fakePart struct {
 	checksum string // base64 SHA-256, if one was sent
 }
 
-// NewFake starts a store over plain HTTP that behaves as profile says.
+// NewFake starts a server over plain HTTP that behaves as profile says.
 func NewFake(tb testing.TB, profile Profile) *Fake {
 	tb.Helper()
 	f := newFake(profile)
@@ -67,7 +67,7 @@ func NewFake(tb testing.TB, profile Profile) *Fake {
 	return f
 }
 
-// NewTLSFake is NewFake over TLS, with the certificate of Server.
+// NewTLSFake is NewFake over TLS. It also returns the HTTP server, which has the certificate.
 func NewTLSFake(tb testing.TB, profile Profile) (*Fake, *httptest.Server) {
 	tb.Helper()
 	f := newFake(profile)
@@ -118,7 +118,7 @@ func (f *Fake) Keys() []string {
 	return slices.Sorted(maps.Keys(f.objects))
 }
 
-// Leave begins an upload that nobody finishes, like a crash.
+// Leave begins an upload that is never completed or aborted, as a crash does.
 func (f *Fake) Leave(key string, begun time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -126,7 +126,7 @@ func (f *Fake) Leave(key string, begun time.Time) {
 	f.uploads[fmt.Sprint("left", f.next)] = &fakeUpload{key: key, begun: begun, parts: map[int]fakePart{}}
 }
 
-// refusal is an error as S3 writes it.
+// refusal is an error in S3's format.
 type refusal struct {
 	status        int
 	code, message string
@@ -233,7 +233,8 @@ func (f *Fake) dispatch(w http.ResponseWriter, r *http.Request, op, key string, 
 	return nil
 }
 
-// authorized rewrites what the provider's front end rewrites and checks the signature.
+// authorized changes the headers that the provider's front end changes, and then checks the
+// signature.
 func (f *Fake) authorized(r *http.Request) error {
 	if f.Profile.AppendsEncoding != "" {
 		r.Header.Set("Accept-Encoding", r.Header.Get("Accept-Encoding")+f.Profile.AppendsEncoding)
@@ -264,7 +265,7 @@ func (f *Fake) authorized(r *http.Request) error {
 	return nil
 }
 
-// strict refuses what Amazon refuses before it looks at the signature.
+// strict refuses what Amazon refuses before it checks the signature.
 func strict(r *http.Request, signed []string, clock time.Duration) error {
 	for name := range r.Header {
 		name = strings.ToLower(name)
@@ -284,7 +285,7 @@ func strict(r *http.Request, signed []string, clock time.Duration) error {
 	return nil
 }
 
-// body reads the body and compares it with what the headers announce.
+// body reads the body and compares it with the hashes in the headers.
 func (f *Fake) body(r *http.Request, op string) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -311,7 +312,7 @@ func (f *Fake) body(r *http.Request, op string) ([]byte, error) {
 	return body, nil
 }
 
-// early checks the conditions before the body has arrived, if the provider does.
+// early checks the conditions before the body has arrived, if the provider does that.
 func (f *Fake) early(r *http.Request, key string) error {
 	if f.Profile.Create != CheckedTooSoon {
 		return nil
@@ -366,7 +367,7 @@ func (f *Fake) put(w http.ResponseWriter, r *http.Request, key string, body []by
 	return nil
 }
 
-// store puts an object in its place. The caller holds mu.
+// store stores an object. The caller holds mu.
 func (f *Fake) store(key string, data []byte, etag string, metadata http.Header) {
 	if _, replaced := f.objects[key]; replaced && f.Profile.Versioned {
 		f.versions++
@@ -384,7 +385,7 @@ func (f *Fake) tag(w http.ResponseWriter, etag, op string) {
 	}
 }
 
-// noted returns the metadata of a request that is kept.
+// noted returns the metadata headers of a request that are stored.
 func (f *Fake) noted(header http.Header) http.Header {
 	kept := http.Header{}
 	for name, values := range header {

@@ -71,7 +71,7 @@ func (f *Fake) complete(w http.ResponseWriter, r *http.Request, key string, body
 		f.store(key, data, etag, u.metadata)
 		f.mu.Unlock()
 	}
-	if f.Profile.Completing > 0 { // the connection ends, the work goes on
+	if f.Profile.Completing > 0 { // the connection is closed, but the server continues
 		f.mu.Unlock()
 		go func() {
 			time.Sleep(f.Profile.Completing)

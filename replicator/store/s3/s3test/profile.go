@@ -2,7 +2,7 @@ package s3test
 
 import "time"
 
-// Conditions says how a store treats the condition of a write.
+// Conditions is how a store treats the condition of a write.
 type Conditions int
 
 // The ways to treat If-None-Match and If-Match.
@@ -14,18 +14,18 @@ const (
 	CheckedTooSoon                   // checked before the body is read: two writers may both pass
 )
 
-// Listing says what is odd about a store's listings.
+// Listing is what is unusual about a store's listings.
 type Listing int
 
-// The oddities of listings.
+// The kinds of listings.
 const (
 	Plain          Listing = iota
 	NoStartAfter           // start-after is ignored, continuation tokens work
 	VersionOne             // list-type=2 is taken for version 1 of the API: markers
-	TokenOnly              // a token stands beside IsTruncated=false
-	EmptyPages             // a page in between holds nothing but a token
+	TokenOnly              // IsTruncated is false although there is a token
+	EmptyPages             // pages without keys, only with a token, in between
 	Unsorted               // not in order of key
-	Capped                 // ends after a full page as if that were all
+	Capped                 // ends after one page as if that were all
 	Short                  // ends after Profile.Short objects as if that were all
 	RepeatingToken         // the same token for ever
 )
@@ -34,19 +34,19 @@ const (
 // The zero value answers as Amazon does, but without its checksums.
 type Profile struct {
 	Name    string
-	Sources []string // where it is documented
+	Sources []string // where this behaviour is documented
 
 	Create, Match    Conditions // of PUT
-	Completion       Conditions // of CompleteMultipartUpload, both
-	MatchNothing     int        // the status of If-Match if there is no object; 0: 412
+	Completion       Conditions // both conditions, of CompleteMultipartUpload
+	MatchNothing     int        // status of a failed If-Match without an object; 0: 412
 	Checksums        bool       // x-amz-checksum headers: verified, and required again to complete an upload
 	ChecksumsRefused bool       // x-amz-checksum headers are a bad request
 	EvenParts        bool       // all parts but the last must have one size
 	IgnoresPayload   bool       // the signed hash of the body is not compared with the body
 	Versioned        bool       // deleted objects stay as versions
-	// how long it takes to complete an upload, after which the object exists
+	// how long completing an upload takes; the object exists only after it
 	Completing time.Duration
-	Flips      func(operation string, body []byte) // changes a body on its way in
+	Flips      func(operation string, body []byte) // changes a request's body before it is checked
 
 	Front
 	Answers
@@ -54,23 +54,23 @@ type Profile struct {
 	Deletes
 }
 
-// Front is what stands before a store and changes requests.
+// Front is how a front end checks and changes requests before the store sees them.
 type Front struct {
 	Strict bool          // refuses unsigned x-amz-* and Content-Type, another region, DeleteObjects without a digest
-	Clock  time.Duration // of the store, against this machine's; dates more than 15 minutes off are refused, if Strict
-	// absent objects are AccessDenied if the keys may list only below a prefix
+	Clock  time.Duration // how far the store's clock is ahead; if Strict, dates more than 15 minutes off are refused
+	// requests for absent objects get AccessDenied, as with keys that may list only below a prefix
 	HidesAbsent     bool
-	AppendsEncoding string // to Accept-Encoding, before the signature is checked
-	RewritesType    string // replaces Content-Type, before the signature is checked
-	MaxBody         int64  // 413 with a web page above
-	RefusesExpect   bool   // 417
+	AppendsEncoding string // appended to Accept-Encoding before the signature is checked
+	RewritesType    string // replaces Content-Type before the signature is checked
+	MaxBody         int64  // larger bodies get 413 with a web page
+	RefusesExpect   bool   // requests with an Expect header get 417
 }
 
-// Answers describes how a store answers about an object.
+// Answers describes how a store answers requests for an object.
 type Answers struct {
 	RefusesHead   bool
 	DropsMetadata bool
-	ETag          func(etag, operation string) string // how it is written
+	ETag          func(etag, operation string) string // how the ETag is spelled
 	IgnoresRange  bool                                // answers with the whole object
 	ContentRange  string                              // format of the header, given first, last and size
 }
@@ -83,13 +83,13 @@ type Listings struct {
 
 // Deletes describes how a store deletes.
 type Deletes struct {
-	NoDeleteObjects bool                  // one object a request
-	Locked          func(key string) bool // cannot be deleted
+	NoDeleteObjects bool                  // DeleteObjects is refused: one object per request
+	Locked          func(key string) bool // keys that cannot be deleted
 	DeletesNothing  bool                  // confirms a delete without deleting
 }
 
-// Profiles are the providers that sqlwatch knows, each with what its documentation or its
-// users say. These tests have met none of them.
+// Profiles returns the providers that sqlwatch knows, each with what its documentation or its users
+// say. The tests contact none of them.
 func Profiles() []Profile {
 	return []Profile{
 		{

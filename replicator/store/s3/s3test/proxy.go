@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Fault is one way in which a request goes wrong.
+// Fault is one way in which a request can go wrong.
 type Fault int
 
 // The faults.
@@ -41,7 +41,7 @@ const (
 	Slow                 // forwarded; the reply's body crawls at Proxy.Rate
 )
 
-// Proxy stands before a server and breaks requests as its decision function says.
+// Proxy forwards requests to a server, and breaks them as its decision function says.
 type Proxy struct {
 	URL  string
 	Rate int // bytes per second for Slow
@@ -53,10 +53,10 @@ type Proxy struct {
 	injected map[Fault]int
 	forward  *httputil.ReverseProxy
 	closed   chan struct{}
-	end      sync.Once // closes it
+	end      sync.Once // closes closed
 }
 
-// NewProxy starts a proxy before target. At first it breaks nothing.
+// NewProxy starts a proxy for target. At first it breaks nothing.
 func NewProxy(tb testing.TB, target string) *Proxy {
 	tb.Helper()
 	u, err := url.Parse(target)
@@ -83,20 +83,20 @@ func NewProxy(tb testing.TB, target string) *Proxy {
 	return p
 }
 
-// LetGo ends what hangs, and lets nothing hang any more. Whoever has a server of its own for a
-// Proxy calls it before that is closed, which waits for all requests.
+// LetGo ends requests that hang, and lets no request hang any more. A caller that serves a Proxy
+// with its own server calls LetGo before it closes that server, because Close waits for all
+// requests.
 func (p *Proxy) LetGo() { p.end.Do(func() { close(p.closed) }) }
 
-// Break sets the function that decides about each request; n counts requests from 0. nil
-// breaks nothing.
+// Break sets the function that decides about each request; n counts requests from 0. If decide is
+// nil, nothing is broken.
 func (p *Proxy) Break(decide func(r *http.Request, n int) Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.decide, p.n = decide, 0
 }
 
-// Next breaks the next count requests that op matches ("" matches all; otherwise the word of
-// Operation).
+// Next breaks the next count requests of the operation op, as Operation names it; "" matches all.
 func (p *Proxy) Next(fault Fault, op string, count int) {
 	p.Break(func(r *http.Request, _ int) Fault {
 		if count == 0 || op != "" && Operation(r) != op {
@@ -128,7 +128,8 @@ func (p *Proxy) Injected(f Fault) int {
 	return p.injected[f]
 }
 
-// Operation names a request: put, get, head, list, delete, create, part, complete, abort.
+// Operation returns what a request does: put, get, head, list, delete, create, part, complete or
+// abort.
 func Operation(r *http.Request) string {
 	q := r.URL.Query()
 	switch {

@@ -1,5 +1,6 @@
-// Package s3test gives tests a real S3 server on loopback (Start) and a proxy before it that
-// breaks requests in every way a network and a provider can (NewProxy).
+// Package s3test gives tests a real S3 server on loopback (Start), a server in memory that behaves
+// like one of several providers (NewFake), and a proxy that breaks requests as networks and
+// providers do (NewProxy).
 package s3test
 
 import (
@@ -16,7 +17,7 @@ import (
 	"time"
 )
 
-// The keys of every Server.
+// The keys, region and bucket of every Server.
 const (
 	AccessKey = "test-key-id"
 	SecretKey = "test-secret-key"
@@ -31,8 +32,8 @@ type Server struct {
 	process *os.Process
 }
 
-// Start runs versitygw until the test ends. It is built from the module in tools/; if that is
-// impossible the test fails.
+// Start runs versitygw until the test ends. It is built from the module in tools/; if that fails,
+// so does the test.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	path := build(tb)
@@ -72,14 +73,13 @@ func Start(tb testing.TB) *Server {
 	}
 }
 
-// Stop and Continue suspend and resume the server: a peer that accepts connections and never
-// answers.
+// Stop suspends the server, which then accepts connections and never answers. Continue resumes it.
 func (s *Server) Stop() error { return s.process.Signal(syscall.SIGSTOP) }
 
 // Continue resumes the server after Stop.
 func (s *Server) Continue() error { return s.process.Signal(syscall.SIGCONT) }
 
-// build returns the server's path in the cache of Go's tools.
+// build builds the server and returns its path in Go's cache of tools.
 func build(tb testing.TB) string {
 	tb.Helper()
 	tools := toolsModule(tb)
@@ -93,8 +93,8 @@ func build(tb testing.TB) string {
 	return strings.TrimSpace(string(out))
 }
 
-// toolsModule returns the directory of the module in tools/, from wherever in the tree the
-// test runs.
+// toolsModule returns the directory of the module in tools/, for a test in any directory of the
+// repository.
 func toolsModule(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.Getwd()
@@ -122,7 +122,7 @@ func freeAddress(tb testing.TB) string {
 	return l.Addr().String()
 }
 
-// tail keeps the end of the output, in case of a failure.
+// tail keeps the end of the server's output, for the log of a failed test.
 type tail struct{ text string }
 
 // Write implements io.Writer.

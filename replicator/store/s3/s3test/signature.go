@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// checkSignature checks a version 4 signature as a store does: over the headers that it names,
-// as they arrived. It returns the canonical request, which stores quote when they refuse.
+// checkSignature checks a version 4 signature as a store does: over the headers that it names, as
+// they arrived. It returns the canonical request, which stores quote when they refuse one.
 func checkSignature(r *http.Request) (canonical string, err error) {
 	fields := map[string]string{}
 	rest, found := strings.CutPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 ")
@@ -47,7 +47,7 @@ func checkSignature(r *http.Request) (canonical string, err error) {
 	text := strings.Join([]string{"AWS4-HMAC-SHA256", r.Header.Get("X-Amz-Date"), strings.Join(scope[1:], "/"),
 		hex.EncodeToString(hash[:])}, "\n")
 	if hex.EncodeToString(mac(key, text)) != fields["Signature"] {
-		return canonical, fmt.Errorf("the signature is another one")
+		return canonical, fmt.Errorf("the signature does not match")
 	}
 	return canonical, nil
 }
