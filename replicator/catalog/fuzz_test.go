@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// FuzzListing plans over whatever names lie in a replica: a plan reaches exactly what was
-// asked for, from a snapshot, without a gap. Its files' contents are nobody's concern here.
+// FuzzListing makes plans for replicas with arbitrary keys: a plan reaches exactly the TXID that
+// was asked for, from a snapshot, without a gap. The contents of the files do not matter.
 func FuzzListing(f *testing.F) {
 	f.Add([]byte{9, 1, 0, 0, 2, 0, 0, 3, 0, 1, 2, 1}, uint16(3), "")
 	f.Add([]byte{9, 1, 4, 1, 6, 2, 0, 9, 0, 0, 5, 3}, uint16(9), "ltx/0000/x\nlineage.json\n../up\nltx//")
@@ -20,7 +20,7 @@ func FuzzListing(f *testing.F) {
 		ctx := context.Background()
 		m := storetest.NewMemory()
 		put := func(key string) {
-			// A name that a store refuses lies in none.
+			// A store may refuse the name; then it is not in the replica.
 			m.Put(ctx, key, storetest.Bytes([]byte("contents")), store.PutOptions{}) //nolint:errcheck // see above
 		}
 		for ; len(files) >= 3; files = files[3:] {

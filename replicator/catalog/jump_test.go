@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// put stores an empty file of the TXIDs whose batch was taken at batchTime(second); after is
-// what it says that it follows, 0: nothing.
+// put stores an empty file of the TXIDs from min to max, whose batch was taken at
+// batchTime(second). If after is not 0, the file's metadata says that its chain follows that TXID.
 func put(t *testing.T, m *storetest.Memory, level int, min, max ltx.TXID, second ltx.TXID, after ltx.TXID) {
 	t.Helper()
 	notes := map[string]string{store.MetaTimestamp: batchTime(second).Format(time.RFC3339Nano)}
@@ -27,11 +27,11 @@ func put(t *testing.T, m *storetest.Memory, level int, min, max ltx.TXID, second
 	}
 }
 
-// TestPlan_R2_chainTellsWhatItFollows: the first states of a chain are in no file, since
-// replicas read the whole database a little later. That is no gap where the chain's first
-// snapshot tells what it follows, and all up to there is in the replica: the moments between give the
-// state before, with a doubt. Where some of that is missing, where nothing is told, or where
-// the chain could have had those states, it is one.
+// TestPlan_R2_chainTellsWhatItFollows: the first states of a chain may be in no file, because the
+// whole database is read a little later. That is no gap if the chain's first snapshot says which
+// TXID it follows, and the replica has everything up to there: a moment in between yields the state
+// before, with a doubt. It is a gap if some of that is missing, if the snapshot does not say what
+// it follows, or if the chain could have stored those states.
 func TestPlan_R2_chainTellsWhatItFollows(t *testing.T) {
 	t.Parallel()
 	const next = 10 * catalog.ChainStep // where the chain begins
@@ -98,7 +98,7 @@ func TestPlan_R2_chainTellsWhatItFollows(t *testing.T) {
 				}
 				doubt := plan.Doubt(3*time.Second, batchTime(100))
 				if between := tt.second > 3 && tt.second < 22; between && doubt == nil {
-					t.Error("nothing was said of another state that may have been")
+					t.Error("no doubt, although there may have been another state")
 				}
 			})
 		}
@@ -112,13 +112,13 @@ func TestPlan_R2_chainTellsWhatItFollows(t *testing.T) {
 		var between *catalog.RangeError
 		if !errors.As(err, &between) || !between.Never || between.First.TXID != 3 || between.Last.TXID != next+2 ||
 			!strings.Contains(err.Error(), "never stored") {
-			t.Errorf("a txid of no file: %v", err)
+			t.Errorf("a txid that is in no file: %v", err)
 		}
 	})
 }
 
-// TestPlan_R2_holeBeforeAnotherChain: a file of the chain before is lost. The moments of
-// the chain behind do not suffer from it.
+// TestPlan_R2_holeBeforeAnotherChain: a file of the previous chain is lost. Moments of the next
+// chain can still be restored.
 func TestPlan_R2_holeBeforeAnotherChain(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -130,11 +130,11 @@ func TestPlan_R2_holeBeforeAnotherChain(t *testing.T) {
 	put(t, m, 0, next+2, next+2, 2010, 0)
 	plan, err := catalog.MakePlan(t.Context(), m, catalog.Target{Timestamp: batchTime(2001)})
 	if err != nil || plan.TXID != next+1 {
-		t.Errorf("of the chain behind: %+v, %v; want txid %d", plan, err, next+1)
+		t.Errorf("a moment of the next chain: %+v, %v; want txid %d", plan, err, next+1)
 	}
 	var gap *catalog.GapError
 	plan, err = catalog.MakePlan(t.Context(), m, catalog.Target{Timestamp: batchTime(3)})
 	if !errors.As(err, &gap) || gap.From != 2 || gap.To != 2 {
-		t.Errorf("behind the hole: %+v, %v; want it named", plan, err)
+		t.Errorf("a moment after the hole: %+v, %v; want an error that names the hole", plan, err)
 	}
 }

@@ -19,42 +19,42 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// machine is a host whose clock is set now and then, with an application that commits,
-// a capture that looks, and a replica that is compacted. It knows what was when.
+// machine simulates a host whose clock is set now and then, with an application that commits, a
+// capture that polls, and a replica that is compacted. It records what was true at which time.
 type machine struct {
 	t       *testing.T
 	rnd     *rand.Rand
 	store   *storetest.Memory
-	now     time.Time // in truth
+	now     time.Time // the true time
 	offset  time.Duration
-	offsets []setting // of the clock, ever
+	offsets []setting // every setting of the clock
 
-	commits []time.Time      // in truth
-	holds   map[ltx.TXID]int // how many commits each restore point has
+	commits []time.Time      // true times
+	holds   map[ltx.TXID]int // how many commits each restore point includes
 
-	// The capture's.
+	// State of the capture.
 	txid    ltx.TXID
 	rising  time.Time
 	stamp   moment.Stamp
 	mark    moment.Mark
-	kept    moment.Mark // what a restart finds
-	started time.Time   // the machine was
+	kept    moment.Mark // the mark that a restart finds
+	started time.Time   // when the machine was booted
 	boots   int
 	read    moment.Reading
 
-	// The replica's.
-	queue  []queued // not uploaded
+	// State of the replica.
+	queue  []queued // not uploaded yet
 	files  []store.LTXFile
-	lost   map[ltx.TXID]bool // in no file any more
-	told   map[ltx.TXID]bool // ends of chains, which the one behind tells
+	lost   map[ltx.TXID]bool // TXIDs that are in no file any more
+	told   map[ltx.TXID]bool // ends of chains that the next chain says it follows
 	at     map[string]time.Time
 	done   map[int]ltx.TXID
-	backed bool // uploads wait
+	backed bool // uploads are held back
 	steady bool // the clock is never set
 }
 
 type setting struct {
-	since  time.Time // in truth
+	since  time.Time // true time
 	offset time.Duration
 }
 
@@ -85,7 +85,7 @@ func (m *machine) clock() time.Time { return m.now.Add(m.offset) }
 
 func (m *machine) boot() { m.started, m.boots = m.now, m.boots+1 }
 
-// reading is what the capture sees of the clocks.
+// reading returns what the capture reads from the clocks.
 func (m *machine) reading() moment.Reading {
 	return moment.Reading{Wall: m.clock(), Passed: m.now.Sub(m.started), Boot: strconv.Itoa(m.boots)}
 }
@@ -97,7 +97,7 @@ func (m *machine) set(offset time.Duration) {
 
 func (m *machine) commit() { m.commits = append(m.commits, m.now) }
 
-// capture takes what was committed as one batch.
+// capture captures what was committed as one batch.
 func (m *machine) capture(mark moment.Mark) {
 	m.read = m.reading()
 	m.now = m.now.Add(time.Duration(m.rnd.IntN(20)) * time.Millisecond)
@@ -134,7 +134,7 @@ func (m *machine) put(level int, low, high ltx.TXID, rising time.Time, notes map
 	m.at[f.Object.Key] = rising
 }
 
-// upload stores what waits as one file.
+// upload stores the queued batches as one file.
 func (m *machine) upload() {
 	if len(m.queue) == 0 {
 		return
@@ -192,7 +192,7 @@ func (m *machine) thin() {
 	}
 }
 
-// lose removes what holds some TXID, as somebody does who tidies up in a bucket.
+// lose deletes every file that holds some TXID, as a person may who cleans up a bucket.
 func (m *machine) lose() {
 	if len(m.files) == 0 || len(m.lost) > 0 {
 		return
@@ -216,7 +216,7 @@ func (m *machine) lose() {
 	}
 }
 
-// live lets d pass with the capture looking once a second.
+// live lets d pass while the capture polls about once a second.
 func (m *machine) live(d, betweenCommits time.Duration) {
 	end, next := m.now.Add(d), m.now.Add(m.exp(betweenCommits))
 	for m.now.Before(end) {
@@ -247,8 +247,8 @@ func (m *machine) exp(mean time.Duration) time.Duration {
 	return time.Millisecond + time.Duration(m.rnd.ExpFloat64()*float64(mean))
 }
 
-// down lets d pass without a capture: it was ended in order, or was killed, and perhaps
-// the machine was restarted.
+// down lets d pass without a capture: it was ended in order or killed, and the machine may have
+// been restarted.
 func (m *machine) down(d, betweenCommits time.Duration) {
 	if m.rnd.IntN(2) == 0 {
 		m.mark = m.kept
@@ -271,16 +271,16 @@ func (m *machine) down(d, betweenCommits time.Duration) {
 	}
 	if len(m.commits) > m.holds[m.txid] {
 		mark := m.mark
-		if m.rnd.IntN(3) == 0 { // continuity is not proven: a comparison
+		if m.rnd.IntN(3) == 0 { // continuity is not proven, so the batch comes from a comparison
 			mark.Since = time.Time{}
 		}
 		m.capture(mark)
 	}
 }
 
-// leap begins a chain that joins nothing: the state was lost, with a replica that cannot be
-// read. Its first batches may be in no file, or in some that rest on nothing, and it may
-// tell what it follows, as earlier versions did not.
+// leap begins a chain that does not continue the one before: the state was lost, and the replica
+// could not be read. The first batches of the chain may be in no file, or in files without a
+// snapshot below them, and the chain may say what it follows, which earlier versions did not.
 func (m *machine) leap() {
 	m.upload()
 	m.commit()
@@ -307,7 +307,7 @@ func (m *machine) leap() {
 	m.whole(notes)
 }
 
-// step sets the clock: wrong, or right again.
+// step sets the clock to a wrong time, or back to the right one.
 func (m *machine) step() {
 	sizes := []time.Duration{time.Hour, 10 * 365 * 24 * time.Hour, 5 * time.Second, 24 * time.Hour}
 	size := sizes[m.rnd.IntN(len(sizes))]
@@ -352,14 +352,14 @@ func (m *machine) run() {
 	m.upload()
 }
 
-// tolerance is three times the second in which replicas are synced, and grain is how
-// long an instant takes here.
+// tolerance is three times the interval of one second at which replicas are synced; grain is how
+// long an instant lasts in this simulation.
 const (
 	tolerance = 3 * time.Second
 	grain     = 50 * time.Millisecond
 )
 
-// was reports whether a state with n commits was there at the instant t, in truth, give or take tolerance.
+// was reports whether the database had n commits at the true time t, give or take tolerance.
 func (m *machine) was(n int, t time.Time) bool {
 	committed := func(t time.Time) int {
 		i, _ := slices.BinarySearchFunc(m.commits, t, func(c, t time.Time) int {
@@ -373,8 +373,8 @@ func (m *machine) was(n int, t time.Time) bool {
 	return committed(t.Add(-tolerance-grain)) <= n && n <= committed(t.Add(grain))
 }
 
-// right reports whether a state with n commits was there when it was asked o'clock, in
-// truth or, where the machine's clock was wrong at that time, by that clock.
+// right reports whether the database had n commits at the time asked: the true time or, if the
+// clock was wrong then, the time that it showed.
 func (m *machine) right(n int, asked time.Time) bool {
 	during := func(i int, t time.Time) bool {
 		return !t.Before(m.offsets[i].since) && (i+1 == len(m.offsets) || !t.After(m.offsets[i+1].since))
@@ -392,7 +392,8 @@ func (m *machine) right(n int, asked time.Time) bool {
 	return false
 }
 
-// tells reports whether the chain that begins at next tells that there was more than txid before.
+// tells reports whether the chain that begins at next says that there was a TXID after txid before
+// it.
 func (m *machine) tells(txid, next ltx.TXID) bool {
 	for end := range m.told {
 		if txid < end && end < next {
@@ -402,7 +403,7 @@ func (m *machine) tells(txid, next ltx.TXID) bool {
 	return false
 }
 
-// ask asks for a moment and judges the answer.
+// ask plans for a moment and judges the answer.
 func (m *machine) ask(asked time.Time) (verdict string, err error) {
 	plan, err := catalog.MakePlan(m.t.Context(), m.store, catalog.Target{Timestamp: asked})
 	var outside *catalog.RangeError
@@ -413,10 +414,11 @@ func (m *machine) ask(asked time.Time) (verdict string, err error) {
 	case err != nil:
 		return "", err
 	}
-	// Whether the end of a chain was lost nobody can tell, unless the next one tells: then there is a doubt.
+	// If the end of a chain was lost, only the next chain can say so. If it does, there must be a
+	// doubt.
 	if next := plan.Next; m.lost[plan.TXID+1] && !plan.Time().Equal(asked) && next != nil &&
 		next.TXID != plan.TXID+1 && (next.TXID%catalog.ChainStep != 0 || m.tells(plan.TXID, next.TXID)) {
-		return "", fmt.Errorf("%s: txid %d of %s: nothing was said of the gap behind", asked, plan.TXID, plan.Time())
+		return "", fmt.Errorf("%s: txid %d of %s: no error, although a gap follows", asked, plan.TXID, plan.Time())
 	}
 	right := m.right(m.holds[plan.TXID], asked)
 	if d := plan.Doubt(tolerance, m.now.Add(time.Second)); d != nil {
@@ -429,15 +431,16 @@ func (m *machine) ask(asked time.Time) (verdict string, err error) {
 		return "doubted and wrong", nil
 	}
 	if !right {
-		return "", fmt.Errorf("%s: txid %d of %s holds %d commits, and nothing was said; next %+v", asked, plan.TXID,
+		return "", fmt.Errorf("%s: txid %d of %s holds %d commits and is wrong, without a doubt; next %+v", asked, plan.TXID,
 			plan.Time(), m.holds[plan.TXID], plan.Next)
 	}
 	return "right", nil
 }
 
-// TestMoments_R21 asks random histories of machines whose clocks are set, that are down
-// or lose continuity, for random moments: the state is the one that was, or its doubt or
-// refusal is told. $SQLWATCH_QUESTIONS is how many are asked; 100000 take two minutes.
+// TestMoments_R21 asks for random moments of random histories of machines whose clocks are set,
+// that are down, or whose continuity is lost. The state returned must be the one of that moment, or
+// a doubt or an error must say that it may not be. $SQLWATCH_QUESTIONS is how many moments are
+// asked for; 100000 take two minutes.
 func TestMoments_R21(t *testing.T) {
 	t.Parallel()
 	count := map[string]int{}
@@ -456,7 +459,7 @@ func TestMoments_R21(t *testing.T) {
 		for range questions {
 			asked := first.Add(time.Duration(m.rnd.Int64N(int64(m.now.Sub(first)))))
 			if s := m.offsets[m.rnd.IntN(len(m.offsets))]; m.rnd.IntN(3) == 0 {
-				asked = asked.Add(s.offset) // as that clock showed it
+				asked = asked.Add(s.offset) // a time that the wrong clock showed
 			}
 			verdict, err := m.ask(asked)
 			if err != nil {
@@ -469,11 +472,11 @@ func TestMoments_R21(t *testing.T) {
 	}
 	t.Log(count)
 	if count["right"] < histories*questions/4 || count["doubted and wrong"] == 0 || count["refused"] == 0 {
-		t.Errorf("%v: the test asks too little", count)
+		t.Errorf("%v: too few of some verdicts for a meaningful test", count)
 	}
 }
 
-// String lists the restore points of the finest level, and the clock.
+// String lists the settings of the clock and the restore points that are in files.
 func (m *machine) String() string {
 	s := ""
 	for _, o := range m.offsets {
@@ -488,9 +491,10 @@ func (m *machine) String() string {
 	return s
 }
 
-// What the clock did before a chain that knows nothing of it, the chain before tells; over
-// the beginning of the chain nobody watched the clock; and what the newest batch
-// has forgotten, one near the moment tells.
+// TestPlan_R21_stepsElsewhere: steps of the clock are recorded in other files than the one asked
+// for. If a chain knows nothing about the time before it, the chain before does. At the beginning
+// of a chain nobody watched the clock. Steps that the newest batch no longer lists are in a batch
+// nearer to the moment.
 func TestPlan_R21_stepsElsewhere(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -539,8 +543,9 @@ func TestPlan_R21_stepsElsewhere(t *testing.T) {
 	}
 }
 
-// A file has room for milliseconds, the clock told more: what was taken within the
-// asked millisecond, but later, is not of that moment.
+// TestPlan_R9_withinAMillisecond: an LTX header has a timestamp in milliseconds, but the clock is
+// finer. A batch taken within the same millisecond as the moment asked for, but later, is not the
+// state of that moment.
 func TestPlan_R9_withinAMillisecond(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -561,6 +566,6 @@ func TestPlan_R9_withinAMillisecond(t *testing.T) {
 	}
 	plan, err := catalog.MakePlan(t.Context(), m, catalog.Target{Timestamp: batchTime(3).Add(fraction)})
 	if err != nil || plan.TXID != 3 || !plan.Time().Equal(batchTime(3).Add(fraction)) {
-		t.Errorf("the time that the newest batch shows: %+v, %v", plan, err)
+		t.Errorf("the exact time of the newest batch: %+v, %v", plan, err)
 	}
 }

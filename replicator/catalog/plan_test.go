@@ -15,12 +15,12 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// start is when the generated replicas begin; batch n is taken n seconds later.
+// start is when the generated replicas begin; batch n is taken n seconds after it.
 var start = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func batchTime(txid ltx.TXID) time.Time { return start.Add(time.Duration(txid) * time.Second) }
 
-// putEmpty stores a file of which only the key and the header are true.
+// putEmpty stores a file that has only a key and a header.
 func putEmpty(t testing.TB, m *storetest.Memory, level int, min, max ltx.TXID, metadata bool) {
 	t.Helper()
 	header := ltx.Header{Version: ltx.Version, Flags: ltx.HeaderFlagNoChecksum, PageSize: 4096, Commit: 1, MinTXID: min,
@@ -39,7 +39,8 @@ func putEmpty(t testing.TB, m *storetest.Memory, level int, min, max ltx.TXID, m
 	}
 }
 
-// busyReplica has n batches, compacted by 30, 300 and 3600, and a snapshot a day.
+// busyReplica returns a replica of n batches, compacted to files of 30, 300 and 3600, with one
+// snapshot a day.
 func busyReplica(t testing.TB, n ltx.TXID, metadata bool) *storetest.Memory {
 	t.Helper()
 	m := storetest.NewMemory()
@@ -188,8 +189,9 @@ func TestPlanAgainstBruteForce(t *testing.T) {
 	}
 }
 
-// A moment in a hole is an error that names it, not the state before; the moment of
-// the last batch before the hole is none, and neither is one that a file covers.
+// TestPlan_R2_momentInAHole: a moment in a hole is an error that names the hole, and does not yield
+// the state before. The moment of the last batch before the hole is no error, and neither is a
+// moment that a remaining file covers.
 func TestPlan_R2_momentInAHole(t *testing.T) {
 	t.Parallel()
 	const between = 500 * time.Millisecond
@@ -235,8 +237,8 @@ func TestPlan_R2_momentInAHole(t *testing.T) {
 	}
 }
 
-// Before a chain that joins nothing no file is missing: what the one before told last
-// is the state until it begins.
+// TestPlan_momentBetweenChains: no file is missing between two chains. The last state of the first
+// chain is the state until the next chain begins.
 func TestPlan_momentBetweenChains(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()

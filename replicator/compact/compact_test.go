@@ -18,7 +18,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// file is an LTX file of one page.
+// file returns an LTX file of one page.
 func file(t *testing.T, txid ltx.TXID) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -37,8 +37,8 @@ func file(t *testing.T, txid ltx.TXID) []byte {
 	return b.Bytes()
 }
 
-// TestCompact_S35_unreadable: an object whose body breaks off time after time counts as
-// lost after some attempts, and is asked for no more; compaction goes on around it.
+// TestCompact_S35_unreadable: an object whose body breaks off every time counts as lost after some
+// attempts, and is not read again; compaction continues around it.
 func TestCompact_S35_unreadable(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -88,14 +88,14 @@ func TestCompact_S35_unreadable(t *testing.T) {
 		t.Errorf("compaction around the gap: %v", err)
 	}
 	if _, _, err := m.Get(t.Context(), store.LTXKey(1, 4, 6), 0, 0); err != nil {
-		t.Errorf("what is behind the gap was not merged: %v; keys %q", err, m.Keys())
+		t.Errorf("the files after the gap were not merged: %v; keys %q", err, m.Keys())
 	}
 	if reads != before {
 		t.Errorf("the lost object was read %d times more", reads-before)
 	}
 }
 
-// TestRecent_isBounded: while compaction fails, the newest files are kept for it.
+// TestRecent_isBounded: while compaction fails, only the newest files are remembered for it.
 func TestRecent_isBounded(t *testing.T) {
 	t.Parallel()
 	p := New(Options{Clock: time.Now})
@@ -112,8 +112,8 @@ func TestRecent_isBounded(t *testing.T) {
 	}
 }
 
-// TestKept: inputs that are on this machine are not read from the store; one that is
-// corrupt there is, and what is beyond the bound is not kept.
+// TestKept: inputs that are kept on this machine are not read from the store. If a local copy is
+// corrupt, the inputs are read from the store.
 func TestKept(t *testing.T) {
 	t.Parallel()
 	for _, corrupt := range []bool{false, true} {
@@ -176,7 +176,8 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestKept_isBounded: the oldest go first, and what is larger than all is not kept.
+// TestKept_isBounded: the oldest files are removed first, and a file larger than the limit is not
+// kept.
 func TestKept_isBounded(t *testing.T) {
 	t.Parallel()
 	k := kept{dir: t.TempDir(), name: "a", limit: 100}
@@ -197,8 +198,8 @@ func TestKept_isBounded(t *testing.T) {
 	}
 }
 
-// TestCompact_days: thirty days of changes become weeks and a few days, also where the
-// compactor starts over in between, and a restore reads few files.
+// TestCompact_days: thirty days of changes are merged into files of weeks and days, even if the
+// compactor is started anew every day, and a restore reads few files.
 func TestCompact_days(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()

@@ -19,7 +19,7 @@ import (
 
 const pageSize = 512
 
-// file is an LTX file of pages, each filled with one byte, of a database of commit pages.
+// file returns an LTX file of pages, each filled with one byte, of a database of commit pages.
 func file(t *testing.T, min, max ltx.TXID, commit uint32, pages ...[2]byte) io.Reader {
 	t.Helper()
 	var b bytes.Buffer
@@ -38,8 +38,8 @@ func file(t *testing.T, min, max ltx.TXID, commit uint32, pages ...[2]byte) io.R
 	return &b
 }
 
-// TestFiles: of each page the newest version stays, of those behind the end none, and the
-// body is what its length and its SHA-256 say.
+// TestFiles: the merged file has the newest version of each page and none beyond the end of the
+// database, and its body has the stated length and SHA-256.
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -74,7 +74,7 @@ func TestFiles(t *testing.T) {
 			data, err := io.ReadAll(r)
 			sum := sha256.Sum256(data)
 			if err != nil || int64(len(data)) != m.Body.Size || hex.EncodeToString(sum[:]) != m.Body.SHA256 {
-				t.Errorf("%d bytes, %v: not what is said of them", len(data), err)
+				t.Errorf("%d bytes, %v: not the stated length and SHA-256", len(data), err)
 			}
 			dec := ltx.NewDecoder(bytes.NewReader(data))
 			if err := dec.DecodeHeader(); err != nil {
@@ -99,7 +99,7 @@ func TestFiles(t *testing.T) {
 			}
 			for pgno, want := range tt.want {
 				if got[pgno] != want {
-					t.Errorf("page %d is of %q, want %q", pgno, got[pgno], want)
+					t.Errorf("page %d is filled with %q, want %q", pgno, got[pgno], want)
 				}
 			}
 			if err := m.Discard(); err != nil {
@@ -112,7 +112,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// TestFiles_refused: what does not join, or breaks off, makes no file and leaves none behind.
+// TestFiles_refused: inputs that do not follow each other, or break off, make no file and leave
+// none behind.
 func TestFiles_refused(t *testing.T) {
 	t.Parallel()
 	for name, inputs := range map[string][]io.Reader{
@@ -123,7 +124,7 @@ func TestFiles_refused(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		if m, err := merge.Files(t.Context(), dir, "merged", inputs); err == nil {
-			t.Errorf("%s: merged into %d to %d", name, m.Min, m.Max)
+			t.Errorf("%s: merged into a file of txids %d to %d, want an error", name, m.Min, m.Max)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
 			t.Errorf("%s: left behind: %v, %v", name, left, err)
@@ -131,8 +132,8 @@ func TestFiles_refused(t *testing.T) {
 	}
 }
 
-// TestNotes: the metadata are those of the last file's state, since when the first covers;
-// what the last does not tell is not made up.
+// TestNotes: the metadata are those of the last file, but the time since which they cover is the
+// first file's. What the last file does not say is not made up.
 func TestNotes(t *testing.T) {
 	t.Parallel()
 	since := time.Unix(1_700_000_000, 0).UTC()
@@ -149,7 +150,7 @@ func TestNotes(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	if _, found := got[store.MetaChecksum]; found {
-		t.Error("a checksum is told that nobody told")
+		t.Error("there is a checksum although no input has one")
 	}
 	if s := moment.Of(got); !s.Since.Equal(since) || !s.Time.Equal(since.Add(2*time.Minute)) {
 		t.Errorf("it covers %v to %v", s.Since, s.Time)

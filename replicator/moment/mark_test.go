@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// at is a reading of one machine's clocks since noon.
+// at returns a reading of one machine's clocks at noon plus wall, an hour plus passed after its
+// boot.
 func at(wall, passed time.Duration) Reading {
 	return Reading{Wall: noon.Add(wall), Passed: time.Hour + passed, Boot: "one"}
 }
 
-// TestMark_R21: what is in dispute between two looks, and since when the next batch covers,
-// when the clock was set in between, or the machine was started.
+// TestMark_R21: which times are in dispute between two polls, and since when the next batch covers,
+// if the clock was set or the machine was booted in between.
 func TestMark_R21(t *testing.T) {
 	t.Parallel()
 	const s, h = time.Second, time.Hour
@@ -50,9 +51,9 @@ func TestMark_R21(t *testing.T) {
 	}
 	m.Look(at(63*s, 18*s))
 	if !m.Since.Equal(noon.Add(63*s)) || m.Disputed.Low.IsZero() {
-		t.Errorf("a look behind the steps: %+v: since then nothing was committed, and they stay in dispute", m)
+		t.Errorf("a poll after the steps: %+v; want it to cover since then, and the steps still in dispute", m)
 	}
 	if m.Taken(at(64*s, 19*s)); !m.Disputed.Low.IsZero() {
-		t.Errorf("a batch took the dispute with it: %+v", m)
+		t.Errorf("after a batch: %+v; want nothing in dispute", m)
 	}
 }

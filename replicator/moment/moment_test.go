@@ -11,7 +11,7 @@ import (
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// clocked makes batches by a clock that is set now and then.
+// clocked makes batches with a clock that is set now and then.
 type clocked struct {
 	stamp  Stamp
 	mark   Mark
@@ -54,11 +54,11 @@ func TestStamp(t *testing.T) {
 	}
 	c.pass(time.Hour)
 	if s := c.batch(); !s.Since.Equal(noon.Add(10*time.Minute + time.Second)) {
-		t.Errorf("a batch after an hour without a look: %+v, want since the one before", s)
+		t.Errorf("a batch after an hour without a poll: %+v, want since the one before", s)
 	}
 }
 
-// TestStamp_P8_setForward: what the clock jumped over is in dispute.
+// TestStamp_P8_setForward: the times that the clock skipped are in dispute.
 func TestStamp_P8_setForward(t *testing.T) {
 	t.Parallel()
 	c := &clocked{wall: noon}
@@ -75,8 +75,8 @@ func TestStamp_P8_setForward(t *testing.T) {
 	}
 }
 
-// TestStamp_P8_setBack: the readings that came twice are in dispute until the clock is
-// where it was.
+// TestStamp_P8_setBack: the times that the clock showed twice are in dispute, until it has passed
+// the time from which it was set back.
 func TestStamp_P8_setBack(t *testing.T) {
 	t.Parallel()
 	c := &clocked{wall: noon}
@@ -90,7 +90,7 @@ func TestStamp_P8_setBack(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	if !s.Since.Equal(noon.Add(-time.Hour)) {
-		t.Errorf("since %v, want the look behind the step", s.Since)
+		t.Errorf("since %v, want the poll after the step", s.Since)
 	}
 	c.pass(time.Minute)
 	if s = c.batch(); len(s.Steps) != 1 || s.Steps[0].TXID != 2 {
@@ -107,11 +107,11 @@ func TestStamp_P8_setBack(t *testing.T) {
 		c.batch()
 	}
 	if len(s.Steps) != MaxSteps || s.Steps[0].Low.After(noon) {
-		t.Errorf("%d steps, the oldest from %v: what is forgotten must stay in dispute", len(s.Steps), s.Steps[0].Low)
+		t.Errorf("%d steps, the oldest from %v: steps that are dropped must stay in dispute", len(s.Steps), s.Steps[0].Low)
 	}
 }
 
-// TestStamp_P8_unknown: nothing was seen between the step and the batch.
+// TestStamp_P8_unknown: the clock was set back, and it was not polled between that and the batch.
 func TestStamp_P8_unknown(t *testing.T) {
 	t.Parallel()
 	s := Stamp{Time: noon}.Next(2, noon.Add(-time.Hour), noon.Add(time.Millisecond), Mark{Since: noon.Add(time.Minute)})
@@ -140,7 +140,7 @@ func TestStampMetadata(t *testing.T) {
 	for k, v := range maps.All(meta) {
 		size += len(k) + len(v)
 	}
-	if size > 1200 { // of 2 KiB that S3 gives
+	if size > 1200 { // S3 allows 2 KiB
 		t.Errorf("%d bytes of metadata", size)
 	}
 	for _, broken := range []string{"", "x", "1:2", "1:2:x,5:6:7:8", ",,,"} {

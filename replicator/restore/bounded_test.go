@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// TestBounded_R12_claims: what is sound passes unchanged, a page that claims four
-// gigabytes does not reach a decoder, and neither does another file's header.
+// TestBounded_R12_claims: an intact file passes unchanged. A page that claims to have four
+// gigabytes does not reach a decoder, and neither does the header of another file.
 func TestBounded_R12_claims(t *testing.T) {
 	t.Parallel()
 	var file bytes.Buffer
@@ -36,7 +36,7 @@ func TestBounded_R12_claims(t *testing.T) {
 	f := store.LTXFile{MinTXID: 2, MaxTXID: 5, Object: store.Object{Key: store.LTXKey(0, 2, 5)}}
 	got, err := io.ReadAll(Bounded(f, bytes.NewReader(file.Bytes())))
 	if err != nil || !bytes.Equal(got, file.Bytes()) {
-		t.Fatalf("a sound file: %d of %d bytes, %v", len(got), file.Len(), err)
+		t.Fatalf("an intact file: %d of %d bytes, %v", len(got), file.Len(), err)
 	}
 	claim := bytes.Clone(file.Bytes())
 	copy(claim[ltx.HeaderSize+ltx.PageHeaderSize:], []byte{0xff, 0xff, 0xff, 0xff})
@@ -49,7 +49,7 @@ func TestBounded_R12_claims(t *testing.T) {
 	} {
 		var corrupt *store.CorruptError
 		if err := ltx.NewDecoder(r).Verify(); !errors.As(err, &corrupt) || !strings.Contains(err.Error(), name) {
-			t.Errorf("%v, want a replicator.CorruptError that says %q", err, name)
+			t.Errorf("%v, want a *store.CorruptError that says %q", err, name)
 		}
 	}
 }

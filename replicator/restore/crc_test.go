@@ -9,8 +9,8 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// TestCRC holds ours to the standard library's, at every length that takes
-// another way through it, and from any start.
+// TestCRC compares our CRC with the standard library's, at every length that takes a different code
+// path, and from any start value.
 func TestCRC(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	data := make([]byte, 64<<10)
@@ -28,7 +28,7 @@ func TestCRC(t *testing.T) {
 			}
 		}
 	}
-	for bit := range 1024 { // of each bit alone
+	for bit := range 1024 { // each bit alone
 		one := make([]byte, 160)
 		one[bit/8] = 1 << (bit % 8)
 		if got, want := crcUpdate(0, one), crc64.Checksum(one, crcTable); got != want {
@@ -58,7 +58,7 @@ func TestCRCOfPagesJoins(t *testing.T) {
 	}
 }
 
-// BenchmarkCRC sums pages with the standard library's CRC and with ours.
+// BenchmarkCRC compares the standard library's CRC of pages with ours.
 func BenchmarkCRC(b *testing.B) {
 	pages := make([]byte, 1<<20)
 	var sum uint64

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// An application restores its database at its first start. A replica that holds nothing is
-// an error of its own kind, and no file is made. With store/s3 or store/file in place of
+// An application restores its database when it starts for the first time. If the replica holds
+// nothing, Run returns catalog.ErrEmpty and makes no file. With store/s3 or store/file in place of
 // the store in memory, this is all that a restore takes.
 func ExampleRun() {
 	replica := storetest.NewMemory()

@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// FuzzRestore mutates the newest file of a small replica: whatever comes out
-// with success is the right state.
+// FuzzRestore mutates the newest file of a small replica. A restore that succeeds must yield the
+// right state.
 func FuzzRestore(f *testing.F) {
 	m, h := small(f, true)
 	key := store.LTXKey(1, 2, 3)
@@ -34,14 +34,15 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
-// ltxChecksumHolds tells a sound file of other contents, which only metadata
-// could tell. Corrupt files it must not see: ltx allocates what they claim.
+// ltxChecksumHolds reports whether data is an intact LTX file: if its contents are others, only
+// metadata could reveal it. Call it only with data that a restore has accepted, because ltx
+// allocates as much memory as a corrupt file claims to need.
 func ltxChecksumHolds(data []byte) bool {
 	return ltx.NewDecoder(bytes.NewReader(data)).Verify() == nil
 }
 
-// FuzzLitestream03 mutates a segment of a replica of Litestream 0.3: what comes out with
-// success is the newest state.
+// FuzzLitestream03 mutates a segment of a replica of Litestream 0.3. A restore that succeeds must
+// yield the newest state.
 func FuzzLitestream03(f *testing.F) {
 	m, states := v3Replica(f)
 	keys := m.Keys()
@@ -51,7 +52,7 @@ func FuzzLitestream03(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m.Tamper(segment, func([]byte) []byte { return bytes.Clone(data) })
 		if got, _, err := restored(t, m, catalog.Target{}); err == nil && !bytes.Equal(got, states[2]) {
-			t.Error("success with contents that never were")
+			t.Error("success with other contents than the newest state")
 		}
 	})
 }

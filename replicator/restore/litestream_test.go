@@ -23,8 +23,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// litestream returns the path of a Litestream of the given version line, from
-// the environment variable or the PATH.
+// litestream returns the path of a Litestream binary of the given version line, from the
+// environment variable or the PATH.
 func litestream(t testing.TB, variable, version string) string {
 	t.Helper()
 	path := os.Getenv(variable)
@@ -41,7 +41,7 @@ func litestream(t testing.TB, variable, version string) string {
 	return path
 }
 
-// sqlite runs statements with the system's sqlite3.
+// runSQL runs statements with the system's sqlite3 and returns the output.
 func runSQL(t testing.TB, path, sql string) string {
 	t.Helper()
 	out, err := exec.Command("sqlite3", path, sql).CombinedOutput()
@@ -51,7 +51,7 @@ func runSQL(t testing.TB, path, sql string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// realHistory is a history whose states are those of a true database.
+// realHistory returns a history whose states are those of a real database.
 func realHistory(t testing.TB, st store.Store) *history {
 	t.Helper()
 	h := newHistory(t, st, 4096, 1)
@@ -64,7 +64,7 @@ func realHistory(t testing.TB, st store.Store) *history {
 		"INSERT INTO t VALUES (1000, 'last')",
 	} {
 		runSQL(t, path, sql)
-		data, err := os.ReadFile(path) // the last connection's close has checkpointed
+		data, err := os.ReadFile(path) // the last connection's close has checkpointed the WAL
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,8 +108,8 @@ func TestLitestream05RestoresOurs(t *testing.T) {
 	}
 }
 
-// replicated lets a Litestream replicate a database while it is written to, and
-// returns the replica's directory and the database.
+// replicated runs Litestream on a database while it is written to, and returns the replica's
+// directory and the database.
 func replicated(t testing.TB, bin string) (dir, db string) {
 	t.Helper()
 	dir, db = t.TempDir(), filepath.Join(t.TempDir(), "app.db")
@@ -176,8 +176,8 @@ func testTheirReplica(t *testing.T, bin string) {
 func TestRestoreLitestream05(t *testing.T) { testTheirReplica(t, litestream(t, "LITESTREAM", "0.5")) }
 func TestRestoreLitestream03(t *testing.T) { testTheirReplica(t, litestream(t, "LITESTREAM3", "0.3")) }
 
-// v3Replica makes a replica of Litestream 0.3's layout: a snapshot, and WAL of
-// two indexes in segments.
+// v3Replica makes a replica in Litestream 0.3's layout: a snapshot, and the WALs of two indexes in
+// segments.
 func v3Replica(t testing.TB) (m *storetest.Memory, states [][]byte) {
 	t.Helper()
 	m = storetest.NewMemory()
@@ -225,8 +225,7 @@ func v3Replica(t testing.TB) (m *storetest.Memory, states [][]byte) {
 	return m, states
 }
 
-// walOf runs statements and returns the WAL they made; the database is
-// checkpointed afterwards.
+// walOf runs statements and returns the WAL they made. Closing the database then checkpoints it.
 func walOf(t testing.TB, path, sql string) []byte {
 	t.Helper()
 	kept := path + ".kept"
@@ -265,7 +264,7 @@ func TestRestoreGenerations(t *testing.T) {
 		t.Error("a txid: no error")
 	}
 	t.Run("R1_damage", func(t *testing.T) {
-		stride := 3989 // with SQLWATCH_TEST_EVERY_BYTE set, ten times as many places
+		stride := 3989 // ten times as many places if SQLWATCH_TEST_EVERY_BYTE is set
 		if os.Getenv("SQLWATCH_TEST_EVERY_BYTE") != "" {
 			stride = 397
 		}
@@ -296,8 +295,8 @@ func TestRestoreGenerations(t *testing.T) {
 	})
 }
 
-// TestRestoreGenerations_R22: a WAL beyond 4 GiB gives offsets of nine digits, and a name
-// that Litestream does not give may be a part of the history.
+// TestRestoreGenerations_R22: a WAL beyond 4 GiB has offsets of nine hexadecimal digits. A name
+// that Litestream does not use is an error, because it may belong to the history.
 func TestRestoreGenerations_R22(t *testing.T) {
 	const generation = "generations/0123456789abcdef/"
 	m, states := v3Replica(t)
@@ -340,12 +339,12 @@ func TestRestoreGenerations_R22(t *testing.T) {
 	}
 }
 
-// TestRestore_R23_twoHistories: one place holds LTX files and what Litestream 0.3 wrote,
-// before an upgrade or after one was taken back. Both are restored, by time.
+// TestRestore_R23_twoHistories: a replica holds LTX files and files of Litestream 0.3, because
+// Litestream was upgraded or an upgrade was undone. Both histories can be restored, by time.
 func TestRestore_R23_twoHistories(t *testing.T) {
 	for name, year := range map[string]int{"taken back": 2022, "upgraded": 2024} {
 		t.Run(name, func(t *testing.T) {
-			m, states := v3Replica(t) // of 2023
+			m, states := v3Replica(t) // its times are in 2023
 			h := newHistory(t, m, 4096, 1)
 			h.clock = time.Date(year, 3, 1, 12, 0, 0, 0, time.UTC)
 			for range 3 {
@@ -372,19 +371,19 @@ func TestRestore_R23_twoHistories(t *testing.T) {
 				t.Error("the newest state is not the newer history's")
 			}
 			if !bytes.Equal(read(catalog.Target{Timestamp: time.Date(2023, 5, 5, 0, 4, 30, 0, time.UTC)}), states[1]) {
-				t.Error("a moment of Litestream 0.3's")
+				t.Error("wrong state for a moment of Litestream 0.3's history")
 			}
 			if !bytes.Equal(read(catalog.Target{Timestamp: h.times[2]}), h.states[2]) ||
 				!bytes.Equal(read(catalog.Target{TXID: 2}), h.states[2]) {
-				t.Error("a moment, or a txid, of the LTX files")
+				t.Error("wrong state for a moment or a txid of the LTX files")
 			}
 		})
 	}
 }
 
-// TestRestore_R24_doubt: a moment long after what Litestream 0.3 stored last, and before what
-// came next, be that in the same generation, in another, or an LTX file of who took over:
-// the state before it, with both neighbours named, and an error for who wants to be sure.
+// TestRestore_R24_doubt: a moment long after one file of Litestream 0.3 and before the next one,
+// which may be in the same generation, in another, or an LTX file. The restore yields the state
+// before the moment and names both neighbours; with Exact it is an error.
 func TestRestore_R24_doubt(t *testing.T) {
 	m, states := v3Replica(t) // a snapshot at 0:01, six segments at 0:02 to 0:07
 	h := newHistory(t, m, 4096, 1)
@@ -423,7 +422,7 @@ func TestRestore_R24_doubt(t *testing.T) {
 	for name, asked := range map[string]time.Time{"before all": at(0, 10), "after all": h.times[1].Add(time.Hour)} {
 		_, _, err := restored(t, m, catalog.Target{Timestamp: asked})
 		if err == nil || !strings.Contains(err.Error(), "00:01:00Z to") || !strings.Contains(err.Error(), "txid 1 (") {
-			t.Errorf("%s: %v, which does not name both histories", name, err)
+			t.Errorf("%s: %v, want an error that names both histories", name, err)
 		}
 	}
 }

@@ -2,6 +2,6 @@
 
 package restore_test
 
-// raceDetector makes checksums dozens of times slower: what is only large is left
-// to the run without it.
+// raceDetector is true under the race detector, which makes checksums dozens of times slower: tests
+// that are merely large are skipped then.
 const raceDetector = true

@@ -23,8 +23,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// history is a database that only a test knows, and the replica of it: it
-// remembers the bytes of every state.
+// history is a database made up by a test, with its replica. It remembers the bytes of every state.
 type history struct {
 	t        testing.TB
 	store    store.Store
@@ -36,7 +35,7 @@ type history struct {
 	txid     ltx.TXID
 	clock    time.Time
 
-	plain    bool // no metadata, as Litestream's file replicas
+	plain    bool // no metadata, as in Litestream's file replicas
 	lz4Frame bool // pages in the older encoding
 }
 
@@ -48,8 +47,8 @@ func newHistory(t testing.TB, st store.Store, pageSize int, seed uint64) *histor
 	}
 }
 
-// commit makes the next state: pages change, sometimes the database grows or
-// shrinks. The first one is a snapshot by its TXID.
+// commit makes the next state: pages change, and sometimes the database grows or shrinks. Because
+// of its TXID the first state is a snapshot.
 func (h *history) commit() {
 	h.t.Helper()
 	next := bytes.Clone(h.state)
@@ -77,7 +76,7 @@ func (h *history) commitState(next []byte) {
 	h.write(0, h.txid, h.txid, previous)
 }
 
-// randomPages compress a little, and none is like another.
+// randomPages returns n pages that compress a little and all differ.
 func (h *history) randomPages(n int) []byte {
 	data := make([]byte, n*h.pageSize)
 	for i := 0; i < len(data); i += 8 {
@@ -90,7 +89,7 @@ func (h *history) randomPages(n int) []byte {
 
 func (h *history) snapshot() { h.write(store.SnapshotLevel, 1, h.txid, nil) }
 
-// compact writes the TXIDs from..to as one file of a level.
+// compact stores the TXIDs from..to as one file of the level.
 func (h *history) compact(level int, from, to ltx.TXID) {
 	var base []byte
 	if from > 1 {
@@ -99,7 +98,7 @@ func (h *history) compact(level int, from, to ltx.TXID) {
 	h.write(level, from, to, base)
 }
 
-// write puts the file that leads from base to the state at max.
+// write stores the file that leads from base to the state at max.
 func (h *history) write(level int, min, max ltx.TXID, base []byte) {
 	h.t.Helper()
 	h.put(store.LTXKey(level, min, max), h.encode(min, max, base), max)
@@ -205,7 +204,7 @@ func encodeLZ4Frames(t testing.TB, header ltx.Header, pages map[uint32][]byte) [
 	return out.Bytes()
 }
 
-// scratch is a directory in memory: these tests are not about the disk.
+// scratch returns a directory in memory, because these tests are not about the disk.
 func scratch(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "restore-test-")
@@ -216,7 +215,7 @@ func scratch(t testing.TB) string {
 	return dir
 }
 
-// restored restores to a fresh file and returns its bytes.
+// restored restores to a new file and returns its bytes.
 func restored(t testing.TB, st store.Store, target catalog.Target) ([]byte, restore.Result, error) {
 	t.Helper()
 	out := filepath.Join(scratch(t), "out.db")
@@ -224,7 +223,7 @@ func restored(t testing.TB, st store.Store, target catalog.Target) ([]byte, rest
 		Check: restore.CheckNone})
 	data, rerr := os.ReadFile(out)
 	if (err == nil) != (rerr == nil) {
-		t.Fatalf("Restore says %v, reading its output says %v", err, rerr)
+		t.Fatalf("restore: %v, but reading its output: %v", err, rerr)
 	}
 	if left, err := filepath.Glob(filepath.Join(filepath.Dir(out), ".*")); err != nil || len(left) > 0 {
 		t.Fatalf("left behind: %q, %v", left, err)
@@ -232,7 +231,7 @@ func restored(t testing.TB, st store.Store, target catalog.Target) ([]byte, rest
 	return data, result, err
 }
 
-// want checks that the target's state is exactly txid's.
+// want checks that restoring target yields exactly the state at txid.
 func (h *history) want(target catalog.Target, txid ltx.TXID) {
 	h.t.Helper()
 	data, result, err := restored(h.t, h.store, target)

@@ -64,8 +64,8 @@ func (r countedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestRestoreFetchesOnlyNewestVersions has a large snapshot most of which was
-// overwritten since: only the rest of it is fetched.
+// TestRestoreFetchesOnlyNewestVersions: most pages of a large snapshot were overwritten since. Only
+// the others are fetched from it.
 func TestRestoreFetchesOnlyNewestVersions(t *testing.T) {
 	m := storetest.NewMemory()
 	h := newHistory(t, m, 16384, 3)
@@ -82,7 +82,7 @@ func TestRestoreFetchesOnlyNewestVersions(t *testing.T) {
 		}
 		of := c.bytes.Load() - ltxSize(t, m, store.LTXKey(0, txid, txid))
 		if txid == 2 && of > snapshot/4 {
-			t.Errorf("%d bytes were fetched of a snapshot of %d, of which 50 pages in 900 are wanted", of, snapshot)
+			t.Errorf("%d bytes were fetched of a snapshot of %d, although only 50 of its 900 pages are needed", of, snapshot)
 		}
 	}
 	t.Run("R1_damage", func(t *testing.T) {
@@ -106,8 +106,8 @@ func ltxSize(t *testing.T, s store.Store, key string) int64 {
 	return obj.Size
 }
 
-// TestRestore_D17_lockPage restores a database beyond 1 GiB whose pages are
-// nearly all zeros: the lock page is in no file and stays a hole.
+// TestRestore_D17_lockPage restores a database larger than 1 GiB whose pages are nearly all zeros:
+// the lock page is in no file, and remains a hole in the output.
 func TestRestore_D17_lockPage(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("writes a GiB of zeros")
@@ -168,10 +168,10 @@ func TestRestore_D17_lockPage(t *testing.T) {
 	}
 }
 
-// BenchmarkRestore restores a database of 317 MB with 30 s of changes at 100
-// transactions a second, from a directory and from an S3 server on this machine, and
-// beside it copies and syncs the same file, so that the ratios are one run's: of the
-// time, and, where others keep the machine busy, of this process's CPU time.
+// BenchmarkRestore restores a database of 317 MB with 30 s of changes at 100 transactions a second,
+// from a directory and from an S3 server on this machine. In the same run it copies and syncs a
+// file of the same content, so that the ratio compares like with like. It also reports CPU time,
+// for machines on which other programs run.
 func BenchmarkRestore(b *testing.B) {
 	b.Run("directory", func(b *testing.B) {
 		s, err := file.New(filepath.Join(b.TempDir(), "replica"))
@@ -234,7 +234,7 @@ func benchmarkRestore(b *testing.B, s store.Store) {
 	b.ReportMetric(float64(restoring.wall)/float64(copying.wall), "restore/cp")
 }
 
-// usage is what calls have taken.
+// usage adds up the time that calls took.
 type usage struct{ wall, cpu time.Duration }
 
 func (u *usage) add(f func()) {
@@ -244,7 +244,7 @@ func (u *usage) add(f func()) {
 	u.cpu += cpuTime() - before
 }
 
-// cpuTime is what this process has used.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
@@ -253,7 +253,7 @@ func cpuTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// copyAndSync is `cp` and `sync` of the copy.
+// copyAndSync copies a file, as cp does, and syncs the copy.
 func copyAndSync(b *testing.B, from, to string) {
 	b.Helper()
 	in, err := os.Open(from)

@@ -26,7 +26,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// restoreTo restores a real database's newest state to out.
+// restoreTo restores the newest state to out.
 func restoreTo(st store.Store, out string, edit func(*restore.Options)) (restore.Result, error) {
 	o := restore.Options{Output: out}
 	if edit != nil {
@@ -40,12 +40,12 @@ func force(o *restore.Options) { o.Force = true }
 func wantFile(t *testing.T, path string, want []byte) {
 	t.Helper()
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%s has %d bytes (%v), want %d others", path, len(got), err, len(want))
+		t.Errorf("%s has %d bytes (%v), want another content of %d bytes", path, len(got), err, len(want))
 	}
 }
 
-// onlyFiles fails when the directory of a restore holds anything else, but for what
-// was set aside.
+// onlyFiles checks that the directory of a restore holds exactly these files, not counting files
+// that were set aside.
 func onlyFiles(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -203,7 +203,7 @@ func TestRestoreOutput(t *testing.T) {
 	})
 	t.Run("R14_owner", func(t *testing.T) {
 		if os.Geteuid() != 0 {
-			t.Skip("only root gives files away")
+			t.Skip("only root may change the owner of files")
 		}
 		dir := t.TempDir()
 		out := filepath.Join(dir, "out.db")
@@ -237,7 +237,7 @@ func TestRestoreOutput(t *testing.T) {
 		if _, err := restoreTo(m, out, force); err != nil {
 			t.Fatal(err)
 		}
-		owner(out, 0, 0, 0o600) // of what others may have put there
+		owner(out, 0, 0, 0o600) // not the old file's owner: anybody might have put that file into this directory
 	})
 	t.Run("R4_in use", func(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out.db")
@@ -364,7 +364,7 @@ func TestRestore_R12_claims(t *testing.T) {
 			t.Errorf("%v, want %s named", err, key)
 		}
 		if used := totalAlloc() - before; used > 64<<20 {
-			t.Errorf("a claim made us allocate %d bytes", used)
+			t.Errorf("%d bytes were allocated because of a false claim", used)
 		}
 	}
 }
@@ -392,8 +392,8 @@ func TestRestore_R19_noSpace(t *testing.T) {
 	onlyFiles(t, dir)
 }
 
-// TestDrill_R19_room: a drill asks for room before it fetches anything, and leaves what
-// others need of the disk.
+// TestDrill_R19_room: a drill checks for free space before it fetches anything, and leaves enough
+// of the disk to others.
 func TestDrill_R19_room(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small tmpfs needs root")
@@ -408,7 +408,7 @@ func TestDrill_R19_room(t *testing.T) {
 	h.commitState(h.randomPages(100))
 	_, err := restore.Drill(t.Context(), m, restore.DrillOptions{Scratch: dir})
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "stay free") {
-		t.Errorf("%v, want ENOSPC and what stays free", err)
+		t.Errorf("%v, want ENOSPC and how much stays free", err)
 	}
 	if m.Requests()["get"] > 3 {
 		t.Errorf("%d objects were fetched for nothing", m.Requests()["get"])
@@ -464,9 +464,8 @@ func TestPageChecksums(t *testing.T) {
 	}
 }
 
-// TestRestore_R6_interrupted ends a restore at each of its steps, the check by
-// SQLite among them: what was there stays, nothing else does, and nothing is called
-// corrupt.
+// TestRestore_R6_interrupted cancels a restore at each of its steps, including the check by SQLite.
+// The old output file stays, nothing else is left, and nothing is reported as corrupt.
 func TestRestore_R6_interrupted(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -475,7 +474,7 @@ func TestRestore_R6_interrupted(t *testing.T) {
 	out := filepath.Join(dir, "app.db")
 	old := []byte("the database before")
 	write(t, out, old)
-	whole := 0 // steps of a restore nobody interrupts
+	whole := 0 // steps of an uninterrupted restore
 	for stop := 0; stop <= whole; stop++ {
 		ctx, cancel := context.WithCancel(context.Background())
 		steps := 0
@@ -503,7 +502,8 @@ func TestRestore_R6_interrupted(t *testing.T) {
 	}
 }
 
-// What the application makes at the output's place during the download stays.
+// TestRestore_R4_appearsMeanwhile: a file that the application creates at the output's path during
+// the download stays.
 func TestRestore_R4_appearsMeanwhile(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
@@ -522,8 +522,8 @@ func TestRestore_R4_appearsMeanwhile(t *testing.T) {
 	wantFile(t, out, theirs)
 }
 
-// TestRestore_D36_bomb: a replica whose schema makes a check want gigabytes is no restore
-// that succeeds, and its check hurts the child that it runs in only.
+// TestRestore_D36_bomb: the schema of a replica makes a check use gigabytes. The restore fails, and
+// the check harms only the child process that it runs in.
 func TestRestore_D36_bomb(t *testing.T) {
 	t.Parallel()
 	columns := make([]string, 60)

@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// dyingStore gives nothing out of a run of an object's bytes. That runs out by place and not by
-// amount: requests are made ahead, in any order.
+// dyingStore fails to read one range of an object's bytes. The failure depends on the offset, not
+// on how much was read, because requests are made ahead, in any order.
 type dyingStore struct {
 	store.Store
 	key      string
@@ -26,12 +26,12 @@ type dyingStore struct {
 
 func (d *dyingStore) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
 	if key == d.key && offset >= d.from && offset < d.to {
-		return nil, store.Object{}, fmt.Errorf("the line is dead: %w", store.ErrUnavailable)
+		return nil, store.Object{}, fmt.Errorf("the connection is dead: %w", store.ErrUnavailable)
 	}
 	return d.Store.Get(ctx, key, offset, length)
 }
 
-// leftovers are the hidden files beside out.
+// leftovers returns the hidden files beside out.
 func leftovers(t *testing.T, out string) []string {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(out), ".*"))
@@ -41,9 +41,9 @@ func leftovers(t *testing.T, out string) []string {
 	return left
 }
 
-// TestRestore_R6_resume breaks restores off and asks again: what is there is not fetched
-// again where it is of use, whatever became of the replica or the target in the meantime; and
-// what comes out is right in any case.
+// TestRestore_R6_resume interrupts restores and starts them again: pages that are already there and
+// still useful are not fetched again, whatever happened to the replica or the target in the
+// meantime, and the output is right in any case.
 func TestRestore_R6_resume(t *testing.T) {
 	t.Parallel()
 	const pages = 18_000 // 70 MB
@@ -57,7 +57,7 @@ func TestRestore_R6_resume(t *testing.T) {
 	for name, tt := range map[string]struct {
 		first, then catalog.Target
 		meanwhile   func(t *testing.T, stage string)
-		anew        bool // all of it must be fetched
+		anew        bool // everything must be fetched again
 	}{
 		"same target": {},
 		"twice": {meanwhile: func(t *testing.T, stage string) {
@@ -81,7 +81,7 @@ func TestRestore_R6_resume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if raceDetector && tt.anew {
-				t.Skip("checksums of so much take long")
+				t.Skip("checksums of that much data take too long")
 			}
 			dir := scratch(t)
 			out := filepath.Join(dir, "out.db")
@@ -109,8 +109,8 @@ func TestRestore_R6_resume(t *testing.T) {
 	}
 }
 
-// breakOff lets a restore into dir have the large file's bytes up to one, and its page
-// index, and returns where what it wrote is.
+// breakOff interrupts a restore into dir that gets the first upTo bytes of the large file and its
+// page index. It returns the path of what was written.
 func breakOff(t *testing.T, m store.Store, dir string, target catalog.Target, upTo int64) string {
 	t.Helper()
 	key := store.LTXKey(0, 1, 1)
@@ -127,7 +127,7 @@ func breakOff(t *testing.T, m store.Store, dir string, target catalog.Target, up
 	return r.Kept
 }
 
-// damage changes one byte of a page that was written.
+// damage changes one byte of a page that was already written.
 func damage(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -145,13 +145,12 @@ func damage(t *testing.T, path string) {
 	}
 }
 
-// TestRestore_R6_resumeNot: a restore that is refused, and one that need not be kept,
-// leave nothing.
+// TestRestore_R6_resumeNot: an interrupted restore of a small database leaves nothing to resume.
 func TestRestore_R6_resumeNot(t *testing.T) {
 	t.Parallel()
 	m := storetest.NewMemory()
 	h := newHistory(t, m, 4096, 12)
-	h.commitState(h.randomPages(12_000)) // 49 MB: not worth it
+	h.commitState(h.randomPages(12_000)) // 49 MB: not worth keeping
 	dir := scratch(t)
 	d := &dyingStore{Store: m, key: store.LTXKey(0, 1, 1), from: 20 << 20, to: 1 << 40}
 	out := filepath.Join(dir, "out.db")

@@ -20,7 +20,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// layered is a replica as retention, compaction and snapshots leave one.
+// layered returns a replica with compacted files and snapshots, as maintenance leaves it.
 func layered(t testing.TB, st store.Store, pageSize int, seed uint64, options ...func(*history)) *history {
 	t.Helper()
 	h := newHistory(t, st, pageSize, seed)
@@ -59,7 +59,7 @@ func TestRestoreEveryState(t *testing.T) {
 				for txid := ltx.TXID(1); txid <= 60; txid += stride {
 					h.want(catalog.Target{TXID: txid}, txid)
 				}
-				for txid := ltx.TXID(1); txid < 60; txid += stride { // header times have milliseconds only
+				for txid := ltx.TXID(1); txid < 60; txid += stride { // times in headers are in milliseconds
 					h.want(catalog.Target{Timestamp: h.times[txid]}, txid)
 					h.want(catalog.Target{Timestamp: h.times[txid+1].Truncate(time.Millisecond).Add(-time.Nanosecond)}, txid)
 				}
@@ -82,7 +82,7 @@ func TestRestoreFromFiles(t *testing.T) {
 func TestRestoreThinnedOut(t *testing.T) {
 	m := storetest.NewMemory()
 	h := layered(t, m, 512, 9)
-	for txid := ltx.TXID(1); txid <= 40; txid++ { // level 0 is kept for a while only
+	for txid := ltx.TXID(1); txid <= 40; txid++ { // level 0 is kept only for a while
 		if err := m.Delete(context.Background(), store.LTXKey(0, txid, txid)); err != nil {
 			t.Fatal(err)
 		}
@@ -157,12 +157,12 @@ func TestRestore_R2_gap(t *testing.T) {
 	})
 }
 
-// small is a replica of a few hundred bytes an object.
+// small returns a replica whose objects have a few hundred bytes each.
 func small(t testing.TB, plain bool) (*storetest.Memory, *history) {
 	m := storetest.NewMemory()
 	h := newHistory(t, m, 512, 4)
 	h.plain = plain
-	zeros := make([]byte, 4*512) // compress well: few bytes to damage
+	zeros := make([]byte, 4*512) // compresses well, so that there are few bytes to corrupt
 	copy(zeros[100:], "the first state")
 	h.commitState(bytes.Clone(zeros))
 	copy(zeros[700:], "the second")
@@ -173,9 +173,9 @@ func small(t testing.TB, plain bool) (*storetest.Memory, *history) {
 	return m, h
 }
 
-// TestRestore_R1_everyDamage changes bytes of every object and cuts it short: the
-// headers, the ends and each eleventh place between them; all places with
-// SQLWATCH_TEST_EVERY_BYTE set.
+// TestRestore_R1_everyDamage changes bytes of every object, and truncates it: at every position of
+// its header and its end, and at every eleventh in between, or at all positions if
+// SQLWATCH_TEST_EVERY_BYTE is set.
 func TestRestore_R1_everyDamage(t *testing.T) {
 	t.Parallel()
 	every := os.Getenv("SQLWATCH_TEST_EVERY_BYTE") != ""
@@ -223,7 +223,7 @@ func TestRestore_R1_everyDamage(t *testing.T) {
 				}
 				try("one byte more", append(bytes.Clone(original), 0))
 				if strings.HasPrefix(key, "0000") && errs == 0 {
-					t.Error("no damage of the only snapshot was noticed")
+					t.Error("no corruption of the only snapshot was noticed")
 				}
 				m.Tamper(key, func([]byte) []byte { return original })
 			})
@@ -236,7 +236,7 @@ func TestRestore_R1_otherPlan(t *testing.T) {
 	m.Tamper(store.LTXKey(1, 2, 3), func(data []byte) []byte { data[len(data)/2] ^= 4; return data })
 	data, result, err := restored(t, m, catalog.Target{})
 	if err != nil || !bytes.Equal(data, h.states[3]) {
-		t.Fatalf("with a corrupt compaction and sound originals: %v", err)
+		t.Fatalf("with a corrupt compacted file and intact originals: %v", err)
 	}
 	if result.Replans != 2 || len(result.Objects) != 3 {
 		t.Errorf("%d plans more, objects %q", result.Replans, result.Objects)
@@ -299,7 +299,7 @@ func TestRestore_R10_vanished(t *testing.T) {
 	gone := false
 	f := storetest.NewFaulty(m, func(op, key string, _ int) storetest.Fault {
 		if op == "get" && key == store.LTXKey(2, 31, 60) {
-			once.Do(func() { // retention goes by
+			once.Do(func() { // retention runs
 				gone = true
 				h.compact(3, 31, 60)
 				if err := m.Delete(context.Background(), key); err != nil {
@@ -314,7 +314,7 @@ func TestRestore_R10_vanished(t *testing.T) {
 		t.Fatalf("retention during a restore: %v (it happened: %v)", err, gone)
 	}
 	if result.Replans == 0 {
-		t.Error("no second plan was needed: the test shows nothing")
+		t.Error("no second plan was needed: the test proves nothing")
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// refusing never gives some objects out.
+// refusing is a store from which some objects can never be read.
 type refusing struct {
 	store.Store
 	refuses func(key string) bool
@@ -50,8 +50,8 @@ var refusals = map[string]func(io.ReadCloser, store.Object) (io.ReadCloser, stor
 	},
 }
 
-// shelf is a replica whose TXIDs 1 to 3 and 6 are in one object each, and 4 to 5 in
-// two originals and what they were compacted to.
+// shelf returns a replica whose TXIDs 1 to 3 and 6 are in one object each, and 4 and 5 in an object
+// each and in one that both were compacted to.
 func shelf(t *testing.T, listed bool) *history {
 	m := storetest.NewMemory()
 	m.ListMetadata = listed
@@ -63,15 +63,15 @@ func shelf(t *testing.T, listed bool) *history {
 	return h
 }
 
-// TestRestore_R11_unreadable has one object that cannot be read, however often it is
-// tried: another one serves, or the error names it, what was tried, and a restore
-// point before it, which is one.
+// TestRestore_R11_unreadable: one object cannot be read, however often it is tried. Another object
+// is used instead, or the error names the object, how often it was tried, and an earlier restore
+// point, which really can be restored.
 func TestRestore_R11_unreadable(t *testing.T) {
 	t.Parallel()
 	for how, refusal := range refusals {
 		for _, test := range []struct {
 			key    string
-			listed bool     // the listing tells the metadata
+			listed bool     // listings include metadata
 			want   ltx.TXID // what is restored, 0: an error
 			before ltx.TXID // the restore point that the error names, 0: there is none
 		}{
@@ -124,8 +124,8 @@ func wantUnreadable(t *testing.T, h *history, s store.Store, err error, key stri
 	}
 }
 
-// TestRestore_R11_unreadableStates: that an object cannot be read never makes a
-// restore choose another state than the one that was asked for.
+// TestRestore_R11_unreadableStates: a restore never yields another state than the one asked for
+// because an object cannot be read.
 func TestRestore_R11_unreadableStates(t *testing.T) {
 	t.Parallel()
 	for _, listed := range []bool{true, false} {
@@ -148,8 +148,8 @@ func TestRestore_R11_unreadableStates(t *testing.T) {
 	}
 }
 
-// TestRestore_R11_nothingReadable: a store that lists and gives nothing out is not
-// asked for one object after the other.
+// TestRestore_R11_nothingReadable: if a store lists objects but none of them can be read, the
+// restore does not try them one after the other.
 func TestRestore_R11_nothingReadable(t *testing.T) {
 	t.Parallel()
 	h := shelf(t, true)

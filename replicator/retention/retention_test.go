@@ -42,7 +42,7 @@ func TestNow_P9(t *testing.T) {
 	}
 }
 
-// TestDue_P8: a run that believes all to be old does not delete all.
+// TestDue_P8: if a run considers all files old, it does not delete all of them.
 func TestDue_P8(t *testing.T) {
 	t.Parallel()
 	var files []catalog.Dated
@@ -63,7 +63,7 @@ func TestDue_P8(t *testing.T) {
 	}
 }
 
-// TestDue_S15: what somebody keeps does not hold the rest up.
+// TestDue_S15: files that cannot be deleted do not keep the others from being deleted.
 func TestDue_S15(t *testing.T) {
 	t.Parallel()
 	var files []catalog.Dated
@@ -91,7 +91,7 @@ func TestDue_S15(t *testing.T) {
 	}
 }
 
-// TestDue_I9: what goes together is not divided.
+// TestDue_I9: files that can only be deleted together are not separated by a limit.
 func TestDue_I9(t *testing.T) {
 	t.Parallel()
 	var files []catalog.Dated
@@ -114,8 +114,8 @@ func TestClockErrorSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// TestRetainer_lists: the list of page checksums beside a file goes when the file goes, and
-// stays as long as that; a file of an earlier version has none.
+// TestRetainer_lists: the list of page checksums beside a file stays as long as the file and is
+// deleted with it. A file of an earlier version has no list.
 func TestRetainer_lists(t *testing.T) {
 	t.Parallel()
 	now := noon
@@ -158,8 +158,9 @@ func TestRetainer_lists(t *testing.T) {
 	}
 }
 
-// TestRetainer_partly: the other parts of a replica are told to forget every file that was to be deleted, also one
-// that the store refuses to delete, and also where the answer was lost: a merge would miss those that are gone.
+// TestRetainer_partly: every file whose deletion was asked for is reported, even one that the store
+// refused to delete, and even if the answer was lost: a merge that still counted on a deleted file
+// would miss it.
 func TestRetainer_partly(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]error{"refused": store.ErrAuth, "unanswered": store.ErrUnavailable} {
@@ -206,13 +207,13 @@ func TestRetainer_partly(t *testing.T) {
 			}
 			if !failed || !told[store.LTXKey(9, 1, 5)] || !told[store.LTXKey(4, 8, 9)] || !told[locked] ||
 				told[store.LTXKey(9, 1, 12)] {
-				t.Errorf("failed %v, told of %v: want to be told of what was to be deleted, and of nothing else", failed, told)
+				t.Errorf("failed %v, reported %v: want the files whose deletion was asked for, and no others", failed, told)
 			}
 		})
 	}
 }
 
-// unanswered deletes, but its answer does not arrive.
+// unanswered is a store that deletes objects, but whose answer does not arrive.
 type unanswered struct{ *storetest.Memory }
 
 func (u unanswered) Delete(ctx context.Context, keys ...string) error {

@@ -33,8 +33,8 @@ func names(t *testing.T, dir string) (all []string) {
 	return all
 }
 
-// TestCleanUp: of what was set aside the newest stays, and all of the last day; nothing
-// else of the directory is touched.
+// TestCleanUp: of the files that were set aside, the newest one and all of the last day stay. No
+// other file in the directory is touched.
 func TestCleanUp(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -53,7 +53,7 @@ func TestCleanUp(t *testing.T) {
 	if got := names(t, dir); err != nil || len(removed) != len(gone) || !slices.Equal(got, stay) {
 		t.Errorf("removed %q, %v; left %q, want %q", removed, err, got, stay)
 	}
-	// Long afterwards the newest is all that is left.
+	// A year later only the newest is left.
 	if _, err := stage.CleanUp(out, now.AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +63,8 @@ func TestCleanUp(t *testing.T) {
 	}
 }
 
-// TestOpen_R6_sweeps: what killed restores left goes, and what a living one is just
-// writing does not.
+// TestOpen_R6_sweeps: files that killed restores left are removed, but not those that a running
+// restore is just writing.
 func TestOpen_R6_sweeps(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -80,7 +80,7 @@ func TestOpen_R6_sweeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := stage.Open(out, 0); err == nil {
-		t.Error("two at a time")
+		t.Error("opened twice at the same time")
 	}
 	s.Discard()
 	if got, want := names(t, dir), []string{".b.db.sqlwatch-restore-LEFT", ".sqlwatch-tmp-2"}; !slices.Equal(got, want) {
@@ -88,7 +88,7 @@ func TestOpen_R6_sweeps(t *testing.T) {
 	}
 }
 
-// TestGive_R14: the owner and the mode that are asked for.
+// TestGive_R14: the staged file gets the owner and the mode that are asked for.
 func TestGive_R14(t *testing.T) {
 	t.Parallel()
 	out := filepath.Join(t.TempDir(), "app.db")
@@ -101,7 +101,7 @@ func TestGive_R14(t *testing.T) {
 	err = s.Give(stage.Owner{User: &other, Mode: 0o640})
 	if os.Geteuid() != 0 {
 		if !errors.Is(err, os.ErrPermission) {
-			t.Errorf("given away by uid %d: %v", os.Geteuid(), err)
+			t.Errorf("change of owner by uid %d: %v", os.Geteuid(), err)
 		}
 		return
 	}
@@ -119,8 +119,8 @@ func TestGive_R14(t *testing.T) {
 	}
 }
 
-// TestCleanUp_R6_forgotten: what a interrupted restore to another file left goes after a week.
-// What is younger, in use, or may be somebody else's stays.
+// TestCleanUp_R6_forgotten: files that an interrupted restore to another path left are removed
+// after a week. Younger ones, ones in use, and ones that may belong to somebody else stay.
 func TestCleanUp_R6_forgotten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/sumlist"
 )
 
-// file is an LTX file of some pages, and their checksums.
+// file returns an LTX file of the given pages, and their checksums.
 func file(t *testing.T, pages ...uint32) ([]byte, map[uint32]ltx.Checksum) {
 	t.Helper()
 	var out bytes.Buffer
@@ -44,7 +44,7 @@ func opened(data []byte) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 }
 
-// pass reads a body as a store does that knows its size: to the last byte, and no further.
+// pass reads a body to the last byte but not to io.EOF, as a store does that knows its size.
 func pass(t *testing.T, open func() (io.ReadCloser, error), size int) []byte {
 	t.Helper()
 	r, err := open()
@@ -66,11 +66,11 @@ func listOf(t *testing.T, data []byte) []byte {
 	l := sumlist.New(t.TempDir())
 	defer l.Discard()
 	open := l.Tap(opened(data))
-	if first, err := open(); err != nil || first.Close() != nil { // an attempt that fails at once
+	if first, err := open(); err != nil || first.Close() != nil { // an attempt that reads nothing
 		t.Fatal(err)
 	}
 	if got := pass(t, open, len(data)); !bytes.Equal(got, data) {
-		t.Fatal("the file is passed on as another")
+		t.Fatal("the file was changed on its way")
 	}
 	body, ok := l.Body()
 	if !ok {
@@ -78,7 +78,7 @@ func listOf(t *testing.T, data []byte) []byte {
 	}
 	list := pass(t, body.Open, int(body.Size))
 	if again := pass(t, body.Open, int(body.Size)); !bytes.Equal(again, list) {
-		t.Error("the second reading is another")
+		t.Error("the second reading of the list differs from the first")
 	}
 	return list
 }
@@ -101,7 +101,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestList_R1: every flipped byte and every cut of a list is noticed.
+// TestList_R1: a list in which any byte was changed, or that was cut anywhere, is refused.
 func TestList_R1(t *testing.T) {
 	t.Parallel()
 	data, want := file(t, 1, 2, 3, 200, 201, 70_000)
@@ -121,8 +121,8 @@ func TestList_R1(t *testing.T) {
 	}
 }
 
-// TestTap_hinders: what is no LTX file, is not read to its end, or has nowhere to go is
-// passed on all the same, and has no list.
+// TestTap_hinders: a body that is no LTX file, is not read to its end, or whose list cannot be
+// written is passed on unchanged, and gets no list.
 func TestTap_hinders(t *testing.T) {
 	t.Parallel()
 	good, _ := file(t, 1, 2, 3)
@@ -139,7 +139,7 @@ func TestTap_hinders(t *testing.T) {
 	} {
 		l := sumlist.New(tt.dir)
 		if got := pass(t, l.Tap(opened(tt.data)), tt.read); !bytes.Equal(got, tt.data[:tt.read]) {
-			t.Errorf("%s: passed on as another", name)
+			t.Errorf("%s: the body was changed on its way", name)
 		}
 		if _, ok := l.Body(); ok {
 			t.Errorf("%s: it has a list", name)
