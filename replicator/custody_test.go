@@ -38,17 +38,17 @@ func (i ignoring) Put(ctx context.Context, key string, body store.Body, o store.
 	return i.Memory.Put(ctx, key, body, o)
 }
 
-// guards are the kinds of stores at which two writers may meet.
+// guards maps each guard to a store that offers only that much protection against a second writer.
 var guards = map[lease.Guard]func(*storetest.Memory) store.Store{
 	lease.GuardConditional: func(m *storetest.Memory) store.Store { return m },
 	lease.GuardCreate:      func(m *storetest.Memory) store.Store { return createOnly{m} },
 	lease.GuardNone:        func(m *storetest.Memory) store.Store { return ignoring{m} },
 }
 
-// TestShip_C14_anotherDatabase: staging runs with production's configuration, at every kind of
-// store, whether production is busy or has long been quiet, and whatever the clocks show.
-// Staging stores nothing and reports whose history it found; production continues. With
-// SQLWATCH_TEST_CUSTODY set, in every combination.
+// TestShip_C14_anotherDatabase: staging runs with production's configuration, on every kind of
+// store, whether production is busy or has long been quiet, and whatever the clocks show. Staging
+// stores nothing and reports whose history it found; production continues. With
+// SQLWATCH_TEST_CUSTODY set, every combination is tried.
 func TestShip_C14_anotherDatabase(t *testing.T) {
 	t.Parallel()
 	for guard, of := range guards {
@@ -79,7 +79,7 @@ func TestShip_C14_anotherDatabase(t *testing.T) {
 					staging.start()
 					ow.commit(2)
 					staging.refused(lineage.Foreign, "production")
-					staging.skew.Add(int64(time.Hour)) // in which production is as quiet
+					staging.skew.Add(int64(time.Hour)) // production stays quiet for that long
 					if err := staging.sync(); !errors.Is(err, custody.ErrForeign) {
 						t.Errorf("staging's sync: %v, want ErrForeign", err)
 					}
@@ -89,7 +89,7 @@ func TestShip_C14_anotherDatabase(t *testing.T) {
 						ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 						defer cancel()
 						err := production.r.SyncNow(ctx)
-						if errors.Is(err, lease.ErrConfirming) { // for a minute: its lease has lapsed
+						if errors.Is(err, lease.ErrConfirming) { // its lease has lapsed, so it waits for a minute
 							production.skew.Add(int64(time.Minute))
 						}
 						return err == nil
@@ -101,9 +101,9 @@ func TestShip_C14_anotherDatabase(t *testing.T) {
 	}
 }
 
-// TestShip_C14_restoredElsewhere: a machine is lost; on a new one the database is restored from
-// the replica and sqlwatch is started. Once the lost machine's lease has expired, the new one
-// continues the history without --adopt, at every kind of store. When the lost machine comes
+// TestShip_C14_restoredElsewhere: a machine is lost, the database is restored on a new machine from
+// the replica, and sqlwatch is started there. Once the lost machine's lease has expired, the new
+// one continues the history without --adopt, on every kind of store. When the lost machine comes
 // back, it stops writing and says so.
 func TestShip_C14_restoredElsewhere(t *testing.T) {
 	t.Parallel()
@@ -122,7 +122,7 @@ func TestShip_C14_restoredElsewhere(t *testing.T) {
 			if _, err := restore.Run(t.Context(), m, restore.Options{Output: restored, Note: true}); err != nil {
 				t.Fatal(err)
 			}
-			wb := startWriter(t, restored) // the application is there before sqlwatch
+			wb := startWriter(t, restored) // the application is started before sqlwatch
 			wb.commit(2)
 			b := newHost(t, restored, replica("s3.main", of(m)))
 			b.owner, b.boot = "the new machine", "another"
@@ -173,7 +173,7 @@ func TestShip_C14_copied(t *testing.T) {
 	if err := a.sync(); err != nil {
 		t.Fatal(err)
 	}
-	a.halt() // and gives its lease up
+	a.halt() // releases its lease
 	older, newest := filepath.Join(t.TempDir(), "app.db"), filepath.Join(t.TempDir(), "app.db")
 	_, err := restore.Run(t.Context(), m, restore.Options{Output: older, Note: true, Target: catalog.Target{TXID: first}})
 	if err != nil {
@@ -197,8 +197,8 @@ func TestShip_C14_copied(t *testing.T) {
 	wantRestored(t, m, newest)
 }
 
-// TestShip_C14_spared: a lineage that succeeds another one by --adopt, with a shorter retention,
-// deletes none of the other's files before that one's own retention ends.
+// TestShip_C14_spared: a lineage that succeeded another with --adopt, and has a shorter retention,
+// deletes none of the other's files before the other's own retention ends.
 func TestShip_C14_spared(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -223,7 +223,7 @@ func TestShip_C14_spared(t *testing.T) {
 	ow.commit(2)
 	b.eventually("b follows", func() bool { return b.sync() == nil })
 	begun := b.r.Replicas()[0].TXID
-	b.eventually("b's own past is deleted", func() bool {
+	b.eventually("b's own old files are deleted", func() bool {
 		b.skew.Add(int64(10 * time.Minute))
 		a.skew.Store(b.skew.Load())
 		ow.commit(1)
@@ -277,7 +277,7 @@ func noteOf(t *testing.T, m *storetest.Memory) lease.Note {
 	return note
 }
 
-// TestShip_C14_unnamed: a replica of an earlier version, which names no lineage, gets one from
+// TestShip_C14_unnamed: a replica written by an earlier version names no lineage. It gets one from
 // the database whose state directory knows its position, and from no other.
 func TestShip_C14_unnamed(t *testing.T) {
 	t.Parallel()

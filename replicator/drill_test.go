@@ -8,8 +8,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A drill on demand right after the first start waits until there is something to restore. Until
-// then it does not count as a failed drill. The log does not repeat that drills pass.
+// TestShip_drillBeforeTheFirstSnapshot: a drill on demand right after the first start waits until
+// there is something to restore, and does not count as failed until then. The log reports only the
+// first of several drills that pass in a row.
 func TestShip_drillBeforeTheFirstSnapshot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

@@ -24,14 +24,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3"
 )
 
-// bill counts the bytes sent to and received from a store, and the requests that an S3 store
-// would have got for them.
+// bill counts the bytes sent to and received from a store, and the requests that an S3 store would
+// have served.
 type bill struct {
 	up, down             int64 // bytes
 	writes, reads, lists float64
 }
 
-// metered keeps a bill.
+// metered is a store that keeps a bill.
 type metered struct {
 	store.Store
 	mu   sync.Mutex
@@ -55,7 +55,7 @@ func (m *metered) Put(ctx context.Context, key string, body store.Body, o store.
 	object, err := m.Store.Put(ctx, key, body, o)
 	b := bill{up: object.Size, writes: 1}
 	if parts := (object.Size + s3.DefaultPartSize - 1) / s3.DefaultPartSize; parts > 1 {
-		b.writes = float64(parts + 2) // beginning and completing it too
+		b.writes = float64(parts + 2) // with those that begin and complete the multipart upload
 	}
 	m.add(b)
 	return object, err
@@ -95,7 +95,8 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bulkScript fills a database, in rows of nearly a page of which a quarter is random.
+// bulkScript fills a database with rows of nearly a page each, of which a quarter is random. Then
+// it updates as many rows in one commit as each line of its input says.
 const bulkScript = `
 import sqlite3, sys, random, os
 path, rows = sys.argv[1], int(sys.argv[2])
@@ -117,10 +118,10 @@ for line in sys.stdin:
     print("done", flush=True)
 `
 
-// TestMonth prints the cost of a month of a large database of which a hundredth changes each
-// day: with full copies only when needed, and with daily ones. It takes minutes or hours, and
-// runs only if SQLWATCH_MONTH_MB gives the size of the database. It needs twice that size on
-// disk, plus what is stored.
+// TestMonth prints what a month of a large database costs if a hundredth of it changes each day:
+// with full copies only when needed, and with daily ones. It takes minutes or hours, and runs only
+// if SQLWATCH_MONTH_MB gives the size of the database. It needs twice that size on disk, plus what
+// is stored.
 func TestMonth(t *testing.T) {
 	megabytes, _ := strconv.Atoi(os.Getenv("SQLWATCH_MONTH_MB"))
 	if megabytes == 0 {
@@ -157,11 +158,11 @@ func month(t *testing.T, megabytes int, full time.Duration) {
 		commit(max(1, rows/100/aDay))
 		patiently(t, "a sync", h.sync)
 		h.skew.Add(int64([]time.Duration{10 * time.Second, 20 * time.Minute, 40*time.Minute - 10*time.Second}[n%3]))
-		if full <= 24*time.Hour && n%aDay == aDay-1 { // on a busy machine the clock would overtake the copies
+		if full <= 24*time.Hour && n%aDay == aDay-1 { // on a busy machine the test's clock would run ahead of the copies
 			patiently(t, "the day's full copy", func() error {
 				if at := h.r.Replicas()[0].LastSnapshot; h.clock().Sub(at) > 25*time.Hour {
 					<-time.After(50 * time.Millisecond)
-					return fmt.Errorf("the last is of %v", at)
+					return fmt.Errorf("the last one is from %v", at)
 				}
 				return nil
 			})
@@ -170,15 +171,15 @@ func month(t *testing.T, megabytes int, full time.Duration) {
 			t.Logf("day %d after %v: %+v", n/aDay, time.Since(began).Round(time.Second), st.now())
 		}
 	}
-	patiently(t, "maintenance rests", func() error {
+	patiently(t, "maintenance ends", func() error {
 		before := st.now()
-		<-time.After(5 * time.Second) // nothing tells when the last lane has ended
+		<-time.After(5 * time.Second) // nothing reports when the last lane has ended
 		if st.now() != before {
-			return errors.New("it does not")
+			return errors.New("the store is still in use")
 		}
 		return nil
 	})
-	h.halt() // it would take the next full copy while the restore is timed
+	h.halt() // otherwise it would make the next full copy while the restore is timed
 	all := st.now()
 	t.Logf("%d MB, full copies %v apart, in %v: after the first copy %d MB up, %d MB down", megabytes, full,
 		time.Since(began).Round(time.Second), (all.up-first.up)/1e6, (all.down-first.down)/1e6)
@@ -192,8 +193,8 @@ func month(t *testing.T, megabytes int, full time.Duration) {
 	againstCopy(t, inner, path)
 }
 
-// startBulk starts an application with so many rows, which changes a given number of them in
-// one commit.
+// startBulk starts an application with that many rows. The returned function changes a number of
+// them in one commit.
 func startBulk(t *testing.T, path string, rows int) (commit func(int)) {
 	cmd := exec.Command("python3", "-u", "-c", bulkScript, path, strconv.Itoa(rows))
 	stdin, _ := cmd.StdinPipe()
@@ -210,7 +211,7 @@ func startBulk(t *testing.T, path string, rows int) (commit func(int)) {
 	return w.commit
 }
 
-// patiently tries for as long as a large database may take.
+// patiently retries for as long as a large database may take.
 func patiently(t *testing.T, what string, try func() error) {
 	t.Helper()
 	err := try()
@@ -237,8 +238,8 @@ func sumStored(t *testing.T, st store.Store) (stored int64) {
 	return stored
 }
 
-// againstCopy logs how long a restore takes, compared with a copy of the database. It runs one
-// after the other, so that not both files exist at once.
+// againstCopy logs how long a restore takes, compared with copying the database. It does one after
+// the other, so that the two files do not exist at the same time.
 func againstCopy(t *testing.T, st store.Store, path string) {
 	plan, err := catalog.MakePlan(t.Context(), st, catalog.Target{})
 	if err != nil {
@@ -253,7 +254,7 @@ func againstCopy(t *testing.T, st store.Store, path string) {
 	const sample = "with recursive n(i) as (select 1 union all select i+97 from n " +
 		"where i+97 <= (select max(id) from bulk)) select group_concat(hex(substr(v, 1, 8))) from n join bulk on id = i"
 	if ask(t, out, sample) != ask(t, path, sample) {
-		t.Error("rows are not what the application has")
+		t.Error("restored rows differ from the application's")
 	}
 	if err := os.Remove(out); err != nil {
 		t.Fatal(err)
@@ -267,7 +268,7 @@ func againstCopy(t *testing.T, st store.Store, path string) {
 		took.Round(100*time.Millisecond), time.Since(began).Round(100*time.Millisecond))
 }
 
-// ask returns the answer of the system's SQLite.
+// ask runs a query with the system's SQLite and returns the output.
 func ask(t *testing.T, db, query string) string {
 	t.Helper()
 	out, err := exec.Command("sqlite3", db, query).CombinedOutput()

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// A last close removes the -wal and the -shm, which arrive as two events, the second while the call that
-// the first one caused is under way. Neither makes an operation that an operator asked for fail.
+// TestNamesThatChangeOneByOne: a last close removes the -wal and the -shm. They arrive as two
+// events, the second while the call that the first one caused is still running. Neither makes an
+// operation that an operator asked for fail.
 func TestNamesThatChangeOneByOne(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")

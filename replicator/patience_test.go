@@ -10,8 +10,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/breaker"
 )
 
-// TestPatience_S38: a request that was held back because the endpoint answers nobody is repeated at
-// once, to be released with the others; one that was sent and not answered waits longer each time.
+// TestPatience_S38: a request that was not sent, because the endpoint answers nobody, is retried
+// soon, so that it is sent together with the others; one that was sent and got no answer waits
+// longer each time.
 func TestPatience_S38(t *testing.T) {
 	t.Parallel()
 	away := errors.New("connection refused")

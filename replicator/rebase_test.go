@@ -10,10 +10,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 )
 
-// TestRebase_P12_capturedMeanwhile: a replica turns out to reach farther than capture, and meanwhile
-// capture goes on, with TXIDs that stand for other states in the replica. The next chain begins
-// behind both. A replica that asks for a base that is already passed causes no further
-// chain.
+// TestRebase_P12_capturedMeanwhile: a replica turns out to be ahead of capture. Meanwhile capture
+// continues, with TXIDs that belong to other states in the replica. The next chain begins behind
+// both. A replica that asks for a base that is already passed causes no further chain.
 func TestRebase_P12_capturedMeanwhile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -44,14 +43,14 @@ func TestRebase_P12_capturedMeanwhile(t *testing.T) {
 		}
 	}
 	captured()
-	base := r.backlog.Spool().Last() + 1 // the replica's
+	base := r.backlog.Spool().Last() + 1 // the TXID that the replica reaches
 	for range 3 {
 		run("insert into t values(2)")
 		captured()
 	}
 	last := r.backlog.Spool().Last()
 	if last <= base {
-		t.Fatalf("captured up to %d, not beyond %d: that is no test", last, base)
+		t.Fatalf("captured up to %d, not beyond %d: the test would prove nothing", last, base)
 	}
 	if err := r.source.rebase(t.Context(), base, time.Now()); err != nil {
 		t.Fatal(err)
@@ -59,12 +58,12 @@ func TestRebase_P12_capturedMeanwhile(t *testing.T) {
 	captured()
 	begun := r.backlog.Begins()
 	if begun <= custody.LeapOver(last) || !r.backlog.Spool().List()[0].Snapshot() {
-		t.Errorf("what was captured begins at %d, want a whole database behind %d", begun, custody.LeapOver(last))
+		t.Errorf("the new chain begins at %d, want a snapshot behind %d", begun, custody.LeapOver(last))
 	}
 	if err := r.source.rebase(t.Context(), base, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if again := r.backlog.Begins(); again != begun {
-		t.Errorf("asked for less: another chain, at %d behind %d", again, begun)
+		t.Errorf("a base that is passed caused another chain: it begins at %d, was %d", again, begun)
 	}
 }

@@ -18,15 +18,16 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// model is a replica as a list of files, written by the rules of shipping and maintained by
-// catalog.NextWindow and catalog.Unneeded, with an oracle that knows every batch.
+// model is a replica as a list of files, written as shipping does and maintained with
+// catalog.NextWindow and catalog.Unneeded. It also knows every batch, so that it can serve as an
+// oracle.
 type model struct {
 	rnd     *rand.Rand
 	now     time.Time
 	files   []store.LTXFile
 	at      map[string]time.Time
 	done    map[int]ltx.TXID
-	batches []batchEnd // ever shipped, ascending
+	batches []batchEnd // all that were ever shipped, ascending
 	txid    ltx.TXID
 	last    time.Time // of the newest batch
 	doomed  map[string]time.Time
@@ -64,7 +65,8 @@ func (m *model) add(level int, min, max ltx.TXID, at time.Time) {
 	m.at[key] = at
 }
 
-// ship adds a batch, and now and then a snapshot, the beginning of a new chain, or a hole before a batch.
+// ship adds a batch and, now and then, a snapshot, the beginning of a new chain, or a hole before
+// the batch.
 func (m *model) ship() {
 	m.now = m.now.Add(time.Duration(m.rnd.ExpFloat64() * float64(20*time.Second)))
 	if m.rnd.IntN(12) == 0 {
@@ -140,8 +142,8 @@ func (m *model) retain() {
 	m.files = slices.DeleteFunc(m.files, func(f store.LTXFile) bool { return gone[f.Object.Key] })
 }
 
-// restorable returns every TXID that a plan reaches by the planner's rule: the
-// newest snapshot at or before it, then any chain. It tries everything.
+// restorable returns every TXID that a plan reaches by the planner's rule: the newest snapshot at
+// or before it, then any chain of files. It tries all of them.
 func (m *model) restorable() map[ltx.TXID]bool {
 	var snaps []ltx.TXID
 	for _, f := range m.files {
@@ -178,7 +180,8 @@ func (m *model) restorable() map[ltx.TXID]bool {
 	return out
 }
 
-// coarseness returns the window of which only the end need be restorable at an age.
+// coarseness returns the length of the windows of which, at that age, only the end need be
+// restorable.
 func (m *model) coarseness(age time.Duration) time.Duration {
 	var coarse time.Duration
 	for i, thin := range m.options.Thin {
@@ -189,9 +192,8 @@ func (m *model) coarseness(age time.Duration) time.Duration {
 	return coarse
 }
 
-// check demands that every instant inside the kept range can be restored: to
-// the newest batch before it, or, where thinning applies, to the end of the
-// window before.
+// check returns an error unless every instant inside the kept range can be restored: to the newest
+// batch before it or, where thinning applies, to the end of the window before.
 func (m *model) check() error {
 	can := m.restorable()
 	cutoff := m.now.Add(-m.options.Keep)
@@ -202,7 +204,7 @@ func (m *model) check() error {
 		ok := false
 		coarse := m.coarseness(m.now.Sub(b.at))
 		for k := i; k >= 0 && !ok; k-- {
-			// What such a restore lacks must all be of one window.
+			// The batches that such a restore lacks must all be in one window.
 			ok = can[m.batches[k].txid] && (k == i || coarse > 0 && !m.batches[k+1].at.Before(b.at.Truncate(coarse)))
 		}
 		if !ok {
@@ -244,7 +246,7 @@ func TestRetention_I9_C8(t *testing.T) {
 	}
 	t.Logf("%d seeds, %d batches, %d files deleted", seeds, shipped, deleted)
 	if deleted < int(seeds) {
-		t.Errorf("only %d files were deleted in %d histories: the oracle saw nothing", deleted, seeds)
+		t.Errorf("only %d files were deleted in %d histories: the test proves nothing", deleted, seeds)
 	}
 }
 
@@ -257,9 +259,9 @@ func (m *model) String() string {
 	return s
 }
 
-// moments asks for the state at an instant after each promised batch. What retention deleted
-// must never prevent an answer; what was never shipped always must, unless another chain
-// begins there.
+// moments asks for the state at an instant after each batch in the kept range. Files that retention
+// deleted must never prevent an answer; batches that were never shipped always must, unless another
+// chain begins there.
 func (m *model) moments(t *testing.T, seed uint64) (gaps int) {
 	st := storetest.NewMemory()
 	for _, f := range m.files {
@@ -276,27 +278,27 @@ func (m *model) moments(t *testing.T, seed uint64) (gaps int) {
 		}
 		plan, err := catalog.MakePlan(t.Context(), st, catalog.Target{Timestamp: when})
 		var gap *catalog.GapError
-		var coarse *catalog.RangeError // names the points next to it
+		var coarse *catalog.RangeError // names the restore points next to it
 		thin := len(m.options.Thin) > 0
 		switch {
 		case thin && errors.As(err, &coarse):
 		case next.txid%catalog.ChainStep == 0 && err == nil && plan.TXID == b.txid:
-			gaps++ // nothing is missing before a chain that joins nothing
+			gaps++ // nothing is missing between two chains
 		case next.lone && !errors.As(err, &gap):
 			t.Fatalf("seed %d: the moment between batch %d and a chain that begins at %d: %+v, %v; want a gap\n%s", seed, b.txid,
 				next.txid, plan, err, m)
 		case next.lone:
 			gaps++
 		case err != nil || plan.TXID > b.txid || !thin && plan.TXID != b.txid:
-			t.Fatalf("seed %d: the moment behind batch %d: %+v, %v; keep %s thin %v\n%s", seed, b.txid, plan, err,
+			t.Fatalf("seed %d: the moment after batch %d: %+v, %v; keep %s thin %v\n%s", seed, b.txid, plan, err,
 				m.options.Keep, m.options.Thin, m)
 		}
 	}
 	return gaps
 }
 
-// TestRetention_R2_moments: every moment in the kept range has an answer, or falls where batches
-// were never shipped.
+// TestRetention_R2_moments: every moment in the kept range has an answer, unless it falls into
+// batches that were never shipped.
 func TestRetention_R2_moments(t *testing.T) {
 	t.Parallel()
 	gaps := 0
@@ -312,11 +314,11 @@ func TestRetention_R2_moments(t *testing.T) {
 		gaps += m.moments(t, seed)
 	}
 	if gaps < 20 {
-		t.Errorf("only %d moments were in what was never shipped", gaps)
+		t.Errorf("only %d moments fell into batches that were never shipped", gaps)
 	}
 }
 
-// TestRetentionBitesTheOracle: an implementation that deletes one file too many is caught.
+// TestRetentionBitesTheOracle: the oracle notices an implementation that deletes one file too many.
 func TestRetentionBitesTheOracle(t *testing.T) {
 	t.Parallel()
 	caught := 0
@@ -340,7 +342,7 @@ func TestRetentionBitesTheOracle(t *testing.T) {
 	}
 }
 
-// TestRetentionProtects: the last verified chain stays, however old.
+// TestRetentionProtects: the files of the last verified chain stay, however old they are.
 func TestRetentionProtects(t *testing.T) {
 	t.Parallel()
 	m := newModel(2)

@@ -36,7 +36,7 @@ func TestShip_R21_betweenChains(t *testing.T) {
 		return storetest.None
 	})))
 	h.options.FinalSync, h.options.Capture.BatchAge = quick, quick
-	h.options.Capture.StageLimit = 1 // so little that replicas read the database itself
+	h.options.Capture.StageLimit = 1 // too little for the first capture, so replicas read the database itself
 	h.begin()
 	h.commits(w, 3, 1)
 	old := filepath.Join(t.TempDir(), "old")
@@ -52,18 +52,18 @@ func TestShip_R21_betweenChains(t *testing.T) {
 		t.Helper()
 		h.eventually("more is captured", func() bool { w.commit(1); h.r.Wake(); return spooled() >= n })
 	}
-	// begun waits for a chain that is begun with a later state than its first.
+	// begun waits for a new chain whose first file has a later state than the first one captured.
 	begun := func() {
 		t.Helper()
 		refused.Store(0)
 		late.Store(true)
 		down.Store(false)
-		h.eventually("a whole database is to be stored", func() bool { h.r.Wake(); return refused.Load() > 0 })
+		h.eventually("a snapshot is about to be stored", func() bool { h.r.Wake(); return refused.Load() > 0 })
 		more(spooled() + 1)
 		late.Store(false)
 		h.eventually("sync", func() bool { return h.sync() == nil })
 	}
-	// again starts with another state directory, "" for none.
+	// again restarts with another state directory, or with none if state is "".
 	again := func(state string) {
 		t.Helper()
 		h.halt()
@@ -103,7 +103,7 @@ func TestShip_R21_betweenChains(t *testing.T) {
 		}
 	}
 	if jumps < 2 {
-		t.Fatalf("%d chains have their first states in no file: that is no test", jumps)
+		t.Fatalf("only %d chains have their first states in no file: the test proves nothing", jumps)
 	}
 	between := 0
 	for at := since; at.Before(end); at = at.Add(soon) {
@@ -115,7 +115,7 @@ func TestShip_R21_betweenChains(t *testing.T) {
 			continue
 		}
 		if between++; plan.Doubt(3*soon, time.Now()) == nil {
-			t.Errorf("%s: txid %d, before %d, and nothing was said", at, plan.TXID, plan.Next.TXID)
+			t.Errorf("%s: txid %d, before %d, without a doubt", at, plan.TXID, plan.Next.TXID)
 		}
 	}
 	if between == 0 {

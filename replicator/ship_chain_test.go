@@ -17,8 +17,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A sync that begins while the replica is being examined does not take another writer's TXID,
-// which is higher, for its own.
+// TestShip_C2_syncIsOfOneChain: a sync that begins while the replica is being examined does not
+// mistake another writer's TXID, which is higher, for its own.
 func TestShip_C2_syncIsOfOneChain(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -53,17 +53,17 @@ func TestShip_C2_syncIsOfOneChain(t *testing.T) {
 	defer cancel()
 	synced := make(chan error, 1)
 	go func() { synced <- h.r.SyncNow(ctx) }()
-	<-time.After(200 * time.Millisecond) // for the sync to begin to wait; if it has not, nothing is proven
+	<-time.After(200 * time.Millisecond) // time for the sync to begin; otherwise nothing is proven
 	gate.Unlock()
 	if err := <-synced; !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a sync of which nothing could be stored: %v, want it to wait", err)
+		t.Errorf("a sync while nothing can be stored: %v, want it to wait", err)
 	}
 	refuse.Store(false)
 	h.eventually("sync", func() bool { return h.sync() == nil })
 	wantRestored(t, store, path)
 }
 
-// reopen lets the host's capture start over in the living process, without its state.
+// reopen makes the host's capture start over without its state, in the same process.
 func (h *host) reopen() {
 	h.t.Helper()
 	h.closeFiles()
@@ -73,8 +73,8 @@ func (h *host) reopen() {
 	h.openFiles()
 }
 
-// Segments of a chain that began without the replica are not released as shipped because the
-// replica holds the same TXIDs of another chain.
+// TestShip_P12_stateLostWhileAway: segments of a chain that began while the replica was unreachable
+// are not released as shipped just because the replica has the same TXIDs of another chain.
 func TestShip_P12_stateLostWhileAway(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -91,7 +91,7 @@ func TestShip_P12_stateLostWhileAway(t *testing.T) {
 		return len(names)
 	}
 	for n := 1; n <= int(has)+2; n++ {
-		h.skew.Add(int64(time.Minute)) // segments are released now and then
+		h.skew.Add(int64(time.Minute)) // gives segments a chance to be released
 		w.commit(1)
 		h.eventually("everything stays in the spool", func() bool { h.r.Wake(); return spooled() >= n })
 	}
@@ -101,9 +101,9 @@ func TestShip_P12_stateLostWhileAway(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// TestShip_P12_fartherReplicaAway: the state directory is lost while the replica that has come
-// farthest is unreachable. Capture continues from the other one; when the first is back, both
-// get one new chain, and neither demands another.
+// TestShip_P12_fartherReplicaAway: the state directory is lost while the replica that is farthest
+// ahead is unreachable. Capture continues from the other one. When the first is back, both get one
+// new chain, and neither asks for another.
 func TestShip_P12_fartherReplicaAway(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -173,11 +173,11 @@ func TestShip_C3_sameName(t *testing.T) {
 	b.refused(lineage.Foreign, "host-a")
 	wa.commit(2)
 	if err := a.sync(); err != nil {
-		t.Fatalf("the first beside it: %v", err)
+		t.Fatalf("sync of the first container: %v", err)
 	}
-	b.skew.Store(int64(time.Hour)) // the first says nothing for as long
+	b.skew.Store(int64(time.Hour)) // the first is quiet for that long
 	if err := b.sync(); !errors.Is(err, custody.ErrForeign) {
-		t.Errorf("sync of the second: %v, want ErrForeign", err)
+		t.Errorf("sync of the second container: %v, want ErrForeign", err)
 	}
 	wantRestored(t, store, path)
 }
@@ -202,15 +202,15 @@ func TestShip_P1_crash(t *testing.T) {
 	store.Tamper("sqlwatch/lease", func([]byte) []byte { return held })
 	h.state = state
 	w.commit(3)
-	h.begin() // within 20 s, where the lease runs for two minutes
+	h.begin() // does not wait for the lease, which lasts two minutes
 	if n := count(store.Keys(), "0009/"); n != 1 {
 		t.Errorf("a crash cost %d snapshots", n-1)
 	}
 	wantRestored(t, store, path)
 }
 
-// TestShip_S16_emptied: somebody empties the whole replica, including the lease. sqlwatch notices
-// at the lease's next renewal, or at a restart, stores everything again, and reports it.
+// TestShip_S16_emptied: the whole replica is deleted, including the lease. sqlwatch notices when it
+// renews the lease or is restarted, stores everything again, and reports it.
 func TestShip_S16_emptied(t *testing.T) {
 	t.Parallel()
 	for name, notice := range map[string]func(h *host, empty func()){
@@ -233,19 +233,19 @@ func TestShip_S16_emptied(t *testing.T) {
 			h.eventually("a snapshot", func() bool { return h.sync() == nil && count(store.Keys(), "0009/") > 0 })
 			wantRestored(t, store, path)
 			if s := h.r.Replicas()[0]; s.LostFiles == 0 {
-				t.Errorf("nobody is told: %+v", s)
+				t.Errorf("the lost files are not reported: %+v", s)
 			}
 			h.halt()
 			h.begin()
 			if s := h.r.Replicas()[0]; s.LostFiles > 0 {
-				t.Errorf("told again of what is there: %+v", s)
+				t.Errorf("lost files are reported although everything is there: %+v", s)
 			}
 		})
 	}
 }
 
-// TestShip_S16_corruptSnapshot: the newest snapshot is corrupt and the application commits no
-// more: after the drill has found it, the state is stored again under another key.
+// TestShip_S16_corruptSnapshot: the newest snapshot is corrupt, and the application no longer
+// commits. After a drill has found that, the state is stored again under another key.
 func TestShip_S16_corruptSnapshot(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -260,7 +260,7 @@ func TestShip_S16_corruptSnapshot(t *testing.T) {
 	i, _ := slices.BinarySearch(keys, "sqlwatch/")
 	newest := keys[i-1]
 	store.Tamper(newest, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
-	for _, key := range keys[:i-1] { // no other way leads to the newest state
+	for _, key := range keys[:i-1] { // so that the newest state can be restored from nothing else
 		if err := store.Delete(t.Context(), key); err != nil {
 			t.Fatal(err)
 		}
@@ -268,6 +268,6 @@ func TestShip_S16_corruptSnapshot(t *testing.T) {
 	if err := h.r.VerifyNow(t.Context()); err == nil {
 		t.Fatalf("a drill of the corrupt %s succeeded", newest)
 	}
-	h.eventually("made good", func() bool { return h.r.VerifyNow(t.Context()) == nil })
+	h.eventually("a drill succeeds again", func() bool { return h.r.VerifyNow(t.Context()) == nil })
 	wantRestored(t, store, path)
 }

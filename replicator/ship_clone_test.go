@@ -13,9 +13,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_C3_clone: a machine is cloned while it replicates: database, state directory and name
-// are the same. The clone does not write, neither while the original may write nor when it is
-// quiet, because the original has continued from the cloned state: one history, one writer.
+// TestShip_C3_clone: a machine is cloned while it replicates; the clone has the same database,
+// state directory and name. It does not write, neither while the original may write nor when the
+// original is quiet, because the original has continued from the cloned state: one history, one
+// writer.
 func TestShip_C3_clone(t *testing.T) {
 	t.Parallel()
 	path, original := database(t)
@@ -28,7 +29,7 @@ func TestShip_C3_clone(t *testing.T) {
 	}
 	before := wantRestored(t, store, path)
 
-	// The clone's disk is that of a machine whose power was cut.
+	// The clone's disk looks like that of a machine after a power cut.
 	b := newHost(t, filepath.Join(t.TempDir(), "app.db"), replica("memory.a", store))
 	b.boot = "another"
 	for _, suffix := range []string{"", "-wal"} {
@@ -51,7 +52,7 @@ func TestShip_C3_clone(t *testing.T) {
 		t.Fatalf("the original beside its clone: %v", err)
 	}
 	b.refused(lineage.Diverged, "host-a")
-	b.skew.Store(int64(time.Hour)) // the original says nothing for as long
+	b.skew.Store(int64(time.Hour)) // the original is quiet for that long
 	if err := b.sync(); !errors.Is(err, lease.ErrFenced) {
 		t.Errorf("sync of the clone: %v, want ErrFenced", err)
 	}
@@ -77,7 +78,7 @@ func TestShip_P4_reboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := wantRestored(t, store, path)
-	state := filepath.Join(t.TempDir(), "state") // as the power cut leaves it: nothing was given up
+	state := filepath.Join(t.TempDir(), "state") // as the power cut leaves it: the lease was not released
 	if err := os.CopyFS(state, os.DirFS(a.state)); err != nil {
 		t.Fatal(err)
 	}

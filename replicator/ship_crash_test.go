@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// unanswered stores objects below a prefix, corrupted if that is wanted, but does not answer about
-// them from then on, as if sqlwatch had crashed there.
+// unanswered is a store that stores objects below a prefix, corrupting the first one if damage is
+// set, but never answers those writes, as if sqlwatch had crashed at that point.
 type unanswered struct {
 	*storetest.Memory
 	prefix string
@@ -61,7 +61,7 @@ func TestSnapshot_S16_crashBeforeReadBack(t *testing.T) {
 			h.eventually("a snapshot is stored", u.away.Load)
 			cancel()
 			if err := <-done; err == nil {
-				t.Fatal("the snapshot succeeded: that is no test")
+				t.Fatal("the snapshot succeeded: the test proves nothing")
 			}
 			h.halt()
 			before := count(m.Keys(), "0009/")

@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_P9_nothingIsOld: the machine's clock is two months ahead, the store's is
-// right. Nothing is deleted, however long that lasts.
+// TestShip_P9_nothingIsOld: the machine's clock is two months ahead of the store's. Nothing is
+// deleted, however long that lasts.
 func TestShip_P9_nothingIsOld(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -64,7 +64,7 @@ func TestShip_S16_baseExpired(t *testing.T) {
 	w.commit(1)
 	h.eventually("a commit is stored", func() bool { return h.r.Replicas()[0].TXID > before })
 	if n := count(st.Keys(), "0009/"); n != 0 {
-		t.Fatalf("%d snapshots before anybody looked", n)
+		t.Fatalf("%d snapshots before the regular check, want none", n)
 	}
 	h.skew.Add(int64(25 * time.Hour))
 	h.eventually("another snapshot", func() bool {
@@ -91,7 +91,7 @@ func TestShip_R24_litestream03(t *testing.T) {
 	h.start()
 	h.eventually("refused", func() bool { return strings.Contains(h.r.Replicas()[0].Err, "--adopt") })
 	if keys := st.Keys(); len(keys) != 1 {
-		t.Errorf("it was written to: %q", keys)
+		t.Errorf("something was written to the replica: %q", keys)
 	}
 	h.halt()
 	o.Adopt = true
@@ -100,7 +100,7 @@ func TestShip_R24_litestream03(t *testing.T) {
 	w.commit(1)
 	h.synced()
 	if !slices.Contains(st.Keys(), theirs) {
-		t.Error("what Litestream wrote is gone")
+		t.Error("Litestream's file is gone")
 	}
 }
 

@@ -21,9 +21,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_differential: while little changes, days are merged and no full copy is taken; of the
-// time before the retention period only what a restore of the oldest kept moment needs stays.
-// When more than half has changed, a full copy is taken.
+// TestShip_differential: while little changes, the files of days are merged and no full copy is
+// made; from before the retention period only the files remain that a restore of the oldest kept
+// moment needs. When more than half has changed, a full copy is made.
 func TestShip_differential(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -59,7 +59,7 @@ func TestShip_differential(t *testing.T) {
 	for range 7 * 24 {
 		hour()
 	}
-	h.eventually("days are merged, and what is old is gone", func() bool {
+	h.eventually("days are merged, and old files are deleted", func() bool {
 		hour()
 		return count(st.Keys(), "0004/") >= 6 && count(st.Keys(), "0000/") < 100
 	})
@@ -67,7 +67,7 @@ func TestShip_differential(t *testing.T) {
 		t.Errorf("%d full copies although little changed", n)
 	}
 	if s := h.r.Replicas()[0]; h.clock().Sub(s.LastSnapshot) > 50*time.Hour {
-		t.Errorf("the last look for a snapshot was %v ago", h.clock().Sub(s.LastSnapshot))
+		t.Errorf("the last check for a snapshot was %v ago", h.clock().Sub(s.LastSnapshot))
 	}
 	wantRestored(t, st, path)
 	kept := 0
@@ -140,7 +140,7 @@ func theirRestore(t *testing.T, st store.Store, txid ltx.TXID, want string) {
 	}
 }
 
-// bitrot damages the first snapshot that is stored, at its end.
+// bitrot corrupts the last byte of the first snapshot that is stored.
 type bitrot struct {
 	*storetest.Memory
 	done atomic.Bool

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// away is a store that can be made unreachable.
+// away returns a store that is unreachable while down is set.
 func away(m *storetest.Memory, down *atomic.Bool) *storetest.Faulty {
 	return storetest.NewFaulty(m, func(string, string, int) storetest.Fault {
 		if down.Load() {
@@ -23,10 +23,11 @@ func away(m *storetest.Memory, down *atomic.Bool) *storetest.Faulty {
 	})
 }
 
-// soon is the tolerance for moments: less than the doubt that any two batches leave.
+// soon is the SyncEvery with which these tests restore. It is so short that even a short hole
+// leaves a doubt.
 const soon = 20 * time.Millisecond
 
-// stateThen restores the state of a moment, to within a few times soon.
+// stateThen restores the state of a moment, with a tolerance of a few times soon.
 func stateThen(t *testing.T, st *storetest.Memory, at time.Time, exact bool) (content string, doubt *catalog.Doubt,
 	err error) {
 	t.Helper()
@@ -39,14 +40,14 @@ func stateThen(t *testing.T, st *storetest.Memory, at time.Time, exact bool) (co
 	return dump(t, out), result.Doubt, nil
 }
 
-// wantHole demands that for the moment at, of which the replica has nothing, a restore gives the
+// wantHole checks that a restore of the moment at, of which the replica has nothing, yields the
 // state before it with a doubt, and fails if an exact state is wanted.
 func wantHole(t *testing.T, st *storetest.Memory, at time.Time) {
 	t.Helper()
 	wantHoleOr(t, st, at, "")
 }
 
-// wantHoleOr is wantHole, where the replica may have got the state of that moment after all.
+// wantHoleOr is wantHole for a replica that may have got the state of that moment, then, after all.
 func wantHoleOr(t *testing.T, st *storetest.Memory, at time.Time, then string) {
 	t.Helper()
 	got, doubt, err := stateThen(t, st, at, false)
@@ -55,7 +56,7 @@ func wantHoleOr(t *testing.T, st *storetest.Memory, at time.Time, then string) {
 		return
 	}
 	if err == nil && doubt == nil {
-		t.Errorf("%v is in the hole, and restored without a word", at)
+		t.Errorf("%v is in the hole, and was restored without a doubt", at)
 	}
 	if err != nil && !errors.As(err, &gap) {
 		t.Errorf("%v: %v", at, err)
@@ -69,7 +70,7 @@ func wantHoleOr(t *testing.T, st *storetest.Memory, at time.Time, then string) {
 func (h *host) watched(i int) {
 	h.t.Helper()
 	now := h.clock()
-	h.eventually("a look behind what was committed", func() bool {
+	h.eventually("a poll after the last commit", func() bool {
 		h.r.Wake()
 		return h.r.Replicas()[i].CaughtUp.After(now)
 	})
@@ -83,8 +84,8 @@ func (h *host) pass(d time.Duration) {
 }
 
 // TestShip_S2_hole: while the spool is full, commits are not captured. sqlwatch reports that while
-// it lasts, and the replica's lag counts from before it; afterwards no moment of that time is
-// restored without a doubt, also if sqlwatch was restarted in the middle.
+// it lasts, and the replica's lag counts from before it. Afterwards no moment of that time is
+// restored without a doubt, even if sqlwatch was restarted in the middle.
 func TestShip_S2_hole(t *testing.T) {
 	t.Parallel()
 	for _, restart := range []bool{false, true} {
@@ -111,7 +112,7 @@ func TestShip_S2_hole(t *testing.T) {
 			hole := h.clock()
 			h.pass(10 * soon)
 			w.commit(30)
-			h.eventually("it is told, and the replica's freshness is of before", func() bool {
+			h.eventually("the full spool is reported, and the replica is caught up only to before it", func() bool {
 				s, ago := h.r.Replicas()[0], h.clock().Sub(outage)
 				return full() && s.LagSeconds > (ago-20*soon).Seconds() && s.CaughtUp.Before(hole)
 			})

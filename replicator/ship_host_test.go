@@ -22,8 +22,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// writer is an unmodified application in another process. It answers "n" by
-// committing n transactions.
+// writer is an unmodified application in another process. For each line n it commits n transactions
+// and answers.
 type writer struct {
 	t     *testing.T
 	path  string
@@ -85,7 +85,7 @@ func (w *writer) commit(n int) {
 	w.answer()
 }
 
-// end makes it end in order.
+// end makes the application end in order.
 func (w *writer) end() {
 	w.t.Helper()
 	w.stdin.Close()
@@ -94,7 +94,8 @@ func (w *writer) end() {
 	}
 }
 
-// dump returns the content as SQLite in another process sees it.
+// dump returns a summary of the content, and the result of an integrity check, from SQLite in
+// another process.
 func dump(t *testing.T, path string) string {
 	t.Helper()
 	out, err := exec.Command("sqlite3", path,
@@ -105,15 +106,15 @@ func dump(t *testing.T, path string) string {
 	return string(out)
 }
 
-// host is one machine's sqlwatch for one database.
+// host is sqlwatch for one database on one machine.
 type host struct {
-	passed  atomic.Int32 // drills, as the log says
+	passed  atomic.Int32 // drills that passed, as the log says
 	t       *testing.T
 	path    string
 	state   string
 	owner   string
-	boot    string       // of its machine; empty: of this one
-	skew    atomic.Int64 // of its clock
+	boot    string       // boot id of its machine; empty: of this machine
+	skew    atomic.Int64 // of its clock, ahead of the real time
 	options replicator.Options
 	r       *replicator.Replicator
 	files   atomic.Pointer[dbfile.Files]
@@ -133,7 +134,7 @@ func newHost(t *testing.T, path string, replicas ...replicator.ReplicaOptions) *
 
 func (h *host) clock() time.Time { return time.Now().Add(time.Duration(h.skew.Load())) }
 
-// openFiles opens the database's files, as their owner does.
+// openFiles opens the database's files, as the caller of the Replicator does.
 func (h *host) openFiles() {
 	h.t.Helper()
 	files, err := dbfile.Open(h.path)
@@ -187,7 +188,7 @@ func (h *host) sync() error {
 	return h.r.SyncNow(ctx)
 }
 
-// synced is sync that must succeed, however slow the machine is.
+// synced is sync, but it must succeed, and may take long on a slow machine.
 func (h *host) synced() {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -197,7 +198,7 @@ func (h *host) synced() {
 	}
 }
 
-// commits commits n times, and syncs after each.
+// commits commits rows transactions n times, and syncs after each time.
 func (h *host) commits(w *writer, n int, rows int) {
 	h.t.Helper()
 	for range n {
@@ -206,7 +207,7 @@ func (h *host) commits(w *writer, n int, rows int) {
 	}
 }
 
-// begin starts and waits until the first sync has succeeded.
+// begin starts sqlwatch and waits until the first sync has succeeded.
 func (h *host) begin() {
 	h.t.Helper()
 	h.start()
@@ -215,7 +216,7 @@ func (h *host) begin() {
 
 func (h *host) eventually(what string, ok func() bool) {
 	h.t.Helper()
-	deadline := time.Now().Add(2 * time.Minute) // of a machine that others load
+	deadline := time.Now().Add(2 * time.Minute) // the machine may be busy
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -226,7 +227,7 @@ func (h *host) eventually(what string, ok func() bool) {
 	}
 }
 
-// refused demands that the replica is not written to, and that the error names its owner.
+// refused waits until the replica is refused with that verdict and an error that names its owner.
 func (h *host) refused(v lineage.Verdict, who string) {
 	h.t.Helper()
 	h.eventually("the replica is refused", func() bool {
@@ -235,8 +236,8 @@ func (h *host) refused(v lineage.Verdict, who string) {
 	})
 }
 
-// wantIdle demands that while time passes the replica stays caught up without a request. A
-// compaction window may end meanwhile, which may affect two of the three checks, not more.
+// wantIdle checks that while time passes the replica stays caught up without a request. A
+// compaction window may end meanwhile, which may affect two of the three checks, but not all.
 func (h *host) wantIdle(requests func() string) {
 	h.t.Helper()
 	var before, after string
@@ -252,7 +253,7 @@ func (h *host) wantIdle(requests func() string) {
 	h.t.Errorf("I11: idle requests: %s, then %s", before, after)
 }
 
-// wantRestored demands that the replica restores to what the application has.
+// wantRestored checks that the replica can be restored to what the application has.
 func wantRestored(t *testing.T, st store.Store, path string) restore.Result {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "restored.db")
@@ -268,7 +269,7 @@ func wantRestored(t *testing.T, st store.Store, path string) restore.Result {
 
 type logOf struct {
 	t      *testing.T
-	passed *atomic.Int32 // drills, as far as the log says so
+	passed *atomic.Int32 // drills that passed, as the log says
 }
 
 func (l logOf) Write(p []byte) (int, error) {
@@ -294,7 +295,7 @@ func replica(name string, st store.Store) replicator.ReplicaOptions {
 	return replicator.ReplicaOptions{Name: name, Store: st, SyncEvery: quick}
 }
 
-// unkeep removes the uploaded files that are kept on this machine.
+// unkeep deletes the local copies of uploaded files, which are kept for merging.
 func (h *host) unkeep() {
 	h.t.Helper()
 	kept, err := filepath.Glob(filepath.Join(h.state, "replicas", "scratch", "kept-*"))

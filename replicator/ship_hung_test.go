@@ -12,8 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// unanswering is a store that, while hung, answers no upload of a merged file or a snapshot: it
-// reads the whole body first, or nothing of it.
+// unanswering is a store that, while hung is set, does not answer uploads of merged files and
+// snapshots. It reads the whole body before that if takes is set, and nothing of it otherwise.
 type unanswering struct {
 	*storetest.Memory
 	takes bool
@@ -40,10 +40,9 @@ func (u *unanswering) Put(
 	return store.Object{}, ctx.Err()
 }
 
-// TestShip_S36_hungUploads: four uploads of snapshots and merged files hang and occupy all places of
-// the endpoint. The commits of a busy database are uploaded all the same: while it does nothing
-// else, while a snapshot of it waits for a place, and while that snapshot's upload hangs as
-// well.
+// TestShip_S36_hungUploads: four uploads of snapshots and merged files hang and occupy all places
+// of the endpoint. The commits of a busy database are uploaded nevertheless: on their own, while a
+// snapshot of the database waits for a place, and while that snapshot's upload hangs as well.
 func TestShip_S36_hungUploads(t *testing.T) {
 	t.Parallel()
 	for name, takes := range map[string]bool{"nothing is taken": false, "the answer is late": true} {
@@ -86,7 +85,7 @@ func TestShip_S36_hungUploads(t *testing.T) {
 			own.hung.Store(false)
 			give()
 			if err := <-snapshot; err == nil {
-				t.Error("the snapshot succeeded: that is no test")
+				t.Error("the snapshot succeeded: the test proves nothing")
 			}
 			h.commits(w, 1, 1)
 			wantRestored(t, own, path)

@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// parted are two hosts with one configuration and different databases. The first one's packets
-// get lost, and the second has taken the replica over with --adopt.
+// parted is two hosts with the same configuration and different databases. The first one's packets
+// get lost, and the second has taken over the replica with --adopt.
 type parted struct {
 	*testing.T
 	m    *storetest.Memory
@@ -25,10 +25,11 @@ type parted struct {
 	a, b *host
 	w, v *writer // a's and b's
 
-	waited chan error // a sync of a's that was under way
+	waited chan error // the result of a's sync that was under way
 }
 
-// part loses a's packets from the next write of a key for which holds is true, and lets b take over.
+// part loses a's packets from the next write of a key for which holds returns true, and lets b take
+// over.
 func part(
 	t *testing.T, of func(*storetest.Memory) store.Store, waits bool, holds func(key string) bool,
 ) *parted {
@@ -44,7 +45,7 @@ func part(
 	p.a.begin()
 	p.a.commits(w, 3, 1)
 	p.late.CutAt(holds)
-	p.a.skew.Add(int64(100 * time.Second)) // the claim is over
+	p.a.skew.Add(int64(100 * time.Second)) // the claim has expired
 	w.commit(1)
 	if holds(store.LTXKey(store.SnapshotLevel, 1, 1)) {
 		go func() { _ = p.a.r.SnapshotNow(t.Context()) }()
@@ -69,7 +70,7 @@ func part(
 	return p
 }
 
-// takesOver waits until a host has taken the replica over from the holder of the lease.
+// takesOver waits until a host has taken over the replica from the holder of the lease.
 func (p *parted) takesOver(h *host) {
 	p.Helper()
 	said, at := "", time.Time{}
@@ -87,18 +88,18 @@ func (p *parted) takesOver(h *host) {
 		}
 		ctx, cancel := context.WithTimeout(p.Context(), 300*time.Millisecond)
 		defer cancel()
-		return h.r.SyncNow(ctx) == nil // which shortens the waits, too
+		return h.r.SyncNow(ctx) == nil // a sync also shortens the waits
 	})
 }
 
-// fenced demands that a's error names the host that took the replica over, and that a acknowledges
-// nothing more, while b goes on.
+// fenced checks that a's error names the host that took over the replica, and that a acknowledges
+// nothing more, while b continues.
 func (p *parted) fenced() {
 	p.Helper()
 	for range 3 {
 		p.w.commit(1)
 		p.a.skew.Add(int64(40 * time.Second))
-		p.a.eventually("production is told", func() bool {
+		p.a.eventually("production reports who took over", func() bool {
 			ctx, cancel := context.WithTimeout(p.Context(), time.Second)
 			defer cancel()
 			err := p.a.r.SyncNow(ctx)
@@ -122,20 +123,20 @@ func (p *parted) fenced() {
 		p.b.skew.Add(int64(40 * time.Second))
 		p.b.eventually("staging goes on", func() bool { return p.b.sync() == nil })
 		if s := p.b.r.Replicas()[0]; s.Custody != lineage.Continue && s.Custody != lineage.Succeed {
-			p.Errorf("staging is told %q: %s", s.Custody, s.Err)
+			p.Errorf("staging's verdict is %q: %s", s.Custody, s.Err)
 		}
 	}
 	wantRestored(p.T, p.m, p.b.path)
 	if err := p.b.r.VerifyNow(p.Context()); err != nil {
-		p.Errorf("what staging stored: %v", err)
+		p.Errorf("a drill of staging's history: %v", err)
 	}
 }
 
 func isLease(key string) bool { return key == lease.Key }
 
-// TestShip_C14_lateRenewal: a renewal of production's lease arrives after staging has taken the
-// replica over, and replaces staging's lease if the store does not compare ETags. Production
-// learns whose the replica is, and staging takes its lease back.
+// TestShip_C14_lateRenewal: a renewal of production's lease arrives after staging has taken over
+// the replica, and replaces staging's lease if the store does not compare ETags. Production learns
+// whose replica it is, and staging takes its lease back.
 func TestShip_C14_lateRenewal(t *testing.T) {
 	t.Parallel()
 	for guard, of := range guards {
@@ -155,9 +156,9 @@ func TestShip_C14_lateRenewal(t *testing.T) {
 	}
 }
 
-// TestShip_C14_lateFile: a file of production's arrives after staging has taken the replica over,
-// and the store may even tell production that it is stored. Production does not acknowledge it,
-// and staging's history is intact.
+// TestShip_C14_lateFile: a file that production sent arrives after staging has taken over the
+// replica, and the store may even confirm it to production. Production does not acknowledge it, and
+// staging's history is intact.
 func TestShip_C14_lateFile(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]func(string) bool{
@@ -191,7 +192,7 @@ func TestShip_C14_notReleased(t *testing.T) {
 		var lost atomic.Bool
 		a := newHost(t, path, replica("s3.main", storetest.NewFaulty(m, func(op, key string, _ int) storetest.Fault {
 			if lost.Load() && op == "put" && strings.HasPrefix(key, "0000/") {
-				return storetest.NotStored // yet, for all that a knows
+				return storetest.NotStored // at least not yet, as far as a knows
 			}
 			return storetest.None
 		})))
@@ -216,14 +217,14 @@ func TestShip_C14_notReleased(t *testing.T) {
 // production's lease is free.
 func TestShip_C14_adoptedBack(t *testing.T) {
 	t.Parallel()
-	for _, restarted := range []bool{false, true} { // staging, without the option
+	for _, restarted := range []bool{false, true} { // whether staging was restarted without the option
 		p := part(t, guards[lease.GuardConditional], false, isLease)
 		p.late.Mend()
 		p.a.halt()
 		p.a.options.Replicas[0].Adopt = true
 		p.a.start()
 		p.takesOver(p.a)
-		p.a.halt() // and gives its lease up
+		p.a.halt() // releases its lease
 		if restarted {
 			p.b.halt()
 			p.b.options.Replicas[0].Adopt = false
@@ -232,7 +233,7 @@ func TestShip_C14_adoptedBack(t *testing.T) {
 		for range 3 {
 			p.v.commit(1)
 			p.b.skew.Add(int64(20 * time.Minute))
-			p.b.eventually("staging is told", func() bool {
+			p.b.eventually("staging reports that it was succeeded", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				err := p.b.r.SyncNow(ctx)

@@ -18,8 +18,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// bulk makes a database of so many incompressible megabytes, and returns a function that commits
-// changes of so many rows.
+// bulk makes a database of that many incompressible megabytes, and starts a writer on it.
 func bulk(t *testing.T, megabytes int) (db string, w *writer) {
 	t.Helper()
 	db = filepath.Join(t.TempDir(), "app.db")
@@ -89,7 +88,7 @@ func removeLists(t *testing.T, st store.Store, key string) {
 		n++
 	}
 	if n == 0 {
-		t.Fatal("there was none")
+		t.Fatal("there were no lists to remove")
 	}
 }
 
@@ -129,7 +128,7 @@ func TestShip_P12_lists(t *testing.T) {
 			h.begin()
 			after := wantRestored(t, st, db)
 			if after.TXID != before.TXID+1 || count(st.Keys(), "0009/") != 1 {
-				t.Errorf("txid %d after %d, keys %q: want one diff", after.TXID, before.TXID, st.Keys())
+				t.Errorf("txid %d after %d, keys %q: want one comparison", after.TXID, before.TXID, st.Keys())
 			}
 		})
 	}

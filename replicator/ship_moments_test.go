@@ -32,13 +32,13 @@ func TestShip_R21_whileDown(t *testing.T) {
 	path, w := database(t)
 	s := storetest.NewMemory().Enforce(t)
 	h := newHost(t, path, replica("memory.a", s))
-	h.skew.Store(int64(-2 * time.Minute)) // so that it ends at our own time
+	h.skew.Store(int64(-2 * time.Minute)) // so that the test ends at the real time
 	h.begin()
 	w.commit(3)
 	h.synced()
 	before := dump(t, path)
 	known := h.clock()
-	h.eventually("a look behind it", func() bool { return h.r.Replicas()[0].CaughtUp.After(known) })
+	h.eventually("a poll after it", func() bool { return h.r.Replicas()[0].CaughtUp.After(known) })
 	h.halt()
 	h.skew.Store(int64(-time.Minute))
 	w.commit(5)
@@ -52,7 +52,7 @@ func TestShip_R21_whileDown(t *testing.T) {
 	}
 	got, doubt, err := stateAt(t, s, unknown, false)
 	if err != nil || doubt == nil || got != before {
-		t.Errorf("meanwhile: %q, %v, %v; want %q and its doubt", got, doubt, err, before)
+		t.Errorf("meanwhile: %q, %v, %v; want %q and a doubt", got, doubt, err, before)
 	}
 	if doubt != nil && (doubt.After.TXID != doubt.Before.TXID+1 || doubt.Since == nil || doubt.Since.After(unknown) ||
 		doubt.After.Timestamp.Before(unknown)) {
@@ -90,7 +90,7 @@ func TestShip_R21_clockWasAhead(t *testing.T) {
 	for at, want := range moments {
 		got, doubt, err := stateAt(t, s, at, false)
 		if err != nil || got != want || doubt == nil || !doubt.Clock {
-			t.Errorf("%s: %q, %v, %v; want %q and a word about the clock", at, got, doubt, err, want)
+			t.Errorf("%s: %q, %v, %v; want %q and a doubt because of the clock", at, got, doubt, err, want)
 		}
 	}
 }

@@ -13,8 +13,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// removedLife is an application whose side files somebody removes, and which goes on and ends in
-// order so many seconds later. It has not run long enough for capture to step back for it.
+// removedLife is an application whose side files are removed while it runs. It commits some more
+// and ends in order that many seconds later. It has not run long enough for capture to stand back
+// for it.
 const removedLife = `
 import os, sqlite3, sys, time
 path, pause = sys.argv[1], float(sys.argv[2])
@@ -33,9 +34,10 @@ time.sleep(max(0, gone + pause - time.monotonic()))
 db.close()
 `
 
-// Somebody removes the side files of a running application that ends soon after. Without sqlwatch
-// it loses nothing: its last close checkpoints the WAL that has no name. It must not lose anything
-// beside sqlwatch either. SQLWATCH_ROUNDS makes it 20 of each.
+// TestShip_D15_removedThenClosed: the side files of a running application are removed, and it ends
+// soon after. Without sqlwatch it loses nothing, because its last close checkpoints the unlinked
+// WAL. It must not lose anything beside sqlwatch either. With SQLWATCH_ROUNDS set, each case is
+// repeated 20 times.
 func TestShip_D15_removedThenClosed(t *testing.T) {
 	t.Parallel()
 	rounds := 1
@@ -43,7 +45,7 @@ func TestShip_D15_removedThenClosed(t *testing.T) {
 		rounds = 20
 	}
 	for _, pause := range []string{"0.2", "0.05", "0.02", "0.005"} {
-		if rounds == 1 && pause != "0.2" { // a loaded machine may not have told us by then
+		if rounds == 1 && pause != "0.2" { // on a busy machine the removal may not be noticed in time
 			continue
 		}
 		t.Run(pause, func(t *testing.T) {
@@ -89,7 +91,7 @@ func TestShip_D15_removedThenClosed(t *testing.T) {
 				h.eventually("all is captured again", func() bool { return h.sync() == nil })
 			}
 			if lost > 0 {
-				t.Errorf("D15: the application lost commits in %d of %d rounds, none without us", lost, rounds)
+				t.Errorf("D15: the application lost commits in %d of %d rounds; without sqlwatch it loses none", lost, rounds)
 			}
 		})
 	}

@@ -39,13 +39,14 @@ func TestShip_P3_outstay(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// Without Outstay, sqlwatch ends at once, after it has stored what was committed before.
+// TestShip_P3_leavesAtOnce: if Outstay returns false, sqlwatch ends at once, after it has stored
+// what was committed before.
 func TestShip_P3_leavesAtOnce(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	st := storetest.NewMemory().Enforce(t)
 	h := newHost(t, path, replica("memory.a", st))
-	h.options.Outstay = func() bool { return false } // a restart of sqlwatch alone
+	h.options.Outstay = func() bool { return false } // as when only sqlwatch is restarted
 	h.begin()
 	w.commit(20)
 	h.halt()

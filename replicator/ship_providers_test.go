@@ -31,8 +31,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// endpoints are the providers' public endpoints, because the store adapts to a provider by its host
-// name. A proxy leads from there to the fake.
+// endpoints are the providers' public endpoints: the store adapts to a provider by its host name. A
+// proxy redirects requests for them to the fake.
 var endpoints = map[string]string{
 	"Amazon S3":                        "http://s3.us-east-1.amazonaws.com",
 	"Backblaze B2":                     "http://s3.us-west-004.backblazeb2.com",
@@ -46,7 +46,7 @@ var endpoints = map[string]string{
 	"MinIO":                            "http://minio.example.com:9000",
 }
 
-// errand says what a separate process, which can be killed, is to replicate.
+// errand tells a separate process, which can be killed, what to replicate.
 type errand struct{ Path, State, Endpoint string }
 
 const errandVariable = "SQLWATCH_TEST_ERRAND"
@@ -135,10 +135,10 @@ func obey(ctx context.Context, r *replicator.Replicator, st store.Store, skew *a
 		result, err := restore.Run(ctx, st, restore.Options{Output: words[1], Target: catalog.Target{TXID: txid}})
 		return result.TXID.String(), err
 	}
-	return "", fmt.Errorf("what is %q?", words)
+	return "", fmt.Errorf("unknown command %q", words)
 }
 
-// history is a short life of one database with its replica.
+// history is a short history of one database and its replica.
 type history struct {
 	t     *testing.T
 	proxy string
@@ -146,11 +146,11 @@ type history struct {
 	w     *writer
 	rnd   *rand.Rand
 
-	cmd   *exec.Cmd // nil while nothing replicates
+	cmd   *exec.Cmd // nil while no process replicates
 	stdin io.WriteCloser
 	lines *bufio.Scanner
 
-	acked map[ltx.TXID]string // what was acknowledged, by the application's own SQLite
+	acked map[ltx.TXID]string // the acknowledged states, as SQLite in another process dumped them
 	last  ltx.TXID
 
 	commits, kills, lost, restores int
@@ -170,7 +170,7 @@ func TestProviders_S31(t *testing.T) {
 			t.Parallel()
 			endpoint := endpoints[profile.Name]
 			if endpoint == "" {
-				t.Fatal("where is it?")
+				t.Fatal("the profile has no endpoint")
 			}
 			fake := s3test.NewFake(t, profile)
 			path, w := database(t)
@@ -188,7 +188,7 @@ func TestProviders_S31(t *testing.T) {
 			}
 			h.end(syscall.SIGKILL)
 			if n := fake.Requests()["put"]; n < len(h.acked) || len(h.acked) < turns {
-				t.Errorf("%d states, %v: that is no test", len(h.acked), fake.Requests())
+				t.Errorf("%d states, %v: the test proves nothing", len(h.acked), fake.Requests())
 			}
 			t.Logf("%d commits, %d kills, %d lost state directories, %d restores of %d states; requests %v", h.commits, h.kills,
 				h.lost, h.restores, len(h.acked), fake.Requests())
@@ -196,26 +196,26 @@ func TestProviders_S31(t *testing.T) {
 	}
 }
 
-// turn is one life of sqlwatch.
+// turn is one run of sqlwatch, and how it ends.
 func (h *history) turn(harm int) {
 	h.t.Helper()
 	h.start()
 	for range 2 + h.rnd.IntN(2) {
 		h.commit(20)
 		h.sync()
-		h.say("later 31s") // a window of compaction is over
+		h.say("later 31s") // a compaction window has ended
 	}
 	if h.rnd.IntN(2) == 0 {
 		h.want(h.say("snapshot"), "done")
 	}
 	h.wantState(h.last, h.acked[h.last])
-	h.commit(20) // of which nobody has said that it is durable
+	h.commit(20) // not acknowledged as durable
 	switch harm {
 	case 0:
 		h.end(syscall.SIGTERM)
 	case 1:
 		h.end(syscall.SIGKILL)
-	case 2: // in the middle of an upload, or what comes after
+	case 2: // in the middle of an upload or just after it
 		if _, err := fmt.Fprintln(h.stdin, "sync"); err != nil {
 			h.t.Fatal(err)
 		}
@@ -229,10 +229,10 @@ func (h *history) turn(harm int) {
 		}
 		h.lost++
 	}
-	h.commit(5) // while nobody looks
+	h.commit(5) // while sqlwatch is not running
 }
 
-// commit makes the application commit up to so many times.
+// commit makes the application commit up to most times.
 func (h *history) commit(most int) {
 	h.t.Helper()
 	n := 1 + h.rnd.IntN(most)
@@ -273,7 +273,7 @@ func (h *history) start() {
 	})
 }
 
-// end ends it, by SIGTERM as its own end of input would.
+// end ends the process: with a signal or, for SIGTERM, in order, by closing its input.
 func (h *history) end(s syscall.Signal) {
 	h.t.Helper()
 	if s == syscall.SIGTERM {
@@ -287,18 +287,18 @@ func (h *history) end(s syscall.Signal) {
 	if killed {
 		h.kills++
 	} else if err != nil {
-		h.t.Fatalf("it ended by itself: %v", err)
+		h.t.Fatalf("the process ended by itself: %v", err)
 	}
 }
 
-// say tells the process what to do and returns its answer.
+// say sends the process a command and returns its answer.
 func (h *history) say(what string) string {
 	h.t.Helper()
 	if _, err := fmt.Fprintln(h.stdin, what); err != nil {
 		h.t.Fatal(err)
 	}
 	if !h.lines.Scan() {
-		h.t.Fatalf("%s: it has ended: %v", what, h.lines.Err())
+		h.t.Fatalf("%s: the process has ended: %v", what, h.lines.Err())
 	}
 	return h.lines.Text()
 }
@@ -306,7 +306,7 @@ func (h *history) say(what string) string {
 func (h *history) want(got, want string) {
 	h.t.Helper()
 	if got != want {
-		h.t.Errorf("it says %q, want %q", got, want)
+		h.t.Errorf("it answers %q, want %q", got, want)
 	}
 }
 
@@ -330,7 +330,7 @@ func (h *history) sync() {
 	}
 }
 
-// wantState demands that a restored state is what it was.
+// wantState checks that the restored state is what it was when it was acknowledged.
 func (h *history) wantState(txid ltx.TXID, want string) {
 	h.t.Helper()
 	h.restores++

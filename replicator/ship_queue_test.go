@@ -11,9 +11,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_S36_queued: while other databases are read from end to end, a new one waits, reports that,
-// and is read as soon as its turn comes. A shutdown meanwhile does not wait for that, and a database
-// that leaves keeps no place.
+// TestShip_S36_queued: while other databases are read from end to end, a new one waits, reports
+// that, and is read as soon as its turn comes. A shutdown does not wait for its turn, and a
+// database whose files were closed keeps no place.
 func TestShip_S36_queued(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -31,7 +31,7 @@ func TestShip_S36_queued(t *testing.T) {
 	}
 	h.start()
 	h.eventually("it waits", waits)
-	h.eventually("how far its replica is behind is told", func() bool {
+	h.eventually("its replica's lag is reported", func() bool {
 		other.Advance()
 		s := h.r.Replicas()[0]
 		return s.LagSeconds > 0 && s.CaughtUp.IsZero()
@@ -60,9 +60,9 @@ func TestShip_S36_queued(t *testing.T) {
 	h.synced()
 	wantRestored(t, st, path)
 	if _, err := h.r.Captured(); err != nil {
-		t.Errorf("once it was read: %v", err)
+		t.Errorf("Captured, once it was read: %v", err)
 	}
 	if !other.Begin(1, true) {
-		t.Error("it has kept its place")
+		t.Error("it still has its place in the queue")
 	}
 }

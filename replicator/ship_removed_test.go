@@ -19,7 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// keysOf lists what is stored, in order.
+// keysOf returns the keys in the store, in order.
 func keysOf(t *testing.T, st store.Store) (keys []string) {
 	t.Helper()
 	for object, err := range st.List(t.Context(), "", "") {
@@ -31,8 +31,8 @@ func keysOf(t *testing.T, st store.Store) (keys []string) {
 	return keys
 }
 
-// TestShip_S16_removed: somebody removes files that the newest state of an idle database needs. A
-// sync does not succeed before that state is in the replica again.
+// TestShip_S16_removed: files that the newest state of an idle database needs are removed. A sync
+// does not succeed until that state is in the replica again.
 func TestShip_S16_removed(t *testing.T) {
 	t.Parallel()
 	prefixed := func(prefix string) func(t *testing.T, st store.Store) {
@@ -98,7 +98,8 @@ func TestShip_S16_removed(t *testing.T) {
 	}
 }
 
-// removed removes files; dir is a directory that it removes with everything in it, "" for none.
+// removed checks that a sync repairs a replica after harm. If harm removes the whole directory of
+// the replica, dir is its path, otherwise "".
 func removed(t *testing.T, st store.Store, dir string, release bool, harm func(t *testing.T, st store.Store)) {
 	t.Helper()
 	path, w := database(t)
@@ -114,7 +115,7 @@ func removed(t *testing.T, st store.Store, dir string, release bool, harm func(t
 		})
 	}
 	harm(t, st)
-	if err := h.sync(); errors.Is(err, store.ErrMisplaced) { // perhaps it is not mounted
+	if err := h.sync(); errors.Is(err, store.ErrMisplaced) { // the directory may just not be mounted
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -127,13 +128,13 @@ func removed(t *testing.T, st store.Store, dir string, release bool, harm func(t
 	h.synced()
 	wantRestored(t, st, path)
 	h.halt()
-	h.begin() // it is still ours
+	h.begin() // the replica is still ours
 	w.commit(2)
 	h.synced()
 	wantRestored(t, st, path)
 }
 
-// TestShip_S16_removedCosts: how many requests a sync sends if there is nothing to store.
+// TestShip_S16_removedCosts: a sync that has nothing to store sends two requests.
 func TestShip_S16_removedCosts(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -145,7 +146,7 @@ func TestShip_S16_removedCosts(t *testing.T) {
 		h.synced()
 	}
 	least := 100
-	for range 5 { // the lease, or a lane, may ask for something in the meantime
+	for range 5 { // the lease or maintenance may send requests in the meantime
 		before := requestsOf(st)
 		h.synced()
 		least = min(least, requestsOf(st)-before)
@@ -205,7 +206,7 @@ func TestShip_S16_removedIdle_directory(t *testing.T) {
 	h.synced()
 	for _, harm := range []func() error{
 		func() error { return os.RemoveAll(filepath.Join(dir, "ltx")) },
-		func() error { // all in it, and the directory stays
+		func() error { // removes everything in the directory, but not the directory itself
 			return errors.Join(os.RemoveAll(filepath.Join(dir, "ltx")), os.RemoveAll(filepath.Join(dir, "sqlwatch")))
 		},
 	} {
@@ -213,7 +214,7 @@ func TestShip_S16_removedIdle_directory(t *testing.T) {
 			t.Fatal(err)
 		}
 		passed := 0 // seconds
-		h.eventually("it is stored anew", func() bool {
+		h.eventually("everything is stored again", func() bool {
 			if passed < 30 {
 				passed++
 				h.skew.Add(int64(time.Second))
@@ -226,8 +227,8 @@ func TestShip_S16_removedIdle_directory(t *testing.T) {
 	}
 }
 
-// TestShip_S16_removedTwoLooks: the hourly check finds the newest file gone while a sync checks too.
-// The sync does not succeed on the strength of a state without that file.
+// TestShip_S16_removedTwoLooks: the hourly check finds the newest file gone while a sync checks
+// too. The sync does not succeed because of an older state that it saw without that file.
 func TestShip_S16_removedTwoLooks(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -238,14 +239,14 @@ func TestShip_S16_removedTwoLooks(t *testing.T) {
 	st.Decide = func(op, key string, _ int) storetest.Fault {
 		switch {
 		case op == "put" && strings.HasPrefix(key, "0009/") && syncing.Load() && !returned.Load():
-			return storetest.NotStored // what is stored in its place takes a while
+			return storetest.NotStored // the snapshot that replaces the file is delayed
 		case op == "get" && strings.HasPrefix(key, "0009/") && syncing.CompareAndSwap(false, true):
 			keys := slices.DeleteFunc(m.Keys(), func(k string) bool { return !strings.HasPrefix(k, "0000/") })
 			if err := m.Delete(context.Background(), keys[len(keys)-1]); err != nil {
 				t.Error(err)
 			}
 			h.skew.Add(int64(2 * time.Hour))
-			h.eventually("the other look has found it", func() bool {
+			h.eventually("the hourly check has found it", func() bool {
 				h.skew.Add(int64(time.Second))
 				h.r.Wake()
 				s := h.r.Replicas()[0]
@@ -271,7 +272,7 @@ func TestShip_S16_removedTwoLooks(t *testing.T) {
 	returned.Store(false)
 	syncing.Store(false)
 	go func() {
-		time.Sleep(time.Second) // the sync that is right waits for the snapshot
+		time.Sleep(time.Second) // a correct sync waits for the snapshot
 		returned.Store(true)
 	}()
 	h.synced()

@@ -115,7 +115,7 @@ func TestShip_R16(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := os.ReadFile(path) // nobody of this process is connected any more
+			want, err := os.ReadFile(path) // this process has no connection to it any more
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%d bytes restored, %d are there, equal %v; %v", len(got), len(want), bytes.Equal(got, want), err)
 			}

@@ -26,7 +26,7 @@ func bucket(t *testing.T, url, prefix string) *s3.Store {
 	return bucketOf(t, url, prefix, 500*time.Millisecond, 5*time.Second)
 }
 
-// bucketOf returns a store whose requests may take that long.
+// bucketOf is bucket with other timeouts: a request may stall, and take altogether, that long.
 func bucketOf(t *testing.T, url, prefix string, stall, deadline time.Duration) *s3.Store {
 	t.Helper()
 	st, err := s3.New(t.Context(), s3.Config{
@@ -40,8 +40,8 @@ func bucketOf(t *testing.T, url, prefix string, stall, deadline time.Duration) *
 	return st
 }
 
-// TestShip_S3 ships to a real server through a proxy that breaks a quarter of
-// all requests in every way, while the application writes.
+// TestShip_S3 ships to a real server through a proxy that breaks a quarter of all requests, in
+// every way it can, while the application writes.
 func TestShip_S3(t *testing.T) {
 	t.Parallel()
 	server := s3test.Start(t)
@@ -86,12 +86,12 @@ func TestShip_S3(t *testing.T) {
 	litestreamRestores(t, server, "app", path)
 }
 
-// litestreamRestores lets Litestream restore the prefix, where it is installed.
+// litestreamRestores restores the prefix with Litestream, if that is installed.
 func litestreamRestores(t *testing.T, server *s3test.Server, prefix, path string) {
 	t.Helper()
 	program, err := exec.LookPath("litestream")
 	if err != nil {
-		t.Log("litestream is not installed: that it restores our replicas was not checked in this run")
+		t.Log("litestream is not installed: whether it restores our replicas was not checked in this run")
 		return
 	}
 	out := filepath.Join(t.TempDir(), "litestream.db")
@@ -109,7 +109,7 @@ func litestreamRestores(t *testing.T, server *s3test.Server, prefix, path string
 	}
 }
 
-// TestShip_S3_rate: sync_every decides the PUT rate, and an idle database sends nothing.
+// TestShip_S3_rate: sync_every limits the rate of PUTs, and an idle database causes no requests.
 func TestShip_S3_rate(t *testing.T) {
 	t.Parallel()
 	server := s3test.Start(t)
@@ -138,7 +138,8 @@ func TestShip_S3_rate(t *testing.T) {
 	}
 }
 
-// TestShip_P3_shutdownOnADeadLink ends within its deadline although nothing answers.
+// TestShip_P3_shutdownOnADeadLink: a shutdown ends within its deadline although the store does not
+// answer.
 func TestShip_P3_shutdownOnADeadLink(t *testing.T) {
 	t.Parallel()
 	server := s3test.Start(t)
@@ -162,17 +163,18 @@ func TestShip_P3_shutdownOnADeadLink(t *testing.T) {
 
 var _ store.Store = (*s3.Store)(nil)
 
-// TestShip_S2_twoHours: the store is unreachable for two hours (of the test's clock) while the
+// TestShip_S2_twoHours: the store is unreachable for two hours, by the test's clock, while the
 // application writes more than the spool may hold. Capture releases the WAL and says why, so that
-// the application can keep the WAL small again. Afterwards the replica gets the difference,
-// without a second snapshot, and equals the database.
+// the application can keep the WAL small again. Afterwards the replica gets the difference, without
+// a second snapshot, and equals the database.
 func TestShip_S2_twoHours(t *testing.T) {
 	t.Parallel()
 	server := s3test.Start(t)
 	proxy := s3test.NewProxy(t, server.URL)
 	path, w := database(t)
 	st := bucket(t, server.URL, "app")
-	// The store refuses at once: a machine on which nothing moves for a second is no fault here.
+	// The proxy refuses requests at once, so long timeouts cost nothing, and a busy machine that
+	// stalls for a second does not count as a fault.
 	h := newHost(t, path, replica("s3.main", bucketOf(t, proxy.URL, "app", 20*time.Second, time.Minute)))
 	h.options.Metrics = replicator.NewMetrics()
 	h.options.Capture.SpoolLimit = 1_000_000
@@ -188,13 +190,13 @@ func TestShip_S2_twoHours(t *testing.T) {
 		}
 		before := h.r.Replicas()[0].PendingBytes
 		w.commit(100)
-		h.eventually("capture, or that it lets go", func() bool {
+		h.eventually("more is captured, or the WAL is released", func() bool {
 			h.r.Wake()
 			return h.r.Replicas()[0].PendingBytes > before || lost() > 0
 		})
 		h.skew.Add(int64(time.Minute))
 	}
-	h.eventually("capture has let go, which is counted a little before", func() bool {
+	h.eventually("capture has released the WAL, which is counted a little earlier", func() bool {
 		_, err := h.r.Captured()
 		return errors.Is(err, capture.ErrSpoolFull)
 	})
@@ -206,22 +208,23 @@ func TestShip_S2_twoHours(t *testing.T) {
 		return info.Size()
 	}
 	wal := size()
-	// What one batch is beyond the limit, and a comparison, where no look came in time.
+	// The spool may exceed its limit by one batch, and by a comparison if no poll came in time.
 	if pending := h.r.Replicas()[0].PendingBytes; pending > 4*h.options.Capture.SpoolLimit {
-		t.Errorf("%d bytes wait in a spool that may have %d", pending, h.options.Capture.SpoolLimit)
+		t.Errorf("%d bytes wait in a spool with a limit of %d", pending, h.options.Capture.SpoolLimit)
 	}
 	for range 20 { // some 60 MB of frames
 		w.commit(300)
 		h.r.Wake()
 	}
 	h.skew.Store(int64(max(2*time.Hour, time.Duration(h.skew.Load()))))
-	// The application's first checkpoint after that is still behind us: the WAL is begun anew a few commits later.
+	// The WAL does not restart at once: the application first has to complete a checkpoint, some
+	// commits later.
 	if after := size(); after > max(wal+1_000_000, 8_000_000) {
-		t.Errorf("the application's WAL, which it checkpoints at 4 MB, grew from %d to %d bytes after capture had let go",
+		t.Errorf("the application's WAL, which it checkpoints at 4 MB, grew from %d to %d bytes after capture released it",
 			wal, after)
 	}
 	if s := h.r.Replicas()[0]; s.Healthy || s.LagSeconds < 3600 {
-		t.Errorf("two hours into the outage the replica is said to be well: %+v", s)
+		t.Errorf("two hours into the outage the replica counts as healthy: %+v", s)
 	}
 	proxy.Break(nil)
 	h.eventually("recovery", func() bool { return h.sync() == nil })
@@ -235,7 +238,7 @@ func TestShip_S2_twoHours(t *testing.T) {
 		}
 		snapshots++
 	}
-	// The difference is more than the spool holds: it may fill it once more.
+	// The difference may be more than the spool holds, and fill it once more.
 	if n := lost(); n < 1 || n > 2 || snapshots != 1 {
 		t.Errorf("%v times spool_full and %d snapshots, want one or two, and one", n, snapshots)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestShip_I9_snapshotOvertakes: a snapshot is stored while earlier commits still wait in the spool.
-// Each of them becomes restorable all the same, also after a restart.
+// TestShip_I9_snapshotOvertakes: a snapshot is stored while earlier commits still wait in the
+// spool. Each of them becomes restorable nevertheless, even after a restart.
 func TestShip_I9_snapshotOvertakes(t *testing.T) {
 	t.Parallel()
 	for _, restart := range []bool{false, true} {
@@ -53,10 +53,10 @@ func TestShip_I9_snapshotOvertakes(t *testing.T) {
 			h.eventually("sync", func() bool { return h.sync() == nil })
 			last := wantRestored(t, m, path).TXID
 			if last < first+4 {
-				t.Fatalf("txids %d to %d: that is no test", first, last)
+				t.Fatalf("txids %d to %d: the test proves nothing", first, last)
 			}
 			var gap *catalog.GapError
-			for txid := first; txid <= last; txid++ { // segments that waited together are one file: a state, no gap
+			for txid := first; txid <= last; txid++ { // not every txid is a state, but none is in a gap
 				if _, err := catalog.MakePlan(t.Context(), m, catalog.Target{TXID: txid}); errors.As(err, &gap) {
 					t.Errorf("txid %d: %v", txid, err)
 				}

@@ -45,16 +45,16 @@ func TestShip(t *testing.T) {
 		h.synced()
 		wantRestored(t, st, path)
 	}
-	// I11: quiet when idle, and fresh all the same.
+	// I11: no requests when idle, and caught up nevertheless.
 	h.eventually("quiet", func() bool {
 		return !slices.ContainsFunc(h.r.Replicas(), func(s replicator.ReplicaStatus) bool { return s.LagSeconds > 0 })
 	})
 	h.wantIdle(func() string { return fmt.Sprint(st.Requests()) })
-	// P3: what was not synced goes out at the end.
+	// P3: what was not synced is stored during the shutdown.
 	w.commit(5)
 	h.halt()
 	last := wantRestored(t, st, path)
-	// A restart continues where it was: no snapshot, no diff.
+	// A restart continues from the position before, without a snapshot or a comparison.
 	snapshots := count(st.Keys(), "0009/")
 	h.begin()
 	w.commit(5)
@@ -100,7 +100,7 @@ func TestShip_S2_outage(t *testing.T) {
 	w.commit(30)
 	h.eventually("b is up to date", func() bool { return status(1).LagSeconds == 0 && status(1).TXID > 1 })
 	if s := status(0); s.Healthy || s.Err == "" {
-		t.Errorf("I8: a is away, its status says %+v", s)
+		t.Errorf("I8: a is unreachable, and its status is %+v", s)
 	}
 	bDown.Store(true)
 	for range 5 {
@@ -146,7 +146,7 @@ func TestShip_S2_spoolFull(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// downReplica is a host with two replicas and little spool: a works, b is down.
+// downReplica is a host with two replicas and a small spool: a works, b is down.
 type downReplica struct {
 	*host
 	w    *writer
@@ -171,7 +171,7 @@ func newDownReplica(t *testing.T) *downReplica {
 	return d
 }
 
-// awaitA returns when a has everything.
+// awaitA waits until a has everything.
 func (d *downReplica) awaitA() {
 	d.eventually("a is up to date", func() bool {
 		d.r.Wake()
@@ -191,13 +191,13 @@ func TestShip_S2_hopeless(t *testing.T) {
 		d.awaitA()
 	}
 	if s := h.r.Replicas()[1]; s.Healthy || s.LagSeconds == 0 {
-		t.Errorf("b is away: %+v", s)
+		t.Errorf("b is unreachable, and its status is %+v", s)
 	}
 	d.down.Store(false)
 	h.eventually("b is back", func() bool { return h.sync() == nil })
 	wantRestored(t, d.a, d.path)
 	wantRestored(t, d.b, d.path)
-	// While the snapshot is on its way the spool may release what follows it.
+	// While the snapshot is being uploaded the spool may release segments that follow it.
 	if n := count(d.b.Keys(), "0009/"); n != 2 && n != 3 {
 		t.Errorf("b has %d snapshots, want a second one", n)
 	}
@@ -206,8 +206,8 @@ func TestShip_S2_hopeless(t *testing.T) {
 	}
 }
 
-// TestShip_S2_nothingLeft: the spool released all that a failing replica lacks, and
-// the application commits no more: it gets a snapshot nevertheless.
+// TestShip_S2_nothingLeft: the spool has released everything that a failing replica lacks, and the
+// application no longer commits. The replica gets a snapshot nevertheless.
 func TestShip_S2_nothingLeft(t *testing.T) {
 	t.Parallel()
 	d := newDownReplica(t)
@@ -251,7 +251,7 @@ func TestShip_syncBeforeItIsKnown(t *testing.T) {
 		h.eventually("the store is asked", asked.Load)
 		synced := make(chan error, 1)
 		go func() { synced <- h.sync() }()
-		<-time.After(200 * time.Millisecond) // for the sync to begin to wait; if it has not, nothing is proven
+		<-time.After(200 * time.Millisecond) // time for the sync to begin; otherwise nothing is proven
 		close(answer)
 		if err := <-synced; err != nil {
 			t.Errorf("sync: %v", err)
@@ -260,8 +260,8 @@ func TestShip_syncBeforeItIsKnown(t *testing.T) {
 	}
 }
 
-// TestShip_S16_missingFile: somebody removed a file before it was compacted. The newest state
-// becomes restorable again, and maintenance continues.
+// TestShip_S16_missingFile: a file is removed before it was compacted. The newest state becomes
+// restorable again, and maintenance continues.
 func TestShip_S16_missingFile(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -279,7 +279,7 @@ func TestShip_S16_missingFile(t *testing.T) {
 	}
 	h.unkeep()
 	h.eventually("a second snapshot", func() bool {
-		h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
+		h.skew.Add(int64(10 * time.Second)) // eventually beyond the end of the window
 		w.commit(1)
 		return h.sync() == nil && count(st.Keys(), "0009/") > 1
 	})
@@ -310,7 +310,8 @@ func TestShip_S13_noConditions(t *testing.T) {
 	wantRestored(t, st, path)
 }
 
-// TestShip_D4_replaced: another file at the path is captured once its owner has opened it.
+// TestShip_D4_replaced: another file at the database's path is captured once its files were opened
+// again.
 func TestShip_D4_replaced(t *testing.T) {
 	t.Parallel()
 	path, _ := database(t)
@@ -330,7 +331,8 @@ func TestShip_D4_replaced(t *testing.T) {
 	h.openFiles()
 	h.eventually("capture of the new file", func() bool { return h.sync() == nil })
 	wantRestored(t, st, path)
-	// A look that falls between the removal of the side files and the rename counts that.
+	// A step between the removal of the side files and the rename counts a discontinuity of the
+	// wal-index instead.
 	n := h.metric("sqlwatch_replica_discontinuities_total", "replaced") +
 		h.metric("sqlwatch_replica_discontinuities_total", "wal_index")
 	if n < 1 {
@@ -362,8 +364,8 @@ func (h *host) metric(name, label string) (sum float64) {
 	return sum
 }
 
-// TestShip_fileReplica: the directory of a new replica is made; when it disappears, uploads stop,
-// and a replica in a new directory in its place begins with a snapshot.
+// TestShip_fileReplica: the directory of a new replica is created. When it disappears, uploads
+// stop; when an empty directory is put in its place, the replica there begins with a snapshot.
 func TestShip_fileReplica(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -384,14 +386,14 @@ func TestShip_fileReplica(t *testing.T) {
 	}
 	w.commit(3)
 	if err := h.sync(); !errors.Is(err, store.ErrMisplaced) || !strings.Contains(err.Error(), dir) {
-		t.Fatalf("sync to a directory that was renamed away: %v, want ErrMisplaced and its name", err)
+		t.Fatalf("sync to a directory that was renamed: %v, want ErrMisplaced and its name", err)
 	}
 	h.eventually("failures are counted", func() bool {
 		return h.metric("sqlwatch_replica_operation_failures_total",
 			"misplaced") > 0
 	})
 	if _, err := os.Stat(dir); err == nil {
-		t.Fatalf("%s was made again", dir)
+		t.Fatalf("%s was created again", dir)
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -399,7 +401,7 @@ func TestShip_fileReplica(t *testing.T) {
 	w.commit(3)
 	h.eventually("uploads to the new directory", func() bool { return h.sync() == nil })
 	wantRestored(t, st, path)
-	// And when it is back it continues where it was.
+	// When the first directory is back, the replica continues there.
 	if err := errors.Join(os.Rename(dir, dir+".second"), os.Rename(dir+".away", dir)); err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +413,8 @@ func TestShip_fileReplica(t *testing.T) {
 	}
 }
 
-// TestMetrics: every promised name is there, and counters move with the store's requests.
+// TestMetrics: the metrics of replicas and drills are exported, and counters follow the store's
+// requests.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -428,9 +431,9 @@ func TestMetrics(t *testing.T) {
 	w.commit(3)
 	h.synced()
 	if s := h.r.Status()[0]; s.MonthlyUSD != nil {
-		t.Errorf("a month costs %v, said after moments", *s.MonthlyUSD)
+		t.Errorf("the cost of a month is %v, although the replica was only just started", *s.MonthlyUSD)
 	}
-	h.skew.Store(int64(2 * time.Hour)) // for which one PUT and one LIST were counted
+	h.skew.Store(int64(2 * time.Hour)) // one PUT and one LIST were counted for that time
 	if s := h.r.Status()[0]; s.MonthlyUSD == nil || *s.MonthlyUSD < 3000 || *s.MonthlyUSD > 3601 {
 		t.Errorf("a month costs %+v, want nearly 3600 $", s)
 	}
@@ -476,7 +479,8 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s at %v after the first upload of the whole database", name, at)
 		}
 	}
-	// A restart learns it from the replica, and what is configured stays exported.
+	// A restarted process learns the time from the replica, and metrics of the configuration stay
+	// exported.
 	snapshot := h.metric("sqlwatch_replica_snapshot_last_success_timestamp_seconds", "memory.a")
 	h.halt()
 	h.metric("sqlwatch_replica_caught_up_timestamp_seconds", "memory.a")
@@ -491,7 +495,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestShip_S5_everyWriteTwoWays: a third of all writes fail, half of these although they were applied.
+// TestShip_S5_everyWriteTwoWays: a third of all writes fail, half of these after they were applied.
 func TestShip_S5_everyWriteTwoWays(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -527,7 +531,7 @@ func TestShip_S5_everyWriteTwoWays(t *testing.T) {
 	}
 	for _, s := range h.r.Replicas() {
 		if strings.Contains(s.Err, "other bytes") {
-			t.Errorf("took itself for another writer: %+v", s)
+			t.Errorf("a repeated write was taken for another writer's: %+v", s)
 		}
 	}
 }
@@ -550,12 +554,12 @@ func TestShip_P12_stateLost(t *testing.T) {
 	h.begin()
 	after := wantRestored(t, st, path)
 	if after.TXID != before.TXID+1 || count(st.Keys(), "0009/") != 1 {
-		t.Errorf("txid %d after %d, keys %q: want one diff", after.TXID, before.TXID, st.Keys())
+		t.Errorf("txid %d after %d, keys %q: want one comparison", after.TXID, before.TXID, st.Keys())
 	}
 }
 
-// TestShip_C5_foreign: files of another program are refused until adopted; then
-// their history continues.
+// TestShip_C5_foreign: a replica of another program is refused until it is adopted; then its
+// history continues.
 func TestShip_C5_foreign(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -563,7 +567,7 @@ func TestShip_C5_foreign(t *testing.T) {
 	h := newHost(t, path, replica("memory.a", st))
 	h.begin()
 	h.halt()
-	// What is left without our objects is as another program would have written it.
+	// Without our own objects the replica looks as if another program had written it.
 	if err := st.Delete(t.Context(), "sqlwatch/lease", "sqlwatch/lineage"); err != nil {
 		t.Fatal(err)
 	}
@@ -610,7 +614,7 @@ func TestShip_C2_C3_twoWriters(t *testing.T) {
 	b.owner, b.boot = "host-b", "another"
 	b.start()
 	b.refused(lineage.Foreign, "host-a")
-	b.skew.Store(int64(time.Hour)) // long after a's lease
+	b.skew.Store(int64(time.Hour)) // long after a's lease has expired
 	wb.commit(99)
 	if err := b.sync(); !errors.Is(err, custody.ErrForeign) {
 		t.Fatalf("sync of another database: %v, want ErrForeign", err)
@@ -644,8 +648,8 @@ func TestShip_C2_C3_twoWriters(t *testing.T) {
 	}
 }
 
-// TestShip_compaction: windows are merged, read back, and retention removes
-// what no promised restore needs, while the clock runs through two days.
+// TestShip_compaction: while the clock runs through two days, windows are merged and read back, and
+// retention deletes files that no promised restore needs.
 func TestShip_compaction(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -701,7 +705,7 @@ func TestShip_S16_corrupt(t *testing.T) {
 	if err := h.r.VerifyNow(t.Context()); err == nil {
 		t.Error("a drill over a gap succeeded")
 	}
-	h.eventually("made good", func() bool { return h.r.VerifyNow(t.Context()) == nil })
+	h.eventually("a drill succeeds again", func() bool { return h.r.VerifyNow(t.Context()) == nil })
 	wantRestored(t, st, path)
 }
 

@@ -55,14 +55,14 @@ func TestShip_S2_slowBesideDead(t *testing.T) {
 	h.eventually("capture continues", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_ = h.r.SyncNow(ctx) // which the dead one lets nobody end
+		_ = h.r.SyncNow(ctx) // cannot succeed while the other replica is unreachable
 		s := h.r.Replicas()[0]
 		return s.LagSeconds == 0 && s.PendingBytes == 0
 	})
 	wantRestored(t, st, path)
 }
 
-// captured are the keys of level 0.
+// captured returns the keys of level 0.
 func captured(st *storetest.Memory) []string {
 	return slices.DeleteFunc(st.Keys(), func(k string) bool { return !strings.HasPrefix(k, "0000/") })
 }
@@ -100,7 +100,7 @@ func TestShip_S16_corruptFile(t *testing.T) {
 			}
 			before, behind, over := false, false, false
 			h.eventually("compaction on both sides", func() bool {
-				h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
+				h.skew.Add(int64(10 * time.Second)) // eventually beyond the end of the window
 				w.commit(1)
 				if h.sync() != nil {
 					return false
@@ -128,15 +128,15 @@ func TestShip_S16_corruptFile(t *testing.T) {
 	}
 }
 
-// TestShip_S16_corruptOutput: a merged file reads back corrupt. It is made again, and until then
-// nothing relies on it.
+// TestShip_S16_corruptOutput: a merged file reads back corrupt. It is made again, and nothing
+// relies on it until then.
 func TestShip_S16_corruptOutput(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	st := storetest.NewMemory().Enforce(t)
 	var victim atomic.Pointer[string]
 	h := newHost(t, path, replica("memory.a", storetest.NewFaulty(st, func(op, key string, _ int) storetest.Fault {
-		if op == "get" && strings.HasPrefix(key, "0001/") && victim.CompareAndSwap(nil, &key) { // stored, not read back yet
+		if op == "get" && strings.HasPrefix(key, "0001/") && victim.CompareAndSwap(nil, &key) { // not read back yet
 			st.Tamper(key, func(data []byte) []byte { data[len(data)/2] ^= 1; return data })
 		}
 		return storetest.None
@@ -149,7 +149,7 @@ func TestShip_S16_corruptOutput(t *testing.T) {
 	})
 	h.eventually("the corrupt file is made again", func() bool { return whole(t, st, *victim.Load()) })
 	if n := count(st.Keys(), "0009/"); n != 1 {
-		t.Errorf("%d snapshots because of a file of which all inputs are there", n)
+		t.Errorf("%d snapshots because of a file whose inputs all exist", n)
 	}
 	if err := h.r.VerifyNow(t.Context()); err != nil {
 		t.Error(err)
@@ -171,8 +171,8 @@ func whole(t *testing.T, st store.Store, key string) bool {
 	return hex.EncodeToString(sha.Sum(nil)) == object.Metadata[store.MetaSHA256]
 }
 
-// TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and so are the times of
-// captured batches. Snapshots and compaction continue by the present clock.
+// TestShip_P8_clockWasAhead: the clock was ten years ahead for a while, and so are the times of the
+// batches captured then. Snapshots and compaction continue by the present clock.
 func TestShip_P8_clockWasAhead(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -195,12 +195,12 @@ func TestShip_P8_clockWasAhead(t *testing.T) {
 			count(st.Keys(), "0002/") > 0
 	})
 	if s := h.r.Replicas()[0]; s.LastSnapshot.After(h.clock()) {
-		t.Errorf("the last snapshot is of %v", s.LastSnapshot)
+		t.Errorf("the last snapshot is from %v", s.LastSnapshot)
 	}
 	wantRestored(t, st, path)
 }
 
-// TestShip_P1_scratch: temporary files that a killed process left are removed; those in use are
+// TestShip_P1_scratch: temporary files that a killed process left are removed; files in use are
 // not.
 func TestShip_P1_scratch(t *testing.T) {
 	t.Parallel()
@@ -229,9 +229,8 @@ func TestShip_P1_scratch(t *testing.T) {
 	}
 }
 
-// TestShip_S16_keptFile: files that were uploaded a moment ago are merged from this machine: only
-// outputs are read from the store, and an input that somebody removed there meanwhile does no
-// harm.
+// TestShip_S16_keptFile: recently uploaded files are merged from their local copies. Only outputs
+// are read from the store, and an input that was removed from the store meanwhile does no harm.
 func TestShip_S16_keptFile(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -250,18 +249,18 @@ func TestShip_S16_keptFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.eventually("level 1", func() bool {
-		h.skew.Add(int64(10 * time.Second)) // beyond the window's end, at some time
+		h.skew.Add(int64(10 * time.Second)) // eventually beyond the end of the window
 		w.commit(1)
 		return count(st.Keys(), "0001/") > 0
 	})
 	if n := read.Load() - before; n > 0 {
 		t.Errorf("%d files of level 0 were read again", n)
 	}
-	if err := h.sync(); err != nil { // asks for the newest of them
+	if err := h.sync(); err != nil { // checks that the newest one exists
 		t.Fatal(err)
 	}
 	wantRestored(t, st, path)
 	if n := count(st.Keys(), "0009/"); n != 1 {
-		t.Errorf("%d snapshots although the file was at hand", n)
+		t.Errorf("%d snapshots although there was a local copy of the file", n)
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// failing is a store in memory whose calls of one kind, or all, fail while off is set.
+// failing returns a store in memory whose calls of one kind, or all if kind is "", fail while off
+// is set.
 func failing(t *testing.T, off *atomic.Bool, kind string) (*storetest.Memory, *storetest.Faulty) {
 	m := storetest.NewMemory().Enforce(t)
 	return m, storetest.NewFaulty(m, func(op, _ string, _ int) storetest.Fault {
@@ -24,8 +25,9 @@ func failing(t *testing.T, off *atomic.Bool, kind string) (*storetest.Memory, *s
 	})
 }
 
-// Capture starts over without its state while the store is unreachable, in a process that had
-// examined the replica: no sync succeeds without the store, and later files join correctly.
+// TestShip_P12_stateLostInProcess: capture starts over without its state while the store is
+// unreachable, in a process that has examined the replica before. No sync succeeds without the
+// store, and later files join the replica correctly.
 func TestShip_P12_stateLostInProcess(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -60,13 +62,13 @@ func TestShip_P12_stateLostInProcess(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// A segment that somebody removed from the spool is replaced by a snapshot. One snapshot is enough,
-// even if later segments wait behind the missing one.
+// TestShip_S26_segmentGone: a segment that was removed from the spool is replaced by a snapshot.
+// One snapshot is enough, even if later segments wait behind the missing one.
 func TestShip_S26_segmentGone(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
 	var away atomic.Bool
-	store, err := file.New(filepath.Join(t.TempDir(), "copy")) // opens a body before it looks at the context
+	store, err := file.New(filepath.Join(t.TempDir(), "copy")) // this store opens a body before it checks the context
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +102,8 @@ func TestShip_S26_segmentGone(t *testing.T) {
 	wantRestored(t, store, path)
 }
 
-// A replica whose every upload fails does not count as healthy between two attempts.
+// TestShip_S1_failingUploadsAreNoHealth: a replica of which every upload fails does not count as
+// healthy between two attempts.
 func TestShip_S1_failingUploadsAreNoHealth(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

@@ -15,8 +15,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestNeeded: a full copy is needed because of the amount of changes, the last one's age, or missing
-// files, but not because something was uploaded during the check.
+// TestNeeded: a full copy is needed because of the amount of changes, the age of the last one, or
+// missing files, but not because something was uploaded during the check.
 func TestNeeded(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
@@ -58,7 +58,7 @@ func TestNeeded(t *testing.T) {
 	p.Advance(put(0, 2, 2, 100), now, now, false)
 	want("little changed", false)
 	seen := 0
-	meanwhile = func() { // after the listing that would have shown it
+	meanwhile = func() { // after the listing in which the file would have been
 		seen++
 		p.Advance(store.LTXFile{MinTXID: 3, MaxTXID: 3}, now, now, false)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// A state directory that cannot be used stops everything, and is reported as the reason why commits
-// are not captured.
+// TestRun_StateDirectoryIsNone: if the state directory cannot be used, Run fails, and that is
+// reported as the reason why commits are not captured.
 func TestRun_StateDirectoryIsNone(t *testing.T) {
 	t.Parallel()
 	state := filepath.Join(t.TempDir(), "state")
@@ -30,14 +30,15 @@ func TestRun_StateDirectoryIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := r.Run(t.Context()); err == nil {
-		t.Fatal("it ran without a state directory")
+		t.Fatal("Run succeeded without a state directory")
 	}
 	if _, err := r.Captured(); err == nil || !strings.Contains(err.Error(), state) {
-		t.Errorf("of what keeps commits from being captured it says: %v", err)
+		t.Errorf("Captured: %v, want an error that names the state directory", err)
 	}
 }
 
-// A full file system of the state directory is reported as such, and no replica is blamed.
+// TestRun_StateDirectoryWithoutRoom: if the file system of the state directory is full, that is
+// reported as such.
 func TestRun_StateDirectoryWithoutRoom(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -56,8 +57,8 @@ func TestRun_StateDirectoryWithoutRoom(t *testing.T) {
 	})
 }
 
-// The disk of the state directory is completely full while the application continues: sqlwatch reports
-// it, loses nothing, and stores everything on its own once there is room again.
+// TestShip_S20_fullDisk: the disk of the state directory is full while the application continues.
+// sqlwatch reports that, loses nothing, and stores everything on its own once there is room again.
 func TestShip_S20_fullDisk(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)
@@ -83,18 +84,18 @@ func TestShip_S20_fullDisk(t *testing.T) {
 		return err != nil
 	})
 	for range 20 {
-		w.commit(3) // the application goes on
+		w.commit(3) // the application continues
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	h.eventually("all is stored again", func() bool { return h.sync() == nil })
+	h.eventually("everything is stored again", func() bool { return h.sync() == nil })
 	wantRestored(t, st, path)
-	h.eventually("nothing is told any more", func() bool { _, err := h.r.Captured(); return err == nil })
+	h.eventually("nothing is reported any more", func() bool { _, err := h.r.Captured(); return err == nil })
 }
 
-// The state directory is replaced by another database's, as when backups are mixed up: sqlwatch then
-// stores this database, and no earlier state is lost.
+// TestShip_P12_anothersState: the state directory is replaced by another database's, as when
+// backups are mixed up. sqlwatch then stores this database, and no earlier state is lost.
 func TestShip_P12_anothersState(t *testing.T) {
 	t.Parallel()
 	path, w := database(t)

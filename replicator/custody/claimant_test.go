@@ -21,7 +21,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// known is what a claimant of these tests knows: that segments 5 to 7 are in its spool.
+// known is a claimant whose spool holds segments 5 to 7, together with the parts that the tests
+// look at.
 type known struct {
 	*Claimant
 	o        ClaimantOptions
@@ -82,34 +83,34 @@ func (k *known) add(t *testing.T, txid ltx.TXID) {
 	}
 }
 
-// tip is a replica's that reaches txid and has a checksum, "" for one that does not tell.
+// tip returns the tip of a replica that reaches txid. sum is its checksum, "" if the tip has none.
 func tip(txid ltx.TXID, sum string) catalog.Tip { return catalog.Tip{TXID: txid, Checksum: sum} }
 
-// of is a sight of a replica of the lineage id, "" for one that names none, whose lease is
-// another's that has not ended.
+// of returns the sight of a replica of the lineage id ("" for a replica that names none), whose
+// lease belongs to another host and has not ended.
 func of(id string, t catalog.Tip) Sight {
 	s := Sight{Tip: t, Taken: true, Line: lineage.Stored{Lineage: lineage.Lineage{ID: id}, Found: id != ""}}
 	s.Lease = lease.Finding{Found: true, Note: lease.Note{Owner: "them", Boot: "theirs", File: "theirs"}}
 	return s
 }
 
-// ours is the same under the lease that our state directory remembers.
+// ours returns s with the lease that our state directory remembers.
 func ours(s Sight) Sight { s.Lease.Continuous = true; return s }
 
-// after is the same of a lineage that came after another one.
+// after returns s with a lineage that succeeded the lineage id.
 func after(s Sight, id string) Sight {
 	s.Line.Predecessors = []lineage.Predecessor{{ID: id, Until: 8}}
 	return s
 }
 
-// TestJudge_C14_sight: what a look at the replica, the state directory and the database say
-// together, and what follows from it.
+// TestJudge_C14_sight: the verdict that follows from the replica, the state directory and the
+// database together.
 func TestJudge_C14_sight(t *testing.T) {
 	t.Parallel()
-	const elsewhere = "8000000000000001" // a checksum that nothing here has
+	const elsewhere = "8000000000000001" // a checksum that no state here has
 	nothing := Sight{Tip: catalog.Tip{}}
 	for name, tt := range map[string]struct {
-		know func(t *testing.T, k *known) // beside the spool
+		know func(t *testing.T, k *known) // adds to what the spool knows
 		see  func(k *known) Sight
 		want lineage.Verdict
 	}{
@@ -217,7 +218,7 @@ func TestJudge_C14_sight(t *testing.T) {
 
 func takes(id string) func(*testing.T, *known) { return reaches(id, 0) }
 
-// reaches has the state directory know a lineage, and that a replica of it reached txid.
+// reaches makes the state directory know a lineage, and that a replica of it once reached txid.
 func reaches(id string, txid ltx.TXID) func(*testing.T, *known) {
 	return func(t *testing.T, k *known) {
 		if _, err := k.o.Custody.Take(lineage.Continue, id, txid, "them"); err != nil {
@@ -237,7 +238,7 @@ func follows(id string) func(*testing.T, *known) {
 
 func identified(t *testing.T, k *known) {
 	if k.o.Original.Identify(k.path); k.o.Original.Get().File == "" {
-		t.Error("the file system of the tests keeps no birth times: this says nothing")
+		t.Error("the file system has no birth times: the test proves nothing")
 	}
 }
 
@@ -250,8 +251,9 @@ func noted(id string, txid ltx.TXID) func(*testing.T, *known) {
 	}
 }
 
-// TestJudge_C14_doubt: while it is in doubt what the database is, it is compared before it is
-// called another's; what is still not known then is a matter of a moment, not of a person.
+// TestJudge_C14_doubt: if continuity is in doubt, the database is compared before its replica is
+// called foreign. If it is still unknown then, the error is a transient one, not one that needs an
+// operator.
 func TestJudge_C14_doubt(t *testing.T) {
 	t.Parallel()
 	k := newKnown(t)
@@ -269,15 +271,15 @@ func TestJudge_C14_doubt(t *testing.T) {
 	if err := k.spool.Restate(at); err != nil {
 		t.Fatal(err)
 	}
-	k.add(t, 8) // as the comparison finds
+	k.add(t, 8) // what the comparison captured
 	s.Tip.Checksum = k.sums[8].String()
 	if v, err := k.Judge(t.Context(), s); v != lineage.Continue || err != nil {
 		t.Errorf("after the comparison: %s, %v", v, err)
 	}
 }
 
-// TestAgrees: what comes next joins a tip that is the state known by that TXID, or one behind
-// which nothing of ours follows.
+// TestAgrees: the next file joins the replica's tip if the tip is the state that we know by its
+// TXID, or if none of our waiting segments follows it.
 func TestAgrees(t *testing.T) {
 	t.Parallel()
 	k := newKnown(t)
@@ -301,8 +303,8 @@ func TestAgrees(t *testing.T) {
 	}
 }
 
-// TestTake: the state directory's lineage is drawn once, or taken over from the first replica
-// that is proven ours, and outlives the process.
+// TestTake: the state directory's lineage is chosen once at random, or taken over from the first
+// replica that is proven ours, and is kept over a restart.
 func TestTake(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -331,13 +333,13 @@ func TestTake(t *testing.T) {
 		}
 	}
 	if w := c.Get().Writers; len(w) != maxWriters || w[maxWriters-1] != fmt.Sprint(2*maxWriters-1) {
-		t.Errorf("of many writers these are known: %q", w)
+		t.Errorf("the writers known, of many: %q", w)
 	}
 	first, second := New(t.TempDir()), New(t.TempDir())
 	a, aerr := first.Take(lineage.Begin, "", 0, "")
 	b, berr := second.Take(lineage.Begin, "", 0, "")
 	if aerr != nil || berr != nil || a == "" || a == b {
-		t.Errorf("two beginnings are %q and %q, %v, %v", a, b, aerr, berr)
+		t.Errorf("two new lineages are %q and %q, %v, %v", a, b, aerr, berr)
 	}
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(`{"version":2}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -353,7 +355,7 @@ func TestTake(t *testing.T) {
 	}
 }
 
-// TestUnread: what was sent is remembered until it was read back, over a restart.
+// TestUnread: files that were sent are remembered over a restart until they were read back.
 func TestUnread(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -376,8 +378,8 @@ func TestUnread(t *testing.T) {
 	}
 }
 
-// TestBehind_C14: a chain of ours begins behind all that another writer may have under way,
-// also where that one began a chain itself and nothing of it has arrived.
+// TestBehind_C14: our chain begins behind everything that another writer may still have under way,
+// even if that writer has begun a chain of its own of which nothing has arrived.
 func TestBehind_C14(t *testing.T) {
 	t.Parallel()
 	k := newKnown(t)

@@ -19,15 +19,15 @@ type cell struct {
 	data     []byte
 	version  int
 	ignores  string                   // "create", "match" or "all": these conditions are ignored
-	refuses  string                   // the same, refused with ErrUnsupported
-	form     func(etag string) string // of the ETag in replies to a Put; nil: as in others
+	refuses  string                   // these conditions are refused with ErrUnsupported, named as in ignores
+	form     func(etag string) string // how the reply to a Put spells the ETag; nil: as in other replies
 	faults   bool
-	delays   bool     // writes that nothing refuses may arrive any time later
-	under    [][]byte // those
-	together int      // so many creations pass: their conditions were looked at in one moment
+	delays   bool     // unconditional writes may arrive any time later
+	under    [][]byte // the writes that have not arrived yet
+	together int      // that many creations succeed, as if their conditions were checked at the same moment
 	between  func()   // called before each request is served; may be nil
 
-	mu sync.Mutex // a lease renews itself while something is done under it; guards data and version
+	mu sync.Mutex // guards data and version, because a lease renews itself while During runs
 }
 
 func (c *cell) Put(_ context.Context, _ string, body store.Body, o store.PutOptions) (store.Object, error) {
@@ -68,7 +68,7 @@ func (c *cell) Put(_ context.Context, _ string, body store.Body, o store.PutOpti
 		return store.Object{}, err
 	}
 	if blind := o.Match == "" && !o.Create || covers(c.ignores, "match"); c.delays && blind && c.rnd.IntN(12) == 0 {
-		c.under = append(c.under, data) // its sender gives it up, and nothing will refuse it
+		c.under = append(c.under, data) // its sender gives up, but it may still arrive
 		return store.Object{}, store.ErrUnavailable
 	}
 	c.data = data
@@ -103,7 +103,7 @@ func (c *cell) List(context.Context, string, string) iter.Seq2[store.Object, err
 }
 func (c *cell) Delete(context.Context, ...string) error { return nil }
 
-// nonce is the stored note's.
+// nonce returns the nonce of the stored note.
 func (c *cell) nonce() string {
 	note, _, _, _ := Read(context.Background(), &cell{data: c.data, version: c.version})
 	return note.Nonce

@@ -11,8 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// FuzzRead reads whatever lies in the lease's place: a note whose life is bounded, or an
-// error that says the bytes are corrupt.
+// FuzzRead reads arbitrary bytes as a lease. The result is a note with a bounded life, or an error
+// that says the bytes are corrupt.
 func FuzzRead(f *testing.F) {
 	whole, err := json.Marshal(Note{Fence: 7, Nonce: "n", Owner: "host", Life: 30, Expires: time.Unix(1e9, 0)})
 	if err != nil {
@@ -30,7 +30,7 @@ func FuzzRead(f *testing.F) {
 		note, etag, found, err := Read(context.Background(), m)
 		if err != nil {
 			if !errors.Is(err, store.ErrCorrupt) {
-				t.Errorf("%q: %v is not called damage", data, err)
+				t.Errorf("%q: %v, want store.ErrCorrupt", data, err)
 			}
 			return
 		}
@@ -38,7 +38,7 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("%q: found %v, ETag %q", data, found, etag)
 		}
 		if life := note.life(); life < busyLife || life > time.Hour {
-			t.Errorf("%q: everybody waits for %v", data, life)
+			t.Errorf("%q: other hosts would wait for %v", data, life)
 		}
 	})
 }

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// overtaken are two hosts at a store without conditional writes. A renewal of a's was delayed
-// for long; meanwhile b took the lease and named the replica for another lineage; then a's
+// overtaken is a scene with two hosts and a store without conditional writes. A renewal by a was
+// delayed for long; meanwhile b took the lease and named the replica for another lineage; then a's
 // late note replaced b's.
 type overtaken struct {
 	c     *cell
 	now   time.Time
-	named string // what the replica is
+	named string // the lineage that the replica is named for
 	late  Note
 	a, b  *party
 }
@@ -50,7 +50,7 @@ func (w *overtaken) boot(p *party, owner string) {
 	p.o.Named = func(context.Context) (string, error) { return w.named, nil }
 }
 
-// takes has a party watch the lease for its whole life and take it.
+// takes makes a party watch the lease for its whole life and then take it.
 func (w *overtaken) takes(t *testing.T, p *party) {
 	t.Helper()
 	if err := errors.Join(p.look(), p.Hold(t.Context())); !errors.Is(err, ErrHeld) {
@@ -73,7 +73,7 @@ func (w *overtaken) takes(t *testing.T, p *party) {
 	}
 }
 
-// arrives has a note replace what is there.
+// arrives replaces the stored note with n.
 func (w *overtaken) arrives(t *testing.T, n Note) {
 	t.Helper()
 	data, err := json.Marshal(n)
@@ -91,13 +91,13 @@ func TestLease_C14_lapsed(t *testing.T) {
 	for _, ignores := range []string{"match", "all"} {
 		w := overtake(t, ignores)
 		if err := w.a.Hold(t.Context()); !errors.Is(err, ErrMoved) || errors.Is(err, ErrConfirming) {
-			t.Errorf("a, which comes back: %v, want to be told to look", err)
+			t.Errorf("a, which comes back: %v, want ErrMoved", err)
 		}
 		if err := w.a.look(); err != nil || !w.a.continuous {
 			t.Fatalf("%v; its own note: %v", err, w.a.continuous)
 		}
 		if w.a.Vacant() {
-			t.Error("what is there is final, although b may write")
+			t.Error("the replica counts as final although b may still write")
 		}
 		for range 2 {
 			if err := w.a.Hold(t.Context()); !errors.Is(err, ErrConfirming) || errors.Is(err, ErrMoved) {
@@ -111,7 +111,7 @@ func TestLease_C14_lapsed(t *testing.T) {
 		}
 		w.now = w.now.Add(margin)
 		if err := w.a.Hold(t.Context()); !errors.Is(err, errUnseen) {
-			t.Errorf("a: %v, want to be told to look again", err)
+			t.Errorf("a: %v, want errUnseen", err)
 		}
 		if err := errors.Join(w.a.look(), w.a.Hold(t.Context())); err != nil || !w.a.Vacant() {
 			t.Errorf("a: %v", err)
@@ -149,12 +149,13 @@ func TestLease_C14_overwritten(t *testing.T) {
 		w.named = "three"
 		w.now = w.now.Add(claimUnguarded)
 		if err := w.b.Hold(t.Context()); !errors.Is(err, ErrMoved) {
-			t.Errorf("b, when the replica is named for another lineage: %v, want to be told to look", err)
+			t.Errorf("b, when the replica is named for another lineage: %v, want ErrMoved", err)
 		}
 	}
 }
 
-// TestLease_C14_named: on an unguarded store, each renewal reads whose lineage the replica is.
+// TestLease_C14_named: on an unguarded store, each renewal reads which lineage the replica is named
+// for.
 func TestLease_C14_named(t *testing.T) {
 	t.Parallel()
 	for ignores, want := range map[string]error{"": nil, "match": ErrMoved, "all": ErrMoved} {
@@ -198,8 +199,8 @@ func TestLease_C14_adrift(t *testing.T) {
 	}
 }
 
-// TestLease_C14_slowUpload: an upload that ends when the claim is over counts only if the
-// lease is still to be had.
+// TestLease_C14_slowUpload: an upload that ends after the claim has expired counts only if the
+// lease can still be renewed.
 func TestLease_C14_slowUpload(t *testing.T) {
 	t.Parallel()
 	for ignores, want := range map[string]error{"": ErrFenced, "match": ErrMoved, "all": ErrMoved} {
@@ -209,7 +210,7 @@ func TestLease_C14_slowUpload(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := w.a.During(t.Context(), func(context.Context) error {
-			w.a.mu.Lock() // before it is renewed
+			w.a.mu.Lock() // keeps it from being renewed
 			defer w.a.mu.Unlock()
 			w.now = w.now.Add(time.Hour)
 			w.arrives(t, Note{Nonce: "x", Owner: "b"})
@@ -259,7 +260,7 @@ func TestLease_P4_suspended(t *testing.T) {
 	}
 }
 
-// Where the two clocks agree, nobody was asleep.
+// TestAsleep: if both clocks have advanced equally, the machine was not suspended.
 func TestAsleep(t *testing.T) {
 	t.Parallel()
 	from := time.Now()

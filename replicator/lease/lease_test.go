@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// party is one process with its state directory.
+// party is a process with its state directory.
 type party struct {
 	*Lease
 	machine    string
 	nonces     []string
-	continuous bool // nobody else wrote since its last time
+	continuous bool // no other party has written since this one did
 }
 
 func (p *party) boot(c *cell, owner string, now func() time.Time) {
@@ -27,14 +27,14 @@ func (p *party) boot(c *cell, owner string, now func() time.Time) {
 	}})
 }
 
-// look is what opening a replica does.
+// look reads the lease, as opening a replica does.
 func (p *party) look() error {
 	got, err := p.Inspect(context.Background(), p.nonces)
 	p.continuous = err == nil && got.Continuous
 	return err
 }
 
-// hold is Hold, with the waits skipped that a store without conditions demands.
+// hold is Hold without the waits that a store without conditional writes needs.
 func (p *party) hold(now *time.Time) error {
 	err := p.Hold(context.Background())
 	if errors.Is(err, ErrConfirming) {
@@ -44,7 +44,8 @@ func (p *party) hold(now *time.Time) error {
 	return err
 }
 
-// confirmed waits until the lease can be confirmed, holds it, and inspects the replica again.
+// confirmed calls Hold for a lease that is due to be confirmed. If Hold asks for another
+// inspection, it inspects the lease and calls Hold again.
 func (p *party) confirmed() error {
 	err := p.Hold(context.Background())
 	if errors.Is(err, errUnseen) {
@@ -53,7 +54,7 @@ func (p *party) confirmed() error {
 	return err
 }
 
-// world is one history of parties that share a lease.
+// world is one random history of parties that share a lease.
 type world struct {
 	t       *testing.T
 	rnd     *rand.Rand
@@ -62,7 +63,7 @@ type world struct {
 	cell    *cell
 	parties []*party
 	busy    map[*party]bool // in a request now
-	writer  int             // whoever wrote last
+	writer  int             // the party that wrote last
 	clones  bool
 	losing  bool // a party may lose its state directory
 
@@ -106,7 +107,7 @@ func (w *world) boot(i int, owner string) {
 	w.parties[i].boot(w.cell, owner, func() time.Time { return w.now })
 }
 
-// between lets time pass while a request is under way, and others act.
+// between lets time pass and other parties act while a request is under way.
 func (w *world) between() {
 	switch w.rnd.IntN(12) {
 	case 0:
@@ -119,7 +120,7 @@ func (w *world) between() {
 	w.check()
 }
 
-// write is one attempt of a party to write.
+// write lets a party try to write once.
 func (w *world) write(i int) {
 	p := w.parties[i]
 	if w.busy[p] {
@@ -141,7 +142,7 @@ func (w *world) write(i int) {
 		}
 		return
 	}
-	if w.rnd.IntN(8) == 0 { // crash before it has settled
+	if w.rnd.IntN(8) == 0 { // crash before Settle
 		w.boot(i, p.o.Owner)
 		return
 	}
@@ -157,7 +158,7 @@ func (w *world) write(i int) {
 	w.writer = i
 }
 
-// step is one event of a history.
+// step runs one random event of a history.
 func (w *world) step(n int) {
 	i := w.rnd.IntN(len(w.parties))
 	p := w.parties[i]
@@ -167,7 +168,7 @@ func (w *world) step(n int) {
 			p.machine = fmt.Sprintf("boot-%d-%d", i, n)
 		}
 		w.boot(i, p.o.Owner)
-	case 1: // in some histories, i becomes a clone of another, by state directory and name, or loses the directory
+	case 1: // in some histories, i becomes a clone of another, with its state directory and name, or loses its own
 		k := w.rnd.IntN(len(w.parties))
 		switch {
 		case w.clones:
@@ -195,7 +196,7 @@ func (w *world) step(n int) {
 	w.check()
 }
 
-// check demands that no two parties believe that they may write.
+// check fails the test if two parties believe that they may write.
 func (w *world) check() {
 	believers := 0
 	for _, q := range w.parties {
@@ -208,13 +209,13 @@ func (w *world) check() {
 	}
 }
 
-// TestLease_C2_C3_interleavings: processes start, write, rest, crash, sleep, come back, are cloned
-// with their state directory, have a namesake on their machine, lose their state directory, and
-// lose replies, in random order; in half of the histories others act, and time passes, between any
-// two requests. Unconditional writes may arrive long after their sender gave up. The store honours
-// conditions, ignores or refuses some or all, or writes ETags in two forms. At no instant do two
-// parties believe that they may write, and a party whose history is reported as unbroken really is
-// the only one that wrote. With SQLWATCH_TEST_LEASE_SEEDS set, fifty times as many histories.
+// TestLease_C2_C3_interleavings: in random order, processes start, write, are idle, crash, sleep,
+// come back, are cloned with their state directory, have a namesake on their machine, lose their
+// state directory, and lose replies. In half of the histories others act, and time passes, between
+// any two requests. Unconditional writes may arrive long after their sender gave up. The store
+// honours conditions, ignores or refuses some or all of them, or spells ETags in two ways. No two
+// parties ever believe at the same time that they may write, and a party that is told that no other
+// wrote since is right. With SQLWATCH_TEST_LEASE_SEEDS set, fifty times as many histories are run.
 func TestLease_C2_C3_interleavings(t *testing.T) {
 	t.Parallel()
 	takeovers, fenced := 0, 0
@@ -235,7 +236,7 @@ func TestLease_C2_C3_interleavings(t *testing.T) {
 	}
 }
 
-// TestLease_S13_guard: what a store ignores or refuses of the conditions is found out.
+// TestLease_S13_guard: it is detected which conditions a store ignores or refuses.
 func TestLease_S13_guard(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -269,9 +270,9 @@ func TestLease_S13_guard(t *testing.T) {
 	}
 }
 
-// TestLease_S13_twoWriters: on a store that honours no condition, two writers that begin at the same
-// moment are told apart before either writes; one that overwrites the other's lease, as an older
-// version does, is noticed at the next renewal.
+// TestLease_S13_twoWriters: on a store that does not honour If-Match, only one of two hosts that
+// begin at the same moment may write. If a host overwrites the other's lease, as an older version
+// does, the owner notices at its next renewal.
 func TestLease_S13_twoWriters(t *testing.T) {
 	t.Parallel()
 	for _, ignores := range []string{"all", "match"} {
@@ -284,7 +285,7 @@ func TestLease_S13_twoWriters(t *testing.T) {
 		if err := errors.Join(a.look(), b.look()); err != nil {
 			t.Fatal(err)
 		}
-		c.between = func() { // a has looked, and is about to write
+		c.between = func() { // a has read the lease, and is about to write
 			if c.between = nil; b.Hold(context.Background()) == nil {
 				t.Error("b may write at once")
 			}
@@ -305,7 +306,7 @@ func TestLease_S13_twoWriters(t *testing.T) {
 			t.Errorf("the loser: %v, want ErrHeld", err)
 		}
 		other.look()
-		other.mine, other.note.Nonce = true, "of another" // writes without a look
+		other.mine, other.note.Nonce = true, "of another" // writes without reading the lease first
 		if err := other.write(context.Background(), other.next(now, busyLife)); err != nil {
 			t.Fatal(err)
 		}
@@ -316,8 +317,8 @@ func TestLease_S13_twoWriters(t *testing.T) {
 	}
 }
 
-// TestLease_S13_together: a store that honours conditions of successive writes accepts two creations
-// that arrive at once. Only the host whose note is left writes.
+// TestLease_S13_together: a store that honours conditions otherwise accepts two creations that
+// arrive at the same moment. Only the host whose note is stored in the end writes.
 func TestLease_S13_together(t *testing.T) {
 	t.Parallel()
 	clock := func() time.Time { return time.Unix(1_700_000_000, 0) }
@@ -331,7 +332,7 @@ func TestLease_S13_together(t *testing.T) {
 	requests := 0
 	var errB error
 	c.between = func() {
-		if requests++; requests == 3 { // after a look, a's note is stored; b's creation was looked at with it
+		if requests++; requests == 3 { // a has read and stored its note; b's creation was checked at the same moment
 			c.between = nil
 			errB = b.write(context.Background(), b.next(clock(), busyLife))
 		}
@@ -344,12 +345,12 @@ func TestLease_S13_together(t *testing.T) {
 		t.Errorf("a %v, b %v: want a to find that b came, and b to write", errA, errB)
 	}
 	if got := a.Guard(); got != GuardConditional {
-		t.Errorf("the store is taken for %v: the test would prove nothing", got)
+		t.Errorf("guard is %q: the test would prove nothing", got)
 	}
 }
 
-// TestLease_S13_etags: at a store that writes an object's ETag in two forms, or not at all, no host
-// takes its own note for another host's.
+// TestLease_S13_etags: if a store spells an object's ETag in two ways, or sends none in the reply
+// to a write, no host takes its own note for another's.
 func TestLease_S13_etags(t *testing.T) {
 	t.Parallel()
 	for name, form := range map[string]func(string) string{
@@ -374,9 +375,9 @@ func TestLease_S13_etags(t *testing.T) {
 	}
 }
 
-// TestLease_C15_clocks: other hosts' clocks are not believed. A host whose clock is ahead or behind
-// does not take the lease of a live writer, busy or idle, and gets a dead one's once it has watched
-// it for its whole life.
+// TestLease_C15_clocks: the clocks of other hosts are not trusted. A host whose clock is ahead or
+// behind does not take the lease of a live writer, busy or idle, and gets the lease of a dead one
+// once it has watched it for its whole life.
 func TestLease_C15_clocks(t *testing.T) {
 	t.Parallel()
 	for _, skew := range []time.Duration{3 * time.Minute, -3 * time.Minute, 240 * time.Hour, -240 * time.Hour} {
@@ -406,7 +407,7 @@ func TestLease_C15_clocks(t *testing.T) {
 			}
 			now = now.Add(busyLife + margin + time.Second)
 			if err := b.Hold(context.Background()); !errors.Is(err, ErrMoved) {
-				t.Errorf("b, after a's time: %v, want to be told to look at what a has written", err)
+				t.Errorf("b, after a's lease has ended: %v, want ErrMoved", err)
 			}
 			err := errors.Join(b.look(), b.Hold(context.Background()))
 			if errors.Is(err, ErrConfirming) {
@@ -414,9 +415,9 @@ func TestLease_C15_clocks(t *testing.T) {
 				err = b.confirmed()
 			}
 			if err != nil {
-				t.Errorf("b, having watched a's lease for its whole time: %v", err)
+				t.Errorf("b, having watched a's lease for its whole life: %v", err)
 			}
-			want := ErrMoved // of a store that lets it overwrite b's: it is to look whose the replica is
+			want := ErrMoved // the store would let a overwrite b's lease, so a has to inspect the replica first
 			if ignores == "" {
 				want = ErrFenced
 			}
@@ -464,8 +465,8 @@ func TestLease_C15_during(t *testing.T) {
 	})
 }
 
-// TestLease_S16_gone: somebody removed the lease while it was ours. That does not count as another
-// writer: the replica is to be examined again.
+// TestLease_S16_gone: the lease object was deleted while the lease was ours. That does not count as
+// another writer, but the replica has to be inspected again.
 func TestLease_S16_gone(t *testing.T) {
 	t.Parallel()
 	for _, ignores := range []string{"", "match", "all"} {
@@ -480,17 +481,17 @@ func TestLease_S16_gone(t *testing.T) {
 		now = now.Add(busyLife)
 		for range 2 {
 			if err := a.Hold(context.Background()); !errors.Is(err, ErrMoved) {
-				t.Fatalf("renewing a lease that is gone: %v, want to be told to look", err)
+				t.Fatalf("renewing a lease that is gone: %v, want ErrMoved", err)
 			}
 		}
 		if err := errors.Join(a.look(), a.hold(&now)); err != nil {
-			t.Errorf("after the look: %v", err)
+			t.Errorf("after inspecting the replica: %v", err)
 		}
 	}
 }
 
-// TestLease_P1_crash: after a kill, a process gets its lease back at once, even if it had not settled
-// yet; without its state directory it waits.
+// TestLease_P1_crash: a process that was killed gets its lease back at once, even if it was killed
+// before Settle; without its state directory it has to wait.
 func TestLease_P1_crash(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A process is gone when it has ended: not while it runs, not when it is of another
-// pid namespace, and not when nothing is known of it.
+// TestGone: a process is gone once it has ended; not while it runs, not if it belongs to another
+// PID namespace, and not if nothing is known of it.
 func TestGone(t *testing.T) {
 	t.Parallel()
 	this := ThisProcess()
@@ -21,7 +21,7 @@ func TestGone(t *testing.T) {
 	of := func(namespace string) string { return fmt.Sprintf("%s/%d/%s", namespace, pid, start) }
 	for _, process := range []string{this, of(namespace), "", "x", namespace + "/1"} {
 		if Gone(process) {
-			t.Errorf("%q is said to be gone", process)
+			t.Errorf("%q is reported as gone", process)
 		}
 	}
 	_ = child.Process.Kill()

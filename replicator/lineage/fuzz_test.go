@@ -12,7 +12,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// FuzzRead reads whatever lies in the lineage's place: one with a name, or damage.
+// FuzzRead reads arbitrary bytes as a lineage. The result is a lineage with an id, or an error that
+// says the bytes are corrupt.
 func FuzzRead(f *testing.F) {
 	for _, data := range []string{`{"id":"a"}`,
 		`{"id":"a","predecessors":[{"id":"b","until":"00ff","keep_seconds":1e300}]}`,
@@ -27,7 +28,7 @@ func FuzzRead(f *testing.F) {
 		got, err := Read(context.Background(), m)
 		if err != nil {
 			if !errors.Is(err, store.ErrCorrupt) {
-				t.Errorf("%q: %v is not called damage", data, err)
+				t.Errorf("%q: %v, want store.ErrCorrupt", data, err)
 			}
 			return
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestJudge_C14: who may write to a replica, by every kind of proof and without any.
+// TestJudge_C14: who may write to a replica, with each kind of evidence and without any.
 func TestJudge_C14(t *testing.T) {
 	t.Parallel()
 	type E = lineage.Evidence
@@ -51,7 +51,7 @@ func TestJudge_C14(t *testing.T) {
 	}
 }
 
-// TestLineage_C14_spared: a predecessor's files are kept for its own time, and no longer.
+// TestLineage_C14_spared: a predecessor's files are kept for its own retention, and no longer.
 func TestLineage_C14_spared(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
@@ -71,11 +71,12 @@ func TestLineage_C14_spared(t *testing.T) {
 		}
 	}
 	if !third.Follows("a") || !third.Follows("c") || third.Follows("") || third.Follows("d") {
-		t.Error("what follows what is wrong")
+		t.Error("Follows is wrong")
 	}
 }
 
-// TestWrite_C14: of two that name a replica at once, one is told, whatever the store honours.
+// TestWrite_C14: when two hosts name a replica at the same time, one of them gets an error, whether
+// or not the store honours conditions.
 func TestWrite_C14(t *testing.T) {
 	t.Parallel()
 	for _, conditions := range []bool{true, false} {
@@ -89,10 +90,10 @@ func TestWrite_C14(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := lineage.Write(t.Context(), m, a, none, conditions); err != nil {
-			t.Errorf("again, its reply was lost: %v", err)
+			t.Errorf("again, after a lost reply: %v", err)
 		}
 		if err := lineage.Write(t.Context(), m, b, none, true); !errors.Is(err, store.ErrExists) {
-			t.Errorf("another: %v, want ErrExists", err)
+			t.Errorf("another lineage: %v, want ErrExists", err)
 		}
 		got, err := lineage.Read(t.Context(), m)
 		if err != nil || got.ID != "a" {
@@ -101,7 +102,8 @@ func TestWrite_C14(t *testing.T) {
 	}
 }
 
-// TestNote_C14: a note counts for the file that was restored, and for no other at its place.
+// TestNote_C14: a note is valid for the file that was restored, and not for another file at the
+// same path.
 func TestNote_C14(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")

@@ -19,7 +19,8 @@ import (
 
 const size = 512
 
-// file is a main file of pages that others write to, torn in the middle.
+// file is a main file whose pages are overwritten half by half, so that a reader may see torn
+// pages.
 type file struct {
 	mu   sync.Mutex
 	data []byte
@@ -46,8 +47,8 @@ func content(page, version uint32) []byte {
 	return b
 }
 
-// While pages are overwritten, in two halves each, and pages that exist only in the WAL
-// are kept, the copy is the file as it was.
+// TestCopy_D72_whileOthersWrite: while others overwrite pages, each in two halves, the copy is the
+// file as it was at the beginning, including pages that exist only in the WAL.
 func TestCopy_D72_whileOthersWrite(t *testing.T) {
 	t.Parallel()
 	const pages, inWAL = 12000, 100
@@ -96,7 +97,8 @@ func TestCopy_D72_whileOthersWrite(t *testing.T) {
 	}
 }
 
-// What does not fit ends the copy, and whoever preserves goes on.
+// TestCopy_D72_givesWay: if the preserved pages do not fit, the copy ends, but Preserve does not
+// fail.
 func TestCopy_D72_givesWay(t *testing.T) {
 	t.Parallel()
 	full := errors.New("full")
@@ -130,8 +132,8 @@ func TestCopy_D72_givesWay(t *testing.T) {
 	}
 }
 
-// Pages come back as they were put, from memory and from the file, and places are
-// used again.
+// TestPages: pages are returned as they were put, from memory and from the file, and freed places
+// are used again.
 func TestPages(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -176,13 +178,13 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// panicking is a main file whose reading is a fault of ours.
+// panicking is a main file that panics when it is read, as a bug of ours might.
 type panicking struct{}
 
 func (panicking) ReadAt([]byte, int64) (int, error) { panic("the test says so") }
 
-// A panic in the goroutine of a stream is that stream's error; a stream that nobody
-// reads to its end is over when its snapshot is closed.
+// TestStream_P6: a panic in the goroutine of a stream becomes an error of that stream. A stream
+// that is not read to its end is over when its snapshot is closed.
 func TestStream_P6(t *testing.T) {
 	t.Parallel()
 	copies := NewCopies(nil)

@@ -9,7 +9,7 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// mapOf writes a map with so many entries, and returns what they add up to.
+// mapOf writes a map with that many entries, and returns its checksum.
 func mapOf(t *testing.T, path string, through ltx.TXID, pages uint32) ltx.Checksum {
 	t.Helper()
 	var sums []ltx.Checksum
@@ -25,8 +25,8 @@ func mapOf(t *testing.T, path string, through ltx.TXID, pages uint32) ltx.Checks
 	return total
 }
 
-// believed reports whether the map at path opens and adds up to total for so many pages:
-// that is what its user demands.
+// believed reports whether the map at path opens and has the checksum total and that many pages,
+// which is what its user checks.
 func believed(t *testing.T, path string, total ltx.Checksum, pages uint32) bool {
 	t.Helper()
 	m, err := Open(path)
@@ -44,8 +44,8 @@ func believed(t *testing.T, path string, total ltx.Checksum, pages uint32) bool 
 	return got == total && m.Pages() == pages && m.Through() == 9 && m.PageSize() == 512
 }
 
-// TestFlippedByte/P13: one byte that is another, wherever it is, is noticed; but for
-// those of the header that mean nothing.
+// TestFlippedByte_P13: a flipped bit is noticed wherever it is, except in unused bytes of the
+// header and in the flag bit of a checksum.
 func TestFlippedByte_P13(t *testing.T) {
 	t.Parallel()
 	const pages = 40
@@ -56,7 +56,7 @@ func TestFlippedByte_P13(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !believed(t, path, total, pages) {
-		t.Fatal("the map is not believed as it is")
+		t.Fatal("the unchanged map is not accepted")
 	}
 	bytes := append([]byte(nil), good...)
 	for i := range bytes {
@@ -69,9 +69,9 @@ func TestFlippedByte_P13(t *testing.T) {
 				t.Fatal(err)
 			}
 			if believed(t, path, total, pages) {
-				// The flag of a checksum is the same in all, and left out of the sum.
+				// The flag bit is the same in every checksum, and is not part of the sum.
 				if (i-headerSize)%8 != 7 || bit != 0x80 {
-					t.Errorf("byte %d changed by %#x: believed", i, bit)
+					t.Errorf("byte %d changed by %#x: accepted", i, bit)
 				}
 			}
 			bytes[i] ^= bit
@@ -79,7 +79,7 @@ func TestFlippedByte_P13(t *testing.T) {
 	}
 }
 
-// TestTornTail/P1: a map that ends early is not believed.
+// TestTornTail_P1: a map that was cut short is not accepted.
 func TestTornTail_P1(t *testing.T) {
 	t.Parallel()
 	const pages = 40
@@ -97,13 +97,14 @@ func TestTornTail_P1(t *testing.T) {
 			t.Fatal(err)
 		}
 		if believed(t, path, total, pages) {
-			t.Errorf("cut to %d of %d bytes: believed", n, len(good))
+			t.Errorf("cut to %d of %d bytes: accepted", n, len(good))
 		}
 	}
 }
 
-// TestFailedSync/S20: what a failed fsync left nobody knows: no later one counts, until the
-// map was made again in another file. What it lacks then is in the redo log.
+// TestFailedSync_S20: after a failed fsync it is unknown what is on the disk. No later fsync counts
+// until the map was written to another file. Entries that the new file lacks are restored from the
+// redo log.
 func TestFailedSync_S20(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "pages.sum")
@@ -160,8 +161,8 @@ func TestFailedSync_S20(t *testing.T) {
 	}
 }
 
-// What was changed and not synced may be there or not, entry by entry: the same changes
-// made again lead to the same map, whatever part had reached the disk.
+// TestRedo_P1: each entry that was changed and not synced may or may not be on the disk. Making the
+// same changes again leads to the same map, whichever part had reached the disk.
 func TestRedo_P1(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

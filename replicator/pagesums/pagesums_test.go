@@ -9,8 +9,8 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// The page-checksum map against a plain slice, through growth and shrinking,
-// with every change made twice as redo does.
+// TestMap compares the page-checksum map with a plain slice while the database grows and shrinks.
+// Every change is made twice, as a redo does.
 func TestMap(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "pages.sum")
@@ -60,7 +60,7 @@ func TestMap(t *testing.T) {
 	}
 }
 
-// randomChanges returns changes that hold every page by which the map grows.
+// randomChanges returns changes that include every page by which the map grows.
 func randomChanges(rnd *rand.Rand, from, commit uint32) (changes []Change) {
 	for page := uint32(1); page <= commit; page++ {
 		if page > from || rnd.IntN(40) == 0 {
@@ -70,7 +70,8 @@ func randomChanges(rnd *rand.Rand, from, commit uint32) (changes []Change) {
 	return changes
 }
 
-// A map is patched behind its end, within it, and cut, and adds up.
+// TestWriterPatch: a map is patched within its entries and beyond its end, and cut, and its
+// checksum is right.
 func TestWriterPatch(t *testing.T) {
 	t.Parallel()
 	for _, pages := range []uint32{3, 8, 12} {

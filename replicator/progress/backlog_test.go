@@ -17,7 +17,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// add makes the segment txid of one page; the first is a snapshot.
+// add stores the segment txid, of one page; the first is a snapshot.
 func add(t *testing.T, s *spool.Spool, txid ltx.TXID) {
 	t.Helper()
 	page := []byte(strings.Repeat(string(rune('a'+txid%26)), 512))
@@ -38,8 +38,7 @@ func add(t *testing.T, s *spool.Spool, txid ltx.TXID) {
 	}
 }
 
-// served returns a backlog of n segments, the first a snapshot, with replicas that have
-// come to the cursors.
+// served returns a backlog of n segments, the first a snapshot, and one replica for each cursor.
 func served(
 	t *testing.T, clock func() time.Time, limit int64, n ltx.TXID, cursors ...ltx.TXID,
 ) (*Backlog, []*Progress) {
@@ -71,8 +70,8 @@ func held(b *Backlog) (all []ltx.TXID) {
 	return all
 }
 
-// TestRelease: a segment stays until every replica has it; where there is no room, one that
-// fails is not waited for, unless all do.
+// TestRelease: a segment stays until every replica has it. If there is little room, a replica that
+// fails is not waited for, unless all of them fail.
 func TestRelease(t *testing.T) {
 	t.Parallel()
 	const plenty = 1 << 30
@@ -108,14 +107,14 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// TestRelease_doubt: of a replica that is examined again nothing is known, so that nothing is
-// released, were it ever so far before.
+// TestRelease_doubt: while a replica is being examined again, its position is unknown, and nothing
+// is released, however far it was before.
 func TestRelease_doubt(t *testing.T) {
 	t.Parallel()
 	b, replicas := served(t, time.Now, 1<<30, 3, 3)
 	b.DoubtAfter(replicas[0], fmt.Errorf("look: %w", store.ErrUnavailable))
 	if _, known := replicas[0].Position(); !known {
-		t.Error("an endpoint that is away casts doubt on what is there")
+		t.Error("an unreachable endpoint makes the replica's position unknown")
 	}
 	b.DoubtAfter(replicas[0], fmt.Errorf("renew: %w", lease.ErrFenced))
 	if err := b.Release(); err != nil {
@@ -126,7 +125,7 @@ func TestRelease_doubt(t *testing.T) {
 	}
 }
 
-// TestLetGo: segments are released every ten seconds, or once they are many.
+// TestLetGo: segments are released every ten seconds, or sooner once there are many.
 func TestLetGo(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
@@ -148,14 +147,14 @@ func TestLetGo(t *testing.T) {
 	}
 	add(t, b.Spool(), 3)
 	replicas[0].Advance(store.LTXFile{MinTXID: 3, MaxTXID: 3}, now, now, false)
-	b.Limit = 8 // an eighth of it is full
+	b.Limit = 8 // more than an eighth of it is in use
 	if err := b.LetGo(); err != nil || len(held(b)) != 0 {
 		t.Errorf("many bytes: the spool holds %v, %v", held(b), err)
 	}
 }
 
-// TestCaughtUp: the promise is that of the newest mark that the cursor has passed, also where
-// marks were dropped because there were too many: too old, never too new.
+// TestCaughtUp: a replica has caught up to the time of the newest mark that its cursor has passed.
+// When marks were dropped because there were too many, that time may be too old, but never too new.
 func TestCaughtUp(t *testing.T) {
 	t.Parallel()
 	b := NewBacklog(1<<30, time.Now)
@@ -166,7 +165,7 @@ func TestCaughtUp(t *testing.T) {
 		b.Mark(txid, at(txid))
 	}
 	b.Mark(10, at(20)) // nothing new
-	b.Mark(9, at(30))  // never back
+	b.Mark(9, at(30))  // ignored: marks do not go back
 	if got := b.CaughtUp(9); !got.Equal(at(9)) {
 		t.Errorf("of 9: %v", got)
 	}
@@ -193,7 +192,8 @@ func TestCaughtUp(t *testing.T) {
 	}
 }
 
-// TestAdvance: a snapshot that overtakes what waits moves no cursor until that was shipped.
+// TestAdvance: a snapshot beyond the segments that still wait does not move the cursor until those
+// are shipped.
 func TestAdvance(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -207,15 +207,15 @@ func TestAdvance(t *testing.T) {
 	select {
 	case <-moved:
 	default:
-		t.Error("who waits was not told")
+		t.Error("the waiting caller was not notified")
 	}
 	for txid := ltx.TXID(3); txid <= 5; txid++ {
 		b.Advance(p, store.LTXFile{MinTXID: txid, MaxTXID: txid}, now)
 	}
 	if done, _, _ := p.Awaited(5); !done || p.Behind(5) || !p.Behind(6) {
-		t.Error("5 is not there, after all was shipped")
+		t.Error("the replica does not reach 5 after everything was shipped")
 	}
-	// What waits is gone from the spool: the snapshot stands for it.
+	// The segments are gone from the spool: the snapshot replaces them.
 	b, replicas = served(t, time.Now, 1<<30, 1, 1)
 	p = replicas[0]
 	b.Advance(p, store.LTXFile{Level: store.SnapshotLevel, MinTXID: 1, MaxTXID: 9}, now)
@@ -224,8 +224,8 @@ func TestAdvance(t *testing.T) {
 	}
 }
 
-// TestShipped: a replica found with a snapshot at its tip need not have what the spool holds
-// before that.
+// TestShipped: a replica whose tip is a snapshot need not have the segments that the spool holds
+// from before it.
 func TestShipped(t *testing.T) {
 	t.Parallel()
 	b, _ := served(t, time.Now, 1<<30, 5, 0)
@@ -237,7 +237,7 @@ func TestShipped(t *testing.T) {
 	if got := b.Shipped(catalog.Tip{TXID: 5, Base: 5, Levels: levels}); got != 5 {
 		t.Errorf("shipped to %d, want 5", got)
 	}
-	// The tip begins a chain, and what waits before it would rest on nothing.
+	// The tip begins a chain: segments from before it would continue no file.
 	levels = map[int]ltx.TXID{0: 1, store.SnapshotLevel: 5}
 	if got := b.Shipped(catalog.Tip{TXID: 5, Base: 5, After: 1, Levels: levels}); got != 5 {
 		t.Errorf("shipped to %d, want 5: nothing holds what 2 to 4 would change", got)
@@ -247,27 +247,28 @@ func TestShipped(t *testing.T) {
 	}
 }
 
-// TestReconsider: an older state directory came back: replicas that are ahead of it are
-// examined again, and those behind too, because the chain is another.
+// TestReconsider: an older state directory was put back. Replicas that are ahead of it are examined
+// again, and so are those behind it, because the chain is a different one now.
 func TestReconsider(t *testing.T) {
 	t.Parallel()
 	b, replicas := served(t, time.Now, 1<<30, 5, 5, 4)
 	b.Reconsider(false, 5)
 	for _, p := range replicas {
 		if _, known := p.Position(); !known {
-			t.Fatal("doubt where nothing changed")
+			t.Fatal("a position became unknown although nothing changed")
 		}
 	}
 	b.Reconsider(false, 4)
 	if _, known := replicas[0].Position(); known {
-		t.Error("a replica that is ahead is believed")
+		t.Error("the position of a replica that is ahead is still trusted")
 	}
 	if _, known := replicas[1].Position(); known {
-		t.Error("another one behind it is believed")
+		t.Error("the position of the other replica, which is behind, is still trusted")
 	}
 }
 
-// TestRecord: a failure has a reason and a beginning, the next one keeps that, a success ends it.
+// TestRecord: a failure has a reason and the time it began; the next failure keeps that time, and a
+// success ends it.
 func TestRecord(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// line is a queue with a clock of its own, and who was told that its turn has come.
+// line is a queue with a clock of its own. It records who was notified that its turn has come.
 type line struct {
 	*Queue
 	now  time.Time
@@ -21,7 +21,7 @@ func newLine(most int) *line {
 	return l
 }
 
-// begin asks for the place of a name.
+// begin asks for a place for name.
 func (l *line) begin(name string, size int64, first bool) bool {
 	if l.all[name] == nil {
 		l.all[name] = l.Place(func() { l.told = append(l.told, name) })
@@ -29,8 +29,8 @@ func (l *line) begin(name string, size int64, first bool) bool {
 	return l.all[name].Begin(size, first)
 }
 
-// So many are read at a time, and whoever waits is told when its turn has come; the place is
-// its own then.
+// TestQueue: only a limited number are read at a time. One that waits is notified when its turn has
+// come, and the place is reserved for it.
 func TestQueue(t *testing.T) {
 	t.Parallel()
 	l := newLine(2)
@@ -40,11 +40,11 @@ func TestQueue(t *testing.T) {
 		}
 	}
 	if l.begin("0", 1, true); !l.begin("1", 1, true) || l.begin("2", 1, true) {
-		t.Error("to ask again changed something")
+		t.Error("asking again changed something")
 	}
 	l.all["1"].End()
 	l.all["1"].End()
-	l.all["3"].End() // waits no more
+	l.all["3"].End() // gives up waiting
 	if want := []string{"2"}; !slices.Equal(l.told, want) || l.begin("4", 1, true) || !l.begin("2", 1, true) {
 		t.Errorf("told %q, want %q", l.told, want)
 	}
@@ -54,7 +54,7 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// Who is small comes first; and who has waited longest now and then.
+// TestQueueOrder: small databases come first, but now and then the one that has waited longest.
 func TestQueueOrder(t *testing.T) {
 	t.Parallel()
 	l := newLine(1)
@@ -76,15 +76,16 @@ func TestQueueOrder(t *testing.T) {
 	}
 }
 
-// Who was captured before does not wait for those who were not, however large they are.
+// TestQueueKnown: a database that was captured before does not wait for those that were not,
+// however large they are.
 func TestQueueKnown(t *testing.T) {
 	t.Parallel()
 	l := newLine(2)
 	if !l.begin("terabyte", 1<<40, true) || !l.begin("new", 1, true) || l.begin("newer", 1, true) {
-		t.Fatal("not two are read for the first time")
+		t.Fatal("want two of three databases read for the first time")
 	}
 	if !l.begin("large", large+1, false) || !l.begin("known", 1, false) || l.begin("known too", 1, false) {
-		t.Error("not two of those who were captured before are read beside them")
+		t.Error("want two of three databases that were captured before read beside them")
 	}
 	l.all["known"].End()
 	if want := []string{"known too"}; !slices.Equal(l.told, want) {
@@ -92,28 +93,28 @@ func TestQueueKnown(t *testing.T) {
 	}
 }
 
-// A large one never has the last place, but where there is only one.
+// TestQueueLarge: a large database never gets the last free place, unless there is only one place.
 func TestQueueLarge(t *testing.T) {
 	t.Parallel()
 	l := newLine(2)
 	if !l.begin("large", large+1, true) || l.begin("large too", large+1, true) || !l.begin("small", 1, true) {
-		t.Error("a large one has the last place, or keeps it free of small ones")
+		t.Error("a large database got the last place, or kept a small one from getting it")
 	}
 	l.all["small"].End()
 	if len(l.told) > 0 {
-		t.Errorf("%q: a large one has the last place", l.told)
+		t.Errorf("%q: a large database got the last place", l.told)
 	}
 	l.all["large"].End()
 	if want := []string{"large too"}; !slices.Equal(l.told, want) {
 		t.Errorf("told %q, want %q", l.told, want)
 	}
 	if one := newLine(1); !one.begin("large", large+1, true) {
-		t.Error("a large one has no place at all")
+		t.Error("a large database did not get the only place")
 	}
 }
 
-// A disk that does not answer keeps the places of others for a moment only, and so does
-// whoever does not come when its turn is there.
+// TestQueueSilence: a database whose disk does not answer keeps its place for a short time only,
+// and so does one that does not come when it is its turn.
 func TestQueueSilence(t *testing.T) {
 	t.Parallel()
 	l := newLine(1)
@@ -123,27 +124,27 @@ func TestQueueSilence(t *testing.T) {
 	l.all["hangs"].Advance()
 	l.now = l.now.Add(silence - 1)
 	if l.begin("next", 1, true) {
-		t.Error("whoever makes progress lost its place")
+		t.Error("a database that makes progress lost its place")
 	}
 	l.now = l.now.Add(1)
 	if !l.begin("next", 1, true) {
-		t.Error("waits for a disk that does not answer")
+		t.Error("the next one still waits for a disk that does not answer")
 	}
 	l.begin("does not come", 1, true)
 	l.begin("last", 1, true)
 	l.all["next"].End()
 	l.now = l.now.Add(silence)
 	if !l.begin("last", 1, true) || l.begin("does not come", 1, true) {
-		t.Error("a place was kept for who does not come")
+		t.Error("a place was kept for a database that does not come")
 	}
 }
 
-// Without a queue nobody waits.
+// TestNoQueue: without a queue nothing waits.
 func TestNoQueue(t *testing.T) {
 	t.Parallel()
 	p := (*Queue)(nil).Place(nil)
 	if !p.Begin(1<<40, true) {
-		t.Error("has to wait")
+		t.Error("has to wait without a queue")
 	}
 	p.Advance()
 	p.End()

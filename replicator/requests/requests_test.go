@@ -15,7 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// exporter is a collector of two replicas, as a registry wants it.
+// exporter is a collector for the requests to two replicas.
 type exporter struct{ a, b *requests.Counts }
 
 // Describe implements prometheus.Collector.
@@ -38,7 +38,8 @@ func (e exporter) Collect(metrics chan<- prometheus.Metric) {
 	scrape.End()
 }
 
-// gather proves with a pedantic registry that the series are well formed, and returns them by family.
+// gather checks with a pedantic registry that the series are well formed, and returns them by
+// family.
 func gather(t *testing.T, e exporter) map[string][]*dto.Metric {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -86,11 +87,11 @@ func TestCounts_Observe(t *testing.T) {
 	e := exporter{&requests.Counts{}, &requests.Counts{}}
 	for _, r := range []store.Request{
 		{Operation: "put", Duration: time.Millisecond},
-		{Operation: "put", Duration: 20 * time.Millisecond}, // on a bound: belongs below it
+		{Operation: "put", Duration: 20 * time.Millisecond}, // equal to a bucket's upper bound, so it belongs to that bucket
 		{Operation: "put", Duration: time.Hour, Reason: "timeout"},
 		{Operation: "put", Reason: "a word that was never heard"},
 		{Operation: "list", Reason: "auth"},
-		{Operation: "list", Reason: "not_found"}, // of a replica that is to begin
+		{Operation: "list", Reason: "not_found"}, // a replica that does not exist yet: no failure
 		{Operation: "list", Reason: "exists"},
 		{Operation: "brew"},
 	} {
@@ -134,7 +135,7 @@ func TestCounts_Observe(t *testing.T) {
 	}
 }
 
-// together is a collector of two databases' requests to one replica.
+// together is a collector for the requests of two databases to one replica.
 type together struct{ a, b *requests.Counts }
 
 func (e together) Describe(descs chan<- *prometheus.Desc) { requests.Describe(descs, false) }
@@ -146,8 +147,8 @@ func (e together) Collect(metrics chan<- prometheus.Metric) {
 	sum.CollectDetail(metric.Channel(metrics), "", "s3.main")
 }
 
-// What two databases ask of one replica is one series for each operation and
-// reason, and the native histogram says what the classic one says.
+// TestCounts_together: the requests of two databases to one replica are one series for each
+// operation and reason, and the native histogram has the same counts as the classic one.
 func TestCounts_together(t *testing.T) {
 	t.Parallel()
 	e := together{&requests.Counts{}, &requests.Counts{}}
@@ -180,18 +181,18 @@ func TestCounts_together(t *testing.T) {
 					got[int(h.GetPositiveSpan()[0].GetOffset())+i] = n
 				}
 			}
-			// Bucket i holds what is above 2^(i-1) and at most 2^i seconds.
+			// Bucket i counts durations above 2^(i-1) and at most 2^i seconds.
 			want := map[int]int64{-9: 2, -4: 2, -3: 2, 0: 2, 7: 2}
 			if h.GetSampleCount() != 12 || h.GetZeroCount() != 2 || !maps.Equal(got, want) || h.GetSchema() != 0 {
-				t.Errorf("%d durations, %d of them next to nothing, in %v, want 12, 2 and %v", h.GetSampleCount(),
+				t.Errorf("%d durations, %d of them in the zero bucket, in %v, want 12, 2 and %v", h.GetSampleCount(),
 					h.GetZeroCount(), got, want)
 			}
 		}
 	}
 }
 
-// TestPrices_Monthly holds the table of docs/storage.md: 2.6 million PUTs a month
-// are 13 dollars at Amazon, and 15 GB 0.35, 0.23 and 0.09.
+// TestPrices_Monthly checks the table of docs/storage.md: 2.6 million PUTs a month cost 13 dollars
+// at Amazon, and 15 GB cost 0.35, 0.23 and 0.09.
 func TestPrices_Monthly(t *testing.T) {
 	t.Parallel()
 	const gigabytes = 15_000_000_000
@@ -208,7 +209,7 @@ func TestPrices_Monthly(t *testing.T) {
 		if _, known := p.Monthly(c, 59*time.Minute, gigabytes); known {
 			t.Error("a cost was concluded from less than an hour")
 		}
-		// in two hours
+		// within two hours
 		for operation, n := range map[string]int{"put": 7000, "multipart": 200, "get": 1900, "head": 100, "list": 20,
 			"delete": 5000} {
 			for range n {
@@ -220,6 +221,6 @@ func TestPrices_Monthly(t *testing.T) {
 		}
 	}
 	if _, known := requests.PricesOf("this endpoint"); known {
-		t.Error("a server of one's own has prices")
+		t.Error("a self-hosted server has prices")
 	}
 }

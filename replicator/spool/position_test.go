@@ -9,7 +9,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// Every byte of a record counts: one that was changed is refused (P13).
+// TestRecordDamage: a record in which any byte was changed, or that was cut short, is refused
+// (P13).
 func TestRecordDamage(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "position.json")

@@ -8,8 +8,8 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// TestSkip_I9: what waits to be shipped is kept when the position goes on without a
-// segment, over restarts and partial releases, and nothing of it comes back.
+// TestSkip_I9: segments that wait to be shipped are kept when the position advances without a
+// segment, over restarts and partial releases, and released ones do not come back.
 func TestSkip_I9(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -75,7 +75,7 @@ func TestSkip_I9(t *testing.T) {
 	want("not kept", 9)
 }
 
-// TestRestate_unwritten: a position that could not be written is not the position.
+// TestRestate_unwritten: a position that could not be written does not replace the one before.
 func TestRestate_unwritten(t *testing.T) {
 	t.Parallel()
 	for name, before := range map[string]func(*Spool){

@@ -16,7 +16,7 @@ import (
 	"github.com/superfly/ltx"
 )
 
-// add makes segment txid of one page, durable.
+// add makes the segment txid, of one page, durable.
 func add(t testing.TB, s *Spool, txid ltx.TXID) Record {
 	t.Helper()
 	w, r := finished(t, s, txid)
@@ -26,7 +26,7 @@ func add(t testing.TB, s *Spool, txid ltx.TXID) Record {
 	return r
 }
 
-// finished makes segment txid, which is not durable yet.
+// finished writes the segment txid, which is not durable yet.
 func finished(t testing.TB, s *Spool, txid ltx.TXID) (*Writer, Record) {
 	t.Helper()
 	w, err := s.Create(ltx.Header{PageSize: 512, Commit: 1, MinTXID: txid, MaxTXID: txid, Timestamp: int64(txid)})
@@ -45,7 +45,7 @@ func finished(t testing.TB, s *Spool, txid ltx.TXID) (*Writer, Record) {
 	return w, r
 }
 
-// newSpool opens a spool whose map is always durable.
+// newSpool opens a spool whose page-checksum map always counts as durable.
 func newSpool(t testing.TB, dir string) *Spool {
 	t.Helper()
 	s, _, err := Open(dir)
@@ -63,8 +63,8 @@ func txids(s *Spool) (all []ltx.TXID) {
 	return all
 }
 
-// TestReopen/P1: what a crash left half done is swept, what was durable is there; what
-// is there and wrong is refused.
+// TestReopen_P1: files that a crash left half written are removed, and durable segments are there;
+// a spool that is corrupt in other ways is refused.
 func TestReopen_P1(t *testing.T) {
 	t.Parallel()
 	segment := func(dir string, txid ltx.TXID) string {
@@ -148,12 +148,13 @@ func TestReopen_P1(t *testing.T) {
 			if s.Last() != last || s.Position().TXID != last {
 				t.Errorf("last %s, position %s; want %s", s.Last(), s.Position().TXID, last)
 			}
-			add(t, s, last+1) // and it goes on
+			add(t, s, last+1) // the spool can be continued
 		})
 	}
 }
 
-// A map that cannot be made durable keeps the segments, which are its redo log.
+// TestRelease_S20_failedSync: segments that the page-checksum map has not durably recorded are
+// kept, because they are its redo log.
 func TestRelease_S20_failedSync(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -166,7 +167,7 @@ func TestRelease_S20_failedSync(t *testing.T) {
 	if err := s.Release(3); !errors.Is(err, failed) {
 		t.Errorf("release with a failing sync: %v", err)
 	}
-	s.AfterSync(func() (ltx.TXID, error) { return 2, nil }) // no farther than that
+	s.AfterSync(func() (ltx.TXID, error) { return 2, nil }) // durable up to 2 only
 	if err := s.Release(3); err != nil || !slices.Equal(txids(s), []ltx.TXID{3, 4}) {
 		t.Errorf("release beyond what is durable: %v, %v", txids(s), err)
 	}
@@ -185,7 +186,8 @@ func TestRelease_S20_failedSync(t *testing.T) {
 	}
 }
 
-// A segment that did not become durable counts as none, and can be made again.
+// TestCommitFails_S20: a segment that could not be made durable does not count, and can be made
+// again.
 func TestCommitFails_S20(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -197,7 +199,7 @@ func TestCommitFails_S20(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := w.Commit(r); err == nil {
-		t.Error("committed into a directory that is not there")
+		t.Error("committed into a directory that does not exist")
 	}
 	if err := w.Abort(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
@@ -231,14 +233,15 @@ func TestWait(t *testing.T) {
 	go func() { waited <- s.Wait(ctx, 5) }()
 	cancel()
 	if err := <-waited; !errors.Is(err, context.Canceled) {
-		t.Errorf("wait for what never comes: %v", err)
+		t.Errorf("a cancelled wait: %v", err)
 	}
 }
 
-// envVictim is the spool of a process that is there to be killed.
+// envVictim names the spool directory of a process that is there to be killed.
 const envVictim = "SQLWATCH_TEST_SPOOL_VICTIM"
 
-// TestVictim appends segments, names each that is durable, and releases old ones.
+// TestVictim is not a test: TestKilled_P1 runs it in a process of its own. It appends segments,
+// prints the TXID of each once it is durable, and releases old ones.
 func TestVictim(t *testing.T) {
 	dir := os.Getenv(envVictim)
 	if dir == "" {
@@ -255,7 +258,8 @@ func TestVictim(t *testing.T) {
 	}
 }
 
-// TestKilled/P1: whenever it is killed, a spool has what it said was durable, and no gap.
+// TestKilled_P1: whenever its process is killed, a spool has all segments that were reported as
+// durable, and no gap.
 func TestKilled_P1(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -287,7 +291,7 @@ func TestKilled_P1(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		if s.Last() < durable {
-			t.Fatalf("round %d: last %s, %s was durable", round, s.Last(), durable)
+			t.Fatalf("round %d: last %s, but %s was durable", round, s.Last(), durable)
 		}
 		for _, segment := range s.List() {
 			if info, err := os.Stat(segment.Path); err != nil || info.Size() != segment.Size {

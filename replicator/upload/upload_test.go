@@ -20,7 +20,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// ignoring accepts both conditions and honours none.
+// ignoring is a store that accepts both conditions and honours none.
 type ignoring struct{ store.Store }
 
 // Put implements store.Store.
@@ -29,7 +29,7 @@ func (i ignoring) Put(ctx context.Context, key string, b store.Body, o store.Put
 	return i.Store.Put(ctx, key, b, o)
 }
 
-// uploading is an uploader whose lease is held. Calls break as its Faulty says.
+// uploading is an uploader that holds its lease, on a store that faulty can break.
 type uploading struct {
 	*Uploader
 	memory *storetest.Memory
@@ -37,7 +37,7 @@ type uploading struct {
 	saved  *custody.StateFile
 }
 
-// newUploading returns one. Unguarded, its store honours no condition.
+// newUploading returns an uploader. If unguarded is set, its store honours no condition.
 func newUploading(t *testing.T, unguarded bool) *uploading {
 	t.Helper()
 	u := &uploading{memory: storetest.NewMemory(), saved: custody.NewStateFile(t.TempDir(), "r")}
@@ -55,7 +55,8 @@ func newUploading(t *testing.T, unguarded bool) *uploading {
 	err := l.Hold(t.Context())
 	for ; errors.Is(err, lease.ErrConfirming) && passed.Load() < 100; passed.Add(1) {
 		if err = l.Hold(t.Context()); errors.Is(err, lease.ErrMoved) {
-			// A lease that nothing guards is read again after some seconds, and then the replica.
+			// A lease on a store without conditions has to be read again after some seconds, and
+			// then the replica.
 			_, err = l.Inspect(t.Context(), nil)
 			err = errors.Join(err, l.Hold(t.Context()))
 		}
@@ -67,7 +68,7 @@ func newUploading(t *testing.T, unguarded bool) *uploading {
 	return u
 }
 
-// breaks makes the next call of an operation on keys that are no notes fail.
+// breaks makes the next call of an operation on an LTX file fail.
 func (u *uploading) breaks(op string, fault storetest.Fault) {
 	done := false
 	u.faulty.Decide = func(called, key string, _ int) storetest.Fault {
@@ -83,9 +84,9 @@ func metadata(of string) map[string]string {
 	return map[string]string{store.MetaLineage: "l", store.MetaTimestamp: of, store.MetaChecksum: of}
 }
 
-// TestCreate: what is under the key already is our own, if it is the same bytes or the same
-// state: an attempt whose reply was lost, or an earlier version's. Anything else is another
-// writer's: then the lease is no more, and nothing of it was replaced.
+// TestCreate: an object that already exists under the key counts as our own if it has the same
+// bytes or the same state, as after a lost reply or from an earlier version. Any other object is
+// another writer's: the lease is then lost, and the object is not replaced.
 func TestCreate(t *testing.T) {
 	t.Parallel()
 	key := store.LTXKey(0, 5, 5)
@@ -122,7 +123,7 @@ func TestCreate(t *testing.T) {
 						t.Errorf("%+v, %v, want ErrFenced", object, err)
 					}
 					if err := u.lease.Hold(t.Context()); err == nil {
-						t.Error("the lease is held still")
+						t.Error("the lease is still held")
 					}
 				} else if err != nil || u.Bytes() != object.Size || object.Size == 0 {
 					t.Errorf("%+v, %v", object, err)
@@ -153,8 +154,8 @@ func read(t *testing.T, st store.Store, key string) []byte {
 	return data
 }
 
-// TestCreate_S5_lostReply: an upload that failed, stored or not, succeeds when it is repeated,
-// and is stored once.
+// TestCreate_S5_lostReply: an upload that failed, whether or not it was stored, succeeds when it is
+// repeated, and is stored once.
 func TestCreate_S5_lostReply(t *testing.T) {
 	t.Parallel()
 	key, body := store.LTXKey(0, 5, 5), storetest.Bytes([]byte("mine"))
@@ -175,7 +176,7 @@ func TestCreate_S5_lostReply(t *testing.T) {
 	}
 }
 
-// file is an LTX file of one page, a whole database.
+// file returns an LTX file of a database of one page.
 func file(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -194,7 +195,7 @@ func file(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// unread names what the journal says is to be read back.
+// unread returns the keys that the journal says are to be read back.
 func (u *uploading) unread() (keys []string) {
 	for _, sent := range u.saved.Get().Unread {
 		keys = append(keys, sent.Key)
@@ -202,8 +203,8 @@ func (u *uploading) unread() (keys []string) {
 	return keys
 }
 
-// TestCreateBase: a snapshot counts when it was read back. One that the store changed is taken
-// away; where it cannot be read now, the journal knows, over a restart.
+// TestCreateBase: a snapshot counts once it was read back. If the store changed it, it is deleted.
+// No entry is left in the journal in either case.
 func TestCreateBase(t *testing.T) {
 	t.Parallel()
 	key, data := store.LTXKey(store.SnapshotLevel, 1, 9), file(t)
@@ -219,7 +220,7 @@ func TestCreateBase(t *testing.T) {
 				t.Errorf("%v; to be read back: %q", err, u.unread())
 			}
 			u = newUploading(t, false)
-			u.breaks("get", storetest.Corrupt) // on its way back, once: all of it is read, and is right
+			u.breaks("get", storetest.Corrupt) // the first read is corrupt; a second one of the whole object is not
 			if _, err := u.CreateBase(t.Context(), key, body(), metadata("9")); err != nil || len(u.unread()) != 0 {
 				t.Errorf("a bit that flipped on the way back: %v; to be read back: %q", err, u.unread())
 			}
@@ -229,13 +230,13 @@ func TestCreateBase(t *testing.T) {
 			_, err := u.CreateBase(t.Context(), key, body(), metadata("9"))
 			if _, _, there := u.memory.Get(t.Context(), key, 0, 0); !errors.Is(err, store.ErrCorrupt) ||
 				!errors.Is(there, store.ErrNotFound) || len(u.unread()) != 0 {
-				t.Errorf("stored corrupt: %v; look: %v; to be read back: %q", err, there, u.unread())
+				t.Errorf("stored corrupt: %v; get: %v; to be read back: %q", err, there, u.unread())
 			}
 		})
 	}
 }
 
-// tampering changes the end of what it stores.
+// tampering is a store that changes the last byte of what it stores.
 type tampering struct{ *storetest.Memory }
 
 // Put implements store.Store.
@@ -245,8 +246,9 @@ func (s tampering) Put(ctx context.Context, key string, b store.Body, o store.Pu
 	return object, err
 }
 
-// TestRecheck: after a crash between an upload and its reading, nothing is deleted before that
-// was read; what was never stored, or is right, is forgotten, what is corrupt goes.
+// TestRecheck: after a crash between an upload and reading it back, HoldChecked fails, so that
+// nothing is deleted, until the object was read. An object that was never stored or is intact is
+// forgotten; a corrupt one is deleted.
 func TestRecheck(t *testing.T) {
 	t.Parallel()
 	key, data := store.LTXKey(store.SnapshotLevel, 1, 9), file(t)
@@ -276,7 +278,7 @@ func TestRecheck(t *testing.T) {
 			}
 			u.faulty.Decide = func(string, string, int) storetest.Fault { return storetest.NotStored }
 			if err := u.HoldChecked(t.Context()); err == nil {
-				t.Error("what may delete was let go on before it was read")
+				t.Error("HoldChecked succeeded before the object was read")
 			}
 			u.faulty.Decide = func(string, string, int) storetest.Fault { return storetest.None }
 			gone, err := u.Recheck(t.Context())
@@ -284,14 +286,14 @@ func TestRecheck(t *testing.T) {
 				t.Errorf("gone %v, %v; to be read back: %q", gone, err, u.unread())
 			}
 			if err := u.HoldChecked(t.Context()); err != nil {
-				t.Errorf("and then: %v", err)
+				t.Errorf("HoldChecked after it was read: %v", err)
 			}
 		})
 	}
 }
 
-// TestNextBatch: segments become one object where they join, are of one page size, and are
-// not too many; a snapshot is one of its own.
+// TestNextBatch: segments are uploaded as one object if they follow each other, have the same page
+// size, and are not too many or too large; a snapshot is always an object of its own.
 func TestNextBatch(t *testing.T) {
 	t.Parallel()
 	segment := func(min, max ltx.TXID, pageSize int, size int64) spool.Segment {
@@ -325,12 +327,12 @@ func TestNextBatch(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 	if f := (Batch{segment(1, 4, 4096, 9)}).File(); f.Level != store.SnapshotLevel || f.MaxTXID != 4 {
-		t.Errorf("of a snapshot: %+v", f)
+		t.Errorf("file of a snapshot: %+v", f)
 	}
 }
 
-// TestEnding: the last bytes and the length of a stream are told before its reader has all of
-// it, however it is read, once for each time that it is read to its end.
+// TestEnding: the length and the last bytes of a stream are reported before its reader has all of
+// it, however it is read, and only once.
 func TestEnding(t *testing.T) {
 	t.Parallel()
 	data := make([]byte, 100)
@@ -353,11 +355,11 @@ func TestEnding(t *testing.T) {
 					break
 				}
 				if e.size == whole && told == 0 {
-					t.Errorf("%d at a time: all was read, and nothing told", step)
+					t.Errorf("%d at a time: everything was read, and nothing reported", step)
 				}
 			}
 			if told != 1 {
-				t.Errorf("%d at a time, size %d: told %d times", step, whole, told)
+				t.Errorf("%d at a time, size %d: reported %d times, want once", step, whole, told)
 			}
 		}
 	}

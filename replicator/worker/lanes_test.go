@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// newLanes returns lanes of one task each that run in the test's own goroutine, when
-// run is called.
+// newLanes returns lanes of one task each. The tasks run in the test's goroutine when run is
+// called.
 func newLanes(t *testing.T, clock *time.Time, tasks ...Task) (l *Lanes, run func()) {
 	t.Helper()
 	var started []func(context.Context)
@@ -31,7 +31,8 @@ func newLanes(t *testing.T, clock *time.Time, tasks ...Task) (l *Lanes, run func
 	}
 }
 
-// What is told to be due while a lane runs, which has looked already, is not forgotten.
+// TestLanesDueWhileRunning: work that becomes due while a lane runs, after the lane has checked for
+// it, is not forgotten.
 func TestLanesDueWhileRunning(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
@@ -39,13 +40,13 @@ func TestLanesDueWhileRunning(t *testing.T) {
 	runs := 0
 	l, run := newLanes(t, &now, func(context.Context) (time.Time, error) {
 		if runs++; runs == 1 {
-			l.Due(0, now.Add(time.Second)) // as an upload does in the meantime
+			l.Due(0, now.Add(time.Second)) // as an upload in the meantime does
 		}
 		return now.Add(time.Hour), nil
 	})
 	l.Due(0, now)
 	if wait := l.Begin(); wait >= 0 {
-		t.Errorf("something else is due in %v", wait)
+		t.Errorf("another lane is due in %v", wait)
 	}
 	run()
 	if wait := l.Begin(); wait != time.Second {
@@ -59,7 +60,7 @@ func TestLanesDueWhileRunning(t *testing.T) {
 	}
 }
 
-// A lane that fails waits for its pause, and holds up no other.
+// TestLanesFailure: a lane that fails waits for its pause, and does not delay other lanes.
 func TestLanesFailure(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)

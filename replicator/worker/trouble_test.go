@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestTrouble_S2_H15: an outage is a line when it begins and one when it ends; a
-// trouble that changes its face, or comes and goes, is at most one a minute.
+// TestTrouble_S2_H15: an outage is logged with one line when it begins and one when it ends. If its
+// reason changes again and again, or it comes and goes, there are at most a few lines a minute.
 func TestTrouble_S2_H15(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
@@ -25,15 +25,15 @@ func TestTrouble_S2_H15(t *testing.T) {
 		t.Errorf("an outage of two hours is %d lines before its end, want 1", lines)
 	}
 	if !tr.Over() || tr.Over() {
-		t.Error("its end is one line, and there is one end")
+		t.Error("the end must be reported exactly once")
 	}
 	lines = 0
-	for i := range 3600 { // now a timeout, now a refusal
+	for i := range 3600 { // alternately a timeout and a refusal
 		met([]string{"timeout", "unavailable"}[i%2])
 		now = now.Add(2 * time.Second)
 	}
 	if lines < 60 || lines > 120 {
-		t.Errorf("two hours of two troubles by turns are %d lines, want one a minute", lines)
+		t.Errorf("two hours of alternating failures are %d lines, want about one a minute", lines)
 	}
 	lines = 0
 	for i := range 3600 { // every other attempt succeeds

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestWorker_P18_panic: a fault in one turn is an error of that turn: it is recorded, and
-// the next turn comes.
+// TestWorker_P18_panic: a panic in one turn becomes an error of that turn. It is recorded, and the
+// next turn follows.
 func TestWorker_P18_panic(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
