@@ -11,7 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
-// randomTimed writes a policy that waits for this and that, all by whole minutes.
+// randomTimed returns the text of three windows and of a policy with random waits, all in
+// whole minutes.
 func randomTimed(r *rand.Rand) string {
 	pick := func(s ...string) string { return s[r.IntN(len(s))] }
 	var b strings.Builder
@@ -44,7 +45,7 @@ func randomTimed(r *rand.Rand) string {
 	return b.String()
 }
 
-// timed is a policy that has lived through something.
+// timed is a policy with its state and history at a time.
 type timed struct {
 	set    *Set
 	now    time.Time
@@ -52,7 +53,7 @@ type timed struct {
 	past   *History
 }
 
-// look evaluates at the present minute; an action ends at once.
+// look evaluates the policy now; an action ends at once, with the given result.
 func (w *timed) look(s *collector.Sample, result ActionResult) (d PolicyDecision, acted bool) {
 	s.At = w.now
 	w.past.Add(s)
@@ -66,8 +67,8 @@ func (w *timed) look(s *collector.Sample, result ActionResult) (d PolicyDecision
 	return all.Policies[0], acted
 }
 
-// The earliest moment that `why` names is the moment at which the policy acts, where the
-// measurements stay as they are; and where it names none, it does not act.
+// While the measurements stay as they are, the policy acts at the time that `sqlwatch why`
+// predicts, and does not act if it predicts none.
 func TestEarliestIsTheMoment(t *testing.T) {
 	t.Parallel()
 	known, unknown := 0, 0
@@ -96,13 +97,13 @@ func TestEarliestIsTheMoment(t *testing.T) {
 		}
 		switch {
 		case told.IsZero() && acted:
-			t.Errorf("seed %d: it acts at %s, which was not told (%s):\n%s", seed, w.now, reason, text)
+			t.Errorf("seed %d: it acts at %s, which was not predicted (%s):\n%s", seed, w.now, reason, text)
 		case told.IsZero():
 			unknown++
 		case !acted && told.Before(end):
-			t.Errorf("seed %d: it was to act at %s and has not (%s):\n%s", seed, told, reason, text)
+			t.Errorf("seed %d: predicted to act at %s, but it did not (%s):\n%s", seed, told, reason, text)
 		case acted && (told.After(w.now) || !told.After(w.now.Add(-time.Minute))):
-			t.Errorf("seed %d: it acts at %s and was to at %s (%s):\n%s", seed, w.now, told, reason, text)
+			t.Errorf("seed %d: it acts at %s, predicted was %s (%s):\n%s", seed, w.now, told, reason, text)
 		default:
 			known++
 		}
@@ -111,6 +112,6 @@ func TestEarliestIsTheMoment(t *testing.T) {
 		}
 	}
 	if known < 40 {
-		t.Errorf("told %d times, not told %d times", known, unknown)
+		t.Errorf("predicted %d times, not predicted %d times: the test proves little", known, unknown)
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // The built-in policy waits until a WAL has been large for half a minute, then asks for a
-// checkpoint. Time is a value: nothing here waits.
+// checkpoint. The time is an argument: nothing here waits.
 func ExampleSet_Evaluate() {
 	set := policy.Defaults()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

@@ -68,8 +68,8 @@ func TestForEach(t *testing.T) {
 	}
 }
 
-// A list gives keys that are their own values; two instances do not share what is kept
-// over time.
+// In a list, each element is both key and value. The policies made from it do not share
+// what functions over time keep.
 func TestForEachOfAList(t *testing.T) {
 	t.Parallel()
 	set := mustParse(t, `
@@ -129,8 +129,8 @@ func TestForEachErrors(t *testing.T) {
 	}
 }
 
-// After the watch began, and after another policy's action, a policy that holds off waits;
-// its own action is what cooldown is for.
+// A policy with hold_off waits after the watch began and after another policy's action.
+// After an action of its own, cooldown applies instead.
 func TestHoldOff(t *testing.T) {
 	t.Parallel()
 	set := mustParse(t, `
@@ -196,11 +196,11 @@ policy "q" {
 	}
 	var none *lang.History
 	if !none.Unbroken().IsZero() {
-		t.Error("no history is no watch")
+		t.Error("without a history, a watch has begun")
 	}
 }
 
-// The catalogue lists the guards that there are, in their order.
+// The catalogue lists all guards, in the order in which they are checked.
 func TestCatalogueOfGuards(t *testing.T) {
 	t.Parallel()
 	var listed []Guard

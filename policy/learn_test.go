@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// weekly is an application with a rhythm: a batch at night that a cron window hits,
-// office hours, evenings, and quiet between them.
+// weekly returns how much an application with a weekly rhythm writes: a nightly batch,
+// which falls into the window "night", office hours, evenings, and quiet hours between.
 func weekly(at time.Time) float64 {
 	switch h := at.Hour(); {
 	case h >= 2 && h < 4:
@@ -21,7 +21,7 @@ func weekly(at time.Time) float64 {
 	return 5
 }
 
-// rhythm writes as its rate says, with noise, and has it measured every ten seconds.
+// rhythm simulates writes at a rate, with noise, and samples them every ten seconds.
 type rhythm struct {
 	set     *Set
 	past    *History
@@ -37,7 +37,7 @@ func newRhythm(t *testing.T, src string) *rhythm {
 	return &rhythm{set: set, past: set.NewHistory(), now: monday, rate: weekly, random: rand.New(rand.NewPCG(1, 2))}
 }
 
-// run lives for so long and shows the decisions of every fifth minute.
+// run simulates a length of time and calls show with the decision of every fifth minute.
 func (r *rhythm) run(length time.Duration, show func(at time.Time, d Decision)) {
 	noise := 1.0
 	for end := r.now.Add(length); r.now.Before(end); r.now = r.now.Add(10 * time.Second) {
@@ -78,8 +78,8 @@ policy "p" {
   sync {}
 }`
 
-// After eight days the window covers the quiet hours of the week and nothing of the
-// busy ones, through a restart.
+// After eight days and a restart, the window covers the quiet hours of the week and next
+// to nothing of the busy ones.
 func TestWindowLearnsTheWeek(t *testing.T) {
 	t.Parallel()
 	r := newRhythm(t, learning)
@@ -114,7 +114,7 @@ func TestWindowLearnsTheWeek(t *testing.T) {
 	if unknown > 0 {
 		t.Errorf("what a week of a rate says is unknown in %d of %d decisions", unknown, count[true]+count[false])
 	}
-	// Quiet by the week, but not now.
+	// These hours are usually quiet, but not now.
 	r.rate = func(time.Time) float64 { return 800 }
 	r.run(time.Hour, func(at time.Time, d Decision) {
 		if at.Hour() == 0 && at.Minute() > 5 && d.Windows["quiet"] != False {
@@ -123,8 +123,8 @@ func TestWindowLearnsTheWeek(t *testing.T) {
 	})
 }
 
-// Until it has seen three days the fallback holds; then the batch is avoided that
-// the fallback would have hit.
+// Until three days have been seen, the fallback applies. After that, the window avoids the
+// batch, during which the fallback is open.
 func TestWindowLearnsInThreeDays(t *testing.T) {
 	t.Parallel()
 	r := newRhythm(t, learning)
@@ -149,7 +149,7 @@ func TestWindowLearnsInThreeDays(t *testing.T) {
 	})
 }
 
-// A database that was watched for an hour of each of three days has not shown its week.
+// A database that is watched for one hour a day has not shown its week after some days.
 func TestWindowLearnsFromWhatItSaw(t *testing.T) {
 	t.Parallel()
 	r := newRhythm(t, learning)
@@ -164,8 +164,8 @@ func TestWindowLearnsFromWhatItSaw(t *testing.T) {
 	})
 }
 
-// The week hour by hour: what is known, from how much, and why the window is open or
-// not, at each stage of learning.
+// Quiet explains the week hour by hour: what is known, from how many weeks, and why the
+// window is open or closed, at each stage of learning.
 func TestQuietTellsTheWeek(t *testing.T) {
 	t.Parallel()
 	r := newRhythm(t, learning)
@@ -193,7 +193,7 @@ func TestQuietTellsTheWeek(t *testing.T) {
 	q := ask()
 	for i, h := range q.Hours {
 		at := time.Date(2026, 3, 2, i, 30, 0, 0, time.UTC)
-		// The minute over which the rate goes reaches from the batch into the quarter after it.
+		// The rate is over one minute, so that of the first minute after the batch still contains it.
 		if want := weekly(at) == 5 && at.Hour() != 4; (h.Quiet == True) != want || at.Hour() == 4 && h.Share != 0.75 ||
 			h.Day != at.Weekday().String() || h.Hour != at.Hour() {
 			t.Errorf("%s: %+v, want quiet %v", at, h, want)

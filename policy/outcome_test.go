@@ -18,8 +18,8 @@ const shrinking = `policy "p" {
   checkpoint { stall_budget = "500ms" }
 }`
 
-// A machine that was suspended, a process that was stopped, one slow fsync: the
-// truncations that follow must not wait for hours to be forgiven.
+// A single long stall (the machine was suspended, the process stopped, an fsync slow) must
+// not keep later runs from truncating for hours.
 func TestStallLearned_P4(t *testing.T) {
 	t.Parallel()
 	const reclaimed, usual, slow = 200e6, 120 * time.Millisecond, 3 * time.Second
@@ -59,8 +59,8 @@ func TestStallLearned_P4(t *testing.T) {
 	}
 }
 
-// The state of the release that kept one running estimate is read; what that
-// one believed is not taken over.
+// The state of an early release, which kept one running estimate, can be read. Its estimate
+// is dropped.
 func TestStateWithOneEstimateIsRead(t *testing.T) {
 	t.Parallel()
 	var st PolicyState
@@ -72,11 +72,12 @@ func TestStateWithOneEstimateIsRead(t *testing.T) {
 		t.Errorf("read %+v", st)
 	}
 	if got := st.Stalls.Expect(0); got != 0 {
-		t.Errorf("foreseen %s", got)
+		t.Errorf("expects a stall of %s, want none", got)
 	}
 }
 
-// A notice beside a checkpoint keeps the floor of notices, and says how it ended.
+// A notice that comes with a checkpoint says how the checkpoint ended, and keeps the least
+// interval between notices.
 func TestNoticeBesideACheckpoint(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `policy "p" {
@@ -112,8 +113,8 @@ func TestNoticeBesideACheckpoint(t *testing.T) {
 	}
 }
 
-// A WAL file cut in portions is no failure: the rest of it is due soon, without
-// growing pauses.
+// Cutting a WAL file in portions is no failure: the next portion follows soon, and the
+// pauses do not grow.
 func TestShortenedGoesOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `policy "p" {

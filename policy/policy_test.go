@@ -16,7 +16,7 @@ import (
 
 var start = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 
-// parse parses policy blocks with one replica, one notifier and two labels known.
+// parse parses policy blocks that may name two replicas, a notifier and a label.
 func parse(src string) (*Set, hcl.Diagnostics) {
 	parser := hclparse.NewParser()
 	f, diags := parser.ParseHCL([]byte(src), "test.hcl")
@@ -40,7 +40,7 @@ func mustParse(t testing.TB, src string) *Set {
 	return set
 }
 
-// sample returns a healthy sample with a WAL of the given size, all of it backlog.
+// sample returns a healthy sample with a WAL of the given size, nothing of it backfilled.
 func sample(at time.Time, walBytes int64) *collector.Sample {
 	frames := uint32(walBytes / 4096)
 	return &collector.Sample{
@@ -52,7 +52,7 @@ func sample(at time.Time, walBytes int64) *collector.Sample {
 	}
 }
 
-// world drives a set through time as the watchdog does.
+// world evaluates a set of policies over time, as the watchdog does.
 type world struct {
 	t      testing.TB
 	set    *Set
@@ -312,7 +312,7 @@ policy "third" {
 	}
 }
 
-// A running drill holds up neither a checkpoint nor a notice, a pause no notice.
+// A running drill delays neither a checkpoint nor a notice. A pause does not stop notices.
 func TestEvaluateLanes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `
@@ -366,8 +366,8 @@ policy "tell-too" {
 	}
 }
 
-// A WAL too large to be truncated within the budget is drained all the same, again
-// and again without growing pauses, and the policy says what it does not reach.
+// If a TRUNCATE would exceed the stall budget, the WAL is backfilled all the same, again and
+// again without growing pauses, and the policy says that TRUNCATE is left out.
 func TestEvaluateLeavesTruncateOut(t *testing.T) {
 	t.Parallel()
 	for name, ladder := range map[string]string{"default": "checkpoint {}",
@@ -397,7 +397,7 @@ func TestEvaluateLeavesTruncateOut(t *testing.T) {
 			if w.last.Action != nil || d.Refused != GuardStall || !strings.Contains(d.Hindered, "budget") {
 				t.Errorf("with nothing to drain: refused by %q, hindered %q", d.Refused, d.Hindered)
 			}
-			// It is tried again as soon as the slow ones are forgotten, and not before.
+			// TRUNCATE is tried again as soon as the slow ones are forgotten, and not before.
 			for wait := d.Earliest.Sub(w.now); wait > 0; wait -= time.Minute {
 				if w.tick(min(wait, time.Minute), huge); w.last.Action != nil && w.last.Action.Checkpoint.Truncates() != (wait <=
 					time.Minute) {
@@ -545,8 +545,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// The size at which a WAL begins to be made smaller is that of the first policy that does,
-// where it can be proven.
+// WALLimit is the size from which some policy makes the WAL smaller, if that can be proven.
 func TestWALLimit(t *testing.T) {
 	t.Parallel()
 	const truncate = "\n  checkpoint {}\n"

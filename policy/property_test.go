@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
-// randomPolicies writes one to three policies, harmful ones among them.
+// randomPolicies returns the text of one to three policies, some of them harmful.
 func randomPolicies(r *rand.Rand) string {
 	pick := func(s ...string) string { return s[r.IntN(len(s))] }
 	var b strings.Builder
@@ -56,8 +56,8 @@ func randomSample(r *rand.Rand, at time.Time, written *uint64) *collector.Sample
 }
 
 // TestProperty_I15_F9 runs 10,000 random series through random policies: the
-// floors hold, an unknown never acts, a dry run never acts, and states and
-// samples are not changed by Evaluate.
+// floors hold, a policy whose condition is unknown never acts, nor does a dry run, and
+// Evaluate does not change the states that it is given.
 func TestProperty_I15_F9(t *testing.T) {
 	t.Parallel()
 	const series, setSeries, shards = 10_000, 25, 4

@@ -2,5 +2,6 @@
 
 package policy
 
-// The race detector drops at random what lies in a pool.
+// dropped is how many allocations more there are with the race detector, under which a
+// sync.Pool drops some of its items at random.
 const dropped = 12

@@ -19,8 +19,8 @@ const tuned = `policy "p" {
   }
 }`
 
-// tuneFor lives for so long; every run holds writers up as stall says of the budget in
-// force. It returns the values in force, in turn.
+// tuneFor simulates a length of time. Every run stalls writers for stall(value in force).
+// It returns the values that were in force, in order.
 func tuneFor(w *world, length time.Duration, stall func(budget float64) time.Duration) (values []float64) {
 	p := w.set.Policies[0]
 	for end := w.now.Add(length); w.now.Before(end); {
@@ -44,8 +44,8 @@ func tunedWorld(t *testing.T, mode string) *world {
 	return newWorld(t, strings.ReplaceAll(tuned, "MODE", mode))
 }
 
-// What a run costs follows the budget: the value comes to where the goal is met, one
-// step at a time, each judged by runs of its own.
+// If the stall of a run follows the budget, the value moves to where the goal is met, one
+// step at a time, and each step is judged by its own runs.
 func TestTune_F12(t *testing.T) {
 	t.Parallel()
 	w := tunedWorld(t, "apply")
@@ -64,7 +64,8 @@ func TestTune_F12(t *testing.T) {
 	}
 }
 
-// One slow run does not lock the value out: what was before a step says nothing of it.
+// One slow run does not keep the value low for good: a step is not judged by runs that were
+// before it.
 func TestTuneForgetsAnAccident(t *testing.T) {
 	t.Parallel()
 	w := tunedWorld(t, "apply")
@@ -86,7 +87,7 @@ func TestTuneForgetsAnAccident(t *testing.T) {
 	}
 }
 
-// A goal that cannot be had this way leaves the value where the operator put it.
+// If no value meets the goal, the value goes back to what the operator configured.
 func TestTuneGivesUp(t *testing.T) {
 	t.Parallel()
 	w := tunedWorld(t, "apply")
@@ -127,7 +128,7 @@ func TestTuneRevertsAStepUp(t *testing.T) {
 	}
 }
 
-// A value at which the policy no longer comes to act is taken back.
+// A value with which the policy no longer acts is taken back.
 func TestTuneTakesBackWhatStarves(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `policy "p" {
@@ -156,8 +157,8 @@ func TestTuneTakesBackWhatStarves(t *testing.T) {
 	t.Errorf("it never acted: %+v", w.last.Tunes[0])
 }
 
-// Without being told to, nothing is applied: one step is suggested, and in the shadow
-// it is counted what it would have prevented.
+// Unless the mode is apply, nothing is applied: one step is suggested, and in mode shadow
+// the runs are counted that it would have prevented.
 func TestTuneSuggestsOneStep(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"suggest", "shadow"} {
@@ -172,7 +173,7 @@ func TestTuneSuggestsOneStep(t *testing.T) {
 			t.Errorf("%s: %d runs in the shadow", mode, d.ShadowRuns)
 		}
 	}
-	// In the shadow a threshold that is not reached would have prevented the run.
+	// In mode shadow, a run counts as prevented if the suggested threshold was not reached.
 	w := newWorld(t, `policy "p" {
   when = wal.bytes > tune.limit
   checkpoint {}
@@ -220,7 +221,7 @@ func TestRetune(t *testing.T) {
 			t.Errorf("revert %v: for six days in force were %v, want %v", revert, values, want)
 		}
 		if _, _, err := w.set.Policies[0].Retune(st, "other", revert, w.now); err == nil {
-			t.Error("a tune block that is not there")
+			t.Error("a tune block that does not exist was accepted")
 		}
 	}
 }

@@ -49,8 +49,8 @@ func TestWindowDaylightSaving(t *testing.T) {
 	}
 }
 
-// TestWindowAgainstItself checks through both changes of the clock, in zones with odd
-// clocks, that opens_in and closes_in tell the truth.
+// TestWindowAgainstItself checks across both changes of the clock, in time zones with
+// unusual rules, that the window opens and closes when opens_in and closes_in said.
 func TestWindowAgainstItself(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ cron, duration, zone string }{
@@ -84,7 +84,7 @@ func TestWindowAgainstItself(t *testing.T) {
 func TestWindowLevelTriggered(t *testing.T) {
 	t.Parallel()
 	w := windowOf(t, "0 2 * * *", "3h", "UTC")
-	// Nobody looked at 02:00; it is open all the same.
+	// Nothing was evaluated at 02:00, when it opened; it is open all the same.
 	if got := w.Open(time.Date(2026, 5, 5, 4, 59, 59, 0, time.UTC)); got != True {
 		t.Errorf("04:59:59: %s", got)
 	}
@@ -126,7 +126,7 @@ policy "p" {
 		{"true", "window.night", GuardWindow},
 		{"window.noon.open && window.noon.closes_in == duration(\"1h\") && window.night.opens_in == duration(\"14h\")",
 			"window.noon", GuardNone},
-		{"true", "window.quiet", GuardNone}, // still learning: as noon
+		{"true", "window.quiet", GuardNone}, // still learning: its fallback, noon, applies
 		{"true", "quiet(rate(wal.frames, \"1m\"), 0.2)", GuardWindow},
 	}
 	for _, test := range tests {

@@ -1,6 +1,6 @@
 // Package catalogue lists what the policy language offers: the attributes of its blocks,
-// its functions and its guards, each with what it means. The code reads by it, and the
-// second part of docs/policy.md is made from it.
+// its functions and its guards, each with its meaning. The parser takes the schemas of
+// blocks from it, and the second part of docs/policy.md is generated from it.
 package catalogue
 
 import (
@@ -13,8 +13,8 @@ import (
 
 // Attribute is one attribute of a block.
 type Attribute struct {
-	Name    string // with a ! at its end: required
-	Default string // as a person writes it; "": none
+	Name    string // ends with a ! if it is required
+	Default string // as the reference shows it; "": none
 	Doc     string
 }
 
@@ -23,7 +23,7 @@ type Block struct {
 	Name       string // with its labels, as it is written
 	Doc        string
 	Attributes []Attribute
-	Blocks     []string // that may stand in it
+	Blocks     []string // that it may contain
 }
 
 // Schema returns the schema of a block's attributes.
@@ -113,7 +113,7 @@ type Function struct {
 	Doc   string
 }
 
-// UnitOf returns the unit of what a function returns, AnyUnit where its arguments say.
+// UnitOf returns the unit of a function's result, AnyUnit if it depends on the arguments.
 func UnitOf(function string) measured.Unit {
 	for i := range Functions {
 		if Functions[i].Name == function {
@@ -161,10 +161,10 @@ var Functions = []Function{
 	{"quiet", `quiet(x, 0.1, "24h")`, measured.WindowUnit, "open while x is at most that quantile of its last day"},
 }
 
-// Guard is one guard, with what it looks at.
+// Guard is one guard, with the reason for which it refuses.
 type Guard struct{ Name, Doc string }
 
-// Guards is every guard, in the order in which they are asked.
+// Guards is every guard, in the order in which they are checked.
 var Guards = []Guard{
 	{"mode", "dry run"},
 	{"paused", "an operator has paused actions; notices continue"},

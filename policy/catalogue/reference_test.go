@@ -18,7 +18,7 @@ const (
 	begin    = "<!-- from here on made by go test ./policy/catalogue -update -->\n"
 )
 
-// The second part of docs/policy.md is what the catalogue says.
+// The second part of docs/policy.md is what is generated from the catalogue.
 func TestPolicyReferenceIsCurrent(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(document)
@@ -90,7 +90,7 @@ func reference() string {
 	return b.String()
 }
 
-// A block is there once, and so is each attribute in it; each says what it means.
+// Each block is listed once, each attribute once in its block, and all have a meaning.
 func TestCatalogueIsWhole(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -107,7 +107,7 @@ func TestCatalogueIsWhole(t *testing.T) {
 		}
 		kind, _, _ := strings.Cut(b.Name, " ")
 		if len(catalogue.Schema(kind).Attributes) != len(b.Attributes) {
-			t.Errorf("the schema of %s is not its attributes", kind)
+			t.Errorf("the schema of %s does not have all of its attributes", kind)
 		}
 	}
 	for _, f := range catalogue.Functions {

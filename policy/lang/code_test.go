@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 )
 
-// randomExpr writes an expression of a kind.
+// randomExpr returns the text of a random expression that is a "truth" or a "number".
 func randomExpr(r *rand.Rand, kind string, depth int) string {
 	pick := func(s ...string) string { return s[r.IntN(len(s))] }
 	sub := func(kind string) string { return randomExpr(r, kind, depth-1) }
@@ -61,9 +61,9 @@ func randomExpr(r *rand.Rand, kind string, depth int) string {
 	return "-(" + sub("number") + ")"
 }
 
-// What is translated is worth the same as through the expression library. That one
-// calls a whole expression unknown that divides by zero somewhere, and knows at times
-// of two unknowns which is larger.
+// Translated code gives the same results as the expression library, with two exceptions:
+// to the library, an expression that divides by zero anywhere is unknown as a whole, and
+// it can tell in some cases which of two unknown numbers is larger.
 func TestCodeAgreesWithTheLibrary(t *testing.T) {
 	t.Parallel()
 	translated, both := 0, 0
@@ -76,7 +76,7 @@ func TestCodeAgreesWithTheLibrary(t *testing.T) {
 		p.scope.Variables = map[string]cty.Value{"var": cty.ObjectVal(map[string]cty.Value{"limit": cty.NumberIntVal(7)})}
 		x, diags := compile(p, src, AnyUnit)
 		if diags.HasErrors() {
-			continue // as a division by a literal zero
+			continue // a division by a literal zero, for example
 		}
 		h := p.Retain(&History{})
 		now := start
@@ -113,8 +113,7 @@ func TestCodeAgreesWithTheLibrary(t *testing.T) {
 	}
 }
 
-// What the built-in language can say of numbers is translated, so that a tick costs
-// little.
+// Usual conditions on measurements are translated into code, so that a tick costs little.
 func TestIsTranslated(t *testing.T) {
 	t.Parallel()
 	for _, src := range []string{
@@ -129,7 +128,7 @@ func TestIsTranslated(t *testing.T) {
 		p := NewProgram(scope())
 		x, diags := compile(p, src, Bool)
 		if diags.HasErrors() || p.codes[x] == nil {
-			t.Errorf("%s: %v, goes through the library", src, fmt.Sprint(diags))
+			t.Errorf("%s: %v, evaluated by the library", src, fmt.Sprint(diags))
 		}
 	}
 }

@@ -9,9 +9,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 )
 
-// FuzzEvaluate compiles whatever is written and evaluates it at a moment: nothing
-// panics, text and tree can be had, and what is translated is worth what the expression
-// library says.
+// FuzzEvaluate compiles arbitrary text and evaluates it in all ways that there are: nothing
+// panics, and translated code gives the result of the expression library.
 func FuzzEvaluate(f *testing.F) {
 	for _, src := range []string{
 		`wal.bytes > bytes("64MB") && !window.w.open`, `rate(wal.frames_written, "1m") > 100`,

@@ -10,8 +10,9 @@ import (
 
 func TestOverTime(t *testing.T) {
 	t.Parallel()
-	// Eleven samples ten seconds apart: wal.bytes 1, 2, … 11 MB; frames
-	// written 100 a sample, started over after the sixth; a reader in the second half.
+	// Eleven samples ten seconds apart: wal.bytes is 1, 2, … 11 MB; the counter of written
+	// frames rises by 100 a sample and restarts after the sixth, at 50; from the sixth
+	// sample on, the write lock is held.
 	tests := []struct {
 		expr string
 		want float64
@@ -90,8 +91,8 @@ func TestHistoryRefusesOtherEncodings(t *testing.T) {
 	}
 }
 
-// What checkpoints cost is one value a run, however long ago it was, and the largest
-// where the past is thinned.
+// The stall of a checkpoint is one value per run, however long ago it was. Where older
+// history is thinned out, the largest value is kept.
 func TestStallsAreEvents(t *testing.T) {
 	t.Parallel()
 	p := NewProgram(scope())
@@ -113,15 +114,15 @@ func TestStallsAreEvents(t *testing.T) {
 		h.Add(sample(now, 1e6))
 		if e := p.At(Moment{Now: now, Sample: sample(now, 1e6), History: h}); i == 1000 {
 			if v, _ := e.eval(count); toFloat(v) != 1 {
-				t.Errorf("after the runs: %v", toFloat(v))
+				t.Errorf("the shortest is %v, want 1", toFloat(v))
 			}
 			if v, _ := e.eval(most); toFloat(v) != 60 {
-				t.Errorf("the longest is %v", toFloat(v))
+				t.Errorf("the longest is %v, want 60", toFloat(v))
 			}
 		}
 	}
 	e := p.At(Moment{Now: now, Sample: sample(now, 1e6), History: h})
 	if v, _ := e.Since(now.Add(-time.Hour)).eval(most); !math.IsNaN(toFloat(v)) {
-		t.Errorf("in the last hour there was %v", toFloat(v))
+		t.Errorf("the longest of the last hour is %v, want unknown", toFloat(v))
 	}
 }

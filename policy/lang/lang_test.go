@@ -26,7 +26,7 @@ func compile(p *Program, src string, want Unit) (hclsyntax.Expression, hcl.Diagn
 	return p.Compile(x, want)
 }
 
-// sample returns a healthy sample with a WAL of the given size, all of it backlog.
+// sample returns a healthy sample with a WAL of the given size, nothing of it backfilled.
 func sample(at time.Time, walBytes int64) *collector.Sample {
 	return &collector.Sample{
 		At: at, DB: "app", Path: "/srv/app/app.db", State: collector.StateUp,

@@ -2,7 +2,7 @@ package lang
 
 import "testing"
 
-// Expressions follow Kleene's tables, which package truth proves.
+// Expressions follow Kleene's tables, which are tested in package truth.
 func TestTruthTables(t *testing.T) {
 	t.Parallel()
 	// An unreadable database: wal.bytes is unknown.
@@ -23,8 +23,8 @@ func TestTruthTables(t *testing.T) {
 	}
 }
 
-// worth evaluates a condition on a database that cannot be read, as code and through
-// the library, which must agree.
+// worth evaluates a condition on a database that cannot be read, both as translated code
+// and with the expression library, which must agree.
 func worth(t *testing.T, src string) Truth {
 	t.Helper()
 	p := NewProgram(scope())

@@ -13,7 +13,7 @@ type Coverage struct {
 	Policies []PolicyCoverage `json:"policies"`
 
 	parts []policy.Part
-	place []*ConditionCoverage // of each part
+	place []*ConditionCoverage // of parts, in their order
 }
 
 // PolicyCoverage is what was seen of one policy.
@@ -21,7 +21,7 @@ type PolicyCoverage struct {
 	Policy     string              `json:"policy"`
 	Acted      int                 `json:"acted"`
 	Refused    []string            `json:"refused"` // guards that refused it
-	Missing    []string            `json:"missing"` // guards that could, and never did
+	Missing    []string            `json:"missing"` // guards that could refuse it, and never did
 	Conditions []ConditionCoverage `json:"conditions"`
 }
 
@@ -34,10 +34,10 @@ type ConditionCoverage struct {
 	False bool   `json:"false"`
 }
 
-// unseen are guards that a test cannot bring about.
+// unseen are guards that no test can make refuse.
 var unseen = []policy.Guard{policy.GuardPause}
 
-// NewCoverage returns a coverage of nothing yet.
+// NewCoverage returns a coverage of a set that has seen nothing yet.
 func NewCoverage(set *policy.Set) *Coverage {
 	c := &Coverage{parts: set.Parts()}
 	for _, p := range set.Policies {
@@ -62,7 +62,7 @@ func NewCoverage(set *policy.Set) *Coverage {
 	return c
 }
 
-// note takes in what was decided at one moment.
+// note adds one decision.
 func (c *Coverage) note(set *policy.Set, in policy.Input, d *policy.Decision) {
 	if c == nil {
 		return
@@ -94,7 +94,7 @@ func (p *PolicyCoverage) saw(guard string) {
 	}
 }
 
-// Gaps says in one sentence each what no test has seen.
+// Gaps returns what no test has seen, each in one sentence.
 func (c *Coverage) Gaps() (gaps []string) {
 	for _, p := range c.Policies {
 		if p.Acted == 0 {

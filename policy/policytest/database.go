@@ -17,8 +17,8 @@ const (
 	simulatedFrame = simulatedPage + 24
 )
 
-// What a disk does where a test says nothing, and what it takes to give the blocks of a
-// file back. A TRUNCATE cuts a long file in portions.
+// How fast the disk is unless a test says otherwise, and how long it takes to free the
+// blocks of a file. A TRUNCATE cuts a long file in portions, at most so many in one run.
 const (
 	usualSpeed = 300e6 // bytes a second
 	usualSync  = 2 * time.Millisecond
@@ -31,9 +31,9 @@ const maxCycles = 256
 
 var errMadeToFail = errors.New("the test makes it fail")
 
-// simulated is a model of a database in WAL mode. Writes append frames; once all are in
-// the database and nobody reads them, the next write restarts the WAL within its
-// file. A TRUNCATE empties the file, unless a reader or the write lock is in its way.
+// simulated is a model of a database in WAL mode. Writes append frames; once all are
+// backfilled and no reader uses them, the next write restarts the WAL in the same file. A
+// TRUNCATE empties the file, unless a reader or the write lock prevents it.
 type simulated struct {
 	name      string
 	bytes     int64
@@ -41,13 +41,13 @@ type simulated struct {
 	firstWAL  int64 // size of the WAL at the start
 	auto      int64 // the application checkpoints on its own at this size; 0: never
 	wal       collector.WAL
-	unwritten float64 // bytes of a frame not yet complete
+	unwritten float64 // bytes of a frame that is not yet complete
 	replicas  []collector.Replica
 	during    *stretch
 	entered   time.Time
 	reading   bool
-	readFrom  uint32    // the reader's mark
-	pinned    time.Time // since when there are frames behind it; zero: none
+	readFrom  uint32    // the reader's read mark
+	pinned    time.Time // since when there are newer frames than its mark; zero: there are none
 }
 
 func (db *simulated) begin(now time.Time) {
@@ -62,7 +62,7 @@ func (db *simulated) enter(sp *stretch, now time.Time) {
 	db.meet(now)
 }
 
-// meet lets readers come and go.
+// meet starts and ends readers.
 func (db *simulated) meet(now time.Time) {
 	sp := db.during
 	active := sp.reader || sp.readerEvery > 0 && now.Sub(db.entered)%sp.readerEvery < sp.readerFor
@@ -117,8 +117,8 @@ func (db *simulated) append(frames uint32, now time.Time) {
 	w.SizeBytes = max(w.SizeBytes, int64(w.Frames)*simulatedFrame)
 }
 
-// backfill copies what no reader keeps back into the database, and reports whether that
-// was all.
+// backfill copies the frames that no reader holds back into the database, and reports
+// whether these were all.
 func (db *simulated) backfill(now time.Time) bool {
 	w := &db.wal
 	if db.reading && db.readFrom < w.Frames {
@@ -129,7 +129,7 @@ func (db *simulated) backfill(now time.Time) bool {
 	return true
 }
 
-// sample is what the collector would measure now.
+// sample returns what the collector would measure now.
 func (db *simulated) sample(now time.Time) *collector.Sample {
 	s := &collector.Sample{At: now, DB: db.name, Path: "/" + db.name + ".db", State: collector.StateUp}
 	s.Disk = collector.Disk{Known: true, SizeBytes: uint64(db.disk), FreeBytes: uint64(db.during.diskFree)}
@@ -160,7 +160,7 @@ func (db *simulated) replicaNames() (names []string) {
 	return names
 }
 
-// act carries an action out and says how it ends.
+// act carries out an action and returns how it ended.
 func (db *simulated) act(a *policy.Action, now time.Time) (r policy.ActionResult) {
 	if slices.Contains(db.during.fails, string(a.Kind)) {
 		r.Err = errMadeToFail
@@ -187,7 +187,7 @@ func (db *simulated) act(a *policy.Action, now time.Time) (r policy.ActionResult
 	return r
 }
 
-// checkpoint is one step of a ladder. Repeating it would change nothing.
+// checkpoint carries out one step of a ladder, once: repeating it would change nothing.
 func (db *simulated) checkpoint(mode checkpoint.Mode, now time.Time, budget time.Duration, stall *time.Duration,
 ) checkpoint.Outcome {
 	w, sp := &db.wal, db.during
@@ -207,8 +207,8 @@ func (db *simulated) checkpoint(mode checkpoint.Mode, now time.Time, budget time
 	if db.reading {
 		return checkpoint.OutcomeNotReset
 	}
-	// Copied before, while nobody waits: what was written in the meantime is left for the
-	// freeze, and it has to be durable.
+	// The frames were backfilled before writers are frozen. What was written in the meantime
+	// is copied and synced while they are.
 	drain := backlog / float64(sp.writeSpeed)
 	frozen := sp.sync + time.Duration(drain*float64(sp.write)/float64(sp.writeSpeed)*1e9)
 	if frozen >= budget {

@@ -16,7 +16,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
-// nobody is how a test says that no guard refuses.
+// nobody is the value of refused_by in a test if no guard refuses.
 const nobody = "none"
 
 // maxTicks bounds the evaluations of one test.
@@ -24,8 +24,8 @@ const maxTicks = 200_000
 
 const year = 366 * 24 * time.Hour
 
-// Parse reads the test blocks of a file, for the policies of a set. The tests are
-// of use only if no diagnostic is an error.
+// Parse reads the test blocks of a file, for the policies of a set. If a diagnostic is an
+// error, the tests must not be run.
 func Parse(set *policy.Set, body hcl.Body) ([]*Test, hcl.Diagnostics) {
 	d := &testDecoder{Decoder: hcldecode.Decoder{Scope: set.Scope()}, set: set}
 	content := d.Content(body, &hcl.BodySchema{
@@ -42,7 +42,7 @@ func Parse(set *policy.Set, body hcl.Body) ([]*Test, hcl.Diagnostics) {
 	return tests, d.Diags
 }
 
-// testDecoder is one call of Parse.
+// testDecoder is the state of one call of Parse.
 type testDecoder struct {
 	hcldecode.Decoder
 	set *policy.Set
@@ -77,11 +77,11 @@ func (d *testDecoder) test(b *hcl.Block) *Test {
 	return t
 }
 
-// scriptBlocks are what a script is made of.
+// scriptBlocks are the blocks that a script consists of.
 var scriptBlocks = []hcl.BlockHeaderSchema{{Type: "during", LabelNames: []string{"length"}}, {Type: "expect"},
 	{Type: "repeat", LabelNames: []string{"times"}}}
 
-// rules reads always and never.
+// rules reads the attributes always and never.
 func (d *testDecoder) rules(t *Test, a hcl.Attributes) (rules []*rule) {
 	for _, r := range []rule{{name: "always", wrong: policy.False}, {name: "never", wrong: policy.True}} {
 		if x := a[r.name]; x != nil {
@@ -110,7 +110,7 @@ func (d *testDecoder) policy(a *hcl.Attribute) *policy.Policy {
 	return nil
 }
 
-// database reads what the database is like at the start.
+// database reads the database block: the state at the start.
 func (d *testDecoder) database(t *Test, b *hcl.Block) {
 	t.db = simulated{name: "app", bytes: 1e9, disk: 100e9}
 	if b == nil {
@@ -160,7 +160,7 @@ func (d *testDecoder) script(t *Test, blocks hcl.Blocks, test *hcl.Block) {
 	}
 }
 
-// play reads the blocks of a test, or of a repetition within it.
+// play reads the blocks of a test, or of a repeat block within it.
 func (d *testDecoder) play(t *Test, blocks hcl.Blocks, repeated bool) (script []*stretch) {
 	for _, b := range blocks {
 		switch {
@@ -178,7 +178,8 @@ func (d *testDecoder) play(t *Test, blocks hcl.Blocks, repeated bool) (script []
 			d.Errorf(b.DefRange, "Nothing has happened",
 				"An expect block looks at the moment that the during blocks above it lead to; there is none.")
 		case b.Type == "expect":
-			// Of a repetition it is meant after its last time only: what is within stays as it is.
+			// After a repeat block it applies to the last repetition only. The repetitions are the same
+			// stretch, so the last one becomes a copy.
 			last := *script[len(script)-1]
 			last.expect = append(slices.Clone(last.expect), d.expect(t, b))
 			script[len(script)-1] = &last
@@ -187,7 +188,7 @@ func (d *testDecoder) play(t *Test, blocks hcl.Blocks, repeated bool) (script []
 	return script
 }
 
-// repeat reads what happens several times in a row.
+// repeat reads a repeat block and returns its stretches as often as they happen.
 func (d *testDecoder) repeat(t *Test, b *hcl.Block) (script []*stretch) {
 	times, err := strconv.Atoi(b.Labels[0])
 	if err != nil || times < 1 || times > 1000 {
@@ -242,7 +243,7 @@ func (d *testDecoder) stretch(t *Test, b *hcl.Block) *stretch {
 	return sp
 }
 
-// disturbances reads what makes life hard: readers, slow disks, failing actions.
+// disturbances reads what can go wrong: readers that come and go, slow disks, failing actions.
 func (d *testDecoder) disturbances(sp *stretch, a hcl.Attributes) {
 	sp.readerEvery = d.Duration(a["reader_every"], 0, time.Second, year)
 	sp.readerFor = d.Duration(a["reader_for"], 0, time.Second, year)
@@ -275,8 +276,8 @@ func (d *testDecoder) timed(b *hcl.Block) bool {
 	return content.Attributes["at"] != nil
 }
 
-// moment reads when an expect block is to be looked at: a time, or how long after the
-// start.
+// moment reads when an expect block is checked: a time, or a duration after the start. It
+// returns zero if the block does not say.
 func (d *testDecoder) moment(a *hcl.Attribute, start time.Time) time.Time {
 	if a == nil {
 		return time.Time{}

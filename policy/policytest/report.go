@@ -9,15 +9,15 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang/amounts"
 )
 
-// Report is how tests went, and what they have seen where that was asked for. In JSON it
-// is an array of the tests, or with the coverage an object of both.
+// Report has the results of tests and, if it was asked for, their coverage. In JSON it is
+// the array of results; with the coverage, an object with both.
 type Report struct {
 	Tests    []TestResult `json:"tests"`
 	Coverage *Coverage    `json:"coverage"` // nil: not asked for
 }
 
-// RunAll plays tests one after another; each notes in coverage, which may be nil, what it
-// has seen.
+// RunAll runs tests one after another. Each adds what it has seen to coverage, which may be
+// nil.
 func RunAll(tests []*Test, coverage *Coverage) Report {
 	r := Report{Tests: make([]TestResult, len(tests)), Coverage: coverage}
 	for i, t := range tests {
@@ -45,7 +45,7 @@ func (r Report) MarshalJSON() ([]byte, error) {
 	return json.Marshal(both(r))
 }
 
-// Write writes what became of each test, and the sum.
+// Write writes the result of each test, how many passed and failed, and the coverage.
 func (r Report) Write(w io.Writer) error {
 	for _, t := range r.Tests {
 		t.Write(w)
@@ -55,7 +55,7 @@ func (r Report) Write(w io.Writer) error {
 	return err
 }
 
-// Write says what no test has seen.
+// Write lists what no test has seen.
 func (c *Coverage) Write(w io.Writer) {
 	if c == nil {
 		return

@@ -1,5 +1,5 @@
-// Package policytest plays policies on a simulated clock against a simulated
-// database: what `sqlwatch test` does with the test blocks of *_test.hcl.
+// Package policytest runs policies on a simulated clock against a simulated database. With
+// it `sqlwatch test` runs the test blocks of *_test.hcl files.
 package policytest
 
 import (
@@ -30,11 +30,11 @@ type Test struct {
 	db      simulated
 	labels  map[string]string
 	script  []*stretch
-	timed   []*expectation // those with a time of their own, in its order
-	rules   []*rule        // at every moment
+	timed   []*expectation // those with a time of their own, the earliest first
+	rules   []*rule        // checked at every tick
 }
 
-// rule is an `always` or a `never`.
+// rule is an attribute `always` or `never`.
 type rule struct {
 	name  string
 	expr  hclsyntax.Expression
@@ -42,12 +42,12 @@ type rule struct {
 	place hcl.Range
 }
 
-// stretch is a length of time with a steady workload, and what is expected at
-// its end.
+// stretch is a during block: a length of time with a steady workload, and what is expected
+// at its end.
 type stretch struct {
 	length     time.Duration
 	write      int64 // bytes a second
-	reader     bool  // one that began with the span keeps the WAL from being emptied
+	reader     bool  // one that begins with the stretch and stays to its end
 	writeLock  bool  // the application holds it throughout
 	unreadable bool
 	diskFree   int64
@@ -55,24 +55,25 @@ type stretch struct {
 	pending    int64 // bytes that each replica lacks
 	unhealthy  bool  // the replicas do not work
 
-	readerEvery, readerFor time.Duration // readers that come and go
+	readerEvery, readerFor time.Duration // how often a reader begins, and how long it stays
 
-	writeSpeed int64         // bytes a second that the disk takes
-	sync       time.Duration // what making them durable takes
+	writeSpeed int64         // of the disk, in bytes a second
+	sync       time.Duration // how long an fsync takes
 	fails      []string      // kinds of action that fail
 	takes      time.Duration // how long an action other than a checkpoint takes
 
-	rules  []*rule // between its beginning and its end
+	rules  []*rule // checked between its beginning and its end
 	expect []*expectation
 }
 
-// expectation is what must be true at a moment. What it leaves out may be anything.
+// expectation is an expect block: what must be true at a time. What it does not set is not
+// checked.
 type expectation struct {
 	place     hcl.Range
 	at        time.Time // zero: at the end of its stretch
 	phase     string
 	refusedBy string
-	runs      int // since the expectation before; -1: any number
+	runs      int // since the previous expectation; -1: any number
 	holds     hclsyntax.Expression
 }
 
@@ -83,14 +84,14 @@ type TestResult struct {
 	Length   time.Duration `json:"length"` // of simulated time
 	Runs     int           `json:"runs"`   // actions of the policy in all
 	MaxWAL   int64         `json:"max_wal_bytes"`
-	FreeWAL  int64         `json:"max_wal_bytes_unpinned"` // while no reader kept it, and the policies had had time
-	Pinned   time.Duration `json:"pinned"`                 // for how long readers kept it that stayed over a minute
-	MaxStall time.Duration `json:"max_stall"`              // the longest that a checkpoint held writers up
-	Stalls   time.Duration `json:"stalls"`                 // and all of them together
+	FreeWAL  int64         `json:"max_wal_bytes_unpinned"` // the same without pinned times, each plus 15 minutes
+	Pinned   time.Duration `json:"pinned"`                 // how long readers held the WAL, less the first minute of each
+	MaxStall time.Duration `json:"max_stall"`              // the longest writer stall of a checkpoint
+	Stalls   time.Duration `json:"stalls"`                 // the writer stalls of all checkpoints together
 	Failures []TestFailure `json:"failures"`
 }
 
-// Place is where something stands in a file.
+// Place is a position in a file.
 type Place struct {
 	File   string `json:"file"`
 	Line   int    `json:"line"`
@@ -102,7 +103,7 @@ type TestFailure struct {
 	Place      Place         `json:"place"`
 	At         time.Time     `json:"at"`
 	After      time.Duration `json:"after"`  // since the test's start
-	Reason     string        `json:"reason"` // what the policy says of itself
+	Reason     string        `json:"reason"` // the policy's reason for its last decision
 	Mismatches []Mismatch    `json:"mismatches"`
 }
 
@@ -115,10 +116,11 @@ type Mismatch struct {
 
 func placeOf(r hcl.Range) Place { return Place{r.Filename, r.Start.Line, r.Start.Column} }
 
-// Run plays the test. Nothing is slept, opened or changed.
+// Run runs the test. It does not sleep, open files or change the test.
 func (t *Test) Run() TestResult { return t.RunCovered(nil) }
 
-// RunCovered plays the test, and notes what of the policies it has seen at work.
+// RunCovered runs the test and adds what it has seen of the policies to cover, which may be
+// nil.
 func (t *Test) RunCovered(cover *Coverage) TestResult {
 	s := &simulation{test: t, db: t.db, now: t.start, states: map[string]policy.PolicyState{}, past: t.set.NewHistory(),
 		own: t.program.Retain(&policy.History{}), timed: t.timed, cover: cover, broken: map[*rule]bool{},
@@ -134,7 +136,7 @@ func (t *Test) RunCovered(cover *Coverage) TestResult {
 	return s.result
 }
 
-// check compares an expectation with the moment.
+// check compares an expectation with the present state.
 func (s *simulation) check(x *expectation) {
 	if wrong := s.compare(x, s.runs); len(wrong) > 0 {
 		s.fail(x.place, wrong)
@@ -147,8 +149,8 @@ func (s *simulation) fail(place hcl.Range, wrong []Mismatch) {
 		s.reason(), wrong})
 }
 
-// reason is what the policy says of itself. Why it has just acted is found when somebody
-// asks: a fortnight has ten thousand actions.
+// reason returns the policy's reason for its last decision. The reason for an action that
+// has just ended is computed only here: a test of a fortnight has ten thousand actions.
 func (s *simulation) reason() string {
 	if !s.acted {
 		return s.last.Reason
@@ -173,16 +175,16 @@ type simulation struct {
 	past    *policy.History
 	own     *policy.History // of the test's own expressions
 	last    policy.PolicyDecision
-	decided struct { // what the last decision rests on
+	decided struct { // the input of the last decision
 		in     policy.Input
 		states map[string]policy.PolicyState
 	}
-	kept    time.Time       // when a reader that stayed was last seen to keep the WAL
-	acted   bool            // at the last look, and that is over
-	stalls  []time.Duration // of checkpoints since the last look
+	kept    time.Time       // when a reader that stays was last seen to hold the WAL
+	acted   bool            // the policy acted at the last tick, and the action has ended
+	stalls  []time.Duration // of checkpoints since the last tick
 	running []running
 	timed   []*expectation // still to come
-	broken  map[*rule]bool // each is reported once
+	broken  map[*rule]bool // rules that were reported; each is reported once
 	runs    int            // of the policy since the last expectation
 	cover   *Coverage
 	result  TestResult
@@ -195,11 +197,11 @@ type running struct {
 	result policy.ActionResult
 }
 
-// play lives through a span.
+// play simulates one stretch.
 func (s *simulation) play(sp *stretch) {
 	s.db.enter(sp, s.now)
 	end := s.now.Add(sp.length)
-	if !s.begun { // the first look is at the start itself
+	if !s.begun { // the first tick is at the start itself
 		s.begun = true
 		s.tick(0)
 	}
@@ -216,8 +218,7 @@ func (s *simulation) play(sp *stretch) {
 	}
 }
 
-// tick is one evaluation, after which a checkpoint is carried out at once, and other
-// actions begin.
+// tick evaluates the policies once. A checkpoint is carried out at once, other actions begin.
 func (s *simulation) tick(step time.Duration) {
 	s.db.write(step, s.now)
 	s.acted = false
@@ -260,14 +261,14 @@ func (s *simulation) tick(step time.Duration) {
 	}
 }
 
-// A reader that stays keeps the WAL from being emptied, whatever a policy does. What it
-// has let grow is given time to shrink once it has gone.
+// A reader that stays holds the WAL, which no policy can then empty. Once it has gone, the
+// policies have some time to make the WAL smaller before its size counts.
 const (
 	stays   = time.Minute
 	settled = 15 * time.Minute
 )
 
-// size notes how large the WAL is, and whether anybody could do something about it.
+// size records how large the WAL is, and whether a policy could have made it smaller.
 func (s *simulation) size(step time.Duration) {
 	r := &s.result
 	r.MaxWAL = max(r.MaxWAL, s.db.wal.SizeBytes)
@@ -307,7 +308,7 @@ func (s *simulation) end() {
 	s.running = still
 }
 
-// obey looks at what must hold at every moment, and at none.
+// obey checks what must always and never hold.
 func (s *simulation) obey(rules []*rule) {
 	for _, r := range rules {
 		if s.broken[r] {
@@ -322,7 +323,7 @@ func (s *simulation) obey(rules []*rule) {
 	}
 }
 
-// evaluation is the moment as the test's own expressions see it.
+// evaluation returns the present state for the test's own expressions.
 func (s *simulation) evaluation() *lang.Evaluation {
 	in := s.input(s.db.sample(s.now))
 	e := s.test.program.At(lang.Moment{Now: s.now, Sample: in.Sample, History: s.own, Labels: in.Labels,

@@ -45,7 +45,7 @@ policy "drill" {
 }
 `
 
-// mustParse parses policy blocks with one replica, one notifier and a label known.
+// mustParse parses policy blocks that may name two replicas, a notifier and a label.
 func mustParse(t testing.TB, src string) *policy.Set {
 	t.Helper()
 	parser := hclparse.NewParser()
@@ -76,7 +76,7 @@ func parseTests(t *testing.T, src string) ([]*Test, hcl.Diagnostics) {
 	return Parse(set, f.Body)
 }
 
-// night begins a test of a policy within the window, on a WAL of 200 MB.
+// night returns a test of a policy that starts when the window opens.
 func night(name, rest string) string {
 	return "test \"t\" {\n policy = \"" + name + "\"\n start = \"2026-05-05T02:00:00Z\"\n" + rest + "\n}"
 }
@@ -257,8 +257,8 @@ func TestParseTests(t *testing.T) {
 	}
 }
 
-// What makes life hard: applications that checkpoint, readers that come and go, disks
-// that are slow, actions that fail or take their time.
+// What can go wrong: applications that checkpoint, readers that come and go, slow disks,
+// actions that fail or take long.
 func TestSimulateHardships(t *testing.T) {
 	t.Parallel()
 	const large = "database {\n wal = \"200MB\"\n}\n"
@@ -347,7 +347,7 @@ func TestSimulateHardships(t *testing.T) {
 	}
 }
 
-// always and never are broken once, with their place and the values.
+// A broken always or never is reported once, with its place and the values.
 func TestSimulateRules(t *testing.T) {
 	t.Parallel()
 	tests, diags := parseTests(t, night("shrink", `always = wal.bytes < bytes("150MB")
@@ -366,7 +366,8 @@ func TestSimulateRules(t *testing.T) {
 	}
 }
 
-// A reader that stays is told apart from what policies could have prevented.
+// The growth behind a reader that stays is reported apart from what policies could have
+// prevented.
 func TestSimulatePinned(t *testing.T) {
 	t.Parallel()
 	tests, diags := parseTests(t, night("drain", `database { name = "drained" }
@@ -389,7 +390,8 @@ func TestSimulatePinned(t *testing.T) {
 	}
 }
 
-// What is repeated happens so many times; rules of a span hold within it only.
+// A repeat block happens as often as it says. The rules of a during block apply within it
+// only.
 func TestSimulateRepeats(t *testing.T) {
 	t.Parallel()
 	tests, diags := parseTests(t, night("shrink", `repeat "3" {
@@ -416,7 +418,7 @@ func TestSimulateRepeats(t *testing.T) {
 	}
 }
 
-// What the tests have not seen is named.
+// The coverage names what the tests have not seen.
 func TestCoverage(t *testing.T) {
 	t.Parallel()
 	tests, diags := parseTests(t, night("shrink", `database { wal = "200MB" }
@@ -443,7 +445,7 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
-// A fortnight of one database, looked at every ten seconds.
+// BenchmarkFortnight simulates a fortnight of one database, evaluated every ten seconds.
 func BenchmarkFortnight(b *testing.B) {
 	set := policy.Defaults()
 	f, _ := hclparse.NewParser().ParseHCL([]byte(`test "t" {

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/selection"
 )
 
-// compiled is a condition as a policy has it; nil for "".
+// compiled returns the compiled condition; nil for "".
 func compiled(t *testing.T, program *lang.Program, text string) hclsyntax.Expression {
 	t.Helper()
 	if text == "" {
@@ -33,7 +33,7 @@ func compiled(t *testing.T, program *lang.Program, text string) hclsyntax.Expres
 
 func newProgram() *lang.Program { return lang.NewProgram(&lang.Scope{Replicas: []string{"s3.main"}}) }
 
-// shrinking is a policy that truncates, with nothing to find fault with.
+// shrinking returns a policy that truncates and has no faults but those of its conditions.
 func shrinking(t *testing.T, program *lang.Program, when, until, unless string) Policy {
 	t.Helper()
 	return Policy{Name: "p", Kind: "checkpoint", Checkpoint: true, Truncate: true, Floor: 1e6, Cooldown: time.Minute,
@@ -41,8 +41,8 @@ func shrinking(t *testing.T, program *lang.Program, when, until, unless string) 
 		Selection: &selection.Selection{}, Given: func(string) bool { return false }}
 }
 
-// What is proven of conditions, alone and together. Beside each is one that differs by a
-// little and of which nothing can be proven.
+// What is proven about conditions, alone and together. Next to each is a condition that
+// differs slightly and about which nothing can be proven.
 func TestConditions(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ when, until, unless, want string }{
@@ -55,7 +55,7 @@ func TestConditions(t *testing.T) {
 		{`disk.free_ratio < percent("20%")`, "", "", ""},
 		{`wal.bytes >= bytes("0B")`, "", "", "when: Always true"},
 		{`false`, "", "", "when: Never true!"},
-		{`true`, "", "", ""}, // it is meant
+		{`true`, "", "", ""}, // written on purpose
 		{`wal.bytes > bytes("100MB")`, "", `wal.bytes > bytes("50MB")`, "unless: Contradiction!"},
 		{`wal.bytes > bytes("100MB")`, "", `wal.bytes > bytes("500MB")`, ""},
 		{`wal.bytes > bytes("100MB")`, "", `true`, "unless: Always true!"},
@@ -77,8 +77,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// The size below which a policy never makes the WAL smaller is a floor of all that its
-// condition demands at once; of alternatives nothing is said.
+// WALLimit is the size below which a policy never makes the WAL smaller: the largest that
+// its condition demands in every case. With alternatives it is 0.
 func TestWALLimit(t *testing.T) {
 	t.Parallel()
 	for when, want := range map[string]float64{
@@ -104,8 +104,8 @@ func TestWALLimit(t *testing.T) {
 	}
 }
 
-// Of two policies that do the same, the second never gets its turn where the first acts
-// whenever it would.
+// Of two policies with the same action, the second never acts if the first acts in every
+// case in which the second would.
 func TestShadowed(t *testing.T) {
 	t.Parallel()
 	program := newProgram()
@@ -147,7 +147,7 @@ func TestShadowed(t *testing.T) {
 	}
 }
 
-// What a policy needs of its databases is missing from all of them, or it is not said.
+// A policy that needs a replica is reported only if none of its databases has it.
 func TestReach(t *testing.T) {
 	t.Parallel()
 	program := newProgram()
@@ -177,8 +177,8 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// A window that is never open keeps a policy from acting; max_defer that is shorter than
-// most waits makes it act outside.
+// A window that never opens keeps the policy from acting. A max_defer that is shorter than
+// the usual wait makes it act outside of the window.
 func TestWindow(t *testing.T) {
 	t.Parallel()
 	program := newProgram()

@@ -6,7 +6,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/lang"
 )
 
-// Names, labels and what is left out must all agree.
+// A policy applies if the name and all labels match and the name is not excluded.
 func TestAppliesTo(t *testing.T) {
 	t.Parallel()
 	gold, iron := map[string]string{"tier": "gold", "at": "x"}, map[string]string{"tier": "iron"}
@@ -37,7 +37,7 @@ func TestAppliesTo(t *testing.T) {
 	}
 }
 
-// Of databases that a glob will find the labels alone are known.
+// Of the databases that a glob will find, only the labels are known.
 func TestMay(t *testing.T) {
 	t.Parallel()
 	all := []lang.Database{{Name: "app", Labels: map[string]string{"tier": "gold"}}, {Name: "tenants", Many: true}}

@@ -8,8 +8,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/checkpoint"
 )
 
-// What has been learned is forgotten: nothing slow is done in the meantime that could
-// teach better.
+// What was learned is forgotten with time: while TRUNCATE is refused, no measurement could
+// correct it.
 func TestForgotten(t *testing.T) {
 	t.Parallel()
 	c := Stalls{3 * time.Second, 3 * time.Second, 0}
@@ -22,7 +22,7 @@ func TestForgotten(t *testing.T) {
 	want[4] = 0
 	foreseen[4] = foreseen[4].Round(100 * time.Millisecond)
 	if !slices.Equal(foreseen, want) {
-		t.Errorf("foreseen before and after 0, 1, 2 and 20 half-lives: %v, want %v", foreseen, want)
+		t.Errorf("expected stalls before and after 0, 1, 2 and 20 half-lives: %v, want %v", foreseen, want)
 	}
 	if got := c.Fits(750 * time.Millisecond); got != 2*Forget {
 		t.Errorf("it fits after %s", got)

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/window"
 )
 
-// read returns the windows of a configuration, the program they belong to, and what was said about them.
+// read returns the windows of a configuration, the program they belong to, and the diagnostics.
 func read(t *testing.T, src string) (*window.Set, *lang.Program, hcl.Diagnostics) {
 	t.Helper()
 	parser := hclparse.NewParser()
@@ -39,7 +39,7 @@ func learned(body string) string {
 	return night + "window \"quiet\" {\n  learn {\n    signal = rate(wal.frames_written, \"1m\")\n" + body + "  }\n}\n"
 }
 
-// Each mistake is told at its place.
+// Each mistake has a diagnostic at its place.
 func TestRead_mistakes(t *testing.T) {
 	t.Parallel()
 	for what, c := range map[string]struct{ src, want string }{
@@ -84,8 +84,8 @@ func said(diags hcl.Diagnostics, want string) bool {
 	return false
 }
 
-// The state of every window at a time, in the order of their names: learned ones that know nothing
-// yet go by their fallback, and what is excepted closes them.
+// States has the state of every window, in the order of their names. A learned window without data
+// is open when its fallback is, and closed during its exceptions.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	set, program, diags := read(t, learned("    fallback = window.night\n    except = [window.monday]\n")+

@@ -41,7 +41,7 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-// What is written for a person is read back by what reads amounts, within its rounding.
+// Amounts are written in the unit that a person would choose.
 func TestHumanAmounts(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[float64]string{1e6: "1.0 MB", -2e9: "-2.0 GB", 1e30: "1e+30 B", 0: "0 B"} {

@@ -9,8 +9,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// What would overflow the stack, fill memory or run for days is refused unevaluated;
-// what people write is not.
+// Expressions that would overflow the stack, fill the memory or run for days are refused
+// without being evaluated. What people write is accepted.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	list := "[" + strings.Repeat("1,", 100) + "]"
@@ -49,7 +49,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// What a variable holds counts too.
+// The cost of an expression depends on the lengths of the variables in it.
 func TestCostOfVariables(t *testing.T) {
 	t.Parallel()
 	x, diags := hclsyntax.ParseExpression([]byte(`[for a in var.x: [for b in var.x: [for c in var.x: a]]]`), "test.hcl",

@@ -8,8 +8,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 )
 
-// Every name is documented, is named once, and of a sample that holds nothing is
-// either not known or means nothing is there.
+// Every name is documented and listed once. With an empty sample its value is unknown, or
+// that of a database without readers and replicas.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	known := map[string]float64{"readers.oldest_age": 0, "replica.lag": 0, "replica.pending_bytes": 0,
@@ -30,7 +30,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// The worst of the replicas stands for all; one that has not reported makes it unknown.
+// Of several replicas the worst value counts. If one has not reported, it is unknown.
 func TestWorstReplica(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)

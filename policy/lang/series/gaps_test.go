@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Over a gap in which nothing was measured a rate spans it, a mean counts the last
-// value as long as it was the last, and an extreme sees only what was seen. Fewer than
-// two known values are not known.
+// Functions over time, with gaps in which nothing was measured: a rate spans a gap, a mean
+// counts the last value before a gap until the next one, and a minimum or maximum ignores
+// gaps. With fewer than two known values the result is unknown.
 func TestOverGaps(t *testing.T) {
 	t.Parallel()
 	none := math.NaN()

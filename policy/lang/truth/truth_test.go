@@ -2,8 +2,8 @@ package truth
 
 import "testing"
 
-// Kleene's tables: unknown is what the result would be for both of the values that an
-// operand could have.
+// Kleene's tables: a result is unknown if it depends on the value that an unknown operand
+// really has.
 func TestTables(t *testing.T) {
 	t.Parallel()
 	truths := []Truth{False, Unknown, True}
@@ -25,7 +25,8 @@ func TestTables(t *testing.T) {
 	}
 }
 
-// both returns what f is for all of the values that a and b could have.
+// both returns the result of f if it is the same for all values that a and b could have,
+// else Unknown.
 func both(f func(x, y bool) bool, a, b Truth) Truth {
 	seen := map[bool]bool{}
 	for _, x := range could(a) {
