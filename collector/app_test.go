@@ -88,24 +88,24 @@ func newTestSampler(t *testing.T, path string) (*Sampler, *testClock) {
 
 func tempDB(t *testing.T) string { return filepath.Join(t.TempDir(), "app.db") }
 
-// wantState samples and checks the state; every other state than up must come
-// with a message of at least two sentences.
+// wantState samples and checks the state. Any other state than up must come with a
+// message to the operator.
 func wantState(t *testing.T, r *Sampler, want State) Sample {
 	t.Helper()
 	s := r.Sample(context.Background())
 	if want == StateUp && s.State == StateForeignWAL && s.WAL.Exclusive && s.WAL.Known {
-		return s // of EXCLUSIVE locking mode as much is measured; it is told apart only after a moment
+		return s // in EXCLUSIVE locking mode: it is recognised after a moment, and measured before that
 	}
 	if s.State != want {
 		t.Fatalf("state %v (%s), want %v", s.State, s.Err, want)
 	}
 	switch {
 	case want == StateUp && s.Err != "":
-		t.Errorf("up, and yet: %s", s.Err)
+		t.Errorf("up, but with a message: %s", s.Err)
 	case want == StateUp && !s.WAL.Known:
-		t.Error("up, and nothing known of the WAL")
+		t.Error("up, but nothing is known about the WAL")
 	case want != StateUp && s.WAL.Known:
-		t.Errorf("%v, and yet the WAL is known", want)
+		t.Errorf("%v, but the WAL is known", want)
 	case want != StateUp && (!strings.HasSuffix(s.Err, ".") || !strings.Contains(s.Err, ": ")):
 		t.Errorf("message does not say what happened, what we do and what to do next: %q", s.Err)
 	}

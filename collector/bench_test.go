@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// BenchmarkSample measures a sample of a held database between two looks at
-// the slow parts. The bound is 5 µs.
+// BenchmarkSample measures a sample of a database that is already open: idle, when
+// nothing slow is due, and with the slower parts. The bound for idle is 5 µs.
 func BenchmarkSample(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "app.db")
 	a := startApp(b, path)
@@ -35,8 +35,8 @@ func BenchmarkSample(b *testing.B) {
 	})
 }
 
-// measure reports the mean, as benchmarks do, and the best hundred in a row: on
-// a machine that does other work as well, the mean says little.
+// measure reports the mean, as benchmarks do, and that of the fastest hundred calls in a
+// row: on a machine that does other work as well, the mean says little.
 func measure(b *testing.B, f func()) {
 	b.ReportAllocs()
 	const row = 100

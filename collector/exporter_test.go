@@ -87,7 +87,7 @@ func page(t testing.TB, e *Exporter) string {
 	return b.String()
 }
 
-// kernelBusy stands for package busy.
+// kernelBusy stands in for package busy.
 type kernelBusy struct{}
 
 func (kernelBusy) Counts(db string) (BusyCounts, error) {

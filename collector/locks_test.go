@@ -7,7 +7,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// A share says how much time it is of: nothing for one look, a minute at most.
+// A share comes with the time that it covers: none after one observation, a minute at most.
 func TestSharesSayOfWhatTime(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -23,7 +23,7 @@ func TestSharesSayOfWhatTime(t *testing.T) {
 	}
 }
 
-// No descriptors are no trouble of the disk.
+// A lack of file descriptors is not reported as a fault of the disk.
 func TestDiagnoseDescriptors(t *testing.T) {
 	t.Parallel()
 	state, text := diagnose("/srv/a.db", dbfile.ErrDescriptors)

@@ -10,15 +10,15 @@ import (
 	"testing"
 )
 
-// TestSamplerP15ForeignOwner runs this test again as nobody, who may read a
-// database of root's, and one that nobody but root may read.
+// TestSamplerP15ForeignOwner runs itself again as the user nobody, with two databases of
+// root: one that everybody may read, and one that only root may.
 func TestSamplerP15ForeignOwner(t *testing.T) {
 	if dir := os.Getenv("COLLECTOR_TEST_CHILD"); dir != "" {
 		sampleAsNobody(t, dir)
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can become someone else")
+		t.Skip("only root can become another user")
 	}
 	dir := t.TempDir()
 	a := walApp(t, filepath.Join(dir, "readable.db"))
@@ -53,7 +53,7 @@ func sampleAsNobody(t *testing.T, dir string) {
 	r, _ := newTestSampler(t, filepath.Join(dir, "readable.db"))
 	s := wantState(t, r, StateForeignOwner)
 	if s.Database.SizeBytes == 0 || !strings.Contains(s.Err, "uid 0") {
-		t.Errorf("size and message of a foreign database: %+v, %s", s.Database, s.Err)
+		t.Errorf("size and message of another user's database: %+v, %s", s.Database, s.Err)
 	}
 	secret, _ := newTestSampler(t, filepath.Join(dir, "secret.db"))
 	s = secret.Sample(context.Background())

@@ -66,7 +66,7 @@ func TestSamplerPollKeepsTotalsBetweenSamples(t *testing.T) {
 	r, clock := newTestSampler(t, path)
 	r.Poll() // before the first sample: nothing to do
 	first := wantState(t, r, StateUp)
-	for range 5 { // five generations, which one look at the end could not tell
+	for range 5 { // five WAL generations, which one sample at the end could not tell apart
 		a.run(insert, insert, "c.execute('pragma wal_checkpoint(truncate)')")
 		r.Poll()
 	}
@@ -119,7 +119,7 @@ func TestSamplerFindsWhoPins(t *testing.T) {
 		t.Errorf("%d processes, two are attached", s.Database.Processes)
 	}
 
-	// The reader moves on: whoever holds a mark now has not held it for hours.
+	// The reader moves on: its new mark has not been held for hours.
 	reader.run("c.execute('commit')", "c.execute('begin')", "c.execute('select count(*) from t').fetchone()")
 	writer.run(insert)
 	clock.forward(time.Second)
@@ -143,13 +143,13 @@ func TestSamplerTellsOfNewFiles(t *testing.T) {
 	a.run(insert)
 	wantState(t, r, StateUp)
 	if len(got) != 1 || got[0].ShmInode == 0 {
-		t.Fatalf("one pair of files, told %+v", got)
+		t.Fatalf("one pair of files was opened, reported %+v", got)
 	}
 	a.run("c.close()")
 	clock.forward(time.Second)
 	wantState(t, r, StateUp)
 	if len(got) != 2 || got[1].ShmInode != 0 || got[1].DatabaseInode != got[0].DatabaseInode {
-		t.Errorf("the wal-index went, told %+v", got)
+		t.Errorf("the wal-index was removed, reported %+v", got)
 	}
 }
 
@@ -162,8 +162,8 @@ func TestSamplerReportsRefusals(t *testing.T) {
 	}
 }
 
-// Whoever shares the files refreshes them too, and may be the first to see that
-// one was replaced.
+// Others that share the Sampler's files refresh them too, and may be the first to see
+// that one was replaced.
 func TestSamplerSharesItsFiles(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
@@ -185,8 +185,8 @@ func TestSamplerSharesItsFiles(t *testing.T) {
 	}
 }
 
-// Pages that are only in the WAL so far count, also while nobody writes and the
-// main file's older header is read again and again.
+// Pages that are only in the WAL so far count too, even if nobody writes and the main
+// file's older header is read again and again.
 func TestSamplerCountsPagesOfTheWAL(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
@@ -203,7 +203,7 @@ func TestSamplerCountsPagesOfTheWAL(t *testing.T) {
 	}
 }
 
-// Samples that follow each other closely see each commit, and the sizes with it.
+// Samples within a second see each commit, and the new sizes too.
 func TestSamplerSamplesWithinASecond(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
@@ -223,8 +223,8 @@ func TestSamplerSamplesWithinASecond(t *testing.T) {
 	}
 }
 
-// Our own capture's read mark is no reader that anybody should chase, and hides
-// none that shares it.
+// The read mark of our own capture is not reported as a reader, and does not hide a reader
+// that shares it.
 func TestSamplerOwnMarkPinsNothing(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
@@ -249,7 +249,7 @@ func TestSamplerOwnMarkPinsNothing(t *testing.T) {
 			t.Errorf("our own marks show as %+v", s.Readers)
 		}
 	}
-	// The marks are held by us, so that a reader cannot move one: it shares one.
+	// We hold all the read marks, so a reader cannot move one and shares one of ours.
 	reader := startApp(t, path)
 	reader.run("c = connect()", "c.execute('begin')", "c.execute('select count(*) from t').fetchone()")
 	writer.run(insert)

@@ -52,7 +52,7 @@ func TestSamplerD24ExclusiveLockingMode(t *testing.T) {
 		t.Fatal("no exclusive mode: there is a wal-index")
 	}
 	r, clock := newTestSampler(t, path)
-	look := func() Sample { // for a moment it may be taken for one that is just opening or closing
+	look := func() Sample { // for a moment the state may be foreign_wal: the application might be opening or closing
 		t.Helper()
 		s := r.Sample(t.Context())
 		if s.State != StateUp && s.State != StateForeignWAL || !s.WAL.Known {
@@ -88,14 +88,14 @@ func TestSamplerD24ExclusiveLockingMode(t *testing.T) {
 	}
 }
 
-// foreignWAL looks until the reader says that its users work with another WAL.
+// foreignWAL samples until the state is foreign_wal: the application uses another WAL.
 func foreignWAL(t *testing.T, r *Sampler, clock *testClock) Sample {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		clock.forward(time.Second)
 		if s := r.Sample(t.Context()); s.State == StateForeignWAL {
 			if len(s.Err) < 80 {
-				t.Errorf("nothing is said of the cure: %q", s.Err)
+				t.Errorf("the message names no cure: %q", s.Err)
 			}
 			return s
 		} else if time.Now().After(deadline) {
@@ -104,7 +104,7 @@ func foreignWAL(t *testing.T, r *Sampler, clock *testClock) Sample {
 	}
 }
 
-// TestSamplerD15ForeignWAL: nothing is told of a WAL that is not the application's.
+// TestSamplerD15ForeignWAL: nothing is reported about a WAL that the application does not use.
 func TestSamplerD15ForeignWAL(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
@@ -124,8 +124,8 @@ func TestSamplerD15ForeignWAL(t *testing.T) {
 	wantState(t, r, StateUp)
 }
 
-// TestSamplerCountsFromTheFirst: what was committed between the making of a wal-index
-// and our first look at it counts, when we looked before.
+// TestSamplerCountsFromTheFirst: commits between the creation of a wal-index and our first
+// sample of it count, if the database was watched before.
 func TestSamplerCountsFromTheFirst(t *testing.T) {
 	t.Parallel()
 	path := tempDB(t)
@@ -144,8 +144,8 @@ func TestSamplerCountsFromTheFirst(t *testing.T) {
 	}
 }
 
-// exclusiveApp starts an application that holds EXCLUSIVE locking mode from its
-// first access on, so that there is no -shm.
+// exclusiveApp starts an application that is in EXCLUSIVE locking mode from its first
+// access on, so that there is no -shm.
 func exclusiveApp(t *testing.T, path string) *app {
 	t.Helper()
 	walApp(t, path).run("c.close()")
@@ -169,7 +169,7 @@ func TestSamplerScansALongWALInParts(t *testing.T) {
 	if s.WAL.Frames < 3000 || s.WAL.CommitsTotal != 0 {
 		t.Errorf("counted to the end: %+v", s.WAL)
 	}
-	// Once at the end, a burst that outruns the bound costs no state.
+	// Once the end was reached, a burst longer than one sample reads does not change the state.
 	frames := s.WAL.Frames
 	a.run("c.execute('begin')", "for i in range(3000): c.execute('insert into t values(randomblob(4000))')",
 		"c.execute('commit')", insert)

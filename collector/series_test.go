@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What a scrape takes over from the one before must not show: whatever has
-// happened to a database, its page is the one that a new Exporter writes.
+// A scrape reuses labels of the one before, which must not show: whatever happened to a
+// database, the page is what a new Exporter writes.
 func TestExporterReusesLabels(t *testing.T) {
 	t.Parallel()
 	states := goldenSamples()
@@ -38,7 +38,7 @@ func TestExporterReusesLabels(t *testing.T) {
 	}
 }
 
-// Several scrapes at once each have their own page.
+// Concurrent scrapes do not disturb each other.
 func TestExporterScrapesAtOnce(t *testing.T) {
 	t.Parallel()
 	e := newTestExporter(goldenSamples()...)

@@ -56,7 +56,7 @@ func TestSamplerStates(t *testing.T) {
 				tt.create(t, path)
 			}
 			r, _ := newTestSampler(t, path)
-			for range 3 { // deterministic, and nothing changes by looking
+			for range 3 { // the same each time: sampling changes nothing
 				wantState(t, r, tt.want)
 			}
 		})
@@ -266,7 +266,7 @@ func TestSamplerD38NetworkFileSystem(t *testing.T) {
 	walApp(t, path)
 	r, clock := newTestSampler(t, path)
 	before := wantState(t, r, StateUp)
-	r.sample.Disk.Network, r.sample.Disk.FSType = true, "nfs4" // as if mounted so
+	r.sample.Disk.Network, r.sample.Disk.FSType = true, "nfs4" // as if it were on NFS
 	clock.forward(time.Second)
 	s := wantState(t, r, StateNetworkFS)
 	if !strings.Contains(s.Err, "nfs4") {
@@ -354,7 +354,7 @@ func TestSamplerBridgesAWALIndexInTheMaking(t *testing.T) {
 	r, clock := newTestSampler(t, path)
 	before := wantState(t, r, StateUp)
 	a.run("c.close()")
-	// A header whose copies differ, as a stopped writer leaves it.
+	// The two copies of the header differ, as when a writer is stopped while it writes them.
 	content := make([]byte, 32768)
 	content[0] = 1
 	if err := os.WriteFile(path+"-shm", content, 0o644); err != nil {
@@ -362,7 +362,7 @@ func TestSamplerBridgesAWALIndexInTheMaking(t *testing.T) {
 	}
 	clock.forward(time.Second)
 	if s := wantState(t, r, StateUp); s.WAL.Frames != before.WAL.Frames {
-		t.Errorf("for a moment the last index stands in: %+v", s.WAL)
+		t.Errorf("got %+v, want the last readable index for a moment", s.WAL)
 	}
 	clock.forward(time.Minute)
 	wantState(t, r, StateUnreadable)

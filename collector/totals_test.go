@@ -54,13 +54,13 @@ func TestAdvance(t *testing.T) {
 	}
 }
 
-// walModel does to a wal-index what SQLite does, and knows the truth.
+// walModel changes a wal-index as SQLite does, and counts what really happened.
 type walModel struct {
 	rng     *rand.Rand
 	x       dbfile.WALIndex
 	truth   delta
 	idle    uint64 // resets of an empty WAL
-	random  bool   // the next first frame comes from a fresh connection
+	random  bool   // the next first frame gets two random salts, as from a fresh connection
 	rebuilt bool
 }
 
@@ -99,8 +99,8 @@ func (m *walModel) lastClose() {
 	m.random, m.rebuilt = true, true
 }
 
-// FuzzTotals looks at a simulated database after random steps: the totals never
-// exceed the truth, and commits are exact while no wal-index is lost.
+// FuzzTotals samples a simulated database after random steps: the totals never exceed
+// what really happened, and commits are exact unless a wal-index was lost.
 func FuzzTotals(f *testing.F) {
 	f.Add(uint64(1), []byte{0, 0, 9, 1, 0, 9})
 	f.Add(uint64(2), []byte{0, 9, 2, 9, 0, 0, 9, 3, 9, 0, 9})
@@ -152,8 +152,7 @@ func check(t *testing.T, got delta, m *walModel, lost bool) {
 	}
 }
 
-// TestTotalsAreExactWhenLookedAtOften looks after every step: then nothing is
-// estimated.
+// TestTotalsAreExactWhenLookedAtOften samples after every step: then nothing is estimated.
 func TestTotalsAreExactWhenLookedAtOften(t *testing.T) {
 	for seed := range uint64(200) {
 		m := &walModel{rng: rand.New(rand.NewPCG(seed, 2)), random: true}
@@ -221,7 +220,8 @@ func TestLagIsBounded(t *testing.T) {
 	if len(l.marks) > lagMarks {
 		t.Errorf("%d marks, bound is %d", len(l.marks), lagMarks)
 	}
-	// Frame 5,001 was first seen in second 5,000: it may look older, never younger.
+	// Frame 5,001 was first seen in second 5,000: its estimated age may be too high, never
+	// too low.
 	got := l.observe(start.Add(10_000*time.Second), 10_000, 5_000)
 	if got.After(start.Add(5_000*time.Second)) || got.IsZero() {
 		t.Errorf("oldest %v is younger than the truth", got.Sub(start))

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// open opens a Collector, or skips where the machine does not allow one: the
-// suite must pass as an ordinary user, too.
+// open opens a Collector, or skips the test if the machine does not allow one: the tests
+// must pass as an ordinary user too.
 func open(t testing.TB) *Collector {
 	t.Helper()
 	return openWith(t, Options{Holds: true})
@@ -93,7 +93,7 @@ func newDatabase(t testing.TB) string {
 	return path
 }
 
-// contend runs three contenders and returns their commits and BUSY.
+// contend runs three contenders and returns how many commits and SQLITE_BUSY they saw.
 func contend(t testing.TB, c *Collector, path, seconds, timeout string) (commits, busy uint64) {
 	t.Helper()
 	var all []*testapp.Process
@@ -118,8 +118,8 @@ func contend(t testing.TB, c *Collector, path, seconds, timeout string) (commits
 	return commits, busy
 }
 
-// TestCountsEqualWhatApplicationsSaw is the promise: three unmodified
-// applications count their own SQLITE_BUSY.
+// TestCountsEqualWhatApplicationsSaw checks what the package promises: its count is, within
+// 2 %, what three unmodified applications count themselves.
 func TestCountsEqualWhatApplicationsSaw(t *testing.T) {
 	c := open(t)
 	path := newDatabase(t)
@@ -131,7 +131,7 @@ func TestCountsEqualWhatApplicationsSaw(t *testing.T) {
 	got := counts.Total()
 	t.Logf("applications: %d commits, %d busy; kernel: %v", commits, want, counts)
 	if want < 100 {
-		t.Fatalf("only %d busy: nothing was shown", want)
+		t.Fatalf("only %d busy: the test proves nothing", want)
 	}
 	if math.Abs(float64(got)-float64(want)) > 0.02*float64(want) {
 		t.Errorf("kernel counted %d, the applications %d: more than 2 %% apart", got, want)
@@ -144,7 +144,7 @@ func TestCountsEqualWhatApplicationsSaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// One of eight is timed, by lot: the count's standard deviation is √(7 n).
+	// One hold of eight is timed, chosen at random: the count's standard deviation is √(7 n).
 	if off := math.Abs(float64(holds.Count) - float64(commits)); off > 20+6*math.Sqrt(7*float64(commits)) {
 		t.Errorf("%d holds of the write lock, %d commits", holds.Count, commits)
 	}
@@ -194,7 +194,8 @@ print("ready", flush=True); sys.stdin.readline()
 `, path)
 	idle.Line(t)
 	watch(t, c, "app", path)
-	// A checkpoint stopped by the reader, and a close that is not the last.
+	// The reader stops the checkpoint, and another connection stays open after the close. For
+	// both a lock is refused, but neither returns SQLITE_BUSY.
 	out, err := exec.Command("sqlite3", path, "insert into t values (2); pragma wal_checkpoint(truncate)").CombinedOutput()
 	if err != nil {
 		t.Fatalf("sqlite3: %v: %s", err, out)
@@ -210,7 +211,7 @@ print("ready", flush=True); sys.stdin.readline()
 		t.Errorf("counted as BUSY: %v of %v", counts, attempts)
 	}
 	if last, some := c.Last("app"); some {
-		t.Errorf("nobody met SQLITE_BUSY, but Last says %+v", last)
+		t.Errorf("nobody got SQLITE_BUSY, but Last returns %+v", last)
 	}
 }
 
@@ -222,7 +223,7 @@ func TestHoldsAreOptional(t *testing.T) {
 }
 
 func TestOtherDatabasesAreNotCounted(t *testing.T) {
-	c := openWith(t, Options{}) // the smaller program
+	c := openWith(t, Options{}) // the program that does not measure holds
 	watched, other := newDatabase(t), newDatabase(t)
 	holder := testapp.Start(t, `
 import sqlite3, sys
@@ -248,7 +249,7 @@ print("ready", flush=True); sys.stdin.readline()
 		t.Fatalf("got %v, want one refusal", counts)
 	}
 
-	// The files are replaced: what was counted stays, the old ones are forgotten.
+	// The files are replaced: the count stays, and the old files are no longer watched.
 	if err := c.Watch("watched", 1, 2, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -261,14 +262,14 @@ print("ready", flush=True); sys.stdin.readline()
 	if after, _ := c.Counts("watched"); after[collector.LockWrite] != 2 {
 		t.Errorf("watched again: %v, want two refusals", after)
 	}
-	// Its inodes are another database's now, as those of removed files are soon.
+	// Its inodes now belong to another database: those of removed files are soon used again.
 	watch(t, c, "other", watched)
 	refuse(watched)
 	if after, _ := c.Counts("watched"); after[collector.LockWrite] != 2 {
-		t.Errorf("with inodes that are another one's: %v, want two refusals still", after)
+		t.Errorf("after another database got its inodes: %v, want two refusals still", after)
 	}
 	if after, _ := c.Counts("other"); after[collector.LockWrite] != 1 {
-		t.Errorf("of the one that has the inodes: %v, want one refusal", after)
+		t.Errorf("the database that has the inodes now: %v, want one refusal", after)
 	}
 	if err := c.Forget("watched"); err != nil {
 		t.Fatal(err)
@@ -341,7 +342,7 @@ func kernelWith(t *testing.T, types []btf.Type) *btf.Spec {
 	return spec
 }
 
-// TestOpenWithoutPrivileges runs this test again as nobody.
+// TestOpenWithoutPrivileges runs itself again as the user nobody.
 func TestOpenWithoutPrivileges(t *testing.T) {
 	if os.Getenv("BUSY_TEST_CHILD") != "" {
 		if _, err := Open(Options{}); !errors.Is(err, ErrPrivileges) {
@@ -350,7 +351,7 @@ func TestOpenWithoutPrivileges(t *testing.T) {
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can become someone without privileges")
+		t.Skip("only root can become a user without privileges")
 	}
 	open(t)
 	binary := filepath.Join(t.TempDir(), "busy.test")
@@ -380,8 +381,8 @@ func copyFile(t *testing.T, to, from string) {
 	}
 }
 
-// Our own refusals are counted by collector.Busy, where they are met: two sources
-// that count the same would add up to twice as many.
+// Locks that were refused to ourselves are counted by collector.Busy. If this package
+// counted them too, the sum would have them twice.
 func TestOwnRefusalsAreNotCounted(t *testing.T) {
 	c := open(t)
 	path := newDatabase(t)
@@ -403,7 +404,7 @@ print("ready", flush=True); sys.stdin.readline()
 		t.Fatalf("the lock was not refused: %v", err)
 	}
 	if attempts, _ := c.Attempts("app"); len(attempts) != 0 {
-		t.Errorf("counted our own: %v", attempts)
+		t.Errorf("our own refused locks are counted: %v", attempts)
 	}
 	if _, some := c.Last("app"); some {
 		t.Error("we are the last one refused")

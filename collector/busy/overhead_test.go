@@ -14,10 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flatOut commits as fast as it can for as many seconds as it is told, and then
-// says how many commits that were, how much processor time they took, and how
-// long a commit took in its quick batches of twenty, those that nothing else on
-// the machine disturbed: the twentieth part that was quickest.
+// flatOut commits as fast as it can for the number of seconds that it reads. Then it prints
+// the number of commits, their processor time in nanoseconds, and the time of a commit in
+// the batch of twenty at the fifth percentile, which nothing else on the machine disturbed.
 const flatOut = `
 import sqlite3, sys, time
 c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=float(sys.argv[2]))
@@ -38,18 +37,17 @@ for seconds in sys.stdin:
     print(commits, time.process_time_ns() - cpu, batches[len(batches) // 20] // 20, flush=True)
 `
 
-// turn is what writers achieved in some time.
+// turn is what the writers achieved in one period.
 type turn struct{ commits, cpu, quick float64 }
 
 func (t turn) perCPU() float64 { return t.commits / t.cpu }
 
-// BenchmarkOverhead tells what counting costs writers that do nothing else, as
-// a ratio to what they do without, in turns of one run. For one writer that is
-// the ratio of a commit's time in undisturbed batches, for several the median
-// over the turns: of commits (ratio), and of commits for the processor time
-// that the writers got (ratio-per-cpu), to be believed on a machine that does
-// other work as well. tracepoint-alone is what the kernel takes for calling a
-// program that does nothing: no program can cost less.
+// BenchmarkOverhead measures what counting costs writers that do nothing but commit. It
+// compares turns with counting and turns without, which alternate in one run. For one
+// writer, ratio is that of a commit's time in undisturbed batches; for several, the median
+// over the turns of the ratio of commits. ratio-per-cpu is the same for commits per
+// processor time of the writers, which is reliable even if the machine does other work.
+// tracepoint-alone is measured with a program that does nothing: no program can cost less.
 //
 //	go test ./collector/busy -run xxx -bench Overhead -benchtime 1x
 func BenchmarkOverhead(b *testing.B) {
@@ -67,7 +65,7 @@ func BenchmarkOverhead(b *testing.B) {
 		{"three_writers_timeout_5s_holds", 3, "5", Options{Holds: true}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			openWith(b, bb.options).Close() // skips where it cannot be
+			openWith(b, bb.options).Close() // skips where BPF is not allowed
 			path := newDatabase(b)
 			var writers []*testapp.Process
 			for range bb.writers {
@@ -108,7 +106,7 @@ func BenchmarkOverhead(b *testing.B) {
 	}
 }
 
-// quickest returns a commit's time in the quickest quarter of the turns.
+// quickest returns the first quartile of a commit's time over the turns.
 func quickest(turns []turn) float64 {
 	var all []float64
 	for _, t := range turns {
@@ -128,7 +126,7 @@ func median(a, b []turn, value func(turn) float64) float64 {
 	return all[len(all)/2]
 }
 
-// turnOf lets all writers write for some seconds.
+// turnOf lets all writers write for some seconds and returns their sum.
 func turnOf(b *testing.B, writers []*testapp.Process, seconds string) (sum turn) {
 	b.Helper()
 	for _, p := range writers {

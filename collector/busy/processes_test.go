@@ -44,9 +44,9 @@ print(sum(busy), flush=True)
 sys.stdin.readline()
 `
 
-// TestProcessesCountWhatThreadsSaw is the promise of the opt-in probe: equal
-// within 2 % to what a threaded application counts itself, while the kernel
-// sees nothing of it; and what was counted stays when the process is gone.
+// TestProcessesCountWhatThreadsSaw checks what the opt-in probe promises: its count is,
+// within 2 %, what a threaded application counts itself, while the kernel's locks show
+// nothing of it. The count stays when the process has ended.
 func TestProcessesCountWhatThreadsSaw(t *testing.T) {
 	c := open(t) // skips where BPF is not allowed
 	path := newDatabase(t)
@@ -88,7 +88,7 @@ func TestProcessesCountWhatThreadsSaw(t *testing.T) {
 		t.Errorf("counted %d (chosen: %v), the application %d: more than 2 %% apart", got, chosen, want)
 	}
 	if counts, _ := c.Counts("app"); counts.Total() != 0 {
-		t.Errorf("the kernel saw %v of it; then the documentation is wrong", counts)
+		t.Errorf("the kernel saw %v of it, which the documentation says it cannot", counts)
 	}
 	if _, chosen := follower.Counts("another"); chosen {
 		t.Error("a database that was not chosen is counted")
@@ -108,14 +108,14 @@ func TestProcessesCountWhatThreadsSaw(t *testing.T) {
 	}
 }
 
-// follows reports whether a process is counted in.
+// follows reports whether a process is counted.
 func (p *Processes) follows(db string, pid int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dbs[db].pids[uint64(pid)] != nil
 }
 
-// A pipe that has taken the place of a program's code is not waited for.
+// If a pipe has replaced the file of a program or library, opening it does not block.
 func TestExecutableIsNoPipe(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "libsqlite3.so")
@@ -127,10 +127,10 @@ func TestExecutableIsNoPipe(t *testing.T) {
 	select {
 	case err := <-ended:
 		if !errors.Is(err, errNotRegular) {
-			t.Errorf("a pipe for code: %v", err)
+			t.Errorf("a pipe in place of a library: %v", err)
 		}
 	case <-time.After(time.Minute):
-		t.Fatal("a pipe is waited for")
+		t.Fatal("opening a pipe blocks")
 	}
 	if self, err := os.Executable(); err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestExecutableIsNoPipe(t *testing.T) {
 	}
 }
 
-// A scrape does not wait for a process that is being attached to.
+// A scrape does not wait while a probe is being attached to a process.
 func TestAttachingHoldsUpNoScrape_H9(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -187,7 +187,7 @@ func TestAttachingHoldsUpNoScrape_H9(t *testing.T) {
 			t.Error("app is not counted")
 		}
 	case <-time.After(time.Minute):
-		t.Error("a scrape waits for a process that is being attached to")
+		t.Error("a scrape waits while a probe is being attached")
 	}
 	close(release)
 	<-found

@@ -10,8 +10,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
 
-// oneProcess contends with itself: two connections of one process, which the
-// kernel does not see.
+// oneProcess contends with itself: two connections of one process, between which the
+// kernel refuses no lock.
 const oneProcess = `
 import sqlite3, sys
 a = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -50,7 +50,7 @@ func TestStepsSeeContentionWithinOneProcess(t *testing.T) {
 		t.Errorf("counted %d, %v; the application saw %d of 500", got, err, want)
 	}
 	if counts, _ := c.Counts("app"); counts.Total() != 0 {
-		t.Errorf("the kernel saw %v; then the documentation is wrong", counts)
+		t.Errorf("the kernel saw %v, which the documentation says it cannot", counts)
 	}
 }
 
