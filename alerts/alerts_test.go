@@ -1,6 +1,5 @@
-// Package alerts_test keeps the alerting rules, their runbooks and their tests
-// together, and the names of metrics in rules, dashboards and documents in step
-// with what the code exports.
+// Package alerts_test checks that every alerting rule has a runbook and tests, and that
+// rules, dashboards and documents name the metrics that the code exports.
 package alerts_test
 
 import (
@@ -145,7 +144,7 @@ func TestDocumentsNameRealCommands(t *testing.T) {
 	}
 }
 
-// codeOf returns what stands in code spans and blocks of a document.
+// codeOf returns the code spans and code blocks of a document.
 func codeOf(markdown string) string {
 	var b strings.Builder
 	for _, m := range regexp.MustCompile("(?s)```.*?```|`[^`\n]+`").FindAllString(markdown, -1) {
@@ -162,8 +161,8 @@ type unitTest struct {
 	} `yaml:"promql_expr_test"`
 }
 
-// A test whose name begins "X fires" expects X among the firing alerts, one that
-// begins "X silent" expects it never.
+// A test whose name begins with "X fires" expects the alert X to fire, one that begins with
+// "X silent" expects that it never does.
 func TestEveryAlertHasATestThatFiresItAndOneThatDoesNot(t *testing.T) {
 	paths, err := filepath.Glob("tests/*.yml")
 	if err != nil {
@@ -219,8 +218,8 @@ func TestPromtool(t *testing.T) {
 	}
 }
 
-// tool returns the path of a program that a test needs. Where it is missing the
-// test is skipped, but never in CI.
+// tool returns the path of a program that a test needs. If it is missing, the test is
+// skipped; in CI it fails.
 func tool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -233,8 +232,7 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
-// exported returns the names of all metrics of the code, and of the recording
-// rules.
+// exported returns the names of all metrics that the code exports.
 func exported(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
@@ -255,10 +253,10 @@ func exported(t *testing.T) map[string]bool {
 	return names
 }
 
-// ours finds names of metrics. What ends in an underscore is a prefix in prose.
+// ours matches names of metrics and recording rules, but no prefix that ends in an underscore.
 var ours = regexp.MustCompile(`\b(?:sqlite|sqlwatch)_[a-z0-9_]*[a-z0-9]\b|\bsqlwatch:[a-z0-9_:]+`)
 
-// notMetrics are words that look like names of metrics.
+// notMetrics are words that ours matches but that are no metrics.
 var notMetrics = []string{"sqlite_version", "sqlwatch_exporter", "sqlwatch:latest"}
 
 func TestEveryMetricNamedIsExported(t *testing.T) {
@@ -295,7 +293,7 @@ func TestEveryMetricNamedIsExported(t *testing.T) {
 	}
 }
 
-// baseName strips what a histogram's series have behind its name.
+// baseName strips the suffix of a histogram's series.
 func baseName(name string) string {
 	for _, suffix := range []string{"_bucket", "_sum", "_count"} {
 		if base, ok := strings.CutSuffix(name, suffix); ok {

@@ -36,7 +36,7 @@ func TestExamplesAreAccepted(t *testing.T) {
 	}
 }
 
-// Every file that the compose file hands to a container exists.
+// Every file that the compose file mounts into a container exists.
 func TestComposeMountsWhatIsThere(t *testing.T) {
 	var compose struct {
 		Services map[string]struct{ Volumes []string }
@@ -65,7 +65,7 @@ func TestComposeMountsWhatIsThere(t *testing.T) {
 	}
 }
 
-// The manual's table of alerts is the list of alerts.
+// The table in docs/operations.md lists every alert with its severities.
 func TestOperationsListsEveryAlert(t *testing.T) {
 	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the tables of docs/metrics.md")
 
-// The metrics reference says what the code exports: every section of it is
-// written from what the collectors describe, in their order.
+// docs/metrics.md describes what the code exports: every section of it is generated from
+// the descriptions in the code, in their order.
 func TestMetricsReferenceIsInStep(t *testing.T) {
 	const name = "../docs/metrics.md"
 	text, err := os.ReadFile(name)
@@ -53,7 +53,7 @@ func TestMetricsReferenceIsInStep(t *testing.T) {
 	}
 }
 
-// collectors are all of ours that are exported.
+// collectors returns all collectors that the daemon exports.
 func collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		collector.NewExporter(func() []*collector.Sample { return nil }),

@@ -1,11 +1,11 @@
-// Package dashboards describes the Grafana dashboards of sqlwatch: what is on
-// them and why, in Go, from which the JSON files beside it are written.
+// Package dashboards describes the Grafana dashboards of sqlwatch in Go. The JSON files in
+// its directory are generated from it:
 //
 //	go generate ./dashboards
 //
-// Queries are written with two marks: @db stands for the matchers of job,
-// instance and db that follow the dashboard's variables, @instance for those of
-// job and instance, for metrics that belong to no database.
+// Queries contain two placeholders for label matchers: @db matches job, instance and db as
+// chosen on the dashboard; @instance matches job and instance only, for metrics that belong
+// to no database.
 package dashboards
 
 import "strings"
@@ -15,7 +15,7 @@ import "strings"
 // Board is one dashboard.
 type Board struct {
 	UID, Title, Description string
-	OneDatabase             bool // the variable db chooses one, not many
+	OneDatabase             bool // the variable db selects one database, not several
 	Rows                    []Row
 }
 
@@ -25,13 +25,13 @@ type Row struct {
 	Panels []Panel
 }
 
-// Panel is one picture of one or several queries.
+// Panel shows the results of one or several queries.
 type Panel struct {
 	Title, Description string
 	Kind               Kind
 	Unit               string // Grafana's name of the unit
 	Queries            []Query
-	Width, Height      int       // of 24 columns; 0: by kind
+	Width, Height      int       // in grid columns and rows; 0: by kind
 	Steps              []Step    // thresholds, ascending; the colour below the first is Base
 	Base               string    // "": green
 	Values             []Mapping // words for numbers
@@ -40,14 +40,14 @@ type Panel struct {
 	OpensDatabase      bool      // a click leads to the dashboard of the series' database
 }
 
-// Kind is how a panel draws.
+// Kind is how a panel shows its results.
 type Kind string
 
 // The kinds of panels in use.
 const (
 	Stat       Kind = "stat"           // the latest value, large
 	TimeSeries Kind = "timeseries"     // lines over time
-	Table      Kind = "table"          // one line per database
+	Table      Kind = "table"          // one row per database
 	States     Kind = "state-timeline" // coloured bars over time
 )
 
@@ -76,7 +76,7 @@ type Column struct {
 	Values      []Mapping
 }
 
-// All returns every dashboard, in the order of reading.
+// All returns every dashboard, the one to start with first.
 func All() []Board {
 	return []Board{fleet(), database(), replication(), policies()}
 }
@@ -86,19 +86,18 @@ const (
 	dbMatchers       = instanceMatchers + `,db=~"$db"`
 )
 
-// promQL replaces the marks in a query.
+// promQL replaces the placeholders in a query.
 func promQL(expr string) string {
 	return strings.NewReplacer("@db", dbMatchers, "@instance", instanceMatchers).Replace(strings.TrimSpace(expr))
 }
 
-// grown is by how much a counter grew, where it did. A counter that is absent
-// while it is 0 appears with what it has counted by then, which increase does not
-// see.
+// grown returns a query for the growth of a counter, of series that grew. A counter that is
+// absent while it is 0 appears with its first count, which increase does not see as growth.
 func grown(counter, span string) string {
 	return `increase(` + counter + `[` + span + `]) > 0 or ` + counter + ` unless ` + counter + ` offset ` + span
 }
 
-// one returns the only query of a panel.
+// one returns the queries of a panel that has only one.
 func one(expr, legend string) []Query { return []Query{{Expr: expr, Legend: legend}} }
 
 func number(v float64) *float64 { return &v }
@@ -107,8 +106,8 @@ func number(v float64) *float64 { return &v }
 func bad(at float64) []Step           { return []Step{{at, "red"}} }
 func warn(orange, red float64) []Step { return []Step{{orange, "orange"}, {red, "red"}} }
 
-// low colours what lies below red and orange; above it is green. It goes with
-// Base: "red".
+// low colours values below red in red, values below orange in orange, and the rest in
+// green, together with Base: "red".
 func low(red, orange float64) []Step { return []Step{{red, "orange"}, {orange, "green"}} }
 
 var yesNo = []Mapping{{0, "no", "green"}, {1, "YES", "red"}}

@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "write the JSON files")
 
-// dashboard is what the checks read of a file, as Grafana would.
+// dashboard has the fields of a JSON file that the tests check.
 type dashboard struct {
 	UID, Title, Description string
 	Templating              struct {
@@ -135,7 +135,7 @@ func TestEveryPanel(t *testing.T) {
 		row := ""
 		for _, p := range d.Panels {
 			if p.ID < 1 || ids[p.ID] {
-				t.Errorf("%s: %q has the id %d, which is not its own", uid, p.Title, p.ID)
+				t.Errorf("%s: %q has the id %d, which is 0 or that of another panel", uid, p.Title, p.ID)
 			}
 			ids[p.ID] = true
 			if p.Type == "row" {
@@ -185,17 +185,17 @@ var (
 
 var grew = regexp.MustCompile(`increase\(([^\[]+)\[([^\]]+)\]\) > 0`)
 
-// ofReplicas are counted for a replica, all databases together.
+// ofReplicas are metrics of a replica that have no label db.
 var ofReplicas = []string{"sqlwatch_replica_operation_failures_total", "sqlwatch_replica_operation_duration_seconds"}
 
 func baseOf(series string) string { return strings.TrimSuffix(series, "_bucket") }
 
-// Every query follows the variables, and looks at a counter through a rate over
-// the interval that Grafana finds right.
+// Every query uses the dashboard's variables, and a counter only in a function such as rate,
+// over the interval that Grafana chooses.
 func TestEveryQuery(t *testing.T) {
 	for uid, d := range files(t) {
 		check := func(title, expr string) {
-			// What grew, or was not there before (grown), is one counter seen through one rate.
+			// A query made by grown counts as one counter in one function.
 			for _, m := range grew.FindAllStringSubmatch(expr, -1) {
 				expr = strings.ReplaceAll(expr, " or "+m[1]+" unless "+m[1]+" offset "+m[2], "")
 			}

@@ -1,8 +1,8 @@
 package dashboards
 
-// Queries that several dashboards share. Freshness is taken at the time of the
-// scrape, so that the interval between scrapes is not in it; after a restart
-// what was known before counts until the replica has answered.
+// Queries that several dashboards share. Freshness is taken at the time of the scrape, so
+// it does not include the time since then. After a restart of sqlwatch, the value from
+// before counts until the replica has answered.
 const (
 	freshness = `clamp_min(timestamp(sqlwatch_replica_caught_up_timestamp_seconds{@db}) - ` +
 		`(max_over_time(sqlwatch_replica_caught_up_timestamp_seconds{@db}[6h]) > 0), 0)`
@@ -96,7 +96,7 @@ func fleetTop() Row {
 		top("Refused writes", "Attempts per second to get the write lock that were refused, as the kernel saw them. 0 "+
 			"everywhere when the kernel is not asked: see the last row.", "ops",
 			`(sum by (instance, db) (rate(sqlite_busy_total{@db,source="ebpf",lock="write"}[$__rate_interval]))`+
-				` or 0 * sum by (instance, db) (sqlite_up{@db}))`), // absent where nothing was refused yet
+				` or 0 * sum by (instance, db) (sqlite_up{@db}))`), // the first is absent until a lock is refused
 		top("Least fresh replicas", "Age of what the replica holds. While nothing is written it stays near 0.", "s",
 			freshness),
 	}}

@@ -28,7 +28,7 @@ func choice(name, label, description, query string, many bool) object {
 	return v
 }
 
-// links lead to the other dashboards, with the time and the choices made.
+// links returns links to the other dashboards, which keep the time range and the variables.
 func (b Board) links() []object {
 	var all []object
 	for _, other := range []struct{ uid, title string }{

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The widths of Grafana's grid and of panels, in columns, and heights in lines.
+// The widths of Grafana's grid and of panels, in its columns, and heights, in its rows.
 const (
 	gridWidth   = 24
 	rowHeight   = 1
@@ -16,7 +16,7 @@ const (
 	graphHeight = 8
 )
 
-// object is one JSON object; encoding/json writes its keys in order.
+// object is a JSON object; encoding/json sorts its keys.
 type object = map[string]any
 
 // JSON returns the dashboard as Grafana imports it.
@@ -166,7 +166,7 @@ func (p Panel) options() object {
 		"tooltip": object{"mode": "multi", "sort": "desc"}}
 }
 
-// joinColumns makes one line of a table out of the answers to all its queries.
+// joinColumns merges the results of a table's queries, so that each database has one row.
 func (p Panel) joinColumns() []object {
 	hide := object{"Time": true}
 	return []object{
@@ -175,8 +175,8 @@ func (p Panel) joinColumns() []object {
 	}
 }
 
-// overrides give each column of a table its title, unit and colours, and make
-// the column of names a link.
+// overrides returns the title, unit and colours of each column of a table, and the link in
+// the column of names.
 func (p Panel) overrides() []object {
 	all := []object{}
 	for i, c := range p.Columns {

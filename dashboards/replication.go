@@ -113,7 +113,8 @@ func replicationRestore() Row {
 	}}
 }
 
-// replicationCustody asks whether the replica is ours alone, and whole.
+// replicationCustody shows whether sqlwatch alone writes to the replica, and whether it is
+// complete.
 func replicationCustody() Row {
 	return Row{Title: "Whose is it, and is it whole?", Panels: []Panel{
 		{Title: "Not written to", Kind: TimeSeries, Unit: "short", Min: number(0),

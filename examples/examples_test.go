@@ -28,7 +28,7 @@ func TestQuickstartIsTheDefault(t *testing.T) {
 	}
 }
 
-// Configurations of the examples that run in containers are good as they stand.
+// The configurations of the container examples load without a diagnostic.
 func TestContainerConfigurations(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"compose/sqlwatch.hcl", "kubernetes/sqlwatch.hcl"} {
@@ -36,7 +36,7 @@ func TestContainerConfigurations(t *testing.T) {
 	}
 }
 
-// good fails the test where a configuration has the slightest diagnostic.
+// good fails the test if a configuration has any diagnostic, even a warning.
 func good(t *testing.T, path string) {
 	t.Helper()
 	cfg, diags := config.Load(path, func(string) (string, bool) { return "", false })
@@ -48,7 +48,7 @@ func good(t *testing.T, path string) {
 	}
 }
 
-// manifest is what the tests look at in a Kubernetes object.
+// manifest has the fields of a Kubernetes object that the tests check.
 type manifest struct {
 	Kind string
 	Data map[string]string
@@ -75,8 +75,8 @@ type container struct {
 	} `yaml:"volumeMounts"`
 }
 
-// In the manifests every mount has its volume, every flag is one of the command's, and
-// every configuration is good.
+// In the manifests every mount has its volume, every flag is one of the commands run and
+// restore, and every configuration loads.
 func TestKubernetesManifests(t *testing.T) {
 	t.Parallel()
 	flags := ""
@@ -113,7 +113,7 @@ func TestKubernetesManifests(t *testing.T) {
 	}
 }
 
-// check returns how many mounts an object has.
+// check checks one object and returns how many mounts it has.
 func (m manifest) check(t *testing.T, path, flags string) (mounts int) {
 	t.Helper()
 	for name, text := range m.Data {
@@ -144,8 +144,8 @@ func (m manifest) check(t *testing.T, path, flags string) (mounts int) {
 	return mounts
 }
 
-// The application is stopped before sqlwatch, so that its last commit is replicated, and nobody shares the
-// PID namespace of another container: the kernel kills all of it when its first process ends.
+// The application is stopped before sqlwatch, so that its last commit is replicated. No container shares the
+// PID namespace of another: when the first process of a namespace ends, the kernel kills all the others in it.
 func TestContainersOutliveTheApplication(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("compose/compose.yml")
@@ -180,7 +180,7 @@ func TestContainersOutliveTheApplication(t *testing.T) {
 	}
 }
 
-// The recipe of one user's application says of directories and of the socket what its unit makes.
+// The recipe for PocketBase names the directories and the socket that its unit creates.
 func TestRecipeOfAUserFitsItsUnit(t *testing.T) {
 	t.Parallel()
 	recipes, err := os.ReadFile("../docs/recipes.md")
@@ -205,6 +205,6 @@ func TestRecipeOfAUserFitsItsUnit(t *testing.T) {
 		}
 	}
 	if !strings.Contains(section, "--admin /run/sqlwatch-pocketbase/admin.sock status") {
-		t.Error("status asks another socket")
+		t.Error("the recipe's status command asks another socket")
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy/policytest"
 )
 
-// workloads are ten fortnights of one database: what happens in one of them, how often.
+// workloads are ten fortnights of one database. Each is a script that is repeated some times.
 var workloads = []struct {
 	name, database, script string
 	times                  int
@@ -37,9 +37,9 @@ var workloads = []struct {
 		"write_lock = true\n}\n", 336},
 }
 
-// Over a fortnight of each workload the WAL stays under twice the threshold of what is
-// shipped; or `sqlwatch test` says for how long a reader kept it from being emptied, which
-// no policy can help, and the bound holds for the rest of the time.
+// Over a fortnight of each workload, the WAL stays under twice the threshold of each policy
+// that we ship. If a reader holds the WAL, which no policy can change, `sqlwatch test` says
+// for how long, and the limit applies to the rest of the time.
 func TestFortnights(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{"B2_KEY_ID": "k", "B2_APP_KEY": "s", "OPS_WEBHOOK": "https://localhost/x"}
@@ -68,7 +68,7 @@ func TestFortnights(t *testing.T) {
 				t.Parallel()
 				script := strings.Repeat(w.script+"\n", w.times)
 				if shipped.days < 14 && os.Getenv("SQLWATCH_FIGURES") == "" {
-					// A few of the days, for the tests of every day.
+					// Only some of the days, so that the test is fast; SQLWATCH_FIGURES asks for all.
 					script = strings.Repeat(strings.ReplaceAll(w.script, "336h", fmt.Sprint(24*shipped.days, "h"))+"\n",
 						(w.times*shipped.days+13)/14)
 				}
@@ -97,14 +97,14 @@ func TestFortnights(t *testing.T) {
 				r.Write(&said)
 				switch told := strings.Contains(said.String(), "no policy decides"); {
 				case r.FreeWAL >= limit:
-					t.Errorf("the WAL grows to %d MB while nobody keeps it", r.FreeWAL/1e6)
+					t.Errorf("the WAL grows to %d MB while no reader holds it", r.FreeWAL/1e6)
 				case r.MaxWAL >= limit && !told:
-					t.Errorf("the WAL grows to %d MB, and it is not said why: %s", r.MaxWAL/1e6, &said)
+					t.Errorf("the WAL grows to %d MB, and the report does not say why: %s", r.MaxWAL/1e6, &said)
 				case told != (w.name == "a report every morning"):
-					t.Errorf("a reader that stays: %s", &said)
+					t.Errorf("a reader that stays is reported: %v: %s", told, &said)
 				}
 				if r.Length < time.Duration(shipped.days)*24*time.Hour {
-					t.Errorf("%s were played", r.Length)
+					t.Errorf("only %s were simulated", r.Length)
 				}
 				if os.Getenv("SQLWATCH_FIGURES") != "" {
 					t.Logf("%s in %s: %d runs, WAL up to %d MB, stalls up to %s, %s in all", r.Length,
