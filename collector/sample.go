@@ -177,10 +177,10 @@ type Replica struct {
 	FailingSince time.Time `json:"failing_since,omitzero"`
 
 	ObjectiveSeconds     float64   `json:"objective_seconds"`      // the configured bound of loss
-	SnapshotEverySeconds float64   `json:"snapshot_every_seconds"` // 0: not known
+	SnapshotEverySeconds float64   `json:"snapshot_every_seconds"` // configured time between snapshot checks; 0: not known
 	VerifyEverySeconds   float64   `json:"verify_every_seconds"`   // 0: only drills by hand
 	StoredBytes          int64     `json:"stored_bytes"`
-	LastSnapshot         time.Time `json:"last_snapshot,omitzero"`
+	LastSnapshot         time.Time `json:"last_snapshot,omitzero"` // the last snapshot check that succeeded
 	OldestRestorePoint   time.Time `json:"oldest_restore_point,omitzero"`
 	// how long the last restore drill took: the measured time to recover
 	DrillSeconds float64 `json:"drill_seconds,omitempty"`

@@ -27,9 +27,10 @@ func replicationHealth() Row {
 			Description: "Of 30 days the replicas may be late for 43 minutes. What is left of it, for the worst replica. " +
 				"Comes from the recording rules, an hour after the start.",
 			Queries: one(`min(sqlwatch:replica_error_budget:remaining_ratio_30d{@db})`, "left")},
-		{Title: "Oldest newest snapshot", Kind: Stat, Unit: "percentunit", Steps: warn(1.25, 2),
-			Description: "Age of the newest snapshot as a share of the configured time between two, of the replica where that " +
-				"is largest. An idle database needs no new one.",
+		{Title: "Longest since a snapshot check", Kind: Stat, Unit: "percentunit", Steps: warn(1.25, 2),
+			Description: "Time since the last snapshot check that succeeded, as a share of the configured time between " +
+				"checks, of the replica where that is largest. A check takes a snapshot if one is needed. An idle database " +
+				"needs no check.",
 			Queries: one(
 				`max((time() - (sqlwatch_replica_snapshot_last_success_timestamp_seconds{@db} > 0)) / `+
 					`sqlwatch_replica_snapshot_interval_seconds{@db})`, "of the interval")},
@@ -87,9 +88,10 @@ func replicationRestore() Row {
 			Description: "The oldest state that can be restored, as an age. It grows up to retention.keep.",
 			Queries: one(`time() - (sqlwatch_replica_restore_point_oldest_timestamp_seconds{@db} > 0)`,
 				"{{db}} in {{replica}}")},
-		{Title: "Age of the newest snapshot", Kind: TimeSeries, Unit: "s", Min: number(0),
-			Description: "A restore begins with a snapshot and adds what came after it: the older it is, the longer a restore " +
-				"takes. Beside it the configured time between two; an idle database needs no new one.",
+		{Title: "Time since the last snapshot check", Kind: TimeSeries, Unit: "s", Min: number(0),
+			Description: "Time since the last snapshot check that succeeded, beside the configured time between checks. A " +
+				"check takes a snapshot if one is needed: a restore begins with a snapshot and adds what came after it, so " +
+				"without a new one it takes longer and longer. An idle database needs no check.",
 			Queries: []Query{
 				{`time() - (sqlwatch_replica_snapshot_last_success_timestamp_seconds{@db} > 0)`, "{{db}} in {{replica}}"},
 				{`min(sqlwatch_replica_snapshot_interval_seconds{@db})`, "configured"},

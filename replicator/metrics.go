@@ -47,7 +47,7 @@ var (
 		Help:         "Times that continuity was not proven and the database was compared or a snapshot taken, by reason.",
 		AbsentAtZero: true}
 	metricSnapshotEvery = replicaMetric(metric.Gauge, "sqlwatch_replica_snapshot_interval_seconds",
-		"Configured time between snapshots (snapshot every) of the replica.")
+		"Configured time between snapshot checks (snapshot every) of the replica.")
 	metricVerifyEvery = replicaMetric(metric.Gauge, "sqlwatch_verify_interval_seconds",
 		"Configured time between restore drills (verify every) of the replica; 0 where there are none but by hand.")
 )
@@ -69,8 +69,8 @@ var replicaGauges = []replicaGauge{
 	gauge("sqlwatch_replica_stored_bytes", "Bytes of all files that the replica holds, as last listed and since changed.",
 		func(s *ReplicaStatus) float64 { return float64(s.StoredBytes) }),
 	gauge("sqlwatch_replica_snapshot_last_success_timestamp_seconds",
-		"Time of the newest snapshot in the replica, or when it was last found that what changed since needs none; 0 when "+
-			"there is none.",
+		"Time of the last snapshot check that succeeded: it took a snapshot, or found that none is needed. After a restart, "+
+			"the time of the newest snapshot; 0 when there is none.",
 		func(s *ReplicaStatus) float64 { return seconds(s.LastSnapshot) }),
 	gauge("sqlwatch_replica_restore_point_oldest_timestamp_seconds",
 		"Earliest time that the replica can be restored to; 0 when unknown.",

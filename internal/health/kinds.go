@@ -69,7 +69,7 @@ var kinds = []Kind{
 	{"replica_failing", Critical, "Uploads fail."},
 	{"replica_lagging", Critical, "Commits are not in the replica yet, for longer than its objective."},
 	{"replica_incomplete", Info, "The replica's first snapshot is not complete."},
-	{"snapshot_too_old", Warning, "Two snapshots in a row were missed."},
+	{"snapshot_too_old", Warning, "No snapshot check has succeeded for more than twice its interval."},
 	{"replica_files_lost", Warning, "Files of the replica were found missing or unreadable: the past has gaps."},
 	{"replica_maintenance", Warning, "Compaction or retention of the replica is blocked."},
 	{"replica_weak_fencing", Info, "The store does not refuse a second writer: only the lease keeps two apart."},

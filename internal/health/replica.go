@@ -235,15 +235,18 @@ func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
 	}
 }
 
+// snapshot reports that no snapshot check has succeeded for too long, although the database was
+// written to. A check takes a snapshot, or finds that none is needed.
 func (f *findings) snapshot(r *collector.Replica, s *collector.Sample, now time.Time) {
 	every := time.Duration(r.SnapshotEverySeconds * float64(time.Second))
 	age := now.Sub(r.LastSnapshot)
 	if every == 0 || r.LastSnapshot.IsZero() || age <= 2*every+snapshotSlack || !s.WAL.LastWrite.After(r.LastSnapshot) {
 		return
 	}
-	f.about("snapshot_too_old", r.Name, Warning, fmt.Sprintf("The newest snapshot in %s is %s old.", r.Name,
-		show.Span(age)),
-		"Two in a row were missed: restores have to read an ever longer chain of files, and old files cannot be deleted.",
+	f.about("snapshot_too_old", r.Name, Warning, fmt.Sprintf("The last snapshot check of %s that succeeded was %s ago.",
+		r.Name, show.Span(age)),
+		"That is more than twice its interval. A check takes a new snapshot if one is needed: without it, restores may "+
+			"have to read an ever longer chain of files, and old files cannot be deleted.",
 		"sqlwatch snapshot DB")
 }
 
