@@ -165,9 +165,13 @@ int sqlwatch_claim(sqlite3_file *f) {
 
 /* The header's two copies are cleared under every lock that a reader, a writer or a
 ** checkpoint may hold: SQLite then finds what it finds after a crash of another process,
-** and rebuilds the header from the WAL, which is empty. */
+** and rebuilds the header from the WAL, which is empty. RECOVER is not taken: whoever finds it
+** locked, and no header, is refused, but waits where only WRITE is locked. The read locks come
+** first: nobody who has none asks for WRITE. */
 #define INDEX_SIZE 32768
 #define HEADER_COPIES 96
+#define WRITE_AND_CKPT 0, 2
+#define READ_LOCKS 3, 5
 int sqlwatch_forget(sqlite3_file *f, uint32_t change) {
   sqlite3_file *r = real(f);
   void volatile *region = 0;
@@ -175,8 +179,13 @@ int sqlwatch_forget(sqlite3_file *f, uint32_t change) {
   if (rc != SQLITE_OK || region == 0) {
     return rc != SQLITE_OK ? rc : SQLITE_BUSY;
   }
-  rc = r->pMethods->xShmLock(r, 0, SQLITE_SHM_NLOCK, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+  rc = r->pMethods->xShmLock(r, READ_LOCKS, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
   if (rc != SQLITE_OK || cut(f)) {
+    return rc != SQLITE_OK ? rc : SQLITE_IOERR_SHMMAP;
+  }
+  rc = r->pMethods->xShmLock(r, WRITE_AND_CKPT, SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE);
+  if (rc != SQLITE_OK || cut(f)) {
+    r->pMethods->xShmLock(r, READ_LOCKS, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
     return rc != SQLITE_OK ? rc : SQLITE_IOERR_SHMMAP;
   }
   /* iChange at 8, mxFrame at 16 */
@@ -186,7 +195,8 @@ int sqlwatch_forget(sqlite3_file *f, uint32_t change) {
     rc = SQLITE_BUSY;
   }
   r->pMethods->xShmBarrier(r);
-  r->pMethods->xShmLock(r, 0, SQLITE_SHM_NLOCK, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+  r->pMethods->xShmLock(r, WRITE_AND_CKPT, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
+  r->pMethods->xShmLock(r, READ_LOCKS, SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE);
   return cut(f) ? SQLITE_IOERR_SHMMAP : rc;
 }
 

@@ -20,6 +20,7 @@ import (
 const (
 	lockWrite    = 0
 	lockCkpt     = 1
+	lockRecover  = 2
 	lockRead0    = 3
 	lockSlots    = 5 // READ0 to READ4
 	lockReaders  = 4 // READ1; SQLite takes READ1 to READ4 in one call of n = 4 to reset the WAL
@@ -48,6 +49,9 @@ type gate struct {
 	some   bool    // never take READ0: a mark instead
 	freeze *Freeze // the freeze whose locks this connection has
 	inside *Freeze // a freeze of another connection of ours: it gives up the locks that this one needs
+
+	wal     string // path of the WAL
+	quietly bool   // the wal-index is rebuilt without RECOVER: see recovers
 
 	file    *C.sqlite3_file // the connection's main file, once it took a lock
 	stalled time.Duration   // by attempts at a freeze that came to nothing
@@ -112,11 +116,35 @@ func sqlwatchShmLock(handle C.uintptr_t, db *C.sqlite3, file *C.sqlite3_file, of
 			g.mark = int(offset - lockRead0)
 		}
 		return rc
+	case g.recovers(&call):
+		if call.n == 0 {
+			return C.SQLITE_OK
+		}
 	case g.shun && offset == lockReaders && n == 1 && !call.unlocks():
 		g.shun = false // once: it may be the only one left
 		return C.SQLITE_BUSY
 	}
 	return g.shmLock(call)
+}
+
+// quietBytes is the largest WAL from which the wal-index is rebuilt without the RECOVER lock. To read it must take far
+// less than the ten seconds for which SQLite retries.
+const quietBytes = 64 << 20
+
+// recovers reports whether the call is for the locks under which SQLite rebuilds the wal-index, and takes RECOVER out
+// of it. WRITE, which is held then, keeps everybody else from rebuilding it. Whoever begins a transaction meanwhile is
+// refused at once if RECOVER is locked (SQLITE_BUSY_RECOVERY), and waits otherwise.
+func (g *gate) recovers(call *lockCall) bool {
+	if call.offset > lockRecover || call.offset+call.n != lockRecover+1 {
+		return false
+	}
+	if !call.unlocks() {
+		g.quietly = fileSize(g.wal) <= quietBytes
+	}
+	if g.quietly {
+		call.n--
+	}
+	return true
 }
 
 func (g *gate) shmLock(call lockCall) C.int {

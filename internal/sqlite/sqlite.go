@@ -74,7 +74,7 @@ func Open(ctx context.Context, path string, o Options) (*Conn, error) {
 }
 
 func open(ctx context.Context, path string, o Options) (*Conn, error) {
-	g := &gate{}
+	g := &gate{wal: path + "-wal"}
 	handle := cgo.NewHandle(g)
 	conn, err := connect(watchedDSN(path, o.ReadOnly, uintptr(handle)))
 	if err != nil {
