@@ -62,6 +62,7 @@ func (c *Conn) truncate(ctx context.Context, budget Budget, hooks Hooks) (Result
 	if err != nil {
 		return c.notFrozen(drained, budget, start, err)
 	}
+	defer freeze.End()
 	stalled := c.gate.stalled
 	budget.Stall = max(budget.Stall-stalled-freeze.Stall(), time.Microsecond)
 	r, err := c.runOnce(ctx, newRun(Truncate, budget, hooks))

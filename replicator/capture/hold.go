@@ -265,7 +265,7 @@ func (h *hold) keepAside() {
 }
 
 // thaw ends a freeze, and holds the WAL again: on READ0 where level, which means that all of it is durable and
-// backfilled, else by a mark at the head.
+// backfilled, else by a mark at the head. It does so even if ctx has ended meanwhile.
 func (h *hold) thaw(ctx context.Context, f *sqlite.Freeze, level bool) error {
 	defer f.End()
 	mark, err := h.files.WALIndex()
@@ -276,7 +276,7 @@ func (h *hold) thaw(ctx context.Context, f *sqlite.Freeze, level bool) error {
 	if level {
 		begin = f.BeginRead
 	}
-	err = begin(ctx, h.reader())
+	err = begin(context.WithoutCancel(ctx), h.reader())
 	h.moves++
 	h.zero, h.mark = err == nil && h.reader().ReadMark() == 0, mark.MaxFrame
 	return err

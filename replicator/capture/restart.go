@@ -114,6 +114,7 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 	} else if err != nil {
 		return did, err
 	}
+	defer freeze.End() // where a panic leaves out thaw
 	level, err := r.levelFrozen(ctx, freeze)
 	did.stall, err = max(did.stall, freeze.Stall()), errors.Join(err, r.hold.thaw(ctx, freeze, level))
 	did.done = level && r.hold.zero
@@ -241,7 +242,7 @@ func (r *restarter) handOver(ctx context.Context) error {
 			err = nil
 		}
 	}
-	if err := errors.Join(err, r.hold.beginHeld(ctx)); err != nil {
+	if err := errors.Join(err, r.hold.beginHeld(context.WithoutCancel(ctx))); err != nil {
 		return err
 	}
 	return r.flusher.AbsorbHead()
