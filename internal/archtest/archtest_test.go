@@ -145,7 +145,7 @@ var arrows = map[string][]string{
 	"replicator/capture": {
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
 		"replicator/capture/mainfile", "replicator/capture/segments", "replicator/capture/view",
-		"replicator/capture/leftover", "replicator/capture/claim", "replicator/overlay",
+		"replicator/capture/leftover", "replicator/capture/once", "replicator/capture/claim", "replicator/overlay",
 		"replicator/store", "replicator/spool", "replicator/pagesums", "replicator/queue",
 		"internal/dbfile", "internal/sqlite",
 	},
@@ -155,6 +155,7 @@ var arrows = map[string][]string{
 	"replicator/capture/view": {"replicator/capture/tail", "replicator/capture/mainfile", "replicator/spool",
 		"internal/dbfile", "internal/sqlite"},
 	"replicator/capture/leftover": {"internal/dbfile", "internal/sqlite"},
+	"replicator/capture/once":     {"internal/dbfile", "internal/sqlite"},
 	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile", "internal/dirwatch"},
 	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
 	// and whose WAL that is

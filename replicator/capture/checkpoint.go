@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/once"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
@@ -60,6 +61,9 @@ func (c *Capture) Checkpoint(ctx context.Context, mode sqlite.Mode, budget sqlit
 	} else if err != nil { // or a checkpoint of ours would hide it
 		return failed, fmt.Errorf("checkpoint %s: %w", c.o.Name, err)
 	}
+	if c.departure.unclaim(); c.hold.unclaimed {
+		return contended, nil
+	}
 	c.continuity.level = levelFile{} // the main file is about to change
 	r, err := c.truncater.run(ctx, mode, budget)
 	c.continuity.landmark(c.hold)
@@ -83,22 +87,7 @@ func (c *Capture) checkpointUncaptured(ctx context.Context, mode sqlite.Mode, bu
 	if err := c.files.MayOpen(); err != nil {
 		return sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}, err
 	}
-	return checkpointOnce(ctx, c.files, mode, budget)
-}
-
-// checkpointOnce checkpoints on a connection of its own.
-func checkpointOnce(ctx context.Context, files *dbfile.Files, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
-	error) {
-	r := sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}
-	conn, err := sqlite.Open(ctx, files.Path(), sqlite.Options{})
-	if err != nil {
-		return r, err
-	}
-	change, err := dbfile.Joined(files)
-	if err == nil && !change.Database {
-		r, err = conn.Checkpoint(ctx, mode, budget)
-	}
-	return r, errors.Join(err, conn.Close())
+	return once.Checkpoint(ctx, c.files, mode, budget)
 }
 
 // truncater runs the checkpoints of a database that is captured.
@@ -170,6 +159,7 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 	} else if err != nil {
 		return sqlite.Result{}, err
 	}
+	defer freeze.End() // where a panic leaves out thaw
 	left := func() time.Duration { return budget.Stall - freeze.Stall() }
 	var reason error
 	hooks := sqlite.Hooks{

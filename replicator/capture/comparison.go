@@ -2,8 +2,6 @@ package capture
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -132,8 +130,10 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 	if err := errors.Join(look(), overlay.NotBackfilled(ctx, c.files, x, found.Take)); err != nil {
 		return err
 	}
-	if err := c.complete(x, found); err != nil {
+	if st, err := c.files.Stat(); err != nil {
 		return err
+	} else if page := found.Missing(st.DatabaseSize, x.PageSize, x.Pages); page > 0 {
+		return fmt.Errorf("page %d of %d: %w", page, x.Pages, ErrCut)
 	}
 	known, before := c.known(whole), func() error {
 		c.place.Advance()
@@ -162,22 +162,6 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 		return c.state.AdoptWhole(next, sums, c.continuity.lost != tail.ReasonSpool) // a full spool is emptied
 	}
 	return c.ship(next, whole, found, sums)
-}
-
-// complete returns ErrCut where a page is neither in the main file nor in the WAL. What was backfilled before x
-// was read is in the file; what was not is in found.
-func (c *comparer) complete(x dbfile.WALIndex, found *overlay.Found) error {
-	st, err := c.files.Stat()
-	if err != nil {
-		return err
-	}
-	lock := ltx.LockPgno(uint32(x.PageSize))
-	for page := st.DatabaseSize/int64(x.PageSize) + 1; page <= int64(x.Pages); page++ {
-		if _, newer := found.Newer(uint32(page)); !newer && uint32(page) != lock {
-			return fmt.Errorf("page %d of %d: %w", page, x.Pages, ErrCut)
-		}
-	}
-	return nil
 }
 
 // known returns an iterator over the map's entries; with whole, it yields zeros.
@@ -254,13 +238,7 @@ func (c *comparer) afterComparison(x dbfile.WALIndex) (next spool.Position, whol
 	whole = m == nil || m.PageSize() != next.PageSize
 	switch c.continuity.lost {
 	case tail.ReasonFirst, tail.ReasonState, tail.ReasonReplaced, tail.ReasonPageSize:
-		next.Lineage = newLineage()
+		next.Lineage = statedir.NewLineage()
 	}
 	return next, whole, nil
-}
-
-func newLineage() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }

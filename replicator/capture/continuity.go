@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"log/slog"
 	"maps"
 	"sync/atomic"
@@ -25,6 +26,7 @@ type continuity struct {
 	lost   Reason    // why continuity from the position is not proven; "" when it is
 	since  time.Time // when it was lost
 	level  levelFile
+	former *dbfile.WALIndex                  // of a WAL over which another file was put in place: see overwritten
 	counts atomic.Pointer[map[Reason]uint64] // replaced, never changed
 }
 
@@ -144,12 +146,37 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	main.Changed = 0 // chmod or a hard link changes it too
 	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main, mainfile.Aged(main)}
 	if !backfilled {
+		c.former = &x
 		return tail.Discontinuous(tail.ReasonReplaced, "the file does not have what a checkpoint wrote to it")
 	}
 	if before.main != (spool.MainFile{}) && same && before.main != main {
+		c.former = &x
 		return tail.Discontinuous(tail.ReasonReplaced, "the file was written to, and not by a checkpoint")
 	}
 	return nil
+}
+
+// replaced loses continuity where overwritten finds that another file was put in place. It is for the moment at which
+// other processes have gone while we stood back: a last close disregards our READ0, and backfills.
+func (c *continuity) replaced(h *hold) (is bool, err error) {
+	x, err := c.files.WALIndex()
+	if err != nil {
+		return false, nil // the caller finds out why
+	}
+	c.level.onZero = 0
+	var lost *tail.DiscontinuityError
+	if err = c.overwritten(x, h); errors.As(err, &lost) {
+		c.lose(lost.Reason, lost.Detail)
+		return true, nil
+	}
+	return false, err
+}
+
+// ofFormer reports whether the WAL that x describes is of the file that was there before this one, and whether nobody
+// has committed to it since that was noticed.
+func (c *continuity) ofFormer(x dbfile.WALIndex) (is, still bool) {
+	is = c.former != nil && c.former.Salt1 == x.Salt1 && c.former.Salt2 == x.Salt2
+	return is, is && c.former.MaxFrame == x.MaxFrame
 }
 
 // whole reports whether everything committed since the head is in the WAL as it is now, whatever the wal-index

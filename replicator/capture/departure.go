@@ -182,10 +182,22 @@ func (d *departure) forget(ctx context.Context, x dbfile.WALIndex, main spool.Ma
 // forsake gives up the wal-index that we stood back from, once the processes that used it have gone:
 // any that came since may use another one, and the next to open the database rebuilds it from the WAL.
 func (d *departure) forsake() error {
-	if d.continuity.lost != "" || !d.hold.active() || !d.hold.proven || d.flusher.CaptureHead() != nil {
+	_, err := d.continuity.replaced(d.hold) // a rebuilt wal-index would not tell
+	if err != nil || d.continuity.lost != "" || !d.hold.active() || !d.hold.proven || d.flusher.CaptureHead() != nil {
 		d.tail.Rewind()
 	}
 	return d.hold.close()
+}
+
+// unclaim leaves a WAL as it is that is of the file that was there before, until somebody commits to it: who has put
+// a copy in place may be about to remove that WAL.
+func (d *departure) unclaim() {
+	x, err := d.files.WALIndex()
+	_, still := d.continuity.ofFormer(x)
+	if err == nil && still && x.MaxFrame > 0 && !d.hold.unclaimed && !d.presence.Attached() {
+		d.claim.Forget()
+		d.hold.unclaimed = true
+	}
 }
 
 const partTime = 2 * time.Second // bounds the attempts to leave properly on Close

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
@@ -49,8 +50,13 @@ func (c *Capture) undisturbed() bool {
 
 // drain reads to its end a WAL that an application's last close has unlinked, and proves that nothing
 // was written after it. Where the side files were removed in another way, it writes the commits left in
-// them to the database.
+// them to the database, unless another file was put in the database's place.
 func (c *Capture) drain() error {
+	if replaced, err := c.continuity.replaced(c.hold); err != nil {
+		return err
+	} else if replaced { // before the WAL was removed
+		return c.hold.drop()
+	}
 	if left, err := c.writeBack(); left || err != nil {
 		return err
 	}
@@ -74,8 +80,8 @@ func (c *Capture) drain() error {
 		return err
 	case statErr == nil && unlinked.IsZero():
 		c.continuity.lose(tail.ReasonWALIndex, "the -shm file was removed or replaced")
-	case statErr != nil || x.Backfilled < x.MaxFrame || unlinked.UnixNano() < main.Modified ||
-		unlinked.UnixNano() == main.Modified && !c.continuity.main.Untouched(): // file times within one tick are equal
+	case statErr != nil || x.Backfilled < x.MaxFrame || unlinked.UnixNano() < mainfile.Last(main) ||
+		unlinked.UnixNano() == mainfile.Last(main) && !c.continuity.main.Untouched(): // times within one tick are equal
 		c.presence.Missed(c.o.Clock())
 		c.continuity.lose(tail.ReasonWALReset, "the WAL was removed, and the database written to since")
 	default:
@@ -87,15 +93,16 @@ func (c *Capture) drain() error {
 
 // writeBack closes the connections to a WAL that was unlinked while it held commits, and writes those
 // commits to the database. It does nothing where everything was backfilled, or where the database was
-// written to after the WAL was unlinked.
+// written to after the WAL was unlinked, or the WAL is of another file.
 func (c *Capture) writeBack() (done bool, err error) {
 	x, err := c.files.WALIndex()
+	former, _ := c.continuity.ofFormer(x)
 	unlinked, statErr := c.files.WALUnlinked()
-	if err != nil || statErr != nil || unlinked.IsZero() || x.Backfilled >= x.MaxFrame {
+	if err != nil || statErr != nil || unlinked.IsZero() || x.Backfilled >= x.MaxFrame || former {
 		return false, nil
 	}
 	main, err := c.continuity.main.Settled()
-	if err != nil || unlinked.UnixNano() <= main.Modified {
+	if err != nil || unlinked.UnixNano() <= mainfile.Last(main) {
 		return false, err
 	}
 	err = c.hold.closeUnlinked(func() bool {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/once"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
@@ -433,7 +434,7 @@ func TestSidesGo_D15_connecting(t *testing.T) {
 			return err
 		},
 		"for one checkpoint": func(s *scene) error {
-			_, err := checkpointOnce(s.ctx, s.files, sqlite.Passive, sqlite.Budget{})
+			_, err := once.Checkpoint(s.ctx, s.files, sqlite.Passive, sqlite.Budget{})
 			return err
 		},
 	} {

@@ -281,6 +281,7 @@ func (c *Capture) ready(ctx context.Context) error {
 		c.hold.unclaimed = unclaimed
 	}
 	c.hold.unclaimed = c.hold.unclaimed && !c.presence.Attached()
+	c.departure.unclaim()
 	if c.continuity.lost != "" {
 		return c.compare(ctx)
 	}
@@ -333,6 +334,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 	frame := x.PageSize + dbfile.FrameHeaderSize
 	c.tally.Next = c.pace.Next(frame)
 	level := x.Backfilled >= x.MaxFrame
+	c.departure.unclaim()
 	if (c.hold.unclaimed || c.copies.Any()) && c.tail.Batch.Empty() && c.presence.Refused(now) != nil {
 		return c.hold.close() // a process waits for exclusive use, which we would deny it
 	}

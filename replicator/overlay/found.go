@@ -29,6 +29,18 @@ func NewFound(pages *Pages) *Found {
 // Newer returns the checksum of a page's version that takes precedence over the main file's, if there is one.
 func (f *Found) Newer(page uint32) (ltx.Checksum, bool) { sum, ok := f.newer[page]; return sum, ok }
 
+// Missing returns the first of the given number of pages that is neither in a main file of size bytes nor in the WAL, 0
+// where there is none. What was backfilled before the WAL was read is in the file; what was not has been taken.
+func (f *Found) Missing(size int64, pageSize int, pages uint32) uint32 {
+	lock := ltx.LockPgno(uint32(pageSize))
+	for page := size/int64(pageSize) + 1; page <= int64(pages); page++ {
+		if _, newer := f.Newer(uint32(page)); !newer && uint32(page) != lock {
+			return uint32(page)
+		}
+	}
+	return 0
+}
+
 // Pages returns the pages to be shipped; nil when there was not enough room for them.
 func (f *Found) Pages() *Pages { return f.pages }
 

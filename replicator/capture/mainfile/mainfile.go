@@ -100,6 +100,10 @@ func (p *Probe) Settled() (spool.MainFile, error) {
 // Aged reports whether a write from now on would show in the file's times.
 func Aged(main spool.MainFile) bool { return time.Since(time.Unix(0, main.Modified)).Abs() >= Tick }
 
+// Last returns when the file was last written to, or its times were set: who puts a copy in place may give it the times
+// of the original (cp -p), which are long past, but the change of a file's times is itself a change of the file.
+func Last(main spool.MainFile) int64 { return max(main.Modified, main.Changed) }
+
 // Now is Sure even where another write within the same Tick might not show: if the result differs from an
 // earlier one, the file was written to.
 func (p *Probe) Now() (spool.MainFile, error) {
