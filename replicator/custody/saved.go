@@ -51,7 +51,11 @@ func (s Saved) VerifiedKeys() map[string]bool {
 type StateFile struct {
 	path string
 
-	mu    sync.Mutex // guards saved
+	// writing is held over a change and its write, before mu: uploads, the lease and drills change the file at the same
+	// time, and a write that began earlier would take back what a later one has made durable.
+	writing sync.Mutex
+
+	mu    sync.Mutex // guards saved; held over nothing
 	saved Saved
 }
 
@@ -70,6 +74,8 @@ func (f *StateFile) Load() error {
 
 // Change applies change and writes the file.
 func (f *StateFile) Change(change func(*Saved)) error {
+	f.writing.Lock()
+	defer f.writing.Unlock()
 	f.mu.Lock()
 	change(&f.saved)
 	f.saved.Version = version
