@@ -32,6 +32,7 @@ type Progress struct {
 	cursor ltx.TXID  // everything up to here is durable in the replica
 	known  bool      // the replica was examined, and nothing has cast doubt on that: see Doubt
 	base   ltx.TXID  // of the newest snapshot; 0: one is needed
+	lost   ltx.TXID  // the end of the last file known to be lost that no snapshot has made good yet; 0: none
 	full   time.Time // when the newest snapshot was taken
 	ends   Ends
 	line   lineage.Lineage
@@ -116,20 +117,32 @@ func (p *Progress) Snapshots(oldest, newest time.Time) {
 	p.st.OldestRestorePoint, p.st.LastSnapshot, p.full = oldest, newest, newest
 }
 
-// Lost records that a file up to txid is lost: snapshots below txid cannot be built on any more.
+// Lost records that a file up to txid is lost: snapshots below txid cannot be built on any more,
+// those that are found or stored later neither.
 func (p *Progress) Lost(txid ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if txid > p.base {
+		p.lost = max(p.lost, min(txid, max(p.cursor, p.base)))
 		p.base = 0
 	}
+}
+
+// build makes the snapshot of txid the one to build on, unless a file behind it is lost. The caller holds mu.
+func (p *Progress) build(txid ltx.TXID) {
+	if txid < p.lost {
+		return
+	}
+	p.base, p.lost = max(p.base, txid), 0
 }
 
 // Found records that the replica was found with the tip t, and sets the cursor to shipped.
 func (p *Progress) Found(t catalog.Tip, shipped ltx.TXID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.cursor, p.base, p.known = shipped, t.Base, true
+	p.cursor, p.base, p.known = shipped, 0, true
+	p.lost = min(p.lost, t.TXID) // files behind the tip are no part of what is there
+	p.build(t.Base)
 	p.ends = Ends{t.Newest.Object.Key, t.Last}
 	p.tell() // a sync may be waiting, and the replica may have everything already
 }
@@ -194,7 +207,7 @@ func (p *Progress) Advance(f store.LTXFile, at, past time.Time, stay bool) {
 	}
 	if f.Snapshot() {
 		p.ends.First = f.Object.Key
-		p.base = max(p.base, f.MaxTXID)
+		p.build(f.MaxTXID)
 		p.st.LastSnapshot, p.full = past, past
 		if p.st.OldestRestorePoint.IsZero() {
 			p.st.OldestRestorePoint = at
