@@ -285,7 +285,7 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 	return p.retainer.Due(ctx)
 }
 
-// snapshotNow takes a snapshot on demand, unless nothing was committed since the last one.
+// snapshotNow takes a snapshot on demand, unless nothing was committed since the last one and that is still there.
 // Uploads of new commits continue beside it, however long the snapshot takes or waits for
 // its turn.
 func (p *replica) snapshotNow(ctx context.Context) error {
@@ -294,6 +294,9 @@ func (p *replica) snapshotNow(ctx context.Context) error {
 		defer func() { <-p.demand }()
 	case <-ctx.Done():
 		return fmt.Errorf("snapshot to %s: another one is under way: %w", p.o.Name, ctx.Err())
+	}
+	if _, err := p.source.settled(ctx, true); err != nil {
+		return fmt.Errorf("snapshot to %s: %w", p.o.Name, err)
 	}
 	if there, err := p.readyToSnapshot(ctx); there || err != nil {
 		return err
@@ -307,7 +310,8 @@ func (p *replica) snapshotNow(ctx context.Context) error {
 	return nil
 }
 
-// readyToSnapshot captures what was committed, and reports whether the replica has a snapshot of it already.
+// readyToSnapshot captures what was committed, and reports whether the replica has a snapshot of it already, which the
+// store is asked to confirm: it may have been removed since.
 func (p *replica) readyToSnapshot(ctx context.Context) (there bool, err error) {
 	p.work.Lock()
 	defer p.work.Unlock()
@@ -323,8 +327,10 @@ func (p *replica) readyToSnapshot(ctx context.Context) (there bool, err error) {
 	if _, err := p.source.step(ctx, true); err != nil {
 		return false, fmt.Errorf("snapshot to %s: %w", p.o.Name, err)
 	}
-	base := p.progress.Snapshot()
-	return base != 0 && base == p.source.backlog.Spool().Last(), nil
+	if base := p.progress.Snapshot(); base == 0 || base != p.source.backlog.Spool().Last() {
+		return false, nil
+	}
+	return p.mender.there(ctx)
 }
 
 // syncTo returns once the replica has txid. It fails when ctx ends, or on an error that only a person can cure.
