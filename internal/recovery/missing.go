@@ -23,7 +23,8 @@ type Missing struct {
 }
 
 // Restore restores each from the replica that reaches farthest. One without any replica,
-// or whose replicas are empty, is left to its application, which makes it.
+// or whose replicas are empty and were never anything else, is left to its application, which
+// makes it.
 func (m Missing) Restore(ctx context.Context) error {
 	targets, err := m.Config.Expand()
 	if err != nil {
@@ -42,15 +43,23 @@ func (m Missing) Restore(ctx context.Context) error {
 }
 
 func (m Missing) one(ctx context.Context, t config.DatabaseTarget) error {
-	st, from, err := target.Farthest(ctx, m.Stderr, t.Replicas, custody.LineageOf(target.StateOf(m.Config, t.Name)))
+	ours := custody.LineageOf(target.StateOf(m.Config, t.Name))
+	st, from, err := target.Farthest(ctx, m.Stderr, t.Replicas, ours)
 	if err != nil {
 		return err
 	}
-	txid, err := catalog.HighestTXID(ctx, st)
+	tip, err := catalog.FindTip(ctx, st)
+	taken := false
+	if err == nil {
+		taken, err = catalog.Taken(ctx, st, tip)
+	}
 	if err != nil && !NothingYet(from, err) {
 		return err
 	}
-	if txid == 0 {
+	if !taken {
+		if err := known(ctx, target.Source{Store: st, Lineage: ours}); err != nil {
+			return fmt.Errorf("restore %s from %s: %w", t.Path, from.Name, err)
+		}
 		fmt.Fprintf(m.Stderr, "sqlwatch: %s does not exist and %s is empty: starting without a restore\n", t.Path, from.Name)
 		return nil
 	}
