@@ -282,7 +282,11 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 	if cursor, _ := p.progress.Position(); cursor == 0 {
 		return time.Time{}, nil
 	}
-	return p.retainer.Due(ctx)
+	due, err := p.retainer.Due(ctx)
+	if refused := p.retainer.Refused(); err == nil && refused != nil {
+		return due, &worker.Still{Err: refused}
+	}
+	return due, err
 }
 
 // snapshotNow takes a snapshot on demand, unless nothing was committed since the last one and that is still there.

@@ -45,6 +45,7 @@ type Retainer struct {
 	o      RetainerOptions
 	ledger Ledger
 	next   time.Time // when to list the replica again
+	failed error     // see Refused
 }
 
 // NewRetainer returns a Retainer that first lists the replica some time from now.
@@ -58,14 +59,25 @@ func (r *Retainer) Due(ctx context.Context) (time.Time, error) {
 	}
 	// set it even if this run fails: a refused deletion must not cost a listing every few seconds
 	r.next = r.o.Clock().Add(max(Often, r.o.Grace))
-	if err := r.retain(ctx); err != nil {
-		return time.Time{}, fmt.Errorf("retention: %w", err)
+	if r.failed = r.retain(ctx); r.failed != nil {
+		return time.Time{}, fmt.Errorf("retention: %w", r.failed)
 	}
 	store.Sweep(ctx, r.o.Store, r.o.Clock(), r.o.Logger)
 	if !r.ledger.Waits() {
 		r.next = r.o.Clock().Add(r.o.Period())
 	}
 	return r.next, nil
+}
+
+// Refused returns why the last attempt deleted less than it should have, unless that was passing trouble of the store:
+// until the next attempt nothing will have changed.
+func (r *Retainer) Refused() error {
+	var apart *ClockError
+	var refused *store.DeleteError
+	if errors.As(r.failed, &apart) || errors.As(r.failed, &refused) || errors.Is(r.failed, store.ErrAuth) {
+		return r.failed
+	}
+	return nil
 }
 
 // retain lists the replica and deletes files that have been unneeded for the grace period, by a

@@ -47,8 +47,19 @@ type lane struct {
 	trouble Trouble   // limits logging
 }
 
-// Task does one thing and returns when it is due again; zero is never.
+// Task does one thing and returns when it is due again; zero is never. One that is not due yet returns a *Still if its
+// last attempt failed.
 type Task = func(context.Context) (time.Time, error)
+
+// Still is the error of a task that did nothing, because it is not due, and whose last attempt failed: the trouble
+// lasts as far as is known, and the task is not to be repeated before it is due.
+type Still struct{ Err error }
+
+// Error returns the error of the last attempt.
+func (s *Still) Error() string { return s.Err.Error() }
+
+// Unwrap returns the error of the last attempt.
+func (s *Still) Unwrap() error { return s.Err }
 
 // Due makes a lane due at the given time, or earlier if it already was.
 func (l *Lanes) Due(lane int, at time.Time) {
@@ -82,19 +93,19 @@ func (l *Lanes) Begin() time.Duration {
 // run runs a lane's tasks. A failure holds nothing else up: it is logged, and the lane is
 // retried after a while.
 func (l *Lanes) run(ctx context.Context, lane *lane) {
-	next, err := Protected(ctx, lane.run)
+	ran, err := Protected(ctx, lane.run)
 	failing := err != nil && ctx.Err() == nil
 	if failing {
 		l.o.Failed(err)
 	}
-	l.o.Done(l.ended(lane, next, err, failing))
+	l.o.Done(l.ended(lane, ran, err, failing))
 }
 
 // ended records how a lane went and returns the kind of error in any lane, "" if all are well.
-func (l *Lanes) ended(lane *lane, next time.Time, err error, failing bool) string {
+func (l *Lanes) ended(lane *lane, ran round, err error, failing bool) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.o.Clock()
+	now, next := l.o.Clock(), ran.next
 	if failing {
 		lane.worried++
 		next, lane.next = now.Add(time.Second+l.o.Pause(err, lane.worried)), time.Time{}
@@ -103,7 +114,7 @@ func (l *Lanes) ended(lane *lane, next time.Time, err error, failing bool) strin
 		}
 	} else {
 		lane.worried = 0
-		if lane.trouble.Over() {
+		if !ran.still && lane.trouble.Over() {
 			l.o.Logger.Info("the replica is maintained again")
 		}
 	}
@@ -116,14 +127,23 @@ func (l *Lanes) ended(lane *lane, next time.Time, err error, failing bool) strin
 	return ""
 }
 
-// run runs all tasks and returns when the next one is due; zero is never.
-func (l *lane) run(ctx context.Context) (next time.Time, err error) {
+// round is what came of a lane's tasks.
+type round struct {
+	next  time.Time // when the next one is due; zero is never
+	still bool      // one of them waits since it failed
+}
+
+// run runs all tasks.
+func (l *lane) run(ctx context.Context) (r round, err error) {
 	for _, task := range l.tasks {
 		due, failed := task(ctx)
+		if still := (*Still)(nil); errors.As(failed, &still) {
+			r.still, failed = true, nil
+		}
 		err = errors.Join(err, failed) // the other tasks still run
-		next = Sooner(next, due)
+		r.next = Sooner(r.next, due)
 	}
-	return next, err
+	return r, err
 }
 
 // Sooner returns the earlier of two times, and ignores zero ones.

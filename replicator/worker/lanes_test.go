@@ -86,3 +86,43 @@ func TestLanesFailure(t *testing.T) {
 		t.Errorf("the failed lane waits until %v", l.lanes[0].next)
 	}
 }
+
+// Trouble lasts while the task that met it is not due, whatever else runs, and is retried no sooner.
+func TestLanesStill(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	again, refused := now.Add(time.Hour), errors.New("refused")
+	tried := 0
+	l, run := newLanes(t, &now, func(context.Context) (time.Time, error) {
+		switch tried++; {
+		case tried == 1:
+			return time.Time{}, refused
+		case now.Before(again):
+			return again, &Still{refused}
+		}
+		return time.Time{}, nil
+	})
+	told := ""
+	l.o.Done = func(kind string) { told = kind }
+	l.Due(0, now)
+	l.Begin()
+	run()
+	for range 3 {
+		now = now.Add(2 * time.Minute)
+		l.Begin()
+		run()
+		if told != "refused" {
+			t.Fatalf("%v before the next attempt %q is told", again.Sub(now), told)
+		}
+		if wait := l.Begin(); wait != again.Sub(now) {
+			t.Fatalf("due in %v, want in %v", wait, again.Sub(now))
+		}
+		l.Due(0, now.Add(2*time.Minute)) // for another task
+	}
+	now = again
+	l.Begin()
+	run()
+	if told != "" {
+		t.Errorf("%q is told, and the last attempt succeeded", told)
+	}
+}
