@@ -23,7 +23,7 @@ type Uploader struct {
 	journal *custody.StateFile // lists objects that were not read back yet
 	scratch string             // for temporary files
 	log     *slog.Logger
-	sending sync.Map     // keys of snapshots being uploaded
+	sending sync.Map     // keys of snapshots and merged files being uploaded
 	bytes   atomic.Int64 // stored so far
 }
 
@@ -73,6 +73,8 @@ func (u *Uploader) adrift(key string, err error) {
 func (u *Uploader) CreateMerged(
 	ctx context.Context, key string, body store.Body, metadata map[string]string,
 ) (store.Object, error) {
+	u.sending.Store(key, true)
+	defer u.sending.Delete(key)
 	if err := u.journal.Sent(custody.Unread{Key: key}); err != nil {
 		return store.Object{}, err
 	}

@@ -364,3 +364,26 @@ func TestEnding(t *testing.T) {
 		}
 	}
 }
+
+// TestCreateMerged_S13_recheck: the replica is examined while a merged file is sent, as after a lapsed lease. That the
+// file is not there yet does not mean that it need not be read back.
+func TestCreateMerged_S13_recheck(t *testing.T) {
+	t.Parallel()
+	u := newUploading(t, false)
+	key, looked := store.LTXKey(1, 2, 9), false
+	u.faulty.Decide = func(op, k string, _ int) storetest.Fault {
+		if op == "put" && k == key {
+			looked = true
+			if gone, err := u.Recheck(t.Context()); gone || err != nil {
+				t.Errorf("recheck: %v, %v", gone, err)
+			}
+		}
+		return storetest.None
+	}
+	if _, err := u.CreateMerged(t.Context(), key, storetest.Bytes([]byte("x")), metadata("m")); err != nil {
+		t.Fatal(err)
+	}
+	if !looked || !u.Uploader.unread(key) {
+		t.Errorf("looked %v; not known as unread: %v", looked, u.saved.Get().Unread)
+	}
+}
