@@ -59,6 +59,18 @@ func (e *GapError) Error() string {
 		e.To, e.Reached)
 }
 
+// GoneError says that an object that was listed was gone when it was read, and which state was being planned.
+type GoneError struct {
+	TXID ltx.TXID
+	Err  error // store.ErrNotFound
+}
+
+// Error names the object.
+func (e *GoneError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the store's error.
+func (e *GoneError) Unwrap() error { return e.Err }
+
 // RestorePoint is a state that can be restored.
 type RestorePoint struct {
 	TXID      ltx.TXID  `json:"txid"`
@@ -186,7 +198,11 @@ func (p *planner) plan(ctx context.Context, target Target) (*Plan, error) {
 	if err != nil {
 		return nil, p.unstored(ctx, txid, err)
 	}
-	return p.finish(ctx, files)
+	plan, err := p.finish(ctx, files)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, &GoneError{TXID: txid, Err: err}
+	}
+	return plan, err
 }
 
 // base returns the newest snapshot at or before txid, nil when there is none.

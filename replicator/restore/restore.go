@@ -317,6 +317,12 @@ func (r *restorer) build(ctx context.Context) error {
 		if r.result.Replans == maxReplans || !o.learn(err, plan) {
 			return err
 		}
+		// What was listed as the newest state and is gone was stored: an older one is not the newest.
+		if gone := (*catalog.GoneError)(nil); plan != nil {
+			r.o.Reach = max(r.o.Reach, plan.TXID)
+		} else if errors.As(err, &gone) {
+			r.o.Reach = max(r.o.Reach, gone.TXID)
+		}
 		r.result.Replans++
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -161,5 +163,47 @@ func TestRestore_R11_nothingReadable(t *testing.T) {
 	}
 	if result.Replans > 2 {
 		t.Errorf("%d plans more", result.Replans)
+	}
+}
+
+// vanishing lists an object until somebody asks for it.
+type vanishing struct {
+	store.Store
+	key  string
+	gone atomic.Bool
+}
+
+func (s *vanishing) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, store.Object, error) {
+	if key == s.key {
+		s.gone.Store(true)
+		return nil, store.Object{}, store.ErrNotFound
+	}
+	return s.Store.Get(ctx, key, offset, length)
+}
+
+func (s *vanishing) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
+	return func(yield func(store.Object, error) bool) {
+		for object, err := range s.Store.List(ctx, prefix, after) {
+			if (object.Key != s.key || !s.gone.Load()) && !yield(object, err) {
+				return
+			}
+		}
+	}
+}
+
+// TestRestore_R10_newestVanished: the file of the newest state is listed and then gone, as where two servers of a store
+// disagree or somebody removes it. The state before it is not restored in its place.
+func TestRestore_R10_newestVanished(t *testing.T) {
+	t.Parallel()
+	for _, listed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("metadata in listings %v", listed), func(t *testing.T) {
+			t.Parallel()
+			h := shelf(t, listed)
+			_, result, err := restored(t, &vanishing{Store: h.store, key: store.LTXKey(0, 6, 6)}, catalog.Target{})
+			gap := (*catalog.GapError)(nil)
+			if !errors.As(err, &gap) || gap.From != 6 || gap.To != 6 || gap.Reached != 5 {
+				t.Errorf("restored txid %d, %v", result.TXID, err)
+			}
+		})
 	}
 }
