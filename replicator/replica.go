@@ -184,22 +184,13 @@ func (p *replica) newUpkeep(d surroundings) {
 			shortLane: {p.mender.lookDue, p.compactDue, p.retainDue},
 			longLane:  {p.snapshots.due, p.drill.due},
 		},
-		Start: d.start, Pause: pause, Kind: hindranceOf, Logger: p.log, Clock: d.clock,
+		Start: d.start, Pause: pause, Kind: progress.ReasonOf, Logger: p.log, Clock: d.clock,
 		Failed: func(err error) { d.source.backlog.DoubtAfter(p.progress, err) },
 		Done: func(kind string) {
 			p.progress.Update(func(s *ReplicaStatus) { s.MaintenanceErr = kind })
 			p.worker.Kick()
 		},
 	})
-}
-
-// hindranceOf names the kind of error that keeps maintenance from succeeding.
-func hindranceOf(err error) string {
-	var apart *retention.ClockError
-	if errors.As(err, &apart) {
-		return "clock"
-	}
-	return progress.ReasonOf(err)
 }
 
 // The lanes of the work beside the uploads.

@@ -280,7 +280,10 @@ func (p *Progress) Record(err error) {
 // ReasonOf names the kind of a failure in one word; only a change of kind is logged.
 func ReasonOf(err error) string {
 	var claim *custody.ClaimError
+	var apart *retention.ClockError
 	switch {
+	case errors.As(err, &apart):
+		return "clock"
 	case errors.As(err, &claim) && claim.Verdict != lineage.Diverged:
 		return "foreign"
 	case errors.Is(err, lease.ErrFenced):
