@@ -19,13 +19,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// speed is how much faster the scenes' clock runs than that of the rules: a minute of the
-// rules is a second here. Only durations are changed.
+// speed is the factor by which the tests shorten the durations in the rules: a minute there is a
+// second here.
 const speed = 60
 
 var (
 	promDuration = regexp.MustCompile(`(for: |interval: |offset |\[|:)(\d+)(s|m|h|d)\b`)
-	// The rules write time limits as products; 86400 is a day's seconds.
+	// The rules write time limits as a number times the seconds of a minute, an hour or a day.
 	timeProduct = regexp.MustCompile(`\b(\d+) \* (60|3600|86400)\b`)
 	unitSeconds = map[string]int{"s": 1, "m": 60, "h": 3600, "d": 86400}
 )
@@ -51,7 +51,7 @@ type notification struct {
 	Annotations map[string]string
 }
 
-// receiver is the webhook at the end of the chain.
+// receiver is the webhook to which Alertmanager delivers.
 type receiver struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -74,7 +74,7 @@ func startReceiver(t *testing.T) *receiver {
 	return r
 }
 
-// find returns the first notification of an alert for a database, firing or
+// find returns the first notification of an alert for a database with this status: firing or
 // resolved.
 func (r *receiver) find(alert, db, status string) (notification, bool) {
 	r.mu.Lock()
@@ -87,7 +87,7 @@ func (r *receiver) find(alert, db, status string) (notification, bool) {
 	return notification{}, false
 }
 
-// all returns what was received, as alert and database.
+// all returns the alert and the database of each notification received.
 func (r *receiver) all() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +98,8 @@ func (r *receiver) all() []string {
 	return names
 }
 
-// await waits for the notification and checks what a person would read.
+// await waits until the alert fires for the database, and checks the annotations that a person
+// would read.
 func (r *receiver) await(t *testing.T, alert, db string) {
 	t.Helper()
 	var got notification
@@ -121,7 +122,7 @@ func (r *receiver) await(t *testing.T, alert, db string) {
 	t.Logf("%s: %s", alert, got.Annotations["summary"])
 }
 
-// awaitEnd waits for the notification that the alert is over.
+// awaitEnd waits for the notification that the alert is resolved.
 func (r *receiver) awaitEnd(t *testing.T, alert, db string) {
 	t.Helper()
 	eventually(t, 90*time.Second, "the end of "+alert+" of "+db, func() error {
@@ -132,7 +133,7 @@ func (r *receiver) awaitEnd(t *testing.T, alert, db string) {
 	})
 }
 
-// startAlertmanager runs Debian's Alertmanager in front of the receiver.
+// startAlertmanager runs Debian's Alertmanager, which delivers to the receiver.
 func startAlertmanager(t *testing.T, r *receiver) (address string) {
 	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
@@ -150,8 +151,9 @@ receivers:
 	return address
 }
 
-// Five real faults, each noticed by sqlwatch, judged by Prometheus with the rules of alerts/
-// on a faster clock, and delivered by Alertmanager. The databases beside them cause no alert.
+// Each of five real faults is noticed by sqlwatch, turned into an alert by Prometheus, which
+// evaluates the rules of alerts/ with shortened durations, and delivered by Alertmanager. The
+// healthy databases beside them cause no alert.
 func TestAlertsReachTheReceiver(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount small disks")
@@ -197,8 +199,8 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 		}
 		return err
 	})
-	// A quarter of an hour on the rules' clock, in which nothing may be received. Alerts about
-	// the host's own SQLite and disk are not the subject.
+	// For a quarter of an hour by the rules, which is 15 seconds here, no alert may arrive. Alerts
+	// about the machine's own SQLite and disk do not count.
 	quiet := time.Now().Add(15 * time.Second)
 	eventually(t, 30*time.Second, "a quiet time", func() error {
 		if time.Now().Before(quiet) {
@@ -213,7 +215,7 @@ func TestAlertsReachTheReceiver(t *testing.T) {
 	holdReader(t, path["held"])
 	bloat(t, path["bloated"])
 	fillDisk(t, small)
-	store.Break(func(*http.Request, int) s3test.Fault { return s3test.Reset }) // S4, for as long as it lasts
+	store.Break(func(*http.Request, int) s3test.Fault { return s3test.Reset }) // S4, until Break(nil)
 	before.end(syscall.SIGTERM)
 	swap(t, path["swapped"])
 	r.await(t, "SqlwatchDiscontinuity", "swapped")
@@ -245,7 +247,7 @@ func relevant(heard []string) []string {
 	return rest
 }
 
-// mountSmall mounts a small disk of its own.
+// mountSmall mounts a tmpfs of this size and returns its directory.
 func mountSmall(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -254,8 +256,8 @@ func mountSmall(t *testing.T, size string) string {
 	return dir
 }
 
-// bloat writes 600 MB in one transaction, with automatic checkpoints off, and
-// stays connected, so that the WAL stays.
+// bloat commits 600 MB with automatic checkpoints off, and stays connected, so that the WAL
+// stays.
 func bloat(t *testing.T, db string) {
 	t.Helper()
 	cmd := exec.Command("python3", "-c", `
@@ -275,7 +277,7 @@ print("written", flush=True); sys.stdin.read()`, db)
 	t.Cleanup(func() { stdin.Close(); _ = cmd.Wait() })
 }
 
-// fillDisk leaves less than a tenth of a disk.
+// fillDisk leaves a twentieth of a file system free.
 func fillDisk(t *testing.T, dir string) {
 	t.Helper()
 	var fs syscall.Statfs_t
@@ -288,8 +290,8 @@ func fillDisk(t *testing.T, dir string) {
 	}
 }
 
-// swap puts another database in the place of one, as a deployment or a restore does. The next
-// application uses the new file.
+// swap replaces a database by another one, as a deployment or a restore does, and starts an
+// application on the new file.
 func swap(t *testing.T, db string) {
 	t.Helper()
 	fresh := db + ".new"
@@ -305,7 +307,7 @@ func swap(t *testing.T, db string) {
 	start(t, "python3", "writer.py", db, "600", "5")
 }
 
-// The speed-up changes durations and nothing else.
+// faster changes durations and nothing else.
 func TestFaster(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{

@@ -11,10 +11,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// In one life of the daemon the machine's clock is far wrong, in either direction; before and
-// after it is right. Nothing stored is lost, every state can be restored by its TXID, the
-// newest state stays the newest, and a moment that the wrong clock makes doubtful is reported,
-// or refused if there is no other.
+// The daemon runs three times. During the second run the machine's clock is far ahead or far
+// behind; during the others it is right. Nothing stored is lost, every state can be restored by
+// its TXID, and the newest state stays the newest. A restore of a moment that the wrong clock
+// makes doubtful says so or fails; with --exact it always fails.
 func TestWrongClock_P8_R21(t *testing.T) {
 	t.Parallel()
 	for _, wrong := range []string{"26280h", "-26280h", "1h", "-1h"} {
@@ -33,7 +33,7 @@ func TestWrongClock_P8_R21(t *testing.T) {
 					append(append([]string{"restore", "-o", path}, args...), url)...)
 			}
 			states := map[string]string{}
-			var right time.Time // a moment of the life after the wrong one
+			var right time.Time // a moment of the newest run: in the end, of the one after the wrong clock
 			var then string
 			for _, clock := range []string{"0s", wrong, "0s"} {
 				d := startDaemonIn(t, dir, []string{"env", "SQLWATCH_TEST_CLOCK=" + clock, program}, body)
@@ -49,11 +49,11 @@ func TestWrongClock_P8_R21(t *testing.T) {
 			for txid, want := range states {
 				path, a := restored("--txid", txid)
 				if a.code != 0 || contents(t, path) != want {
-					t.Errorf("txid %s: %d, not what it was: %s", txid, a.code, a.stderr)
+					t.Errorf("restore of txid %s: exit code %d, or not the state it was: %s", txid, a.code, a.stderr)
 				}
 			}
 			if path, a := restored(); a.code != 0 || contents(t, path) != contents(t, db) {
-				t.Errorf("the newest: %d: %s", a.code, a.stderr)
+				t.Errorf("restore of the newest state: exit code %d, or not the newest: %s", a.code, a.stderr)
 			}
 			if len(states) < 6 {
 				t.Errorf("%d states", len(states))
@@ -62,10 +62,10 @@ func TestWrongClock_P8_R21(t *testing.T) {
 			path, a := restored("--timestamp", asked)
 			told := a.code != 0 || strings.Contains(a.stdout+a.stderr, "not known for sure")
 			if !told && contents(t, path) != then {
-				t.Errorf("%s is restored as another state, without a word", asked)
+				t.Errorf("the restore of %s returned another state without a warning", asked)
 			}
 			if _, exact := restored("--timestamp", asked, "--exact"); told && exact.code == 0 {
-				t.Errorf("%s is in doubt, and restored with --exact: %s", asked, exact.stdout)
+				t.Errorf("%s is in doubt, yet --exact restored it: %s", asked, exact.stdout)
 			}
 		})
 	}

@@ -26,25 +26,25 @@ var update = flag.Bool("update", false, "rewrite the table of docs/conditions.md
 
 const conditionsPage = "../../docs/conditions.md"
 
-// only limits TestEveryConditionInEveryView to some scenes, while one works on them.
+// only limits TestEveryConditionInEveryView to the scenes that one is working on.
 var only = flag.String("scenes", "", "names of the scenes to make, as a regular expression; all for none")
 
-// scene makes one condition happen to a database, by the real program and real faults.
+// scene causes one condition of a database with the real program and real faults.
 type scene struct {
-	how string // in the table
+	how string // what causes the condition, for the table of docs/conditions.md
 
 	prepare func(f *fleet, db *member) // before the daemon starts
-	before  func(f *fleet, db *member) // in an earlier life of it, whose clock is 60 hours behind; nil: there was none
-	between func(f *fleet, db *member) // between the two lives
-	trouble func(f *fleet, db *member) // once everything works
+	before  func(f *fleet, db *member) // during an earlier run of it, whose clock is 60 hours behind; nil: there is none
+	between func(f *fleet, db *member) // between the two runs
+	trouble func(f *fleet, db *member) // once the daemon runs
 }
 
 // member is the database of one scene, named after its condition.
 type member struct {
 	name, path string
-	lines      string // more of its block
-	more       string // more blocks
-	apart      bool   // the condition is not the database's
+	lines      string // further lines of its database block
+	more       string // further blocks of the configuration
+	apart      bool   // this database is not expected to have the condition
 	disk       *fragile
 }
 
@@ -53,11 +53,11 @@ type fleet struct {
 	*daemon
 	t       *testing.T
 	dir     string
-	program string   // of the daemon, and of the commands
+	program string   // runs the daemon and the commands
 	as      []string // runs the daemon as another user; nil: as this one
 	members []*member
 	mu      sync.Mutex
-	planted []string // faults of the program itself
+	planted []string // panics planted in the daemon
 	store   *faultyStore
 
 	prometheus string
@@ -68,8 +68,8 @@ type holding struct{ db, id string }
 
 func (h holding) String() string { return strings.TrimSpace(h.db + " " + h.id) }
 
-// view is one way of asking what is wrong. It is asked once for everything that it may show,
-// and returns a test of who is named in it.
+// view is one place that shows what is wrong. ask reads it once, and returns a function that
+// returns an error unless the view shows the given condition.
 type view struct {
 	name string
 	ask  func(f *fleet) (func(holding) error, error)
@@ -128,7 +128,7 @@ var views = []view{
 	}},
 }
 
-// contains fetches a page and looks for text in it.
+// contains fetches a page and returns an error unless it contains the text.
 func contains(at, want string) error {
 	text, err := get(at)
 	if err == nil && !strings.Contains(text, want) {
@@ -137,7 +137,8 @@ func contains(at, want string) error {
 	return err
 }
 
-// matching fetches a page in which each condition must match an expression.
+// matching fetches a page and returns a function that returns an error unless the page matches
+// the expression of a condition.
 func matching(at string, expression func(holding) string) (func(holding) error, error) {
 	text, err := get(at)
 	return func(h holding) error {
@@ -148,9 +149,9 @@ func matching(at string, expression func(holding) string) (func(holding) error, 
 	}, err
 }
 
-// command runs a command of sqlwatch that reports; its exit code 2 means that somebody must
-// act. One that has looked at a disk that hangs cannot be ended, not even by a signal: what it
-// printed counts.
+// command runs a command of sqlwatch that reports conditions; its exit code 2 means that somebody
+// must act. A command that waits for a hung disk cannot be ended, not even by SIGKILL: then what
+// it has printed counts, and the exit code is taken to be 2.
 func (f *fleet) command(args ...string) (out string, code int, err error) {
 	printed, err := os.CreateTemp(f.t.TempDir(), "printed")
 	if err != nil {
@@ -178,7 +179,7 @@ func (f *fleet) command(args ...string) (out string, code int, err error) {
 	return string(text), code, nil
 }
 
-// says runs a command that shows conditions like status.
+// says runs a command that prints conditions in the format of status.
 func (f *fleet) says(args ...string) (func(holding) error, error) {
 	out, code, err := f.command(args...)
 	return func(h holding) error {
@@ -238,7 +239,7 @@ func (f *fleet) held() (map[holding]string, error) {
 	return held, nil
 }
 
-// severity asks the API whether a condition holds.
+// severity asks the API how severe a condition is, and returns an error if it does not hold.
 func (f *fleet) severity(db, id string) (string, error) {
 	held, err := f.held()
 	if err == nil && held[holding{db, id}] == "" {
@@ -247,7 +248,7 @@ func (f *fleet) severity(db, id string) (string, error) {
 	return held[holding{db, id}], err
 }
 
-// Every condition really happens, and every view shows it.
+// Every condition is made to happen, and every view shows it.
 func TestEveryConditionInEveryView_V3(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount disks and to give files away")
@@ -281,7 +282,7 @@ func TestEveryConditionInEveryView_V3(t *testing.T) {
 		}
 	}
 	f.everywhere(expected)
-	eventually(t, patience, "nothing is wrong with the one beside them", func() error {
+	eventually(t, patience, "the healthy database has no condition of its replica", func() error {
 		held, err := f.held()
 		if err == nil && slices.ContainsFunc(slices.Collect(maps.Keys(held)), func(h holding) bool {
 			return h.db == well.name && strings.HasPrefix(h.id, "replica")
@@ -294,10 +295,11 @@ func TestEveryConditionInEveryView_V3(t *testing.T) {
 		must(t, f.runbooks(holding{"well", ""}))
 		f.quietLog()
 	}
-	f.store.Break(nil) // the daemon's last sync has nothing to wait for
+	f.store.Break(nil) // otherwise the daemon's last sync would wait for the store
 }
 
-// A daemon that may read another user's database but must not create files beside it.
+// A daemon may read another user's database but must not create files beside it; every view shows
+// that.
 func TestForeignOwnerInEveryView_V3(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to run a program as another user")
@@ -313,7 +315,7 @@ func TestForeignOwnerInEveryView_V3(t *testing.T) {
 	f.everywhere([]holding{{m.name, m.name}})
 }
 
-// The file system of the state directory becomes read-only.
+// The file system of the state directory becomes read-only; every view shows that.
 func TestStateDirectoryReadOnlyInEveryView_V3(t *testing.T) {
 	disk := newFragile(t)
 	t.Parallel()
@@ -326,8 +328,8 @@ func TestStateDirectoryReadOnlyInEveryView_V3(t *testing.T) {
 	f.everywhere([]holding{{"", "state_directory_read_only"}})
 }
 
-// quietLog checks how often the daemon repeats itself: what lasts an hour is a few lines, not
-// one for each attempt.
+// quietLog checks that the daemon logs a lasting condition in a few lines, not in one for each
+// attempt.
 func (f *fleet) quietLog() {
 	f.t.Helper()
 	lines := map[string]int{}
@@ -346,8 +348,9 @@ func (f *fleet) quietLog() {
 	}
 }
 
-// mistake writes two mistakes into the configuration, one after the other: a database that is
-// watched already, with which the configuration is accepted, and one with which it is refused.
+// mistake puts two mistakes into the configuration, one after the other, and reloads it after
+// each: a second block for a database that is watched already, which is left out while the rest
+// is accepted, and a policy for which the whole configuration is refused.
 func (f *fleet) mistake() {
 	f.t.Helper()
 	text, err := os.ReadFile(f.config)
@@ -360,9 +363,9 @@ func (f *fleet) mistake() {
 	}
 }
 
-// everywhere waits until all conditions hold and every view has told of them. A view is
-// asked for all together, and not again at once where it lacks some: to ask of forty databases
-// is work, also for the daemon that is to notice them.
+// everywhere waits until all conditions hold and every view has shown them. It reads a view once
+// for all conditions, and if some are missing waits before it reads the view again: to answer for
+// forty databases is work for the daemon that has to notice the conditions.
 func (f *fleet) everywhere(expected []holding) {
 	f.t.Helper()
 	begun := time.Now()
@@ -373,7 +376,7 @@ func (f *fleet) everywhere(expected []holding) {
 		asked[v.name] = begun
 		lacks[v.name] = map[holding]error{}
 		for _, h := range expected {
-			if v.name != "why" || h.db != "" { // it explains one database
+			if v.name != "why" || h.db != "" { // why explains one database
 				lacks[v.name][h] = errors.New("it never held")
 			}
 		}
@@ -381,7 +384,7 @@ func (f *fleet) everywhere(expected []holding) {
 	for unseen := len(views); unseen > 0 && time.Since(begun) < 2*patience; time.Sleep(200 * time.Millisecond) {
 		held, err := f.held()
 		if err != nil {
-			f.t.Log(err) // a busy machine
+			f.t.Log(err) // the machine is busy; the next round asks again
 		}
 		for _, h := range expected {
 			if held[h] != "" && !holds[h] {
@@ -410,7 +413,7 @@ func (f *fleet) everywhere(expected []holding) {
 	}
 }
 
-// look asks one view, and removes what it shows from the list.
+// look asks one view, and deletes from lacks the conditions that it shows.
 func (f *fleet) look(v view, lacks map[holding]error, holds map[holding]bool) {
 	told, err := v.ask(f)
 	var mu sync.Mutex
@@ -437,8 +440,8 @@ func (f *fleet) look(v view, lacks map[holding]error, holds map[holding]bool) {
 	asking.Wait()
 }
 
-// firing asks Prometheus which alerts of conditions fire. Conditions of the lowest severity
-// have none.
+// firing asks Prometheus for which conditions an alert fires. Conditions of severity info have no
+// alert.
 func (f *fleet) firing() (func(holding) error, error) {
 	alerts, err := query(f.prometheus, `ALERTS{alertname=~"SqlwatchCondition.*",alertstate="firing"}`, "condition")
 	if err != nil {
@@ -458,8 +461,8 @@ func (f *fleet) firing() (func(holding) error, error) {
 
 func sortedScenes() []string { return slices.Sorted(maps.Keys(scenes)) }
 
-// docs/conditions.md describes for every condition how it is made to happen here, and every
-// scene is there.
+// The table in docs/conditions.md says for every condition how these tests cause it, and every
+// scene is of a condition.
 func TestEveryConditionHasAScene(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(conditionsPage)
@@ -494,11 +497,12 @@ func TestEveryConditionHasAScene(t *testing.T) {
 	case *update:
 		must(t, os.WriteFile(conditionsPage, []byte(want), 0o644))
 	default:
-		t.Errorf("%s is out of step: go test -run Scenes -update in tools/e2e rewrites it", conditionsPage)
+		t.Errorf("%s is out of step: go test -run HasAScene -update in tools/e2e rewrites it", conditionsPage)
 	}
 }
 
-// sceneTable is the table of docs/conditions.md: conditions by views.
+// sceneTable returns the table of docs/conditions.md: what causes each condition, and which views
+// show it.
 func sceneTable(kinds []string) string {
 	var b strings.Builder
 	b.WriteString("| condition | made to happen by | seen in |\n|---|---|---|\n")
@@ -521,19 +525,19 @@ func sceneTable(kinds []string) string {
 	return b.String()
 }
 
-// ofItself are the conditions of the daemon, which no database has.
+// ofItself are the conditions of the daemon itself, not of a database.
 var ofItself = []string{"daemon_down", "reload_failed", "left_out", "no_databases", "handler_panicked",
 	"notification_failed", "state_directory_read_only"}
 
-// A daemon that finds no database reports it; the commands, which look for themselves, report
-// a daemon that is down.
+// A daemon that finds no database reports that. If no daemon runs, the commands find that out
+// themselves and report it.
 func TestDaemonConditions_V3(t *testing.T) {
 	t.Parallel()
 	f := &fleet{t: t, dir: t.TempDir(), program: binary}
 	f.daemon = startDaemon(t, fmt.Sprintf("database \"none\" {\n  glob = %q\n}\n", filepath.Join(f.dir, "*.db")))
 	for _, v := range views {
 		if v.name == "why" || v.name == "alert" {
-			continue // explains one database; is of the rules, which are the same for all
+			continue // why explains one database; the alert rules treat all conditions alike
 		}
 		eventually(t, patience, "no_databases in "+v.name, func() error {
 			told, err := v.ask(f)

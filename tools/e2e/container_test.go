@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// The first process of a container: run --exec restores what is absent, starts the
-// application, reaps orphans, forwards SIGTERM, replicates what the application wrote last,
-// and exits with its exit code.
+// As the first process of a container, run --exec restores a database that is missing, starts the
+// application, reaps orphans, forwards SIGTERM, replicates what the application wrote last, and
+// exits with the application's exit code.
 func TestExecAsInit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ while :; do sleep 0.05; done
 		if len(first) != 1 {
 			t.Fatalf("unshare has the children %v", first)
 		}
-		time.Sleep(time.Second) // the orphan has ended by now; nothing else shows it
+		time.Sleep(time.Second) // the orphan has ended by now; nothing shows that it was reaped
 		for _, pid := range children(first[0]) {
 			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && strings.Contains(string(stat),
 				") Z ") {

@@ -65,7 +65,7 @@ func (f *flood) end() {
 	}
 }
 
-// crowdApplication commits in each of its databases when it is told to.
+// crowdApplication commits once in each of its databases for every line that it reads.
 const crowdApplication = `
 import sqlite3, sys
 dbs = [sqlite3.connect(path, isolation_level=None) for path in sys.argv[1:]]
@@ -77,8 +77,8 @@ for line in sys.stdin:
     print(len(dbs), flush=True)
 `
 
-// A hundred databases that were idle are written to at one moment, twice: the application
-// meets no error, every database becomes current, and what is restored has every row.
+// A hundred idle databases are written to at the same moment, twice: the application meets no
+// error, every replica catches up, and a restored database has every row.
 func TestManyWakeTogether_C12(t *testing.T) {
 	t.Parallel()
 	const count = 100
@@ -136,7 +136,8 @@ replica "file" "r" {
 
 var caughtUp = regexp.MustCompile(`(?m)^sqlwatch_replica_caught_up_timestamp_seconds\{.*\} (\S+)$`)
 
-// allCurrent demands that so many replicas hold everything that was committed before since.
+// allCurrent returns an error unless count replicas hold everything that was committed before
+// since.
 func allCurrent(url string, count int, since time.Time) error {
 	text, err := get(url + "/metrics?name[]=sqlwatch_replica_caught_up_timestamp_seconds")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// dashboardPanel is what the test reads of a dashboard's panel.
+// dashboardPanel is the part of a dashboard's panel that the test reads.
 type dashboardPanel struct {
 	Type, Title string
 	Targets     []struct {
@@ -23,7 +23,7 @@ type dashboardPanel struct {
 	}
 }
 
-// emptyHere are the panels that have no data in the scene, with the reason.
+// emptyHere are the panels that may have no data in this test, and why.
 var emptyHere = map[string]string{
 	"Error budget left":              "needs an hour",
 	"Budget left of 30 days":         "needs an hour",

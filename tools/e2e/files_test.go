@@ -25,7 +25,7 @@ type fileScene struct {
 
 func newFileScene(t *testing.T) *fileScene { return newFileSceneIn(t, t.TempDir()) }
 
-// newFileSceneIn is newFileScene with the database in a directory; the replica is elsewhere.
+// newFileSceneIn is newFileScene with the database in this directory; the replica is elsewhere.
 func newFileSceneIn(t *testing.T, dir string) *fileScene {
 	s := &fileScene{t: t, program: binary, db: filepath.Join(dir, "app.db"),
 		replica: filepath.Join(t.TempDir(), "replica")}
@@ -78,14 +78,14 @@ func (s *fileScene) restore(args ...string) (path string, err error) {
 	return path, err
 }
 
-// rows counts the rows of a database that nobody writes to.
+// rows describes the rows of a database that nobody writes to, and checks its integrity.
 func (s *fileScene) rows(db string) string {
 	s.t.Helper()
 	return output(s.t, "sqlite3", "-cmd", ".timeout 20000", db,
 		"SELECT count(*), sum(length(body)), hex(max(body)) FROM t; PRAGMA integrity_check")
 }
 
-// wantCaptured demands that the replica restores to what the application has.
+// wantCaptured checks that the replica restores to what the application has.
 func (s *fileScene) wantCaptured() {
 	s.t.Helper()
 	waitForSync(s.t, s.daemon.config)
@@ -98,7 +98,7 @@ func (s *fileScene) wantCaptured() {
 	}
 }
 
-// says demands that a page eventually contains a word.
+// says waits until a page contains a word.
 func (s *fileScene) says(page, word string) {
 	s.t.Helper()
 	eventually(s.t, patience, page+" says "+word, func() error {
@@ -110,7 +110,7 @@ func (s *fileScene) says(page, word string) {
 	})
 }
 
-// end has an application close its database as in an orderly stop.
+// end lets an application close its database and exit, as in an orderly stop.
 func (a *lineApplication) end() {
 	a.t.Helper()
 	if in, ok := a.stdin.(interface{ Close() error }); ok {
@@ -121,7 +121,8 @@ func (a *lineApplication) end() {
 	}
 }
 
-// What others do to the files of a database, beside the built program.
+// Other programs delete, replace, truncate and corrupt the files of a database that sqlwatch
+// watches, write to it without a pause, and stop sqlwatch.
 func TestFilesInLife(t *testing.T) {
 	for name, scene := range map[string]func(*fileScene){
 		"D15_side_files_removed": func(s *fileScene) {
@@ -131,7 +132,7 @@ func TestFilesInLife(t *testing.T) {
 			s.insert(s.app, 50)
 			s.says("/api/v1/databases", "foreign_wal")
 			if text, err := s.sync(); err == nil {
-				s.t.Errorf("acknowledged while the WAL has no name: %s", text)
+				s.t.Errorf("the sync was acknowledged although the WAL is unlinked: %s", text)
 			}
 			s.app.end()
 			s.wantCaptured()
@@ -147,7 +148,7 @@ func TestFilesInLife(t *testing.T) {
 			}
 			again := startLineApplication(s.t, s.db)
 			again.do("CREATE TABLE t(id INTEGER PRIMARY KEY, body)")
-			s.insert(s.app, 10) // into files that have no name any more
+			s.insert(s.app, 10) // into files that are unlinked
 			s.insert(again, 30)
 			s.wantCaptured()
 			s.app.end()
@@ -165,10 +166,10 @@ func TestFilesInLife(t *testing.T) {
 			other.end()
 			s.insert(s.app, 50)
 			must(s.t, os.Rename(s.db+".new", s.db))
-			s.insert(s.app, 10) // into files that have no name any more
+			s.insert(s.app, 10) // into files that are unlinked
 			s.app.end()
-			// Its last close leaves the side files, as it does without sqlwatch: whoever puts
-			// a copy in place removes them.
+			// The last close leaves the side files there, as it does without sqlwatch: whoever puts a
+			// copy in place has to remove them.
 			for _, side := range []string{"-wal", "-shm"} {
 				if err := os.Remove(s.db + side); err != nil && !errors.Is(err, os.ErrNotExist) {
 					s.t.Fatal(err)
@@ -178,7 +179,7 @@ func TestFilesInLife(t *testing.T) {
 			s.insert(again, 3)
 			s.wantCaptured()
 			if !strings.HasPrefix(s.rows(s.db), "80|") {
-				s.t.Errorf("80 rows are right, there are %.80s", s.rows(s.db))
+				s.t.Errorf("want 80 rows, there are %.80s", s.rows(s.db))
 			}
 		},
 		"D37_corrupt": func(s *fileScene) {
@@ -191,7 +192,7 @@ func TestFilesInLife(t *testing.T) {
 			path, err := s.restore("--check", "none")
 			must(s.t, err)
 			if text, err := exec.Command("cmp", path, s.db).CombinedOutput(); err != nil {
-				s.t.Errorf("what was copied is not what is there: %s", text)
+				s.t.Errorf("the restored file differs from the database: %s", text)
 			}
 			if _, err := s.restore(); err == nil || !strings.Contains(err.Error(), "corrupt") {
 				s.t.Errorf("a corrupt database was restored as a sound one: %v", err)
@@ -205,11 +206,11 @@ func TestFilesInLife(t *testing.T) {
 			s.start()
 			before := s.rows(s.db)
 			must(s.t, os.Truncate(s.db, 64<<10))
-			// It may notice the corruption, and end.
+			// The application may notice the corruption and exit.
 			_, err := io.WriteString(s.app.stdin, "INSERT INTO t(body) VALUES(zeroblob(100))\n")
 			must(s.t, err)
 			_, _ = s.app.stdout.ReadString('\n')
-			eventually(s.t, patience, "the cut is told", func() error {
+			eventually(s.t, patience, "sync reports that pages are missing", func() error {
 				text, err := s.sync()
 				if err == nil || !strings.Contains(text, "lacks pages") {
 					return fmt.Errorf("%w: %s", err, text)
@@ -237,7 +238,7 @@ func TestFilesInLife(t *testing.T) {
 					return nil
 				})
 				want := 200 + flood.committed.Load()
-				waitForSync(s.t, s.daemon.config) // though they never stop
+				waitForSync(s.t, s.daemon.config) // although the commits never stop
 				restored, err := s.restore()
 				must(s.t, err)
 				got := output(s.t, "sqlite3", restored, "SELECT count(*) FROM t")
@@ -260,7 +261,8 @@ func TestFilesInLife(t *testing.T) {
 					}
 					return err
 				})
-				// A lock held meanwhile would be a "database is locked" after five seconds.
+				// If sqlwatch held a lock while it is stopped, the application would get "database is
+				// locked" after five seconds.
 				for range 3 {
 					s.insert(s.app, 1)
 				}

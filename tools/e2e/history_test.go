@@ -6,9 +6,10 @@ import (
 	"testing"
 )
 
-// The history checker, with a fixed seed and a new one: kill -9, stops, lost state
-// directories, while the application truncates, vacuums and replaces its file. The second part
-// runs over a slow line, with one snapshot after the other.
+// The history checker finds nothing wrong: with a fixed seed and a new one, over a slow uplink
+// with one snapshot after another, and with kills at chosen system calls. It kills and stops
+// sqlwatch and takes its state directory away, while the application truncates, vacuums and
+// replaces its file.
 func TestHistory(t *testing.T) {
 	history, err := buildProgram(t.TempDir(), "history", "../history", ".", "-tags", "libsqlite3,sqlite_serialize")
 	if err != nil {
@@ -32,7 +33,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// A newcomer's first command, from writer to restore.
+// The demo, a newcomer's first command, runs from the writer to the restore.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	text := output(t, binary, "demo", "--duration", "40s")

@@ -18,14 +18,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// With these this test is a program that shows one directory at another place, until its
-// standard input ends.
+// With these environment variables the test binary is a server that shows one directory at
+// another path until its standard input ends.
 const envServe, envServeAt = "SQLWATCH_TEST_SERVE", "SQLWATCH_TEST_SERVE_AT"
 
 func serveDisk(from, at string) int {
 	root, err := fs.NewLoopbackRoot(from)
 	if err == nil {
-		never := time.Duration(0) // nothing is cached: each look asks
+		never := time.Duration(0) // nothing is cached: every access asks the server
 		var server *fuse.Server
 		server, err = fs.Mount(at, root, &fs.Options{AttrTimeout: &never, EntryTimeout: &never,
 			MountOptions: fuse.MountOptions{DirectMount: true}})
@@ -42,8 +42,8 @@ func serveDisk(from, at string) int {
 	return 0
 }
 
-// mountStoppable shows a directory at another place through a program that can be stopped: a
-// disk with open files that stops answering.
+// mountStoppable shows a directory at another path through a server that can be stopped: like a
+// disk that stops answering while files on it are open.
 func mountStoppable(t *testing.T, from string) (at string, stop func()) {
 	t.Helper()
 	at = t.TempDir()
@@ -112,9 +112,9 @@ func TestAnotherProcessOnADeadDisk(t *testing.T) {
 	}
 }
 
-// The disk of the only database does not answer: that is a condition. systemd, which would
-// restart the daemon to hang at the same read, is told that it is alive. A reload does not
-// wait for that disk either.
+// A disk that does not answer is a condition, even if it is the disk of the only database.
+// systemd is told that the daemon is alive, because a restarted daemon would hang at the same
+// read. A reload does not wait for that disk either.
 func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that hangs")
@@ -143,7 +143,7 @@ func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 		return contains(f.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="all-well-other"} `)
 	})
 	must(t, contains(f.url+"/", "the disk does not answer"))
-	eventually(t, patience, "that it is known", func() error {
+	eventually(t, patience, "the condition hung", func() error {
 		_, err := f.severity("app", "hung")
 		return err
 	})
@@ -161,9 +161,9 @@ func TestHungDiskIsNoReasonToBeginAnew(t *testing.T) {
 	}
 }
 
-// A database whose disk stops answering, or does not answer from the start, is a condition of
-// its own. The others are measured, replicated and shown, though its application still has it
-// open.
+// If the disk of a database stops answering, or does not answer from the start, only that
+// database has a condition. The other databases are measured, replicated and shown, although an
+// application still has the first one open.
 func TestADeadDiskIsOneDatabases(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that hangs")
@@ -210,11 +210,11 @@ func TestADeadDiskIsOneDatabases(t *testing.T) {
 			l.life(`db.execute("INSERT INTO t VALUES (NULL, 'x')")`)
 			sync()
 			must(t, contains(l.daemon.url+"/metrics?name[]=sqlite_up", `sqlite_up{db="app"} 1`))
-			eventually(t, patience, "it is known", func() error {
+			eventually(t, patience, "the condition hung", func() error {
 				out, _ := ending(t, "--config", l.daemon.config, "status")
 				for _, db := range []string{"plain", "replicated"} {
 					if !strings.Contains(out, db+": CRITICAL (hung") {
-						return fmt.Errorf("%s is not told of: %s", db, out)
+						return fmt.Errorf("%s has no condition hung: %s", db, out)
 					}
 				}
 				return nil
@@ -240,8 +240,8 @@ func startUnready(t *testing.T, dir, body string) *daemon {
 	return d
 }
 
-// doctor names the disk that hangs, examines the other databases, and ends, though the kernel
-// blocks everybody who looks at a name that somebody else is already looking at.
+// doctor names the disk that hangs, examines the other databases, and exits, although the kernel
+// blocks everybody who looks up a name that another process is looking up.
 func TestDoctorOverAHungDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that hangs")
@@ -253,7 +253,7 @@ func TestDoctorOverAHungDisk(t *testing.T) {
 	}
 	hungDB := filepath.Join(dir, "hung", "app.db")
 	hang(t, filepath.Join(dir, "hung"))
-	go func() { _, _ = os.Stat(hungDB) }() // the application
+	go func() { _, _ = os.Stat(hungDB) }() // stands for the application
 	config := write(t, dir, "sqlwatch.hcl", fmt.Sprintf("server {\n  state_dir = \"%[1]s/state\"\n  "+
 		"admin = \"unix://%[1]s/nobody.sock\"\n}\ndatabase \"a\" {\n  path = %[2]q\n}\ndatabase \"b\" {\n  "+
 		"path = \"%[1]s/well/app.db\"\n}\n", dir, hungDB))
@@ -281,8 +281,8 @@ func TestDoctorOverAHungDisk(t *testing.T) {
 	}
 }
 
-// restore and checkpoint, without a daemon, beside and on disks that hang: they serve
-// databases on other disks, and report those that they cannot serve.
+// Without a daemon, restore and checkpoint serve databases on other disks while one disk hangs,
+// and report those that they cannot serve.
 func TestCommandsBesideAHungDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a disk that hangs")
@@ -310,8 +310,8 @@ func TestCommandsBesideAHungDisk(t *testing.T) {
 		hang(t, filepath.Join(dir, disk))
 	}
 	out, hung := filepath.Join(dir, "out.db"), "the disk does not answer"
-	// Applications look there too: the kernel blocks everybody who looks at the same name
-	// after them.
+	// Applications look there too: the kernel blocks everybody who looks up the same name after
+	// them.
 	for _, name := range []string{"hung/app.db", "hung/replicated.db", "hung/out.db", "first/well-replicated",
 		"first/hung-replicated"} {
 		go func() { _, _ = os.Stat(filepath.Join(dir, name)) }()
@@ -342,14 +342,14 @@ func TestCommandsBesideAHungDisk(t *testing.T) {
 	}
 }
 
-// ending runs a command that must end.
+// ending runs a command that must end by itself.
 func ending(t *testing.T, args ...string) (out string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.WaitDelay = time.Second
-	text, _ := cmd.CombinedOutput() // the exit code says how
+	text, _ := cmd.CombinedOutput() // the exit code says how it ended
 	if ctx.Err() != nil {
 		t.Errorf("%v did not end: %s", args, text)
 	}

@@ -16,11 +16,12 @@ import (
 	"time"
 )
 
-// envRounds makes the fault tests complete: every system call, a hundred power cuts.
+// envRounds is the environment variable that makes the fault tests complete: its value is the
+// number of power cuts, and if it is set, restores meet a fault at every system call.
 const envRounds = "SQLWATCH_TEST_KILL_ROUNDS"
 
-// replicaOf creates a replica with a chain of several objects. It returns its URL and what it
-// restores to, as judged by the system's SQLite.
+// replicaOf creates a replica whose chain has several objects. It returns its URL and the
+// restored database, which the system's SQLite has checked.
 func replicaOf(t *testing.T) (url string, want []byte) {
 	t.Helper()
 	dir := t.TempDir()
@@ -53,13 +54,14 @@ replica "file" "r" {
 	return url, want
 }
 
-// A restore killed at any call that changes a file leaves the target absent, old, or complete.
-// What it leaves beside the target does not hinder the next restore, which removes it.
+// A restore that is killed at any system call that changes a file leaves the target absent, old,
+// or complete. What it leaves beside the target does not prevent the next restore, which removes
+// it.
 func TestRestoreKilledAtEverySyscall(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("strace is not installed")
 	}
-	// hundreds of starts: not with the race detector
+	// There are hundreds of starts, too many for the race detector.
 	program, err := withoutRace()
 	if err != nil {
 		t.Fatal(err)
@@ -90,11 +92,11 @@ type restoreKiller struct {
 	want, old           []byte // old: what is at the target before; nil: nothing
 
 	kills, through int
-	left           [3]int // absent, old, complete
+	left           [3]int // how often the target was absent, old, complete
 }
 
-// enumerate counts N up until restores get through. strace counts per thread, and Go
-// distributes its calls over threads as it likes: that one restore got through does not prove
+// enumerate counts N up until restores run to their end. strace counts per thread, and Go
+// distributes its calls over threads as it likes: that one restore ran to its end does not prove
 // that N was beyond the last call.
 func (k *restoreKiller) enumerate(t *testing.T) {
 	stride, through, limit := 3, 1, 12
@@ -122,14 +124,14 @@ func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
 		if err := os.WriteFile(target, k.old, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		write(t, dir, "target.db-journal", "") // of the old database: must be removed
+		write(t, dir, "target.db-journal", "") // a leftover of the old database, which must be removed
 	}
 	args = append(args, k.url)
 	err := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + k.class,
 		"-e", "inject=" + k.class + ":signal=KILL:when=" + strconv.Itoa(n), k.program}, args...)...).Run()
 	var exit *exec.ExitError
-	// The work is done in a process of its own; its exit code tells whether it ended by a
-	// signal.
+	// The work is done in a child process. If that ends by a signal, the exit code is 128 and the
+	// signal's number.
 	if errors.As(err, &exit) && (exit.Sys().(syscall.WaitStatus).Signaled() ||
 		exit.ExitCode() == 128+int(syscall.SIGKILL)) {
 		killed = true
@@ -154,8 +156,8 @@ func (k *restoreKiller) round(t *testing.T, dir string, n int) (killed bool) {
 	return killed
 }
 
-// wantTidied demands that the next restore gets through and leaves nothing beside the target,
-// and empties the directory.
+// wantTidied checks that the next restore succeeds and leaves nothing beside the target; then it
+// empties the directory.
 func wantTidied(t *testing.T, what, program, url, target string, want []byte) {
 	t.Helper()
 	output(t, program, "restore", "--force", "-o", target, url)
@@ -166,10 +168,11 @@ func wantTidied(t *testing.T, what, program, url, target string, want []byte) {
 	entries, err := os.ReadDir(dir)
 	must(t, err)
 	for _, e := range entries {
-		// What --force replaced is set aside, and a note says whose history the file is.
+		// What --force replaced is kept under another name, and a note says whose history the new
+		// file is.
 		kept := e.Name() == "target.db-sqlwatch" || strings.HasPrefix(e.Name(), "target.db.replaced-")
 		if info, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), ".sqlwatch-tmp-") && info.Size() < 4096 {
-			kept = true // a note that was about to be written, a hundred bytes: never the database
+			kept = true // a note that was being written, of a hundred bytes: never the database
 		}
 		if e.Name() != "target.db" && !kept {
 			t.Errorf("%s: %s was left behind by the restore after it", what, e.Name())
@@ -178,9 +181,9 @@ func wantTidied(t *testing.T, what, program, url, target string, want []byte) {
 	}
 }
 
-// A restore whose disk refuses a call, because it is full or broken, leaves the target as it
-// was and says why; or it did not need that call, and the target is complete. The next restore
-// gets through either way, and cleans up.
+// If the disk refuses a system call of a restore, because it is full or broken, the restore
+// leaves the target as it was and says why; or it did not need that call, and the target is
+// complete. The next restore succeeds either way, and cleans up.
 func TestRestoreOnABrokenDisk(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("strace is not installed")
@@ -213,7 +216,7 @@ func TestRestoreOnABrokenDisk(t *testing.T) {
 	}
 }
 
-// brokenDisk has restores meet an error at their N-th call of a class.
+// brokenDisk makes restores meet an error at their N-th call of a class.
 type brokenDisk struct {
 	program, class, errno, says, url string
 	want, old                        []byte // old: what is at the target before; nil: nothing
@@ -221,7 +224,7 @@ type brokenDisk struct {
 	refused, through int
 }
 
-// enumerate counts N up until restores get through, as restoreKiller does.
+// enumerate counts N up until restores run to their end, as restoreKiller does.
 func (b *brokenDisk) enumerate(t *testing.T) {
 	stride, limit := 2, 8
 	if os.Getenv(envRounds) != "" {
@@ -264,15 +267,15 @@ func (b *brokenDisk) round(t *testing.T, dir string, n int) (refused bool) {
 		refused = true
 		b.refused++
 		if !strings.Contains(string(text), b.says) {
-			t.Errorf("%s %d: it says %s, and not: %s", b.class, n, text, b.says)
+			t.Errorf("%s %d: it says %s, want: %s", b.class, n, text, b.says)
 		}
 	}
 	wantTidied(t, fmt.Sprintf("%s %s %d", b.class, b.errno, n), b.program, b.url, target, b.want)
 	return refused
 }
 
-// Two daemons with one state directory: the second names the first and ends. A daemon that was
-// killed does not block another.
+// A second daemon on the same state directory names the first and exits. A daemon that was killed
+// does not block the next one.
 func TestSecondDaemonIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -299,7 +302,7 @@ func TestSecondDaemonIsRefused(t *testing.T) {
 	})
 }
 
-// killedApplication commits what it is told to, line by line.
+// killedApplication executes the SQL that it reads, line by line, and prints the results.
 const killedApplication = `
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -309,7 +312,7 @@ for line in sys.stdin:
     print(db.execute(line).fetchall(), flush=True)
 `
 
-// lineApplication is an application in a process of its own that does as it is told.
+// lineApplication is an application in a process of its own that executes the SQL it is given.
 type lineApplication struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -349,10 +352,11 @@ func (a *lineApplication) kill() {
 	}
 }
 
-// The wal-index counts commits, and everything relies on that count. If all who use it are
-// killed, it is created again in the same file and counts from 0. An application that then
-// makes as many commits as sqlwatch had counted, resets the WAL and commits once more has a
-// counter and a WAL that look as if there had been one commit since.
+// The wal-index has a counter of commits, from which sqlwatch learns that there were some. If all
+// processes that use the wal-index are killed, the next one creates it again in the same file,
+// and it counts from 0. An application that then makes as many commits as sqlwatch had counted,
+// resets the WAL and commits once more leaves a counter and a WAL that look as if there had been
+// one commit since. The replica must still follow.
 func TestCounterCountsAgain(t *testing.T) {
 	for commits := 2; commits <= 4; commits++ {
 		t.Run(fmt.Sprintf("P2_D27_I6_%d", commits), func(t *testing.T) {

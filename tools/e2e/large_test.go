@@ -10,19 +10,18 @@ import (
 	"testing"
 )
 
-// envRestore is the size in megabytes that TestRestoreStreams restores; a few hundred if it is
-// not set.
+// envRestore is the environment variable for the size in megabytes that TestRestoreStreams
+// restores; 330 if it is not set.
 const envRestore = "SQLWATCH_TEST_RESTORE_MB"
 
-// A database larger than the memory of a restore is streamed: the memory does not depend on
-// its size. A drill streams too.
+// Restores and drills stream the database: their memory does not depend on its size.
 func TestRestoreStreams_R17(t *testing.T) {
 	t.Parallel()
 	megabytes, _ := strconv.Atoi(os.Getenv(envRestore))
 	if megabytes == 0 {
 		megabytes = 330
 	}
-	const most = 160 << 20        // of memory
+	const most = 160 << 20        // bytes of memory
 	program, err := withoutRace() // the race detector needs more
 	must(t, err)
 	dir := t.TempDir()

@@ -1,6 +1,6 @@
-// Package e2e runs the built program beside real parts: an unmodified writer in
-// another process, Debian's Prometheus, promtool and Alertmanager, an S3 server,
-// a browser. It imports nothing of sqlwatch.
+// Package e2e runs the built program beside real parts: an unmodified writer in another process,
+// Debian's Prometheus, promtool and Alertmanager, an S3 server, a browser. Of sqlwatch it imports
+// only packages made for tests: s3test and testbrowser.
 package e2e
 
 import (
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// withoutRace is sqlwatch without the race detector, as fast as users have it.
+// withoutRace builds sqlwatch without the race detector, as users have it.
 var withoutRace = sync.OnceValues(func() (string, error) {
 	return buildProgram(filepath.Dir(binary), "sqlwatch-without-race", "../..", "./cmd/sqlwatch")
 })
@@ -153,7 +153,7 @@ func get(url string) (string, error) {
 // that passes does not wait for it.
 const patience = 2 * time.Minute
 
-// eventually polls until check returns nil.
+// eventually polls until check returns nil; it waits for patience at least.
 func eventually(t *testing.T, limit time.Duration, what string, check func() error) {
 	t.Helper()
 	limit = max(limit, patience)
@@ -180,7 +180,7 @@ func write(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// query asks a Prometheus for an instant vector and returns value by label set.
+// query asks a Prometheus for an instant vector and returns its values by the given label.
 func query(prometheus, expr string, label string) (map[string]float64, error) {
 	text, err := get(prometheus + "/api/v1/query?query=" + urlEscape(expr))
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// memoryGroup creates a group of processes that together get limit bytes, and returns its
-// directory. It needs root, and a kernel whose memory controller is mounted.
+// memoryGroup creates a cgroup with this limit in bytes and returns its directory. It needs root,
+// and a kernel whose memory controller is mounted.
 func memoryGroup(t *testing.T, limit int) string {
 	t.Helper()
 	const root = "/sys/fs/cgroup"
@@ -27,16 +27,16 @@ func memoryGroup(t *testing.T, limit int) string {
 	}
 	dir, err := os.MkdirTemp(dir, "sqlwatch-test-")
 	if err != nil {
-		t.Skipf("no group of processes can be made here: %v", err)
+		t.Skipf("no cgroup can be created here: %v", err)
 	}
 	t.Cleanup(func() { os.Remove(dir) }) // registered first, so that it runs when its processes are gone
 	if err := os.WriteFile(filepath.Join(dir, file), []byte(strconv.Itoa(limit)), 0o644); err != nil {
-		t.Skipf("no memory is bounded here: %v", err)
+		t.Skipf("memory cannot be limited here: %v", err)
 	}
 	return dir
 }
 
-// inside returns the beginning of a command that runs the rest of it in a group.
+// inside returns a command that runs command in a cgroup.
 func inside(group string, command ...string) []string {
 	return append([]string{"sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, group}, command...)
 }
@@ -50,8 +50,8 @@ while not os.path.exists(sys.argv[1]) and len(taken) < 1000:
     time.sleep(0.001)
 `
 
-// The kernel kills sqlwatch for lack of memory while the application writes; it is started
-// again like a service, and a restore returns what the application has.
+// The kernel kills sqlwatch for lack of memory while the application writes. sqlwatch is started
+// again, as a service would be, and a restore returns what the application has.
 func TestOutOfMemory_P5(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -68,7 +68,7 @@ replica "file" "r" {
 }
 `, db, replica))
 	for round := range 2 {
-		// In this group the kernel should choose sqlwatch.
+		// The kernel should choose sqlwatch in this cgroup.
 		if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", d.cmd.Process.Pid), []byte("1000"), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -102,9 +102,9 @@ replica "file" "r" {
 	}
 }
 
-// However the program ends, its memory does not remain on a disk or in a log: it leaves no
-// core file, although they are permitted, and what it prints on SIGABRT and SIGSEGV contains
-// no key.
+// When the program is aborted, its memory ends up neither on a disk nor in a log: it leaves no
+// core file, although core files are permitted, and the trace that it prints on SIGABRT, SIGSEGV
+// and SIGQUIT contains no key.
 func TestAbort_X9(t *testing.T) {
 	t.Parallel()
 	const canary = "kanarienvogel7431"

@@ -13,13 +13,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// network is a switch that connects network namespaces, each by a cable of its own, and this
-// process. A packet to a host whose cable is pulled is lost silently.
+// network is a bridge that connects network namespaces, each by a veth pair of its own, its
+// cable, and this process. A packet to a host whose cable is pulled is lost silently.
 type network struct {
 	t       *testing.T
 	bridge  string
 	subnet  string // without the last number
-	address string // ours
+	address string // of this process
 	hosts   int
 }
 
@@ -44,7 +44,7 @@ func newNetwork(t *testing.T) (*network, bool) {
 	return nw, true
 }
 
-// serve has a handler answer at our address, and returns its URL.
+// serve runs a handler at this process's address in the network, and returns its URL.
 func (nw *network) serve(h http.Handler) string {
 	nw.t.Helper()
 	l, err := net.Listen("tcp", nw.address+":0")
@@ -61,7 +61,7 @@ func (nw *network) serve(h http.Handler) string {
 	return server.URL
 }
 
-// netHost is a namespace.
+// netHost is a host with a network namespace of its own.
 type netHost struct {
 	t             *testing.T
 	name, address string
@@ -89,7 +89,7 @@ func (h *netHost) pull() { output(h.t, "ip", "link", "set", h.cable, "nomaster")
 
 func (h *netHost) plug() { output(h.t, "ip", "link", "set", h.cable, "master", h.bridge) }
 
-// in returns a command that runs there.
+// in returns a command that runs program on the host.
 func (h *netHost) in(program []string) []string {
 	return append([]string{"ip", "netns", "exec", h.name}, program...)
 }

@@ -25,8 +25,8 @@ import (
 
 var screenshot = flag.String("screenshot", "", "write the page's picture, for the README, to this file")
 
-// The page of a daemon at work: real databases with a writer, a replica, a policy that acts, a
-// drill, and one that somebody has deleted. `go test -run PageOfADaemon -screenshot
+// The page of a daemon at work shows real databases with a writer, a replica, policies that act
+// and a drill, and one that somebody has deleted. `go test -run PageOfADaemon -screenshot
 // ../../docs/page.png` regenerates the README's picture.
 func TestPageOfADaemonAtWork(t *testing.T) {
 	t.Parallel()
@@ -117,7 +117,7 @@ policy "empty-wal-at-night" {
 		}
 	}
 	if *screenshot != "" {
-		// An hour of history would show more; two minutes have to do.
+		// An hour of history would show more, but two minutes are enough.
 		eventually(t, 5*time.Minute, "two minutes of the sparkline", func() error {
 			text, err := get(d.url + "/api/v1/databases?db=orders")
 			if err == nil && !regexp.MustCompile(`"behind_by_minute_seconds":\[[\d.]+,[\d.]+,`).MatchString(text) {
@@ -139,8 +139,8 @@ policy "empty-wal-at-night" {
 		/\d+:\d+/.test(document.getElementById("updated").innerText)`)
 }
 
-// watchLive sees a figure change and a database come into trouble on a page that is open, under
-// the daemon's own headers: what a person has typed, focused and unfolded stays.
+// watchLive checks that an open page, under the daemon's own headers, shows a figure that changes
+// and a database that gets into trouble, and keeps what a person has typed, focused and unfolded.
 func watchLive(t *testing.T, b *testbrowser.Browser, db string) {
 	t.Helper()
 	if ran := b.Eval(`(() => { const s = document.createElement("script"); s.textContent = "window.ran = true";
@@ -173,7 +173,7 @@ func watchLive(t *testing.T, b *testbrowser.Browser, db string) {
 }
 
 // flat returns the picture with its 256 most frequent colours: text and bars need no more, and
-// it is a third of the size.
+// the file has a third of the size.
 func flat(t *testing.T, text []byte) []byte {
 	t.Helper()
 	in, err := png.Decode(bytes.NewReader(text))

@@ -17,8 +17,9 @@ import (
 	"unsafe"
 )
 
-// The application of the power cuts: row ID is of incarnation INC, and a state row counts the
-// rows. It announces each commit in a file that survives.
+// cutApplication is the application of the power cuts. Each row has the number of the incarnation
+// that inserted it, and a state row counts the rows. Each commit is announced in a file that
+// survives the power cut.
 const cutApplication = `
 import os, random, sqlite3, sys, time
 path, log, inc, synchronous = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
@@ -47,9 +48,9 @@ while True:
     time.sleep(0.003)
 `
 
-// Power cuts of the file system that holds the state directory and the replica, and in the
-// second variant the application's database as well. What was acknowledged is restored, every
-// restored state was once committed, and replication continues when the power is back.
+// The file system that holds the state directory and the replica, and in the second variant the
+// application's database as well, loses power again and again. What was acknowledged is restored,
+// every restored state was once committed, and replication continues when the power is back.
 func TestPowerCut(t *testing.T) {
 	rounds := 5
 	if s := os.Getenv(envRounds); s != "" {
@@ -73,20 +74,20 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// cutScene is a file system that loses power, and who works on it.
+// cutScene is a file system that loses power, and the processes that work on it.
 type cutScene struct {
 	t                 *testing.T
 	rng               *rand.Rand
-	program           string // sqlwatch without the race detector, as fast as users have it
+	program           string // sqlwatch without the race detector, as users have it
 	host, disk, image string
 	db, log, config   string
 	listen            string
 
 	app, daemon *exec.Cmd
-	logged      int64 // bytes of the log that history has read
-	history     []int // incarnation of each row, by id-1, as far as announced
-	committed   int   // ids committed for certain
-	acked       int   // ids that were reported to be durable in the replica
+	logged      int64 // bytes of the log that follow has read
+	history     []int // incarnation of each row that was announced, by id-1
+	committed   int   // rows that are certain to be committed
+	acked       int   // rows that were reported to be durable in the replica
 	incarnation int
 	resumed     int // incarnations that have opened the database
 	syncs       int
@@ -153,8 +154,8 @@ replica "file" "r" {
 	return c
 }
 
-// memory returns a directory for the disk image. In memory the disk is faster and otherwise
-// the same: what ext4 had not written to it when the power went is gone.
+// memory returns a directory for the disk image, in memory if possible. There the disk is faster
+// and otherwise the same: what ext4 has not written to it when the power fails is lost.
 func memory(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "sqlwatch-powercut")
@@ -165,8 +166,8 @@ func memory(t *testing.T) string {
 	return dir
 }
 
-// round works until a moment, cuts the power, checks what is left, and ends with the power
-// back.
+// round lets application and daemon work until a random moment, cuts the power, and checks what
+// is left when the power is back.
 func (c *cutScene) round(n int) {
 	c.t.Helper()
 	synchronous := []string{"NORMAL", "FULL"}[c.rng.IntN(2)]
@@ -174,15 +175,16 @@ func (c *cutScene) round(n int) {
 	c.app = c.spawn("application", "python3", "-c", cutApplication, c.db, c.log, strconv.Itoa(c.incarnation), synchronous)
 	c.daemon = c.spawn("daemon", c.program, "run", "--config", c.config)
 
-	// What the application itself lost is known only when it has opened its database.
+	// What the application itself lost in the last power cut is known only when it has opened its
+	// database.
 	eventually(c.t, 30*time.Second, "application opens its database", func() error {
 		if c.follow(); c.resumed < c.incarnation {
 			return errors.New("not yet")
 		}
 		return nil
 	})
-	// The application may have lost its newest commits while the replica has them: with the
-	// first sync of the new life the replica follows the application.
+	// The application may have lost its newest commits while the replica has them: with the first
+	// sync after the cut the replica follows the application.
 	eventually(c.t, 30*time.Second, fmt.Sprintf("round %d: sync after the power came back", n), c.sync)
 	c.judge(fmt.Sprintf("round %d, with power", n))
 
@@ -248,7 +250,7 @@ func (c *cutScene) cut(flags uint32) {
 	}
 }
 
-// sync requests that everything is made durable and remembers the answer.
+// sync asks the daemon to make everything durable, and records what it acknowledged.
 func (c *cutScene) sync() error {
 	c.follow()
 	before := c.committed
@@ -263,7 +265,7 @@ func (c *cutScene) sync() error {
 	return nil
 }
 
-// follow reads what the application has announced since.
+// follow reads what the application has announced since the last call.
 func (c *cutScene) follow() {
 	c.t.Helper()
 	f, err := os.Open(c.log)
@@ -281,7 +283,7 @@ func (c *cutScene) follow() {
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
-			return // each line is written by one call: the rest comes later
+			return // the line is not complete yet, and is read again
 		}
 		c.logged += int64(len(line))
 		var kind string
@@ -300,8 +302,8 @@ func (c *cutScene) follow() {
 	}
 }
 
-// judge restores and demands a prefix of what the application did, at least as long as what
-// was acknowledged.
+// judge restores, and checks that the result is a prefix of what the application did, at least as
+// long as what was acknowledged.
 func (c *cutScene) judge(when string) {
 	c.t.Helper()
 	target := filepath.Join(c.host, "restored.db")

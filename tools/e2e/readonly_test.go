@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// fragile is a file system that its kernel makes read-only, as it does after a disk error,
-// while files are open for writing.
+// fragile is a file system that the kernel can be made to turn read-only, as it does after a disk
+// error, while files are open for writing.
 type fragile struct {
 	t          *testing.T
 	dir, image string
@@ -47,7 +47,7 @@ func (f *fragile) mount() ([]byte, error) {
 	return exec.Command("mount", "-o", "loop,errors=remount-ro", f.image, f.dir).CombinedOutput()
 }
 
-// fail has the kernel find an error.
+// fail makes the kernel find an error in the file system.
 func (f *fragile) fail() {
 	f.t.Helper()
 	device := filepath.Base(strings.TrimSpace(output(f.t, "findmnt", "--noheadings", "--output", "SOURCE", f.dir)))
@@ -57,7 +57,7 @@ func (f *fragile) fail() {
 	}
 }
 
-// repair mounts it again, as an operator does; nobody may have a file open there.
+// repair mounts the file system again, as an operator does; nobody may have a file open there.
 func (f *fragile) repair() {
 	f.t.Helper()
 	must(f.t, syscall.Unmount(f.dir, 0))
@@ -66,16 +66,16 @@ func (f *fragile) repair() {
 	}
 }
 
-// diagnosis is what doctor finds about the database.
+// diagnosis returns what doctor prints about the database.
 func (s *fileScene) diagnosis() string {
 	text, _ := exec.Command(binary, "doctor", "--settings=none", "--config", s.daemon.config, "app").CombinedOutput()
 	return string(text)
 }
 
-// A file system becomes read-only after a disk error. Under the state directory: nothing is
-// acknowledged, the application commits as ever, metrics continue. Under the database: the
-// application cannot commit, and the replica keeps what it has. Both are reported, and after
-// the repair everything is captured.
+// A file system becomes read-only after a disk error. If it holds the state directory, nothing is
+// acknowledged, the application commits as before, and metrics continue. If it holds the
+// database, the application cannot commit, and the replica keeps what it has. Both are reported,
+// and after the repair everything is captured.
 func TestDiskTurnsReadOnly_S23(t *testing.T) {
 	for _, tt := range []struct {
 		name, finding string

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// The recipes of docs/recipes.md, as far as one machine can play them.
+// The tests below run the recipes of docs/recipes.md, as far as that is possible on one machine.
 
-// recipe returns the first configuration of a section.
+// recipe returns the first configuration in a section of docs/recipes.md.
 func recipe(t *testing.T, section string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/recipes.md")

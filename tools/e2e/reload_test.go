@@ -15,18 +15,19 @@ import (
 	"time"
 )
 
-// envReloads is for how many seconds the storm of reloads lasts; 12 if it is not set.
+// envReloads is the environment variable for the seconds that TestReloadStorm_C9_F14 lasts; 12 if
+// it is not set.
 const envReloads = "SQLWATCH_TEST_RELOAD_SECONDS"
 
 // reloaded is a daemon with two replicated databases, each written to by a process of its own,
-// whose policies have acted once and then pause for an hour.
+// whose policies have acted once and then pause for a day.
 type reloaded struct {
 	*daemon
 	t       *testing.T
 	data    string // where databases and replicas are
-	good    string // the configuration
+	good    string // the valid configuration
 	writers map[string]*exec.Cmd
-	ends    map[string]*os.File // what ends a writer
+	ends    map[string]*os.File // closing one ends its writer
 	out     map[string]*strings.Builder
 }
 
@@ -50,7 +51,7 @@ func newReloaded(t *testing.T, extra string) *reloaded {
 	for _, db := range []string{"app", "other"} {
 		r.write(db, filepath.Join(dir, db+".db"))
 	}
-	// The end of the file is what a half-written one lacks first.
+	// The databases come last: a half-written file lacks its end first.
 	r.daemon = startDaemon(t, fmt.Sprintf(`
 replica "file" "r" {
   dir        = "%[1]s/replica/${db.name}"
@@ -115,7 +116,8 @@ func (r *reloaded) stop(db string) string {
 	return strings.TrimSpace(r.out[db].String())
 }
 
-// acted counts the policy's actions on a database, in this life and all earlier ones.
+// acted counts the policy's actions on a database, in this run of the daemon and all earlier
+// ones.
 func (r *reloaded) acted(db string) (n int) {
 	text, err := os.ReadFile(filepath.Join(r.dir, "state", "decisions.jsonl"))
 	if err != nil {
@@ -137,14 +139,14 @@ func (r *reloaded) acted(db string) (n int) {
 	return n
 }
 
-// reload writes a text into the configuration file itself, as an editor does, and reloads it.
+// reload writes a text into the configuration file in place, as an editor does, and reloads it.
 func (r *reloaded) reload(text string) {
 	r.t.Helper()
 	must(r.t, os.WriteFile(r.config, []byte(text), 0o600))
 	must(r.t, r.cmd.Process.Signal(syscall.SIGHUP))
 }
 
-// series returns the value of one series on the page of metrics; "" where it is absent.
+// series returns the value of one series in /metrics; "" if it is absent.
 func (r *reloaded) series(name string) string {
 	r.t.Helper()
 	page, err := get(r.url + "/metrics")
@@ -176,7 +178,7 @@ func (r *reloaded) settle() {
 	})
 }
 
-// files lists the descriptors of files, as number and name.
+// files lists the daemon's descriptors of files, as number and name.
 func (r *reloaded) files() (open []string) {
 	r.t.Helper()
 	dir := fmt.Sprintf("/proc/%d/fd", r.cmd.Process.Pid)
@@ -184,7 +186,7 @@ func (r *reloaded) files() (open []string) {
 	must(r.t, err)
 	for _, e := range entries {
 		name, err := os.Readlink(filepath.Join(dir, e.Name()))
-		passing := strings.Contains(name, "/.sqlwatch-tmp-") // is being written just now
+		passing := strings.Contains(name, "/.sqlwatch-tmp-") // is being written at the moment
 		if err == nil && strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "/dev/") && !passing {
 			open = append(open, e.Name()+" "+name)
 		}
@@ -192,7 +194,7 @@ func (r *reloaded) files() (open []string) {
 	return open
 }
 
-// of keeps those whose name ends in one of the suffixes.
+// of returns those whose name ends in one of the suffixes.
 func of(open []string, suffixes ...string) (some []string) {
 	for _, name := range open {
 		if slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(name, s) }) {
@@ -227,7 +229,7 @@ func (r *reloaded) snapshots() map[string]int {
 	return n
 }
 
-// wantWhole restores a database and counts its rows.
+// wantWhole restores a database, and checks its integrity and number of rows.
 func (r *reloaded) wantWhole(db, rows string) {
 	r.t.Helper()
 	output(r.t, binary, "sync", "--wait", "--config", r.config, db)
@@ -239,10 +241,10 @@ func (r *reloaded) wantWhole(db, rows string) {
 	}
 }
 
-// While databases are written to, the configuration is reloaded again and again: good,
-// changed, broken, empty, gone, and cut at each byte as if an editor were writing it. No
-// timer, cooldown, position in a replica or descriptor is lost, and the connections of a
-// database that all good ones name are never reopened.
+// While databases are written to, the configuration is reloaded again and again: valid, changed,
+// invalid, empty, missing, and cut off further and further on, as if an editor were writing it.
+// No timer, cooldown, position in a replica or descriptor is lost, and the connections of a
+// database that every valid configuration names are never reopened.
 func TestReloadStorm_C9_F14(t *testing.T) {
 	t.Parallel()
 	seconds := 12
@@ -281,17 +283,17 @@ func TestReloadStorm_C9_F14(t *testing.T) {
 	})
 	now := r.files()
 	if app := []string{"/app.db", "/app.db-wal", "/app.db-shm"}; !slices.Equal(of(now, app...), of(before, app...)) {
-		t.Errorf("descriptors of the database that nobody took away: %q, before %q", of(now, app...), of(before, app...))
+		t.Errorf("descriptors of the database that stayed: %q, before %q", of(now, app...), of(before, app...))
 	}
 	page, err := get(r.url + "/metrics")
 	must(t, err)
 	if strings.Contains(page, `sqlwatch_replica_discontinuities_total{db="app"`) {
-		t.Error("continuity was not proven for the database that nobody took away")
+		t.Error("continuity was not proven for the database that stayed")
 	}
 	if got := r.snapshots(); fmt.Sprint(got) != fmt.Sprint(copies) || len(copies) != 2 {
 		t.Errorf("full copies %v, before %v", got, copies)
 	}
-	// Timers: both databases are still measured.
+	// The timers still run: both databases are measured.
 	for _, db := range []string{"app", "other"} {
 		commits := fmt.Sprintf("sqlite_wal_commits_total{db=%q}", db)
 		first := r.series(commits)

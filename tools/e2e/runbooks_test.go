@@ -11,13 +11,15 @@ import (
 	"testing"
 )
 
-// trial is where a runbook's first command is run as it is written, and what it must print.
+// trial says in which scene a runbook's first command is run as it is written, and what it must
+// print.
 type trial struct {
 	in    string // the scene that fires the alert
 	wants string // a regular expression
 }
 
-// trials are by alert. That of SqlwatchDown is TestDaemonConditions.
+// trials holds the trial of each alert's runbook. That of SqlwatchDown is
+// TestDaemonConditions_V3.
 var trials = map[string]trial{
 	"SqlwatchBusyErrors":           {"write_lock_held", `(?m)^write .*python3.*every other writer`},
 	"SqlwatchCheckpointStarved":    {"reader_pinning", `(?m)^read.*python3.*from leaving the WAL`},
@@ -42,7 +44,7 @@ var trials = map[string]trial{
 	"SqlwatchWriteLockSaturated":   {"write_lock_saturated", `python3 +([89]\d|100)\.\d %`},
 }
 
-// Every runbook begins with a command of sqlwatch, which is run.
+// Every runbook begins with a command of sqlwatch, and a trial runs that command.
 func TestRunbooksBeginWithACommand(t *testing.T) {
 	t.Parallel()
 	books, err := filepath.Glob("../../alerts/runbooks/*.md")
@@ -63,8 +65,8 @@ func TestRunbooksBeginWithACommand(t *testing.T) {
 
 var code = regexp.MustCompile("(?m)^sqlwatch .*$|`([^`\n]+)`")
 
-// firstCommand returns the command with which a runbook's "How to see it" begins, "" if that
-// is another program's.
+// firstCommand returns the command with which a runbook's "How to see it" begins; "" if that is
+// another program's.
 func firstCommand(t *testing.T, alert string) string {
 	t.Helper()
 	text, err := os.ReadFile("../../alerts/runbooks/" + alert + ".md")
@@ -79,8 +81,8 @@ func firstCommand(t *testing.T, alert string) string {
 	return m
 }
 
-// runbooks runs the first command of the runbooks whose scene a condition is, in a shell, as
-// it is written.
+// runbooks runs in a shell, as they are written, the first commands of the runbooks whose trial
+// is in this condition's scene.
 func (f *fleet) runbooks(h holding) error {
 	for alert, trial := range trials {
 		if trial.in != cmp.Or(h.db, h.id) {

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Typical mistakes: `doctor` and the daemon each say in one line what is wrong and what to do.
+// After a typical mistake, `doctor` and the daemon each say in one line what is wrong and what to
+// do.
 func TestS3SaysWhatToDo(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)

@@ -21,9 +21,9 @@ var (
 	s3HistorySeed = flag.Uint64("s3.seed", 1, "seed of TestS3History")
 )
 
-// The history checker over S3: the daemon is killed while a third of its requests and a
-// quarter of the restores' go wrong in every way that networks and providers know. No restore
-// may ever be wrong, and nothing promised may be lost.
+// The history checker finds nothing wrong over S3: the daemon is killed while a third of its
+// requests, and a quarter of those of the restores, go wrong in every way that networks and
+// providers know. No restore may ever return a wrong state, and nothing acknowledged may be lost.
 func TestS3History(t *testing.T) {
 	t.Parallel()
 	history, err := buildProgram(t.TempDir(), "history", "../history", ".", "-tags", "libsqlite3,sqlite_serialize")
@@ -40,14 +40,14 @@ func TestS3History(t *testing.T) {
 	for range 4 {
 		all = append(append(all, repairable...), s3test.Conflict, s3test.Skewed, s3test.HalfRequest)
 	}
-	// A restore reads an object that came corrupt once more, and not three times: with as many wrong bytes as other
-	// faults, one run in twenty would meet two of them in the same object.
+	// A restore fetches a corrupt object a second time, but not a third: if wrong bytes were as
+	// frequent as the other faults, one run in twenty would meet two of them in the same object.
 	restores := []s3test.Fault{s3test.WrongByte}
 	for range 8 {
 		restores = append(restores, slices.DeleteFunc(slices.Clone(repairable),
 			func(f s3test.Fault) bool { return f == s3test.WrongByte })...)
 	}
-	daemonSees.Break(chaos(*s3HistorySeed, 0.33, append(all, s3test.Hang)...)) // one that hangs is given 20 s
+	daemonSees.Break(chaos(*s3HistorySeed, 0.33, append(all, s3test.Hang)...)) // a hung request ends after 20 s
 	restoreSees.Break(chaos(*s3HistorySeed+1, 0.25, restores...))
 	healed := time.AfterFunc(*s3HistoryFor, func() { daemonSees.Break(nil) })
 	defer healed.Stop()

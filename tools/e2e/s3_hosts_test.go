@@ -15,32 +15,33 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// envHosts makes TestTwoHosts try every pairing and, if it is "apart", with each host in a
-// network namespace of its own.
+// envHosts is the environment variable that makes TestTwoHosts_C14 try every combination and, if
+// it is "apart", put each host into a network namespace of its own.
 const envHosts = "SQLWATCH_TEST_HOSTS"
 
-// impatient is a sqlwatch with leases of seconds and a clock that a test can set.
+// impatient builds sqlwatch with leases of seconds and a clock that a test can set.
 var impatient = sync.OnceValues(func() (string, error) {
 	return buildProgram(filepath.Dir(binary), "sqlwatch-impatient", "../..", "./cmd/sqlwatch", "-tags", "shortlease")
 })
 
-// What two hosts are doing when they meet.
+// The variants of the test: what the two hosts are doing when they meet.
 const (
 	idle     = "idle"     // the writer has nothing to write
-	busy     = "busy"     // it has
-	snapshot = "snapshot" // it comes back during the other's first snapshot, which takes longer than a lease
+	busy     = "busy"     // the writer has something to write
+	snapshot = "snapshot" // the writer comes back during the other's first snapshot, which takes longer than a lease
 	ahead    = "ahead"    // the other's clock is 3 minutes ahead
-	behind   = "behind"   // or behind
+	behind   = "behind"   // the other's clock is 3 minutes behind
 	stopped  = "stopped"  // the writer is stopped by SIGSTOP and continues later
-	cut      = "S3 cut"   // its packets are lost in both directions, for a while
+	cut      = "S3 cut"   // the writer's packets are lost in both directions, for a while
 )
 
-// Staging is started with production's configuration while production is idle, busy or
-// stopped, over stores that support every condition of a write, one, or none. Staging reports
-// it and stores nothing, production continues, and the newest state is production's. When told
-// to adopt, staging waits as long as production lives, and then takes over. Production, when
-// it comes back, reports that, nothing more of it is acknowledged, and both histories can be
-// restored: also where staging has stored nothing yet but the first parts of a snapshot.
+// Staging is started with production's configuration while production is idle, busy or stopped,
+// over stores that support both conditions of a write (If-None-Match and If-Match), the first
+// only, or none. Staging reports that the prefix belongs to another database and stores nothing,
+// production continues, and the newest state is production's. When told to adopt, staging waits
+// as long as production is alive, and then takes over. When production comes back it reports
+// that, nothing more of it is acknowledged, and both histories can be restored, even if staging
+// has stored no more than the first parts of a snapshot by then.
 //
 // The same holds if production's packets are lost instead. That variant, and all of them on
 // request, runs between hosts in network namespaces of their own.
@@ -69,18 +70,18 @@ func TestTwoHosts_C14(t *testing.T) {
 	}
 }
 
-// hosts are two with one configuration.
+// hosts are production and staging, with the same configuration.
 type hosts struct {
 	t                   *testing.T
 	what                string
 	url                 string
 	db, other           string
 	production, staging *daemon
-	original, program   []string      // production's, and staging's
+	original, program   []string      // the commands that run production and staging
 	body                string        // of staging's configuration
 	at                  string        // staging's address
-	way                 *s3test.Proxy // from there to the store
-	wire                *netHost      // production's, if it has one
+	way                 *s3test.Proxy // between staging and the store
+	wire                *netHost      // production's host, if it has a network namespace
 
 	early string // contents of production's database at txid
 	txid  uint64
@@ -94,7 +95,7 @@ func newHosts(t *testing.T, what string, profile s3test.Profile, apart bool) *ho
 	const loopback = "127.0.0.1"
 	h := &hosts{t: t, what: what, url: s3URL(store.URL, "v1/app"), db: filepath.Join(t.TempDir(), "app.db"),
 		other: filepath.Join(t.TempDir(), "app.db"), original: []string{program}, program: []string{program}, at: loopback}
-	// Each host reaches the store on a way of its own.
+	// Each host reaches the store through a proxy of its own.
 	h.way = s3test.NewProxy(t, store.URL)
 	way := func(p *s3test.Proxy) string { return p.URL }
 	at := loopback
@@ -152,7 +153,8 @@ func (h *hosts) acknowledged(d *daemon) error {
 	return nil
 }
 
-// told demands that a daemon reports so, while its application continues.
+// told waits until a daemon's log contains word, while its application continues; none of the
+// application's commits may be acknowledged.
 func (h *hosts) told(d *daemon, db, word string) {
 	h.t.Helper()
 	eventually(h.t, time.Minute, "it is told: "+word, func() error {
@@ -170,8 +172,8 @@ func (h *hosts) told(d *daemon, db, word string) {
 	})
 }
 
-// works demands that what is committed to a daemon's database is acknowledged, and is the
-// newest state.
+// works checks that what is committed to a daemon's database is acknowledged, and is the newest
+// state.
 func (h *hosts) works(d *daemon, db string) {
 	h.t.Helper()
 	commits(h.t, db, 0.2, 50)
@@ -182,7 +184,7 @@ func (h *hosts) works(d *daemon, db string) {
 	}
 }
 
-// stop stops production in the way of this scene, and returns how to continue it.
+// stop stops production in the way of this variant.
 func (h *hosts) stop() {
 	h.t.Helper()
 	switch h.what {
@@ -210,7 +212,8 @@ func (h *hosts) again() {
 	}
 }
 
-// meet starts staging, which must report it, and lets production continue.
+// meet starts staging, which must report the other database's history, and checks that production
+// continues.
 func (h *hosts) meet() {
 	h.t.Helper()
 	away := h.what == stopped || h.what == cut
@@ -225,7 +228,8 @@ func (h *hosts) meet() {
 	h.works(h.production, h.db)
 }
 
-// takeOver tells staging to adopt the prefix.
+// takeOver tells staging to adopt the prefix, and checks that production keeps it as long as it
+// is alive and has lost it afterwards.
 func (h *hosts) takeOver() {
 	h.t.Helper()
 	h.staging.process.end(syscall.SIGTERM)
@@ -272,8 +276,9 @@ func (h *hosts) takeOver() {
 	}
 }
 
-// within continues production while staging's first snapshot is under way, and lets that
-// through when production was told and the lease would have been over several times.
+// within continues production while staging's first snapshot is under way. It lets the snapshot
+// through only after production has reported the takeover and the lease would have expired
+// several times.
 func (h *hosts) within() {
 	h.t.Helper()
 	tried := func(n int) func() error {

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// withLitestream03 finds Litestream 0.3 through $LITESTREAM3; without it the test is skipped.
-// It knows 0.3's block for a replica in S3.
+// withLitestream03 finds Litestream 0.3 through $LITESTREAM3 and configures it for a replica in
+// S3; without it the test is skipped.
 func withLitestream03(t *testing.T, server *s3Server, db, prefix string) *litestream {
 	t.Helper()
 	program := os.Getenv("LITESTREAM3")
@@ -34,9 +34,10 @@ func withLitestream03(t *testing.T, server *s3Server, db, prefix string) *litest
 	return l
 }
 
-// R24: a prefix of Litestream 0.3 is refused with instructions. With --adopt a history of ours
-// begins beside its own, of which nothing is deleted: moments before, after and between are
-// restored, or doubted, and Litestream 0.3 still restores what it stored.
+// R24: sqlwatch refuses a prefix of Litestream 0.3 and says what to do. With --adopt it begins a
+// history of its own beside Litestream's, of which it deletes nothing: moments before and after
+// can be restored, a moment between the two is in doubt, and Litestream 0.3 still restores what
+// it stored.
 func TestS3AdoptsLitestream03_R24(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/app"

@@ -13,14 +13,15 @@ import (
 	"time"
 )
 
-// litestream is a real Litestream 0.5 with its configuration for one database and prefix.
+// litestream is a real Litestream, configured for one database and prefix.
 type litestream struct {
 	t               *testing.T
 	program, config string
 	env             []string
 }
 
-// withLitestream finds Litestream through $LITESTREAM or PATH; without it the test is skipped.
+// withLitestream finds Litestream 0.5 through $LITESTREAM or PATH; without it the test is
+// skipped.
 func withLitestream(t *testing.T, server *s3Server, db, prefix string) *litestream {
 	t.Helper()
 	program := os.Getenv("LITESTREAM")
@@ -45,8 +46,8 @@ func withLitestream(t *testing.T, server *s3Server, db, prefix string) *litestre
 	return l
 }
 
-// replicate runs Litestream's daemon while during does its work, and lets it finish its last
-// sync.
+// replicate runs Litestream's daemon during a function, lets it finish its last sync, and returns
+// its log.
 func (l *litestream) replicate(during func()) string {
 	l.t.Helper()
 	cmd := exec.Command(l.program, "replicate", "-config", l.config)
@@ -64,7 +65,7 @@ func (l *litestream) replicate(during func()) string {
 	return string(text)
 }
 
-// wantBoth demands that both programs restore what the source has now.
+// wantBoth returns an error unless both programs restore what the source has now.
 func (l *litestream) wantBoth(server *s3Server, db, prefix string) error {
 	want := contents(l.t, db)
 	out := filepath.Join(l.t.TempDir(), "theirs.db")
@@ -83,7 +84,7 @@ func (l *litestream) wantBoth(server *s3Server, db, prefix string) error {
 	return nil
 }
 
-// Litestream continues where sqlwatch ended, and sqlwatch after it.
+// Litestream continues the history that sqlwatch began, and sqlwatch then continues Litestream's.
 func TestS3LitestreamContinuesOurs(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/app"
@@ -107,8 +108,8 @@ func TestS3LitestreamContinuesOurs(t *testing.T) {
 	must(t, l.wantBoth(server, db, prefix))
 }
 
-// C5: a prefix of Litestream is refused with instructions; with --adopt its history continues,
-// and all of it can be restored.
+// C5: sqlwatch refuses a prefix of Litestream and says what to do. With --adopt it continues
+// Litestream's history, and all of that can be restored.
 func TestS3AdoptsLitestreams_C5(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/app"
@@ -148,8 +149,8 @@ func TestS3AdoptsLitestreams_C5(t *testing.T) {
 	}
 }
 
-// Litestream begins to write to a prefix that sqlwatch uses: sqlwatch stops there and says
-// why; what it had stored can be restored.
+// Litestream begins to write to a prefix that sqlwatch uses: sqlwatch stops replicating there and
+// says why, and what it had stored can be restored.
 func TestS3LitestreamBesideUs_C4(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/app"
@@ -179,9 +180,10 @@ func TestS3LitestreamBesideUs_C4(t *testing.T) {
 	}
 }
 
-// Both replicate one database, each to a prefix of its own, and restart the WAL under each
-// other. The application notices nothing, doctor says what is wrong, our replica holds what
-// the database does, and doubt costs comparisons, not a storm of snapshots.
+// sqlwatch and Litestream replicate the same database, each to a prefix of its own, and restart
+// the WAL under each other. The application notices nothing, doctor says what is wrong, our
+// replica holds what the database does, and a discontinuity costs a comparison, not a new
+// snapshot.
 func TestS3LitestreamOnOneDatabase_C4(t *testing.T) {
 	t.Parallel()
 	const prefix = "v1/ours"
@@ -201,8 +203,8 @@ func TestS3LitestreamOnOneDatabase_C4(t *testing.T) {
 				return err
 			}
 			path, _ := restoreS3(t, s3URL(server.url(), prefix))
-			// Litestream writes a row of its own every second: the application's rows are
-			// counted.
+			// Litestream writes a row of its own every second, so only the application's rows are
+			// compared.
 			rows := func(db string) string { return output(t, "sqlite3", db, ".sha3sum t", "PRAGMA integrity_check") }
 			if got, want := rows(path), rows(db); got != want {
 				return fmt.Errorf("restored %s, want %s", got, want)
@@ -212,7 +214,7 @@ func TestS3LitestreamOnOneDatabase_C4(t *testing.T) {
 	})
 	snapshots := 0
 	for _, key := range server.objects(prefix) {
-		if strings.Contains(key, "/0009/") && strings.HasSuffix(key, ".ltx") { // not the list of its pages
+		if strings.Contains(key, "/0009/") && strings.HasSuffix(key, ".ltx") { // not the list of page checksums beside it
 			snapshots++
 		}
 	}

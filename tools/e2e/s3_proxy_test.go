@@ -14,8 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// chaos returns a decision that breaks a share of all requests, chosen by the seed, but never
-// the same request twice in a row: a retry gets through.
+// chaos returns a function for Proxy.Break that breaks a share of all requests, chosen by the
+// seed, but never the same request twice in a row: a retry gets through.
 func chaos(seed uint64, share float64, faults ...s3test.Fault) func(*http.Request, int) s3test.Fault {
 	rng, last := rand.New(rand.NewPCG(seed, 7)), map[string]bool{}
 	return func(r *http.Request, _ int) s3test.Fault {
@@ -41,8 +41,8 @@ func total[K comparable](counts map[K]int) (n int) {
 	return n
 }
 
-// putSubresource sends one signed request (AWS Signature Version 4) for something that
-// sqlwatch never does itself: setting a bucket's policy.
+// putSubresource sends one signed request (AWS Signature Version 4) for something that sqlwatch
+// itself never does: setting a bucket's policy.
 func (s *s3Server) putSubresource(bucket, subresource, body string) error {
 	now := time.Now().UTC()
 	day, stamp, host := now.Format("20060102"), now.Format("20060102T150405Z"), "127.0.0.1:"+s.port

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// What every S3 server of these tests accepts. The secrets are canaries: no output of sqlwatch
-// may ever contain one (I14).
+// The bucket and keys that every S3 server of these tests accepts. The secrets are canaries: no
+// output of sqlwatch may ever contain one (I14).
 const (
 	s3Bucket       = "replicas"
 	s3KeyID        = "e2e-key-id"
@@ -31,8 +31,8 @@ const (
 	s3StartupLimit = 30 * time.Second
 )
 
-// versitygw is the S3 server, built from the module of test tools into Go's own cache: linking
-// it for every run would take longer than the tests.
+// versitygw returns the path of the S3 server, built from the module of test tools into Go's
+// build cache: linking it for every run would take longer than the tests.
 var versitygw = sync.OnceValues(func() (string, error) {
 	cmd := exec.Command("go", "tool", "-n", "versitygw")
 	cmd.Dir, cmd.Stderr = "..", os.Stderr
@@ -134,7 +134,7 @@ func (s *s3Server) objects(prefix string) []string {
 	return keys
 }
 
-// s3Replica is a replica block; attributes given later replace nothing, they are added.
+// s3Replica returns a replica block with further attributes.
 func s3Replica(endpoint, prefix, attributes string) string {
 	return s3ReplicaWith(endpoint, s3Bucket, prefix, s3KeyID, s3Secret, attributes)
 }
@@ -155,7 +155,7 @@ func s3ReplicaWith(endpoint, bucket, prefix, keyID, secret, attributes string) s
 `, bucket, prefix, endpoint, keyID, secret, attributes)
 }
 
-// replicated is a database block and the replica it goes to.
+// replicated returns a database block, and the block of the replica that it goes to.
 func replicated(db, replica string) string {
 	return fmt.Sprintf("database \"app\" {\n  path         = %q\n  replicate_to = [replica.s3.r]\n}\n%s", db, replica)
 }
@@ -189,7 +189,7 @@ func sqlwatch(t *testing.T, keyID, secret string, args ...string) answer {
 	return a
 }
 
-// noCanary demands that no secret is in anything that sqlwatch showed.
+// noCanary checks that no secret is in what sqlwatch showed.
 func noCanary(t *testing.T, where, text string) {
 	t.Helper()
 	if i := strings.Index(text, canary); i >= 0 {
@@ -197,7 +197,8 @@ func noCanary(t *testing.T, where, text string) {
 	}
 }
 
-// watchS3 starts a daemon and checks everything it shows when the test ends.
+// watchS3 starts a daemon and, when the test ends, checks that nothing it shows contains a
+// secret.
 func watchS3(t *testing.T, body string) *daemon {
 	t.Helper()
 	return watchS3As(t, []string{binary}, body)
@@ -224,7 +225,7 @@ func watchS3At(t *testing.T, host string, program []string, body string) *daemon
 	return d
 }
 
-// contents is a hash over schema and rows, by the system's sqlite3.
+// contents returns a hash over schema and rows, and the integrity check, by the system's sqlite3.
 func contents(t *testing.T, db string) string {
 	t.Helper()
 	return strings.TrimSpace(output(t, "sqlite3", db, ".sha3sum --schema")) + " " +

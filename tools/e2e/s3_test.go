@@ -61,7 +61,7 @@ func commits(t *testing.T, db string, seconds, rate float64) {
 	}
 }
 
-// must fails the test.
+// must ends the test if err is not nil.
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -69,8 +69,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// An unmodified writer's database comes back from S3: the newest state, that of a
-// moment and that of a TXID.
+// The database of an unmodified writer is restored from S3: the newest state, that of a moment
+// and that of a TXID.
 func TestS3ReplicatesAndRestores(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)
@@ -117,9 +117,9 @@ func TestS3ReplicatesAndRestores(t *testing.T) {
 	}
 }
 
-// Two daemons with state directories of their own on one prefix: of different databases (C2),
-// and of a copied one (C3). One of them waits or stops and says why; what each had stored
-// before can be restored.
+// Two daemons with state directories of their own replicate to one prefix: different databases
+// (C2), or a database and its copy (C3). One of them waits or stops and says why; what the first
+// had stored before can be restored.
 func TestS3TwoWriters(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{"C2", "C3"} {
@@ -156,8 +156,8 @@ func TestS3TwoWriters(t *testing.T) {
 	}
 }
 
-// whoStops lets both write until the status of one says that there is another writer, and what
-// to do.
+// whoStops lets both write until the log of one says that there is another writer, and what to
+// do.
 func whoStops(t *testing.T, one, two *daemon, dbOne, dbTwo string) (stopped, goes *daemon) {
 	t.Helper()
 	eventually(t, 120*time.Second, "one of two writers stops", func() error {
@@ -189,8 +189,8 @@ func lastMatch(text, word string) string {
 	return found
 }
 
-// The server is away at the start and in the middle: the application notices nothing, its
-// commits wait in a spool, and seconds after the server is back everything is there (S2, I13).
+// The server is down at the start and again later: the application notices nothing, its commits
+// wait in a spool, and seconds after the server is back the replica has everything (S2, I13).
 func TestS3Outage_S2(t *testing.T) {
 	t.Parallel()
 	server := startS3(t)

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Applications that come and go, and operators who work on the files in between.
+// The tests below are about applications that come and go, and operators who work on the files in
+// between.
 
 // lived is a database with a directory replica, and the daemon that watches it.
 type lived struct {
@@ -54,7 +55,7 @@ db = connect(); db.execute("PRAGMA journal_mode=WAL")
 `+program, l.db)
 }
 
-// replica returns what query says of a restored copy.
+// replica returns what a query prints on a restored copy.
 func (l *lived) replica(query string) string {
 	l.t.Helper()
 	restored := filepath.Join(l.t.TempDir(), "restored.db")
@@ -78,9 +79,9 @@ func (l *lived) comparisons() (n float64) {
 	return n
 }
 
-// An application that opens, commits and closes for each request, fifty times a second and
-// slowly: no comparison, nothing missed. After it has left for good there are no side files,
-// and the next start knows that it has everything.
+// An application opens, commits and closes for each request, fifty times a second and then
+// slowly: nothing is missed, without a comparison. After its last close there are no side files,
+// and the next start of sqlwatch needs no comparison either.
 func TestOpenCommitClose(t *testing.T) {
 	t.Parallel()
 	l := newLived(t)
@@ -116,8 +117,8 @@ for i in range(%d):
 	}
 }
 
-// Whoever stops an application, puts a copy in place a second later and starts the application
-// another second later finds that copy, and so does the replica.
+// An operator stops an application, puts a copy in place a second later, and starts the
+// application another second later: the application finds that copy, and so does the replica.
 func TestCopyPutInPlace_D4(t *testing.T) {
 	for how, command := range map[string][]string{
 		"mv":      {"mv"},
@@ -140,7 +141,7 @@ db.close()`, 50+i*150))
 				output(t, "sqlite3", backup, fmt.Sprintf("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "+
 					"INSERT INTO t SELECT NULL, 'backup' FROM n", 20+i))
 				want := fmt.Sprintf("ok|%d|backup", 21+i)
-				time.Sleep(time.Second) // the time that an operator takes; no test condition
+				time.Sleep(time.Second) // the time that an operator takes; the test waits for nothing here
 				output(t, command[0], append(command[1:], backup, l.db)...)
 				time.Sleep(time.Second)
 				got := l.life(`
@@ -160,8 +161,8 @@ db.close()`)
 	}
 }
 
-// The side files are removed under an application with one connection that ends a moment
-// later, as `rm app.db-*; systemctl restart app` does. Without sqlwatch it loses nothing.
+// The side files are removed under an application with one connection, which ends a moment later,
+// as with `rm app.db-*; systemctl restart app`. It loses nothing, as without sqlwatch.
 func TestSideFilesRemovedThenClosed(t *testing.T) {
 	t.Parallel()
 	l := newLived(t)
@@ -188,8 +189,9 @@ db.close()`, float64(pause)/1000))
 	}
 }
 
-// A single connection without a timeout that reads and then writes in a deferred transaction
-// meets no lock when it is alone; nor does it beside a replica and a policy that truncates.
+// A single connection without a busy timeout that reads and then writes in a deferred transaction
+// meets no lock when it is alone. Neither does it beside a replica and a policy that truncates
+// the WAL.
 func TestDeferredIsNeverBusy_D81(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -219,6 +221,6 @@ print(len(errors), errors[:3], "in many" if n > 100 else n, end="")`)
 	}
 	text, err := get(l.daemon.url + "/metrics?name[]=sqlwatch_checkpoints_total")
 	if err != nil || !strings.Contains(text, `sqlwatch_checkpoints_total{db="app",mode="truncate"}`) {
-		t.Errorf("the policy looked at nothing meanwhile: %v\n%s", err, text)
+		t.Errorf("the policy made no checkpoint meanwhile: %v\n%s", err, text)
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// scenes are the scenes by the condition that each causes.
+// scenes holds the scene that causes each condition.
 var scenes = map[string]scene{
 	"daemon_down":               {how: "SIGTERM"},
 	"reload_failed":             {how: "a mistake in the configuration, then `sqlwatch reload`"},
@@ -308,25 +308,25 @@ def work():
 		}},
 }
 
-// plain is a database without any condition.
+// plain prepares a database without any condition.
 func plain(f *fleet, db *member) { makeWAL(f.t, db.path) }
 
-// toFile is one that is replicated to a directory.
+// toFile prepares a database that is replicated to a directory.
 func toFile(f *fleet, db *member) { plain(f, db); f.toFile(db) }
 
-// toStore is one that is replicated to the fleet's store.
+// toStore prepares a database that is replicated to the fleet's store.
 func toStore(f *fleet, db *member) {
 	plain(f, db)
 	f.toS3(db, f.store.URL, s3Bucket, s3Secret)
 }
 
-// large gives a member megabytes that do not compress.
+// large adds megabytes of data that does not compress to a member's database.
 func large(f *fleet, db *member, megabytes int) {
 	output(f.t, "sqlite3", db.path, fmt.Sprintf("WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "+
 		"INSERT INTO t SELECT NULL, randomblob(1000000) FROM n; PRAGMA wal_checkpoint(TRUNCATE)", megabytes))
 }
 
-// with has a member's replica do something at an interval.
+// with makes a member's replica do something, such as verify, at an interval.
 func (m *member) with(what, every string) {
 	m.more = strings.TrimSuffix(m.more, "}\n") + fmt.Sprintf("  %s {\n    every = %q\n  }\n}\n", what, every)
 }
@@ -356,15 +356,15 @@ func (f *fleet) add(id string) *member {
 	return m
 }
 
-// panics plants faults in the daemon.
+// panics plants a panic in the daemon.
 func (f *fleet) panics(where string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.planted = append(f.planted, where)
 }
 
-// together does something for members side by side: most of each is waiting. Where it fails for
-// one, the test has failed and the others go on.
+// together calls a function of each member's scene, several at a time, because most of each is
+// waiting. If it fails for one, the others finish before the test ends.
 func (f *fleet) together(members []*member, of func(*scene) func(*fleet, *member)) {
 	f.t.Helper()
 	var doing sync.WaitGroup
@@ -394,7 +394,8 @@ func blocks(members []*member) string {
 	return text.String()
 }
 
-// earlier is the life of the daemon 60 hours ago, for the members that had one.
+// earlier runs the daemon with a clock that is 60 hours behind, for the members that need an
+// earlier run.
 func (f *fleet) earlier() {
 	f.t.Helper()
 	members := slices.DeleteFunc(slices.Clone(f.members), func(m *member) bool { return scenes[m.name].before == nil })
@@ -430,7 +431,7 @@ func (f *fleet) toFile(db *member) {
 	db.more = fmt.Sprintf("replica \"file\" %q {\n  dir = %q\n}\n", db.name, f.replicaDir(db))
 }
 
-// toS3 replicates a member to a prefix of its name.
+// toS3 replicates a member to a prefix with its name.
 func (f *fleet) toS3(db *member, endpoint, bucket, secret string) {
 	db.lines = fmt.Sprintf("  replicate_to = [replica.s3.%s]\n", db.name)
 	db.more = named(s3ReplicaWith(endpoint, bucket, db.name, s3KeyID, secret, ""), db.name)
@@ -438,8 +439,8 @@ func (f *fleet) toS3(db *member, endpoint, bucket, secret string) {
 
 func named(block, name string) string { return strings.Replace(block, `"r"`, `"`+name+`"`, 1) }
 
-// app runs an application on a database until the test ends. Its preparation is done when app
-// returns; work() goes on.
+// app runs an application on a database until the test ends. When app returns, the program has
+// run to its end, and only the function work that it may have defined goes on.
 func (f *fleet) app(db, program string) {
 	f.t.Helper()
 	cmd := exec.Command("/usr/bin/python3", "-c", `
@@ -464,7 +465,8 @@ sys.stdin.read()`, db)
 	}
 }
 
-// meddle has a process change a file again and again: whoever opens the database repairs it.
+// meddle starts a process that changes a file again and again, because whoever opens the database
+// repairs it.
 func (f *fleet) meddle(file, program string) {
 	f.t.Helper()
 	cmd := exec.Command("/usr/bin/python3", "-c", "import os, sys, time\nfd = os.open(sys.argv[1], os.O_RDWR)\n"+
@@ -473,7 +475,7 @@ func (f *fleet) meddle(file, program string) {
 	f.t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 }
 
-// write has an application commit a few times a second from now on.
+// write starts an application that commits a few times a second.
 func (f *fleet) write(db *member) {
 	f.app(db.path, `
 def work():
@@ -487,7 +489,7 @@ func (f *fleet) caughtUp(db *member) {
 	f.post("/v1/sync?db=" + db.name)
 }
 
-// spool has megabytes of a member wait for the store.
+// spool makes megabytes of a member's commits wait for the store.
 func (f *fleet) spool(db *member, megabytes int) {
 	f.t.Helper()
 	f.caughtUp(db)
@@ -512,7 +514,7 @@ func (f *fleet) another(db *member, path string, more ...string) *daemon {
 	return d
 }
 
-// hang mounts a file system over a directory whose server never answers.
+// hang mounts a file system whose server never answers over a directory.
 func hang(t *testing.T, dir string) {
 	t.Helper()
 	device, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
@@ -557,7 +559,7 @@ func copyFile(t *testing.T, from, to string) {
 	must(t, os.WriteFile(to, data, 0o600))
 }
 
-// damage changes a byte in the middle of each snapshot of a directory replica.
+// damage changes a byte in the middle of each LTX file of a directory replica.
 func damage(t *testing.T, dir string) {
 	t.Helper()
 	corrupt := 0
@@ -574,7 +576,7 @@ func damage(t *testing.T, dir string) {
 	}
 }
 
-// damageFile changes a byte in the middle.
+// damageFile changes a byte in the middle of a file.
 func damageFile(t *testing.T, name string) {
 	t.Helper()
 	data, err := os.ReadFile(name)
@@ -601,7 +603,7 @@ func newFaultyStore(t *testing.T) *faultyStore {
 	return s
 }
 
-// of returns what goes wrong with requests below a prefix.
+// of returns the faults of the prefix in a request's URL.
 func (s *faultyStore) of(r *http.Request) func(*http.Request) s3test.Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -619,12 +621,12 @@ func (s *faultyStore) when(prefix string, fault func(*http.Request) s3test.Fault
 	s.faults[prefix] = fault
 }
 
-// breaks has every request below a prefix go wrong.
+// breaks makes every request below a prefix meet a fault.
 func (s *faultyStore) breaks(prefix string, fault s3test.Fault) {
 	s.when(prefix, func(*http.Request) s3test.Fault { return fault })
 }
 
-// refuses has the store refuse objects of a prefix whose key contains a part.
+// refuses makes the store refuse to store objects of a prefix whose key contains a part.
 func (s *faultyStore) refuses(prefix, part string, fault s3test.Fault) {
 	s.when(prefix, func(r *http.Request) s3test.Fault {
 		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, part) {

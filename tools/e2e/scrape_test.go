@@ -21,7 +21,7 @@ type daemon struct {
 	url, dir, config string
 }
 
-// startDaemon runs sqlwatch on a configuration whose server block it writes itself.
+// startDaemon runs sqlwatch with this configuration, to which it adds the server block.
 func startDaemon(t *testing.T, body string) *daemon {
 	t.Helper()
 	return startDaemonAs(t, []string{binary}, body)
@@ -65,7 +65,7 @@ type writerReport struct {
 	LongestSeconds float64 `json:"longest_seconds"`
 }
 
-// runWriter runs the unmodified application to its end and demands that it had no error.
+// runWriter runs the unmodified application to its end and checks that it had no error.
 func runWriter(t *testing.T, db string, seconds, rate float64) writerReport {
 	t.Helper()
 	var r writerReport
@@ -187,7 +187,7 @@ func value(prometheus, name string) (float64, error) {
 	return v, nil
 }
 
-// The status page as a browser shows it.
+// A browser shows the status page, and only sqlite_database_info names a path.
 func TestStatusPageInABrowser(t *testing.T) {
 	t.Parallel()
 	db := filepath.Join(t.TempDir(), "app.db")
@@ -212,8 +212,8 @@ func TestStatusPageInABrowser(t *testing.T) {
 	}
 }
 
-// Who was refused a lock is on the page and in its data, for the person who looks; no metric
-// names a process, and nothing of ours a secret.
+// The API names the process that was refused a lock, for the person who looks there. No metric
+// names a process, and no page shows a secret.
 func TestMetricsNameNoProcess(t *testing.T) {
 	dir := t.TempDir()
 	db := filepath.Join(dir, "app.db")
@@ -239,7 +239,7 @@ notifier "webhook" "ops" { url = "https://hooks.example.org/%s" }`, db, canary))
 		t.Fatal(err)
 	}
 	if strings.Contains(page, `sqlwatch_scrape_collector_success{collector="busy"} 0`) {
-		t.Skip("the kernel does not tell about locks here")
+		t.Skip("the kernel does not report refused locks here")
 	}
 	holder := start(t, "python3", "-c", `
 import sqlite3, sys, time

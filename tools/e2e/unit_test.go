@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// systemd's own judgement of the shipped units: an exposure of at most 1.2 of 10.
+// systemd-analyze rates the exposure of the shipped units at 1.2 of 10 at most.
 func TestUnitExposure_X10(t *testing.T) {
 	t.Parallel()
 	for _, unit := range []string{"sqlwatch.service", "sqlwatch@.service"} {
@@ -23,7 +23,7 @@ func TestUnitExposure_X10(t *testing.T) {
 	}
 }
 
-// settings are a unit's assignments, the last of each name.
+// settings returns a unit's assignments, the last of each name.
 func settings(t *testing.T, unit string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile("../../packaging/" + unit)
@@ -39,9 +39,8 @@ func settings(t *testing.T, unit string) map[string]string {
 	return found
 }
 
-// What the units promise beside their hardening: no core files, a watchdog, a reload that
-// reports errors, Go's memory limit below the group's, and permission to write what they
-// write.
+// Besides hardening, the units have no core files, a watchdog, a reload that reports errors, a
+// memory limit for Go below the cgroup's, and permission to write where sqlwatch writes.
 func TestUnitSettings_X9(t *testing.T) {
 	t.Parallel()
 	for unit, runtime := range map[string]string{
