@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// flatOut is an unmodified writer that commits as fast as it can. It prints what its own clock
-// measured: how many commits, and how long the slow ones took.
+// flatOut is an unmodified writer that commits as fast as it can. It prints what it measured by
+// its own clock: how many commits, and how long the slow ones took.
 const flatOut = `
 import sqlite3, sys, time, json
 path, seconds = sys.argv[1], float(sys.argv[2])
@@ -35,22 +35,22 @@ print(json.dumps({"commits": len(took) - errors, "seconds": last - begin, "error
 sys.stdin.read()
 `
 
-// lap is what one run of that writer measured.
+// lap is what one run of the flatOut writer measured.
 type lap struct {
 	Commits, Seconds, Errors, P99, Longest float64
 	wal                                    float64 // the largest size of the WAL, in bytes
-	under                                  float64 // share of its time in which what it is measured beside was under way
+	under                                  float64 // share of the time in which the snapshot was under way
 }
 
 func (l lap) speed() float64 { return l.Commits / l.Seconds }
 
-// company is what a writer is measured beside.
+// company is what a writer is measured beside: sqlwatch with a kind of replica.
 type company struct {
 	name    string
-	kind    string              // of the replica
-	replica func(*stage) string // of the configuration
-	uploads string              // of the configuration
-	size    int                 // MB of the database at first, which do not compress
+	kind    string              // kind of the replica
+	replica func(*stage) string // its block in the configuration
+	uploads string              // block in the configuration
+	size    int                 // megabytes in the database at first, which do not compress
 	first   bool                // the writer runs while the database is captured for the first time
 }
 
@@ -70,8 +70,8 @@ func companies(o options) []company {
 	}
 }
 
-// beside measures a writer at full speed, alone and beside each company in turn: a ratio
-// compares the same machine a moment before and after.
+// beside measures a writer at full speed beside each company, and alone before and after: each
+// ratio compares runs of the same machine a moment apart.
 func beside(st *stage) ([]figure, error) {
 	var figures []figure
 	for i, c := range companies(st.o) {
@@ -118,7 +118,7 @@ func median(values []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// lap runs the writer once on a database of its own.
+// lap runs the writer once on a new database.
 func (st *stage) lap(c company, accompanied bool) (l lap, err error) {
 	if err := os.MkdirAll(st.dir, 0o700); err != nil {
 		return l, err
@@ -171,7 +171,7 @@ func (st *stage) lap(c company, accompanied bool) (l lap, err error) {
 	}
 }
 
-// fill makes a database of so many MB that do not compress, with nobody connected.
+// fill creates a database of this many megabytes that do not compress, with nobody connected.
 func fill(db string, size int) error {
 	_, err := sqlite(db, fmt.Sprintf("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; CREATE TABLE big(body BLOB); "+
 		"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<=%d) INSERT INTO big SELECT "+

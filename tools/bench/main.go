@@ -25,15 +25,15 @@ import (
 	"time"
 )
 
-// scene is one comparison. It is run for each program with a new prefix and new databases, and
-// returns what it measured.
+// scene is one comparison. It is run once for each program, with a new prefix and new databases,
+// and returns what it measured.
 type scene struct {
 	name, what string
 	run        func(*stage) ([]figure, error)
 	alone      bool // sqlwatch only
 }
 
-// scenes are all of them, in their order.
+// scenes are all scenes in their order.
 var scenes = []scene{
 	{name: "load", what: "200 commits a second for 20 s, sync every 1 s", run: underLoad},
 	{name: "slow", what: "20 commits a second for 60 s, sync every 30 s", run: syncedSeldom},
@@ -46,7 +46,7 @@ var scenes = []scene{
 	{name: "beside", what: "a writer at full speed, alone and beside replication by turns", run: beside, alone: true},
 }
 
-// figure is one number of one program. Less is better in all of them except speeds.
+// figure is one number measured of one program. Less is better, except for speeds.
 type figure struct {
 	What  string  `json:"what"`
 	Value float64 `json:"value"`
@@ -63,10 +63,10 @@ type row struct {
 	Ratio      *float64 `json:"ratio"` // sqlwatch / Litestream
 }
 
-// report is what is printed.
+// report is what bench prints.
 type report struct {
 	Began      time.Time `json:"began"`
-	Load       string    `json:"load_before_and_after"` // of the machine: the figures mean less if others use it
+	Load       string    `json:"load_before_and_after"` // of the machine: if others use it, the figures mean less
 	Litestream string    `json:"litestream"`
 	Skipped    []string  `json:"skipped,omitempty"`
 	Rows       []row     `json:"rows"`
@@ -152,7 +152,7 @@ func run(o options, stdout, progress io.Writer) (err error) {
 	return r.print(stdout, o.asJSON)
 }
 
-// perform runs one scene of one program on a stage of its own.
+// perform runs one scene with one program, on a stage of its own.
 func perform(o options, sc scene, p program, server *server) ([]figure, error) {
 	dir := filepath.Join(o.dir, sc.name+"-"+p.name())
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -183,7 +183,7 @@ func chosen(names string) ([]scene, error) {
 	return out, nil
 }
 
-// add enters the figures of one program.
+// add adds the figures of one program to the rows.
 func (r *report) add(scene string, column int, figures []figure) {
 	for _, f := range figures {
 		i := slices.IndexFunc(r.Rows, func(x row) bool { return x.Scene == scene && x.What == f.What })

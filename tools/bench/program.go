@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// program is one of the two that are compared.
+// program is one of the two programs that are compared.
 type program interface {
 	name() string
-	// daemon is the command that replicates databases, each to a prefix of its own; sqlwatch
+	// daemon returns the command that replicates databases, each to a prefix of its own; sqlwatch
 	// also listens on an address.
 	daemon(st *stage, databases []string, syncEvery time.Duration) (*exec.Cmd, error)
-	// restore is the command that restores one database to out.
+	// restore returns the command that restores one database to out.
 	restore(st *stage, database, out string) *exec.Cmd
 }
 
-// sqlwatch is the program of this tree.
+// sqlwatch is the program built from this tree, or the one that -sqlwatch names.
 type sqlwatch struct{ path string }
 
 func newSqlwatch(o options) (*sqlwatch, error) {
@@ -50,7 +50,8 @@ func (s *sqlwatch) daemon(st *stage, databases []string, syncEvery time.Duration
 	return s.configured(st, databases, "s3", st.s3Replica(syncEvery))
 }
 
-// configured is the daemon with a replica of that kind, which the other arguments describe.
+// configured returns the command of the daemon, with a replica of this kind, which rest
+// describes.
 func (s *sqlwatch) configured(st *stage, databases []string, kind, rest string) (*exec.Cmd, error) {
 	var err error
 	if st.listen, err = freeAddress(); err != nil {
@@ -89,7 +90,7 @@ func (s *sqlwatch) restore(st *stage, database, out string) *exec.Cmd {
 			st.proxy.url))
 }
 
-// litestream is the program of that name, version 0.5.
+// litestream is the program Litestream, version 0.5.
 type litestream struct{ path, version string }
 
 func findLitestream() (*litestream, error) {
@@ -141,14 +142,14 @@ func (l *litestream) restore(st *stage, database, out string) *exec.Cmd {
 	return exec.Command(l.path, "restore", "-config", filepath.Join(st.dir, "litestream.yml"), "-o", out, database)
 }
 
-// environment has the credentials but no certificates of its own: Litestream 0.5.18 refuses to
-// restore if AWS_CA_BUNDLE is set, and the server speaks HTTP.
+// environment returns an environment with the credentials but without AWS_CA_BUNDLE: Litestream
+// 0.5.18 refuses to restore if it is set, and the server speaks HTTP.
 func environment() []string {
 	rest := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "AWS_") })
 	return append(rest, "AWS_ACCESS_KEY_ID="+accessKey, "AWS_SECRET_ACCESS_KEY="+secretKey)
 }
 
-// nameOf returns a database's name: that of its file.
+// nameOf returns a database's name: its file's name without .db.
 func nameOf(db string) string { return strings.TrimSuffix(filepath.Base(db), ".db") }
 
 // write puts text into a new scratch file.
@@ -167,9 +168,9 @@ type stage struct {
 	dir, prefix string
 	program     program
 	proxy       *proxy
-	uplink      string // the address that the daemon uses instead, if any
-	objects     string // where the server keeps them
-	listen      string // address of sqlwatch's pages
+	uplink      string // the address of the store that the daemon uses instead of the proxy's, if any
+	objects     string // directory in which the server keeps its objects
+	listen      string // address at which sqlwatch serves its pages
 	running     []*exec.Cmd
 }
 
@@ -215,7 +216,7 @@ func (st *stage) restore(database string) (out string, took time.Duration, err e
 	return out, time.Since(began), err
 }
 
-// end ends a command and waits for it.
+// end signals a command and waits for its end.
 func (st *stage) end(cmd *exec.Cmd, sig syscall.Signal) {
 	if cmd.ProcessState != nil {
 		return
@@ -264,7 +265,7 @@ func usageOf(cmd *exec.Cmd) (u usage, err error) {
 		key, value, _ := strings.Cut(line, ":")
 		var n float64
 		if _, err := fmt.Sscan(value, &n); err != nil {
-			continue // a line of words
+			continue // not a number
 		}
 		switch key {
 		case "VmRSS":

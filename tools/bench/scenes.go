@@ -57,7 +57,7 @@ type writer struct {
 	commits chan commit // closed at the application's end
 }
 
-// commit is one that returned to the application.
+// commit is a commit that has returned to the application.
 type commit struct {
 	id int64
 	at time.Time
@@ -113,8 +113,8 @@ func sqlite(db, query string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// load runs the application beside the daemon and returns what the daemon and its requests
-// cost from the first commit to the end of the last sync.
+// load runs the application beside the daemon, and returns what the daemon used and requested
+// from its start to the end of the last sync.
 func (st *stage) load(seconds, rate float64, syncEvery time.Duration) (usage, traffic, error) {
 	var none usage
 	db := filepath.Join(st.dir, "app.db")
@@ -128,7 +128,7 @@ func (st *stage) load(seconds, rate float64, syncEvery time.Duration) (usage, tr
 		return none, traffic{}, err
 	}
 	w.last(int64(seconds * rate))
-	// No request for longer than the pause between two syncs: the last sync is over.
+	// If no request has come for longer than the pause between two syncs, the last sync is over.
 	st.settled(syncEvery+2*time.Second, syncEvery+30*time.Second)
 	u, err := usageOf(daemon)
 	if err != nil {
@@ -137,15 +137,15 @@ func (st *stage) load(seconds, rate float64, syncEvery time.Duration) (usage, tr
 	return u, st.proxy.traffic(), st.same(db)
 }
 
-// settled waits until no request has come for a while. A program that is never quiet is
-// measured after the limit, as it is.
+// settled waits until no request has come for a while. If a program is never quiet, settled
+// returns after the limit.
 func (st *stage) settled(quiet, limit time.Duration) {
 	for deadline := time.Now().Add(limit); st.proxy.quiet() < quiet && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
-// same checks that a restored database has every row.
+// same restores a database and checks that it has every row.
 func (st *stage) same(db string) error {
 	const sum = "SELECT count(*), sum(length(body)), max(id) FROM t"
 	want, err := sqlite(db, sum)
@@ -225,13 +225,13 @@ func lossOnKill(st *stage) ([]figure, error) {
 		{"longest", losses[rounds-1], "s"}}, nil
 }
 
-// hold creates n databases, which a process keeps open, idle.
+// hold creates n databases, which processes keep open and idle.
 func (st *stage) hold(n int) ([]string, error) {
 	var databases []string
 	for i := range n {
 		databases = append(databases, filepath.Join(st.dir, fmt.Sprintf("db%04d.db", i)))
 	}
-	const each = 250 // few enough for a process's descriptors
+	const each = 250 // few enough for one process's descriptors
 	for part := range slices.Chunk(databases, each) {
 		_, stdout, err := st.python(openAll, part...)
 		if err != nil {
@@ -244,7 +244,7 @@ func (st *stage) hold(n int) ([]string, error) {
 	return databases, nil
 }
 
-// watchIdle waits until a daemon is at rest and measures what it does from then on.
+// watchIdle waits until a daemon is at rest, and measures what it uses and requests from then on.
 func (st *stage) watchIdle(n int) (daemon *exec.Cmd, before, after usage, seen traffic, err error) {
 	databases, err := st.hold(n)
 	if err != nil {
@@ -253,7 +253,7 @@ func (st *stage) watchIdle(n int) (daemon *exec.Cmd, before, after usage, seen t
 	if daemon, err = st.replicate(databases, time.Second); err != nil {
 		return nil, before, after, seen, err
 	}
-	// The first uploads, then the first compactions, which follow half a minute later.
+	// Wait for the first uploads, then for the first compactions, which follow half a minute later.
 	atLeast := func() (bool, error) { return st.proxy.traffic().puts >= n, nil }
 	if err = within(4*time.Minute, "the first uploads of all databases", atLeast); err != nil {
 		return daemon, before, after, seen, err
@@ -277,8 +277,7 @@ func idle(st *stage) ([]figure, error) {
 	}, err
 }
 
-// thousand measures a daemon that is idle with many databases, and how long a scrape takes
-// then.
+// thousand measures a daemon with many idle databases, and how long a scrape takes then.
 func thousand(st *stage) ([]figure, error) {
 	daemon, before, after, seen, err := st.watchIdle(st.o.databases)
 	if err != nil {
@@ -309,7 +308,7 @@ func thousand(st *stage) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The cost of a scrape when nobody else needs the processors: what the daemon used
+	// The cost of a scrape, however busy the processors are: the CPU time that the daemon used
 	// meanwhile, less what it uses when idle.
 	resting := (after.cpu - before.cpu).Seconds() / st.o.idleFor.Seconds() * time.Since(began).Seconds()
 	perScrape := 1000 * ((scraped.cpu - unscraped.cpu).Seconds() - resting) / float64(len(scrapes))
@@ -335,8 +334,8 @@ func fetch(url string) (string, error) {
 	return string(body), err
 }
 
-// freshDatabase measures how much is uploaded of 200 MB that do not compress, and the time of
-// a restore against that of a plain copy.
+// freshDatabase measures how many bytes are uploaded for 200 MB that do not compress, and the
+// time of a restore relative to that of a plain copy.
 func freshDatabase(st *stage) ([]figure, error) {
 	const size = 200
 	db := filepath.Join(st.dir, "app.db")
@@ -346,7 +345,7 @@ func freshDatabase(st *stage) ([]figure, error) {
 	if _, err := sqlite(db, fill); err != nil {
 		return nil, err
 	}
-	w, err := st.write(db, 1, 5) // the application is present, and idle after a second
+	w, err := st.write(db, 1, 5) // the application stays connected, and is idle after a second
 	if err != nil {
 		return nil, err
 	}
@@ -392,7 +391,7 @@ func freshDatabase(st *stage) ([]figure, error) {
 	}, st.same(db)
 }
 
-// copyAndSync is what a restore is compared with: the same bytes, made durable.
+// copyAndSync copies the same bytes and makes them durable; a restore is compared with it.
 func copyAndSync(from, to string) (time.Duration, error) {
 	began := time.Now()
 	for _, args := range [][]string{{"cp", from, to}, {"sync", to}} {

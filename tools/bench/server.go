@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// What the server accepts.
+// The bucket and the key that the server accepts.
 const (
 	bucket    = "bench"
 	accessKey = "bench-key-id"
@@ -77,7 +77,7 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// within polls until check is true.
+// within polls until check returns true.
 func within(limit time.Duration, what string, check func() (bool, error)) error {
 	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
 		done, err := check()
@@ -144,7 +144,7 @@ func (p *proxy) count(r *http.Request) {
 	defer p.mu.Unlock()
 	p.last = time.Now()
 	p.seen.requests++
-	// What S3 bills as a write: PUT, and the POSTs of multipart uploads.
+	// S3 bills PUTs, and the POSTs of multipart uploads, as writes.
 	if r.Method == http.MethodPut || r.Method == http.MethodPost && !r.URL.Query().Has("delete") {
 		p.seen.puts++
 	}
@@ -163,7 +163,7 @@ func (p *proxy) quiet() time.Duration {
 	return time.Since(p.last)
 }
 
-// counted adds the bytes of a body to those of its proxy.
+// counted adds the bytes of a body to the traffic of its proxy.
 type counted struct {
 	io.ReadCloser
 	p *proxy

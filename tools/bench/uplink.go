@@ -13,14 +13,14 @@ import (
 
 const (
 	uplinkRate    = 7e6 / 8   // bytes a second: a line of 7 Mbit/s
-	uplinkCount   = 60        // databases
-	uplinkSize    = 3_000_000 // bytes of each, on average
-	uplinkCommits = 5         // per second, of the busy one
+	uplinkCount   = 60        // number of databases
+	uplinkSize    = 3_000_000 // bytes of each database, on average
+	uplinkCommits = 5         // per second, in the busy database
 )
 
-// line is a slow connection to a server: a TCP proxy that lets so many bytes a second pass to
-// it, shared by all connections in the order of their requests. The other direction is not
-// limited.
+// line is a slow connection to a server: a TCP proxy that lets uplinkRate bytes a second pass to
+// the server, shared by all connections in the order of their requests. The other direction is
+// not limited.
 type line struct {
 	url      string
 	listener net.Listener
@@ -28,12 +28,12 @@ type line struct {
 	mu      sync.Mutex
 	down    bool              // nothing gets through
 	open    map[net.Conn]bool // connections under way
-	free    time.Time         // when everything accepted so far is through
+	free    time.Time         // when everything accepted so far will be through
 	seen    carried
-	arrived map[int64]int // connections by second, in Unix time
+	arrived map[int64]int // number of connections by second, in Unix time
 }
 
-// carried is what a line did: its bytes, and how long there were none.
+// carried is what a line has carried: the bytes sent, and how long it was idle.
 type carried struct {
 	sent int64
 	idle time.Duration
@@ -65,7 +65,7 @@ func newLine(target string) (*line, error) {
 
 func (x *line) close() { x.listener.Close() }
 
-// carry serves one connection. Little is left unread on our side, as in a router.
+// carry serves one connection. Its receive buffer is small, as in a router.
 func (x *line) carry(from *net.TCPConn, target string) {
 	defer from.Close()
 	if !x.enter(from) {
@@ -98,7 +98,7 @@ func (x *line) carry(from *net.TCPConn, target string) {
 	}
 }
 
-// enter counts a connection, and refuses it while the line is down.
+// enter counts a connection, and returns false while the line is down.
 func (x *line) enter(conn net.Conn) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -127,8 +127,8 @@ func (x *line) fail(down bool) {
 	}
 }
 
-// busiest returns how many connections arrived in the busiest second since a time, and on
-// average per second.
+// busiest returns how many connections arrived since a time: in the busiest second, and per
+// second on average.
 func (x *line) busiest(since time.Time) (most, mean float64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -140,7 +140,7 @@ func (x *line) busiest(since time.Time) (most, mean float64) {
 	return most, mean / time.Since(since).Seconds()
 }
 
-// wait takes n bytes off the line.
+// wait waits until n more bytes are through.
 func (x *line) wait(n int) {
 	x.mu.Lock()
 	now := time.Now()
@@ -161,9 +161,9 @@ func (x *line) now() carried {
 	return x.seen
 }
 
-// uplink gives a daemon that follows a busy database 60 more at once, over a line of 7 Mbit/s.
-// The ideal time is that of their bytes on the line. Restores that do not use the line measure
-// how far the busy database is behind meanwhile.
+// uplink gives a daemon that replicates a busy database 60 more at once, over a line of 7 Mbit/s.
+// The ideal time is that of the databases' bytes on the line. Restores that do not use the line
+// measure how far the replica of the busy database is behind meanwhile.
 func uplink(st *stage) ([]figure, error) {
 	busy := filepath.Join(st.dir, "busy.db")
 	databases, size, err := st.ballast()
@@ -216,12 +216,12 @@ func uplink(st *stage) ([]figure, error) {
 	}, nil
 }
 
-// ballast creates the databases, under names that nobody watches yet, and returns their total
-// size.
+// ballast creates the 60 databases, under names that nobody watches yet, and returns their paths
+// and total size.
 func (st *stage) ballast() (databases []string, size int64, err error) {
 	for i := range uplinkCount {
 		db := filepath.Join(st.dir, fmt.Sprintf("db%02d.db", i))
-		rows := uplinkSize / 1_000_000 * (5 + i%11) // between half and one and a half of the average
+		rows := uplinkSize / 1_000_000 * (5 + i%11) // between half and one and a half times the average
 		fill := fmt.Sprintf("PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB); "+
 			"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) "+
 			"INSERT INTO t SELECT i, randomblob(100000) FROM n;", rows)
@@ -237,7 +237,7 @@ func (st *stage) ballast() (databases []string, size int64, err error) {
 	return databases, size, nil
 }
 
-// lags measures how far a database is behind until something is done, and sorts the results.
+// lags measures how far a replica is behind until done returns true, and sorts the results.
 func (st *stage) lags(
 	db string, w *writer, done func() (bool, error), limit time.Duration,
 ) (lags []float64, err error) {
@@ -259,7 +259,7 @@ func (st *stage) lags(
 	}
 }
 
-// haveBase names the databases that have a full copy on the server.
+// haveBase returns the databases that have a snapshot on the server.
 func (st *stage) haveBase() (map[string]bool, error) {
 	found, err := filepath.Glob(filepath.Join(st.objects, st.prefix, "*", "0009", "*.ltx"))
 	have := map[string]bool{}
@@ -297,8 +297,9 @@ func (st *stage) lag(db string, w *writer, made *[]commit) (float64, error) {
 	return 0, nil
 }
 
-// afterOutage has 200 databases that are written to while the server is away for ten minutes:
-// how often it is asked meanwhile, and how soon all are up to date once it is back.
+// afterOutage measures, while 200 databases are written to and the server is down for ten
+// minutes, how often the daemon connects to it meanwhile, and how soon all replicas are up to
+// date once it is back.
 func afterOutage(st *stage) ([]figure, error) {
 	const count, round = 200, 2 * time.Second
 	var databases []string
@@ -324,7 +325,7 @@ func afterOutage(st *stage) ([]figure, error) {
 	}
 	upToDate := func() (bool, error) {
 		n, err := st.behind(time.Now().Add(-5 * time.Second))
-		return err == nil && n == 0, nil // it may not answer yet
+		return err == nil && n == 0, nil // the daemon may not answer yet
 	}
 	if err := within(5*time.Minute, "all are up to date", upToDate); err != nil {
 		return nil, err
@@ -343,8 +344,8 @@ func afterOutage(st *stage) ([]figure, error) {
 	}
 	mended, sent := time.Now(), slow.now()
 	slow.fail(false)
-	// That what was committed during the outage is there is one condition. That at one moment
-	// none of 200 is late, on a busy machine, is another, and may take as long without an
+	// One condition is that the replicas have what was committed during the outage. Another is that
+	// at one moment none of the 200 is late, which on a busy machine may take as long without an
 	// outage.
 	stored := func() (bool, error) { n, err := st.behind(mended); return err == nil && n == 0, nil }
 	if err := within(10*time.Minute, "what was committed meanwhile is there", stored); err != nil {
@@ -366,7 +367,7 @@ func afterOutage(st *stage) ([]figure, error) {
 	}, nil
 }
 
-// writeAll writes to many databases in turn, to each once per round.
+// writeAll is an application that writes to many databases in turn, to each once per round.
 const writeAll = `
 import sqlite3, sys, time
 pause = float(sys.argv[1]) / len(sys.argv[2:])
@@ -386,8 +387,8 @@ while True:
 `
 
 // behind returns how many replicas lack what was committed before a moment, by the daemon's
-// metrics. It requests that metric alone, and not often: a page with all would cost more than
-// the replication.
+// metrics. It requests only that metric, and not often: a page with all metrics would cost more
+// than the replication.
 func (st *stage) behind(before time.Time) (int, error) {
 	time.Sleep(450 * time.Millisecond)
 	page, err := fetch("http://" + st.listen + "/metrics?name[]=sqlwatch_replica_caught_up_timestamp_seconds")

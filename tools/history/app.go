@@ -24,7 +24,7 @@ type application struct {
 	db      *sql.DB
 	at      state
 	rows    int64 // churn rows inserted so far: the next key
-	bound   int64 // of churn rows: above it, more are deleted than added
+	bound   int64 // number of churn rows above which more are deleted than added
 	readers sync.WaitGroup
 }
 
@@ -42,10 +42,11 @@ CREATE INDEX IF NOT EXISTS churn_crc ON churn(crc);`
 // keptLedger is how many rows of the ledger remain when old ones are archived.
 const keptLedger = 4000
 
-// runApplication works until it is killed, or told to stop by closing stdin. An error is
-// logged; it then opens the database again and continues.
+// runApplication works until it is killed, or told to stop by closing stdin. After an error,
+// which it logs, it opens the database again and continues.
 //
-// It may begin with a few commits, a checkpoint that empties the WAL, and a pause.
+// If opening is not 0 it begins with that many commits, a checkpoint that empties the WAL, one
+// more commit, and a pause.
 func runApplication(path, logPath string, l life, seed uint64, pause time.Duration, opening int,
 	stop <-chan struct{}) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -111,8 +112,8 @@ func (a *application) fail(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// open opens the database as an application does and continues the ledger from where the
-// database says it is.
+// open opens the database as an application does, and continues the ledger from the state that it
+// finds in the database.
 func (a *application) open() error {
 	db, err := a.life.open(a.path)
 	if err != nil {
@@ -151,9 +152,9 @@ func (a *application) ensureWAL() error {
 	return a.db.QueryRow("PRAGMA journal_mode=WAL").Scan(&mode)
 }
 
-// begin makes n commits, resets the WAL and commits once more, all in less time than a killed
-// sqlwatch needs to come back. If the wal-index was created just before, its counters now look
-// like those of an earlier life.
+// begin makes n commits, resets the WAL and commits once more, all before a killed sqlwatch is
+// back. If the wal-index was created just before, its counters then look like those of the time
+// before the kill.
 func (a *application) begin(n int) error {
 	for range n {
 		if err := a.transaction(1, false); err != nil {

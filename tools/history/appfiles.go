@@ -12,7 +12,7 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// What the application does to its file as a whole.
+// The functions below are what the application does to its file as a whole.
 
 // unsettling runs a statement that changes pages without changing the ledger.
 func (a *application) unsettling(q string, args ...any) error {
@@ -52,10 +52,10 @@ func (a *application) vacuum() error {
 	return err
 }
 
-// look reads every page inside one read transaction and logs their hash. Nobody else writes,
-// so this is the newest state, byte for byte. It uses a connection of its own, which sees what
-// is in the files, not in a cache. Then the application pauses, so that a batch is likely to
-// end here.
+// look reads every page inside one read transaction and logs a hash of them all. Nobody else
+// writes, so this is the newest state, byte for byte. It uses a connection of its own, if the
+// life permits, which sees what is in the files and not in a cache. Then the application pauses,
+// so that a batch is likely to end here.
 func (a *application) look() error {
 	if a.at.ID == 0 || a.life.driver != "sqlite3" {
 		return nil
@@ -122,11 +122,11 @@ func (a *application) longRead() error {
 	return nil
 }
 
-// replace puts a rewritten copy in the database's place, as a deployment or a restore does:
-// everything closed, the old side files removed, one rename. It waits for its own readers: a
-// connection to the old file would delete the new file's WAL when it closes. It gives up if
-// its WAL cannot be checkpointed first: if it were killed before the rename, it would itself
-// have lost commits.
+// replace puts a rewritten copy in the database's place, as a deployment or a restore does: with
+// everything closed and the old side files removed, by one rename. It waits for its own readers,
+// because a connection to the old file would delete the new file's WAL when it closes. It gives
+// up if it cannot checkpoint its WAL first, because it would lose commits itself if it were
+// killed before the rename.
 func (a *application) replace() error {
 	copyPath := a.path + ".new"
 	if err := os.Remove(copyPath); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -167,7 +167,7 @@ func (a *application) replace() error {
 
 // leaveWAL switches to a rollback journal, works in it, perhaps changes the page size, and
 // returns to WAL mode. While sqlwatch has a connection, SQLite refuses the switch, as it does
-// with any other connection: then nothing happens.
+// with any other connection, and leaveWAL gives up.
 func (a *application) leaveWAL() (err error) {
 	a.readers.Wait()
 	if err := a.db.Close(); err != nil {

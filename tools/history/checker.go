@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// ack is a promise that sqlwatch made at `at`: everything up to a place in the application's
+// ack is an acknowledgement by sqlwatch at a time: everything up to a place in the application's
 // log is durable.
 type ack struct {
 	place int
@@ -39,13 +39,13 @@ type checker struct {
 
 	mu       sync.Mutex
 	acks     []ack
-	newest   int    // furthest place in the log that any restore of the latest state returned
-	newestTX uint64 // and the highest TXID
+	newest   int    // furthest place in the log of a state to which a restore of the latest state returned
+	newestTX uint64 // the highest TXID of these restores
 	byTXID   map[uint64]version
 	restores map[string]int // by kind
 	exact    int            // restores that were compared with the application's own pages
 	syncs    int
-	refused  map[string]int // restores that ended with an error, by the end of its text
+	refused  map[string]int // restores that ended with an error, by the last line of its text
 	bad      []string
 }
 
@@ -103,12 +103,12 @@ func (c *checker) acknowledged() bool {
 	return len(c.acks) > 0
 }
 
-// promised notes that everything up to a place was reported to be durable.
+// promised records that everything up to a place was acknowledged as durable.
 func (c *checker) promised(place int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.acks); n > 0 {
-		place = max(place, c.acks[n-1].place) // answers that two workers waited for may arrive in either order
+		place = max(place, c.acks[n-1].place) // the answers that two workers wait for may arrive in either order
 	}
 	c.acks = append(c.acks, ack{place, time.Now()})
 }
@@ -124,7 +124,7 @@ func (c *checker) floor() (place int, txid uint64) {
 	return place, txid
 }
 
-// sync requests that everything is made durable and remembers the answer.
+// sync asks the daemon to make everything durable, and records what it acknowledged.
 func (c *checker) sync(ctx context.Context, limit time.Duration) bool {
 	_, before := c.account.newest()
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -143,8 +143,8 @@ func (c *checker) sync(ctx context.Context, limit time.Duration) bool {
 	return true
 }
 
-// caughtUp takes sqlwatch_replica_caught_up_timestamp_seconds at its word: every commit that
-// had returned by then is durable.
+// caughtUp records what sqlwatch_replica_caught_up_timestamp_seconds promises: every commit that
+// had returned by that time is durable.
 func (c *checker) caughtUp() {
 	client := http.Client{Timeout: 2 * time.Second}
 	resp, err := client.Get("http://" + c.s.listen + "/metrics")
@@ -165,7 +165,7 @@ func (c *checker) caughtUp() {
 		if _, err := fmt.Sscan(value, &seconds); err != nil {
 			c.fault("metric %q: %v", line, err)
 		}
-		// A float64 cannot hold the nanoseconds of our time.
+		// A float64 cannot hold the nanoseconds of a time.
 		at := time.UnixMicro(int64(seconds*1e6) - 2)
 		if place := c.account.before(at); place >= 0 {
 			c.promised(place)
@@ -173,8 +173,8 @@ func (c *checker) caughtUp() {
 	}
 }
 
-// final waits until everything is at rest and demands the last commit, in a file that is byte
-// for byte the application's.
+// final waits until everything is at rest, and checks that a restore has the last commit and is
+// byte for byte the application's file.
 func (c *checker) final(ctx context.Context) {
 	c.s.endDaemon(syscall.SIGKILL)
 	c.s.o.killAt = ""
@@ -204,8 +204,8 @@ func (c *checker) final(ctx context.Context) {
 	c.sameBytes(r.target)
 }
 
-// applicationErrors demands that the application had no error that it would not have without
-// sqlwatch: a full disk is the nemesis's doing.
+// applicationErrors checks that the application had no error that it would not have had without
+// sqlwatch: only a full disk is the nemesis's doing.
 func (c *checker) applicationErrors() {
 	if err := c.account.read(); err != nil {
 		c.fault("%v", err)
@@ -243,8 +243,8 @@ func (c *checker) sameBytes(restored string) {
 	}
 }
 
-// keep saves a restored file that was judged bad, with the replica and the state directory as
-// they are now.
+// keep saves a restored file that was judged bad, together with the replica and the state
+// directory as they are now.
 func (c *checker) keep(target string) {
 	c.mu.Lock()
 	dir := filepath.Join(c.s.o.dir, fmt.Sprintf("bad%d", len(c.bad)))

@@ -9,13 +9,13 @@ import (
 	"strings"
 )
 
-// A sqlwatch with a clock that can be set: the program as it is, built with a package time
-// that adds the number in the file $HISTORY_CLOCK to the wall clock.
+// The files below build a sqlwatch whose clock can be set: the unmodified program, with a package
+// time that adds the number in the file $HISTORY_CLOCK to the wall clock.
 //
 //	go build -overlay "$(history clock DIR)" -o sqlwatch ./cmd/sqlwatch
 
-// readsFile is added to package time. The file is read every 20 ms, not by those who ask for
-// the time: timers ask where no system call is allowed.
+// readsFile is a file that is added to package time. A goroutine reads $HISTORY_CLOCK every 20
+// ms; Now does not read it, because timers call Now where no system call is allowed.
 const readsFile = `package time
 
 import (
@@ -76,7 +76,7 @@ func clockOverlay(dir string) (string, error) {
 	}
 	const reads = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
 	if strings.Count(string(text), reads) != 1 {
-		return "", errors.New("package time reads the clock in another way than this knows of")
+		return "", errors.New("package time reads the clock in a way that clockOverlay does not know")
 	}
 	replace := map[string]string{}
 	for name, text := range map[string]string{

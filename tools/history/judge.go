@@ -6,8 +6,8 @@ import (
 	"hash/crc32"
 )
 
-// judge opens a restored database with the system's SQLite and returns which commit boundary
-// it is. It returns an error if anything does not hold: the chain of hashes, the sum of all
+// judge opens a restored database with the system's SQLite and returns the commit boundary that
+// it is at. It returns an error if anything does not hold: the chain of hashes, the sum of all
 // accounts, the churn table's own checksum, or SQLite's integrity check.
 func judge(path string) (state, error) {
 	db, err := sql.Open("sqlite3", "file:"+path+"?mode=ro&immutable=1")

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// The application's own account of what it did: an append-only text file, one
-// line an event, each written by a single write(2).
+// The application's own account of what it did: an append-only text file, one line an event, each
+// written by a single write(2).
 //
 //	B id hash unixnano         about to commit id: it may or may not become durable
-//	C id hash unixnano micros  COMMIT returned: it is durable; the whole transaction took so long, waiting included
+//	C id hash unixnano micros  COMMIT returned: it is durable; the whole transaction took micros µs, waiting included
 //	R id hash unixnano         opened the database and found this state
-//	P id hash sha256           what all pages together were at this state, read through a connection of its own
+//	P id hash sha256           hash of all pages in this state, read through a connection of its own
 //	U id hash unixnano         pages may change from here on although the ledger does not (VACUUM, ALTER, a mode switch)
 //	O name outcome             an operation, to be counted
 //	E text                     an error that no unmodified application should ever see
@@ -45,27 +45,27 @@ func chain(prev string, id int64, body []byte) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// account is the application's log as the checker follows it. Its methods may be called from
-// any goroutine.
+// account is the application's log as far as the checker has read it. Its methods may be called
+// from any goroutine.
 //
-// The file may be put back to an older state and take another course from there. So states are
-// ordered by their place in the log, not by their id, and one state may have several places.
+// The database may be put back to an older state and take another course from there. So states
+// are ordered by their place in the log, not by their id, and one state may have several places.
 type account struct {
 	path string
 
 	mu         sync.Mutex
 	offset     int64
 	entries    []entry         // in the order of the log
-	places     map[state][]int // of each state, in entries
-	pending    state           // newest intent, when nothing has been logged after it
-	begun      time.Time       // that intent
+	places     map[state][]int // indexes in entries, by state
+	pending    state           // newest intent, if nothing has been logged after it
+	begun      time.Time       // when that intent was logged
 	pages      map[state]map[string]bool
 	unsettled  map[state]bool
 	operations map[string]int
 	errors     []string
 }
 
-// entry is one state that the file reached: by a COMMIT that returned, after a crash, or from
+// entry is one state that the database reached: by a COMMIT that returned, after a crash, or from
 // a backup that was put in its place.
 type entry struct {
 	state
@@ -80,9 +80,9 @@ func newAccount(path string) *account {
 	}
 }
 
-// read reads what was logged since the last call. It leaves a line without its end, which the
-// application is writing or was killed in the middle of: the next process of the application
-// ends it.
+// read reads what was logged since the last call. It leaves a line that is not complete: the
+// application is writing it, or was killed while it was, and the next process of the application
+// ends that line.
 func (a *account) read() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -112,7 +112,7 @@ func (a *account) read() error {
 func (a *account) take(line string) error {
 	kind, rest, _ := strings.Cut(line, " ")
 	switch kind {
-	case "": // the end of a line that a killed process left
+	case "": // the end of a line that a killed process left incomplete
 		return nil
 	case eventError:
 		a.errors = append(a.errors, rest)
@@ -150,7 +150,7 @@ func (a *account) take(line string) error {
 			a.pending = state{}
 		case s == a.pending || last.ID == 0:
 			a.add(entry{state: s, begun: a.begun, at: at})
-		default: // whatever the cause: this is another database than the application left
+		default: // whatever the cause, this is not the database that the application left
 			a.errors = append(a.errors, fmt.Sprintf("open: found state %d %.8s where %d %.8s was left, perhaps %d", s.ID, s.Hash,
 				last.ID, last.Hash, a.pending.ID))
 			a.add(entry{state: s, begun: at, at: at})
@@ -161,7 +161,7 @@ func (a *account) take(line string) error {
 	return nil
 }
 
-// add notes that the file has reached a state.
+// add records that the database has reached a state.
 func (a *account) add(e entry) {
 	a.places[e.state] = append(a.places[e.state], len(a.entries))
 	a.entries = append(a.entries, e)
@@ -175,7 +175,7 @@ func (a *account) last() state {
 	return a.entries[len(a.entries)-1].state
 }
 
-// newest returns the newest state that the file is in for certain, and its place.
+// newest returns the newest state that the database is certain to be in, and its place.
 func (a *account) newest() (state, int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -194,7 +194,7 @@ func (a *account) before(t time.Time) int {
 	return -1
 }
 
-// place returns a place of s, at least floor and begun not later than t.
+// place returns the first place of s that is not below floor and was begun no later than t.
 func (a *account) place(s state, floor int, t time.Time) (int, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -239,8 +239,9 @@ func (a *account) legal(s state) bool {
 	return len(a.places[s]) > 0 || s == a.pending || s == state{}
 }
 
-// samePages compares a restored file with what the application itself read at that state.
-// known is false if it read nothing, or if one state had more than one set of pages.
+// samePages compares a restored file with the pages that the application itself read in that
+// state. known is false if it read none, or if the pages may have changed while the state did
+// not.
 func (a *account) samePages(s state, sum string) (same, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

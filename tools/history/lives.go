@@ -14,20 +14,20 @@ import (
 
 // life is how the application uses SQLite in one of its processes.
 type life struct {
-	name   string // in lives
-	driver string // of database/sql
-	dsn    string // what follows the path
+	name   string // its key in lives
+	driver string // name of the database/sql driver
+	dsn    string // parameters of the data source name, after the path
 	single bool   // a single connection at any time
 }
 
-// lives are those of this program. Scripts in other languages provide more.
+// lives are the lives of this program. Scripts in other languages provide more.
 var lives = map[string]life{
 	"normal": {driver: "sqlite3", single: false,
 		dsn: "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate"},
 	"single": {driver: "sqlite3", single: true,
 		dsn: "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=immediate"},
-	// A single connection that reads and then writes in a deferred transaction never meets a
-	// lock when it is alone.
+	// A single connection that reads and then writes in a deferred transaction meets no lock when
+	// it is alone.
 	"deferred": {driver: "sqlite3", single: true,
 		dsn: "?_busy_timeout=5000&_synchronous=NORMAL&_txlock=deferred"},
 	"exclusive": {driver: "sqlite3", single: true,
@@ -38,7 +38,7 @@ var lives = map[string]life{
 		dsn: "?_pragma=busy_timeout(5000)&_pragma=synchronous(normal)&_txlock=immediate"},
 }
 
-// ofd is the life of an SQLite that locks by open file description.
+// ofd is the life that uses an SQLite whose locks belong to open file descriptions.
 const ofd = "ofd"
 
 func (l life) open(path string) (*sql.DB, error) {
@@ -51,7 +51,7 @@ func (l life) open(path string) (*sql.DB, error) {
 	return db, err
 }
 
-// The same ledger through the drivers of other languages: one row per transaction.
+// scripts keep the same ledger through the drivers of other languages, one row per transaction.
 //
 //go:embed scripts
 var scripts embed.FS
@@ -65,14 +65,15 @@ var interpreters = []struct{ name, script, probe string }{
 	{"node", "app.js", "-etry { require('node:sqlite') } catch { require('better-sqlite3') }"},
 }
 
-// choice is one life that the nemesis may choose, as often as its weight says.
+// choice is a life that can be chosen, as often as its weight says.
 type choice struct {
 	name    string
 	weight  int
 	command []string // before the arguments
 }
 
-// choices returns the lives that are possible on this machine; it puts the scripts into dir.
+// choices returns the lives that are possible on this machine; it writes the scripts into the
+// scratch directory.
 func (o options) choices() ([]choice, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -85,7 +86,7 @@ func (o options) choices() ([]choice, error) {
 		all = append(all, c)
 	}
 	for _, i := range interpreters {
-		path := "/usr/bin/" + i.name // the system's, which has the system's SQLite
+		path := "/usr/bin/" + i.name // the system's interpreter, which has the system's SQLite
 		probe := append([]string{i.probe}, "-e", "1")
 		if strings.HasPrefix(i.probe, "-c") || strings.HasPrefix(i.probe, "-e") || i.name == "php" {
 			probe = probe[:1]
@@ -106,7 +107,7 @@ func (o options) choices() ([]choice, error) {
 	return o.leave(all), nil
 }
 
-// leave drops what -without names.
+// leave drops the lives that -without names.
 func (o options) leave(all []choice) []choice {
 	var left []choice
 	for _, c := range all {
@@ -121,7 +122,8 @@ func (o options) leftOut(name string) bool {
 	return strings.Contains(","+o.without+",", ","+name+",")
 }
 
-// newLife chooses one. A special beginning (more) is only for this program's own lives.
+// newLife chooses a life. Arguments for a special beginning (more) only suit this program's own
+// lives.
 func (s *scene) newLife(more []string) (choice, error) {
 	if len(more) > 0 {
 		return s.lifeOf("normal")

@@ -1,15 +1,15 @@
 // Command history checks that sqlwatch loses nothing and invents nothing.
 //
-// An application in a process of its own keeps a ledger in SQLite and logs every
-// commit. A nemesis kills and stops sqlwatch and the application. Meanwhile the
-// checker restores (the latest state, a moment, a TXID) and judges each restore
-// against the ledger's log. The checker imports nothing of sqlwatch, and both the
-// application and the judge use another SQLite than sqlwatch does: build with
+// An application in a process of its own keeps a ledger in SQLite and logs every commit. A
+// nemesis kills and stops sqlwatch and the application. Meanwhile the checker restores (the
+// latest state, a moment, a TXID) and judges each restore against the ledger's log. The checker
+// imports nothing of sqlwatch, and both the application and the judge use another SQLite than
+// sqlwatch does: build with
 //
 //	go build -tags libsqlite3,sqlite_serialize .
 //
-// so that the system's library is linked. Exit 0: nothing bad was found; 1: the
-// run itself could not be carried out; 2: a bad restore, or an application harmed.
+// so that the system's library is linked. The exit code is 0 if nothing bad was found, 1 if the
+// run itself could not be carried out, and 2 after a bad restore or an error of the application.
 package main
 
 import (
@@ -71,7 +71,7 @@ func main() {
 	}
 }
 
-// applicationMain is the other process: the application.
+// applicationMain is the main function of the other process, the application.
 func applicationMain(args []string) int {
 	set := flag.NewFlagSet("app", flag.ExitOnError)
 	db := set.String("db", "", "database")
@@ -113,7 +113,7 @@ type options struct {
 	verbose, alone  bool
 }
 
-// run sets the scene, lets nemesis and checker work, and ends with the final judgement.
+// run starts the scene, lets nemesis and checker work, and ends with the final judgement.
 func run(ctx context.Context, o options) (bad int, err error) {
 	temporary := o.dir == ""
 	if temporary {

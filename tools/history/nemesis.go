@@ -20,7 +20,7 @@ type harm struct {
 	do     func(*scene) error
 }
 
-// harms are all of them; kill -9 of sqlwatch is the most frequent.
+// harms are all that the nemesis can do; kill -9 of sqlwatch is the most frequent.
 var harms = []harm{
 	{"kill", 64, func(s *scene) error { return s.kill(nil) }},
 	{"kill the application", 12, func(s *scene) error { s.stopApp(true); return s.startApp() }},
@@ -63,7 +63,7 @@ func (s *scene) nemesis(ctx context.Context, enough func()) error {
 	}
 }
 
-// wait is how long the daemon lives until the next harm: often too short for its start,
+// wait returns how long the daemon lives until the next harm: often too short for its start,
 // sometimes long enough for its less frequent duties.
 func (s *scene) wait() time.Duration {
 	if s.o.killAt != "" {
@@ -76,8 +76,8 @@ func (s *scene) wait() time.Duration {
 	if s.o.alone {
 		return time.Duration(200+s.rng.IntN(1300)) * time.Millisecond
 	}
-	// On a loaded machine the daemon would otherwise never get beyond its start. If it does
-	// not answer, the checker finds out.
+	// On a loaded machine the daemon would otherwise never finish its start. If it does not answer
+	// at all, the checker finds out.
 	_ = s.daemonAnswers(3 * time.Second)
 	if n < 9 {
 		return time.Duration(200+s.rng.IntN(1300)) * time.Millisecond
@@ -85,7 +85,7 @@ func (s *scene) wait() time.Duration {
 	return time.Duration(1000+s.rng.IntN(5000)) * time.Millisecond
 }
 
-// harm does one thing, chosen by the seed.
+// harm does one harm, chosen by the seed.
 func (s *scene) harm() error {
 	if s.o.killAt != "" {
 		outcome := "outlived"
@@ -137,7 +137,7 @@ func (s *scene) able(h harm) bool {
 	return true
 }
 
-// kill ends the daemon, does something to its files meanwhile, and starts it again.
+// kill kills the daemon, does something to its files meanwhile, and starts it again.
 func (s *scene) kill(meanwhile func() error) error {
 	s.endDaemon(syscall.SIGKILL)
 	s.kills++
@@ -150,8 +150,8 @@ func (s *scene) kill(meanwhile func() error) error {
 	return s.startDaemon()
 }
 
-// crashTogether kills everybody a few times in a row, so that the next one to start creates
-// the wal-index again, and sqlwatch is the last to start.
+// crashTogether kills the daemon and the application a few times in a row, so that the
+// application, which starts first, creates the wal-index again, and sqlwatch finds it.
 func (s *scene) crashTogether() error {
 	for range 4 {
 		s.endDaemon(syscall.SIGKILL)
@@ -176,7 +176,7 @@ func (s *scene) pause() error {
 	s.mu.Lock()
 	pid := s.daemon.Process.Pid
 	s.mu.Unlock()
-	_ = syscall.Kill(-pid, syscall.SIGSTOP) // it may have ended by itself: that is noticed elsewhere
+	_ = syscall.Kill(-pid, syscall.SIGSTOP) // if it has ended by itself, that is noticed elsewhere
 	time.Sleep(time.Duration(s.rng.IntN(2500)) * time.Millisecond)
 	_ = syscall.Kill(-pid, syscall.SIGCONT)
 	return nil
@@ -203,8 +203,8 @@ func (s *scene) loseState() error {
 	return err
 }
 
-// rewindState puts back the copy of the state directory that it took last time, or takes one
-// if there is none: a backup restored over a newer state.
+// rewindState restores an old backup over the newer state: it puts back the copy of the state
+// directory that it took last time. If there is none it takes one.
 func (s *scene) rewindState() error {
 	s.disowned = true
 	backup := filepath.Join(s.o.dir, "state.backup")
@@ -251,8 +251,8 @@ func (s *scene) damageState() error {
 	return os.WriteFile(path, text, 0o600)
 }
 
-// freeze makes the newest level of the replica refuse every new file for a while, and
-// sometimes kills the daemon in the middle of it.
+// freeze makes the replica's directories refuse every new file for a while, and sometimes kills
+// the daemon in the middle of it.
 func (s *scene) freeze() error {
 	if s.o.replica != "" {
 		return nil

@@ -9,10 +9,12 @@ import (
 	"github.com/ncruces/go-sqlite3"
 )
 
-// The ledger through an SQLite without C that locks by open file description. Such locks
-// conflict with POSIX ones, but no close of another descriptor releases them.
+// The functions below keep the ledger through an SQLite without C that locks by open file
+// description. Such locks conflict with POSIX locks, but closing another descriptor does not
+// release them.
 
-// runOFD commits one row after the other until stop is closed. An error is logged and ends it.
+// runOFD commits one row after the other until stop is closed. An error is logged and ends
+// runOFD.
 func runOFD(path, logPath string, pause time.Duration, stop <-chan struct{}) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -16,22 +16,22 @@ import (
 	"github.com/mattn/go-sqlite3"
 )
 
-// What people and machines do to the files: restore backups, remove side files, fill disks,
-// set clocks.
+// The functions below are what people and machines do to the files: restore backups, remove side
+// files, fill disks, set clocks.
 
 // disks describes where the database and the state directory are, and what was put aside.
 type disks struct {
-	mounted bool   // both are file systems of their own, which can be filled
-	backup  string // of the database; empty: none yet
-	at      state  // of the backup
+	mounted bool   // each is a file system of its own, which can be filled
+	backup  string // path of the database's backup; empty: none yet
+	at      state  // state of the backup
 	shm     []byte // an older -shm
-	life    string // of the application at present
+	life    string // present life of the application
 }
 
 // backupWithWAL is the name by which -without excludes backups of two files.
 const backupWithWAL = "a backup with a WAL"
 
-// diskSize is that of each file system.
+// diskSize is the size of each of these file systems.
 const diskSize = 512 << 20
 
 // mount gives database and state directory small file systems of their own if that is
@@ -67,7 +67,8 @@ func (s *scene) unmount() {
 // hole is a period in which nothing could be captured: the state directory's disk was full.
 type hole struct{ from, to time.Time }
 
-// fill leaves room for only a few pages for a while. The daemon may die meanwhile.
+// fill fills a file system, for a while, so that only a few more pages fit. The daemon may die
+// meanwhile.
 func (s *scene) fill(dir string) error {
 	if dir == s.stateDir() {
 		h := hole{from: time.Now()}
@@ -114,7 +115,7 @@ func (s *scene) snapshots(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond): // the daemon is not running, or takes one by itself
+		case <-time.After(200 * time.Millisecond): // the daemon is not running, or is taking a snapshot by itself
 		}
 	}
 }
@@ -167,7 +168,7 @@ func (s *scene) backUp() error {
 	return s.startApp()
 }
 
-// copyDatabase is SQLite's own backup, in one step.
+// copyDatabase copies a database with SQLite's backup API, in one step.
 func copyDatabase(to, from string) error {
 	ctx := context.Background()
 	source, err1 := sql.Open("sqlite3", "file:"+from+"?_busy_timeout=5000")
@@ -231,8 +232,8 @@ func withWAL(path string) error {
 }
 
 // restoreOver puts the backup in the file's place while the application is not running, and
-// starts the application, which must find the backup and nothing else. If there is no backup
-// it takes one.
+// starts the application, which must find the backup and nothing else. If there is no backup, it
+// takes one instead.
 func (s *scene) restoreOver() error {
 	if s.files.backup == "" {
 		return s.backUp()
@@ -244,9 +245,9 @@ func (s *scene) restoreOver() error {
 		defer s.startDaemon()
 	}
 	time.Sleep(time.Duration(1000+s.rng.IntN(2000)) * time.Millisecond)
-	// After a clean end there are no side files, and the operator does not look for any. A
-	// killed application leaves its WAL, or its hot journal if it was in rollback mode: whoever
-	// restores then has to remove them, and whoever sees them too.
+	// After a clean end there are no side files, and the operator does not look for any. A killed
+	// application leaves its WAL, or its hot journal if it was in rollback mode: whoever restores
+	// has to remove it, and so has an operator who sees one after a clean end.
 	stale := false
 	if info, err := os.Stat(s.db + "-wal"); err == nil && info.Size() > 0 {
 		stale = true
@@ -288,7 +289,7 @@ func (s *scene) putInPlace() error {
 		}
 		to := s.db + side
 		if !into {
-			to += ".new" // another file system: mv is cp and unlink, and the name changes at once
+			to += ".new" // the backup is on another file system: mv copies, and the name changes at once
 		}
 		if out, err := exec.Command("cp", from, to).CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -311,16 +312,16 @@ func (s *scene) putInPlace() error {
 	return nil
 }
 
-// removeSideFiles removes -shm, and perhaps -wal, under an application with one connection,
-// like somebody who takes them for leftovers. Without sqlwatch it continues with the files
-// that it has open, and loses nothing when it ends.
+// removeSideFiles removes -shm, and perhaps -wal, under an application with one connection, like
+// somebody who takes them for leftovers. Without sqlwatch the application continues with the
+// files that it has open, and loses nothing when it ends.
 func (s *scene) removeSideFiles() error {
 	s.stopApp(false)
 	before := s.ledgerSize()
 	if err := s.startAs("single"); err != nil {
 		return err
 	}
-	if !s.hasOpened(before) { // what is removed now may be all that holds the last process's commits
+	if !s.hasOpened(before) { // the WAL may still hold the only copy of the last process's commits
 		return nil
 	}
 	time.Sleep(time.Duration(300+s.rng.IntN(700)) * time.Millisecond)
@@ -348,7 +349,7 @@ func (s *scene) ledgerSize() int64 {
 	return info.Size()
 }
 
-// hasOpened waits until the application has opened the database, as its log shows after from.
+// hasOpened waits until the application's log shows, after from, that it has opened the database.
 func (s *scene) hasOpened(from int64) bool {
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		text, err := os.ReadFile(s.log)
@@ -359,7 +360,7 @@ func (s *scene) hasOpened(from int64) bool {
 	return false
 }
 
-// oldShm lets a power cut leave a wal-index that is older than the WAL.
+// oldShm leaves a wal-index that is older than the WAL, as a power cut can.
 func (s *scene) oldShm() error {
 	text, err := os.ReadFile(s.db + "-shm")
 	if err != nil || s.files.shm == nil {

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// restorer restores to a file of its own, again and again.
+// restorer restores again and again, to a file of its own.
 type restorer struct {
 	c      *checker
 	n      int
@@ -36,11 +36,11 @@ type restored struct {
 	version
 }
 
-// storeTries is how often a restore is tried while the store does not answer.
+// storeTries is how many times a restore is tried while the store does not answer.
 const storeTries = 5
 
 // restore runs one restore and judges its result. ok is false if sqlwatch itself reported that
-// it was not possible.
+// the restore was not possible.
 func (r *restorer) restore(ctx context.Context, kind string, args ...string) (got restored, ok bool) {
 	c := r.c
 	for _, side := range []string{"", "-wal", "-shm", "-journal"} {
@@ -66,7 +66,7 @@ func (r *restorer) restore(ctx context.Context, kind string, args ...string) (go
 			c.fault("restore %v failed (%s) and left a file", args, lastLine(stderr.String()))
 		}
 		c.refuse(kind, lastLine(stderr.String()))
-		// A store that fails all attempts in a row is no fault of the replica: try again, as
+		// If the store fails all of a restore's attempts, the replica is not at fault: try again, as
 		// people would.
 		if try == storeTries || !strings.Contains(stderr.String(), "store unavailable") {
 			return got, false
@@ -93,8 +93,8 @@ func (r *restorer) restore(ctx context.Context, kind string, args ...string) (go
 	return got, true
 }
 
-// compare checks a valid database against what the application did, and against what the same
-// TXID was before.
+// compare checks a valid database against what the application did, and against what an earlier
+// restore of the same TXID returned.
 func (r *restorer) compare(kind string, args []string, got restored) {
 	c := r.c
 	if err := c.account.read(); err != nil {
@@ -134,7 +134,8 @@ func (c *checker) refuse(kind, words string) {
 	c.refused[kind+": "+numbers.ReplaceAllString(words, "N")]++
 }
 
-// latest restores the newest state: at least all that was promised or restored before.
+// latest restores the newest state, which must have at least all that was acknowledged or
+// restored before.
 func (r *restorer) latest(ctx context.Context) {
 	c := r.c
 	floor, floorTX := c.floor()
@@ -156,8 +157,9 @@ func (r *restorer) latest(ctx context.Context) {
 	c.newest, c.newestTX = max(c.newest, place), max(c.newestTX, got.TXID)
 }
 
-// moment restores a random moment: nothing begun after it, everything promised before it. A
-// refusal is correct only if the newest batch may be older.
+// moment restores a random moment. The result must have nothing begun after that moment, and
+// everything acknowledged before it. A refusal is correct only if the newest batch may be older
+// than the moment.
 func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 	c := r.c
 	c.mu.Lock()
@@ -167,7 +169,7 @@ func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 	when := t.UTC().Format(time.RFC3339Nano)
 	got, ok := r.restore(ctx, "timestamp", "--timestamp", when)
 	if c.s.o.clock != "" {
-		return // the batches have the daemon's time, which differed from ours
+		return // the batches have the daemon's time, which differs from ours
 	}
 	if !ok {
 		if last := acks[len(acks)-1].place; c.account.begunAfter(t, last) && !c.inHole(t, acks) {
@@ -190,10 +192,10 @@ func (r *restorer) moment(ctx context.Context, rng *rand.Rand) {
 	}
 }
 
-// inHole reports whether t is between the last promise before, and the first one after, a
-// period in which nothing could be captured. What was committed then is in one batch with
-// later commits, or between two batches that do not join: then no state can be given for a
-// moment.
+// inHole reports whether t is between the last acknowledgement before, and the first one after, a
+// period in which nothing could be captured. What was committed then is in one batch with later
+// commits, or between two batches that are not contiguous: in both cases no state can be given
+// for a moment.
 func (c *checker) inHole(t time.Time, acks []ack) bool {
 	c.s.mu.Lock()
 	holes := slices.Clone(c.s.holes)
@@ -215,8 +217,8 @@ func (c *checker) inHole(t time.Time, acks []ack) bool {
 	return false
 }
 
-// again restores a TXID that was restored before, and expects the same bytes. If compaction
-// has removed it meanwhile, the error must say so.
+// again restores a TXID that was restored before, and expects the same bytes. If compaction has
+// removed it meanwhile, the restore may fail, but must not return another TXID.
 func (r *restorer) again(ctx context.Context, rng *rand.Rand) {
 	c := r.c
 	c.mu.Lock()

@@ -19,11 +19,11 @@ import (
 	"time"
 )
 
-// scene is the processes and files of one run: the application, sqlwatch, and who may touch
-// them when.
+// scene is the processes and files of one run: the application, sqlwatch, and what the nemesis
+// has done to them.
 type scene struct {
 	o       options
-	rng     *rand.Rand // the nemesis's own
+	rng     *rand.Rand // used by the nemesis only
 	db, log string
 	config  string
 	listen  string
@@ -37,16 +37,16 @@ type scene struct {
 	killing  bool
 	disowned bool // a harm may have removed the proof of whose history the replica holds
 
-	call   string         // that strace kills at
-	kills  int            // kill -9 of the daemon, ours and strace's
-	harms  map[string]int // what was done, by name
-	lives  map[string]int // of the application, by name
+	call   string         // the system call that strace kills at
+	kills  int            // how often the daemon was killed with SIGKILL, by us and by strace
+	harms  map[string]int // how often, by name
+	lives  map[string]int // how often the application was started, by life
 	holes  []hole
-	slow   atomic.Int64 // snapshots over a slow line
+	slow   atomic.Int64 // snapshots taken over the slow uplink
 	deaths []string     // daemon exits that nobody requested
 
-	choices []choice // of lives
-	files   disks    // where they are, and what was put aside
+	choices []choice // the lives to choose from
+	files   disks    // where the files are, and what was put aside
 }
 
 func newScene(o options) (*scene, error) {
@@ -203,7 +203,7 @@ func (s *scene) stopApp(kill bool) {
 	s.app = nil
 }
 
-// startDaemon starts sqlwatch, under strace if a system call is to kill it.
+// startDaemon starts sqlwatch, under strace if it is to be killed at a system call.
 func (s *scene) startDaemon() error {
 	if s.o.alone {
 		return nil
@@ -218,8 +218,8 @@ func (s *scene) startDaemon() error {
 		args = append(args, "--log.level=debug")
 	}
 	if s.disowned {
-		// If the file was replaced as well, the daemon cannot prove without its state whose
-		// history the replica holds. The operator tells it, as the log requests.
+		// If the database file was replaced as well, a daemon without its state cannot prove whose
+		// history the replica holds. The operator tells it with --adopt, as its log requests.
 		args = append(args, "--adopt=app")
 	}
 	if s.o.killAt != "" {
@@ -295,7 +295,7 @@ func (s *scene) close() {
 	s.thaw()
 	s.stopApp(true)
 	s.endDaemon(syscall.SIGKILL)
-	if _, err := os.Stat(s.o.dir); err == nil && s.files.mounted { // something is wrong: what is it to be understood from
+	if _, err := os.Stat(s.o.dir); err == nil && s.files.mounted { // something is wrong: keep the files
 		_ = exec.Command("cp", "-a", filepath.Dir(s.db), filepath.Join(s.o.dir, "kept")).Run()
 	}
 	s.unmount()
