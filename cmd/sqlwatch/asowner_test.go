@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Started as root beside another user's database, the daemon is that user, in its
-// own process, with the capabilities that counting needs and no other.
+// Started as root beside another user's database, the daemon runs as that user, in its own
+// process, with the capabilities that counting needs and no others.
 func TestRunAsOwner_X11(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

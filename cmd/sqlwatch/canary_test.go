@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// planted is a configuration with a secret of its own in every position in which people
-// write one. Nothing that it reaches answers.
+// planted is a configuration with a different secret in every position in which people write one.
+// No address in it answers.
 const planted = `
 database "app" {
   path         = "PATH"
@@ -93,7 +93,7 @@ policy "drain" {
 }
 `
 
-// spoiled are mistakes put beside what is planted: each is quoted in a diagnostic.
+// spoiled maps text of planted to the same text with a mistake: a diagnostic quotes each.
 var spoiled = map[string]string{
 	`secret_key    = secret(local.key)`:        `secret_key    = secret(local.key) + 1`,
 	`access_key    = "canary-access"`:          `access_key    = ["canary-access"]`,
@@ -112,8 +112,8 @@ var spoiled = map[string]string{
 	`template = "{\"key\": \"${secret("canary`: `template = "{\"key\": \"${secret("canary-x" "canary`,
 }
 
-// What is secret is in no output of the program: not where it is checked, explained,
-// logged, served or kept, not where a notifier fails or a reload is refused.
+// No output of the program contains a secret: not when the configuration is checked, explained,
+// logged, served or kept, not when a notifier fails or a reload is refused.
 func TestCanariesInEveryPosition(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -207,7 +207,7 @@ func TestCanariesInEveryPosition(t *testing.T) {
 	}
 }
 
-// holdDatabase makes a database in WAL mode that another process has open.
+// holdDatabase creates a database in WAL mode that another process keeps open.
 func holdDatabase(t *testing.T, path string) {
 	t.Helper()
 	writer := exec.Command("/usr/bin/python3", "-c", `import sqlite3, sys

@@ -19,9 +19,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// writer commits until its standard input ends, with a pause in seconds after
-// each, then says how many commits it made and how long the longest took, in
-// milliseconds.
+// writer commits until its standard input ends, with a pause after each commit of as many seconds
+// as its second argument says. Then it prints how many commits it made, and how many milliseconds
+// the longest took.
 const writer = `
 import select, sqlite3, sys, time
 pause = float(sys.argv[2])
@@ -84,8 +84,8 @@ func startApplication(t *testing.T, program string, args ...string) *application
 	return a
 }
 
-// end tells the application to stop, and returns its last line. An exception in
-// it is a failure of the test.
+// end tells the application to stop and returns its last line. The test fails if the application
+// had an exception.
 func (a *application) end(t *testing.T) string {
 	t.Helper()
 	if err := a.stdin.Close(); err != nil {
@@ -143,7 +143,7 @@ func testEnvironment(configFile string) *environment {
 	return &environment{Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Config: &configFile, Admin: &admin}
 }
 
-// lookDaemon returns what the daemon publishes of the database.
+// lookDaemon returns what the daemon publishes about the database.
 func lookDaemon(configFile string) (databaseView, error) {
 	views, err := newAdminClient(testEnvironment(configFile)).Databases(context.Background(), "app")
 	if err != nil {
@@ -161,7 +161,7 @@ func poll(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// checkpointNow asks the daemon for a TRUNCATE, by the path that policies use.
+// checkpointNow asks the daemon for a TRUNCATE checkpoint, on the path that policies use.
 func checkpointNow(t *testing.T, configFile string) watchdog.ActionRecord {
 	t.Helper()
 	var record watchdog.ActionRecord
@@ -208,10 +208,10 @@ func rows(t *testing.T, database string) int {
 	return n
 }
 
-// An unmodified writer at full speed beside TRUNCATEs by a policy and by hand:
-// no error, no commit lost, no hold of the write lock beyond the budget. That is
-// three seconds here, of the five that the writer waits: what a machine at rest
-// needs, and what this one needs beside all the other tests, are two things.
+// An unmodified writer runs at full speed beside TRUNCATE checkpoints by a policy and by hand: it
+// meets no error, no commit is lost, and no hold of the write lock exceeds the budget. The budget
+// is three of the five seconds that the writer waits for a lock, far more than an idle machine
+// needs, because the other tests run at the same time.
 func TestWriterAtFullSpeed(t *testing.T) {
 	t.Parallel()
 	const budget = 3 * time.Second
@@ -259,7 +259,7 @@ policy "shrink" {
 		t.Errorf("%d rows, the application committed %d", got, commits)
 	}
 	t.Logf("%d commits, longest %s, %d truncations by hand", commits, longest, truncated)
-	// P3: SIGTERM is a clean end.
+	// P3: SIGTERM ends the daemon cleanly.
 	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -268,8 +268,8 @@ policy "shrink" {
 	}
 }
 
-// A reader that stays: nobody takes the write lock for nothing, and the commands
-// say who it is.
+// A reader keeps its transaction open: the daemon does not take the write lock in vain, and the
+// commands name the reader.
 func TestReaderPinsTheWAL(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -326,7 +326,7 @@ policy "shrink" {
 	t.Logf("%d commits, longest %s", commits, longest)
 }
 
-// commandOutput runs a command to its end. That it finds something wrong is no failure.
+// commandOutput runs a command to its end. Exit code 2, for findings, is no failure.
 func commandOutput(t *testing.T, configFile string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("sqlwatch", append([]string{"--config", configFile}, args...)...)

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// Every command of sqlwatch that a document shows is one that it understands: its name, its
-// flags, its arguments.
+// sqlwatch understands every command of its own that a document shows: its name, its flags, its
+// arguments.
 func TestDocumentedCommandsParse(t *testing.T) {
 	t.Parallel()
 	var pages []string
@@ -56,7 +56,8 @@ var (
 	begins  = regexp.MustCompile(`(?m)^Exec(?:Start|Reload)=/usr/bin/sqlwatch (.*)$`)
 )
 
-// commandsOf returns what follows "sqlwatch" in code spans, in blocks of shell, and in units.
+// commandsOf returns what follows "sqlwatch" in code spans, in blocks of shell, and in unit
+// files.
 func commandsOf(text string) (all []string) {
 	take := func(matches [][]string) {
 		for _, m := range matches {
@@ -71,8 +72,8 @@ func commandsOf(text string) (all []string) {
 	return all
 }
 
-// shellBlocks returns the blocks of shell of a page. Those of other languages are matched
-// too: what ends them begins none.
+// shellBlocks returns the blocks of shell in a page. The expression matches blocks of other
+// languages too, so that the end of one is not taken for the beginning of another.
 func shellBlocks(text string) (blocks []string) {
 	for _, m := range fenced.FindAllStringSubmatch(text, -1) {
 		if m[1] == "" || m[1] == "sh" || m[1] == "console" {
@@ -82,8 +83,8 @@ func shellBlocks(text string) (blocks []string) {
 	return blocks
 }
 
-// words splits a command as a shell does, up to what is not its own. It is not whole where
-// it only hints at what follows, or names alternatives.
+// words splits a command as a shell does, up to a pipe, a comment or whatever else is not the
+// command's own. whole is false if the command is only hinted at, or names alternatives.
 func words(command string) (args []string, whole bool) {
 	var word strings.Builder
 	quote, open := rune(0), false
@@ -112,8 +113,8 @@ func words(command string) (args []string, whole bool) {
 	return args, quote == 0
 }
 
-// The shell of the documents is shell: what somebody copies into a terminal at night is not
-// cut short by a quote that is not closed.
+// The shell in the documents parses: what somebody copies into a terminal at night is not cut
+// short by an unclosed quote.
 func TestDocumentedShellParses(t *testing.T) {
 	t.Parallel()
 	pages, err := filepath.Glob("../../docs/*.md")
@@ -128,7 +129,7 @@ func TestDocumentedShellParses(t *testing.T) {
 		}
 		for _, block := range shellBlocks(string(text)) {
 			commands := regexp.MustCompile(`(?m)^(sudo|sqlwatch|docker|systemctl|apt) `).MatchString(block)
-			if !commands || strings.HasPrefix(block, "$ ") { // no shell, or what a terminal showed
+			if !commands || strings.HasPrefix(block, "$ ") { // not shell, or a terminal session
 				continue
 			}
 			seen++

@@ -12,14 +12,14 @@ import (
 	"testing"
 )
 
-// replicatedTo is the configuration of a database with a replica in a directory.
+// replicatedTo returns the configuration of a database with a replica in a directory.
 func replicatedTo(database, dir string) string {
 	return fmt.Sprintf("database \"app\" {\n  path = %q\n  replicate_to = [replica.file.copy]\n}\nreplica "+
 		"\"file\" \"copy\" {\n  dir = %q\n}\n", database, dir)
 }
 
-// connectedAtRest reports whether the WAL is empty and its index knows nothing: sqlwatch is connected
-// to a database that nobody else uses, and everything is in the main file.
+// connectedAtRest reports whether the WAL is empty and its wal-index knows no frames: sqlwatch is
+// connected to a database that nobody else uses, and everything is in the main file.
 func connectedAtRest(database string) bool {
 	wal, err := os.Stat(database + "-wal")
 	index, indexErr := os.ReadFile(database + "-shm")
@@ -27,8 +27,9 @@ func connectedAtRest(database string) bool {
 		binary.NativeEndian.Uint32(index[8:]) == 0 && binary.NativeEndian.Uint16(index[14:]) == 0
 }
 
-// sqlwatch is killed while it is connected to a database that no application uses. Its next life
-// finds nothing to do there, and leaves as the last one nevertheless.
+// sqlwatch is killed while it is connected to a database that no application uses. When it is
+// started again it finds nothing to do there, and still closes the database as the last user
+// does.
 func TestKilledWhileConnected_P16(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -53,7 +54,8 @@ func TestKilledWhileConnected_P16(t *testing.T) {
 	wantClosed(t, database)
 }
 
-// captured asks whether a replica has the first state of the daemon's only database.
+// captured returns a function that reports whether a replica has the first state of the daemon's
+// only database.
 func captured(d *daemonProcess) func() bool {
 	return func() bool {
 		_, page := d.get("/api/v1/databases")
@@ -61,8 +63,8 @@ func captured(d *daemonProcess) func() bool {
 	}
 }
 
-// wantClosed demands of a database of 50 rows what SQLite's last close leaves: all of it in the main
-// file, and nothing of a WAL.
+// wantClosed checks that a database of 50 rows is as SQLite's last close leaves it: all rows in
+// the main file, and no side files.
 func wantClosed(t *testing.T, database string) {
 	t.Helper()
 	for _, side := range []string{"-wal", "-shm"} {

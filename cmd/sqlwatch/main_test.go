@@ -20,7 +20,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/cage"
 )
 
-// TestMain makes this test binary the sqlwatch that scripts and tests execute.
+// TestMain lets this test binary act as the sqlwatch that scripts and tests execute.
 func TestMain(m *testing.M) {
 	cage.Enter()
 	testscript.Main(m, map[string]func(){"sqlwatch": main})
@@ -60,11 +60,11 @@ func setupScript(env *testscript.Env) error {
 	}
 	defer listener.Close()
 	env.Setenv("ADDR", listener.Addr().String())
-	env.Setenv("GORACE", os.Getenv("GORACE")) // of the environment scripts get nothing but PATH
+	env.Setenv("GORACE", os.Getenv("GORACE")) // scripts inherit only PATH from the environment
 	for name, dir := range map[string]string{"RUNTIME_DIRECTORY": "run", "STATE_DIRECTORY": "state"} {
 		env.Setenv(name, filepath.Join(env.WorkDir, dir))
 	}
-	// The working directory's name is not known to a file of the archive.
+	// A file of the archive cannot know the name of the working directory: put it in.
 	return filepath.Walk(env.WorkDir, func(path string, info os.FileInfo, err error) error {
 		if err != nil || filepath.Ext(path) != ".hcl" {
 			return err

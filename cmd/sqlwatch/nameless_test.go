@@ -17,7 +17,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// obedient is an application that does what it is told, line by line.
+// obedient is an application that evaluates the Python expressions it reads, line by line.
 const obedient = `
 import sqlite3, sys, time
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=20)
@@ -33,7 +33,7 @@ print("ready", flush=True)
 for line in sys.stdin: print(eval(line), flush=True)
 `
 
-// told is an obedient application.
+// told is a running obedient application.
 type told struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -61,7 +61,7 @@ func startTold(t *testing.T, database string) *told {
 	return a
 }
 
-// kill ends the application without a close.
+// kill kills the application, which does not close its database.
 func (a *told) kill() {
 	if a.cmd.ProcessState == nil {
 		a.cmd.Process.Kill()
@@ -85,7 +85,8 @@ func (a *told) do(line string) string {
 	return a.answer()
 }
 
-// quit closes the connection, as the last one if nobody else is there.
+// quit closes the application's connection and ends it. If nobody else is connected, that is the
+// last close.
 func (a *told) quit() {
 	a.t.Helper()
 	a.do("db.close()")
@@ -95,7 +96,7 @@ func (a *told) quit() {
 	}
 }
 
-// slow makes each such system call of a process on a file take so long, until end is called.
+// slow delays each such system call of a process on a file, until end is called.
 func slow(t *testing.T, pid int, call, file string, each time.Duration) (end func()) {
 	t.Helper()
 	cmd := exec.Command("strace", "-f", "-p", strconv.Itoa(pid), "-P", file, "-e", "trace="+call, "-o", "/dev/null", "-e",
@@ -119,7 +120,8 @@ func slow(t *testing.T, pid int, call, file string, each time.Duration) (end fun
 	return nil
 }
 
-// checkpoint begins a checkpoint by the daemon, which the end of the test ends.
+// checkpoint makes the daemon begin a checkpoint; the command that asks for it is killed when the
+// test ends.
 func (d *daemonProcess) checkpoint(t *testing.T, mode string) {
 	t.Helper()
 	cmd := exec.Command("sqlwatch", "--config", d.config, "checkpoint", "--mode="+mode, "app")
@@ -139,8 +141,8 @@ func (d *daemonProcess) holds(t *testing.T, files *dbfile.Files, lock string) bo
 	return slices.ContainsFunc(holders, func(h dbfile.LockHolder) bool { return h.Lock == lock && h.PID == d.Process.Pid })
 }
 
-// The names of the side files go while sqlwatch is inside a long checkpoint of its own: it is ended, and
-// the application's close saves what is in its WAL, as without sqlwatch.
+// The side files are unlinked while sqlwatch is inside a long checkpoint of its own: sqlwatch
+// ends the checkpoint, and the application's close saves what is in its WAL, as without sqlwatch.
 func TestNamesGoInACheckpoint_D15(t *testing.T) {
 	t.Parallel()
 	for name, replicated := range map[string]bool{"plain": false, "replicated": true} {
@@ -164,7 +166,7 @@ func TestNamesGoInACheckpoint_D15(t *testing.T) {
 				poll(t, "the replica has everything", captured(d))
 			}
 			slow(t, d.Process.Pid, "pwrite64", database, 100*time.Millisecond)
-			a.do("rows(2500)") // four minutes of a checkpoint
+			a.do("rows(2500)") // a checkpoint of four minutes
 			d.checkpoint(t, "passive")
 			poll(t, "a checkpoint is under way", func() bool { return d.holds(t, files, "checkpoint") })
 			if out, err := exec.Command("rm", database+"-wal", database+"-shm").CombinedOutput(); err != nil {
@@ -182,8 +184,8 @@ func TestNamesGoInACheckpoint_D15(t *testing.T) {
 	}
 }
 
-// sqlwatch is stopped (SIGSTOP) inside a checkpoint of its own. In a PASSIVE that costs the application nothing
-// but a checkpoint of its own; in a TRUNCATE its transactions wait.
+// sqlwatch is stopped (SIGSTOP) inside a checkpoint of its own. In a PASSIVE one that costs the
+// application no more than a checkpoint of its own; in a TRUNCATE one its transactions wait.
 func TestStoppedInACheckpoint_D83(t *testing.T) {
 	t.Parallel()
 	for mode, tc := range map[string]struct {

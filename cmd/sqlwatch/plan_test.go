@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Another configuration is asked with what the daemon remembers: a condition that has
-// held for seconds need not hold for seconds again.
+// `plan --new` evaluates another configuration with what the daemon remembers: a condition that
+// has held for some time need not hold for that long again.
 func TestPlanNewAsksTheDaemon(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -146,8 +146,8 @@ policy %q {
 }
 `
 
-// The process may have few descriptors more than it has: a new database is refused, and told,
-// and those that were there go on.
+// The daemon may open only a few more descriptors: it refuses a new database and reports that,
+// and the databases that were there continue.
 func TestFewDescriptors_P7(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -178,7 +178,7 @@ func TestFewDescriptors_P7(t *testing.T) {
 	poll(t, "the old one is measured", func() bool { n := commits(); return n != "" && n != before })
 }
 
-// SIGHUP takes over a good configuration; a bad one changes nothing and shows.
+// SIGHUP applies a good configuration; a bad one changes nothing, and the metrics show that.
 func TestReload_SIGHUP(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -213,13 +213,13 @@ func TestReload_SIGHUP(t *testing.T) {
 	}
 }
 
-// A last sync that does not end does not hold the second SIGTERM up.
+// A second SIGTERM ends the daemon even while its last sync does not end.
 func TestSecondSIGTERM_P3(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	database := filepath.Join(dir, "app.db")
 	startApplication(t, writer, database, "0.01")
-	blackhole, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
+	blackhole, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and never answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,8 @@ replica "s3" "main" {
   }
 }
 `, database, blackhole.Addr()))
-	// Before that there is nothing to sync: capture first asks the store where to begin.
+	// Before a segment is captured there is nothing to sync: capture first asks the store where to
+	// begin.
 	poll(t, "a captured segment", func() bool {
 		names, _ := filepath.Glob(filepath.Join(dir, "state", "databases", "app", "capture", "spool", "*.ltx"))
 		return len(names) > 0
@@ -263,8 +264,8 @@ replica "s3" "main" {
 	}
 }
 
-// A stopped daemon continues where it was, and costs the application no commit, not
-// even where it was stopped with the write lock held.
+// A stopped daemon continues where it was, and costs the application no commit, even if it was
+// stopped while it held the write lock.
 func TestStopAndContinue_P4(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -299,7 +300,7 @@ policy "shrink" {
 	t.Logf("%d commits, longest %s", commits, longest)
 }
 
-// A second daemon on the same state refuses, and says whose it is.
+// A second daemon on the same state directory refuses to start, and names the first.
 func TestStartedTwice_P14(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -317,8 +318,8 @@ func TestStartedTwice_P14(t *testing.T) {
 	}
 }
 
-// Another user's database is measured by nobody and touched by nobody; the daemon
-// runs and says so.
+// The daemon runs beside another user's database that it must not touch. It neither measures nor
+// changes the database, and says so.
 func TestForeignOwner_P15(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -340,7 +341,7 @@ func TestForeignOwner_P15(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "sqlwatch"), program, 0o755),
 		os.Mkdir(filepath.Join(dir, "home"), 0o700), os.Chown(filepath.Join(dir, "home"), nobody, nobody),
 		exec.Command("sqlite3", database, "PRAGMA journal_mode=WAL; CREATE TABLE t (x)").Run(),
-		os.Chmod(database, 0o646), // its group may not write: it is shared with nobody
+		os.Chmod(database, 0o646), // its group may not write: the file is shared with nobody
 	} {
 		if step != nil {
 			t.Fatal(step)
@@ -382,7 +383,7 @@ func TestForeignOwner_P15(t *testing.T) {
 	}
 }
 
-// killedWriter is an application that was killed and left its WAL behind.
+// killedWriter is an application that kills itself and leaves its WAL behind.
 const killedWriter = `
 import os, sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -393,8 +394,8 @@ for i in range(50):
 os.kill(os.getpid(), 9)
 `
 
-// The last one to leave is us, and does what SQLite's last close does: everything is in the
-// main file, and nothing of a WAL stays.
+// When sqlwatch is the last to close a database, it does what SQLite's last close does:
+// everything is in the main file, and no side file remains.
 func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 	t.Parallel()
 	for name, replicated := range map[string]bool{"plain": false, "replicated": true} {
@@ -410,7 +411,7 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 				a.kill()
 			}
 			d := startDaemon(t, dir, configuration)
-			a.kill() // after it was seen to use its WAL
+			a.kill() // after the daemon has seen it use its WAL
 			if replicated {
 				poll(t, "the replica has everything", captured(d))
 			} else if out, err := exec.Command("sqlwatch", "--config", d.config, "checkpoint", "--mode=passive",
@@ -425,7 +426,7 @@ func TestShutdownLeavesNoWAL_P16(t *testing.T) {
 	}
 }
 
-// Secrets of the configuration appear in nothing that anybody can read.
+// Secrets of the configuration appear nowhere that anybody can read.
 func TestCanary_H10(t *testing.T) {
 	t.Parallel()
 	const canary = "c4n4ry5ecret"
@@ -471,7 +472,7 @@ policy "shout" {
 	}
 	run := func(args ...string) {
 		ctx := t.Context()
-		if args[0] == "sync" { // which has no end where the store is dead
+		if args[0] == "sync" { // which does not end while the store is dead
 			brief, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
 			ctx = brief
@@ -488,13 +489,13 @@ policy "shout" {
 	run("plan")
 	run("snapshots", "app")
 	run("sync", "app")
-	// A mistake beside each secret, whose diagnostics quote the line.
+	// Put a mistake beside each secret, so that diagnostics quote the line.
 	d.write(t, strings.Replace(strings.Replace(configuration, `region     = "us-east-1"`,
 		`region     = 5 + env("CANARY_A")`, 1), "severity = \"critical\"", "severity = env(\"CANARY_C\")", 1))
 	run("check", d.config)
 	d.signal(t, syscall.SIGHUP)
 	poll(t, "the bad reload shows", func() bool { return d.shows("sqlwatch_config_last_reload_successful 0") })
-	d.signal(t, syscall.SIGQUIT) // the runtime prints all goroutines
+	d.signal(t, syscall.SIGQUIT) // the runtime prints the stacks of all goroutines
 	<-d.ended
 	seen["log"] = d.log.String()
 	if !strings.Contains(seen["log"], "goroutine ") || !strings.Contains(seen["sqlwatch check "+d.config],

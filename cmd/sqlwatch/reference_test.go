@@ -26,7 +26,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the tables of docs/api.md")
 
-// printed is what commands print under --json, by the section of docs/api.md.
+// printed holds the types that commands print under --json, by the section of docs/api.md.
 var printed = map[string]reflect.Type{
 	"blockers": reflect.TypeFor[[]blockers.Blocker](), "writers": reflect.TypeFor[blockers.Writers](),
 	"snapshots": reflect.TypeFor[[]listedFile](), "replicas": reflect.TypeFor[inventory.Report](),
@@ -38,7 +38,7 @@ var printed = map[string]reflect.Type{
 	"import": reflect.TypeFor[importer.Result](), "version": reflect.TypeFor[daemon.BuildInfo](),
 }
 
-// alike is what prints as another section says.
+// alike holds the commands that print what another section describes.
 var alike = map[string]string{"status": "databases", "why": "databases", "snapshot": "action", "sync": "action",
 	"checkpoint": "action", "wal": "snapshots", "verify": "restore"}
 

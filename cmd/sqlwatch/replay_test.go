@@ -39,7 +39,7 @@ func scriptRecorded(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(filepath.Join(ts.Getenv("WORK"), "weekly-rhythm.hcl"), text, 0o600))
 }
 
-// weekly is how many bytes a second the application writes.
+// weekly returns how many bytes a second the application writes at that time.
 func weekly(at time.Time) float64 {
 	switch hour := at.Hour(); {
 	case hour >= 2 && hour < 4:

@@ -43,7 +43,7 @@ func smallReplica(t *testing.T) (url string) {
 	return "file://" + dir
 }
 
-// putState puts a state as a file that holds all its pages.
+// putState stores a state as one LTX file with all its pages.
 func putState(t *testing.T, st store.Store, txid ltx.TXID, data []byte) {
 	t.Helper()
 	when := time.Date(2024, 3, 1, 12, int(txid), 0, 0, time.UTC)
@@ -71,7 +71,7 @@ func putState(t *testing.T, st store.Store, txid ltx.TXID, data []byte) {
 	}
 }
 
-// runCommand runs one command line of the commands of this file's subject.
+// runCommand runs one command line of restore, snapshots or verify.
 func runCommand(args ...string) (stdout, stderr string, code int) {
 	var out, errs bytes.Buffer
 	config := ""
@@ -158,7 +158,7 @@ func TestRestoreCommandRefusals_R9(t *testing.T) {
 	}
 }
 
-// TestRestoreCommandFirstStart: nothing was replicated yet.
+// TestRestoreCommandFirstStart restores from replicas to which nothing was replicated yet.
 func TestRestoreCommandFirstStart(t *testing.T) {
 	dir := t.TempDir()
 	for _, url := range []string{"file://" + dir, "file://" + dir + "/not/made/yet"} {
@@ -171,12 +171,12 @@ func TestRestoreCommandFirstStart(t *testing.T) {
 			t.Errorf("%s with --if-replica-exists: exit %d, %s%s", url, code, stdout, stderr)
 		}
 		if _, err := os.Stat(out); err == nil {
-			t.Error("a file was made of nothing")
+			t.Error("a file was created from an empty replica")
 		}
 	}
 }
 
-// TestListingsOfNothing: a list without a line says why.
+// TestListingsOfNothing: a command that lists nothing says why.
 func TestListingsOfNothing(t *testing.T) {
 	dir, old := t.TempDir(), t.TempDir()
 	generation := filepath.Join(old, "generations/0123456789abcdef/snapshots")

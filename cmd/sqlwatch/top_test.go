@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// inTerminal runs `sqlwatch top` in a terminal of 90 by 20: the table, details, a question
-// that is answered with no, and a clean end that gives the screen back.
+// inTerminal runs `sqlwatch top` in a terminal of 90 columns and 20 rows: the table, details, a
+// question that is answered with no, and a clean end that restores the screen.
 const inTerminal = `
 import fcntl, os, pty, select, sqlite3, struct, sys, termios, time
 path = sys.argv[1] + "/app.db"

@@ -9,7 +9,7 @@ import (
 // wrong is a configuration with a mistake that begins at «.
 type wrong struct{ text, want string }
 
-// within puts a policy's lines into a configuration that is good otherwise.
+// within puts a policy's lines into a configuration that is otherwise good.
 func within(lines string) string {
 	return "database \"app\" {\n  path   = \"/srv/app.db\"\n  labels = { tier = \"gold\" }\n}\n" +
 		"replica \"file\" \"local\" {\n  dir = \"/var/backups\"\n}\nwindow \"night\" {\n  cron     = \"0 2 * * *\"\n" +
@@ -20,14 +20,14 @@ func within(lines string) string {
 func wrongs() (all []wrong) {
 	add := func(text, want string) { all = append(all, wrong{text, want}) }
 	when := func(x, want string) { add(within("  when = «"+x+"\n  checkpoint {}"), want) }
-	// Durations, wherever one stands.
+	// Durations, in every place.
 	for _, attr := range []string{"for", "cooldown", "max_defer"} {
 		for value, want := range map[string]string{`"soon"`: "not a duration", `"-5m"`: "must be from",
 			`true`:            "ot a duration",
 			`"999999999999h"`: "not a duration", `"9999999999d"`: "too long", `[1]`: "s needed", `1e30`: "", `{}`: "s needed",
 			`"1ns"`: "", `"5 m"`: "not a duration", `""`: "not a duration", `"1h" + 1`: "", `foo`: ""} {
 			if attr == "for" && value == `"1ns"` {
-				continue // as good as none
+				continue // accepted, and has no effect
 			}
 			add(within("  when   = true\n  window = window.night\n  "+attr+" = «"+value+"\n  checkpoint {}"), want)
 		}
@@ -44,7 +44,7 @@ func wrongs() (all []wrong) {
 			add(within("  when = true\n  checkpoint {\n "+attr+" = «"+value+end+"\n  }"), want)
 		}
 	}
-	// Words, numbers, texts and lists.
+	// Words, numbers, strings and lists.
 	for attr, values := range map[string]map[string]string{
 		"mode": {`"enfroce"`: `"enforce"`, `5`: "cannot be", `"dry-run"`: `"dry_run"`,
 			`secret("canary-1")`: "out of place"},
@@ -86,7 +86,7 @@ func wrongs() (all []wrong) {
 	return all
 }
 
-// idle are configurations that say something, and would never do it.
+// idle adds configurations that say something but would never do it.
 func idle(add func(text, want string)) {
 	const app = "database \"app\" {\n  path   = \"/srv/app.db\"\n  labels = { tier = \"gold\" }\n}\n"
 	const replica = "replica \"file\" \"local\" {\n  dir = \"/var/backups/${db.name}\"\n}\n"
@@ -162,8 +162,8 @@ func idle(add func(text, want string)) {
 	add(app+learned+"policy \"p\" {\n  when = true\n  window = window.w\n  checkpoint {}\n}\n", "never open")
 }
 
-// doubtful are configurations that are accepted with a warning: at « stands what has no
-// effect, or hardly what was meant.
+// doubtful returns configurations that are accepted with a warning: what stands at « has no
+// effect, or probably not the intended one.
 func doubtful() (all []wrong) {
 	const app = "database \"app\" {\n  path = \"/srv/app.db\"\n}\n"
 	add := func(text, want string) { all = append(all, wrong{text, want}) }
@@ -239,7 +239,7 @@ func TestDoubtfulConfigurations(t *testing.T) {
 	}
 }
 
-// conditions are mistakes in when.
+// conditions adds mistakes in when.
 func conditions(when func(x, want string)) {
 	for x, want := range map[string]string{
 		`false`: "always false", `1 > 2`: "always false", `null`: "has no value", `!true`: "always false",
@@ -292,7 +292,7 @@ func conditions(when func(x, want string)) {
 	}
 }
 
-// schedules are mistakes in windows.
+// schedules adds mistakes in windows.
 func schedules(add func(text, want string)) {
 	const window = "window \"w\" {\n"
 	for cron, want := range map[string]string{`"0 0 30 2 *"`: "never open", `"TZ="`: "timezone attribute",
@@ -331,7 +331,7 @@ func schedules(add func(text, want string)) {
 		"duration = \"1h\"\n}\nwindow \"v\" {\n  cron = \"0 0 * * *\"\n  duration = \"1h\"\n}\n", "already defined")
 }
 
-// blocks are mistakes in what blocks there are.
+// blocks adds mistakes in which blocks there are.
 func blocks(add func(text, want string)) {
 	for lines, want := range map[string]string{
 		"  when = true\n  «checkpont {}":                                           "checkpoint",
@@ -376,9 +376,8 @@ func blocks(add func(text, want string)) {
 	add("x = \"${\n«", "")
 }
 
-// Each of more than two hundred wrong configurations is refused with its file, line,
-// column and what is written there, with what was meant where that can be told, and no
-// secret is repeated.
+// Each of more than two hundred wrong configurations is refused with its file, line, column and
+// the text there, with a suggestion where one is possible, and without repeating a secret.
 func TestWrongConfigurations(t *testing.T) {
 	t.Parallel()
 	all := wrongs()
