@@ -19,12 +19,12 @@ var (
 	faultID  = regexp.MustCompile(`[PDSCFHRXIV][0-9]{1,2}`)
 	inName   = regexp.MustCompile(`(?:[a-z]|_|\b)([PDSCFHRXIV][0-9]{1,2})(?:[A-Z]|_|\b)`)
 	testFunc = regexp.MustCompile(`^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
-	storeS3  = regexp.MustCompile(`S3\b|S3[A-Z_]`) // in a function's name it is the store, not the fault
+	storeS3  = regexp.MustCompile(`S3\b|S3[A-Z_]`) // in a function's name S3 is the store, not the fault
 	subtest  = regexp.MustCompile(`"([PDSCFHRXIV][0-9]{1,2}(?:[ _/:,][^"]*)?)"`)
 )
 
-// docs/faults.md says of each fault which tests cover it. Tests carry the
-// fault's id in their name or a subtest's; a row without a test says why.
+// docs/faults.md says which tests cover each fault. Tests have the fault's id in their name or in
+// that of a subtest; a row without a test says why.
 func TestFaultTable(t *testing.T) {
 	tests := faultTests(t)
 	text, err := os.ReadFile(faultTable)
@@ -111,7 +111,7 @@ func faultTests(t *testing.T) map[string][]string {
 	return tests
 }
 
-// Documents that name tests name tests that exist.
+// The tests that documents name exist.
 func TestDocumentsNameRealTests(t *testing.T) {
 	named := regexp.MustCompile(`([a-z0-9/]+)\.((?:Test|Fuzz|Benchmark)\w+)`)
 	for _, doc := range []string{"assumptions.md", "faults.md", "track-record.md"} {
@@ -134,7 +134,7 @@ func TestDocumentsNameRealTests(t *testing.T) {
 	}
 }
 
-// Actions of the workflow are named by commit: a tag can be moved.
+// Workflows name actions by commit: a tag can be moved.
 func TestWorkflowPinsActions_X3(t *testing.T) {
 	workflows, err := filepath.Glob("../../.github/workflows/*.yml")
 	if err != nil || len(workflows) == 0 {

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// errorsAsConditions says of every exported error which condition an operator sees where it
+// errorsAsConditions says for every exported error which condition an operator sees while it
 // lasts, or, after a dash, why there is none.
 var errorsAsConditions = map[string]string{
 	"collector/busy.ErrPrivileges": "- a line of the log at the start: SQLITE_BUSY is not counted",
@@ -107,7 +107,7 @@ var errorsAsConditions = map[string]string{
 	"internal/dbfile.ErrUnclear":       "- the next look",
 }
 
-// guardsAsConditions says the same of what refuses a policy.
+// guardsAsConditions says the same for the guards that refuse a policy.
 var guardsAsConditions = map[string]string{
 	"GuardNone": "- nothing refuses", "GuardMode": "- what the configuration says", "GuardPause": "paused",
 	"GuardUnless": "policy_hindered", "GuardWindow": "policy_hindered", "GuardCooldown": "- it has just acted",
@@ -115,8 +115,8 @@ var guardsAsConditions = map[string]string{
 	"GuardFloor": "- it has just acted", "GuardHoldOff": "- it has just begun", "GuardTurn": "policy_hindered",
 }
 
-// Every exported error and everything that refuses a policy leads to a condition, or says
-// why it leads to none.
+// Every exported error and every guard leads to a condition, or the table says why it leads to
+// none.
 func TestEveryErrorAndRefusalIsJudged_V3(t *testing.T) {
 	t.Parallel()
 	found, guards := declared(t)
@@ -131,8 +131,8 @@ func TestEveryErrorAndRefusalIsJudged_V3(t *testing.T) {
 	judge(t, guards, guardsAsConditions, string(page))
 }
 
-// judge holds a table to what is in the source and to the page of conditions, which a test
-// of internal/health holds to the code.
+// judge compares a table with what is in the source, and with docs/conditions.md, which a test of
+// internal/health compares with the code.
 func judge(t *testing.T, found []string, table map[string]string, page string) {
 	t.Helper()
 	for _, name := range found {
@@ -146,7 +146,7 @@ func judge(t *testing.T, found []string, table map[string]string, page string) {
 	}
 	for name := range table {
 		if !slices.Contains(found, name) {
-			t.Errorf("%s is judged, and not in the source", name)
+			t.Errorf("%s is in the table, but not in the source", name)
 		}
 	}
 }
@@ -189,7 +189,7 @@ func declared(t *testing.T) (errs, guards []string) {
 	return errs, guards
 }
 
-// declaredIn returns the package's variables and constants that a file declares.
+// declaredIn returns the package-level variables and constants that a file declares.
 func declaredIn(file *ast.File) (all []string) {
 	for _, d := range file.Decls {
 		g, ok := d.(*ast.GenDecl)

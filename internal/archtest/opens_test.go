@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// From start to loop in three files, as docs/architecture.md says: each calls what the next
+// From start to loop it is three files, as docs/architecture.md says: each calls what the next
 // one declares, and the last one has the loop itself.
 func TestThreeOpensFromStartToLoop(t *testing.T) {
 	for _, file := range []struct {
@@ -53,7 +53,7 @@ func TestThreeOpensFromStartToLoop(t *testing.T) {
 	}
 }
 
-// called returns the last two names of what a call calls: "watchdog.Run" of d.watchdog.Run().
+// called returns the last two names of a call's function: "watchdog.Run" for d.watchdog.Run().
 func called(call *ast.CallExpr) string {
 	selector, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok {

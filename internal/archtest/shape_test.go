@@ -12,10 +12,10 @@ import (
 	"unicode/utf8"
 )
 
-// The limits of one type: beyond them it is two things.
+// The limits of one type: a type beyond them is two things.
 const maxMethods, maxFields = 30, 20
 
-// shape is what a named type of one package is made of.
+// shape is the methods and fields of a named type.
 type shape struct {
 	methods []string
 	fields  int
@@ -97,7 +97,7 @@ func TestTypesAreSmall(t *testing.T) {
 	}
 }
 
-// Two methods of a type that differ in case only are read as one.
+// A type has no two methods that differ in case only: they are read as one.
 func TestNoTwoNamesDifferInCaseOnly(t *testing.T) {
 	for _, p := range packages(t) {
 		for name, s := range p.shapes(t) {
@@ -145,22 +145,22 @@ func TestNoContextInAStruct(t *testing.T) {
 	}
 }
 
-// Who may reach for files on their own. All others go through durable (what must
-// survive), dbfile (what applications share with us) or are given a reader.
+// Only these packages may call these functions of os. All others go through durable (for what
+// must survive), dbfile (for what applications share with us), or are given a reader.
 func TestWhoMayTouchFiles(t *testing.T) {
 	allowed := map[string][]string{
-		"internal/cage":               {"OpenFile"},                    // what the kernel knows of a child
+		"internal/cage":               {"OpenFile"},                    // files of a child in /proc
 		"internal/walbench":           {"MkdirTemp", "RemoveAll"},      // scratch
-		"internal/demo":               {"MkdirTemp", "RemoveAll"},      // everything it makes
-		"collector/busy":              {"OpenFile"},                    // code that a process has mapped, never a pipe
-		"internal/config":             {"OpenFile"},                    // the configuration, never a pipe
+		"internal/demo":               {"MkdirTemp", "RemoveAll"},      // all its files
+		"collector/busy":              {"OpenFile"},                    // code that a process has mapped; never a pipe
+		"internal/config":             {"OpenFile"},                    // the configuration; never a pipe
 		"internal/dbfile":             {"Open", "OpenFile"},            // the database's own files, once
-		"internal/journal":            {"Open", "OpenFile"},            // lines that are appended
+		"internal/journal":            {"Open", "OpenFile"},            // logs that are appended to
 		"internal/sqlite":             {"Open"},                        // the first byte of a rollback journal
 		"internal/web":                {"MkdirAll", "Chmod", "Remove"}, // the admin socket
 		"replicator":                  {"MkdirTemp", "RemoveAll"},      // a drill's scratch
 		"replicator/capture/statedir": {"Open"},
-		"replicator/compact":          {"Open", "Remove"}, // links to what was uploaded
+		"replicator/compact":          {"Open", "Remove"}, // links to uploaded files
 		"replicator/merge":            {"Open"},
 		"replicator/pagesums":         {"OpenFile"},
 		"internal/recovery":           {"Open", "MkdirTemp", "RemoveAll"},               // scratch of a stream
@@ -170,7 +170,7 @@ func TestWhoMayTouchFiles(t *testing.T) {
 		"replicator/upload":           {"Open"},                       // segments
 		"replicator/store/file":       {"Open", "OpenFile", "Remove"}, // a replica that is a directory
 		"replicator/store/s3/s3test":  {"MkdirAll"},
-		"internal/testbrowser":        {"MkdirTemp", "RemoveAll"}, // a profile
+		"internal/testbrowser":        {"MkdirTemp", "RemoveAll"}, // a browser's profile
 	}
 	guarded := []string{"Open", "OpenFile", "Mkdir", "MkdirAll", "MkdirTemp", "Remove", "RemoveAll", "Truncate", "Chmod",
 		"Chown"}
@@ -198,7 +198,7 @@ func TestWhoMayTouchFiles(t *testing.T) {
 	}
 }
 
-// Policies decide: whoever calls them gives them the time, the sample and the turn.
+// Policies only decide: the caller gives them the time, the sample and the turn.
 func TestPolicyIsPure(t *testing.T) {
 	for _, p := range packages(t) {
 		if !strings.HasPrefix(p.short(), "policy") {
@@ -221,7 +221,7 @@ func TestPolicyIsPure(t *testing.T) {
 	}
 }
 
-// A line is read at one glance: 120 characters, in tests and tools as well.
+// Lines can be read at one glance: they have at most 120 characters, in tests and tools as well.
 func TestLinesAreShort(t *testing.T) {
 	const maxLine = 120
 	files := 0
