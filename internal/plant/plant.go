@@ -1,7 +1,7 @@
 //go:build !shortlease
 
-// Package plant puts faults of sqlwatch itself into the program that tests run: how it
-// survives its own bugs can be seen with none at hand.
+// Package plant plants panics in the program that tests run, so that they can show how sqlwatch
+// survives its own bugs.
 package plant
 
 // Panic panics in a test's build, where $SQLWATCH_TEST_PANIC names the place. In every other

@@ -1,7 +1,7 @@
 //go:build shortlease
 
-// Package plant puts faults of sqlwatch itself into the program that tests run: how it
-// survives its own bugs can be seen with none at hand.
+// Package plant plants panics in the program that tests run, so that they can show how sqlwatch
+// survives its own bugs.
 package plant
 
 import (
@@ -12,7 +12,7 @@ import (
 
 var planted = strings.Split(os.Getenv("SQLWATCH_TEST_PANIC"), ",")
 
-// Panic panics where $SQLWATCH_TEST_PANIC names the place: "request /path" or "turn database".
+// Panic panics if $SQLWATCH_TEST_PANIC names the place: "request /path" or "turn database".
 func Panic(what, of string) {
 	if slices.Contains(planted, what+" "+of) {
 		panic("planted by a test: " + what + " " + of)

@@ -1,6 +1,5 @@
-// Package testapp runs applications beside a test: Python programs whose
-// sqlite3 is an unmodified SQLite in another process, as in life. Only tests
-// import it.
+// Package testapp runs applications beside a test: Python programs whose sqlite3 is an unmodified
+// SQLite in another process, as in practice. Only tests import it.
 package testapp
 
 import (
@@ -12,7 +11,7 @@ import (
 	"testing"
 )
 
-// Process is a running program. A test speaks with it in lines.
+// Process is a running program. A test communicates with it in lines.
 type Process struct {
 	PID int
 
@@ -21,11 +20,11 @@ type Process struct {
 	out *bufio.Reader
 }
 
-// Start runs a Python program with its arguments; its standard error is the
-// test's. At the test's end it is killed.
+// Start runs a Python program with its arguments; its standard error is the test's. It is killed
+// when the test ends.
 func Start(t testing.TB, program string, args ...string) *Process {
 	t.Helper()
-	// -S: no site packages, which take longer to find than the program runs.
+	// -S skips the site packages: finding them takes longer than the program runs.
 	cmd := exec.Command(python(), append([]string{"-S", "-c", program}, args...)...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -44,8 +43,8 @@ func Start(t testing.TB, program string, args ...string) *Process {
 	return p
 }
 
-// python prefers the system's interpreter to what a version manager puts
-// before it in PATH: a script that takes a second to find it.
+// python returns the system's interpreter, if there is one, and not that of a version manager
+// earlier in PATH: that is a script that takes a second to find the interpreter.
 func python() string {
 	const system = "/usr/bin/python3"
 	if _, err := os.Stat(system); err == nil {
@@ -72,13 +71,13 @@ func (p *Process) Line(t testing.TB) string {
 	return strings.TrimSpace(line)
 }
 
-// CloseInput ends the program's standard input: most programs then end in
-// peace, and SQLite's last close takes -wal and -shm away.
+// CloseInput ends the program's standard input: most programs then end normally, and SQLite's
+// last close removes -wal and -shm.
 func (p *Process) CloseInput() error { return p.in.Close() }
 
-// Kill ends the program as a crash does, and returns when it is gone. Its
-// input stays open until then: a program that reads the end of it may be quick
-// enough to end cleanly. Kill may be called again.
+// Kill kills the program, as a crash would, and returns when it has ended. Its input stays open
+// until then, because a program that sees the input end might be quick enough to end cleanly.
+// Kill may be called again.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may have ended already
 	_ = p.cmd.Wait()         // which closes the pipes

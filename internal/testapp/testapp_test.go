@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// keeper has a database open until its input ends, and then closes it.
+// keeper keeps a database open until its input ends, and then closes it.
 const keeper = `
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Node is one thing that a screen reader is told of.
+// Node is one element that a screen reader announces.
 type Node struct {
 	Role, Name string
 	Props      map[string]any // expanded, live, focusable …
@@ -13,7 +13,7 @@ type Node struct {
 
 func (n Node) String() string { return fmt.Sprintf("%s %q", n.Role, n.Name) }
 
-// Accessible returns what a screen reader is told of the page, in its order.
+// Accessible returns what a screen reader announces of the page, in its order.
 func (b *Browser) Accessible() (nodes []Node) {
 	b.t.Helper()
 	b.Call("Accessibility.enable", nil)
@@ -43,7 +43,7 @@ func (b *Browser) Accessible() (nodes []Node) {
 					one.Props[fmt.Sprint(m["name"])] = value(m["value"])
 				}
 			}
-			if one.Role != "InlineTextBox" { // lines of a text that is there as a whole
+			if one.Role != "InlineTextBox" { // lines of a text that is already there as a whole
 				nodes = append(nodes, one)
 			}
 		}
@@ -56,7 +56,7 @@ func (b *Browser) Accessible() (nodes []Node) {
 	return nodes
 }
 
-// What each script returns a list of is said in it.
+// Each script says in a comment what it returns a list of.
 var (
 	//go:embed contrast.js
 	contrast string
@@ -66,13 +66,12 @@ var (
 	small string
 )
 
-// Contrast returns the texts and parts of pictures that cannot be told well from what
-// is behind them.
+// Contrast returns the texts and parts of pictures with too little contrast to their background.
 func (b *Browser) Contrast() []string { b.t.Helper(); return b.Texts(contrast) }
 
-// TooWide returns what reaches beyond the screen's right edge.
+// TooWide returns the elements that extend beyond the screen's right edge.
 func (b *Browser) TooWide() []string { b.t.Helper(); return b.Texts(wide) }
 
-// TooSmall returns what is pressed with a finger and is too small for it (WCAG 2.5.8);
+// TooSmall returns the controls that are too small to be pressed with a finger (WCAG 2.5.8);
 // links within a sentence are exempt there.
 func (b *Browser) TooSmall() []string { b.t.Helper(); return b.Texts(small) }

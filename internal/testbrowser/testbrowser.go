@@ -1,5 +1,5 @@
-// Package testbrowser drives a headless Chromium, which enforces what a page's headers
-// say and knows what a screen reader is told. Only tests import it.
+// Package testbrowser drives a headless Chromium, which enforces a page's headers and reports
+// what a screen reader would announce. Only tests import it.
 package testbrowser
 
 import (
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Browser is a Chromium with one page, spoken to over a pipe.
+// Browser is a Chromium with one page, controlled over a pipe.
 type Browser struct {
 	t       *testing.T
 	in      *os.File
@@ -22,7 +22,7 @@ type Browser struct {
 	id      int
 }
 
-// New starts a Browser that ends with the test; without a Chromium the test is skipped.
+// New starts a Browser that ends with the test; if there is no Chromium, the test is skipped.
 func New(t *testing.T) *Browser {
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")
@@ -52,7 +52,8 @@ func New(t *testing.T) *Browser {
 	theirIn.Close()
 	theirOut.Close()
 	t.Cleanup(func() {
-		// Its helpers are of its group; one that is still dying may write once more.
+		// Chromium's helper processes are in its group; one that is still ending may write to the
+		// profile once more.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		cmd.Wait()
 		ourOut.Close()
@@ -112,7 +113,7 @@ func (b *Browser) Call(method string, params map[string]any) map[string]any {
 	}
 }
 
-// Open goes to an address.
+// Open navigates to an address.
 func (b *Browser) Open(address string) {
 	b.t.Helper()
 	b.Call("Page.navigate", map[string]any{"url": address})
@@ -141,8 +142,8 @@ func (b *Browser) Texts(expression string) (texts []string) {
 	return texts
 }
 
-// Await polls until the expression is true. What it throws is no answer yet: a page
-// that is being loaded has no body.
+// Await polls until the expression is true. An exception counts as false, because a page that is
+// still loading has no body.
 func (b *Browser) Await(what, expression string) {
 	b.t.Helper()
 	expression = "(() => { try { return " + expression + "; } catch { return false; } })()"
@@ -172,7 +173,7 @@ func (b *Browser) Press(key string) {
 	b.Call("Input.dispatchKeyEvent", params)
 }
 
-// Screen sets the window's size, and light or dark.
+// Screen sets the window's size, and the colour scheme: light or dark.
 func (b *Browser) Screen(width, height int, scheme string) {
 	b.t.Helper()
 	b.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1,
@@ -181,7 +182,7 @@ func (b *Browser) Screen(width, height int, scheme string) {
 		"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}})
 }
 
-// Picture returns what the page looks like, as PNG.
+// Picture returns a screenshot of the page, as PNG.
 func (b *Browser) Picture() []byte {
 	b.t.Helper()
 	text, _ := b.Call("Page.captureScreenshot", map[string]any{"format": "png"})["data"].(string)

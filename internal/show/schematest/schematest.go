@@ -1,6 +1,6 @@
-// Package schematest writes the reference of what sqlwatch answers to machines: a table of
-// the fields of a type as show.Marshal encodes them, with what the source says beside
-// each. Tests hold documents to it.
+// Package schematest writes the reference of sqlwatch's JSON output: tables of the fields of
+// types as show.Marshal encodes them, with the comment beside each field in the source. Tests
+// compare documents with it.
 package schematest
 
 import (
@@ -19,15 +19,15 @@ import (
 	"time"
 )
 
-// Reference is what a document holds of some types.
+// Reference describes the types that a document lists.
 type Reference struct {
-	Sections  map[string]reflect.Type // by their names in the document
-	Held      map[string]reflect.Type // what stands behind fields that hold anything, by their paths
-	Elsewhere map[string]string       // fields, or types, whose own fields another section lists
+	Sections  map[string]reflect.Type // by section of the document
+	Held      map[string]reflect.Type // the types of fields of an interface type, by path
+	Elsewhere map[string]string       // the section that lists the fields of a field or type, by path or type
 	Sources   []string                // directories of the packages of all those types
 }
 
-// Field is a place in an answer.
+// Field is a field of a JSON answer.
 type Field struct{ Path, Kind, Meaning string }
 
 // Update returns a document with the table of each section recreated, between
@@ -59,7 +59,7 @@ func (r Reference) Update(document string) (updated string, unitless []string, e
 	return document, unitless, nil
 }
 
-// comments are what the source says beside the fields of structs, by type and field.
+// comments returns the comments beside the fields of structs, by type and field.
 func comments(dirs []string) (map[string]string, error) {
 	all := map[string]string{}
 	for _, dir := range dirs {
@@ -92,7 +92,8 @@ func comments(dirs []string) (map[string]string, error) {
 	return all, nil
 }
 
-// fields lists the fields of a type. Of a list it lists those of an element, below "[]".
+// fields lists the fields of a type. For a list it lists those of an element, with "[]" after the
+// path.
 func (r Reference) fields(typ reflect.Type, path string, said map[string]string, within ...reflect.Type) []Field {
 	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
 		if typ.Kind() == reflect.Slice {
@@ -101,7 +102,7 @@ func (r Reference) fields(typ reflect.Type, path string, said map[string]string,
 		typ = typ.Elem()
 	}
 	var all []Field
-	hidden := map[string]bool{} // by a field of the same name that is nearer
+	hidden := map[string]bool{} // by a field of the same name at a lower depth
 	for i := range typ.NumField() {
 		if name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ","); !typ.Field(i).Anonymous && name != "" {
 			hidden[strings.TrimPrefix(path+"."+name, ".")] = true
@@ -138,7 +139,7 @@ func (r Reference) fields(typ reflect.Type, path string, said map[string]string,
 	return all
 }
 
-// field lists one field of a type, and what is below it.
+// field lists one field of a type, and the fields below it.
 func (r Reference) field(
 	of, owner reflect.Type, at, meaning string, said map[string]string, within []reflect.Type,
 ) []Field {
