@@ -27,7 +27,8 @@ func socketDir(t *testing.T) string {
 	return dir
 }
 
-// Nobody there, somebody gone, somebody else, busy, refused: each is told as what it is.
+// Each cause of a failed call is reported as what it is: no daemon, one that is gone, another
+// program, one that is busy, a refusal.
 func TestCall_causes(t *testing.T) {
 	t.Parallel()
 	dir := socketDir(t)
@@ -58,7 +59,7 @@ func TestCall_causes(t *testing.T) {
 		rw.Write([]byte(`{"error": "no database is called nobody"}`))
 	}))
 	full(t, filepath.Join(dir, "full"))
-	listen("stopped") // takes connections, as the kernel does for a process that is stopped
+	listen("stopped") // accepts connections, as the kernel does for a stopped process
 	for name, want := range map[string]struct {
 		text string
 		is   error
@@ -71,7 +72,7 @@ func TestCall_causes(t *testing.T) {
 		"daemon":   {"no database is called nobody", watchdog.ErrUnknownDatabase},
 	} {
 		client := New(filepath.Join(dir, name))
-		waits := 0 // that were shown, and are over
+		waits := 0 // counts the waits that were shown and have ended
 		client.Waiting = func() func() { waits -= 10; return func() { waits += 11 } }
 		if name == "stopped" {
 			client.within = 100 * time.Millisecond
@@ -92,7 +93,7 @@ func TestCall_causes(t *testing.T) {
 	}
 }
 
-// full makes a socket whose queue of connections is full and that nobody serves.
+// full creates a socket that nobody serves and whose queue of connections is full.
 func full(t *testing.T, path string) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -110,7 +111,8 @@ func full(t *testing.T, path string) {
 	t.Cleanup(func() { conn.Close() })
 }
 
-// --admin, then the environment, then the configuration, then the user's own place.
+// The socket is that of --admin, then of the environment, then of the configuration, then the
+// user's own.
 func TestSocket(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{"RUNTIME_DIRECTORY": "/nowhere"}
@@ -122,7 +124,7 @@ func TestSocket(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	want("", "/nowhere/admin.sock") // whatever else runs on this machine
+	want("", "/nowhere/admin.sock") // even if another daemon runs on this machine
 	configured = "unix:///run/configured.sock"
 	want("", "/run/configured.sock")
 	env["SQLWATCH_ADMIN"] = "/run/environment.sock"
@@ -130,7 +132,7 @@ func TestSocket(t *testing.T) {
 	want("unix:///run/flag.sock", "/run/flag.sock")
 }
 
-// A socket that another user made is not believed.
+// A socket that another user created is not trusted.
 func TestStrangersAreNotBelieved(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -17,8 +17,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/again"
 )
 
-// TestMain makes this test binary the program that runs itself again: with AGAIN_TEST it does
-// what that says, in a process of its own.
+// TestMain lets this test binary be the program that runs itself again: with AGAIN_TEST it does
+// what that says, in a child process.
 func TestMain(m *testing.M) {
 	exit := again.Enter()
 	what, set := os.LookupEnv("AGAIN_TEST")
@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 		}
 		exit(7)
 	case "ends":
-		os.Exit(9) // without a word, as where help is printed
+		os.Exit(9) // without output, as after --help
 	case "is told":
 		<-told
 		exit(5)
@@ -75,8 +75,8 @@ func program(what string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// The process of its own has the same arguments, input and output, and its code is the
-// program's.
+// The child has the same arguments, input and output, and the program exits with the child's
+// code.
 func TestCode(t *testing.T) {
 	t.Parallel()
 	for what, want := range map[string]int{"says": 7, "ends": 9} {
@@ -94,7 +94,7 @@ func TestCode(t *testing.T) {
 	}
 }
 
-// Where no process can be started the program does the work itself, and calls no disk silent.
+// If no child can be started, the program does the work itself, and reports no disk as silent.
 func TestCannotStart(t *testing.T) {
 	t.Parallel()
 	cmd := program("says", "one")
@@ -110,7 +110,7 @@ func TestCannotStart(t *testing.T) {
 	}
 }
 
-// What the process of its own took is known of the program.
+// The resources that the child used are accounted to the program.
 func TestAccounted(t *testing.T) {
 	t.Parallel()
 	cmd := program("takes")
@@ -118,11 +118,11 @@ func TestAccounted(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if got := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10; got < taken {
-		t.Errorf("%d bytes of memory, of which the process of its own took %d", got, taken)
+		t.Errorf("the program accounts for %d bytes of memory, the child took %d", got, taken)
 	}
 }
 
-// begun starts the program and returns it with the number of the process of its own.
+// begun starts the program and returns it with the child's pid.
 func begun(t *testing.T, what string) (cmd *exec.Cmd, pid int) {
 	t.Helper()
 	cmd = program(what)
@@ -142,7 +142,7 @@ func begun(t *testing.T, what string) (cmd *exec.Cmd, pid int) {
 	return cmd, pid
 }
 
-// A signal is handed on, and who does not listen is given up.
+// A signal is passed on to the child; a child that ignores it is given up.
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	for what, want := range map[string]int{"is told": 5, "is deaf": 128 + int(syscall.SIGTERM)} {
@@ -157,7 +157,7 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// The process of its own does not outlive who waits for it.
+// The child does not outlive the program that waits for it.
 func TestOrphan(t *testing.T) {
 	t.Parallel()
 	cmd, pid := begun(t, "is deaf")
@@ -168,7 +168,7 @@ func TestOrphan(t *testing.T) {
 	gone(t, pid)
 }
 
-// gone waits until a process has ended, collected or not.
+// gone waits until a process has ended, whether or not it was reaped.
 func gone(t *testing.T, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {

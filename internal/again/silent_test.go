@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Which of several disks do not answer is found out by a process that has not looked itself.
+// A child process finds out which of several disks do not answer.
 func TestSilent(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -37,7 +37,7 @@ func TestSilent(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	defer device.Close() // ends the look that waits
+	defer device.Close() // ends the pending request
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", device.Fd())
 	if err := syscall.Mount("hung", hung, "fuse", 0, options); err != nil {
 		t.Skip(err)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// root skips where the test cannot change owners.
+// root skips the test if it cannot change owners, and returns a directory.
 func root(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -18,7 +18,7 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// owned makes a file in a directory, each of its own user.
+// owned creates a file in a new directory, with an owner for each.
 func owned(t *testing.T, dir, name string, dirUID, fileUID int) string {
 	t.Helper()
 	sub := filepath.Join(dir, name)
@@ -37,7 +37,7 @@ func owned(t *testing.T, dir, name string, dirUID, fileUID int) string {
 func TestOwnerOf_X11(t *testing.T) {
 	dir := root(t)
 	ann, bob := owned(t, dir, "ann", 1001, 1001), owned(t, dir, "bob", 1002, 1002)
-	planted := owned(t, dir, "planted", 1002, 0) // as a hard link to a file of root's would be
+	planted := owned(t, dir, "planted", 1002, 0) // as a hard link to a file of root would be
 	link := filepath.Join(dir, "bob", "link.db")
 	if err := errors.Join(os.Symlink(ann, link), os.Lchown(link, 1002, 1002)); err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
 
-// forger is a writer whose name would begin a line of its own in a table and paint it.
-// A second connection of it reads the database file, as it was before the WAL.
+// forger is a writer whose process name contains a line break and an escape sequence. It has a
+// second connection, which reads the database file as it was before the WAL.
 const forger = `
 import ctypes, sqlite3, sys
 ctypes.CDLL(None).prctl(15, b"x\n\x1b[31mdms 1", 0, 0, 0)
@@ -32,7 +32,7 @@ print("writing", flush=True)
 sys.stdin.read()
 `
 
-// forgedName is how a table shows that name.
+// forgedName is how a table shows the forger's name.
 const forgedName = `x\x0a\x1b[31mdms 1`
 
 func startForger(t *testing.T) (path string, app *testapp.Process) {
@@ -71,7 +71,7 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// A process names itself: its name neither begins a line nor steers a terminal.
+// A process chooses its own name: in a table it neither begins a line nor controls the terminal.
 func TestTablesShowForgedNames(t *testing.T) {
 	t.Parallel()
 	path, app := startForger(t)
@@ -104,7 +104,7 @@ func TestTablesShowForgedNames(t *testing.T) {
 	}
 }
 
-// counted commits one row for each line that it reads.
+// counted is an application that commits one row for each line that it reads.
 const counted = `
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)

@@ -18,15 +18,15 @@ import (
 
 func TestMain(m *testing.M) {
 	cage.Enter()
-	if path := os.Getenv("CAGE_CHECK"); path != "" { // a process that is killed while it waits
+	if path := os.Getenv("CAGE_CHECK"); path != "" { // a parent that is killed while it waits for its child
 		fmt.Println(cage.Check{Path: path, Full: true}.Run(context.Background()))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// database makes one by Python's SQLite; then its schema becomes another text, as it may
-// be in what comes out of a store.
+// database creates a database with Python's SQLite. Then it replaces the text of parts of the
+// schema, as may be the case in what comes from a store.
 func database(t *testing.T, sql string, forged map[string]string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.db")
@@ -47,10 +47,10 @@ const table = "CREATE TABLE t(a, b); CREATE INDEX i ON t(length(a)); " +
 	"WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n WHERE x<5000) " +
 	"INSERT INTO t SELECT hex(zeroblob(60)), x FROM n;"
 
-// bombs are schemas that hurt whoever checks them.
+// bombs returns schemas whose check takes too much memory or time.
 func bombs() map[string]map[string]string {
 	long := "length(replace(hex(zeroblob(1000000+b)), '0', '00'))"
-	slow := "CREATE INDEX j ON t(a) WHERE " + long + strings.Repeat(" + "+long, 4) + " < 0" // no row is missing
+	slow := "CREATE INDEX j ON t(a) WHERE " + long + strings.Repeat(" + "+long, 4) + " < 0" // it lacks no row
 	columns := make([]string, 60)
 	for i := range columns {
 		columns[i] = fmt.Sprintf("replace(hex(zeroblob(15000000)), '0', '0%d')", i%10)
@@ -61,7 +61,7 @@ func bombs() map[string]map[string]string {
 	}
 }
 
-// peak returns the most memory that this process has had, in bytes.
+// peak returns the peak memory of this process, in bytes.
 func peak(t *testing.T) (kib int64) {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/status")
@@ -107,7 +107,7 @@ func TestCheck(t *testing.T) {
 	if err := errors.Join(err, cage.Check{Path: odd, Full: true}.Run(t.Context())); err != nil {
 		t.Errorf("an odd name: %v", err)
 	}
-	// An index that lacks a row is found by the full check only.
+	// Only the full check finds an index that lacks a row.
 	lacking := database(t, "CREATE TABLE t(a); INSERT INTO t VALUES(1),(2); CREATE INDEX i ON t(a) WHERE a=1;",
 		map[string]string{"i": "CREATE INDEX i ON t(a)"})
 	if err := (cage.Check{Path: lacking, Full: true}).Run(t.Context()); !errors.Is(err, sqlite.ErrCorrupt) {
@@ -115,7 +115,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestBombs_D36: what a crafted schema makes of a check ends in the child, with words.
+// TestBombs_D36: whatever a crafted schema does to a check is limited to the child, and the error
+// names the limit.
 func TestBombs_D36(t *testing.T) {
 	t.Parallel()
 	for name, forged := range bombs() {
@@ -174,7 +175,8 @@ func childOf(t *testing.T, path string) (pid int) {
 	return 0
 }
 
-// TestKilled_D36: a child that is killed is no verdict, and it had nothing of ours.
+// TestKilled_D36: a child that is killed gives no verdict, and it has neither our environment nor
+// our descriptors.
 func TestKilled_D36(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "of nobody else's business")
 	path := database(t, table, bombs()["time"])
@@ -200,7 +202,7 @@ func TestKilled_D36(t *testing.T) {
 	}
 }
 
-// TestOrphan_D36: a child does not outlive who waits for it.
+// TestOrphan_D36: a child does not outlive the process that waits for it.
 func TestOrphan_D36(t *testing.T) {
 	t.Parallel()
 	path := database(t, table, bombs()["time"])
@@ -216,7 +218,7 @@ func TestOrphan_D36(t *testing.T) {
 	_ = parent.Wait()
 	waitFor(t, "the child to go", func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		return err != nil || len(text) == 0 // gone, or not collected yet
+		return err != nil || len(text) == 0 // gone, or not reaped yet
 	})
 }
 
@@ -229,15 +231,15 @@ func waitFor(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// TestPriority: who waits for a restore does not wait for all others first; a drill lets them
-// go before.
+// TestPriority: the check of a restore, for which somebody waits, has the priority of its parent;
+// the check of a drill has a nice value of at least 10.
 func TestPriority(t *testing.T) {
 	t.Parallel()
 	own, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	own = 20 - own // as the system call tells it
+	own = 20 - own // the system call returns 20 minus the nice value
 	for _, last := range []bool{false, true} {
 		path := database(t, table, bombs()["time"])
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

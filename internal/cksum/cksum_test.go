@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// sealed returns a page with the checksum as the extension's documentation defines it.
+// sealed returns a page with its checksum, as the extension's documentation defines it.
 func sealed(size int, first byte) []byte {
 	page := make([]byte, size)
 	for i := range size - Reserved {

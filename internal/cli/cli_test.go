@@ -26,7 +26,7 @@ func application() *kingpin.Application {
 	return app
 }
 
-// What people type who know Litestream, or miss a key.
+// People who know Litestream, or mistype, are told what they may have meant.
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
@@ -79,14 +79,14 @@ func TestCompletionAndMan(t *testing.T) {
 	}
 }
 
-// Whatever lasts shows a sign of life within a second, and leaves nothing behind.
+// What takes long shows a sign of life within a second, and leaves nothing on the terminal.
 func TestWaiting(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	done := waiting(&out, "asking s3://bucket")
-	done() // at once: nothing is shown
+	done() // it ends at once: nothing is shown
 	if out.Len() > 0 {
-		t.Errorf("shown of what did not last: %q", out.String())
+		t.Errorf("shown although it ended at once: %q", out.String())
 	}
 	if f := Terminal(&out); f != nil {
 		t.Error("a buffer is no terminal")

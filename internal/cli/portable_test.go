@@ -7,7 +7,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/cli"
 )
 
-// What restores a database must work on any machine; what touches a living one must not try.
+// Commands that only need configurations and replicas, such as restore, work on any machine.
+// Commands for databases in use are refused by a build without SQLite.
 func TestPossible(t *testing.T) {
 	for _, command := range []string{"restore", "snapshots", "check", "fmt", "test", "import"} {
 		if err := cli.Possible(command, false); err != nil {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal returns both ends of a terminal: what is written to the second is read from the first.
+// terminal returns both ends of a terminal: what is written to tty is read from screen.
 func terminal(t *testing.T) (screen, tty *os.File) {
 	t.Helper()
 	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -33,8 +33,8 @@ func terminal(t *testing.T) (screen, tty *os.File) {
 	return screen, tty
 }
 
-// What is waited for has an end, also on a terminal, and can be waited for again; within it nothing
-// else is shown.
+// A sign of waiting ends, also on a terminal, and can be shown again; while it is shown, no other
+// is.
 func TestWaitingEnds(t *testing.T) {
 	t.Parallel()
 	_, tty := terminal(t)
@@ -51,7 +51,7 @@ func TestWaitingEnds(t *testing.T) {
 	}
 }
 
-// A command that waits says so at once, and not only when the store has answered.
+// A command that waits shows so at once, not only when the store has answered.
 func TestProgressBeginsAtOnce(t *testing.T) {
 	t.Parallel()
 	screen, tty := terminal(t)

@@ -2,5 +2,5 @@
 
 package config
 
-// bombScale makes the bombs smaller where the race detector makes all slower.
+// bombScale makes the bombs smaller, because the race detector makes everything slower.
 const bombScale = 8

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestLoad_F2_bombs: files below the size bound whose syntax tree is deep
-// though no bracket nests. A stack overflow would end the test process.
+// TestLoad_F2_bombs loads files below the size limit whose syntax tree is deep although no
+// brackets nest. A stack overflow would end the test process.
 func TestLoad_F2_bombs(t *testing.T) {
 	t.Parallel()
 	fill := func(unit, end string) string {

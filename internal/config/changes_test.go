@@ -23,8 +23,7 @@ func loadText(t *testing.T, files ...string) *Config {
 	return cfg
 }
 
-// The layout of a file is no change; what is written otherwise is named, without its
-// value.
+// A change of layout is no change; every other difference is named, without its value.
 func TestChangesNamesWhatDiffers(t *testing.T) {
 	t.Parallel()
 	const app = "database \"app\" {\n  path = \"/srv/app.db\"\n}\n"

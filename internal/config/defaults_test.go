@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// settings is a configuration in which each default of the reference has its place: %s is
-// where its attribute is written, or nothing.
+// settings holds for each default of the reference a configuration with a place for it: %s is
+// replaced by the attribute, or by nothing.
 var settings = map[string]string{
 	"listen":        "server {\n%s\n}",
 	"admin":         "server {\n%s\n}",
@@ -37,10 +37,10 @@ func replicated(more string) string {
 		"replica \"file\" \"r\" {\n  dir = \"/r\"\n" + more + "\n}"
 }
 
-// concrete is a default that is a value, not a word about it.
+// concrete matches a default that is a value, not a description.
 var concrete = regexp.MustCompile("^`?([0-9][0-9A-Za-z.:]*|true|false|unix|/var/[^`]*)`?$")
 
-// A default of the reference is what holds where the attribute is not written.
+// The defaults in the reference are what holds if an attribute is not written.
 func TestDefaultsOfTheReference(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/configuration.md")
@@ -61,7 +61,7 @@ func TestDefaultsOfTheReference(t *testing.T) {
 			}
 		}
 	}
-	delete(documented, "at_once") // 0 here, which is the store's own
+	delete(documented, "at_once") // 0 in the configuration, which stands for the store's own default
 	documented["listen"], documented["admin"] = "127.0.0.1:9942", "unix:///run/sqlwatch/admin.sock"
 	for _, attr := range slices.Sorted(maps.Keys(documented)) {
 		if settings[attr] == "" {
@@ -84,7 +84,7 @@ func TestDefaultsOfTheReference(t *testing.T) {
 	}
 }
 
-// meaning is what a configuration says, whatever is written in it.
+// meaning returns what a configuration means, however it is written.
 func meaning(t *testing.T, text string) string {
 	t.Helper()
 	cfg, diags := loadIn(t, t.TempDir(), map[string]string{"a.hcl": text})

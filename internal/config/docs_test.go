@@ -12,7 +12,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
-// prelude is what the examples of the language reference refer to.
+// prelude is the configuration that the examples of the language reference refer to.
 const prelude = `
 database "app" {
   path         = "/srv/app/app.db"
@@ -36,7 +36,7 @@ window "night" {
 }
 `
 
-// beyondUnused leaves out what an example need not do: use all that it shows.
+// beyondUnused drops the findings about unused blocks: an example need not use all that it shows.
 func beyondUnused(diags hcl.Diagnostics) hcl.Diagnostics {
 	return slices.DeleteFunc(diags, func(d *hcl.Diagnostic) bool { return d.Summary == "Never used" })
 }
@@ -60,7 +60,7 @@ func TestPolicyReferenceExamples(t *testing.T) {
 				e[2]]
 			dir, files := t.TempDir(), map[string]string{"prelude.hcl": prelude, name: e[3]}
 			if e[2] != "" {
-				files["policies.hcl"] = examples[1][3] // tests are of the second example
+				files["policies.hcl"] = examples[1][3] // the tests belong to the second example
 			}
 			cfg, diags := loadIn(t, dir, files)
 			if diags = beyondUnused(diags); len(diags) > 0 {

@@ -14,7 +14,7 @@ func testEnv(name string) (string, bool) {
 	return v, ok
 }
 
-// canary is a secret that must not turn up anywhere.
+// canary is a secret that must not appear anywhere.
 const canary = "canary-5f1b7e"
 
 func TestExamples(t *testing.T) {
@@ -42,7 +42,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// playTests plays the tests of a configuration; all must pass.
+// playTests runs the tests of a configuration; all must pass.
 func playTests(t *testing.T, cfg *Config, path string) {
 	t.Helper()
 	tests, diags := cfg.LoadTests(path)

@@ -10,7 +10,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/lookup"
 )
 
-// files makes empty files below a directory.
+// files creates empty files below a directory.
 func files(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	for _, n := range names {
@@ -62,8 +62,9 @@ replica "s3" "m" {
 	}
 }
 
-// A tenant's link to another's file, or to anybody's, has nothing watched under the
-// tenant's name; links within a directory, and above the glob, are the operator's.
+// A tenant's link to another tenant's file, or to a file elsewhere, is not watched under the
+// tenant's name. Links within a directory, and above the glob, belong to the operator and are
+// followed.
 func TestExpand_X11_links(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -221,7 +222,8 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-// TestParseReplicaURL_F15: what is not understood is refused with its place, and nothing secret is repeated.
+// TestParseReplicaURL_F15: a URL that is not understood is refused with the place of the mistake,
+// and no secret is repeated.
 func TestParseReplicaURL_F15(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]string{
@@ -270,7 +272,7 @@ func TestParseReplicaURL_F15(t *testing.T) {
 	}
 }
 
-// TestEndpoint_F15: a bad endpoint of a replica block is an error at its place.
+// TestEndpoint_F15: a bad endpoint in a replica block is an error at its place.
 func TestEndpoint_F15(t *testing.T) {
 	t.Parallel()
 	for _, endpoint := range []string{"https://h?x=1", "s3://h", "http:/h", "http://", "https://user:" + canary + "@h",
@@ -292,7 +294,7 @@ func TestEndpoint_F15(t *testing.T) {
 	}
 }
 
-// TestExpand_F6_many: many databases are expanded in time near linear.
+// TestExpand_F6_many: the time to expand many databases is nearly linear.
 func TestExpand_F6_many(t *testing.T) {
 	t.Parallel()
 	cfg := &Config{Replicas: map[string]ReplicaTemplate{
@@ -308,8 +310,8 @@ func TestExpand_F6_many(t *testing.T) {
 	}
 }
 
-// A block leaves out what it excludes, also of what was found before; a path of its
-// own comes before any glob; patterns that can match nothing are errors.
+// A block leaves out what it excludes, even what an earlier block has; a path of its own takes
+// precedence over any glob; patterns that can match nothing are errors.
 func TestExclude(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

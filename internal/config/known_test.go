@@ -10,7 +10,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/lookup"
 )
 
-// expandable is a configuration of one glob over dir/*/*.db, with a file replica.
+// expandable returns a configuration of one glob over dir/*/*.db, with a file replica.
 func expandable(t *testing.T, dir, name string) *Config {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "c.hcl")
@@ -43,7 +43,7 @@ func touch(t *testing.T, path string) string {
 	return path
 }
 
-// Who is watched keeps its name, its place and, when its file goes, its row.
+// A database that is watched keeps its name, its place and, if its file is gone, its row.
 func TestExpandAround_V4_known(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -95,7 +95,7 @@ func TestExpandAround_V4_known(t *testing.T) {
 	})
 }
 
-// A directory full of files takes nothing from the others.
+// A directory full of files does not crowd out the others.
 func TestShare_V5_quota(t *testing.T) {
 	t.Parallel()
 	var paths []string

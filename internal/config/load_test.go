@@ -40,7 +40,7 @@ func loadIn(t testing.TB, dir string, files map[string]string) (*Config, hcl.Dia
 	return Load(dir, testEnv)
 }
 
-// show renders diagnostics as check does.
+// show renders diagnostics as `sqlwatch check` does.
 func show(cfg *Config, diags hcl.Diagnostics) string {
 	var b bytes.Buffer
 	quote.Diagnostics(&b, cfg.Files, diags, false)
@@ -127,7 +127,7 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-// doubling is the "billion laughs": each local ten times the one before.
+// doubling returns a "billion laughs" attack: each local is ten times as long as the one before.
 func doubling() string {
 	var b strings.Builder
 	fmt.Fprintln(&b, `  a0 = "0123456789"`)
@@ -145,7 +145,7 @@ func TestLoad_F2_CRLF(t *testing.T) {
 	}
 }
 
-// Whoever says how often snapshots are taken means full copies, unless full_every says more.
+// If only every is given, it is the interval of full snapshots too, unless full_every says more.
 func TestLoadSnapshot(t *testing.T) {
 	t.Parallel()
 	for block, want := range map[string][2]time.Duration{
@@ -224,7 +224,7 @@ func TestLoad_F5_files(t *testing.T) {
 	}
 }
 
-// TestSecretsStayHidden drives a canary through everything that prints.
+// TestSecretsStayHidden_H10 passes a canary through everything that prints.
 func TestSecretsStayHidden_H10(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -375,7 +375,7 @@ func TestLoadVariableFromEnvironment(t *testing.T) {
 	}
 }
 
-// A bound that is refused is told from the bounds as they are written.
+// A value out of bounds is reported with the bounds as people write them.
 func TestLoadRestartBounds(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]string{
@@ -429,8 +429,8 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// A unit and an image say where they may write; the configuration need not repeat it,
-// and what it does say counts.
+// The environment of a unit or an image says where sqlwatch may write; the configuration need not
+// repeat it, and takes precedence if it does.
 func TestServerDirectoriesOfTheEnvironment(t *testing.T) {
 	t.Parallel()
 	environ := map[string]string{"STATE_DIRECTORY": "/var/lib/sqlwatch-app:/var/lib/other",
@@ -455,7 +455,7 @@ func TestServerDirectoriesOfTheEnvironment(t *testing.T) {
 	}
 }
 
-// A key that systemd hands over in a file of the service's own (LoadCredential).
+// A key can be in a file that systemd hands to the service (LoadCredential).
 func TestCredentialOfSystemd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

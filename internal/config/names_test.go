@@ -8,16 +8,17 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// TestNames_D23_spelled: a file, a glob's directory and a replica's directory are found
-// however the configuration and the file system spell them; what is not there stays as it is
-// written, and of two that look the same the one that was meant is taken.
+// TestNames_D23_spelled: HCL turns every name into Unicode's form NFC. A file, a glob's directory
+// and a replica's directory are found even if the file system has them in another form. A name
+// that does not exist stays as HCL has it, and of two names that look the same the one in NFC is
+// taken.
 func TestNames_D23_spelled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	nfd := norm.NFD.String("Größe é")
 	nfc := norm.NFC.String(nfd)
 	if nfd == nfc {
-		t.Fatal("that is no test")
+		t.Fatal("the two Unicode forms are the same: the test would prove nothing")
 	}
 	files(t, dir, nfd+"/"+nfd+".db", nfd+"/b.db", "both/"+nfd+".db", "both/"+nfc+".db")
 	text := fmt.Sprintf(`

@@ -14,8 +14,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// secretPlaces is a secret in every position in which people write one, each beside
-// or within something that is wrong.
+// secretPlaces has a secret in every position in which people write one, each beside or within a
+// mistake.
 var secretPlaces = map[string]string{
 	"plain": "replica \"s3\" \"m\" {\n bucket = \"b\"\n credentials {\n access_key = \"CANARY\"\n secret_key " +
 		"= 5 + \"CANARY\"\n }\n}",
@@ -58,8 +58,8 @@ var jsonPlaces = map[string]string{
 	"broken":   `{"notifier": {"webhook": {"w": {"url": "https://x/CANARY", }}}}`,
 }
 
-// Whatever is wrong and wherever a secret stands: it is in no finding, no JSON, no
-// formatted difference, no explanation.
+// Whatever is wrong, and wherever a secret is, the secret is in no diagnostic, no JSON, no
+// formatted difference and no explanation.
 func TestH10_I14_SecretsByPosition(t *testing.T) {
 	t.Parallel()
 	lookup := func(name string) (string, bool) { return canary + "-env", name == "KEY" }
@@ -96,8 +96,8 @@ func TestH10_I14_SecretsByPosition(t *testing.T) {
 	}
 }
 
-// What explains a decision shows neither a secret nor where it is written, and of the
-// environment no text.
+// The explanation of a decision shows neither a secret nor where it is written, and no text from
+// the environment.
 func TestH10_I14_SecretsInExplanations(t *testing.T) {
 	t.Parallel()
 	lookup := func(name string) (string, bool) {
@@ -160,7 +160,7 @@ policy "p" {
 	}
 }
 
-// A number whose digits would fill memory is refused before it is one.
+// A number whose digits would fill memory is refused before it is evaluated.
 func TestF8_EnormousNumbers(t *testing.T) {
 	t.Parallel()
 	lookup := func(name string) (string, bool) { return "1e99999999", name == "N" || name == "SQLWATCH_VAR_v" }

@@ -81,7 +81,7 @@ func attributesInSource(t *testing.T, patterns ...string) (names []string) {
 			ast.Inspect(f, func(n ast.Node) bool {
 				switch n := n.(type) {
 				case *ast.CallExpr:
-					// What is added for all types but one.
+					// Attributes that are added for all types but one.
 					if fn, ok := n.Fun.(*ast.Ident); ok && fn.Name == "append" && isNamed(n.Args[0], "attributes") {
 						for _, arg := range n.Args[1:] {
 							take(arg)
@@ -120,7 +120,7 @@ func isNamed(e ast.Expr, name string) bool {
 	return ok && id.Name == name
 }
 
-// Every configuration of the recipes loads.
+// Every configuration in docs/recipes.md loads.
 func TestRecipes(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/recipes.md")

@@ -2,7 +2,7 @@ package config
 
 import "testing"
 
-// What a replica's URL says is the replica, whatever its names are.
+// A replica's URL is read back as the same replica, whatever characters its names have.
 func TestURLIsRead(t *testing.T) {
 	t.Parallel()
 	for _, want := range []ReplicaTarget{

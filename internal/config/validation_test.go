@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A variable is what its validations ask for, wherever its value is from.
+// The validations of a variable hold wherever its value comes from.
 func TestValidation(t *testing.T) {
 	t.Parallel()
 	const limit = `
@@ -57,7 +57,7 @@ locals {
 			t.Errorf("%s: %s, want %q", condition, got, want)
 		}
 	}
-	// What a secret variable is must not come out of the message.
+	// The message must not show the value of a secret variable.
 	cfg, diags := load(t, map[string]string{"a": "variable \"k\" {\n default = secret(\"" + canary + "\")\n" +
 		" validation {\n condition = var.k == \"\"\n error_message = \"bad: ${var.k}\"\n }\n}"})
 	if got := show(cfg, diags); !diags.HasErrors() || strings.Contains(got, canary) {
@@ -65,8 +65,8 @@ locals {
 	}
 }
 
-// A changed for_each shows as what it changes: policies that come and go, and those that
-// are given something else.
+// A changed for_each is reported as its effect: policies that come and go, and those whose value
+// changes.
 func TestChangesOfInstances(t *testing.T) {
 	t.Parallel()
 	text := func(each string) string {

@@ -12,13 +12,13 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// A look that does not return is given up; one that does is waited for.
+// soon gives up a function that does not return, and waits for one that does.
 func TestSoon(t *testing.T) {
 	t.Parallel()
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
 	if soon(func() { <-never }) {
-		t.Error("a look that does not return is waited for")
+		t.Error("soon waited for a function that does not return")
 	}
 	looked := false
 	if !soon(func() { looked = true }) || !looked {
@@ -26,7 +26,7 @@ func TestSoon(t *testing.T) {
 	}
 }
 
-// What the daemon knows is found by a database's name or its path, and is never nil.
+// The daemon's conditions are found by a database's name or its path, and are never nil.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	app := admin.Database{}
@@ -49,7 +49,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// What the daemon says is not found once more.
+// doctor does not repeat as a finding what the daemon already reports.
 func TestOneFactIsToldOnce(t *testing.T) {
 	t.Parallel()
 	found := []doctor.Finding{{ID: "wal-reset-bug"}, {ID: "world-readable"}}
@@ -59,8 +59,8 @@ func TestOneFactIsToldOnce(t *testing.T) {
 	}
 }
 
-// The name of a database that no configuration has is the daemon's, which was started with
-// files for arguments: conditions name it so in their cures.
+// A name that is in no configuration is looked up with the daemon, which may have been started
+// with files as arguments: the cures of conditions use such names.
 func TestNameWithoutConfiguration(t *testing.T) {
 	t.Parallel()
 	app := admin.Database{}

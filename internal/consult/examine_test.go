@@ -9,7 +9,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/config"
 )
 
-// However many are examined beside each other, they are told in their order.
+// However many databases are examined concurrently, the results are in order.
 func TestExamineAll(t *testing.T) {
 	t.Parallel()
 	var targets []config.DatabaseTarget

@@ -11,7 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// systemd hears that the daemon is ready, how it fares, that it is alive and that it stops.
+// The daemon notifies systemd that it is ready, of its status, that it is alive and that it
+// stops.
 func TestSystemdIsTold(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "notify")

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// admin asks the admin socket.
+// admin sends a request to the admin socket.
 func (s *served) admin(t *testing.T, method, path string) (int, string) {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
@@ -39,8 +39,8 @@ func (s *served) admin(t *testing.T, method, path string) (int, string) {
 	return answer.StatusCode, string(text)
 }
 
-// places lists the fields of a JSON value, lists as name[], and tells of lists
-// that are null: documented is docs/api.md.
+// places lists the fields of a JSON value as docs/api.md does, with lists as name[], and records
+// their values.
 func places(v any, at string, found map[string]any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -57,8 +57,8 @@ func places(v any, at string, found map[string]any) {
 	}
 }
 
-// Every answer of the API, in a daemon that has done something, holds no field that
-// docs/api.md does not list, no instant of the year 1, and no list that is null.
+// No answer of the API of a daemon that has done something has a field that docs/api.md does not
+// list, an instant of the year 1, or a list that is null.
 func TestAnswersAreAsDocumented(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -125,7 +125,7 @@ policy "later" {
 			t.Errorf("no %s in what was answered", want)
 		}
 	}
-	// The database that never was has empty lists, not none.
+	// The database that never existed has empty lists, not null.
 	var all struct{ Databases []map[string]any }
 	if err := json.Unmarshal([]byte(pages["databases"]), &all); err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// output is a log that is written to and read at once.
+// output is a log that can be written to and read concurrently.
 type output struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -48,7 +48,7 @@ func poll(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// inProcess is a daemon in this process, its watchdog at work, without listeners.
+// inProcess returns a daemon in this process whose watchdog runs, without listeners.
 func inProcess(t *testing.T, configuration string) (*Daemon, *output) {
 	t.Helper()
 	dir := t.TempDir()
@@ -86,8 +86,8 @@ func inProcess(t *testing.T, configuration string) (*Daemon, *output) {
 	return d, log
 }
 
-// Databases of a glob come and go while it is looked through: each is taken in
-// and released once, and the log stays short.
+// Databases of a glob come and go while it is expanded: each is added and released once, and the
+// log stays short.
 func TestGlobRescan_D40_V4(t *testing.T) {
 	t.Parallel()
 	const databases = 200
@@ -113,7 +113,7 @@ func TestGlobRescan_D40_V4(t *testing.T) {
 	if got := len(d.watchdog.Targets()); got != databases/2 {
 		t.Fatalf("%d databases at the start, want %d", got, databases/2)
 	}
-	// Files appear and vanish under the scan.
+	// Files appear and vanish during the expansion.
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)

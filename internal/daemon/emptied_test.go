@@ -9,8 +9,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/config"
 )
 
-// An empty file is no good configuration for a daemon that watches databases, unless
-// it says that it means that; at the start it is.
+// An empty file is refused as the new configuration of a daemon that watches databases, unless it
+// says allow_empty. At the start an empty file is accepted.
 func TestEmptiedConfiguration_F14(t *testing.T) {
 	t.Parallel()
 	load := func(text string) *config.Config {

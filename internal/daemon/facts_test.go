@@ -14,8 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// What stops capture leads to its own condition, by the
-// error's type.
+// Each error that stops capture has its own condition, which depends on the error's type.
 func TestErrorsHaveConditions_V3(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -29,7 +28,8 @@ func TestErrorsHaveConditions_V3(t *testing.T) {
 			t.Errorf("%v leads to %v, want %s", err, found, want)
 		}
 	}
-	// A full disk passes by itself no sooner than a full spool: it is told at once, with what cures it.
+	// A full disk does not pass by itself any sooner than a full spool: it is reported at once,
+	// with its cure.
 	found := health.OfDatabase(health.Database{Name: "app", Now: now, Sample: &collector.Sample{State: collector.StateUp,
 		Capture: captureOf(0, fmt.Errorf("step: %w", capture.ErrNoRoom), now)}})
 	if len(found) != 1 || found[0].Severity != health.Critical || !strings.Contains(found[0].Cure, "free space") {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// The log of a healthy day: at the start what listens, what is replicated where and how
-// much is sent first; then nothing, however much the application writes.
+// The log of a healthy day says at the start what listens, what is replicated where, and how much
+// is sent first; then nothing, however much the application writes.
 func TestLogOfAHealthyDay(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -30,7 +30,7 @@ db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
 while not select.select([sys.stdin], [], [], 0.01)[0]:
     db.execute("insert into t values(randomblob(5000))")
 db.close()`, app)
-	theEnd, err := writer.StdinPipe() // closing it asks the writer to end as applications do
+	theEnd, err := writer.StdinPipe() // closing it makes the writer end as applications do
 	if err != nil {
 		t.Fatal(err)
 	}

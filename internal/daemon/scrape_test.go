@@ -17,7 +17,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/config"
 )
 
-// served is a daemon at work with all that it has, its listeners too.
+// served is a complete daemon that runs, with its listeners.
 type served struct {
 	*Daemon
 	url, dir string
@@ -136,17 +136,18 @@ func application(t *testing.T, path string) {
 	}
 }
 
-// ourSeries returns the lines of a page that are ours.
+// ourSeries returns the lines of a page that are series of sqlite_* or sqlwatch_*.
 func ourSeries(page string) []string {
 	return regexp.MustCompile(`(?m)^(?:sqlite|sqlwatch)_.*$`).FindAllString(page, -1)
 }
 
-// goneWrong is a series that is there since something went wrong, and how often
-// that happens is not the scene's.
+// goneWrong matches a series that exists because something went wrong; how often that happens is
+// up to the machine.
 var goneWrong = regexp.MustCompile(`^(\w+_failures_total|sqlite_busy_total|sqlwatch_condition)\{`)
 
-// dueToOneDatabase counts the series of the database and of its replica, as far as
-// all is well, and those for what went wrong. What the daemon says of itself is in neither.
+// dueToOneDatabase counts the series of the database and its replica: those that exist while all
+// is well, and those that exist because something went wrong. It does not count what the daemon
+// says of itself.
 func dueToOneDatabase(page string) (atWork, wrong int) {
 	for _, line := range ourSeries(page) {
 		switch {
@@ -160,7 +161,8 @@ func dueToOneDatabase(page string) (atWork, wrong int) {
 }
 
 // A database with a replica and a policy costs at most 90 series, at rest and at work, its
-// replica's histograms among them; with all detail it has what was there before.
+// replica's histograms included; with all detail it has the series that there were before that
+// limit.
 func TestSeriesOfAReplicatedDatabase_H7(t *testing.T) {
 	t.Parallel()
 	const most = 90

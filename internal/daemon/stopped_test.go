@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator"
 )
 
-// A panic in the replication of a database, which begins again ten seconds later, is told as
-// what it is meanwhile: nothing is captured.
+// After a panic, replication of a database begins again ten seconds later. In the meantime the
+// status says that nothing is captured.
 func TestReplicationThatPanicked(t *testing.T) {
 	t.Parallel()
 	r, err := replicator.New(replicator.Options{Name: "app", StateDir: t.TempDir(), Logger: slog.New(slog.DiscardHandler),

@@ -102,7 +102,7 @@ func mustOpen(t *testing.T, path string) *Files {
 	return f
 }
 
-// refresh fails the test where Refresh does not report want.
+// refresh fails the test if Refresh does not report want.
 func refresh(t *testing.T, f *Files, want Change) {
 	t.Helper()
 	got, err := f.Refresh()
@@ -114,7 +114,7 @@ func refresh(t *testing.T, f *Files, want Change) {
 	}
 }
 
-// within fails the test if f does not return soon: it waits for something.
+// within fails the test if f does not return within d, because it is waiting for something.
 func within(t *testing.T, d time.Duration, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -126,7 +126,7 @@ func within(t *testing.T, d time.Duration, f func()) {
 	}
 }
 
-// copyFile copies a file. Never one that this process has open as a database.
+// copyFile copies a file. It must never be given one that this process has open as a database.
 func copyFile(t *testing.T, to, from string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(from)

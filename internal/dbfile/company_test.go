@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreign waits until Others tells of a foreign use.
+// foreign waits until Others reports a foreign use.
 func foreign(t *testing.T, f *Files) *ForeignError {
 	t.Helper()
 	var found *ForeignError
@@ -33,7 +33,8 @@ func foreign(t *testing.T, f *Files) *ForeignError {
 	}
 }
 
-// unopenable waits until MayOpen tells of a foreign use: it may have looked a moment ago.
+// unopenable waits until MayOpen reports a foreign use, which may take a moment after its last
+// look.
 func unopenable(t *testing.T, f *Files, kind ForeignKind) *ForeignError {
 	t.Helper()
 	var found *ForeignError
@@ -51,7 +52,7 @@ func unopenable(t *testing.T, f *Files, kind ForeignKind) *ForeignError {
 	}
 }
 
-// friendly fails the test where anything is foreign.
+// friendly fails the test if anything is foreign.
 func friendly(t *testing.T, f *Files, attached bool) {
 	t.Helper()
 	if err := f.MayOpen(); err != nil {
@@ -62,7 +63,7 @@ func friendly(t *testing.T, f *Files, attached bool) {
 	}
 }
 
-// TestOthers/D15 and D24: applications of every kind, as the kernel sees them.
+// TestOthers/D15 and D24: applications of every kind, as the kernel shows them.
 func TestOthers(t *testing.T) {
 	t.Parallel()
 	t.Run("ordinary", func(t *testing.T) {
@@ -75,7 +76,7 @@ func TestOthers(t *testing.T) {
 		a.do("c.close()")
 		refresh(t, f, Change{WAL: true, Shm: true})
 		friendly(t, f, false)
-		a.do("d = sqlite3.connect(path)") // has not read: no lock, and no WAL either
+		a.do("d = sqlite3.connect(path)") // it has not read yet: it has no lock and no WAL
 		friendly(t, f, false)
 	})
 	t.Run("D24_exclusive", func(t *testing.T) {
@@ -106,11 +107,11 @@ func TestOthers(t *testing.T) {
 			a.do("c.close(); c = sqlite3.connect('file:'+path+'?vfs=%s', uri=True, isolation_level=None)", vfs)
 			a.do("c.execute('pragma locking_mode=exclusive'); c.execute('insert into t(v) values(1)')")
 			f := mustOpen(t, path)
-			foreign(t, f) // also before anybody wants to open it
+			foreign(t, f) // even before anybody wants to open it
 			if found := unopenable(t, f, ForeignUnlocked); found.PID != a.PID {
 				t.Errorf("got pid %d, want %d", found.PID, a.PID)
 			}
-			foreign(t, f) // for as long as it lasts
+			foreign(t, f) // as long as that application lives
 			a.Kill()
 			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 				if _, err := f.Others(); err == nil {
@@ -121,7 +122,7 @@ func TestOthers(t *testing.T) {
 			}
 		})
 	}
-	t.Run("D24_forked", func(t *testing.T) { // a child has its parent's descriptors, and none of its locks
+	t.Run("D24_forked", func(t *testing.T) { // a child inherits its parent's descriptors, but not its locks
 		t.Parallel()
 		a, path := newWAL(t, 4096)
 		a.do("fill(c, 3)")
@@ -136,7 +137,7 @@ func TestOthers(t *testing.T) {
 		a.do("fill(c, 3); [open(path+s,'rb').read() for s in ('', '-wal', '-shm')]")
 		unopenable(t, mustOpen(t, path), ForeignUnlocked)
 	})
-	t.Run("D15_lost_lock_of_main", func(t *testing.T) { // as of another sqlwatch that stands back
+	t.Run("D15_lost_lock_of_main", func(t *testing.T) { // as with another sqlwatch that stands back
 		t.Parallel()
 		a, path := newWAL(t, 4096)
 		a.do("fill(c, 3); open(path,'rb').read()")
@@ -172,7 +173,7 @@ func TestOthers(t *testing.T) {
 	})
 }
 
-// TestNamesOfAFile/D22 finds several names of one file, and a mount of a single file.
+// TestNamesOfAFile/D22 tests several names of one file, and a mount of a single file.
 func TestNamesOfAFile(t *testing.T) {
 	t.Parallel()
 	t.Run("D22_hard_link", func(t *testing.T) {
@@ -212,7 +213,7 @@ func TestNamesOfAFile(t *testing.T) {
 	})
 }
 
-// TestStrangersWAL/D5: a WAL that is older than the file beside it belongs to another.
+// TestStrangersWAL/D5: a WAL that is older than the file beside it belongs to another database.
 func TestStrangersWAL(t *testing.T) {
 	t.Parallel()
 	t.Run("D5", func(t *testing.T) {
@@ -233,7 +234,7 @@ func TestStrangersWAL(t *testing.T) {
 		if foreign(t, g); found.Cure() == "" || found.Error() == "" {
 			t.Error("nothing is said of it")
 		}
-		// Whoever opens it takes it for its own, and then it is.
+		// SQLite takes the WAL for that of the database it opens, and then it is.
 		other.do("c = connect(path.removesuffix('.other')); c.execute('pragma schema_version')")
 		if _, err := g.Refresh(); err != nil {
 			t.Fatal(err)

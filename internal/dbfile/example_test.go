@@ -9,7 +9,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// A database is looked at as bytes, without SQL and without a lock.
+// This reads a database as bytes, without SQL and without a lock.
 func ExampleOpen() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

@@ -30,8 +30,8 @@ func openDescriptors(t *testing.T, dir string) int {
 	return n
 }
 
-// TestOpen/D19: whatever is not a database is refused by type, at once, and
-// nothing stays open or registered.
+// TestOpen/D19: a file that is not a database is refused at once, with a typed error, and nothing
+// stays open or registered.
 func TestOpen(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string, b string) string {
@@ -96,7 +96,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestOpenNames/D23: no character of a path means anything to us.
+// TestOpenNames/D23: no character of a path has a special meaning.
 func TestOpenNames(t *testing.T) {
 	for _, name := range []string{"ünï→.db", "with space.db", "q?mode=ro.db", "frag#1.db", "100%25.db", "new\nline.db",
 		"file:x.db", strings.Repeat("n", 240), "back\\slash"} {
@@ -115,7 +115,7 @@ func TestOpenNames(t *testing.T) {
 	}
 }
 
-// TestOpenLinks/D22: one inode, one Files, whatever its names.
+// TestOpenLinks/D22: one inode has one Files, whatever its names.
 func TestOpenLinks(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -160,8 +160,8 @@ func TestOpenLinks(t *testing.T) {
 	})
 }
 
-// TestReplacedDatabase/D3 and D4: another file at the path is noticed, and the
-// old one stays readable until the owner lets go.
+// TestReplacedDatabase/D3 and D4: another file at the path is noticed, and the old one stays
+// readable until its owner closes it.
 func TestReplacedDatabase(t *testing.T) {
 	for name, change := range map[string]func(path string) error{
 		"D3_recreated": func(path string) error {
@@ -188,7 +188,7 @@ func TestReplacedDatabase(t *testing.T) {
 	}
 }
 
-// TestEmptyStates/D16: nothing written yet is a state, not a failure.
+// TestEmptyStates/D16: a file to which nothing has been written yet is a state, not a failure.
 func TestEmptyStates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
 	writeFile(t, path, nil)
@@ -229,7 +229,7 @@ func TestEmptyStates(t *testing.T) {
 	}
 }
 
-// TestSideFiles/D15: side files come and go; we follow and never create them.
+// TestSideFiles/D15: side files come and go; Files follows them and never creates them.
 func TestSideFiles(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -258,7 +258,7 @@ func TestSideFiles(t *testing.T) {
 		if _, err := os.Stat(path + "-shm"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the wal-index is there again: %v", err)
 		}
-		a.do("d = connect(); fill(d, 1)") // another connection of the application: same process, same old inode or a new one
+		a.do("d = connect(); fill(d, 1)") // same process; its inode may be the old one or a new one
 	})
 	a.do("c.close(); d.close(); c = connect(); fill(c, 1)")
 	if _, err := f.Refresh(); err != nil {
@@ -274,8 +274,8 @@ func TestSideFiles(t *testing.T) {
 	}
 }
 
-// TestRetiredShm: wal-indexes that left their path do not pile up, but one
-// that some connection still uses stays open.
+// TestRetiredShm: wal-indexes that have left their path do not accumulate, but one that a
+// connection still uses stays open.
 func TestRetiredShm(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -303,7 +303,7 @@ func TestRetiredShm(t *testing.T) {
 	}
 	refresh(t, f, Change{Shm: true})
 	refresh(t, f, Change{})
-	if n := openDescriptors(t, dir); n != 3 { // main, ours, holdLocks'
+	if n := openDescriptors(t, dir); n != 3 { // the main file, our wal-index, that of holdLocks
 		t.Errorf("with a connection on it: got %d descriptors, want 3", n)
 	}
 	held.set(unix.F_UNLCK)
@@ -344,8 +344,8 @@ func TestClose(t *testing.T) {
 	mustOpen(t, path) // its inode is free again
 }
 
-// TestConcurrentUse reads from several goroutines while the application
-// commits and its side files come and go. It is for the race detector.
+// TestConcurrentUse reads from several goroutines while the application commits and its side
+// files come and go, for the race detector.
 func TestConcurrentUse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.db")
 	a := startApp(t, path)
@@ -401,7 +401,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// TestLook: one call says what Refresh and Stat say.
+// TestLook: Look returns what Refresh and Stat return.
 func TestLook(t *testing.T) {
 	t.Parallel()
 	a, path := newWAL(t, 4096)

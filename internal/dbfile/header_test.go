@@ -38,8 +38,8 @@ func TestParseDatabaseHeader(t *testing.T) {
 	}
 }
 
-// TestDatabaseHeaderFlips flips each byte: those that SQLite insists on must
-// be refused, every other one that means something must change the result.
+// TestDatabaseHeaderFlips flips each byte: bytes that SQLite insists on must be refused, and
+// every other byte with a meaning must change the result.
 func TestDatabaseHeaderFlips(t *testing.T) {
 	orig, err := ParseDatabaseHeader(sampleHeader())
 	if err != nil {
@@ -64,8 +64,8 @@ func TestDatabaseHeaderFlips(t *testing.T) {
 	}
 }
 
-// TestHeaderLies/D20 asks SQLite what it makes of each lie and expects the
-// same answer from us.
+// TestHeaderLies/D20 asks SQLite what it makes of each wrong header, and expects the same from
+// ParseDatabaseHeader.
 func TestHeaderLies(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -161,7 +161,8 @@ func FuzzParseDatabaseHeader(f *testing.F) {
 	})
 }
 
-// A header of SQLCipher 4.5.5 with cipher_plaintext_header_size=32: from its byte 32 on it is encrypted.
+// This is a header of SQLCipher 4.5.5 with cipher_plaintext_header_size=32: from byte 32 on it is
+// encrypted.
 func TestEncryptedBehindPlainHeader(t *testing.T) {
 	t.Parallel()
 	b, err := hex.DecodeString("53514c69746520666f726d617420330010000202504020200000000200000002" +
@@ -175,7 +176,7 @@ func TestEncryptedBehindPlainHeader(t *testing.T) {
 	}
 	plain := sampleHeader()
 	plain[47] = 4                          // the newest format
-	for _, change := range []int{47, 80} { // a format of the future, a reserved byte in use: neither alone tells
+	for _, change := range []int{47, 80} { // a future format, a reserved byte in use: neither alone shows encryption
 		plain[change] ^= 0x10
 		if h, err := ParseDatabaseHeader(plain); err != nil || h.Encrypted {
 			t.Errorf("byte %d changed: %+v, %v", change, h, err)

@@ -2,7 +2,7 @@ package dbfile
 
 import "testing"
 
-// Newcomers are refused while those that are open can still work.
+// New databases are refused while those that are open can still work.
 func TestAdmits_P7(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

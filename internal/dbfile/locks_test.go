@@ -43,9 +43,8 @@ func (h heldLocks) set(typ int16) {
 	}
 }
 
-// left counts the locks that the kernel still knows. /proc/locks would not do:
-// it is listed 4 KiB at a time, and a line can show twice or not at all while
-// others lock and unlock.
+// left counts the locks that the kernel still has. /proc/locks would not do: it is read 4 KiB at
+// a time, and a line can appear twice or not at all while others lock and unlock.
 func (h heldLocks) left() int {
 	h.t.Helper()
 	n := 0
@@ -61,9 +60,9 @@ func (h heldLocks) left() int {
 	return n
 }
 
-// TestLocksSurvive does everything this package does, beside locks that this
-// process holds on the same inodes, as its SQL connections will. One close of
-// the wrong descriptor and they are gone.
+// TestLocksSurvive does everything that this package does, beside locks that this process holds
+// on the same inodes, as its SQL connections will. One close of the wrong descriptor would
+// release them.
 func TestLocksSurvive(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -120,17 +119,16 @@ func TestLocksSurvive(t *testing.T) {
 		t.Errorf("got %+v\nwant %+v", l, want)
 	}
 
-	// What the rest of this test is worth: one careless read does drop them.
+	// The rest of this test proves something, because one careless read does release them.
 	if _, err := os.ReadFile(path + "-shm"); err != nil {
 		t.Fatal(err)
 	}
 	if n := shm.left(); n != 0 {
-		t.Errorf("a close of another descriptor left %d locks: this test shows nothing", n)
+		t.Errorf("a close of another descriptor left %d locks: this test proves nothing", n)
 	}
 }
 
-// TestLocksOfApplication looks at locks that real connections of another
-// process hold.
+// TestLocksOfApplication reads the locks that real connections of another process hold.
 func TestLocksOfApplication(t *testing.T) {
 	t.Parallel()
 	a, path := newWAL(t, 4096)
@@ -199,8 +197,8 @@ func TestLocksOfApplication(t *testing.T) {
 	}
 }
 
-// TestQueryLocks lays locks in every pattern over the nine bytes of a wal-index
-// from two processes and expects each byte's own holder.
+// TestQueryLocks takes locks from two processes on the nine lock bytes of a wal-index, in many
+// patterns, and expects the right holder for each byte.
 func TestQueryLocks(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -245,7 +243,7 @@ func TestQueryLocks(t *testing.T) {
 				}
 				a.do("lock(fcntl.LOCK_%s | fcntl.LOCK_NB, %d)", kind, shmWrite+i)
 				want[i] = Holder{Held: true, Exclusive: c == 'A', PID: a.PID}
-			case 's': // both share it, the application since later
+			case 's': // both share the lock; the application took it later
 				set(i, unix.F_RDLCK)
 				a.do("lock(fcntl.LOCK_SH | fcntl.LOCK_NB, %d)", shmWrite+i)
 				want[i] = Holder{Held: true, PID: a.PID}

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestRealDatabases/D18 reads what SQLite wrote at every page size; three
-// sources must agree: database header, WAL and wal-index.
+// TestRealDatabases/D18 reads what SQLite wrote at every page size; database header, WAL and
+// wal-index must agree.
 func TestRealDatabases(t *testing.T) {
 	for size := 512; size <= 65536; size *= 2 {
 		t.Run("D18_"+strconv.Itoa(size), func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestSpilledRollback(t *testing.T) {
 		if err != nil || after.MaxFrame != before.MaxFrame || after.Change != before.Change {
 			t.Errorf("the rollback moved the wal-index from %+v to %+v, %v", before, after, err)
 		}
-		a.do("fill(c, 1)") // overwrites the first of them in place
+		a.do("fill(c, 1)") // overwrites the first of these frames in place
 		if after, err = f.WALIndex(); err != nil {
 			t.Fatal(err)
 		}
@@ -99,8 +99,8 @@ func TestSpilledRollback(t *testing.T) {
 	})
 }
 
-// TestReusedWAL/D13: the WAL begins again in place, at the same size and with
-// the same modification time. Header and scan both tell.
+// TestReusedWAL/D13: the WAL is restarted in place, with the same size and the same modification
+// time. Both the header and a scan show it.
 func TestReusedWAL(t *testing.T) {
 	t.Parallel()
 	t.Run("D13", func(t *testing.T) {
@@ -144,9 +144,9 @@ func TestReusedWAL(t *testing.T) {
 	})
 }
 
-// TestRecoveryAgreesWithSQLite damages WALs and lets SQLite recover them: it
-// must find as many committed frames as ScanCommitted does. D10 cuts, D11
-// flips, D42 turns the byte order of the checksums.
+// TestRecoveryAgreesWithSQLite corrupts WALs and lets SQLite recover them: it must find as many
+// committed frames as ScanCommitted does. D10 truncates, D11 flips bits, D42 changes the byte
+// order of the checksums.
 func TestRecoveryAgreesWithSQLite(t *testing.T) {
 	t.Parallel()
 	a, path := newWAL(t, 512)
@@ -193,7 +193,7 @@ func TestRecoveryAgreesWithSQLite(t *testing.T) {
 	}
 }
 
-// otherByteOrder writes a WAL again as a machine of the other byte order would.
+// otherByteOrder returns a WAL as a machine of the other byte order would have written it.
 func otherByteOrder(t *testing.T, wal []byte, h WALHeader) []byte {
 	t.Helper()
 	h.BigEndian = !h.BigEndian
@@ -208,8 +208,8 @@ func otherByteOrder(t *testing.T, wal []byte, h WALHeader) []byte {
 	return b
 }
 
-// TestEmptiedWAL/D16: after TRUNCATE the WAL has no bytes, and a recovered
-// wal-index no page size.
+// TestEmptiedWAL/D16: after a TRUNCATE the WAL has no bytes, and a recovered wal-index has no
+// page size.
 func TestEmptiedWAL(t *testing.T) {
 	t.Parallel()
 	t.Run("D16", func(t *testing.T) {
@@ -232,8 +232,8 @@ func TestEmptiedWAL(t *testing.T) {
 	})
 }
 
-// TestWALIndexUnderLoad reads while an application commits as fast as it can:
-// every read succeeds and time does not run backwards.
+// TestWALIndexUnderLoad reads while an application commits as fast as it can: every read
+// succeeds, and the change counter never goes back.
 func TestWALIndexUnderLoad(t *testing.T) {
 	a, path := newWAL(t, 4096)
 	a.do(`c.execute("pragma synchronous=off"); c.execute("pragma wal_autocheckpoint=1000"); fill(c, 1)`)
@@ -256,7 +256,7 @@ func TestWALIndexUnderLoad(t *testing.T) {
 	}
 }
 
-// TestTornForGood: a writer that died between the copies is reported, not
+// TestTornForGood: a writer that died between the two copies of the header is reported, not
 // waited for.
 func TestTornForGood(t *testing.T) {
 	t.Parallel()
@@ -273,7 +273,7 @@ func TestTornForGood(t *testing.T) {
 	})
 }
 
-// liveFiles opens a database with a WAL for a benchmark, nobody writing.
+// liveFiles opens a database with a WAL, to which nobody writes, for a benchmark.
 func liveFiles(b *testing.B) *Files {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "app.db")

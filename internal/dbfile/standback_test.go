@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestStandBack/D73: who stands back has no lock that SQLite asks for, and is seen by us.
+// TestStandBack_D73: a sqlwatch that stands back has no lock that SQLite asks for, and another
+// sqlwatch sees it.
 func TestStandBack_D73(t *testing.T) {
 	t.Parallel()
 	a, path := newWAL(t, 4096)

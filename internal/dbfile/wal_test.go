@@ -123,7 +123,8 @@ func TestWALHeaderFlips(t *testing.T) {
 	}
 }
 
-// TestWALHeaderFormat: a header that is whole, but not one of ours.
+// TestWALHeaderFormat: a header with a valid checksum but a format that is not supported is
+// refused.
 func TestWALHeaderFormat(t *testing.T) {
 	for name, change := range map[string]func(b []byte){
 		"version":         func(b []byte) { b[7]++ },
@@ -292,7 +293,7 @@ func TestLargeWAL(t *testing.T) {
 	})
 }
 
-// TestPageZero: SQLite ends a WAL at a frame for page 0 even if its sum holds.
+// TestPageZero: SQLite ends a WAL at a frame for page 0 even if its checksum is right.
 func TestPageZero(t *testing.T) {
 	b, h := encodeWAL(t, false, 512, []testFrame{{1, 1, 1}, {0, 1, 2}, {2, 2, 3}})
 	if pos, err := scanAll(bytes.NewReader(b), h, h.Start(), 3); pos.Frame != 1 || !errors.Is(err, ErrChecksum) {
@@ -312,7 +313,7 @@ func TestFrameScannerReadError(t *testing.T) {
 	}
 }
 
-// failingReader has some bytes and then an error.
+// failingReader returns some bytes and then an error.
 type failingReader struct {
 	b   []byte
 	err error
@@ -341,8 +342,8 @@ func FuzzParseWALHeader(f *testing.F) {
 	})
 }
 
-// FuzzFrameScanner damages a WAL somewhere and compares with a reader that
-// does one frame at a time and every sum word by word.
+// FuzzFrameScanner corrupts a WAL and compares the scanner with a reader that reads one frame at
+// a time and computes every checksum word by word.
 func FuzzFrameScanner(f *testing.F) {
 	f.Add(false, uint16(0), []byte{1}, uint16(0))
 	f.Add(true, uint16(600), []byte{0xff, 3}, uint16(90))

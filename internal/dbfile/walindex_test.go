@@ -37,7 +37,7 @@ func encodeWALIndex(x WALIndex) []byte {
 	return b
 }
 
-// sealWALIndex sums the first copy and repeats it.
+// sealWALIndex computes the checksum of the first copy and repeats that copy.
 func sealWALIndex(b []byte) {
 	sum := slowSum(Checksum{}, nativeBigEndian(), b[:walIndexSummed])
 	binary.NativeEndian.PutUint32(b[40:], sum[0])
@@ -66,9 +66,8 @@ func TestWALIndexRoundTrip(t *testing.T) {
 	}
 }
 
-// TestWALIndexFlips flips every bit. In the two copies each must be noticed,
-// alone and in both at once; beyond them, where nothing is summed, each
-// field's bits must show.
+// TestWALIndexFlips flips every bit. In the two copies each flip must be noticed, in one copy and
+// in both at once; beyond them, where there is no checksum, a flip must change the field's value.
 func TestWALIndexFlips(t *testing.T) {
 	good := encodeWALIndex(sampleWALIndex())
 	orig, err := ParseWALIndex(good)
@@ -137,7 +136,7 @@ func FuzzParseWALIndex(f *testing.F) {
 	f.Add(encodeWALIndex(sampleWALIndex()))
 	f.Add(make([]byte, WALIndexSize))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) >= 2*walIndexCopy { // past the checksum, or nothing but ErrTorn is ever seen
+		if len(b) >= 2*walIndexCopy { // with a valid checksum, because otherwise only ErrTorn is ever seen
 			sealWALIndex(b)
 		}
 		x, err := ParseWALIndex(b)

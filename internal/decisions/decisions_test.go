@@ -11,8 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// What was decided before a restart is shown after it, newest first, as much as is
-// shown; what a crash cut short is left out.
+// Decisions from before a restart are shown after it, newest first and not more than are shown; a
+// line that a crash cut short is left out.
 func TestRecently(t *testing.T) {
 	t.Parallel()
 	dir, at := t.TempDir(), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -46,7 +46,7 @@ func TestRecently(t *testing.T) {
 	}
 }
 
-// A disk that takes no more costs one line of the log, not the daemon.
+// A full disk costs one line of the log, not the daemon.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	var text strings.Builder

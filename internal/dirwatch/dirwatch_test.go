@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// counted watches names of dir and counts what it is told.
+// counted watches names of dir and counts the notifications.
 func counted(t *testing.T, w *Watcher, dir string, names ...string) (told *atomic.Int64, stop func()) {
 	t.Helper()
 	told = &atomic.Int64{}
@@ -50,7 +50,7 @@ func do(t *testing.T, errs ...error) {
 	}
 }
 
-// Whatever makes a name lead elsewhere is told, and what does not is not.
+// Every change after which a name is another file, or none, is notified; other changes are not.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(t *testing.T, dir string){
@@ -78,7 +78,7 @@ func TestWatch(t *testing.T) {
 			w := &Watcher{}
 			told, _ := counted(t, w, dir, "app.db", "app.db-wal", "app.db-shm")
 			other, _ := counted(t, w, dir, "other.db")
-			// What an application does all the time.
+			// What applications do all the time is not notified.
 			write(t, dir+"/app.db-shm")
 			write(t, dir+"/app.db")
 			write(t, dir+"/app.db-journal")
@@ -86,7 +86,7 @@ func TestWatch(t *testing.T) {
 			eventually(t, "the removal of one of the names is told", func() bool { return told.Load() == 1 })
 			change(t, dir)
 			eventually(t, "the change is told", func() bool { return told.Load() > 1 })
-			if strings.HasPrefix(name, "directory") { // whose own removal comes after that of its files
+			if strings.HasPrefix(name, "directory") { // its own removal comes after that of its files
 				eventually(t, "whoever wants another name is told too", func() bool { return other.Load() > 0 })
 			} else if got := other.Load(); got > 0 {
 				t.Errorf("who wants another name was told %d times", got)
@@ -95,7 +95,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// One instance, whatever is watched; none where nothing is.
+// There is one inotify instance, whatever is watched, and none if nothing is.
 func TestOneInstance(t *testing.T) {
 	w, dir := &Watcher{}, t.TempDir()
 	instances := func() (n int) {
@@ -126,7 +126,7 @@ func TestOneInstance(t *testing.T) {
 		t.Errorf("%d watches for 3 directories", got)
 	}
 	stops[7]()
-	stops[7]() // once more does no harm
+	stops[7]() // stopping twice does no harm
 	for i := range told {
 		do(t, os.Remove(fmt.Sprintf("%s/%d/%d", dir, i/100, i)))
 	}
@@ -149,7 +149,7 @@ func TestOneInstance(t *testing.T) {
 	eventually(t, "watched anew", func() bool { return again.Load() == 1 })
 }
 
-// Who comes back to a directory that was recreated is told of what happens there.
+// Watching a directory that was recreated works.
 func TestDirectoryMadeAnew(t *testing.T) {
 	t.Parallel()
 	w, dir := &Watcher{}, filepath.Join(t.TempDir(), "data")
@@ -165,7 +165,8 @@ func TestDirectoryMadeAnew(t *testing.T) {
 	eventually(t, "a removal is told", func() bool { return second.Load() > 0 })
 }
 
-// Where more happened than the kernel keeps, everybody is told: nobody knows what it was.
+// If more happened than the kernel keeps, everybody is notified, because nobody knows what it
+// was.
 func TestOverflow(t *testing.T) {
 	t.Parallel()
 	w, in := &Watcher{}, &instance{dirs: map[int32]directory{}}
@@ -179,8 +180,8 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// A directory where others make and remove files all the time wakes the process up some
-// times, and not for each of them; a name that is wanted is not lost among them.
+// If others create and remove files in a directory all the time, the process wakes up now and
+// then, not for each of them; a watched name is not lost among them.
 func TestNoisyDirectory(t *testing.T) {
 	w, dir := &Watcher{}, t.TempDir()
 	told, _ := counted(t, w, dir, "app.db")
@@ -201,7 +202,7 @@ func TestNoisyDirectory(t *testing.T) {
 	eventually(t, "what is wanted is told", func() bool { return told.Load() == 1 })
 }
 
-// reads is how often this process has called read.
+// reads returns how often this process has called read.
 func reads(t *testing.T) (n int) {
 	t.Helper()
 	io, err := os.ReadFile("/proc/self/io")

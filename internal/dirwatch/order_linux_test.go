@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Within one tick of the file times only the order of the events tells whether a database was written to
-// after its WAL was removed.
+// Within one tick of the file times, only the order of the events tells whether a database was
+// written to after its WAL was removed.
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	const database, wal = "/app.db", "/app.db-wal"
@@ -51,7 +51,7 @@ func TestOrder(t *testing.T) {
 			do(t, err)
 			beside, err := order.Follow(dir+"/beside.db-journal", "none")
 			do(t, err)
-			do(t, os.Remove(dir+"/beside.db-journal")) // what others do there
+			do(t, os.Remove(dir+"/beside.db-journal")) // files of others in that directory
 			for _, happen := range tc.happens {
 				happen(t, dir)
 			}
@@ -68,7 +68,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// What was not asked for in time is not known.
+// After an overflow of the kernel's queue the order is not known.
 func TestOrderOverflow(t *testing.T) {
 	t.Parallel()
 	dir, order := t.TempDir(), &Order{}

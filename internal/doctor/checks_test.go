@@ -15,7 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
-// healthy are the facts of a database with which nothing is wrong.
+// healthy returns the facts of a database with which nothing is wrong.
 func healthy() Facts {
 	return Facts{
 		Name: "app", Path: "/srv/app.db", Real: "/srv/app.db", UID: 1000,
@@ -34,7 +34,7 @@ func healthy() Facts {
 	}
 }
 
-// denied is an error as a store's, with or without a code.
+// denied is an error as a store returns it, with or without a code.
 type denied struct{ code string }
 
 func (d denied) Error() string     { return "denied " + d.code }
@@ -44,8 +44,7 @@ func storeError(kind error, code string) error {
 	return fmt.Errorf("%w: %w", kind, denied{code})
 }
 
-// faults makes of healthy facts those with one fault; each is what one finding
-// is about.
+// faults each put one fault into healthy facts: the fault of one finding.
 var faults = []struct {
 	id       string
 	severity Severity
@@ -179,8 +178,8 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
-// checkText holds every finding to its form: all of what, why and cure, on one
-// line each, naming its subject.
+// checkText checks the form of a finding: what, why and cure are all there, on one line each, and
+// the subject is the database's.
 func checkText(t *testing.T, f Finding) {
 	t.Helper()
 	for _, text := range []string{f.What, f.Why, f.Cure} {
@@ -224,8 +223,7 @@ func TestDiagnoseHost(t *testing.T) {
 	}
 }
 
-// Every finding that the source can make has its fixture above, and every line
-// of docs/doctor.md its finding.
+// Every finding that the source can make has its fixture above, and is in docs/doctor.md.
 func TestEveryFindingHasAFixture(t *testing.T) {
 	t.Parallel()
 	var tested []string
@@ -276,7 +274,7 @@ func idsIn(t *testing.T, pattern *regexp.Regexp, glob string) (ids []string) {
 	return ids
 }
 
-// The daemon is none of the application's processes.
+// The daemon does not count as one of the application's processes.
 func TestOwnDaemonIsNotCounted(t *testing.T) {
 	f := healthy()
 	f.Expected = len(f.Processes)
@@ -286,8 +284,8 @@ func TestOwnDaemonIsNotCounted(t *testing.T) {
 	}
 }
 
-// Capture holds a low mark on purpose: that is no fault, until the WAL grows all
-// the same, or where sqlwatch has nothing to capture.
+// Capture holds an old read mark on purpose. That is no finding unless the WAL grows
+// nevertheless, or sqlwatch has nothing to capture.
 func TestOwnCapturePinsOnPurpose(t *testing.T) {
 	capture, reader := Process{PID: 5, Command: "sqlwatch"}, Process{PID: 6, Command: "python3"}
 	for name, tt := range map[string]struct {
@@ -322,7 +320,7 @@ func TestOwnCapturePinsOnPurpose(t *testing.T) {
 	}
 }
 
-// Who names a process, or a file below a glob, begins no line of the report with it.
+// The name of a process, or of a file that a glob matches, cannot begin a line of the report.
 func TestForgedNames(t *testing.T) {
 	t.Parallel()
 	const forged = "x\n  critical  \x1b[31m"

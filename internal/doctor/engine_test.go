@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 )
 
-// The SQLite that a connected process has loaded is what Python itself says of it.
+// engineOf finds the version of SQLite that Python itself reports.
 func TestEngineOf(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command("/usr/bin/python3", "-c", "import sqlite3; print(sqlite3.sqlite_version)").Output()
@@ -36,7 +36,7 @@ func TestEngineOf(t *testing.T) {
 	}
 }
 
-// A process with an old SQLite is a finding even when a newer one wrote last.
+// A process with an old SQLite is a finding even if a newer SQLite wrote last.
 func TestOldEngines(t *testing.T) {
 	t.Parallel()
 	f := healthy()
@@ -57,8 +57,8 @@ func TestOldEngines(t *testing.T) {
 	}
 }
 
-// A reader of the database file itself, on READ0, keeps the WAL from being copied: it is
-// told as one on any other mark is.
+// A reader of the database file itself, on READ0, prevents frames from being backfilled. It is
+// reported like a reader on any other read mark.
 func TestPinnedOnFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -81,7 +81,7 @@ func TestPinnedOnFile(t *testing.T) {
 	}
 }
 
-// Litestream under a name with its version is Litestream.
+// Litestream is recognised under a name with its version.
 func TestLitestreamByAnotherName(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -92,7 +92,7 @@ func TestLitestreamByAnotherName(t *testing.T) {
 	if f.Litestream.Process == nil {
 		t.Errorf("litestream-0.3.13 is not seen among %+v", f.Processes)
 	}
-	// And under any name at all by what it was built from.
+	// It is recognised under any name by the package that it was built from.
 	for program, want := range map[string]bool{"github.com/benbjohnson/litestream/cmd/litestream": true, "": false,
 		"example.com/app": false} {
 		if got := (Process{Command: "backup", Program: program}).isLitestream(); got != want {
@@ -104,7 +104,7 @@ func TestLitestreamByAnotherName(t *testing.T) {
 	}
 }
 
-// Of a file system that is not looked into nothing else is said: no journal mode, no mode,
+// If a file system is not looked into, nothing else is reported: no journal mode, no file mode,
 // no owner.
 func TestNetworkAlone(t *testing.T) {
 	t.Parallel()
@@ -119,7 +119,7 @@ func TestNetworkAlone(t *testing.T) {
 	}
 }
 
-// A database that is not there is told as that, and nothing is made in its place.
+// A missing database is reported as missing, and no file is created in its place.
 func TestExamineMissing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "none.db")
@@ -128,6 +128,6 @@ func TestExamineMissing(t *testing.T) {
 		t.Errorf("found %+v", got)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Error("looking made a file")
+		t.Error("the examination created a file")
 	}
 }

@@ -82,7 +82,7 @@ func (a *app) run(statements ...string) {
 	}
 }
 
-// Statements of applications.
+// Statements for applications.
 const (
 	walOn = "PRAGMA journal_mode=WAL"
 	table = "CREATE TABLE IF NOT EXISTS t(x)"
@@ -92,7 +92,7 @@ const (
 		"randomblob(400) FROM n"
 )
 
-// fresh is where a test makes its database.
+// fresh returns the path for a test's database.
 func fresh(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -102,7 +102,7 @@ func fresh(t *testing.T) string {
 	return filepath.Join(dir, "app.db")
 }
 
-// A database in memory is warned of, and nothing else is wrong with it.
+// A database in memory is a warning, and nothing else is wrong with it.
 func TestGather_D39_tmpfs(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("/dev/shm", "sqlwatch-test-")
@@ -123,7 +123,7 @@ func TestGather_D39_tmpfs(t *testing.T) {
 	}
 }
 
-// closed makes a database that nobody has open.
+// closed creates a database that nobody has open.
 func closed(t *testing.T, path string, statements ...string) {
 	t.Helper()
 	cmd := exec.Command("/usr/bin/python3", "-S", "-c",
@@ -138,14 +138,14 @@ func closed(t *testing.T, path string, statements ...string) {
 	}
 }
 
-// ids gathers and diagnoses; what the machine itself is guilty of is left out:
-// its SQLite is an old one and its disk may be full.
+// ids gathers facts, diagnoses them and returns the findings' ids. It leaves out what may be
+// wrong with the machine itself: its SQLite is old, and its disk may be full.
 func ids(t *testing.T, path string) []string {
 	t.Helper()
 	before := listing(t, filepath.Dir(path))
 	all := Diagnose(Gather(context.Background(), "app", path))
 	if after := listing(t, filepath.Dir(path)); !slices.Equal(before, after) {
-		t.Errorf("looking changed the directory from %v to %v", before, after)
+		t.Errorf("the examination changed the directory from %v to %v", before, after)
 	}
 	var out []string
 	for _, f := range all {
@@ -169,8 +169,8 @@ func listing(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-// TestGather finds real faults in real databases, and each database has only
-// the fault it was given: it is the fixture without the faults of the others.
+// TestGather finds real faults in real databases. Each database has only the fault that it was
+// given, so it also shows that the other faults are not found there.
 func TestGather(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -261,7 +261,7 @@ func TestGather(t *testing.T) {
 		{"a large WAL", func(t *testing.T, path string) string {
 			closed(t, path, walOn, table)
 			start(t, path, "INSERT INTO t VALUES (1)")
-			must(t, os.Truncate(path+"-wal", largeWAL)) // what was in use once
+			must(t, os.Truncate(path+"-wal", largeWAL)) // the file keeps the size that it once needed
 			return path
 		}, "wal-size"},
 		{"exclusive locking", func(t *testing.T, path string) string {
@@ -314,7 +314,7 @@ func TestGather(t *testing.T) {
 	}
 }
 
-// copyOfPython is an application under another name.
+// copyOfPython returns an application whose program has another name.
 func copyOfPython(t *testing.T, name, path string) *exec.Cmd {
 	t.Helper()
 	python, err := filepath.EvalSymlinks("/usr/bin/python3")
@@ -345,7 +345,7 @@ func chmod(t *testing.T, path string, mode os.FileMode) {
 	must(t, os.Chmod(path, mode))
 }
 
-// TestGatherOwners needs root, to be somebody else.
+// TestGatherOwners needs root, to create files of other users.
 func TestGatherOwners(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
@@ -498,8 +498,8 @@ func TestFileReplica(t *testing.T) {
 	}
 }
 
-// busyWriter commits without any patience until its input ends, then tells its
-// commits and errors.
+// busyWriter commits without a busy timeout until its input ends, then reports its commits and
+// errors.
 const busyWriter = `
 import json, sqlite3, sys, threading
 db = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
@@ -516,7 +516,7 @@ while not stop.is_set():
 print(json.dumps({"Commits": commits, "Errors": errors}), flush=True)
 `
 
-// A writer that never waits for a lock gets no error from being looked at.
+// A writer that never waits for a lock meets no error while the database is examined.
 func TestGatherDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	for name, first := range map[string]string{"WAL": walOn, "rollback journal": small} {

@@ -19,8 +19,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// TestMain sends requests to names that do not exist here to a server that
-// answers as a provider does where a bucket is not known.
+// TestMain sends requests for host names that do not exist here to a server that answers as a
+// provider does for an unknown bucket.
 func TestMain(m *testing.M) {
 	provider := httptest.NewServer(answer(http.StatusNotFound, "NoSuchBucket", nil))
 	os.Setenv("HTTP_PROXY", provider.URL)
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// answer is a store that says one thing to everything.
+// answer returns a store that gives the same answer to every request.
 func answer(status int, code string, header http.Header) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for k, v := range header {
@@ -42,7 +42,7 @@ func answer(status int, code string, header http.Header) http.Handler {
 	})
 }
 
-// probed makes a round trip and returns its findings.
+// probed probes a store with a round trip and returns the findings.
 func probed(t *testing.T, st store.Store) (Replica, []Finding) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -70,7 +70,7 @@ func s3Store(t *testing.T, c s3.Config) store.Store {
 	return st
 }
 
-// Each way a replica is set up wrongly is one line with what to do next.
+// Each way to set up a replica wrongly is one finding with what to do next.
 func TestProbeErrors(t *testing.T) {
 	t.Parallel()
 	none := http.Header{}
@@ -133,7 +133,7 @@ func TestProbeErrors(t *testing.T) {
 	})
 }
 
-// wantFinding expects one finding, and the secret in none.
+// wantFinding expects this one finding, without the secret.
 func wantFinding(t *testing.T, found []Finding, id, cure string) {
 	t.Helper()
 	if len(found) != 1 || found[0].ID != id || !strings.Contains(found[0].Cure, cure) {
@@ -144,10 +144,10 @@ func wantFinding(t *testing.T, found []Finding, id, cure string) {
 	}
 }
 
-// part lets a store deny operations and misbehave.
+// part is a store that denies operations and misbehaves.
 type part struct {
 	store.Store
-	deny                       string // operations
+	deny                       string // the operations to deny
 	ignoresConditions, refuses bool
 	hides                      bool
 }
@@ -259,7 +259,7 @@ func put(t *testing.T, st store.Store, key string) {
 	}
 }
 
-// The stores that there are pass.
+// The existing stores pass.
 func TestProbeStores(t *testing.T) {
 	t.Parallel()
 	t.Run("file", func(t *testing.T) {

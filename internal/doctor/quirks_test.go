@@ -11,8 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/s3/s3test"
 )
 
-// TestQuirks_S34: what a gateway does to a replica is found by the doctor, named, and
-// nothing is left behind but what could not be deleted.
+// TestQuirks_S34: doctor finds and names what a gateway does to a replica, and leaves behind only
+// what could not be deleted.
 func TestQuirks_S34(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// inForce runs a program that prints which settings are in force. Where its language is not
-// installed the test is skipped.
+// inForce runs a program that prints which settings are in force. If its language is not
+// installed, the test is skipped.
 func inForce(t *testing.T, want string, probe []string, run ...string) {
 	t.Helper()
 	if out, err := exec.Command(probe[0], probe[1:]...).CombinedOutput(); err != nil {
@@ -24,7 +24,7 @@ func inForce(t *testing.T, want string, probe []string, run ...string) {
 	}
 }
 
-// script writes a program into a directory of its own.
+// script writes a program into a new directory.
 func script(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -34,8 +34,8 @@ func script(t *testing.T, name, text string) string {
 	return path
 }
 
-// What is printed for Laravel is read by PHP and applied to a PDO connection as Laravel's
-// connector applies it.
+// The settings printed for Laravel are read by PHP and applied to a PDO connection as Laravel's
+// connector does.
 func TestSettingsLaravel(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -58,8 +58,8 @@ echo json_encode(array_map(fn ($name) => $db->query("PRAGMA $name")->fetchColumn
 `))
 }
 
-// What is printed for Rails is read by Ruby and applied to a connection of the sqlite3 gem
-// as Rails' adapter applies it.
+// The settings printed for Rails are read by Ruby and applied to a connection of the sqlite3 gem
+// as Rails' adapter does.
 func TestSettingsRails(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -78,7 +78,7 @@ __END__
 `+setting(t, "rails", path)))
 }
 
-// What is printed for Node is run by Node, where better-sqlite3 is installed.
+// The settings printed for Node run in Node, if better-sqlite3 is installed.
 func TestSettingsNode(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")

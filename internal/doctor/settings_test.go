@@ -23,7 +23,7 @@ func setting(t *testing.T, name, path string) string {
 	return ""
 }
 
-// What is printed for Python is run by Python.
+// The settings printed for Python run in Python.
 func TestSettingsPython(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -41,7 +41,8 @@ print(json.dumps([db.execute("PRAGMA " + p).fetchone()[0] for p in
 	}
 }
 
-// Django's options are the arguments and the statements of Python's module.
+// The settings printed for Django are passed to Python's sqlite3 module, as arguments and
+// statements.
 func TestSettingsDjango(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -63,7 +64,7 @@ print(json.dumps([db.execute("PRAGMA " + p).fetchone()[0] for p in
 	}
 }
 
-// What is printed for the mattn driver is opened by it.
+// The data source name printed for the mattn driver is opened by that driver.
 func TestSettingsGo(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -113,7 +114,7 @@ func TestSettingsText(t *testing.T) {
 	}
 }
 
-// What is printed for Django before 5.1 is run with a stand-in for Django's signal.
+// The settings printed for Django before 5.1 run with a stand-in for Django's signal.
 func TestSettingsDjangoBefore51(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")

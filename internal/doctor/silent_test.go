@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Many looks that take long together are a busy machine; one that does not return is a disk
-// that does not answer.
+// If many reads together take long, the machine is busy; if one read does not return, a disk does
+// not answer.
 func TestAnswering(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// contents returns a file's contents, "" where there is none.
+// contents returns a file's contents, or "" if there is no file.
 func contents(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -73,7 +73,7 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-// The umask is the process's: this test cannot run beside others.
+// The umask belongs to the whole process, so this test cannot run in parallel with others.
 func TestMode_X8_whatever_the_umask(t *testing.T) {
 	for _, umask := range []int{0, 0o777} {
 		dir := t.TempDir()
@@ -184,7 +184,7 @@ func TestCommitNew(t *testing.T) {
 	}
 }
 
-// A write fails, the caller overlooks it: Commit does not.
+// After a failed write that the caller overlooked, Commit fails.
 func TestCommit_S20_after_failed_write(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -237,7 +237,7 @@ func TestWriteFile_S20_full_disk(t *testing.T) {
 	}
 }
 
-// The same trouble reads the same each time: no temporary name is in its text.
+// The same error has the same text each time: no temporary name is in it.
 func TestErrorsAreSteady_S20(t *testing.T) {
 	t.Parallel()
 	gone := filepath.Join(t.TempDir(), "gone", "f")
@@ -245,7 +245,7 @@ func TestErrorsAreSteady_S20(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.file.Close(); err != nil { // so that each further call fails
+	if err := f.file.Close(); err != nil { // so that every further call fails
 		t.Fatal(err)
 	}
 	_, written := f.Write([]byte("x"))

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary runs itself as another process that does one thing with the
-// file named by childPath.
+// The test binary runs itself as another process, which does one thing with the file that
+// childPath names.
 const (
 	childTask = "DURABLE_TEST_TASK"
 	childPath = "DURABLE_TEST_PATH"
@@ -23,7 +23,7 @@ const (
 
 func TestMain(m *testing.M) {
 	task, path := os.Getenv(childTask), os.Getenv(childPath)
-	runtime.LockOSThread() // strace counts the calls of each thread by itself
+	runtime.LockOSThread() // strace counts the calls of each thread separately
 	var err error
 	switch task {
 	case "":
@@ -51,8 +51,8 @@ func child(task, path string, under ...string) *exec.Cmd {
 	return cmd
 }
 
-// TestWriteFileFaults makes system calls fail, or the process die at them. The
-// old file is there, or the new one, whole.
+// TestWriteFileFaults makes system calls fail, or kills the process at them. Afterwards the file
+// is the old one or the new one, complete.
 func TestWriteFileFaults(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("strace"); err != nil {

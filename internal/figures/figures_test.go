@@ -7,8 +7,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 )
 
-// A replica is current only where commits would be seen: not beside another's WAL, and not
-// while capture fails, from the first moment on.
+// A replica is current only if commits would be seen: not beside a foreign WAL, and not while
+// capture fails, from the first moment on.
 func TestFreshness(t *testing.T) {
 	stored := collector.Replica{CaughtUp: time.Unix(1, 0), ObjectiveSeconds: 1, LagSeconds: 1}
 	for name, c := range map[string]struct {

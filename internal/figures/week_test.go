@@ -17,7 +17,7 @@ func TestBusyness(t *testing.T) {
 		{at(4), false, 1, 9, 2},
 		{at(9), false, 1, 9, Busiest},
 		{at(3), false, 3, 3, 1}, // no hour is busier than the level
-		{at(0), false, 1, 9, 1}, // quiet in part only
+		{at(0), false, 1, 9, 1}, // only part of the hour is quiet
 	} {
 		if got := Busyness(c.value, c.quiet, c.level, c.most); got != c.want {
 			t.Errorf("%v: %d", c, got)

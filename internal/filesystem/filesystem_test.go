@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestKinds/D38: the table of magic numbers, by what it means for
-// the locks of a WAL.
+// TestKinds/D38: the table of magic numbers, and what each means for the locks of a WAL.
 func TestKinds(t *testing.T) {
 	tests := []struct {
 		name              string
@@ -41,7 +40,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestOf compares with what the kernel says of some real mounts.
+// TestOf compares with what the kernel reports about some real mounts.
 func TestOf(t *testing.T) {
 	tests := []struct {
 		path, fstype, point string

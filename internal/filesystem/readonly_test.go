@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file system that nobody can write to, and a directory that is read-only only as we see it.
+// ReadOnly tells a file system that nobody can write to from a directory that is read-only only
+// in our view.
 func TestReadOnly_D21(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting needs root")

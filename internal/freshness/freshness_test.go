@@ -70,8 +70,8 @@ func TestHour(t *testing.T) {
 	}
 }
 
-// A restart forgets nothing of the past hour, and the minutes of the restart are unknown. A
-// file that cannot be read is none.
+// A restart forgets nothing of the past hour, and the minutes of the restart are unknown. A file
+// that cannot be read counts as none.
 func TestPast(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_040, 0)
@@ -104,7 +104,7 @@ func TestPast(t *testing.T) {
 	}
 }
 
-// A killed process has saved the past hour within the last minute, also that of a database that
+// A killed process has saved the past hour within the last minute, even that of a database that
 // it did not open.
 func TestKilled(t *testing.T) {
 	t.Parallel()
@@ -131,7 +131,7 @@ func TestKilled(t *testing.T) {
 		if got := behind(past, "app", 7); got != " 5" {
 			t.Errorf("after a life of a minute: %s", got)
 		}
-		live(past) // in which the other one is not opened
+		live(past) // the other database is not opened in it
 		if got := behind(LoadPast(path), "other", 1); got != " 6 ?" {
 			t.Errorf("of the one that was not opened: %s", got)
 		}

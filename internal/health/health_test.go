@@ -13,7 +13,7 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// up is a database that is all right.
+// up returns a database with which nothing is wrong.
 func up() Database {
 	return Database{Name: "app", Path: "/srv/app.db", Now: now, Replicated: true, Sample: &collector.Sample{
 		DB: "app", State: collector.StateUp,
@@ -26,12 +26,12 @@ func up() Database {
 	}}
 }
 
-// in is a database in the given state.
+// in puts a database into a state.
 func in(state collector.State) func(*Database) {
 	return func(d *Database) { d.Sample.State, d.Found = state, true }
 }
 
-// failing is a replica that fails for a reason.
+// failing makes the replica fail for a reason.
 func failing(reason string) func(*Database) {
 	return func(d *Database) {
 		r := &d.Sample.Replicas[0]
@@ -39,7 +39,7 @@ func failing(reason string) func(*Database) {
 	}
 }
 
-// scenes is what brings each condition about.
+// scenes maps each condition to what causes it.
 var scenes = map[string]func(*Database){
 	"missing": in(collector.StateMissing), "empty": in(collector.StateEmpty), "not_wal": in(collector.StateNotWAL),
 	"not_a_database": in(collector.StateNotDatabase), "foreign_owner": in(collector.StateForeignOwner),
@@ -48,7 +48,7 @@ var scenes = map[string]func(*Database){
 	"hung":            func(d *Database) { d.SilentFor = time.Hour },
 	"restarted":       func(d *Database) { d.Faults = 2 },
 	"write_lock_held": func(d *Database) { d.Sample.Locks.WriteSince = now.Add(-78 * time.Second) },
-	"write_lock_saturated": func(d *Database) { // seldom does a look fall between two transactions
+	"write_lock_saturated": func(d *Database) { // a measurement seldom falls between two transactions
 		d.Sample.Locks.WriteRatio, d.Sample.Locks.WriteSince = 0.9, now.Add(-time.Second)
 		d.Sample.Locks.Watched = time.Minute
 	},
@@ -99,7 +99,7 @@ var scenes = map[string]func(*Database){
 	"drill_overdue": func(d *Database) { d.Sample.Replicas[0].LastVerified = now.Add(-1000 * time.Hour) },
 }
 
-// itselves is what brings each condition of the daemon itself about.
+// itselves maps each condition of the daemon itself to what causes it.
 var itselves = map[string]Daemon{
 	"daemon_down":   {Down: "no socket at /run/sqlwatch/admin.sock"},
 	"reload_failed": {Databases: 1, ReloadErr: "app.hcl:3: no such block"},
@@ -146,7 +146,7 @@ func TestEveryCondition_V3(t *testing.T) {
 	}
 }
 
-// Where nothing is captured no time is told that nobody measured.
+// Before capture has begun, no lag is reported, because nobody has measured one.
 func TestIncompleteBeforeCapture(t *testing.T) {
 	t.Parallel()
 	for lag, want := range map[float64]string{0: "Capture has not begun", 90: "1 min 30 s ago"} {
@@ -200,7 +200,8 @@ func TestBoard(t *testing.T) {
 	}
 }
 
-// What a process or a table is called does not steer a terminal, and is one word of a cure.
+// The name of a process or a database does not control the terminal, and is one word of a shell
+// command in a cure.
 func TestConditions_V6_names(t *testing.T) {
 	t.Parallel()
 	d := up()
@@ -212,7 +213,7 @@ func TestConditions_V6_names(t *testing.T) {
 	}
 }
 
-// The reference lists every condition.
+// docs/conditions.md lists every condition.
 func TestReferenceIsInStep(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/conditions.md")
@@ -229,7 +230,7 @@ func TestReferenceIsInStep(t *testing.T) {
 	}
 }
 
-// A refused reload says what was wrong, not only that something was.
+// The condition of a failed reload says what was wrong, not only that something was.
 func TestReloadFailedSaysWhy(t *testing.T) {
 	t.Parallel()
 	found := OfDaemon(Daemon{Databases: 1,
@@ -239,7 +240,8 @@ func TestReloadFailedSaysWhy(t *testing.T) {
 	}
 }
 
-// A clock that is wrong and files that may not be deleted are told apart.
+// The reasons why maintenance fails, such as a wrong clock or files that may not be deleted, are
+// distinguished.
 func TestHindrances_V3(t *testing.T) {
 	t.Parallel()
 	for word, want := range map[string]string{"clock": "clock", "auth": "forbids", "other": "log",
@@ -253,8 +255,8 @@ func TestHindrances_V3(t *testing.T) {
 	}
 }
 
-// A database that is an empty file now is critical, one that has not begun is not; and what
-// its state says already is not said again of its capture.
+// A database that has become an empty file is critical; one to which nothing was ever written is
+// not. What the state of a database says is not repeated as a condition of its capture.
 func TestEmptied(t *testing.T) {
 	t.Parallel()
 	for found, want := range map[bool]Severity{true: Critical, false: Info} {
@@ -267,7 +269,7 @@ func TestEmptied(t *testing.T) {
 	}
 }
 
-// A directory has no credentials.
+// The cure for a replica in a directory that may not be written to does not mention keys.
 func TestForbiddenDirectory(t *testing.T) {
 	t.Parallel()
 	d := up()
@@ -279,8 +281,8 @@ func TestForbiddenDirectory(t *testing.T) {
 	}
 }
 
-// A directory is no service in a network: what a replica there is told to lack is what a
-// directory can lack.
+// A directory is no network service: the conditions of a replica in one say what can be wrong
+// with a directory.
 func TestReplicaInDirectory(t *testing.T) {
 	t.Parallel()
 	for reason, want := range map[string]string{"auth": "give the directory", "misplaced": "mount its file system",
@@ -295,7 +297,7 @@ func TestReplicaInDirectory(t *testing.T) {
 	}
 }
 
-// Of a database that cannot be read, or that is not captured, nothing is being uploaded.
+// Nothing is reported to be uploading for a database that cannot be read or is not captured.
 func TestNothingIsUploadedOf(t *testing.T) {
 	t.Parallel()
 	for _, state := range []collector.State{collector.StateEmpty, collector.StateMissing, collector.StateUnreadable,
@@ -320,14 +322,14 @@ func TestNothingIsUploadedOf(t *testing.T) {
 	}
 }
 
-// A database that waits for its turn to be read from end to end says so, and nothing of its first
-// snapshot, which has not begun; its capture has not stopped either.
+// A database that waits for its turn to be read from end to end has a condition that says so. It
+// has none for its first snapshot, which has not begun, or for capture, which has not stopped.
 func TestQueued(t *testing.T) {
 	t.Parallel()
 	d := up()
 	d.Sample.Capture.Reason, d.Sample.Capture.Since = collector.CaptureQueued, d.Now.Add(-time.Hour)
 	d.Sample.Capture.Err = "capture app: the first capture waits for its turn: others are first"
-	for _, lag := range []float64{0, 20} { // not known in the first moments
+	for _, lag := range []float64{0, 20} { // the lag is not known at first
 		d.Sample.Replicas[0].CaughtUp, d.Sample.Replicas[0].LagSeconds = time.Time{}, lag
 		all := OfDatabase(d)
 		if len(all) != 1 || all[0].ID != "replica_incomplete" || all[0].Severity != Info ||
@@ -344,7 +346,8 @@ func TestQueued(t *testing.T) {
 	}
 }
 
-// One look at the locks, as of a command without a daemon, tells nothing of a minute.
+// One look at the locks, as by a command without a daemon, is not enough to report a saturated
+// write lock.
 func TestSaturatedWants15Seconds(t *testing.T) {
 	t.Parallel()
 	for watched, want := range map[time.Duration]string{0: "", 3 * time.Second: "",
@@ -361,7 +364,8 @@ func TestSaturatedWants15Seconds(t *testing.T) {
 	}
 }
 
-// A file that many are hidden behind counts them all, in the log as in the condition.
+// A place that stands for many files that were left out counts as that many, in the log and in
+// the condition.
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	all := []LeftOut{{Place: "/srv/b.db"}, {Place: "/srv/evil", Count: 7}, {Place: "/srv/c.db", Count: 1}}
@@ -370,8 +374,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A cure does something: none of them only sends to another view, which shows the same condition
-// with the same cure; and doctor does not send to itself.
+// A cure does something: none only refers to another view, which shows the same condition with
+// the same cure, and doctor does not refer to itself.
 func TestCuresAreNotCircular(t *testing.T) {
 	t.Parallel()
 	judge := func(found []Condition) {
@@ -409,8 +413,8 @@ func TestCuresAreNotCircular(t *testing.T) {
 
 var circular = regexp.MustCompile("^(see )?`?sqlwatch (doctor|why|status)( app)?( [a-z]+)?`?( and .*)?$")
 
-// A database that is encrypted behind a plain header is measured; nobody is harmed where it was
-// not to be replicated.
+// A database whose header is plain and whose pages are encrypted is measured; if it was not to be
+// replicated, nobody is harmed.
 func TestEncrypted(t *testing.T) {
 	t.Parallel()
 	for replicated, want := range map[bool]Severity{true: Critical, false: Info} {
@@ -425,7 +429,7 @@ func TestEncrypted(t *testing.T) {
 	}
 }
 
-// Where only sqlwatch cannot write, the application is not said to be harmed.
+// If only sqlwatch cannot write, the condition does not say that the application is harmed.
 func TestReadOnlyHere(t *testing.T) {
 	t.Parallel()
 	for replicated, want := range map[bool]Severity{true: Critical, false: Warning} {

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/config"
 )
 
-// environment is what the conversions see.
+// environment is the environment that the conversions see.
 func environment(name string) (string, bool) {
 	v, ok := map[string]string{
 		"HOME": "/home/me", "KEY_ID": "AKIDENV", "SECRET": "canary-env-secret", "DATA": "/srv/data", "BUCKET": "from-env",
@@ -35,7 +35,7 @@ func convert(t *testing.T, text string) Result {
 	return result
 }
 
-// load reads what was written as `sqlwatch check` does, and fails where that would.
+// load reads what was written, as `sqlwatch check` does, and fails the test if check would fail.
 func load(t *testing.T, result Result) *config.Config {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sqlwatch.hcl")
@@ -49,7 +49,7 @@ func load(t *testing.T, result Result) *config.Config {
 	return cfg
 }
 
-// targets returns the replicas of a path database.
+// targets returns the replicas of the first database.
 func targets(t *testing.T, result Result) []config.ReplicaTarget {
 	t.Helper()
 	all, err := load(t, result).Expand()
@@ -197,7 +197,7 @@ dbs:
 	})
 }
 
-// everything is a file with about every setting there is.
+// everything is a Litestream configuration with almost every setting there is.
 const everything = `
 access-key-id: $KEY_ID
 secret-access-key: $SECRET
@@ -288,7 +288,7 @@ func TestConvertLabels(t *testing.T) {
 	}
 }
 
-// A replica that was to be encrypted is never made without.
+// A replica that was to be encrypted is never converted to an unencrypted one.
 func TestConvertEncrypted(t *testing.T) {
 	t.Parallel()
 	for _, setting := range []string{"sse-customer-key: k", "sse-customer-key-path: /k", "age: {recipients: [age1]}"} {
@@ -312,8 +312,8 @@ func TestConvertGlobPlaces(t *testing.T) {
 	}
 }
 
-// An unset variable is nothing to Litestream; here it gets an empty default, and
-// is told where it is a key.
+// Litestream takes an unset variable as empty. Here it gets an empty default, and a note if it is
+// a key.
 func TestConvertUnsetVariable(t *testing.T) {
 	t.Parallel()
 	result := convert(t, "# $COMMENT\ndbs:\n  - path: /srv/app.db\n    replica: {url: 's3://b/p', region: $NOWHERE, "+
@@ -354,7 +354,7 @@ func TestConvertRefuses(t *testing.T) {
 	}
 }
 
-// FuzzConvert: whatever is converted is good HCL, and nothing panics.
+// FuzzConvert: whatever is converted is valid HCL, and nothing panics.
 func FuzzConvert(f *testing.F) {
 	f.Add(everything)
 	f.Add("dbs:\n  - path: ${X\n    replica: {url: 's3://arn:aws:s3:r:1:accesspoint/x/y'}")

@@ -13,7 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
 
-// Below a URL of a bucket every replica is found with a few requests, not all objects.
+// Below the URL of a bucket every replica is found with a few requests, without listing all
+// objects.
 func TestBelow(t *testing.T) {
 	t.Parallel()
 	st := storetest.NewMemory()
@@ -55,7 +56,8 @@ func TestPlaceOf(t *testing.T) {
 	}
 }
 
-// What was noted of a database is told when the configuration no longer names it.
+// The replicas that were noted for a database are reported when the configuration no longer names
+// the database.
 func TestOrphans(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

@@ -32,8 +32,8 @@ func numbers(t *testing.T, path string) (all []int) {
 	return all
 }
 
-// What is read are the newest lines, in order and without a gap, in the space that
-// was given; also across a restart.
+// Read returns the newest lines, in order and without a gap, and the file stays within its limit,
+// even across restarts.
 func TestBounds(t *testing.T) {
 	t.Parallel()
 	const limit = 10_000
@@ -70,8 +70,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// Wherever a crash cuts a line short, the others are there, and what is appended
-// after the restart is too.
+// Wherever a crash cuts a line short, the complete lines are read, and so is what is appended
+// after the restart.
 func TestTornLine(t *testing.T) {
 	t.Parallel()
 	whole := "{\"n\":1}\n{\"n\":2}\n"
@@ -85,7 +85,7 @@ func TestTornLine(t *testing.T) {
 		}
 		var want []int
 		for n := 1; n <= 2; n++ {
-			if cut >= 8*n-1 { // the brace is there
+			if cut >= 8*n-1 { // the closing brace was written
 				want = append(want, n)
 			}
 		}

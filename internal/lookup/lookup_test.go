@@ -11,7 +11,8 @@ import (
 	"testing/synctest"
 )
 
-// What one directory keeps is known of it alone, is asked once, and is over when it answers.
+// A hung directory affects lookups in that directory only, is asked once, and is no longer hung
+// when it answers.
 func TestAHungDirectoryIsOneLook(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -36,7 +37,7 @@ func TestAHungDirectoryIsOneLook(t *testing.T) {
 	})
 }
 
-// A disk of a thousand directories costs no thread for each.
+// A hung disk with a thousand directories does not cost a thread for each.
 func TestThreadsOfHungDisks(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -87,7 +88,7 @@ func TestGlobFindsTheSame(t *testing.T) {
 	}
 }
 
-// Nothing is begun in a directory that is to be avoided.
+// No lookup is begun in a directory that is to be avoided.
 func TestAvoid(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

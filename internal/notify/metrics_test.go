@@ -16,7 +16,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
-// Every way for a notification to end is counted once, and by its reason.
+// Every way in which a notification can end is counted once, with its reason.
 func TestMetricsTellWhatBecameOfNotifications(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(slog.New(slog.DiscardHandler))
@@ -37,7 +37,7 @@ func TestMetricsTellWhatBecameOfNotifications(t *testing.T) {
 		synctest.Wait()
 		wantMetrics(t, n, "works 1 0 0 0 0 0", "refuses 0 1 0 0 0 0", "silent 0 0 0 0 0 1")
 
-		time.Sleep(keepTrying + 2*longWait) // of the bubble's clock
+		time.Sleep(keepTrying + 2*longWait) // on the bubble's clock
 		synctest.Wait()
 		wantMetrics(t, n, "silent 0 0 1 0 0 0")
 
@@ -55,7 +55,8 @@ func TestMetricsTellWhatBecameOfNotifications(t *testing.T) {
 	})
 }
 
-// wantMetrics compares a notifier's series: its name, sent, lost by reason, waiting.
+// wantMetrics compares notifiers' series; want has, for each, its name, the number sent, the
+// numbers lost by reason, and the number waiting.
 func wantMetrics(t *testing.T, n *Notifiers, want ...string) {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -86,7 +87,8 @@ func wantMetrics(t *testing.T, n *Notifiers, want ...string) {
 	}
 }
 
-// Series exist from the configuration on, end with it, and carry no address.
+// Series exist as soon as the configuration has the notifier, disappear with it, and contain no
+// address.
 func TestMetricsFollowTheConfiguration(t *testing.T) {
 	n := New(slog.New(slog.DiscardHandler))
 	configure := func(names ...string) string {

@@ -42,8 +42,8 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// running returns Notifiers at work until the test ends. Webhooks that a test
-// makes itself are handed over before Run begins: from then on they are Run's.
+// running returns Notifiers that run until the test ends. Webhooks that a test creates itself are
+// handed over before Run begins: from then on they belong to Run.
 func running(t *testing.T, own ...*notifier) (*Notifiers, *journal) {
 	t.Helper()
 	log := &journal{}
@@ -68,7 +68,7 @@ func running(t *testing.T, own ...*notifier) (*Notifiers, *journal) {
 	return n, log
 }
 
-// post is Send for tests that do not wait for the end.
+// post enqueues a notice without waiting for its delivery.
 func (n *Notifiers) post(t *testing.T, name string, m Notice) {
 	t.Helper()
 	if _, err := n.enqueue(name, m); err != nil {
@@ -80,7 +80,7 @@ func webhook(url string) channel.Target {
 	return channel.Target{Name: "webhook.ops", Type: "webhook", URL: url}
 }
 
-// answering stands for what delivers: it says what it is told to.
+// answering returns a Send whose result is that of answer.
 func answering(answer func(channel.Message) error) channel.Send {
 	return func(_ context.Context, m channel.Message) (time.Duration, error) { return 0, answer(m) }
 }
@@ -127,8 +127,8 @@ func TestDelivers(t *testing.T) {
 	}
 }
 
-// What befalls three hundred databases at once is one message, and so is its end;
-// each notice knows how it fared.
+// What happens to three hundred databases at once is one message, and so is its end; each Send
+// returns the result for its notice.
 func TestGroups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent []channel.Message
@@ -166,7 +166,7 @@ func TestGroups(t *testing.T) {
 	})
 }
 
-// A notifier that is asked not to tell ends does not, and nobody waits for it.
+// A notifier with NoResolved sends no resolved messages, and nobody waits for it.
 func TestNoResolved(t *testing.T) {
 	t.Parallel()
 	n, _ := running(t, &notifier{target: channel.Target{Name: "ops", NoResolved: true},
@@ -176,8 +176,8 @@ func TestNoResolved(t *testing.T) {
 	}
 }
 
-// Redirects are not followed, an answer's body is shown to nobody, and what is
-// refused permanently is not tried again.
+// Redirects are not followed, an answer's body is never shown, and what is refused permanently is
+// not tried again.
 func TestH6_Answers(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -217,8 +217,8 @@ func TestH6_Answers(t *testing.T) {
 	}
 }
 
-// A webhook that is down is tried again with growing pauses, delays no other, and
-// its queue is bounded.
+// A webhook that is down is tried again with growing pauses and delays no other, and its queue is
+// bounded.
 func TestRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down, up []time.Duration
@@ -250,7 +250,7 @@ func TestRetry(t *testing.T) {
 		if n.Failing()["down"] == "" || n.Failing()["up"] != "" {
 			t.Errorf("failing: %v", n.Failing())
 		}
-		time.Sleep(2 * time.Minute) // of the bubble's clock
+		time.Sleep(2 * time.Minute) // on the bubble's clock
 		synctest.Wait()
 		if len(down) != queueLimit+fails {
 			t.Fatalf("%d attempts, want %d", len(down), queueLimit+fails)
@@ -269,7 +269,7 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-// What waits at the shutdown has one more attempt; what then fails is in the log.
+// Messages that wait at shutdown have one more attempt; what fails then is in the log.
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &journal{}
@@ -301,8 +301,8 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-// A reload that leaves a notifier as it was keeps what waits for it, one that
-// changes its address sends it there, and one with a bad address changes nothing.
+// A reload that leaves a notifier unchanged keeps its queue, one that changes its address sends
+// the queue there, and one with a bad address changes nothing.
 func TestConfigure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		arrived := map[string]int{}
@@ -317,7 +317,7 @@ func TestConfigure(t *testing.T) {
 		if err := n.Configure([]channel.Target{webhook("ftp://x")}); err == nil {
 			t.Error("a bad address was accepted")
 		}
-		// What Configure does, with a channel of ours.
+		// This is what Configure does, with a channel of the test.
 		n.mu.Lock()
 		old, now := n.notifiers["webhook.ops"], answer("new", nil)
 		now.queue, now.firing, old.queue = old.queue, old.firing, nil
@@ -348,11 +348,11 @@ func TestConfigure(t *testing.T) {
 	})
 }
 
-// A heartbeat is asked for at its pace while all is well, its failure address as soon
-// as something is critical, and neither while the loop stands still.
+// A heartbeat's address is requested at its interval while all is well, its failure address as
+// soon as something is critical, and neither while the loop stands still.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex // guards what is asked for, and the pulse
+		var mu sync.Mutex // guards the lists of requests, and the pulse
 		var pings, fails []time.Duration
 		began := time.Now()
 		n, _ := running(t, &notifier{target: channel.Target{Name: "heartbeat.hc", Type: channel.HeartbeatType,
@@ -408,8 +408,8 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
-// An incident of several databases ends with the last of them, also where an earlier
-// life has told of it.
+// An incident of several databases ends with the last of them, even if it was reported before a
+// restart.
 func TestAnIncidentOverARestart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/openfile"
 )
 
-// A descriptor stands for the file that stat numbers so, also once its name is gone.
+// A descriptor is matched to the file with stat's device and inode, even after its name is gone.
 func TestAt(t *testing.T) {
 	t.Parallel()
 	file, err := os.Create(filepath.Join(t.TempDir(), "file"))

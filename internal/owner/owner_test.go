@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkEnv names a database that a child, started as another user, checks.
+// checkEnv is the environment variable with a database that a child, started as another user,
+// checks.
 const checkEnv = "SQLWATCH_TEST_OWNER_OF"
 
 func TestMain(m *testing.M) {
@@ -31,15 +32,15 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// Users and groups of a scene. Nobody of these names need exist.
+// Users and groups of a scene. They need not exist on this machine.
 const (
 	app, us             = 3001, 3002
 	appGroup, ourGroup  = 4001, 4002
 	sharedGroup, nobody = 4003, 4004
 )
 
-// TestCheck asks, as another user, for what SQLite would make beside a database, and
-// whether the application could use it.
+// TestCheck checks, as another user, which side files SQLite would create beside a database, and
+// whether the application could use them.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -96,7 +97,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// place makes a database and its directory as somebody has them.
+// place creates a database and its directory with these owners and modes.
 func place(t *testing.T, uid, gid uint32, mode fs.FileMode, dirGID uint32, dirMode fs.FileMode) (path string) {
 	t.Helper()
 	top := t.TempDir()
@@ -114,14 +115,14 @@ func place(t *testing.T, uid, gid uint32, mode fs.FileMode, dirGID uint32, dirMo
 	return path
 }
 
-// as runs a command as another user, without further groups.
+// as makes a command run as another user, without further groups.
 func as(cmd *exec.Cmd, uid, gid uint32) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	cmd.Dir = "/"
 	return cmd
 }
 
-// checkAs returns what Check says to another user, "" for nothing.
+// checkAs returns Check's error as another user sees it, "" for none.
 func checkAs(t *testing.T, path string, uid, gid uint32) string {
 	t.Helper()
 	exe := filepath.Join(filepath.Dir(filepath.Dir(path)), "check")
@@ -141,14 +142,14 @@ func checkAs(t *testing.T, path string, uid, gid uint32) string {
 	return strings.TrimSpace(string(out))
 }
 
-// made fails where a refusal was not needed: what the user makes there has the database's
-// group and can be removed by its owner.
+// made fails the test if a refusal was not needed: a file that the user creates there has the
+// database's group and can be removed by its owner.
 func made(t *testing.T, path string, uid, gid, want uint32) {
 	t.Helper()
 	dir := filepath.Dir(path)
 	name := filepath.Join(dir, "made")
 	if err := as(exec.Command("/usr/bin/touch", name), uid, gid).Run(); err != nil {
-		return // it can make nothing there
+		return // it cannot create a file there
 	}
 	var file, database, parent unix.Stat_t
 	if err := errors.Join(unix.Stat(name, &file), unix.Stat(path, &database), unix.Stat(dir, &parent)); err != nil {
@@ -168,7 +169,7 @@ func TestCheckOfNothing(t *testing.T) {
 	}
 }
 
-// Root gives side files to the database's owner, where it may give files away.
+// Root gives side files to the database's owner, if it has the capability.
 func TestCanChown(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
@@ -186,7 +187,7 @@ func TestCanChown(t *testing.T) {
 	if !strings.Contains(got, "we are root without CAP_CHOWN") {
 		t.Errorf("root without capabilities: %q", got)
 	}
-	for _, suffix := range []string{"-wal", "-shm"} { // they are there: none has to be made
+	for _, suffix := range []string{"-wal", "-shm"} { // they exist: none has to be created
 		if err := os.WriteFile(path+suffix, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +197,7 @@ func TestCanChown(t *testing.T) {
 	}
 }
 
-// withoutCapabilities returns what Check says to root that may not give files away.
+// withoutCapabilities returns Check's error for root without CAP_CHOWN.
 func withoutCapabilities(t *testing.T, path string) string {
 	t.Helper()
 	cmd := exec.Command("setpriv", "--bounding-set=-chown", "--inh-caps=-chown", "/proc/self/exe")

@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// writer leaves 50 frames in the WAL, and stays.
+// writer leaves 50 frames in the WAL, and stays connected.
 const writer = `
 import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -38,8 +38,8 @@ func load(t *testing.T, text string) *config.Config {
 	return cfg
 }
 
-// Without a daemon one look at the files tells what another configuration would do
-// instead, policy by policy, and what stays the same is left out.
+// Without a daemon, one look at the files is enough to say, policy by policy, what another
+// configuration would do instead; what stays the same is left out.
 func TestCompare(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -52,7 +52,7 @@ func TestCompare(t *testing.T) {
 	nobody := admin.New(filepath.Join(t.TempDir(), "admin.sock"))
 	for name, tt := range map[string]struct {
 		before, after string
-		want          []Policy // but for the reasons
+		want          []Policy // without the reasons
 	}{
 		"nothing changes": {kept + shrink("1000"), kept + shrink("1000"), nil},
 		"a policy would act": {kept + shrink("1000"), kept + shrink("10"),
@@ -84,7 +84,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// A configuration whose databases are in contradiction is not compared.
+// A configuration whose databases contradict each other is not compared.
 func TestCompareContradiction(t *testing.T) {
 	t.Parallel()
 	good := load(t, "database \"a\" {\n  path = \"/srv/a.db\"\n}\n")

@@ -24,7 +24,8 @@ replica "s3" "main" {
 }
 `
 
-// What is no secret is shown as it is written, and of a secret nothing, not even through a name.
+// Redact shows text that is not secret as it is written, and nothing of a secret, even one behind
+// a name.
 func TestRedact(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ file, text, want string }{
@@ -41,7 +42,8 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-// A finding points at its place; beside a secret the columns would lie, and there is no pointer.
+// A diagnostic points at its place. On a line with a hidden secret the columns would be wrong, so
+// there is no pointer.
 func TestDiagnostics(t *testing.T) {
 	t.Parallel()
 	text := "bucket = \"b\x1b[31m\"\n\tpath = 5\nsecret_key = \"K-PLAIN\"\n"
@@ -73,7 +75,7 @@ func TestDiagnostics(t *testing.T) {
 	}
 }
 
-// Of a file that was not looked at nothing is shown.
+// Nothing is shown of a file that has not been examined for secrets.
 func TestUnseenFile(t *testing.T) {
 	t.Parallel()
 	file := &hcl.File{Bytes: []byte(native)}

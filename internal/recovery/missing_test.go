@@ -17,7 +17,7 @@ import (
 func TestMissing(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		known, made, old bool // by the state directory; the replica's directory; Litestream 0.3's files in it
+		known, made, old bool // known to the state directory; its directory exists; it has files of Litestream 0.3
 		says             string
 	}{
 		"a first start":                {false, false, false, ""},

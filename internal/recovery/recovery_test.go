@@ -12,14 +12,15 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 )
 
-// TestIfReplicaExists: nothing was stored yet is nothing to do, for who begins. Where the
-// state directory knows a lineage that the place does not, the place is not what it was.
+// TestIfReplicaExists: if nothing was stored yet, there is nothing to do at a first start. But if
+// the state directory knows a lineage that the replica does not have, the replica's place is not
+// what it was, and that is an error.
 func TestIfReplicaExists(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		known, there string // lineages
 		made         bool   // the directory is there
-		nothing      bool   // well: there is nothing to do
+		nothing      bool   // no error: there is nothing to do
 	}{
 		"a first start":                    {"", "", false, true},
 		"an empty directory":               {"", "", true, true},

@@ -24,8 +24,8 @@ type app struct {
 // monday is the first day of the recordings.
 var monday = time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC)
 
-// live lets a while pass and returns the sample at its end: busy by day, a batch from
-// two to half past four, next to nothing in the small hours.
+// live lets step pass and returns the sample at its end: busy by day, a batch from two to half
+// past four, almost nothing in the small hours.
 func (a *app) live(now time.Time, step time.Duration) *collector.Sample {
 	perSecond := 2.0
 	switch hour := now.Hour(); {
@@ -98,8 +98,8 @@ policy "shrink" {
 }
 `
 
-// Of eight days with a nightly batch, the window that learned avoids the batch that
-// the schedule runs into, once it has seen three days.
+// In eight days with a nightly batch, the learned window avoids the batch that the schedule
+// overlaps, once it has seen three days.
 func TestLearnedWindowAvoidsTheBatch(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -131,8 +131,8 @@ func TestLearnedWindowAvoidsTheBatch(t *testing.T) {
 	t.Log("\n" + text.String())
 }
 
-// An idle database costs a line in five minutes; what nobody saw is no time that a
-// condition has held.
+// An idle database costs one line in five minutes. Time that was not recorded does not count as
+// time for which a condition has held.
 func TestRecordingIsSmallAndKnowsItsGaps(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -173,7 +173,7 @@ policy "late" {
 	}
 }
 
-// A checkpoint of the application's own is played; one of ours is not.
+// A checkpoint of the application's is replayed; one of ours is not.
 func TestOthersCheckpoints(t *testing.T) {
 	t.Parallel()
 	for _, ours := range []bool{false, true} {

@@ -10,8 +10,8 @@ import (
 
 type inner struct {
 	Stall time.Duration `json:"stall"`
-	At    string        `json:"at,omitempty"` // everything has another
-	Took  time.Duration `json:"took_ns"`      // and this too
+	At    string        `json:"at,omitempty"` // the outer type has a field of this name too
+	Took  time.Duration `json:"took_ns"`      // and one of this name, which becomes took_seconds
 	Text  string        `json:"text,omitempty"`
 }
 
@@ -32,7 +32,7 @@ type everything struct {
 	Bare    bool
 }
 
-// What a machine reads has seconds, no zero time, no null list and no number that is none.
+// JSON has durations in seconds, no zero time, no null list and no number that is not one.
 func TestMarshal(t *testing.T) {
 	t.Parallel()
 	v := everything{inner: inner{Stall: 1500 * time.Millisecond}, At: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC),
@@ -49,7 +49,7 @@ func TestMarshal(t *testing.T) {
 	if !json.Valid(got) {
 		t.Error("it is no JSON")
 	}
-	// Where none of that occurs it is what the standard library writes.
+	// Otherwise the output is that of the standard library.
 	plain := map[string]any{"x": []any{1, "two", nil, 3.5, true}, "y": struct {
 		A int    `json:"a"`
 		B []byte `json:"b"`

@@ -22,8 +22,8 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// A name that somebody else chose must not move the cursor, retitle the window,
-// forge a line or turn what is read around.
+// A name that somebody else chose must not move the cursor, change the window's title, forge a
+// line or reverse the text.
 func TestText_V6_escapes(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
@@ -49,7 +49,7 @@ func TestText_V6_escapes(t *testing.T) {
 	}
 }
 
-// What is pasted into a shell is one word, whatever it holds.
+// A quoted text is one word to a shell, whatever it contains.
 func TestQuote_V6_one_word(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"app", "/srv/app.db", "a b", "$(reboot)", "it's", `a"b`, "", "a;b", "`id`", "a\nb",
@@ -61,7 +61,7 @@ func TestQuote_V6_one_word(t *testing.T) {
 	}
 }
 
-// Colours of diagnostics pass, everything else that begins like them does not.
+// The colours of diagnostics pass; other escape sequences do not.
 func TestPrinter_V6_colours(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
@@ -72,7 +72,7 @@ func TestPrinter_V6_colours(t *testing.T) {
 	}
 }
 
-// JSON stays JSON, and what it holds steers no terminal either.
+// JSON stays valid JSON, and its text does not control a terminal either.
 func TestJSON_V6(t *testing.T) {
 	t.Parallel()
 	name := "a\u009b2J\x7f\u202e\x1b[2J\"ü"

@@ -13,8 +13,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
 
-// session is a Python process with one connection of an unmodified SQLite: it
-// runs each line of its input and answers with one line of JSON.
+// session is a Python process with one connection of an unmodified SQLite: it executes each line
+// of its input and answers with one line of JSON.
 const session = `
 import json, sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]), isolation_level=None)
@@ -55,7 +55,7 @@ func startPython(t testing.TB, program string, args ...string) *python {
 	return &python{testapp.Start(t, program, args...)}
 }
 
-// try runs one statement and returns its rows and its error's text.
+// try runs one statement and returns its rows, or the text of its error.
 func (p *python) try(t testing.TB, sql string) (rows [][]any, failure string) {
 	t.Helper()
 	line, err := json.Marshal(sql)
@@ -85,8 +85,8 @@ func (p *python) run(t testing.TB, statements ...string) (rows [][]any) {
 	return rows
 }
 
-// newApp makes a WAL database with a table t and returns its path and an
-// application that holds it open and has its own autocheckpoint off.
+// newApp creates a WAL database with a table t. It returns its path and an application that keeps
+// it open, with automatic checkpoints off.
 func newApp(t testing.TB) (string, *python) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -95,20 +95,20 @@ func newApp(t testing.TB) (string, *python) {
 	return path, app
 }
 
-// fill commits n rows of a page each.
+// fill commits n rows of almost a page each, in one transaction.
 func fill(t testing.TB, app *python, n int) {
 	t.Helper()
 	app.run(t, fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<%d) INSERT INTO t(v) "+
 		"SELECT randomblob(3900) FROM n", n))
 }
 
-// second opens the same database as another application.
+// second starts another application on the same database.
 func second(t testing.TB, path string) *python {
 	t.Helper()
 	return startPython(t, session, path, "0")
 }
 
-// pin makes the application hold a read mark at the present head.
+// pin makes the application hold a read mark at the current head.
 func pin(t testing.TB, app *python) {
 	t.Helper()
 	app.run(t, "BEGIN", "SELECT count(*) FROM t")
@@ -128,7 +128,7 @@ func mustOpen(t testing.TB, path string) *Conn {
 	return c
 }
 
-// report is what a writer says at its end.
+// report is what a writer reports at its end.
 type report struct {
 	Commits int
 	Longest float64 // seconds
@@ -144,9 +144,9 @@ func startWriter(t testing.TB, path string) *python {
 	return w
 }
 
-// finish stops writers and returns what they report. All are stopped before
-// the first is waited for: SQLite's locks are not fair, and one writer at full
-// speed can keep another waiting for as long as it runs.
+// finish stops writers and returns their reports. All are stopped before the first is waited for:
+// SQLite's locks are not fair, and one writer at full speed can keep another waiting for as long
+// as it runs.
 func finish(t testing.TB, writers []*python) []report {
 	t.Helper()
 	for _, w := range writers {
@@ -176,7 +176,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	t.Fatalf("never happened: %s", what)
 }
 
-// shell runs SQL in the system's sqlite3, another build than ours.
+// shell runs SQL in the system's sqlite3, which is another build of SQLite than ours.
 func shell(t testing.TB, path, sql string) string {
 	t.Helper()
 	out, err := exec.Command("sqlite3", "-cmd", ".timeout 5000", path, sql).CombinedOutput()
@@ -186,7 +186,7 @@ func shell(t testing.TB, path, sql string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// output runs a command: another process, whose opens and closes cost us no lock.
+// output runs a command in another process, whose opens and closes do not release our locks.
 func output(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// open connects until somebody closes the connection.
+// open1 opens a connection that the test closes itself.
 func open1(t *testing.T, path string) *Conn {
 	t.Helper()
 	c, err := Open(context.Background(), path, Options{})
@@ -20,7 +20,7 @@ func open1(t *testing.T, path string) *Conn {
 	return c
 }
 
-// sides names the side files that there are.
+// sides returns which side files exist.
 func sides(path string) string {
 	var there []string
 	for _, s := range []string{"-wal", "-shm"} {
@@ -31,7 +31,7 @@ func sides(path string) string {
 	return strings.Join(there, " ")
 }
 
-// TestCloseLast/P16 leaves as SQLite does.
+// TestCloseLast/P16 closes the last connection as SQLite does.
 func TestCloseLast(t *testing.T) {
 	t.Parallel()
 	t.Run("P16_nobody_else", func(t *testing.T) {
@@ -65,8 +65,9 @@ func TestCloseLast(t *testing.T) {
 	})
 }
 
-// TestCloseUnlinked/D15 writes back what is in a WAL that has lost its name, as the application
-// would have done, and only then.
+// TestCloseUnlinked/D15: CloseUnlinked backfills a WAL that has been unlinked, as the
+// application's close would have done, but not if somebody else is connected, if there is another
+// WAL or another file, or if it is not wanted.
 func TestCloseUnlinked(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -136,7 +137,7 @@ func remove(t *testing.T, paths ...string) {
 	}
 }
 
-// TestShed: whoever wants the file for himself finds nobody in the way.
+// TestShed: after Shed another process can have the database exclusively, unless we are reading.
 func TestShed(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -226,8 +227,8 @@ func TestShed(t *testing.T) {
 	})
 }
 
-// TestForget/D4: a copy that is put in the database's place, while we alone are
-// connected, is found as it is.
+// TestForget/D4: after a copy was put in the database's place while only we were connected, the
+// copy is read as it is.
 func TestForget(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -257,7 +258,7 @@ func TestForget(t *testing.T) {
 				if err := c.Forget(change); err != nil {
 					t.Fatal(err)
 				}
-				if err := c.BeginRead(ctx); err != nil { // rebuilds it
+				if err := c.BeginRead(ctx); err != nil { // creates the wal-index again
 					t.Fatal(err)
 				}
 				output(t, "sh", "-c", put, path, backup)

@@ -25,7 +25,7 @@ func TestCheckVersion_X2(t *testing.T) {
 	}
 }
 
-// copyDatabase makes a database file of some size that nobody uses.
+// copyDatabase creates a database file of some size that nobody uses.
 func copyDatabase(t *testing.T, statements string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "restored 100%.db")
@@ -62,7 +62,7 @@ func TestChecks_D37_damage(t *testing.T) {
 	tests := []struct {
 		name      string
 		damage    func(b []byte) []byte
-		quick     bool // whether quick_check sees it too
+		quick     bool // whether quick_check finds it too
 		integrity bool
 	}{
 		{"none", func(b []byte) []byte { return b }, false, false},
@@ -89,9 +89,8 @@ func TestChecks_D37_damage(t *testing.T) {
 	}
 }
 
-// A crafted index expression makes the check run long; the deadline ends it.
-// CHECK constraints are not run at all: SQLite leaves them out of a read-only
-// database.
+// A crafted index expression makes the check run long, until the deadline ends it. CHECK
+// constraints are not evaluated at all: SQLite skips them in a read-only database.
 func TestChecks_D36_endless(t *testing.T) {
 	t.Parallel()
 	path := copyDatabase(t, "CREATE TABLE bomb(v); CREATE INDEX slow ON bomb(length(hex(zeroblob(v))));"+
@@ -108,7 +107,8 @@ func TestChecks_D36_endless(t *testing.T) {
 	}
 }
 
-// A crafted index expression makes a hundred megabytes out of a few bytes: not here.
+// A crafted index expression would make a hundred megabytes out of a few bytes; the limit on
+// lengths prevents that.
 func TestChecks_D36_huge(t *testing.T) {
 	t.Parallel()
 	path := copyDatabase(t, "CREATE TABLE bomb(v); INSERT INTO bomb VALUES (1);"+

@@ -10,7 +10,7 @@ import (
 
 const frameSize = 4096 + 24
 
-// patient is a stall budget that no loaded test machine spends by itself.
+// patient is a stall budget that a loaded test machine does not use up.
 const patient = 10 * time.Second
 
 // lockByte is a Python process that holds one lock byte of a -shm file.
@@ -31,7 +31,7 @@ func TestCheckpoint(t *testing.T) {
 		budget    Budget
 		want      Outcome
 		reclaimed bool
-		maxStall  time.Duration // 0: nobody waits
+		maxStall  time.Duration // 0: no writer waits
 	}{
 		{name: "passive copies everything", mode: Passive, want: OutcomeComplete,
 			prepare: func(t *testing.T, _ string, app *python) { fill(t, app, 50) }},
@@ -150,7 +150,7 @@ func TestCheckpointCountsFrames(t *testing.T) {
 	}
 }
 
-// A reader that ends within the busy timeout is waited for.
+// A checkpoint waits for a reader that ends within the busy timeout.
 func TestCheckpointWaitsForReader(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
@@ -188,7 +188,7 @@ func TestCheckpointCancelled(t *testing.T) {
 	if _, failure := app.try(t, "INSERT INTO t(v) VALUES (1)"); failure != "" {
 		t.Errorf("the write lock is still held: %s", failure)
 	}
-	// An interrupt must not linger.
+	// The interrupt does not affect the next checkpoint.
 	if got, err := c.Checkpoint(t.Context(), Passive, Budget{}); err != nil || got.Outcome != OutcomePartial {
 		t.Errorf("next checkpoint: %+v, %v", got, err)
 	}
@@ -243,8 +243,8 @@ func TestOutcome(t *testing.T) {
 	}
 }
 
-// Several databases checkpoint at once, each with its own budget and stall:
-// nothing in the shim is shared between connections.
+// Several databases are checkpointed concurrently, each with its own budget and stall:
+// connections share nothing in the shim.
 func TestCheckpointConcurrently(t *testing.T) {
 	t.Parallel()
 	const databases = 4
@@ -288,7 +288,8 @@ func BenchmarkCheckpointPassive(b *testing.B) {
 	}
 }
 
-// A hop is a BeginRead on one connection and an EndRead on the other.
+// BenchmarkHop advances a read mark to the head: a BeginRead on one connection and an EndRead on
+// the other.
 func BenchmarkHop(b *testing.B) {
 	path, app := newApp(b)
 	fill(b, app, 10)

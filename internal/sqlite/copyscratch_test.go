@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// beside returns what lies in the database's directory.
+// beside lists the database's directory.
 func beside(t *testing.T, path string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))
@@ -102,7 +102,7 @@ func TestCopyScratch(t *testing.T) {
 		if told == 0 {
 			t.Error("no progress told")
 		}
-		app.run(t, "INSERT INTO t VALUES (1)") // nobody is in its way
+		app.run(t, "INSERT INTO t VALUES (1)") // no lock is in its way
 	})
 	t.Run("closed in WAL mode, nothing is created", func(t *testing.T) {
 		t.Parallel()

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// visitor is a Python process whose connections never wait for a lock, and live as long as one SELECT.
+// visitor is a Python process that connects, makes one SELECT and disconnects, again and again,
+// without ever waiting for a lock.
 const visitor = `
 import collections, json, sqlite3, sys, threading
 stop = threading.Event()
@@ -29,8 +30,8 @@ while not stop.is_set():
 print(json.dumps({"visits": visits, "errors": errors}), flush=True)
 `
 
-// While the wal-index of an empty WAL is cleared, and rebuilt, an application that begins a transaction waits, and is
-// not refused, whatever its busy timeout.
+// While the wal-index of an empty WAL is cleared and rebuilt, an application that begins a
+// transaction waits and gets no SQLITE_BUSY, whatever its busy timeout.
 func TestForget_D81_neverBusy(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

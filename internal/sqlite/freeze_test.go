@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// deferred is a Python process whose one connection reads and then writes in deferred
-// transactions, which no busy handler helps, with so long a pause between.
+// deferred is a Python process whose only connection reads and then writes in deferred
+// transactions, for which SQLite does not call the busy handler. It has two arguments: how long
+// it waits between read and write, and between transactions.
 const deferred = `
 import json, sqlite3, sys, threading, time
 db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
@@ -35,9 +36,9 @@ while not stop.is_set():
 print(json.dumps({"commits": commits, "longest": longest, "errors": errors}), flush=True)
 `
 
-// The one connection of an application that has no busy timeout never meets a lock
-// alone, and must not beside us: in a freeze it waits, and where it is inside a
-// transaction there is no freeze.
+// An application's only connection, without a busy timeout, never meets a lock when it is alone,
+// and must not meet one beside us: during a freeze it waits, and while it is inside a transaction
+// there is no freeze.
 func TestFreeze_D81_neverBusy(t *testing.T) {
 	t.Parallel()
 	for name, pause := range map[string][2]string{
@@ -83,7 +84,7 @@ func TestFreeze_D81_neverBusy(t *testing.T) {
 	}
 }
 
-// Nobody commits in a freeze, nobody is refused, and our own mark outlives it.
+// Nobody commits during a freeze, nobody gets SQLITE_BUSY, and our read mark outlasts it.
 func TestFreezeBesideWriters(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
@@ -126,8 +127,8 @@ func TestFreezeBesideWriters(t *testing.T) {
 	}
 }
 
-// While a transaction of another process is open there is no freeze, and the mark
-// stays where it is.
+// While another process has a transaction open there is no freeze, and the read mark stays where
+// it is.
 func TestFreezeBesideATransaction(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
@@ -152,7 +153,7 @@ func TestFreezeBesideATransaction(t *testing.T) {
 	}
 }
 
-// Whoever stops the process waits for the end of a freeze, and none begins in the meantime.
+// HoldFreezes waits for the end of a freeze, and no freeze begins until it is released.
 func TestHoldFreezes_D83(t *testing.T) {
 	path, app := newApp(t)
 	fill(t, app, 1)
@@ -190,8 +191,8 @@ func TestHoldFreezes_D83(t *testing.T) {
 	}
 }
 
-// A WAL file that is too long to be cut in the budget is cut in portions, each of which
-// leaves a database as good as before.
+// A WAL file that takes too long to truncate within the budget is truncated in portions, each of
+// which leaves the database intact.
 func TestTruncateInPortions_D82(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
@@ -213,7 +214,7 @@ func TestTruncateInPortions_D82(t *testing.T) {
 	size = fileSize(path + "-wal")
 	c.gate.cut.rate = 40e6
 	var reclaimed int64
-	for range 100 { // a busy machine spends a budget
+	for range 100 { // on a busy machine a budget may be used up
 		r, err := c.Checkpoint(t.Context(), Truncate, Budget{BusyTimeout: 50 * time.Millisecond, Stall: patient / 100})
 		if reclaimed += r.Reclaimed; err != nil || r.Outcome == OutcomeTruncated {
 			break

@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// follower is a replicator in miniature: two read connections of which one
-// always holds a read mark, and a count of the commits it has seen in the WAL.
+// follower is a miniature replicator: two read connections, of which one always holds a read
+// mark, and a count of the commits that it has seen in the WAL.
 type follower struct {
-	wal, shm   *os.File // held for life: a close would drop our locks
+	wal, shm   *os.File // held to the end: closing them would release our locks
 	held, free *Conn
 	salts      [8]byte
 	frame      uint32 // the last frame seen
 	commits    uint32 // commit frames seen
 }
 
-// index is what the follower reads of the wal-index header.
+// index is what the follower reads from the wal-index header.
 type index struct {
 	change, maxFrame uint32
 	salts            [8]byte
@@ -37,7 +37,7 @@ func newFollower(t *testing.T, path string) *follower {
 	return f
 }
 
-// holdOpen opens a file until after the connections are closed.
+// holdOpen opens a file and keeps it open until after the connections are closed.
 func holdOpen(t testing.TB, path string) *os.File {
 	t.Helper()
 	file, err := os.Open(path)
@@ -48,7 +48,7 @@ func holdOpen(t testing.TB, path string) *os.File {
 	return file
 }
 
-// readIndex reads until both copies agree.
+// readIndex reads the header until its two copies agree.
 func (f *follower) readIndex() (index, error) {
 	var b [96]byte
 	for range 100_000 {
@@ -92,7 +92,7 @@ func (f *follower) follow() error {
 	return nil
 }
 
-// hop moves the read mark to the head without ever holding none.
+// hop advances the read mark to the head; at every moment one connection holds a mark.
 func (f *follower) hop(t *testing.T) error {
 	if err := f.free.BeginRead(t.Context()); err != nil {
 		return err
@@ -104,9 +104,8 @@ func (f *follower) hop(t *testing.T) error {
 	return f.free.EndRead()
 }
 
-// Two applications commit at full speed while the WAL is truncated again and
-// again. Every commit that the wal-index counts was seen in the WAL, and
-// nobody met an error.
+// Two applications commit at full speed while the WAL is truncated again and again. The follower
+// has seen every commit in the WAL that the wal-index counts, and nobody met an error.
 func TestCheckpointFrozen(t *testing.T) {
 	path, app := newApp(t)
 	fill(t, app, 10)
@@ -194,8 +193,8 @@ func waitForFrame(t *testing.T, f *follower) {
 	})
 }
 
-// A hook that fails or panics gives the checkpoint up: the WAL is not reset, and the
-// locks are free.
+// A hook that fails or panics ends the checkpoint: the WAL is not reset, and the locks are
+// released.
 func TestCheckpointHookFails_D80_panic(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("spool is full")
@@ -253,8 +252,8 @@ func TestCheckpointFrozenSlowHook(t *testing.T) {
 	app.run(t, "INSERT INTO t(v) VALUES ('after')")
 }
 
-// A mark that moves while the checkpoint lock is ours counts for this checkpoint,
-// and no other checkpointer comes between.
+// A read mark that advances while we hold the checkpoint lock counts for this checkpoint, and no
+// other checkpointer can come between.
 func TestCheckpointHookedHop(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)

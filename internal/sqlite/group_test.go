@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asMember runs f on a thread with a uid, a gid and one more group.
+// asMember runs f on a thread with a uid, a gid and one supplementary group.
 func asMember(t *testing.T, uid, gid, more int, f func()) {
 	t.Helper()
 	onThread(t, func() error {
@@ -31,8 +31,8 @@ func asMember(t *testing.T, uid, gid, more int, f func()) {
 	}, f)
 }
 
-// TestGroupMode/P15 opens a database of another user or with another group as what
-// that means for the application, which is asked each time: beside us and after us.
+// TestGroupMode/P15 opens databases of another user or group, and checks that the application can
+// write while we are connected and afterwards.
 func TestGroupMode(t *testing.T) {
 	t.Parallel()
 	const app, other, shared, own = 3001, 3002, 4000, 4001
@@ -82,7 +82,7 @@ func TestGroupMode(t *testing.T) {
 				if err != nil {
 					return
 				}
-				inserted := make(chan bool) // from a thread that may still choose its user
+				inserted := make(chan bool) // on another thread, which can still change its user
 				go func() { defer close(inserted); insert("beside us") }()
 				<-inserted
 				if err := c.Close(); err != nil {

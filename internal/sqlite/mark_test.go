@@ -2,8 +2,8 @@ package sqlite
 
 import "testing"
 
-// Our read mark keeps off READ1, which every other transaction tries first, but
-// takes it where it is the mark of this very state.
+// BeginRead avoids READ1, which every other transaction tries first, unless READ1 already marks
+// the current state.
 func TestBeginReadShunsRead1(t *testing.T) {
 	t.Parallel()
 	path, a := newApp(t)
@@ -23,8 +23,8 @@ func TestBeginReadShunsRead1(t *testing.T) {
 	}
 }
 
-// A transaction that lasts has a mark: where all of the WAL is in the database, where
-// the WAL is empty, and where frames wait.
+// A long transaction holds a read mark in every state: when the WAL is backfilled, when the WAL
+// is empty, and when frames are not backfilled yet.
 func TestBeginMarked_D71_neverRead0(t *testing.T) {
 	t.Parallel()
 	path, a := newApp(t)
@@ -42,7 +42,7 @@ func TestBeginMarked_D71_neverRead0(t *testing.T) {
 		if got := c.ReadMark(); got == 0 {
 			t.Errorf("%s: a lasting transaction took READ0", state.name)
 		}
-		a.run(t, "UPDATE t SET v = randomblob(100)") // nobody waits for it
+		a.run(t, "UPDATE t SET v = randomblob(100)") // no lock is in its way
 		if err := c.EndRead(); err != nil {
 			t.Fatal(err)
 		}

@@ -19,8 +19,8 @@ import (
 
 const nobody = 65534
 
-// onThread runs f on a thread of its own, made less privileged by drop. The
-// thread dies with the goroutine.
+// onThread runs f on a thread of its own after drop has reduced its privileges. The thread ends
+// with the goroutine.
 func onThread(t *testing.T, drop func() error, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -51,8 +51,8 @@ func asUser(t *testing.T, uid uintptr, f func()) {
 	}, f)
 }
 
-// idleDatabase makes a WAL database that nobody has open and that uid owns, in
-// a directory of theirs.
+// idleDatabase creates a WAL database that nobody has open, in a directory of its own; both
+// belong to uid.
 func idleDatabase(t *testing.T, uid int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,8 +71,7 @@ func idleDatabase(t *testing.T, uid int) string {
 	return path
 }
 
-// listing names what is in a database's directory, with owner, mode, size and
-// time of change.
+// listing lists a database's directory, with owner, mode, size and time of change.
 func listing(t *testing.T, path string) string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))
@@ -165,8 +164,8 @@ func testOpenNotWAL(t *testing.T) {
 	}
 }
 
-// An application died within a transaction of a rollback-mode database: its
-// journal is the next writer's business, not ours.
+// An application died inside a transaction of a database in rollback mode: its journal is left to
+// the next writer, not to us.
 func testOpenHotJournal(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -259,8 +258,7 @@ func testOpenExclusive(t *testing.T) {
 	}
 }
 
-// testOpenHostile tries on our connection what a crafted database or a bug of
-// ours could try.
+// testOpenHostile tries on our connection what a crafted database, or a bug of ours, could do.
 func testOpenHostile(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
@@ -293,7 +291,7 @@ func testOpenHostile(t *testing.T) {
 func testOpenForeignOwner(t *testing.T) {
 	t.Parallel()
 	path := idleDatabase(t, 12345)
-	if err := os.Chmod(path, 0o606); err != nil { // others may, the group may not
+	if err := os.Chmod(path, 0o606); err != nil { // others may write, the group may not
 		t.Fatal(err)
 	}
 	if err := os.Chmod(filepath.Dir(path), 0o777); err != nil {
@@ -315,8 +313,8 @@ func testOpenForeignOwner(t *testing.T) {
 	}
 }
 
-// Where root's connection is the first, SQLite gives the files that it makes to
-// the database's owner, who can go on working.
+// If root's connection is the first, SQLite gives the files that it creates to the database's
+// owner, who can continue to work.
 func testOpenAsRoot(t *testing.T) {
 	t.Parallel()
 	path := idleDatabase(t, nobody)
@@ -391,8 +389,7 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
-// The application crashed; ours is the last close of all. The WAL stays, with
-// every frame and salt.
+// The application crashed, and ours is the last close. The WAL stays, with every frame and salt.
 func TestClose_P16_leaves_the_WAL(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
@@ -457,8 +454,8 @@ func ourLocks(t *testing.T, paths ...string) []string {
 	return locks
 }
 
-// What we hold is counted before and after everything that we do. The
-// descriptors opened beside the connections outlive them.
+// The locks that we hold are counted before and after everything that we do. The descriptors
+// opened beside the connections stay open longer than those.
 func TestLocks(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)
@@ -516,7 +513,8 @@ func TestLocks(t *testing.T) {
 	expect("after the last close", 0)
 }
 
-// A schema that cannot be parsed is told from pages that are corrupt: it may be of a newer SQLite.
+// A schema that cannot be parsed is distinguished from corrupt pages: a newer SQLite may have
+// written it.
 func TestOpenUnreadableSchema(t *testing.T) {
 	t.Parallel()
 	path, app := newApp(t)

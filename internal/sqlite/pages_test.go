@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A database whose pages carry checksums is opened for reading only; one that merely
-// reserves as many bytes is like any other. Neither file is changed by the refusal.
+// A database whose pages have checksums is opened read-only; one that merely reserves as many
+// bytes is like any other. Neither file is changed by Open.
 func TestOpen_D74_pageChecksums(t *testing.T) {
 	t.Parallel()
 	for _, sealed := range []bool{true, false} {
@@ -59,7 +59,7 @@ func TestOpen_D74_pageChecksums(t *testing.T) {
 	}
 }
 
-// seal gives each page its checksum, as cksumvfs does.
+// seal writes the checksum that cksumvfs would write into each page.
 func seal(content []byte, size int) {
 	for ; len(content) >= size; content = content[size:] {
 		var s1, s2 uint32

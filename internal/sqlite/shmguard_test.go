@@ -15,8 +15,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
 
-// cutter cuts files short, and makes them what they were, as another process: one that
-// opened and closed a -shm here would cost SQLite its locks.
+// cutter truncates a file and restores it, in another process: opening and closing a -shm in this
+// one would release SQLite's locks.
 const cutter = `
 import os, sys
 fd = os.open(sys.argv[1], os.O_RDWR)
@@ -42,8 +42,8 @@ func (c *cutFile) do(line string) {
 	}
 }
 
-// TestIndexCut/D84: a -shm that is cut short under a connection is an error of that
-// database, and of no other; what is made of it reaches neither the database nor the WAL.
+// TestIndexCut_D84: a -shm that is truncated under a connection is an error of that database and
+// of no other, and what SQLite then computes reaches neither the database nor the WAL.
 func TestIndexCut_D84(t *testing.T) {
 	t.Parallel()
 	uses := map[string]func(ctx context.Context, c, other *Conn) error{
@@ -144,7 +144,7 @@ func TestIndexCut_D84(t *testing.T) {
 	}
 }
 
-// Faults that are not in a wal-index are Go's, as before.
+// Memory faults outside a wal-index remain Go's, as before.
 func TestIndexCut_D84_otherFaults(t *testing.T) {
 	t.Parallel()
 	if err := registerShim(); err != nil {

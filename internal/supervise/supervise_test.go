@@ -46,7 +46,7 @@ func TestRunExitCodes(t *testing.T) {
 	}
 }
 
-// The program is told of our signals, and of the end of ctx, and may take its time.
+// Run forwards our signals, and the end of ctx as SIGTERM, and waits until the program has ended.
 func TestRunForwards(t *testing.T) {
 	for _, how := range []string{"signal", "context"} {
 		t.Run(how, func(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 )
 
-// TestFarthest_C14: of several replicas the own lineage's comes first, then the newest;
-// TXIDs of different lineages are not compared; who disagrees is named.
+// TestFarthest_C14: of several replicas those of our own lineage come first, then the newest.
+// TXIDs of different lineages are not compared, and replicas of another lineage are named.
 func TestFarthest_C14(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1_700_000_000, 0)
@@ -49,7 +49,7 @@ func TestFarthest_C14(t *testing.T) {
 	}
 }
 
-// place is a replica in a directory with the files of the levels and TXIDs that are named.
+// place creates a replica in a directory, with files of the given levels and TXIDs.
 func place(t *testing.T, name, lineageID string, keys ...string) config.ReplicaTarget {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)
@@ -96,14 +96,15 @@ func place(t *testing.T, name, lineageID string, keys ...string) config.ReplicaT
 	return target
 }
 
-// txids names an LTX file of a level.
+// txids returns the name of an LTX file in a level.
 func txids(level string, min, max ltx.TXID) string {
 	return level + "/" + strings.TrimSuffix(ltx.FormatFilename(min, max), ".ltx")
 }
 
-// TestFarthest_possible: the replica that is restored from is the farthest that can be; what
-// cannot be asked or has a gap is told. An empty one is only taken where all are known to
-// be empty: else a first start would begin with an empty database beside a full replica.
+// TestFarthest_possible: of the replicas that can be restored from, the one that goes farthest is
+// used; those that do not answer or have a gap are reported. An empty replica is used only if all
+// are known to be empty: otherwise a first start would begin with an empty database beside a full
+// replica.
 func TestFarthest_possible(t *testing.T) {
 	t.Parallel()
 	near := place(t, "near", "p", txids("9", 1, 3))

@@ -17,7 +17,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/admin"
 )
 
-// terminal is a pseudo-terminal: what a person types goes in, what he sees comes out.
+// terminal is a pseudo-terminal: a person's keys go in, and what the person sees comes out.
 type terminal struct {
 	t      *testing.T
 	keys   *os.File // the person's end
@@ -68,7 +68,7 @@ func (p *terminal) resize(columns, rows uint16) {
 	if err := unix.IoctlSetWinsize(int(p.screen.Fd()), unix.TIOCSWINSZ, size); err != nil {
 		p.t.Fatal(err)
 	}
-	// The kernel tells the terminal's own session only, and the test has another.
+	// The kernel signals only the terminal's own session, and the test is in another one.
 	if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
 		p.t.Fatal(err)
 	}
@@ -81,12 +81,12 @@ func (p *terminal) typed(keys string) {
 	}
 }
 
-// steering is what moves the cursor or colours, and shows nothing.
+// steering matches escape sequences, which move the cursor or set colours but show nothing.
 var steering = regexp.MustCompile("\x1b(\\[[0-?]*[ -/]*[@-~]|[()].|[=>78])")
 
-// shows waits until a text has come, and forgets what came before it. The library sends
-// only the cells that have changed, so texts are words of which no letter stood there
-// before; and two changes of size that follow at once are one to it.
+// shows waits until a text has appeared, and discards what came before it. The library sends only
+// the cells that have changed, so a text must be a word none of whose letters was in its place
+// before. The library may also take two changes of size in quick succession as one.
 func (p *terminal) shows(want string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
@@ -106,7 +106,7 @@ func (p *terminal) shows(want string) {
 	}
 }
 
-// A thousand databases in a real terminal that is made narrow while somebody looks.
+// A terminal with a thousand databases is made narrower while somebody uses it.
 func TestTerminal(t *testing.T) {
 	var many []admin.Database
 	for i := range 999 {
@@ -128,7 +128,7 @@ func TestTerminal(t *testing.T) {
 	term.typed("\x1b")
 	term.shows("tenant-000")
 	term.resize(60, 20)
-	term.shows("quit") // on a line of its own now
+	term.shows("quit") // it has moved to a line of its own
 	term.typed("/")
 	term.shows("filter")
 	term.typed("tenant-77\r")
@@ -136,12 +136,12 @@ func TestTerminal(t *testing.T) {
 	term.typed("jc")
 	term.shows("checkpoint tenant-771? y: yes")
 	term.typed("y")
-	term.shows("runcated") // the question began with a t where this does
+	term.shows("runcated") // without its first letter: there was a t in that place before
 	term.typed("p")
 	term.shows("pause the policies")
 	term.typed("n")
 	term.resize(200, 50)
-	term.shows("POLICIES") // a column that was cut off
+	term.shows("POLICIES") // a column that did not fit before
 	term.typed("q")
 	select {
 	case err := <-ended:
@@ -151,7 +151,7 @@ func TestTerminal(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("it does not end")
 	}
-	term.shows("") // the screen is given back
+	term.shows("") // the screen is restored
 	if got := strings.Join(h.did, "; "); got != "checkpoint tenant-771" {
 		t.Errorf("did %s", got)
 	}

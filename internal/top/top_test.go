@@ -17,7 +17,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 )
 
-// database is one that is up, with a WAL of so many bytes.
+// database returns a database that is up, with a WAL of this many bytes.
 func database(name string, wal int64, conditions ...health.Condition) admin.Database {
 	sample := &collector.Sample{State: collector.StateUp}
 	sample.WAL.Known, sample.WAL.SizeBytes = true, wal
@@ -41,7 +41,7 @@ func (h *hands) of(look Look) Hands {
 	}
 }
 
-// screen is a model and the keys that it was given.
+// screen is a model that a test sends keys to.
 type screen struct {
 	t *testing.T
 	m tea.Model
@@ -111,7 +111,7 @@ var bad = health.Condition{ID: "wal_large", Severity: health.Critical, What: "Th
 	Why:  "A reader stays.",
 	Cure: "sqlwatch blockers app"}
 
-// Trouble comes first, then what is sorted by.
+// Databases in trouble come first, then the order is the chosen one.
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	s := open(t, &hands{}, 100, 20, database("alpha", 10), database("beta", 99), database("gamma", 1, bad))
@@ -132,7 +132,7 @@ func TestFilterAndDetails(t *testing.T) {
 	if strings.Contains(s.text(), "beta") {
 		t.Error("the filter lets others through")
 	}
-	s.keys("enter", "esc") // typed; then all again
+	s.keys("enter", "esc") // first end the typing, then show all again
 	s.shows("gamma", "alpha", "beta")
 	s.keys("down", "down", "enter")
 	s.shows("beta", "/srv/beta", "wal: 99 B")
@@ -140,7 +140,7 @@ func TestFilterAndDetails(t *testing.T) {
 	s.shows("gamma", "CRITICAL wal_large: The WAL is large.", "A reader stays.", "→ sqlwatch blockers app")
 }
 
-// Nothing is done before a yes, and only to the chosen database, however rows move.
+// Nothing is done before a yes, and then only to the chosen database, even if rows have moved.
 func TestActions(t *testing.T) {
 	t.Parallel()
 	h := &hands{}
@@ -154,7 +154,7 @@ func TestActions(t *testing.T) {
 	s.keys("c")
 	look := s.m.(Model).look
 	look.Databases = []admin.Database{database("aaa", 1), database("alpha", 10), database("beta", 99)}
-	s.send(lookedMsg(look)) // another row comes in above, while the question stands
+	s.send(lookedMsg(look)) // another row appears above while the question is open
 	s.keys("y")
 	s.shows("beta truncated")
 	s.keys("p", "y")
@@ -164,7 +164,8 @@ func TestActions(t *testing.T) {
 	}
 }
 
-// Small terminals, many rows, names that would steer the terminal, no daemon, an error.
+// The screen copes with small terminals, many rows, names with escape sequences, a missing daemon
+// and an error.
 func TestSizes(t *testing.T) {
 	t.Parallel()
 	var many []admin.Database
@@ -187,8 +188,8 @@ func TestSizes(t *testing.T) {
 	s.shows("tenant-150")
 }
 
-// Characters that take two cells are counted as two: columns stay aligned, and no line is
-// wider than the terminal.
+// Characters that take two cells count as two: columns stay aligned, and no line is wider than
+// the terminal.
 func TestWideCharacters(t *testing.T) {
 	t.Parallel()
 	for _, width := range []int{60, 61, 120} {

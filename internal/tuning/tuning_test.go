@@ -41,7 +41,7 @@ func view(db string, tunes ...policy.TuneDecision) admin.Database {
 	return v
 }
 
-// The values change, and not a character beside them.
+// Export changes the values, and no character beside them.
 func TestExport(t *testing.T) {
 	t.Parallel()
 	stall := policy.TuneDecision{Policy: "shrink", Name: "stall", Attribute: "stall_budget", Literal: `duration("150ms")`,

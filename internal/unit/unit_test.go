@@ -39,7 +39,7 @@ func TestEnvironment(t *testing.T) {
 
 func TestSockets(t *testing.T) {
 	t.Parallel()
-	run, err := os.MkdirTemp("", "u") // a socket's name is short
+	run, err := os.MkdirTemp("", "u") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}

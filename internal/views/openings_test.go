@@ -8,8 +8,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/config"
 )
 
-// The next openings are those of the window's own zone, over a change of its clocks: the
-// window is of the wall clock, and one night has an hour more of it.
+// The next openings are shown in the window's own time zone, across a change of its clocks: the
+// window follows the wall clock, so one night is an hour longer.
 func TestOpenings(t *testing.T) {
 	t.Parallel()
 	cfg, diags := config.Load("testdata/windows.hcl", func(string) (string, bool) { return "", false })

@@ -11,7 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/requests"
 )
 
-// Costs stand beside the replicas of which they are known, and their sum says what it rests on.
+// Costs are shown for the replicas for which they are known, and their sum says how many it
+// includes.
 func TestStatus_costs(t *testing.T) {
 	t.Parallel()
 	view := func(costs ...*float64) admin.Database {

@@ -15,10 +15,10 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// notices collects what a database's policies send.
+// notices collects the notices that a database's policies send.
 type notices struct {
 	mu     sync.Mutex
-	sent   []string // policies; of an end with "end of " before
+	sent   []string // names of policies, with "end of " before that of a resolved notice
 	said   []string // messages
 	answer error
 }
@@ -40,7 +40,7 @@ func (n *notices) all() []string {
 	return slices.Clone(n.sent)
 }
 
-// withNotices returns the scene's target, whose policies can notify.
+// target returns the scene's target, whose policies can notify.
 func (n *notices) target(s *scene, name string) Target {
 	target := s.target(name)
 	open := target.Open
@@ -52,7 +52,7 @@ func (n *notices) target(s *scene, name string) Target {
 	return target
 }
 
-// An upload that hangs for a day holds up neither a checkpoint nor a notice.
+// An upload that hangs for a day delays neither a checkpoint nor a notice.
 func TestBesideAnUpload_C13(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -89,7 +89,7 @@ policy "tell" {
 	})
 }
 
-// copyTree copies what a crash would leave.
+// copyTree copies a directory, as a crash would leave it.
 func copyTree(t *testing.T, from string) string {
 	t.Helper()
 	to := t.TempDir()
@@ -99,8 +99,8 @@ func copyTree(t *testing.T, from string) string {
 	return to
 }
 
-// The process is killed before, during and after an action: its cooldown holds, and
-// nothing is done twice, whatever the five seconds' save had written by then.
+// The process is killed before, during and after an action: its cooldown holds, and nothing is
+// done twice, whatever the save that happens every five seconds had written by then.
 func TestKilledAroundAnAction_P17(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -124,7 +124,7 @@ func TestKilledAroundAnAction_P17(t *testing.T) {
 	w := run(t, Options{Targets: []Target{target}, Policies: policies(t, shrink), StateFile: states(dir),
 		Interval: 10 * time.Millisecond})
 	eventually(t, "a checkpoint", func() bool { d, err := w.Database("app"); return err == nil && len(d.Actions) == 1 })
-	if err := w.Pause("", time.Hour); err != nil { // waits for nobody; the turn that follows does
+	if err := w.Pause("", time.Hour); err != nil { // returns at once; the next turn applies it
 		t.Fatal(err)
 	}
 	eventually(t, "a turn", func() bool { d, _ := w.Database("app"); return !d.PausedUntil.IsZero() })
@@ -135,7 +135,7 @@ func TestKilledAroundAnAction_P17(t *testing.T) {
 	left["at the end"] = copyTree(t, dir)
 	for when, dir := range left {
 		t.Run(when, func(t *testing.T) {
-			for start := range 5 { // of a daemon that is killed again and again
+			for start := range 5 { // starts of a daemon that is killed again and again
 				s := &scene{walBytes: 8 << 20}
 				again := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink), StateFile: states(dir),
 					Interval: 5 * time.Millisecond})
@@ -155,14 +155,14 @@ func TestKilledAroundAnAction_P17(t *testing.T) {
 	}
 }
 
-// checkpointerFunc is a Checkpointer made of a function.
+// checkpointerFunc makes a Checkpointer of a function.
 type checkpointerFunc func(context.Context, sqlite.Mode, sqlite.Budget) (sqlite.Result, error)
 
 func (f checkpointerFunc) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
 	return f(ctx, mode, b)
 }
 
-// A newer state file is not overruled by an older one of a single database.
+// A newer state file takes precedence over an older one of a single database.
 func TestStateOfTheHigherNumberHolds_P17(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -198,9 +198,8 @@ func TestStateOfTheHigherNumberHolds_P17(t *testing.T) {
 	}
 }
 
-// A configuration without the database, a while of it, and back: the cooldown is
-// still there, and so is the past that policies look back to. A restart in between
-// changes nothing.
+// The database leaves the configuration for a while and comes back: its cooldown is still there,
+// and so is the past that policies look back to. A restart in between changes nothing.
 func TestRemembersWhatLeft_F13(t *testing.T) {
 	t.Parallel()
 	text := shrink + `policy "past" {
@@ -243,7 +242,7 @@ func TestRemembersWhatLeft_F13(t *testing.T) {
 	}
 }
 
-// A panic within a checkpoint counts as a failed run; the policy is not stuck.
+// A panic inside a checkpoint counts as a failed run, and the policy can act again.
 func TestPanicInACheckpoint_P6(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// Whoever asks once a command has returned is told what came of it, also of a database that has
-// turns every five seconds only; a turn that hangs keeps neither the command nor the pause.
+// Once a command has returned, the status shows its result, even for a database that has turns
+// only every five seconds. A turn that hangs delays neither the command nor the pause.
 func TestCommandsAreShownAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

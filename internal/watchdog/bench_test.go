@@ -14,7 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
 
-// idleTargets are n databases of real files that nobody uses.
+// idleTargets returns targets of n database files that nobody uses.
 func idleTargets(b *testing.B, n int) []Target {
 	b.Helper()
 	dir := b.TempDir()
@@ -44,7 +44,7 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// watching returns a watchdog at work on n databases that nobody uses.
+// watching returns a watchdog that runs on n databases that nobody uses.
 func watching(b *testing.B, n int) *Watchdog {
 	b.Helper()
 	w := New(Options{Targets: idleTargets(b, n), Policies: policies(b, shrink)})
@@ -63,8 +63,8 @@ func watching(b *testing.B, n int) *Watchdog {
 	return w
 }
 
-// BenchmarkIdle reports what databases cost that nobody has written to for a
-// minute: the share of one core over ten seconds, and the memory.
+// BenchmarkIdle reports the cost of databases to which nobody has written for a minute: the share
+// of one core over ten seconds, and the memory.
 func BenchmarkIdle(b *testing.B) {
 	for _, n := range []int{100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -85,7 +85,7 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// residentMB is this process's memory as the kernel counts it.
+// residentMB returns this process's resident memory, as the kernel counts it.
 func residentMB(b *testing.B) float64 {
 	b.Helper()
 	text, err := os.ReadFile("/proc/self/statm")
@@ -99,7 +99,7 @@ func residentMB(b *testing.B) float64 {
 	return float64(resident*os.Getpagesize()) / 1e6
 }
 
-// flatOut commits for as many seconds as it is told, and says how often.
+// flatOut commits for as many seconds as it is told, and prints how often.
 const flatOut = `
 import sqlite3, sys, time
 c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=5)
@@ -112,8 +112,8 @@ for seconds in sys.stdin:
     print(commits, flush=True)
 `
 
-// BenchmarkWriterBeside compares a writer at full speed in another process with itself
-// beside a watchdog that measures its database and decides about it, in turns.
+// BenchmarkWriterBeside compares a writer at full speed in another process, alone and beside a
+// watchdog that measures its database and decides about it, by turns.
 func BenchmarkWriterBeside(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "app.db")
 	writer := testapp.Start(b, flatOut, path)

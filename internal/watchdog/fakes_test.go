@@ -66,14 +66,14 @@ func policies(t testing.TB, text string) *policy.Set {
 	return set
 }
 
-// scene is a database made of numbers: its WAL has a size, a reader may pin it,
-// and checkpoints end as they are told to.
+// scene is a simulated database: its WAL has a size, a reader may pin it, and checkpoints have
+// given outcomes.
 type scene struct {
 	mu       sync.Mutex
 	walBytes int64
 	commits  uint32
 	pinned   time.Time
-	outcomes []sqlite.Outcome // of the next checkpoints; then PASSIVE completes, TRUNCATE truncates
+	outcomes []sqlite.Outcome // of the next checkpoints; after them PASSIVE completes and TRUNCATE truncates
 	calls    []sqlite.Mode
 	samples  int
 	polls    int
@@ -146,7 +146,7 @@ func (s *scene) Checkpoint(_ context.Context, mode sqlite.Mode, _ sqlite.Budget)
 	return result, nil
 }
 
-// target makes the scene a target.
+// target returns the scene as a target.
 func (s *scene) target(name string) Target {
 	if s.clock == nil {
 		s.clock = time.Now

@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	envAct       = "SQLWATCH_TEST_ACT"   // where the child acts
-	envEveryKill = "SQLWATCH_TEST_KILLS" // set: at every system call, not at some
+	envAct       = "SQLWATCH_TEST_ACT"   // directory in which the child acts
+	envEveryKill = "SQLWATCH_TEST_KILLS" // if set, kill at every system call, not at some
 )
 
-// acting is what acts: a TRUNCATE of which somebody is told, and which makes the tuned
-// value take a step; a notice; and one whose end is still to be told.
+// acting holds the policies that act: a TRUNCATE that is reported and makes the tuned value take
+// a step, a notice, and a notice whose end is still to be reported.
 const acting = `
 policy "shrink" {
   when     = wal.bytes > bytes("1MB")
@@ -45,23 +45,23 @@ policy "ended" {
 }
 ` + tells
 
-// before is what an earlier life has left: four runs that speak for a step, and a
-// notice whose end nobody was told.
+// before returns what an earlier run has left: four runs that justify a step, and a notice whose
+// end was not reported.
 func before(now time.Time) savedDatabase {
 	return savedDatabase{Told: map[string]time.Time{"ended": now.Add(-time.Hour)},
 		Policies: map[string]policy.PolicyState{"shrink": {Version: policy.StateVersion, Phase: policy.Inactive,
 			Tunes: map[string]policy.TuneState{"stall": {Value: 0.2, Changed: now.Add(-2 * time.Hour), Runs: 4, Missed: 4}}}}}
 }
 
-// left is what a life of the child tells of itself at its end.
+// left is what a run of the child reports about itself at its end.
 type left struct {
 	Rests map[string]float64 // seconds, by policy
 	Ended bool               // the TRUNCATE came to its end
 	Stall float64            // the tuned value
 }
 
-// TestActingChild is the process that is killed: it acts once by each of its policies,
-// writes that down, and ends after some more turns.
+// TestActingChild is the process that is killed: it acts once by each of its policies, records
+// that, and ends after some more turns.
 func TestActingChild(t *testing.T) {
 	dir := os.Getenv(envAct)
 	if dir == "" {
@@ -98,7 +98,7 @@ func TestActingChild(t *testing.T) {
 				}
 			}
 			r, err := inner.Checkpoint(ctx, mode, b)
-			s.set(func(s *scene) { s.walBytes = 8 << 20 }) // there is always more to do
+			s.set(func(s *scene) { s.walBytes = 8 << 20 }) // there is always more to truncate
 			return r, err
 		})
 		return parts, err
@@ -124,18 +124,18 @@ func TestActingChild(t *testing.T) {
 	}
 }
 
-// The process is killed at system calls around its actions and the saving of their
-// state. Wherever that is, no action is done twice, and none that was done has lost its
-// cooldown; a step of a tuned value that was seen stays, and is taken once. A notice whose
-// end was not saved is sent again after half a minute; what is told of an action's end,
-// and the end of a notice, may be told twice, and is told once at least.
+// The process is killed at system calls around its actions and the saving of their state.
+// Wherever that is, no action is done twice, and no action that was done has lost its cooldown; a
+// step of a tuned value that was seen stays, and is taken once. A notice whose result was not
+// saved is sent again after half a minute; the report of an action's end, and the end of a
+// notice, are sent at least once, perhaps twice.
 func TestKilledAtEachSyscall_P17(t *testing.T) {
 	if _, err := exec.LookPath("strace"); err != nil {
 		t.Skip("no strace")
 	}
 	t.Parallel()
-	// strace counts per thread: one run that got through does not prove that N was
-	// beyond the last.
+	// strace counts per thread: that one run got through does not prove that N was beyond the last
+	// call.
 	stride, through := 5, 3
 	if os.Getenv(envEveryKill) != "" {
 		stride, through = 1, 15
@@ -157,8 +157,8 @@ func TestKilledAtEachSyscall_P17(t *testing.T) {
 	}
 }
 
-// killedAt has a child killed at the n-th of its calls and judges what is left, and
-// reports whether it came to that.
+// killedAt kills a child at the n-th of its calls, checks what it left, and reports whether the
+// child was killed.
 func killedAt(t *testing.T, class string, n int) (killed bool) {
 	t.Helper()
 	dir := t.TempDir()

@@ -86,15 +86,14 @@ func TestOperatorAsksForNonsense(t *testing.T) {
 	}
 }
 
-// Whoever looks at the status right after an action sees what came of it, and need not
-// wait for the next turn.
+// The status right after an action shows its result, without waiting for the next turn.
 func TestStatusAfterAnAction(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &scene{}
 		s.snapshot = func(context.Context) error { s.set(func(s *scene) { s.walBytes = 4096 }); return nil }
 		w := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, "")})
-		time.Sleep(1500 * time.Millisecond) // opened, and between two turns
+		time.Sleep(1500 * time.Millisecond) // the database is open, and it is between two turns
 		if _, err := w.Do(t.Context(), "app", "snapshot"); err != nil {
 			t.Fatal(err)
 		}
@@ -104,8 +103,8 @@ func TestStatusAfterAnAction(t *testing.T) {
 	})
 }
 
-// A policy whose TRUNCATE is left out says so: in its decision, as a condition of the
-// database, and in a line of the log; and no longer once it is not.
+// A policy whose TRUNCATE is left out reports that: in its decision, as a condition of the
+// database, and in a line of the log. The report ends when the TRUNCATE is no longer left out.
 func TestHinderedIsShown(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -139,7 +138,7 @@ func TestHinderedIsShown(t *testing.T) {
 		if calls := get(s, func(s *scene) []sqlite.Mode { return s.calls }); slices.Contains(calls, sqlite.Truncate) {
 			t.Errorf("checkpoints %v", calls)
 		}
-		time.Sleep(4 * time.Hour) // the slow ones are forgotten
+		time.Sleep(4 * time.Hour) // the slow checkpoints are forgotten
 		synctest.Wait()
 		if why, condition := holds(); condition || why != "" ||
 			!strings.Contains(journal.String(), "this policy is no longer hindered") {

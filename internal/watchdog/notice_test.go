@@ -22,8 +22,8 @@ policy "tell" {
   message  = "${db.name} is large"
 }`
 
-// A notice is done when it was delivered, and failed otherwise; its end is told once,
-// also after a restart.
+// A notice succeeds if it was delivered, and fails otherwise; its end is reported once, even
+// across a restart.
 func TestNoticesAndTheirEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestNoticesAndTheirEnds(t *testing.T) {
 	})
 }
 
-// What an action of another kind tells has its outcome.
+// The notice of another kind of action contains the action's outcome.
 func TestNoticeHasTheOutcome(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -105,8 +105,8 @@ func TestNoticeHasTheOutcome(t *testing.T) {
 	})
 }
 
-// Every change of mind is a line with what was read, and every action one with its
-// end; what an earlier life did is shown.
+// Every changed decision is one entry with the values that were read, and every action is one
+// with its end; what an earlier run did is shown.
 func TestDecided(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -148,8 +148,8 @@ func TestDecided(t *testing.T) {
 	})
 }
 
-// What an action tells is sent after a restart where the shutdown came between, and of
-// one that only met a wrong moment nobody is told.
+// The notice of an action is sent after a restart if the shutdown came before it. An action that
+// only met a wrong moment sends none.
 func TestNoticeOfAnActionOverARestart(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestNoticeOfAnActionOverARestart(t *testing.T) {
 	})
 }
 
-// A value that an operator took back or froze stays so, over a restart.
+// A tuned value that an operator reset or froze stays so across a restart.
 func TestRetune(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -236,8 +236,8 @@ func TestRetune(t *testing.T) {
 	})
 }
 
-// PASSIVE checkpoints that go well are a line in ten minutes, and one that does not is a
-// line at once.
+// PASSIVE checkpoints that succeed are one line in ten minutes; one that does not is logged at
+// once.
 func TestRoutineIsSaidSeldom(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

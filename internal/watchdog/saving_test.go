@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestFailedSaves_H15_S23: a state directory that cannot be written to is a line in the
-// log, not one at each attempt, and so is its end.
+// TestFailedSaves_H15_S23: a state directory that cannot be written to is one line in the log,
+// not one for each attempt, and its recovery is another.
 func TestFailedSaves_H15_S23(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "state")

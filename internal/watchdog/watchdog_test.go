@@ -27,7 +27,7 @@ func TestLoopTruncatesWhenThePolicySaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &scene{walBytes: 8 << 20}
 		w := run(t, Options{Targets: []Target{s.target("app")}, Policies: policies(t, shrink)})
-		time.Sleep(5 * time.Second) // synthetic: synctest's clock
+		time.Sleep(5 * time.Second) // on synctest's clock
 		synctest.Wait()
 
 		if got, want := get(s, func(s *scene) []sqlite.Mode { return s.calls }), []sqlite.Mode{sqlite.Passive,
@@ -240,7 +240,7 @@ func TestOpenFailsAndIsTriedAgain(t *testing.T) {
 		if d, _ := w.Database("app"); d.Err != errTorn.Error() {
 			t.Errorf("status says %q", d.Err)
 		}
-		// H15: the same line is not written thirty times.
+		// H15: the same line is not logged thirty times.
 		if got := strings.Count(log.String(), errTorn.Error()); got != 1 {
 			t.Errorf("the log says it %d times", got)
 		}
@@ -409,7 +409,7 @@ func TestActionsBesideTheTurns(t *testing.T) {
 	})
 }
 
-// What is absent at zero is not made for every database to be left out of every
+// Series that are absent at zero are not created for every database, only to be left out of every
 // scrape.
 func TestQuietSeriesComeWhenTheyTell(t *testing.T) {
 	t.Parallel()
@@ -465,7 +465,7 @@ func TestMetricsAreClean(t *testing.T) {
 		exported[f.GetName()] = true
 	}
 	for _, c := range Catalogue() {
-		// Windows and pauses are known after the first turn.
+		// Windows and pauses are only known after the first turn.
 		if !exported[c.Name] && c.Name != metricWindowOpen.Name {
 			t.Errorf("%s is in the catalogue and not exported from the start", c.Name)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/testbrowser"
 )
 
-// opened shows a small fleet, of which one database is unfolded.
+// opened opens a page with a small fleet, in which two databases are unfolded.
 func opened(t *testing.T, width int, scheme string) *testbrowser.Browser {
 	t.Helper()
 	b := testbrowser.New(t)
@@ -27,7 +27,7 @@ func opened(t *testing.T, width int, scheme string) *testbrowser.Browser {
 	return b
 }
 
-// What is written can be read, in light and dark, on a desk and in a hand.
+// The text can be read, in light and dark, on a desktop and on a phone.
 func TestPageCanBeSeen_V1(t *testing.T) {
 	t.Parallel()
 	for _, scheme := range []string{"light", "dark"} {
@@ -48,7 +48,7 @@ func TestPageCanBeSeen_V1(t *testing.T) {
 	}
 }
 
-// What is to be seen is told to a screen reader as well, wide or narrow.
+// A screen reader announces what can be seen, on wide and narrow screens.
 func TestPageCanBeHeard_V1(t *testing.T) {
 	t.Parallel()
 	b := opened(t, 1280, "light")
@@ -103,8 +103,7 @@ func TestPageCanBeHeard_V1(t *testing.T) {
 	}
 }
 
-// Everything can be done by keyboard, in the order in which it is read, and what has
-// the focus shows.
+// Everything can be done by keyboard, in reading order, and the focus is visible.
 func TestPageByKeyboard_V2(t *testing.T) {
 	t.Parallel()
 	b := opened(t, 1280, "light")
@@ -141,7 +140,7 @@ func TestPageByKeyboard_V2(t *testing.T) {
 	}
 }
 
-// Somebody who hears the page hears when the verdict changes, and not that it has not.
+// A screen reader announces when the verdict changes, and is silent while it does not.
 func TestPageSpeaksUp_V2(t *testing.T) {
 	t.Parallel()
 	b := testbrowser.New(t)
@@ -174,8 +173,8 @@ func TestPageSpeaksUp_V2(t *testing.T) {
 	}
 }
 
-// Without scripts the page is whole: it loads itself again, filters by a button, and a
-// name leads to the details.
+// The page works without scripts: it reloads itself, filters with a button, and a name is a link
+// to the details.
 func TestPageWithoutScript_V1(t *testing.T) {
 	t.Parallel()
 	b := testbrowser.New(t)
@@ -195,7 +194,7 @@ func TestPageWithoutScript_V1(t *testing.T) {
 	b.Await("the details", `location.search === "?db=app" && document.body.innerText.includes("restored in 12 s")`)
 }
 
-// What a person wants to know of a database is in its row or its details.
+// Everything that a person wants to know about a database is in its row or its details.
 func TestPageTellsAll_V1(t *testing.T) {
 	t.Parallel()
 	b := opened(t, 1280, "light")
@@ -217,7 +216,7 @@ func TestPageTellsAll_V1(t *testing.T) {
 	if !slices.ContainsFunc(links, func(l string) bool { return strings.HasSuffix(l, "conditions.md#write_lock_held") }) {
 		t.Errorf("no link to the runbook among %q", links)
 	}
-	// The columns stand under each other, whatever is in them.
+	// The columns are aligned, whatever they contain.
 	for _, column := range []int{2, 3, 6} {
 		expression := fmt.Sprintf(`[...new Set([...document.querySelectorAll("#databases .main, #databases > thead tr")]
 			.map((r) => String(Math.round(r.children[%d - 1].getBoundingClientRect().left))))]`, column)

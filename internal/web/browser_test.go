@@ -22,7 +22,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// picture keeps what the page looks like where $SQLWATCH_SCREENSHOTS says.
+// picture saves a screenshot of the page in the directory $SQLWATCH_SCREENSHOTS, if that is set.
 func picture(t *testing.T, b *testbrowser.Browser, name string) {
 	t.Helper()
 	dir := os.Getenv("SQLWATCH_SCREENSHOTS")
@@ -55,7 +55,7 @@ func startChanging(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdo
 	return w, at
 }
 
-// startOnBoard is startChanging with the board that the conditions stand on.
+// startOnBoard is startChanging, and also returns the board with the conditions.
 func startOnBoard(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdog, *health.Board,
 	map[string]*atomic.Pointer[collector.Sample]) {
 	t.Helper()
@@ -78,7 +78,7 @@ func startOnBoard(t *testing.T, samples ...collector.Sample) (*watchdog.Watchdog
 		Health: board}), board, at
 }
 
-// severable is a server that can be told to answer nothing any more.
+// severable is a server that can be told to stop answering.
 type severable struct {
 	mu      sync.Mutex
 	severed bool
@@ -97,7 +97,7 @@ func (s *severable) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 func (s *severable) sever(yes bool) { s.mu.Lock(); s.severed = yes; s.mu.Unlock() }
 
-// anHour is the past of a replica that was out of reach for some minutes of it.
+// anHour returns the past hour of a replica that was out of reach for some minutes.
 func anHour(outage ...float64) collector.ReplicaHistory {
 	var h collector.ReplicaHistory
 	for i := range 60 {
@@ -139,8 +139,8 @@ func fleet(n int) []collector.Sample {
 	return all
 }
 
-// The page in a browser that enforces its headers: values change in place, what a
-// person has focused, selected, unfolded or scrolled to stays, and what is old says so.
+// In a browser that enforces the page's headers, values change in place; what a person has
+// focused, selected, unfolded or scrolled to stays; and the page says when it is out of date.
 func TestPageInABrowser_V1_V2(t *testing.T) {
 	t.Parallel()
 	b := testbrowser.New(t)

@@ -25,7 +25,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// measured is a sampler of numbers.
+// measured is a sampler with fixed values.
 type measured struct{ db string }
 
 func (m measured) Sample(context.Context) collector.Sample {
@@ -39,7 +39,7 @@ func (m measured) Sample(context.Context) collector.Sample {
 func (measured) Poll()        {}
 func (measured) Close() error { return nil }
 
-// watching returns a watchdog at work on so many databases, and its collectors.
+// watching returns a watchdog that runs on these databases, and its collectors.
 func watching(t testing.TB, detail bool, names ...string) (*watchdog.Watchdog, []prometheus.Collector) {
 	t.Helper()
 	var targets []watchdog.Target
@@ -76,7 +76,7 @@ func ourCatalogue() []metric.Metric {
 	return slices.Concat(collector.Catalogue(), watchdog.Catalogue())
 }
 
-// The short way shows what a pedantic registry shows, letter by letter.
+// The gatherer's page equals that of a pedantic registry, byte for byte.
 func TestGathererAgreesWithARegistry(t *testing.T) {
 	t.Parallel()
 	_, collectors := watching(t, true, "app", "b \"quoted\"", "ünïcode", "line\nbreak")
@@ -96,8 +96,8 @@ func TestGathererAgreesWithARegistry(t *testing.T) {
 	}
 }
 
-// What one scrape is made of serves the next one: it shows nothing of the one before,
-// and two at once do not meet.
+// The memory of one scrape is used by the next one: the next shows nothing of the one before, and
+// two concurrent scrapes do not share it.
 func TestGathererUsesItsMemoryAgain(t *testing.T) {
 	t.Parallel()
 	catalogue := []metric.Metric{{Name: "up", Type: metric.Gauge, Help: "?", Labels: []string{"x"}},
@@ -145,7 +145,7 @@ func TestGathererUsesItsMemoryAgain(t *testing.T) {
 	}
 }
 
-// making makes other series in each round: counters where gauges were, fewer, more.
+// making returns different series in each round: counters where gauges were, fewer, more.
 type making struct {
 	catalogue []metric.Metric
 	descs     []*prometheus.Desc
@@ -178,7 +178,7 @@ func (m *making) Export(to metric.Sink) {
 	}
 }
 
-// pageOf renders metrics, without how long each collector took.
+// pageOf renders metrics, without the durations of the collectors.
 func pageOf(t *testing.T, g prometheus.Gatherer) string {
 	t.Helper()
 	families, err := g.Gather()
@@ -226,8 +226,8 @@ type panicking struct{ prometheus.Gauge }
 
 func (panicking) Collect(chan<- prometheus.Metric) { panic("torn out") }
 
-// A database whose disk hangs costs a scrape nothing: its last values are shown,
-// and when they were measured.
+// A database whose disk hangs does not delay a scrape: its last values are shown, with the time
+// when they were measured.
 func TestScrapeBesideAHungDisk_H9(t *testing.T) {
 	t.Parallel()
 	second, hung := make(chan struct{}), make(chan struct{})
@@ -250,12 +250,12 @@ func TestScrapeBesideAHungDisk_H9(t *testing.T) {
 			t.Fatal("no first sample within a minute")
 		}
 	}
-	<-second // now it hangs
+	<-second // now the second sample hangs
 	g, err := NewGatherer(prometheus.NewRegistry(), ourCatalogue(), collector.NewExporter(w.Samples))
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := pageOf(t, g) // or it waits as long as the disk hangs: for ever
+	page := pageOf(t, g) // this must not wait for the disk
 	for _, want := range []string{`sqlite_up{db="app"} 1`, `sqlite_last_sample_timestamp_seconds{db="app"} 1` + "\n"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("lacks %s", want)
@@ -263,7 +263,7 @@ func TestScrapeBesideAHungDisk_H9(t *testing.T) {
 	}
 }
 
-// hanging is a sampler that answers once.
+// hanging is a sampler that answers once, and then hangs.
 type hanging struct {
 	measured
 	first  <-chan struct{}
@@ -281,7 +281,7 @@ func (h hanging) Sample(ctx context.Context) collector.Sample {
 	return h.measured.Sample(ctx)
 }
 
-// The page says in one line how all fare: its title, its colour and its words.
+// The page says in one line how all databases are: in its title, its colour and its words.
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 	sick := func(severity health.Severity) []health.Condition {
@@ -315,9 +315,9 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// BenchmarkScrape is one answer to /metrics with so many databases, as text and as
-// Prometheus asks for it, and by turns the client library's to the same. The ratio is
-// that of the processor time of both.
+// BenchmarkScrape measures one answer to /metrics with 100 and 1,000 databases, as text and
+// compressed as Prometheus requests it, by turns with the client library's answer to the same
+// request. The ratio is that of their processor times.
 func BenchmarkScrape(b *testing.B) {
 	for _, n := range []int{100, 1000} {
 		var names []string
@@ -336,7 +336,7 @@ func BenchmarkScrape(b *testing.B) {
 				request.Header.Set("Accept-Encoding", encoding)
 				used := processorTime(b)
 				<-time.After(time.Second)
-				besides := float64(processorTime(b) - used) // of the watchdog at work, in a second
+				besides := float64(processorTime(b) - used) // what the watchdog itself uses, in a second
 				cost := func(h http.Handler) (ms float64, size int) {
 					used, began, answer := processorTime(b), time.Now(), httptest.NewRecorder()
 					h.ServeHTTP(answer, request)

@@ -19,8 +19,8 @@ import (
 	"time"
 )
 
-// Ten thousand clients that connect and ask nothing cost a bounded number of
-// connections, and the scraper that comes after them is answered.
+// Ten thousand clients that connect and send nothing cost a bounded number of connections, and
+// the scraper that comes after them is answered.
 func TestIdleConnections_H1(t *testing.T) {
 	t.Parallel()
 	var files syscall.Rlimit
@@ -32,7 +32,7 @@ func TestIdleConnections_H1(t *testing.T) {
 		t.Fatalf("%d descriptors are too few to show anything: raise ulimit -n", files.Cur)
 	}
 	server := NewServer(handler(t, start(t, twoDatabases...)), slog.New(slog.DiscardHandler))
-	// It is the number that must bound them here, not the time.
+	// Here the number of connections is the limit, not the time.
 	server.ReadHeaderTimeout, server.ReadTimeout, server.IdleTimeout = time.Hour, time.Hour, time.Hour
 	var open, most atomic.Int64
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -67,8 +67,9 @@ func TestIdleConnections_H1(t *testing.T) {
 	t.Logf("%d clients, at most %d connections", clients, most.Load())
 }
 
-// counting counts the connections that are open at once. The limit's place is given
-// back after a connection is closed, and what a server reports of it comes later still.
+// counting counts the connections that are open at the same time. It wraps the connections
+// because the limit is released only after a connection is closed, and a server reports the close
+// later still.
 type counting struct {
 	net.Listener
 	open, most *atomic.Int64
@@ -80,7 +81,7 @@ func (c counting) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	if n := c.open.Add(1); n > c.most.Load() {
-		c.most.Store(n) // from the one goroutine that accepts
+		c.most.Store(n) // only one goroutine accepts
 	}
 	return &counted{Conn: conn, closed: sync.OnceFunc(func() { c.open.Add(-1) })}, nil
 }
@@ -115,7 +116,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// endless is a request body without an end, and counts what was taken of it.
+// endless is a request body without an end that counts the bytes read from it.
 type endless struct{ taken atomic.Int64 }
 
 func (e *endless) Read(p []byte) (int, error) {
@@ -128,7 +129,7 @@ func TestHugeRequests_H2(t *testing.T) {
 	server := NewServer(handler(t, start(t, twoDatabases...)), slog.New(slog.DiscardHandler))
 	server.ReadHeaderTimeout, server.ReadTimeout, server.WriteTimeout = time.Minute, time.Minute, time.Minute
 	address := serve(t, server)
-	// Each request is sent as it stands; what comes back is the status.
+	// Each request is sent as it stands, and the status of the answer is compared.
 	for name, test := range map[string]struct {
 		request string
 		codes   string
@@ -157,11 +158,11 @@ func TestHugeRequests_H2(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			go io.WriteString(conn, test.request) // may be cut off while it sends
+			go io.WriteString(conn, test.request) // may be cut off while it is being sent
 			line, err := bufio.NewReader(conn).ReadString('\n')
 			if err != nil {
 				if test.codes == "431" {
-					return // cut off before it had sent all, which resets the answer
+					return // the connection was closed before all was sent, which discards the answer
 				}
 				t.Fatal(err)
 			}
@@ -190,8 +191,8 @@ func TestHugeRequests_H2(t *testing.T) {
 	})
 }
 
-// No parameter of a request panics, leads into the file system or past the
-// configured names, on either side.
+// No parameter of a request causes a panic, or reaches the file system or anything beyond the
+// configured names, on either listener.
 func FuzzParameters_H3(f *testing.F) {
 	secret := filepath.Join(f.TempDir(), "secret")
 	const canary = "c4n4ry of a file"
@@ -210,11 +211,11 @@ func FuzzParameters_H3(f *testing.F) {
 	tcp := handler(f, w)
 	admin := AdminHandler(AdminOptions{Watchdog: w, Reload: func(context.Context) error { return nil },
 		Logger: slog.New(slog.DiscardHandler)})
-	// names, and the paths beside them
+	// the names, and the paths of the databases
 	known := map[string]bool{"": true, "app": true, "bad <b>": true, "/srv/app": true, "/srv/bad <b>": true}
 	f.Fuzz(func(t *testing.T, path, query string) {
 		if strings.HasPrefix(path, "/debug/pprof/") && path != "/debug/pprof/" {
-			return // profiles take as long as they are asked for
+			return // profiles take as long as the request says
 		}
 		for name, h := range map[string]http.Handler{"tcp": tcp, "admin": admin} {
 			for _, method := range []string{http.MethodGet, http.MethodPost} {

@@ -19,7 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// What a browser hashes is what it was sent.
+// The hashes in the page's policy are those of the elements that are served.
 func TestPage_V1_hashes_what_is_served(t *testing.T) {
 	t.Parallel()
 	h := handler(t, start(t, twoDatabases...))
@@ -40,7 +40,7 @@ func TestPage_V1_hashes_what_is_served(t *testing.T) {
 	}
 }
 
-// refreshed asks for what has changed.
+// refreshed requests the changes since a state of the page.
 func refreshed(t *testing.T, h http.Handler, query string) (changes, int) {
 	t.Helper()
 	r := httptest.NewRequest("GET", "/page?"+query, nil)
@@ -81,7 +81,7 @@ func TestRefresh_V2_only_what_changed(t *testing.T) {
 	if len(next.Order) != 0 {
 		t.Errorf("the order is sent again")
 	}
-	// Every database busy: each row is another one.
+	// Every database is busy: each row has changed.
 	for name, pointer := range at {
 		s := *pointer.Load()
 		s.WAL.SizeBytes += int64(len(name)) * 1e6
@@ -89,7 +89,7 @@ func TestRefresh_V2_only_what_changed(t *testing.T) {
 	}
 	for deadline := time.Now().Add(time.Minute); ; <-time.After(5 * time.Millisecond) {
 		busy, size := refreshed(t, h, "since="+all.Since+"&order="+all.OrderTag)
-		if len(busy.Rows) == 199 { // there is no WAL of the one that is missing
+		if len(busy.Rows) == 199 { // the missing database has no WAL
 			if size > 60<<10 {
 				t.Errorf("a refresh of 200 busy databases has %d bytes, want at most 60 KB", size)
 			}
@@ -99,7 +99,7 @@ func TestRefresh_V2_only_what_changed(t *testing.T) {
 			t.Fatalf("%d rows have changed, want 199", len(busy.Rows))
 		}
 	}
-	// A store is down: all of them in trouble, and the answer is still small.
+	// A store is down: all databases are in trouble, and the answer is still small.
 	for _, pointer := range at {
 		s := *pointer.Load()
 		s.Replicas = []collector.Replica{{Name: "s3.main", Reason: "unavailable",
@@ -121,8 +121,8 @@ func TestRefresh_V2_only_what_changed(t *testing.T) {
 	}
 }
 
-// The bar of a WAL is full where a policy of the database makes the WAL smaller, and where
-// none does, where it is oversized.
+// The bar of a WAL is full at the size at which a policy of the database reduces it, or, if no
+// policy does, at the size that counts as oversized.
 func TestPage_WALOfItsLimit(t *testing.T) {
 	t.Parallel()
 	app := twoDatabases[0]

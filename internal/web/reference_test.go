@@ -13,8 +13,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the tables of docs/api.md")
 
-// docs/api.md lists every field of every answer, from the types and the comments
-// beside them.
+// docs/api.md lists every field of every answer, as the types and the comments beside their
+// fields say.
 func TestAPIReferenceIsInStep(t *testing.T) {
 	const name = "../../docs/api.md"
 	text, err := os.ReadFile(name)

@@ -24,7 +24,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/metric"
 )
 
-// What scrapers ask for, as they send it.
+// The Accept headers of scrapers.
 var accepted = map[string]string{
 	"nothing":     "",
 	"a browser":   "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -46,8 +46,8 @@ var accepted = map[string]string{
 	"OpenMetrics unknown": "application/openmetrics-text;version=9.0.0",
 }
 
-// Every scraper gets what the client library answers to it, of a registry that checks
-// everything: headers and all lines, whatever their order within a family.
+// Every scraper gets the answer of the client library with a registry that checks everything: the
+// same headers and lines, whatever the order of the lines within a family.
 func TestScrapeIsTheLibrarys(t *testing.T) {
 	t.Parallel()
 	_, collectors := watching(t, true, "app", "b \"quoted\" \\ ", "ünïcode", "line\nbreak")
@@ -60,7 +60,7 @@ func TestScrapeIsTheLibrarys(t *testing.T) {
 		}
 		ours.Detail = detail
 		var library http.Handler
-		if detail { // everything is shown: nobody need be asked what to leave out
+		if detail { // everything is shown, so no collector has to leave something out
 			registry := prometheus.NewPedanticRegistry()
 			registry.MustRegister(collectors...)
 			library = libraryHandler(prometheus.Gatherers{registry, rest})
@@ -70,7 +70,7 @@ func TestScrapeIsTheLibrarys(t *testing.T) {
 		for who, accept := range accepted {
 			queries := []string{"?name[]=sqlite_up&name[]=odd_total&name[]=no_such", ""}
 			if strings.HasPrefix(who, "protobuf as") {
-				queries = queries[:1] // what takes another time each time has no line of its own there
+				queries = queries[:1] // durations differ each time and cannot be dropped from protobuf
 			}
 			for _, query := range queries {
 				encodings := []string{"gzip", "", "gzip;q=0", "deflate, gzip;q=0.5"}
@@ -124,8 +124,8 @@ func scrapeOf(t *testing.T, h http.Handler, query, accept, encoding string) scra
 	return scraped{rw.Code, rw.Header(), sortedLines(string(body)), nil}
 }
 
-// sortedLines are those of a page, the samples below one head in the order of their
-// names, but for how long each collector took.
+// sortedLines returns the lines of a page, with the samples of each family sorted by name,
+// without the durations of the collectors.
 func sortedLines(page string) (lines []string) {
 	var below []string
 	for line := range strings.Lines(page) {
@@ -144,7 +144,7 @@ func sortedLines(page string) (lines []string) {
 	return append(lines, below...)
 }
 
-// decoded is what a scraper of protobuf finds in a page.
+// decoded returns what a scraper that reads protobuf finds in a page.
 func decoded(t *testing.T, body []byte, h http.Header) (found []string) {
 	t.Helper()
 	format := expfmt.ResponseFormat(h)
@@ -165,7 +165,7 @@ func decoded(t *testing.T, body []byte, h http.Header) (found []string) {
 	}
 }
 
-// oddities are the values that formats write in ways of their own.
+// oddities exports the values that each format writes in its own way.
 type oddities struct{}
 
 var (
@@ -196,7 +196,7 @@ func (oddities) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstHistogram(oddDescs[3], 1<<21, 1e6, map[float64]uint64{1: 3, .25: 1 << 20}, `"`)
 }
 
-// others returns a registry of what a scrape leaves to the library.
+// others returns a registry of the metrics that a scrape leaves to the library.
 func others() prometheus.Gatherer {
 	registry := prometheus.NewRegistry()
 	counter := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "requests_total", Help: "?"}, []string{"code"})

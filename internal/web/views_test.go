@@ -21,8 +21,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/health"
 )
 
-// measuredScenes are what a measurement must say so that each condition of a
-// database holds.
+// measuredScenes returns for each condition of a database the change to a measurement that causes
+// it.
 func measuredScenes(now time.Time) map[string]func(*collector.Sample) {
 	state := func(is collector.State) func(*collector.Sample) {
 		return func(s *collector.Sample) { s.State, s.Err = is, "what was found." }
@@ -84,7 +84,8 @@ func measuredScenes(now time.Time) map[string]func(*collector.Sample) {
 	}
 }
 
-// Those that come from elsewhere than a measurement, and where they are made to happen.
+// otherScenes has the conditions that do not come from a measurement, and the package whose tests
+// cause them.
 var otherScenes = map[string]string{
 	"daemon_down": "cmd/sqlwatch", "reload_failed": "", "left_out": "", "no_databases": "", "handler_panicked": "",
 	"state_directory_read_only": "",
@@ -93,9 +94,9 @@ var otherScenes = map[string]string{
 	"policy_hindered": "internal/watchdog",
 }
 
-// Each condition that a measurement brings about goes through the watchdog and
-// stands on the page, in the API, in what a probe is told, in the metrics, in a
-// rule where it is wrong, and in the reference.
+// Each condition that a measurement causes passes through the watchdog and appears on the page,
+// in the API, in the answer to a probe, in the metrics, in a rule if something is wrong, and in
+// the reference.
 func TestConditionsAndViews_V3(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -24,14 +24,14 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// fixed is a database that always measures the same.
+// fixed is a database that always has the same measurements.
 type fixed struct{ sample collector.Sample }
 
 func (f fixed) Sample(context.Context) collector.Sample { s := f.sample; s.At = time.Now(); return s }
 func (f fixed) Poll()                                   {}
 func (f fixed) Close() error                            { return nil }
 
-// start runs a watchdog over databases of these samples, until the test ends.
+// start runs a watchdog over databases with these samples until the test ends.
 func start(t testing.TB, samples ...collector.Sample) *watchdog.Watchdog {
 	t.Helper()
 	policies, diags := policy.Parse(nil, &policy.Scope{})
@@ -254,7 +254,7 @@ func TestServerLimits(t *testing.T) {
 		request.Header.Set("X-Huge", strings.Repeat("x", 64<<10))
 		response, err := http.DefaultClient.Do(request)
 		if err != nil {
-			return // cut off while sending is as good
+			return // to be cut off while sending is as good
 		}
 		defer response.Body.Close()
 		if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
@@ -371,7 +371,7 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("%s: the refusal is no JSON: %s", test.path, body)
 		}
 	}
-	// H14: who asked for what is on record.
+	// H14: the log records who requested what.
 	want := fmt.Sprintf("peer_uid=%d peer_pid=%d allowed=true", os.Geteuid(), os.Getpid())
 	if got := log.String(); !strings.Contains(got, "path=/v1/pause") || !strings.Contains(got, want) {
 		t.Errorf("the log lacks %q:\n%s", want, got)
@@ -394,8 +394,8 @@ func TestAdminRefusesStrangers(t *testing.T) {
 	}
 }
 
-// Another user who can reach the socket, because somebody opened it to all, is told by the kernel
-// who he is.
+// Another user who can reach the socket, because its mode was opened to all, is recognised by the
+// uid from the kernel and refused.
 func TestAdminRefusesAnotherUser_H14(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {

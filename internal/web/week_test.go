@@ -30,7 +30,7 @@ policy "shrink" {
 }
 `
 
-// The week of a learned window is on the page of its database, and on no other.
+// The week of a learned window is on the page of its database, and on no other page.
 func TestPage_week(t *testing.T) {
 	t.Parallel()
 	parser := hclparse.NewParser()

@@ -19,11 +19,11 @@ import (
 	"time"
 )
 
-// canary stands for what is secret in a target.
+// canary stands for the secrets of a target.
 const canary = "c4n4ry-t0k3n"
 
-// What must not be posted to is refused, at check time or when it is dialled,
-// and no text shows the address.
+// Addresses to which nothing may be posted are refused, when the configuration is checked or when
+// they are dialled, and no text shows the address.
 func TestH6_Addresses(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{
@@ -69,7 +69,7 @@ func TestH6_Addresses(t *testing.T) {
 	}
 }
 
-// taken is a request that a service got.
+// taken is a request that a service received.
 type taken struct {
 	method, path string
 	header       http.Header
@@ -92,7 +92,7 @@ func service(t *testing.T, status int) (address string, got chan taken) {
 	return server.URL, got
 }
 
-// deliver sends one message and returns the request that came of it.
+// deliver sends one message and returns the request that the service received.
 func deliver(t *testing.T, target Target, m Message, got chan taken) taken {
 	t.Helper()
 	send, err := New(target)
@@ -109,9 +109,8 @@ var stale = Message{ID: "msg_1", Status: Firing, DB: "app", Databases: []string{
 	Policy: "replica-stale", Severity: "critical", Message: "app: the replica is behind",
 	Text: "[critical] 2 databases: app is behind\napp, <!channel>", Time: time.Unix(1770000000, 0).UTC()}
 
-// Field names and limits are those of the services' public documentation: Slack's
-// incoming webhooks, Discord's Execute Webhook, ntfy's publishing as JSON, PagerDuty's
-// Events API v2.
+// Field names and limits are those of the services' public documentation: Slack's incoming
+// webhooks, Discord's Execute Webhook, ntfy's publishing as JSON, PagerDuty's Events API v2.
 func TestFormats(t *testing.T) {
 	t.Parallel()
 	resolved := stale
@@ -198,8 +197,8 @@ func TestPagerDutyStaysOpen(t *testing.T) {
 	}
 }
 
-// The signature is the one of the Standard Webhooks specification: its example, and
-// what a receiver computes of what it got.
+// The signature is that of the Standard Webhooks specification: it equals the one in the
+// specification's example, and what a receiver computes from the request.
 func TestSignature(t *testing.T) {
 	t.Parallel()
 	key, err := signingKey("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -224,7 +223,7 @@ func TestSignature(t *testing.T) {
 	}
 }
 
-// Heartbeats ask at their address, and at the one that says the contrary.
+// Heartbeats request their address while all is well, and post to its failure address otherwise.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	address, got := service(t, 200)
@@ -243,7 +242,7 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-// What answers say decides whether trying again is of use.
+// The status of an answer decides whether trying again is of use.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]bool{400: true, 403: true, 404: true, 410: true, 302: true, 408: false, 429: false,
@@ -288,7 +287,7 @@ func TestBadTargets(t *testing.T) {
 	}
 }
 
-// No verb, encoding or log shows what is secret.
+// No verb, encoding or log line shows the secrets.
 func TestTargetsPrintTheirNames(t *testing.T) {
 	t.Parallel()
 	target := Target{Name: "email.ops", URL: canary, Secret: canary, Token: canary, Key: canary,
@@ -301,8 +300,7 @@ func TestTargetsPrintTheirNames(t *testing.T) {
 	}
 }
 
-// post is a mail server of one connection: it says what it is told to and keeps what
-// it gets.
+// post is a mail server for one connection that keeps the letters it receives.
 func post(t *testing.T, recipient string) (address string, letters chan string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -394,7 +392,7 @@ func TestEmail(t *testing.T) {
 			t.Errorf("%s: %v", answer, err)
 		}
 	}
-	// Where TLS is asked for, nothing is sent without.
+	// If TLS is required, nothing is sent without it.
 	target.Mail.TLS = "starttls"
 	if send, err = New(target); err != nil {
 		t.Fatal(err)
@@ -402,7 +400,7 @@ func TestEmail(t *testing.T) {
 	if _, err := send(t.Context(), stale); err == nil || len(letters) > 0 {
 		t.Errorf("without STARTTLS: %v", err)
 	}
-	// A mail server is no way to the metadata service either.
+	// Mail cannot be used to reach the metadata service either.
 	send, err = New(Target{Type: "email", Mail: Mail{Host: "169.254.169.254:25", From: "a@example.org",
 		To: []string{"b@example.org"}}})
 	if err != nil {
@@ -456,13 +454,13 @@ func TestExec(t *testing.T) {
 	if err := run(t.Context(), time.Minute, "/no/such/program"); err == nil {
 		t.Error("a program that is not there was run")
 	}
-	// Who does not read its input, and who leaves a child with our pipe behind, is no trouble.
+	// A script that does not read its input, or leaves a child with our pipe behind, does no harm.
 	began := time.Now()
 	if err := run(t.Context(), time.Minute, script(t, "sleep 100 & echo $! > "+dir+"/child")); err != nil {
 		t.Errorf("a script that leaves a child: %v", err)
 	}
 	gone(t, filepath.Join(dir, "child"))
-	// Neither is who hangs: it is killed with its children.
+	// Neither does one that hangs: it is killed with its children.
 	hangs := script(t, "sleep 100 & echo $! > "+dir+"/hung; wait")
 	if err := run(t.Context(), 200*time.Millisecond, hangs); err == nil || !strings.Contains(err.Error(), "in time") {
 		t.Errorf("a script that hangs: %v", err)
@@ -473,7 +471,7 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// gone waits for the process whose number a script left in a file to end.
+// gone waits until the process has ended whose pid a script wrote into a file.
 func gone(t *testing.T, file string) {
 	t.Helper()
 	data, err := os.ReadFile(file)

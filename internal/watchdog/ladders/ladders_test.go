@@ -28,8 +28,8 @@ func (b *busy) look(context.Context) collector.Sample {
 	return s
 }
 
-// A PASSIVE that got through is repeated while somebody has committed in the meantime, as often
-// as the step says; before a TRUNCATE it is not.
+// A PASSIVE that completed is repeated while somebody has committed in the meantime, as often as
+// the step says. Before a TRUNCATE it is not repeated more often.
 func TestPassiveUntilNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	passive := policy.Step{Mode: sqlite.Passive, Repeat: 3}

@@ -7,8 +7,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
-// What is advised names the database and what happened: a command whose --timeout ended
-// says nothing of the configuration.
+// The advice names the database and what happened; that a command's --timeout expired is not
+// blamed on the configuration.
 func TestAdvice(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {

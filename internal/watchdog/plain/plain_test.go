@@ -24,7 +24,7 @@ if sys.argv[2] == "exclusive": os.kill(os.getpid(), 9)
 sys.stdin.read()
 `
 
-// start runs a life of an application, and returns when it has written.
+// start starts an application of the given kind and returns when it has written.
 func start(t *testing.T, path, how string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("python3", "-c", life, path, how)
@@ -46,10 +46,10 @@ func start(t *testing.T, path, how string) *exec.Cmd {
 	return cmd
 }
 
-// kill ends a life without a close.
+// kill kills an application, which does not close its database.
 func kill(a *exec.Cmd) { a.Process.Kill(); a.Wait() }
 
-// run runs a program: no file of a watched database is opened in this process.
+// run runs a program, so that no file of a watched database is opened in this process.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).CombinedOutput()
@@ -72,9 +72,9 @@ func watched(t *testing.T, path string) *Checkpointer {
 
 const rows = "select count(*) from t"
 
-// After a checkpoint the application is killed; then somebody writes who uses no wal-index, and
-// is killed too. Neither the next application nor a checkpoint of ours may take an older
-// wal-index for true: the WAL holds commits of which it knows nothing.
+// After a checkpoint the application is killed. Then somebody writes without a wal-index, and is
+// killed too. Neither the next application nor our checkpoint may trust an older wal-index: the
+// WAL has commits that it does not know.
 func TestKilledThenExclusive_D24(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -86,10 +86,10 @@ func TestKilledThenExclusive_D24(t *testing.T) {
 	p.Look()
 	kill(a)
 	start(t, path, "exclusive").Wait()
-	// The checkpoint of a policy may come first, or the application.
+	// Either the checkpoint of a policy comes first, or the application.
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		r, err := p.Checkpoint(t.Context(), sqlite.Truncate, sqlite.Budget{Stall: time.Minute})
-		if err == nil && r.Outcome == sqlite.OutcomeTruncated { // the WAL goes on from what was seen in use
+		if err == nil && r.Outcome == sqlite.OutcomeTruncated { // the WAL continues the one that was seen in use
 			break
 		}
 		if time.Now().After(deadline) {
@@ -101,11 +101,12 @@ func TestKilledThenExclusive_D24(t *testing.T) {
 	}
 }
 
-// TestWALPutFirst_D4: a copy of two files is put in place while nobody is connected, the WAL first. It must
-// not be emptied into the file that is to go.
+// TestWALPutFirst_D4: a copy of two files is put in place while nobody is connected, the WAL
+// first. That WAL must not be checkpointed into the old file, which is about to be replaced.
 func TestWALPutFirst_D4(t *testing.T) {
 	t.Parallel()
-	// Each puts a WAL beside the database, returns how to put its file, and how many rows the copy has.
+	// Each puts a WAL beside the database, and returns the command that puts its main file there
+	// and the number of rows in the copy.
 	for name, put := range map[string]func(t *testing.T, path string, p func() *Checkpointer) (file []string, n string){
 		"of another life": func(t *testing.T, path string, p func() *Checkpointer) ([]string, string) {
 			kill(start(t, path+".copy", "normal"))
@@ -144,8 +145,8 @@ func TestWALPutFirst_D4(t *testing.T) {
 	}
 }
 
-// The WAL of an application that was killed is its own, if it was seen in use, and one without frames is
-// nobody's: what a killed sqlwatch left goes with the next checkpoint.
+// If the WAL of a killed application was seen in use, it is known to be its own. A WAL without
+// frames belongs to nobody: what a killed sqlwatch left is removed by the next checkpoint.
 func TestKilled_P16(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
@@ -171,8 +172,9 @@ func TestKilled_P16(t *testing.T) {
 	}
 }
 
-// The side files of a running application are removed just before our connection is open. If the checkpoint went on,
-// the application's close would not be the last one, and its commits would be lost with a WAL that has no name.
+// The side files of a running application are removed just before our connection is open. If the
+// checkpoint continued, the application's close would not be the last one, and its commits would
+// be lost with an unlinked WAL.
 func TestSidesGo_D15_connecting(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "app.db")
