@@ -86,7 +86,8 @@ var arrows = map[string][]string{
 	// a format
 	"internal/watchdog/statefile": {"internal/durable"},
 	// checkpoints without replicas
-	"internal/watchdog/plain": {"internal/dbfile", "internal/sqlite"},
+	"internal/join":           {"internal/dbfile", "internal/sqlite"},
+	"internal/watchdog/plain": {"internal/join", "internal/dbfile", "internal/sqlite"},
 	"internal/replay": {"internal/config", "internal/lookup",
 		"internal/decisions", "internal/journal", "internal/show", "internal/sqlite",
 		"internal/watchdog", "collector", "policy"},
@@ -147,15 +148,15 @@ var arrows = map[string][]string{
 		"replicator/capture/mainfile", "replicator/capture/segments", "replicator/capture/view",
 		"replicator/capture/leftover", "replicator/capture/once", "replicator/capture/claim", "replicator/overlay",
 		"replicator/store", "replicator/spool", "replicator/pagesums", "replicator/queue",
-		"internal/dbfile", "internal/sqlite",
+		"internal/join", "internal/dbfile", "internal/sqlite",
 	},
 	"replicator/capture/tail": {"replicator/capture/batch", "replicator/spool", "internal/dbfile"}, // read and proven
 	"replicator/capture/pace": {},
 	// two uses of a connection apart from the hold
 	"replicator/capture/view": {"replicator/capture/tail", "replicator/capture/mainfile", "replicator/spool",
 		"internal/dbfile", "internal/sqlite"},
-	"replicator/capture/leftover": {"internal/dbfile", "internal/sqlite"},
-	"replicator/capture/once":     {"internal/dbfile", "internal/sqlite"},
+	"replicator/capture/leftover": {"internal/join", "internal/dbfile"},
+	"replicator/capture/once":     {"internal/join", "internal/dbfile", "internal/sqlite"},
 	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile", "internal/dirwatch"},
 	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
 	// and whose WAL that is

@@ -76,6 +76,7 @@ var errorsAsConditions = map[string]string{
 	"internal/sqlite.ErrSchema":       "schema_unreadable",
 	"internal/sqlite.ErrNoMemory":     "action_failed",
 	"internal/sqlite.ErrNotExist":     "missing",
+	"internal/join.ErrReplaced":       "- a comparison follows (SqlwatchDiscontinuity)",
 	"internal/sqlite.ErrReplaced":     "- the files are opened again",
 	"internal/sqlite.ErrIndexCut":     "index_cut",
 	"internal/sqlite.ErrOldLibrary":   "- the program does not start, and says so",

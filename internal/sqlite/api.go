@@ -41,6 +41,9 @@ type Options struct {
 	ReadOnly bool // for read transactions only: neither checkpoints nor write locks
 	// called before the connection is used after a Shed, nil: nothing. See dbfile.Rejoin.
 	Rejoin func() error
+	// Inodes of the -wal and of the -shm that the connection must use. 0: whichever it finds, or makes. Where others
+	// are at the paths, or none, Open makes none and returns ErrReplaced.
+	WAL, Shm uint64
 }
 
 // Source is a database to be copied, as it was found.

@@ -83,12 +83,16 @@ func (c *Conn) resume() error {
 	if c.indexCut() {
 		return ErrIndexCut
 	}
+	stood := c.shed
 	if err := c.relock(); err != nil {
 		return err
 	}
 	now, err := identify(c.path)
 	if err == nil && now != c.files {
 		err = ErrReplaced
+	}
+	if err != nil && stood { // at once: see shimLock in shim.c
+		err = errors.Join(err, c.Shed())
 	}
 	return err
 }

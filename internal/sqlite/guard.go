@@ -80,14 +80,16 @@ func exists(path string) bool {
 
 // watchedDSN is the name under which a watched database is opened: never
 // created, through the shim, whose calls find their gate by the handle.
-func watchedDSN(path string, readOnly bool, handle uintptr) string {
+func watchedDSN(path string, o Options, handle uintptr) string {
 	mode := "rw"
-	if readOnly {
+	if o.ReadOnly {
 		mode = "ro"
 	}
 	return dsn(path, url.Values{
-		"vfs":      {"sqlwatch"},
-		"mode":     {mode},
-		"sqlwatch": {strconv.FormatUint(uint64(handle), 10)},
+		"vfs":          {"sqlwatch"},
+		"mode":         {mode},
+		"sqlwatch":     {strconv.FormatUint(uint64(handle), 10)},
+		"sqlwatch_wal": {strconv.FormatUint(o.WAL, 10)},
+		"sqlwatch_shm": {strconv.FormatUint(o.Shm, 10)},
 	})
 }

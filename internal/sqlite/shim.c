@@ -5,12 +5,15 @@
 ** does: how long the write lock was ours, the moments within a checkpoint at which a
 ** replicator has to act (CheckpointHooked), which read mark is ours, and to keep new
 ** transactions out (Freeze). */
+#define _FILE_OFFSET_BITS 64
 #include <stdlib.h>
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "shim.h"
 
@@ -22,6 +25,9 @@ typedef struct shim_file {
   sqlite3 *db;      /* the connection, once SQLite has told us */
   uintptr_t handle; /* Go's handle of the connection */
   shm_record *guard; /* of the mapped wal-index */
+  const char *name;  /* of a main file; SQLite keeps it while the file is open */
+  sqlite3_int64 wal; /* inodes of the side files that the connection must use, 0: any */
+  sqlite3_int64 shm;
 } shim_file;
 
 static sqlite3_vfs *realVfs;
@@ -60,8 +66,41 @@ static int shimSync(sqlite3_file *f, int flags) {
 static int shimFileSize(sqlite3_file *f, sqlite3_int64 *size) {
   return real(f)->pMethods->xFileSize(real(f), size);
 }
+
+/* Reports whether another file than the given inode, 0 is any, is at the path of a side file. */
+static int other(const char *name, const char *suffix, sqlite3_int64 inode) {
+  char path[600]; /* see maxPath */
+  struct stat st;
+  int n;
+  if (inode == 0) {
+    return 0;
+  }
+  n = snprintf(path, sizeof path, "%s%s", name, suffix);
+  return n < 0 || (size_t)n >= sizeof path || stat(path, &st) != 0 || (sqlite3_int64)st.st_ino != inode;
+}
+static int strange(shim_file *s) {
+  int is = other(s->name, "-wal", s->wal) || other(s->name, "-shm", s->shm);
+  if (is) {
+    sqlwatchStrange(s->handle);
+  }
+  return is;
+}
+
+/* An application whose side files were removed may close at any time, and its close must be the
+** last one: what it committed would be lost otherwise. So the lock is not taken then, and is given
+** up at once where they were removed just now. */
 static int shimLock(sqlite3_file *f, int level) {
-  return real(f)->pMethods->xLock(real(f), level);
+  int shares = level == SQLITE_LOCK_SHARED;
+  int rc;
+  if (shares && strange((shim_file *)f)) {
+    return SQLITE_IOERR_LOCK;
+  }
+  rc = real(f)->pMethods->xLock(real(f), level);
+  if (rc == SQLITE_OK && shares && strange((shim_file *)f)) {
+    real(f)->pMethods->xUnlock(real(f), SQLITE_LOCK_NONE);
+    return SQLITE_IOERR_LOCK;
+  }
+  return rc;
 }
 static int shimUnlock(sqlite3_file *f, int level) {
   return real(f)->pMethods->xUnlock(real(f), level);
@@ -77,7 +116,12 @@ static int shimDeviceCharacteristics(sqlite3_file *f) {
 }
 static int shimShmMap(sqlite3_file *f, int page, int size, int extend, void volatile **out) {
   shm_record *guard = ((shim_file *)f)->guard;
-  int rc = cut(f) ? SQLITE_IOERR_SHMMAP : real(f)->pMethods->xShmMap(real(f), page, size, extend, out);
+  int first = page == 0 && ((shim_file *)f)->shm != 0;
+  int rc = cut(f) || (first && strange((shim_file *)f)) ? SQLITE_IOERR_SHMMAP
+      : real(f)->pMethods->xShmMap(real(f), page, size, extend, out);
+  if (rc == SQLITE_OK && first && strange((shim_file *)f)) {
+    return SQLITE_IOERR_SHMMAP;
+  }
   if (rc == SQLITE_OK && *out != 0 && !sqlwatch_guard_add(guard, page, (void *)*out, (size_t)size)) {
     rc = SQLITE_NOMEM;
   }
@@ -233,6 +277,8 @@ static const sqlite3_io_methods shimWalMethods = {
 ** VFS in the very memory SQLite gave us. */
 static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *outFlags) {
   shim_file *s = (shim_file *)f;
+  const char *database = name;
+  sqlite3_int64 wal;
   int persist = 1;
   int rc;
   (void)vfs;
@@ -240,8 +286,23 @@ static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
     return realVfs->xOpen(realVfs, name, f, flags, outFlags);
   }
   memset(s, 0, sizeof *s);
+  if (flags & SQLITE_OPEN_WAL) {
+    database = sqlite3_filename_database(name);
+  }
+  s->handle = (uintptr_t)sqlite3_uri_int64(database, "sqlwatch", 0);
+  wal = sqlite3_uri_int64(database, "sqlwatch_wal", 0);
+  if (flags & SQLITE_OPEN_WAL && wal != 0) {
+    flags &= ~SQLITE_OPEN_CREATE;
+  }
   rc = realVfs->xOpen(realVfs, name, real(f), flags, outFlags);
+  if (rc == SQLITE_OK && flags & SQLITE_OPEN_WAL && other(name, "", wal)) {
+    real(f)->pMethods->xClose(real(f));
+    rc = SQLITE_CANTOPEN;
+  }
   if (rc != SQLITE_OK) {
+    if (flags & SQLITE_OPEN_WAL && other(name, "", wal)) {
+      sqlwatchStrange(s->handle);
+    }
     return rc;
   }
   if (!(flags & SQLITE_OPEN_WAL) && (s->guard = sqlwatch_guard_open()) == 0) {
@@ -249,7 +310,6 @@ static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
     return SQLITE_NOMEM;
   }
   if (flags & SQLITE_OPEN_WAL) {
-    s->handle = (uintptr_t)sqlite3_uri_int64(sqlite3_filename_database(name), "sqlwatch", 0);
     s->base.pMethods = &shimWalMethods;
     return SQLITE_OK;
   }
@@ -259,7 +319,9 @@ static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
     return SQLITE_CANTOPEN;
   }
   real(f)->pMethods->xFileControl(real(f), SQLITE_FCNTL_PERSIST_WAL, &persist);
-  s->handle = (uintptr_t)sqlite3_uri_int64(name, "sqlwatch", 0);
+  s->name = name;
+  s->wal = wal;
+  s->shm = sqlite3_uri_int64(name, "sqlwatch_shm", 0);
   s->base.pMethods = &shimMethods;
   return SQLITE_OK;
 }

@@ -50,6 +50,7 @@ type gate struct {
 	freeze *Freeze // the freeze whose locks this connection has
 	inside *Freeze // a freeze of another connection of ours: it gives up the locks that this one needs
 
+	strange bool   // other side files are at the paths than Options names
 	wal     string // path of the WAL
 	quietly bool   // the wal-index is rebuilt without RECOVER: see recovers
 
@@ -164,6 +165,21 @@ func sqlwatchWALTruncate(handle C.uintptr_t, size, to C.sqlite3_int64) C.sqlite3
 		return to
 	}
 	return C.sqlite3_int64(g.run.truncateTo(int64(size), int64(to)))
+}
+
+// reason returns ErrReplaced for the error by which the shim ended an open beside strange side files.
+func (g *gate) reason(err error) error {
+	if g.strange {
+		return ErrReplaced
+	}
+	return err
+}
+
+//export sqlwatchStrange
+func sqlwatchStrange(handle C.uintptr_t) {
+	if g, ok := cgo.Handle(handle).Value().(*gate); ok {
+		g.strange = true
+	}
 }
 
 // interrupt ends what the connection is doing at the next page.

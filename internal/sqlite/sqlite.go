@@ -76,14 +76,14 @@ func Open(ctx context.Context, path string, o Options) (*Conn, error) {
 func open(ctx context.Context, path string, o Options) (*Conn, error) {
 	g := &gate{wal: path + "-wal"}
 	handle := cgo.NewHandle(g)
-	conn, err := connect(watchedDSN(path, o.ReadOnly, uintptr(handle)))
+	conn, err := connect(watchedDSN(path, o, uintptr(handle)))
 	if err != nil {
 		handle.Delete()
-		return nil, unread(err)
+		return nil, g.reason(unread(err))
 	}
 	c := &Conn{path: path, readOnly: o.ReadOnly, conn: conn, gate: g, handle: handle, rejoin: o.Rejoin}
 	if err := c.prepare(ctx); err != nil {
-		return nil, errors.Join(err, c.Close())
+		return nil, errors.Join(g.reason(err), c.Close())
 	}
 	// While the connection's lock is held, only a removal by hand takes the files from under it.
 	if c.files, err = identify(path); err != nil {

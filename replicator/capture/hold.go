@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/join"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
@@ -75,14 +76,10 @@ func (h *hold) open(ctx context.Context) (err error) {
 // connect opens the connections. The caller closes them if there is an error.
 func (h *hold) connect(ctx context.Context) (err error) {
 	for _, conn := range []**sqlite.Conn{&h.readers[0], &h.readers[1], &h.work} {
-		if *conn, err = sqlite.Open(ctx, h.files.Path(), sqlite.Options{Rejoin: h.rejoin}); err != nil {
-			return err
-		}
-		// After each, because on a busy machine it takes long to open the next.
-		if change, err := dbfile.Joined(h.files); err != nil {
-			return err
-		} else if change.Database { // the connection is to another file than the one that is held
+		if *conn, err = join.Open(ctx, h.files, h.rejoin); errors.Is(err, join.ErrReplaced) {
 			return ErrReplaced
+		} else if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/join"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
@@ -58,7 +59,7 @@ func (p *Checkpointer) Checkpoint(ctx context.Context, mode sqlite.Mode, budget 
 	}
 	ctx, done := p.whileNamed(ctx)
 	defer done()
-	conn, err := sqlite.Open(ctx, p.path, sqlite.Options{})
+	conn, err := join.Open(ctx, files, nil)
 	if err != nil {
 		return none, fmt.Errorf("open a connection for a checkpoint: %w", err)
 	}
@@ -71,9 +72,6 @@ func (p *Checkpointer) Checkpoint(ctx context.Context, mode sqlite.Mode, budget 
 			p.log.Warn("the connection of a checkpoint did not close cleanly", "path", p.path, "err", err)
 		}
 	}()
-	if _, err := dbfile.Joined(files); err != nil {
-		return none, fmt.Errorf("checkpoint %s: %w", p.path, err)
-	}
 	// Check again, now connected: a WAL that was put there since is not the application's either.
 	covered := false
 	r, err := conn.CheckpointHooked(ctx, mode, budget, sqlite.Hooks{CheckpointLocked: func() error {

@@ -8,7 +8,7 @@ import (
 	"fmt"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/internal/join"
 )
 
 // There reports whether there are side files, and no frames in the WAL.
@@ -19,22 +19,21 @@ func There(files *dbfile.Files) (bool, error) {
 
 // Remove connects to the database and closes it as SQLite's last close does, which removes its side files. This
 // process must have no connection to the database. Where another process has come, or has put frames into the
-// WAL, everything stays as it is. Errors: those of dbfile.Files.MayOpen and of sqlite.Open.
+// WAL, everything stays as it is. Errors: those of dbfile.Files.MayOpen and of join.Open.
 func Remove(ctx context.Context, files *dbfile.Files) error {
 	if err := files.MayOpen(); err != nil {
 		return fmt.Errorf("remove empty side files of %s: %w", files.Path(), err)
 	}
-	conn, err := sqlite.Open(ctx, files.Path(), sqlite.Options{})
+	conn, err := join.Open(ctx, files, nil)
 	if err != nil {
 		return fmt.Errorf("remove empty side files: %w", err)
 	}
 	leave := conn.Close
-	change, err := dbfile.Joined(files) // somebody may be putting a copy of two files in place right now
-	empty, statErr := There(files)
-	if err == nil && statErr == nil && empty && !change.Database {
+	empty, err := There(files) // somebody may be putting a copy of two files in place right now
+	if err == nil && empty {
 		leave = conn.CloseLast
 	}
-	err = errors.Join(err, statErr, leave())
+	err = errors.Join(err, leave())
 	_, refreshErr := files.Refresh()
 	return errors.Join(err, refreshErr)
 }

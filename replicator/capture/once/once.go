@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/join"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 )
 
@@ -13,13 +14,10 @@ import (
 func Checkpoint(ctx context.Context, files *dbfile.Files, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result,
 	error) {
 	r := sqlite.Result{Mode: mode, Outcome: sqlite.OutcomeFailed, Frames: -1, Backfilled: -1}
-	conn, err := sqlite.Open(ctx, files.Path(), sqlite.Options{})
+	conn, err := join.Open(ctx, files, nil)
 	if err != nil {
 		return r, err
 	}
-	change, err := dbfile.Joined(files)
-	if err == nil && !change.Database {
-		r, err = conn.Checkpoint(ctx, mode, budget)
-	}
+	r, err = conn.Checkpoint(ctx, mode, budget)
 	return r, errors.Join(err, conn.Close())
 }
