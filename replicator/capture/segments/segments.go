@@ -4,6 +4,7 @@ package segments
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -153,7 +154,15 @@ func (f *Flusher) Begin() error {
 		return err
 	}
 	done := make(chan struct{})
-	go func() { commit.err = f.Store(commit); close(done) }()
+	go func() {
+		defer close(done)
+		defer func() {
+			if cause := recover(); cause != nil {
+				commit.err = fmt.Errorf("fault of sqlwatch while a segment was stored: %v: %s", cause, debug.Stack())
+			}
+		}()
+		commit.err = f.Store(commit)
+	}()
 	f.flushing = &flushing{commit, done}
 	return nil
 }

@@ -217,6 +217,23 @@ func TestFlush_S20(t *testing.T) {
 	s.wantEqual()
 }
 
+// TestBegin_D80_panic: a fault of sqlwatch while a segment is stored in the background is an error of this database,
+// and the segment is stored by the next attempt.
+func TestBegin_D80_panic(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.flusher.Store = func(*Commit) error { panic("a fault") }
+	s.do("commit(5, 3)")
+	s.fatal(s.flusher.AbsorbHead())
+	s.fatal(s.flusher.Begin())
+	if err := s.flusher.End(time.Minute); err == nil || !strings.Contains(err.Error(), "a fault") {
+		t.Fatalf("a panic: %v", err)
+	}
+	s.flusher.Store = (*Commit).Run
+	s.fatal(s.flusher.CaptureHead())
+	s.wantEqual()
+}
+
 // TestEnd_S20_slow: the disk is too slow for the caller that waits. The segment is stored in the
 // background, and nothing is encoded twice.
 func TestEnd_S20_slow(t *testing.T) {
