@@ -160,6 +160,7 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 		return sqlite.Result{}, err
 	}
 	defer freeze.End() // where a panic leaves out thaw
+	t.hold.keepAside()
 	left := func() time.Duration { return budget.Stall - freeze.Stall() }
 	var reason error
 	hooks := sqlite.Hooks{

@@ -234,21 +234,20 @@ func (h *hold) advanceIfLevel(ctx context.Context) error {
 	return h.advance(ctx)
 }
 
-// freeze takes all the read locks, which keeps the transactions of other processes out. Without an error, thaw
-// must follow; after one, the hold is as it was, or its mark is at the head.
+// freeze takes all the read locks, which keeps the transactions of other processes out. Without an error, keepAside
+// and thaw must follow; after one, the hold is as it was, or its mark is at the head.
 func (h *hold) freeze(ctx context.Context, budget sqlite.Budget) (*sqlite.Freeze, error) {
-	// Once before, because a freeze that fails may leave our mark at the head; and once when nobody can commit,
-	// before anything is backfilled.
-	h.keepAside()
+	h.keepAside() // a freeze that fails may leave our mark at the head
 	f, err := h.work.Freeze(ctx, budget, h.reader())
-	h.keepAside()
 	if err != nil {
+		h.keepAside()
 		h.zero = h.active() && h.reader().ReadMark() == 0
 	}
 	return f, err
 }
 
-// keepAside makes open snapshots keep the pages of the main file that may change once the mark is at the head.
+// keepAside makes open snapshots keep the pages of the main file that may change once the mark is at the head. It is
+// called before anything is backfilled.
 func (h *hold) keepAside() {
 	if !h.copies.Any() {
 		return

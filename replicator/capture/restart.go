@@ -115,6 +115,7 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 		return did, err
 	}
 	defer freeze.End() // where a panic leaves out thaw
+	r.hold.keepAside()
 	level, err := r.levelFrozen(ctx, freeze)
 	did.stall, err = max(did.stall, freeze.Stall()), errors.Join(err, r.hold.thaw(ctx, freeze, level))
 	did.done = level && r.hold.zero
