@@ -153,8 +153,8 @@ func TestStrangersFilesAreNoObjects(t *testing.T) {
 	if got := keys(t, s); !slices.Equal(got, []string{store.LTXKey(0, 2, 2)}) {
 		t.Errorf("keys %q", got)
 	}
-	for _, txid := range []int{4, 5} {
-		if _, _, err := s.Get(context.Background(), store.LTXKey(0, 4, 4), 0, -1); err == nil {
+	for _, txid := range []ltx.TXID{4, 5} {
+		if _, _, err := s.Get(context.Background(), store.LTXKey(0, txid, txid), 0, -1); err == nil {
 			t.Errorf("txid %d, which is no regular file, was read", txid)
 		}
 	}
