@@ -1,7 +1,7 @@
-// Package archtest keeps the shape of the source tree: who imports whom, who
-// may open, rename and run SQL, and how long a file, a function and a package
-// may grow. A failure here is a design question, not a formality: answer it in
-// the table below or in the code.
+// Package archtest keeps the shape of the source tree: which package imports which, which may
+// open and rename files and run SQL, and how long a file, a function and a package may grow. A
+// failure here is a design question, not a formality: answer it in the table below or in the
+// code.
 package archtest
 
 import (
@@ -40,9 +40,9 @@ var arrows = map[string][]string{
 	}, // the composition root
 	"internal/demo": {"internal/config", "internal/daemon", "internal/dbfile", "internal/durable", "internal/sqlite",
 		"internal/views", "internal/watchdog", "internal/watchdog/plain", "replicator/restore",
-		"replicator/store/file"}, // a daemon in a nutshell
-	// What an operator's words mean, and what a terminal shows.
-	"internal/quote": {}, // parts of configuration files, without their secrets
+		"replicator/store/file"}, // runs a daemon for a newcomer
+	// What operators' arguments mean, and what a terminal shows.
+	"internal/quote": {}, // quotes configuration files without their secrets
 	"internal/target": {"internal/quote", "internal/lookup",
 		"collector", "internal/health", "internal/watchdog", "internal/admin",
 		"internal/config", "internal/daemon", "internal/show", "internal/unit", "policy",
@@ -52,12 +52,12 @@ var arrows = map[string][]string{
 		"replicator/catalog", "replicator/custody", "replicator/lineage", "replicator/restore", "replicator/stage",
 		"replicator/store"},
 	"internal/admin": {"internal/health", "internal/unit", "internal/watchdog", "internal/web", "policy"},
-	// what views say of what was measured
+	// how views word what was measured
 	"internal/figures": {"collector", "internal/health", "internal/show"},
 	"internal/views": {"internal/admin", "internal/figures", "internal/health", "internal/show", "internal/watchdog",
 		"internal/web", "policy", "replicator/requests"},
 	"internal/cli": {"internal/show"},
-	// who is examined, and what a daemon says of them
+	// which databases doctor examines, and what a daemon knows of them
 	"internal/consult": {"internal/admin", "internal/cli", "internal/config", "internal/daemon", "internal/doctor",
 		"internal/health", "internal/inventory", "internal/lookup", "internal/target", "replicator/store"},
 	"internal/top": {"internal/admin", "internal/health", "internal/show", "internal/views", "internal/web"},
@@ -65,13 +65,13 @@ var arrows = map[string][]string{
 		"replicator/lease",
 		"replicator/lineage", "replicator/store"},
 	"internal/blockers":  {"internal/dbfile", "internal/show"},
-	"internal/freshness": {"collector", "internal/durable"}, // an hour of what samples say of replicas
+	"internal/freshness": {"collector", "internal/durable"}, // an hour of how far behind replicas were
 	"internal/unit":      {},
-	"internal/lookup":    {}, // files by name, on disks that may hang
+	"internal/lookup":    {}, // looks up files on disks that may hang
 	"internal/config": {"internal/quote", "internal/lookup", "policy", "policy/foreach", "policy/lang",
 		"policy/lang/limits", "policy/lang/marks",
 		"policy/policytest", "internal/hcldecode", "internal/notify/channel"},
-	"internal/plant": {}, // faults of our own, in the program of tests
+	"internal/plant": {}, // planted panics, in the tests' build
 	"internal/web": {"internal/plant", "internal/figures",
 		"internal/freshness", "internal/show", "internal/health", "internal/metric",
 		"internal/watchdog", "collector"},
@@ -79,14 +79,15 @@ var arrows = map[string][]string{
 		"internal/durable", "internal/watchdog/statefile", "internal/watchdog/ladders",
 		"internal/watchdog/outcome", "internal/watchdog/succession", "internal/watchdog/voice"},
 	"internal/watchdog/outcome":    {"internal/sqlite", "policy"},
-	"internal/watchdog/succession": {}, // one after the other at a file
-	// What one ladder does, apart from who decides and books it.
+	"internal/watchdog/succession": {}, // successive users of one file take turns
+	// The steps of one ladder, apart from who decides on it and records it.
 	"internal/watchdog/voice":   {},
 	"internal/watchdog/ladders": {"internal/sqlite", "collector", "policy"},
-	// a format
+	// the format of the state file
 	"internal/watchdog/statefile": {"internal/durable"},
-	// checkpoints without replicas
-	"internal/join":           {"internal/dbfile", "internal/sqlite"},
+	// connections to a database that other processes may be using
+	"internal/join": {"internal/dbfile", "internal/sqlite"},
+	// checkpoints of databases without replicas
 	"internal/watchdog/plain": {"internal/join", "internal/dbfile", "internal/sqlite"},
 	"internal/replay": {"internal/config", "internal/lookup",
 		"internal/decisions", "internal/journal", "internal/show", "internal/sqlite",
@@ -98,50 +99,50 @@ var arrows = map[string][]string{
 	"policy": {"policy/window", "policy/catalogue",
 		"policy/foreach", "policy/lang/each", "policy/ladder", "policy/selection", "policy/stalls", "policy/proof",
 		"policy/lang", "policy/lang/amounts", "collector", "internal/checkpoint", "internal/hcldecode"},
-	// plays policies, as tests do
+	// plays policies on a simulated clock, for `sqlwatch test`
 	"policy/policytest": {"policy", "policy/lang", "policy/lang/amounts", "collector", "internal/checkpoint",
 		"internal/hcldecode"},
-	// what policies would do, and what another configuration would change
+	// what policies would do now, and what another configuration would change
 	"internal/plan": {"collector", "policy", "internal/admin", "internal/config", "internal/watchdog"},
 
 	// when policies may act
 	"policy/window": {"internal/hcldecode", "policy/calendar", "policy/catalogue", "policy/lang"},
-	// when a cron expression's spans are open
+	// when a span that a cron expression begins is open
 	"policy/calendar": {},
 	// what can be proven of a policy
 	"policy/proof": {"policy/selection", "policy/lang", "policy/lang/amounts", "policy/lang/measured"},
-	// several policies of one block
+	// several blocks made of one with for_each
 	"policy/foreach":   {"internal/hcldecode", "policy/lang"},
-	"policy/lang/each": {}, // what an instance was given, in expressions
-	// what the language offers
+	"policy/lang/each": {}, // each.key and each.value in expressions
+	// lists what the policy language offers
 	"policy/catalogue": {"policy/lang/measured"},
 	// steps under one stall budget
 	"policy/ladder": {"policy/catalogue", "internal/hcldecode", "internal/checkpoint", "policy/lang"},
-	// which databases a policy is for
+	// selects the databases that a policy applies to
 	"policy/selection": {"internal/hcldecode", "policy/lang"},
-	// what a TRUNCATE will cost
+	// how long a TRUNCATE will stall writers
 	"policy/stalls": {"internal/checkpoint"},
 
 	// what can be measured, by name
 	"policy/lang/measured": {"collector"},
 
-	// strict reading, for policies and the rest of the configuration
+	// reads attributes strictly, for policies and the rest of the configuration
 	"internal/hcldecode": {"policy/lang", "policy/lang/amounts", "policy/lang/marks"},
 	"policy/lang": {"policy/catalogue", "collector", "policy/lang/each",
 		"policy/lang/series", "policy/lang/amounts", "policy/lang/limits",
 		"policy/lang/marks", "policy/lang/measured", "policy/lang/truth"},
-	"policy/lang/truth":   {}, // three values
-	"policy/lang/series":  {}, // the past, in bounded space
-	"policy/lang/amounts": {}, // text and amounts
-	"policy/lang/limits":  {}, // what is refused before it is evaluated
+	"policy/lang/truth":   {}, // three-valued logic
+	"policy/lang/series":  {}, // past values, in bounded space
+	"policy/lang/amounts": {}, // parses and formats amounts
+	"policy/lang/limits":  {}, // what is rejected before it is evaluated
 	"policy/lang/marks":   {}, // which values are not shown
 	"collector":           {"internal/metric", "internal/dbfile", "internal/filesystem", "internal/owner"},
 	"collector/busy":      {"collector", "internal/openfile"},
 	"replicator/moment":   {},
-	"replicator/store":    {"replicator/moment"}, // page sums carry the time of what they sum
+	"replicator/store":    {"replicator/moment"}, // page sums carry the time of the pages
 	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable"},
 	"replicator/pagesums": {"internal/durable"},
-	// reads a file that changes
+	// reads a database file while others write to it
 	"replicator/overlay": {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
 	"replicator/capture": {
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
@@ -150,28 +151,30 @@ var arrows = map[string][]string{
 		"replicator/store", "replicator/spool", "replicator/pagesums", "replicator/queue",
 		"internal/join", "internal/dbfile", "internal/sqlite",
 	},
-	"replicator/capture/tail": {"replicator/capture/batch", "replicator/spool", "internal/dbfile"}, // read and proven
+	// what was read, proven complete
+	"replicator/capture/tail": {"replicator/capture/batch", "replicator/spool", "internal/dbfile"},
 	"replicator/capture/pace": {},
-	// two uses of a connection apart from the hold
+	// two uses of a connection apart from holding the WAL
 	"replicator/capture/view": {"replicator/capture/tail", "replicator/capture/mainfile", "replicator/spool",
 		"internal/dbfile", "internal/sqlite"},
 	"replicator/capture/leftover": {"internal/join", "internal/dbfile"},
 	"replicator/capture/once":     {"internal/join", "internal/dbfile", "internal/sqlite"},
 	"replicator/capture/mainfile": {"replicator/spool", "internal/dbfile", "internal/dirwatch"},
-	"replicator/capture/presence": {"internal/dbfile"}, // who else is there
-	// and whose WAL that is
+	"replicator/capture/presence": {"internal/dbfile"}, // which other processes use a database
+	// and whether an application is known to write the WAL
 	"replicator/capture/claim": {"replicator/capture/presence", "replicator/capture/mainfile", "replicator/spool",
 		"internal/dbfile"},
 	"replicator/capture/segments": {"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
-		"replicator/pagesums", "replicator/spool", "internal/dbfile"}, // what was read, made durable
-	"replicator/capture/batch": {"internal/dbfile"}, // pages in bounded memory, whatever they prove
-	// What survives a restart, apart from how it comes about.
+		"replicator/pagesums", "replicator/spool", "internal/dbfile"}, // writes what was read into the spool
+	"replicator/capture/batch": {"internal/dbfile"}, // pages in bounded memory, proven or not
+	// The state that survives a restart, apart from how it comes about.
 	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/durable"},
 	"replicator/catalog":   {"replicator/moment", "replicator/store"},
 	"replicator/lease":     {"replicator/store"},
 	"replicator/retention": {"replicator/catalog", "replicator/store"},
-	// Whose history a replica holds, and who may continue with it; a restored database carries a note of it.
+	// Which database's history a replica holds, and who may continue it; a restored database
+	// carries a note of it.
 	"replicator/lineage": {"replicator/store", "internal/dbfile", "internal/durable"},
 	"replicator/custody": {"replicator/catalog", "replicator/lease", "replicator/lineage", "replicator/spool",
 		"replicator/store", "internal/dbfile", "internal/durable"},
@@ -179,8 +182,8 @@ var arrows = map[string][]string{
 		"replicator/restore", "replicator/spool", "replicator/store", "replicator/sumlist"},
 	"replicator/sumlist": {"internal/durable", "replicator/store"}, // page checksums beside a stored file
 	"replicator/worker":  {},
-	"replicator/queue":   {}, // whose turn it is to be read from end to end
-	// what was captured, and how far each replica has come with it
+	"replicator/queue":   {}, // how many databases are read from end to end at a time
+	// how far each replica has come with what was captured
 	"replicator/progress": {"replicator/catalog", "replicator/custody", "replicator/lease", "replicator/lineage",
 		"replicator/retention", "replicator/spool", "replicator/store", "replicator/worker"},
 	"replicator/compact": {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge",
@@ -188,7 +191,7 @@ var arrows = map[string][]string{
 	"replicator/restore": {"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
 		"replicator/sumlist",
 		"internal/cage", "internal/dbfile", "internal/sqlite"},
-	"replicator/stage":    {"internal/durable", "internal/openfile"}, // the file in the making, and what is at its place
+	"replicator/stage":    {"internal/durable", "internal/openfile"}, // a database in the making
 	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},
 	"replicator/requests": {"replicator/store", "internal/metric"},
 	"replicator": {
@@ -200,30 +203,30 @@ var arrows = map[string][]string{
 	},
 	"replicator/store/s3": {"replicator/store", "replicator/store/s3/breaker", "replicator/store/s3/foreign",
 		"replicator/store/s3/wire"},
-	"replicator/store/s3/breaker": {},                   // one asks, the others wait
+	"replicator/store/s3/breaker": {},                   // one request tries, the others wait
 	"replicator/store/s3/wire":    {},                   // connections and signatures
-	"replicator/store/spelled":    {"replicator/store"}, // one of several that look the same
-	"replicator/store/s3/foreign": {},                   // answers in other languages than S3's: text in, words out
+	"replicator/store/spelled":    {"replicator/store"}, // a prefix in whichever Unicode form it was stored
+	"replicator/store/s3/foreign": {},                   // reads answers that are not S3's XML
 	"replicator/store/file":       {"replicator/store", "internal/durable"},
 	"replicator/store/storetest":  {"replicator/store"},
 	"internal/metric":             {},
 	"internal/supervise":          {},
-	"internal/dirwatch":           {}, // names that lead elsewhere
+	"internal/dirwatch":           {}, // tells when a file is removed or replaced
 	"internal/asuser":             {"internal/durable"},
-	"internal/owner":              {}, // who may make side files: asked by those who make them and by those who tell
+	"internal/owner":              {}, // whether our side files suit a database's users
 	"internal/dbfile":             {"internal/cksum", "internal/openfile", "internal/filesystem"},
-	"internal/filesystem":         {}, // what a file is on
-	"internal/openfile":           {}, // who has what open, for three who look at all processes
-	"internal/cksum":              {}, // a format, for the two leaves that may not harm it
+	"internal/filesystem":         {}, // on what file system a file is
+	"internal/openfile":           {}, // which files other processes have open
+	"internal/cksum":              {}, // which pages have checksums, for two packages that must not damage them
 	"internal/durable":            {},
 	"internal/sqlite":             {"internal/checkpoint", "internal/owner", "internal/cksum"},
-	"internal/checkpoint":         {}, // what a checkpoint is asked for and answers
+	"internal/checkpoint":         {}, // requests and results of checkpoints
 
-	// SQL on a scratch copy
+	// runs SQL on a scratch database
 	"internal/walbench": {"internal/dbfile", "internal/filesystem", "internal/show", "internal/sqlite"},
-	// this program as its own child
+	// starts this program again, as its own child
 	"internal/again": {},
-	// SQLite in a process that nobody misses
+	// checks a database with SQLite in a child process
 	"internal/cage": {"internal/again", "internal/sqlite"},
 	"internal/doctor": {"internal/health", "internal/show", "internal/dbfile", "internal/filesystem", "internal/owner",
 		"internal/sqlite",
@@ -232,11 +235,11 @@ var arrows = map[string][]string{
 	"internal/testapp":     {},
 	"internal/testbrowser": {},
 	"examples":             {},
-	// one judge for page, commands, metrics and alerts
+	// decides on the conditions that page, commands, metrics and alerts show
 	"internal/health": {"internal/show", "internal/metric", "collector"},
 	"internal/show":   {},
 	"internal/notify": {"internal/metric", "internal/notify/channel"},
-	// one message by one means
+	// delivers one message through one channel
 	"internal/notify/channel": {},
 }
 
@@ -303,7 +306,7 @@ func TestImportArrows(t *testing.T) {
 	for name, allowed := range arrows {
 		i := slices.IndexFunc(all, func(p listedPackage) bool { return p.short() == name })
 		if i < 0 {
-			t.Errorf("%s is in the table, and no such package exists", name)
+			t.Errorf("%s is in the table, but there is no such package", name)
 			continue
 		}
 		for _, a := range allowed {
@@ -329,7 +332,7 @@ func TestImportArrows(t *testing.T) {
 	}
 }
 
-// Calls and imports that belong to one package each.
+// These calls and imports each belong to one package.
 func TestWhoMayOpenRenameAndRunSQL(t *testing.T) {
 	const driver = "github.com/mattn/go-sqlite3"
 	renames := []string{"os.Rename", "os.Create", "os.WriteFile", "os.CreateTemp", "unix.Rename", "unix.Renameat2"}
@@ -388,7 +391,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// No init functions: constructors are called, so that a reader finds who starts what.
+// There are no init functions: constructors are called, so that a reader finds who starts what.
 func TestNoInit(t *testing.T) {
 	for _, p := range packages(t) {
 		fset, files := p.files(t)
@@ -402,11 +405,11 @@ func TestNoInit(t *testing.T) {
 	}
 }
 
-// The module allow-list: a new direct dependency is a decision.
+// Direct dependencies are on an allow-list: a new one is a decision.
 func TestDirectDependencies(t *testing.T) {
 	allowed := []string{
-		"charm.land/bubbletea/v2",         // the terminal of top: sizes, keys, redrawing
-		"github.com/charmbracelet/x/ansi", // how wide its characters are
+		"charm.land/bubbletea/v2",         // top's terminal: sizes, keys, redrawing
+		"github.com/charmbracelet/x/ansi", // how wide characters are in a terminal
 		"github.com/agext/levenshtein", "github.com/alecthomas/kingpin/v2",
 		"github.com/aws/aws-sdk-go-v2", "github.com/aws/smithy-go",
 		"github.com/cilium/ebpf", "github.com/dustin/go-humanize", "github.com/google/go-cmp",
@@ -427,7 +430,7 @@ func TestDirectDependencies(t *testing.T) {
 	}
 }
 
-// Documents name symbols, never line numbers, which move.
+// Documents name symbols, never line numbers: those move.
 func TestDocumentsNameNoLineNumbers(t *testing.T) {
 	root := filepath.Join("..", "..")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
