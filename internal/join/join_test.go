@@ -91,6 +91,49 @@ func TestOpen_D15_closing(t *testing.T) {
 	}
 }
 
+// TestResume_D15_closing: the same with a connection that has stood back, and is used again as the application closes.
+func TestResume_D15_closing(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	app := testapp.Start(t, lives, path)
+	for round := range 150 {
+		if got := app.Line(t); got != "committed" {
+			t.Fatalf("application: %q", got)
+		}
+		files, err := dbfile.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := Open(t.Context(), files, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(conn.Shed(), os.Remove(path+"-wal"), os.Remove(path+"-shm")); err != nil {
+			t.Fatal(err)
+		}
+		used := make(chan error, 1)
+		go func() {
+			time.Sleep(time.Duration(round%30) * 10 * time.Microsecond)
+			used <- conn.BeginRead(t.Context())
+		}()
+		app.Send(t, "close")
+		if got := app.Line(t); got != "closed" {
+			t.Fatalf("application: %q", got)
+		}
+		if err := <-used; !errors.Is(err, sqlite.ErrReplaced) {
+			t.Errorf("round %d: %v, want ErrReplaced", round, err)
+		}
+		if err := errors.Join(conn.Close(), files.Close()); err != nil {
+			t.Error(err)
+		}
+		out, err := exec.Command("sqlite3", path, "SELECT count(*) FROM t").CombinedOutput()
+		if got := strings.TrimSpace(string(out)); err != nil || got != strconv.Itoa(2*(round+1)) {
+			t.Fatalf("after %d lives of two commits each the application has %s rows (%v)", round+1, got, err)
+		}
+		app.Send(t, "again")
+	}
+}
+
 // TestOpen_D15_makesNone: where the side files that are held are not those at the paths, no connection is made, and
 // no file.
 func TestOpen_D15_makesNone(t *testing.T) {

@@ -84,15 +84,26 @@ func (c *Conn) resume() error {
 		return ErrIndexCut
 	}
 	stood := c.shed
+	if stood { // not even for a moment: see shimLock in shim.c
+		if err := c.inPlace(); err != nil {
+			return err
+		}
+	}
 	if err := c.relock(); err != nil {
 		return err
 	}
+	err := c.inPlace()
+	if err != nil && stood {
+		err = errors.Join(err, c.Shed())
+	}
+	return err
+}
+
+// inPlace returns ErrReplaced where other files are at the paths than the connection has open.
+func (c *Conn) inPlace() error {
 	now, err := identify(c.path)
 	if err == nil && now != c.files {
 		err = ErrReplaced
-	}
-	if err != nil && stood { // at once: see shimLock in shim.c
-		err = errors.Join(err, c.Shed())
 	}
 	return err
 }
