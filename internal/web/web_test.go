@@ -480,6 +480,15 @@ func TestListenAdmin(t *testing.T) {
 		}
 		dead.SetUnlinkOnClose(false)
 		dead.Close()
+		// A child that another test is just starting has the socket until it executes its program.
+		for range 1000 {
+			conn, err := net.Dial("unix", path)
+			if err != nil {
+				break
+			}
+			conn.Close()
+			time.Sleep(time.Millisecond)
+		}
 		live, err := ListenAdmin(path)
 		if err != nil {
 			t.Fatal(err)
