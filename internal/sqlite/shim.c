@@ -295,14 +295,14 @@ static int shimOpen(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int fla
     flags &= ~SQLITE_OPEN_CREATE;
   }
   rc = realVfs->xOpen(realVfs, name, real(f), flags, outFlags);
-  if (rc == SQLITE_OK && flags & SQLITE_OPEN_WAL && other(name, "", wal)) {
-    real(f)->pMethods->xClose(real(f));
-    rc = SQLITE_CANTOPEN;
+  if (flags & SQLITE_OPEN_WAL && other(name, "", wal)) {
+    if (rc == SQLITE_OK) {
+      real(f)->pMethods->xClose(real(f));
+      rc = SQLITE_CANTOPEN;
+    }
+    sqlwatchStrange(s->handle);
   }
   if (rc != SQLITE_OK) {
-    if (flags & SQLITE_OPEN_WAL && other(name, "", wal)) {
-      sqlwatchStrange(s->handle);
-    }
     return rc;
   }
   if (!(flags & SQLITE_OPEN_WAL) && (s->guard = sqlwatch_guard_open()) == 0) {
