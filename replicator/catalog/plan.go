@@ -283,21 +283,3 @@ func (p *planner) finish(ctx context.Context, files []store.LTXFile) (*Plan, err
 	}
 	return plan, nil
 }
-
-// HighestTXID returns the highest TXID that any file of the replica reaches, whether or not it
-// can be restored: a writer continues after it. It is 0 if the replica is empty.
-func HighestTXID(ctx context.Context, st store.Store) (ltx.TXID, error) {
-	p := planner{catalog: newCatalog(st, nil)}
-	err := p.load(ctx)
-	var gap *GapError
-	if errors.Is(err, ErrEmpty) {
-		return 0, nil
-	}
-	if err == nil || errors.As(err, &gap) {
-		var txid ltx.TXID
-		if txid, err = p.newest(ctx); err == nil {
-			return txid, nil
-		}
-	}
-	return 0, fmt.Errorf("position of the replica: %w", err)
-}
