@@ -56,13 +56,17 @@ const maxInodes = 1 << 17
 // collector.BusySource, and all methods may be called concurrently.
 type Collector struct {
 	options Options
-	watched *ebpf.Map
-	holds   *ebpf.Map // nil: holds are not timed
-	program *ebpf.Program
-	link    link.Link
+	budget  float64 // events a second
 
-	mu  sync.Mutex
-	dbs map[string]*database
+	attached sync.Mutex // for program and link; taken before mu, because the kernel may let us wait
+	program  *ebpf.Program
+	link     link.Link // nil: detached
+
+	mu      sync.Mutex // for what follows
+	watched *ebpf.Map
+	seen    *ebpf.Map // activity
+	holds   *ebpf.Map // nil: holds are not timed
+	dbs     map[string]*database
 }
 
 // database has one database's inodes, and the counts of the inodes that it had before.
@@ -86,7 +90,7 @@ func Open(o Options) (*Collector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count busy locks: %w", err)
 	}
-	c := &Collector{options: o, dbs: make(map[string]*database)}
+	c := &Collector{options: o, budget: eventBudget, dbs: make(map[string]*database)}
 	if err := c.load(where, kernel); err != nil {
 		c.release()
 		if errors.Is(err, fs.ErrPermission) {
@@ -109,6 +113,9 @@ func (c *Collector) load(where layout, kernel *btf.Cache) error {
 	if c.watched, err = ebpf.NewMap(watchedMap(maxInodes)); err != nil {
 		return fmt.Errorf("create map: %w", err)
 	}
+	if c.seen, err = ebpf.NewMap(seenMap()); err != nil {
+		return fmt.Errorf("create map of activity: %w", err)
+	}
 	holds := -1
 	if c.options.Holds {
 		if c.holds, err = ebpf.NewMap(holdsMap()); err != nil {
@@ -122,21 +129,20 @@ func (c *Collector) load(where layout, kernel *btf.Cache) error {
 		Type:         ebpf.Tracing,
 		AttachType:   ebpf.AttachTraceRawTp,
 		AttachTo:     tracepoint,
-		Instructions: program(where, self, c.watched.FD(), holds),
+		Instructions: program(where, self, c.watched.FD(), c.seen.FD(), holds),
 		License:      license,
 	}}}, ebpf.CollectionOptions{Cache: kernel})
 	if err != nil {
 		return fmt.Errorf("load program: %w", err)
 	}
 	c.program = loaded.DetachProgram(name)
-	if c.link, err = link.AttachTracing(link.TracingOptions{Program: c.program}); err != nil {
-		return fmt.Errorf("attach to tracepoint %s: %w", tracepoint, err)
-	}
-	return nil
+	return c.attach()
 }
 
 // Close detaches the program and frees its memory. Counts stay readable.
 func (c *Collector) Close() error {
+	c.attached.Lock()
+	defer c.attached.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, d := range c.dbs {
@@ -157,10 +163,13 @@ func (c *Collector) release() error {
 	if c.watched != nil {
 		errs = append(errs, c.watched.Close())
 	}
+	if c.seen != nil {
+		errs = append(errs, c.seen.Close())
+	}
 	if c.holds != nil {
 		errs = append(errs, c.holds.Close())
 	}
-	c.link, c.program, c.watched, c.holds = nil, nil, nil, nil
+	c.link, c.program, c.watched, c.seen, c.holds = nil, nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

@@ -1,6 +1,8 @@
 package busy
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -104,6 +106,34 @@ func BenchmarkOverhead(b *testing.B) {
 			report("-per-cpu", turn.perCPU)
 		})
 	}
+}
+
+// BenchmarkPaced measures what counting costs one such writer where Run limits it. The turns
+// alternate; ratio is the median of the ratio of commits.
+//
+//	go test ./collector/busy -run xxx -bench Paced -benchtime 5x
+func BenchmarkPaced(b *testing.B) {
+	open(b).Close() // skips where BPF is not allowed
+	path := newDatabase(b)
+	p := testapp.Start(b, flatOut, path, "0")
+	p.Line(b)
+	writers := []*testapp.Process{p}
+	var without, with []turn
+	for b.Loop() {
+		without = append(without, turnOf(b, writers, "3"))
+		c := attach(b, path, Options{Holds: true})
+		ctx, stop := context.WithCancel(b.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(ctx) }()
+		turnOf(b, writers, "1.5") // until Run has looked
+		with = append(with, turnOf(b, writers, "3"))
+		stop()
+		if err := errors.Join(<-ended, c.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(median(with, without, func(t turn) float64 { return t.commits }), "ratio")
+	b.ReportMetric(median(with, without, turn.perCPU), "ratio-per-cpu")
 }
 
 // quickest returns the first quartile of a commit's time over the turns.

@@ -112,6 +112,33 @@ func watchedMap(limit uint32) *ebpf.MapSpec {
 	}
 }
 
+// activitySlot is what one processor saw. It fills a cache line, so that processors do not wait for
+// each other.
+type activitySlot struct {
+	activity
+	_ [48]byte
+}
+
+// activitySlots is a power of two. Processors that share a slot may lose a few events.
+const activitySlots = 64
+
+// The offsets of the fields of activitySlot.
+const (
+	atEvents = int16(unsafe.Offsetof(activity{}.events))
+	atBusy   = int16(unsafe.Offsetof(activity{}.busy))
+)
+
+// seenMap describes the map of activity, which has one value like the map of holds.
+func seenMap() *ebpf.MapSpec {
+	return &ebpf.MapSpec{
+		Name:       "sqlwatch_seen",
+		Type:       ebpf.Array,
+		KeySize:    4,
+		ValueSize:  activitySlots * uint32(unsafe.Sizeof(activitySlot{})),
+		MaxEntries: 1,
+	}
+}
+
 // holdsMap describes the map of holds. It has one value, whose address is part of the program, so
 // that no lookup is needed.
 func holdsMap() *ebpf.MapSpec {
@@ -129,6 +156,7 @@ const inodeArg, lockArg, resultArg = 0, 8, 16
 
 // program returns the instructions that run at each event. In words:
 //
+//	count the event for Run
 //	refused (EAGAIN), and not to us: counts := watched[inode, device]; if they
 //	    exist, count by byte and type, and remember the process that met SQLITE_BUSY
 //	granted, but not about WRITE, or holds (a map's descriptor) is negative: done
@@ -138,18 +166,33 @@ const inodeArg, lockArg, resultArg = 0, 8, 16
 // R6 is the file_lock, R7 the counts, R8 the lock's first byte, R9 the inode. The
 // first checks end the program for most events: of a commit's six events, none is
 // refused and four are about read marks.
-func program(l layout, self pidNamespace, watched, holds int) asm.Instructions {
-	begin := asm.Instructions{
+func program(l layout, self pidNamespace, watched, seen, holds int) asm.Instructions {
+	begin := slices.Concat(asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1)}, count(seen, atEvents), asm.Instructions{
+		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.LoadMem(asm.R2, asm.R1, resultArg, asm.DWord),
 		asm.JEq.Imm32(asm.R2, -int32(unix.EAGAIN), "refused"),
-	}
+	})
 	if holds >= 0 {
 		begin = append(begin, timed(l, watched, holds)...)
 	}
 	return slices.Concat(begin, asm.Instructions{
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("done"),
 		asm.Return(),
-	}, refused(l, self, watched))
+	}, refused(l, self, watched, seen))
+}
+
+// count adds one to a field of this processor's activitySlot. It destroys R0 to R5.
+func count(seen int, at int16) asm.Instructions {
+	return asm.Instructions{
+		asm.FnGetSmpProcessorId.Call(),
+		asm.And.Imm(asm.R0, activitySlots-1),
+		asm.Mul.Imm(asm.R0, int32(unsafe.Sizeof(activitySlot{}))),
+		asm.LoadMapValue(asm.R1, seen, 0),
+		asm.Add.Reg(asm.R1, asm.R0),
+		asm.LoadMem(asm.R2, asm.R1, at, asm.DWord),
+		asm.Add.Imm(asm.R2, 1),
+		asm.StoreMem(asm.R1, at, asm.R2, asm.DWord),
+	}
 }
 
 func load(to, from asm.Register, f field) asm.Instruction {
@@ -262,7 +305,7 @@ func log2() asm.Instructions {
 
 // refused counts one EAGAIN by its first byte: 120 to 128 of -shm, or pending, reserved and
 // shared of the main file. It skips our own refusals, because collector.Busy counts them.
-func refused(l layout, self pidNamespace, watched int) asm.Instructions {
+func refused(l layout, self pidNamespace, watched, seen int) asm.Instructions {
 	head := arguments()
 	head[0] = head[0].WithSymbol("refused")
 	return slices.Concat(head, lookup(l, watched), asm.Instructions{
@@ -297,7 +340,7 @@ func refused(l layout, self pidNamespace, watched int) asm.Instructions {
 		asm.StoreXAdd(asm.R8, asm.R1, asm.DWord),
 		asm.And.Imm(asm.R9, 1),
 		asm.JEq.Imm(asm.R9, 0, "done"),
-
+	}, count(seen, atBusy), asm.Instructions{
 		asm.FnKtimeGetNs.Call(),
 		asm.StoreMem(asm.R7, atRefusedAt, asm.R0, asm.DWord),
 		load(asm.R1, asm.R6, l.pid),

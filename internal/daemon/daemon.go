@@ -197,6 +197,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	group.Go(func() error { return d.notices.Run(ctx) })
 	group.Go(func() error { return d.notices.Beat(ctx, d.pulse) })
 	group.Go(func() error { return d.locks.steps.Run(ctx) })
+	group.Go(func() error { d.locks.pace(ctx, d.log); return nil })
 	group.Go(func() error { return d.serve(ctx, listeners) })
 	group.Go(func() error {
 		handler := web.AdminHandler(web.AdminOptions{

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -33,6 +35,17 @@ func openLockCounts(wanted bool, steps []string, log *slog.Logger) lockCounts {
 	}
 	counts.kernel = kernel
 	return counts
+}
+
+// pace limits what the kernel's counting costs, until ctx ends.
+func (c lockCounts) pace(ctx context.Context, log *slog.Logger) {
+	if c.kernel == nil {
+		return
+	}
+	if err := c.kernel.Run(ctx); err != nil {
+		err = errors.Join(err, c.kernel.Close()) // so that the scrape reports it
+		log.Warn("SQLITE_BUSY in other processes is no longer counted; restart sqlwatch to count it again", "err", err)
+	}
 }
 
 func (c lockCounts) close() error {
