@@ -29,59 +29,85 @@ func CopyScratch(ctx context.Context, from Source, scratch string, progress func
 			err = fmt.Errorf("copy database %s: %w", from.Path, err)
 		}
 	}()
-	source, done, err := from.connect(ctx)
+	source, err := from.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, done()) }()
+	defer func() { err = errors.Join(err, source.close()) }()
 	target, err := connect(dsn(scratch, url.Values{"mode": {"rwc"}}))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, target.Close()) }()
-	backup, err := target.Backup("main", source, "main")
+	backup, err := target.Backup("main", source.conn, "main")
 	if err != nil {
 		return classify(err)
 	}
-	if err := runBackup(ctx, backup, progress); err != nil {
+	if err := runBackup(ctx, backup, source.inPlace, progress); err != nil {
 		backup.Close() // repeats the error
 		return err
 	}
 	return classify(backup.Close())
 }
 
+// copied is a connection to a database that is copied.
+type copied struct {
+	conn    *sqlite3.SQLiteConn
+	inPlace func() error // ErrReplaced where its side files have left their paths
+	close   func() error
+}
+
 // connect opens the database in the way that disturbs its users least.
-func (s Source) connect(ctx context.Context) (*sqlite3.SQLiteConn, func() error, error) {
+func (s Source) connect(ctx context.Context) (copied, error) {
 	path, err := resolve(s.Path)
 	if err != nil {
-		return nil, nil, err
+		return copied{}, err
 	}
-	switch {
-	case s.WAL && (s.Attached || exists(path+"-wal")):
-		if !exists(path+"-wal") || !exists(path+"-shm") { // a connection would make them
-			return nil, nil, fmt.Errorf("it was not closed cleanly, and one of -wal and -shm is missing: let the application "+
-				"open it once: %w", ErrBusy)
-		}
-		c, err := Open(ctx, path, Options{ReadOnly: true})
+	if s.WAL && (s.Attached || exists(path+"-wal")) {
+		c, inPlace, err := openBeside(ctx, path)
 		if err != nil {
-			return nil, nil, err
+			return copied{}, err
 		}
 		if err := c.BeginRead(ctx); err != nil {
-			return nil, nil, errors.Join(err, c.Close())
+			return copied{}, errors.Join(err, c.Close())
 		}
-		return c.conn, func() error { return errors.Join(c.EndRead(), c.Close()) }, nil
-	case s.WAL:
-		conn, err := immutable(path)
-		if err != nil {
-			return nil, nil, err
-		}
-		return conn, conn.Close, nil
+		return copied{c.conn, inPlace, func() error { return errors.Join(c.EndRead(), c.Close()) }}, nil
 	}
-	conn, err := connectPatiently(ctx, dsn(path, url.Values{"mode": {"ro"}}))
+	var conn *sqlite3.SQLiteConn
+	if s.WAL {
+		conn, err = immutable(path)
+	} else {
+		conn, err = connectPatiently(ctx, dsn(path, url.Values{"mode": {"ro"}}))
+	}
 	if err != nil {
+		return copied{}, err
+	}
+	return copied{conn, func() error { return nil }, conn.Close}, nil
+}
+
+// openBeside opens a connection that only reads, with the side files that are there: it makes none. Where somebody
+// removes those of a running application, a connection with others would keep its last close from writing back what
+// it has committed. inPlace returns ErrReplaced from then on; the caller then closes the connection.
+func openBeside(ctx context.Context, path string) (c *Conn, inPlace func() error, err error) {
+	wal, walErr := inodeOf(path + "-wal")
+	shm, shmErr := inodeOf(path + "-shm")
+	if err := errors.Join(walErr, shmErr); err != nil {
 		return nil, nil, err
 	}
-	return conn, conn.Close, nil
+	if wal == (inode{}) || shm == (inode{}) {
+		return nil, nil, fmt.Errorf("it was not closed cleanly, and one of -wal and -shm is missing: let the application "+
+			"open it once: %w", ErrBusy)
+	}
+	if c, err = Open(ctx, path, Options{ReadOnly: true, WAL: wal.ino, Shm: shm.ino}); err != nil {
+		return nil, nil, err
+	}
+	return c, func() error {
+		now, err := inodeOf(path + "-wal")
+		if err == nil && now != wal {
+			err = ErrReplaced
+		}
+		return errors.Join(err, c.inPlace())
+	}, nil
 }
 
 // connectPatiently repeats connect while a commit is in its way: the driver
@@ -100,9 +126,13 @@ func connectPatiently(ctx context.Context, name string) (*sqlite3.SQLiteConn, er
 	}
 }
 
-func runBackup(ctx context.Context, backup *sqlite3.SQLiteBackup, progress func(done, total int64)) error {
+func runBackup(ctx context.Context, backup *sqlite3.SQLiteBackup, inPlace func() error,
+	progress func(done, total int64)) error {
 	deadline := time.Now().Add(copyPatience)
 	for furthest := 0; ; {
+		if err := inPlace(); err != nil {
+			return err
+		}
 		finished, err := backup.Step(copyPages) // where a lock is in the way, it returns no error and makes no progress
 		if err != nil {
 			return classify(err)

@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
 
 // beside lists the database's directory.
@@ -155,3 +158,55 @@ func TestCopyScratch(t *testing.T) {
 		}
 	})
 }
+
+// TestCopyScratch_D15: somebody removes the side files of a running application while its database is copied. The
+// copy must end: as long as it is connected, the application's close is not the last one, and what the application
+// has committed is lost.
+func TestCopyScratch_D15(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "app.db")
+	shell(t, path, "PRAGMA journal_mode=WAL; CREATE TABLE t(v); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 "+
+		"FROM n WHERE i < 2000) INSERT INTO t SELECT randomblob(4000) FROM n")
+	app := testapp.Start(t, closes, path)
+	if got := app.Line(t); got != "committed" {
+		t.Fatalf("application: %q", got)
+	}
+	ends := sync.OnceFunc(func() {
+		app.Send(t, "close")
+		if got := app.Line(t); got != "closed" {
+			t.Errorf("application: %q", got)
+		}
+	})
+	looks := 0
+	err := CopyScratch(t.Context(), Source{Path: path, WAL: true, Attached: true}, filepath.Join(t.TempDir(), "copy.db"),
+		func(int64, int64) {
+			if looks++; looks == 1 {
+				if err := errors.Join(os.Remove(path+"-wal"), os.Remove(path+"-shm")); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			ends()
+		})
+	if !errors.Is(err, ErrReplaced) || looks != 1 {
+		t.Errorf("%v after %d portions, want ErrReplaced after one", err, looks)
+	}
+	ends()
+	if got := shell(t, path, "SELECT count(*) FROM t"); got != "2001" {
+		t.Errorf("the application has %s rows, want 2001", got)
+	}
+}
+
+// closes opens the database, commits and closes it, and does the next on request.
+const closes = `
+import sqlite3, sys
+while True:
+    db = sqlite3.connect(sys.argv[1], isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL"); db.execute("CREATE TABLE IF NOT EXISTS t(v)")
+    db.execute("INSERT INTO t VALUES(1)")
+    print("committed", flush=True)
+    sys.stdin.readline()
+    db.close()
+    print("closed", flush=True)
+    if not sys.stdin.readline(): break
+`

@@ -34,8 +34,7 @@ func TableNames(ctx context.Context, path, prefix string, attached bool) ([]stri
 }
 
 func schema(ctx context.Context, path string, attached bool) (rows [][]driver.Value, err error) {
-	// Both side files must be there: a connection makes those that are missing.
-	if attached && exists(path+"-wal") && exists(path+"-shm") {
+	if attached {
 		rows, err := schemaThroughWAL(ctx, path)
 		if err == nil || errors.Is(err, ErrCorrupt) {
 			return rows, err
@@ -53,7 +52,11 @@ func schema(ctx context.Context, path string, attached bool) (rows [][]driver.Va
 }
 
 func schemaThroughWAL(ctx context.Context, path string) (rows [][]driver.Value, err error) {
-	c, err := Open(ctx, path, Options{ReadOnly: true})
+	path, err = resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	c, _, err := openBeside(ctx, path)
 	if err != nil {
 		return nil, err
 	}
