@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"bytes"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +11,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/target"
 	"github.com/sqlwatch/sqlwatch/replicator/lineage"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
+	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 )
 
@@ -55,5 +58,34 @@ func TestIfReplicaExists(t *testing.T) {
 				t.Errorf("it says %v", err)
 			}
 		})
+	}
+}
+
+// TestIfReplicaExists_R1_corrupt: a replica whose only snapshot is corrupt is not one to which nothing
+// was replicated yet, on a machine that knows nothing of it either.
+func TestIfReplicaExists_R1_corrupt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	st, err := file.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := bytes.Repeat([]byte("x"), 200)
+	body := store.Body{Size: int64(len(cut)), Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(cut)), nil
+	}}
+	meta := map[string]string{store.MetaTimestamp: "2024-03-01T12:00:00Z"}
+	if _, err := st.Put(t.Context(), store.LTXKey(store.SnapshotLevel, 1, 7), body,
+		store.PutOptions{Metadata: meta}); err != nil {
+		t.Fatal(err)
+	}
+	s := target.Source{Store: st, Replica: config.ReplicaTarget{Name: "file.r", Type: "file", File: config.File{Dir: dir}}}
+	r := Recovery{Resolver: &target.Resolver{}, IfReplicaExists: true}
+	out, err := r.from(t.Context(), s, restore.Options{Output: filepath.Join(t.TempDir(), "app.db")})
+	if err == nil || out.Nothing {
+		t.Fatalf("nothing to do: %v, %v", out.Nothing, err)
+	}
+	if !strings.Contains(err.Error(), "txids 1 to 7 are missing") {
+		t.Errorf("it says %v", err)
 	}
 }

@@ -179,6 +179,14 @@ func (p *planner) load(ctx context.Context) (err error) {
 	if gap.To > 0 {
 		return gap
 	}
+	for key := range p.excluded {
+		if _, _, end, err := store.ParseLTXKey(key); err == nil {
+			gap.To = max(gap.To, end)
+		}
+	}
+	if gap.To > 0 { // a replica that holds only what cannot be used is not an empty one
+		return gap
+	}
 	return ErrEmpty
 }
 
