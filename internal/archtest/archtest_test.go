@@ -67,6 +67,7 @@ var arrows = map[string][]string{
 	"internal/blockers":  {"internal/dbfile", "internal/show"},
 	"internal/freshness": {"collector", "internal/durable"}, // an hour of how far behind replicas were
 	"internal/unit":      {},
+	"internal/pagecrc":   {}, // the checksums of LTX files
 	"internal/lookup":    {}, // looks up files on disks that may hang
 	"internal/config": {"internal/quote", "internal/lookup", "policy", "policy/foreach", "policy/lang",
 		"policy/lang/limits", "policy/lang/marks",
@@ -143,8 +144,10 @@ var arrows = map[string][]string{
 	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable"},
 	"replicator/pagesums": {"internal/durable"},
 	// reads a database file while others write to it
-	"replicator/overlay": {"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
-	"replicator/capture": {
+	"replicator/overlay": {"internal/pagecrc",
+		"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
+	"replicator/capture": {"internal/pagecrc",
+
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
 		"replicator/capture/mainfile", "replicator/capture/segments", "replicator/capture/view",
 		"replicator/capture/leftover", "replicator/capture/once", "replicator/capture/claim", "replicator/overlay",
@@ -164,11 +167,13 @@ var arrows = map[string][]string{
 	// and whether an application is known to write the WAL
 	"replicator/capture/claim": {"replicator/capture/presence", "replicator/capture/mainfile", "replicator/spool",
 		"internal/dbfile"},
-	"replicator/capture/segments": {"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
+	"replicator/capture/segments": {"internal/pagecrc",
+		"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
 		"replicator/pagesums", "replicator/spool", "internal/dbfile"}, // writes what was read into the spool
-	"replicator/capture/batch": {"internal/dbfile"}, // pages in bounded memory, proven or not
+	"replicator/capture/batch": {"internal/pagecrc", "internal/dbfile"}, // pages in bounded memory, proven or not
 	// The state that survives a restart, apart from how it comes about.
-	"replicator/capture/statedir": {"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
+	"replicator/capture/statedir": {"internal/pagecrc",
+		"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/durable"},
 	"replicator/catalog":   {"replicator/moment", "replicator/store"},
 	"replicator/lease":     {"replicator/store"},
@@ -180,15 +185,17 @@ var arrows = map[string][]string{
 		"replicator/store", "internal/dbfile", "internal/durable"},
 	"replicator/upload": {"replicator/custody", "replicator/lease", "replicator/merge", "replicator/moment",
 		"replicator/restore", "replicator/spool", "replicator/store", "replicator/sumlist"},
-	"replicator/sumlist": {"internal/durable", "replicator/store"}, // page checksums beside a stored file
-	"replicator/worker":  {},
-	"replicator/queue":   {}, // how many databases are read from end to end at a time
+	"replicator/sumlist": {"internal/pagecrc",
+		"internal/durable", "replicator/store"}, // page checksums beside a stored file
+	"replicator/worker": {},
+	"replicator/queue":  {}, // how many databases are read from end to end at a time
 	// how far each replica has come with what was captured
 	"replicator/progress": {"replicator/catalog", "replicator/custody", "replicator/lease", "replicator/lineage",
 		"replicator/retention", "replicator/spool", "replicator/store", "replicator/worker"},
 	"replicator/compact": {"replicator/moment", "replicator/store", "replicator/catalog", "replicator/merge",
 		"replicator/restore"},
-	"replicator/restore": {"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
+	"replicator/restore": {"internal/pagecrc",
+		"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
 		"replicator/sumlist",
 		"internal/cage", "internal/dbfile", "internal/sqlite"},
 	"replicator/stage":    {"internal/durable", "internal/openfile"}, // a database in the making

@@ -8,6 +8,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
@@ -203,7 +204,7 @@ func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, s
 		if _, err := found.Pages().Get(page, data); err != nil {
 			return err
 		}
-		if w.Sum(page, data) == was {
+		if pagecrc.Page(page, data) == was {
 			continue // it was in the WAL and had been captured
 		}
 		if err := w.Add(page, data); err != nil {

@@ -72,7 +72,7 @@ func (k *known) add(t *testing.T, txid ltx.TXID) {
 	if err := w.Add(1, page); err != nil {
 		t.Fatal(err)
 	}
-	k.sums[txid] = ltx.ChecksumFlag | w.Sum(1, page)
+	k.sums[txid] = ltx.ChecksumFlag | ltx.ChecksumPage(1, page)
 	p := spool.Position{TXID: txid, PageSize: 512, Pages: 1, Checksum: k.sums[txid], Lineage: "chain"}
 	r, err := w.Finish(p, "")
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 )
 
@@ -46,7 +47,7 @@ func (f *Found) Pages() *Pages { return f.pages }
 
 // Take takes a page's newest version, which is from the WAL.
 func (f *Found) Take(page uint32, data []byte) error {
-	sum := ltx.ChecksumPage(page, data)
+	sum := pagecrc.Page(page, data)
 	f.newer[page] = sum
 	return f.Ship(page, data)
 }
@@ -74,7 +75,7 @@ func (f *Found) ReadMain(
 	known func() (ltx.Checksum, error), before func() error,
 ) error {
 	perPortion := max(1, min(uint32(portion/pageSize), pages))
-	data, hasher, lock := make([]byte, int(perPortion)*pageSize), ltx.NewHasher(), ltx.LockPgno(uint32(pageSize))
+	data, lock := make([]byte, int(perPortion)*pageSize), ltx.LockPgno(uint32(pageSize))
 	for first := uint64(1); first <= uint64(pages); first += uint64(perPortion) {
 		if err := before(); err != nil {
 			return err
@@ -97,7 +98,7 @@ func (f *Found) ReadMain(
 			case (i+1)*pageSize > n:
 				return nil
 			default:
-				sum = ltx.ChecksumPageWithHasher(hasher, page, data[i*pageSize:(i+1)*pageSize])
+				sum = pagecrc.Page(page, data[i*pageSize:(i+1)*pageSize])
 				if sum != was {
 					err = f.Ship(page, data[i*pageSize:(i+1)*pageSize])
 				}

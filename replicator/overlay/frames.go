@@ -9,6 +9,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 )
 
 // frameRef is a page version in the WAL. The sum makes sure that the bytes that are
@@ -42,7 +43,7 @@ func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex,
 	s, compactAt := dbfile.NewFrameScanner(wal, h, h.Start(), x.MaxFrame), firstCompaction
 	for s.Next() {
 		if frame := s.Position().Frame; frame > x.Backfilled {
-			refs = append(refs, frameRef{s.Frame().Page, frame, ltx.ChecksumPage(s.Frame().Page, s.Page())})
+			refs = append(refs, frameRef{s.Frame().Page, frame, pagecrc.Page(s.Frame().Page, s.Page())})
 		}
 		if len(refs) >= compactAt {
 			refs = newest(refs)
@@ -60,7 +61,7 @@ func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex,
 		if _, err := wal.ReadAt(data, h.FrameOffset(ref.frame)+dbfile.FrameHeaderSize); err != nil {
 			return fmt.Errorf("read wal frame %d: %w", ref.frame, err)
 		}
-		if ltx.ChecksumPage(ref.page, data) != ref.sum {
+		if pagecrc.Page(ref.page, data) != ref.sum {
 			return fmt.Errorf("wal frame %d changed after it was verified: %w", ref.frame, dbfile.ErrChecksum)
 		}
 		if err := f(ref.page, data); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
 
@@ -55,9 +56,8 @@ func (s *Snapshot) Lineage() string { return s.lineage }
 // if the pages do not add up to Checksum: the snapshot must not be used then.
 func (s *Snapshot) Each(ctx context.Context, f func(page uint32, data []byte) error) error {
 	sum := ltx.ChecksumFlag
-	hasher := ltx.NewHasher()
 	err := s.copy.Each(ctx, func(page uint32, data []byte) error {
-		sum = ltx.ChecksumFlag | (sum ^ ltx.ChecksumPageWithHasher(hasher, page, data))
+		sum = ltx.ChecksumFlag | (sum ^ pagecrc.Page(page, data))
 		return f(page, data)
 	})
 	if err != nil {

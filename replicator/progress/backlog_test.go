@@ -28,7 +28,7 @@ func add(t *testing.T, s *spool.Spool, txid ltx.TXID) {
 	if err := w.Add(1, page); err != nil {
 		t.Fatal(err)
 	}
-	p := spool.Position{TXID: txid, PageSize: 512, Pages: 1, Checksum: ltx.ChecksumFlag | w.Sum(1, page)}
+	p := spool.Position{TXID: txid, PageSize: 512, Pages: 1, Checksum: ltx.ChecksumFlag | ltx.ChecksumPage(1, page)}
 	r, err := w.Finish(p, "")
 	if err != nil {
 		t.Fatal(err)

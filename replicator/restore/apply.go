@@ -12,6 +12,7 @@ import (
 	"github.com/superfly/ltx"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
@@ -39,7 +40,7 @@ type application struct {
 	limit    uint32 // the database was truncated to this since: larger page numbers of older files are gone
 	missing  int64  // pages not found yet
 	have     []uint64
-	shift    *crcShift
+	shift    *pagecrc.Shift
 
 	buffers chan []byte // of fetchers
 	queues
@@ -291,7 +292,7 @@ func (a *application) size(h ltx.Header) error {
 		a.missing--
 	}
 	a.have = make([]uint64, int(h.Commit)/64+1)
-	a.shift = newCRCShift(a.pageSize)
+	a.shift = pagecrc.NewShift(a.pageSize)
 	if a.sums != nil {
 		a.sums.all = make([]ltx.Checksum, h.Commit)
 	}
@@ -418,10 +419,10 @@ func (a *application) decode(b *pageBatch) error {
 		if err := f.decompress(b.raw, page); err != nil {
 			return &store.CorruptError{Key: b.file.Object.Key, Err: fmt.Errorf("page %d: %w", f.pgno, err)}
 		}
-		crc := crcUpdate(0, page)
+		crc := pagecrc.Update(0, page)
 		b.crcs = append(b.crcs, crc)
 		if f.wanted {
-			s := a.shift.pageChecksum(f.pgno, crc)
+			s := a.shift.Page(f.pgno, crc)
 			sum ^= s
 			if a.sums != nil {
 				a.sums.all[f.pgno-1] = s
@@ -486,16 +487,16 @@ func (a *application) fold(ctx context.Context) error {
 
 func (a *application) foldSums(b *pageBatch) {
 	s := b.file
-	s.crc = crcUpdate(s.crc, b.before)
+	s.crc = pagecrc.Update(s.crc, b.before)
 	for i, f := range b.frames {
-		s.crc = crcUpdate(s.crc, b.raw[f.start:f.start+f.header])
-		s.crc = a.shift.join(s.crc, b.crcs[i])
+		s.crc = pagecrc.Update(s.crc, b.raw[f.start:f.start+f.header])
+		s.crc = a.shift.Join(s.crc, b.crcs[i])
 	}
 	// The last 24 bytes are kept for endFile: the size of the page index, the post-apply checksum,
 	// and the file's checksum, which does not cover itself.
 	s.tail = append(s.tail, b.after...)
 	if keep := len(s.tail) - 8 - ltx.TrailerSize; keep > 0 {
-		s.crc = crcUpdate(s.crc, s.tail[:keep])
+		s.crc = pagecrc.Update(s.crc, s.tail[:keep])
 		s.tail = append(s.tail[:0], s.tail[keep:]...)
 	}
 }
@@ -506,7 +507,7 @@ func (a *application) endFile(s *fileState) error {
 	if len(s.tail) < 8+ltx.TrailerSize {
 		return errors.New("it ends within its page index")
 	}
-	s.crc = crcUpdate(s.crc, s.tail[:16])
+	s.crc = pagecrc.Update(s.crc, s.tail[:16])
 	post := ltx.Checksum(binary.BigEndian.Uint64(s.tail[8:]))
 	if got, want := ltx.Checksum(s.crc)|ltx.ChecksumFlag, ltx.Checksum(binary.BigEndian.Uint64(s.tail[16:])); got != want {
 		return fmt.Errorf("its checksum is %s, its trailer says %s", got, want)

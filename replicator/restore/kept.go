@@ -11,6 +11,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/stage"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
@@ -85,7 +86,7 @@ func (a *application) takeKept(ctx context.Context) error {
 			if pgno == ltx.LockPgno(uint32(a.pageSize)) || bytes.Equal(page, zero) || !a.claim(pgno) {
 				continue
 			}
-			sum ^= a.shift.pageChecksum(pgno, crcUpdate(0, page))
+			sum ^= a.shift.Page(pgno, pagecrc.Update(0, page))
 			a.kept.pages++
 		}
 		if a.progress != nil {

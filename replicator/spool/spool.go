@@ -390,14 +390,13 @@ func (s *Spool) Skip(p Position, keep bool) error {
 
 // Writer writes one segment into the spool.
 type Writer struct {
-	spool  *Spool
-	file   *durable.File
-	buf    *bufio.Writer
-	enc    *ltx.Encoder
-	sha    hash.Hash
-	hasher hash.Hash64
-	pages  int
-	size   countWriter
+	spool *Spool
+	file  *durable.File
+	buf   *bufio.Writer
+	enc   *ltx.Encoder
+	sha   hash.Hash
+	pages int
+	size  countWriter
 }
 
 // buffers are for segments: one is written each second, and 256 kB of garbage each time would be most of the garbage
@@ -414,7 +413,7 @@ func (s *Spool) Create(h ltx.Header) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{spool: s, file: file, sha: sha256.New(), hasher: ltx.NewHasher()}
+	w := &Writer{spool: s, file: file, sha: sha256.New()}
 	w.buf = buffers.Get().(*bufio.Writer)
 	w.buf.Reset(io.MultiWriter(file, w.sha, &w.size))
 	if w.enc, err = ltx.NewEncoder(w.buf); err == nil {
@@ -426,11 +425,6 @@ func (s *Spool) Create(h ltx.Header) (*Writer, error) {
 		return nil, errors.Join(fmt.Errorf("begin segment %s: %w", h.MaxTXID, err), file.Abort())
 	}
 	return w, nil
-}
-
-// Sum returns the page's checksum.
-func (w *Writer) Sum(page uint32, data []byte) ltx.Checksum {
-	return ltx.ChecksumPageWithHasher(w.hasher, page, data)
 }
 
 // Add writes the next page, in ascending order.

@@ -37,7 +37,7 @@ func finished(t testing.TB, s *Spool, txid ltx.TXID) (*Writer, Record) {
 	if err := w.Add(1, page); err != nil {
 		t.Fatal(err)
 	}
-	r, err := w.Finish(Position{TXID: txid, PageSize: 512, Pages: 1, Checksum: ltx.ChecksumFlag | w.Sum(1, page),
+	r, err := w.Finish(Position{TXID: txid, PageSize: 512, Pages: 1, Checksum: ltx.ChecksumPage(1, page),
 		Timestamp: int64(txid)}, "")
 	if err != nil {
 		t.Fatal(err)

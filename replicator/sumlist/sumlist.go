@@ -13,6 +13,7 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -40,7 +41,7 @@ func write(w io.Writer, r io.Reader) error {
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 1<<16)
 	head := binary.BigEndian.AppendUint32([]byte(magic), h.PageSize)
 	out.Write(binary.BigEndian.AppendUint32(head, h.Commit)) // the writer remembers errors until Flush
-	data, hasher := make([]byte, h.PageSize), ltx.NewHasher()
+	data := make([]byte, h.PageSize)
 	var entry []byte
 	for last := uint32(0); ; {
 		var page ltx.PageHeader
@@ -53,7 +54,7 @@ func write(w io.Writer, r io.Reader) error {
 		}
 		entry = binary.AppendUvarint(entry[:0], uint64(page.Pgno-last))
 		last = page.Pgno
-		out.Write(binary.BigEndian.AppendUint64(entry, uint64(ltx.ChecksumPageWithHasher(hasher, page.Pgno, data))))
+		out.Write(binary.BigEndian.AppendUint64(entry, uint64(pagecrc.Page(page.Pgno, data))))
 	}
 	if err := dec.Close(); err != nil {
 		return fmt.Errorf("list page checksums: %w", err)

@@ -11,6 +11,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 )
 
 // memory is how many bytes of pages a batch keeps. A transaction may be larger than any memory: beyond this
@@ -82,7 +83,7 @@ func (b *Batch) Put(page, frame uint32, data []byte) {
 		}
 		b.spill(len(data))
 	}
-	b.refs = append(b.refs, frameRef{page, frame, ltx.ChecksumPage(page, data)})
+	b.refs = append(b.refs, frameRef{page, frame, pagecrc.Page(page, data)})
 	if len(b.refs) >= b.compactAt {
 		b.compact()
 	}
@@ -92,7 +93,7 @@ func (b *Batch) Put(page, frame uint32, data []byte) {
 func (b *Batch) Holds(page uint32, data []byte) bool {
 	if b.spilled {
 		last := b.refs[len(b.refs)-1]
-		return last.page == page && last.sum == ltx.ChecksumPage(page, data)
+		return last.page == page && last.sum == pagecrc.Page(page, data)
 	}
 	slot, ok := b.slots[page]
 	return ok && bytes.Equal(b.data[slot*len(data):(slot+1)*len(data)], data)
@@ -101,7 +102,7 @@ func (b *Batch) Holds(page uint32, data []byte) bool {
 // spill drops the bytes and keeps their checksums.
 func (b *Batch) spill(pageSize int) {
 	for i := range b.refs {
-		b.refs[i].sum = ltx.ChecksumPage(b.refs[i].page, b.data[i*pageSize:(i+1)*pageSize])
+		b.refs[i].sum = pagecrc.Page(b.refs[i].page, b.data[i*pageSize:(i+1)*pageSize])
 	}
 	clear(b.slots)
 	b.data, b.spilled, b.compactAt = b.data[:0], true, firstCompaction

@@ -10,6 +10,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
@@ -228,7 +229,7 @@ func (f *Flusher) encode() (_ *Commit, err error) {
 		if v.Err != nil {
 			return nil, fmt.Errorf("read wal frame %d again: %w", v.Frame, v.Err)
 		}
-		sum := w.Sum(page, v.Data)
+		sum := pagecrc.Page(page, v.Data)
 		if v.Sum != 0 && v.Sum != sum {
 			return nil, tail.Discontinuous(tail.ReasonFrames, "frame %d changed after it was verified", v.Frame)
 		}
@@ -266,7 +267,7 @@ func (f *Flusher) find() error {
 		if v.Err != nil {
 			return fmt.Errorf("read wal frame %d again: %w", v.Frame, v.Err)
 		}
-		if v.Sum != 0 && v.Sum != ltx.ChecksumPage(page, v.Data) {
+		if v.Sum != 0 && v.Sum != pagecrc.Page(page, v.Data) {
 			return tail.Discontinuous(tail.ReasonFrames, "frame %d changed after it was verified", v.Frame)
 		}
 		if err := f.found.Take(page, v.Data); err != nil {

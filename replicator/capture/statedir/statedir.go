@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 	"github.com/sqlwatch/sqlwatch/replicator/pagesums"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
@@ -260,7 +261,7 @@ func redoSegment(m *pagesums.Map, s spool.Segment) (err error) {
 		if err = dec.DecodePage(&h, data); err != nil {
 			break
 		}
-		changes = append(changes, pagesums.Change{Page: h.Pgno, Sum: ltx.ChecksumPage(h.Pgno, data)})
+		changes = append(changes, pagesums.Change{Page: h.Pgno, Sum: pagecrc.Page(h.Pgno, data)})
 		if len(changes) == redoChunk {
 			if err := m.Put(changes); err != nil {
 				return err

@@ -1,4 +1,4 @@
-package restore
+package pagecrc
 
 import (
 	"hash/crc64"
@@ -23,7 +23,7 @@ func TestCRC(t *testing.T) {
 	}
 	for _, n := range sizes {
 		for _, start := range []uint64{0, ^uint64(0), rnd.Uint64()} {
-			if got, want := crcUpdate(start, data[:n]), crc64.Update(start, crcTable, data[:n]); got != want {
+			if got, want := Update(start, data[:n]), crc64.Update(start, table, data[:n]); got != want {
 				t.Fatalf("%d bytes from %x: %x, want %x", n, start, got, want)
 			}
 		}
@@ -31,7 +31,7 @@ func TestCRC(t *testing.T) {
 	for bit := range 1024 { // each bit alone
 		one := make([]byte, 160)
 		one[bit/8] = 1 << (bit % 8)
-		if got, want := crcUpdate(0, one), crc64.Checksum(one, crcTable); got != want {
+		if got, want := Update(0, one), crc64.Checksum(one, table); got != want {
 			t.Fatalf("bit %d: %x, want %x", bit, got, want)
 		}
 	}
@@ -47,12 +47,12 @@ func TestCRCOfPagesJoins(t *testing.T) {
 		for i := range before {
 			before[i] = byte(rnd.Uint32())
 		}
-		shift := newCRCShift(size)
-		want := crc64.Checksum(append(before, page...), crcTable)
-		if got := shift.join(crc64.Checksum(before, crcTable), crcUpdate(0, page)); got != want {
+		shift := NewShift(size)
+		want := crc64.Checksum(append(before, page...), table)
+		if got := shift.Join(crc64.Checksum(before, table), Update(0, page)); got != want {
 			t.Errorf("page size %d: joined %x, want %x", size, got, want)
 		}
-		if got, want := shift.pageChecksum(77, crcUpdate(0, page)), ltx.ChecksumPage(77, page); got != want {
+		if got, want := shift.Page(77, Update(0, page)), ltx.ChecksumPage(77, page); got != want {
 			t.Errorf("page size %d: page checksum %s, want %s", size, got, want)
 		}
 	}
@@ -66,12 +66,12 @@ func BenchmarkCRC(b *testing.B) {
 	for b.Loop() {
 		start := time.Now()
 		for p := pages; len(p) > 0; p = p[4096:] {
-			sum ^= crc64.Update(sum, crcTable, p[:4096])
+			sum ^= crc64.Update(sum, table, p[:4096])
 		}
 		theirs += time.Since(start)
 		start = time.Now()
 		for p := pages; len(p) > 0; p = p[4096:] {
-			sum ^= crcUpdate(sum, p[:4096])
+			sum ^= Update(sum, p[:4096])
 		}
 		ours += time.Since(start)
 	}
