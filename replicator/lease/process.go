@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -27,7 +28,13 @@ func Gone(process string) bool {
 	if n, err := fmt.Sscanf(process, "%d/%d/%s", &namespace, &pid, &start); err != nil || n != 3 {
 		return false
 	}
-	return namespace == pidNamespace() && startOf(pid) != start
+	if namespace != pidNamespace() {
+		return false
+	}
+	if now := startOf(pid); now != "" {
+		return now != start
+	}
+	return errors.Is(unix.Kill(pid, 0), unix.ESRCH) // /proc may hide the processes of other users
 }
 
 // pidNamespace returns the inode of our pid namespace, 0 if unknown.
