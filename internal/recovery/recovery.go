@@ -68,16 +68,19 @@ func (r Recovery) All(ctx context.Context, dir string, each func(Outcome)) error
 		}
 	}
 	failed := 0
+	places := map[string]string{} // the databases' names by their outputs
 	for _, s := range sources {
 		o := r.Options
 		if o.Output = s.Database.Path; dir != "" {
 			o.Output = filepath.Join(dir, fileName(s.Database))
 		}
 		out := Outcome{Database: s.Database.Name}
-		s, err := r.Resolver.SourceOf(ctx, s, r.Replica)
-		if err == nil {
+		if other := places[o.Output]; other != "" {
+			err = fmt.Errorf("%s is the place of %s: restore it by its name, to another file with -o", o.Output, other)
+		} else if s, err = r.Resolver.SourceOf(ctx, s, r.Replica); err == nil {
 			out, err = r.from(ctx, s, o)
 		}
+		places[o.Output] = s.Database.Name
 		if out.Database, out.Err = s.Database.Name, err; err != nil {
 			failed++
 		}

@@ -11,6 +11,9 @@ import (
 // long ago it was, such as 10m, 36h or 2d.
 func ParseMoment(text string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		if t.IsZero() { // it would ask for the newest state
+			return t, fmt.Errorf("%q is no moment: it is what programs write for an unknown one", text)
+		}
 		return t, nil
 	}
 	ago := strings.TrimPrefix(text, "-")

@@ -22,6 +22,7 @@ func TestParseMoment(t *testing.T) {
 		"yesterday":           "how long ago",
 		"0s":                  "how long ago",
 		"":                    "how long ago", "-1d2": "how long ago",
+		"0001-01-01T00:00:00Z": "is no moment", // Go's zero time, which would ask for the newest state
 	} {
 		if got, err := ParseMoment(text, now); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParseMoment(%q) = %s, %v; want %q", text, got, err, want)
