@@ -190,6 +190,9 @@ func (r *reader) open() (store.Object, error) {
 	if err == nil && object.ETag == "" {
 		err = errNotS3
 	}
+	if err == nil && r.etag != "" && object.ETag != r.etag { // If-Match was ignored
+		err = errReplaced
+	}
 	if err == nil && ranged && out.ContentRange == nil { // the whole object, though a part was requested
 		_, err = io.CopyN(io.Discard, out.Body, r.next)
 	}
@@ -200,6 +203,9 @@ func (r *reader) open() (store.Object, error) {
 	r.etag, r.body, r.cancel = object.ETag, out.Body, cancel
 	return object, nil
 }
+
+// errReplaced says that another object is under the key of one that is being read.
+var errReplaced = fmt.Errorf("%w: it was replaced while it was read", store.ErrNotFound)
 
 func lastByte(end int64) string {
 	if end < 0 {
@@ -283,7 +289,7 @@ func (r *reader) resume(cause error) error {
 	_, err := r.open()
 	switch kindOf(err) {
 	case store.ErrExists:
-		return fmt.Errorf("%w: it was replaced while it was read", store.ErrNotFound)
+		return errReplaced
 	case store.ErrUnavailable:
 		return nil // the next Read tries again, up to maxResumes
 	}
