@@ -69,7 +69,9 @@ func (r *Replica) look(ctx context.Context, open Opener, t config.ReplicaTarget)
 	}
 	if r.TXID = uint64(tip.TXID); r.TXID > 0 {
 		r.At = &tip.At
-	} else if taken, err := catalog.Taken(ctx, st, tip); err == nil && taken {
+	} else if taken, err := catalog.Taken(ctx, st, tip); err != nil {
+		return err
+	} else if taken {
 		r.Note = "of Litestream 0.3"
 	} else {
 		r.Note = "empty"

@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"context"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -85,5 +86,27 @@ func TestOrphans(t *testing.T) {
 	}
 	if found, err := Orphans(filepath.Join(root, "none"), nil); err != nil || len(found) > 0 {
 		t.Errorf("of no state directory: %+v, %v", found, err)
+	}
+}
+
+// denying is a store that refuses to list what Litestream 0.3 stores.
+type denying struct{ store.Store }
+
+// List implements store.Store.
+func (d denying) List(ctx context.Context, prefix, after string) iter.Seq2[store.Object, error] {
+	if strings.HasPrefix(prefix, "generations/") {
+		return func(yield func(store.Object, error) bool) { yield(store.Object{}, store.ErrAuth) }
+	}
+	return d.Store.List(ctx, prefix, after)
+}
+
+// TestLook_denied: a place whose generations may not be listed is not called empty.
+func TestLook_denied(t *testing.T) {
+	t.Parallel()
+	r := Look(t.Context(), func(context.Context, config.ReplicaTarget) (store.Store, error) {
+		return denying{storetest.NewMemory()}, nil
+	}, config.ReplicaTarget{Name: "s3.r"})
+	if r.Note != "" || !strings.Contains(r.Err, store.ErrAuth.Error()) {
+		t.Errorf("note %q, error %q", r.Note, r.Err)
 	}
 }
