@@ -142,14 +142,14 @@ func (p *GenerationPlan) Objects() []store.Object {
 }
 
 // PlanGenerations plans the newest state at or before the target's time, in the generation that
-// has the newest object up to then. A moment before the first or after the last object is a
-// *RangeError; after the last, the plan of the newest state is returned with the error.
+// has the newest object up to then. If that has no snapshot, it is an error: an older generation's
+// state would be another one. A moment before the first or after the last object is a *RangeError;
+// after the last, the plan of the newest state is returned with the error.
 func PlanGenerations(ctx context.Context, st store.Store, target Target) (*GenerationPlan, error) {
 	all, err := generations(ctx, st)
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(g generation) bool { _, ok := g.first(); return !ok })
 	switch at := target.Timestamp; {
 	case len(all) == 0:
 		return nil, ErrEmpty
@@ -161,17 +161,20 @@ func PlanGenerations(ctx context.Context, st store.Store, target Target) (*Gener
 	var of generation
 	var newest, next, oldest time.Time
 	for _, g := range all {
-		first, _ := g.first()
-		if oldest.IsZero() || first.Before(oldest) {
+		first, whole := g.first()
+		if whole && (oldest.IsZero() || first.Before(oldest)) {
 			oldest = first
 		}
 		before, after := g.around(target.Timestamp)
 		if !after.IsZero() && (next.IsZero() || after.Before(next)) {
 			next = after
 		}
-		if !first.After(target.Timestamp) && before.After(newest) {
+		if (!whole || !first.After(target.Timestamp)) && before.After(newest) {
 			of, newest = g, before
 		}
+	}
+	if oldest.IsZero() {
+		return all[0].plan(time.Time{}) // an error: no generation has a snapshot
 	}
 	var out error
 	if last := all[len(all)-1].last(); newest.IsZero() || target.Timestamp.After(last) {
@@ -198,6 +201,10 @@ func (g generation) plan(until time.Time) (*GenerationPlan, error) {
 		if o.Offset < 0 && early(o) {
 			p.Snapshot = o
 		}
+	}
+	if p.Snapshot.Index < 0 {
+		return nil, fmt.Errorf("generation %s: the snapshots that %s needs are missing: choose an older state by "+
+			"--timestamp, if there is one", g.id, g.objects[0].Object.Key)
 	}
 	index := p.Snapshot.Index - 1
 	for _, o := range g.objects {

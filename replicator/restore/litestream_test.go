@@ -426,3 +426,37 @@ func TestRestore_R24_doubt(t *testing.T) {
 		}
 	}
 }
+
+// TestRestoreGenerations_R2_noSnapshot: a generation of Litestream 0.3 whose snapshots were removed is a gap, also
+// where an older one is whole: its last state is not the newest.
+func TestRestoreGenerations_R2_noSnapshot(t *testing.T) {
+	m, states := v3Replica(t) // a snapshot at 0:01, six segments at 0:02 to 0:07
+	const newer = "generations/fedcba9876543210/"
+	if _, err := m.Put(t.Context(), newer+"wal/00000000_00000000.wal.lz4", storetest.Bytes([]byte("?")),
+		store.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	at := func(minute int) catalog.Target {
+		return catalog.Target{Timestamp: time.Date(2023, 5, 5, 0, minute, 1, 0, time.UTC)}
+	}
+	for name, target := range map[string]catalog.Target{"newest": {}, "when it was stored": at(8), "behind": at(30)} {
+		_, result, err := restored(t, m, target)
+		if err == nil || errors.Is(err, catalog.ErrEmpty) || name != "behind" && !strings.Contains(err.Error(),
+			"fedcba9876543210") {
+			t.Errorf("%s: %v, %v", name, result.Timestamp, err)
+		}
+	}
+	if data, _, err := restored(t, m, at(7)); err != nil || !bytes.Equal(data, states[2]) {
+		t.Errorf("a moment before it: %v, as it was: %v", err, bytes.Equal(data, states[2]))
+	}
+	for _, key := range m.Keys() {
+		if strings.Contains(key, "/snapshots/") {
+			if err := m.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, _, err := restored(t, m, catalog.Target{}); err == nil || errors.Is(err, catalog.ErrEmpty) {
+		t.Errorf("no snapshot at all: %v", err)
+	}
+}
