@@ -57,8 +57,12 @@ func (m Missing) one(ctx context.Context, t config.DatabaseTarget) error {
 		return err
 	}
 	if !taken {
-		if err := known(ctx, target.Source{Store: st, Lineage: ours}); err != nil {
+		warning, err := known(ctx, target.Source{Store: st, Lineage: ours})
+		if err != nil {
 			return fmt.Errorf("restore %s from %s: %w", t.Path, from.Name, err)
+		}
+		if warning != "" {
+			fmt.Fprintf(m.Stderr, "sqlwatch: %s: %s\n", from.Name, warning)
 		}
 		fmt.Fprintf(m.Stderr, "sqlwatch: %s does not exist and %s is empty: starting without a restore\n", t.Path, from.Name)
 		return nil

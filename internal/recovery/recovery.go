@@ -190,12 +190,16 @@ func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) 
 		out.Warnings = append(out.Warnings, warning)
 	}
 	if r.IfReplicaExists && NothingYet(s.Replica, err) {
-		warning, err := unbegun(ctx, s.Replica)
-		if err = errors.Join(err, known(ctx, s)); err != nil {
+		beside, err := unbegun(ctx, s.Replica)
+		begun, kerr := known(ctx, s)
+		if err = errors.Join(err, kerr); err != nil {
 			return out, fmt.Errorf("%s: %w", out.Place, err)
 		}
-		if out.Nothing = true; warning != "" {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", out.Place, warning))
+		out.Nothing = true
+		for _, warning := range []string{beside, begun} {
+			if warning != "" {
+				out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s", out.Place, warning))
+			}
 		}
 		return out, nil
 	}
@@ -209,16 +213,18 @@ func (r Recovery) from(ctx context.Context, s target.Source, o restore.Options) 
 }
 
 // known is an error where a replica is empty that was not: the state directory knows its
-// lineage, and the place does not. To begin with an empty database then would be a loss.
-func known(ctx context.Context, s target.Source) error {
-	if s.Lineage == "" {
-		return nil
-	}
+// lineage, and the place does not. To begin with an empty database then would be a loss. It
+// warns of a place that has a lineage and nothing of it.
+func known(ctx context.Context, s target.Source) (warning string, err error) {
 	line, err := lineage.Read(ctx, s.Store)
-	if err == nil && line.Found {
-		return nil // it was begun, and nothing was stored yet
+	switch {
+	case err == nil && line.Found:
+		return fmt.Sprintf("lineage %.8s of %s was begun there at %s, and nothing of it is there: it was not stored yet, or "+
+			"was removed", line.ID, line.By, line.Made.UTC().Format(time.RFC3339)), nil
+	case s.Lineage == "":
+		return "", err
 	}
-	return errors.Join(fmt.Errorf("nothing is there, but this machine's state directory knows that the database was "+
+	return "", errors.Join(fmt.Errorf("nothing is there, but this machine's state directory knows that the database was "+
 		"replicated (lineage %.8s): the place is not mounted, was emptied, or is another one; if the database is to begin "+
 		"empty, start the application without this restore", s.Lineage), err)
 }

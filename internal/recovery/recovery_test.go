@@ -57,6 +57,9 @@ func TestIfReplicaExists(t *testing.T) {
 			if err != nil && !strings.Contains(err.Error(), "not mounted") {
 				t.Errorf("it says %v", err)
 			}
+			if warned := strings.Contains(strings.Join(out.Warnings, " "), "was begun there"); warned != (tt.there != "") {
+				t.Errorf("it warns %q", out.Warnings)
+			}
 		})
 	}
 }
