@@ -58,11 +58,11 @@ func (r Recovery) One(ctx context.Context, arg string) (Outcome, error) {
 // All restores every configured database that has a replica, to its own place, or where
 // dir is not "" to a file in there that is called after it. One that fails keeps no other.
 func (r Recovery) All(ctx context.Context, dir string, each func(Outcome)) error {
-	sources, err := r.Resolver.Every()
-	if err != nil {
-		return fmt.Errorf("restore all: %w", err)
+	sources, leftOut := r.Resolver.Every()
+	if leftOut != nil {
+		leftOut = fmt.Errorf("restore all: %w", leftOut)
 	}
-	if dir != "" && !r.Options.DryRun {
+	if dir != "" && !r.Options.DryRun && len(sources) > 0 {
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("restore all: %w", err)
 		}
@@ -75,6 +75,7 @@ func (r Recovery) All(ctx context.Context, dir string, each func(Outcome)) error
 			o.Output = filepath.Join(dir, fileName(s.Database))
 		}
 		out := Outcome{Database: s.Database.Name}
+		var err error
 		if other := places[o.Output]; other != "" {
 			err = fmt.Errorf("%s is the place of %s: restore it by its name, to another file with -o", o.Output, other)
 		} else if s, err = r.Resolver.SourceOf(ctx, s, r.Replica); err == nil {
@@ -90,9 +91,9 @@ func (r Recovery) All(ctx context.Context, dir string, each func(Outcome)) error
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("restore all: %d of %d databases were not restored", failed, len(sources))
+		return errors.Join(leftOut, fmt.Errorf("restore all: %d of %d databases were not restored", failed, len(sources)))
 	}
-	return nil
+	return leftOut
 }
 
 // fileName is what a database's file is called among others.
