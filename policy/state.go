@@ -62,7 +62,7 @@ func (st *PolicyState) equal(o *PolicyState) bool {
 		maps.Equal(st.Tunes, o.Tunes)
 }
 
-// interrupted is the outcome of an action that died with its process.
+// interrupted is the outcome of an action that died with its process, or that a reload took out of sight.
 const interrupted = "interrupted"
 
 // UnmarshalJSON decodes a state and rejects unknown versions. An action that was running when
@@ -78,12 +78,17 @@ func (st *PolicyState) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("decode policy state: version %d is not %d: it was written by another release", p.Version,
 			StateVersion)
 	}
-	if p.Phase == Running {
-		p.Phase, p.Rest, p.Attempt, p.Outcome = Backing, Backing, p.Attempt+1, interrupted
-		p.Ended, p.ReadyAt = p.Started, time.Time{}
-	}
-	*st = PolicyState(p)
+	*st = PolicyState(p).Interrupted()
 	return nil
+}
+
+// Interrupted returns the state of a policy whose action, if one is running, is not watched to its end.
+func (st PolicyState) Interrupted() PolicyState {
+	if st.Phase == Running {
+		st.Phase, st.Rest, st.Attempt, st.Outcome = Backing, Backing, st.Attempt+1, interrupted
+		st.Ended, st.ReadyAt = st.Started, time.Time{}
+	}
+	return st
 }
 
 // DecodeStates decodes the states of a running daemon: actions that are running there are still running.
@@ -107,7 +112,7 @@ func DecodeStates(data []byte) (map[string]PolicyState, error) {
 // interruptedPause is the shortest rest after an action that a crash interrupted.
 const interruptedPause = 30 * time.Second
 
-// rest returns how long the policy rests at most in its present state. An action that a crash
+// rest returns how long the policy rests at most in its present state. An action that was
 // interrupted may have been completed, and may even be the cause of the crash, so the policy
 // rests as after a success, and longer with each crash. A notice is repeated soon: better sent
 // twice than never.

@@ -163,7 +163,8 @@ func (d *database) restart(ctx context.Context, cause any) time.Duration {
 
 // saved returns what must survive a restart.
 func (d *database) saved() savedDatabase {
-	return savedDatabase{Policies: d.ledger.states, Told: d.ledger.told, Owed: d.ledger.owed, Found: d.display.found}
+	return savedDatabase{Policies: d.ledger.states, Told: d.ledger.told, Owed: d.ledger.owed, Found: d.display.found,
+		PausedUntil: *d.display.pause.Load()}
 }
 
 // view returns what is shown beside the last sample and decision.
@@ -253,8 +254,8 @@ func (d *database) close(ctx context.Context) error {
 var errLingers = errors.New("what was configured before the reload is still at it: its disk does not answer")
 
 // leave closes the database permanently. If its turn hangs, because the disk does not answer,
-// leave does not wait: the database is closed when the turn has ended.
-func (d *database) leave(ctx context.Context) error {
+// leave does not wait: the database is closed when the turn has ended, and late is called with its name.
+func (d *database) leave(ctx context.Context, late func(name string)) error {
 	d.timer.Load().Stop()
 	d.cancel()
 	brief, cancel := context.WithTimeout(ctx, turnGrace)
@@ -265,6 +266,7 @@ func (d *database) leave(ctx context.Context) error {
 			if err := d.close(context.WithoutCancel(ctx)); err != nil {
 				d.voice.Log.Error("a database that a reload removed or changed did not close cleanly", "err", err)
 			}
+			late(d.target.Name)
 		}()
 		return fmt.Errorf("its disk does not answer, it is closed when it does: %w", err)
 	}

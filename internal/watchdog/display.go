@@ -41,7 +41,7 @@ type view struct {
 // begin shows a database that has had no turn yet.
 func (p *display) begin(saved savedDatabase, recent Recent) {
 	p.found = saved.Found
-	p.pause.Store(&time.Time{})
+	p.pause.Store(&saved.PausedUntil)
 	p.status.Store(&DatabaseStatus{Name: p.target.Name, Path: p.target.Path, Labels: p.target.Labels, Found: saved.Found,
 		Conditions: []health.Condition{}, Actions: recent.Actions, Changes: recent.Changes, saved: saved})
 }
@@ -99,6 +99,7 @@ func (p *display) store(s *DatabaseStatus, v view) {
 func (p *display) put(s *DatabaseStatus, silent time.Duration) {
 	now := p.clock()
 	s.PausedUntil = *p.pause.Load()
+	s.saved.PausedUntil = s.PausedUntil
 	paused := s.PausedUntil.After(now)
 	if !paused {
 		s.PausedUntil = time.Time{}
@@ -115,6 +116,7 @@ func (p *display) pauseUntil(until time.Time) {
 	p.pause.Store(&until)
 	s := *p.status.Load()
 	p.put(&s, p.silence(&s, time.Now()))
+	p.changed()
 }
 
 // facts returns the input of the health rules.

@@ -70,6 +70,8 @@ func (l *ledger) finish(set *policy.Set, a policy.Action, now time.Time, result 
 			st.Noticed = time.Time{}
 		}
 		l.states[p.Name] = st
+	} else {
+		l.interrupt(set) // a reload removed the policy meanwhile; it may come back
 	}
 	l.checkpointed = l.checkpointed || a.Kind == policy.ActCheckpoint
 	if a.Policy != Operator {
@@ -91,7 +93,19 @@ func (l *ledger) cutShort(set *policy.Set, now time.Time) bool {
 		}
 	}
 	l.states = states
+	l.interrupt(set)
 	return true
+}
+
+// interrupt notes for the policies that a reload removed that no action of theirs is under way.
+func (l *ledger) interrupt(set *policy.Set) {
+	states := maps.Clone(l.states)
+	for name, st := range states {
+		if policyNamed(set, name) == nil {
+			states[name] = st.Interrupted()
+		}
+	}
+	l.states = states
 }
 
 // errFault is the error of an action that a panic interrupted.

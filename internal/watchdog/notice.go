@@ -72,14 +72,14 @@ func (d *database) pay(ctx context.Context) {
 }
 
 // resolve sends the end of each notice whose condition no longer holds. If it cannot be sent
-// because of the shutdown, it is sent after the restart; otherwise it is dropped.
-func (d *database) resolve(ctx context.Context, decision *policy.Decision) {
+// because of the shutdown, it is sent after the restart; otherwise it is dropped. policies are those that decided.
+func (d *database) resolve(ctx context.Context, policies *policy.Set, decision *policy.Decision) {
 	notify := d.parts.Actions.Notify
 	if len(d.ledger.told) == 0 || d.closing || notify == nil {
 		return
 	}
-	for name, since := range d.ledger.over(d.policies.Load(), decision) {
-		p := policyNamed(d.policies.Load(), name)
+	for name, since := range d.ledger.over(policies, decision) {
+		p := policyNamed(policies, name)
 		a := policy.Action{Policy: name, DB: d.target.Name, Kind: policy.ActNotify, Notify: p.Notify, Severity: p.Severity,
 			Message: fmt.Sprintf("%s: %s holds no longer, %s after it was told", d.target.Name, name,
 				decision.At.Sub(since).Round(time.Second))}

@@ -73,18 +73,18 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 		}
 		delete(w.left, target.Name)
 	}
-	for name, d := range before {
+	for _, d := range before {
 		gone = append(gone, d)
-		w.options.Metrics.forget(name)
-		w.options.Health.Forget(name)
 	}
 	// Close first: a new database may lead to the same file, which can be open only once.
 	bounded, cancel := context.WithTimeout(ctx, removeGrace)
 	defer cancel()
-	if err := closeAll(gone, func(d *database) error { return d.leave(bounded) }); err != nil {
+	if err := closeAll(gone, func(d *database) error { return d.leave(bounded, w.forget) }); err != nil {
 		w.options.Logger.Error("a database that the new configuration removes or changes did not close cleanly", "err", err)
 	}
 	for _, d := range gone {
+		w.options.Metrics.forget(d.target.Name)
+		w.options.Health.Forget(d.target.Name)
 		w.inherit(d, heirs[d], at)
 		w.kept.Leave(d.target.Path, d.place)
 	}
@@ -104,7 +104,12 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 // inherit hands the state of a database to the one that takes its place, or keeps it in case
 // the database comes back.
 func (w *Watchdog) inherit(old, heir *database, at time.Time) {
-	last := old.display.status.Load().saved
+	status := old.display.status.Load()
+	last := status.saved
+	last.Policies = maps.Clone(last.Policies)
+	for name, st := range last.Policies {
+		last.Policies[name] = st.Interrupted() // an action that did not end in time is not watched any more
+	}
 	select {
 	case old.baton <- struct{}{}:
 		last.history = old.past.history
@@ -119,6 +124,17 @@ func (w *Watchdog) inherit(old, heir *database, at time.Time) {
 	heir.ledger.states, heir.ledger.told, heir.ledger.owed = last.Policies, last.Told, last.Owed
 	if last.history != nil {
 		heir.past.history = last.history
+	}
+	heir.ledger.actions = status.Actions
+	heir.display.begin(last, Recent{Actions: status.Actions, Changes: status.Changes})
+}
+
+// forget drops what is shown of a database that is no longer watched, and was closed late: what it
+// did last is counted.
+func (w *Watchdog) forget(name string) {
+	if _, err := w.find(name); err != nil {
+		w.options.Metrics.forget(name)
+		w.options.Health.Forget(name)
 	}
 }
 

@@ -31,6 +31,8 @@ type savedDatabase struct {
 	Left     time.Time                     `json:"left,omitzero"`   // when it was removed from the configuration
 	Found    bool                          `json:"found,omitempty"` // it has been up
 
+	PausedUntil time.Time `json:"paused_until,omitzero"`
+
 	history *policy.History // kept in its own file; nil: none
 }
 

@@ -276,7 +276,7 @@ func (d *database) turn(ctx context.Context) {
 		d.act(ctx, *action)
 	}
 	d.pay(ctx)
-	d.resolve(ctx, &decision)
+	d.resolve(ctx, policies, &decision)
 	d.faults.forgive()
 	d.logChanges(d.display.publish(d.past.last, decision, d.view()))
 }
