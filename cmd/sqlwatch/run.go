@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/promslog"
@@ -46,6 +49,8 @@ func registerRun(app *kingpin.Application, env *environment) {
 		"debug", "info", "warn", "error")
 	format := cmd.Flag("log.format", "Format of the log: logfmt or json.").Default("logfmt").Enum("logfmt", "json")
 	cmd.Action(func(*kingpin.ParseContext) error {
+		hangup := make(chan os.Signal, 1)
+		signal.Notify(hangup, syscall.SIGHUP) // before anything that takes time: its default effect ends the process
 		log, err := newLogger(env, *level, *format)
 		if err != nil {
 			return err
@@ -73,7 +78,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 		}
 		socket, _ := env.Getenv("NOTIFY_SOCKET")
 		o := daemon.Options{
-			Config: cfg, Load: load, Logger: log, Build: readBuildInfo(), NotifySocket: socket,
+			Config: cfg, Load: load, Hangup: hangup, Logger: log, Build: readBuildInfo(), NotifySocket: socket,
 			Web: listeners, AllowedHosts: *hosts, CountBusy: *busy, CountSteps: *steps, Adopt: *adopt, Detail: *detail,
 			Allowed: allowed,
 		}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ const ShutdownGrace = 30 * time.Second
 type Options struct {
 	Config       *config.Config
 	Load         func() (*config.Config, error) // reads the configuration again, for a reload
+	Hangup       <-chan os.Signal               // asks for a reload; nil: nothing but the admin socket does
 	Web          *toolkit.FlagConfig            // the listeners' flags; unset: server.listen, no TLS
 	AllowedHosts []string                       // further host names by which clients may address the server
 	CountBusy    bool                           // count SQLITE_BUSY of all processes, in the kernel
@@ -128,6 +130,7 @@ func New(o Options) (*Daemon, error) {
 		Decided:     decided.Note,
 		Recently:    decided.Recently,
 		Holds:       d.holds,
+		Dropped:     d.notices.Drop,
 		Targets:     d.targets(d.config),
 		Policies:    d.config.Policies,
 		StateFile:   filepath.Join(d.config.Server.StateDir, "policy-state.json"),

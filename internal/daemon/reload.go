@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
@@ -20,14 +17,11 @@ const rescanEvery = 15 * time.Second
 // reload waits for SIGHUP and for requests on the admin socket, and follows what the globs
 // match. A configuration with errors changes nothing.
 func (d *Daemon) reload(ctx context.Context) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	rescan := time.NewTicker(rescanEvery)
 	defer rescan.Stop()
 	for {
 		select {
-		case <-hangup:
+		case <-d.o.Hangup:
 			d.reloadNow(ctx) // it logs and counts its own error
 		case r := <-d.requests:
 			r.done <- r.do(ctx)
@@ -86,9 +80,11 @@ func (d *Daemon) swap(ctx context.Context) error {
 	if err := emptied(d.config, cfg); err != nil {
 		return err
 	}
-	if cfg.Server != d.config.Server {
+	server := d.config.Server
+	if server.AllowEmpty = cfg.Server.AllowEmpty; cfg.Server != server {
 		d.log.Warn("changes to the server block take effect only after a restart")
 	}
+	cfg.Server = server
 	if err := d.notices.Configure(notifiersOf(cfg)); err != nil {
 		return err
 	}

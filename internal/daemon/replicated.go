@@ -39,7 +39,7 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 	if err != nil {
 		return watchdog.Parts{}, err
 	}
-	stateDir := filepath.Join(d.config.Server.StateDir, "databases", t.Name)
+	stateDir := filepath.Join(d.o.Config.Server.StateDir, "databases", t.Name)
 	d.beginning(t, stateDir)
 	r, err := replicator.New(replicator.Options{
 		Name: t.Name,
