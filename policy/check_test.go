@@ -15,6 +15,7 @@ func TestCheckBlocks(t *testing.T) {
 		{"two actions", "policy \"p\" {\n when = true\n sync {}\n verify {}\n}", "one action"},
 		{"duplicate policy", "policy \"p\" {\n when = true\n sync {}\n}\npolicy \"p\" {\n when = true\n sync {}\n}",
 			"already defined at test.hcl:1"},
+		{"reserved name", "policy \"operator\" {\n when = true\n sync {}\n}", "Reserved name"},
 		{"bad name", "policy \"a b\" {\n when = true\n sync {}\n}", "A name consists"},
 		{"unknown notifier", "policy \"p\" {\n when = true\n notify = [notifier.webhook.opps]\n}", `"notifier.webhook.ops"`},
 		{"F8_zero_cooldown", "policy \"p\" {\n when = true\n cooldown = \"0s\"\n sync {}\n}", "must be from"},

@@ -73,6 +73,10 @@ func (p *parsing) policies(blocks hcl.Blocks) {
 			continue
 		}
 		places[one.Name] = b.DefRange
+		if one.Name == Operator {
+			p.Errorf(b.DefRange, "Reserved name", "What operators ask for is recorded as of %q; give the policy another name.",
+				Operator)
+		}
 		before := len(p.Diags)
 		p.set.program.Instance, p.Extra = "", nil
 		if one.Key != "" {

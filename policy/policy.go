@@ -5,6 +5,7 @@
 package policy
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,14 @@ const (
 	False   = lang.False
 	True    = lang.True
 )
+
+// Named returns the policy of that name, or nil if there is none.
+func (s *Set) Named(name string) *Policy {
+	if i := slices.IndexFunc(s.Policies, func(p *Policy) bool { return p.Name == name }); i >= 0 {
+		return s.Policies[i]
+	}
+	return nil
+}
 
 // Scope returns what the set's expressions can read besides measurements.
 func (s *Set) Scope() *Scope { return s.scope }
@@ -138,6 +147,9 @@ func (s *Set) WindowsRead() (names []string) {
 	}
 	return names
 }
+
+// Operator is the name under which actions that an operator asked for are recorded. No policy has it.
+const Operator = "operator"
 
 // ActionKind is what a policy does.
 type ActionKind string

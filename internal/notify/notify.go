@@ -82,6 +82,7 @@ type group struct {
 	closed  bool // it is being sent: nothing more belongs to it
 	id      string
 	waiting []chan error // who wants to know; each is told once
+	fresh   []string     // databases of which nothing was told before
 }
 
 // New returns Notifiers without any target.
@@ -139,6 +140,24 @@ func (n *Notifiers) Holds(name, db, policy string) {
 	}
 }
 
+// Drop tells the end of what a policy has told of a database, where one of the two is no longer
+// configured and no other end will come.
+func (n *Notifiers) Drop(db, policy string) {
+	n.mu.Lock()
+	var told []string
+	for name, w := range n.notifiers {
+		if w.firing[policy][db] {
+			told = append(told, name)
+		}
+	}
+	n.mu.Unlock()
+	for _, name := range told {
+		// That a queue is full shows as the notifier's failure.
+		_, _ = n.enqueue(name, Notice{DB: db, Policy: policy, Severity: "info", Resolved: true, Time: time.Now().UTC(),
+			Message: fmt.Sprintf("%s: %s is no longer configured for it", db, policy)})
+	}
+}
+
 // look makes Run see what there is to do.
 func (n *Notifiers) look() {
 	select {
@@ -179,8 +198,12 @@ func (n *Notifiers) enqueue(name string, m Notice) (<-chan error, error) {
 	switch {
 	case w == nil || w.target.Type == channel.HeartbeatType:
 		return nil, fmt.Errorf("notify %s: %w", name, ErrUnknown)
-	case m.Resolved && w.target.NoResolved:
-		return nil, nil
+	}
+	if m.Resolved {
+		w.holds(m.DB, m.Policy, false)
+		if w.target.NoResolved {
+			return nil, nil
+		}
 	}
 	of := cause{m.Policy, m.Severity, m.Resolved}
 	g := w.open(of)
@@ -193,7 +216,10 @@ func (n *Notifiers) enqueue(name string, m Notice) (<-chan error, error) {
 		g = &group{cause: of, first: m, begun: time.Now(), id: "msg_" + rand.Text()}
 		w.queue = append(w.queue, g)
 	}
-	w.holds(m.DB, m.Policy, !m.Resolved)
+	if !m.Resolved && !w.firing[m.Policy][m.DB] {
+		w.holds(m.DB, m.Policy, true)
+		g.fresh = append(g.fresh, m.DB)
+	}
 	g.add(m.DB)
 	done := make(chan error, 1)
 	g.waiting = append(g.waiting, done)
@@ -230,6 +256,16 @@ func (g *group) add(db string) {
 	if !slices.Contains(g.names, db) {
 		g.names = append(g.names, db)
 	}
+}
+
+// over ends a group. What nobody has heard of does not hold for the other side, and has no end.
+func (w *notifier) over(g *group, err error) {
+	for _, db := range g.fresh {
+		if err != nil {
+			w.holds(db, g.cause.policy, false)
+		}
+	}
+	g.end(err)
 }
 
 // end tells everyone who waits for the group.

@@ -429,3 +429,70 @@ func TestAnIncidentOverARestart(t *testing.T) {
 		}
 	})
 }
+
+// An incident ends with the last database of which the other side was told: one whose message was refused does
+// not keep it open, nor one whose end nobody waits for any more.
+func TestIncidentsEnd(t *testing.T) {
+	t.Parallel()
+	var sent []channel.Message
+	answer := error(nil)
+	n, _ := running(t, &notifier{target: channel.Target{Name: "ops"}, send: answering(func(m channel.Message) error {
+		sent = append(sent, m)
+		return answer
+	})}, &notifier{target: channel.Target{Name: "quiet", NoResolved: true}, send: answering(func(m channel.Message) error {
+		sent = append(sent, m)
+		return nil
+	})})
+	tell := func(name, db string, resolved bool) error {
+		return n.Send(t.Context(), name, Notice{DB: db, Policy: "disk", Severity: "critical", Resolved: resolved})
+	}
+	answer = channel.ErrRefused
+	if err := tell("ops", "refused", false); err == nil {
+		t.Fatal("no error of a message that was refused")
+	}
+	answer = nil
+	for _, resolved := range []bool{false, true} {
+		if err := tell("ops", "app", resolved); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if last := sent[len(sent)-1]; last.Status != channel.Resolved || last.Firing != 0 {
+		t.Errorf("the end: %+v", last)
+	}
+	for _, m := range []struct {
+		db       string
+		resolved bool
+	}{{"a", false}, {"a", true}, {"b", false}} {
+		if err := tell("quiet", m.db, m.resolved); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if last := sent[len(sent)-1]; last.Firing != 1 {
+		t.Errorf("without the ends: %d databases, want b alone", last.Firing)
+	}
+}
+
+// Where a policy or a database leaves the configuration, its end is told once, to those who were told of it.
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var sent []channel.Message
+		n, _ := running(t, &notifier{target: channel.Target{Name: "ops"}, send: answering(func(m channel.Message) error {
+			sent = append(sent, m)
+			return nil
+		})}, &notifier{target: channel.Target{Name: "other"}, send: answering(func(m channel.Message) error {
+			t.Errorf("told %+v", m)
+			return nil
+		})})
+		if err := n.Send(t.Context(), "ops", Notice{DB: "app", Policy: "disk", Severity: "critical"}); err != nil {
+			t.Fatal(err)
+		}
+		n.Drop("app", "disk")
+		n.Drop("app", "disk")
+		n.Drop("app", "unknown")
+		synctest.Wait()
+		if last := sent[len(sent)-1]; len(sent) != 2 || last.Status != channel.Resolved || last.Firing != 0 {
+			t.Errorf("sent %+v", sent)
+		}
+	})
+}

@@ -84,7 +84,7 @@ func (n *Notifiers) done(w *notifier, g *group, err error) {
 	}
 	if i := slices.Index(owner.queue, g); i >= 0 {
 		owner.queue = slices.Delete(owner.queue, i, i+1)
-		g.end(err)
+		owner.over(g, err)
 	}
 }
 

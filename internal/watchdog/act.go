@@ -19,7 +19,7 @@ import (
 )
 
 // Operator is the policy name of actions that an operator asked for.
-const Operator = "operator"
+const Operator = policy.Operator
 
 const askedFor = "asked for by an operator"
 
@@ -201,9 +201,9 @@ func hasMessage(a policy.Action) bool {
 // Checkpoint runs one checkpoint now, for an operator, in the same safe way as a policy:
 // look first, PASSIVE for the bulk, TRUNCATE for the tail.
 func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (ActionRecord, error) {
-	ladder, err := operatorLadder(mode)
-	if err != nil {
-		return ActionRecord{}, err
+	ladder, known := ladders.OfOperator(mode)
+	if !known {
+		return ActionRecord{}, fmt.Errorf("checkpoint mode %q: it is passive or truncate: %w", mode, ErrBadRequest)
 	}
 	d, err := w.find(nameOrPath)
 	if err != nil {
@@ -226,20 +226,6 @@ func (w *Watchdog) Checkpoint(ctx context.Context, nameOrPath, mode string) (Act
 	d.measure(ctx)
 	d.finish(ctx, policy.Action{Policy: Operator, Kind: policy.ActCheckpoint, Why: askedFor}, result, took)
 	return d.ledger.actions[0], nil
-}
-
-// operatorLadder returns the ladder that `sqlwatch checkpoint` runs.
-func operatorLadder(mode string) (policy.Ladder, error) {
-	ladder := policy.Ladder{StallBudget: sqlite.DefaultStall, Steps: []policy.Step{{Mode: sqlite.Passive, Repeat: 3}}}
-	switch mode {
-	case sqlite.Passive.String():
-	case sqlite.Truncate.String():
-		ladder.Steps = append(ladder.Steps, policy.Step{Mode: sqlite.Truncate, Repeat: 1,
-			BusyTimeout: 100 * time.Millisecond})
-	default:
-		return ladder, fmt.Errorf("checkpoint mode %q: it is passive or truncate: %w", mode, ErrBadRequest)
-	}
-	return ladder, nil
 }
 
 // Do runs one action other than a checkpoint (snapshot, sync, verify) now, for an
@@ -294,7 +280,7 @@ func (w *Watchdog) Retune(ctx context.Context, nameOrPath, policyName, tune stri
 		return "", err
 	}
 	defer d.release()
-	p := policyNamed(w.policies.Load(), policyName)
+	p := w.policies.Load().Named(policyName)
 	if p == nil || !p.AppliesTo(d.target.Name, d.target.Labels) {
 		return "", fmt.Errorf("%s has no policy %q: %w", d.target.Name, policyName, ErrBadRequest)
 	}

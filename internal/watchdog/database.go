@@ -100,7 +100,7 @@ func newDatabase(c *shared, target Target, saved savedDatabase) *database {
 	}
 	d.ledger.actions = recent.Actions
 	for name := range saved.Told {
-		if p := policyNamed(c.policies.Load(), name); p != nil && o.Holds != nil {
+		if p := c.policies.Load().Named(name); p != nil && o.Holds != nil {
 			o.Holds(target.Name, name, p.Notify)
 		}
 	}

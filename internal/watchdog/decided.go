@@ -31,24 +31,10 @@ func (d *database) logChanges(fresh []ChangeRecord) {
 	in.SkipTree = false
 	inputs := map[string]map[string]string{}
 	for _, p := range d.policies.Load().Evaluate(in, d.ledger.states).Policies {
-		inputs[p.Policy] = map[string]string{}
-		leaves(p.Tree, inputs[p.Policy])
+		inputs[p.Policy] = p.Tree.Leaves()
 	}
 	for i := range fresh {
 		d.options.Decided(Entry{At: fresh[i].At, DB: d.target.Name, Change: &fresh[i], Inputs: inputs[fresh[i].Policy]})
-	}
-}
-
-// leaves collects the values at the leaves of an expression tree.
-func leaves(n *policy.Node, into map[string]string) {
-	if n == nil {
-		return
-	}
-	if len(n.Children) == 0 && n.Expr != "" && n.Expr != n.Value {
-		into[n.Expr] = n.Value
-	}
-	for _, child := range n.Children {
-		leaves(child, into)
 	}
 }
 

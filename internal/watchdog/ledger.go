@@ -63,7 +63,7 @@ func (l *ledger) begin(a policy.Action) {
 // finish stores the policy's state after its action. If the action only came at the wrong moment,
 // no notification is sent, and the minimum time between notifications is not used up.
 func (l *ledger) finish(set *policy.Set, a policy.Action, now time.Time, result policy.ActionResult, again bool) {
-	if p := policyNamed(set, a.Policy); p != nil {
+	if p := set.Named(a.Policy); p != nil {
 		l.states = maps.Clone(l.states)
 		st := set.Finished(l.states[p.Name], p, now, result)
 		if again && len(a.Notify) > 0 {
@@ -101,7 +101,7 @@ func (l *ledger) cutShort(set *policy.Set, now time.Time) bool {
 func (l *ledger) interrupt(set *policy.Set) {
 	states := maps.Clone(l.states)
 	for name, st := range states {
-		if policyNamed(set, name) == nil {
+		if set.Named(name) == nil {
 			states[name] = st.Interrupted()
 		}
 	}
@@ -129,12 +129,4 @@ func (l *ledger) rests() bool {
 		}
 	}
 	return len(l.running) == 0
-}
-
-// policyNamed returns the policy of that name, or nil if a reload has removed it.
-func policyNamed(set *policy.Set, name string) *policy.Policy {
-	if i := slices.IndexFunc(set.Policies, func(p *policy.Policy) bool { return p.Name == name }); i >= 0 {
-		return set.Policies[i]
-	}
-	return nil
 }

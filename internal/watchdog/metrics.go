@@ -227,7 +227,7 @@ func (m *Metrics) zeroDetail(db string) {
 // forgetPolicies drops the series of policies and windows that no longer exist.
 func (m *Metrics) forgetPolicies(before, now *policy.Set) {
 	for _, p := range before.Policies {
-		if policyNamed(now, p.Name) == nil {
+		if now.Named(p.Name) == nil {
 			deleteAll(prometheus.Labels{"policy": p.Name}, m.policyState, m.policyActions, m.policyFailures, m.policyRefusals,
 				m.tuned)
 		}

@@ -78,8 +78,14 @@ func (d *database) resolve(ctx context.Context, policies *policy.Set, decision *
 	if len(d.ledger.told) == 0 || d.closing || notify == nil {
 		return
 	}
-	for name, since := range d.ledger.over(policies, decision) {
-		p := policyNamed(policies, name)
+	for name := range d.ledger.told {
+		if p := policies.Named(name); p == nil || !p.AppliesTo(d.target.Name, d.target.Labels) {
+			d.dropped(d.target.Name, name)
+			d.ledger.untell(name)
+		}
+	}
+	for name, since := range d.ledger.over(decision) {
+		p := policies.Named(name)
 		a := policy.Action{Policy: name, DB: d.target.Name, Kind: policy.ActNotify, Notify: p.Notify, Severity: p.Severity,
 			Message: fmt.Sprintf("%s: %s holds no longer, %s after it was told", d.target.Name, name,
 				decision.At.Sub(since).Round(time.Second))}
@@ -121,19 +127,21 @@ func (l *ledger) untell(policy string) {
 	delete(l.told, policy)
 }
 
+// dropped notes that no end will follow what a policy has told.
+func (c *shared) dropped(db, policy string) {
+	if c.options.Dropped != nil {
+		c.options.Dropped(db, policy)
+	}
+}
+
 // over returns the notices whose policy does not hold any more, and since when it
 // was told, as the caller's to tell.
-func (l *ledger) over(set *policy.Set, decision *policy.Decision) map[string]time.Time {
+func (l *ledger) over(decision *policy.Decision) map[string]time.Time {
 	over := map[string]time.Time{}
 	for _, p := range decision.Policies {
 		if since, told := l.told[p.Policy]; told && p.When == policy.False && !l.ending[p.Policy] {
 			over[p.Policy] = since
 			l.ending[p.Policy] = true
-		}
-	}
-	for name := range l.told {
-		if policyNamed(set, name) == nil {
-			l.untell(name)
 		}
 	}
 	return over

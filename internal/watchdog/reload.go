@@ -117,7 +117,10 @@ func (w *Watchdog) inherit(old, heir *database, at time.Time) {
 	default: // it did not close in time, and may still be at work
 	}
 	if heir == nil {
-		last.Left = at
+		for name := range last.Told {
+			w.dropped(old.target.Name, name)
+		}
+		last.Left, last.Told = at, nil
 		w.left[old.target.Name] = last
 		return
 	}

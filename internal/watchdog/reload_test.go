@@ -200,3 +200,36 @@ func TestRemovedAtWork(t *testing.T) {
 		}
 	})
 }
+
+// What was told ends with the configuration of its policy or database, which nobody would end later.
+func TestToldOfWhatIsRemoved(t *testing.T) {
+	t.Parallel()
+	const none = `
+policy "tell" {
+  databases = ["other"]
+  when      = wal.bytes > bytes("4MB")
+  notify    = [notifier.webhook.ops]
+}`
+	for name, reload := range map[string]func(w *running, target Target){
+		"the policy":               func(w *running, target Target) { reloads(t, w, shrink, target) },
+		"the policy, for this one": func(w *running, target Target) { reloads(t, w, none, target) },
+		"the database":             func(w *running, _ Target) { reloads(t, w, tells) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, n, dropped := &scene{walBytes: 8 << 20}, &notices{}, []string{}
+				target := n.target(s, "app")
+				w := run(t, Options{Targets: []Target{target}, Policies: policies(t, tells),
+					Dropped: func(db, policy string) { dropped = append(dropped, db+" "+policy) }})
+				time.Sleep(5 * time.Second)
+				reload(w, target)
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				if len(dropped) != 1 || dropped[0] != "app tell" {
+					t.Errorf("dropped %q", dropped)
+				}
+			})
+		})
+	}
+}

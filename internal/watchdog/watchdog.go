@@ -94,7 +94,9 @@ type Options struct {
 	Decided  func(Entry)
 	Recently func(string) Recent // what earlier runs logged about a database; may be nil
 	// called for each notice of an earlier run whose end is still to be sent, before any is sent; may be nil
-	Holds    func(db, policy string, notify []string)
+	Holds func(db, policy string, notify []string)
+	// called where no end will follow a notice, because a reload removed its policy or database; may be nil
+	Dropped  func(db, policy string)
 	Logger   *slog.Logger
 	Clock    func() time.Time
 	Interval time.Duration // between two turns of a database; 0: one second

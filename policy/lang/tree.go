@@ -21,6 +21,19 @@ type Node struct {
 	Children []*Node `json:"children,omitempty"`
 }
 
+// Leaves returns the values at the leaves of the node's tree, by their expressions.
+func (n *Node) Leaves() map[string]string {
+	values := map[string]string{}
+	if n != nil {
+		n.walk(func(c *Node) {
+			if len(c.Children) == 0 && c.Expr != "" && c.Expr != c.Value {
+				values[c.Expr] = c.Value
+			}
+		})
+	}
+	return values
+}
+
 // Summary says the node in one line: the expression with the values of what
 // it reads.
 func (n *Node) Summary() string {

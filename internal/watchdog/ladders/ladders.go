@@ -33,6 +33,20 @@ type Runner struct {
 	Counted      func(sqlite.Result, error) // called after each checkpoint
 }
 
+// OfOperator returns the ladder that `sqlwatch checkpoint` runs, and whether there is such a mode.
+func OfOperator(mode string) (ladder policy.Ladder, known bool) {
+	ladder = policy.Ladder{StallBudget: sqlite.DefaultStall, Steps: []policy.Step{{Mode: sqlite.Passive, Repeat: 3}}}
+	switch mode {
+	case sqlite.Passive.String():
+		return ladder, true
+	case sqlite.Truncate.String():
+		ladder.Steps = append(ladder.Steps, policy.Step{Mode: sqlite.Truncate, Repeat: 1,
+			BusyTimeout: 100 * time.Millisecond})
+		return ladder, true
+	}
+	return policy.Ladder{}, false
+}
+
 // Run runs a ladder's steps until one of them ends it. The result has the outcome of the last
 // step and the longest stall of all steps.
 func (c Runner) Run(ctx context.Context, l policy.Ladder) policy.ActionResult {
