@@ -55,12 +55,11 @@ func (c *Custody) Load() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.state = State{}
-	return load(c.path, &c.state, &c.state.Version)
+	return load(c.path, &c.state)
 }
 
-// load reads a file of the state directory into state; made points to state's version. A missing
-// or corrupt file is no error.
-func load(path string, state any, made *int) error {
+// load reads a file of the state directory into state. A missing or corrupt file is no error, and changes nothing.
+func load[T any](path string, state *T) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -68,8 +67,15 @@ func load(path string, state any, made *int) error {
 	if err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
-	if json.Unmarshal(data, state) == nil && *made > version {
+	var made struct {
+		Version int `json:"version"`
+	}
+	if json.Unmarshal(data, &made) == nil && made.Version > version {
 		return fmt.Errorf("read %s: %w", path, errVersion)
+	}
+	var read T
+	if json.Unmarshal(data, &read) == nil {
+		*state = read
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func (f *StateFile) Load() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.saved = Saved{}
-	return load(f.path, &f.saved, &f.saved.Version)
+	return load(f.path, &f.saved)
 }
 
 // Change applies change and writes the file.

@@ -1,7 +1,9 @@
 package custody
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -35,4 +37,26 @@ func TestStateFile_concurrent(t *testing.T) {
 		})
 	}
 	writers.Wait()
+}
+
+// TestLoad_P12: a file of a later version is refused, also where a field has become something else there; of a
+// corrupt file nothing is taken.
+func TestLoad_P12(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		text  string
+		later bool
+	}{
+		"later":                    {`{"version": 99, "lineage": "p"}`, true},
+		"later, with other fields": {`{"version": 99, "lineage": "p", "writers": {"a": 1}}`, true},
+		"corrupt":                  {`{"version": 1, "lineage": "p", "reached_txid": []}`, false},
+	} {
+		c := New(t.TempDir())
+		if err := os.WriteFile(c.path, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Load(); errors.Is(err, errVersion) != tt.later || c.Get().ID != "" && !tt.later {
+			t.Errorf("%s: %v, lineage %q", name, err, c.Get().ID)
+		}
+	}
 }
