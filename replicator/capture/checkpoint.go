@@ -151,7 +151,8 @@ func (t *truncater) drain(ctx context.Context, budget sqlite.Budget) (sqlite.Res
 // truncate makes one attempt at a TRUNCATE, in a freeze: nobody can commit. The tail is
 // copied and made durable while SQLite backfills; what is not durable in time is not
 // reset. A WAL file that is too long for the budget is cut in portions.
-func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.Result, error) {
+func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (r sqlite.Result, err error) {
+	defer func() { err = errors.Join(err, t.flusher.Wait()) }()
 	freeze, err := t.hold.freeze(ctx, budget)
 	if errors.Is(err, sqlite.ErrBusy) {
 		return sqlite.Result{Mode: sqlite.Truncate, Outcome: sqlite.OutcomeWriterBusy, Frames: -1, Backfilled: -1,
@@ -163,7 +164,7 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 	t.hold.keepAside()
 	left := func() time.Duration { return budget.Stall - freeze.Stall() }
 	var reason error
-	hooks := sqlite.Hooks{
+	h := sqlite.Hooks{
 		WriteLocked: func() error {
 			defer t.flusher.Hurry(left())()
 			if reason = t.flusher.AbsorbTail(); reason == nil {
@@ -176,8 +177,7 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 			return reason
 		},
 	}
-	r, err := t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, sqlite.Budget{Stall: max(left(), time.Millisecond)},
-		hooks)
+	r, err = t.hold.work.CheckpointHooked(ctx, sqlite.Truncate, sqlite.Budget{Stall: max(left(), time.Millisecond)}, h)
 	if errors.Is(reason, tail.ErrBudget) {
 		r.Mode, r.Outcome, err = sqlite.Truncate, sqlite.OutcomeBudgetSpent, nil
 	} else if reason != nil {
@@ -185,5 +185,5 @@ func (t *truncater) truncate(ctx context.Context, budget sqlite.Budget) (sqlite.
 	}
 	reset := err == nil && (r.Outcome == sqlite.OutcomeTruncated || r.Outcome == sqlite.OutcomeShortened)
 	r.WriterStall = freeze.Stall()
-	return r, errors.Join(err, t.hold.thaw(ctx, freeze, reset), t.flusher.Wait())
+	return r, errors.Join(err, t.hold.thaw(ctx, freeze, reset))
 }

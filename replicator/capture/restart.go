@@ -92,6 +92,7 @@ const (
 // one, and nobody notices; otherwise new transactions wait for as long as it takes: see sqlite.Freeze. If a reader
 // is in the way, or the budget is spent, everything stays as it was, and a later step tries again.
 func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err error) {
+	defer func() { err = errors.Join(err, r.flusher.Wait()) }()
 	// Half of a freeze's budget is reserved for what differs from the rehearsal. Where the
 	// disk is never that fast, the WAL must not grow without end because of it: the freeze
 	// is tried then, and given up in time if necessary.
@@ -123,7 +124,7 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 		err = tail.ErrBudget
 	}
 	r.log.Debug("soft restart", "done", did.done, "stall", did.stall, "err", err)
-	return did, errors.Join(err, r.flusher.Wait())
+	return did, err
 }
 
 // rehearse does what the freeze will do, while nobody has to wait, until a round takes no

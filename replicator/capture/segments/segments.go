@@ -25,23 +25,26 @@ type Flusher struct {
 	state *statedir.Dir
 	found *overlay.Found // the comparison under way takes what would become a segment; nil: none
 
-	Store func(*Commit) error // (*Commit).Run, except in tests of a slow or failing disk
+	Create func(*spool.Spool, ltx.Header) (*spool.Writer, error) // (*spool.Spool).Create, and
+	Store  func(*Commit) error                                   // (*Commit).Run, except in tests of a bad disk
 	// nil: none; it may outlast a freeze that waiting for it would make too long
 	flushing *flushing
 }
 
-// flushing is a segment on its way to the disk.
+// flushing is a segment on its way to the disk. Until done is closed, the batch is the goroutine's.
 type flushing struct {
-	commit *Commit
+	commit *Commit // nil: it could not be encoded
+	err    error   // of encoding it
 	done   chan struct{}
 }
 
 // Commit is an encoded segment that is not durable yet.
 type Commit struct {
-	w       *spool.Writer
-	Record  spool.Record
-	changes []pagesums.Change
-	err     error // what Run returned
+	w        *spool.Writer
+	Record   spool.Record
+	changes  []pagesums.Change
+	encoding time.Duration // how long encoding it took
+	err      error         // what Run returned
 }
 
 // Run makes the segment durable.
@@ -49,7 +52,7 @@ func (p *Commit) Run() error { return p.w.Commit(p.Record) }
 
 // New returns a Flusher that writes the tail into the spool of the state directory.
 func New(files *dbfile.Files, t *tail.Tail, state *statedir.Dir) *Flusher {
-	return &Flusher{files: files, tail: t, state: state, Store: (*Commit).Run}
+	return &Flusher{files: files, tail: t, state: state, Create: (*spool.Spool).Create, Store: (*Commit).Run}
 }
 
 // Busy reports whether a segment is on its way to the disk.
@@ -64,6 +67,9 @@ func (f *Flusher) Gather(found *overlay.Found) (end func()) {
 
 // Absorb reads to x's end. What was read of an earlier generation is put into the spool first. See tail.Absorb.
 func (f *Flusher) Absorb(x dbfile.WALIndex) error {
+	if err := f.Wait(); err != nil {
+		return err
+	}
 	if f.tail.OtherGeneration(x) {
 		if err := f.tail.Proves(x); err != nil {
 			return err
@@ -133,38 +139,41 @@ func (f *Flusher) CaptureHead() error {
 
 // Flush puts the batch into the spool.
 func (f *Flusher) Flush() error {
-	if err := f.Wait(); err != nil {
+	if err := f.Begin(); err != nil {
 		return err
 	}
-	commit, err := f.encode()
-	if err != nil || commit == nil {
-		return err
-	}
-	commit.err = f.Store(commit)
-	return f.adopt(commit)
+	return f.Wait()
 }
 
-// Begin encodes the batch and begins to make it durable in a goroutine. End or Wait must follow before anything
-// else is read.
+// Begin begins to encode the batch and to make it durable, in a goroutine: on a slow disk even the creation of a file
+// may take long. End or Wait must follow before the tail is used again.
 func (f *Flusher) Begin() error {
 	if err := f.Wait(); err != nil {
 		return err
 	}
-	commit, err := f.encode()
-	if err != nil || commit == nil {
+	if f.found != nil {
+		return f.find()
+	}
+	if f.tail.Batch.Empty() {
+		return nil
+	}
+	if err := f.tail.Grew(f.state.Position().Pages); err != nil {
 		return err
 	}
-	done := make(chan struct{})
+	next := f.state.Following(f.tail.Head, true)
+	flushing := &flushing{done: make(chan struct{})}
 	go func() {
-		defer close(done)
+		defer close(flushing.done)
 		defer func() {
 			if cause := recover(); cause != nil {
-				commit.err = fmt.Errorf("fault of sqlwatch while a segment was stored: %v: %s", cause, debug.Stack())
+				flushing.err = fmt.Errorf("fault of sqlwatch while a segment was stored: %v: %s", cause, debug.Stack())
 			}
 		}()
-		commit.err = f.Store(commit)
+		if flushing.commit, flushing.err = f.encode(next); flushing.err == nil {
+			flushing.commit.err = f.Store(flushing.commit)
+		}
 	}()
-	f.flushing = &flushing{commit, done}
+	f.flushing = flushing
 	return nil
 }
 
@@ -192,28 +201,17 @@ func (f *Flusher) Wait() error {
 	}
 	<-flushing.done
 	f.flushing = nil
-	return f.adopt(flushing.commit)
+	return f.adopt(flushing)
 }
 
-// encode writes the batch as a segment and computes the position after it; nil if there is nothing to write.
-func (f *Flusher) encode() (_ *Commit, err error) {
-	b, head := &f.tail.Batch, f.tail.Head
-	if f.found != nil {
-		return nil, f.find()
-	}
-	if b.Empty() {
-		return nil, nil
-	}
-	if err := f.tail.Grew(f.state.Position().Pages); err != nil {
-		return nil, err
-	}
-	began := time.Now()
-	next := f.state.Following(head, true)
-	w, err := f.state.Spool().Create(ltx.Header{
+// encode writes the batch as a segment, which leads to the position next.
+func (f *Flusher) encode(next spool.Position) (_ *Commit, err error) {
+	b, began := &f.tail.Batch, time.Now()
+	w, err := f.Create(f.state.Spool(), ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID,
 		Timestamp: next.Timestamp,
 		WALOffset: b.WALHeader.FrameOffset(b.From.Frame + 1),
-		WALSize:   int64(head.Frames.Frame-b.From.Frame) * int64(b.WALHeader.FrameSize()),
+		WALSize:   int64(next.Frames.Frame-b.From.Frame) * int64(b.WALHeader.FrameSize()),
 		WALSalt1:  b.WALHeader.Salt1, WALSalt2: b.WALHeader.Salt2,
 	})
 	if err != nil {
@@ -236,9 +234,6 @@ func (f *Flusher) encode() (_ *Commit, err error) {
 		if err := w.Add(page, v.Data); err != nil {
 			return nil, err
 		}
-		if f.tail.Late(len(changes)) {
-			return nil, tail.ErrBudget
-		}
 		changes = append(changes, pagesums.Change{Page: page, Sum: sum})
 	}
 	delta, err := f.state.Sums().Delta(changes, next.Pages)
@@ -250,8 +245,7 @@ func (f *Flusher) encode() (_ *Commit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f.tail.Measure(time.Since(began))
-	return &Commit{w: w, Record: r, changes: changes}, nil
+	return &Commit{w: w, Record: r, changes: changes, encoding: time.Since(began)}, nil
 }
 
 // find adds the batch to what the comparison under way has found.
@@ -280,10 +274,17 @@ func (f *Flusher) find() error {
 
 // adopt makes the position that a durable segment leads to the current one. If the commit failed, the batch is
 // kept: the same commits go into another file.
-func (f *Flusher) adopt(p *Commit) error {
-	if p.err != nil {
+func (f *Flusher) adopt(flushed *flushing) error {
+	p := flushed.commit
+	switch {
+	case flushed.err != nil && p != nil:
+		return errors.Join(flushed.err, p.w.Abort())
+	case flushed.err != nil:
+		return flushed.err
+	case p.err != nil:
 		return errors.Join(p.err, p.w.Abort())
 	}
+	f.tail.Measure(p.encoding)
 	f.tail.Restart(p.Record.Position)
 	return f.state.Adopt(p.Record.Position, p.changes)
 }

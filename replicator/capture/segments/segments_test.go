@@ -19,6 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
 // writer is an application with the system's SQLite that executes each line it is sent.
@@ -262,6 +263,45 @@ func TestEnd_S20_slow(t *testing.T) {
 	s.wantEqual()
 }
 
+// TestBegin_S25_create: a disk that is slow to make a file does not keep the caller, who may have frozen the
+// application, and what it makes in the end is one segment, of which nothing is lost.
+func TestBegin_S25_create(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	proceed := make(chan struct{})
+	s.flusher.Create = func(sp *spool.Spool, h ltx.Header) (*spool.Writer, error) { <-proceed; return sp.Create(h) }
+	s.do("commit(3, 3)")
+	s.fatal(s.flusher.AbsorbHead())
+	begun := make(chan error, 1)
+	go func() { begun <- s.flusher.Begin() }()
+	select {
+	case err := <-begun:
+		s.fatal(err)
+	case <-time.After(10 * time.Second):
+		close(proceed)
+		t.Fatal("the caller waits until the disk has made a file")
+	}
+	if err := s.flusher.End(time.Millisecond); !errors.Is(err, tail.ErrBudget) || !s.flusher.Busy() {
+		t.Fatalf("after a millisecond: %v, busy %v", err, s.flusher.Busy())
+	}
+	close(proceed)
+	s.do("commit(2)")
+	s.fatal(s.flusher.CaptureHead())
+	if sizes := s.segments(); len(sizes) != 2 {
+		t.Errorf("segments of %v pages, want two", sizes)
+	}
+	s.wantEqual()
+	full := errors.New("no space left on device")
+	s.flusher.Create = func(*spool.Spool, ltx.Header) (*spool.Writer, error) { return nil, full }
+	s.do("commit(2)")
+	if err := s.flusher.CaptureHead(); !errors.Is(err, full) || s.tail.Batch.Empty() {
+		t.Fatalf("no file can be made: %v, batch empty %v", err, s.tail.Batch.Empty())
+	}
+	s.flusher.Create = (*spool.Spool).Create
+	s.fatal(s.flusher.CaptureHead())
+	s.wantEqual()
+}
+
 // TestAbsorb_D27: what was read of one WAL generation becomes a segment of its own, which is
 // durable before anything of the next generation is read.
 func TestAbsorb_D27(t *testing.T) {
@@ -346,13 +386,7 @@ func TestAbsorbTail_I5(t *testing.T) {
 		t.Errorf("late: %v, batch empty %v", err, s.tail.Batch.Empty())
 	}
 	end()
-	s.fatal(s.flusher.AbsorbHead())
-	end = s.flusher.Hurry(-time.Second)
-	if err := s.flusher.Begin(); !errors.Is(err, tail.ErrBudget) || s.flusher.Busy() {
-		t.Errorf("encoded too late: %v, busy %v", err, s.flusher.Busy())
-	}
-	end()
-	s.fatal(s.flusher.Flush())
+	s.fatal(s.flusher.CaptureHead())
 	if sizes := s.segments(); len(sizes) != 1 {
 		t.Errorf("segments of %v pages, want one", sizes)
 	}
