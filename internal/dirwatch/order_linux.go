@@ -62,14 +62,21 @@ func (o *Order) Follow(path, name string) (*Following, error) {
 // Untouched reports whether the name was removed since Follow, and nothing was written to the file
 // after that, until now. It is false where that is not known, as after a time in which nobody asked
 // and more happened than the kernel keeps.
-func (f *Following) Untouched() bool {
+func (f *Following) Untouched() bool { return f.now() && !f.lost }
+
+// Touched reports whether something else has happened since the name was removed, or may have. It is
+// false where the removal was not seen.
+func (f *Following) Touched() bool { return f.now() && f.lost }
+
+// now takes in what has happened until now, and reports whether the name was removed.
+func (f *Following) now() bool {
 	f.order.mu.Lock()
 	defer f.order.mu.Unlock()
 	if f.order.open == nil {
 		return false
 	}
 	f.order.open.read()
-	return f.removed && !f.lost
+	return f.removed
 }
 
 // Stop ends it.

@@ -21,25 +21,26 @@ func TestOrder(t *testing.T) {
 	make := func(t *testing.T, dir string) { write(t, dir+wal) }
 	for name, tc := range map[string]struct {
 		happens []func(*testing.T, string)
-		want    bool
+		want    bool // untouched
+		touched bool
 	}{
-		"nothing":                 {nil, false},
-		"written":                 {[]func(*testing.T, string){modify}, false},
-		"removed":                 {[]func(*testing.T, string){remove}, true},
-		"written, then removed":   {[]func(*testing.T, string){modify, modify, remove}, true},
-		"removed, then written":   {[]func(*testing.T, string){modify, remove, modify}, false},
-		"another life that wrote": {[]func(*testing.T, string){remove, make, modify, remove}, false},
-		"another life":            {[]func(*testing.T, string){remove, make, remove}, true},
+		"nothing":                 {nil, false, false},
+		"written":                 {[]func(*testing.T, string){modify}, false, false},
+		"removed":                 {[]func(*testing.T, string){remove}, true, false},
+		"written, then removed":   {[]func(*testing.T, string){modify, modify, remove}, true, false},
+		"removed, then written":   {[]func(*testing.T, string){modify, remove, modify}, false, true},
+		"another life that wrote": {[]func(*testing.T, string){remove, make, modify, remove}, false, true},
+		"another life":            {[]func(*testing.T, string){remove, make, remove}, true, false},
 		"another file moved there": {[]func(*testing.T, string){remove, func(t *testing.T, dir string) {
 			write(t, dir+"/other")
 			do(t, os.Rename(dir+"/other", dir+wal))
-		}}, false},
+		}}, false, true},
 		"the database replaced": {[]func(*testing.T, string){remove, func(t *testing.T, dir string) {
 			do(t, os.Remove(dir+database))
-		}}, false},
+		}}, false, true},
 		"cut": {[]func(*testing.T, string){remove, func(t *testing.T, dir string) {
 			do(t, os.Truncate(dir+database, 0))
-		}}, false},
+		}}, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -57,6 +58,9 @@ func TestOrder(t *testing.T) {
 			}
 			if got := f.Untouched(); got != tc.want {
 				t.Errorf("untouched since its WAL was removed: %v, want %v", got, tc.want)
+			}
+			if got := f.Touched(); got != tc.touched {
+				t.Errorf("touched since its WAL was removed: %v, want %v", got, tc.touched)
 			}
 			if f.Stop(); order.open == nil {
 				t.Error("the other one is followed no longer")

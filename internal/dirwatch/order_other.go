@@ -15,5 +15,8 @@ func (o *Order) Follow(string, string) (*Following, error) { return nil, errors.
 // Untouched is not known here.
 func (f *Following) Untouched() bool { return false }
 
+// Touched is not known here.
+func (f *Following) Touched() bool { return false }
+
 // Stop ends nothing.
 func (f *Following) Stop() {}

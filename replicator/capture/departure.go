@@ -200,7 +200,7 @@ func (d *departure) unclaim() {
 	}
 }
 
-const partTime = 2 * time.Second // bounds the attempts to leave properly on Close
+const partTime = 3 * time.Second // bounds the attempts to leave properly on Close
 
 // part leaves the database on Close: as SQLite's last close does if nobody else is connected, else with
 // a position that the next Open can compare with what it finds.

@@ -80,8 +80,7 @@ func (c *Capture) drain() error {
 		return err
 	case statErr == nil && unlinked.IsZero():
 		c.continuity.lose(tail.ReasonWALIndex, "the -shm file was removed or replaced")
-	case statErr != nil || x.Backfilled < x.MaxFrame || unlinked.UnixNano() < mainfile.Last(main) ||
-		unlinked.UnixNano() == mainfile.Last(main) && !c.continuity.main.Untouched(): // times within one tick are equal
+	case statErr != nil || x.Backfilled < x.MaxFrame || c.continuity.main.WrittenSince(unlinked, main):
 		c.presence.Missed(c.o.Clock())
 		c.continuity.lose(tail.ReasonWALReset, "the WAL was removed, and the database written to since")
 	default:

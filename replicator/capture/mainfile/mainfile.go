@@ -16,8 +16,8 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
-// Tick is longer than the resolution of file times: within one Tick after a write, another write may leave the
-// same time.
+// Tick is longer than the resolution of file times that have one below a second: within one Tick after a write,
+// another write may leave the same time. See Aged for the others.
 const Tick = 20 * time.Millisecond
 
 // Probe describes one main file.
@@ -52,6 +52,15 @@ func (p *Probe) Follow() {
 
 // Untouched reports whether it is known that nothing was written to the file since the WAL was removed.
 func (p *Probe) Untouched() bool { return p.follows != nil && p.follows.Untouched() }
+
+// WrittenSince reports whether the file, main, was or may have been written to after the WAL was unlinked. What the
+// watch saw counts first: file times do not tell where the clock was set back in between, or within one tick.
+func (p *Probe) WrittenSince(unlinked time.Time, main spool.MainFile) bool {
+	if p.follows != nil && p.follows.Touched() {
+		return true
+	}
+	return unlinked.UnixNano() < Last(main) || unlinked.UnixNano() == Last(main) && !p.Untouched()
+}
 
 // Unfollow ends the watch that Follow began.
 func (p *Probe) Unfollow() {
@@ -98,7 +107,20 @@ func (p *Probe) Settled() (spool.MainFile, error) {
 }
 
 // Aged reports whether a write from now on would show in the file's times.
-func Aged(main spool.MainFile) bool { return time.Since(time.Unix(0, main.Modified)).Abs() >= Tick }
+func Aged(main spool.MainFile) bool {
+	return time.Since(time.Unix(0, main.Modified)).Abs() >= resolution(main)
+}
+
+// resolution returns for how long after a write another one may leave the same times. FAT keeps every second second,
+// and ext4 with inodes of 128 bytes, as small and old file systems have them, every second.
+func resolution(main spool.MainFile) time.Duration {
+	for _, step := range []time.Duration{2 * time.Second, time.Second} {
+		if main.Modified%int64(step) == 0 && main.Changed%int64(step) == 0 {
+			return step + Tick
+		}
+	}
+	return Tick
+}
 
 // Last returns when the file was last written to, or its times were set: who puts a copy in place may give it the times
 // of the original (cp -p), which are long past, but the change of a file's times is itself a change of the file.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
 
 // TestSure_P8: Sure describes a file unless its modification time is that of a write just now. Old
@@ -57,6 +58,27 @@ func TestSure_P8(t *testing.T) {
 	}
 	if _, err := os.Stat(path + "-wal"); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Sure created a -wal: %v", err)
+	}
+}
+
+// TestAged_P8_wholeSeconds: where a file system keeps whole seconds, two writes of one second leave the same times.
+func TestAged_P8_wholeSeconds(t *testing.T) {
+	t.Parallel()
+	now, second := time.Now().UnixNano(), int64(time.Second)
+	for name, test := range map[string]struct {
+		modified, changed int64
+		want              bool
+	}{
+		"nanoseconds, of a moment ago":         {now - 3*int64(Tick) | 1, now - 3*int64(Tick) | 1, true},
+		"set to a whole second, a moment ago":  {(now/second - 60) * second, now - 3*int64(Tick) | 1, true},
+		"whole seconds, long ago":              {(now/second - 3) * second, (now/second - 3) * second, true},
+		"whole seconds, of the next one":       {(now/second + 1) * second, (now/second + 1) * second, false},
+		"every second second, of the next one": {(now/second/2 + 1) * 2 * second, (now/second/2 + 1) * 2 * second, false},
+	} {
+		main := spool.MainFile{Modified: test.modified, Changed: test.changed, Size: 4096, Boot: "boot"}
+		if got := Aged(main); got != test.want {
+			t.Errorf("%s: a later write would show: %v, want %v", name, got, test.want)
+		}
 	}
 }
 
