@@ -128,7 +128,8 @@ func (c *comparer) compare(ctx context.Context, x dbfile.WALIndex) (err error) {
 		err = errors.Join(err, sums.Abort(), found.Close())
 	}()
 	look := view.NewWatch(c.files, c.continuity.main).Look
-	if err := errors.Join(look(), overlay.NotBackfilled(ctx, c.files, x, found.Take)); err != nil {
+	alone := func() error { return errors.Join(ctx.Err(), view.Disturbed(c.files, x)) }
+	if err := errors.Join(look(), overlay.NotBackfilled(c.files, x, alone, found.Take)); err != nil {
 		return err
 	}
 	if st, err := c.files.Stat(); err != nil {

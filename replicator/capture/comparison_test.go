@@ -271,3 +271,57 @@ func TestCopiedOver_D4_duringComparison(t *testing.T) {
 		})
 	}
 }
+
+// TestComparison_D78_checkpointWaits: the application's own TRUNCATE comes while a comparison reads a long WAL with a
+// read mark. The comparison begins again at once, so that the application need not wait, with WRITE locked, until all
+// of the WAL has been read.
+func TestComparison_D78_checkpointWaits(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do(`db.execute("pragma wal_autocheckpoint=0").fetchone()`)
+	a.do("commit(20, 100, 9000)")
+	s.open()
+	answered, met := make(chan string, 1), false
+	// The reading of the WAL asks its context every some frames.
+	s.ctx = &asked{s.ctx, func() {
+		if met || !s.capture.hold.active() {
+			return
+		}
+		met = true
+		a.do("commit(1)")
+		a.send(`db.execute("pragma wal_checkpoint(truncate)").fetchone()`)
+		go func() { answered <- a.answer() }()
+		for deadline := time.Now().Add(10 * time.Second); !s.capture.hold.waitedFor(); {
+			if time.Sleep(time.Millisecond); time.Now().After(deadline) {
+				t.Fatal("the application does not checkpoint")
+			}
+		}
+	}}
+	if p := s.step(false); !met || p.Complete || s.capture.continuity.lost == "" {
+		t.Fatalf("the WAL was read to its end although a checkpoint waits: %+v, %v", p, met)
+	}
+	for got := ""; got == ""; {
+		s.step(false)
+		select {
+		case got = <-answered:
+			if got != "(0, 0, 0)" {
+				t.Errorf("the application's checkpoint: %s", got)
+			}
+		case <-time.After(time.Millisecond):
+		}
+	}
+	s.checkEqual()
+}
+
+// asked is a context that calls a function whenever it is asked for its error.
+type asked struct {
+	context.Context
+	hook func()
+}
+
+func (a *asked) Err() error {
+	a.hook()
+	return a.Context.Err()
+}

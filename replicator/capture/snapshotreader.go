@@ -51,7 +51,7 @@ func (c *Capture) snapshot(ctx context.Context) (*SnapshotReader, error) {
 	}
 	pos := c.state.Position()
 	o := overlay.NewCopy(c.files.Database(), pos.PageSize, pos.Pages, c.keeping())
-	err = overlay.NotBackfilled(ctx, c.files, x, func(page uint32, data []byte) error { o.Keep(page, data); return nil })
+	err = overlay.NotBackfilled(c.files, x, ctx.Err, func(page uint32, b []byte) error { o.Keep(page, b); return nil })
 	if errors.Is(err, dbfile.ErrSalt) {
 		err = view.ErrNone
 	}

@@ -2,7 +2,6 @@ package overlay
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 
@@ -23,10 +22,14 @@ type frameRef struct {
 // dropped for the first time; then at every doubling.
 const firstCompaction = 1 << 16
 
+// framesPerLook is how many frames are read between two calls of look.
+const framesPerLook = 1 << 11
+
 // NotBackfilled calls f with the newest frame of each page up to x's commit, ascending by page, except for frames
 // that are certainly backfilled. The caller holds the WAL, and read x after it began to hold it. The bytes are valid
-// during the call.
-func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex,
+// during the call. A WAL may be as large as its disk: look is called every few milliseconds, and its error ends the
+// reading.
+func NotBackfilled(files *dbfile.Files, x dbfile.WALIndex, look func() error,
 	f func(page uint32, data []byte) error) error {
 	if x.Backfilled >= x.MaxFrame {
 		return nil
@@ -42,22 +45,29 @@ func NotBackfilled(ctx context.Context, files *dbfile.Files, x dbfile.WALIndex,
 	var refs []frameRef
 	s, compactAt := dbfile.NewFrameScanner(wal, h, h.Start(), x.MaxFrame), firstCompaction
 	for s.Next() {
+		if s.Position().Frame%framesPerLook == 0 {
+			if err := look(); err != nil {
+				return err
+			}
+		}
 		if frame := s.Position().Frame; frame > x.Backfilled {
 			refs = append(refs, frameRef{s.Frame().Page, frame, pagecrc.Page(s.Frame().Page, s.Page())})
 		}
 		if len(refs) >= compactAt {
 			refs = newest(refs)
 			compactAt = max(compactAt, 2*len(refs))
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 		}
 	}
 	if err := s.Err(); err != nil {
 		return err
 	}
 	data := make([]byte, x.PageSize)
-	for _, ref := range newest(refs) {
+	for i, ref := range newest(refs) {
+		if i%framesPerLook == framesPerLook-1 {
+			if err := look(); err != nil {
+				return err
+			}
+		}
 		if _, err := wal.ReadAt(data, h.FrameOffset(ref.frame)+dbfile.FrameHeaderSize); err != nil {
 			return fmt.Errorf("read wal frame %d: %w", ref.frame, err)
 		}

@@ -4,6 +4,7 @@ package view
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
@@ -35,4 +36,21 @@ func Begin(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbfile.
 		return x, nil
 	}
 	return dbfile.WALIndex{}, ErrNone
+}
+
+// Disturbed returns ErrNone where a checkpoint of another process waits for a read mark of ours at x's end, or the
+// files have left their paths: whoever holds the mark is to let it go, and begins again.
+func Disturbed(files *dbfile.Files, x dbfile.WALIndex) error {
+	change, err := files.Refresh()
+	if err == nil && change != (dbfile.Change{}) {
+		err = fmt.Errorf("%w: the files are no longer at their names", ErrNone)
+	}
+	if waits, lockErr := files.CheckpointHoldsWrite(); err != nil || lockErr != nil || !waits {
+		return err
+	}
+	now, err := files.WALIndex()
+	if err == nil && now.MaxFrame == x.MaxFrame && now.Backfilled < now.MaxFrame {
+		return nil // it may backfill all there is
+	}
+	return fmt.Errorf("%w: a checkpoint waits for our read mark", ErrNone)
 }
