@@ -66,7 +66,11 @@ func (d *driller) verify(ctx context.Context) (err error) {
 		}
 		if beyondRepair(err) {
 			d.log.Error("the replica cannot be restored: taking a new snapshot now", "err", err)
-			err = errors.Join(err, d.mender.repair(ctx))
+			useless := result.Useless
+			if errors.As(err, new(*restore.ChecksumError)) {
+				useless = append(useless, result.Objects...) // which of them is wrong is not known
+			}
+			err = errors.Join(err, d.mender.repair(ctx, useless...))
 		}
 		return fmt.Errorf("verify %s: %w", d.name, err)
 	}
@@ -77,7 +81,22 @@ func (d *driller) verify(ctx context.Context) (err error) {
 		level = slog.LevelDebug
 	}
 	d.log.Log(ctx, level, "restore drill passed", "txid", result.TXID, "took", took)
-	return d.saved.Change(func(s *custody.Saved) { s.Verified, s.At = result.Objects, start.UTC() })
+	err = d.saved.Change(func(s *custody.Saved) { s.Verified, s.At = result.Objects, start.UTC() })
+	return errors.Join(err, d.without(ctx, result.Useless))
+}
+
+// without deals with files that a drill that passed did without. If one is a snapshot, there is to be another one.
+func (d *driller) without(ctx context.Context, useless []string) error {
+	if len(useless) == 0 {
+		return nil
+	}
+	d.log.Error("the drill did without files that are corrupt or unreadable", "files", useless)
+	for _, key := range useless {
+		if _, min, _, err := store.ParseLTXKey(key); err == nil && min == 1 {
+			return d.mender.repair(ctx, useless...)
+		}
+	}
+	return d.mender.lost(0, useless...)
 }
 
 // due runs the scheduled restore drill if it is time, and returns when the next one is.

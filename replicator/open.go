@@ -32,6 +32,7 @@ type opener struct {
 	compactor *compact.Compactor
 	uploader  *upload.Uploader
 	held      func() ltx.TXID // the TXID that the replica was last known to reach, 0 if unknown
+	lost      func() ltx.TXID // what the state directory has of progress.Progress.Lost
 
 	from atomic.Uint64 // TXID at which capture took its position from this replica; 0: it did not
 }
@@ -76,6 +77,7 @@ func (o *opener) open(ctx context.Context) error {
 		o.progress.Update(func(st *ReplicaStatus) { st.LostFiles++ })
 	}
 	o.source.original.ClearNote(o.custody.Get(), o.log)
+	o.progress.Recall(o.lost())
 	o.progress.Found(s.Tip, o.source.backlog.Shipped(s.Tip))
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/superfly/ltx"
+
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
@@ -46,22 +48,23 @@ type mender struct {
 	opener   *opener
 	work     *sync.Mutex // replica.work
 	worker   *worker.Worker
+	lost     func(txid ltx.TXID, useless ...string) error // see replica.lost
 
 	looked, planned time.Time // used by the short lane only
 }
 
 // repair makes the next turn store the newest state again. If the replica already has a
 // snapshot of that TXID, it may be the corrupt file, and stored files are never replaced:
-// then a new chain begins, with unused TXIDs.
-func (m *mender) repair(ctx context.Context) error {
+// then a new chain begins, with unused TXIDs. useless are the keys of files found corrupt or unreadable.
+func (m *mender) repair(ctx context.Context, useless ...string) error {
 	return m.anew(ctx, func() error {
-		m.progress.Lost(progress.ForEver)
+		noted := m.lost(progress.ForEver, useless...)
 		last := m.source.backlog.Spool().Position()
 		_, _, err := m.store.Get(ctx, store.LTXKey(store.SnapshotLevel, 1, last.TXID), 0, 0)
 		if err != nil {
-			return nil // it is not there; if the store only failed to answer, the next drill will tell
+			return noted // it is not there; if the store only failed to answer, the next drill will tell
 		}
-		return m.source.rebase(ctx, last.TXID, time.UnixMilli(last.Timestamp))
+		return errors.Join(noted, m.source.rebase(ctx, last.TXID, time.UnixMilli(last.Timestamp)))
 	})
 }
 

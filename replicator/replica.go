@@ -116,7 +116,9 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p := &replica{o: o, log: d.log.With("replica", o.Name), source: d.source, demand: make(chan struct{}, 1)}
 	p.saved = custody.NewStateFile(d.dir, o.Name)
 	p.progress = progress.New(p.log, d.clock, o.Name, o.SyncEvery)
-	p.worker = worker.New(worker.Options{Turn: p.turn, Record: p.progress.Record, Begin: d.start, Patience: patience})
+	p.worker = worker.New(worker.Options{
+		Turn: p.turn, Record: p.progress.Record, Begin: d.start, Patience: progress.Patience,
+	})
 	p.lease = lease.New(lease.Options{
 		Store: o.Store, Owner: d.owner, Boot: d.boot, Self: lease.ThisProcess(),
 		File: func() string { return d.source.original.Get().File }, Clock: d.clock, Save: func(nonces ...string) error {
@@ -138,6 +140,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 		name: o.Name, log: p.log, store: o.Store, lease: p.lease, custody: d.custody, source: d.source,
 		progress: p.progress, compactor: p.compactor, uploader: p.uploader,
 		held: func() ltx.TXID { return p.saved.Emptied(o.Place) },
+		lost: func() ltx.TXID { txid, _ := p.saved.LostAt(o.Place); return txid },
 	}
 	p.opener.claim = custody.NewClaimant(custody.ClaimantOptions{
 		Replica: o.Name, Store: o.Store, Lease: p.lease, Custody: d.custody, Saved: p.saved,
@@ -165,7 +168,7 @@ func (p *replica) newUpkeep(d surroundings) {
 	every := looksEvery(p.o.Store)
 	p.mender = &mender{
 		name: p.o.Name, log: p.log, store: p.o.Store, every: every, source: d.source, progress: p.progress, opener: p.opener,
-		work: &p.work, worker: p.worker, planned: p.progress.Began,
+		work: &p.work, worker: p.worker, planned: p.progress.Began, lost: p.lost,
 		// spread over the interval, so that not all replicas are checked at once
 		looked: p.progress.Began.Add(-time.Duration(turnOf(d.name, p.o.Name) * float64(every))),
 	}
@@ -176,6 +179,7 @@ func (p *replica) newUpkeep(d surroundings) {
 	p.retainer = retention.NewRetainer(retention.RetainerOptions{
 		Options: p.o.Retention, Store: p.o.Store, Hold: p.uploader.HoldChecked, Found: p.progress.Looked,
 		Protected: func() map[string]bool { return p.saved.Get().VerifiedKeys() },
+		Useless:   func() []string { _, useless := p.saved.LostAt(p.o.Place); return useless },
 		Spared:    func(txid ltx.TXID, now time.Time) bool { return p.progress.Lineage().Spared(txid, now) },
 		Deleted:   p.compactor.Forget, Logger: p.log, Clock: d.clock,
 	})
@@ -184,7 +188,7 @@ func (p *replica) newUpkeep(d surroundings) {
 			shortLane: {p.mender.lookDue, p.compactDue, p.retainDue},
 			longLane:  {p.snapshots.due, p.drill.due},
 		},
-		Start: d.start, Pause: pause, Kind: progress.ReasonOf, Logger: p.log, Clock: d.clock,
+		Start: d.start, Pause: progress.Pause, Kind: progress.ReasonOf, Logger: p.log, Clock: d.clock,
 		Failed: func(err error) { d.source.backlog.DoubtAfter(p.progress, err) },
 		Done: func(kind string) {
 			p.progress.Update(func(s *ReplicaStatus) { s.MaintenanceErr = kind })
@@ -262,10 +266,20 @@ func (p *replica) compactDue(ctx context.Context) (time.Time, error) {
 		s.StoredBytes += report.Bytes
 		s.LostFiles += len(report.Lost)
 	})
+	end := ltx.TXID(0)
 	for _, f := range report.Lost {
-		p.progress.Lost(f.MaxTXID)
+		end = max(end, f.MaxTXID)
+	}
+	if len(report.Useless) > 0 {
+		err = errors.Join(err, p.lost(end, report.Useless...))
 	}
 	return report.Due, err
+}
+
+// lost records that a file up to txid is lost (see progress.Progress.Lost; 0: none), and which files are of no use.
+// Both hold after a restart too.
+func (p *replica) lost(txid ltx.TXID, useless ...string) error {
+	return p.saved.NoteLost(p.o.Place, p.progress.Lost(txid), useless...)
 }
 
 // retainDue deletes files that retention no longer keeps.

@@ -15,6 +15,8 @@ type Dated struct {
 	store.LTXFile
 	At    time.Time
 	Until ltx.TXID // of an unneeded file: the end of the group of files that is deleted together with it
+
+	Useless bool // known to be corrupt or unreadable: no restore begins with it, and it replaces no other file
 }
 
 // Unneeded returns the files that no promised restore uses. files must be sorted by key, and so
@@ -79,7 +81,7 @@ func oldestBase(files []Dated, cutoff time.Time) (base ltx.TXID, ok bool) {
 		}
 	}
 	for _, f := range files {
-		if f.Snapshot() && f.MaxTXID <= oldest {
+		if f.Snapshot() && !f.Useless && f.MaxTXID <= oldest {
 			base, ok = max(base, f.MaxTXID), true
 		}
 	}
@@ -119,7 +121,7 @@ func thinned(f Dated, runs [][]Dated, keep time.Duration, thin []time.Duration, 
 func cover(f Dated, run []Dated) *Dated {
 	i, _ := slices.BinarySearchFunc(run, f.MinTXID+1, func(g Dated, t ltx.TXID) int { return cmp.Compare(g.MinTXID, t) })
 	for k := i - 1; k >= max(0, i-4); k-- {
-		if !run[k].Snapshot() && run[k].MaxTXID >= f.MaxTXID {
+		if !run[k].Snapshot() && !run[k].Useless && run[k].MaxTXID >= f.MaxTXID {
 			return &run[k]
 		}
 	}

@@ -33,7 +33,7 @@ type Window struct {
 // when returns a file's time.
 func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.Duration, now time.Time,
 	when func(store.LTXFile) time.Time) Window {
-	first := next(files, level, done)
+	first := Joining(files, level, done)
 	if first == nil {
 		if first = nearest(files, level, done); first == nil {
 			return Window{Level: level, Until: done}
@@ -50,7 +50,7 @@ func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.D
 	if interval >= week {
 		limit = maxWeekBytes
 	}
-	for f := first; f != nil; f = next(files, level, w.Until) {
+	for f := first; f != nil; f = Joining(files, level, w.Until) {
 		bytes += f.Object.Size
 		if !when(*f).Before(end) || len(w.Inputs) == maxMergeInputs || len(w.Inputs) > 0 && bytes > limit {
 			break
@@ -64,9 +64,9 @@ func NextWindow(files []store.LTXFile, level int, done ltx.TXID, interval time.D
 	return w
 }
 
-// next returns the file below level that begins right after done and reaches farthest; nil if
+// Joining returns the file below level that begins right after done and reaches farthest; nil if
 // there is none. It ignores snapshots, which begin chains.
-func next(files []store.LTXFile, level int, done ltx.TXID) (best *store.LTXFile) {
+func Joining(files []store.LTXFile, level int, done ltx.TXID) (best *store.LTXFile) {
 	for i, f := range files {
 		if f.Level < level && f.MinTXID == done+1 && !f.Snapshot() && (best == nil || f.MaxTXID > best.MaxTXID) {
 			best = &files[i]

@@ -178,7 +178,9 @@ func (o Options) after(end time.Time, interval time.Duration) time.Time {
 type Report struct {
 	Due   time.Time       // when there is more to do; zero: not before another file is added
 	Bytes int64           // bytes stored
-	Lost  []store.LTXFile // inputs that are gone or cannot be read
+	Lost  []store.LTXFile // inputs that are gone or cannot be read, and with them some restore points
+	// keys of all inputs that are gone or cannot be read, those included whose own inputs took their place
+	Useless []string
 }
 
 // Run merges every window that is over.
@@ -263,18 +265,14 @@ func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) err
 	if err != nil {
 		err = fmt.Errorf("compact level %d: %w", w.Level, err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if lost := (*lostError)(nil); errors.As(err, &lost) {
-		c.o.Logger.Error("the replica's past has a gap where a file was", "err", err)
-		c.lost[lost.file.Object.Key] = lost.file
-		c.forgetLocked(func(f store.LTXFile) bool { return f.Object.Key == lost.file.Object.Key })
-		r.Lost = append(r.Lost, lost.file)
-		return nil
+		return c.without(ctx, r, lost)
 	}
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.times[f.Object.Key] = c.when(w.Inputs[len(w.Inputs)-1])
 	c.remember(f)
 	for _, input := range w.Inputs { // higher levels merge f in their place
@@ -284,6 +282,63 @@ func (c *Compactor) window(ctx context.Context, r *Report, w catalog.Window) err
 	c.done[w.Level] = w.Until
 	r.Bytes += f.Object.Size
 	return nil
+}
+
+// without goes on without a lost file. If the files that it was merged from are still in the store, they are merged
+// in its place; otherwise there is a gap.
+func (c *Compactor) without(ctx context.Context, r *Report, lost *lostError) error {
+	inputs, err := c.inputsOf(ctx, lost.file)
+	if err != nil {
+		return fmt.Errorf("look for the inputs of a lost file: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key, at := lost.file.Object.Key, c.when(lost.file)
+	c.lost[key] = lost.file
+	c.forgetLocked(func(f store.LTXFile) bool { return f.Object.Key == key })
+	r.Useless = append(r.Useless, key)
+	if len(inputs) == 0 {
+		c.o.Logger.Error("the replica's past has a gap where a file was", "err", lost)
+		r.Lost = append(r.Lost, lost.file)
+		return nil
+	}
+	c.o.Logger.Warn("a merged file is of no use: its inputs are merged in its place", "inputs", len(inputs), "err", lost)
+	for _, f := range inputs {
+		c.times[f.Object.Key] = at // they belong to its window
+		c.remember(f)
+	}
+	return nil
+}
+
+// inputsOf returns the files in the store that together hold what the merged file f holds, nil if some are gone.
+func (c *Compactor) inputsOf(ctx context.Context, f store.LTXFile) (inputs []store.LTXFile, err error) {
+	var found []store.LTXFile
+	for level := range f.Level {
+		after := store.LTXKey(level, f.MinTXID-1, math.MaxUint64)
+		for object, err := range c.o.Store.List(ctx, store.LevelPrefix(level), after) {
+			if err != nil {
+				return nil, err
+			}
+			l, min, max, err := store.ParseLTXKey(object.Key)
+			if err == nil && min > f.MaxTXID {
+				break
+			}
+			if err == nil && max <= f.MaxTXID {
+				found = append(found, store.LTXFile{Level: l, MinTXID: min, MaxTXID: max, Object: object})
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found = slices.DeleteFunc(found, func(f store.LTXFile) bool { return c.lost[f.Object.Key].Object.Key != "" })
+	for at := f.MinTXID - 1; at < f.MaxTXID; at = inputs[len(inputs)-1].MaxTXID {
+		next := catalog.Joining(found, f.Level, at)
+		if next == nil {
+			return nil, nil
+		}
+		inputs = append(inputs, *next)
+	}
+	return inputs, nil
 }
 
 // when returns the time that assigns a file to a window: that of its newest batch if known,

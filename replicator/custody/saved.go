@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,11 +25,17 @@ type Saved struct {
 	Held     Held      `json:"held"`
 }
 
-// Held is how far a replica was last known to reach, and where the replica was.
+// Held is how far a replica was last known to reach, where the replica was, and what it has lost.
 type Held struct {
 	Place string   `json:"place,omitempty"`
 	TXID  ltx.TXID `json:"txid,omitempty"`
+	Lost  ltx.TXID `json:"lost,omitempty"` // see progress.Progress.Lost; it may be made good already
+	// keys of files found corrupt or unreadable, the latest last: nothing is deleted because of them
+	Useless []string `json:"useless,omitempty"`
 }
+
+// maxUseless bounds the file.
+const maxUseless = 1024
 
 // Unread is an object that was uploaded but not read back yet. If it is still listed after a
 // crash, nothing may be built on it before it was checked.
@@ -113,10 +120,37 @@ func without(all []Unread, key string) (kept []Unread) {
 // SaveNonces stores the nonces of our leases and, unless nil, how far the replica reaches.
 func (f *StateFile) SaveNonces(held *Held, nonces ...string) error {
 	return f.Change(func(s *Saved) {
-		if s.Nonces = nonces; held != nil {
+		s.Nonces = nonces
+		switch {
+		case held == nil:
+		case held.Place == s.Held.Place:
+			s.Held.TXID = held.TXID
+		default:
 			s.Held = *held
 		}
 	})
+}
+
+// NoteLost records durably that snapshots before txid cannot be built on, and that the files with
+// these keys are of no use, in the replica at place.
+func (f *StateFile) NoteLost(place string, txid ltx.TXID, keys ...string) error {
+	return f.Change(func(s *Saved) {
+		if s.Held.Place != place {
+			s.Held = Held{Place: place}
+		}
+		s.Held.Lost = max(s.Held.Lost, txid)
+		known := slices.DeleteFunc(slices.Clone(s.Held.Useless), func(k string) bool { return slices.Contains(keys, k) })
+		known = append(known, keys...)
+		s.Held.Useless = known[max(0, len(known)-maxUseless):]
+	})
+}
+
+// LostAt returns what NoteLost has recorded of the replica at place.
+func (f *StateFile) LostAt(place string) (txid ltx.TXID, useless []string) {
+	if held := f.Get().Held; held.Place == place {
+		return held.Lost, held.Useless
+	}
+	return 0, nil
 }
 
 // Emptied returns how far a replica that is empty now was last known to reach; 0 if it never held

@@ -118,14 +118,23 @@ func (p *Progress) Snapshots(oldest, newest time.Time) {
 }
 
 // Lost records that a file up to txid is lost: snapshots below txid cannot be built on any more,
-// those that are found or stored later neither.
-func (p *Progress) Lost(txid ltx.TXID) {
+// those that are found or stored later neither. It returns the end of the last lost file that no
+// snapshot has made good, for Recall after a restart.
+func (p *Progress) Lost(txid ltx.TXID) ltx.TXID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if txid > p.base {
 		p.lost = max(p.lost, min(txid, max(p.cursor, p.base)))
 		p.base = 0
 	}
+	return p.lost
+}
+
+// Recall is called before Found with what Lost has returned, perhaps long ago: Found sees whether that was made good.
+func (p *Progress) Recall(lost ltx.TXID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lost = max(p.lost, lost)
 }
 
 // build makes the snapshot of txid the one to build on, unless a file behind it is lost. The caller holds mu.

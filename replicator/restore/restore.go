@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,7 +69,6 @@ type Result struct {
 	Check       Check          `json:"check,omitempty"`
 	Skipped     bool           `json:"skipped,omitempty"` // IfNotExists, and Output exists
 	DryRun      bool           `json:"dry_run,omitempty"`
-	Replans     int            `json:"replans,omitempty"`   // how often objects had vanished or were corrupt
 	Aside       []string       `json:"set_aside,omitempty"` // the files that were there, under their new names
 	Removed     []string       `json:"removed,omitempty"`   // files that earlier restores had set aside or left unfinished
 	Going
@@ -75,10 +76,12 @@ type Result struct {
 	Took
 }
 
-// Going says how a restore continued an interrupted one, or can be continued itself.
+// Going says what a restore did without, how it continued an interrupted one, and whether it can be continued itself.
 type Going struct {
-	Kept    string `json:"kept,omitempty"`          // the unfinished file, if this restore was interrupted
-	Resumed int64  `json:"resumed_bytes,omitempty"` // bytes taken over from an interrupted restore
+	Replans int      `json:"replans,omitempty"`         // how often objects had vanished or were corrupt
+	Useless []string `json:"useless_objects,omitempty"` // keys of objects found corrupt or unreadable
+	Kept    string   `json:"kept,omitempty"`            // the unfinished file, if this restore was interrupted
+	Resumed int64    `json:"resumed_bytes,omitempty"`   // bytes taken over from an interrupted restore
 }
 
 // Took says how long the parts of a restore took.
@@ -287,6 +290,7 @@ const (
 // build plans again; if one is corrupt, it plans again without it.
 func (r *restorer) build(ctx context.Context) error {
 	o := oracle{target: r.o.Target, excluded: make(map[string]bool), suspects: make(map[string]bool)}
+	defer func() { r.result.Useless = slices.Sorted(maps.Keys(o.excluded)) }()
 	for {
 		start := time.Now()
 		plan, old, err := r.plan(ctx, o.target, o.excluded)

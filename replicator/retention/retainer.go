@@ -33,6 +33,7 @@ type RetainerOptions struct {
 	Store     store.Store
 	Hold      func(context.Context) error          // returns nil while we hold the lease
 	Protected func() map[string]bool               // keys that are never deleted
+	Useless   func() []string                      // keys of files that are known to be corrupt or unreadable
 	Spared    func(ltx.TXID, time.Time) bool       // belongs to a predecessor lineage that is still kept
 	Found     func(Found)                          // called with the result of each listing
 	Deleted   func(asked func(store.LTXFile) bool) // called after a deletion, with all it was asked for: see retain
@@ -44,8 +45,10 @@ type RetainerOptions struct {
 type Retainer struct {
 	o      RetainerOptions
 	ledger Ledger
-	next   time.Time // when to list the replica again
-	failed error     // see Refused
+
+	useless []string  // see RetainerOptions.Useless
+	next    time.Time // when to list the replica again
+	failed  error     // see Refused
 }
 
 // NewRetainer returns a Retainer that first lists the replica some time from now.
@@ -84,6 +87,7 @@ func (r *Retainer) Refused() error {
 // clock that the store's agrees with.
 func (r *Retainer) retain(ctx context.Context) error {
 	now := r.o.Clock()
+	r.useless = r.o.Useless()
 	files, total, err := r.listOld(ctx, now)
 	if err != nil {
 		return err
@@ -214,7 +218,7 @@ func (r *Retainer) list(ctx context.Context, prefix string) iter.Seq2[catalog.Da
 				continue
 			}
 			f := catalog.Dated{LTXFile: store.LTXFile{Level: level, MinTXID: min, MaxTXID: max, Object: object},
-				At: object.Modified}
+				At: object.Modified, Useless: slices.Contains(r.useless, object.Key)}
 			f.At, f.Object.Metadata = catalog.Past(r.o.Clock(), f.At, f.LTXFile), nil
 			if !yield(f, nil) {
 				return

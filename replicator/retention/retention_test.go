@@ -141,6 +141,7 @@ func TestRetainer_lists(t *testing.T) {
 	r := NewRetainer(RetainerOptions{
 		Options: Options{Keep: 24 * time.Hour, Grace: time.Hour}, Store: m,
 		Hold:      func(context.Context) error { return nil },
+		Useless:   func() []string { return nil },
 		Protected: func() map[string]bool { return nil }, Spared: func(ltx.TXID, time.Time) bool { return false },
 		Found: func(Found) {}, Deleted: func(func(store.LTXFile) bool) {},
 		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return now },
@@ -191,6 +192,7 @@ func TestRetainer_partly(t *testing.T) {
 			r := NewRetainer(RetainerOptions{
 				Options: Options{Keep: 24 * time.Hour, Grace: time.Hour}, Store: st,
 				Hold:      func(context.Context) error { return nil },
+				Useless:   func() []string { return nil },
 				Protected: func() map[string]bool { return nil }, Spared: func(ltx.TXID, time.Time) bool { return false },
 				Found: func(Found) {}, Deleted: func(asked func(store.LTXFile) bool) {
 					for _, key := range []string{store.LTXKey(9, 1, 5), locked, store.LTXKey(4, 8, 9), store.LTXKey(9, 1, 12)} {

@@ -1,4 +1,4 @@
-package replicator
+package progress
 
 import (
 	"errors"
@@ -18,7 +18,7 @@ func TestPatience_S38(t *testing.T) {
 	away := errors.New("connection refused")
 	longest := func(err error) (most time.Duration) {
 		for range 200 {
-			most = max(most, patience(err, 10))
+			most = max(most, Patience(err, 10))
 		}
 		return most
 	}

@@ -1,4 +1,4 @@
-package replicator
+package progress
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
-// patience returns how long to wait after err. Errors that only a person can cure are retried
+// Patience returns how long to wait after err. Errors that only a person can cure are retried
 // seldom, and a replica that another writer has taken over least often.
-func patience(err error, failures int) time.Duration {
+func Patience(err error, failures int) time.Duration {
 	if errors.Is(err, lease.ErrConfirming) {
 		return 500 * time.Millisecond
 	}
@@ -32,10 +32,10 @@ func patience(err error, failures int) time.Duration {
 	return worker.Backoff(failures)
 }
 
-// pause is patience that keeps growing, to ten minutes: each attempt at maintenance may read
+// Pause is Patience that keeps growing, to ten minutes: each attempt at maintenance may read
 // much, so one that keeps failing is retried seldom.
-func pause(err error, failures int) time.Duration {
-	wait := patience(err, failures)
+func Pause(err error, failures int) time.Duration {
+	wait := Patience(err, failures)
 	if failures > 5 && !errors.Is(err, lease.ErrConfirming) {
 		wait = min(wait+time.Second<<min(failures, 10), 10*time.Minute)
 	}
