@@ -15,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // driller runs a replica's restore drills.
@@ -31,6 +32,7 @@ type driller struct {
 	failures atomic.Uint64 // for the metric
 	told     atomic.Bool   // a pass was logged, and no drill has failed since
 	drilled  time.Time     // when a scheduled drill was last tried; used by the long lane only
+	failed   error         // of that try; nil after a success
 }
 
 // errNothingStored says that there was nothing to restore: the replica is still empty.
@@ -111,15 +113,15 @@ func (d *driller) due(ctx context.Context) (time.Time, error) {
 	if s.LastVerified.IsZero() || s.LastVerified.After(now) {
 		due = d.progress.Began.Add(d.every)
 	}
-	if again := d.drilled.Add(d.every / 10); again.After(due) {
-		due = again
+	if again := d.drilled.Add(d.every / 10); again.After(due) && now.Before(again) {
+		return again, worker.Since(d.failed)
 	}
 	if now.Before(due) {
 		return due, nil
 	}
 	d.drilled = now
-	if err := d.verify(ctx); err != nil {
-		return time.Time{}, err
+	if d.failed = d.verify(ctx); d.failed != nil {
+		return time.Time{}, d.failed
 	}
 	return d.progress.Clock().Add(d.every), nil
 }

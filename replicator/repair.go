@@ -90,15 +90,22 @@ func (m *mender) lookDue(ctx context.Context) (time.Time, error) {
 	if due := m.looked.Add(m.every); now.Before(due) && !m.looked.After(now) {
 		return due, nil
 	}
-	m.looked = now
 	if due := m.planned.Add(planEvery); now.Before(due) && !m.planned.After(now) {
-		if there, err := m.there(ctx); there || err != nil {
-			return now.Add(m.every), err
+		there, err := m.there(ctx)
+		if err != nil {
+			return time.Time{}, err // the lane tries again soon
+		}
+		if there {
+			m.looked = now
+			return now.Add(m.every), nil
 		}
 	}
-	_, err := m.plan(ctx)
+	mended, err := m.plan(ctx)
 	if err == nil {
 		m.planned = now
+	}
+	if err == nil || mended {
+		m.looked = now
 	}
 	return now.Add(m.every), err
 }

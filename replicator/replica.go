@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"sync"
 	"time"
@@ -133,7 +132,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.compactor = compact.New(compact.Options{
 		Store: o.Store, Create: p.uploader.CreateMerged, ReadBack: p.saved.ReadBack, Hold: p.lease.Hold,
 		Scratch: d.scratch,
-		Slack:   p.slack(), Turn: turnOf(d.name, o.Name), Name: custody.FileName(o.Name),
+		Slack:   p.slack(), Turn: worker.TurnOf(d.name, o.Name), Name: custody.FileName(o.Name),
 		Local: min(localBytes, d.source.backlog.Limit/16), Clock: d.clock, Logger: p.log,
 	})
 	p.opener = &opener{
@@ -170,7 +169,7 @@ func (p *replica) newUpkeep(d surroundings) {
 		name: p.o.Name, log: p.log, store: p.o.Store, every: every, source: d.source, progress: p.progress, opener: p.opener,
 		work: &p.work, worker: p.worker, planned: p.progress.Began, lost: p.lost,
 		// spread over the interval, so that not all replicas are checked at once
-		looked: p.progress.Began.Add(-time.Duration(turnOf(d.name, p.o.Name) * float64(every))),
+		looked: p.progress.Began.Add(-time.Duration(worker.TurnOf(d.name, p.o.Name) * float64(every))),
 	}
 	p.drill = &driller{
 		name: p.o.Name, log: p.log, store: p.o.Store, scratch: d.scratch, every: p.o.VerifyEvery, progress: p.progress,
@@ -205,14 +204,6 @@ const (
 
 // slack is how long after the end of a compaction window its last commits may still be uploaded.
 func (p *replica) slack() time.Duration { return p.o.SyncEvery + time.Second }
-
-// turnOf returns a number from 0 to 1 that is fixed for each replica; it spreads work that
-// all replicas would otherwise do at the same time.
-func turnOf(db, replica string) float64 {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(db + "\x00" + replica)) // never fails
-	return float64(h.Sum32()) / (1 << 32)
-}
 
 // turn does what is due and returns how long to wait for the next turn; negative is
 // forever. It only starts maintenance, which runs in goroutines of its own.
@@ -288,8 +279,8 @@ func (p *replica) retainDue(ctx context.Context) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	due, err := p.retainer.Due(ctx)
-	if refused := p.retainer.Refused(); err == nil && refused != nil {
-		return due, &worker.Still{Err: refused}
+	if err == nil {
+		err = worker.Since(p.retainer.Refused())
 	}
 	return due, err
 }
@@ -357,16 +348,10 @@ func (p *replica) syncTo(ctx context.Context, txid ltx.TXID) error {
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("sync to %s: %w", p.o.Name, ctx.Err()), failed)
 		}
-		if failed = p.progress.Failure(); hopeless(failed) {
+		if failed = p.progress.Failure(); progress.Hopeless(failed) {
 			return fmt.Errorf("sync to %s: %w", p.o.Name, failed)
 		}
 	}
-}
-
-// hopeless reports whether only a person can cure err.
-func hopeless(err error) bool {
-	return errors.Is(err, lease.ErrFenced) || errors.Is(err, custody.ErrForeign) || errors.Is(err, store.ErrMisplaced) ||
-		errors.Is(err, store.ErrAuth)
 }
 
 // mendings is how often syncProven has the newest state stored again before it gives up.
@@ -396,7 +381,7 @@ func (p *replica) syncProven(ctx context.Context, txid ltx.TXID) error {
 			mended++
 			continue
 		}
-		if failures++; mended == mendings || hopeless(err) {
+		if failures++; mended == mendings || progress.Hopeless(err) {
 			return fmt.Errorf("sync to %s: %w", p.o.Name, err)
 		}
 		select {

@@ -14,6 +14,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/progress"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/upload"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // snapshotRetry is how long to wait after a scheduled snapshot failed: nothing is
@@ -39,6 +40,7 @@ type snapshotter struct {
 	begins   *beginning
 
 	snapped time.Time // when a scheduled snapshot was last tried; used by the long lane only
+	failed  error     // of that try; nil after a success
 }
 
 // take uploads the whole database as one stream: it is not staged on disk (only pages that change
@@ -106,8 +108,8 @@ func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 	if status.LastSnapshot.After(now) {
 		due = time.Time{} // taken while the clock was ahead
 	}
-	if again := s.snapped.Add(snapshotRetry); again.After(due) {
-		due = again
+	if again := s.snapped.Add(snapshotRetry); again.After(due) && now.Before(again) {
+		return again, worker.Since(s.failed)
 	}
 	if now.Before(due) {
 		return due, nil
@@ -115,10 +117,12 @@ func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 	s.snapped = now
 	needed, err := s.needed(ctx, now)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("snapshot to %s: %w", s.name, err)
+		s.failed = fmt.Errorf("snapshot to %s: %w", s.name, err)
+		return time.Time{}, s.failed
 	}
-	if needed {
-		return time.Time{}, s.take(ctx)
+	if s.failed = nil; needed {
+		s.failed = s.take(ctx)
+		return time.Time{}, s.failed
 	}
 	s.progress.Update(func(st *ReplicaStatus) { st.LastSnapshot = now })
 	return now.Add(s.every), nil

@@ -41,3 +41,9 @@ func Pause(err error, failures int) time.Duration {
 	}
 	return wait
 }
+
+// Hopeless reports whether only a person can cure err.
+func Hopeless(err error) bool {
+	return errors.Is(err, lease.ErrFenced) || errors.Is(err, custody.ErrForeign) || errors.Is(err, store.ErrMisplaced) ||
+		errors.Is(err, store.ErrAuth)
+}

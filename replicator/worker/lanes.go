@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"hash/fnv"
 	"log/slog"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type lane struct {
 	running bool
 	next    time.Time // when the lane is due; zero: never
 	worried int       // failures in a row
+	kind    string    // of the error that the last attempt ended with, "" if it succeeded
 	trouble Trouble   // limits logging
 }
 
@@ -60,6 +62,14 @@ func (s *Still) Error() string { return s.Err.Error() }
 
 // Unwrap returns the error of the last attempt.
 func (s *Still) Unwrap() error { return s.Err }
+
+// Since returns a *Still of the error of the last attempt, nil if there is none.
+func Since(failed error) error {
+	if failed == nil {
+		return nil
+	}
+	return &Still{failed}
+}
 
 // Due makes a lane due at the given time, or earlier if it already was.
 func (l *Lanes) Due(lane int, at time.Time) {
@@ -109,19 +119,22 @@ func (l *Lanes) ended(lane *lane, ran round, err error, failing bool) string {
 	if failing {
 		lane.worried++
 		next, lane.next = now.Add(time.Second+l.o.Pause(err, lane.worried)), time.Time{}
-		if lane.trouble.Met(l.o.Kind(err), now) {
+		if lane.kind = l.o.Kind(err); lane.trouble.Met(lane.kind, now) {
 			l.o.Logger.Warn("maintenance of the replica failed and will be retried; uploads continue", "err", err)
 		}
 	} else {
 		lane.worried = 0
-		if !ran.still && lane.trouble.Over() {
-			l.o.Logger.Info("the replica is maintained again")
+		if !ran.still {
+			lane.kind = ""
+			if lane.trouble.Over() {
+				l.o.Logger.Info("the replica is maintained again")
+			}
 		}
 	}
 	lane.next, lane.running = Sooner(lane.next, next), false
 	for _, any := range l.lanes {
-		if kind := any.trouble.What(); kind != "" {
-			return kind
+		if any.kind != "" {
+			return any.kind
 		}
 	}
 	return ""
@@ -152,4 +165,12 @@ func Sooner(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// TurnOf returns a number from 0 to 1 that is fixed for each replica; it spreads work that
+// all replicas would otherwise do at the same time.
+func TurnOf(db, replica string) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(db + "\x00" + replica)) // never fails
+	return float64(h.Sum32()) / (1 << 32)
 }

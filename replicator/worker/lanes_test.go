@@ -126,3 +126,27 @@ func TestLanesStill(t *testing.T) {
 		t.Errorf("%q is told, and the last attempt succeeded", told)
 	}
 }
+
+// TestLanesComeAndGo: what is told is how the last attempt went, also where the log is spared a line.
+func TestLanesComeAndGo(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	failed := errors.New("refused")
+	var err error
+	l, run := newLanes(t, &now, func(context.Context) (time.Time, error) { return time.Time{}, err })
+	told := ""
+	l.o.Done = func(kind string) { told = kind }
+	l.o.Pause = func(error, int) time.Duration { return 0 }
+	for i := range 6 {
+		want := ""
+		if err = nil; i%2 == 0 {
+			err, want = failed, "refused"
+		}
+		l.Due(0, now)
+		l.Begin()
+		if run(); told != want {
+			t.Errorf("attempt %d ended with %v, and %q is told", i, err, told)
+		}
+		now = now.Add(2 * time.Second)
+	}
+}

@@ -27,6 +27,3 @@ func (t *Trouble) Over() bool {
 	t.what = ""
 	return was
 }
-
-// What returns the kind that was last logged; "" after its end.
-func (t *Trouble) What() string { return t.what }
