@@ -43,7 +43,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[store.
 		}
 		names, err := s.others(prefix)
 		if err != nil {
-			yield(store.Object{}, fmt.Errorf("list %q: %w", prefix, classify(err)))
+			yield(store.Object{}, fmt.Errorf("list %q: %w", prefix, s.classifyRead(err)))
 			return
 		}
 		s.yieldKeys(ctx, "", names, prefix, after, yield)
@@ -61,11 +61,14 @@ func mayHold(keyPrefix, prefix, after string) bool {
 // others returns the keys of all objects that are no LTX files, in order: they are few.
 func (s *Store) others(prefix string) ([]string, error) {
 	var keys []string
-	err := filepath.WalkDir(s.dir, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) || path == s.dir {
+	root := s.dir + "/" // WalkDir does not follow a symbolic link without the slash
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case path == root:
+			return err
+		case errors.Is(err, fs.ErrNotExist):
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
 		key := filepath.ToSlash(strings.TrimPrefix(path, s.dir+"/"))
