@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 	"github.com/sqlwatch/sqlwatch/internal/openfile"
 )
 
@@ -24,6 +25,8 @@ type census struct {
 	known map[inode]string // the databases that were looked for, and where their WAL is
 	open  map[inode][]opener
 	found map[inode]*ForeignError // the verdicts of foreigner since then
+
+	numbers map[uint64][]inode // known, by inode number
 }
 
 // age returns how old a census may be, given how long it took, so that it costs no more than a part of a core.
@@ -88,7 +91,7 @@ func Waiting(f *Files, again bool) (pids []int, at time.Time, err error) {
 	}
 	u, err := lastCensus.of(&f.company, database.id, old)
 	for _, o := range u.open {
-		if o.writes && !o.locked && !o.inherited(f.company.pid) {
+		if o.writes && !o.locked && !o.elsewhere && !o.inherited(f.company.pid) {
 			pids = append(pids, o.pid)
 		}
 	}
@@ -122,9 +125,11 @@ func (c *company) foreigner(database inode, old age) (*ForeignError, error) {
 // take looks through all processes but this one.
 func (c *census) take(self int) error {
 	c.known, c.open, c.found = make(map[inode]string), make(map[inode][]opener), make(map[inode]*ForeignError)
+	c.numbers = make(map[uint64][]inode)
 	registry.Lock()
 	for id, path := range registry.open {
 		c.known[id] = path + "-wal"
+		c.numbers[id.Ino] = append(c.numbers[id.Ino], id)
 	}
 	registry.Unlock()
 	c.at = time.Now()
@@ -150,17 +155,27 @@ func (c *census) look(pid int) {
 	}
 	open := make(map[inode]*opener)
 	for _, fd := range fds {
-		id, err := openfile.At(filepath.Join(dir, "fd", fd.Name()))
-		if wal, known := c.known[id]; err == nil && known {
-			if open[id] == nil {
-				open[id] = &opener{pid: pid, dir: dir, all: fds, walPath: wal}
-			}
-			open[id].fds = append(open[id].fds, fd.Name())
-			open[id].look(fd.Name())
+		at, err := openfile.At(filepath.Join(dir, "fd", fd.Name()))
+		if err != nil {
+			continue
+		}
+		if open[at] == nil && (c.known[at] != "" || unix.Major(at.Dev) == 0 && c.numbers[at.Ino] != nil) {
+			open[at] = &opener{pid: pid, dir: dir, all: fds}
+		}
+		if o := open[at]; o != nil {
+			o.fds = append(o.fds, fd.Name())
+			o.look(fd.Name())
 		}
 	}
-	for id, o := range open {
-		c.open[id] = append(c.open[id], *o)
+	for at, o := range open {
+		if o.walPath = c.known[at]; o.walPath != "" {
+			c.open[at] = append(c.open[at], *o)
+			continue
+		}
+		for _, id := range c.numbers[at.Ino] {
+			o.walPath, o.elsewhere = c.known[id], true
+			c.open[id] = append(c.open[id], *o)
+		}
 	}
 }
 
@@ -174,6 +189,8 @@ type opener struct {
 	locked  bool
 	writes  bool
 	fds     []string // of the main file
+
+	elsewhere bool // it has a file of the same number open, on a device that is no disk: through an overlay?
 }
 
 // look records a descriptor of the main file.
@@ -202,6 +219,9 @@ func (o *opener) judge() (kind ForeignKind, found bool) {
 	if !o.writes {
 		return 0, false
 	}
+	if o.elsewhere {
+		return ForeignOverlay, o.overlaid()
+	}
 	for _, fd := range o.all {
 		link := filepath.Join(o.dir, "fd", fd.Name())
 		target, err := os.Readlink(link)
@@ -219,6 +239,19 @@ func (o *opener) judge() (kind ForeignKind, found bool) {
 		}
 	}
 	return 0, false
+}
+
+// overlaid reports whether the process has the database open through an overlay file system. That shows a file of its
+// upper directory with the same inode number and time of birth, and its locks are others.
+func (o *opener) overlaid() bool {
+	link := filepath.Join(o.dir, "fd", o.fds[0])
+	ours, err := nameOf(strings.TrimSuffix(o.walPath, "-wal"))
+	theirs, err2 := nameOf(link)
+	if err != nil || err2 != nil || ours.born.IsZero() || !ours.born.Equal(theirs.born) {
+		return false
+	}
+	at, err := filesystem.Of(link)
+	return err == nil && at.Type == "overlay"
 }
 
 // indexed reports whether the process holds DMS, or the byte of a process that stands back, on the wal-index that we

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sqlwatch/sqlwatch/internal/filesystem"
 )
 
 // ErrUnclear says that another process is just opening or closing the database: ask again.
@@ -27,6 +29,7 @@ const (
 	ForeignMount                 // the file is a mount point: by another path it has other side files
 	ForeignLinks                 // several names lead to the file, each with side files of its own
 	ForeignWAL                   // the -wal beside the file is of another file
+	ForeignOverlay               // the file is in use through an overlay file system, whose locks are others
 )
 
 // ForeignError says that the WAL and the wal-index beside a database may not be those that its users work with.
@@ -34,7 +37,8 @@ const (
 // application's commits.
 type ForeignError struct {
 	Kind ForeignKind
-	PID  int // the process; 0: not known, or of another pid namespace
+	PID  int    // the process; 0: not known, or of another pid namespace
+	Path string // of the file in the overlay; "": not known, or another kind
 }
 
 var foreignTexts = [...]struct{ what, cure string }{
@@ -56,6 +60,10 @@ var foreignTexts = [...]struct{ what, cure string }{
 		"before%s",
 		"If the database was put there to stay, remove its -wal and -shm before the application is started: it would " +
 			"replay them over it. If the -wal is right, start the application."},
+	ForeignOverlay: {"the file is in the upper directory of an overlay file system, as of a container%s: whoever " +
+		"reaches it through the overlay has locks that do not show here",
+		"Watch it by its path below the overlay's mount point, or have the container keep it on a volume, and watch it " +
+			"there."},
 }
 
 // Error says what is wrong.
@@ -63,6 +71,9 @@ func (e *ForeignError) Error() string {
 	who := ""
 	if e.PID > 0 {
 		who = fmt.Sprintf(" (pid %d)", e.PID)
+	}
+	if e.Path != "" {
+		who = fmt.Sprintf(" (there it is %s)", e.Path)
 	}
 	return fmt.Sprintf(foreignTexts[e.Kind].what, who)
 }
@@ -182,11 +193,16 @@ func (c *company) lookAgain(database inode, attached, joined bool) (*ForeignErro
 		return &ForeignError{Kind: ForeignMount}, nil
 	case now.links > 1:
 		return &ForeignError{Kind: ForeignLinks}, nil
+	}
+	if merged, err := filesystem.Overlay(c.path); err == nil && merged != "" {
+		return &ForeignError{Kind: ForeignOverlay, Path: merged}, nil
+	}
+	switch {
 	case found == nil && (joined || !attached && c.leftWAL()):
 		return c.foreigner(database, censusRest)
 	case found == nil:
 		return nil, nil
-	case found.Kind == ForeignUnlocked, found.Kind == ForeignIndex:
+	case found.Kind == ForeignUnlocked, found.Kind == ForeignIndex, found.Kind == ForeignOverlay:
 		return c.foreigner(database, censusFresh)
 	case found.Kind == ForeignWAL && !attached:
 		return c.strangersWAL()

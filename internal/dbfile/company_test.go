@@ -211,6 +211,53 @@ func TestNamesOfAFile(t *testing.T) {
 			t.Errorf("got %+v, want a mount point", got)
 		}
 	})
+	t.Run("D15_overlay", func(t *testing.T) {
+		t.Parallel()
+		upper := t.TempDir()
+		merged := mountOverlay(t, upper)
+		a := startApp(t, filepath.Join(merged, "app.db"))
+		a.do("c = wal(); fill(c, 3)")
+		f := mustOpen(t, filepath.Join(upper, "app.db"))
+		got := unopenable(t, f, ForeignOverlay)
+		for deadline := time.Now().Add(20 * time.Second); got.Path != filepath.Join(merged, "app.db"); got = foreign(t, f) {
+			if time.Now().After(deadline) { // longer than a reading of the mounts is used
+				t.Fatalf("got %+v, want the path in %s", got, merged)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		a.Kill()
+		if got := foreign(t, f); got.Kind != ForeignOverlay {
+			t.Errorf("without a process: got %+v, want an overlay", got)
+		}
+		friendly(t, mustOpen(t, filepath.Join(merged, "app.db")), false)
+	})
+	t.Run("D15_overlay_of_a_process", func(t *testing.T) {
+		t.Parallel()
+		dir, err := os.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		// As in another mount namespace, our own mounts do not show where its upper directory is.
+		merged := mountOverlay(t, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+		a := startApp(t, filepath.Join(merged, "app.db"))
+		a.do("c = wal(); fill(c, 3)")
+		if got := unopenable(t, mustOpen(t, filepath.Join(dir.Name(), "app.db")), ForeignOverlay); got.PID != a.PID {
+			t.Errorf("got %+v, want pid %d", got, a.PID)
+		}
+	})
+}
+
+// mountOverlay mounts an overlay file system with an upper directory, and returns where.
+func mountOverlay(t *testing.T, upper string) (merged string) {
+	t.Helper()
+	merged = t.TempDir()
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", t.TempDir(), upper, t.TempDir())
+	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
+		t.Skipf("mounting an overlay needs root, and a disk: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(merged, unix.MNT_DETACH) })
+	return merged
 }
 
 // TestStrangersWAL/D5: a WAL that is older than the file beside it belongs to another database.

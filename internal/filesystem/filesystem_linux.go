@@ -2,6 +2,7 @@ package filesystem
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,11 +112,11 @@ type mountTable struct {
 
 var mounts mountTable
 
-// look returns all mounts, read anew where they are old or do not have the one of the given number.
+// look returns all mounts, read anew where they are old or do not have the one of the given number (0: any).
 func (t *mountTable) look(id int) ([]*procfs.MountInfo, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	known := slices.ContainsFunc(t.all, func(m *procfs.MountInfo) bool { return m.MountID == id })
+	known := id == 0 || slices.ContainsFunc(t.all, func(m *procfs.MountInfo) bool { return m.MountID == id })
 	if known && time.Since(t.read) < mountsAge {
 		return t.all, nil
 	}
@@ -124,6 +125,31 @@ func (t *mountTable) look(id int) ([]*procfs.MountInfo, error) {
 		t.all, t.read = all, time.Now()
 	}
 	return all, err
+}
+
+// Overlay returns the path in an overlay file system of a file that is in its upper directory, and "" of any other
+// file. It knows only overlays that this process sees, and that were mounted with an absolute path as upperdir.
+func Overlay(path string) (string, error) {
+	all, err := mounts.look(0)
+	if err != nil {
+		return "", fmt.Errorf("read mounts: %w", err)
+	}
+	resolved := ""
+	for _, m := range all {
+		if m.FSType != "overlay" || !filepath.IsAbs(m.SuperOptions["upperdir"]) {
+			continue
+		}
+		if resolved == "" {
+			if resolved, err = filepath.EvalSymlinks(path); err != nil {
+				return "", err
+			}
+		}
+		upper := filepath.Clean(unescapeMount(m.SuperOptions["upperdir"])) + "/"
+		if below, ok := strings.CutPrefix(resolved, upper); ok {
+			return filepath.Join(unescapeMount(m.MountPoint), below), nil
+		}
+	}
+	return "", nil
 }
 
 // mountOf finds the mount of a file in /proc/self/mountinfo, by the mount's
