@@ -60,7 +60,7 @@ func (p *plainDatabase) Sample(ctx context.Context) collector.Sample {
 // Checkpoint implements watchdog.Checkpointer.
 func (p *plainDatabase) Checkpoint(ctx context.Context, mode sqlite.Mode, b sqlite.Budget) (sqlite.Result, error) {
 	result, err := p.Checkpointer.Checkpoint(ctx, mode, b)
-	if errors.Is(err, plain.ErrUnclaimed) { // the application is gone, or is coming back with another file
+	if plain.Passing(err) { // the application is gone, or is coming back, perhaps with another file
 		err = fmt.Errorf("%w: %w", watchdog.ErrAway, err)
 	}
 	return result, err

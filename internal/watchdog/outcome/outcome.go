@@ -31,7 +31,7 @@ var checkpointAdvice = map[string]string{
 		"have held writers up; it is done in portions",
 	sqlite.OutcomeNotWAL.String(): "it is not in WAL mode: `sqlwatch doctor --fix %s` turns it on",
 	sqlite.OutcomeFailed.String(): "correct what the error names; `sqlwatch doctor %s` looks closer",
-	Away:                          "%s has just been replaced or is being opened: it is tried again in a second",
+	Away:                          "%s was just replaced, or is being opened or closed: it is tried again in a second",
 	Interrupted:                   "sqlwatch was stopping, or %s was removed from the configuration: it is done later",
 }
 

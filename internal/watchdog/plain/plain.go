@@ -86,6 +86,12 @@ func (p *Checkpointer) Checkpoint(ctx context.Context, mode sqlite.Mode, budget 
 	return r, err
 }
 
+// Passing reports whether an error of Checkpoint only means that the moment was wrong: another process was just
+// opening, closing or replacing the database.
+func Passing(err error) bool {
+	return errors.Is(err, ErrUnclaimed) || errors.Is(err, dbfile.ErrUnclear) || errors.Is(err, join.ErrReplaced)
+}
+
 // Look must be called regularly: it learns that a WAL belongs to the database while others use it.
 func (p *Checkpointer) Look() {
 	if files := p.files(); files != nil {
