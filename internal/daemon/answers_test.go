@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -39,8 +40,8 @@ func (s *served) admin(t *testing.T, method, path string) (int, string) {
 	return answer.StatusCode, string(text)
 }
 
-// places lists the fields of a JSON value as docs/api.md does, with lists as name[], and records
-// their values.
+// places lists the fields of a JSON value as docs/api.md does, and records their values: a list of
+// objects as name[], one of numbers or texts by its name alone.
 func places(v any, at string, found map[string]any) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -50,10 +51,20 @@ func places(v any, at string, found map[string]any) {
 	case []any:
 		found[at] = v
 		for _, value := range v {
-			places(value, at+"[]", found)
+			if _, object := value.(map[string]any); object {
+				places(value, at+"[]", found)
+			}
 		}
 	default:
 		found[at] = v
+	}
+}
+
+func TestPlaces(t *testing.T) {
+	found := map[string]any{}
+	places(map[string]any{"all": []any{map[string]any{"minutes": []any{1.5, nil}}}}, "", found)
+	if got := slices.Sorted(maps.Keys(found)); !slices.Equal(got, []string{"all", "all[].minutes"}) {
+		t.Errorf("places: %q", got)
 	}
 }
 
