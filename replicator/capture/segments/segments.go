@@ -177,8 +177,8 @@ func (f *Flusher) Begin() error {
 	return nil
 }
 
-// End waits up to budget for the flush under way. A caller that freezes the application and gets tail.ErrBudget
-// must let writers go, and then call Wait.
+// End waits up to budget until the flush under way is durable. It writes nothing: that is left to Wait, which a caller
+// that freezes the application calls when it has let writers go, also after tail.ErrBudget.
 func (f *Flusher) End(budget time.Duration) error {
 	if f.flushing == nil {
 		return nil
@@ -187,7 +187,10 @@ func (f *Flusher) End(budget time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-f.flushing.done:
-		return f.Wait()
+		if f.flushing.err != nil || f.flushing.commit.err != nil {
+			return f.Wait()
+		}
+		return nil
 	case <-timer.C:
 		return tail.ErrBudget
 	}

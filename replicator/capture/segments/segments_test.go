@@ -285,6 +285,10 @@ func TestBegin_S25_create(t *testing.T) {
 		t.Fatalf("after a millisecond: %v, busy %v", err, s.flusher.Busy())
 	}
 	close(proceed)
+	before := s.state.Position()
+	if err := s.flusher.End(time.Minute); err != nil || s.state.Position() != before {
+		t.Errorf("durable: %v, and the page checksums were written while the application may wait", err)
+	}
 	s.do("commit(2)")
 	s.fatal(s.flusher.CaptureHead())
 	if sizes := s.segments(); len(sizes) != 2 {
