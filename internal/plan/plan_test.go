@@ -62,8 +62,7 @@ func TestCompare(t *testing.T) {
 		"a policy less": {kept + shrink("1000"), kept, []Policy{{DB: "app", Policy: "shrink", Phase: "inactive",
 			Change: "removed"}}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		t.Run(name, func(t *testing.T) { // one after the other: a process opens a database once
 			got, err := Compare(t.Context(), nobody, load(t, database+tt.before), load(t, database+tt.after))
 			if err != nil || got.Daemon || got.Policies == nil || got.Configuration == nil {
 				t.Fatalf("%+v, %v", got, err)
