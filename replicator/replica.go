@@ -128,7 +128,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 		},
 		Named: func(ctx context.Context) (string, error) { return lineage.NameOf(ctx, o.Store) },
 	})
-	p.uploader = upload.New(o.Store, p.lease, p.saved, d.scratch, p.log)
+	p.uploader = upload.New(o.Store, p.lease, p.saved, d.scratch, p.log, d.clock)
 	p.compactor = compact.New(compact.Options{
 		Store: o.Store, Create: p.uploader.CreateMerged, ReadBack: p.saved.ReadBack, Hold: p.lease.Hold,
 		Scratch: d.scratch,

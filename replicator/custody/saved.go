@@ -43,6 +43,8 @@ type Unread struct {
 	Key    string `json:"key"`
 	Size   int64  `json:"size,omitempty"`
 	Ending []byte `json:"ending,omitempty"` // its last bytes as sent, to compare; empty: all of it must be read
+	// when it was first found not to be there; it may be under way still
+	Absent time.Time `json:"absent,omitzero"`
 }
 
 // VerifiedKeys returns the keys of Verified.
@@ -106,6 +108,26 @@ func (f *StateFile) ReadBack(key string) {
 	defer f.mu.Unlock()
 	f.saved.Unread = without(f.saved.Unread, key)
 }
+
+// Absent records that an object is not there at now. It may still arrive for a time: an upload without an
+// answer can be under way. Then it is forgotten.
+func (f *StateFile) Absent(key string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var kept []Unread
+	for _, u := range f.saved.Unread {
+		if u.Key == key && u.Absent.IsZero() {
+			u.Absent = now
+		}
+		if u.Key != key || now.Sub(u.Absent) < underWay {
+			kept = append(kept, u)
+		}
+	}
+	f.saved.Unread = kept
+}
+
+// underWay is how long after it was sent an object may still arrive in the store.
+const underWay = 24 * time.Hour
 
 // without returns a copy of all without key.
 func without(all []Unread, key string) (kept []Unread) {

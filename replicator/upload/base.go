@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/superfly/ltx"
 
@@ -73,7 +74,8 @@ func (u *Uploader) readBase(ctx context.Context, key string, object store.Object
 
 // Recheck reads objects that were stored but not read back, because of a crash or an error of
 // the store: until then nothing may be built on them, or deleted because of them. It reports
-// whether it found one corrupt and deleted it.
+// whether it found one corrupt and deleted it. One that is not there stays listed for a day: its
+// upload may still be under way.
 func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 	for _, sent := range u.journal.Get().Unread {
 		if _, now := u.sending.Load(sent.Key); now {
@@ -82,7 +84,7 @@ func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 		_, object, err := u.store.Get(ctx, sent.Key, 0, 0)
 		switch {
 		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrMisplaced):
-			u.journal.ReadBack(sent.Key) // it was never stored
+			u.journal.Absent(sent.Key, u.clock())
 			continue
 		case err != nil:
 			return gone, fmt.Errorf("read %s back: %w", sent.Key, err)
@@ -101,7 +103,7 @@ func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 }
 
 // HoldChecked is the lease's Hold for retention: it also fails unless every stored object that
-// replaces others was read back.
+// replaces others was read back. One that is not there replaces nothing.
 func (u *Uploader) HoldChecked(ctx context.Context) error {
 	gone, err := u.Recheck(ctx)
 	switch {
@@ -109,10 +111,16 @@ func (u *Uploader) HoldChecked(ctx context.Context) error {
 		return err
 	case gone:
 		return fmt.Errorf("what was to replace older files was corrupt: %w", lease.ErrMoved)
-	case len(u.journal.Get().Unread) > 0:
+	case slices.ContainsFunc(u.journal.Get().Unread, u.pending):
 		return fmt.Errorf("a snapshot is being read back: %w", lease.ErrConfirming)
 	}
 	return u.lease.Hold(ctx)
+}
+
+// pending reports whether an object is being sent, or is there and not read back yet.
+func (u *Uploader) pending(sent custody.Unread) bool {
+	_, now := u.sending.Load(sent.Key)
+	return now || sent.Absent.IsZero()
 }
 
 // unread reports whether an object is still to be read back.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/custody"
 	"github.com/sqlwatch/sqlwatch/replicator/lease"
@@ -23,13 +24,16 @@ type Uploader struct {
 	journal *custody.StateFile // lists objects that were not read back yet
 	scratch string             // for temporary files
 	log     *slog.Logger
+	clock   func() time.Time
 	sending sync.Map     // keys of snapshots and merged files being uploaded
 	bytes   atomic.Int64 // stored so far
 }
 
 // New returns an uploader into st; scratch is for temporary files.
-func New(st store.Store, l *lease.Lease, journal *custody.StateFile, scratch string, log *slog.Logger) *Uploader {
-	return &Uploader{store: st, lease: l, journal: journal, scratch: scratch, log: log}
+func New(
+	st store.Store, l *lease.Lease, journal *custody.StateFile, scratch string, log *slog.Logger, clock func() time.Time,
+) *Uploader {
+	return &Uploader{store: st, lease: l, journal: journal, scratch: scratch, log: log, clock: clock}
 }
 
 // Bytes returns how much was stored so far.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func newUploading(t *testing.T, unguarded bool) *uploading {
 	if err != nil || (l.Guard() == lease.GuardNone) != unguarded {
 		t.Fatalf("%v; unguarded %v", err, l.Guard() == lease.GuardNone)
 	}
-	u.Uploader = New(u.faulty, l, u.saved, t.TempDir(), slog.New(slog.DiscardHandler))
+	u.Uploader = New(u.faulty, l, u.saved, t.TempDir(), slog.New(slog.DiscardHandler), time.Now)
 	return u
 }
 
@@ -247,8 +248,8 @@ func (s tampering) Put(ctx context.Context, key string, b store.Body, o store.Pu
 }
 
 // TestRecheck: after a crash between an upload and reading it back, HoldChecked fails, so that
-// nothing is deleted, until the object was read. An object that was never stored or is intact is
-// forgotten; a corrupt one is deleted.
+// nothing is deleted, until the object was read. An intact object is forgotten; a corrupt one is
+// deleted.
 func TestRecheck(t *testing.T) {
 	t.Parallel()
 	key, data := store.LTXKey(store.SnapshotLevel, 1, 9), file(t)
@@ -258,7 +259,6 @@ func TestRecheck(t *testing.T) {
 		ending []byte
 		gone   bool
 	}{
-		"never stored":                 {nil, ending, false},
 		"it ends as it was sent":       {data, ending, false},
 		"how it ended is not known":    {data, nil, false},
 		"it ends otherwise, and reads": {data, bytes.Repeat([]byte{1}, len(ending)), false},
@@ -289,6 +289,57 @@ func TestRecheck(t *testing.T) {
 				t.Errorf("HoldChecked after it was read: %v", err)
 			}
 		})
+	}
+}
+
+// TestRecheck_S13_late: a snapshot whose upload had no answer arrives after it was looked for.
+// Nothing is deleted on the strength of it before it was read. Until it arrives, it keeps nothing
+// from being deleted, and is awaited for a day.
+func TestRecheck_S13_late(t *testing.T) {
+	t.Parallel()
+	key, data := store.LTXKey(store.SnapshotLevel, 1, 9), file(t)
+	for name, flips := range map[string]byte{"intact": 0, "corrupt": 1} {
+		u := newUploading(t, false)
+		now := time.Now()
+		u.clock = func() time.Time { return now }
+		late := storetest.NewLate(u.memory)
+		u.store = late
+		late.CutAt(func(key string) bool { return strings.HasPrefix(key, "0009/") })
+		if _, err := u.CreateBase(t.Context(), key, storetest.Bytes(data), metadata("9")); err == nil {
+			t.Fatal("the upload had an answer")
+		}
+		late.Mend()
+		for range 2 {
+			if gone, err := u.Recheck(t.Context()); gone || err != nil || !u.Uploader.unread(key) {
+				t.Errorf("%s: gone %v, %v; to be read back: %q", name, gone, err, u.unread())
+			}
+			if err := u.HoldChecked(t.Context()); err != nil {
+				t.Errorf("%s: HoldChecked before it arrived: %v", name, err)
+			}
+			now = now.Add(12 * time.Hour)
+		}
+		now = now.Add(-time.Second)
+		if err := late.Deliver(); err != nil {
+			t.Fatal(err)
+		}
+		u.memory.Tamper(key, func(data []byte) []byte { data[len(data)-1] ^= flips; return data })
+		err := u.HoldChecked(t.Context())
+		if _, _, there := u.memory.Get(t.Context(), key, 0, 0); errors.Is(err, lease.ErrMoved) != (name == "corrupt") ||
+			errors.Is(there, store.ErrNotFound) != (name == "corrupt") || len(u.unread()) != 0 {
+			t.Errorf("%s: HoldChecked: %v; get: %v; to be read back: %q", name, err, there, u.unread())
+		}
+	}
+	u := newUploading(t, false)
+	now := time.Now()
+	u.clock = func() time.Time { return now }
+	if err := u.saved.Sent(custody.Unread{Key: key, Size: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, listed := range []bool{true, false} {
+		if gone, err := u.Recheck(t.Context()); gone || err != nil || u.Uploader.unread(key) != listed {
+			t.Errorf("never stored: gone %v, %v; to be read back: %q", gone, err, u.unread())
+		}
+		now = now.Add(24 * time.Hour)
 	}
 }
 
