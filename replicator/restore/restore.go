@@ -96,8 +96,8 @@ func (r Result) Size() int64 { return int64(r.PageSize) * int64(r.Pages) }
 
 // Run restores a database file from a replica: exactly the target's state. The file gets its
 // name only once it is complete, checked and durable. After an error, or a crash at any
-// moment, Output is unchanged; only if Force replaces a database, its side files may already
-// be set aside.
+// moment, Output is unchanged; only if Force replaces a database, after a crash its side files may
+// already be set aside.
 //
 // It also restores replicas of Litestream, those of version 0.3 from snapshots and WAL
 // segments.
@@ -161,8 +161,12 @@ func (r *restorer) run(ctx context.Context) (err error) {
 		return err
 	}
 	r.result.Aside, err = r.stage.Publish()
-	if err = errors.Join(err, claim.Release()); err != nil {
-		return err
+	released := claim.Release()
+	if err != nil {
+		return errors.Join(err, released)
+	}
+	if released != nil { // the database is in its place
+		r.result.Warnings = append(r.result.Warnings, released.Error())
 	}
 	if r.o.Note {
 		r.leaveNote(ctx, output)

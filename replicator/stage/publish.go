@@ -24,9 +24,15 @@ const asideTime = "20060102T150405.000Z"
 
 // Publish gives the finished file its name. What it replaces, side files first because
 // SQLite would replay them into the new database, is set aside under another name that
-// SQLite understands. It returns those names.
+// SQLite understands. It returns those names. After an error, what was there is there again,
+// or the error says which files are not. The caller has claimed the database.
 func (s *Stage) Publish() (aside []string, err error) {
 	beside := s.output + ".replaced-" + time.Now().UTC().Format(asideTime)
+	defer func() {
+		if _, unnamed := os.Lstat(s.Name()); err != nil && unnamed == nil { // else only the directory's sync failed
+			aside, err = nil, errors.Join(err, s.putBack(beside))
+		}
+	}()
 	for _, suffix := range sideFiles {
 		err := durable.Move(s.output+suffix, beside+suffix)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -47,6 +53,27 @@ func (s *Stage) Publish() (aside []string, err error) {
 		return aside, fmt.Errorf("set the replaced database aside: %w", err)
 	}
 	return aside, durable.Replace(s.Name(), s.output)
+}
+
+// putBack undoes what Publish did before it failed: a database without its WAL has lost commits.
+func (s *Stage) putBack(beside string) error {
+	var errs []error
+	for _, suffix := range append([]string{""}, sideFiles...) {
+		from, to := beside+suffix, s.output+suffix
+		aside, err := os.Lstat(from)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if there, err := os.Lstat(to); err == nil && os.SameFile(aside, there) {
+			err = durable.Remove(from) // only a second name
+		} else {
+			err = durable.Move(from, to)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("before that database is opened, rename %s to %s: %w", from, to, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // CleanUp removes what earlier restores to the same output set aside, all but what is

@@ -33,6 +33,28 @@ func names(t *testing.T, dir string) (all []string) {
 	return all
 }
 
+// TestPublish_R6_putBack: if the restored file cannot take the place of a database, that one has its WAL again.
+func TestPublish_R6_putBack(t *testing.T) {
+	t.Parallel()
+	output := filepath.Join(t.TempDir(), "a.db")
+	touch(t, output, output+"-wal", output+"-shm", output+"-journal")
+	s, err := stage.Open(output, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := errors.Join(os.Remove(s.Name()), os.Mkdir(s.Name(), 0o700)); err != nil { // the last rename will fail
+		t.Fatal(err)
+	}
+	before := names(t, filepath.Dir(output))
+	if aside, err := s.Publish(); err == nil || len(aside) != 0 {
+		t.Errorf("set aside %q, %v", aside, err)
+	}
+	if after := names(t, filepath.Dir(output)); !slices.Equal(after, before) {
+		t.Errorf("the directory has %q, had %q", after, before)
+	}
+}
+
 // TestCleanUp: of the files that were set aside, the newest one and all of the last day stay. No
 // other file in the directory is touched.
 func TestCleanUp(t *testing.T) {
