@@ -171,7 +171,7 @@ func (r *restorer) run(ctx context.Context) (err error) {
 	if r.o.Note {
 		r.leaveNote(ctx, output)
 	}
-	r.result.Removed, err = stage.CleanUp(output, time.Now())
+	r.result.Removed, err = stage.CleanUp(output, r.result.Aside, time.Now())
 	if err != nil {
 		r.result.Warnings = append(r.result.Warnings, err.Error())
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -78,9 +79,11 @@ func (s *Stage) putBack(beside string) error {
 
 // CleanUp removes what earlier restores to the same output set aside, all but what is
 // younger than a day and the newest: who restores twice in a row gets back to what was
-// there before the first. What restores to other files beside it left goes too, once
-// nobody can be expected to go on with it. It returns what it removed.
-func CleanUp(output string, now time.Time) (removed []string, err error) {
+// there before the first. The newest is aside, what Publish has just set aside, whatever
+// the clock said when the others were, and only where there is none what the names say.
+// What restores to other files beside it left goes too, once nobody can be expected to go
+// on with it. It returns what it removed.
+func CleanUp(output string, aside []string, now time.Time) (removed []string, err error) {
 	entries, err := os.ReadDir(filepath.Dir(output))
 	if err != nil {
 		return nil, err
@@ -108,7 +111,8 @@ func CleanUp(output string, now time.Time) (removed []string, err error) {
 	removed, err = removeForgotten(filepath.Dir(output), entries, now)
 	errs := []error{err}
 	for _, o := range all {
-		if o.at.Equal(newest) || now.Sub(o.at) < keptFor {
+		newest := slices.Contains(aside, o.path) || len(aside) == 0 && o.at.Equal(newest)
+		if newest || now.Sub(o.at) < keptFor {
 			continue
 		}
 		if err := durable.Remove(o.path); err != nil {

@@ -70,18 +70,40 @@ func TestCleanUp(t *testing.T) {
 	for _, name := range append(slices.Clone(stay), gone...) {
 		touch(t, filepath.Join(dir, name))
 	}
-	removed, err := stage.CleanUp(out, now)
+	removed, err := stage.CleanUp(out, nil, now)
 	slices.Sort(stay)
 	if got := names(t, dir); err != nil || len(removed) != len(gone) || !slices.Equal(got, stay) {
 		t.Errorf("removed %q, %v; left %q, want %q", removed, err, got, stay)
 	}
 	// A year later only the newest is left.
-	if _, err := stage.CleanUp(out, now.AddDate(1, 0, 0)); err != nil {
+	if _, err := stage.CleanUp(out, nil, now.AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	stay = slices.DeleteFunc(stay, func(n string) bool { return n == "app.db.replaced-20260309T130000.000Z" })
 	if got := names(t, dir); !slices.Equal(got, stay) {
 		t.Errorf("a year later: %q, want %q", got, stay)
+	}
+}
+
+// TestCleanUp_P8: the clock was set back by days after an earlier restore. What was set aside just now stays, and what
+// was set aside before has no claim to be the newest.
+func TestCleanUp_P8(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out := filepath.Join(dir, "app.db")
+	made, before := out+".replaced-20260310T120000.000Z", out+".replaced-20260314T120000.000Z"
+	touch(t, made, made+"-wal", before)
+	aside := []string{made, made + "-wal"}
+	now := time.Date(2026, 3, 10, 12, 0, 1, 0, time.UTC)
+	// Once when it was made, and once as if it had taken more than a day to get there.
+	for _, now := range []time.Time{now, now.AddDate(0, 0, 2)} {
+		if removed, err := stage.CleanUp(out, aside, now); err != nil || len(removed) > 0 {
+			t.Errorf("at %v: removed %q, %v", now, removed, err)
+		}
+	}
+	removed, err := stage.CleanUp(out, aside, now.AddDate(0, 0, 6))
+	if err != nil || !slices.Equal(removed, []string{before}) {
+		t.Errorf("removed %q, %v; want %q", removed, err, before)
 	}
 }
 
@@ -170,7 +192,7 @@ func TestCleanUp_R6_forgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := names(t, dir)
-	removed, err := stage.CleanUp(at("app.db"), time.Now())
+	removed, err := stage.CleanUp(at("app.db"), nil, time.Now())
 	if err != nil || !slices.Equal(removed, []string{old}) {
 		t.Errorf("removed %q, %v", removed, err)
 	}
