@@ -156,7 +156,7 @@ func TestWhoMayTouchFiles(t *testing.T) {
 		"internal/config":             {"OpenFile"},                    // the configuration; never a pipe
 		"internal/dbfile":             {"Open", "OpenFile"},            // the database's own files, once
 		"internal/journal":            {"Open", "OpenFile"},            // logs that are appended to
-		"internal/sqlite":             {"Open"},                        // the first byte of a rollback journal
+		"internal/sqlite":             {"OpenFile"},                    // the first byte of a rollback journal; never a pipe
 		"internal/web":                {"MkdirAll", "Chmod", "Remove"}, // the admin socket
 		"replicator":                  {"MkdirTemp", "RemoveAll"},      // a drill's scratch
 		"replicator/capture/statedir": {"Open"},

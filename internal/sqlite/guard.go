@@ -57,13 +57,19 @@ func checkOwner(path string) error {
 // isHot reports whether SQLite would roll back this rollback journal, also into a database with a WAL. A journal that
 // was finished is removed, emptied, or begins with zeros, by the application's journal mode.
 func isHot(journal string) (bool, error) {
-	file, err := os.Open(journal) // SQLite has no locks on it that closing could release
+	// SQLite has no locks on it that closing could release. A pipe would make us wait for who writes to it.
+	file, err := os.OpenFile(journal, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil {
+		return false, err
+	} else if !info.Mode().IsRegular() { // SQLite opens it as well, and waits
+		return false, fmt.Errorf("%s is not a regular file: remove it", journal)
+	}
 	first := make([]byte, 1)
 	n, err := file.Read(first)
 	if errors.Is(err, io.EOF) {

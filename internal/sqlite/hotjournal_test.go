@@ -2,10 +2,15 @@ package sqlite
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/testapp"
 )
@@ -80,5 +85,36 @@ func TestOpen_finishedJournal(t *testing.T) {
 		if err := errors.Join(c.BeginRead(t.Context()), c.Close()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What is named like the journal is a pipe: whoever opens it for reading waits for a writer, for ever.
+func TestOpen_pipeForJournal(t *testing.T) {
+	t.Parallel()
+	path, app := newApp(t)
+	fill(t, app, 1)
+	pipe := path + "-journal"
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		c, err := Open(context.Background(), path, Options{})
+		if err == nil {
+			err = errors.Join(c.Close(), errors.New("it was opened"))
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("Open: %v", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("Open waits for somebody who writes to the pipe")
+		if fd, err := unix.Open(pipe, unix.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+			unix.Close(fd)
+		}
+		<-opened
 	}
 }
