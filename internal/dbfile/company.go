@@ -128,15 +128,14 @@ func (f *Files) Others() (attached bool, err error) {
 	return f.company.judge(database.id, time.Now(), main, dms, joined)
 }
 
-// IndexUsed reports whether another process uses the wal-index that is held and does not stand back, even where
-// that file has been removed.
-func (f *Files) IndexUsed() (bool, error) {
+// IndexUser returns a process that uses the wal-index that is held and does not stand back, even where that file
+// has been removed. It is the one that has used it for the longest time.
+func (f *Files) IndexUser() (Holder, error) {
 	d, err := f.held(&f.shm, ErrNoWALIndex)
 	if err != nil {
-		return false, err
+		return Holder{}, err
 	}
-	dms, err := other(d, shmDMS, 1)
-	return dms.Held, err
+	return other(d, shmDMS, 1)
 }
 
 func (c *company) judge(database inode, now time.Time, main, dms Holder, joined bool) (attached bool, err error) {

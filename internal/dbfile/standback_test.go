@@ -46,8 +46,8 @@ func TestStandBack_D73(t *testing.T) {
 	if attached, err := f.Others(); err != nil || !attached {
 		t.Errorf("another process stands back: attached %v, %v", attached, err)
 	}
-	if used, err := f.IndexUsed(); err != nil || used {
-		t.Errorf("another process stands back: the wal-index is used: %v, %v", used, err)
+	if user, err := f.IndexUser(); err != nil || user.Held {
+		t.Errorf("another process stands back: the wal-index is used: %v, %v", user.Held, err)
 	}
 	other.do("fcntl.lockf(fd, fcntl.LOCK_EX, 1, 128)")
 	if err := Rejoin(f); !errors.Is(err, ErrUnclear) {

@@ -549,6 +549,19 @@ func TestWantsTheFile(t *testing.T) {
 		s.captured()
 		s.checkEqual()
 	})
+	t.Run("D2_D73_journal_mode_again", func(t *testing.T) { // maintenance once a night, and once more by hand
+		t.Parallel()
+		s := newScene(t)
+		a := s.live()
+		for range 3 {
+			a.do("commit(9)")
+			s.stepsOn("capture stands back", func() bool { return s.capture.hold.stood })
+			a.during(`[db.execute(q).fetchall() for q in ("pragma journal_mode=delete", "vacuum", "pragma journal_mode=wal")]`+
+				` and commit(9)`, func() { s.capture.Step(s.ctx, false) })
+			s.captured()
+		}
+		s.checkEqual()
+	})
 	t.Run("D73_deleted_and_made_anew", func(t *testing.T) {
 		t.Parallel()
 		s := newScene(t)

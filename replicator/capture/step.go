@@ -200,11 +200,11 @@ func (c *Capture) names() (dbfile.Change, error) {
 	}
 	err = c.hold.shed()
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
-		used, usedErr := c.files.IndexUsed()
-		if err == nil && usedErr == nil && !used {
+		user, userErr := c.files.IndexUser()
+		if err == nil && userErr == nil && !user.Held {
 			return change, nil
 		}
-		if err != nil || usedErr != nil || time.Since(began) > partingTime {
+		if err != nil || userErr != nil || time.Since(began) > partingTime {
 			break
 		}
 	}

@@ -33,6 +33,9 @@ type Presence struct {
 	short     time.Time // others count as short-lived until then
 	exclusive bool      // a process was seen that had the file for itself
 
+	user     int // the process that used the wal-index at each look since then; 0: unknown, -1: not always the same
+	familiar int // the user of a long time without a break; 0: none
+
 	waiting map[int]time.Time // processes that have the file open and no lock on it, and when each was first seen
 	refused time.Time         // when one of them was last found to be waiting
 	asked   time.Time         // when Refused last looked
@@ -44,8 +47,28 @@ func (p *Presence) Look(now time.Time) error {
 	if foreign := (*dbfile.ForeignError)(nil); err == nil || errors.As(err, &foreign) {
 		p.met(now, attached || foreign != nil)
 		p.exclusive = p.exclusive || foreign != nil && foreign.Kind == dbfile.ForeignExclusive
+		if attached {
+			user, _ := p.files.IndexUser()
+			p.recognise(user.PID)
+		}
 	}
 	return err
+}
+
+// recognise notes which process uses the wal-index. A process that was connected for long may interrupt that
+// itself (VACUUM, journal_mode): if it is there again, no short-lived one was missed.
+func (p *Presence) recognise(pid int) {
+	switch {
+	case pid <= 0:
+		return // in another pid namespace, or an OFD lock
+	case p.user == 0:
+		p.user = pid
+	case p.user != pid:
+		p.user = -1
+	}
+	if pid == p.familiar {
+		p.short = time.Time{}
+	}
 }
 
 func (p *Presence) met(now time.Time, attached bool) {
@@ -56,15 +79,27 @@ func (p *Presence) met(now time.Time, attached bool) {
 	if p.attached {
 		// Count up to the last look that saw them: of a database at rest, the looks are as far apart as a long
 		// life is.
-		if p.long = p.last.Sub(p.since) >= longLife; !p.long {
-			p.Missed(now)
+		p.long = p.last.Sub(p.since) >= longLife
+		switch {
+		case !p.long && p.user == p.familiar: // it comes and goes
+			p.familiar = 0
+			fallthrough
+		case !p.long:
+			p.short = now.Add(shortMemory)
+		case p.user > 0:
+			p.familiar = p.user
 		}
 	}
-	p.attached, p.since, p.last, p.looks = attached, now, now, 1
+	p.attached, p.since, p.last, p.looks, p.user = attached, now, now, 1, 0
 }
 
 // Missed notes that the other processes are short-lived, and that one was missed or nearly so.
-func (p *Presence) Missed(now time.Time) { p.long, p.short = false, now.Add(shortMemory) }
+func (p *Presence) Missed(now time.Time) {
+	if p.attached && !p.Fresh(now) && p.user > 0 {
+		p.familiar = p.user
+	}
+	p.long, p.short = false, now.Add(shortMemory)
+}
 
 // Alone reports whether no other process has been connected for a moment.
 func (p *Presence) Alone(now time.Time) bool {

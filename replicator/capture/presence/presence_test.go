@@ -68,6 +68,47 @@ func TestMissed(t *testing.T) {
 	}
 }
 
+// TestFamiliar: a long-lived process that interrupts its connection is not taken for a short-lived one, even if
+// what it did meanwhile looks like one that was missed. A process that comes and goes is.
+func TestFamiliar(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name   string
+		before time.Duration // how long process 7 was connected before a process was missed
+		short  time.Duration // how long once more after that, if at all
+		again  []int         // who is there afterwards, for two seconds
+		stay   bool
+	}{
+		{"the same process is there again", 3 * time.Second, 0, []int{7}, true},
+		{"another is", 3 * time.Second, 0, []int{8}, false},
+		{"its number is not known", 3 * time.Second, 0, []int{0}, false},
+		{"it was not there for long", 500 * time.Millisecond, 0, []int{7}, false},
+		{"it comes and goes", 3 * time.Second, 300 * time.Millisecond, []int{7}, false},
+		{"one of several", 3 * time.Second, 0, []int{8, 7}, true},
+	} {
+		p, now := New(nil), time.Unix(1_700_000_000, 0)
+		connected := func(lasts time.Duration, pids ...int) {
+			for i := 0; lasts > 0; i, lasts = i+1, lasts-100*time.Millisecond {
+				p.met(now, true)
+				p.recognise(pids[i%len(pids)])
+				now = now.Add(100 * time.Millisecond)
+			}
+		}
+		connected(tc.before, 7)
+		p.met(now, false)
+		p.Missed(now)
+		if tc.short > 0 {
+			connected(tc.short, 7)
+			p.met(now, false)
+		}
+		now = now.Add(time.Second)
+		connected(2*time.Second, tc.again...)
+		if got := p.Stay(now); got != tc.stay {
+			t.Errorf("%s: counts as long-lived: %v", tc.name, got)
+		}
+	}
+}
+
 // TestExclusive: once a process was seen that wants exclusive use of the file, capture leaves as
 // soon as no other process is connected.
 func TestExclusive(t *testing.T) {
