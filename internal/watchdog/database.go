@@ -223,12 +223,13 @@ func (d *database) shut(ctx context.Context) error {
 }
 
 // close closes the database permanently: no turn follows. It tells running actions to stop
-// and waits for them until ctx ends.
+// and waits for them until ctx ends. If it was closed before, or is being closed, close only waits
+// for that.
 func (d *database) close(ctx context.Context) error {
 	d.timer.Load().Stop()
 	d.cancel()
 	if err := d.acquire(ctx); err != nil {
-		return err
+		return beforehand(err)
 	}
 	d.closing = true // no action begins after this
 	d.release()
@@ -240,7 +241,7 @@ func (d *database) close(ctx context.Context) error {
 		return fmt.Errorf("close %s: an action does not end: %w", d.target.Name, ctx.Err())
 	}
 	if err := d.acquire(ctx); err != nil {
-		return err
+		return beforehand(err)
 	}
 	defer d.release()
 	d.closed = true
@@ -248,6 +249,14 @@ func (d *database) close(ctx context.Context) error {
 		return fmt.Errorf("close %s: %w", d.target.Name, err)
 	}
 	return nil
+}
+
+// beforehand returns the error of acquire in close, which is none if another call has closed the database.
+func beforehand(err error) error {
+	if errors.Is(err, ErrEnded) {
+		return nil
+	}
+	return err
 }
 
 // errLingers is why a database is not opened while its predecessor has not released the file.
@@ -261,13 +270,13 @@ func (d *database) leave(ctx context.Context, late func(name string)) error {
 	brief, cancel := context.WithTimeout(ctx, turnGrace)
 	defer cancel()
 	if err := d.acquire(brief); err != nil {
-		go func() {
+		d.leaving.Go(func() {
 			defer d.place.Vacate()
 			if err := d.close(context.WithoutCancel(ctx)); err != nil {
 				d.voice.Log.Error("a database that a reload removed or changed did not close cleanly", "err", err)
 			}
 			late(d.target.Name)
-		}()
+		})
 		return fmt.Errorf("its disk does not answer, it is closed when it does: %w", err)
 	}
 	d.release()

@@ -2,6 +2,7 @@ package watchdog
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -22,17 +23,17 @@ const removeGrace, turnGrace = 30 * time.Second, 5 * time.Second
 type reload struct {
 	targets  []Target
 	policies *policy.Set
-	done     chan struct{}
+	done     chan error
 }
 
 // Reload replaces the targets and the policies between two turns. A database
-// whose target has not changed keeps its state and is not reopened.
+// whose target has not changed keeps its state and is not reopened. It returns
+// ErrEnded if Run ends before the databases that it removes or changes are closed.
 func (w *Watchdog) Reload(ctx context.Context, targets []Target, policies *policy.Set) error {
-	r := reload{targets: targets, policies: policies, done: make(chan struct{})}
+	r := reload{targets: targets, policies: policies, done: make(chan error, 1)}
 	select {
 	case w.reloads <- r:
-		<-r.done
-		return nil
+		return <-r.done
 	case <-w.ended:
 		return ErrEnded
 	case <-ctx.Done():
@@ -41,8 +42,10 @@ func (w *Watchdog) Reload(ctx context.Context, targets []Target, policies *polic
 }
 
 // swap closes the databases that were removed, keeps the unchanged ones, and starts the new
-// ones with the policy state that was saved for their names.
-func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.Set, saved map[string]savedDatabase) {
+// ones with the policy state that was saved for their names. If ctx ends meanwhile, the databases
+// remain as they are, for Run to close and to save.
+func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.Set,
+	saved map[string]savedDatabase) error {
 	if old := w.policies.Swap(policies); old != policies {
 		w.options.Metrics.forgetPolicies(old, policies)
 	}
@@ -71,16 +74,13 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 			heir := newDatabase(&w.shared, target, savedDatabase{})
 			now, heirs[old] = append(now, heir), heir
 		}
-		delete(w.left, target.Name)
 	}
 	for _, d := range before {
 		gone = append(gone, d)
 	}
 	// Close first: a new database may lead to the same file, which can be open only once.
-	bounded, cancel := context.WithTimeout(ctx, removeGrace)
-	defer cancel()
-	if err := closeAll(gone, func(d *database) error { return d.leave(bounded, w.forget) }); err != nil {
-		w.options.Logger.Error("a database that the new configuration removes or changes did not close cleanly", "err", err)
+	if err := w.closeGone(ctx, gone); err != nil {
+		return err
 	}
 	for _, d := range gone {
 		w.options.Metrics.forget(d.target.Name)
@@ -92,6 +92,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	slices.SortFunc(now, func(a, b *database) int { return strings.Compare(a.target.Name, b.target.Name) })
 	w.databases.Store(&now)
 	for _, d := range now {
+		delete(w.left, d.target.Name)
 		if d.timer.Load() == nil { // a new database
 			w.kept.Follow(d.target.Path, d.place)
 		}
@@ -99,6 +100,42 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 		d.start(ctx)
 	}
 	w.dirty.Store(true)
+	return nil
+}
+
+// closeGone closes the databases that a reload removes or changes. It returns ErrEnded if ctx ends first:
+// their last syncs go on, and Run waits for them.
+func (w *Watchdog) closeGone(ctx context.Context, gone []*database) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	closed := make(chan struct{})
+	w.leaving.Go(func() {
+		defer close(closed)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
+		defer cancel()
+		if err := closeAll(gone, func(d *database) error { return d.leave(bounded, w.forget) }); err != nil {
+			w.options.Logger.Error("a database that the new configuration removes or changes did not close cleanly", "err", err)
+		}
+	})
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		return ErrEnded
+	}
+}
+
+// awaitGone waits until ctx ends for the databases that reloads removed or changed, and that are not closed yet.
+func (w *Watchdog) awaitGone(ctx context.Context) error {
+	closed := make(chan struct{})
+	go func() { w.leaving.Wait(); close(closed) }()
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close the databases that a reload removed or changed: %w", ctx.Err())
+	}
 }
 
 // inherit hands the state of a database to the one that takes its place, or keeps it in case

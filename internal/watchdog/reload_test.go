@@ -3,6 +3,7 @@ package watchdog
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -231,5 +232,73 @@ policy "tell" {
 				}
 			})
 		})
+	}
+}
+
+// A shutdown during a reload, or after one whose database was slow to leave, waits for the last sync of the
+// database that the reload removes or changes.
+func TestShutdownDuringAReload(t *testing.T) {
+	t.Parallel()
+	for _, hung := range []bool{false, true} {
+		for name, change := range map[string]func(Target) []Target{
+			"removed": func(Target) []Target { return nil },
+			"changed": func(target Target) []Target { return []Target{changed(target)} },
+		} {
+			t.Run(fmt.Sprintf("%s, hung: %t", name, hung), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					s, release, synced := &scene{}, make(chan struct{}), errors.New("no last sync")
+					target := s.target("app")
+					open := target.Open
+					target.Open = func(ctx context.Context) (Parts, error) {
+						parts, err := open(ctx)
+						parts.Close = func(ctx context.Context) error {
+							select {
+							case <-time.After(10 * time.Second):
+								synced = nil
+							case <-ctx.Done():
+								synced = ctx.Err()
+							}
+							return synced
+						}
+						return parts, err
+					}
+					state := filepath.Join(t.TempDir(), "state.json")
+					w := New(Options{Targets: []Target{target}, Policies: policies(t, shrink), StateFile: state})
+					ctx, cancel := context.WithCancel(context.Background())
+					ended := make(chan error, 1)
+					go func() { ended <- w.Run(ctx, 30*time.Second) }()
+					time.Sleep(3 * time.Second)
+					if hung {
+						s.set(func(s *scene) { s.onSample = func() { <-release } })
+						time.Sleep(3 * time.Second)
+					}
+					reloaded := make(chan error, 1)
+					go func() { reloaded <- w.Reload(context.Background(), change(target), policies(t, shrink)) }()
+					if hung {
+						if err := <-reloaded; err != nil {
+							t.Error(err)
+						}
+						close(release)
+					}
+					time.Sleep(time.Second)
+					cancel()
+					if err := <-ended; err != nil || synced != nil {
+						t.Errorf("Run: %v, the last sync: %v", err, synced)
+					}
+					if hung {
+						return
+					}
+					if err := <-reloaded; !errors.Is(err, ErrEnded) {
+						t.Errorf("Reload: %v, want ErrEnded", err)
+					}
+					again := run(t, Options{Targets: []Target{target}, Policies: policies(t, shrink), StateFile: state})
+					synctest.Wait()
+					if d, err := again.Database("app"); err != nil || !d.Found {
+						t.Errorf("after the next start: %+v, %v", d, err)
+					}
+				})
+			})
+		}
 	}
 }

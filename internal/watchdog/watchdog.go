@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -121,8 +122,9 @@ type shared struct {
 	ticks    time.Time // all intervals count from here, by the monotonic clock
 	policies atomic.Pointer[policy.Set]
 	saving   *voice.Saving
-	dirty    atomic.Bool   // policy state has changed since it was saved
-	seq      atomic.Uint64 // of the state file written last
+	leaving  sync.WaitGroup // databases that reloads removed or changed, until they are closed
+	dirty    atomic.Bool    // policy state has changed since it was saved
+	seq      atomic.Uint64  // of the state file written last
 }
 
 // ErrUnknownDatabase is returned for a name or path that is not watched.
@@ -177,8 +179,9 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	w.swap(ctx, w.options.Targets, w.options.Policies, saved)
-
+	if err := w.swap(ctx, w.options.Targets, w.options.Policies, saved); err != nil {
+		return err
+	}
 	w.running.Store(true)
 	defer w.running.Store(false)
 	tick, history := time.NewTicker(saveInterval), time.NewTicker(historyInterval)
@@ -187,8 +190,7 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 	for {
 		select {
 		case r := <-w.reloads:
-			w.swap(ctx, r.targets, r.policies, nil)
-			close(r.done)
+			r.done <- w.swap(ctx, r.targets, r.policies, nil)
 		case <-tick.C:
 			w.watchSilent()
 			w.saving.Report("state", w.save())
@@ -200,7 +202,7 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 			defer cancel()
 			closed := closeAll(*w.databases.Load(), func(d *database) error { return d.close(last) })
-			return errors.Join(closed, w.save(), w.saveHistory(last))
+			return errors.Join(closed, w.awaitGone(last), w.save(), w.saveHistory(last))
 		}
 	}
 }
