@@ -43,22 +43,27 @@ func Run(ctx context.Context, args []string) error {
 	}
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })
 	defer stop()
+	defer forward(signals, cmd.Process)()
+	err := cmd.Wait()
+	return result(cmd.ProcessState, err)
+}
+
+// forward hands signals to a process until the returned function is called. It never closes signals: they may
+// still come.
+func forward(signals <-chan os.Signal, to *os.Process) (stop func()) {
 	ended := make(chan struct{})
 	var handing sync.WaitGroup
 	handing.Go(func() {
 		for {
 			select {
 			case s := <-signals:
-				cmd.Process.Signal(s) // gone already: nothing to hand it to
+				to.Signal(s) // gone already: nothing to hand it to
 			case <-ended:
 				return
 			}
 		}
 	})
-	err := cmd.Wait()
-	close(ended)
-	handing.Wait()
-	return result(cmd.ProcessState, err)
+	return func() { close(ended); handing.Wait() }
 }
 
 func result(state *os.ProcessState, err error) error {
@@ -92,12 +97,7 @@ func Init(env string) (code int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("start %s: %w", self, err)
 	}
-	go func() {
-		for s := range signals {
-			child.Signal(s)
-		}
-	}()
-	defer close(signals)
+	defer forward(signals, child)()
 	for {
 		var status syscall.WaitStatus
 		switch pid, err := syscall.Wait4(-1, &status, 0, nil); {

@@ -79,3 +79,14 @@ func TestRunForwards(t *testing.T) {
 		})
 	}
 }
+
+// A signal that comes when the program has ended, and before its exit code is returned, ends nothing.
+func TestForwardOfALateSignal(t *testing.T) {
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	signals := make(chan os.Signal, 1)
+	forward(signals, self)()
+	signals <- syscall.SIGWINCH // what package signal does until Stop
+}
