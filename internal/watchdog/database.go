@@ -223,25 +223,20 @@ func (d *database) shut(ctx context.Context) error {
 }
 
 // close closes the database permanently: no turn follows. It tells running actions to stop
-// and waits for them until ctx ends. If it was closed before, or is being closed, close only waits
-// for that.
+// and waits for them until ctx ends. It returns ErrEnded, in the end, if another call closes the database.
 func (d *database) close(ctx context.Context) error {
 	d.timer.Load().Stop()
 	d.cancel()
 	if err := d.acquire(ctx); err != nil {
-		return beforehand(err)
+		return err
 	}
 	d.closing = true // no action begins after this
 	d.release()
-	ended := make(chan struct{})
-	go func() { d.beside.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		return fmt.Errorf("close %s: an action does not end: %w", d.target.Name, ctx.Err())
+	if err := succession.Await(ctx, &d.beside); err != nil {
+		return fmt.Errorf("close %s: an action does not end: %w", d.target.Name, err)
 	}
 	if err := d.acquire(ctx); err != nil {
-		return beforehand(err)
+		return err
 	}
 	defer d.release()
 	d.closed = true
@@ -249,14 +244,6 @@ func (d *database) close(ctx context.Context) error {
 		return fmt.Errorf("close %s: %w", d.target.Name, err)
 	}
 	return nil
-}
-
-// beforehand returns the error of acquire in close, which is none if another call has closed the database.
-func beforehand(err error) error {
-	if errors.Is(err, ErrEnded) {
-		return nil
-	}
-	return err
 }
 
 // errLingers is why a database is not opened while its predecessor has not released the file.
@@ -282,16 +269,4 @@ func (d *database) leave(ctx context.Context, late func(name string)) error {
 	d.release()
 	defer d.place.Vacate()
 	return d.close(ctx)
-}
-
-// closeAll closes databases concurrently, so that one that hangs does not delay the others,
-// and returns the errors of all that did not close.
-func closeAll(databases []*database, closeOne func(*database) error) error {
-	failed := make([]error, len(databases))
-	var closing sync.WaitGroup
-	for i, d := range databases {
-		closing.Go(func() { failed[i] = closeOne(d) })
-	}
-	closing.Wait()
-	return errors.Join(failed...)
 }

@@ -2,12 +2,12 @@ package watchdog
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/watchdog/succession"
 	"github.com/sqlwatch/sqlwatch/policy"
 )
 
@@ -27,8 +27,7 @@ type reload struct {
 }
 
 // Reload replaces the targets and the policies between two turns. A database
-// whose target has not changed keeps its state and is not reopened. It returns
-// ErrEnded if Run ends before the databases that it removes or changes are closed.
+// whose target has not changed keeps its state and is not reopened. It returns ErrEnded if Run ends first.
 func (w *Watchdog) Reload(ctx context.Context, targets []Target, policies *policy.Set) error {
 	r := reload{targets: targets, policies: policies, done: make(chan error, 1)}
 	select {
@@ -60,7 +59,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 		}
 		w.left[name] = one
 	}
-	var now, gone []*database
+	var now []*database
 	heirs := make(map[*database]*database) // old database to the one that replaces it
 	for _, target := range targets {
 		old := before[target.Name]
@@ -75,9 +74,7 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 			now, heirs[old] = append(now, heir), heir
 		}
 	}
-	for _, d := range before {
-		gone = append(gone, d)
-	}
+	gone := slices.Collect(maps.Values(before))
 	// Close first: a new database may lead to the same file, which can be open only once.
 	if err := w.closeGone(ctx, gone); err != nil {
 		return err
@@ -103,18 +100,18 @@ func (w *Watchdog) swap(ctx context.Context, targets []Target, policies *policy.
 	return nil
 }
 
-// closeGone closes the databases that a reload removes or changes. It returns ErrEnded if ctx ends first:
-// their last syncs go on, and Run waits for them.
+// closeGone closes what a reload takes away. It returns ErrEnded if ctx ends first: Run waits for the last syncs.
 func (w *Watchdog) closeGone(ctx context.Context, gone []*database) error {
 	if len(gone) == 0 {
 		return nil
 	}
 	closed := make(chan struct{})
 	w.leaving.Go(func() {
-		defer close(closed)
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeGrace)
 		defer cancel()
-		if err := closeAll(gone, func(d *database) error { return d.leave(bounded, w.forget) }); err != nil {
+		defer close(closed)
+		leave := func(d *database) error { return d.leave(bounded, w.forget) }
+		if err := succession.CloseAll(gone, ErrEnded, leave); err != nil {
 			w.options.Logger.Error("a database that the new configuration removes or changes did not close cleanly", "err", err)
 		}
 	})
@@ -123,18 +120,6 @@ func (w *Watchdog) closeGone(ctx context.Context, gone []*database) error {
 		return nil
 	case <-ctx.Done():
 		return ErrEnded
-	}
-}
-
-// awaitGone waits until ctx ends for the databases that reloads removed or changed, and that are not closed yet.
-func (w *Watchdog) awaitGone(ctx context.Context) error {
-	closed := make(chan struct{})
-	go func() { w.leaving.Wait(); close(closed) }()
-	select {
-	case <-closed:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("close the databases that a reload removed or changed: %w", ctx.Err())
 	}
 }
 

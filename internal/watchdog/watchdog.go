@@ -201,8 +201,8 @@ func (w *Watchdog) Run(ctx context.Context, grace time.Duration) error {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 			defer cancel()
-			closed := closeAll(*w.databases.Load(), func(d *database) error { return d.close(last) })
-			return errors.Join(closed, w.awaitGone(last), w.save(), w.saveHistory(last))
+			closed := succession.CloseAll(*w.databases.Load(), ErrEnded, func(d *database) error { return d.close(last) })
+			return errors.Join(closed, succession.Await(last, &w.leaving), w.save(), w.saveHistory(last))
 		}
 	}
 }

@@ -2,7 +2,13 @@
 // need as long to end as a disk needs to answer.
 package succession
 
-import "maps"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+)
 
 // Place is one user's place in the succession of a file. New makes one.
 type Place struct {
@@ -48,5 +54,33 @@ func (k Kept) Follow(path string, p *Place) {
 	maps.DeleteFunc(k, func(_ string, old *Place) bool { return !isOpen(old.left) })
 	if old := k[path]; old != nil {
 		p.before = old.left
+	}
+}
+
+// CloseAll closes users concurrently, so that one that hangs does not delay the others,
+// and returns the errors of all that did not close. The error already says that another call has closed one.
+func CloseAll[U any](users []U, already error, closeOne func(U) error) error {
+	failed := make([]error, len(users))
+	var closing sync.WaitGroup
+	for i, u := range users {
+		closing.Go(func() {
+			if err := closeOne(u); !errors.Is(err, already) {
+				failed[i] = err
+			}
+		})
+	}
+	closing.Wait()
+	return errors.Join(failed...)
+}
+
+// Await waits until nothing of the group is under way, or until ctx ends.
+func Await(ctx context.Context, group *sync.WaitGroup) error {
+	ended := make(chan struct{})
+	go func() { group.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for what is under way: %w", ctx.Err())
 	}
 }
