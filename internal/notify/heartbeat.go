@@ -10,6 +10,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
+// flapping is how far apart two requests that say the same are where the state changes all the time.
+const flapping = time.Minute
+
 // Pulse is how all fares, for heartbeats.
 type Pulse struct {
 	Alive bool   // the loop has turned for every database; where it has not, no heartbeat says anything
@@ -20,7 +23,7 @@ type Pulse struct {
 // for their failure addresses where something is critical, until ctx ends. Who is
 // asked tells a person when nothing comes: also of a machine that is off.
 func (n *Notifiers) Beat(ctx context.Context, pulse func() Pulse) error {
-	last := map[string]beat{}
+	last, was := map[beat]time.Time{}, map[string]bool{}
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	for {
@@ -37,19 +40,23 @@ func (n *Notifiers) Beat(ctx context.Context, pulse func() Pulse) error {
 		}
 		for _, h := range hearts {
 			name := h.target.Name
-			// What changes is told at once.
-			if was := last[name]; time.Since(was.at) < h.target.Every && was.wrong == (now.Wrong != "") {
+			wrong := now.Wrong != ""
+			pause := h.target.Every
+			if wrong != was[name] { // what changes is told at once, unless it flaps
+				pause = min(pause, flapping)
+			}
+			if time.Since(last[beat{name, wrong}]) < pause {
 				continue
 			}
-			last[name] = beat{time.Now(), now.Wrong != ""}
+			last[beat{name, wrong}], was[name] = time.Now(), wrong
 			asking.Go(func() { n.ask(ctx, h, now.Wrong) })
 		}
 	}
 }
 
-// beat is when a heartbeat was asked for last, and whether something was wrong.
+// beat is one of the two things that a heartbeat can say.
 type beat struct {
-	at    time.Time
+	name  string
 	wrong bool
 }
 
@@ -80,10 +87,10 @@ func (n *Notifiers) ask(ctx context.Context, h *notifier, wrong string) {
 		if err == nil || last {
 			n.attempted(h, err)
 			if err == nil {
-				n.metrics.sent.WithLabelValues(h.target.Name).Inc()
+				n.took(h.target.Name)
 				return
 			}
-			n.metrics.lost(h.target.Name, lostExpired)
+			n.lost(h.target.Name, lostExpired)
 			n.log.Warn("a heartbeat could not be delivered; the next one is sent on schedule", "notifier",
 				h.target.Name, "err", err)
 			return

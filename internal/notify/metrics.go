@@ -60,7 +60,24 @@ func (m metrics) forget(notifier string) {
 	m.failures.DeletePartialMatch(prometheus.Labels{"notifier": notifier})
 }
 
-func (m metrics) lost(notifier, reason string) { m.failures.WithLabelValues(notifier, reason).Inc() }
+// took counts a notification that a notifier has taken.
+func (n *Notifiers) took(notifier string) {
+	n.count(notifier, func() { n.metrics.sent.WithLabelValues(notifier).Inc() })
+}
+
+// lost counts a notification that was lost.
+func (n *Notifiers) lost(notifier, reason string) {
+	n.count(notifier, func() { n.metrics.failures.WithLabelValues(notifier, reason).Inc() })
+}
+
+// count adds to a series, unless its notifier was removed and with it the series.
+func (n *Notifiers) count(notifier string, add func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.notifiers[notifier] != nil {
+		add()
+	}
+}
 
 // Describe implements prometheus.Collector.
 func (n *Notifiers) Describe(ch chan<- *prometheus.Desc) {

@@ -130,3 +130,41 @@ func TestMetricsAreLintClean(t *testing.T) {
 		t.Error(problems, err)
 	}
 }
+
+// A message that is under way when its notifier is removed does not bring its series back, however it ends.
+func TestMetricsOfARemovedNotifier(t *testing.T) {
+	for name, answer := range map[string]error{"taken": nil, "refused": channel.ErrRefused, "lost": io.ErrUnexpectedEOF} {
+		for _, typ := range []string{"webhook", channel.HeartbeatType} {
+			t.Run(name+" by "+typ, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					release := make(chan struct{})
+					n, _ := running(t, &notifier{target: channel.Target{Name: "ops", Type: typ, Every: time.Minute},
+						send: answering(func(channel.Message) error { <-release; return answer })})
+					n.metrics.zero("ops")
+					ctx, cancel := context.WithCancel(t.Context())
+					ended := make(chan error)
+					go func() { ended <- n.Beat(ctx, func() Pulse { return Pulse{Alive: true} }) }()
+					if typ == "webhook" {
+						n.post(t, "ops", Notice{DB: "app", Policy: "p"})
+					}
+					time.Sleep(2 * time.Second)
+					synctest.Wait()
+					if err := n.Configure(nil); err != nil {
+						t.Fatal(err)
+					}
+					close(release)
+					time.Sleep(2 * keepTrying)
+					synctest.Wait()
+					cancel()
+					<-ended
+					if count := testutil.CollectAndCount(n); count != 0 {
+						t.Errorf("%d series of a notifier that was removed", count)
+					}
+					if failing := n.Failing(); len(failing) != 0 {
+						t.Errorf("it is failing: %v", failing)
+					}
+				})
+			})
+		}
+	}
+}

@@ -209,7 +209,7 @@ func (n *Notifiers) enqueue(name string, m Notice) (<-chan error, error) {
 	g := w.open(of)
 	if g == nil {
 		if len(w.queue) >= queueLimit {
-			n.metrics.lost(name, lostQueueFull)
+			n.metrics.failures.WithLabelValues(name, lostQueueFull).Inc() // the lock is held
 			n.failing[name] = ErrFull.Error()
 			return nil, fmt.Errorf("notify %s: %w (%d)", name, ErrFull, queueLimit)
 		}

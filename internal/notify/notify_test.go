@@ -391,6 +391,17 @@ func TestHeartbeat(t *testing.T) {
 		if len(fails) != 1 {
 			t.Errorf("two seconds after something is critical: %v", fails)
 		}
+		pings, fails = nil, nil
+		for range 5 * 30 { // the state changes each second
+			pulse = Pulse{Alive: true}
+			pass(time.Second)
+			pulse.Wrong = "app missing"
+			pass(time.Second)
+		}
+		if len(pings) > 5 || len(fails) < 4 || len(pings)+len(fails) > 5*6+1 {
+			t.Errorf("in five minutes in which the state flaps: %d pings, %d fails", len(pings), len(fails))
+		}
+		pings, fails = make([]time.Duration, 5), make([]time.Duration, 1)
 		pulse = Pulse{}
 		pass(5 * time.Minute)
 		if len(pings) != 5 || len(fails) != 1 {

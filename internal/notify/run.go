@@ -145,14 +145,14 @@ func (n *Notifiers) deliver(ctx context.Context, w *notifier, m channel.Message)
 		}
 		n.attempted(w, err)
 		if err == nil {
-			n.metrics.sent.WithLabelValues(name).Inc()
+			n.took(name)
 			if try > 1 {
 				n.log.Info("notifications are delivered again", "notifier", name, "attempts", try)
 			}
 			return nil
 		}
 		if refused := errors.Is(err, channel.ErrRefused); refused || time.Since(began) > keepTrying {
-			n.metrics.lost(name, map[bool]string{true: lostRefused, false: lostExpired}[refused])
+			n.lost(name, map[bool]string{true: lostRefused, false: lostExpired}[refused])
 			n.log.Error("giving up on a notification that could not be delivered; see `sqlwatch notify test`",
 				"notifier", name, "db", list(m.Databases, 3), "policy", m.Policy, "message", m.Message, "attempts", try, "err",
 				err)
@@ -179,9 +179,9 @@ func (n *Notifiers) flush(ctx context.Context, w *notifier) {
 		m := n.close(w, g)
 		_, err := w.send(ctx, m)
 		if err == nil {
-			n.metrics.sent.WithLabelValues(w.target.Name).Inc()
+			n.took(w.target.Name)
 		} else {
-			n.metrics.lost(w.target.Name, lostShutdown)
+			n.lost(w.target.Name, lostShutdown)
 			n.log.Error("a notification was not delivered before the shutdown", "notifier", w.target.Name, "db",
 				list(m.Databases, 3), "policy", m.Policy, "message", m.Message, "err", err)
 			err = fmt.Errorf("notify %s: %w: %w", w.target.Name, errEnded, err)
