@@ -16,7 +16,9 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/once"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
+	"golang.org/x/sys/unix"
 )
 
 // exclusiveStart opens the database for exclusive use, without waiting.
@@ -460,4 +462,61 @@ func TestSidesGo_D15_connecting(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSidesGo_D15_slowDisk: the side files of a running application are removed while a segment is on its way to a
+// slow disk, and the application ends before the disk has answered. Its close must be the last one, or what it
+// committed is lost.
+func TestSidesGo_D15_slowDisk(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(5, 5)")
+	s.open()
+	s.captured()
+	storing, answered := make(chan struct{}), make(chan struct{})
+	s.capture.flusher.Store = func(p *segments.Commit) error {
+		close(storing)
+		<-answered
+		return p.Run()
+	}
+	a.do("commit(5, 5)")
+	ctx, moved := context.WithCancel(s.ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.capture.Step(ctx, true)
+		for errors.Is(err, context.Canceled) { // as the replicator does
+			_, err = s.capture.Step(s.ctx, true)
+		}
+		ended <- err
+	}()
+	<-storing
+	s.removeSides("-wal -shm")
+	moved()
+	for deadline := time.Now().Add(20 * time.Second); connected(t, s.path); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("connected until the disk answers")
+			break
+		}
+	}
+	want := a.do("db.execute('select count(*) from t').fetchone()[0]")
+	a.quit()
+	close(answered)
+	if err := <-ended; err != nil && !passing(err) {
+		t.Error(err)
+	}
+	s.wantRows(want)
+}
+
+// connected reports whether this process holds SQLite's lock on the main file.
+func connected(t *testing.T, path string) bool {
+	t.Helper()
+	var st unix.Stat_t
+	locks, err := os.ReadFile("/proc/locks")
+	if err := errors.Join(err, unix.Stat(path, &st)); err != nil {
+		t.Fatal(err)
+	}
+	ours := fmt.Sprintf(" %d %02x:%02x:%d ", os.Getpid(), unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	return strings.Contains(string(locks), ours)
 }

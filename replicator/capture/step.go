@@ -129,7 +129,7 @@ func (c *Capture) pass(ctx context.Context, force bool) error {
 		c.pace.Read = now
 	}
 	if force || c.tail.Batch.Spilled() || !c.tail.Pending.IsZero() && now.Sub(c.tail.Pending) >= c.o.BatchAge {
-		if err := c.compareIfLost(ctx, c.flusher.Flush()); err != nil {
+		if err := c.compareIfLost(ctx, c.flusher.FlushUntil(ctx)); err != nil {
 			return err
 		}
 	}
@@ -425,7 +425,7 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 		return err
 	}
 	for range restartingTries {
-		if err = c.flusher.CaptureHead(); !errors.Is(err, tail.ErrRestarting) {
+		if err = c.flusher.CaptureHeadUntil(ctx); !errors.Is(err, tail.ErrRestarting) {
 			break
 		}
 		time.Sleep(contendPoll)

@@ -2,6 +2,7 @@
 package segments
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -135,6 +136,28 @@ func (f *Flusher) CaptureHead() error {
 		return err
 	}
 	return f.Flush()
+}
+
+// CaptureHeadUntil is CaptureHead with FlushUntil.
+func (f *Flusher) CaptureHeadUntil(ctx context.Context) error {
+	if err := f.AbsorbHead(); err != nil {
+		return err
+	}
+	return f.FlushUntil(ctx)
+}
+
+// FlushUntil is Flush, but returns when ctx ends. The segment is then still on its way to a disk that may be slow, and
+// Wait must follow. So whoever has to let go of the database at once need not wait for the disk.
+func (f *Flusher) FlushUntil(ctx context.Context) error {
+	if err := f.Begin(); err != nil || f.flushing == nil {
+		return err
+	}
+	select {
+	case <-f.flushing.done:
+		return f.Wait()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Flush puts the batch into the spool.
