@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/superfly/ltx"
 
@@ -31,8 +32,9 @@ type opener struct {
 	progress  *progress.Progress
 	compactor *compact.Compactor
 	uploader  *upload.Uploader
-	held      func() ltx.TXID // the TXID that the replica was last known to reach, 0 if unknown
-	lost      func() ltx.TXID // what the state directory has of progress.Progress.Lost
+	held      func() ltx.TXID  // the TXID that the replica was last known to reach, 0 if unknown
+	lost      func() ltx.TXID  // what the state directory has of progress.Progress.Lost
+	checked   func() time.Time // when a check last found that no snapshot is needed; zero: unknown
 
 	from atomic.Uint64 // TXID at which capture took its position from this replica; 0: it did not
 }
@@ -149,7 +151,7 @@ func (o *opener) join(ctx context.Context, s custody.Sight, v lineage.Verdict) e
 	return o.source.rebase(ctx, max(o.claim.Behind(s), custody.LeapOver(last)), t.At)
 }
 
-// findSnapshots reads the times of the oldest and the newest snapshot.
+// findSnapshots reads the times of the oldest and the newest snapshot. A check that found none needed counts as one.
 func (o *opener) findSnapshots(ctx context.Context, t catalog.Tip) error {
 	if t.Newest.Object.Key == "" {
 		return nil
@@ -164,5 +166,8 @@ func (o *opener) findSnapshots(ctx context.Context, t catalog.Tip) error {
 	}
 	newest = catalog.Past(o.progress.Clock(), newest, t.Newest)
 	o.progress.Snapshots(oldest, newest)
+	if at := o.checked(); at.After(newest) && !at.After(o.progress.Clock()) {
+		o.progress.Update(func(st *ReplicaStatus) { st.LastSnapshot = at })
+	}
 	return nil
 }

@@ -138,8 +138,9 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.opener = &opener{
 		name: o.Name, log: p.log, store: o.Store, lease: p.lease, custody: d.custody, source: d.source,
 		progress: p.progress, compactor: p.compactor, uploader: p.uploader,
-		held: func() ltx.TXID { return p.saved.Emptied(o.Place) },
-		lost: func() ltx.TXID { txid, _ := p.saved.LostAt(o.Place); return txid },
+		held:    func() ltx.TXID { return p.saved.Emptied(o.Place) },
+		lost:    func() ltx.TXID { txid, _ := p.saved.LostAt(o.Place); return txid },
+		checked: func() time.Time { return p.saved.CheckedAt(o.Place) },
 	}
 	p.opener.claim = custody.NewClaimant(custody.ClaimantOptions{
 		Replica: o.Name, Store: o.Store, Lease: p.lease, Custody: d.custody, Saved: p.saved,
@@ -151,7 +152,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.snapshots = &snapshotter{
 		name: o.Name, log: p.log, store: o.Store, scratch: d.scratch, every: o.SnapshotEvery, full: o.FullEvery,
 		source: d.source, progress: p.progress, uploader: p.uploader, lease: p.lease,
-		begins: begins,
+		begins: begins, checked: func(at time.Time) error { return p.saved.NoteChecked(o.Place, at) },
 	}
 	p.newUpkeep(d)
 	p.shipper = &shipper{

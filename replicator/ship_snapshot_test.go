@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
 )
@@ -33,4 +34,29 @@ func TestSnapshotNow_S16_removed(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRestored(t, st, path)
+}
+
+// TestShip_checkedOverRestart: a check that found no snapshot needed counts as one after a restart too.
+func TestShip_checkedOverRestart(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	w.commit(200)
+	o := replica("memory.a", storetest.NewMemory().Enforce(t))
+	o.SnapshotEvery, o.FullEvery = 2*time.Hour, 1000*time.Hour
+	h := newHost(t, path, o)
+	h.begin()
+	taken := h.r.Replicas()[0].LastSnapshot
+	h.commits(w, 1, 1)
+	h.skew.Add(int64(3 * time.Hour))
+	checked := taken
+	h.eventually("a check", func() bool {
+		h.r.Wake()
+		checked = h.r.Replicas()[0].LastSnapshot
+		return checked.After(taken.Add(time.Hour))
+	})
+	h.halt()
+	h.begin()
+	if got := h.r.Replicas()[0].LastSnapshot; got.Before(checked) {
+		t.Errorf("after a restart the last check is of %s, was of %s", got, checked)
+	}
 }

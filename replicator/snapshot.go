@@ -38,6 +38,7 @@ type snapshotter struct {
 	uploader *upload.Uploader
 	lease    *lease.Lease
 	begins   *beginning
+	checked  func(time.Time) error // records durably when a check found that none is needed
 
 	snapped time.Time // when a scheduled snapshot was last tried; used by the long lane only
 	failed  error     // of that try; nil after a success
@@ -125,7 +126,7 @@ func (s *snapshotter) due(ctx context.Context) (time.Time, error) {
 		return time.Time{}, s.failed
 	}
 	s.progress.Update(func(st *ReplicaStatus) { st.LastSnapshot = now })
-	return now.Add(s.every), nil
+	return now.Add(s.every), s.checked(now)
 }
 
 // needed reports whether a full copy is needed: the last one is too old, or the changes since

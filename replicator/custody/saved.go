@@ -32,6 +32,8 @@ type Held struct {
 	Lost  ltx.TXID `json:"lost,omitempty"` // see progress.Progress.Lost; it may be made good already
 	// keys of files found corrupt or unreadable, the latest last: nothing is deleted because of them
 	Useless []string `json:"useless,omitempty"`
+	// when a snapshot check last found that none is needed
+	Checked time.Time `json:"checked_at,omitzero"`
 }
 
 // maxUseless bounds the file.
@@ -165,6 +167,24 @@ func (f *StateFile) NoteLost(place string, txid ltx.TXID, keys ...string) error 
 		known = append(known, keys...)
 		s.Held.Useless = known[max(0, len(known)-maxUseless):]
 	})
+}
+
+// NoteChecked records durably that a check at that time found no snapshot needed in the replica at place.
+func (f *StateFile) NoteChecked(place string, at time.Time) error {
+	return f.Change(func(s *Saved) {
+		if s.Held.Place != place {
+			s.Held = Held{Place: place}
+		}
+		s.Held.Checked = at
+	})
+}
+
+// CheckedAt returns what NoteChecked has recorded of the replica at place.
+func (f *StateFile) CheckedAt(place string) time.Time {
+	if held := f.Get().Held; held.Place == place {
+		return held.Checked
+	}
+	return time.Time{}
 }
 
 // LostAt returns what NoteLost has recorded of the replica at place.
