@@ -315,6 +315,44 @@ func TestComparison_D78_checkpointWaits(t *testing.T) {
 	s.checkEqual()
 }
 
+// TestComparison_D78_checkpointBehindReader: the application's own TRUNCATE waits for a forgotten reader, and so does
+// the WAL, which only grows. A comparison that began again at each of them would never end.
+func TestComparison_D78_checkpointBehindReader(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do(`db.execute("pragma wal_autocheckpoint=0").fetchone()`)
+	a.do("commit(1)")
+	b := startApp(t, s.path)
+	b.do(`(db.execute("begin"), db.execute("select count(*) from t").fetchone())`)
+	a.do("commit(20, 100, 9000)")
+	a.do(`db.execute("pragma busy_timeout=3000").fetchone()`)
+	s.open()
+	met := false
+	s.ctx = &asked{s.ctx, func() {
+		if met || !s.capture.hold.active() {
+			return
+		}
+		met = true
+		a.do("commit(1)")
+		a.send(`db.execute("pragma wal_checkpoint(truncate)").fetchone()[0]`)
+		for deadline := time.Now().Add(10 * time.Second); !s.capture.hold.waitedFor(); {
+			if time.Sleep(time.Millisecond); time.Now().After(deadline) {
+				t.Fatal("the application does not checkpoint")
+			}
+		}
+	}}
+	if s.step(false); !met || s.capture.continuity.lost != "" {
+		t.Errorf("met the checkpoint: %v; the comparison has not ended: %q", met, s.capture.continuity.lost)
+	}
+	if got := a.answer(); got != "1" {
+		t.Errorf("the checkpoint behind a reader: %s, want it busy", got)
+	}
+	b.quit()
+	s.checkEqual()
+}
+
 // asked is a context that calls a function whenever it is asked for its error.
 type asked struct {
 	context.Context

@@ -38,8 +38,8 @@ func Begin(ctx context.Context, files *dbfile.Files, conn *sqlite.Conn) (dbfile.
 	return dbfile.WALIndex{}, ErrNone
 }
 
-// Disturbed returns ErrNone where a checkpoint of another process waits for a read mark of ours at x's end, or the
-// files have left their paths: whoever holds the mark is to let it go, and begins again.
+// Disturbed returns ErrNone where a checkpoint of another process waits for a read mark of ours at x's end, and for no
+// earlier one, or the files have left their paths: whoever holds the mark is to let it go, and begins again.
 func Disturbed(files *dbfile.Files, x dbfile.WALIndex) error {
 	change, err := files.Refresh()
 	if err == nil && change != (dbfile.Change{}) {
@@ -52,5 +52,19 @@ func Disturbed(files *dbfile.Files, x dbfile.WALIndex) error {
 	if err == nil && now.MaxFrame == x.MaxFrame && now.Backfilled < now.MaxFrame {
 		return nil // it may backfill all there is
 	}
+	if behind, lockErr := othersBehind(files, now, x.MaxFrame); err == nil && lockErr == nil && behind {
+		return nil // to let go would not help it
+	}
 	return fmt.Errorf("%w: a checkpoint waits for our read mark", ErrNone)
+}
+
+// othersBehind reports whether a reader holds a mark before this frame of the WAL, as x has the marks.
+func othersBehind(files *dbfile.Files, x dbfile.WALIndex, frame uint32) (bool, error) {
+	l, err := files.WALLocks()
+	for i, mark := range x.ReadMarks {
+		if i > 0 && l.Read[i].Held && !l.Read[i].Exclusive && mark < frame {
+			return true, nil
+		}
+	}
+	return false, err
 }
