@@ -65,9 +65,12 @@ func (s *Stage) putBack(beside string) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if there, err := os.Lstat(to); err == nil && os.SameFile(aside, there) {
+		there, lost := os.Lstat(to)
+		switch {
+		case err != nil:
+		case lost == nil && os.SameFile(aside, there):
 			err = durable.Remove(from) // only a second name
-		} else {
+		default:
 			err = durable.Move(from, to)
 		}
 		if err != nil {
