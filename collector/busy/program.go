@@ -128,27 +128,19 @@ const (
 	atBusy   = int16(unsafe.Offsetof(activity{}.busy))
 )
 
-// seenMap describes the map of activity, which has one value like the map of holds.
+// seenMap describes the map of activity.
 func seenMap() *ebpf.MapSpec {
-	return &ebpf.MapSpec{
-		Name:       "sqlwatch_seen",
-		Type:       ebpf.Array,
-		KeySize:    4,
-		ValueSize:  activitySlots * uint32(unsafe.Sizeof(activitySlot{})),
-		MaxEntries: 1,
-	}
+	return oneValue("sqlwatch_seen", activitySlots*uint32(unsafe.Sizeof(activitySlot{})))
 }
 
-// holdsMap describes the map of holds. It has one value, whose address is part of the program, so
-// that no lookup is needed.
+// holdsMap describes the map of holds.
 func holdsMap() *ebpf.MapSpec {
-	return &ebpf.MapSpec{
-		Name:       "sqlwatch_holds",
-		Type:       ebpf.Array,
-		KeySize:    4,
-		ValueSize:  holdSlots * uint32(unsafe.Sizeof(hold{})),
-		MaxEntries: 1,
-	}
+	return oneValue("sqlwatch_holds", holdSlots*uint32(unsafe.Sizeof(hold{})))
+}
+
+// oneValue describes a map with one value, whose address is part of the program, so that no lookup is needed.
+func oneValue(name string, size uint32) *ebpf.MapSpec {
+	return &ebpf.MapSpec{Name: name, Type: ebpf.Array, KeySize: 4, ValueSize: size, MaxEntries: 1}
 }
 
 // The arguments of the tracepoint: struct inode *, struct file_lock *, int result.
