@@ -129,7 +129,7 @@ func (f *Files) Others() (attached bool, err error) {
 }
 
 // IndexUser returns a process that uses the wal-index that is held and does not stand back, even where that file
-// has been removed. It is the one that has used it for the longest time.
+// has been removed.
 func (f *Files) IndexUser() (Holder, error) {
 	d, err := f.held(&f.shm, ErrNoWALIndex)
 	if err != nil {

@@ -80,13 +80,12 @@ func (p *Presence) met(now time.Time, attached bool) {
 		// Count up to the last look that saw them: of a database at rest, the looks are as far apart as a long
 		// life is.
 		p.long = p.last.Sub(p.since) >= longLife
-		switch {
-		case !p.long && p.user == p.familiar: // it comes and goes
-			p.familiar = 0
-			fallthrough
-		case !p.long:
+		if !p.long {
 			p.short = now.Add(shortMemory)
-		case p.user > 0:
+			if p.user == p.familiar { // it comes and goes
+				p.familiar = 0
+			}
+		} else if p.user > 0 {
 			p.familiar = p.user
 		}
 	}
