@@ -45,8 +45,9 @@ type Unread struct {
 	Key    string `json:"key"`
 	Size   int64  `json:"size,omitempty"`
 	Ending []byte `json:"ending,omitempty"` // its last bytes as sent, to compare; empty: all of it must be read
-	// when it was first found not to be there; it may be under way still
-	Absent time.Time `json:"absent,omitzero"`
+	// how long it was looked for in vain, and never 0 after the first look; it may be under way still
+	Absent time.Duration `json:"absent_for,omitzero"`
+	looked time.Time     // when this process last looked for it
 }
 
 // VerifiedKeys returns the keys of Verified.
@@ -112,23 +113,28 @@ func (f *StateFile) ReadBack(key string) {
 }
 
 // Absent records that an object is not there at now. It may still arrive for a time: an upload without an
-// answer can be under way. Then it is forgotten.
+// answer can be under way. Then it is forgotten. Only the time between two looks of one process counts,
+// by the monotonic clock: the wall clock may have been set.
 func (f *StateFile) Absent(key string, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var kept []Unread
 	for _, u := range f.saved.Unread {
-		if u.Key == key && u.Absent.IsZero() {
-			u.Absent = now
+		if u.Key == key {
+			u.Absent = max(u.Absent, 1)
+			if !u.looked.IsZero() {
+				u.Absent += max(now.Sub(u.looked), 0)
+			}
+			u.looked = now
 		}
-		if u.Key != key || now.Sub(u.Absent) < underWay {
+		if u.Absent < underWay {
 			kept = append(kept, u)
 		}
 	}
 	f.saved.Unread = kept
 }
 
-// underWay is how long after it was sent an object may still arrive in the store.
+// underWay is how long after it was first missed an object may still arrive in the store.
 const underWay = 24 * time.Hour
 
 // without returns a copy of all without key.

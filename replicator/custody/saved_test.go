@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestStateFile_concurrent: what one writer was told is durable is not taken back by another one, whose write began
@@ -37,6 +38,40 @@ func TestStateFile_concurrent(t *testing.T) {
 		})
 	}
 	writers.Wait()
+}
+
+// TestAbsent_P8: an object is awaited for a day of looking for it. A clock that is set between two processes, as at the
+// start of a machine that has none of its own, ends no wait.
+func TestAbsent_P8(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := time.Unix(0, 0)
+	if err := NewStateFile(dir, "s3.main").Sent(Unread{Key: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	for life, tt := range []struct {
+		jump, looks time.Duration // of the clock before this process; between its looks
+		left        int
+	}{
+		{0, time.Hour, 1}, {56 * 365 * 24 * time.Hour, time.Hour, 1}, {-24 * time.Hour, 9 * time.Hour, 1},
+		{0, time.Hour, 0},
+	} {
+		f := NewStateFile(dir, "s3.main")
+		if err := f.Load(); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(tt.jump)
+		for range 3 {
+			f.Absent("a", now)
+			now = now.Add(tt.looks)
+		}
+		if left := f.Get().Unread; len(left) != tt.left || tt.left > 0 && left[0].Absent == 0 {
+			t.Errorf("life %d: %+v are awaited, want %d", life, left, tt.left)
+		}
+		if err := f.Change(func(*Saved) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestLoad_P12: a file of a later version is refused, also where a field has become something else there; of a

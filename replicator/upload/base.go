@@ -74,8 +74,8 @@ func (u *Uploader) readBase(ctx context.Context, key string, object store.Object
 
 // Recheck reads objects that were stored but not read back, because of a crash or an error of
 // the store: until then nothing may be built on them, or deleted because of them. It reports
-// whether it found one corrupt and deleted it. One that is not there stays listed for a day: its
-// upload may still be under way.
+// whether it found one corrupt and deleted it. One that is not there stays listed until it was
+// missed for a day: its upload may still be under way.
 func (u *Uploader) Recheck(ctx context.Context) (gone bool, err error) {
 	for _, sent := range u.journal.Get().Unread {
 		if _, now := u.sending.Load(sent.Key); now {
@@ -120,7 +120,7 @@ func (u *Uploader) HoldChecked(ctx context.Context) error {
 // pending reports whether an object is being sent, or is there and not read back yet.
 func (u *Uploader) pending(sent custody.Unread) bool {
 	_, now := u.sending.Load(sent.Key)
-	return now || sent.Absent.IsZero()
+	return now || sent.Absent == 0
 }
 
 // unread reports whether an object is still to be read back.
