@@ -16,8 +16,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/durable"
 )
 
-// keptFor is how long everything that was set aside stays. Of what is older only the
-// newest does.
+// keptFor is how long everything that was set aside stays at least.
 const keptFor = 24 * time.Hour
 
 // asideTime is how the names of what is set aside tell when that was.
@@ -81,9 +80,9 @@ func (s *Stage) putBack(beside string) error {
 }
 
 // CleanUp removes what earlier restores to the same output set aside, all but what is
-// younger than a day and the newest: who restores twice in a row gets back to what was
-// there before the first. The newest is aside, what Publish has just set aside, whatever
-// the clock said when the others were, and only where there is none what the names say.
+// younger than a day: who restores twice in a row gets back to what was there before the
+// first. aside is what Publish has just set aside. It stays, and where there is none all
+// of them do: which is the newest only the clock of then would tell.
 // What restores to other files beside it left goes too, once nobody can be expected to go
 // on with it. It returns what it removed.
 func CleanUp(output string, aside []string, now time.Time) (removed []string, err error) {
@@ -91,38 +90,26 @@ func CleanUp(output string, aside []string, now time.Time) (removed []string, er
 	if err != nil {
 		return nil, err
 	}
-	type old struct {
-		path string
-		at   time.Time
+	removed, err = removeForgotten(filepath.Dir(output), entries, now)
+	if len(aside) == 0 {
+		return removed, err
 	}
-	var all []old
-	var newest time.Time
+	errs := []error{err}
 	for _, e := range entries {
+		path := filepath.Join(filepath.Dir(output), e.Name())
 		name, ours := strings.CutPrefix(e.Name(), filepath.Base(output)+".replaced-")
 		for _, suffix := range sideFiles {
 			name = strings.TrimSuffix(name, suffix)
 		}
 		at, err := time.Parse(asideTime, name)
-		if !ours || err != nil || !e.Type().IsRegular() {
+		if !ours || err != nil || !e.Type().IsRegular() || slices.Contains(aside, path) || now.Sub(at) < keptFor {
 			continue
 		}
-		all = append(all, old{filepath.Join(filepath.Dir(output), e.Name()), at})
-		if at.After(newest) {
-			newest = at
-		}
-	}
-	removed, err = removeForgotten(filepath.Dir(output), entries, now)
-	errs := []error{err}
-	for _, o := range all {
-		newest := slices.Contains(aside, o.path) || len(aside) == 0 && o.at.Equal(newest)
-		if newest || now.Sub(o.at) < keptFor {
-			continue
-		}
-		if err := durable.Remove(o.path); err != nil {
+		if err := durable.Remove(path); err != nil {
 			errs = append(errs, fmt.Errorf("remove what was set aside before: %w", err))
 			continue
 		}
-		removed = append(removed, o.path)
+		removed = append(removed, path)
 	}
 	return removed, errors.Join(errs...)
 }

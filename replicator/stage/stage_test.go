@@ -55,7 +55,7 @@ func TestPublish_R6_putBack(t *testing.T) {
 	}
 }
 
-// TestCleanUp: of the files that were set aside, the newest one and all of the last day stay. No
+// TestCleanUp: of the files that were set aside, those of this restore and all of the last day stay. No
 // other file in the directory is touched.
 func TestCleanUp(t *testing.T) {
 	t.Parallel()
@@ -70,13 +70,14 @@ func TestCleanUp(t *testing.T) {
 	for _, name := range append(slices.Clone(stay), gone...) {
 		touch(t, filepath.Join(dir, name))
 	}
-	removed, err := stage.CleanUp(out, nil, now)
+	aside := []string{filepath.Join(dir, stay[1]), filepath.Join(dir, stay[2])}
+	removed, err := stage.CleanUp(out, aside, now)
 	slices.Sort(stay)
 	if got := names(t, dir); err != nil || len(removed) != len(gone) || !slices.Equal(got, stay) {
 		t.Errorf("removed %q, %v; left %q, want %q", removed, err, got, stay)
 	}
-	// A year later only the newest is left.
-	if _, err := stage.CleanUp(out, nil, now.AddDate(1, 0, 0)); err != nil {
+	// A year later only those of this restore are left.
+	if _, err := stage.CleanUp(out, aside, now.AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	stay = slices.DeleteFunc(stay, func(n string) bool { return n == "app.db.replaced-20260309T130000.000Z" })
@@ -100,6 +101,10 @@ func TestCleanUp_P8(t *testing.T) {
 		if removed, err := stage.CleanUp(out, aside, now); err != nil || len(removed) > 0 {
 			t.Errorf("at %v: removed %q, %v", now, removed, err)
 		}
+	}
+	// The next restore finds no database there: the names alone do not tell which of them is the newest.
+	if removed, err := stage.CleanUp(out, nil, now.AddDate(0, 0, 6)); err != nil || len(removed) > 0 {
+		t.Errorf("nothing was replaced: removed %q, %v", removed, err)
 	}
 	removed, err := stage.CleanUp(out, aside, now.AddDate(0, 0, 6))
 	if err != nil || !slices.Equal(removed, []string{before}) {
