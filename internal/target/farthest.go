@@ -104,20 +104,30 @@ func candidateOf(ctx context.Context, disks *lookup.Disks, t config.ReplicaTarge
 }
 
 // rank orders replicas by which is to be restored from: those of our own lineage
-// first, then the newest. TXIDs compare within one lineage only.
+// first, then those of the lineage that holds the newest state, then as they were given.
+// TXIDs compare within one lineage only.
 func rank(all []candidate, ours string) []candidate {
+	newest, first := map[string]time.Time{}, map[string]int{} // by lineage
+	for i, c := range all {
+		if _, known := first[c.line.ID]; !known {
+			first[c.line.ID] = i
+		}
+		if c.tip.At.After(newest[c.line.ID]) {
+			newest[c.line.ID] = c.tip.At
+		}
+	}
 	out := slices.Clone(all)
 	slices.SortStableFunc(out, func(a, b candidate) int {
-		if known := ours != ""; known && (a.line.ID == ours) != (b.line.ID == ours) {
-			if a.line.ID == ours {
-				return -1
-			}
-			return 1
-		}
-		if a.line.ID == b.line.ID {
+		switch ida, idb := a.line.ID, b.line.ID; {
+		case ida == idb:
 			return cmp.Compare(b.tip.TXID, a.tip.TXID)
+		case ours != "" && ida == ours:
+			return -1
+		case ours != "" && idb == ours:
+			return 1
+		default:
+			return cmp.Or(newest[idb].Compare(newest[ida]), cmp.Compare(first[ida], first[idb]))
 		}
-		return b.tip.At.Compare(a.tip.At)
 	})
 	return out
 }

@@ -37,6 +37,10 @@ func TestFarthest_C14(t *testing.T) {
 		"another's is newer, farther": {[]candidate{of("staging's", "s", 2<<20, 0), of("ours", "p", 9, time.Hour)}, "p",
 			"ours", true},
 		"nobody knows": {[]candidate{of("older", "s", 2<<20, time.Hour), of("newer", "p", 9, 0)}, "", "newer", true},
+		"nobody knows, and times cross": {[]candidate{of("p's farthest", "p", 9, 3*time.Hour), of("another's", "s", 5,
+			2*time.Hour), of("p's newest", "p", 8, time.Hour)}, "", "p's farthest", true},
+		"the same, in another order": {[]candidate{of("another's", "s", 5, 2*time.Hour), of("p's newest", "p", 8,
+			time.Hour), of("p's farthest", "p", 9, 3*time.Hour)}, "", "p's farthest", true},
 		"one is empty": {[]candidate{of("empty", "", 0, 0), of("full", "p", 9, time.Hour)}, "p", "full", false},
 	} {
 		ranked := rank(tt.all, tt.ours)
