@@ -179,7 +179,7 @@ func New(o Options) *Capture {
 	}
 	c.restarter = &restarter{
 		files: o.Files, hold: c.hold, flusher: c.flusher, tail: c.tail,
-		restartAt: o.RestartAt, stallBudget: o.StallBudget, clock: o.Clock, log: c.log,
+		pace: pace.NewRestart(o.RestartAt), stallBudget: o.StallBudget, clock: o.Clock, log: c.log,
 	}
 	c.truncater = &truncater{files: o.Files, hold: c.hold, flusher: c.flusher}
 	c.presence, c.pace = presence.New(o.Files), &pace.Pace{}

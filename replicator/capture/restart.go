@@ -8,6 +8,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
@@ -19,16 +20,10 @@ type restarter struct {
 	hold        *hold
 	flusher     *segments.Flusher
 	tail        *tail.Tail
-	restartAt   int64         // bytes of live WAL
+	pace        *pace.Restart // when an attempt is due
 	stallBudget time.Duration // how long writers may wait for us
 	clock       func() time.Time
 	log         *slog.Logger
-
-	took      time.Duration // by the last restart, the rehearsal included
-	delay     time.Duration // after the last failed restart
-	notBefore time.Time     // of the next attempt, unless the WAL grows
-	grown     int64         // bytes of live WAL at which the next attempt may come sooner
-	whenGrown time.Time     // and then not before
 }
 
 // restarted is the outcome of an attempt.
@@ -37,35 +32,13 @@ type restarted struct {
 	stall time.Duration // how long transactions were kept waiting, done or not; 0: no freeze
 }
 
-// large reports whether the WAL is large enough to be restarted. growing is its growth in bytes per second: the
-// faster it grows, the earlier a restart begins, so that the WAL stays within its bound until the restart is done.
-func (r *restarter) large(x dbfile.WALIndex, frame int, growing float64) bool {
-	meanwhile := min(int64(growing*r.took.Seconds()/2), r.restartAt/2)
-	return int64(x.MaxFrame)*int64(frame)+meanwhile >= r.restartAt
-}
-
-// due reports whether it is time to retry a restart that failed.
-func (r *restarter) due(now time.Time, live int64) bool {
-	return now.After(r.notBefore) || live >= r.grown && now.After(r.whenGrown)
-}
-
-// try restarts the WAL, and backs off while something is in the way. A WAL that keeps
-// growing is retried sooner: on a busy machine the obstacle is more often a slow moment
-// than a long reader.
+// try restarts the WAL, or hands it over where no freeze is ever short enough.
 func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
-	// Bold no more often than the delay allows: even a freeze that is given up has delayed writers.
 	start := r.clock()
-	bold := live >= boldAt*r.restartAt && start.After(r.notBefore)
+	bold := r.pace.Bold(start, live)
 	did, err := r.restart(ctx, bold)
-	now := r.clock()
-	if did.done {
-		r.took, r.delay = now.Sub(start), 0
-		return did, err
-	}
-	r.delay = min(max(2*r.delay, minRetry), maxRetry)
-	r.notBefore, r.whenGrown = now.Add(r.delay), now.Add(min(r.delay, growthRetry))
-	r.grown = live + r.restartAt
-	if bold && live >= handOverAt*r.restartAt && errors.Is(err, tail.ErrBudget) {
+	r.pace.Tried(start, r.clock(), live, did.done)
+	if !did.done && bold && r.pace.HandOver(live) && errors.Is(err, tail.ErrBudget) {
 		return did, r.handOver(ctx)
 	}
 	return did, err
@@ -76,15 +49,10 @@ const (
 	restartRounds   = 5                     // of copying and backfilling beforehand
 	restartPatience = 20 * time.Millisecond // waiting for the transactions of others to end
 	denseCommits    = 3                     // in one round: a moment of calm will not come
-	boldAt          = 2                     // times the bound in the WAL: do not wait for calm any longer
-	handOverAt      = 4                     // times the bound: leave the restart to the application
-	handOverTime    = 2 * time.Second       // in which it must do so
+	handOverTime    = 2 * time.Second       // in which the application must restart the WAL itself
 	handOverPoll    = 100 * time.Microsecond
 	restartContend  = 5 * time.Millisecond // wait for the application's own checkpoint, which does what ours would
 	contendPoll     = 500 * time.Microsecond
-	minRetry        = 25 * time.Millisecond
-	maxRetry        = 5 * time.Second
-	growthRetry     = 200 * time.Millisecond // when the WAL has grown by its bound once more
 )
 
 // restart lets the WAL begin again at its first frame without a write of ours: everything is copied and

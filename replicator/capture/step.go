@@ -365,7 +365,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 		return c.hold.makeWay(ctx)
 	case c.hold.zero && !level:
 		return c.hold.advance(ctx)
-	case c.large(x, frame) && !c.hold.zero && c.restarter.due(now, live):
+	case c.large(x, frame) && !c.hold.zero && c.restarter.pace.Due(now, live):
 		did, err := c.restarter.try(ctx, live)
 		if did.done {
 			c.tally.Next = pace.OnZero
@@ -388,7 +388,7 @@ func (c *Capture) tend(ctx context.Context, x dbfile.WALIndex, now time.Time) er
 
 // large reports whether the WAL is large enough to be restarted.
 func (c *Capture) large(x dbfile.WALIndex, frame int) bool {
-	return c.restarter.large(x, frame, c.pace.Growth(frame))
+	return c.restarter.pace.Large(int64(x.MaxFrame)*int64(frame), c.pace.Growth(frame))
 }
 
 // keepBounded keeps the WAL bounded between two portions of a comparison, as tend does between two
@@ -416,7 +416,7 @@ func (c *Capture) keepBounded(ctx context.Context) error {
 		err = c.hold.makeWay(ctx)
 	case c.hold.zero && x.Backfilled < x.MaxFrame:
 		err = c.hold.advance(ctx)
-	case c.large(x, frame) && !c.hold.zero && c.restarter.due(c.o.Clock(), live):
+	case c.large(x, frame) && !c.hold.zero && c.restarter.pace.Due(c.o.Clock(), live):
 		var did restarted
 		did, err = c.restarter.try(ctx, live)
 		c.tally.Restart, c.tally.Stall = did.done || c.tally.Restart, max(did.stall, c.tally.Stall)

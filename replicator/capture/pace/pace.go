@@ -1,4 +1,4 @@
-// Package pace measures how busy a database is, and says when to look at it again.
+// Package pace measures how busy a database is, and says when to look at it again and when to restart its WAL.
 package pace
 
 import (
