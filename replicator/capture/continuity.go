@@ -163,7 +163,9 @@ func (c *continuity) replaced(h *hold) (is bool, err error) {
 	if err != nil {
 		return false, nil // the caller finds out why
 	}
-	c.level.onZero = 0
+	if x.Backfilled > 0 {
+		c.level.onZero = 0
+	}
 	var lost *tail.DiscontinuityError
 	if err = c.overwritten(x, h); errors.As(err, &lost) {
 		c.lose(lost.Reason, lost.Detail)

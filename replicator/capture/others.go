@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
@@ -101,7 +100,7 @@ func (c *Capture) writeBack() (done bool, err error) {
 		return false, nil
 	}
 	main, err := c.continuity.main.Settled()
-	if err != nil || unlinked.UnixNano() <= mainfile.Last(main) {
+	if err != nil || c.continuity.main.WrittenSince(unlinked, main) {
 		return false, err
 	}
 	err = c.hold.closeUnlinked(func() bool {

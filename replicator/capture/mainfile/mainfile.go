@@ -59,7 +59,7 @@ func (p *Probe) WrittenSince(unlinked time.Time, main spool.MainFile) bool {
 	if p.follows != nil && p.follows.Touched() {
 		return true
 	}
-	return unlinked.UnixNano() < Last(main) || unlinked.UnixNano() == Last(main) && !p.Untouched()
+	return unlinked.UnixNano() < last(main) || unlinked.UnixNano() == last(main) && !p.Untouched()
 }
 
 // Unfollow ends the watch that Follow began.
@@ -122,9 +122,9 @@ func resolution(main spool.MainFile) time.Duration {
 	return Tick
 }
 
-// Last returns when the file was last written to, or its times were set: who puts a copy in place may give it the times
+// last returns when the file was last written to, or its times were set: who puts a copy in place may give it the times
 // of the original (cp -p), which are long past, but the change of a file's times is itself a change of the file.
-func Last(main spool.MainFile) int64 { return max(main.Modified, main.Changed) }
+func last(main spool.MainFile) int64 { return max(main.Modified, main.Changed) }
 
 // Now is Sure even where another write within the same Tick might not show: if the result differs from an
 // earlier one, the file was written to.
