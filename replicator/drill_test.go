@@ -2,10 +2,12 @@ package replicator_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // TestShip_drillBeforeTheFirstSnapshot: a drill on demand right after the first start waits until
@@ -34,5 +36,38 @@ func TestShip_drillBeforeTheFirstSnapshot(t *testing.T) {
 	}
 	if n := h.passed.Load(); n != 1 {
 		t.Errorf("the log says %d times that a drill passed, want once", n)
+	}
+}
+
+// TestVerify_P18_panic: a bug that the files of one replica bring out ends neither the program nor the drill of
+// another, wherever in the drill it is.
+func TestVerify_P18_panic(t *testing.T) {
+	t.Parallel()
+	path, w := database(t)
+	var left atomic.Int32 // calls until one panics; 0 or less: none does
+	faulty := storetest.NewFaulty(storetest.NewMemory().Enforce(t), func(string, string, int) storetest.Fault {
+		if left.Add(-1) == 0 {
+			panic("a fault")
+		}
+		return storetest.None
+	})
+	h := newHost(t, path, replica("memory.a", faulty), replica("memory.b", storetest.NewMemory().Enforce(t)))
+	h.begin()
+	w.commit(3)
+	h.synced()
+	for call := int32(1); ; call++ {
+		before := h.r.Replicas()[1].LastVerified
+		left.Store(call)
+		err := h.r.VerifyNow(t.Context())
+		if left.Swap(0) > 0 { // the drill makes fewer calls
+			if err != nil || call == 1 {
+				t.Errorf("after %d panics: %v", call-1, err)
+			}
+			return
+		}
+		var fault *worker.PanicError
+		if !errors.As(err, &fault) || !h.r.Replicas()[1].LastVerified.After(before) {
+			t.Errorf("call %d: %v; the other replica: %+v", call, err, h.r.Replicas()[1])
+		}
 	}
 }

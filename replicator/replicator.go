@@ -375,7 +375,7 @@ func (r *Replicator) each(ctx context.Context, f func(*replica) error) error {
 	errs := make([]error, len(r.replicas))
 	var wg sync.WaitGroup
 	for i, p := range r.replicas {
-		wg.Go(func() { errs[i] = f(p) })
+		wg.Go(func() { errs[i] = worker.Guarded(func() error { return f(p) }) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)

@@ -196,7 +196,7 @@ var arrows = map[string][]string{
 		"replicator/restore"},
 	"replicator/restore": {"internal/pagecrc",
 		"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
-		"replicator/sumlist",
+		"replicator/sumlist", "replicator/worker",
 		"internal/cage", "internal/dbfile", "internal/sqlite"},
 	"replicator/stage":    {"internal/durable", "internal/openfile"}, // a database in the making
 	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},

@@ -15,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // application executes one plan. It processes the files from the newest to the oldest and
@@ -93,11 +94,12 @@ func (a *application) apply(ctx context.Context) error {
 	}
 	a.buffers = make(chan []byte, partsAhead)
 	g, ctx := errgroup.WithContext(ctx)
+	protect := func(f func() error) { g.Go(func() error { return worker.Guarded(f) }) } // a drill must not end the daemon
 	for range workers {
-		g.Go(func() error { return a.decompress(ctx) })
+		protect(func() error { return a.decompress(ctx) })
 	}
-	g.Go(func() error { return a.fold(ctx) })
-	g.Go(func() error {
+	protect(func() error { return a.fold(ctx) })
+	protect(func() error {
 		defer close(a.work)
 		defer close(a.order)
 		return a.walk(ctx)

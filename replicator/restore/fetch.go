@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/replicator/store"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 const (
@@ -94,7 +95,10 @@ func (f *fetcher) run(ctx context.Context, extents []extent, partSize int64) {
 			}
 			go func() {
 				defer close(p.done)
-				p.data, p.obj, p.err = f.get(ctx, p.extent)
+				p.err = worker.Guarded(func() (err error) {
+					p.data, p.obj, err = f.get(ctx, p.extent)
+					return err
+				})
 			}()
 			f.queue <- p // never blocks: as many places as slots
 		}

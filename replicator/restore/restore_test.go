@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
+	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // layered returns a replica with compacted files and snapshots, as maintenance leaves it.
@@ -96,6 +98,23 @@ func TestRestoreThinnedOut(t *testing.T) {
 	var inside *catalog.RangeError
 	if !errors.As(err, &inside) || !inside.Inside || inside.First.TXID != 30 || inside.Last.TXID != 40 {
 		t.Errorf("a compacted txid: %v, want the neighbours 30 and 40", err)
+	}
+}
+
+// TestRestore_P18_panic: a bug in one of the goroutines that put a database together is an error of the restore. One
+// that is a drill of the daemon's must not end the daemon.
+func TestRestore_P18_panic(t *testing.T) {
+	t.Parallel()
+	st, _ := small(t, false)
+	var fault *worker.PanicError
+	_, err := restore.Run(t.Context(), st, restore.Options{Output: filepath.Join(t.TempDir(), "out.db"),
+		Progress: func(done, _ int64) {
+			if done > 0 {
+				panic("a fault")
+			}
+		}})
+	if !errors.As(err, &fault) {
+		t.Errorf("restored, %v; want a fault of sqlwatch", err)
 	}
 }
 

@@ -147,12 +147,22 @@ func (e *PanicError) Error() string { return fmt.Sprintf("fault of sqlwatch: %v"
 
 // Protected calls f, and returns a panic as a *PanicError.
 func Protected[T any](ctx context.Context, f func(context.Context) (T, error)) (result T, err error) {
+	err = Guarded(func() (err error) {
+		result, err = f(ctx)
+		return err
+	})
+	return result, err
+}
+
+// Guarded calls f, and returns a panic as a *PanicError. Every goroutine needs its own: a panic
+// in one that has none ends the program, whoever waits for it.
+func Guarded(f func() error) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = &PanicError{Cause: cause, Stack: string(debug.Stack())}
 		}
 	}()
-	return f(ctx)
+	return f()
 }
 
 // Backoff returns a wait with full jitter that grows to about 15 seconds, which bounds how
