@@ -1,12 +1,17 @@
 package capture
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
+	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 )
 
 // TestRestart_D81_neverBusy: an application that meets no lock when it is alone meets none while
@@ -107,4 +112,70 @@ func TestLargeCommitBeforeFreeze_C11(t *testing.T) {
 		s.checkEqual()
 	}
 	s.wantLost(nil)
+}
+
+// TestFreeze_S25_file: the file for pages that a snapshot or a comparison keeps is made before a freeze, in which the
+// application would wait for a slow disk to make it. Here no file can be made from then on.
+func TestFreeze_S25_file(t *testing.T) {
+	t.Parallel()
+	newScene := func(t *testing.T) (*scene, *app) {
+		s := newScene(t)
+		a := startApp(t, s.path)
+		a.do("schema()")
+		a.do("commit(20, 100, 9000)")
+		a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchone()`)
+		a.do(`db.execute("pragma wal_autocheckpoint=0").fetchone()`)
+		s.open()
+		s.settle()
+		return s, a
+	}
+	// more lets the application change more pages than are kept in memory, after a freeze, as if it had done so just
+	// before, and calls read, which keeps them.
+	more := func(s *scene, a *app, read func() error) {
+		freeze, err := s.capture.hold.freeze(s.ctx, sqlite.Budget{BusyTimeout: time.Second, Stall: 5 * time.Second})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if err := s.capture.hold.thaw(s.ctx, freeze, false); err != nil {
+			s.t.Fatal(err)
+		}
+		dir := s.options.StateDir
+		if err := os.Rename(dir, dir+".elsewhere"); err != nil {
+			s.t.Fatal(err)
+		}
+		a.do(`db.execute("update t set v=zeroblob(length(v))")`)
+		if err := errors.Join(read(), os.Rename(dir+".elsewhere", dir)); err != nil {
+			s.t.Error(err)
+		}
+	}
+	t.Run("snapshot", func(t *testing.T) {
+		t.Parallel()
+		s, a := newScene(t)
+		r, err := s.capture.OpenSnapshot(s.ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		more(s, a, func() error { s.capture.hold.keepAside(); return nil })
+		if err := errors.Join(r.WriteLTX(s.ctx, io.Discard, ""), r.Close()); err != nil {
+			t.Errorf("the snapshot: %v", err)
+		}
+		s.checkEqual()
+	})
+	t.Run("comparison", func(t *testing.T) {
+		t.Parallel()
+		s, a := newScene(t)
+		s.capture.continuity.lose(tail.ReasonReplaced, "for the test")
+		met := false
+		s.capture.comparer.between = func(ctx context.Context) error {
+			if !met {
+				met = true
+				more(s, a, s.capture.flusher.CaptureHead)
+			}
+			return s.capture.keepBounded(ctx)
+		}
+		s.checkEqual()
+		if !met {
+			t.Error("no comparison")
+		}
+	})
 }

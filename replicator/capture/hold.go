@@ -237,6 +237,8 @@ func (h *hold) advanceIfLevel(ctx context.Context) error {
 // freeze takes all the read locks, which keeps the transactions of other processes out. Without an error, keepAside
 // and thaw must follow; after one, the hold is as it was, or its mark is at the head.
 func (h *hold) freeze(ctx context.Context, budget sqlite.Budget) (*sqlite.Freeze, error) {
+	h.copies.Prepare()
+	h.flusher.Prepare()
 	h.keepAside() // a freeze that fails may leave our mark at the head
 	f, err := h.work.Freeze(ctx, budget, h.reader())
 	if err != nil {

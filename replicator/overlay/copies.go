@@ -63,6 +63,15 @@ func (c *Copies) GiveUp(err error) {
 	}
 }
 
+// Prepare makes the files that Preserve may need, before others wait for it.
+func (c *Copies) Prepare() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.open {
+		o.Prepare()
+	}
+}
+
 // Preserve makes the copies keep the pages of which a newer version is in the WAL up
 // to x. The caller holds the WAL with a mark beyond which nothing was preserved yet,
 // and moves it afterwards, but not beyond x.

@@ -63,6 +63,15 @@ func (c *Copy) Preserve(page uint32) {
 	c.endOn(c.kept.Put(page, data))
 }
 
+// Prepare makes ready for Preserve, which others may wait for.
+func (c *Copy) Prepare() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == nil {
+		c.kept.Prepare()
+	}
+}
+
 // needs reports whether the page is still to be handed out, and is not kept. c.mu is held.
 func (c *Copy) needs(page uint32) bool {
 	return c.ended == nil && page >= c.next && page <= c.pages && !c.kept.Has(page)

@@ -20,6 +20,7 @@ var ErrMissing = errors.New("page is neither in the file nor in the wal")
 type Found struct {
 	newer map[uint32]ltx.Checksum // pages of the WAL, which the main file does not have, or not for certain
 	pages *Pages                  // to be shipped, those of the WAL included; nil once they are too many
+	spare *Pages                  // those that were too many, until drop
 }
 
 // NewFound returns an empty Found, which puts what is to be shipped into pages.
@@ -60,10 +61,26 @@ func (f *Found) Ship(page uint32, data []byte) error {
 	}
 	err := f.pages.Put(page, data)
 	if errors.Is(err, ErrRoom) {
-		pages := f.pages
-		f.pages = nil
-		return pages.Close()
+		f.pages, f.spare = nil, f.pages // to remove a file may take long, and others may wait
+		return nil
 	}
+	return err
+}
+
+// Prepare makes the file that Take and Ship may need, before others wait for them.
+func (f *Found) Prepare() {
+	if f.pages != nil {
+		f.pages.Prepare()
+	}
+}
+
+// drop releases pages that were too many.
+func (f *Found) drop() error {
+	if f.spare == nil {
+		return nil
+	}
+	err := f.spare.Close()
+	f.spare = nil
 	return err
 }
 
@@ -77,7 +94,7 @@ func (f *Found) ReadMain(
 	perPortion := max(1, min(uint32(portion/pageSize), pages))
 	data, lock := make([]byte, int(perPortion)*pageSize), ltx.LockPgno(uint32(pageSize))
 	for first := uint64(1); first <= uint64(pages); first += uint64(perPortion) {
-		if err := before(); err != nil {
+		if err := errors.Join(before(), f.drop()); err != nil {
 			return err
 		}
 		n, err := main.ReadAt(data, int64(first-1)*int64(pageSize))
@@ -131,8 +148,9 @@ func (f *Found) Patch(sums *pagesums.Writer, pageSize int, pages uint32) error {
 
 // Close releases the pages. It may be called again.
 func (f *Found) Close() error {
-	if f.pages == nil {
-		return nil
+	err := f.drop()
+	if f.pages != nil {
+		err = errors.Join(err, f.pages.Close())
 	}
-	return f.pages.Close()
+	return err
 }

@@ -181,6 +181,52 @@ func TestPages(t *testing.T) {
 // panicking is a main file that panics when it is read, as a bug of ours might.
 type panicking struct{}
 
+// TestFound_S25_file: the file for the pages that a comparison has found is made before others wait, and removed when
+// they do not: not as soon as the pages are too many.
+func TestFound_S25_file(t *testing.T) {
+	t.Parallel()
+	const size = 64 << 10
+	for name, end := range map[string]func(*Found) error{
+		"with the next portion": func(f *Found) error {
+			stop := errors.New("the test has seen enough")
+			known := func() (ltx.Checksum, error) { return 0, stop }
+			err := f.ReadMain(&file{}, size, 1, size, nil, known, func() error { return nil })
+			if errors.Is(err, stop) {
+				err = nil
+			}
+			return err
+		},
+		"at the end": (*Found).Close,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			files := func() int {
+				entries, err := os.ReadDir(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(entries)
+			}
+			f := NewFound(NewPages(size, Options{Dir: dir, Limit: inMemory + 2*size}))
+			if f.Prepare(); files() != 1 {
+				t.Fatalf("%d files, want the one that is needed later", files())
+			}
+			for page := uint32(1); f.Pages() != nil; page++ {
+				if err := f.Take(page, make([]byte, size)); err != nil || page > inMemory/size+3 {
+					t.Fatalf("page %d: %v", page, err)
+				}
+			}
+			if n := files(); n != 1 {
+				t.Errorf("%d files: it was removed while others may wait", n)
+			}
+			if err := end(f); err != nil || files() != 0 {
+				t.Errorf("%d files are left, %v", files(), err)
+			}
+		})
+	}
+}
+
 func (panicking) ReadAt([]byte, int64) (int, error) { panic("the test says so") }
 
 // TestStream_P6: a panic in the goroutine of a stream becomes an error of that stream. A stream

@@ -84,16 +84,30 @@ func (p *Pages) grow(bytes int64) (err error) {
 		p.memory = append(p.memory, make([]byte, p.size)...)
 		return nil
 	}
-	if p.o.Room != nil && (p.file == nil || bytes-p.looked >= lookEvery) {
+	if p.o.Room != nil && (p.looked == 0 || bytes-p.looked >= lookEvery) {
 		if err := p.o.Room(); err != nil {
 			return fmt.Errorf("%w: %w", ErrRoom, err)
 		}
 		p.looked = bytes
 	}
 	if p.file == nil {
-		p.file, err = durable.Create(filepath.Join(p.o.Dir, "kept-pages"), 0o600)
+		p.file, err = p.create()
 	}
 	return err
+}
+
+func (p *Pages) create() (*durable.File, error) {
+	return durable.Create(filepath.Join(p.o.Dir, "kept-pages"), 0o600)
+}
+
+// Prepare makes the file for what does not fit into memory, so that Put need not while others wait. Where it cannot be
+// made now, Put tries again.
+func (p *Pages) Prepare() {
+	if p.file == nil && p.o.Limit > inMemory {
+		if file, err := p.create(); err == nil {
+			p.file = file
+		}
+	}
 }
 
 // Get reads the page's version into data, and reports whether there is one.

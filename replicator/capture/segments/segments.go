@@ -36,6 +36,7 @@ type Flusher struct {
 type flushing struct {
 	commit *Commit // nil: it could not be encoded
 	err    error   // of encoding it
+	told   bool    // End has returned why it failed
 	done   chan struct{}
 }
 
@@ -64,6 +65,13 @@ func (f *Flusher) Busy() bool { return f.flushing != nil }
 func (f *Flusher) Gather(found *overlay.Found) (end func()) {
 	f.found = found
 	return func() { f.found = nil }
+}
+
+// Prepare makes the file that the comparison under way may need, before a freeze in which others wait.
+func (f *Flusher) Prepare() {
+	if f.found != nil {
+		f.found.Prepare()
+	}
 }
 
 // Absorb reads to x's end. What was read of an earlier generation is put into the spool first. See tail.Absorb.
@@ -200,8 +208,8 @@ func (f *Flusher) Begin() error {
 	return nil
 }
 
-// End waits up to budget until the flush under way is durable. It writes nothing: that is left to Wait, which a caller
-// that freezes the application calls when it has let writers go, also after tail.ErrBudget.
+// End waits up to budget until the flush under way is durable. It writes and removes nothing: that is left to Wait,
+// which a caller that freezes the application calls when it has let writers go, also after an error.
 func (f *Flusher) End(budget time.Duration) error {
 	if f.flushing == nil {
 		return nil
@@ -210,16 +218,22 @@ func (f *Flusher) End(budget time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-f.flushing.done:
-		if f.flushing.err != nil || f.flushing.commit.err != nil {
-			return f.Wait()
-		}
-		return nil
+		f.flushing.told = true
+		return f.flushing.failed()
 	case <-timer.C:
 		return tail.ErrBudget
 	}
 }
 
-// Wait waits for the flush under way, however long it takes.
+// failed returns why a flush that is done has failed, nil where it has not.
+func (f *flushing) failed() error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.commit.err
+}
+
+// Wait waits for the flush under way, however long it takes. An error that End has returned is not returned again.
 func (f *Flusher) Wait() error {
 	flushing := f.flushing
 	if flushing == nil {
@@ -231,7 +245,7 @@ func (f *Flusher) Wait() error {
 }
 
 // encode writes the batch as a segment, which leads to the position next.
-func (f *Flusher) encode(next spool.Position) (_ *Commit, err error) {
+func (f *Flusher) encode(next spool.Position) (done *Commit, err error) {
 	b, began := &f.tail.Batch, time.Now()
 	w, err := f.Create(f.state.Spool(), ltx.Header{
 		PageSize: uint32(next.PageSize), Commit: next.Pages, MinTXID: next.TXID, MaxTXID: next.TXID,
@@ -244,7 +258,7 @@ func (f *Flusher) encode(next spool.Position) (_ *Commit, err error) {
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
+		if done == nil { // also where a panic leaves it
 			err = errors.Join(err, w.Abort())
 		}
 	}()
@@ -302,13 +316,14 @@ func (f *Flusher) find() error {
 // kept: the same commits go into another file.
 func (f *Flusher) adopt(flushed *flushing) error {
 	p := flushed.commit
-	switch {
-	case flushed.err != nil && p != nil:
-		return errors.Join(flushed.err, p.w.Abort())
-	case flushed.err != nil:
-		return flushed.err
-	case p.err != nil:
-		return errors.Join(p.err, p.w.Abort())
+	if err := flushed.failed(); err != nil {
+		if flushed.told {
+			err = nil
+		}
+		if p != nil {
+			err = errors.Join(err, p.w.Abort())
+		}
+		return err
 	}
 	f.tail.Measure(p.encoding)
 	f.tail.Restart(p.Record.Position)

@@ -16,6 +16,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/durable"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
@@ -192,6 +193,14 @@ func (s *scene) wantEqual() {
 	}
 }
 
+// temporary returns how many temporary files the state directory has.
+func (s *scene) temporary() int {
+	s.t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.state.Path, "*", durable.TempPrefix+"*"))
+	s.fatal(err)
+	return len(files)
+}
+
 // TestFlush_S20: the disk refuses a segment and accepts it later. The segment then holds the same
 // commits, and those that came in between.
 func TestFlush_S20(t *testing.T) {
@@ -208,9 +217,17 @@ func TestFlush_S20(t *testing.T) {
 	}
 	s.do("commit(5, 40)")
 	s.fatal(s.flusher.AbsorbHead())
+	before := s.temporary()
 	s.fatal(s.flusher.Begin()) // encoded and on its way to the disk, which refuses it again
 	if err := s.flusher.End(time.Minute); !errors.Is(err, full) {
 		t.Errorf("a full disk: %v", err)
+	}
+	if n := s.temporary(); n != before+1 {
+		t.Errorf("%d temporary files, want %d: one was removed while the application may wait", n, before+1)
+	}
+	s.fatal(s.flusher.Wait()) // the error was returned
+	if n := s.temporary(); n != before || s.flusher.Busy() || s.tail.Batch.Empty() {
+		t.Errorf("%d temporary files, want %d; busy %v, batch empty %v", n, before, s.flusher.Busy(), s.tail.Batch.Empty())
 	}
 	s.flusher.Store = (*Commit).Run
 	s.do("shrink()")
@@ -231,6 +248,20 @@ func TestBegin_D80_panic(t *testing.T) {
 		t.Fatalf("a panic: %v", err)
 	}
 	s.flusher.Store = (*Commit).Run
+	s.fatal(s.flusher.CaptureHead())
+	s.wantEqual()
+	s.do("commit(5, 3)")
+	s.fatal(s.flusher.AbsorbHead())
+	before := s.temporary()
+	s.flusher.files = nil // encoding meets a fault when the file has been made
+	s.fatal(s.flusher.Begin())
+	if err := s.flusher.End(time.Minute); err == nil || !strings.Contains(err.Error(), "nil pointer") {
+		t.Fatalf("a panic: %v", err)
+	}
+	if after := s.temporary(); after != before {
+		t.Errorf("%d temporary files, want %d", after, before)
+	}
+	s.flusher.files = s.files
 	s.fatal(s.flusher.CaptureHead())
 	s.wantEqual()
 }
