@@ -144,6 +144,7 @@ func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 		return Bool
 	}
 	l, r := c.expectNumber(x.LHS), c.expectNumber(x.RHS)
+	c.provided(x)
 	switch x.Op {
 	case hclsyntax.OpMultiply:
 		if l == Plain || l == Ratio {
@@ -154,9 +155,6 @@ func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 		}
 		return AnyUnit
 	case limits.Divide, hclsyntax.OpDivide:
-		if v, ok := literal(x.RHS); ok && v.Type() == cty.Number && v.RawEquals(cty.Zero) {
-			c.errorf(x.RHS, "Division by zero", "Nothing can be divided by zero.")
-		}
 		switch {
 		case r == Plain || r == Ratio:
 			return l
@@ -172,6 +170,27 @@ func (c *checker) binary(x *hclsyntax.BinaryOpExpr) Unit {
 		return u
 	}
 	return Bool
+}
+
+// provided checks what the configuration provides of an operation: where it is null, or a divisor of zero,
+// the result is unknown whatever is measured. A constant operand is evaluated only beside one that is none:
+// what is constant as a whole, the operation around it evaluates once.
+func (c *checker) provided(x *hclsyntax.BinaryOpExpr) {
+	value := c.ConstantValue
+	if settled(x) {
+		value = literal
+	}
+	for _, operand := range []hclsyntax.Expression{x.LHS, x.RHS} {
+		if v, ok := value(operand); ok && v.IsNull() {
+			c.errorf(operand, "No value", "This is null, so the result is unknown, and an unknown never causes an action.")
+		}
+	}
+	switch x.Op {
+	case limits.Divide, hclsyntax.OpDivide, limits.Modulo, hclsyntax.OpModulo:
+		if v, ok := value(x.RHS); ok && v.RawEquals(cty.Zero) {
+			c.errorf(x.RHS, "Division by zero", "Nothing can be divided by zero.")
+		}
+	}
 }
 
 // mix reports units that cannot be combined, and returns the common one.
@@ -195,7 +214,7 @@ func (c *checker) mix(x *hclsyntax.BinaryOpExpr, l, r Unit) Unit {
 func (c *checker) bare(x *hclsyntax.BinaryOpExpr, l Unit) {
 	v, ok := literal(x.RHS)
 	n := toFloat(v)
-	if !ok || n == 0 {
+	if !ok || n <= 0 {
 		return
 	}
 	name := c.scope.source(x.LHS)
@@ -257,19 +276,24 @@ func (c *checker) call(x *hclsyntax.FunctionCallExpr) Unit {
 			c.errorf(a, "Units do not match", "%s cannot write %s.", x.Name, u)
 		}
 	}
-	if c.settled(x) {
-		// All arguments are known now: let the function itself decide.
-		_, diags := x.Value(&hcl.EvalContext{Variables: c.scope.Variables, Functions: c.scope.functions()})
+	if !c.diags.HasErrors() {
+		// Let the function itself judge the arguments that are known now, such as a pattern.
+		probe := *x
+		probe.Args = slices.Clone(x.Args)
+		for i, a := range x.Args {
+			if !settled(a) {
+				probe.Args[i] = &hclsyntax.LiteralValueExpr{Val: cty.DynamicVal, SrcRange: a.Range()}
+			}
+		}
+		_, diags := probe.Value(&hcl.EvalContext{Variables: c.scope.Variables, Functions: c.scope.functions()})
 		c.diags = append(c.diags, diags...)
 	}
 	return catalogue.UnitOf(x.Name)
 }
 
 // settled reports whether an expression reads only what the configuration provides.
-func (c *checker) settled(x hclsyntax.Expression) bool {
-	return !c.diags.HasErrors() && !slices.ContainsFunc(x.Variables(), func(t hcl.Traversal) bool {
-		return !isGiven(t.RootName())
-	})
+func settled(x hclsyntax.Expression) bool {
+	return !slices.ContainsFunc(x.Variables(), func(t hcl.Traversal) bool { return !isGiven(t.RootName()) })
 }
 
 // isGiven reports whether the configuration provides the values of a root name.

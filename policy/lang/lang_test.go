@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 )
@@ -14,7 +15,9 @@ import (
 var start = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 
 func scope() *Scope {
-	return &Scope{Replicas: []string{"file.local", "s3.main"}, Labels: []string{"tier"}}
+	return &Scope{Replicas: []string{"file.local", "s3.main"}, Labels: []string{"tier"},
+		Variables: map[string]cty.Value{"local": cty.ObjectVal(map[string]cty.Value{
+			"zero": cty.Zero, "none": cty.NullVal(cty.DynamicPseudoType)})}}
 }
 
 // compile compiles an expression as if it began in the second line of a file.
@@ -85,6 +88,15 @@ func TestCheckExpressions(t *testing.T) {
 			"Too deeply nested"},
 		{"never_equal", `db.name == 5`, hcl.DiagWarning, "compares text with a plain number"},
 		{"division_by_zero", `wal.bytes / 0 > bytes("1MB")`, hcl.DiagError, "by zero"},
+		{"F1_rest_by_zero", `wal.frames % 0 == 1`, hcl.DiagError, "by zero"},
+		{"F1_division_by_what_is_zero", `wal.bytes / (5 - 5) > bytes("1MB")`, hcl.DiagError, "by zero"},
+		{"F1_division_by_a_zero_local", `wal.bytes / local.zero > bytes("1MB")`, hcl.DiagError, "by zero"},
+		{"F1_null", `wal.bytes > null`, hcl.DiagError, "This is null"},
+		{"F1_null_alone", `5 > null`, hcl.DiagError, "This is null"},
+		{"F1_local_that_is_null", `local.none < wal.bytes`, hcl.DiagError, "This is null"},
+		{"equal_to_null", `db.labels.tier == null`, hcl.DiagInvalid, ""},
+		{"F1_bad_pattern", `regex("^v(", db.name) == "a"`, hcl.DiagError, "missing closing )"},
+		{"pattern_that_is_measured", `regex(db.name, "v1") == "a"`, hcl.DiagInvalid, ""},
 		{"wide_format", `format("%99999999d", 1) == ""`, hcl.DiagError, "widths above 999"},
 		{"F3_for_explosion", `length([for a in "x": 1]) > 0`, hcl.DiagError, "no function"},
 		{"bracketed", `(wal.bytes > bytes("1MB")) ? true : false`, hcl.DiagInvalid, ""},

@@ -75,7 +75,6 @@ func (b bounds) of(name string) interval {
 	if i, known := b.numbers[name]; known {
 		return i
 	}
-	root, _, _ := strings.Cut(name, "(")
 	switch {
 	case b.idle && (name == "replica.lag" || name == "replica.pending_bytes"):
 		return interval{}
@@ -83,11 +82,14 @@ func (b bounds) of(name string) interval {
 		return interval{lo: 1, hi: 1}
 	case strings.HasSuffix(name, "_ratio") || isTruth(name):
 		return interval{lo: 0, hi: 1}
-	case root == "delta" || root == "predict" || root == "rate" || root == "increase":
+	case slices.ContainsFunc(signed, func(function string) bool { return strings.Contains(name, function) }):
 		return interval{lo: math.Inf(-1), hi: math.Inf(1)}
 	}
 	return interval{lo: 0, hi: math.Inf(1)}
 }
+
+// signed are the functions whose values may be negative, and so may the mean of them.
+var signed = []string{"delta(", "predict(", "rate(", "increase("}
 
 // isTruth reports whether a name's value is a truth.
 func isTruth(name string) bool {
@@ -258,8 +260,11 @@ func (b bounds) named(x hclsyntax.Expression) string {
 			return n
 		}
 	case *hclsyntax.FunctionCallExpr:
-		if len(x.Args) > 1 && lang.OverTime(x.Name) && b.named(x.Args[0]) != "" {
-			return x.Name + "(" + b.program.Identity(x) + ")"
+		if len(x.Args) < 2 || !lang.OverTime(x.Name) {
+			return ""
+		}
+		if inner := b.named(x.Args[0]); inner != "" {
+			return x.Name + "(" + inner + " as " + b.program.Identity(x) + ")"
 		}
 	}
 	return ""

@@ -54,6 +54,9 @@ func TestConditions(t *testing.T) {
 		{`disk.free_ratio > percent("120%")`, "", "", "when: Never true!"},
 		{`disk.free_ratio < percent("20%")`, "", "", ""},
 		{`wal.bytes >= bytes("0B")`, "", "", "when: Always true"},
+		{`max_over(wal.bytes, "1h") < bytes("0B")`, "", "", "when: Never true!"},
+		{`avg_over(delta(disk.free_bytes, "1m"), "1h") < bytes("0B")`, "", "", ""},
+		{`min_over(predict(disk.free_bytes, "1h", "4h"), "10m") < bytes("0B")`, "", "", ""},
 		{`false`, "", "", "when: Never true!"},
 		{`true`, "", "", ""}, // written on purpose
 		{`wal.bytes > bytes("100MB")`, "", `wal.bytes > bytes("50MB")`, "unless: Contradiction!"},
