@@ -134,22 +134,28 @@ func placeOf(key string) (place string, ok bool) {
 	return "", false
 }
 
+// belowDirectory follows a link at the directory itself, and one to a replica's directory; no others,
+// because they may lead in circles.
 func belowDirectory(t config.ReplicaTarget) (found []config.ReplicaTarget, err error) {
 	if _, err := os.Stat(t.File.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	err = filepath.WalkDir(t.File.Dir, func(path string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(t.File.Dir+"/", func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if !e.IsDir() {
+		link := e.Type()&fs.ModeSymlink != 0
+		if !e.IsDir() && !link {
 			return nil
 		}
 		for _, inside := range []string{"ltx", "generations", lineage.Key} {
 			if _, err := os.Stat(filepath.Join(path, inside)); err == nil {
 				one := t
-				one.File.Dir = path
+				one.File.Dir = filepath.Clean(path)
 				found = append(found, one)
+				if link {
+					return nil // SkipDir would skip what lies beside it
+				}
 				return filepath.SkipDir
 			}
 		}

@@ -42,6 +42,34 @@ func TestBelow(t *testing.T) {
 	}
 }
 
+// A directory that is a link, and a link to a replica, are where their targets are.
+func TestBelow_links(t *testing.T) {
+	t.Parallel()
+	disk, dir := t.TempDir(), t.TempDir()
+	for _, place := range []string{disk + "/moved/ltx", disk + "/here/z/ltx"} {
+		if err := os.MkdirAll(place, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{dir + "/backups": disk + "/here", disk + "/here/a": disk + "/moved",
+		disk + "/here/loop": disk + "/here"} {
+		if err := os.Symlink(to, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := Below(t.Context(), nil, config.ReplicaTarget{Type: "file", File: config.File{Dir: dir + "/backups"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range found {
+		got = append(got, f.File.Dir)
+	}
+	if want := []string{dir + "/backups/a", dir + "/backups/z"}; !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+}
+
 func TestPlaceOf(t *testing.T) {
 	t.Parallel()
 	for key, want := range map[string]string{
