@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
-	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // TestShip_drillBeforeTheFirstSnapshot: a drill on demand right after the first start waits until
@@ -65,8 +65,8 @@ func TestVerify_P18_panic(t *testing.T) {
 			}
 			return
 		}
-		var fault *worker.PanicError
-		if !errors.As(err, &fault) || !h.r.Replicas()[1].LastVerified.After(before) {
+		var bug *fault.Error
+		if !errors.As(err, &bug) || !h.r.Replicas()[1].LastVerified.After(before) {
 			t.Errorf("call %d: %v; the other replica: %+v", call, err, h.r.Replicas()[1])
 		}
 	}

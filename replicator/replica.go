@@ -116,7 +116,7 @@ func newReplica(d surroundings, o ReplicaOptions) *replica {
 	p.saved = custody.NewStateFile(d.dir, o.Name)
 	p.progress = progress.New(p.log, d.clock, o.Name, o.SyncEvery)
 	p.worker = worker.New(worker.Options{
-		Turn: p.turn, Record: p.progress.Record, Begin: d.start, Patience: progress.Patience,
+		Turn: p.turn, Record: p.progress.Record, Begin: d.start, Patience: progress.Patience, Faulted: d.source.o.Faulted,
 	})
 	p.lease = lease.New(lease.Options{
 		Store: o.Store, Owner: d.owner, Boot: d.boot, Self: lease.ThisProcess(),
@@ -189,7 +189,8 @@ func (p *replica) newUpkeep(d surroundings) {
 			longLane:  {p.snapshots.due, p.drill.due},
 		},
 		Start: d.start, Pause: progress.Pause, Kind: progress.ReasonOf, Logger: p.log, Clock: d.clock,
-		Failed: func(err error) { d.source.backlog.DoubtAfter(p.progress, err) },
+		Faulted: d.source.o.Faulted,
+		Failed:  func(err error) { d.source.backlog.DoubtAfter(p.progress, err) },
 		Done: func(kind string) {
 			p.progress.Update(func(s *ReplicaStatus) { s.MaintenanceErr = kind })
 			p.worker.Kick()

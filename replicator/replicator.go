@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -245,7 +244,7 @@ func (r *Replicator) finish(ctx context.Context, stop func()) error {
 	r.outstay(last)
 	err := r.sync(last, (*replica).syncTo)
 	if held := r.backlog.Spool(); errors.Is(err, ErrNotOpen) && held != nil {
-		err = r.each(last, func(p *replica) error { return p.syncTo(last, held.Last()) })
+		err = r.each(func(p *replica) error { return p.syncTo(last, held.Last()) })
 	}
 	if err != nil && !errors.Is(err, ErrNotOpen) {
 		r.log.Warn("the final sync did not reach every replica: the rest is in the spool and will be uploaded after the "+
@@ -336,7 +335,7 @@ func (r *Replicator) sync(ctx context.Context, to func(*replica, context.Context
 		if err != nil {
 			return fmt.Errorf("sync %s: %w", r.o.Name, err)
 		}
-		if err := r.each(ctx, func(p *replica) error { return to(p, ctx, txid) }); err != nil {
+		if err := r.each(func(p *replica) error { return to(p, ctx, txid) }); err != nil {
 			return err
 		}
 		// A replica opened in the meantime may have held another writer's files: then its TXIDs
@@ -349,7 +348,7 @@ func (r *Replicator) sync(ctx context.Context, to func(*replica, context.Context
 
 // SnapshotNow takes a snapshot into every replica.
 func (r *Replicator) SnapshotNow(ctx context.Context) error {
-	return r.each(ctx, func(p *replica) error { return p.snapshotNow(ctx) })
+	return r.each(func(p *replica) error { return p.snapshotNow(ctx) })
 }
 
 // VerifyNow runs a restore drill of every replica and returns the failures, or ErrNotOpen
@@ -360,26 +359,18 @@ func (r *Replicator) VerifyNow(ctx context.Context) error {
 		return fmt.Errorf("verify: %w", ErrNotOpen)
 	}
 	drill := func(p *replica) error { return p.drill.verify(ctx) }
-	err := r.each(ctx, drill)
+	err := r.each(drill)
 	if !errors.Is(err, errNothingStored) {
 		return err
 	}
 	if err := r.sync(ctx, (*replica).syncTo); err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	return r.each(ctx, drill)
+	return r.each(drill)
 }
 
 // each calls f for all replicas in parallel.
-func (r *Replicator) each(ctx context.Context, f func(*replica) error) error {
-	errs := make([]error, len(r.replicas))
-	var wg sync.WaitGroup
-	for i, p := range r.replicas {
-		wg.Go(func() { errs[i] = worker.Guarded(func() error { return f(p) }) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
+func (r *Replicator) each(f func(*replica) error) error { return worker.Each(r.replicas, f) }
 
 // Status returns how far each replica has come, for samples.
 func (r *Replicator) Status() []collector.Replica {

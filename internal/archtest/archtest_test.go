@@ -31,7 +31,7 @@ const module = "github.com/sqlwatch/sqlwatch"
 var arrows = map[string][]string{
 	"cmd/sqlwatch": {"*"},
 	"internal/daemon": {"internal/dirwatch", "internal/inventory", "internal/show", "replicator/custody",
-		"internal/health", "internal/notify/channel", "internal/freshness", "internal/lookup",
+		"internal/health", "internal/notify/channel", "internal/freshness", "internal/fault", "internal/lookup",
 		"internal/decisions", "internal/replay", "internal/watchdog/plain",
 		"collector", "collector/busy", "internal/config", "internal/dbfile", "internal/durable", "internal/notify",
 		"internal/sqlite", "internal/watchdog", "internal/web", "policy", "replicator", "replicator/capture",
@@ -68,6 +68,7 @@ var arrows = map[string][]string{
 	"internal/freshness": {"collector", "internal/durable"}, // an hour of how far behind replicas were
 	"internal/unit":      {},
 	"internal/pagecrc":   {}, // the checksums of LTX files
+	"internal/fault":     {}, // makes an error of a panic
 	"internal/lookup":    {}, // looks up files on disks that may hang
 	"internal/config": {"internal/quote", "internal/lookup", "policy", "policy/foreach", "policy/lang",
 		"policy/lang/limits", "policy/lang/marks",
@@ -76,7 +77,8 @@ var arrows = map[string][]string{
 	"internal/web": {"internal/plant", "internal/figures",
 		"internal/freshness", "internal/show", "internal/health", "internal/metric",
 		"internal/watchdog", "collector"},
-	"internal/watchdog": {"internal/plant", "internal/health", "internal/metric", "collector", "policy", "internal/sqlite",
+	"internal/watchdog": {"internal/fault",
+		"internal/plant", "internal/health", "internal/metric", "collector", "policy", "internal/sqlite",
 		"internal/durable", "internal/watchdog/statefile", "internal/watchdog/ladders",
 		"internal/watchdog/outcome", "internal/watchdog/succession", "internal/watchdog/voice"},
 	"internal/watchdog/outcome":    {"internal/sqlite", "policy"},
@@ -141,18 +143,18 @@ var arrows = map[string][]string{
 	"collector/busy":      {"collector", "internal/openfile"},
 	"replicator/moment":   {},
 	"replicator/store":    {"replicator/moment"}, // page sums carry the time of the pages
-	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable"},
+	"replicator/spool":    {"replicator/moment", "internal/dbfile", "internal/durable", "internal/fault"},
 	"replicator/pagesums": {"internal/durable"},
 	// reads a database file while others write to it
 	"replicator/overlay": {"internal/pagecrc",
-		"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable"},
+		"replicator/moment", "replicator/pagesums", "internal/dbfile", "internal/durable", "internal/fault"},
 	"replicator/capture": {"internal/pagecrc",
 
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/capture/pace", "replicator/capture/presence",
 		"replicator/capture/mainfile", "replicator/capture/segments", "replicator/capture/view",
 		"replicator/capture/leftover", "replicator/capture/once", "replicator/capture/claim", "replicator/overlay",
 		"replicator/store", "replicator/spool", "replicator/pagesums", "replicator/queue",
-		"internal/join", "internal/dbfile", "internal/sqlite",
+		"internal/join", "internal/dbfile", "internal/fault", "internal/sqlite",
 	},
 	// what was read, proven complete
 	"replicator/capture/tail": {"replicator/capture/batch", "replicator/spool", "internal/dbfile"},
@@ -169,7 +171,7 @@ var arrows = map[string][]string{
 		"internal/dbfile"},
 	"replicator/capture/segments": {"internal/pagecrc",
 		"replicator/capture/statedir", "replicator/capture/tail", "replicator/overlay",
-		"replicator/pagesums", "replicator/spool", "internal/dbfile"}, // writes what was read into the spool
+		"replicator/pagesums", "replicator/spool", "internal/dbfile", "internal/fault"}, // writes segments
 	"replicator/capture/batch": {"internal/pagecrc", "internal/dbfile"}, // pages in bounded memory, proven or not
 	// The state that survives a restart, apart from how it comes about.
 	"replicator/capture/statedir": {"internal/pagecrc",
@@ -187,7 +189,7 @@ var arrows = map[string][]string{
 		"replicator/restore", "replicator/spool", "replicator/store", "replicator/sumlist"},
 	"replicator/sumlist": {"internal/pagecrc",
 		"internal/durable", "replicator/store"}, // page checksums beside a stored file
-	"replicator/worker": {},
+	"replicator/worker": {"internal/fault"},
 	"replicator/queue":  {}, // how many databases are read from end to end at a time
 	// how far each replica has come with what was captured
 	"replicator/progress": {"replicator/catalog", "replicator/custody", "replicator/lease", "replicator/lineage",
@@ -196,7 +198,7 @@ var arrows = map[string][]string{
 		"replicator/restore"},
 	"replicator/restore": {"internal/pagecrc",
 		"replicator/store", "replicator/catalog", "replicator/lineage", "replicator/stage",
-		"replicator/sumlist", "replicator/worker",
+		"replicator/sumlist", "internal/fault",
 		"internal/cage", "internal/dbfile", "internal/sqlite"},
 	"replicator/stage":    {"internal/durable", "internal/openfile"}, // a database in the making
 	"replicator/merge":    {"replicator/moment", "replicator/store", "internal/durable"},

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/config"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
 	"github.com/sqlwatch/sqlwatch/replicator"
 	"github.com/sqlwatch/sqlwatch/replicator/capture"
@@ -48,9 +48,10 @@ func (d *Daemon) replicatedParts(ctx context.Context, t config.DatabaseTarget) (
 			d.watchdog.Look(t.Name)
 			return shared.files.Load()
 		},
-		Names:     d.names.Watch,
-		StateDir:  stateDir,
-		Capture:   capture.Options{RestartAt: t.Restart.At, StallBudget: t.Restart.StallBudget},
+		Names:    d.names.Watch,
+		StateDir: stateDir,
+		Capture: capture.Options{RestartAt: t.Restart.At, StallBudget: t.Restart.StallBudget,
+			Faulted: func(bug *fault.Error) { d.faulted(t.Name, bug) }},
 		Replicas:  replicas,
 		Queue:     d.stores.queue,
 		FinalSync: finalSync,
@@ -121,18 +122,20 @@ func (d *Daemon) replicate(ctx context.Context, r *replicator.Replicator, log *s
 	}
 }
 
-func (d *Daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			d.metrics.Panicked(r.Name())
-			err = fmt.Errorf("fault of sqlwatch: %v", cause)
-			d.log.Error("a panic in the replication of this database", "db", r.Name(), "panic", cause, "stack",
-				string(debug.Stack()))
-			r.Stopped(err)
-			err = errors.Join(err, r.Release())
-		}
-	}()
-	return r.Run(ctx)
+func (d *Daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) error {
+	err := fault.Guard(func() error { return r.Run(ctx) })
+	if bug := fault.Of(err); bug != nil {
+		d.faulted(r.Name(), bug)
+		r.Stopped(err)
+		err = errors.Join(err, r.Release())
+	}
+	return err
+}
+
+// faulted counts a panic in the replication of a database, and says where it was.
+func (d *Daemon) faulted(db string, bug *fault.Error) {
+	d.metrics.Panicked(db)
+	d.log.Error("a panic in the replication of this database", "db", db, "panic", bug.Cause, "stack", bug.Stack)
 }
 
 // replicasOf opens the stores of a database's replicas. Opening sends no request.

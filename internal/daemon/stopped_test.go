@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/health"
@@ -25,6 +27,9 @@ func TestReplicationThatPanicked(t *testing.T) {
 	d := &Daemon{log: slog.New(slog.DiscardHandler), metrics: watchdog.NewMetrics()}
 	if err := d.replicateOnce(t.Context(), r); err == nil {
 		t.Fatal("no error of a panic")
+	}
+	if n := testutil.CollectAndCount(d.metrics, "sqlwatch_database_panics_total"); n != 1 {
+		t.Errorf("%d databases with panics are counted, want 1", n)
 	}
 	_, failure := r.Captured()
 	now := time.Now()

@@ -12,6 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/sqlwatch/sqlwatch/collector"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/ladders"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/outcome"
@@ -42,7 +43,7 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 	}
 	do := d.parts.Actions.of(action)
 	d.beside.Go(func() {
-		err := guarded(func() error { return do(ctx) })
+		err := d.guarded(func() error { return do(ctx) })
 		// ctx is ignored: an action that the shutdown cut short must be recorded too.
 		if d.acquire(context.WithoutCancel(ctx)) != nil {
 			return
@@ -84,14 +85,14 @@ func (a Actions) of(action policy.Action) func(context.Context) error {
 	return do
 }
 
-// guarded converts a panic in an action that runs beside the turns into an error.
-func guarded(do func() error) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("fault of sqlwatch: %v", cause)
-		}
-	}()
-	return do()
+// guarded converts a panic in an action that runs beside the turns into an error, and counts it.
+func (d *database) guarded(do func() error) error {
+	err := fault.Guard(do)
+	if bug := fault.Of(err); bug != nil {
+		d.options.Metrics.Panicked(d.target.Name)
+		d.voice.Log.Error("a panic in an action on this database", "panic", bug.Cause, "stack", bug.Stack)
+	}
+	return err
 }
 
 // finish records the end of an action: the policy's next state, the record, the
@@ -248,7 +249,7 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 		return ActionRecord{}, err
 	}
 	began := time.Now()
-	err = guarded(func() error { return do(ctx) })
+	err = d.guarded(func() error { return do(ctx) })
 	if errors.Is(err, ErrUnavailable) {
 		return ActionRecord{}, err
 	}

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog/statefile"
 	"github.com/sqlwatch/sqlwatch/policy"
@@ -240,6 +242,28 @@ func TestRemembersWhatLeft_F13(t *testing.T) {
 	if got, want := d.past.history.Oldest(), oldest.Oldest(); want.IsZero() || !got.Equal(want) {
 		t.Errorf("the past begins at %v, want %v", got, want)
 	}
+}
+
+// A panic in an action that runs beside the turns is a failed run of that policy, and is counted.
+func TestPanicInAnAction_P6(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scene{walBytes: 8 << 20}
+		s.snapshot = func(context.Context) error { panic("torn") }
+		w := run(t, Options{Targets: []Target{s.target("app")}, Metrics: NewMetrics(), Policies: policies(t, `
+policy "backup" {
+  when     = wal.bytes > 0
+  cooldown = "1h"
+  snapshot {}
+}`)})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		d, _ := w.Database("app")
+		panics := testutil.ToFloat64(w.options.Metrics.panics.WithLabelValues("app"))
+		if len(d.Actions) == 0 || d.Actions[0].OK || panics != float64(len(d.Actions)) {
+			t.Errorf("%v panics are counted: %+v", panics, d.Actions)
+		}
+	})
 }
 
 // A panic inside a checkpoint counts as a failed run, and the policy can act again.

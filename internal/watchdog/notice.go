@@ -52,7 +52,7 @@ func (d *database) pay(ctx context.Context) {
 		}
 		d.ledger.paying[name] = true
 		d.beside.Go(func() {
-			err := guarded(func() error { return notify(ctx, Notice{Action: action}) })
+			err := d.guarded(func() error { return notify(ctx, Notice{Action: action}) })
 			if d.acquire(context.WithoutCancel(ctx)) != nil {
 				return
 			}
@@ -90,7 +90,7 @@ func (d *database) resolve(ctx context.Context, policies *policy.Set, decision *
 			Message: fmt.Sprintf("%s: %s holds no longer, %s after it was told", d.target.Name, name,
 				decision.At.Sub(since).Round(time.Second))}
 		d.beside.Go(func() {
-			err := guarded(func() error { return notify(ctx, Notice{Action: a, Resolved: true}) })
+			err := d.guarded(func() error { return notify(ctx, Notice{Action: a, Resolved: true}) })
 			if d.acquire(context.WithoutCancel(ctx)) != nil {
 				return
 			}

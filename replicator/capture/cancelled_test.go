@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/sqlite"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/segments"
 )
@@ -94,5 +95,26 @@ func TestFreeze_D80_panic(t *testing.T) {
 		t.Error("D80: after the panic, the application is still kept out")
 	}
 	a.do("commit(1)")
+	s.checkEqual()
+}
+
+// TestSegment_P6_panic: a fault of sqlwatch while a segment is stored is told, so that it is counted. It is an error of
+// this database alone, which is captured by the next step.
+func TestSegment_P6_panic(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	var faults []*fault.Error
+	s.options.Faulted = func(bug *fault.Error) { faults = append(faults, bug) }
+	a := startApp(t, s.path)
+	a.do("schema()")
+	s.open()
+	s.settle()
+	s.capture.flusher.Store = func(*segments.Commit) error { panic("a fault") }
+	a.do("commit(5)")
+	if _, err := s.capture.Step(s.ctx, true); err == nil || len(faults) != 1 || faults[0].Cause != "a fault" ||
+		fault.Of(err) != nil {
+		t.Errorf("%v; told of %v", err, faults)
+	}
+	s.capture.flusher.Store = (*segments.Commit).Run
 	s.checkEqual()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/claim"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/pace"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/presence"
@@ -66,6 +67,10 @@ type Options struct {
 	Place       *queue.Place  // in the queue of databases to be read in full; nil: there is no queue
 	Logger      *slog.Logger
 	Clock       func() time.Time // time.Now if nil
+
+	// Faulted is told of a panic in a goroutine of the Capture, which is an error of its database; in a replicator, of
+	// the replicas' too. nil: nobody is.
+	Faulted func(*fault.Error)
 
 	// Recover returns what the replica holds; it is called when the state directory holds nothing to
 	// start from. It returns TXID 0 for an empty replica. nil: there is no replica.
@@ -171,6 +176,9 @@ func New(o Options) *Capture {
 	c.state = &statedir.Dir{Path: o.StateDir, Clock: o.Clock, Log: c.log, Recover: o.Recover}
 	c.continuity = newContinuity(o.Files, c.tail, c.state, c.log)
 	c.flusher = segments.New(o.Files, c.tail, c.state)
+	if o.Faulted != nil {
+		c.flusher.Faulted = o.Faulted
+	}
 	c.copies = overlay.NewCopies(o.Files)
 	c.hold = &hold{files: o.Files, flusher: c.flusher, copies: c.copies}
 	c.comparer = &comparer{

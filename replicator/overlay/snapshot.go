@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"sync"
 
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
@@ -95,17 +95,10 @@ func (s *Snapshot) Stream(ctx context.Context, spillDir string) io.ReadCloser {
 	s.mu.Lock()
 	s.pipes = append(s.pipes, r)
 	s.mu.Unlock()
-	s.streams.Go(func() { w.CloseWithError(s.guarded(ctx, w, spillDir)) })
+	s.streams.Go(func() {
+		w.CloseWithError(fault.Guard(func() error { return s.WriteLTX(ctx, w, spillDir) }))
+	})
 	return r
-}
-
-func (s *Snapshot) guarded(ctx context.Context, w io.Writer, spillDir string) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("fault of sqlwatch while a snapshot was read: %v: %s", cause, debug.Stack())
-		}
-	}()
-	return s.WriteLTX(ctx, w, spillDir)
 }
 
 // Close ends the streams, waits for the goroutines that make them, and releases what was kept for the snapshot. It

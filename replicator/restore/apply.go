@@ -12,10 +12,10 @@ import (
 	"github.com/superfly/ltx"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
-	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // application executes one plan. It processes the files from the newest to the oldest and
@@ -94,7 +94,7 @@ func (a *application) apply(ctx context.Context) error {
 	}
 	a.buffers = make(chan []byte, partsAhead)
 	g, ctx := errgroup.WithContext(ctx)
-	protect := func(f func() error) { g.Go(func() error { return worker.Guarded(f) }) } // a drill must not end the daemon
+	protect := func(f func() error) { g.Go(func() error { return fault.Guard(f) }) } // a drill must not end the daemon
 	for range workers {
 		protect(func() error { return a.decompress(ctx) })
 	}

@@ -11,8 +11,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
-	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 const (
@@ -95,7 +95,7 @@ func (f *fetcher) run(ctx context.Context, extents []extent, partSize int64) {
 			}
 			go func() {
 				defer close(p.done)
-				p.err = worker.Guarded(func() (err error) {
+				p.err = fault.Guard(func() (err error) {
 					p.data, p.obj, err = f.get(ctx, p.extent)
 					return err
 				})

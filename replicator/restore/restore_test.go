@@ -14,12 +14,12 @@ import (
 
 	"github.com/superfly/ltx"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/catalog"
 	"github.com/sqlwatch/sqlwatch/replicator/restore"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 	"github.com/sqlwatch/sqlwatch/replicator/store/file"
 	"github.com/sqlwatch/sqlwatch/replicator/store/storetest"
-	"github.com/sqlwatch/sqlwatch/replicator/worker"
 )
 
 // layered returns a replica with compacted files and snapshots, as maintenance leaves it.
@@ -106,14 +106,14 @@ func TestRestoreThinnedOut(t *testing.T) {
 func TestRestore_P18_panic(t *testing.T) {
 	t.Parallel()
 	st, _ := small(t, false)
-	var fault *worker.PanicError
+	var bug *fault.Error
 	_, err := restore.Run(t.Context(), st, restore.Options{Output: filepath.Join(t.TempDir(), "out.db"),
 		Progress: func(done, _ int64) {
 			if done > 0 {
 				panic("a fault")
 			}
 		}})
-	if !errors.As(err, &fault) {
+	if !errors.As(err, &bug) {
 		t.Errorf("restored, %v; want a fault of sqlwatch", err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/moment"
 )
 
@@ -397,6 +398,8 @@ type Writer struct {
 	sha   hash.Hash
 	pages int
 	size  countWriter
+
+	record func(path string, r Record) error // writeRecord, except in tests
 }
 
 // buffers are for segments: one is written each second, and 256 kB of garbage each time would be most of the garbage
@@ -413,7 +416,7 @@ func (s *Spool) Create(h ltx.Header) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{spool: s, file: file, sha: sha256.New()}
+	w := &Writer{spool: s, file: file, sha: sha256.New(), record: writeRecord}
 	w.buf = buffers.Get().(*bufio.Writer)
 	w.buf.Reset(io.MultiWriter(file, w.sha, &w.size))
 	if w.enc, err = ltx.NewEncoder(w.buf); err == nil {
@@ -463,9 +466,12 @@ func (w *Writer) Finish(p Position, reason string) (Record, error) {
 // without the other counts as neither.
 func (w *Writer) Commit(r Record) error {
 	recorded := make(chan error, 1)
-	go func() { recorded <- writeRecord(w.spool.path(r.Segment.MaxTXID, recordSuffix), r) }()
+	go func() {
+		recorded <- fault.Guard(func() error { return w.record(w.spool.path(r.Segment.MaxTXID, recordSuffix), r) })
+	}()
 	if err := errors.Join(w.file.Commit(), <-recorded); err != nil {
-		return errors.Join(fmt.Errorf("commit segment %s: %w", r.Segment.MaxTXID, err), w.spool.remove(r.Segment.MaxTXID))
+		err = errors.Join(fmt.Errorf("commit segment %s: %w", r.Segment.MaxTXID, err), w.spool.remove(r.Segment.MaxTXID))
+		return fault.Pass(err)
 	}
 	w.spool.mu.Lock()
 	defer w.spool.mu.Unlock()

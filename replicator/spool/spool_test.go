@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/superfly/ltx"
+
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 )
 
 // add makes the segment txid, of one page, durable.
@@ -213,6 +215,26 @@ func TestCommitFails_S20(t *testing.T) {
 	add(t, s, 2)
 	if s = newSpool(t, dir); !slices.Equal(txids(s), []ltx.TXID{1, 2}) {
 		t.Errorf("after reopening: %v", txids(s))
+	}
+}
+
+// TestCommit_P6_panic: a fault of sqlwatch in the goroutine that writes the record is one of whoever commits, and the
+// segment can be made again.
+func TestCommit_P6_panic(t *testing.T) {
+	t.Parallel()
+	s := newSpool(t, t.TempDir())
+	add(t, s, 1)
+	w, r := finished(t, s, 2)
+	w.record = func(string, Record) error { panic("a fault") }
+	err := fault.Guard(func() error { return w.Commit(r) })
+	if bug := fault.Of(err); bug == nil || bug.Cause != "a fault" || s.Last() != 1 {
+		t.Errorf("a panic: %v; last %s, want 1", err, s.Last())
+	}
+	if err := w.Abort(); err != nil {
+		t.Error(err)
+	}
+	if add(t, s, 2); s.Last() != 2 {
+		t.Errorf("made again: last %s", s.Last())
 	}
 }
 

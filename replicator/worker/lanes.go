@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 )
 
-// LanesOptions configure Lanes. All are required.
+// LanesOptions configure Lanes. All but Faulted are required.
 type LanesOptions struct {
 	Tasks  [][]Task                                          // by lane
 	Start  func(func(context.Context)) bool                  // starts a goroutine; false: none starts any more
@@ -19,6 +21,8 @@ type LanesOptions struct {
 	Done   func(kind string)                                 // called at a lane's end, with the kind of error in any lane
 	Logger *slog.Logger
 	Clock  func() time.Time
+
+	Faulted func(*fault.Error) // called with each panic; nil: nobody is
 }
 
 // Lanes run tasks that are due now and then, beside a Worker. Long and short tasks have
@@ -103,7 +107,7 @@ func (l *Lanes) Begin() time.Duration {
 // run runs a lane's tasks. A failure holds nothing else up: it is logged, and the lane is
 // retried after a while.
 func (l *Lanes) run(ctx context.Context, lane *lane) {
-	ran, err := Protected(ctx, lane.run)
+	ran, err := Protected(ctx, lane.run, l.o.Faulted)
 	failing := err != nil && ctx.Err() == nil
 	if failing {
 		l.o.Failed(err)

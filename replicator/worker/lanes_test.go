@@ -3,9 +3,12 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 )
 
 // newLanes returns lanes of one task each. The tasks run in the test's goroutine when run is
@@ -148,5 +151,34 @@ func TestLanesComeAndGo(t *testing.T) {
 			t.Errorf("attempt %d ended with %v, and %q is told", i, err, told)
 		}
 		now = now.Add(2 * time.Second)
+	}
+}
+
+// TestLanes_P18_panic: a panic in a task, or in a goroutine of it that made an error of it, is told once, and not again
+// while the task waits for its next attempt.
+func TestLanes_P18_panic(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	told, runs := 0, 0
+	var failed error
+	l, run := newLanes(t, &now, func(context.Context) (time.Time, error) {
+		switch runs++; runs {
+		case 1:
+			panic("a fault")
+		case 2:
+			failed = fmt.Errorf("drill: %w", fault.Guard(func() error { panic("another") }))
+			return now.Add(time.Hour), failed
+		}
+		return now.Add(time.Hour), Since(failed)
+	})
+	l.o.Faulted = func(*fault.Error) { told++ }
+	for range 3 {
+		l.Due(0, now)
+		l.Begin()
+		run()
+		now = now.Add(2 * time.Hour)
+	}
+	if runs != 3 || told != 2 {
+		t.Errorf("told of %d panics in %d runs, want 2 in 3", told, runs)
 	}
 }

@@ -4,20 +4,22 @@ package worker
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
-	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 )
 
-// Options of a worker. All are required.
+// Options of a worker. All but Faulted are required.
 type Options struct {
 	// does what is due and returns how long until the next turn; negative is for ever
 	Turn     func(context.Context) (time.Duration, error)
 	Record   func(error)                                       // called with the result of each turn
 	Begin    func(func(context.Context)) bool                  // starts a goroutine; false: none starts any more
 	Patience func(err error, failuresInARow int) time.Duration // the wait after an error
+	Faulted  func(*fault.Error)                                // called with each panic; nil: nobody is
 }
 
 // Worker runs at most one goroutine, which takes turns until there is nothing to do for a
@@ -84,7 +86,7 @@ const longWait = 10 * time.Second
 // run takes turns until there is nothing to do for a while.
 func (w *Worker) run(ctx context.Context) {
 	for failures := 0; ; {
-		wait, err := Protected(ctx, w.o.Turn)
+		wait, err := Protected(ctx, w.o.Turn, w.o.Faulted)
 		if w.o.Record(err); err != nil && ctx.Err() == nil {
 			failures++
 			wait = w.o.Patience(err, failures)
@@ -135,34 +137,31 @@ func (w *Worker) rest(ctx context.Context, wait time.Duration, failing bool) (en
 	return false
 }
 
-// PanicError is a panic in one replica's work: the work is retried, and everything else goes
-// on.
-type PanicError struct {
-	Cause any
-	Stack string
-}
-
-// Error names the fault.
-func (e *PanicError) Error() string { return fmt.Sprintf("fault of sqlwatch: %v", e.Cause) }
-
-// Protected calls f, and returns a panic as a *PanicError.
-func Protected[T any](ctx context.Context, f func(context.Context) (T, error)) (result T, err error) {
-	err = Guarded(func() (err error) {
+// Protected calls f, and returns a panic as a *fault.Error. It calls faulted, unless that is nil, with this fault, or
+// with one that f returns.
+func Protected[T any](
+	ctx context.Context, f func(context.Context) (T, error), faulted func(*fault.Error),
+) (result T, err error) {
+	err = fault.Guard(func() (err error) {
 		result, err = f(ctx)
 		return err
 	})
+	var still *Still
+	if bug := fault.Of(err); bug != nil && faulted != nil && !errors.As(err, &still) {
+		faulted(bug)
+	}
 	return result, err
 }
 
-// Guarded calls f, and returns a panic as a *PanicError. Every goroutine needs its own: a panic
-// in one that has none ends the program, whoever waits for it.
-func Guarded(f func() error) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = &PanicError{Cause: cause, Stack: string(debug.Stack())}
-		}
-	}()
-	return f()
+// Each calls f for all in parallel, and returns the errors, panics included, when all have ended.
+func Each[T any](all []T, f func(T) error) error {
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, one := range all {
+		wg.Go(func() { errs[i] = fault.Guard(func() error { return f(one) }) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // Backoff returns a wait with full jitter that grows to about 15 seconds, which bounds how

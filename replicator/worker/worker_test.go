@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 )
 
 // TestWorker_P18_panic: a panic in one turn becomes an error of that turn. It is recorded, and the
@@ -17,7 +19,7 @@ func TestWorker_P18_panic(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var all sync.WaitGroup
 		var recorded []error
-		turns := 0
+		turns, told := 0, 0
 		w := New(Options{
 			Turn: func(context.Context) (time.Duration, error) {
 				if turns++; turns <= 2 {
@@ -28,14 +30,15 @@ func TestWorker_P18_panic(t *testing.T) {
 			Record:   func(err error) { recorded = append(recorded, err) },
 			Begin:    func(run func(context.Context)) bool { all.Go(func() { run(ctx) }); return true },
 			Patience: func(_ error, n int) time.Duration { return Backoff(n) },
+			Faulted:  func(*fault.Error) { told++ },
 		})
 		w.Kick()
 		all.Wait()
 		cancel()
-		var fault *PanicError
-		if len(recorded) != 3 || !errors.As(recorded[1], &fault) || fault.Cause != "a fault" || fault.Stack == "" ||
-			recorded[2] != nil {
-			t.Errorf("recorded %v", recorded)
+		var bug *fault.Error
+		if len(recorded) != 3 || !errors.As(recorded[1], &bug) || bug.Cause != "a fault" || bug.Stack == "" ||
+			recorded[2] != nil || told != 2 {
+			t.Errorf("recorded %v, told of %d panics", recorded, told)
 		}
 	})
 }

@@ -5,12 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/superfly/ltx"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/pagecrc"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
@@ -28,6 +28,9 @@ type Flusher struct {
 
 	Create func(*spool.Spool, ltx.Header) (*spool.Writer, error) // (*spool.Spool).Create, and
 	Store  func(*Commit) error                                   // (*Commit).Run, except in tests of a bad disk
+
+	Faulted func(*fault.Error) // told of each panic while a segment was stored, in the goroutine that had it
+
 	// nil: none; it may outlast a freeze that waiting for it would make too long
 	flushing *flushing
 }
@@ -54,7 +57,8 @@ func (p *Commit) Run() error { return p.w.Commit(p.Record) }
 
 // New returns a Flusher that writes the tail into the spool of the state directory.
 func New(files *dbfile.Files, t *tail.Tail, state *statedir.Dir) *Flusher {
-	return &Flusher{files: files, tail: t, state: state, Create: (*spool.Spool).Create, Store: (*Commit).Run}
+	return &Flusher{files: files, tail: t, state: state, Create: (*spool.Spool).Create, Store: (*Commit).Run,
+		Faulted: func(*fault.Error) {}}
 }
 
 // Busy reports whether a segment is on its way to the disk.
@@ -195,13 +199,15 @@ func (f *Flusher) Begin() error {
 	flushing := &flushing{done: make(chan struct{})}
 	go func() {
 		defer close(flushing.done)
-		defer func() {
-			if cause := recover(); cause != nil {
-				flushing.err = fmt.Errorf("fault of sqlwatch while a segment was stored: %v: %s", cause, debug.Stack())
+		flushing.err = fault.Guard(func() (err error) {
+			if flushing.commit, err = f.encode(next); err == nil {
+				flushing.commit.err = f.Store(flushing.commit)
 			}
-		}()
-		if flushing.commit, flushing.err = f.encode(next); flushing.err == nil {
-			flushing.commit.err = f.Store(flushing.commit)
+			return err
+		})
+		if bug := fault.Of(flushing.err); bug != nil {
+			f.Faulted(bug)
+			flushing.err = fmt.Errorf("store a segment: %v", bug) // nobody is to count it again
 		}
 	}()
 	f.flushing = flushing

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/statedir"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/overlay"
@@ -241,6 +242,8 @@ func TestBegin_D80_panic(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
 	s.flusher.Store = func(*Commit) error { panic("a fault") }
+	faults := 0
+	s.flusher.Faulted = func(*fault.Error) { faults++ }
 	s.do("commit(5, 3)")
 	s.fatal(s.flusher.AbsorbHead())
 	s.fatal(s.flusher.Begin())
@@ -260,6 +263,9 @@ func TestBegin_D80_panic(t *testing.T) {
 	}
 	if after := s.temporary(); after != before {
 		t.Errorf("%d temporary files, want %d", after, before)
+	}
+	if faults != 2 {
+		t.Errorf("%d panics were told, want 2", faults)
 	}
 	s.flusher.files = s.files
 	s.fatal(s.flusher.CaptureHead())
