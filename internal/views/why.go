@@ -30,7 +30,7 @@ func Only(v *admin.Database, name string) error {
 
 // Why writes the whole story of one database.
 func Why(w io.Writer, v admin.Database, daemon bool, now time.Time) {
-	fmt.Fprintf(w, "%s (%s): %s\n", v.Name, v.Path, State(v))
+	fmt.Fprintf(w, "%s (%s): %s\n", show.Text(v.Name), show.Text(v.Path), State(v))
 	if !daemon {
 		fmt.Fprintln(w, "  No daemon answers: this is one look at the file, so that whatever needs a past is unknown.")
 	}

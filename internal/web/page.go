@@ -55,6 +55,7 @@ func newStatusPage(w *watchdog.Watchdog, itself func() Itself, version string) *
 	funcs := template.FuncMap{
 		"bytes":   show.Bytes,
 		"free":    func(n uint64) string { return show.Bytes(int64(n)) },
+		"text":    show.Text, // what comes from elsewhere: marks of direction would turn the words around it
 		"count":   func(n uint32) string { return humanize.Comma(int64(n)) },
 		"things":  show.Count,
 		"number":  func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) },
@@ -324,14 +325,14 @@ func verdict(rows []row, itself []health.Condition) (level, string) {
 	worst := rows[0].Level
 	if worst == good {
 		if len(rows) == 1 {
-			return good, rows[0].Name + " is well"
+			return good, show.Text(rows[0].Name) + " is well"
 		}
 		return good, fmt.Sprintf("All %d databases are well", len(rows))
 	}
 	var names []string
 	for _, r := range rows {
 		if r.Level == worst {
-			names = append(names, r.Name)
+			names = append(names, show.Text(r.Name))
 		}
 	}
 	what := map[level]string{warn: "worth a look", bad: "in trouble"}[worst]

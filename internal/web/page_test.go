@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sqlwatch/sqlwatch/collector"
 	"github.com/sqlwatch/sqlwatch/internal/watchdog"
@@ -138,6 +140,22 @@ func TestPage_WALOfItsLimit(t *testing.T) {
 			if !strings.Contains(page, want) {
 				t.Errorf("the page lacks %q", want)
 			}
+		}
+	}
+}
+
+// What a database, its path or a reader is called turns no other words of the page around.
+func TestPage_marksOfDirection(t *testing.T) {
+	t.Parallel()
+	w := start(t, collector.Sample{DB: "a\u202eb", Path: "/srv/\xff\u202e/a.db", State: collector.StateUp,
+		Err:     "open /srv/\u202e/a.db",
+		WAL:     collector.WAL{Known: true, SizeBytes: 8 << 20, PageSize: 4096, Frames: 512},
+		Disk:    collector.Disk{Known: true, Mountpoint: "/srv/\u202e"},
+		Readers: collector.Readers{Active: 1, PinnedSince: time.Now(), OldestPID: 4711, OldestCommand: "\u202epy"}})
+	for _, target := range []string{"/", "/?db=" + url.QueryEscape("a\u202eb")} {
+		page := regexp.MustCompile(`(?s)<[^>]*>`).ReplaceAllString(ask(handler(t, w), "GET", target, nil).Body.String(), " ")
+		if at := strings.Index(page, "\u202e"); at >= 0 || !utf8.ValidString(page) || !strings.Contains(page, `a\u202eb`) {
+			t.Errorf("%s: at %d of %q", target, at, page)
 		}
 	}
 }
