@@ -76,7 +76,7 @@ func (o *opener) open(ctx context.Context) error {
 	if was := o.held(); was > 0 && s.Tip.Base == 0 {
 		o.log.Warn("the replica has lost its full copies: it was emptied, or its file system is not mounted; it begins anew "+
 			"with the whole database, and older states are not there", "reached_txid", was)
-		o.progress.Update(func(st *ReplicaStatus) { st.LostFiles++ })
+		o.progress.Miss()
 	}
 	o.source.original.ClearNote(o.custody.Get(), o.log)
 	o.progress.Recall(o.lost())

@@ -149,8 +149,6 @@ func (m *mender) plan(ctx context.Context) (mended bool, err error) {
 	m.log.Error("files that the newest state needs were removed (by a lifecycle rule?): storing it again now",
 		"err", err)
 	err = fmt.Errorf("look at %s: %w", m.name, err)
-	told := 0
-	m.progress.Update(func(s *ReplicaStatus) { told = s.LostFiles })
 	// Lease and lineage may be gone as well. Missing newest files that the spool still has are uploaded again.
 	err = errors.Join(err, m.anew(ctx, func() error {
 		m.progress.Doubt(m.source.backlog.CaughtUp)
@@ -159,7 +157,7 @@ func (m *mender) plan(ctx context.Context) (mended bool, err error) {
 	if !short && m.progress.Snapshot() != 0 {
 		err = errors.Join(err, m.repair(ctx))
 	}
-	m.progress.Update(func(s *ReplicaStatus) { s.LostFiles = max(s.LostFiles, told+1) })
+	m.progress.Miss()
 	return true, err
 }
 

@@ -33,6 +33,7 @@ type Progress struct {
 	known  bool      // the replica was examined, and nothing has cast doubt on that: see Doubt
 	base   ltx.TXID  // of the newest snapshot; 0: one is needed
 	lost   ltx.TXID  // the end of the last file known to be lost that no snapshot has made good yet; 0: none
+	missed bool      // something of the newest state was found missing, and no snapshot is known that makes it good
 	full   time.Time // when the newest snapshot was taken
 	ends   Ends
 	line   lineage.Lineage
@@ -142,7 +143,18 @@ func (p *Progress) build(txid ltx.TXID) {
 	if txid < p.lost {
 		return
 	}
-	p.base, p.lost = max(p.base, txid), 0
+	p.base, p.lost, p.missed = max(p.base, txid), 0, p.missed && txid == 0
+}
+
+// Miss counts that something of the newest state is not there, once until it is made good: the replica is looked at
+// again and again meanwhile.
+func (p *Progress) Miss() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.missed {
+		p.st.LostFiles++
+	}
+	p.missed = true
 }
 
 // Found records that the replica was found with the tip t, and sets the cursor to shipped.

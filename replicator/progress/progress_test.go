@@ -58,3 +58,25 @@ func TestLost_S16(t *testing.T) {
 		})
 	}
 }
+
+// TestMiss_S16: what is missing counts once, however often the replica is examined before a snapshot makes it good.
+func TestMiss_S16(t *testing.T) {
+	t.Parallel()
+	p := New(slog.New(slog.DiscardHandler), time.Now, "memory.a", time.Second)
+	for i, tt := range []struct {
+		base, tip, lost ltx.TXID
+		want            int
+	}{
+		{0, 9, 0, 1}, {0, 9, 0, 1}, // the snapshot is gone
+		{9, 9, 0, 2},                             // there is one again, and then the newest file is gone
+		{9, 12, ForEver, 3}, {9, 12, ForEver, 3}, // one between is gone, and no snapshot is stored yet
+		{12, 12, 0, 4},
+	} {
+		p.Lost(tt.lost)
+		p.Found(catalog.Tip{Base: tt.base, TXID: tt.tip}, tt.tip)
+		p.Miss()
+		if s, _, _ := p.Status(); s.LostFiles != tt.want {
+			t.Errorf("look %d: %d lost files, want %d", i, s.LostFiles, tt.want)
+		}
+	}
+}
