@@ -290,10 +290,24 @@ func (t ReplicaTarget) location() string {
 	return l
 }
 
-// Place returns the replica's address for messages, as a URL without credentials.
+// Place returns the replica's address for messages, as a URL without credentials and parameters:
+// ParseReplicaURL reads it.
 func (t ReplicaTarget) Place() string {
 	if t.Type == "file" {
-		return "file://" + t.File.Dir
+		return "file://" + asURL(t.File.Dir)
 	}
-	return strings.TrimSuffix("s3://"+t.S3.Bucket+"/"+t.S3.Prefix, "/")
+	return strings.TrimSuffix("s3://"+t.S3.Bucket+"/"+asURL(t.S3.Prefix), "/")
+}
+
+// asURL escapes what has another meaning in a URL, and blanks.
+func asURL(path string) string {
+	var out strings.Builder
+	for _, b := range []byte(path) {
+		if b <= ' ' || b == 0x7f || strings.IndexByte("%#?", b) >= 0 {
+			fmt.Fprintf(&out, "%%%02X", b)
+		} else {
+			out.WriteByte(b)
+		}
+	}
+	return out.String()
 }

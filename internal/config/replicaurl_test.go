@@ -16,5 +16,9 @@ func TestURLIsRead(t *testing.T) {
 		if err != nil || got.Type != want.Type || got.File != want.File || got.S3 != want.S3 {
 			t.Errorf("%s is read as %+v, %v, want %+v", want.URL(), got, err, want)
 		}
+		got, err = ParseReplicaURL(want.Place())
+		if err != nil || got.File != want.File || got.S3.Bucket != want.S3.Bucket || got.S3.Prefix != want.S3.Prefix {
+			t.Errorf("%s, as messages have it, is read as %+v, %v, want %+v", want.Place(), got, err, want)
+		}
 	}
 }
