@@ -69,6 +69,24 @@ func TestH6_Addresses(t *testing.T) {
 	}
 }
 
+// A key with a line break at its end, as from a Kubernetes secret, is refused when the configuration is
+// checked: no message could ever be sent with it.
+func TestHeaders(t *testing.T) {
+	t.Parallel()
+	for _, target := range []Target{
+		{Type: "webhook", Headers: map[string]string{"Authorization": "Bearer " + canary + "\n"}},
+		{Type: "webhook", Headers: map[string]string{"X-Api-Key": canary + "\r"}},
+		{Type: "webhook", Headers: map[string]string{"X Api Key": canary}},
+		{Type: "webhook", Headers: map[string]string{"": canary}},
+		{Type: "ntfy", Token: canary + "\n"},
+	} {
+		target.Name, target.URL = "x.ops", "https://example.org/x"
+		if err := target.Validate(); err == nil || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s %q %q: %v", target.Type, target.Headers, target.Token, err)
+		}
+	}
+}
+
 // taken is a request that a service received.
 type taken struct {
 	method, path string

@@ -81,6 +81,9 @@ func newWebhook(t Target) (Send, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkHeader(t.Headers); err != nil {
+		return nil, err
+	}
 	return posting(t, func(m Message) (call, error) {
 		c := call{header: map[string]string{}}
 		var err error
@@ -164,6 +167,13 @@ func newNtfy(t Target) (Send, error) {
 	if strings.Trim(address.Path, "/") == "" {
 		return nil, errors.New("url must end with the topic, as https://ntfy.sh/TOPIC")
 	}
+	header := map[string]string{}
+	if t.Token != "" {
+		header["Authorization"] = "Bearer " + t.Token
+	}
+	if err := checkHeader(header); err != nil {
+		return nil, fmt.Errorf("token: %w", err)
+	}
 	server := url.URL{Scheme: address.Scheme, User: address.User, Host: address.Host,
 		Path: strings.TrimSuffix(strings.TrimSuffix(address.Path, "/"), topic)}
 	return posting(t, func(m Message) (call, error) {
@@ -178,10 +188,7 @@ func newNtfy(t Target) (Send, error) {
 		}
 		c, err := asJSON(map[string]any{"topic": topic, "title": atMost(250, m.Title()), "message": atMost(4000, m.Text),
 			"priority": priority, "tags": []string{tag}})
-		c.url = server.String()
-		if t.Token != "" {
-			c.header = map[string]string{"Authorization": "Bearer " + t.Token}
-		}
+		c.url, c.header = server.String(), header
 		return c, err
 	})
 }

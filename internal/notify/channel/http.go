@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Why an address is refused. No text shows the address itself.
@@ -94,6 +96,20 @@ func checkAddress(hostport string, local bool) error {
 	for _, m := range metadata {
 		if ip == m {
 			return errAddress
+		}
+	}
+	return nil
+}
+
+// checkHeader refuses what cannot be sent, such as a key from a file or a Kubernetes secret
+// with a line break at its end. It shows no value.
+func checkHeader(header map[string]string) error {
+	for name, value := range header {
+		if !httpguts.ValidHeaderFieldName(name) {
+			return fmt.Errorf("headers: %q cannot be the name of a header", name)
+		}
+		if !httpguts.ValidHeaderFieldValue(value) {
+			return fmt.Errorf("the header %s has a line break or another character that no header may have", name)
 		}
 	}
 	return nil
