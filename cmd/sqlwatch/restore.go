@@ -15,6 +15,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/mattn/go-isatty"
 	"github.com/superfly/ltx"
+	"golang.org/x/sys/unix"
 
 	"github.com/sqlwatch/sqlwatch/internal/cli"
 	"github.com/sqlwatch/sqlwatch/internal/recovery"
@@ -134,6 +135,8 @@ func (c *restoreCommand) consistent() error {
 		return errors.New("restore: standard output has no file to replace, or to give an owner and a mode")
 	case stream && !*c.dryRun && onTerminal(c.env.Stdout):
 		return errors.New("restore: standard output is a terminal: send it to a file or a program")
+	case stream && !*c.dryRun && closed(c.env.Stdout):
+		return errors.New("restore: standard output is closed: send it to a file or a program")
 	}
 	return nil
 }
@@ -232,4 +235,17 @@ func parseTarget(txid, timestamp string) (t catalog.Target, err error) {
 func onTerminal(w io.Writer) bool {
 	f, ok := show.Unwrap(w).(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())
+}
+
+// closed reports whether a standard stream was closed when the process began. The Go runtime has then opened
+// /dev/null in its place, for reading and writing, and every write to it succeeds.
+func closed(w io.Writer) bool {
+	f, ok := show.Unwrap(w).(*os.File)
+	if !ok {
+		return false
+	}
+	is, err := f.Stat()
+	null, nerr := os.Stat(os.DevNull)
+	mode, ferr := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	return errors.Join(err, nerr, ferr) == nil && os.SameFile(is, null) && mode&unix.O_ACCMODE == unix.O_RDWR
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/superfly/ltx"
@@ -57,10 +58,16 @@ func (r Recovery) One(ctx context.Context, arg string) (Outcome, error) {
 
 // All restores every configured database that has a replica, to its own place, or where
 // dir is not "" to a file in there that is called after it. One that fails keeps no other.
+// Those without a replica are named; that there is no other is an error.
 func (r Recovery) All(ctx context.Context, dir string, each func(Outcome)) error {
 	sources, leftOut := r.Resolver.Every()
 	if leftOut != nil {
 		leftOut = fmt.Errorf("restore all: %w", leftOut)
+	}
+	configured := len(sources)
+	sources = slices.DeleteFunc(sources, r.unreplicated)
+	if configured > 0 && len(sources) == 0 {
+		return errors.Join(leftOut, errors.New("restore all: no database has a replica: add replicate_to to their blocks"))
 	}
 	if dir != "" && !r.Options.DryRun && len(sources) > 0 {
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
@@ -94,6 +101,15 @@ func (r Recovery) All(ctx context.Context, dir string, each func(Outcome)) error
 		return errors.Join(leftOut, fmt.Errorf("restore all: %d of %d databases were not restored", failed, len(sources)))
 	}
 	return leftOut
+}
+
+// unreplicated reports whether a database has no replica, and names it then.
+func (r Recovery) unreplicated(s target.Source) bool {
+	if len(s.Database.Replicas) > 0 {
+		return false
+	}
+	fmt.Fprintf(r.Resolver.Stderr, "sqlwatch: %s is left out: its block has no replicate_to\n", s.Database.Name)
+	return true
 }
 
 // fileName is what a database's file is called among others.
