@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
@@ -166,13 +167,27 @@ func (l *loading) server(b *hcl.Block) {
 		l.Errorf(a["admin"].Expr.Range(), "Bad address",
 			"admin must be unix:// and an absolute path: actions are never offered over TCP.")
 	}
-	if _, port, err := net.SplitHostPort(s.Listen); a["listen"] != nil && (err != nil || port == "") {
-		l.Errorf(a["listen"].Expr.Range(), "Bad address",
-			"listen must be host:port, such as \"127.0.0.1:9942\" or \":9942\".")
+	if longest := len(syscall.RawSockaddrUnix{}.Path) - 1; a["admin"] != nil &&
+		len(strings.TrimPrefix(s.Admin, "unix://")) > longest {
+		l.Errorf(a["admin"].Expr.Range(), "Bad address",
+			"The path of admin is longer than that of a socket can be: %d bytes.", longest)
+	}
+	if a["listen"] != nil && !listenable(s.Listen) {
+		l.Errorf(a["listen"].Expr.Range(), "Bad address", "listen must be host:port, such as \"127.0.0.1:9942\" or "+
+			"\":9942\". The port is a number up to 65535, or the name of a service that this machine knows.")
 	}
 	if !filepath.IsAbs(s.StateDir) {
 		l.Errorf(a["state_dir"].Expr.Range(), "Relative path", "state_dir must be absolute.")
 	}
+}
+
+// listenable reports whether an address has a port.
+func listenable(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err == nil && port != ""
 }
 
 func (l *loading) uploads(b *hcl.Block) {

@@ -111,6 +111,12 @@ func TestLoadErrors(t *testing.T) {
 			"every_30s = \"48h\"\n  }\n}", "Retention out of order"},
 		{"F8_restart", "database \"a\" {\n  path = \"/a\"\n  restart {\n    at = \"-5MB\"\n  }\n}", "not an amount of bytes"},
 		{"admin over TCP", "server {\n  admin = \"127.0.0.1:9943\"\n}", "never offered over TCP"},
+		{"port that is too large", "server {\n  listen = \"127.0.0.1:99999\"\n}", "a.hcl:2:12"},
+		{"port that is no service", "server {\n  listen = \":abc\"\n}", "a.hcl:2:12"},
+		{"port below zero", "server {\n  listen = \"localhost:-1\"\n}", "a.hcl:2:12"},
+		{"no port", "server {\n  listen = \"localhost:\"\n}", "listen must be host:port"},
+		{"admin longer than a socket's name", "server {\n  admin = \"unix:///" + strings.Repeat("a", 107) + "\"\n}",
+			"a.hcl:2:11"},
 		{"secret in a label", "database \"a\" {\n  path = \"/a\"\n  labels = { x = secret(\"s\") }\n}", "without secrets"},
 		{"secret in a path", "database \"a\" {\n  path = secret(\"/a\")\n}", "Secret out of place"},
 		{"bad name", "database \"a/b\" {\n  path = \"/a\"\n}", "slash"},
@@ -479,5 +485,16 @@ func TestCredentialOfSystemd(t *testing.T) {
 	}
 	if got := targets[0].Replicas[0].S3.SecretKey; got != "of-systemd" {
 		t.Errorf("the secret key is %q", got)
+	}
+}
+
+// TestAddresses: what can be listened at is taken.
+func TestAddresses(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{`listen = ":0"`, `listen = "[::1]:65535"`, `listen = "localhost:http"`,
+		`admin = "unix:///` + strings.Repeat("a", 106) + `"`} {
+		if cfg, diags := load(t, map[string]string{"a": "server {\n" + line + "\n}"}); diags.HasErrors() {
+			t.Errorf("%s: %s", line, show(cfg, diags))
+		}
 	}
 }
