@@ -99,9 +99,13 @@ type truncater struct {
 
 // run drains the WAL and, for a TRUNCATE, empties it.
 func (t *truncater) run(ctx context.Context, mode sqlite.Mode, budget sqlite.Budget) (sqlite.Result, error) {
+	earlier, err := tail.Index(t.files)
+	if err != nil {
+		return sqlite.Result{}, err
+	}
 	r, err := t.drain(ctx, budget)
 	if err == nil && r.Outcome == sqlite.OutcomePartial {
-		if behind, err := t.hold.backfillBehind(); err == nil && behind { // look before locking
+		if pinned, err := t.hold.pinnedBefore(earlier.MaxFrame); err == nil && pinned { // look before locking
 			r.Mode, r.Outcome = mode, sqlite.OutcomePinned
 			return r, nil
 		}

@@ -70,7 +70,7 @@ func (c *comparer) run(ctx context.Context) (why Reason, err error) {
 	if conn != c.hold.reader() {
 		c.hold.held = 1 - c.hold.held
 	}
-	c.hold.zero, c.hold.mark = false, 0
+	c.hold.zero = false
 	if x.Pages == 0 {
 		return "", nil // the file is empty: nothing was ever written
 	}

@@ -41,7 +41,6 @@ type connections struct {
 	held    int          // which reader is in the transaction
 	zero    bool         // it is on READ0
 	proven  bool         // nothing was missed between the position and the moment it began
-	mark    uint32       // the head when it began, or a frame before
 	shm     uint64       // inode of the wal-index that the connections have mapped
 	blank   bool         // the wal-index was cleared: see departure.forget
 	back    bool         // the DMS lock is given up: see shed
@@ -179,13 +178,9 @@ func (h *hold) begin(ctx context.Context) error {
 
 // beginHeld begins the read transaction of the connection that holds.
 func (h *hold) beginHeld(ctx context.Context) error {
-	mark, err := h.files.WALIndex()
-	if err != nil && !errors.Is(err, dbfile.ErrUninitialised) { // the first reader initialises it
-		return err
-	}
 	h.moves++
 	_, marked, err := beginRead(ctx, h.files, h.reader())
-	h.zero, h.mark = err == nil && !marked, mark.MaxFrame
+	h.zero = err == nil && !marked
 	return err
 }
 
@@ -193,10 +188,6 @@ func (h *hold) beginHeld(ctx context.Context) error {
 // the old transaction has ended, so everything is made durable first. Open snapshots keep aside the pages they
 // still need from the main file, since frames up to the new mark may be backfilled from then on.
 func (h *hold) advance(ctx context.Context) error {
-	mark, err := h.files.WALIndex()
-	if err != nil {
-		return err
-	}
 	x, marked, err := beginRead(ctx, h.files, h.free())
 	if err != nil {
 		return fmt.Errorf("advance the read mark: %w", err)
@@ -210,7 +201,7 @@ func (h *hold) advance(ctx context.Context) error {
 	if err := h.reader().EndRead(); err != nil {
 		return errors.Join(err, h.free().EndRead())
 	}
-	h.held, h.zero, h.mark = 1-h.held, !marked, mark.MaxFrame
+	h.held, h.zero = 1-h.held, !marked
 	h.moves++
 	return nil
 }
@@ -266,25 +257,22 @@ func (h *hold) keepAside() {
 // backfilled, else by a mark at the head. It does so even if ctx has ended meanwhile.
 func (h *hold) thaw(ctx context.Context, f *sqlite.Freeze, level bool) error {
 	defer f.End()
-	mark, err := h.files.WALIndex()
-	if err != nil {
-		return err
-	}
 	begin := f.BeginMarked
 	if level {
 		begin = f.BeginRead
 	}
-	err = begin(context.WithoutCancel(ctx), h.reader())
+	err := begin(context.WithoutCancel(ctx), h.reader())
 	h.moves++
-	h.zero, h.mark = err == nil && h.reader().ReadMark() == 0, mark.MaxFrame
+	h.zero = err == nil && h.reader().ReadMark() == 0
 	return err
 }
 
-// backfillBehind reports whether the backfill stopped short of our own mark. Right after a
-// PASSIVE checkpoint that means that a reader is in the way.
-func (h *hold) backfillBehind() (bool, error) {
+// pinnedBefore reports whether the backfill stopped short of earlier, the head when a PASSIVE checkpoint of ours and
+// what belongs to it began: a reader is in the way that has been there all the time. One that came since is not
+// counted: a busy application always has one.
+func (h *hold) pinnedBefore(earlier uint32) (bool, error) {
 	x, err := h.files.WALIndex()
-	return !h.zero && x.Backfilled < h.mark, err
+	return !h.zero && x.Backfilled < earlier, err
 }
 
 // waitedFor reports whether the application seems to run a FULL, RESTART or TRUNCATE checkpoint of its own: it

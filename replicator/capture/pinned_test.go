@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,6 +50,35 @@ func TestPinned(t *testing.T) {
 		}
 		a.during("commit(50)", step)
 	}
+	s.checkEqual()
+	s.wantLost(nil)
+}
+
+// TestShortReader_D25: a transaction that began after a TRUNCATE did is not in its way: an application that
+// commits all the time nearly always has one that is a frame or two behind the head.
+func TestShortReader_D25(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	writer, reader := startApp(t, s.path), startApp(t, s.path)
+	writer.do("schema()")
+	s.open()
+	s.settle()
+	writer.do("commit(50, 5)")
+	var once sync.Once
+	s.capture.flusher.Store = func(p *segments.Commit) error {
+		once.Do(func() { // in the time that the first part of the checkpoint takes
+			reader.do(`(db.execute("begin"), db.execute("select count(*) from t").fetchall())`)
+			writer.do("commit(2)")
+			reader.send(`(time.sleep(0.3), db.execute("rollback"))`)
+		})
+		return p.Run()
+	}
+	got, err := s.capture.Checkpoint(s.ctx, sqlite.Truncate, sqlite.Budget{BusyTimeout: 20 * time.Second})
+	if err != nil || got.Outcome != sqlite.OutcomeTruncated {
+		t.Errorf("D25: TRUNCATE beside a transaction that is just ending: %v, %v, want truncated", got.Outcome, err)
+	}
+	reader.answer()
+	s.settle()
 	s.checkEqual()
 	s.wantLost(nil)
 }

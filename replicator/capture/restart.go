@@ -35,10 +35,10 @@ type restarted struct {
 // try restarts the WAL, or hands it over where no freeze is ever short enough.
 func (r *restarter) try(ctx context.Context, live int64) (restarted, error) {
 	start := r.clock()
-	bold := r.pace.Bold(start, live)
-	did, err := r.restart(ctx, bold)
+	mayBeBold := r.pace.MayBeBold(start)
+	did, err := r.restart(ctx, mayBeBold)
 	r.pace.Tried(start, r.clock(), live, did.done)
-	if !did.done && bold && r.pace.HandOver(live) && errors.Is(err, tail.ErrBudget) {
+	if !did.done && mayBeBold && r.pace.HandOver(live) && errors.Is(err, tail.ErrBudget) {
 		return did, r.handOver(ctx)
 	}
 	return did, err
@@ -59,18 +59,12 @@ const (
 // backfilled, and our mark moves to READ0. That needs a moment without a commit. Where commits are few there is
 // one, and nobody notices; otherwise new transactions wait for as long as it takes: see sqlite.Freeze. If a reader
 // is in the way, or the budget is spent, everything stays as it was, and a later step tries again.
-func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err error) {
+func (r *restarter) restart(ctx context.Context, mayBeBold bool) (did restarted, err error) {
 	defer func() { err = errors.Join(err, r.flusher.Wait()) }()
-	// Half of a freeze's budget is reserved for what differs from the rehearsal. Where the
-	// disk is never that fast, the WAL must not grow without end because of it: the freeze
-	// is tried then, and given up in time if necessary.
-	ready, dense, err := r.rehearse(ctx, r.stallBudget/2, bold)
-	if err != nil || r.hold.zero {
-		did.done = err == nil
+	ready, err := r.rehearse(ctx, mayBeBold)
+	if err != nil || !ready || r.hold.zero {
+		did.done = err == nil && r.hold.zero
 		return did, err
-	}
-	if !ready || !dense && !bold {
-		return did, nil
 	}
 	// Do the slowest part of the tail once more, so that the freeze meets a shorter one.
 	if err := errors.Join(r.flusher.AbsorbHead(), r.files.SyncWAL()); err != nil {
@@ -98,47 +92,51 @@ func (r *restarter) restart(ctx context.Context, bold bool) (did restarted, err 
 // rehearse does what the freeze will do, while nobody has to wait, until a round takes no
 // longer than allowed: the bulk is copied and synced then, and it is known how slow this
 // disk is today. If no commit arrives in between, it ends on READ0 and nothing is left to
-// do. dense says that commits came too often for that.
-func (r *restarter) rehearse(ctx context.Context, allowed time.Duration, bold bool) (ready, dense bool, err error) {
-	var took time.Duration
+// do; only where commits come too often for that, or the WAL is far beyond its bound, is it ready for a freeze.
+func (r *restarter) rehearse(ctx context.Context, mayBeBold bool) (ready bool, err error) {
+	slow := false
 	for range restartRounds {
-		start := time.Now()
+		start, earlier := time.Now(), r.tail.Head.Frames.Frame
 		if err := r.flusher.AbsorbHead(); err != nil {
-			return false, false, err
+			return false, err
 		}
 		before := r.tail.Head.Change
 		outcome, err := r.copyAndBackfill(ctx, time.Minute, r.hold.advance)
 		if err != nil || r.hold.zero { // on READ0: another process backfilled everything
-			return false, false, err
+			return false, err
 		}
 		if outcome == sqlite.OutcomeContended { // the mark was not moved
 			continue
 		}
-		behind, err := r.hold.backfillBehind()
-		if err != nil || behind && outcome == sqlite.OutcomePartial {
-			return false, false, err // a reader is in the way: the freeze would be for nothing
+		pinned, err := r.hold.pinnedBefore(earlier)
+		if err != nil || pinned && outcome == sqlite.OutcomePartial {
+			return false, err // a reader is in the way: the freeze would be for nothing
 		}
 		if err := r.files.SyncDatabase(); err != nil {
-			return false, false, err
+			return false, err
 		}
 		if err := r.hold.advanceIfLevel(ctx); err != nil || r.hold.zero {
-			return false, false, err
+			return false, err
 		}
-		took = time.Since(start)
+		took := time.Since(start)
 		x, err := r.files.WALIndex()
 		if err != nil {
-			return false, false, err
+			return false, err
 		}
-		dense = x.Change-before >= denseCommits
+		dense := x.Change-before >= denseCommits
+		allowed, bold := r.stallBudget/2, false // half is reserved for what differs from the rehearsal
+		if mayBeBold {
+			allowed, bold = r.pace.Bold(int64(x.MaxFrame)*int64(x.PageSize), allowed)
+		}
 		r.log.Debug("rehearsal of a soft restart", "took", took, "outcome", outcome, "dense", dense)
-		if !behind && (dense && took <= allowed || bold) {
-			return true, dense, nil
+		if slow = took > allowed; !slow && !pinned && (dense || bold) {
+			return true, nil
 		}
 	}
-	if took > allowed {
-		return false, dense, tail.ErrBudget
+	if slow {
+		return false, tail.ErrBudget
 	}
-	return false, dense, nil
+	return false, nil
 }
 
 // copyAndBackfill makes the batch durable and runs a PASSIVE checkpoint at the same time:

@@ -37,10 +37,16 @@ func (r *Restart) Due(now time.Time, live int64) bool {
 	return now.After(r.notBefore) || live >= r.grown && now.After(r.whenGrown)
 }
 
-// Bold reports whether an attempt that begins now need not wait for calm. That is no more often than the delay allows:
-// even a freeze that is given up has delayed writers.
-func (r *Restart) Bold(now time.Time, live int64) bool {
-	return live >= boldAt*r.at && now.After(r.notBefore)
+// MayBeBold reports whether an attempt that begins now may be bold. That is no more often than the delay allows: even a
+// freeze that is given up has delayed writers.
+func (r *Restart) MayBeBold(now time.Time) bool { return now.After(r.notBefore) }
+
+// Bold returns how long the last round of a rehearsal may have taken where usual is allowed at first: on a disk that is
+// never that fast, the WAL must not grow without end. The further it is beyond its bound, the longer it may be, and the
+// freeze is given up in time if necessary. bold: do not wait for a moment without commits any longer.
+func (r *Restart) Bold(live int64, usual time.Duration) (round time.Duration, bold bool) {
+	times := max(1, float64(live)/float64(r.at))
+	return time.Duration(float64(usual) * times), times >= boldAt
 }
 
 // HandOver reports whether the WAL is so large that the application is to restart it, if a bold attempt fails.
