@@ -82,7 +82,7 @@ var arrows = map[string][]string{
 		"internal/durable", "internal/watchdog/statefile", "internal/watchdog/ladders",
 		"internal/watchdog/outcome", "internal/watchdog/succession", "internal/watchdog/voice"},
 	"internal/watchdog/outcome":    {"internal/sqlite", "policy"},
-	"internal/watchdog/succession": {}, // successive users of one file take turns
+	"internal/watchdog/succession": {"internal/fault"}, // successive users of one file take turns
 	// The steps of one ladder, apart from who decides on it and records it.
 	"internal/watchdog/voice":   {},
 	"internal/watchdog/ladders": {"internal/sqlite", "collector", "policy"},
@@ -178,7 +178,7 @@ var arrows = map[string][]string{
 		"replicator/moment", "replicator/store", "replicator/spool", "replicator/pagesums",
 		"internal/durable"},
 	"replicator/catalog":   {"replicator/moment", "replicator/store"},
-	"replicator/lease":     {"replicator/store"},
+	"replicator/lease":     {"replicator/store", "internal/fault"},
 	"replicator/retention": {"replicator/catalog", "replicator/store"},
 	// Which database's history a replica holds, and who may continue it; a restored database
 	// carries a note of it.
@@ -188,7 +188,7 @@ var arrows = map[string][]string{
 	"replicator/upload": {"replicator/custody", "replicator/lease", "replicator/merge", "replicator/moment",
 		"replicator/restore", "replicator/spool", "replicator/store", "replicator/sumlist"},
 	"replicator/sumlist": {"internal/pagecrc",
-		"internal/durable", "replicator/store"}, // page checksums beside a stored file
+		"internal/durable", "internal/fault", "replicator/store"}, // page checksums beside a stored file
 	"replicator/worker": {"internal/fault"},
 	"replicator/queue":  {}, // how many databases are read from end to end at a time
 	// how far each replica has come with what was captured
@@ -210,7 +210,8 @@ var arrows = map[string][]string{
 		"replicator/progress", "replicator/upload", "replicator/worker", "collector", "internal/metric",
 		"internal/dbfile", "internal/sqlite", "internal/durable",
 	},
-	"replicator/store/s3": {"replicator/store", "replicator/store/s3/breaker", "replicator/store/s3/foreign",
+	"replicator/store/s3": {"internal/fault",
+		"replicator/store", "replicator/store/s3/breaker", "replicator/store/s3/foreign",
 		"replicator/store/s3/wire"},
 	"replicator/store/s3/breaker": {},                   // one request tries, the others wait
 	"replicator/store/s3/wire":    {},                   // connections and signatures
@@ -247,7 +248,7 @@ var arrows = map[string][]string{
 	// decides on the conditions that page, commands, metrics and alerts show
 	"internal/health": {"internal/show", "internal/metric", "collector"},
 	"internal/show":   {},
-	"internal/notify": {"internal/metric", "internal/notify/channel"},
+	"internal/notify": {"internal/fault", "internal/metric", "internal/notify/channel"},
 	// delivers one message through one channel
 	"internal/notify/channel": {},
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/sqlwatch/sqlwatch/internal/config"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/health"
 	"github.com/sqlwatch/sqlwatch/internal/notify"
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
@@ -103,7 +104,7 @@ func (d *Daemon) notify(ctx context.Context, n watchdog.Notice) error {
 	errs := make([]error, len(a.Notify))
 	var telling sync.WaitGroup
 	for i, name := range a.Notify {
-		telling.Go(func() { errs[i] = d.notices.Send(ctx, name, notice) })
+		telling.Go(func() { errs[i] = fault.Guard(func() error { return d.notices.Send(ctx, name, notice) }) })
 	}
 	telling.Wait()
 	return errors.Join(errs...)

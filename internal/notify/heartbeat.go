@@ -79,7 +79,7 @@ func (n *Notifiers) ask(ctx context.Context, h *notifier, wrong string) {
 		m.Status = channel.Firing
 	}
 	for wait := firstWait; ; wait *= 3 {
-		_, err := h.send(ctx, m)
+		_, err := h.attempt(ctx, m)
 		if err != nil && ctx.Err() != nil {
 			return
 		}

@@ -507,3 +507,23 @@ func TestDrop(t *testing.T) {
 		}
 	})
 }
+
+// TestPanic_P18: a fault of sqlwatch while a message is sent is a failed attempt, which is repeated.
+func TestPanic_P18(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tries := 0
+		n, log := running(t, &notifier{target: channel.Target{Name: "ops"}, send: answering(func(channel.Message) error {
+			if tries++; tries == 1 {
+				panic("torn")
+			}
+			return nil
+		})})
+		if err := n.Send(t.Context(), "ops", Notice{DB: "app", Policy: "big", Severity: "warning"}); err != nil {
+			t.Error(err)
+		}
+		if tries != 2 || !strings.Contains(log.String(), "fault of sqlwatch: torn") {
+			t.Errorf("%d attempts:\n%s", tries, log)
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/internal/notify/channel"
 )
 
@@ -134,12 +135,21 @@ func sleep(ctx context.Context, wait time.Duration) error {
 	}
 }
 
+// attempt sends a message once. A panic is an error of this notifier.
+func (w *notifier) attempt(ctx context.Context, m channel.Message) (retryAfter time.Duration, err error) {
+	err = fault.Guard(func() (err error) {
+		retryAfter, err = w.send(ctx, m)
+		return err
+	})
+	return retryAfter, err
+}
+
 // deliver tries until the message has arrived, is refused permanently or is too old.
 func (n *Notifiers) deliver(ctx context.Context, w *notifier, m channel.Message) error {
 	name := w.target.Name
 	began, wait := time.Now(), firstWait
 	for try := 1; ; try++ {
-		retryAfter, err := w.send(ctx, m)
+		retryAfter, err := w.attempt(ctx, m)
 		if err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -177,7 +187,7 @@ func (n *Notifiers) flush(ctx context.Context, w *notifier) {
 			return
 		}
 		m := n.close(w, g)
-		_, err := w.send(ctx, m)
+		_, err := w.attempt(ctx, m)
 		if err == nil {
 			n.took(w.target.Name)
 		} else {

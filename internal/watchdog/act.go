@@ -42,16 +42,23 @@ func (d *database) act(ctx context.Context, action policy.Action) {
 		return
 	}
 	do := d.parts.Actions.of(action)
+	d.doBeside(ctx, func() error { return do(ctx) }, func(err error) {
+		d.finish(ctx, action, policy.ActionResult{Err: err}, time.Since(began))
+		d.pay(ctx)
+	})
+}
+
+// doBeside runs do beside the turns, and then with its error, under the baton. A panic in do is such an error.
+func (d *database) doBeside(ctx context.Context, do func() error, then func(error)) {
 	d.beside.Go(func() {
-		err := d.guarded(func() error { return do(ctx) })
-		// ctx is ignored: an action that the shutdown cut short must be recorded too.
+		err := guarded(d, do)
+		// ctx is ignored: what the shutdown cut short must be recorded too.
 		if d.acquire(context.WithoutCancel(ctx)) != nil {
 			return
 		}
-		result := policy.ActionResult{Err: err}
 		defer d.release()
-		d.finish(ctx, action, result, time.Since(began))
-		d.pay(ctx)
+		defer survive(ctx, d)
+		then(err)
 	})
 }
 
@@ -86,7 +93,7 @@ func (a Actions) of(action policy.Action) func(context.Context) error {
 }
 
 // guarded converts a panic in an action that runs beside the turns into an error, and counts it.
-func (d *database) guarded(do func() error) error {
+func guarded(d *database, do func() error) error {
 	err := fault.Guard(do)
 	if bug := fault.Of(err); bug != nil {
 		d.options.Metrics.Panicked(d.target.Name)
@@ -249,7 +256,7 @@ func (w *Watchdog) Do(ctx context.Context, nameOrPath, kind string) (ActionRecor
 		return ActionRecord{}, err
 	}
 	began := time.Now()
-	err = d.guarded(func() error { return do(ctx) })
+	err = guarded(d, func() error { return do(ctx) })
 	if errors.Is(err, ErrUnavailable) {
 		return ActionRecord{}, err
 	}

@@ -2,10 +2,13 @@ package watchdog
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -264,6 +267,48 @@ policy "backup" {
 			t.Errorf("%v panics are counted: %+v", panics, d.Actions)
 		}
 	})
+}
+
+// A panic while the end of an action is recorded restarts the database, as one in a turn does.
+func TestPanicAfterAnAction_P6(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &scene{walBytes: 8 << 20}
+		s.snapshot = func(context.Context) error { return nil }
+		log := slog.New(&panicsOnce{Handler: slog.DiscardHandler, at: `"backup"`})
+		w := run(t, Options{Targets: []Target{s.target("app")}, Metrics: NewMetrics(), Logger: log, Policies: policies(t, `
+policy "backup" {
+  when     = wal.bytes > 0
+  cooldown = "1m"
+  snapshot {}
+}`)})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		d, _ := w.Database("app")
+		panics := testutil.ToFloat64(w.options.Metrics.panics.WithLabelValues("app"))
+		if panics != 1 || len(d.Actions) == 0 || !d.Actions[0].OK {
+			t.Errorf("%v panics are counted: %+v", panics, d.Actions)
+		}
+	})
+}
+
+// panicsOnce is a log whose handler panics at the first record that has a text.
+type panicsOnce struct {
+	slog.Handler
+	at   string
+	done atomic.Bool
+}
+
+func (p *panicsOnce) Enabled(context.Context, slog.Level) bool { return true }
+func (p *panicsOnce) WithAttrs([]slog.Attr) slog.Handler       { return p }
+
+func (p *panicsOnce) Handle(_ context.Context, r slog.Record) error {
+	found := false
+	r.Attrs(func(a slog.Attr) bool { found = found || strconv.Quote(a.Value.String()) == p.at; return true })
+	if found && p.done.CompareAndSwap(false, true) {
+		panic("torn")
+	}
+	return nil
 }
 
 // A panic inside a checkpoint counts as a failed run, and the policy can act again.

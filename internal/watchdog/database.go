@@ -142,6 +142,13 @@ func (d *database) borrow(ctx context.Context) error {
 	return d.acquire(brief)
 }
 
+// survive is deferred by whoever works on the database with its baton: a panic makes it restart.
+func survive(ctx context.Context, d *database) {
+	if cause := recover(); cause != nil {
+		d.timer.Load().Reset(d.restart(ctx, cause))
+	}
+}
+
 // restart closes what the panicking turn left open and returns how long to wait before the
 // database is opened again.
 func (d *database) restart(ctx context.Context, cause any) time.Duration {
@@ -259,7 +266,7 @@ func (d *database) leave(ctx context.Context, late func(name string)) error {
 	if err := d.acquire(brief); err != nil {
 		d.leaving.Go(func() {
 			defer d.place.Vacate()
-			if err := d.close(context.WithoutCancel(ctx)); err != nil {
+			if err := guarded(d, func() error { return d.close(context.WithoutCancel(ctx)) }); err != nil {
 				d.voice.Log.Error("a database that a reload removed or changed did not close cleanly", "err", err)
 			}
 			late(d.target.Name)

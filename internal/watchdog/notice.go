@@ -51,12 +51,7 @@ func (d *database) pay(ctx context.Context) {
 			continue
 		}
 		d.ledger.paying[name] = true
-		d.beside.Go(func() {
-			err := d.guarded(func() error { return notify(ctx, Notice{Action: action}) })
-			if d.acquire(context.WithoutCancel(ctx)) != nil {
-				return
-			}
-			defer d.release()
+		d.doBeside(ctx, func() error { return notify(ctx, Notice{Action: action}) }, func(err error) {
 			delete(d.ledger.paying, name)
 			if err != nil && ctx.Err() != nil {
 				return // it is sent after the restart
@@ -89,12 +84,7 @@ func (d *database) resolve(ctx context.Context, policies *policy.Set, decision *
 		a := policy.Action{Policy: name, DB: d.target.Name, Kind: policy.ActNotify, Notify: p.Notify, Severity: p.Severity,
 			Message: fmt.Sprintf("%s: %s holds no longer, %s after it was told", d.target.Name, name,
 				decision.At.Sub(since).Round(time.Second))}
-		d.beside.Go(func() {
-			err := d.guarded(func() error { return notify(ctx, Notice{Action: a, Resolved: true}) })
-			if d.acquire(context.WithoutCancel(ctx)) != nil {
-				return
-			}
-			defer d.release()
+		d.doBeside(ctx, func() error { return notify(ctx, Notice{Action: a, Resolved: true}) }, func(err error) {
 			delete(d.ledger.ending, name)
 			if err != nil && ctx.Err() != nil {
 				return // it is sent after the restart

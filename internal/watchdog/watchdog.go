@@ -214,11 +214,7 @@ func (d *database) wake(ctx context.Context) {
 		return
 	}
 	defer d.release()
-	defer func() {
-		if cause := recover(); cause != nil {
-			d.timer.Load().Reset(d.restart(ctx, cause))
-		}
-	}()
+	defer survive(ctx, d)
 	if wanted := d.wanted.Swap(false); d.parts != nil && !wanted && time.Now().Before(d.nextTurn) {
 		d.parts.Sampler.Poll()
 	} else {

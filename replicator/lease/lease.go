@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -244,24 +245,15 @@ func (l *Lease) During(ctx context.Context, f func(context.Context) error) error
 	var lost error
 	var keeper sync.WaitGroup
 	keeper.Go(func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-			if err := l.keep(ctx); errors.Is(err, ErrFenced) || errors.Is(err, ErrMoved) {
-				lost = err
-				stop(err)
-				return
-			}
+		if lost = fault.Guard(func() error { return keepUntil(ctx, l, done) }); lost != nil {
+			stop(lost)
 		}
 	})
-	err := f(ctx)
-	close(done)
-	keeper.Wait()
+	err := func() error {
+		defer keeper.Wait()
+		defer close(done)
+		return f(ctx)
+	}()
 	if lost != nil {
 		return lost
 	}
@@ -269,6 +261,22 @@ func (l *Lease) During(ctx context.Context, f func(context.Context) error) error
 		return err
 	}
 	return l.Hold(ctx)
+}
+
+// keepUntil renews the lease until done is closed. It returns the loss of it.
+func keepUntil(ctx context.Context, l *Lease, done <-chan struct{}) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-tick.C:
+		}
+		if err := l.keep(ctx); errors.Is(err, ErrFenced) || errors.Is(err, ErrMoved) {
+			return err
+		}
+	}
 }
 
 // keep renews the lease when less than a third of the claim is left. It is called every second.

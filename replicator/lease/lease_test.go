@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 )
 
 // party is a process with its state directory.
@@ -461,6 +463,37 @@ func TestLease_C15_during(t *testing.T) {
 		})
 		if !errors.Is(err, ErrFenced) {
 			t.Errorf("a, when b took the lease in the middle of its upload: %v, want ErrFenced", err)
+		}
+	})
+}
+
+// TestLease_P18_panic: a fault of sqlwatch while the lease is renewed in the background ends the operation, and one in
+// the operation ends the renewals: each is an error, and nothing else goes on or ends.
+func TestLease_P18_panic(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cell{}
+		a := &party{}
+		a.boot(c, "a", time.Now)
+		if err := errors.Join(a.look(), a.Hold(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+		c.between = func() { panic("in a renewal") }
+		err := a.During(t.Context(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+		if bug := fault.Of(err); bug == nil || bug.Cause != "in a renewal" {
+			t.Errorf("got %v", err)
+		}
+		requests := 0
+		c.between = func() { requests++ }
+		err = fault.Guard(func() error {
+			return a.During(t.Context(), func(context.Context) error { panic("in an upload") })
+		})
+		if bug := fault.Of(err); bug == nil || bug.Cause != "in an upload" {
+			t.Errorf("got %v", err)
+		}
+		requests = 0
+		if time.Sleep(time.Hour); requests > 0 {
+			t.Errorf("%d requests after the end", requests)
 		}
 	})
 }

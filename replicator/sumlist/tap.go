@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/sqlwatch/sqlwatch/internal/durable"
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -87,7 +88,7 @@ type tap struct {
 // list lists the file that comes from the pipe.
 func (t *tap) list(file *durable.File, from *io.PipeReader) {
 	defer close(t.ended)
-	t.err = write(io.MultiWriter(file, t.sha, t), from)
+	t.err = fault.Guard(func() error { return write(io.MultiWriter(file, t.sha, t), from) })
 	from.Close() // whoever passes the file on is not to wait for us
 }
 

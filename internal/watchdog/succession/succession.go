@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 )
 
 // Place is one user's place in the succession of a file. New makes one.
@@ -64,7 +66,7 @@ func CloseAll[U any](users []U, already error, closeOne func(U) error) error {
 	var closing sync.WaitGroup
 	for i, u := range users {
 		closing.Go(func() {
-			if err := closeOne(u); !errors.Is(err, already) {
+			if err := fault.Guard(func() error { return closeOne(u) }); !errors.Is(err, already) {
 				failed[i] = err
 			}
 		})

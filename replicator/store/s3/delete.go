@@ -15,6 +15,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -111,7 +112,7 @@ func (s *Store) deleteSingly(ctx context.Context, keys []string, refuse func(key
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	for _, key := range keys {
-		group.Go(func() error {
+		deleteOne := func() error {
 			_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.config.Bucket,
 				Key: aws.String(s.place.objectKey(key))})
 			kind := kindOf(err)
@@ -125,7 +126,8 @@ func (s *Store) deleteSingly(ctx context.Context, keys []string, refuse func(key
 			defer mu.Unlock()
 			refuse(key, err)
 			return nil
-		})
+		}
+		group.Go(func() error { return fault.Guard(deleteOne) })
 	}
 	return group.Wait()
 }

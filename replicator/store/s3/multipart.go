@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sqlwatch/sqlwatch/internal/fault"
 	"github.com/sqlwatch/sqlwatch/replicator/store"
 )
 
@@ -117,12 +118,14 @@ func (u *upload) send(ctx context.Context, body parts) error {
 		u.size += int64(len(part))
 		sending, n := part, number
 		group.Go(func() error {
-			done, err := u.sendPart(ctx, n, sending, body.pace)
-			if err == nil {
-				stored <- done
-			}
-			free <- sending[:0]
-			return err
+			defer func() { free <- sending[:0] }()
+			return fault.Guard(func() error {
+				done, err := u.sendPart(ctx, n, sending, body.pace)
+				if err == nil {
+					stored <- done
+				}
+				return err
+			})
 		})
 		number++
 		var buffer []byte
