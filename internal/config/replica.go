@@ -223,6 +223,14 @@ func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
 		read := func(name string) Secret {
 			v, _ := l.Text(ca[name], "")
 			l.env.conceal(v)
+			switch {
+			case ca[name] == nil || l.Diags.HasErrors():
+			case v == "" && name != "session_token":
+				l.Errorf(ca[name].Expr.Range(), "No key", "%s is empty: leave credentials out for those of the environment.", name)
+			case strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
+				l.Errorf(ca[name].Expr.Range(), "Bad key", "%s has a blank, a line break or another character that no key has.",
+					name)
+			}
 			return Secret(v)
 		}
 		s.AccessKey, s.SecretKey, s.SessionToken = read("access_key"), read("secret_key"), read("session_token")
