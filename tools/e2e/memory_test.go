@@ -123,7 +123,7 @@ replica "s3" "main" {
   region   = "us-east-1"
   credentials {
     access_key = "key"
-    secret_key = secret(env("CANARY", ""))
+    secret_key = secret(env("CANARY", "unset"))
   }
 }
 `, dir))
