@@ -27,9 +27,14 @@ import (
 // Every command has the same shape: its flags, one call into another package, and print. If the
 // command ran but its result is negative, such as a failed test, the exit code says so.
 
-// interruptible returns a command's context, which SIGINT and SIGTERM cancel.
+// interruptible returns a command's context, which SIGINT, SIGTERM and the end of its terminal cancel: who is ended
+// without a context leaves files behind. Under nohup the terminal may end.
 func interruptible() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	ending := []os.Signal{syscall.SIGTERM, syscall.SIGINT}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ending = append(ending, syscall.SIGHUP)
+	}
+	return signal.NotifyContext(context.Background(), ending...)
 }
 
 // print writes v as JSON under --json; otherwise it calls text.

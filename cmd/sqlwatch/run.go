@@ -87,7 +87,7 @@ func registerRun(app *kingpin.Application, env *environment) {
 		}
 		// The first signal begins the shutdown. After that, a signal has its default effect and ends
 		// the process immediately.
-		ctx, stop := interruptible()
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
 		context.AfterFunc(ctx, stop)
 		go daemon.Suspend(ctx)
