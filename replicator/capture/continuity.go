@@ -163,7 +163,7 @@ func (c *continuity) replaced(h *hold) (is bool, err error) {
 	if err != nil {
 		return false, nil // the caller finds out why
 	}
-	if x.Backfilled > 0 {
+	if x.Backfilled > 0 || int32(x.Change-c.tail.Head.Change) < 0 { // or the wal-index was rebuilt after it
 		c.level.onZero = 0
 	}
 	var lost *tail.DiscontinuityError
