@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -179,3 +180,36 @@ func TestFreeze_S25_file(t *testing.T) {
 		}
 	})
 }
+
+// TestFreeze_S25_log: nothing is logged in a freeze, since whoever reads the log may be slow. Here the backfill in one
+// does not end within its budget.
+func TestFreeze_S25_log(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	lines := 0
+	a := startApp(t, s.path)
+	a.do("schema()")
+	a.do("commit(20)")
+	s.open()
+	s.settle()
+	r := s.capture.restarter
+	r.log = slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) { lines++; return len(p), nil }), nil))
+	a.do("commit(20)")
+	freeze, err := s.capture.hold.freeze(s.ctx, sqlite.Budget{BusyTimeout: time.Second, Stall: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.copyAndBackfill(s.ctx, time.Nanosecond, nil)
+	during := lines
+	if err := errors.Join(s.capture.hold.thaw(s.ctx, freeze, false), s.capture.flusher.Wait()); err != nil {
+		t.Error(err)
+	}
+	if r.report(); during != 0 || lines != 1 {
+		t.Errorf("%d lines in the freeze and %d after it, want 0 and 1 (%v)", during, lines-during, err)
+	}
+	s.checkEqual()
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (w writerFunc) Write(p []byte) (int, error) { return w(p) }

@@ -24,6 +24,8 @@ type restarter struct {
 	stallBudget time.Duration // how long writers may wait for us
 	clock       func() time.Time
 	log         *slog.Logger
+
+	hindered error // why the last backfill did not end; logged when nobody waits
 }
 
 // restarted is the outcome of an attempt.
@@ -60,7 +62,10 @@ const (
 // one, and nobody notices; otherwise new transactions wait for as long as it takes: see sqlite.Freeze. If a reader
 // is in the way, or the budget is spent, everything stays as it was, and a later step tries again.
 func (r *restarter) restart(ctx context.Context, mayBeBold bool) (did restarted, err error) {
-	defer func() { err = errors.Join(err, r.flusher.Wait()) }()
+	defer func() {
+		err = errors.Join(err, r.flusher.Wait())
+		r.report()
+	}()
 	ready, err := r.rehearse(ctx, mayBeBold)
 	if err != nil || !ready || r.hold.zero {
 		did.done = err == nil && r.hold.zero
@@ -162,9 +167,17 @@ func (r *restarter) copyAndBackfill(ctx context.Context, budget time.Duration,
 		did, err = r.hold.work.CheckpointHooked(ctx, sqlite.Passive, sqlite.Budget{}, hooks)
 	}
 	if err != nil && moveErr == nil && wanted.Err() == nil {
-		r.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", err)
+		r.hindered = err
 	}
 	return did.Outcome, errors.Join(moveErr, r.flusher.End(budget-time.Since(start)))
+}
+
+// report logs why the last backfill did not end. Whoever reads the log may be slow: it is not called in a freeze.
+func (r *restarter) report() {
+	if r.hindered != nil {
+		r.log.Warn("backfill before a restart of the wal did not end; it is tried again later", "err", r.hindered)
+		r.hindered = nil
+	}
 }
 
 // levelFrozen copies and backfills all there is while nobody can commit, and reports whether all of it is durable
