@@ -151,6 +151,8 @@ func TestExpand_F7_contradictions(t *testing.T) {
 		{"two replicas of one database", two("replicate_to = [replica.s3.x, replica.s3.y]", "b.db") + s3("x", "v1") +
 			s3("y", "v1"), ""},
 		{"dots in a prefix", two("replicate_to = [replica.s3.x]", "b.db") + s3("x", "v1/../v2"), "has an element"},
+		{"a prefix that leaves no room for keys", two("replicate_to = [replica.s3.x]", "b.db") +
+			s3("x", strings.Repeat("p", 972)), "has 972 bytes"},
 		{"relative dir", two("labels = { at = \"x\" }\n  replicate_to = [replica.file.x]", "b.db") +
 			"replica \"file\" \"x\" {\n  dir = \"${db.labels.at}\"\n}", "not absolute"},
 	}

@@ -282,8 +282,15 @@ func (t ReplicaTarget) normal() (ReplicaTarget, error) {
 			return t, fmt.Errorf("replica %s: the prefix %q has an element %q", t.Name, t.S3.Prefix, element)
 		}
 	}
+	if n := len(t.S3.Prefix); n > longestPrefix {
+		return t, fmt.Errorf("replica %s: the prefix %.40q… has %d bytes: with more than %d, the keys below it are "+
+			"longer than a store allows", t.Name, t.S3.Prefix, n, longestPrefix)
+	}
 	return t, nil
 }
+
+// longestPrefix leaves room for the longest key of a replica in the 1,024 bytes that Amazon S3 allows.
+const longestPrefix = 1024 - len("/sqlwatch/sums/0009/0000000000000001-0000000000000001")
 
 // location returns what two replicas must not share: the store and the place. The place ends in a
 // slash, so that one inside another has it as a prefix.

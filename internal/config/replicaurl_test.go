@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // A replica's URL is read back as the same replica, whatever characters its names have.
 func TestURLIsRead(t *testing.T) {
@@ -8,6 +11,7 @@ func TestURLIsRead(t *testing.T) {
 	for _, want := range []ReplicaTarget{
 		{Type: "file", File: File{Dir: "/var/backups/a b%20#1/app"}},
 		{Type: "s3", S3: S3{Bucket: "backups", Prefix: "v1/app"}},
+		{Type: "s3", S3: S3{Bucket: "backups", Prefix: strings.Repeat("p", longestPrefix)}},
 		{Type: "s3", S3: S3{Bucket: "backups", Prefix: "v1/ä b;c&d", Endpoint: "https://s3.example.com:9000/x",
 			Region: "eu-1", PathStyle: true}},
 		{Type: "s3", S3: S3{Bucket: "backups", Endpoint: "http://127.0.0.1:9000", HostStyle: true}},
