@@ -2,11 +2,9 @@ package capture
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/sqlwatch/sqlwatch/internal/dbfile"
-	"github.com/sqlwatch/sqlwatch/replicator/capture/mainfile"
 	"github.com/sqlwatch/sqlwatch/replicator/capture/tail"
 	"github.com/sqlwatch/sqlwatch/replicator/spool"
 )
@@ -105,10 +103,8 @@ func (c *Capture) writeBack() (done bool, err error) {
 	if err != nil || c.continuity.main.WrittenSince(unlinked, main) {
 		return false, err
 	}
-	if c.o.Clock().Sub(unlinked).Abs() < copyBegins { // wait without the lock that closeUnlinked takes
-		return false, fmt.Errorf("the WAL has just been removed, perhaps for a copy: %w", mainfile.ErrUnsettled)
-	}
 	err = c.hold.closeUnlinked(func() bool {
+		time.Sleep(min(copyBegins, max(0, copyBegins-time.Since(unlinked))))
 		now, err := c.continuity.main.Now()
 		return err == nil && now == main
 	})

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -305,47 +304,6 @@ func TestRemovedThenGone_D15(t *testing.T) {
 			s.checkEqual()
 		})
 	}
-}
-
-// TestRemovedJustNow_D15: the side files were removed a moment ago, perhaps for a copy, and the application has ended.
-// sqlwatch waits for that moment to pass before it locks the database, or whoever opens it then would be refused.
-func TestRemovedJustNow_D15(t *testing.T) {
-	t.Parallel()
-	s := newScene(t)
-	var shown atomic.Pointer[time.Time] // by the clock; nil: the time
-	s.options.Clock = func() time.Time {
-		if now := shown.Load(); now != nil {
-			return *now
-		}
-		return time.Now()
-	}
-	a := startApp(t, s.path)
-	a.do("schema()")
-	a.do("commit(50, 3, 900)")
-	a.do(`db.execute("pragma wal_checkpoint(truncate)").fetchone()`)
-	s.open()
-	s.settle()
-	a.do("commit(50, 3, 900)")
-	s.step(true)
-	s.removeSides("-wal -shm")
-	rows := a.do(`commit(10) and db.execute("select count(*) from t").fetchone()[0]`)
-	a.quit()
-	unlinked, err := s.capture.files.WALUnlinked()
-	if err != nil || unlinked.IsZero() {
-		t.Fatal(unlinked, err)
-	}
-	soon := unlinked.Add(copyBegins / 2)
-	shown.Store(&soon)
-	for range 20 {
-		if got, err := s.capture.Step(s.ctx, false); !s.capture.hold.isOpen() || got.Complete {
-			t.Fatalf("decided before a copy would have begun: %+v, %v", got, err)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	shown.Store(nil)
-	s.captured()
-	s.wantRows(rows)
-	s.checkEqual()
 }
 
 // TestNamesFirst_D15: side files are removed during a comparison, which may take minutes. Capture
