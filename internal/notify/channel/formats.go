@@ -47,8 +47,8 @@ func asJSON(body any) (call, error) {
 	return call{body: data}, err
 }
 
-// sample stands for any message, to try a template on.
-var sample = Message{ID: "msg_1", Status: Firing, DB: "app", Databases: []string{"app"}, Firing: 1,
+// sample stands for any message, to try a template on. A database may have the name of any file.
+var sample = Message{ID: "msg_1", Status: Firing, DB: `app "1" \`, Databases: []string{`app "1" \`}, Firing: 1,
 	Policy: "replica-stale", Severity: "critical", Message: "app: the \"replica\" is behind\n",
 	Text: "[critical] app: the \"replica\" is behind\n"}
 
