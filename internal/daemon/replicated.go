@@ -124,8 +124,10 @@ func (d *Daemon) replicate(ctx context.Context, r *replicator.Replicator, log *s
 
 func (d *Daemon) replicateOnce(ctx context.Context, r *replicator.Replicator) error {
 	err := fault.Guard(func() error { return r.Run(ctx) })
-	if bug := fault.Of(err); bug != nil {
-		d.faulted(r.Name(), bug)
+	if fault.Of(err) != nil {
+		if bug := fault.First(err); bug != nil {
+			d.faulted(r.Name(), bug)
+		}
 		r.Stopped(err)
 		err = errors.Join(err, r.Release())
 	}

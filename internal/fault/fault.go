@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 )
 
 // Error is a panic in some work: the work is retried, and everything else goes on.
 type Error struct {
 	Cause any
 	Stack string
+
+	told atomic.Bool // see First
 }
 
 // Error names the fault.
@@ -37,6 +40,14 @@ func Of(err error) *Error {
 	var e *Error
 	errors.As(err, &e)
 	return e
+}
+
+// First is Of, but returns each *Error once only, so that it is counted once: its error may be returned to several.
+func First(err error) *Error {
+	if e := Of(err); e != nil && e.told.CompareAndSwap(false, true) {
+		return e
+	}
+	return nil
 }
 
 // Pass returns err, but panics where it is or wraps an *Error: a fault in a goroutine is one of whoever waits for it.

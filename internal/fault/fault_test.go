@@ -24,7 +24,10 @@ func TestGuard_P6(t *testing.T) {
 	e := Of(fmt.Errorf("outer: %w", got))
 	if e == nil || e.Cause != "planted" || !strings.Contains(e.Stack, "fault.planted") ||
 		e.Error() != "fault of sqlwatch: planted" {
-		t.Errorf("got %+v", e)
+		t.Errorf("got %v", e)
+	}
+	if First(got) != e || First(fmt.Errorf("again: %w", got)) != nil || First(plain) != nil {
+		t.Error("not counted once")
 	}
 }
 

@@ -95,7 +95,7 @@ func (a Actions) of(action policy.Action) func(context.Context) error {
 // guarded converts a panic in an action that runs beside the turns into an error, and counts it.
 func guarded(d *database, do func() error) error {
 	err := fault.Guard(do)
-	if bug := fault.Of(err); bug != nil {
+	if bug := fault.First(err); bug != nil {
 		d.options.Metrics.Panicked(d.target.Name)
 		d.voice.Log.Error("a panic in an action on this database", "panic", bug.Cause, "stack", bug.Stack)
 	}

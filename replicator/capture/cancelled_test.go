@@ -112,7 +112,7 @@ func TestSegment_P6_panic(t *testing.T) {
 	s.capture.flusher.Store = func(*segments.Commit) error { panic("a fault") }
 	a.do("commit(5)")
 	if _, err := s.capture.Step(s.ctx, true); err == nil || len(faults) != 1 || faults[0].Cause != "a fault" ||
-		fault.Of(err) != nil {
+		fault.First(err) != nil {
 		t.Errorf("%v; told of %v", err, faults)
 	}
 	s.capture.flusher.Store = (*segments.Commit).Run

@@ -138,7 +138,7 @@ func (w *Worker) rest(ctx context.Context, wait time.Duration, failing bool) (en
 }
 
 // Protected calls f, and returns a panic as a *fault.Error. It calls faulted, unless that is nil, with this fault, or
-// with one that f returns.
+// with one that f returns and nobody was told of.
 func Protected[T any](
 	ctx context.Context, f func(context.Context) (T, error), faulted func(*fault.Error),
 ) (result T, err error) {
@@ -146,9 +146,10 @@ func Protected[T any](
 		result, err = f(ctx)
 		return err
 	})
-	var still *Still
-	if bug := fault.Of(err); bug != nil && faulted != nil && !errors.As(err, &still) {
-		faulted(bug)
+	if faulted != nil {
+		if bug := fault.First(err); bug != nil {
+			faulted(bug)
+		}
 	}
 	return result, err
 }

@@ -205,9 +205,8 @@ func (f *Flusher) Begin() error {
 			}
 			return err
 		})
-		if bug := fault.Of(flushing.err); bug != nil {
+		if bug := fault.First(flushing.err); bug != nil {
 			f.Faulted(bug)
-			flushing.err = fmt.Errorf("store a segment: %v", bug) // nobody is to count it again
 		}
 	}()
 	f.flushing = flushing
