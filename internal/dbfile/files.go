@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,7 @@ type Files struct {
 // need not, and are never created. A database of no bytes is accepted. Errors:
 // fs.ErrNotExist, ErrNotRegular (without having opened or waited for it),
 // ErrNotDatabase, ErrAlreadyOpen (before opening anything, because the close
-// would drop locks), ErrDescriptors.
+// would drop locks; so is ErrNotDatabase of another's -wal or -shm), ErrDescriptors.
 func Open(path string) (*Files, error) {
 	name, err := filepath.Abs(path)
 	if err != nil {
@@ -60,6 +61,9 @@ func Open(path string) (*Files, error) {
 	resolved, err := filepath.EvalSymlinks(name)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := notSideFile(resolved); err != nil {
+		return nil, err
 	}
 	p, err := pinFile(resolved)
 	if err != nil {
@@ -82,6 +86,21 @@ func Open(path string) (*Files, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// notSideFile refuses the -wal or -shm of a file that is there: the locks of our SQL connections to that
+// database are on its -shm, and would end with the first close of it.
+func notSideFile(path string) error {
+	for _, suffix := range []string{"-wal", "-shm"} {
+		main, is := strings.CutSuffix(path, suffix)
+		if !is {
+			continue
+		}
+		if st, ok, err := statPath(main); err != nil || ok && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			return errors.Join(err, fmt.Errorf("open %s: it is the %s of %s: %w", path, suffix, main, ErrNotDatabase))
+		}
+	}
+	return nil
 }
 
 func register(id inode, path string) error {

@@ -90,6 +90,12 @@ func TestLocksSurvive(t *testing.T) {
 		}
 	}
 	check("refused Open")
+	for _, side := range []string{path + "-wal", path + "-shm"} { // as "sqlwatch run app.db*" names them
+		if _, err := Open(side); !errors.Is(err, ErrNotDatabase) {
+			t.Fatalf("%s: got %v, want ErrNotDatabase", side, err)
+		}
+		check("Open of " + side)
+	}
 	refresh(t, f, Change{})
 	check("Refresh")
 	if err := errors.Join(os.Remove(path+"-wal"), os.WriteFile(path+"-wal", nil, 0o600)); err != nil {
