@@ -60,7 +60,7 @@ func (s *Seam) Put(ctx context.Context, key string, body Body, opts PutOptions) 
 	start := time.Now()
 	name := s.name(key)
 	body.Pace = pace
-	body, witness := s.outward(body)
+	body, witness := s.outward(body.until(ctx.Err))
 	object, err := s.inner.Put(ctx, name, body, opts)
 	s.report("put", start, err)
 	if err == nil && witness != nil {
@@ -72,6 +72,31 @@ func (s *Seam) Put(ctx context.Context, key string, body Body, opts PutOptions) 
 	}
 	object.Key = key
 	return object, err
+}
+
+// until returns a body that cannot be read once done returns an error: to hash a snapshot before it is sent can take
+// longer than a shutdown may.
+func (b Body) until(done func() error) Body {
+	open := b.Open
+	b.Open = func() (io.ReadCloser, error) {
+		r, err := open()
+		return bounded{r, done}, err
+	}
+	return b
+}
+
+// bounded is a reader until done returns an error.
+type bounded struct {
+	io.ReadCloser
+	done func() error
+}
+
+// Read implements io.Reader.
+func (b bounded) Read(p []byte) (int, error) {
+	if err := b.done(); err != nil {
+		return 0, err
+	}
+	return b.ReadCloser.Read(p)
 }
 
 // outward prepares a body for the store, with a Witness if it is a stream.

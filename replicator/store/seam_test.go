@@ -131,6 +131,44 @@ func TestWhole_S7(t *testing.T) {
 	}
 }
 
+// deaf is a store that reads all of a body, whatever becomes of its context.
+type deaf struct {
+	*storetest.Memory
+	read int64
+}
+
+func (d *deaf) Put(_ context.Context, _ string, body store.Body, _ store.PutOptions) (store.Object, error) {
+	r, err := body.Open()
+	if err != nil {
+		return store.Object{}, err
+	}
+	defer r.Close()
+	d.read, err = io.Copy(io.Discard, r)
+	return store.Object{}, err
+}
+
+// reads calls f at each read.
+type reads struct {
+	io.Reader
+	f func()
+}
+
+func (r reads) Read(p []byte) (int, error) { r.f(); return r.Reader.Read(p) }
+
+// TestPut_P3_cancelled: an upload that is cancelled reads no more of its body, as where its digest is made first.
+func TestPut_P3_cancelled(t *testing.T) {
+	t.Parallel()
+	d := &deaf{Memory: storetest.NewMemory()}
+	ctx, cancel := context.WithCancel(t.Context())
+	body := store.Body{Size: 10 << 20, Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(reads{bytes.NewReader(make([]byte, 10<<20)), cancel}), nil
+	}}
+	if _, err := store.Through(d, nil, nil).Put(ctx, "sqlwatch/x", body, store.PutOptions{}); !errors.Is(err,
+		context.Canceled) || d.read > 1<<20 {
+		t.Errorf("%v after %d bytes", err, d.read)
+	}
+}
+
 // line is a store behind a slow connection that all uploads share. It gives up on uploads that take
 // too long, as servers do.
 type line struct {

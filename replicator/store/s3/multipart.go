@@ -251,10 +251,14 @@ func (u *upload) complete(ctx context.Context, opts store.PutOptions) (etag stri
 	return canonicalETag(out.ETag), nil
 }
 
+// abortFor bounds an abort. It is less than what a shutdown leaves after the last sync, or the database's connections
+// would not be closed in order.
+const abortFor = 3 * time.Second
+
 // abort frees the parts, which would otherwise be stored and billed for ever. It ignores the
 // cancellation of ctx, which is the most common reason to abort.
 func (u *upload) abort(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortFor)
 	defer cancel()
 	err := u.store.abortUpload(ctx, u.key, *u.id)
 	if err != nil {
