@@ -52,7 +52,7 @@ func OwnerOf(paths []string) (owner User, ok bool, err error) {
 	byUID := map[int]User{}
 	for _, path := range paths {
 		u, err := ownerOf(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || nowhere(err) {
 			continue
 		}
 		if err != nil {
@@ -71,6 +71,13 @@ func OwnerOf(paths []string) (owner User, ok bool, err error) {
 		return u, true, nil
 	}
 	return User{}, false, nil
+}
+
+// nowhere reports whether an error says that no file can be at a path as it is: that database is unreadable, and
+// says nothing about the others.
+func nowhere(err error) bool {
+	return errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENAMETOOLONG) || errors.Is(err, unix.ELOOP) ||
+		errors.Is(err, unix.EINVAL)
 }
 
 // RootsOwn is an error where a database belongs to another user than root: one whose owner could

@@ -58,6 +58,8 @@ func TestOwnerOf_X11(t *testing.T) {
 		{name: "a file that is not there yet", paths: []string{missing, bob}, uid: 1002, ok: true},
 		{name: "root's own link", paths: []string{roots}, uid: 1001, ok: true},
 		{name: "no place at all", paths: []string{filepath.Join(dir, "nowhere", "app.db")}},
+		{name: "paths that no file can have", uid: 1001, ok: true, paths: []string{filepath.Join(ann, "app.db"),
+			filepath.Join(dir, strings.Repeat("x", 300)), ann}},
 		{name: "two users", paths: []string{ann, bob}, err: "sqlwatch@1002.service"},
 		{name: "a user's link to another's file", paths: []string{link}, err: "uid 1002, who could put any file there"},
 		{name: "root's file in a user's directory", paths: []string{planted}, err: "uid 1002, who could put any file there"},
