@@ -149,7 +149,7 @@ func TestEveryCondition_V3(t *testing.T) {
 // Before capture has begun, no lag is reported, because nobody has measured one.
 func TestIncompleteBeforeCapture(t *testing.T) {
 	t.Parallel()
-	for lag, want := range map[float64]string{0: "Capture has not begun", 90: "1 min 30 s ago"} {
+	for lag, want := range map[float64]string{0: "a replica that does not answer", 90: "1 min 30 s ago"} {
 		d := up()
 		d.Sample.Replicas[0].CaughtUp, d.Sample.Replicas[0].LagSeconds = time.Time{}, lag
 		found := OfDatabase(d)

@@ -204,10 +204,13 @@ func (f *findings) freshness(r *collector.Replica, s *collector.Sample) {
 	switch {
 	case r.CaughtUp.IsZero() && r.Healthy && state != collector.StateUp && state != collector.StateUnknown:
 	case r.CaughtUp.IsZero() && r.Healthy && lag == 0 && queued == "":
+		why, cure := "the database is not there yet, or cannot be opened", "wait, or start the application, which makes the "+
+			"database: it begins by itself"
+		if state == collector.StateUp {
+			why, cure = "at the first start, a replica that does not answer delays it by up to 20 s", "wait"
+		}
 		f.about("replica_incomplete", r.Name, Info, fmt.Sprintf("Replica %s has not been complete since sqlwatch "+
-			"started.", r.Name), "Capture has not begun: the database is not there yet, or cannot be opened; the first "+
-			"snapshot follows it.",
-			"wait, or start the application, which makes the database: it begins by itself")
+			"started.", r.Name), "Capture has not begun: "+why+"; the first snapshot follows it.", cure)
 	case r.CaughtUp.IsZero() && r.Healthy:
 		severity, why := Info, "Its first snapshot is being uploaded; until that is complete, nothing newer can be restored "+
 			"from it."
