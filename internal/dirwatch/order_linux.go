@@ -28,8 +28,9 @@ type Following struct {
 
 	file, dir int32  // watch descriptors
 	name      string // in the directory
-	removed   bool   // the name was, and nothing was written to the file since
-	lost      bool   // events were, or something else has happened
+	removed   bool   // the name was
+	touched   bool   // and after that something else has happened, or may have
+	lost      bool   // events were before that, or something else had happened
 }
 
 // Follow begins to watch the file at path and a name beside it. It opens neither of them.
@@ -62,11 +63,11 @@ func (o *Order) Follow(path, name string) (*Following, error) {
 // Untouched reports whether the name was removed since Follow, and nothing was written to the file
 // after that, until now. It is false where that is not known, as after a time in which nobody asked
 // and more happened than the kernel keeps.
-func (f *Following) Untouched() bool { return f.now() && !f.lost }
+func (f *Following) Untouched() bool { return f.now() && !f.lost && !f.touched }
 
 // Touched reports whether something else has happened since the name was removed, or may have. It is
-// false where the removal was not seen.
-func (f *Following) Touched() bool { return f.now() && f.lost }
+// false where the removal was not seen. What came before it does not count.
+func (f *Following) Touched() bool { return f.now() && f.touched }
 
 // now takes in what has happened until now, and reports whether the name was removed.
 func (f *Following) now() bool {
@@ -133,22 +134,24 @@ func (q *queue) read() {
 
 func (q *queue) lose() {
 	for _, f := range q.follows {
-		f.lost = true
+		f.lose()
 	}
 }
+
+func (f *Following) lose() { f.lost, f.touched = true, f.removed }
 
 // take takes in one event.
 func (f *Following) take(e event) {
 	switch {
 	case e.id != f.file && e.id != f.dir:
 	case e.mask&all != 0:
-		f.lost = true
+		f.lose()
 	case e.id == f.file:
-		f.lost = f.lost || f.removed // written to after the removal
+		f.touched = f.removed // written to after the removal
 	case e.name != f.name:
 	case e.mask&unix.IN_DELETE != 0: // the first counts: what came after it and wrote nothing changed nothing
 		f.removed = true
 	default: // moved away, or another file was moved there
-		f.lost = true
+		f.lose()
 	}
 }
