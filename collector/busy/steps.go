@@ -152,7 +152,9 @@ func mappedCode(pid int) ([]string, error) {
 	for line := range strings.Lines(string(maps)) {
 		// 7f1c..-7f1d.. r-xp 0001a000 fe:00 262157   /usr/lib/libsqlite3.so.0.8.6
 		w := strings.Fields(line)
-		if len(w) != 6 || !strings.Contains(w[1], "x") || !filepath.IsAbs(w[5]) {
+		// A shared mapping is data, executable where the process's READ_IMPLIES_EXEC makes all that is readable so.
+		// It may be a watched wal-index: to open and close that would release our locks on it.
+		if len(w) != 6 || !strings.HasSuffix(w[1], "xp") || !filepath.IsAbs(w[5]) {
 			continue
 		}
 		file := filepath.Join(fmt.Sprintf("/proc/%d/root", pid), w[5])

@@ -2,9 +2,12 @@ package busy
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/sqlwatch/sqlwatch/internal/testapp"
@@ -71,3 +74,35 @@ func TestStepsNeedASymbol(t *testing.T) {
 		t.Errorf("no such process: %v", err)
 	}
 }
+
+// readImpliesExec is a process, as 32-bit programs with an executable stack are, in which all that it maps for
+// reading is executable: its wal-index too.
+const readImpliesExec = `
+import ctypes, sqlite3, sys
+ctypes.CDLL(None).personality(0x400000)
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("insert into t values (1)")
+print("ready", flush=True)
+sys.stdin.readline()
+`
+
+// TestMappedCode: a wal-index is never taken for code. Its close would release this process's locks on it.
+func TestMappedCode(t *testing.T) {
+	path := newDatabase(t)
+	p := testapp.Start(t, readImpliesExec, path)
+	p.Line(t)
+	if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.PID)); err != nil || !executableIndex.Match(maps) {
+		t.Skipf("the kernel does not make it executable: %v", err)
+	}
+	files, err := mappedCode(p.PID)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %q, %v", files, err)
+	}
+	for _, file := range files {
+		if strings.Contains(file, path) {
+			t.Errorf("%s is taken for code", file)
+		}
+	}
+}
+
+var executableIndex = regexp.MustCompile(`(?m)^\S+ ..xs .*-shm$`)

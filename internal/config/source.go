@@ -147,6 +147,9 @@ func (src *source) parse(parser *hclparse.Parser, name string) hcl.Diagnostics {
 // readFile reads a regular file up to the limit. A FIFO must not block us, so it opens the file
 // without waiting and checks its type before it reads.
 func readFile(name string) ([]byte, os.FileMode, error) {
+	if err := noDatabase(name); err != nil {
+		return nil, 0, err
+	}
 	f, err := os.OpenFile(name, os.O_RDONLY|nonblock, 0)
 	if err != nil {
 		return nil, 0, err
@@ -167,6 +170,20 @@ func readFile(name string) ([]byte, os.FileMode, error) {
 		return nil, 0, fmt.Errorf("larger than %d bytes", maxFileSize)
 	}
 	return data, info.Mode(), nil
+}
+
+// noDatabase refuses a database and its side files without opening them. A daemon that reloads may be connected to
+// that database, and would lose all its locks on a file that it closes.
+func noDatabase(name string) error {
+	path, err := filepath.EvalSymlinks(name)
+	if err != nil {
+		return nil // opening it says what is wrong
+	}
+	_, err = os.Lstat(path + "-shm")
+	if err == nil || strings.HasSuffix(path, "-shm") || strings.HasSuffix(path, "-wal") {
+		return errors.New("it is an SQLite database, or a file beside one")
+	}
+	return nil
 }
 
 // sane checks a file before it is parsed: it must be text, and not nested too deeply. Brackets in
