@@ -213,6 +213,7 @@ func (c *comparer) ship(next spool.Position, whole bool, found *overlay.Found, s
 		}
 	}
 	if w.Pages() == 0 && next.Pages == c.state.Position().Pages {
+		c.continuity.alike = c.continuity.lost == tail.ReasonReplaced
 		return c.continuity.confirm(next)
 	}
 	r, err := w.Finish(next, string(c.continuity.lost))

@@ -27,6 +27,7 @@ type continuity struct {
 	since  time.Time // when it was lost
 	level  levelFile
 	former *dbfile.WALIndex                  // of a WAL over which another file was put in place: see overwritten
+	alike  bool                              // and a comparison has found no difference since, as after touch
 	counts atomic.Pointer[map[Reason]uint64] // replaced, never changed
 }
 
@@ -146,11 +147,11 @@ func (c *continuity) overwritten(x dbfile.WALIndex, h *hold) error {
 	main.Changed = 0 // chmod or a hard link changes it too
 	c.level = levelFile{x.Salt1, x.Backfilled, h.onZero(), main, mainfile.Aged(main)}
 	if !backfilled {
-		c.former = &x
+		c.former, c.alike = &x, false
 		return tail.Discontinuous(tail.ReasonReplaced, "the file does not have what a checkpoint wrote to it")
 	}
 	if before.main != (spool.MainFile{}) && same && before.main != main {
-		c.former = &x
+		c.former, c.alike = &x, false
 		return tail.Discontinuous(tail.ReasonReplaced, "the file was written to, and not by a checkpoint")
 	}
 	return nil
@@ -175,10 +176,11 @@ func (c *continuity) replaced(h *hold) (is bool, err error) {
 }
 
 // ofFormer reports whether the WAL that x describes is of the file that was there before this one, and whether nobody
-// has committed to it since that was noticed.
+// has committed to it since that was noticed. If somebody has, to a file that is like the former, it is of this one.
 func (c *continuity) ofFormer(x dbfile.WALIndex) (is, still bool) {
 	is = c.former != nil && c.former.Salt1 == x.Salt1 && c.former.Salt2 == x.Salt2
-	return is, is && c.former.MaxFrame == x.MaxFrame
+	still = is && c.former.MaxFrame == x.MaxFrame
+	return is && (still || !c.alike), still
 }
 
 // whole reports whether everything committed since the head is in the WAL as it is now, whatever the wal-index
