@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
@@ -227,8 +228,9 @@ func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
 			case ca[name] == nil || l.Diags.HasErrors():
 			case v == "" && name != "session_token":
 				l.Errorf(ca[name].Expr.Range(), "No key", "%s is empty: leave credentials out for those of the environment.", name)
+			case name == "secret_key" && !strings.ContainsFunc(v, unicode.IsControl): // never sent: it only signs
 			case strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
-				l.Errorf(ca[name].Expr.Range(), "Bad key", "%s has a blank, a line break or another character that no key has.",
+				l.Errorf(ca[name].Expr.Range(), "Bad key", "%s has a line break or another character that no request can carry.",
 					name)
 			}
 			return Secret(v)
