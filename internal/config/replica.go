@@ -226,8 +226,6 @@ func (l *loading) s3(a hcl.Attributes, content *hcl.BodyContent) S3 {
 			l.env.conceal(v)
 			switch {
 			case ca[name] == nil || l.Diags.HasErrors():
-			case v == "" && name != "session_token":
-				l.Errorf(ca[name].Expr.Range(), "No key", "%s is empty: leave credentials out for those of the environment.", name)
 			case name == "secret_key" && !strings.ContainsFunc(v, unicode.IsControl): // never sent: it only signs
 			case strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r >= 0x7f }):
 				l.Errorf(ca[name].Expr.Range(), "Bad key", "%s has a line break or another character that no request can carry.",
