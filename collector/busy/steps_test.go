@@ -92,7 +92,7 @@ func TestMappedCode(t *testing.T) {
 	p := testapp.Start(t, readImpliesExec, path)
 	p.Line(t)
 	if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.PID)); err != nil || !executableIndex.Match(maps) {
-		t.Skipf("the kernel does not make it executable: %v", err)
+		t.Fatalf("the kernel does not make it executable: %v", err)
 	}
 	files, err := mappedCode(p.PID)
 	if err != nil || len(files) == 0 {

@@ -190,6 +190,18 @@ func (s *scene) stepsOn(what string, condition func() bool) {
 	}
 }
 
+// wantNextLife checks that the application's next life finds that many rows, in a sound database that is captured.
+func (s *scene) wantNextLife(rows string) {
+	s.t.Helper()
+	a := startApp(s.t, s.path)
+	if got := a.do(`db.execute("select count(*) from t").fetchone()[0]`); got != rows {
+		s.t.Errorf("the application's next life finds %s of %s rows", got, rows)
+	}
+	a.wantSound()
+	a.quit()
+	s.checkEqual()
+}
+
 // captured runs steps until all commits are captured. It ignores transient errors.
 func (s *scene) captured() {
 	s.t.Helper()

@@ -37,10 +37,5 @@ func TestRemovedThenGone_D15_touched(t *testing.T) {
 	a.quit()
 	s.removeSides("-wal -shm")
 	s.captured()
-	b := startApp(t, s.path)
-	if got := b.do(`db.execute("select count(*) from t").fetchone()[0]`); got != want {
-		t.Errorf("D15: the application's next life finds %s of %s rows", got, want)
-	}
-	b.quit()
-	s.checkEqual()
+	s.wantNextLife(want)
 }
